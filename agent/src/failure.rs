@@ -1,0 +1,162 @@
+//! What a person reads when something went wrong: what happened, where, and what to do next. Texts are made of words
+//! fixed in the source, names of objects, numbers and error kinds; never of a row, a key, or another program's message.
+
+use std::{fmt, io};
+
+use sealift_protocol::{
+    close::Code,
+    error::Error,
+    id::{ChunkIndex, PartIndex},
+};
+
+use crate::telemetry::printable;
+
+/// A failure that ends a transfer or a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub code: Code,
+    /// What happened, and to what.
+    pub what: String,
+    /// What to do next; empty where nothing helps but the code's own advice.
+    pub next: String,
+    pub part: Option<PartIndex>,
+    pub chunk: Option<ChunkIndex>,
+}
+
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    pub fn new(code: Code, what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { code, what: what.into(), next: next.into(), part: None, chunk: None }
+    }
+
+    /// A mistake in arguments or configuration.
+    pub fn usage(what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self::new(Code::Usage, what, next)
+    }
+
+    /// An operation on a file or socket that the system refused; only the kind of the error is told.
+    pub fn io(code: Code, what: impl Into<String>, error: &io::Error, next: impl Into<String>) -> Self {
+        Self::new(code, format!("{}: {}", what.into(), io_reason(error)), next)
+    }
+
+    pub fn at_part(mut self, part: PartIndex) -> Self {
+        self.part = Some(part);
+        self
+    }
+}
+
+/// The reason of an I/O error in fixed words.
+pub fn io_reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
+        None => error.kind().to_string(),
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&printable(&self.what))?;
+        if let Some(part) = self.part {
+            write!(f, " (part {part}")?;
+            if let Some(chunk) = self.chunk {
+                write!(f, ", chunk {chunk}")?;
+            }
+            f.write_str(")")?;
+        }
+        if !self.next.is_empty() {
+            write!(f, "\n  {}", printable(&self.next))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (what, next) = explain(error.code);
+        let what = format!("{what} ({})", error.check);
+        Self { code: error.code, what, next: next.into(), part: error.part, chunk: error.chunk }
+    }
+}
+
+/// What a refusal by the other side means to the person on this side.
+pub fn refused_by_peer(peer: &str, code: Code, part: Option<PartIndex>, chunk: Option<ChunkIndex>) -> Failure {
+    let (what, next) = explain(code);
+    Failure { code, what: format!("the {peer} ended the transfer: {what}"), next: next.into(), part, chunk }
+}
+
+/// The one table of what each code means and what to do about it.
+pub fn explain(code: Code) -> (&'static str, &'static str) {
+    const TAMPERED: &str = "Nothing of it was loaded. If it happens again, have the path between the hosts and both \
+                            hosts' memory examined: this is damage or tampering, not a busy network.";
+    const PEER_BUG: &str = "Check that both sides run the same version of Sealift, and that the other side is one.";
+    const NEW_TICKET: &str = "Start the receiver again and use the ticket that it prints.";
+    match code {
+        Code::Done => ("done", ""),
+        Code::Unreachable => (
+            "the receiver does not answer",
+            "Check that it is running, that the address in the ticket is reachable from here, and that UDP passes.",
+        ),
+        Code::VersionUnsupported => {
+            ("the two agents share no protocol version", "Install the same version on both hosts.")
+        }
+        Code::SuiteUnsupported => ("the two agents share no cipher suite", "Use --suite auto on both sides."),
+        Code::IdentityRefused => ("the other side's certificate was refused", NEW_TICKET),
+        Code::TranscriptMismatch => (
+            "a signature does not belong to this connection",
+            "Somebody may be in between. Do not use this path until you know.",
+        ),
+        Code::ProtocolViolation => ("the other side broke the protocol", PEER_BUG),
+        Code::LimitExceeded => ("a limit was exceeded", PEER_BUG),
+        Code::TooSlow => ("the other side took too long before any data flowed", "Try again on a better link."),
+        Code::GrantInvalid => ("the grant is damaged or not signed by anybody who is trusted here", NEW_TICKET),
+        Code::GrantExpired => ("the grant has expired", NEW_TICKET),
+        Code::GrantNotYetValid => ("the grant is not valid yet", "Compare the clocks of the two hosts."),
+        Code::GrantUsed => ("the grant's one transfer has been done", NEW_TICKET),
+        Code::GrantForeign => ("the grant is for another sender, receiver, transfer or target", NEW_TICKET),
+        Code::TransferBusy => {
+            ("the transfer is being run by another connection", "Wait for it, or stop the other sender.")
+        }
+        Code::PlanRefused => (
+            "the receiver cannot load what the sender wants to send",
+            "Source and target must be of one kind: sqlite: to sqlite:, any dump to a loader.",
+        ),
+        Code::ChunkForged => ("a chunk is not what the sender sealed", TAMPERED),
+        Code::ChunkOrder => ("a chunk came out of order", TAMPERED),
+        Code::ChunkForeign => ("a chunk belongs to another transfer", TAMPERED),
+        Code::ChunkMalformed => ("a chunk's header is not valid", TAMPERED),
+        Code::ChunkUnpack => ("a chunk does not unpack to what was announced", TAMPERED),
+        Code::ChunkHash => ("a chunk's content does not match its hash", TAMPERED),
+        Code::PartTruncated => ("a part ended before its last chunk", TAMPERED),
+        Code::KeyCommitment => ("the keys are not the ones that were committed to", TAMPERED),
+        Code::ManifestMismatch => ("what arrived is not what the sender says it sent", TAMPERED),
+        Code::TargetMismatch => (
+            "read again from the target, the data is not what was sent",
+            "The load was dropped. Look for triggers, disks or other programs that change rows in the target.",
+        ),
+        Code::AckImpossible => ("the receiver acknowledged what was never sent", PEER_BUG),
+        Code::RowMalformed => ("a part's bytes are no rows of its table", PEER_BUG),
+        Code::SourceFailed => ("the source could not be read", "See the sender's own message."),
+        Code::SourceUnsuitable => ("the source cannot be moved as it is", "See the sender's own message."),
+        Code::TargetFailed => ("the target could not be written", "See the receiver's own message."),
+        Code::TargetNotEmpty => {
+            ("the target exists and is not empty", "Choose another target, or remove this one yourself.")
+        }
+        Code::TargetFull => ("the target's disk is full", "Make room on the target host and start again."),
+        Code::LoaderFailed => ("the loader failed", "See the receiver's own message."),
+        Code::Interrupted => {
+            ("the link was lost, or the other process ended", "Nothing is visible in the target. Start again.")
+        }
+        Code::UserInterrupt => ("stopped by a person", "Nothing is visible in the target. Start again."),
+        Code::Usage => ("the command is not right", "See --help."),
+        Code::Preflight => ("a check before the start failed", "See the message above."),
+        Code::AuditUnwritable => ("the audit log cannot be written", "Check --state-dir: space, owner and mode."),
+        Code::RandomBroken => (
+            "this host's random numbers repeat",
+            "Nothing may be sealed here. Have the host's virtualisation and kernel examined.",
+        ),
+        Code::Internal => ("an error in Sealift itself", "Please report it with the output of --version."),
+    }
+}

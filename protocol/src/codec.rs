@@ -1,0 +1,79 @@
+//! Canonical CBOR (RFC 8949, 4.2.1) with one rule that makes it strict: what was decoded must encode to the very bytes
+//! it was decoded from. Duplicate or unknown keys, longer integers, indefinite lengths and trailing bytes all fail it,
+//! and so does everything nobody thought of.
+
+use minicbor::{Decode, Encode};
+
+use crate::{
+    close::Code,
+    error::{Error, Result},
+};
+
+/// Encodes; cannot fail, since the buffer grows.
+pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
+    minicbor::to_vec(value).expect("writing to a Vec cannot fail")
+}
+
+/// Decodes a whole canonical message of at most `bytes_max`; `what` names it in the error.
+pub fn decode<'b, T>(bytes: &'b [u8], bytes_max: usize, what: &'static str) -> Result<T>
+where
+    T: Decode<'b, ()> + Encode<()>,
+{
+    if bytes.len() > bytes_max {
+        return Err(Error::new(Code::LimitExceeded, what));
+    }
+    let violation = Error::new(Code::ProtocolViolation, what);
+    let value: T = minicbor::decode(bytes).map_err(|_| violation)?;
+    if encode(&value) != bytes {
+        return Err(violation);
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Encode, Decode)]
+    #[cbor(map)]
+    struct Pair {
+        #[n(0)]
+        a: u64,
+        #[n(1)]
+        b: Option<u8>,
+    }
+
+    fn refused(bytes: &[u8]) {
+        let got = decode::<Pair>(bytes, 64, "pair");
+        assert_eq!(got, Err(Error::new(Code::ProtocolViolation, "pair")), "{bytes:02x?}");
+    }
+
+    #[test]
+    fn canonical_bytes_are_read() {
+        let pair = Pair { a: 300, b: Some(7) };
+        assert_eq!(decode(&encode(&pair), 64, "pair"), Ok(pair));
+    }
+
+    /// fault-matrix G10, X17, X18: every way to write the same value differently is refused.
+    #[test]
+    fn other_spellings_are_refused() {
+        assert_eq!(encode(&Pair { a: 1, b: Some(2) }), [0xa2, 0x00, 0x01, 0x01, 0x02]);
+        refused(&[0xa2, 0x00, 0x01, 0x01, 0x02, 0x00]); // trailing byte
+        refused(&[0xa2, 0x01, 0x02, 0x00, 0x01]); // keys out of order
+        refused(&[0xa2, 0x00, 0x01, 0x00, 0x01]); // duplicate key
+        refused(&[0xa2, 0x00, 0x18, 0x01, 0x01, 0x02]); // overlong integer
+        refused(&[0xbf, 0x00, 0x01, 0x01, 0x02, 0xff]); // indefinite length
+        refused(&[0xa3, 0x00, 0x01, 0x01, 0x02, 0x05, 0x00]); // unknown key
+        refused(&[0xa2, 0x00, 0x01, 0x01, 0xf6]); // explicit null
+        refused(&[0xa1, 0x01, 0x02]); // missing key
+        refused(&[0xa2, 0x00, 0x20, 0x01, 0x02]); // negative
+        refused(&[0xbb, 0x40, 0, 0, 0, 0, 0, 0, 0]); // 2^62 entries
+        refused(&[]);
+    }
+
+    #[test]
+    fn length_is_judged_first() {
+        let got = decode::<Pair>(&[0; 65], 64, "pair");
+        assert_eq!(got, Err(Error::new(Code::LimitExceeded, "pair")));
+    }
+}

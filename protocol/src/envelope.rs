@@ -1,0 +1,139 @@
+//! The key envelope: an epoch's secrets, sealed to the receiver's key with HPKE (RFC 9180) in base mode. The KEM is
+//! X-Wing (X25519 with ML-KEM-768, draft-irtf-cfrg-concrete-hybrid-kems), so that a recorded connection or a kept sealed
+//! log does not fall to a later quantum computer. Who sealed it is not HPKE's affair: Begin is signed.
+
+use hpke::{
+    Deserializable, Kem, OpModeR, OpModeS, Serializable,
+    aead::ChaCha20Poly1305,
+    kdf::HkdfSha256,
+    kem::XWing,
+    rand_core::{TryCryptoRng, TryRng},
+    single_shot_open, single_shot_seal_with_rng,
+};
+use minicbor::{Decode, Encode};
+use zeroize::Zeroizing;
+
+use crate::{
+    close::Code,
+    error::{Error, Result},
+    id::Epoch,
+    key::{DigestSecret, EpochSecret},
+    random::{Random, secret},
+    transcript::TranscriptHash,
+};
+
+/// The one suite of key envelopes: KEM X-Wing, KDF HKDF-SHA256, AEAD ChaCha20-Poly1305, by their IANA numbers.
+pub const ENVELOPE_SUITE: [u16; 3] = [0x647a, 0x0001, 0x0003];
+
+const INFO_LABEL: &[u8] = b"sealift/1 key envelope\0";
+
+/// An epoch's secret and the transfer's digest secret, for one receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct KeyEnvelope {
+    /// KEM, KDF, AEAD; [`ENVELOPE_SUITE`].
+    #[n(0)]
+    pub suite: [u16; 3],
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub encapsulated: Vec<u8>,
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub sealed: Vec<u8>,
+}
+
+/// The receiver's half of a sealing key. Its secret is 32 bytes, from which X-Wing expands the rest.
+pub struct SealingKey(<XWing as Kem>::PrivateKey);
+
+/// The public half, 1216 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct SealingPublicKey(#[cbor(with = "minicbor::bytes")] pub Vec<u8>);
+
+impl SealingKey {
+    pub fn generate(random: &mut dyn Random) -> Self {
+        Self(XWing::derive_keypair(&*secret::<64>(random)).0)
+    }
+
+    pub fn public_key(&self) -> SealingPublicKey {
+        SealingPublicKey(XWing::sk_to_pk(&self.0).to_bytes().to_vec())
+    }
+}
+
+impl KeyEnvelope {
+    /// Seals both secrets so that they open only with `to` and only under the same `info` and `epoch`.
+    pub fn seal(
+        epoch_secret: &EpochSecret,
+        digest_secret: &DigestSecret,
+        to: &SealingPublicKey,
+        info: &TranscriptHash,
+        epoch: Epoch,
+        random: &mut dyn Random,
+    ) -> Result<Self> {
+        let to = <XWing as Kem>::PublicKey::from_bytes(&to.0)
+            .map_err(|_| Error::new(Code::ProtocolViolation, "sealing public key"))?;
+        let mut secrets = Zeroizing::new([0; 64]);
+        secrets[..32].copy_from_slice(&epoch_secret.0);
+        secrets[32..].copy_from_slice(&digest_secret.0);
+        let (encapsulated, sealed) = single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, XWing>(
+            &OpModeS::Base,
+            &to,
+            &[INFO_LABEL, info].concat(),
+            &*secrets,
+            &epoch.0.to_be_bytes(),
+            &mut HpkeRandom(random),
+        )
+        .map_err(|_| Error::new(Code::Internal, "key envelope cannot be sealed"))?;
+        Ok(Self { suite: ENVELOPE_SUITE, encapsulated: encapsulated.to_bytes().to_vec(), sealed })
+    }
+
+    /// Opens what [`KeyEnvelope::seal`] made.
+    pub fn open(&self, key: &SealingKey, info: &TranscriptHash, epoch: Epoch) -> Result<(EpochSecret, DigestSecret)> {
+        let refused = Error::new(Code::KeyCommitment, "key envelope does not open");
+        if self.suite != ENVELOPE_SUITE {
+            return Err(Error::new(Code::SuiteUnsupported, "key envelope suite"));
+        }
+        let encapsulated = <XWing as Kem>::EncappedKey::from_bytes(&self.encapsulated).map_err(|_| refused)?;
+        let secrets = single_shot_open::<ChaCha20Poly1305, HkdfSha256, XWing>(
+            &OpModeR::Base,
+            &key.0,
+            &encapsulated,
+            &[INFO_LABEL, info].concat(),
+            &self.sealed,
+            &epoch.0.to_be_bytes(),
+        )
+        .map(Zeroizing::new)
+        .map_err(|_| refused)?;
+        let (epoch_secret, digest_secret) = secrets.split_at_checked(32).ok_or(refused)?;
+        Ok((
+            EpochSecret(epoch_secret.try_into().map_err(|_| refused)?),
+            DigestSecret(digest_secret.try_into().map_err(|_| refused)?),
+        ))
+    }
+}
+
+/// [`Random`] under the trait that the hpke crate asks for.
+struct HpkeRandom<'a>(&'a mut dyn Random);
+
+impl TryRng for HpkeRandom<'_> {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> std::result::Result<u32, Self::Error> {
+        let mut bytes = [0; 4];
+        self.0.fill(&mut bytes);
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> std::result::Result<u64, Self::Error> {
+        let mut bytes = [0; 8];
+        self.0.fill(&mut bytes);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> std::result::Result<(), Self::Error> {
+        self.0.fill(out);
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for HpkeRandom<'_> {}

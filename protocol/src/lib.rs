@@ -1,0 +1,26 @@
+//! What goes over the wire and onto disk, and the rules by which both ends judge it.
+//!
+//! Pure: no clock, no file, no socket, no environment. Time, randomness and bytes come in as arguments, so that the real
+//! link and the simulator run the same code. `docs/protocol.md` is the specification; the modules' headers hold the
+//! layouts.
+#![forbid(unsafe_code)]
+
+pub mod chunk;
+pub mod close;
+pub mod codec;
+pub mod compress;
+pub mod digest;
+pub mod envelope;
+pub mod error;
+pub mod frame;
+pub mod grant;
+pub mod id;
+pub mod key;
+pub mod limits;
+pub mod manifest;
+pub mod message;
+pub mod random;
+pub mod row;
+pub mod seal;
+pub mod sign;
+pub mod transcript;

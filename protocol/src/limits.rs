@@ -1,0 +1,68 @@
+//! Every bound of the protocol, in one place: its unit is in its name, its reason beside it.
+//!
+//! Nothing here is a tuning knob of a running transfer; settings that a user may change live in the agents and are
+//! clamped to these.
+
+/// Plaintext of an ordinary chunk. 64 KiB to 4 MiB differ by under 5 % in speed and ratio; 1 MiB keeps buffers small.
+pub const CHUNK_PLAIN_BYTES: usize = 1 << 20;
+
+/// The most plaintext one chunk may claim. Bounds what `open` allocates for a peer, whatever the peer says.
+pub const CHUNK_PLAIN_BYTES_MAX: usize = 4 << 20;
+
+/// Keyed BLAKE3 of the plaintext, carried inside the sealed bytes.
+pub const CHUNK_HASH_BYTES: usize = 32;
+
+/// Both suites have 128-bit tags.
+pub const TAG_BYTES: usize = 16;
+
+/// The header of a sealed chunk, see [`crate::frame::ChunkHeader`].
+pub const CHUNK_HEADER_BYTES: usize = 80;
+
+/// The largest sealed chunk on the wire or on disk: header, hash, stored plaintext, tag.
+pub const FRAME_BYTES_MAX: usize = CHUNK_HEADER_BYTES + CHUNK_HASH_BYTES + CHUNK_PLAIN_BYTES_MAX + TAG_BYTES;
+
+/// Chunks sealed under one data key before the next is derived. Random 96-bit nonces allow 2^32 messages a key
+/// (NIST SP 800-38D, 8.3); 2^16 leaves the chance of a repeated nonce under 2^-64 a key.
+pub const CHUNKS_PER_KEY: u64 = 1 << 16;
+
+/// The highest chunk index that may be sealed: 2^40 chunks of 1 MiB are an exbibyte. Past it sealing is refused, so the
+/// counter can never wrap.
+pub const CHUNK_INDEX_MAX: u64 = (1 << 40) - 1;
+
+/// The highest epoch. One connection is one epoch; a transfer that reconnects four billion times is an attack.
+pub const EPOCH_MAX: u32 = u32::MAX - 1;
+
+/// Parts of one transfer: a table each, or a range of one. 16,384 covers the widest clinical schema ten times over.
+pub const PARTS_MAX: usize = 16_384;
+
+/// Bytes of a name that crosses the wire (table, target, purpose). SQL engines stop at 63 to 255; SQLite has no limit.
+pub const NAME_BYTES_MAX: usize = 1024;
+
+/// A control message. The largest is an Offer or a Manifest with `PARTS_MAX` parts and ordinary names.
+pub const CONTROL_BYTES_MAX: usize = 4 << 20;
+
+/// Parts in flight at once that a receiver may allow: each has a stream and its share of the window.
+pub const LANES_MAX: u16 = 8;
+
+/// Bytes of unacknowledged sealed chunks that a receiver may allow one part. Two whole frames is the least with which a
+/// sender can keep a link busy; the most bounds what a sender keeps in memory.
+pub const LANE_WINDOW_BYTES_MIN: u64 = 2 * FRAME_BYTES_MAX as u64;
+pub const LANE_WINDOW_BYTES_MAX: u64 = 64 << 20;
+
+/// One row's encoded bytes, unless a setting says otherwise: the receiver holds a row whole to bind it.
+pub const ROW_BYTES_MAX: usize = 256 << 20;
+
+/// Columns of one table: SQLite's own upper bound is 32,767, PostgreSQL's 1,600.
+pub const COLUMNS_MAX: usize = 32_767;
+
+/// A grant, signed, is a few hundred bytes; 16 KiB leaves room for names at their limit.
+pub const GRANT_BYTES_MAX: usize = 16 << 10;
+
+/// Clock difference between two agents that is forgiven when a grant's times are judged (fault-matrix T6).
+pub const CLOCK_SKEW_SECONDS_MAX: u64 = 60;
+
+const _: () = assert!(CHUNK_PLAIN_BYTES <= CHUNK_PLAIN_BYTES_MAX);
+const _: () = assert!(CHUNK_PLAIN_BYTES_MAX <= u32::MAX as usize);
+const _: () = assert!(LANE_WINDOW_BYTES_MIN <= LANE_WINDOW_BYTES_MAX);
+const _: () = assert!(CHUNKS_PER_KEY.is_power_of_two());
+const _: () = assert!(CHUNK_INDEX_MAX / CHUNKS_PER_KEY <= u32::MAX as u64);

@@ -1,0 +1,196 @@
+//! The control messages. Each is canonical CBOR behind a four-byte length on the one bidirectional stream that the
+//! sender opens:
+//!
+//! ```text
+//! sender   → Offer     what it wants to send, and under which grant
+//! receiver → Accept    suite, sealing key, epoch, window, what it already has; signed over the transcript
+//! sender   → Begin     key envelope and commitment; signed over the transcript
+//! receiver → Ready     now, and not before, data may flow
+//! receiver → Ack       chunks of a part verified, and durable
+//! sender   → Finish    manifest, signed
+//! receiver → Receipt   counter-signed
+//! either   → Refuse    a code and a place, at any point; nothing follows it
+//! ```
+//!
+//! The sender ends its side of the stream after it has checked the receipt: that is how the receiver knows.
+
+use minicbor::{Decode, Encode};
+
+use crate::{
+    close::Code,
+    codec,
+    envelope::{KeyEnvelope, SealingPublicKey},
+    error::{Error, Result},
+    grant::SignedGrant,
+    id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
+    key::KeyCommitment,
+    limits::CONTROL_BYTES_MAX,
+    manifest::{Plan, SignedManifest, SignedReceipt},
+    seal::Suite,
+    sign::Signature,
+};
+
+/// The version that this crate speaks; the ALPN `sealift/1` says the same.
+pub const VERSION: u16 = 1;
+
+/// ALPN protocol identifier (RFC 7301).
+pub const ALPN: &[u8] = b"sealift/1";
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Offer {
+    #[n(0)]
+    pub versions: Vec<u16>,
+    /// In the order that the sender prefers.
+    #[n(1)]
+    pub suites: Vec<Suite>,
+    #[n(2)]
+    pub grant: SignedGrant,
+    #[n(3)]
+    pub plan: Plan,
+    #[n(4)]
+    #[cbor(with = "minicbor::bytes")]
+    pub nonce: [u8; 32],
+}
+
+/// How much of a part the receiver has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Have {
+    #[n(0)]
+    pub part: PartIndex,
+    #[n(1)]
+    pub verified: ChunkCount,
+    #[n(2)]
+    pub durable: ChunkCount,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AcceptBody {
+    #[n(0)]
+    pub version: u16,
+    #[n(1)]
+    pub suite: Suite,
+    #[n(2)]
+    pub sealing_key: SealingPublicKey,
+    /// The epoch of this connection: one more than the last that this transfer had.
+    #[n(3)]
+    pub epoch: Epoch,
+    /// Parts that may be in flight at once.
+    #[n(4)]
+    pub lanes: u16,
+    /// Sealed bytes of one part that may be unacknowledged.
+    #[n(5)]
+    pub lane_window_bytes: u64,
+    /// Parts of which anything is there already, in order; empty on a first connection.
+    #[n(6)]
+    pub have: Vec<Have>,
+    #[n(7)]
+    #[cbor(with = "minicbor::bytes")]
+    pub nonce: [u8; 32],
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Accept {
+    #[n(0)]
+    pub body: AcceptBody,
+    #[n(1)]
+    pub signature: Signature,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct BeginBody {
+    #[n(0)]
+    pub epoch: Epoch,
+    #[n(1)]
+    pub envelope: KeyEnvelope,
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub commitment: KeyCommitment,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Begin {
+    #[n(0)]
+    pub body: BeginBody,
+    #[n(1)]
+    pub signature: Signature,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Ready {
+    /// The transcript up to and with Begin, as the receiver has it.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub transcript: [u8; 32],
+}
+
+/// How far a part has come. Counts never fall, and `durable` never exceeds `verified`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Ack {
+    #[n(0)]
+    pub part: PartIndex,
+    #[n(1)]
+    pub verified: ChunkCount,
+    #[n(2)]
+    pub durable: ChunkCount,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Refuse {
+    #[n(0)]
+    pub code: Code,
+    #[n(1)]
+    pub part: Option<PartIndex>,
+    #[n(2)]
+    pub chunk: Option<ChunkIndex>,
+}
+
+impl From<Error> for Refuse {
+    fn from(error: Error) -> Self {
+        Self { code: error.code, part: error.part, chunk: error.chunk }
+    }
+}
+
+/// Any control message.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Message {
+    #[n(1)]
+    Offer(#[n(0)] Offer),
+    #[n(2)]
+    Accept(#[n(0)] Accept),
+    #[n(3)]
+    Begin(#[n(0)] Begin),
+    #[n(4)]
+    Ready(#[n(0)] Ready),
+    #[n(5)]
+    Ack(#[n(0)] Ack),
+    #[n(6)]
+    Finish(#[n(0)] SignedManifest),
+    #[n(7)]
+    Receipt(#[n(0)] Box<SignedReceipt>),
+    #[n(8)]
+    Refuse(#[n(0)] Refuse),
+}
+
+impl Message {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        codec::decode(bytes, CONTROL_BYTES_MAX, "control message")
+    }
+
+    /// The message with its length in front, as it goes on the wire.
+    pub fn to_frame(&self) -> Result<Vec<u8>> {
+        let body = codec::encode(self);
+        if body.len() > CONTROL_BYTES_MAX {
+            return Err(Error::new(Code::LimitExceeded, "control message is too long to send"));
+        }
+        Ok([&(body.len() as u32).to_be_bytes()[..], &body].concat())
+    }
+}

@@ -1,0 +1,42 @@
+//! What both sides saw of one connection, as a running hash. It covers the TLS exporter, both certificates and every
+//! message of the exchange so far, so a message spliced into another connection, transfer or role never fits.
+
+use crate::grant::SignedGrant;
+
+/// What binds the exchange to its TLS connection. The agents read it off the connection; the simulator makes it up.
+#[derive(Clone)]
+pub struct Channel {
+    /// RFC 9266 channel binding: exporter label `EXPORTER-Channel-Binding`, empty context.
+    pub exporter: [u8; 32],
+    /// DER of the sender's and the receiver's own certificate.
+    pub sender_certificate: Vec<u8>,
+    pub receiver_certificate: Vec<u8>,
+}
+
+/// BLAKE3 in key-derivation mode over length-prefixed items.
+#[derive(Clone)]
+pub struct Transcript(blake3::Hasher);
+
+/// The transcript at one point, 32 bytes.
+pub type TranscriptHash = [u8; 32];
+
+impl Transcript {
+    pub fn new(channel: &Channel, grant: &SignedGrant) -> Self {
+        let mut transcript = Self(blake3::Hasher::new_derive_key("sealift/1 2026-11 transcript"));
+        transcript.absorb(&channel.exporter);
+        transcript.absorb(&channel.sender_certificate);
+        transcript.absorb(&channel.receiver_certificate);
+        transcript.absorb(&grant.hash());
+        transcript
+    }
+
+    /// Adds one item: its length as 8 bytes big-endian, then its bytes.
+    pub fn absorb(&mut self, item: &[u8]) {
+        self.0.update(&(item.len() as u64).to_be_bytes());
+        self.0.update(item);
+    }
+
+    pub fn hash(&self) -> TranscriptHash {
+        *self.0.finalize().as_bytes()
+    }
+}

@@ -1,0 +1,3 @@
+//! The destination-side agent.
+
+pub mod sink;

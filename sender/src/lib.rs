@@ -1,0 +1,5 @@
+//! The source-side agent.
+#![forbid(unsafe_code)]
+
+pub mod part;
+pub mod source;

@@ -1,0 +1,112 @@
+//! Cutting a part into chunks.
+
+use std::io::{self, Read};
+
+use bytes::{Bytes, BytesMut};
+use sealift_agent::failure::{Failure, Outcome};
+use sealift_protocol::{
+    chunk::Chunk,
+    close::Code,
+    digest::{MultisetDigest, Root},
+    id::{ChunkIndex, PartIndex},
+    limits::CHUNK_PLAIN_BYTES,
+    row::put_length,
+};
+
+/// Takes a part's bytes or rows from a source and hands on chunks. Blocks while what follows is busy: this is how a slow
+/// loader slows the dump.
+pub struct PartWriter<'a> {
+    part: PartIndex,
+    next: ChunkIndex,
+    buffer: Vec<u8>,
+    rows: MultisetDigest,
+    hand_on: &'a mut dyn FnMut(Chunk) -> Outcome,
+    row_bytes_max: usize,
+}
+
+/// What a part came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartSummary {
+    pub rows: u64,
+    pub digest: Root,
+}
+
+impl<'a> PartWriter<'a> {
+    pub fn new(
+        part: PartIndex,
+        rows: MultisetDigest,
+        row_bytes_max: usize,
+        hand_on: &'a mut dyn FnMut(Chunk) -> Outcome,
+    ) -> Self {
+        let buffer = Vec::with_capacity(CHUNK_PLAIN_BYTES);
+        Self { part, next: ChunkIndex(0), buffer, rows, hand_on, row_bytes_max }
+    }
+
+    /// Appends one encoded row. Rows that fit a chunk are never split over two.
+    pub fn row(&mut self, encoded: &[u8]) -> Outcome {
+        if encoded.len() > self.row_bytes_max {
+            let what = format!("a row of {} bytes is over the limit of {}", encoded.len(), self.row_bytes_max);
+            let next = "Give both sides a higher --row-bytes-max; each then needs that much memory besides.";
+            return Err(Failure::new(Code::SourceUnsuitable, what, next).at_part(self.part));
+        }
+        self.rows.add(encoded);
+        let mut prefix = BytesMut::with_capacity(8);
+        put_length(&mut prefix, encoded.len());
+        let row_bytes = prefix.len() + encoded.len();
+        if self.buffer.len() + row_bytes > CHUNK_PLAIN_BYTES && row_bytes <= CHUNK_PLAIN_BYTES {
+            self.flush()?;
+        }
+        self.bytes(&prefix)?;
+        self.bytes(encoded)
+    }
+
+    /// Appends bytes that mean nothing here.
+    pub fn bytes(&mut self, mut bytes: &[u8]) -> Outcome {
+        while !bytes.is_empty() {
+            // Only here, with more to come, is it sure that a full chunk is not the last.
+            if self.buffer.len() == CHUNK_PLAIN_BYTES {
+                self.flush()?;
+            }
+            let taken = bytes.len().min(CHUNK_PLAIN_BYTES - self.buffer.len());
+            self.buffer.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+        }
+        Ok(())
+    }
+
+    /// Appends all that `reader` has, up to its end.
+    pub fn read_from(&mut self, reader: &mut impl Read, failed: impl Fn(io::Error) -> Failure) -> Outcome {
+        loop {
+            let room = CHUNK_PLAIN_BYTES - self.buffer.len();
+            reader.take(room as u64).read_to_end(&mut self.buffer).map_err(&failed)?;
+            if self.buffer.len() < CHUNK_PLAIN_BYTES {
+                return Ok(());
+            }
+            // One byte more tells whether this chunk is the last.
+            let mut probe = Vec::new();
+            reader.take(1).read_to_end(&mut probe).map_err(&failed)?;
+            if probe.is_empty() {
+                return Ok(());
+            }
+            self.bytes(&probe)?;
+        }
+    }
+
+    fn flush(&mut self) -> Outcome {
+        self.hand_on_buffer(false)
+    }
+
+    fn hand_on_buffer(&mut self, last: bool) -> Outcome {
+        let fresh = Vec::with_capacity(if last { 0 } else { CHUNK_PLAIN_BYTES });
+        let plain = Bytes::from(std::mem::replace(&mut self.buffer, fresh));
+        let chunk = Chunk::new(self.part, self.next, last, plain);
+        self.next.0 += 1;
+        (self.hand_on)(chunk)
+    }
+
+    /// Hands on the last chunk. A part without it is never complete, whatever else arrived.
+    pub fn finish(mut self) -> Outcome<PartSummary> {
+        self.hand_on_buffer(true)?;
+        Ok(PartSummary { rows: self.rows.rows(), digest: self.rows.root() })
+    }
+}
