@@ -317,10 +317,10 @@ impl Receiving {
         Ok(())
     }
 
-    /// Once the manifest is here and every part has ended: whether what arrived is what it says (fault-matrix X13).
+    /// Once the manifest is here and the sink has finished every part: whether what arrived is what it says (fault-matrix X13).
     pub fn poll_complete(&self) -> Option<Result<()>> {
         let manifest = &self.manifest.as_ref()?.manifest;
-        if !self.parts.iter().all(|part| part.ended) {
+        if !self.parts.iter().all(|part| part.ended && part.durable == part.root.chunks()) {
             return None;
         }
         let arrived = manifest.parts.len() == self.parts.len()
