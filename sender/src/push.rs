@@ -55,7 +55,7 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     }
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-sender")?;
     let audit = AuditLog::open(&state, "sealift-sender")?;
-    let (source, program) = open_source(&location, args)?;
+    let OpenedSource { source, program } = open_source(&location, args)?;
     let ticket = read_ticket(&args.ticket)?;
     ticket.grant.grant.check_time(OffsetDateTime::now_utc().unix_timestamp() as u64)?;
     let transfer_id = ticket.grant.grant.transfer;
@@ -87,14 +87,21 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     outcome
 }
 
-fn open_source(location: &Location, args: &PushArgs) -> Outcome<(Box<dyn Source>, Option<Arc<Program>>)> {
+/// A source, and the program behind it that has to be killed if the transfer ends before it does.
+struct OpenedSource {
+    source: Box<dyn Source>,
+    program: Option<Arc<Program>>,
+}
+
+fn open_source(location: &Location, args: &PushArgs) -> Outcome<OpenedSource> {
+    let plain = |source: Box<dyn Source>| OpenedSource { source, program: None };
     Ok(match location {
-        Location::Standard => (Box::new(OpaqueSource::standard()), None),
-        Location::File(path) => (Box::new(OpaqueSource::file(path)?), None),
+        Location::Standard => plain(Box::new(OpaqueSource::standard())),
+        Location::File(path) => plain(Box::new(OpaqueSource::file(path)?)),
         Location::Sqlite(_) => return Err(Failure::usage("sqlite is merged later", "")),
         Location::Exec(words) => {
             let program = Arc::new(Program::new(words.clone(), args.transfer.danger_show_program_output)?);
-            (Box::new(OpaqueSource::exec(Arc::clone(&program))), Some(program))
+            OpenedSource { source: Box::new(OpaqueSource::exec(Arc::clone(&program))), program: Some(program) }
         }
         Location::Discard => {
             return Err(Failure::usage("discard: is a target, not a source", "Give the source of the data."));
