@@ -211,7 +211,7 @@ impl Receiver<'_> {
                     continue;
                 }
             };
-            match control.expect().await {
+            match control.first().await {
                 Ok(Message::Offer(offer)) => {
                     let listening = self.listening(&link);
                     let now = OffsetDateTime::now_utc().unix_timestamp() as u64;
@@ -222,6 +222,7 @@ impl Receiver<'_> {
                         }
                     }
                 }
+                Ok(Message::Refuse(refuse)) => return Err(control.refused(refuse)),
                 Ok(_) => self.refuse(&link, &mut writer, Error::new(Code::ProtocolViolation, "Offer").into()).await,
                 Err(failure) => self.refuse(&link, &mut writer, failure).await,
             }
