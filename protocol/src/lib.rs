@@ -23,4 +23,5 @@ pub mod random;
 pub mod row;
 pub mod seal;
 pub mod sign;
+pub mod sqlite;
 pub mod transcript;
