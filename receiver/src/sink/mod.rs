@@ -1,5 +1,7 @@
 //! Where a transfer's data goes.
 
+pub mod sqlite;
+
 use sealift_agent::failure::Outcome;
 use sealift_protocol::{
     chunk::VerifiedChunk,
