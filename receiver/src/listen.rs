@@ -34,7 +34,7 @@ use crate::{
     cli::ListenArgs,
     invitation::{Invitation, addresses},
     pipeline::Pipeline,
-    sink::{Sink, opaque::OpaqueSink},
+    sink::{Sink, opaque::OpaqueSink, sqlite::SqliteSink},
     workers::Workers,
 };
 
@@ -121,7 +121,7 @@ fn open_sink(location: &Location, args: &ListenArgs) -> Outcome<Arc<dyn Sink>> {
     Ok(match location {
         Location::Standard => Arc::new(OpaqueSink::standard()?),
         Location::Discard => Arc::new(OpaqueSink::discard()),
-        Location::Sqlite(_) => return Err(Failure::usage("sqlite is merged later", "")),
+        Location::Sqlite(path) => Arc::new(SqliteSink::new(path, args.transfer.row_bytes_max as usize)?),
         Location::Exec(words) => {
             sealift_agent::program::find(&words[0], Code::TargetFailed)?;
             Arc::new(OpaqueSink::exec(words.clone(), args.transfer.danger_show_program_output))

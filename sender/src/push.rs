@@ -33,7 +33,7 @@ use crate::{
     cli::PushArgs,
     pipeline::{Pipeline, negotiate},
     reader::Reader,
-    source::{Source, opaque::OpaqueSource},
+    source::{Source, opaque::OpaqueSource, sqlite::SqliteSource},
     workers::Workers,
 };
 
@@ -92,7 +92,7 @@ fn open_source(location: &Location, args: &PushArgs) -> Outcome<OpenedSource> {
     Ok(match location {
         Location::Standard => plain(Box::new(OpaqueSource::standard())),
         Location::File(path) => plain(Box::new(OpaqueSource::file(path)?)),
-        Location::Sqlite(_) => return Err(Failure::usage("sqlite is merged later", "")),
+        Location::Sqlite(path) => plain(Box::new(SqliteSource::open(path)?)),
         Location::Exec(words) => {
             let program = Arc::new(Program::new(words.clone(), args.transfer.danger_show_program_output)?);
             OpenedSource { source: Box::new(OpaqueSource::exec(Arc::clone(&program))), program: Some(program) }
