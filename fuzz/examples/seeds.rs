@@ -4,6 +4,7 @@
 use std::{fs, io, path::Path};
 
 use bytes::BytesMut;
+use sealift_agent::ticket::Ticket;
 use sealift_protocol::{
     chunk::Codec,
     close::Code,
@@ -43,6 +44,9 @@ fn main() -> io::Result<()> {
     let manifest = manifest(&grant, &plan);
     let receipt = receipt(&grant, &plan, &manifest);
     write("grant", "signed", &grant.to_bytes())?;
+    let ticket = ticket(&grant);
+    write("ticket", "text", ticket.to_text().as_bytes())?;
+    write("ticket", "bytes", &codec::encode(&ticket))?;
     write("plan", "sqlite", &codec::encode(&plan))?;
     write("manifest", "signed", &codec::encode(&manifest))?;
     write("receipt", "signed", &receipt.to_bytes())?;
@@ -88,6 +92,11 @@ fn grant() -> SignedGrant {
         not_after_seconds: 1_800_003_600,
     };
     grant.sign(&Zeros)
+}
+
+fn ticket(grant: &SignedGrant) -> Ticket {
+    let addresses = vec!["192.0.2.1:7443".into(), "[2001:db8::1]:7443".into()];
+    Ticket { addresses, root: vec![1; 400], certificate: vec![2; 400], key: vec![3; 48], grant: grant.clone() }
 }
 
 fn plan() -> Plan {
