@@ -83,6 +83,8 @@ impl From<Error> for Failure {
 
 /// What a refusal by the other side means to the person on this side.
 pub fn refused_by_peer(peer: &str, code: Code, part: Option<PartIndex>, chunk: Option<ChunkIndex>) -> Failure {
+    // Ctrl-C over there is an interruption here.
+    let code = if code == Code::UserInterrupt { Code::Interrupted } else { code };
     let (what, next) = explain(code);
     Failure { code, what: format!("the {peer} ended the transfer: {what}"), next: next.into(), part, chunk }
 }

@@ -1,4 +1,21 @@
 //! What both agents are made of: identity, link, telemetry, and the words they use to people.
+#![forbid(unsafe_code)]
 
+pub mod audit;
+pub mod authority;
+pub mod cli;
+pub mod endpoint;
 pub mod failure;
+pub mod identity;
+pub mod link;
+pub mod location;
+pub mod process;
+pub mod program;
+pub mod random;
+pub mod report;
+pub mod shutdown;
+pub mod state;
 pub mod telemetry;
+pub mod ticket;
+pub mod trust;
+pub mod units;

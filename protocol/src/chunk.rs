@@ -108,7 +108,23 @@ impl VerifiedChunk {
         &self.plain
     }
 
-    pub(crate) fn hash(&self) -> &ChunkHash {
-        &self.hash
+    /// What is left to remember once the sink has the bytes.
+    pub fn into_taken(self) -> TakenChunk {
+        TakenChunk {
+            part: self.part,
+            index: self.index,
+            last: self.last,
+            plain_bytes: self.plain.len() as u64,
+            hash: self.hash,
+        }
     }
+}
+
+/// A verified chunk that a sink has taken, without its bytes.
+pub struct TakenChunk {
+    pub(crate) part: PartIndex,
+    pub(crate) index: ChunkIndex,
+    pub(crate) last: bool,
+    pub(crate) plain_bytes: u64,
+    pub(crate) hash: ChunkHash,
 }

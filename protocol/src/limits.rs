@@ -42,7 +42,7 @@ pub const NAME_BYTES_MAX: usize = 1024;
 pub const CONTROL_BYTES_MAX: usize = 4 << 20;
 
 /// Parts in flight at once that a receiver may allow: each has a stream and its share of the window.
-pub const LANES_MAX: u16 = 8;
+pub const LANES_MAX: u16 = 4;
 
 /// Bytes of unacknowledged sealed chunks that a receiver may allow one part. Two whole frames is the least with which a
 /// sender can keep a link busy; the most bounds what a sender keeps in memory.

@@ -1,3 +1,12 @@
 //! The destination-side agent.
+#![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod guard;
+pub mod invitation;
+pub mod listen;
+pub mod loader;
+pub mod pipeline;
 pub mod sink;
+pub mod workers;
+pub mod writer;

@@ -1,5 +1,7 @@
 //! Where a transfer's data goes.
 
+pub mod opaque;
+
 use sealift_agent::failure::Outcome;
 use sealift_protocol::{
     chunk::VerifiedChunk,
@@ -14,13 +16,14 @@ use sealift_protocol::{
 /// `publish`; or `abandon` at any point, from any thread, more than once.
 pub trait Sink: Send + Sync {
     /// Judges the plan and makes the staging place. Fails with `PlanRefused` or `TargetNotEmpty` before anything is sent.
-    fn prepare(&self, plan: &Plan, digests: &Digests) -> Outcome;
+    fn prepare(&self, plan: &Plan) -> Outcome;
 
     /// Waits until this part may be written, and returns what writes it. The parts of earlier kinds are durable by then.
     fn begin(&self, part: PartIndex) -> Outcome<Box<dyn PartSink + '_>>;
 
-    /// Everything has arrived and the manifest fits: ends the load, and says what the target itself says is there.
-    fn prove(&self) -> Outcome<(Proof, Vec<LoadedPart>)>;
+    /// Everything has arrived and the manifest fits: ends the load, and says what the target itself says is there. Rows
+    /// are digested under the transfer's own keys.
+    fn prove(&self, digests: &Digests) -> Outcome<(Proof, Vec<LoadedPart>)>;
 
     /// The receipt is signed: shows the load under its final name.
     fn publish(&self) -> Outcome;

@@ -1,0 +1,175 @@
+//! Arguments that both agents have, and what they do with them.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, ValueEnum};
+use sealift_protocol::{
+    limits::{LANE_WINDOW_BYTES_MIN, ROW_BYTES_MAX},
+    negotiate::suites_auto,
+    seal::Suite,
+};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::{
+    failure::{Failure, Outcome},
+    process::aes_accelerated,
+    report::tell_failure,
+    units::parse_bytes,
+};
+
+/// Options of every command that runs a transfer.
+#[derive(Args, Clone, Debug)]
+pub struct TransferArgs {
+    /// Folder for receipts and the audit log [default: the system's state directory for a service, else
+    /// ~/.local/state/PROGRAM]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Print one JSON object a line on standard output; the last is `finished`
+    #[arg(long)]
+    pub json: bool,
+
+    /// Cipher suite; auto takes AES-256-GCM where both processors accelerate it
+    #[arg(long, value_enum, default_value_t = SuiteChoice::Auto)]
+    pub suite: SuiteChoice,
+
+    /// Memory for bytes in flight; a large row may need more besides
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_bytes)]
+    pub memory: u64,
+
+    /// The largest single row that is moved; both sides hold a row whole
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_bytes)]
+    pub row_bytes_max: u64,
+
+    /// Let what programs run by exec: print through to the terminal. It may hold rows
+    #[arg(long)]
+    pub danger_show_program_output: bool,
+
+    /// How much to say about what happens inside, on standard error
+    #[arg(long, value_enum, default_value_t = LogLevel::Warn)]
+    pub log_level: LogLevel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SuiteChoice {
+    Auto,
+    #[value(name = "aes-256-gcm")]
+    Aes256Gcm,
+    #[value(name = "chacha20-poly1305")]
+    ChaCha20Poly1305,
+}
+
+impl SuiteChoice {
+    /// The suites that this side allows, the preferred one first.
+    pub fn suites(self) -> Vec<Suite> {
+        match self {
+            SuiteChoice::Auto => suites_auto(aes_accelerated()),
+            SuiteChoice::Aes256Gcm => vec![Suite::Aes256Gcm],
+            SuiteChoice::ChaCha20Poly1305 => vec![Suite::ChaCha20Poly1305],
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The least `--memory`: two frames in flight need as much again around them.
+pub const MEMORY_BYTES_MIN: u64 = 2 * LANE_WINDOW_BYTES_MIN;
+/// The most: more than any link needs.
+pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
+/// The largest row that may be asked for: a length of a row fits 32 bits, and SQLite and PostgreSQL stop at 1 GB.
+pub const ROW_BYTES_SETTING_MAX: u64 = 1 << 30;
+const _: () = assert!(ROW_BYTES_MAX as u64 <= ROW_BYTES_SETTING_MAX);
+
+impl TransferArgs {
+    /// Judges the numbers and starts the log.
+    pub fn apply(&self) -> Outcome {
+        if !(MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&self.memory) {
+            let next =
+                format!("Give between {}MiB and {}GiB.", MEMORY_BYTES_MIN.div_ceil(1 << 20), MEMORY_BYTES_MAX >> 30);
+            return Err(Failure::usage(format!("--memory of {} bytes cannot be used", self.memory), next));
+        }
+        if !(1..=ROW_BYTES_SETTING_MAX).contains(&self.row_bytes_max) {
+            return Err(Failure::usage("--row-bytes-max cannot be used", "Give between 1B and 1GiB."));
+        }
+        let level = match self.log_level {
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+            LogLevel::Trace => LevelFilter::TRACE,
+        };
+        // A second start in one process, as in tests, keeps the first log.
+        let _ =
+            tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).try_init();
+        Ok(())
+    }
+}
+
+/// `completions` and `man`, made from the same definitions as `--help`.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum DocCommand {
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page, for `man -l -`
+    Man,
+}
+
+impl DocCommand {
+    pub fn run<C: CommandFactory>(&self) -> Outcome {
+        let mut command = C::command();
+        let mut page = Vec::new();
+        match self {
+            DocCommand::Completions { shell } => {
+                let name = command.get_name().to_owned();
+                clap_complete::generate(*shell, &mut command, name, &mut page);
+            }
+            DocCommand::Man => render_man(command, &mut page).map_err(|error| {
+                Failure::io(sealift_protocol::close::Code::Internal, "the manual page cannot be made", &error, "")
+            })?,
+        }
+        use std::io::Write;
+        let _ = std::io::stdout().write_all(&page);
+        Ok(())
+    }
+}
+
+/// The program's page, then a section for each of its commands.
+fn render_man(command: clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
+    clap_mangen::Man::new(command.clone()).render(page)?;
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        let name = format!("{} {}", command.get_name(), sub.get_name());
+        let man = clap_mangen::Man::new(
+            sub.clone().name(name.clone()).bin_name(name).display_name(sub.get_name().to_owned()),
+        );
+        man.render_name_section(page)?;
+        man.render_synopsis_section(page)?;
+        man.render_options_section(page)?;
+    }
+    Ok(())
+}
+
+/// Parses arguments; a mistake in them prints clap's message and exits 2, as does a bare call.
+pub fn parse<C: Parser>() -> Result<C, ExitCode> {
+    C::try_parse().map_err(|error| {
+        let _ = error.print();
+        ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+    })
+}
+
+/// The end of a command that is no transfer.
+pub fn exit(program: &str, outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tell_failure(program, &failure);
+            ExitCode::from(failure.code.exit_code())
+        }
+    }
+}

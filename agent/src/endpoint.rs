@@ -1,0 +1,170 @@
+//! The only place that builds TLS and QUIC configurations. TLS 1.3 alone, both sides with certificates, hybrid key
+//! exchange, 256-bit ciphers, no resumption of any kind, no key log; every window, stream count and time is bounded.
+
+use std::{net::UdpSocket, sync::Arc, time::Duration};
+
+use quinn::{
+    EndpointConfig, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use rustls::{
+    NoKeyLog,
+    client::Resumption,
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs},
+    server::NoServerSessionStorage,
+    sign::SingleCertAndKey,
+    version::TLS13,
+};
+use sealift_protocol::{
+    close::Code,
+    limits::{CONTROL_BYTES_MAX, LANES_MAX},
+    message::ALPN,
+};
+
+use crate::{
+    failure::{Failure, Outcome},
+    identity::{Identity, Role},
+    trust::{PeerVerifier, Trust},
+};
+
+/// Silence after which a connection is over. Long enough for a link of 800 ms with jitter, short enough that a dead link
+/// is noticed within ten seconds.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Keeps a slow but living connection from looking idle: four fit the idle timeout.
+const KEEP_ALIVE: Duration = Duration::from_millis(2500);
+
+/// What a receiver buffers of one part's stream before its sink takes it: the bandwidth-delay product of 500 Mbit/s at
+/// 80 ms.
+const STREAM_RECEIVE_WINDOW_BYTES: u32 = 5 << 20;
+
+/// What a receiver buffers of all streams. Every stream in flight must fit with its whole window, or parts that wait for
+/// their turn would take the credit of the one that is being loaded.
+const RECEIVE_WINDOW_BYTES: u32 = (LANES_MAX as u32 + 1) * STREAM_RECEIVE_WINDOW_BYTES;
+const _: () = assert!(CONTROL_BYTES_MAX <= STREAM_RECEIVE_WINDOW_BYTES as usize);
+
+/// What a sender keeps for retransmission.
+const SEND_WINDOW_BYTES: u64 = 16 << 20;
+
+/// Largest MTU that is probed for. Loopback and jumbo frames halve the processor time; over about 6,550 the kernel
+/// refuses quinn's batches of ten segments, since they pass 65,507 bytes.
+const MTU_BYTES_MAX: u16 = 6500;
+
+/// Socket buffers: at 212 KB, the default, bursts are lost while a processor is busy.
+const SOCKET_BUFFER_BYTES: usize = 8 << 20;
+
+/// Connections that may be in their handshake at once, and what they may have buffered.
+const INCOMING_MAX: usize = 64;
+const INCOMING_BUFFER_BYTES: u64 = 64 << 10;
+const INCOMING_BUFFER_BYTES_TOTAL: u64 = 1 << 20;
+
+/// The signature algorithms that certificates and handshakes may use.
+pub(crate) static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
+    all: &[webpki::aws_lc_rs::ED25519, webpki::aws_lc_rs::ECDSA_P256_SHA256, webpki::aws_lc_rs::ECDSA_P384_SHA384],
+    mapping: &[
+        (rustls::SignatureScheme::ED25519, &[webpki::aws_lc_rs::ED25519]),
+        (rustls::SignatureScheme::ECDSA_NISTP256_SHA256, &[webpki::aws_lc_rs::ECDSA_P256_SHA256]),
+        (rustls::SignatureScheme::ECDSA_NISTP384_SHA384, &[webpki::aws_lc_rs::ECDSA_P384_SHA384]),
+    ],
+};
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider {
+        cipher_suites: vec![
+            aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+            aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::SECP256R1MLKEM768],
+        signature_verification_algorithms: SIGNATURES,
+        ..aws_lc_rs::default_provider()
+    })
+}
+
+/// QUIC's Initial packets are protected with a published key (RFC 9001, 5.2); this suite only does that.
+fn initial_suite() -> Outcome<rustls::quic::Suite> {
+    let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().and_then(|suite| suite.quic_suite());
+    suite.ok_or_else(|| broken("QUIC's initial suite"))
+}
+
+fn broken(what: &str) -> Failure {
+    Failure::new(Code::Internal, format!("TLS cannot be set up: {what}"), "")
+}
+
+/// How a receiver accepts: senders that `trust` vouches for, and no others.
+pub fn server_config(identity: &Identity, trust: Trust) -> Outcome<quinn::ServerConfig> {
+    let verifier = Arc::new(PeerVerifier::new(trust, Role::Sender));
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|_| broken("version"))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from((*identity.certified_key()?).clone())));
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.send_tls13_tickets = 0;
+    tls.max_early_data_size = 0;
+    tls.session_storage = Arc::new(NoServerSessionStorage {});
+    tls.key_log = Arc::new(NoKeyLog {});
+    let crypto = QuicServerConfig::with_initial(Arc::new(tls), initial_suite()?).map_err(|_| broken("QUIC"))?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(Arc::new(transport(Role::Receiver)))
+        .migration(false)
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BUFFER_BYTES)
+        .incoming_buffer_size_total(INCOMING_BUFFER_BYTES_TOTAL);
+    Ok(config)
+}
+
+/// How a sender connects: to receivers that `trust` vouches for, and no others.
+pub fn client_config(identity: &Identity, trust: Trust) -> Outcome<quinn::ClientConfig> {
+    let verifier = Arc::new(PeerVerifier::new(trust, Role::Receiver));
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|_| broken("version"))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from((*identity.certified_key()?).clone())));
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.resumption = Resumption::disabled();
+    tls.enable_early_data = false;
+    tls.enable_sni = false;
+    tls.key_log = Arc::new(NoKeyLog {});
+    let crypto = QuicClientConfig::with_initial(Arc::new(tls), initial_suite()?).map_err(|_| broken("QUIC"))?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport(Role::Sender)));
+    Ok(config)
+}
+
+fn transport(role: Role) -> TransportConfig {
+    let (bidirectional, unidirectional) = match role {
+        Role::Receiver => (1u32, u32::from(LANES_MAX)),
+        Role::Sender => (0, 0),
+    };
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MTU_BYTES_MAX);
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(bidirectional.into())
+        .max_concurrent_uni_streams(unidirectional.into())
+        .stream_receive_window(STREAM_RECEIVE_WINDOW_BYTES.into())
+        .receive_window(RECEIVE_WINDOW_BYTES.into())
+        .send_window(SEND_WINDOW_BYTES)
+        .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(Some(mtu));
+    transport
+}
+
+/// Opens the one UDP socket of an agent.
+pub fn bind(socket: UdpSocket, server: Option<quinn::ServerConfig>) -> Outcome<quinn::Endpoint> {
+    enlarge_buffers(&socket);
+    quinn::Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
+        .map_err(|error| Failure::io(Code::Preflight, "the UDP socket cannot be used", &error, ""))
+}
+
+/// Best effort: the system's maximum may be lower, which costs speed and nothing else.
+fn enlarge_buffers(socket: &UdpSocket) {
+    use nix::sys::socket::{setsockopt, sockopt};
+    let _ = setsockopt(socket, sockopt::RcvBuf, &SOCKET_BUFFER_BYTES);
+    let _ = setsockopt(socket, sockopt::SndBuf, &SOCKET_BUFFER_BYTES);
+}

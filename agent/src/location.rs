@@ -1,0 +1,77 @@
+//! The URLs of design.md, 7: where a transfer's data comes from or goes to.
+
+use std::path::PathBuf;
+
+use crate::failure::{Failure, Outcome};
+
+/// What a `--source` or `--target` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// `-`
+    Standard,
+    /// `file:PATH`
+    File(PathBuf),
+    /// `exec:COMMAND`, split as a shell splits words and run without a shell. Never empty.
+    Exec(Vec<String>),
+    /// `discard:`
+    Discard,
+    /// `sqlite:PATH`
+    Sqlite(PathBuf),
+}
+
+const KNOWN: &str = "Use '-', 'file:PATH', 'exec:COMMAND', 'sqlite:PATH', or as a target 'discard:'.";
+
+impl Location {
+    pub fn parse(text: &str) -> Outcome<Self> {
+        if text == "-" {
+            return Ok(Location::Standard);
+        }
+        let Some((scheme, rest)) = text.split_once(':') else {
+            return Err(Failure::usage(format!("'{text}' is no source or target"), KNOWN));
+        };
+        let path = || {
+            // sqlite:///abs/path is what other tools write.
+            let path = rest.strip_prefix("//").unwrap_or(rest);
+            match path.is_empty() {
+                true => Err(Failure::usage(format!("'{text}' names no file"), KNOWN)),
+                false => Ok(PathBuf::from(path)),
+            }
+        };
+        match scheme {
+            "file" => path().map(Location::File),
+            "sqlite" => path().map(Location::Sqlite),
+            "exec" => split_command(rest).map(Location::Exec),
+            "discard" if rest.is_empty() => Ok(Location::Discard),
+            // The rest may hold a password: only the scheme is repeated.
+            _ => Err(Failure::usage(format!("'{scheme}:' is not known"), KNOWN)),
+        }
+    }
+}
+
+fn split_command(text: &str) -> Outcome<Vec<String>> {
+    let words = shlex::split(text).filter(|words| words.first().is_some_and(|program| !program.is_empty()));
+    words.ok_or_else(|| {
+        let next = "Give one string as you would type it in a shell, for example 'exec:pg_dump -Fc ehr'. Quotes must be \
+                    closed. No shell is run: for pipes or variables say exec:sh -c '...'.";
+        Failure::usage("exec: has no command that can be split into words", next)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_are_read_or_refused() {
+        assert_eq!(Location::parse("-"), Ok(Location::Standard));
+        assert_eq!(Location::parse("sqlite:///a/b"), Ok(Location::Sqlite("/a/b".into())));
+        assert_eq!(Location::parse("file:a b"), Ok(Location::File("a b".into())));
+        let words = ["psql", "-c", "a b"].map(String::from).to_vec();
+        assert_eq!(Location::parse("exec:psql -c 'a b'"), Ok(Location::Exec(words)));
+        for bad in ["", "x", "ftp://h/p", "exec:", "exec:'open", "exec:''", "sqlite:", "discard:x", "postgres:secret"] {
+            let failure = Location::parse(bad).expect_err(bad);
+            assert_eq!(failure.code.exit_code(), 2);
+            assert!(!failure.what.contains("secret"));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a process does to itself before it touches data, so that nothing it holds ends up in a file.
+
+use nix::{
+    sys::{
+        prctl,
+        resource::{Resource, setrlimit},
+        signal::{SigSet, Signal},
+        stat::{Mode, umask},
+    },
+    unistd::SysconfVar,
+};
+use sealift_protocol::close::Code;
+
+use crate::failure::{Failure, Outcome};
+
+/// No core dump, no other process of this user may read its memory, new files are the owner's alone, and a panic says
+/// where it happened and nothing else. Call first in `main`, before any thread.
+pub fn harden() -> Outcome {
+    let refused = |what: &str| Failure::new(Code::Preflight, format!("this process cannot be protected: {what}"), "");
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|_| refused("core dumps stay on"))?;
+    prctl::set_dumpable(false).map_err(|_| refused("its memory stays readable"))?;
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    // A file-size limit must be an error of write(2), not the end of the process.
+    let mut file_size = SigSet::empty();
+    file_size.add(Signal::SIGXFSZ);
+    file_size.thread_block().map_err(|_| refused("signals"))?;
+    std::panic::set_hook(Box::new(|panic| {
+        // The payload may hold anything; the place cannot.
+        let place = panic.location().map_or_else(String::new, |place| format!(" at {}:{}", place.file(), place.line()));
+        eprintln_safe(&format!("sealift: a bug was met{place}; the process stops. Nothing was published."));
+    }));
+    Ok(())
+}
+
+/// Writes a line to standard error, whether or not anybody still reads it.
+pub fn eprintln_safe(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Whether this processor accelerates AES-GCM: what `--suite auto` goes by.
+pub fn aes_accelerated() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
+/// Processors that this process may use, at least 1.
+pub fn processors() -> usize {
+    let online = nix::unistd::sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten().unwrap_or(1);
+    std::thread::available_parallelism().map_or(online.max(1) as usize, usize::from)
+}
+
+/// One thread for the link, since a current-thread runtime moves a fifth more than a pool; and a bounded pool for what
+/// blocks or burns processor time.
+pub fn runtime() -> Outcome<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2 * processors() + BLOCKING_THREADS_BESIDE)
+        .build()
+        .map_err(|error| Failure::io(Code::Internal, "the runtime cannot be started", &error, ""))
+}
+
+/// Threads that wait rather than work: a writer for each lane, name resolution, clean-up.
+const BLOCKING_THREADS_BESIDE: usize = 2 * sealift_protocol::limits::LANES_MAX as usize + 4;

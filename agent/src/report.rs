@@ -1,0 +1,230 @@
+//! What a run says while it goes and when it ends: to a person on a terminal, to a program as JSON lines, and to the
+//! shell as an exit code. Data goes to standard output and everything for people to standard error.
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use sealift_protocol::{id::TransferId, manifest::SignedReceipt};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    audit::now_text,
+    failure::{Failure, Outcome},
+    identity::Role,
+    process::eprintln_safe,
+    telemetry::printable,
+    units::{grouped, human_bytes, human_duration},
+};
+
+/// How often a terminal is redrawn, and a `progress` event written.
+const REDRAW_EVERY: Duration = Duration::from_millis(200);
+const PROGRESS_EVENT_EVERY: Duration = Duration::from_secs(1);
+
+/// Running totals of one run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    pub parts: u64,
+    pub parts_planned: u64,
+    pub chunks: u64,
+    pub rows: u64,
+    pub plain_bytes: u64,
+    pub plain_bytes_estimate: Option<u64>,
+    pub sealed_bytes: u64,
+    pub resent_bytes: u64,
+    pub retries: u64,
+}
+
+/// Reports one run of one agent. Used from the async thread alone.
+pub struct Report {
+    role: Role,
+    json: bool,
+    bar: ProgressBar,
+    started: Instant,
+    transfer: Cell<Option<TransferId>>,
+    seq: Cell<u64>,
+    totals: RefCell<Totals>,
+    drawn: Cell<Option<Instant>>,
+    told: Cell<Option<Instant>>,
+}
+
+impl Report {
+    pub fn new(role: Role, json: bool) -> Self {
+        let bar =
+            if std::io::stderr().is_terminal() && !json { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+            bar.set_style(style);
+        }
+        Self {
+            role,
+            json,
+            bar,
+            started: Instant::now(),
+            transfer: Cell::new(None),
+            seq: Cell::new(0),
+            totals: RefCell::default(),
+            drawn: Cell::new(None),
+            told: Cell::new(None),
+        }
+    }
+
+    pub fn set_transfer(&self, transfer: TransferId) {
+        self.transfer.set(Some(transfer));
+    }
+
+    /// A line for the person, if no program listens.
+    pub fn say(&self, line: &str) {
+        if !self.json {
+            self.bar.suspend(|| eprintln_safe(&printable(line)));
+        }
+    }
+
+    /// An event for the program that listens.
+    pub fn event(&self, event: &str, fields: &[(&str, Value)]) {
+        if !self.json {
+            return;
+        }
+        let mut object = Map::new();
+        object.insert("schema".into(), json!("sealift.event/1"));
+        object.insert("seq".into(), json!(self.seq.get()));
+        object.insert("ts".into(), json!(now_text()));
+        object.insert("event".into(), json!(event));
+        object.insert("transfer".into(), self.transfer.get().map_or(Value::Null, |id| json!(id.to_string())));
+        fields.iter().for_each(|(name, value)| {
+            object.insert((*name).to_owned(), value.clone());
+        });
+        self.seq.set(self.seq.get() + 1);
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{}", Value::Object(object)).and_then(|()| out.flush());
+    }
+
+    /// Counts something, and redraws if it is time to.
+    pub fn count(&self, change: impl FnOnce(&mut Totals)) {
+        change(&mut self.totals.borrow_mut());
+        let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
+        if due(self.drawn.get(), REDRAW_EVERY) && !self.bar.is_hidden() {
+            self.drawn.set(Some(Instant::now()));
+            self.bar.set_message(self.progress_line());
+            self.bar.tick();
+        }
+        if self.json && due(self.told.get(), PROGRESS_EVENT_EVERY) {
+            self.told.set(Some(Instant::now()));
+            let totals = *self.totals.borrow();
+            self.event(
+                "progress",
+                &[
+                    ("parts", json!(totals.parts)),
+                    ("parts_planned", json!(totals.parts_planned)),
+                    ("rows", json!(totals.rows)),
+                    ("plain_bytes", json!(totals.plain_bytes)),
+                    ("sealed_bytes", json!(totals.sealed_bytes)),
+                    ("resent_bytes", json!(totals.resent_bytes)),
+                ],
+            );
+        }
+    }
+
+    fn progress_line(&self) -> String {
+        let totals = self.totals.borrow();
+        let seconds = self.started.elapsed().as_secs_f64().max(0.001);
+        let rate = totals.plain_bytes as f64 / seconds;
+        let mut line = format!(
+            "part {}/{}  {}  {}/s",
+            grouped(totals.parts),
+            grouped(totals.parts_planned),
+            human_bytes(totals.plain_bytes),
+            human_bytes(rate as u64)
+        );
+        if totals.rows > 0 {
+            line += &format!("  {} rows", grouped(totals.rows));
+        }
+        if let Some(ratio) = ratio(&totals) {
+            line += &format!("  packed {ratio:.1}x");
+        }
+        if totals.resent_bytes > 0 {
+            line += &format!("  resent {}", human_bytes(totals.resent_bytes));
+        }
+        let estimate = totals.plain_bytes_estimate.filter(|&all| all > totals.plain_bytes && rate > 1.0);
+        if let Some(all) = estimate {
+            let left = Duration::from_secs_f64((all - totals.plain_bytes) as f64 / rate);
+            line += &format!("  about {} left", human_duration(left));
+        }
+        line
+    }
+
+    /// The last word: the same verdict on both sides, and the exit code that goes with it.
+    pub fn finish(&self, outcome: &Outcome<Finished>) -> ExitCode {
+        self.bar.finish_and_clear();
+        let (word, exit_code, receipt) = match outcome {
+            Ok(finished) => ("done", 0, Some(finished.receipt_path.clone())),
+            Err(failure) => (failure.code.word(), failure.code.exit_code(), None),
+        };
+        let totals = *self.totals.borrow();
+        let mut fields = vec![
+            ("role", json!(self.role.name())),
+            ("outcome", json!(word)),
+            ("exit_code", json!(exit_code)),
+            ("parts", json!(totals.parts)),
+            ("chunks", json!(totals.chunks)),
+            ("rows", json!(totals.rows)),
+            ("plain_bytes", json!(totals.plain_bytes)),
+            ("sealed_bytes", json!(totals.sealed_bytes)),
+            ("resent_bytes", json!(totals.resent_bytes)),
+            ("retries", json!(totals.retries)),
+            ("duration_ms", json!(self.started.elapsed().as_millis() as u64)),
+            ("resume", Value::Null),
+            ("receipt", receipt.as_deref().map_or(Value::Null, |path| json!(path.to_string_lossy()))),
+        ];
+        if let Err(failure) = outcome {
+            fields.push(("part", failure.part.map_or(Value::Null, |part| json!(part.0))));
+            fields.push(("chunk", failure.chunk.map_or(Value::Null, |chunk| json!(chunk.0))));
+            fields.push(("what", json!(printable(&failure.what))));
+            fields.push(("next", json!(printable(&failure.next))));
+        }
+        self.event("finished", &fields);
+        if !self.json {
+            match outcome {
+                Ok(finished) => self.say(&self.verdict(&totals, &finished.receipt, &finished.receipt_path)),
+                Err(failure) => tell_failure(self.role.name(), failure),
+            }
+        }
+        ExitCode::from(exit_code)
+    }
+
+    fn verdict(&self, totals: &Totals, receipt: &SignedReceipt, path: &Path) -> String {
+        let rows = match totals.rows {
+            0 => String::new(),
+            rows => format!("{} rows, ", grouped(rows)),
+        };
+        let packed = ratio(totals).map_or(String::new(), |ratio| format!(", packed {ratio:.1}x"));
+        format!(
+            "{}: done and verified: {} parts, {rows}{} in {}{packed}, sealed with {}.\nreceipt: {}",
+            self.role,
+            grouped(totals.parts),
+            human_bytes(totals.plain_bytes),
+            human_duration(self.started.elapsed()),
+            receipt.receipt.suite.name(),
+            path.display()
+        )
+    }
+}
+
+fn ratio(totals: &Totals) -> Option<f64> {
+    (totals.sealed_bytes > 0 && totals.plain_bytes > 0).then(|| totals.plain_bytes as f64 / totals.sealed_bytes as f64)
+}
+
+/// A transfer that ended well.
+pub struct Finished {
+    pub receipt: SignedReceipt,
+    pub receipt_path: PathBuf,
+}
+
+/// An error as every program of Sealift prints it.
+pub fn tell_failure(program: &str, failure: &Failure) {
+    eprintln_safe(&format!("{program}: error: {failure}"));
+}

@@ -1,0 +1,89 @@
+//! The one folder in which an agent puts anything: receipts and the audit log.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use sealift_protocol::{close::Code, id::TransferId, manifest::SignedReceipt};
+
+use crate::failure::{Failure, Outcome};
+
+/// A folder of mode 0700 that belongs to the user of this process.
+#[derive(Clone, Debug)]
+pub struct StateDir(PathBuf);
+
+impl StateDir {
+    /// Opens `given`, or the place that the system (for a service), the XDG base directories or HOME suggest, and makes
+    /// it if it is missing.
+    pub fn open(given: Option<PathBuf>, program: &str) -> Outcome<Self> {
+        let path = given.or_else(|| default_path(program)).ok_or_else(|| {
+            Failure::new(Code::Preflight, "there is no place for state: HOME is not set", "Use --state-dir DIR.")
+        })?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| unusable(&path, &error))?;
+        let found = fs::symlink_metadata(&path).map_err(|error| unusable(&path, &error))?;
+        let next = "Give --state-dir a folder of its own, owned by this user, mode 0700.";
+        let wrong = |what: &str| {
+            Err(Failure::new(Code::Preflight, format!("the state directory {} {what}", path.display()), next))
+        };
+        if !found.is_dir() {
+            return wrong("is not a folder");
+        }
+        if found.uid() != nix::unistd::geteuid().as_raw() {
+            return wrong("belongs to somebody else");
+        }
+        if found.mode() & 0o077 != 0 {
+            return wrong("can be entered by others");
+        }
+        let state = Self(path);
+        state.subfolder("receipts")?;
+        Ok(state)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn subfolder(&self, name: &str) -> Outcome<PathBuf> {
+        let path = self.0.join(name);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| unusable(&path, &error))?;
+        Ok(path)
+    }
+
+    /// Keeps a receipt, whole or not at all, and durable when this returns.
+    pub fn keep_receipt(&self, transfer: TransferId, receipt: &SignedReceipt) -> Outcome<PathBuf> {
+        let folder = self.subfolder("receipts")?;
+        let path = folder.join(format!("{transfer}.receipt"));
+        write_durably(&path, &receipt.to_bytes()).map_err(|error| unusable(&path, &error))?;
+        Ok(path)
+    }
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> Failure {
+    let next = "Check --state-dir: owner, mode, free space, and that the file system is not read-only.";
+    Failure::io(Code::Preflight, format!("the state directory cannot be used ({})", path.display()), error, next)
+}
+
+fn default_path(program: &str) -> Option<PathBuf> {
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // systemd's StateDirectory= is already the service's own.
+    from("STATE_DIRECTORY")
+        .or_else(|| from("XDG_STATE_HOME").map(|base| base.join(program)))
+        .or_else(|| from("HOME").map(|home| home.join(".local/state").join(program)))
+}
+
+/// Writes beside the file, syncs, renames, and syncs the folder.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let beside = path.with_extension("partial");
+    let _ = fs::remove_file(&beside);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}

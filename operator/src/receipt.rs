@@ -1,0 +1,87 @@
+//! Reading a receipt.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::Path,
+};
+
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    telemetry::printable,
+    units::{grouped, human_bytes},
+};
+use sealift_protocol::{
+    close::Code,
+    limits::CONTROL_BYTES_MAX,
+    manifest::{PartKind, Proof, Receipt, SignedReceipt},
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// Checks the receipt in `file` and prints it. Whoever trusts the two public keys that it names can trust the rest.
+pub fn verify(file: &Path) -> Outcome {
+    let mut bytes = Vec::new();
+    File::open(file)
+        .and_then(|file| file.take(CONTROL_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| Failure::io(Code::Usage, format!("{} cannot be read", file.display()), &error, ""))?;
+    let signed = SignedReceipt::from_bytes(&bytes).map_err(|_| {
+        Failure::new(Code::ManifestMismatch, format!("{} is no receipt, or was changed", file.display()), "")
+    })?;
+    signed.verify().map_err(|error| Failure {
+        what: format!("{} does not hold: {}", file.display(), error.check),
+        next: "It was changed after it was signed, or was not made by the agents that it names.".into(),
+        ..Failure::from(error)
+    })?;
+    let text = describe(&signed.receipt);
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Failure::io(Code::Internal, "standard output", &error, ""))
+}
+
+fn describe(receipt: &Receipt) -> String {
+    let manifest = &receipt.manifest.manifest;
+    let grant = &receipt.grant.grant;
+    let plain_bytes = manifest.parts.iter().map(|part| part.plain_bytes).sum();
+    let mut text = format!(
+        "receipt good: both signatures hold, and what was loaded is what was sent\n\
+         transfer   {}\nsender     {}  key {}\nreceiver   {}  key {}\ntarget     {}\npurpose    {}\n\
+         time       {} to {}\nsealed     {}\nlink       {}\nproof      {}\nsize       {} in {} parts\n",
+        manifest.transfer,
+        grant.sender,
+        hex(&receipt.sender_key.0),
+        grant.receiver,
+        hex(&receipt.receiver_key.0),
+        grant.target,
+        if grant.purpose.is_empty() { "-" } else { &grant.purpose },
+        when(receipt.started_ms),
+        when(receipt.finished_ms),
+        receipt.suite.name(),
+        receipt.tls,
+        match receipt.proof {
+            Proof::ReadAgain => "every table was read again from the target, counted and digested",
+            Proof::LoaderExit => "the loader took every verified byte and ended with exit code 0",
+            Proof::Written => "every verified byte was written out",
+            Proof::Discarded => "everything was verified and nothing loaded",
+        },
+        human_bytes(plain_bytes),
+        grouped(manifest.parts.len() as u64),
+    );
+    let tables = receipt.plan.parts.iter().zip(&receipt.loaded).filter(|(part, _)| part.kind == PartKind::Rows);
+    for (part, loaded) in tables {
+        let digest = loaded.digest.map_or_else(|| "not read again".to_owned(), |root| hex(&root.0[..8]));
+        text += &format!("table      {:<40} {:>14} rows  {digest}\n", part.name, grouped(loaded.rows));
+    }
+    // Names come from a database: none may steer the terminal.
+    printable(&text)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn when(unix_ms: u64) -> String {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000)
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_else(|| "unknown".into())
+}

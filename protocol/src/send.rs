@@ -1,0 +1,311 @@
+//! The sender's side of a transfer, without I/O: messages and facts in, messages and permissions out.
+//!
+//! ```text
+//! Transfer::offer ─▶ Offering ─handle_accept─▶ Beginning ─handle_ready─▶ Session      one a connection
+//! Transfer: may_start, may_send, handle_sealed, handle_ack, handle_part_end, poll_finish, handle_receipt
+//! ```
+//!
+//! A state of the exchange is consumed by moving on, so that a message out of turn does not compile. [`Transfer`] holds
+//! what outlives a connection: what was sent of each part, and what of it the receiver has.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{
+    chunk::Sealed,
+    close::Code,
+    codec,
+    digest::{Digests, PartRoot, Root},
+    envelope::KeyEnvelope,
+    error::{Error, Result},
+    grant::SignedGrant,
+    id::{ChunkCount, ChunkIndex, PartIndex},
+    key::{DigestSecret, EpochSecret},
+    limits::{LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
+    manifest::{Manifest, Plan, SentPart, SignedManifest, SignedReceipt},
+    message::{Accept, Ack, Begin, BeginBody, Have, Message, Offer, Ready, VERSION},
+    random::Random,
+    seal::{EpochKeys, Suite},
+    sign::{PublicKey, Purpose, Signer},
+    transcript::{Channel, Transcript},
+};
+
+/// One transfer as its sender knows it, over all its connections.
+pub struct Transfer {
+    suites: Vec<Suite>,
+    grant: SignedGrant,
+    plan: Plan,
+    digest_secret: DigestSecret,
+    digests: Digests,
+    parts: Vec<PartProgress>,
+    manifest: Option<SignedManifest>,
+}
+
+/// What was sent of one part.
+struct PartProgress {
+    root: PartRoot,
+    /// Frame sizes of the chunks sent and not yet verified, oldest first.
+    in_flight: VecDeque<u64>,
+    in_flight_bytes: u64,
+    verified: ChunkCount,
+    durable: ChunkCount,
+    ended: Option<(u64, Option<Root>)>,
+}
+
+/// Offer sent.
+pub struct Offering {
+    offered_suites: Vec<Suite>,
+    grant: SignedGrant,
+    transcript: Transcript,
+    receiver_key: PublicKey,
+}
+
+/// Begin sent.
+pub struct Beginning {
+    session: Session,
+    transcript_hash: [u8; 32],
+}
+
+/// What was agreed for one connection: data may flow.
+pub struct Session {
+    pub keys: Arc<EpochKeys>,
+    pub lanes: u16,
+    pub lane_window_bytes: u64,
+    /// What the receiver has already; empty on a first connection.
+    pub have: Vec<Have>,
+    pub receiver_key: PublicKey,
+}
+
+impl Transfer {
+    pub fn new(suites: Vec<Suite>, grant: SignedGrant, plan: Plan, digest_secret: DigestSecret) -> Result<Self> {
+        plan.check()?;
+        let digests = Digests::new(&digest_secret);
+        let parts = (0..plan.parts.len() as u32).map(|index| PartProgress {
+            root: digests.part_root(PartIndex(index)),
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            verified: ChunkCount(0),
+            durable: ChunkCount(0),
+            ended: None,
+        });
+        Ok(Self { parts: parts.collect(), suites, grant, plan, digest_secret, digests, manifest: None })
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn digests(&self) -> &Digests {
+        &self.digests
+    }
+
+    /// Opens the exchange on a new connection to the holder of `receiver_key`.
+    pub fn offer(&self, channel: &Channel, receiver_key: PublicKey, random: &mut dyn Random) -> (Offering, Message) {
+        let mut nonce = [0; 32];
+        random.fill(&mut nonce);
+        let offer = Message::Offer(Offer {
+            versions: vec![VERSION],
+            suites: self.suites.clone(),
+            grant: self.grant.clone(),
+            plan: self.plan.clone(),
+            nonce,
+        });
+        let mut transcript = Transcript::new(channel, &self.grant);
+        transcript.absorb(&codec::encode(&offer));
+        let offering =
+            Offering { offered_suites: self.suites.clone(), grant: self.grant.clone(), transcript, receiver_key };
+        (offering, offer)
+    }
+
+    /// Whether every part that must be loaded before this one is durable.
+    pub fn may_start(&self, part: PartIndex) -> bool {
+        let kind = self.plan.parts[part.0 as usize].kind;
+        self.parts
+            .iter()
+            .zip(&self.plan.parts)
+            .filter(|(_, planned)| planned.kind < kind)
+            .all(|(earlier, _)| earlier.ended.is_some() && earlier.durable == earlier.root.chunks())
+    }
+
+    /// Whether a frame of this size fits the window of its part. One frame always does, or nothing would ever move.
+    pub fn may_send(&self, part: PartIndex, frame_bytes: u64, session: &Session) -> bool {
+        let progress = &self.parts[part.0 as usize];
+        progress.in_flight.is_empty() || progress.in_flight_bytes + frame_bytes <= session.lane_window_bytes
+    }
+
+    /// A chunk goes out.
+    pub fn handle_sealed(&mut self, sealed: &Sealed) {
+        let progress = &mut self.parts[sealed.header.part.0 as usize];
+        assert_eq!(progress.root.chunks().next_index(), sealed.header.index, "chunks of a part are sent in order");
+        progress.root.add(&sealed.hash, sealed.header.plain_bytes.into());
+        progress.in_flight.push_back(sealed.frame.len() as u64);
+        progress.in_flight_bytes += sealed.frame.len() as u64;
+    }
+
+    /// A part's last chunk went out. `digest` is that of its rows, if it has any.
+    pub fn handle_part_end(&mut self, part: PartIndex, rows: u64, digest: Option<Root>) {
+        self.parts[part.0 as usize].ended = Some((rows, digest));
+    }
+
+    /// The receiver has more of a part than before. Refuses what cannot be (fault-matrix X12).
+    pub fn handle_ack(&mut self, ack: &Ack) -> Result<()> {
+        let impossible = |check| Err(Error::new(Code::AckImpossible, check).at_part(ack.part));
+        let Some(progress) = self.parts.get_mut(ack.part.0 as usize) else {
+            return impossible("no such part");
+        };
+        if ack.verified > progress.root.chunks() {
+            return impossible("more chunks than were sent");
+        }
+        if ack.verified < progress.verified || ack.durable < progress.durable || ack.durable > ack.verified {
+            return impossible("counts go backwards");
+        }
+        for _ in progress.verified.0..ack.verified.0 {
+            progress.in_flight_bytes -= progress.in_flight.pop_front().unwrap_or(0);
+        }
+        (progress.verified, progress.durable) = (ack.verified, ack.durable);
+        Ok(())
+    }
+
+    /// The manifest, once every part has ended and every chunk is verified; the same one each time it is asked for.
+    pub fn poll_finish(&mut self, signer: &dyn Signer) -> Option<Message> {
+        if self.manifest.is_none() {
+            let all_there = |part: &PartProgress| part.ended.is_some() && part.verified == part.root.chunks();
+            if !self.parts.iter().all(all_there) {
+                return None;
+            }
+            self.manifest = Some(self.make_manifest().sign(signer));
+        }
+        self.manifest.clone().map(Message::Finish)
+    }
+
+    fn make_manifest(&self) -> Manifest {
+        let transfer = self.grant.grant.transfer;
+        let sent = self.parts.iter().map(|part| {
+            let (rows, digest) = part.ended.unwrap_or((0, None));
+            SentPart {
+                chunks: part.root.chunks(),
+                plain_bytes: part.root.plain_bytes(),
+                root: part.root.root(),
+                rows,
+                digest,
+            }
+        });
+        let parts: Vec<SentPart> = sent.collect();
+        Manifest {
+            transfer,
+            grant_hash: self.grant.hash(),
+            plan_hash: self.plan.hash(),
+            root: self.digests.transfer_root(transfer, parts.iter().map(|part| part.root)),
+            parts,
+        }
+    }
+
+    /// The receipt is good if the receiver signed it, over the very manifest that was sent, and loaded what was sent.
+    pub fn handle_receipt(&self, receipt: &SignedReceipt, session: &Session) -> Result<()> {
+        let wrong = |check| Err(Error::new(Code::AckImpossible, check));
+        let Some(manifest) = &self.manifest else {
+            return wrong("receipt before the manifest");
+        };
+        if receipt.receipt.receiver_key != session.receiver_key {
+            return wrong("receipt of another receiver");
+        }
+        if receipt.receipt.manifest != *manifest || receipt.receipt.grant != self.grant {
+            return wrong("receipt for another manifest or grant");
+        }
+        receipt.verify()
+    }
+}
+
+impl Offering {
+    /// The receiver accepts: checks its signature and terms, makes this connection's keys, and seals them to it.
+    pub fn handle_accept(
+        mut self,
+        transfer: &Transfer,
+        accept: Accept,
+        signer: &dyn Signer,
+        random: &mut dyn Random,
+    ) -> Result<(Beginning, Message)> {
+        self.transcript.absorb(&codec::encode(&accept.body));
+        let mismatch = Code::TranscriptMismatch;
+        self.receiver_key.verify(Purpose::Accept, &self.transcript.hash(), &accept.signature, mismatch)?;
+        self.check_terms(&accept)?;
+        self.transcript.absorb(&accept.signature.0);
+
+        let id = self.grant.grant.transfer;
+        let body = accept.body;
+        let secret = EpochSecret::generate(random);
+        let begin = BeginBody {
+            epoch: body.epoch,
+            commitment: secret.commitment(id, body.epoch),
+            envelope: KeyEnvelope::seal(
+                &secret,
+                &transfer.digest_secret,
+                &body.sealing_key,
+                &self.transcript.hash(),
+                body.epoch,
+                random,
+            )?,
+        };
+        self.transcript.absorb(&codec::encode(&begin));
+        let transcript_hash = self.transcript.hash();
+        let signature = signer.sign(Purpose::Begin, &transcript_hash);
+        let session = Session {
+            keys: Arc::new(EpochKeys::new(body.suite, id, body.epoch, secret, transfer.digests.clone())),
+            lanes: body.lanes,
+            lane_window_bytes: body.lane_window_bytes,
+            have: body.have,
+            receiver_key: self.receiver_key,
+        };
+        Ok((Beginning { session, transcript_hash }, Message::Begin(Begin { body: begin, signature })))
+    }
+
+    fn check_terms(&self, accept: &Accept) -> Result<()> {
+        let body = &accept.body;
+        if body.version != VERSION {
+            return Err(Error::new(Code::VersionUnsupported, "version was not offered"));
+        }
+        if !self.offered_suites.contains(&body.suite) {
+            return Err(Error::new(Code::SuiteUnsupported, "suite was not offered"));
+        }
+        let window = LANE_WINDOW_BYTES_MIN..=LANE_WINDOW_BYTES_MAX;
+        if !(1..=LANES_MAX).contains(&body.lanes) || !window.contains(&body.lane_window_bytes) {
+            return Err(Error::new(Code::LimitExceeded, "window"));
+        }
+        Ok(())
+    }
+}
+
+impl Beginning {
+    /// The receiver has the keys and the same transcript: data may flow.
+    pub fn handle_ready(self, ready: Ready) -> Result<Session> {
+        match ready.transcript == self.transcript_hash {
+            true => Ok(self.session),
+            false => Err(Error::new(Code::TranscriptMismatch, "transcript")),
+        }
+    }
+}
+
+/// What of a part is there: for progress.
+#[derive(Clone, Copy, Debug)]
+pub struct PartState {
+    pub sent: ChunkIndex,
+    pub verified: ChunkCount,
+    pub durable: ChunkCount,
+    pub plain_bytes: u64,
+}
+
+impl Transfer {
+    pub fn part_state(&self, part: PartIndex) -> PartState {
+        let progress = &self.parts[part.0 as usize];
+        PartState {
+            sent: progress.root.chunks().next_index(),
+            verified: progress.verified,
+            durable: progress.durable,
+            plain_bytes: progress.root.plain_bytes(),
+        }
+    }
+
+    /// The manifest that was sent, if it was.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref().map(|signed| &signed.manifest)
+    }
+}

@@ -1,0 +1,81 @@
+//! The receiver's commands.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Parser, Subcommand};
+use sealift_agent::{
+    cli::{DocCommand, TransferArgs},
+    units::parse_duration,
+};
+
+/// The hidden command by which the receiver starts itself as the guard of a loader.
+pub const GUARD_COMMAND: &str = "loader-guard";
+
+/// Receives a database or a dump, verifies each chunk before it is loaded, and proves what was loaded
+///
+/// Waits for the one sender that holds its ticket, takes what that sends over mutually authenticated QUIC, and loads it
+/// under a staging name that becomes the final one only when everything was verified. Nothing is written to disk in the
+/// clear except by the target itself.
+#[derive(Parser, Debug)]
+#[command(name = "sealift-receiver", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+pub const EXIT_CODES: &str = "Exit codes: 0 done and verified; 1 other failure; 2 usage; 3 preflight; 4 peer or authentication; \
+5 interrupted; 6 verification mismatch; 7 refused by grant; 8 source or target unusable; 9 audit log cannot be written; \
+130 interrupted by the user.";
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Print a ticket, wait for the sender that uses it, load what it sends, and end
+    #[command(after_help = LISTEN_EXAMPLES)]
+    Listen(ListenArgs),
+    #[command(flatten)]
+    Doc(DocCommand),
+    #[command(name = GUARD_COMMAND, hide = true)]
+    LoaderGuard {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<String>,
+    },
+}
+
+const LISTEN_EXAMPLES: &str = "Examples:
+  sealift-receiver listen --target sqlite:/srv/ehr.db --ticket-out ehr.ticket
+  sealift-receiver listen --target 'exec:psql -X -q -v ON_ERROR_STOP=1 --single-transaction ehr' --ticket-out -
+  sealift-receiver listen --target discard: --ticket-out - --address receiver.example.org:7443";
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct ListenArgs {
+    /// Where to load: sqlite:PATH, exec:COMMAND, - for standard output, discard:, or file:PATH with its danger flag
+    #[arg(long, value_name = "URL")]
+    pub target: String,
+
+    /// Where to put the ticket: a file, made with mode 0600, or - for standard output
+    #[arg(long, value_name = "FILE")]
+    pub ticket_out: String,
+
+    /// UDP address to listen at
+    #[arg(long, value_name = "IP:PORT", default_value = "[::]:7443")]
+    pub bind: SocketAddr,
+
+    /// Address that the sender shall use; may be given several times [default: this host's addresses]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Vec<String>,
+
+    /// How long the ticket is good for; it must cover the whole transfer
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
+    pub valid_for: Duration,
+
+    /// Why: a change or ticket number, for the grant, the audit log and the receipt
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub purpose: String,
+
+    /// Write plaintext to a file: for file: targets, which hold every row in the clear
+    #[arg(long)]
+    pub danger_plaintext_file: bool,
+
+    #[command(flatten)]
+    pub transfer: TransferArgs,
+}

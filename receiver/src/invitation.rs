@@ -1,0 +1,125 @@
+//! Makes the ticket of one transfer: an authority that lives for a moment, the two identities it certifies, and the
+//! grant it signs. What is left of it afterwards is the receiver's identity, and what the ticket carries.
+
+use std::{net::SocketAddr, time::Duration};
+
+use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
+use sealift_agent::{
+    authority::Authority,
+    failure::{Failure, Outcome},
+    identity::{Identity, Role, SpiffeId},
+    random::SystemRandom,
+    ticket::{ADDRESSES_MAX, Ticket},
+    trust::Trust,
+};
+use sealift_protocol::{
+    close::Code,
+    grant::Grant,
+    id::TransferId,
+    limits::NAME_BYTES_MAX,
+    random::Random,
+    sign::{PublicKey, Signer},
+};
+use time::OffsetDateTime;
+
+/// What the receiver keeps, and the ticket to give away.
+pub struct Invitation {
+    pub ticket: Ticket,
+    pub identity: Identity,
+    pub sender: SpiffeId,
+    pub grant_key: PublicKey,
+}
+
+impl Invitation {
+    pub fn make(addresses: Vec<String>, target: &str, purpose: &str, valid_for: Duration) -> Outcome<Self> {
+        if purpose.len() > NAME_BYTES_MAX {
+            return Err(Failure::usage("--purpose is too long", format!("Use at most {NAME_BYTES_MAX} bytes.")));
+        }
+        let mut id = [0; 16];
+        SystemRandom::default().fill(&mut id);
+        let transfer = TransferId(id);
+        let now = OffsetDateTime::now_utc();
+        let not_after = u64::try_from((now + valid_for).unix_timestamp()).unwrap_or(0);
+        let authority = Authority::generate(&format!("ticket-{transfer}"), now, valid_for)?;
+        let identity = authority.issue(Role::Receiver, "once", now, valid_for)?.into_identity()?;
+        let sender = authority.issue(Role::Sender, "once", now, valid_for)?;
+        let sender_id = SpiffeId::new(&format!("ticket-{transfer}"), Role::Sender, "once")?;
+        let grant = Grant {
+            transfer,
+            sender: sender_id.as_str().to_owned(),
+            receiver: identity.id.as_str().to_owned(),
+            source: String::new(),
+            target: target.to_owned(),
+            purpose: purpose.to_owned(),
+            not_before_seconds: now.unix_timestamp() as u64,
+            not_after_seconds: not_after,
+        };
+        let ticket = Ticket {
+            addresses,
+            root: authority.root().to_vec(),
+            certificate: sender.chain[0].to_vec(),
+            key: sender.pkcs8.to_vec(),
+            grant: grant.sign(&authority),
+        };
+        Ok(Self { ticket, identity, sender: sender_id, grant_key: authority.public_key() })
+    }
+
+    /// Whom the receiver lets in: the one sender of the ticket.
+    pub fn trust(&self) -> Trust {
+        Trust::new(self.ticket.root_certificate(), Some(self.sender.as_str().to_owned()))
+    }
+}
+
+/// The addresses that a ticket names: those given, or else where `bound` can be reached from elsewhere.
+pub fn addresses(given: &[String], bound: SocketAddr) -> Outcome<Vec<String>> {
+    if given.len() > ADDRESSES_MAX {
+        return Err(Failure::usage("too many --address", format!("Give at most {ADDRESSES_MAX}.")));
+    }
+    for address in given {
+        let port =
+            address.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
+        if port.is_none_or(|port| port == 0) {
+            return Err(Failure::usage(
+                format!("--address {address} cannot be used"),
+                "Give HOST:PORT or [IPv6]:PORT.",
+            ));
+        }
+    }
+    if !given.is_empty() {
+        return Ok(given.to_vec());
+    }
+    if !bound.ip().is_unspecified() {
+        return Ok(vec![bound.to_string()]);
+    }
+    let found = interface_addresses(bound)?;
+    if found.is_empty() {
+        let next = "Say how the sender reaches this host: --address HOST:PORT.";
+        return Err(Failure::new(Code::Preflight, "this host has no address of its own", next));
+    }
+    Ok(found)
+}
+
+/// Addresses of the interfaces that are up: global ones first, loopback last, so that a sender on this very host works
+/// too; link-local ones need a zone and are left out.
+fn interface_addresses(bound: SocketAddr) -> Outcome<Vec<String>> {
+    let interfaces = getifaddrs().map_err(|error| {
+        Failure::io(Code::Preflight, "this host's addresses cannot be read", &error.into(), "Use --address HOST:PORT.")
+    })?;
+    let mut found: Vec<(bool, SocketAddr)> = interfaces
+        .filter(|interface| interface.flags.contains(InterfaceFlags::IFF_UP))
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from((v4.ip(), bound.port())));
+            let v6 = address.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), bound.port())));
+            v4.or(v6.filter(|v6| bound.is_ipv6() && !is_link_local(v6)))
+        })
+        .map(|address| (address.ip().is_loopback(), address))
+        .collect();
+    found.sort();
+    found.truncate(ADDRESSES_MAX);
+    Ok(found.into_iter().map(|(_, address)| address.to_string()).collect())
+}
+
+fn is_link_local(address: &SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local())
+}

@@ -1,0 +1,344 @@
+//! `listen`: one transfer, from ticket to receipt.
+
+use std::{
+    fs::OpenOptions, io::Write, net::UdpSocket, os::unix::fs::OpenOptionsExt, process::ExitCode, sync::Arc,
+    time::Duration,
+};
+
+use sealift_agent::{
+    audit::AuditLog,
+    endpoint::{bind, server_config},
+    failure::{Failure, Outcome},
+    identity::Role,
+    link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT, accept, accept_control},
+    location::Location,
+    random::SystemRandom,
+    report::{Finished, Report},
+    shutdown::Shutdown,
+    state::StateDir,
+    units::human_duration,
+};
+use sealift_protocol::{
+    close::Code,
+    envelope::SealingKey,
+    error::Error,
+    id::{Epoch, TransferId},
+    manifest::SignedReceipt,
+    message::{Message, Refuse},
+    receive::{Judging, Listening, ReceiptFacts, Receiving, Window},
+};
+use serde_json::json;
+use time::OffsetDateTime;
+
+use crate::{
+    cli::ListenArgs,
+    invitation::{Invitation, addresses},
+    pipeline::Pipeline,
+    sink::{Sink, opaque::OpaqueSink},
+    workers::Workers,
+};
+
+/// What the grant calls the one target of a `listen`: the sender names it and never learns what it stands for.
+const TARGET_NAME: &str = "listen";
+
+pub async fn listen(args: ListenArgs) -> ExitCode {
+    let report = Report::new(Role::Receiver, args.transfer.json);
+    let outcome = run(&args, &report).await;
+    report.finish(&outcome)
+}
+
+async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
+    args.transfer.apply()?;
+    check_stdout(args)?;
+    let location = Location::parse(&args.target)?;
+    let sink = open_sink(&location, args)?;
+    let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
+    let audit = AuditLog::open(&state, "sealift-receiver")?;
+
+    let socket = UdpSocket::bind(args.bind).map_err(|error| {
+        let next = "Another receiver may be running there; choose another port with --bind IP:PORT.";
+        Failure::io(Code::Preflight, format!("cannot listen at {} (UDP)", args.bind), &error, next)
+    })?;
+    let bound = socket.local_addr().unwrap_or(args.bind);
+    let addresses = addresses(&args.address, bound)?;
+    let invitation = Invitation::make(addresses, TARGET_NAME, &args.purpose, args.valid_for)?;
+    let transfer = invitation.ticket.grant.grant.transfer;
+    report.set_transfer(transfer);
+    for (typed, event) in [
+        (args.danger_plaintext_file, "danger.plaintext_file"),
+        (args.transfer.danger_show_program_output, "danger.show_program_output"),
+    ] {
+        if typed {
+            audit.append(event, Some(transfer), &[])?;
+        }
+    }
+    let valid_seconds = args.valid_for.as_secs();
+    audit.append(
+        "ticket.issue",
+        Some(transfer),
+        &[("purpose", json!(args.purpose)), ("valid_seconds", json!(valid_seconds))],
+    )?;
+    let endpoint = bind(socket, Some(server_config(&invitation.identity, invitation.trust())?))?;
+    let mut shutdown = Shutdown::listen()?;
+    write_ticket(&args.ticket_out, &invitation)?;
+    report.event("listening", &[("address", json!(bound.to_string()))]);
+    report.say(&format!(
+        "receiver: waiting at {bound} (UDP) for the sender that has the ticket; it is good for {}.",
+        human_duration(args.valid_for)
+    ));
+
+    let receiver = Receiver { args, report, audit: &audit, state: &state, invitation: &invitation, sink: &sink };
+    let outcome = receiver.serve(&endpoint, &mut shutdown).await;
+    if outcome.is_err() {
+        let sink = Arc::clone(&sink);
+        let _ = tokio::task::spawn_blocking(move || sink.abandon()).await;
+    }
+    // Gives the last packets a moment to leave.
+    let _ = tokio::time::timeout(Duration::from_secs(3), endpoint.wait_idle()).await;
+    let word = outcome.as_ref().map_or_else(|failure: &Failure| failure.code.word(), |_| Code::Done.word());
+    audit.append("transfer.end", Some(transfer), &[("outcome", json!(word))])?;
+    outcome
+}
+
+/// Standard output has one use at a time.
+fn check_stdout(args: &ListenArgs) -> Outcome {
+    let uses = [
+        (args.ticket_out == "-", "--ticket-out -"),
+        (args.target == "-", "--target -"),
+        (args.transfer.json, "--json"),
+    ];
+    let names: Vec<&str> = uses.iter().filter(|(used, _)| *used).map(|(_, name)| *name).collect();
+    match names.len() {
+        0 | 1 => Ok(()),
+        _ => {
+            let what = format!("{} all need standard output", names.join(" and "));
+            Err(Failure::usage(what, "Give the ticket a file: --ticket-out FILE."))
+        }
+    }
+}
+
+fn open_sink(location: &Location, args: &ListenArgs) -> Outcome<Arc<dyn Sink>> {
+    Ok(match location {
+        Location::Standard => Arc::new(OpaqueSink::standard()?),
+        Location::Discard => Arc::new(OpaqueSink::discard()),
+        Location::Sqlite(_) => return Err(Failure::usage("sqlite is merged later", "")),
+        Location::Exec(words) => {
+            sealift_agent::program::find(&words[0], Code::TargetFailed)?;
+            Arc::new(OpaqueSink::exec(words.clone(), args.transfer.danger_show_program_output))
+        }
+        Location::File(path) if args.danger_plaintext_file => Arc::new(OpaqueSink::file(path)?),
+        Location::File(_) => {
+            let next =
+                "Load into a database (exec:, sqlite:), or type --danger-plaintext-file if you mean it: it is logged.";
+            return Err(Failure::usage("a file: target would hold every row in the clear", next));
+        }
+    })
+}
+
+fn write_ticket(to: &str, invitation: &Invitation) -> Outcome {
+    let text = invitation.ticket.to_text();
+    let written = match to {
+        "-" => {
+            let mut out = std::io::stdout().lock();
+            out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        }
+        path => {
+            // A ticket of an earlier run is replaced; nothing is written through a link that somebody left there.
+            let _ = std::fs::remove_file(path);
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+            file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        }
+    };
+    written.map_err(|error| {
+        let next = "Check the path given to --ticket-out, or that the program behind the pipe is still there.";
+        Failure::io(Code::Usage, "the ticket cannot be written", &error, next)
+    })
+}
+
+/// Everything that serving the one transfer needs.
+struct Receiver<'a> {
+    args: &'a ListenArgs,
+    report: &'a Report,
+    audit: &'a AuditLog,
+    state: &'a StateDir,
+    invitation: &'a Invitation,
+    sink: &'a Arc<dyn Sink>,
+}
+
+impl Receiver<'_> {
+    /// Waits for the sender, at most as long as the ticket is good, and runs its transfer. Others are turned away.
+    async fn serve(&self, endpoint: &quinn::Endpoint, shutdown: &mut Shutdown) -> Outcome<Finished> {
+        let expiry = tokio::time::sleep(self.args.valid_for);
+        tokio::pin!(expiry);
+        let expired =
+            || Failure::new(Code::GrantExpired, "the ticket expired", "Start the receiver again for a new one.");
+        let (link, judging, writer, control) = tokio::select! {
+            offered = self.first_offer(endpoint) => offered?,
+            () = &mut expiry => return Err(expired()),
+            stopped = shutdown.requested() => return Err(stopped),
+        };
+        let (mut writer, mut control) = (writer, control);
+        let outcome = tokio::select! {
+            outcome = self.transfer(&link, judging, &mut writer, &mut control) => outcome,
+            never = self.turn_away(endpoint) => Err(never),
+            () = &mut expiry => Err(expired()),
+            stopped = shutdown.requested() => Err(stopped),
+        };
+        match &outcome {
+            Ok(_) => {
+                // The sender ends its side once it has checked the receipt.
+                let _ = tokio::time::timeout(MESSAGE_TIMEOUT, control.next()).await;
+                writer.finish().await;
+                link.close(Code::Done);
+            }
+            Err(failure) => {
+                writer.refuse(Refuse { code: failure.code, part: failure.part, chunk: failure.chunk }).await;
+                link.close(failure.code);
+            }
+        }
+        outcome
+    }
+
+    /// The first sender that makes an offer. One that connects and goes away without is forgotten.
+    async fn first_offer(&self, endpoint: &quinn::Endpoint) -> Outcome<(Link, Judging, ControlWriter, ControlReader)> {
+        loop {
+            let link = accept(endpoint, &self.invitation.identity).await?;
+            let (mut writer, mut control) = match accept_control(&link).await {
+                Ok(streams) => streams,
+                Err(failure) => {
+                    tracing::warn!(code = failure.code.word(), "connection without an exchange");
+                    link.close(failure.code);
+                    continue;
+                }
+            };
+            match control.expect().await {
+                Ok(Message::Offer(offer)) => {
+                    let listening = self.listening(&link);
+                    let now = OffsetDateTime::now_utc().unix_timestamp() as u64;
+                    match listening.handle_offer(offer, &link.channel, now) {
+                        Ok(judging) => return Ok((link, judging, writer, control)),
+                        Err(error) => {
+                            self.refuse(&link, &mut writer, error.into()).await;
+                        }
+                    }
+                }
+                Ok(_) => self.refuse(&link, &mut writer, Error::new(Code::ProtocolViolation, "Offer").into()).await,
+                Err(failure) => self.refuse(&link, &mut writer, failure).await,
+            }
+        }
+    }
+
+    fn listening(&self, link: &Link) -> Listening {
+        Listening {
+            suites: self.args.transfer.suite.suites(),
+            grant_keys: vec![self.invitation.grant_key],
+            receiver: self.invitation.identity.id.as_str().to_owned(),
+            sender: link.peer.id.as_str().to_owned(),
+            sender_key: link.peer.key,
+            targets: vec![TARGET_NAME.to_owned()],
+        }
+    }
+
+    async fn refuse(&self, link: &Link, writer: &mut ControlWriter, failure: Failure) {
+        tracing::warn!(code = failure.code.word(), "offer refused");
+        let refuse = Refuse { code: failure.code, part: failure.part, chunk: failure.chunk };
+        let _ = tokio::time::timeout(MESSAGE_TIMEOUT, writer.send(&Message::Refuse(refuse))).await;
+        link.close(failure.code);
+    }
+
+    /// While a transfer runs, whoever else holds its ticket is told that it is taken (fault-matrix N13).
+    async fn turn_away(&self, endpoint: &quinn::Endpoint) -> Failure {
+        loop {
+            match accept(endpoint, &self.invitation.identity).await {
+                Ok(link) => {
+                    tracing::warn!("second connection with the ticket refused");
+                    link.close(Code::TransferBusy);
+                }
+                Err(failure) => return failure,
+            }
+        }
+    }
+
+    async fn transfer(
+        &self,
+        link: &Link,
+        judging: Judging,
+        writer: &mut ControlWriter,
+        control: &mut ControlReader,
+    ) -> Outcome<Finished> {
+        let started_ms = now_ms();
+        let grant = judging.grant().grant.clone();
+        self.audit.append(
+            "transfer.begin",
+            Some(grant.transfer),
+            &[("sender", json!(grant.sender)), ("purpose", json!(grant.purpose))],
+        )?;
+        let plan = judging.plan().clone();
+        self.report.count(|totals| totals.parts_planned = plan.parts.len() as u64);
+        self.blocking({
+            let plan = plan.clone();
+            move |sink| sink.prepare(&plan)
+        })
+        .await?;
+
+        let mut random = SystemRandom::default();
+        let sealing_key = SealingKey::generate(&mut random);
+        let window = Window::share(self.args.transfer.memory / 2, plan.parts.len());
+        let identity = &self.invitation.identity;
+        let (accepting, message) = judging.accept(Epoch(1), window, sealing_key.public_key(), identity, &mut random)?;
+        writer.send(&message).await?;
+        let Message::Begin(begin) = control.expect().await? else {
+            return Err(Error::new(Code::ProtocolViolation, "Begin").into());
+        };
+        let (receiving, message) = accepting.handle_begin(begin, &sealing_key)?;
+        writer.send(&message).await?;
+        self.report.event("started", &[("suite", json!(receiving.keys().suite().name()))]);
+
+        let workers = Workers::default();
+        let (pipeline, events) = Pipeline::new(link, self.report, Arc::clone(self.sink), &workers, receiving);
+        pipeline.run(writer, control, events).await?;
+        let receipt = self.settle(link, &pipeline.into_receiving(), grant.transfer, started_ms).await?;
+        let receipt_path = self.state.keep_receipt(grant.transfer, &receipt)?;
+        self.audit.append("transfer.publish", Some(grant.transfer), &[])?;
+        self.blocking(|sink| sink.publish()).await?;
+        self.report.count(|totals| totals.rows = receipt.receipt.loaded.iter().map(|part| part.rows).sum());
+        writer.send(&Message::Receipt(Box::new(receipt.clone()))).await?;
+        Ok(Finished { receipt, receipt_path })
+    }
+
+    /// Ends the load, proves it from the target, and signs what was found.
+    async fn settle(
+        &self,
+        link: &Link,
+        receiving: &Receiving,
+        transfer: TransferId,
+        started_ms: u64,
+    ) -> Outcome<SignedReceipt> {
+        let digests = receiving.keys().digests().clone();
+        tracing::info!(%transfer, "everything arrived; proving it from the target");
+        let (proof, loaded) = self.blocking(move |sink| sink.prove(&digests)).await?;
+        let facts = ReceiptFacts {
+            proof,
+            loaded,
+            tls: link.tls_description(),
+            started_ms,
+            finished_ms: now_ms(),
+            software: format!("sealift-receiver {}", env!("CARGO_PKG_VERSION")),
+        };
+        Ok(receiving.receipt(facts, &self.invitation.identity)?)
+    }
+
+    /// Runs a step of the sink off the async thread.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&dyn Sink) -> Outcome<T> + Send + 'static,
+    ) -> Outcome<T> {
+        let sink = Arc::clone(self.sink);
+        let done = tokio::task::spawn_blocking(move || step(&*sink)).await;
+        done.map_err(|_| Failure::new(Code::Internal, "a step of the target ended early", ""))?
+    }
+}
+
+fn now_ms() -> u64 {
+    (OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as u64
+}

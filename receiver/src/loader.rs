@@ -1,0 +1,150 @@
+//! The receiver's side of a guarded loader: feeds it, ends its input when everything is verified, judges its exit.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use nix::{
+    sys::signal::{Signal, kill, killpg},
+    unistd::{Pid, pipe2},
+};
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    program::{cannot_start, count_output, find, judge_exit},
+};
+use sealift_protocol::close::Code;
+
+use crate::{cli::GUARD_COMMAND, guard::READY};
+
+/// A loader that runs and waits for its input.
+pub struct Loader {
+    program: String,
+    group: Pid,
+    killed: AtomicBool,
+    printed_bytes: Arc<AtomicU64>,
+    inside: Mutex<Inside>,
+}
+
+struct Inside {
+    guard: Child,
+    input: Option<File>,
+    output: Option<JoinHandle<()>>,
+}
+
+impl Loader {
+    pub fn start(words: &[String], show_output: bool) -> Outcome<Self> {
+        let program = words[0].clone();
+        find(&program, Code::TargetFailed)?;
+        let no_pipe = |error: nix::errno::Errno| cannot_start(&program, &error.into(), Code::TargetFailed);
+        let (reading, writing) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(no_pipe)?;
+        let held = writing.try_clone().map_err(|error| cannot_start(&program, &error, Code::TargetFailed))?;
+        let own = std::env::current_exe().map_err(|error| cannot_start(&program, &error, Code::TargetFailed))?;
+        let mut guard = Command::new(own)
+            .arg(GUARD_COMMAND)
+            .args(words)
+            .stdin(Stdio::from(reading))
+            .stdout(Stdio::from(held))
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| cannot_start(&program, &error, Code::TargetFailed))?;
+        let printed_bytes = Arc::<AtomicU64>::default();
+        let mut output = guard.stderr.take();
+        let mut ready = READY;
+        let heard = output.as_mut().map(|output| output.read_exact(&mut ready));
+        if !matches!(heard, Some(Ok(()))) {
+            let _ = guard.kill();
+            let _ = guard.wait();
+            return Err(Failure::new(Code::Internal, "the loader's guard cannot be started", ""));
+        }
+        let output = output.map(|output| count_output(output, show_output, Arc::clone(&printed_bytes)));
+        Ok(Self {
+            program,
+            group: Pid::from_raw(guard.id() as i32),
+            killed: AtomicBool::new(false),
+            printed_bytes,
+            inside: Mutex::new(Inside { guard, input: Some(File::from(writing)), output }),
+        })
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// A handle on the loader's input. Whoever holds one keeps the input open.
+    pub fn input(&self) -> Outcome<File> {
+        let closed = || Failure::new(Code::Interrupted, "the loader's input is closed", "");
+        let inside = self.inside();
+        inside.input.as_ref().and_then(|input| input.try_clone().ok()).ok_or_else(closed)
+    }
+
+    /// Writes to the loader; blocks while it is busy.
+    pub fn feed(&self, input: &mut File, bytes: &[u8]) -> Outcome {
+        input.write_all(bytes).map_err(|error| self.broken(&error))
+    }
+
+    /// The loader stopped reading: its exit code says more than the broken pipe.
+    fn broken(&self, error: &io::Error) -> Failure {
+        if self.killed.load(Ordering::SeqCst) {
+            return Failure::new(Code::Interrupted, "the load was stopped", "");
+        }
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            return Failure::io(Code::LoaderFailed, format!("the loader {} cannot be fed", self.program), error, "");
+        }
+        match self.wait() {
+            Err(failure) => failure,
+            Ok(()) => {
+                let what = format!("the loader {} ended before it had read all of its input", self.program);
+                let next = "Its exit code was 0, yet what it loaded is not whole. Check the command after exec:.";
+                Failure::new(Code::LoaderFailed, what, next)
+            }
+        }
+    }
+
+    /// Everything is verified: ends the loader's input and waits for exit code 0.
+    pub fn finish(&self) -> Outcome {
+        self.inside().input = None;
+        let _ = kill(self.group, Signal::SIGUSR1);
+        self.wait()
+    }
+
+    fn wait(&self) -> Outcome {
+        let mut inside = self.inside();
+        let status = inside.guard.wait().map_err(|error| {
+            Failure::io(Code::LoaderFailed, format!("the loader {} cannot be waited for", self.program), &error, "")
+        })?;
+        if let Some(output) = inside.output.take() {
+            let _ = output.join();
+        }
+        drop(inside);
+        if self.killed.load(Ordering::SeqCst) {
+            return Err(Failure::new(Code::Interrupted, "the load was stopped", ""));
+        }
+        judge_exit("loader", &self.program, status, self.printed_bytes.load(Ordering::Relaxed), Code::LoaderFailed)
+    }
+
+    /// Kills the loader, whatever it started, and its guard, before its input can end. Safe at any time, from any thread.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+        let _ = killpg(self.group, Signal::SIGKILL);
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // A group whose leader was waited for may be another's by now: only one that still runs is killed.
+        let mut inside = self.inside();
+        if !matches!(inside.guard.try_wait(), Ok(Some(_))) {
+            self.kill();
+            let _ = inside.guard.wait();
+        }
+    }
+}

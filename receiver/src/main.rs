@@ -1,0 +1,30 @@
+//! `sealift-receiver`: parse, protect the process, run.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use sealift_agent::{cli, process};
+use sealift_receiver::{
+    cli::{Cli, Command},
+    guard,
+    listen::listen,
+};
+
+fn main() -> ExitCode {
+    let cli = match cli::parse::<Cli>() {
+        Ok(cli) => cli,
+        Err(exit_code) => return exit_code,
+    };
+    match cli.command {
+        Command::Doc(doc) => cli::exit("receiver", doc.run::<Cli>()),
+        Command::LoaderGuard { words } => guard::run(&words),
+        Command::Listen(args) => match process::harden().and_then(|()| process::runtime()) {
+            Ok(runtime) => {
+                let exit_code = runtime.block_on(listen(args));
+                runtime.shutdown_background();
+                exit_code
+            }
+            Err(failure) => cli::exit("receiver", Err(failure)),
+        },
+    }
+}

@@ -1,0 +1,244 @@
+//! Runs one transfer over one connection: `⇒ one stream a part → headers judged → workers → writer → sink`, and the
+//! control stream beside them. All state is that of `protocol::receive`; here is only what moves bytes.
+
+use std::{cell::RefCell, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use futures_util::{StreamExt, stream, stream::FuturesUnordered};
+use quinn::{ReadExactError, RecvStream};
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    identity::Role,
+    link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT, from_connection},
+    process::processors,
+    report::Report,
+};
+use sealift_protocol::{
+    chunk::VerifiedChunk,
+    close::Code,
+    error::Error,
+    frame::{ChunkHeader, StreamHeader},
+    id::PartIndex,
+    limits::CHUNK_HEADER_BYTES,
+    message::Message,
+    receive::Receiving,
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
+
+use crate::{
+    sink::Sink,
+    workers::Workers,
+    writer::{PartWriter, Written},
+};
+
+/// For the rest of a frame whose header has come. A frame of 4 MiB takes this long at 64 kbit/s.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What one connection's run is made of.
+pub struct Pipeline<'a> {
+    pub link: &'a Link,
+    pub report: &'a Report,
+    pub sink: Arc<dyn Sink>,
+    pub workers: &'a Workers,
+    receiving: RefCell<Receiving>,
+    written: mpsc::UnboundedSender<Written>,
+    /// Told whenever the transfer may have become complete.
+    moved: Notify,
+}
+
+impl<'a> Pipeline<'a> {
+    pub fn new(
+        link: &'a Link,
+        report: &'a Report,
+        sink: Arc<dyn Sink>,
+        workers: &'a Workers,
+        receiving: Receiving,
+    ) -> (Self, mpsc::UnboundedReceiver<Written>) {
+        // Bounded by what the writers hold: each sends one message for each chunk that it was given.
+        let (written, events) = mpsc::unbounded_channel();
+        let pipeline =
+            Self { link, report, sink, workers, receiving: RefCell::new(receiving), written, moved: Notify::new() };
+        (pipeline, events)
+    }
+
+    /// Receives everything; returns when all parts are in the sink and the manifest fits them.
+    pub async fn run(
+        &self,
+        writer: &mut ControlWriter,
+        control: &mut ControlReader,
+        mut events: mpsc::UnboundedReceiver<Written>,
+    ) -> Outcome {
+        tokio::select! {
+            biased;
+            failed = self.listen(control) => Err(failed),
+            failed = self.receive_parts() => Err(failed),
+            failed = self.acknowledge(writer, &mut events) => Err(failed),
+            complete = self.complete() => complete,
+        }
+    }
+
+    pub fn into_receiving(self) -> Receiving {
+        self.receiving.into_inner()
+    }
+
+    /// Takes streams as they come, as many as are allowed at once.
+    async fn receive_parts(&self) -> Failure {
+        let mut lanes = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                accepted = self.link.connection.accept_uni() => match accepted {
+                    Ok(stream) => lanes.push(self.receive_part(stream)),
+                    Err(error) => return from_connection(Role::Receiver, &error),
+                },
+                Some(done) = lanes.next() => if let Err(failure) = done {
+                    return failure;
+                },
+            }
+        }
+    }
+
+    /// One lane: a part's frames, judged in order, opened side by side, written in order.
+    async fn receive_part(&self, mut stream: RecvStream) -> Outcome {
+        let mut header = [0; StreamHeader::BYTES];
+        let read = timeout(MESSAGE_TIMEOUT, stream.read_exact(&mut header)).await;
+        read.map_err(|_| slow("stream header"))?.map_err(|error| broken_stream(error, "stream header"))?;
+        let header = StreamHeader::from_bytes(&header)?;
+        self.receiving.borrow_mut().handle_stream(header)?;
+        let part = header.part;
+        let mut writer = PartWriter::start(Arc::clone(&self.sink), part, self.written.clone()).await?;
+        let mut chunks = Box::pin(self.opened(part, stream).buffered(processors()));
+        while let Some(chunk) = chunks.next().await {
+            writer.write(chunk?).await?;
+        }
+        drop(chunks);
+        writer.finish().await
+    }
+
+    /// Frames off the stream, each opened on the pool. Ends after a clean end of the stream behind the last chunk.
+    fn opened(
+        &self,
+        part: PartIndex,
+        stream: RecvStream,
+    ) -> impl stream::Stream<Item = impl Future<Output = Outcome<VerifiedChunk>> + '_> + '_ {
+        stream::unfold(Some(stream), move |stream| async move {
+            let mut stream = stream?;
+            match self.read_frame(part, &mut stream).await {
+                Ok(Some(frame)) => Some((Ok(frame), Some(stream))),
+                Ok(None) => None,
+                Err(failure) => Some((Err(failure), None)),
+            }
+        })
+        .map(move |frame: Outcome<(ChunkHeader, BytesMut)>| async move {
+            let (header, body) = frame?;
+            let keys = self.receiving.borrow().keys().clone();
+            self.workers.open(header, body, keys).await
+        })
+    }
+
+    async fn read_frame(&self, part: PartIndex, stream: &mut RecvStream) -> Outcome<Option<(ChunkHeader, BytesMut)>> {
+        let mut header = [0; CHUNK_HEADER_BYTES];
+        match stream.read_exact(&mut header).await {
+            Ok(()) => {}
+            Err(ReadExactError::FinishedEarly(0)) => {
+                self.receiving.borrow_mut().handle_stream_end(part)?;
+                return Ok(None);
+            }
+            Err(error) => return Err(broken_stream(error, "chunk header").at_part(part)),
+        }
+        let header = ChunkHeader::from_bytes(&header)?;
+        self.receiving.borrow_mut().handle_header(part, &header)?;
+        let sealed_bytes = header.sealed_bytes();
+        let mut body = BytesMut::with_capacity(sealed_bytes);
+        let read = timeout(FRAME_TIMEOUT, async {
+            while body.len() < sealed_bytes {
+                match stream.read_chunk(sealed_bytes - body.len(), true).await {
+                    Ok(Some(piece)) => body.extend_from_slice(&piece.bytes),
+                    Ok(None) => return Err(Error::new(Code::PartTruncated, "stream ends inside a chunk").into()),
+                    Err(error) => return Err(broken_stream(ReadExactError::ReadError(error), "chunk")),
+                }
+            }
+            Ok(())
+        });
+        read.await.map_err(|_| slow("chunk"))?.map_err(|failure: Failure| failure.at_part(part))?;
+        self.report.count(|totals| {
+            totals.chunks += 1;
+            totals.plain_bytes += u64::from(header.plain_bytes);
+            totals.sealed_bytes += header.frame_bytes() as u64;
+        });
+        Ok(Some((header, body)))
+    }
+
+    /// Tells the sender what the sink has; several steps that happened together become one message a part.
+    async fn acknowledge(&self, writer: &mut ControlWriter, events: &mut mpsc::UnboundedReceiver<Written>) -> Failure {
+        loop {
+            let Some(first) = events.recv().await else {
+                return Failure::new(Code::Internal, "no writers", "");
+            };
+            self.note(first);
+            while let Ok(more) = events.try_recv() {
+                self.note(more);
+            }
+            loop {
+                let due = self.receiving.borrow_mut().poll_ack();
+                let Some(ack) = due else { break };
+                if let Err(failure) = writer.send(&ack).await {
+                    return failure;
+                }
+            }
+            self.moved.notify_waiters();
+        }
+    }
+
+    fn note(&self, written: Written) {
+        match written {
+            Written::Taken(chunk) => self.receiving.borrow_mut().handle_taken(&chunk),
+            Written::Durable(part) => {
+                self.receiving.borrow_mut().handle_durable(part);
+                self.report.count(|totals| totals.parts += 1);
+            }
+        }
+    }
+
+    /// Takes what the sender says while data flows: its manifest, once.
+    async fn listen(&self, control: &mut ControlReader) -> Failure {
+        loop {
+            match control.next().await {
+                Ok(Some(Message::Finish(manifest))) => {
+                    if let Err(error) = self.receiving.borrow_mut().handle_finish(manifest) {
+                        return error.into();
+                    }
+                    self.moved.notify_waiters();
+                }
+                Ok(Some(_)) => return Error::new(Code::ProtocolViolation, "message while data flows").into(),
+                Ok(None) => return Failure::new(Code::Interrupted, "the sender ended the exchange", "Start again."),
+                Err(failure) => return failure,
+            }
+        }
+    }
+
+    async fn complete(&self) -> Outcome {
+        loop {
+            let notified = self.moved.notified();
+            if let Some(judged) = self.receiving.borrow().poll_complete() {
+                return Ok(judged?);
+            }
+            notified.await;
+        }
+    }
+}
+
+fn slow(check: &'static str) -> Failure {
+    Error::new(Code::TooSlow, check).into()
+}
+
+fn broken_stream(error: ReadExactError, check: &'static str) -> Failure {
+    match error {
+        ReadExactError::ReadError(quinn::ReadError::ConnectionLost(lost)) => from_connection(Role::Receiver, &lost),
+        ReadExactError::FinishedEarly(_) => Error::new(Code::PartTruncated, check).into(),
+        // A sender that gives up resets its streams; why, it says on the control stream.
+        ReadExactError::ReadError(_) => Failure::new(Code::Interrupted, "the sender gave a part up", "Start again."),
+    }
+}

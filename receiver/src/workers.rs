@@ -1,0 +1,35 @@
+//! Opening chunks off the async threads: authenticate, decompress, hash.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::BytesMut;
+use sealift_agent::failure::{Failure, Outcome};
+use sealift_protocol::{
+    chunk::VerifiedChunk,
+    close::Code,
+    compress::Unpacker,
+    frame::ChunkHeader,
+    seal::{EpochKeys, open},
+};
+
+/// Unpackers are reused; there are at most as many as threads at work.
+#[derive(Default)]
+pub struct Workers(Arc<Mutex<Vec<Unpacker>>>);
+
+impl Workers {
+    /// Opens one chunk on the blocking pool.
+    pub async fn open(&self, header: ChunkHeader, body: BytesMut, keys: Arc<EpochKeys>) -> Outcome<VerifiedChunk> {
+        let idle = Arc::clone(&self.0);
+        let opened = tokio::task::spawn_blocking(move || -> Outcome<VerifiedChunk> {
+            let reused = idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
+            let mut unpacker = match reused {
+                Some(unpacker) => unpacker,
+                None => Unpacker::new()?,
+            };
+            let chunk = open(&header, body, &keys, &mut unpacker);
+            idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(unpacker);
+            Ok(chunk?)
+        });
+        opened.await.map_err(|_| Failure::new(Code::Internal, "a worker ended early", ""))?
+    }
+}

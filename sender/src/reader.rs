@@ -1,0 +1,88 @@
+//! The thread that owns the source. It reads one part at a time, in the order it is told to, and blocks while the part's
+//! lane is full.
+
+use std::thread;
+
+use sealift_agent::failure::{Failure, Outcome};
+use sealift_protocol::{chunk::Chunk, close::Code, digest::MultisetDigest, id::PartIndex, manifest::Plan};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    part::{PartSummary, PartWriter},
+    source::Source,
+};
+
+/// Chunks that a part's lane may have waiting: the source fills the next while the workers have this one.
+const CHUNKS_WAITING: usize = 1;
+
+/// Where the async side asks for parts.
+pub struct Reader {
+    jobs: mpsc::UnboundedSender<Job>,
+}
+
+/// A part on its way out of the source.
+pub struct ReadingPart {
+    pub chunks: mpsc::Receiver<Chunk>,
+    /// Resolves after the last chunk was taken, or when the source failed.
+    pub summary: oneshot::Receiver<Outcome<PartSummary>>,
+}
+
+struct Job {
+    part: PartIndex,
+    rows: MultisetDigest,
+    chunks: mpsc::Sender<Chunk>,
+    summary: oneshot::Sender<Outcome<PartSummary>>,
+}
+
+impl Reader {
+    /// Starts the thread and waits for the plan.
+    pub async fn start(mut source: Box<dyn Source>, row_bytes_max: usize) -> Outcome<(Self, Plan)> {
+        // Jobs are bounded by the lanes: one is asked for only when a lane is free.
+        let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
+        let (plan_out, plan) = oneshot::channel();
+        let run = move || {
+            let planned = source.plan();
+            let failed = planned.is_err();
+            if plan_out.send(planned).is_err() || failed {
+                return;
+            }
+            while let Some(job) = queue.blocking_recv() {
+                let summary = read_part(&mut *source, job.part, job.rows, &job.chunks, row_bytes_max);
+                drop(job.chunks);
+                let _ = job.summary.send(summary);
+            }
+        };
+        thread::Builder::new()
+            .name("source".into())
+            .spawn(run)
+            .map_err(|error| Failure::io(Code::Internal, "the source's thread cannot be started", &error, ""))?;
+        let plan = plan.await.map_err(|_| gone())??;
+        Ok((Self { jobs }, plan))
+    }
+
+    /// Asks for a part; it is read when those asked for before have been.
+    pub fn read(&self, part: PartIndex, rows: MultisetDigest) -> Outcome<ReadingPart> {
+        let (chunks_in, chunks) = mpsc::channel(CHUNKS_WAITING);
+        let (summary_in, summary) = oneshot::channel();
+        self.jobs.send(Job { part, rows, chunks: chunks_in, summary: summary_in }).map_err(|_| gone())?;
+        Ok(ReadingPart { chunks, summary })
+    }
+}
+
+fn gone() -> Failure {
+    Failure::new(Code::Internal, "the source's thread ended early", "")
+}
+
+fn read_part(
+    source: &mut dyn Source,
+    part: PartIndex,
+    rows: MultisetDigest,
+    chunks: &mpsc::Sender<Chunk>,
+    row_bytes_max: usize,
+) -> Outcome<PartSummary> {
+    let mut hand_on =
+        |chunk| chunks.blocking_send(chunk).map_err(|_| Failure::new(Code::Interrupted, "the transfer ended", ""));
+    let mut out = PartWriter::new(part, rows, row_bytes_max, &mut hand_on);
+    source.read(part, &mut out).map_err(|failure| failure.at_part(part))?;
+    out.finish()
+}

@@ -1,0 +1,40 @@
+//! Hashing, compressing and sealing, off the async threads. Chunks of one part run side by side and come out in order.
+
+use std::sync::{Arc, Mutex};
+
+use sealift_agent::failure::{Failure, Outcome};
+use sealift_protocol::{
+    chunk::{Chunk, Sealed},
+    close::Code,
+    compress::{Compression, Packer},
+    random::Nonce,
+    seal::{EpochKeys, seal},
+};
+
+/// Packers are reused, as their contexts take a megabyte each; there are at most as many as threads at work.
+pub struct Workers {
+    compression: Compression,
+    idle: Arc<Mutex<Vec<Packer>>>,
+}
+
+impl Workers {
+    pub fn new(compression: Compression) -> Self {
+        Self { compression, idle: Arc::default() }
+    }
+
+    /// Packs and seals one chunk on the blocking pool.
+    pub async fn seal(&self, chunk: Chunk, keys: Arc<EpochKeys>, nonce: Nonce) -> Outcome<Sealed> {
+        let (compression, idle) = (self.compression, Arc::clone(&self.idle));
+        let sealed = tokio::task::spawn_blocking(move || -> Outcome<Sealed> {
+            let reused = idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
+            let mut packer = match reused {
+                Some(packer) => packer,
+                None => Packer::new(compression)?,
+            };
+            let packed = packer.pack(&chunk, keys.digests());
+            idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(packer);
+            Ok(seal(packed, &keys, nonce)?)
+        });
+        sealed.await.map_err(|_| Failure::new(Code::Internal, "a worker ended early", ""))?
+    }
+}
