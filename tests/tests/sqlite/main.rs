@@ -15,7 +15,13 @@ use std::{
 
 use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
-use sealift_protocol::{close::Code, id::PartIndex, manifest::LoadedPart};
+use sealift_protocol::{
+    chunk::Chunk,
+    close::Code,
+    id::{ChunkIndex, PartIndex},
+    manifest::LoadedPart,
+    sqlite::{Definition, SchemaDocument},
+};
 use sealift_receiver::sink::Sink;
 
 use self::{
@@ -173,23 +179,59 @@ fn a_constraint_violation_is_told_without_a_value() {
     assert_eq!(folder.names(), ["source.db"]);
 }
 
-/// A catalogue that was edited to do more than define is refused with the schema part, before any row.
+/// A catalogue that was edited to do more than define: SQLite itself does not read two statements, and the target refuses
+/// the rest with the schema part, before any row.
 #[test]
 fn a_hostile_catalogue_does_nothing() {
-    let folder = Folder::new();
-    let attached = folder.0.path().join("attached");
-    for sql in [
-        format!("CREATE TABLE t(a); ATTACH ''{}'' AS x", attached.display()),
-        "CREATE TABLE t(a); DELETE FROM _sealift_ledger".into(),
-        "CREATE TABLE t(a CHECK(load_extension(''x'')))".into(),
+    for (sql, code, part) in [
+        ("CREATE TABLE t(a); ATTACH ''attached'' AS x", Code::SourceFailed, None),
+        ("CREATE TABLE t(a CHECK(load_extension(''x'')))", Code::TargetFailed, Some(PartIndex(0))),
+        ("create table t(a)", Code::TargetFailed, Some(PartIndex(0))),
     ] {
         let folder = Folder::new();
         folder.build(&format!("CREATE TABLE t(a); PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql='{sql}';"));
         let failure = transfer_with(&folder, || ()).unwrap_err();
-        assert!(matches!(failure.code, Code::TargetFailed | Code::SourceFailed), "{failure}");
+        assert_eq!((failure.code, failure.part), (code, part), "{sql}: {failure}");
         assert_eq!(folder.names(), ["source.db"]);
     }
-    assert!(!attached.exists());
+}
+
+/// The same from a sender that made its schema part up.
+#[test]
+fn a_hostile_schema_part_does_nothing() {
+    let folder = Folder::new();
+    folder.build("CREATE TABLE t(a);");
+    let attached = folder.0.path().join("attached");
+    let good = |document: &mut SchemaDocument| document.user_version = 1;
+    let second = |document: &mut SchemaDocument| document.tables[0].sql.push_str("; DROP TABLE _sealift_ledger");
+    let missing = |document: &mut SchemaDocument| document.tables.clear();
+    let module = |document: &mut SchemaDocument| {
+        let sql = "CREATE VIRTUAL TABLE v USING dbstat".to_owned();
+        document.virtual_tables.push(Definition { name: "v".into(), sql });
+    };
+    let attach = |document: &mut SchemaDocument| {
+        let sql = format!("ATTACH '{}' AS x", attached.display());
+        document.tables[0].indexes.push(Definition { name: "i".into(), sql });
+    };
+    type Change<'a> = &'a dyn Fn(&mut SchemaDocument);
+    for (change, code) in [
+        (&good as Change<'_>, None),
+        (&second, Some(Code::TargetFailed)),
+        (&missing, Some(Code::PlanRefused)),
+        (&module, Some(Code::TargetFailed)),
+        (&attach, Some(Code::TargetFailed)),
+    ] {
+        let sink = folder.sink();
+        let mut pump = Pump::start(&folder, &sink).unwrap();
+        let sent = chunks(&mut pump, PartIndex(0)).unwrap();
+        let mut document = SchemaDocument::from_bytes(sent[0].plain()).unwrap();
+        change(&mut document);
+        let chunk = Chunk::new(PartIndex(0), ChunkIndex(0), true, document.to_bytes().into());
+        let mut loader = sink.begin(PartIndex(0)).unwrap();
+        loader.write(&pump.link.carry(&chunk)).unwrap();
+        assert_eq!(loader.finish().err().map(|failure| failure.code), code);
+    }
+    assert_eq!(folder.names(), ["source.db"]);
 }
 
 /// fault-matrix D7: rows written while the transfer runs are not in it.

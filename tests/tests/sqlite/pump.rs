@@ -1,7 +1,11 @@
 //! A source pumped into a sink in one process: every chunk is packed, sealed and opened as on a link, since nothing else
 //! makes what a sink accepts.
 
-use std::{fs::File, io::Read, path::PathBuf};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use bytes::BytesMut;
 use rusqlite::Connection;
@@ -30,8 +34,11 @@ pub const ROW_BYTES_MAX: usize = 128 << 20;
 pub struct Folder(pub tempfile::TempDir);
 
 impl Folder {
+    /// In memory where the system has a place for it: every part is synced several times, and what a sync costs is not
+    /// what is tested.
     pub fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        let memory = Path::new("/dev/shm");
+        Self(if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap())
     }
 
     pub fn source(&self) -> PathBuf {
