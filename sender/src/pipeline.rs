@@ -54,11 +54,11 @@ pub async fn negotiate(
 ) -> Outcome<Session> {
     let mut random = SystemRandom::default();
     let (offering, offer) = transfer.offer(&link.channel, link.peer.key, &mut random);
-    writer.send(&offer).await?;
-    let Message::Accept(accept) = control.expect().await? else { return Err(out_of_turn("Accept")) };
+    let offer_bytes = writer.send(&offer).await?;
+    let Message::Accept(accept) = control.expect(offer_bytes).await? else { return Err(out_of_turn("Accept")) };
     let (beginning, begin) = offering.handle_accept(transfer, accept, identity, &mut random)?;
-    writer.send(&begin).await?;
-    let Message::Ready(ready) = control.expect().await? else { return Err(out_of_turn("Ready")) };
+    let begin_bytes = writer.send(&begin).await?;
+    let Message::Ready(ready) = control.expect(begin_bytes).await? else { return Err(out_of_turn("Ready")) };
     Ok(beginning.handle_ready(ready)?)
 }
 
@@ -94,7 +94,7 @@ impl<'a> Pipeline<'a> {
         let sending = async {
             self.send_parts().await?;
             let finish = self.when(|transfer| transfer.poll_finish(self.identity)).await;
-            writer.send(&finish).await
+            writer.send(&finish).await.map(|_| ())
         };
         let listening = self.listen(control);
         tokio::pin!(sending, listening);
