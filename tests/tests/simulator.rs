@@ -106,9 +106,9 @@ fn outcomes(fault: Fault) -> Option<Vec<Both>> {
         // Anything but a wrong target.
         Fault::Corrupt(_) => return None,
         Fault::Sender(fault, _) => match fault {
-            SenderFault::Skip | SenderFault::Repeat | SenderFault::Swap | SenderFault::AfterLast => {
-                refused(&[Code::ChunkOrder])
-            }
+            // The window may close over the chunk that never comes, and then nothing does.
+            SenderFault::Skip | SenderFault::Swap => refused(&[Code::ChunkOrder, Code::Interrupted]),
+            SenderFault::Repeat | SenderFault::AfterLast => refused(&[Code::ChunkOrder]),
             SenderFault::EndPart => refused(&[Code::PartTruncated]),
             SenderFault::OtherPart => refused(&[Code::ChunkOrder, Code::ChunkForeign]),
             SenderFault::ForeignKeys => refused(&[Code::ChunkForged]),

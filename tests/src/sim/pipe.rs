@@ -7,6 +7,9 @@ use sealift_protocol::{close::Code, frame::control_length, message::Message};
 
 use crate::random::Random;
 
+/// What has to be sent again comes later by the time it takes to notice; only its own stream waits for it.
+const LOST_PERCENT: f64 = 5.0;
+
 /// The link that all streams share, under virtual time in milliseconds.
 pub struct Wire {
     pub now_ms: u64,
@@ -29,7 +32,10 @@ impl Wire {
     }
 
     fn arrival_ms(&mut self, bytes: usize) -> u64 {
-        let delay = self.delay_ms.0 + self.chance.below(self.delay_ms.1 - self.delay_ms.0 + 1);
+        let mut delay = self.delay_ms.0 + self.chance.below(self.delay_ms.1 - self.delay_ms.0 + 1);
+        if self.chance.chance(LOST_PERCENT) {
+            delay += 3 * self.delay_ms.1;
+        }
         let Some(rate) = self.bytes_per_second else { return self.now_ms + delay as u64 };
         self.free_at_us = self.free_at_us.max(self.now_ms * 1000) + bytes as u64 * 1_000_000 / rate;
         self.free_at_us.div_ceil(1000) + delay as u64

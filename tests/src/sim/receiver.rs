@@ -163,7 +163,11 @@ impl<'a> Receiver<'a> {
         let pipe = &mut world.streams[at];
         // A lane that waits reads nothing: that is what holds its sender back.
         if lane.opened.len() < OPENED_AHEAD && (lane.part.is_none() || lane.begun) {
-            lane.incoming.extend(pipe.read_all(&world.wire));
+            let arrived = pipe.read_all(&world.wire);
+            if !arrived.is_empty() {
+                lane.incoming.extend(arrived);
+                return Ok(true);
+            }
         }
         let Some(part) = lane.part else {
             if lane.incoming.len() < StreamHeader::BYTES {
