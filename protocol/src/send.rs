@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Transfer::offer ─▶ Offering ─handle_accept─▶ Beginning ─handle_ready─▶ Session      one a connection
-//! Transfer: may_start, may_send, handle_sealed, handle_ack, handle_part_end, poll_finish, handle_receipt
+//! Transfer: may_start, handle_start, may_send, handle_sealed, handle_ack, handle_part_end, poll_finish, handle_receipt
 //! ```
 //!
 //! A state of the exchange is consumed by moving on, so that a message out of turn does not compile. [`Transfer`] holds
@@ -20,8 +20,8 @@ use crate::{
     grant::SignedGrant,
     id::{ChunkCount, ChunkIndex, PartIndex},
     key::{DigestSecret, EpochSecret},
-    limits::{LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
-    manifest::{Manifest, Plan, SentPart, SignedManifest, SignedReceipt},
+    limits::{EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
+    manifest::{Manifest, PartKind, Plan, SentPart, SignedManifest, SignedReceipt},
     message::{Accept, Ack, Begin, BeginBody, Have, Message, Offer, Ready, VERSION},
     random::Random,
     seal::{EpochKeys, Suite},
@@ -48,6 +48,7 @@ struct PartProgress {
     in_flight_bytes: u64,
     verified: ChunkCount,
     durable: ChunkCount,
+    started: bool,
     ended: Option<(u64, Option<Root>)>,
 }
 
@@ -73,6 +74,17 @@ pub struct Session {
     /// What the receiver has already; empty on a first connection.
     pub have: Vec<Have>,
     pub receiver_key: PublicKey,
+    pub sender_key: PublicKey,
+}
+
+impl PartProgress {
+    fn is_verified(&self) -> bool {
+        self.ended.is_some() && self.verified == self.root.chunks()
+    }
+
+    fn is_durable(&self) -> bool {
+        self.ended.is_some() && self.durable == self.root.chunks()
+    }
 }
 
 impl Transfer {
@@ -85,6 +97,7 @@ impl Transfer {
             in_flight_bytes: 0,
             verified: ChunkCount(0),
             durable: ChunkCount(0),
+            started: false,
             ended: None,
         });
         Ok(Self { parts: parts.collect(), suites, grant, plan, digest_secret, digests, manifest: None })
@@ -116,14 +129,21 @@ impl Transfer {
         (offering, offer)
     }
 
-    /// Whether every part that must be loaded before this one is durable.
-    pub fn may_start(&self, part: PartIndex) -> bool {
+    /// Whether a part may start now: parts start in the order of the plan, those that must be loaded before this one are
+    /// durable, and a lane is free. A lane is free again when all of its part is verified, and not when the last byte was
+    /// handed to the link: only then does the receiver, too, count the part as no longer in flight.
+    pub fn may_start(&self, part: PartIndex, session: &Session) -> bool {
         let kind = self.plan.parts[part.0 as usize].kind;
-        self.parts
-            .iter()
-            .zip(&self.plan.parts)
-            .filter(|(_, planned)| planned.kind < kind)
-            .all(|(earlier, _)| earlier.ended.is_some() && earlier.durable == earlier.root.chunks())
+        let (earlier, rest) = self.parts.split_at(part.0 as usize);
+        let in_turn = rest.first().is_some_and(|part| !part.started) && earlier.iter().all(|part| part.started);
+        let mut needed = earlier.iter().zip(&self.plan.parts).filter(|(_, planned)| planned.kind < kind);
+        let in_flight = earlier.iter().filter(|part| !part.is_verified()).count();
+        in_turn && needed.all(|(part, _)| part.is_durable()) && in_flight < session.lanes.into()
+    }
+
+    /// A part's stream is opened.
+    pub fn handle_start(&mut self, part: PartIndex) {
+        self.parts[part.0 as usize].started = true;
     }
 
     /// Whether a chunk fits the window of its part. One chunk always does, or nothing would ever move.
@@ -141,15 +161,10 @@ impl Transfer {
         progress.in_flight_bytes += weight(sealed);
     }
 
-    /// Whether the receiver has all of a part that has ended.
-    pub fn is_verified(&self, part: PartIndex) -> bool {
-        let progress = &self.parts[part.0 as usize];
-        progress.ended.is_some() && progress.verified == progress.root.chunks()
-    }
-
-    /// A part's last chunk went out. `digest` is that of its rows, if it has any.
+    /// A part's last chunk went out. `rows` and `digest` are those of its rows; other kinds of parts have none.
     pub fn handle_part_end(&mut self, part: PartIndex, rows: u64, digest: Option<Root>) {
-        self.parts[part.0 as usize].ended = Some((rows, digest));
+        let has_rows = self.plan.parts[part.0 as usize].kind == PartKind::Rows;
+        self.parts[part.0 as usize].ended = Some(if has_rows { (rows, digest) } else { (0, None) });
     }
 
     /// The receiver has more of a part than before. Refuses what cannot be (fault-matrix X12).
@@ -174,7 +189,7 @@ impl Transfer {
     /// The manifest, once every part has ended and every chunk is verified; the same one each time it is asked for.
     pub fn poll_finish(&mut self, signer: &dyn Signer) -> Option<Message> {
         if self.manifest.is_none() {
-            if !(0..self.parts.len() as u32).all(|part| self.is_verified(PartIndex(part))) {
+            if !self.parts.iter().all(PartProgress::is_verified) {
                 return None;
             }
             self.manifest = Some(self.make_manifest().sign(signer));
@@ -212,6 +227,9 @@ impl Transfer {
         };
         if receipt.receipt.receiver_key != session.receiver_key {
             return wrong("receipt of another receiver");
+        }
+        if receipt.receipt.sender_key != session.sender_key || receipt.receipt.suite != session.keys.suite() {
+            return wrong("receipt for another sender or suite");
         }
         if receipt.receipt.manifest != *manifest || receipt.receipt.grant != self.grant {
             return wrong("receipt for another manifest or grant");
@@ -265,6 +283,7 @@ impl Offering {
             lane_window_bytes: body.lane_window_bytes,
             have: body.have,
             receiver_key: self.receiver_key,
+            sender_key: signer.public_key(),
         };
         Ok((Beginning { session, transcript_hash }, Message::Begin(Begin { body: begin, signature })))
     }
@@ -276,6 +295,9 @@ impl Offering {
         }
         if !self.offered_suites.contains(&body.suite) {
             return Err(Error::new(Code::SuiteUnsupported, "suite was not offered"));
+        }
+        if !(1..=EPOCH_MAX).contains(&body.epoch.0) {
+            return Err(Error::new(Code::LimitExceeded, "epoch"));
         }
         let window = LANE_WINDOW_BYTES_MIN..=LANE_WINDOW_BYTES_MAX;
         if !(1..=LANES_MAX).contains(&body.lanes) || !window.contains(&body.lane_window_bytes) {

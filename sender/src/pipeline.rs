@@ -128,8 +128,7 @@ impl<'a> Pipeline<'a> {
         let mut lanes = FuturesUnordered::new();
         for part in (0..parts).map(PartIndex) {
             loop {
-                let free = lanes.len() < usize::from(self.session.lanes);
-                if free && self.transfer.borrow().may_start(part) {
+                if self.transfer.borrow().may_start(part, &self.session) {
                     break;
                 }
                 tokio::select! {
@@ -137,6 +136,7 @@ impl<'a> Pipeline<'a> {
                     () = self.moved.notified() => {}
                 }
             }
+            self.transfer.borrow_mut().handle_start(part);
             let reading = self.reader.read(part, self.transfer.borrow().digests().multiset())?;
             lanes.push(self.send_part(part, reading));
         }
@@ -161,20 +161,14 @@ impl<'a> Pipeline<'a> {
             .summary
             .await
             .map_err(|_| Failure::new(Code::Internal, "the source's thread ended early", ""))??;
-        let digest = Some(summary.digest).filter(|_| {
-            self.transfer.borrow().plan().parts[part.0 as usize].kind == sealift_protocol::manifest::PartKind::Rows
-        });
-        self.transfer.borrow_mut().handle_part_end(part, summary.rows, digest);
+        self.transfer.borrow_mut().handle_part_end(part, summary.rows, Some(summary.digest));
         self.moved.notify_waiters();
         self.report.count(|totals| {
             totals.parts += 1;
             totals.rows += summary.rows;
         });
         // Dropped before this, the stream would be reset, and the receiver would know that the part is not whole.
-        out.finish().map_err(|_| Failure::new(Code::Interrupted, "a stream was closed", ""))?;
-        // The lane stays taken until the receiver has the part, so that no more parts are in flight than it allows.
-        self.when(|transfer| transfer.is_verified(part).then_some(())).await;
-        Ok(())
+        out.finish().map_err(|_| Failure::new(Code::Interrupted, "a stream was closed", ""))
     }
 
     fn sealed(
