@@ -133,8 +133,12 @@ fn l7_nothing_is_seen_on_the_wire() {
         let Running { sender, receiver, link } = running;
         sender.wait(WITHIN).assert_code(exit::DONE);
         receiver.wait(WITHIN).assert_code(exit::DONE);
-        let seen = link.as_ref().unwrap().seen_among(place.canaries.all());
-        assert!(seen.is_empty(), "{seen:?}");
+        let mut datagrams = 0;
+        link.as_ref().unwrap().recorded(|datagram| {
+            datagrams += 1;
+            place.canaries.assert_not_in("a datagram", datagram);
+        });
+        assert!(datagrams > 20, "{datagrams} datagrams");
     }
 }
 
