@@ -259,7 +259,7 @@ fn a_plain_file_needs_the_flag_that_names_the_danger() {
 fn a_slow_loader_slows_the_source() {
     const SOURCE_BYTES: u64 = 600 * MIB;
     const SLEEP: Duration = Duration::from_secs(6);
-    // Both agents' windows, and pipes: what may be under way.
+    // What does not compress cannot hide: both agents' windows, and pipes. Zeros may all be under way in a few KiB.
     const UNDER_WAY_BYTES_MAX: u64 = 160 * MIB;
     for source in ["/dev/urandom", "/dev/zero"] {
         let load = format!("exec:sh -c 'sleep {}; cat > /dev/null'", SLEEP.as_secs());
@@ -273,7 +273,8 @@ fn a_slow_loader_slows_the_source() {
         }
         println!("{source}: {} MiB were read while the loader slept", produced / MIB);
         assert!(produced > 0, "the source program was not seen");
-        assert!(produced < UNDER_WAY_BYTES_MAX, "{produced} bytes were read while the loader slept");
+        let bounded = produced < UNDER_WAY_BYTES_MAX || source == "/dev/zero";
+        assert!(bounded, "{produced} bytes were read while the loader slept");
         let done = running.wait(LARGE_WITHIN);
         done.assert_done();
         assert_memory(&done);
