@@ -266,6 +266,12 @@ impl ControlWriter {
 }
 
 impl ControlReader {
+    /// The first message of an exchange, which may be a refusal: a sender that cannot even begin says so.
+    pub async fn first(&mut self) -> Outcome<Message> {
+        let next = timeout(MESSAGE_TIMEOUT, self.next_or_refusal()).await.map_err(|_| too_slow(self.role))?;
+        next?.ok_or_else(|| self.ended())
+    }
+
     /// The next message within the time of the exchange.
     pub async fn expect(&mut self) -> Outcome<Message> {
         let next = timeout(MESSAGE_TIMEOUT, self.next()).await.map_err(|_| too_slow(self.role))?;
@@ -274,6 +280,18 @@ impl ControlReader {
 
     /// The next message, or `None` at the clean end of the stream. A refusal by the peer is an error. Not cancel-safe.
     pub async fn next(&mut self) -> Outcome<Option<Message>> {
+        match self.next_or_refusal().await? {
+            Some(Message::Refuse(refuse)) => Err(self.refused(refuse)),
+            message => Ok(message),
+        }
+    }
+
+    /// What a refusal by the peer means here.
+    pub fn refused(&self, Refuse { code, part, chunk }: Refuse) -> Failure {
+        refused_by_peer(self.role.peer().name(), code, part, chunk)
+    }
+
+    async fn next_or_refusal(&mut self) -> Outcome<Option<Message>> {
         let mut prefix = [0; 4];
         match self.stream.read_exact(&mut prefix).await {
             Ok(()) => {}
@@ -283,12 +301,7 @@ impl ControlReader {
         let mut body = vec![0; control_length(prefix)?];
         let read = timeout(MESSAGE_TIMEOUT, self.stream.read_exact(&mut body)).await;
         read.map_err(|_| too_slow(self.role))?.map_err(|error| self.broken(error))?;
-        match Message::from_bytes(&body)? {
-            Message::Refuse(Refuse { code, part, chunk }) => {
-                Err(refused_by_peer(self.role.peer().name(), code, part, chunk))
-            }
-            message => Ok(Some(message)),
-        }
+        Ok(Some(Message::from_bytes(&body)?))
     }
 
     fn ended(&self) -> Failure {

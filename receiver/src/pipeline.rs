@@ -108,7 +108,8 @@ impl<'a> Pipeline<'a> {
         let header = StreamHeader::from_bytes(&header)?;
         self.receiving.borrow_mut().handle_stream(header)?;
         let part = header.part;
-        let mut writer = PartWriter::start(Arc::clone(&self.sink), part, self.written.clone()).await?;
+        let digests = self.receiving.borrow().keys().digests().clone();
+        let mut writer = PartWriter::start(Arc::clone(&self.sink), part, digests, self.written.clone()).await?;
         let mut chunks = Box::pin(self.opened(part, stream).buffered(processors()));
         while let Some(chunk) = chunks.next().await {
             writer.write(chunk?).await?;

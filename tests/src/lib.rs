@@ -1,1 +1,20 @@
+//! The harness: both agents as real processes, throwaway databases, a faulty link, bad certificates.
+//!
+//! Nothing here is simulated but the faults. A test names in its doc comment the row of the fault matrix that it proves.
 
+pub mod agents;
+pub mod bytes;
+pub mod canary;
+pub mod certs;
+pub mod exit;
+pub mod finished;
+pub mod link;
+pub mod mariadb;
+pub mod memory;
+pub mod pair;
+pub mod postgres;
+pub mod random;
+pub mod service;
+pub mod shared;
+pub mod sqlite;
+pub mod trace;

@@ -84,7 +84,7 @@ impl Sink for OpaqueSink {
         }
     }
 
-    fn begin(&self, _part: PartIndex) -> Outcome<Box<dyn PartSink + '_>> {
+    fn begin(&self, _part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         Ok(match &self.target {
             Target::Discard => Box::new(Discarding),
             Target::Standard => Box::new(Writing { out: std::io::stdout(), what: "standard output".into() }),

@@ -1,0 +1,95 @@
+//! Small SQLite databases, and what is in them as text that can be compared.
+
+use std::{fmt::Write, path::Path};
+
+use rusqlite::{Connection, OpenFlags, types::ValueRef};
+
+pub fn create(path: &Path, sql: &str) {
+    let database = Connection::open(path).unwrap();
+    database.execute_batch(sql).unwrap();
+}
+
+/// A table `visit` of so many rows, each some 200 bytes that hardly compress, and two tables beside it.
+pub fn create_hospital(path: &Path, rows: u32) {
+    create(
+        path,
+        "create table patient (id integer primary key, name text not null, born text);
+         create table visit (id integer primary key, patient int references patient, note text, scan blob);
+         create table \"odd 'name\" (\"a b\" real, \"\"\"q\"\"\");
+         create index visit_patient on visit (patient);
+         create view recent as select * from visit where id > 10;",
+    );
+    let mut database = Connection::open(path).unwrap();
+    let rows_sql = "with recursive n(i) as (values (1) union all select i + 1 from n where i < ?1)";
+    let transaction = database.transaction().unwrap();
+    let insert = |sql: &str, count: u32| transaction.execute(&format!("{sql} {rows_sql} {}", select(sql)), [count]);
+    insert("insert into patient", rows.div_ceil(10)).unwrap();
+    insert("insert into visit", rows).unwrap();
+    insert("insert into \"odd 'name\"", 3).unwrap();
+    transaction.commit().unwrap();
+}
+
+fn select(insert: &str) -> &'static str {
+    match insert.rsplit(' ').next() {
+        Some("patient") => "select i, 'Ñame ' || i, date('1930-01-01', i || ' days') from n",
+        Some("visit") => "select i, 1 + i % 10, hex(randomblob(40)), randomblob(100) from n",
+        _ => "select i / 3.0, null from n",
+    }
+}
+
+/// Every object's definition and every row with its storage classes, in a fixed order.
+pub fn content(path: &Path) -> String {
+    let database = open_read_only(path);
+    let mut out = String::new();
+    let mut schema = database
+        .prepare("select type, name, tbl_name, coalesce(sql, '') from sqlite_schema order by type, name")
+        .unwrap();
+    let mut tables = Vec::new();
+    let mut objects = schema.query([]).unwrap();
+    while let Some(object) = objects.next().unwrap() {
+        let texts: Vec<String> = (0..4).map(|column| object.get(column).unwrap()).collect();
+        writeln!(out, "{}", texts.join("|")).unwrap();
+        if texts[0] == "table" {
+            tables.push(texts[1].clone());
+        }
+    }
+    for table in tables {
+        writeln!(out, "== {table}").unwrap();
+        out.push_str(&rows(&database, &table));
+    }
+    out
+}
+
+fn rows(database: &Connection, table: &str) -> String {
+    let quoted = table.replace('"', "\"\"");
+    let mut select = database.prepare(&format!("select * from \"{quoted}\"")).unwrap();
+    let columns = select.column_count();
+    let mut rows = select.query([]).unwrap();
+    let mut lines = Vec::new();
+    while let Some(row) = rows.next().unwrap() {
+        let values = (0..columns).map(|column| value_text(row.get_ref(column).unwrap()));
+        lines.push(values.collect::<Vec<_>>().join("|"));
+    }
+    lines.sort_unstable();
+    lines.join("\n") + "\n"
+}
+
+fn value_text(value: ValueRef<'_>) -> String {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    match value {
+        ValueRef::Null => "null".into(),
+        ValueRef::Integer(integer) => format!("i{integer}"),
+        ValueRef::Real(real) => format!("r{:016x}", real.to_bits()),
+        ValueRef::Text(text) => format!("t{}", hex(text)),
+        ValueRef::Blob(blob) => format!("b{}", hex(blob)),
+    }
+}
+
+/// What SQLite itself says of the file: "ok".
+pub fn integrity(path: &Path) -> String {
+    open_read_only(path).query_row("pragma integrity_check", [], |row| row.get(0)).unwrap()
+}
+
+fn open_read_only(path: &Path) -> Connection {
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
+}
