@@ -233,7 +233,9 @@ impl Receiving {
     pub fn handle_stream(&mut self, header: StreamHeader) -> Result<()> {
         let part = header.part;
         let refuse = |code, check| Err(Error::new(code, check).at_part(part));
-        let open = self.parts.iter().filter(|progress| progress.stream == Stream::Open).count();
+        // A part whose last chunk has come is no longer in flight, though its stream's end may still be on its way.
+        let in_flight = |progress: &&PartProgress| progress.stream == Stream::Open && !progress.last_received;
+        let open = self.parts.iter().filter(in_flight).count();
         if open >= self.lanes.into() {
             return refuse(Code::LimitExceeded, "parts in flight");
         }

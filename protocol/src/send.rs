@@ -43,7 +43,7 @@ pub struct Transfer {
 /// What was sent of one part.
 struct PartProgress {
     root: PartRoot,
-    /// Frame sizes of the chunks sent and not yet verified, oldest first.
+    /// Weights of the chunks sent and not yet verified, oldest first.
     in_flight: VecDeque<u64>,
     in_flight_bytes: u64,
     verified: ChunkCount,
@@ -126,10 +126,10 @@ impl Transfer {
             .all(|(earlier, _)| earlier.ended.is_some() && earlier.durable == earlier.root.chunks())
     }
 
-    /// Whether a frame of this size fits the window of its part. One frame always does, or nothing would ever move.
-    pub fn may_send(&self, part: PartIndex, frame_bytes: u64, session: &Session) -> bool {
-        let progress = &self.parts[part.0 as usize];
-        progress.in_flight.is_empty() || progress.in_flight_bytes + frame_bytes <= session.lane_window_bytes
+    /// Whether a chunk fits the window of its part. One chunk always does, or nothing would ever move.
+    pub fn may_send(&self, sealed: &Sealed, session: &Session) -> bool {
+        let progress = &self.parts[sealed.header.part.0 as usize];
+        progress.in_flight.is_empty() || progress.in_flight_bytes + weight(sealed) <= session.lane_window_bytes
     }
 
     /// A chunk goes out.
@@ -137,8 +137,14 @@ impl Transfer {
         let progress = &mut self.parts[sealed.header.part.0 as usize];
         assert_eq!(progress.root.chunks().next_index(), sealed.header.index, "chunks of a part are sent in order");
         progress.root.add(&sealed.hash, sealed.header.plain_bytes.into());
-        progress.in_flight.push_back(sealed.frame.len() as u64);
-        progress.in_flight_bytes += sealed.frame.len() as u64;
+        progress.in_flight.push_back(weight(sealed));
+        progress.in_flight_bytes += weight(sealed);
+    }
+
+    /// Whether the receiver has all of a part that has ended.
+    pub fn is_verified(&self, part: PartIndex) -> bool {
+        let progress = &self.parts[part.0 as usize];
+        progress.ended.is_some() && progress.verified == progress.root.chunks()
     }
 
     /// A part's last chunk went out. `digest` is that of its rows, if it has any.
@@ -168,8 +174,7 @@ impl Transfer {
     /// The manifest, once every part has ended and every chunk is verified; the same one each time it is asked for.
     pub fn poll_finish(&mut self, signer: &dyn Signer) -> Option<Message> {
         if self.manifest.is_none() {
-            let all_there = |part: &PartProgress| part.ended.is_some() && part.verified == part.root.chunks();
-            if !self.parts.iter().all(all_there) {
+            if !(0..self.parts.len() as u32).all(|part| self.is_verified(PartIndex(part))) {
                 return None;
             }
             self.manifest = Some(self.make_manifest().sign(signer));
@@ -213,6 +218,12 @@ impl Transfer {
         }
         receipt.verify()
     }
+}
+
+/// What a chunk counts for in a window: its plaintext or its frame, whichever is more. Counting frames alone, a dump that
+/// compresses well would run far ahead of a slow loader.
+fn weight(sealed: &Sealed) -> u64 {
+    (sealed.frame.len() as u64).max(sealed.header.plain_bytes.into())
 }
 
 impl Offering {

@@ -154,7 +154,7 @@ impl<'a> Pipeline<'a> {
         out.write_all(&header.to_bytes()).await.map_err(|error| broken_stream(&error))?;
         let mut sealed = Box::pin(self.sealed(reading.chunks).buffered(processors()));
         while let Some(chunk) = sealed.next().await {
-            self.send_chunk(part, chunk?, &mut out).await?;
+            self.send_chunk(chunk?, &mut out).await?;
         }
         drop(sealed);
         let summary = reading
@@ -171,7 +171,10 @@ impl<'a> Pipeline<'a> {
             totals.rows += summary.rows;
         });
         // Dropped before this, the stream would be reset, and the receiver would know that the part is not whole.
-        out.finish().map_err(|_| Failure::new(Code::Interrupted, "a stream was closed", ""))
+        out.finish().map_err(|_| Failure::new(Code::Interrupted, "a stream was closed", ""))?;
+        // The lane stays taken until the receiver has the part, so that no more parts are in flight than it allows.
+        self.when(|transfer| transfer.is_verified(part).then_some(())).await;
+        Ok(())
     }
 
     fn sealed(
@@ -186,9 +189,9 @@ impl<'a> Pipeline<'a> {
         )
     }
 
-    async fn send_chunk(&self, part: PartIndex, sealed: Sealed, out: &mut SendStream) -> Outcome {
+    async fn send_chunk(&self, sealed: Sealed, out: &mut SendStream) -> Outcome {
         let frame_bytes = sealed.frame.len() as u64;
-        self.when(|transfer| transfer.may_send(part, frame_bytes, &self.session).then_some(())).await;
+        self.when(|transfer| transfer.may_send(&sealed, &self.session).then_some(())).await;
         self.transfer.borrow_mut().handle_sealed(&sealed);
         let plain_bytes = u64::from(sealed.header.plain_bytes);
         out.write_chunk(sealed.frame).await.map_err(|error| broken_stream(&error))?;
