@@ -24,15 +24,17 @@ use sealift_protocol::{
 use crate::{
     failure::{Failure, Outcome},
     identity::{Identity, Role},
+    link::MESSAGE_TIMEOUT,
     trust::{PeerVerifier, Trust},
 };
 
 /// Silence after which a connection is over. Long enough for a link of 800 ms with jitter, short enough that a dead link
-/// is noticed within ten seconds.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// is noticed within ten seconds, and taken for that and not for a slow peer.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
+const _: () = assert!(IDLE_TIMEOUT.as_secs() < MESSAGE_TIMEOUT.as_secs());
 
 /// Keeps a slow but living connection from looking idle: four fit the idle timeout.
-const KEEP_ALIVE: Duration = Duration::from_millis(2500);
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// What a receiver buffers of one part's stream before its sink takes it: the bandwidth-delay product of 500 Mbit/s at
 /// 80 ms.
