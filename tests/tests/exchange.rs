@@ -8,7 +8,10 @@ use sealift_protocol::{
     grant::Grant,
     id::Epoch,
     key::{DigestSecret, EpochSecret},
-    limits::{CONTROL_BYTES_MAX, EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX, NAME_BYTES_MAX, PARTS_MAX},
+    limits::{
+        CONTROL_BYTES_MAX, EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX, NAME_BYTES_MAX,
+        PARTS_MAX,
+    },
     message::{AcceptBody, Message},
     seal::Suite,
     sign::Signer,
@@ -209,7 +212,11 @@ fn grants_are_for_one_use() {
         offer.grant = grant.clone();
         let judged = parties.listening(&terms()).handle_offer(offer, &parties.channel, now);
         assert_eq!(code(judged), expected, "{name}");
-        assert_eq!(code(grant.verify(&[parties.sender.public_key()])), Code::GrantInvalid, "{name}: signed by a stranger");
+        assert_eq!(
+            code(grant.verify(&[parties.sender.public_key()])),
+            Code::GrantInvalid,
+            "{name}: signed by a stranger"
+        );
     }
 }
 

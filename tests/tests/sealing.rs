@@ -46,7 +46,10 @@ fn opened(frame: &[u8], expected: &ChunkHeader, keys: &EpochKeys, unpacker: &mut
     let header = ChunkHeader::from_bytes(frame[..CHUNK_HEADER_BYTES].try_into().unwrap())?;
     if (header.part, header.index) != (expected.part, expected.index) {
         // `receive::Receiving::handle_header` judges these; whatever it says, the tag covers them too.
-        assert_eq!(code(open(&header, BytesMut::from(&frame[CHUNK_HEADER_BYTES..]), keys, unpacker)), Code::ChunkForged);
+        assert_eq!(
+            code(open(&header, BytesMut::from(&frame[CHUNK_HEADER_BYTES..]), keys, unpacker)),
+            Code::ChunkForged
+        );
     }
     let body = &frame[CHUNK_HEADER_BYTES..];
     if header.sealed_bytes() != body.len() {
@@ -177,7 +180,11 @@ fn lengths_that_lie_are_refused_after_the_tag_too() {
     for plain_bytes in [honest.header.packed_bytes + 1, 9_999, 10_001, 1 << 22] {
         let lie = ChunkHeader { plain_bytes, ..honest.header };
         let frame = [&lie.to_bytes()[..], &honest.frame[CHUNK_HEADER_BYTES..]].concat();
-        assert_eq!(code(opened(&frame, &lie, &keys, &mut Unpacker::new().unwrap())), Code::ChunkForged, "{plain_bytes}");
+        assert_eq!(
+            code(opened(&frame, &lie, &keys, &mut Unpacker::new().unwrap())),
+            Code::ChunkForged,
+            "{plain_bytes}"
+        );
     }
     let short = BytesMut::from(&honest.frame[CHUNK_HEADER_BYTES..honest.frame.len() - 1]);
     assert_eq!(code(open(&honest.header, short, &keys, &mut Unpacker::new().unwrap())), Code::ChunkMalformed);

@@ -298,7 +298,9 @@ impl<'a> Receiver<'a> {
         }
         self.acks = u64::MAX;
         let table = self.scenario.plan.parts.iter().position(|part| part.kind == PartKind::Rows);
-        if let (Some(table), true) = (table, matches!(self.scenario.fault, Fault::Receiver(ReceiverFault::ChangedRows, _))) {
+        if let (Some(table), true) =
+            (table, matches!(self.scenario.fault, Fault::Receiver(ReceiverFault::ChangedRows, _)))
+        {
             self.triggered = true;
             let mut row = BytesMut::new();
             put_length(&mut row, 3);

@@ -96,7 +96,8 @@ impl<'a> Sender<'a> {
 
     /// Whether the sabotage of this run is due at this chunk; at a later one if it was not possible before.
     fn due(&mut self, fault: SenderFault) -> bool {
-        let due = matches!(self.scenario.fault, Fault::Sender(wanted, at) if wanted == fault && at <= self.chunks_sealed);
+        let due =
+            matches!(self.scenario.fault, Fault::Sender(wanted, at) if wanted == fault && at <= self.chunks_sealed);
         let now = due && !self.triggered;
         self.triggered |= now;
         now
@@ -335,4 +336,3 @@ pub fn transfer_of(scenario: &Scenario, grant: sealift_protocol::grant::SignedGr
     let secret = DigestSecret::generate(random);
     Transfer::new(scenario.offered.clone(), grant, scenario.plan.clone(), secret).expect("the scenario's plan is good")
 }
-

@@ -94,13 +94,8 @@ impl Parties {
         let Message::Offer(offer) = (tamper.message)(offer) else { panic!("tampered into another kind") };
         let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
         let sealing_key = SealingKey::generate(&mut self.random);
-        let (accepting, accept) = judging.accept(
-            terms.epoch,
-            terms.window,
-            sealing_key.public_key(),
-            &self.receiver,
-            &mut self.random,
-        )?;
+        let (accepting, accept) =
+            judging.accept(terms.epoch, terms.window, sealing_key.public_key(), &self.receiver, &mut self.random)?;
         let Message::Accept(accept) = (tamper.message)(accept) else { panic!("tampered into another kind") };
         let (beginning, begin) = offering.handle_accept(&transfer, accept, &self.sender, &mut self.random)?;
         let Message::Begin(begin) = (tamper.message)(begin) else { panic!("tampered into another kind") };

@@ -100,11 +100,15 @@ fn bad_frames() -> Vec<Value> {
         ("last bit of the tag flipped", with(end, good[end] ^ 1), Code::ChunkForged),
         ("a byte short", good[..end].to_vec(), Code::ChunkMalformed),
         ("a byte long", [&good[..], &[0]].concat(), Code::ChunkMalformed),
-        ("claims another plaintext length", {
-            let mut frame = packed.clone();
-            frame[43] += 1;
-            frame
-        }, Code::ChunkForged),
+        (
+            "claims another plaintext length",
+            {
+                let mut frame = packed.clone();
+                frame[43] += 1;
+                frame
+            },
+            Code::ChunkForged,
+        ),
     ];
     cases.into_iter().map(|(defect, frame, code)| bad(defect, &frame, code, opened(&frame, &keys))).collect()
 }

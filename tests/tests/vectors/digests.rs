@@ -98,9 +98,8 @@ fn bad_rows() -> Vec<Value> {
         ("length spelt too long", &[0, 3, 0x80, 0]),
         ("length over five bytes", &[0, 4, 0x80, 0x80, 0x80, 0x80, 0x80, 1]),
     ];
-    let judge = |(defect, row): (&str, &[u8])| {
-        bad(defect, row, Code::RowMalformed, read_values(row, 2, &mut Vec::new()))
-    };
+    let judge =
+        |(defect, row): (&str, &[u8])| bad(defect, row, Code::RowMalformed, read_values(row, 2, &mut Vec::new()));
     cases.map(judge).into()
 }
 
