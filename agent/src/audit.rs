@@ -3,8 +3,8 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufRead, BufReader, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    io::Write,
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::PathBuf,
 };
 
@@ -55,7 +55,6 @@ impl AuditLog {
         entry.insert("prev".into(), json!(prev));
         // serde_json's map is sorted by key, which with no spaces is the canonical form.
         let line = Value::Object(entry).to_string() + "\n";
-        file.seek(SeekFrom::End(0)).map_err(|error| self.unwritable(&error))?;
         file.write_all(line.as_bytes()).map_err(|error| self.unwritable(&error))?;
         file.sync_data().map_err(|error| self.unwritable(&error))
     }
@@ -77,25 +76,22 @@ impl AuditLog {
         Flock::lock(file, FlockArg::LockExclusive).map_err(|_| self.wrong("cannot be locked"))
     }
 
-    /// Sequence number and previous hash for the next entry. Reads the file once from the start: entries are few.
+    /// Sequence number and previous hash for the next entry, from the last line alone.
     fn head(&self, file: &File) -> Outcome<(u64, String)> {
-        let mut reader = BufReader::new(file);
-        reader.seek(SeekFrom::Start(0)).map_err(|error| self.unwritable(&error))?;
-        let (mut seq, mut prev) = (0, GENESIS.to_owned());
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let mut bounded = std::io::Read::take(&mut reader, LINE_BYTES_MAX);
-            let read = bounded.read_until(b'\n', &mut line).map_err(|error| self.unwritable(&error))?;
-            if read == 0 {
-                return Ok((seq, prev));
-            }
-            if line.pop() != Some(b'\n') {
-                return Err(self.wrong("ends in half a line: it was damaged"));
-            }
-            seq += 1;
-            prev = blake3::hash(&line).to_string();
+        let bytes = file.metadata().map_err(|error| self.unwritable(&error))?.len();
+        let mut tail = vec![0; bytes.min(LINE_BYTES_MAX) as usize];
+        let from = bytes - tail.len() as u64;
+        file.read_exact_at(&mut tail, from).map_err(|error| self.unwritable(&error))?;
+        if tail.is_empty() {
+            return Ok((0, GENESIS.to_owned()));
         }
+        if tail.pop() != Some(b'\n') {
+            return Err(self.wrong("ends in half a line: it was damaged"));
+        }
+        let line = tail.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+        let entry: Value = serde_json::from_slice(line).map_err(|_| self.wrong("ends in a line that is no entry"))?;
+        let seq = entry["seq"].as_u64().ok_or_else(|| self.wrong("ends in a line that is no entry"))?;
+        Ok((seq + 1, blake3::hash(line).to_string()))
     }
 
     fn wrong(&self, what: &str) -> Failure {

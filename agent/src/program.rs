@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -26,19 +27,19 @@ pub struct Program {
     words: Vec<String>,
     show_output: bool,
     state: Mutex<Option<Running>>,
-    printed_bytes: Arc<AtomicU64>,
 }
 
 struct Running {
     child: Child,
     group: Pid,
+    errors: OutputCounter,
 }
 
 impl Program {
     /// Checks that the program is there, and does not start it yet.
     pub fn new(words: Vec<String>, show_output: bool) -> Outcome<Self> {
         find(&words[0], Code::SourceFailed)?;
-        Ok(Self { words, show_output, state: Mutex::new(None), printed_bytes: Arc::default() })
+        Ok(Self { words, show_output, state: Mutex::new(None) })
     }
 
     fn state(&self) -> MutexGuard<'_, Option<Running>> {
@@ -58,9 +59,9 @@ impl Program {
         let missing = || Failure::new(Code::Internal, "a pipe is missing", "");
         let output = child.stdout.take().ok_or_else(missing)?;
         let errors = child.stderr.take().ok_or_else(missing)?;
-        count_output(errors, self.show_output, Arc::clone(&self.printed_bytes));
         let group = Pid::from_raw(child.id() as i32);
-        *self.state() = Some(Running { child, group });
+        let errors = OutputCounter::start(errors, self.show_output);
+        *self.state() = Some(Running { child, group, errors });
         Ok(output)
     }
 
@@ -74,13 +75,7 @@ impl Program {
             .child
             .wait()
             .map_err(|error| Failure::io(Code::SourceFailed, "the source program cannot be waited for", &error, ""))?;
-        judge_exit(
-            "source program",
-            &self.words[0],
-            status,
-            self.printed_bytes.load(Ordering::Relaxed),
-            Code::SourceFailed,
-        )
+        judge_exit("source program", &self.words[0], status, running.errors.finish(), Code::SourceFailed)
     }
 
     /// Kills it and everything it started. Safe at any time.
@@ -100,28 +95,46 @@ impl Drop for Program {
     }
 }
 
-/// Reads `output` to its end on a thread of its own: counted, and shown only where the danger was typed.
-pub fn count_output(
-    mut output: impl Read + Send + 'static,
-    show: bool,
+/// How long the count of a program's output is waited for after its end: what it started may hold the pipe open.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Reads what a program prints, to its end, on a thread of its own: counted, and shown only where the danger was typed.
+pub struct OutputCounter {
     bytes: Arc<AtomicU64>,
-) -> thread::JoinHandle<()> {
-    thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        loop {
-            match output.read(&mut buffer) {
-                Ok(0) => return,
-                Ok(read) => {
-                    bytes.fetch_add(read as u64, Ordering::Relaxed);
-                    if show {
-                        let _ = io::stderr().write_all(&buffer[..read]);
+    thread: thread::JoinHandle<()>,
+}
+
+impl OutputCounter {
+    pub fn start(mut output: impl Read + Send + 'static, show: bool) -> Self {
+        let bytes = Arc::<AtomicU64>::default();
+        let count = Arc::clone(&bytes);
+        let thread = thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            loop {
+                match output.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(read) => {
+                        count.fetch_add(read as u64, Ordering::Relaxed);
+                        if show {
+                            let _ = io::stderr().write_all(&buffer[..read]);
+                        }
                     }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => return,
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return,
             }
+        });
+        Self { bytes, thread }
+    }
+
+    /// The count, after the program has ended.
+    pub fn finish(&self) -> u64 {
+        let ended = Instant::now();
+        while !self.thread.is_finished() && ended.elapsed() < OUTPUT_TIMEOUT {
+            thread::sleep(Duration::from_millis(5));
         }
-    })
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// Exit code 0 or a failure that tells the code and how much the program printed, never what.
@@ -154,5 +167,5 @@ pub fn find(program: &str, code: Code) -> Outcome<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| usable(path))
     };
-    found.ok_or_else(|| cannot_start(program, &io::ErrorKind::NotFound.into(), code))
+    found.ok_or_else(|| cannot_start(program, &io::Error::from_raw_os_error(nix::libc::ENOENT), code))
 }

@@ -26,4 +26,5 @@ pub mod row;
 pub mod seal;
 pub mod send;
 pub mod sign;
+pub mod sqlite;
 pub mod transcript;

@@ -43,7 +43,7 @@ pub struct Transfer {
 /// What was sent of one part.
 struct PartProgress {
     root: PartRoot,
-    /// Frame sizes of the chunks sent and not yet verified, oldest first.
+    /// Weights of the chunks sent and not yet verified, oldest first.
     in_flight: VecDeque<u64>,
     in_flight_bytes: u64,
     verified: ChunkCount,
@@ -146,10 +146,10 @@ impl Transfer {
         self.parts[part.0 as usize].started = true;
     }
 
-    /// Whether a frame of this size fits the window of its part. One frame always does, or nothing would ever move.
-    pub fn may_send(&self, part: PartIndex, frame_bytes: u64, session: &Session) -> bool {
-        let progress = &self.parts[part.0 as usize];
-        progress.in_flight.is_empty() || progress.in_flight_bytes + frame_bytes <= session.lane_window_bytes
+    /// Whether a chunk fits the window of its part. One chunk always does, or nothing would ever move.
+    pub fn may_send(&self, sealed: &Sealed, session: &Session) -> bool {
+        let progress = &self.parts[sealed.header.part.0 as usize];
+        progress.in_flight.is_empty() || progress.in_flight_bytes + weight(sealed) <= session.lane_window_bytes
     }
 
     /// A chunk goes out.
@@ -157,8 +157,8 @@ impl Transfer {
         let progress = &mut self.parts[sealed.header.part.0 as usize];
         assert_eq!(progress.root.chunks().next_index(), sealed.header.index, "chunks of a part are sent in order");
         progress.root.add(&sealed.hash, sealed.header.plain_bytes.into());
-        progress.in_flight.push_back(sealed.frame.len() as u64);
-        progress.in_flight_bytes += sealed.frame.len() as u64;
+        progress.in_flight.push_back(weight(sealed));
+        progress.in_flight_bytes += weight(sealed);
     }
 
     /// A part's last chunk went out. `rows` and `digest` are those of its rows; other kinds of parts have none.
@@ -236,6 +236,12 @@ impl Transfer {
         }
         receipt.verify()
     }
+}
+
+/// What a chunk counts for in a window: its plaintext or its frame, whichever is more. Counting frames alone, a dump that
+/// compresses well would run far ahead of a slow loader.
+fn weight(sealed: &Sealed) -> u64 {
+    (sealed.frame.len() as u64).max(sealed.header.plain_bytes.into())
 }
 
 impl Offering {

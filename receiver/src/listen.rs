@@ -34,7 +34,7 @@ use crate::{
     cli::ListenArgs,
     invitation::{Invitation, addresses},
     pipeline::Pipeline,
-    sink::{Sink, opaque::OpaqueSink},
+    sink::{Sink, opaque::OpaqueSink, sqlite::SqliteSink},
     workers::Workers,
 };
 
@@ -121,7 +121,7 @@ fn open_sink(location: &Location, args: &ListenArgs) -> Outcome<Arc<dyn Sink>> {
     Ok(match location {
         Location::Standard => Arc::new(OpaqueSink::standard()?),
         Location::Discard => Arc::new(OpaqueSink::discard()),
-        Location::Sqlite(_) => return Err(Failure::usage("sqlite is merged later", "")),
+        Location::Sqlite(path) => Arc::new(SqliteSink::new(path, args.transfer.row_bytes_max as usize)?),
         Location::Exec(words) => {
             sealift_agent::program::find(&words[0], Code::TargetFailed)?;
             Arc::new(OpaqueSink::exec(words.clone(), args.transfer.danger_show_program_output))
@@ -211,7 +211,7 @@ impl Receiver<'_> {
                     continue;
                 }
             };
-            match control.expect().await {
+            match control.first().await {
                 Ok(Message::Offer(offer)) => {
                     let listening = self.listening(&link);
                     let now = OffsetDateTime::now_utc().unix_timestamp() as u64;
@@ -222,6 +222,7 @@ impl Receiver<'_> {
                         }
                     }
                 }
+                Ok(Message::Refuse(refuse)) => return Err(control.refused(refuse)),
                 Ok(_) => self.refuse(&link, &mut writer, Error::new(Code::ProtocolViolation, "Offer").into()).await,
                 Err(failure) => self.refuse(&link, &mut writer, failure).await,
             }
@@ -286,8 +287,8 @@ impl Receiver<'_> {
         let window = Window::share(self.args.transfer.memory / 2, plan.parts.len());
         let identity = &self.invitation.identity;
         let (accepting, message) = judging.accept(Epoch(1), window, sealing_key.public_key(), identity, &mut random)?;
-        writer.send(&message).await?;
-        let Message::Begin(begin) = control.expect().await? else {
+        let accept_bytes = writer.send(&message).await?;
+        let Message::Begin(begin) = control.expect(accept_bytes).await? else {
             return Err(Error::new(Code::ProtocolViolation, "Begin").into());
         };
         let (receiving, message) = accepting.handle_begin(begin, &sealing_key)?;

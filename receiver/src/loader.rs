@@ -6,10 +6,9 @@ use std::{
     os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
     },
-    thread::JoinHandle,
 };
 
 use nix::{
@@ -18,7 +17,7 @@ use nix::{
 };
 use sealift_agent::{
     failure::{Failure, Outcome},
-    program::{cannot_start, count_output, find, judge_exit},
+    program::{OutputCounter, cannot_start, find, judge_exit},
 };
 use sealift_protocol::close::Code;
 
@@ -29,14 +28,13 @@ pub struct Loader {
     program: String,
     group: Pid,
     killed: AtomicBool,
-    printed_bytes: Arc<AtomicU64>,
     inside: Mutex<Inside>,
 }
 
 struct Inside {
     guard: Child,
     input: Option<File>,
-    output: Option<JoinHandle<()>>,
+    output: Option<OutputCounter>,
 }
 
 impl Loader {
@@ -56,7 +54,6 @@ impl Loader {
             .process_group(0)
             .spawn()
             .map_err(|error| cannot_start(&program, &error, Code::TargetFailed))?;
-        let printed_bytes = Arc::<AtomicU64>::default();
         let mut output = guard.stderr.take();
         let mut ready = READY;
         let heard = output.as_mut().map(|output| output.read_exact(&mut ready));
@@ -65,12 +62,11 @@ impl Loader {
             let _ = guard.wait();
             return Err(Failure::new(Code::Internal, "the loader's guard cannot be started", ""));
         }
-        let output = output.map(|output| count_output(output, show_output, Arc::clone(&printed_bytes)));
+        let output = output.map(|output| OutputCounter::start(output, show_output));
         Ok(Self {
             program,
             group: Pid::from_raw(guard.id() as i32),
             killed: AtomicBool::new(false),
-            printed_bytes,
             inside: Mutex::new(Inside { guard, input: Some(File::from(writing)), output }),
         })
     }
@@ -121,14 +117,12 @@ impl Loader {
         let status = inside.guard.wait().map_err(|error| {
             Failure::io(Code::LoaderFailed, format!("the loader {} cannot be waited for", self.program), &error, "")
         })?;
-        if let Some(output) = inside.output.take() {
-            let _ = output.join();
-        }
+        let printed_bytes = inside.output.as_ref().map_or(0, OutputCounter::finish);
         drop(inside);
         if self.killed.load(Ordering::SeqCst) {
             return Err(Failure::new(Code::Interrupted, "the load was stopped", ""));
         }
-        judge_exit("loader", &self.program, status, self.printed_bytes.load(Ordering::Relaxed), Code::LoaderFailed)
+        judge_exit("loader", &self.program, status, printed_bytes, Code::LoaderFailed)
     }
 
     /// Kills the loader, whatever it started, and its guard, before its input can end. Safe at any time, from any thread.

@@ -115,7 +115,8 @@ impl<'a> Pipeline<'a> {
             }
             notified.await;
         }
-        let mut writer = PartWriter::start(Arc::clone(&self.sink), part, self.written.clone()).await?;
+        let digests = self.receiving.borrow().keys().digests().clone();
+        let mut writer = PartWriter::start(Arc::clone(&self.sink), part, digests, self.written.clone()).await?;
         self.receiving.borrow_mut().handle_begun(part);
         self.moved.notify_waiters();
         let mut chunks = Box::pin(self.opened(part, stream).buffered(processors()));

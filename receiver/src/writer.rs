@@ -7,6 +7,7 @@ use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
     chunk::{TakenChunk, VerifiedChunk},
     close::Code,
+    digest::Digests,
     id::PartIndex,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -30,12 +31,17 @@ pub struct PartWriter {
 
 impl PartWriter {
     /// Starts the thread and waits until the part may be written.
-    pub async fn start(sink: Arc<dyn Sink>, part: PartIndex, written: mpsc::UnboundedSender<Written>) -> Outcome<Self> {
+    pub async fn start(
+        sink: Arc<dyn Sink>,
+        part: PartIndex,
+        digests: Digests,
+        written: mpsc::UnboundedSender<Written>,
+    ) -> Outcome<Self> {
         let (chunks, queue) = mpsc::channel(CHUNKS_WAITING);
         let (ready_in, ready) = oneshot::channel();
         let (done_in, done) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
-            let _ = done_in.send(write_part(&*sink, part, queue, ready_in, &written));
+            let _ = done_in.send(write_part(&*sink, part, &digests, queue, ready_in, &written));
         });
         let mut writer = Self { chunks, done };
         match ready.await {
@@ -73,11 +79,12 @@ fn ended_early() -> Failure {
 fn write_part(
     sink: &dyn Sink,
     part: PartIndex,
+    digests: &Digests,
     mut queue: mpsc::Receiver<VerifiedChunk>,
     ready: oneshot::Sender<()>,
     written: &mpsc::UnboundedSender<Written>,
 ) -> Outcome {
-    let mut out = sink.begin(part).map_err(|failure| failure.at_part(part))?;
+    let mut out = sink.begin(part, digests).map_err(|failure| failure.at_part(part))?;
     if ready.send(()).is_err() {
         return Err(Failure::new(Code::Interrupted, "the transfer ended", ""));
     }

@@ -12,7 +12,7 @@ use sealift_agent::{
     endpoint::{bind, client_config},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
-    link::{connect, open_control},
+    link::{Link, connect, open_control},
     location::Location,
     program::Program,
     random::SystemRandom,
@@ -33,7 +33,7 @@ use crate::{
     cli::PushArgs,
     pipeline::{Pipeline, negotiate},
     reader::Reader,
-    source::{Source, opaque::OpaqueSource},
+    source::{Source, opaque::OpaqueSource, sqlite::SqliteSource},
     workers::Workers,
 };
 
@@ -55,7 +55,6 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     }
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-sender")?;
     let audit = AuditLog::open(&state, "sealift-sender")?;
-    let OpenedSource { source, program } = open_source(&location, args)?;
     let ticket = read_ticket(&args.ticket)?;
     ticket.grant.grant.check_time(OffsetDateTime::now_utc().unix_timestamp() as u64)?;
     let transfer_id = ticket.grant.grant.transfer;
@@ -65,20 +64,15 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     }
 
     let mut shutdown = Shutdown::listen()?;
-    let outcome: Outcome<Finished> = async {
-        let (reader, plan) = shutdown.or(Reader::start(source, args.transfer.row_bytes_max as usize)).await?;
-        announce(report, &plan);
-        let grant = &ticket.grant.grant;
-        audit.append(
-            "transfer.begin",
-            Some(transfer_id),
-            &[("receiver", json!(grant.receiver)), ("target", json!(grant.target)), ("purpose", json!(grant.purpose))],
-        )?;
-        let receipt = transfer(args, report, &ticket, &reader, plan, &mut shutdown).await?;
+    let identity =
+        Identity::new(vec![ticket.certificate.clone().into()], Zeroizing::new(ticket.key.clone()), Role::Sender)?;
+    let pusher = Pusher { args, report, audit: &audit, ticket: &ticket, identity: &identity };
+    let mut program = None;
+    let outcome = pusher.run(&location, &mut program, &mut shutdown).await;
+    let outcome = outcome.and_then(|receipt| {
         let receipt_path = state.keep_receipt(transfer_id, &receipt)?;
         Ok(Finished { receipt, receipt_path })
-    }
-    .await;
+    });
     if let Some(program) = program {
         program.kill();
     }
@@ -98,7 +92,7 @@ fn open_source(location: &Location, args: &PushArgs) -> Outcome<OpenedSource> {
     Ok(match location {
         Location::Standard => plain(Box::new(OpaqueSource::standard())),
         Location::File(path) => plain(Box::new(OpaqueSource::file(path)?)),
-        Location::Sqlite(_) => return Err(Failure::usage("sqlite is merged later", "")),
+        Location::Sqlite(path) => plain(Box::new(SqliteSource::open(path)?)),
         Location::Exec(words) => {
             let program = Arc::new(Program::new(words.clone(), args.transfer.danger_show_program_output)?);
             OpenedSource { source: Box::new(OpaqueSource::exec(Arc::clone(&program))), program: Some(program) }
@@ -147,49 +141,99 @@ fn announce(report: &Report, plan: &Plan) {
     report.event("planned", &[("parts", json!(plan.parts.len()))]);
 }
 
-async fn transfer(
-    args: &PushArgs,
-    report: &Report,
-    ticket: &Ticket,
-    reader: &Reader,
-    plan: Plan,
-    shutdown: &mut Shutdown,
-) -> Outcome<SignedReceipt> {
-    let key = Zeroizing::new(ticket.key.clone());
-    let identity = Identity::new(vec![ticket.certificate.clone().into()], key, Role::Sender)?;
-    let digest_secret = DigestSecret::generate(&mut SystemRandom::default());
-    let transfer = Transfer::new(args.transfer.suite.suites(), ticket.grant.clone(), plan, digest_secret)?;
-    let endpoint_for = |address: SocketAddr| {
-        let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        let socket = UdpSocket::bind(any)
-            .map_err(|error| Failure::io(Code::Preflight, "no UDP socket can be opened", &error, ""))?;
-        let trust = Trust::new(ticket.root_certificate(), Some(ticket.grant.grant.receiver.clone()));
-        let mut endpoint = bind(socket, None)?;
-        endpoint.set_default_client_config(client_config(&identity, trust)?);
-        Ok(endpoint)
-    };
-    let (endpoint, link) = shutdown.or(connect(endpoint_for, &ticket.addresses, &identity)).await?;
-    report.event("connected", &[("address", json!(link.connection.remote_address().to_string()))]);
+/// Everything that running the one transfer needs.
+struct Pusher<'a> {
+    args: &'a PushArgs,
+    report: &'a Report,
+    audit: &'a AuditLog,
+    ticket: &'a Ticket,
+    identity: &'a Identity,
+}
 
-    let (mut writer, mut control) = open_control(&link).await?;
-    let exchange = async {
-        let session = negotiate(&transfer, &link, &identity, &mut writer, &mut control).await?;
-        report.event("started", &[("suite", json!(session.keys.suite().name()))]);
-        let workers = Workers::new(args.compression);
-        let pipeline = Pipeline::new(&link, reader, &workers, report, &identity, transfer, session);
-        pipeline.run(&mut writer, &mut control).await
-    };
-    let outcome = shutdown.or(exchange).await;
-    match &outcome {
-        Ok(_) => {
-            writer.finish().await;
-            link.close(Code::Done);
-        }
-        Err(failure) => {
-            writer.refuse(Refuse { code: failure.code, part: failure.part, chunk: failure.chunk }).await;
-            link.close(failure.code);
+impl Pusher<'_> {
+    async fn run(
+        &self,
+        location: &Location,
+        program: &mut Option<Arc<Program>>,
+        shutdown: &mut Shutdown,
+    ) -> Outcome<SignedReceipt> {
+        let planned = async {
+            let opened = open_source(location, self.args)?;
+            *program = opened.program;
+            Reader::start(opened.source, self.args.transfer.row_bytes_max as usize).await
+        };
+        match shutdown.or(planned).await {
+            Ok((reader, plan)) => {
+                announce(self.report, &plan);
+                self.transfer(&reader, plan, shutdown).await
+            }
+            Err(failure) => {
+                // In the one-line form nobody could use the ticket again: the receiver need not wait for it to expire.
+                if self.args.ticket == "-" {
+                    let _ = shutdown.or(self.call_off(&failure)).await;
+                }
+                Err(failure)
+            }
         }
     }
-    endpoint.wait_idle().await;
-    outcome
+
+    /// Tells the receiver that there will be no transfer.
+    async fn call_off(&self, failure: &Failure) -> Outcome {
+        let (endpoint, link) = self.connect().await?;
+        let (writer, _control) = open_control(&link).await?;
+        writer.refuse(Refuse { code: failure.code, part: failure.part, chunk: failure.chunk }).await;
+        link.close(failure.code);
+        endpoint.wait_idle().await;
+        Ok(())
+    }
+
+    async fn connect(&self) -> Outcome<(quinn::Endpoint, Link)> {
+        let endpoint_for = |address: SocketAddr| {
+            let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+            let socket = UdpSocket::bind(any)
+                .map_err(|error| Failure::io(Code::Preflight, "no UDP socket can be opened", &error, ""))?;
+            let receiver = self.ticket.grant.grant.receiver.clone();
+            let trust = Trust::new(self.ticket.root_certificate(), Some(receiver));
+            let mut endpoint = bind(socket, None)?;
+            endpoint.set_default_client_config(client_config(self.identity, trust)?);
+            Ok(endpoint)
+        };
+        connect(endpoint_for, &self.ticket.addresses, self.identity).await
+    }
+
+    async fn transfer(&self, reader: &Reader, plan: Plan, shutdown: &mut Shutdown) -> Outcome<SignedReceipt> {
+        let grant = &self.ticket.grant.grant;
+        self.audit.append(
+            "transfer.begin",
+            Some(grant.transfer),
+            &[("receiver", json!(grant.receiver)), ("target", json!(grant.target)), ("purpose", json!(grant.purpose))],
+        )?;
+        let digest_secret = DigestSecret::generate(&mut SystemRandom::default());
+        let suites = self.args.transfer.suite.suites();
+        let transfer = Transfer::new(suites, self.ticket.grant.clone(), plan, digest_secret)?;
+        let (endpoint, link) = shutdown.or(self.connect()).await?;
+        self.report.event("connected", &[("address", json!(link.connection.remote_address().to_string()))]);
+
+        let (mut writer, mut control) = open_control(&link).await?;
+        let exchange = async {
+            let session = negotiate(&transfer, &link, self.identity, &mut writer, &mut control).await?;
+            self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
+            let workers = Workers::new(self.args.compression);
+            let pipeline = Pipeline::new(&link, reader, &workers, self.report, self.identity, transfer, session);
+            pipeline.run(&mut writer, &mut control).await
+        };
+        let outcome = shutdown.or(exchange).await;
+        match &outcome {
+            Ok(_) => {
+                writer.finish().await;
+                link.close(Code::Done);
+            }
+            Err(failure) => {
+                writer.refuse(Refuse { code: failure.code, part: failure.part, chunk: failure.chunk }).await;
+                link.close(failure.code);
+            }
+        }
+        endpoint.wait_idle().await;
+        outcome
+    }
 }

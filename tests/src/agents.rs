@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     net::{TcpListener, UdpSocket},
-    os::unix::process::CommandExt,
+    os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::{self, JoinHandle},
@@ -63,7 +63,7 @@ pub struct Launch {
 impl Launch {
     fn new(program_name: &str) -> Self {
         let home = tempfile::Builder::new().prefix("sealift-agent-").tempdir().unwrap();
-        fs::create_dir(home.path().join("state")).unwrap();
+        fs::DirBuilder::new().mode(0o700).create(home.path().join("state")).unwrap();
         fs::create_dir(home.path().join("work")).unwrap();
         let command = vec![program(program_name).into()];
         Self { home, command, environment: vec![], input: Input::Nothing, output_pipe: false, user: None, ticket: None }

@@ -69,7 +69,3 @@ pub fn digest(mut content: impl Read) -> (u64, blake3::Hash) {
 pub fn digest_file(path: &Path) -> (u64, blake3::Hash) {
     digest(File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }
-
-pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    !needle.is_empty() && haystack.windows(needle.len()).any(|window| window == needle)
-}

@@ -1,25 +1,35 @@
 //! Values that must never be seen outside the two databases, and the search for them.
 
-use std::{fs, path::Path};
-
-use crate::bytes::contains;
+use std::{collections::HashMap, fs, path::Path};
 
 /// Makes canaries: each unlike any other, and unlike anything else that a program writes.
 pub struct Canaries {
     salt: String,
     made: Vec<String>,
+    /// Every guise of every canary, by its first bytes: a search looks once at each place of a text.
+    guises: HashMap<[u8; HEAD_BYTES], Vec<Guise>>,
+    /// Bytes that any guise begins with.
+    first_bytes: [bool; 256],
 }
+
+struct Guise {
+    canary: usize,
+    bytes: Vec<u8>,
+}
+
+/// Enough to tell guises from ordinary text, and no more than the shortest guise has.
+const HEAD_BYTES: usize = 12;
 
 impl Canaries {
     pub fn new(what: &str) -> Self {
         let salt = blake3::hash(format!("{what} {}", std::process::id()).as_bytes()).to_hex()[..8].to_owned();
-        Self { salt, made: Vec::new() }
+        Self { salt, made: Vec::new(), guises: HashMap::new(), first_bytes: [false; 256] }
     }
 
     /// A new canary. It is made of letters, digits and `Q`s, so that no quoting changes it.
     pub fn text(&mut self) -> String {
         let canary = format!("QcanaryQ{}Q{}Q", self.salt, self.made.len());
-        self.made.push(canary.clone());
+        self.keep(canary.clone());
         canary
     }
 
@@ -28,19 +38,35 @@ impl Canaries {
         let hash = blake3::hash(format!("{} {}", self.salt, self.made.len()).as_bytes());
         let number = u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap());
         let number = 100_000_000_000_000 + number % 900_000_000_000_000;
-        self.made.push(number.to_string());
+        self.keep(number.to_string());
         number
+    }
+
+    fn keep(&mut self, canary: String) {
+        for bytes in guises_of(&canary) {
+            let head: [u8; HEAD_BYTES] = bytes[..HEAD_BYTES].try_into().unwrap();
+            self.first_bytes[usize::from(head[0])] = true;
+            self.guises.entry(head).or_default().push(Guise { canary: self.made.len(), bytes });
+        }
+        self.made.push(canary);
     }
 
     pub fn all(&self) -> &[String] {
         &self.made
     }
 
-    /// Where any canary is found in `text`, also as hex or base64, as a debug print would show bytes.
+    /// Which canaries are in `text`, also as hex or base64, or as a debug print would show bytes.
     pub fn found_in(&self, text: &[u8]) -> Vec<String> {
-        // All canaries of letters share a beginning: one search for it finds most at once.
-        let found = |canary: &&String| disguises(canary).iter().any(|disguise| contains_quick(text, disguise));
-        self.made.iter().filter(found).cloned().collect()
+        let mut found = std::collections::BTreeSet::new();
+        for (at, head) in text.windows(HEAD_BYTES).enumerate() {
+            if self.first_bytes[usize::from(head[0])]
+                && let Some(guises) = self.guises.get(head)
+            {
+                let here = guises.iter().filter(|guise| text[at..].starts_with(&guise.bytes));
+                found.extend(here.map(|guise| guise.canary));
+            }
+        }
+        found.into_iter().map(|canary| self.made[canary].clone()).collect()
     }
 
     #[track_caller]
@@ -81,11 +107,15 @@ impl Canaries {
 }
 
 /// The canary itself, and as programs print bytes: hex, a list of decimal numbers, base64 at each of three offsets.
-fn disguises(canary: &str) -> Vec<Vec<u8>> {
+fn guises_of(canary: &str) -> Vec<Vec<u8>> {
     let bytes = canary.as_bytes();
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let list = bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
-    let mut all = vec![bytes.to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes(), list.into_bytes()];
+    let mut all = vec![bytes.to_vec(), hex.to_uppercase().into_bytes(), list.into_bytes()];
+    // A number's hex has no letters: upper and lower case are one.
+    if hex != hex.to_uppercase() {
+        all.push(hex.into_bytes());
+    }
     for skipped in 0..3 {
         let whole = &bytes[skipped..skipped + (bytes.len() - skipped) / 3 * 3];
         all.push(base64(whole));
@@ -101,19 +131,6 @@ fn base64(bytes: &[u8]) -> Vec<u8> {
         [18, 12, 6, 0].map(|shift| ALPHABET[(bits >> shift & 63) as usize])
     };
     bytes.chunks_exact(3).flat_map(group).collect()
-}
-
-/// As `contains`, for long texts: compares only where the first byte fits.
-fn contains_quick(text: &[u8], needle: &[u8]) -> bool {
-    let mut rest = text;
-    while let Some(at) = rest.iter().position(|byte| *byte == needle[0]) {
-        if rest[at..].starts_with(needle) {
-            return true;
-        }
-        rest = &rest[at + 1..];
-    }
-    debug_assert!(text.len() > 1 << 20 || !contains(text, needle));
-    false
 }
 
 #[cfg(test)]

@@ -32,6 +32,10 @@ impl Finished {
         self.status.signal()
     }
 
+    pub fn status_says_core_dumped(&self) -> bool {
+        self.status.core_dumped()
+    }
+
     pub fn home(&self) -> &Path {
         self.home.path()
     }
@@ -87,13 +91,25 @@ impl Finished {
         self
     }
 
-    /// A failure tells a person what happened in one message: not nothing, not a flood, never a backtrace.
+    /// What it told of its failure: to a person on stderr, or to a program in the last event.
+    pub fn message(&self) -> String {
+        let last = String::from_utf8_lossy(&self.stdout()).lines().last().map(str::to_owned);
+        let event = last.and_then(|line| serde_json::from_str::<Value>(&line).ok());
+        match event {
+            Some(event) => {
+                ["what", "next"].map(|field| event[field].as_str().unwrap_or_default().to_owned()).join("\n")
+            }
+            None => self.stderr(),
+        }
+    }
+
+    /// A failure tells what happened in one message: not nothing, not a flood, never a backtrace.
     #[track_caller]
     pub fn assert_one_message(&self) -> &Self {
-        let stderr = self.stderr();
-        let lines = stderr.lines().filter(|line| !line.trim().is_empty()).count();
-        assert!((1..=MESSAGE_LINES_MAX).contains(&lines), "{lines} lines:\n{stderr}");
-        assert!(!stderr.contains("stack backtrace"), "{stderr}");
+        let message = self.message();
+        let lines = message.lines().filter(|line| !line.trim().is_empty()).count();
+        assert!((1..=MESSAGE_LINES_MAX).contains(&lines), "{lines} lines:\n{message}");
+        assert!(!self.stderr().contains("stack backtrace"), "{}", self.stderr());
         self
     }
 

@@ -132,6 +132,12 @@ impl Running {
         Transfer { sender, receiver }
     }
 
+    /// Returns once the receiver has agreed to take data. Needs `--json`.
+    pub fn wait_until_started(&mut self) {
+        let started = |agent: &mut Agent| String::from_utf8_lossy(&agent.stdout()).contains("\"event\":\"started\"");
+        self.receiver.wait_for("a start", WITHIN, started);
+    }
+
     pub fn link(&self) -> &Link {
         self.link.as_ref().expect("started over a link")
     }

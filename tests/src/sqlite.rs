@@ -23,7 +23,7 @@ pub fn create_hospital(path: &Path, rows: u32) {
     let rows_sql = "with recursive n(i) as (values (1) union all select i + 1 from n where i < ?1)";
     let transaction = database.transaction().unwrap();
     let insert = |sql: &str, count: u32| transaction.execute(&format!("{sql} {rows_sql} {}", select(sql)), [count]);
-    insert("insert into patient", rows.div_ceil(10)).unwrap();
+    insert("insert into patient", rows / 10 + 10).unwrap();
     insert("insert into visit", rows).unwrap();
     insert("insert into \"odd 'name\"", 3).unwrap();
     transaction.commit().unwrap();

@@ -1,6 +1,7 @@
 //! Where a transfer's data goes.
 
 pub mod opaque;
+pub mod sqlite;
 
 use sealift_agent::failure::Outcome;
 use sealift_protocol::{
@@ -19,11 +20,11 @@ pub trait Sink: Send + Sync {
     fn prepare(&self, plan: &Plan) -> Outcome;
 
     /// Waits until this part may be written, and returns what writes it. Asked for one part at a time, in the order of the
-    /// plan; the parts of earlier kinds are durable by then.
-    fn begin(&self, part: PartIndex) -> Outcome<Box<dyn PartSink + '_>>;
+    /// plan; the parts of earlier kinds are durable by then. Rows are digested under the
+    /// transfer's own keys.
+    fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>>;
 
-    /// Everything has arrived and the manifest fits: ends the load, and says what the target itself says is there. Rows
-    /// are digested under the transfer's own keys.
+    /// Everything has arrived and the manifest fits: ends the load, and says what the target itself says is there.
     fn prove(&self, digests: &Digests) -> Outcome<(Proof, Vec<LoadedPart>)>;
 
     /// The receipt is signed: shows the load under its final name.

@@ -1,6 +1,7 @@
 //! Where a transfer's data comes from.
 
 pub mod opaque;
+pub mod sqlite;
 
 use sealift_agent::failure::Outcome;
 use sealift_protocol::{id::PartIndex, manifest::Plan};

@@ -22,7 +22,6 @@ use nix::{
     sys::socket::{setsockopt, sockopt},
 };
 
-use crate::bytes::contains;
 use lane::Lane;
 pub use lane::{Counters, Faults};
 
@@ -118,14 +117,13 @@ impl Link {
         self.state().recording = Some(Recording { datagrams: vec![], bytes: 0, bytes_max, overflowed: false });
     }
 
-    /// Which of these strings passed the link in one datagram; panics if more passed than was kept.
-    pub fn seen_among<'a>(&self, needles: &'a [String]) -> Vec<&'a str> {
+    /// Hands every datagram that passed to `look`; panics if more passed than was kept.
+    pub fn recorded(&self, mut look: impl FnMut(&[u8])) {
         let state = self.state();
         let recording = state.recording.as_ref().expect("was recording");
         assert!(!recording.overflowed, "more than {} bytes passed the link", recording.bytes_max);
         assert!(!recording.datagrams.is_empty(), "nothing passed the link");
-        let seen = |needle: &&String| recording.datagrams.iter().any(|one| contains(one, needle.as_bytes()));
-        needles.iter().filter(seen).map(String::as_str).collect()
+        recording.datagrams.iter().for_each(|datagram| look(datagram));
     }
 }
 

@@ -264,8 +264,8 @@ impl<'a> Sender<'a> {
     fn send_sealed(&mut self, at: usize, session: &Session) -> Result<bool, Code> {
         let lane = &self.lanes[at];
         let Some(sealed) = &lane.sealed else { return Ok(false) };
-        let (part, frame_bytes) = (PartIndex(lane.part as u32), sealed.frame.len() as u64);
-        if !self.transfer.may_send(part, frame_bytes, session) {
+        let weight = (sealed.frame.len() as u64).max(sealed.header.plain_bytes.into());
+        if !self.transfer.may_send(sealed, session) {
             return Ok(false);
         }
         let sealed = self.lanes[at].sealed.take().expect("looked at above");
@@ -290,7 +290,7 @@ impl<'a> Sender<'a> {
         let lane = &mut self.lanes[at];
         lane.out = out;
         lane.last_written = last || ends_early;
-        lane.in_flight.push_back(frame_bytes);
+        lane.in_flight.push_back(weight);
         let in_flight_bytes: u64 = lane.in_flight.iter().sum();
         assert!(lane.in_flight.len() == 1 || in_flight_bytes <= self.scenario.window_bytes, "the window is kept");
         Ok(true)

@@ -1,0 +1,187 @@
+//! Writes one well-formed input for each kind of bytes into `corpus/TARGET/`, so that the fuzzer need not find them.
+//! Run in this folder: `cargo run --example seeds`.
+
+use std::{fs, io, path::Path};
+
+use bytes::BytesMut;
+use sealift_agent::ticket::Ticket;
+use sealift_protocol::{
+    chunk::Codec,
+    close::Code,
+    codec,
+    digest::Root,
+    envelope::{ENVELOPE_SUITE, KeyEnvelope, SealingPublicKey},
+    frame::{ChunkHeader, StreamHeader},
+    grant::{Grant, SignedGrant},
+    id::{ChunkCount, ChunkIndex, Epoch, PartIndex, TransferId},
+    manifest::{
+        Engine, LoadedPart, Manifest, PartKind, Plan, PlannedPart, Proof, Receipt, SentPart, SignedManifest,
+        SignedReceipt,
+    },
+    message::{Accept, AcceptBody, Ack, Begin, BeginBody, Have, Message, Offer, Ready, Refuse, VERSION},
+    row::{Value, put_length, put_value},
+    seal::Suite,
+    sign::{PublicKey, Purpose, Signature, Signer},
+};
+
+/// Signs nothing: what is fuzzed is the reading, and a signature of zeros is as long as any.
+struct Zeros;
+
+impl Signer for Zeros {
+    fn sign(&self, _: Purpose, _: &[u8]) -> Signature {
+        Signature([0; 64])
+    }
+
+    fn public_key(&self) -> PublicKey {
+        PublicKey([0; 32])
+    }
+}
+
+const TRANSFER: TransferId = TransferId([7; 16]);
+
+fn main() -> io::Result<()> {
+    let (grant, plan) = (grant(), plan());
+    let manifest = manifest(&grant, &plan);
+    let receipt = receipt(&grant, &plan, &manifest);
+    write("grant", "signed", &grant.to_bytes())?;
+    let ticket = ticket(&grant);
+    write("ticket", "text", ticket.to_text().as_bytes())?;
+    write("ticket", "bytes", &codec::encode(&ticket))?;
+    write("plan", "sqlite", &codec::encode(&plan))?;
+    write("manifest", "signed", &codec::encode(&manifest))?;
+    write("receipt", "signed", &receipt.to_bytes())?;
+    for (name, message) in messages(grant, plan, manifest, receipt) {
+        write("message", name, &codec::encode(&message))?;
+    }
+    write("chunk_header", "zstd", &chunk_header().to_bytes())?;
+    write("stream_header", "first", &StreamHeader { part: PartIndex(1), first: ChunkIndex(0) }.to_bytes())?;
+    write("control_length", "largest", &[0, 0x40, 0, 0])?;
+    let row = row();
+    write("values", "one_of_each", &[&[5], &row[..]].concat())?;
+    let mut rows = BytesMut::from(&[3u8][..]);
+    for _ in 0..3 {
+        put_length(&mut rows, row.len());
+        rows.extend_from_slice(&row);
+    }
+    write("rows", "three", &rows)
+}
+
+fn write(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let folder = Path::new("corpus").join(target);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join(name), bytes)
+}
+
+fn row() -> BytesMut {
+    let mut row = BytesMut::new();
+    for value in [Value::Null, Value::Integer(-1), Value::Real(0.5), Value::Text(b"text"), Value::Blob(&[0; 200])] {
+        put_value(&mut row, value);
+    }
+    row
+}
+
+fn grant() -> SignedGrant {
+    let grant = Grant {
+        transfer: TRANSFER,
+        sender: "spiffe://sealift/sender".into(),
+        receiver: "spiffe://sealift/receiver".into(),
+        source: String::new(),
+        target: "target".into(),
+        purpose: "CHG-1234".into(),
+        not_before_seconds: 1_800_000_000,
+        not_after_seconds: 1_800_003_600,
+    };
+    grant.sign(&Zeros)
+}
+
+fn ticket(grant: &SignedGrant) -> Ticket {
+    let addresses = vec!["192.0.2.1:7443".into(), "[2001:db8::1]:7443".into()];
+    Ticket { addresses, root: vec![1; 400], certificate: vec![2; 400], key: vec![3; 48], grant: grant.clone() }
+}
+
+fn plan() -> Plan {
+    let part = |kind, name: &str| PlannedPart { kind, name: name.into(), rows_estimate: Some(3), bytes_estimate: None };
+    let parts =
+        vec![part(PartKind::Schema, "schema"), part(PartKind::Rows, "patients"), part(PartKind::Finish, "finish")];
+    Plan { engine: Engine::Sqlite, parts }
+}
+
+fn manifest(grant: &SignedGrant, plan: &Plan) -> SignedManifest {
+    let part = |rows, digest| SentPart { chunks: ChunkCount(1), plain_bytes: 640, root: Root([1; 32]), rows, digest };
+    let manifest = Manifest {
+        transfer: TRANSFER,
+        grant_hash: grant.hash(),
+        plan_hash: plan.hash(),
+        parts: vec![part(0, None), part(3, Some(Root([2; 32]))), part(0, None)],
+        root: Root([3; 32]),
+    };
+    manifest.sign(&Zeros)
+}
+
+fn receipt(grant: &SignedGrant, plan: &Plan, manifest: &SignedManifest) -> SignedReceipt {
+    let loaded = |part: &SentPart| LoadedPart { rows: part.rows, digest: part.digest };
+    let receipt = Receipt {
+        manifest: manifest.clone(),
+        plan: plan.clone(),
+        loaded: manifest.manifest.parts.iter().map(loaded).collect(),
+        proof: Proof::ReadAgain,
+        grant: grant.clone(),
+        sender_key: PublicKey([4; 32]),
+        receiver_key: PublicKey([5; 32]),
+        suite: Suite::Aes256Gcm,
+        tls: "TLS 1.3".into(),
+        started_ms: 1_800_000_000_000,
+        finished_ms: 1_800_000_001_000,
+        software: "0.1.0".into(),
+    };
+    receipt.sign(&Zeros)
+}
+
+fn messages(
+    grant: SignedGrant,
+    plan: Plan,
+    manifest: SignedManifest,
+    receipt: SignedReceipt,
+) -> [(&'static str, Message); 8] {
+    let (part, verified, durable) = (PartIndex(1), ChunkCount(2), ChunkCount(1));
+    let (suites, nonce, signature) = (vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305], [8; 32], Signature([0; 64]));
+    let accept = AcceptBody {
+        version: VERSION,
+        suite: Suite::Aes256Gcm,
+        sealing_key: SealingPublicKey(vec![9; 1216]),
+        epoch: Epoch(1),
+        lanes: 4,
+        lane_window_bytes: 16 << 20,
+        have: vec![Have { part, verified, durable }],
+        nonce,
+    };
+    let envelope = KeyEnvelope { suite: ENVELOPE_SUITE, encapsulated: vec![1; 1120], sealed: vec![2; 80] };
+    let begin = BeginBody { epoch: Epoch(1), envelope, commitment: [3; 32] };
+    [
+        ("offer", Message::Offer(Offer { versions: vec![VERSION], suites, grant, plan, nonce })),
+        ("accept", Message::Accept(Accept { body: accept, signature })),
+        ("begin", Message::Begin(Begin { body: begin, signature })),
+        ("ready", Message::Ready(Ready { transcript: [6; 32] })),
+        ("ack", Message::Ack(Ack { part, verified, durable })),
+        ("finish", Message::Finish(manifest)),
+        ("receipt", Message::Receipt(Box::new(receipt))),
+        ("refuse", Message::Refuse(Refuse { code: Code::ChunkForged, part: Some(part), chunk: Some(ChunkIndex(2)) })),
+    ]
+}
+
+fn chunk_header() -> ChunkHeader {
+    let mut nonce = [0; 24];
+    nonce[..12].fill(1);
+    ChunkHeader {
+        suite: Suite::Aes256Gcm,
+        codec: Codec::Zstd,
+        last: true,
+        transfer: TRANSFER,
+        epoch: Epoch(1),
+        part: PartIndex(1),
+        index: ChunkIndex(0),
+        plain_bytes: 640,
+        packed_bytes: 320,
+        nonce,
+    }
+}

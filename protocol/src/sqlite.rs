@@ -1,0 +1,352 @@
+//! How a database of the embedded engine crosses the wire: what its schema and finish parts say, and the statements with
+//! which both sides read and write a table. Text alone; nothing here opens a database.
+//!
+//! | part | bytes |
+//! |---|---|
+//! | schema | one canonical CBOR [`SchemaDocument`] |
+//! | rows, one a table in the order of the document | rows of [`crate::row`]: the rowid where it is carried, then the columns |
+//! | finish | one canonical CBOR [`FinishDocument`] |
+//!
+//! Text is carried as the bytes that the database stores, in the database's encoding, so that text which is not valid in
+//! that encoding survives. In UTF-8 the engine hands out and takes those bytes as they are. In UTF-16 it would convert,
+//! and lose what does not convert; there each value is selected as a pair, the stored bytes and whether they are text,
+//! and inserted by a cast, which relabels bytes without looking at them.
+
+use bytes::BytesMut;
+use minicbor::{Decode, Encode};
+
+use crate::{
+    close::Code,
+    codec,
+    error::{Error, Result},
+    limits::{COLUMNS_MAX, NAME_BYTES_MAX, PARTS_MAX},
+    row::{Value, put_value},
+};
+
+/// A schema or finish part, encoded: definitions are text, and 16 MiB are those of some 20,000 tables.
+pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
+
+/// The table in a staged database that says which parts are committed. A source may hold nothing of this name.
+pub const LEDGER_TABLE: &str = "_sealift_ledger";
+
+/// Result columns of one SELECT: SQLite's compiled-in SQLITE_MAX_COLUMN. A table of as many columns and a rowid, or one
+/// read in pairs, needs more than one statement.
+const SELECT_CELLS_MAX: usize = 2000;
+
+/// The engine's own tables that hold data, with the definitions it gives them. Only these may begin with `sqlite_`.
+pub const INTERNAL_TABLES: [(&str, &str); 5] = [
+    ("sqlite_stat1", "CREATE TABLE sqlite_stat1(tbl,idx,stat)"),
+    ("sqlite_stat2", "CREATE TABLE sqlite_stat2(tbl,idx,sampleno,sample)"),
+    ("sqlite_stat3", "CREATE TABLE sqlite_stat3(tbl,idx,neq,nlt,ndlt,sample)"),
+    ("sqlite_stat4", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)"),
+    (SEQUENCE_TABLE, "CREATE TABLE sqlite_sequence(name,seq)"),
+];
+
+/// Where AUTOINCREMENT counts. Loading rows changes it, so its own rows come after all others.
+pub const SEQUENCE_TABLE: &str = "sqlite_sequence";
+
+/// Modules of virtual tables whose whole content lies in ordinary (shadow) tables, or that have none of their own.
+pub const VIRTUAL_MODULES: [&str; 7] = ["fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "rtree", "rtree_i32"];
+
+/// How a database stores text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum TextEncoding {
+    #[n(1)]
+    Utf8,
+    #[n(2)]
+    Utf16le,
+    #[n(3)]
+    Utf16be,
+}
+
+/// The name by which a rowid is reached: one that no column of the table takes for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum RowidName {
+    #[n(0)]
+    Rowid,
+    #[n(1)]
+    UnderscoreRowid,
+    #[n(2)]
+    Oid,
+}
+
+/// One object's name and the text that defines it, as the catalogue has them.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Definition {
+    #[n(0)]
+    pub name: String,
+    #[n(1)]
+    pub sql: String,
+}
+
+/// One table whose rows are a part.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Table {
+    #[n(0)]
+    pub name: String,
+    #[n(1)]
+    pub sql: String,
+    /// Carried for a rowid table whose rowid is no column of it.
+    #[n(2)]
+    pub rowid: Option<RowidName>,
+    /// The stored columns, in order; generated ones left out.
+    #[n(3)]
+    pub columns: Vec<String>,
+    #[n(4)]
+    pub indexes: Vec<Definition>,
+}
+
+/// The schema part.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SchemaDocument {
+    #[n(0)]
+    pub encoding: TextEncoding,
+    #[n(1)]
+    pub page_bytes: u32,
+    /// As `PRAGMA auto_vacuum` has it: 0 none, 1 full, 2 incremental.
+    #[n(2)]
+    pub auto_vacuum: u8,
+    #[n(3)]
+    pub application_id: i32,
+    #[n(4)]
+    pub user_version: i32,
+    /// One for each part of rows, in the plan's order.
+    #[n(5)]
+    pub tables: Vec<Table>,
+    #[n(6)]
+    pub virtual_tables: Vec<Definition>,
+}
+
+/// The finish part.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct FinishDocument {
+    #[n(0)]
+    pub views: Vec<Definition>,
+    #[n(1)]
+    pub triggers: Vec<Definition>,
+}
+
+impl SchemaDocument {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let document: Self = codec::decode(bytes, DOCUMENT_BYTES_MAX, "schema part")?;
+        document.check()?;
+        Ok(document)
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    fn check(&self) -> Result<()> {
+        let refused = |check| Err(Error::new(Code::PlanRefused, check));
+        if !self.page_bytes.is_power_of_two() || !(512..=65536).contains(&self.page_bytes) || self.auto_vacuum > 2 {
+            return refused("page size or vacuum mode");
+        }
+        if self.tables.len() > PARTS_MAX {
+            return refused("number of tables");
+        }
+        for table in &self.tables {
+            if table.name.len() > NAME_BYTES_MAX {
+                return refused("length of a table's name");
+            }
+            if table.columns.is_empty() || table.values() > COLUMNS_MAX {
+                return refused("number of columns");
+            }
+            if is_internal(&table.name) && internal_sql(&table.name) != Some(&table.sql) {
+                return refused("a table of the engine's own");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FinishDocument {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        codec::decode(bytes, DOCUMENT_BYTES_MAX, "finish part")
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+}
+
+/// Whether the name is one that only the engine itself may give.
+pub fn is_internal(name: &str) -> bool {
+    name.get(..7).is_some_and(|prefix| prefix.eq_ignore_ascii_case("sqlite_"))
+}
+
+/// The definition of a table of the engine's own, if it is one that can be moved.
+pub fn internal_sql(name: &str) -> Option<&'static str> {
+    INTERNAL_TABLES.iter().find(|(internal, _)| *internal == name).map(|(_, sql)| *sql)
+}
+
+/// A name as an identifier that is never anything else. A doubled quote is the only escape SQL knows in it.
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+impl TextEncoding {
+    /// As `PRAGMA encoding` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TextEncoding::Utf8 => "UTF-8",
+            TextEncoding::Utf16le => "UTF-16le",
+            TextEncoding::Utf16be => "UTF-16be",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Utf8, Self::Utf16le, Self::Utf16be].into_iter().find(|encoding| encoding.name() == name)
+    }
+
+    /// Result columns, or parameters, that stand for one value.
+    pub fn cells_per_value(self) -> usize {
+        if self == TextEncoding::Utf8 { 1 } else { 2 }
+    }
+}
+
+impl RowidName {
+    pub const ALL: [RowidName; 3] = [RowidName::Rowid, RowidName::UnderscoreRowid, RowidName::Oid];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            RowidName::Rowid => "rowid",
+            RowidName::UnderscoreRowid => "_rowid_",
+            RowidName::Oid => "oid",
+        }
+    }
+}
+
+impl Table {
+    /// Values in a row of this table's part.
+    pub fn values(&self) -> usize {
+        self.columns.len() + usize::from(self.rowid.is_some())
+    }
+
+    /// The statements that read the table. Each scans it whole in the order of its own b-tree (`NOT INDEXED`), so that
+    /// stepped side by side in one transaction they give the pieces of the same row.
+    pub fn selects(&self, encoding: TextEncoding) -> Vec<String> {
+        let cells: Vec<String> = self
+            .identifiers()
+            .map(|name| match encoding {
+                TextEncoding::Utf8 => name,
+                _ => format!(
+                    "CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END,typeof({name})='text'"
+                ),
+            })
+            .collect();
+        cells
+            .chunks(SELECT_CELLS_MAX / encoding.cells_per_value())
+            .map(|cells| format!("SELECT {} FROM main.{} NOT INDEXED", cells.join(","), quote(&self.name)))
+            .collect()
+    }
+
+    /// The statement that writes a row; its parameters are the row's cells.
+    pub fn insert(&self, encoding: TextEncoding) -> String {
+        let names: Vec<String> = self.identifiers().collect();
+        let cells: Vec<String> = (0..self.values())
+            .map(|index| match encoding {
+                TextEncoding::Utf8 => format!("?{}", index + 1),
+                _ => {
+                    let (value, is_text) = (2 * index + 1, 2 * index + 2);
+                    format!("CASE ?{is_text} WHEN 1 THEN CAST(?{value} AS TEXT) ELSE ?{value} END")
+                }
+            })
+            .collect();
+        format!("INSERT INTO main.{}({}) VALUES({})", quote(&self.name), names.join(","), cells.join(","))
+    }
+
+    fn identifiers(&self) -> impl Iterator<Item = String> {
+        // A rowid's name is not quoted: quoted, it would be a string where it is no column.
+        let rowid = self.rowid.map(|rowid| rowid.name().to_owned());
+        rowid.into_iter().chain(self.columns.iter().map(|column| quote(column)))
+    }
+}
+
+/// Appends the values in `cells` result columns of one row of one of [`Table::selects`]; `cell` gives the column at an
+/// index, and `judge` may object to a value, told by its place in this statement.
+pub fn put_cells<'a, E>(
+    out: &mut BytesMut,
+    encoding: TextEncoding,
+    cells: usize,
+    cell: impl Fn(usize) -> std::result::Result<Value<'a>, E>,
+    mut judge: impl FnMut(usize, Value<'a>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let stride = encoding.cells_per_value();
+    for (place, at) in (0..cells).step_by(stride).enumerate() {
+        let value = match cell(at)? {
+            Value::Blob(bytes) if stride == 2 && cell(at + 1)? == Value::Integer(1) => Value::Text(bytes),
+            value => value,
+        };
+        judge(place, value)?;
+        put_value(out, value);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(columns: usize, rowid: Option<RowidName>) -> Table {
+        let columns = (0..columns).map(|index| format!("c{index}")).collect();
+        Table { name: "a\"b".into(), sql: String::new(), rowid, columns, indexes: Vec::new() }
+    }
+
+    fn document() -> SchemaDocument {
+        SchemaDocument {
+            encoding: TextEncoding::Utf8,
+            page_bytes: 4096,
+            auto_vacuum: 0,
+            application_id: -1,
+            user_version: 7,
+            tables: vec![table(2, Some(RowidName::Oid))],
+            virtual_tables: vec![Definition { name: "v".into(), sql: "CREATE VIRTUAL TABLE v USING fts5(a)".into() }],
+        }
+    }
+
+    #[test]
+    fn documents_survive_and_bad_ones_are_refused() {
+        assert_eq!(SchemaDocument::from_bytes(&document().to_bytes()), Ok(document()));
+        let refused = |change: fn(&mut SchemaDocument)| {
+            let mut document = document();
+            change(&mut document);
+            let code = SchemaDocument::from_bytes(&document.to_bytes()).map_err(|error| error.code);
+            assert_eq!(code, Err(Code::PlanRefused));
+        };
+        refused(|document| document.page_bytes = 1000);
+        refused(|document| document.page_bytes = 1 << 17);
+        refused(|document| document.auto_vacuum = 3);
+        refused(|document| document.tables[0].columns.clear());
+        refused(|document| document.tables[0].name = "x".repeat(NAME_BYTES_MAX + 1));
+        refused(|document| document.tables[0].name = "sqlite_stat1".into());
+        refused(|document| document.tables[0].name = "SQLite_schema".into());
+        let mut trailing = document().to_bytes();
+        trailing.push(0);
+        assert_eq!(SchemaDocument::from_bytes(&trailing).map_err(|error| error.code), Err(Code::ProtocolViolation));
+    }
+
+    /// fault-matrix D2.
+    #[test]
+    fn names_stay_names() {
+        assert_eq!(quote("x\"; DROP TABLE t; --"), "\"x\"\"; DROP TABLE t; --\"");
+        assert_eq!(table(1, None).selects(TextEncoding::Utf8), ["SELECT \"c0\" FROM main.\"a\"\"b\" NOT INDEXED"]);
+        let insert = table(1, Some(RowidName::Oid)).insert(TextEncoding::Utf8);
+        assert_eq!(insert, "INSERT INTO main.\"a\"\"b\"(oid,\"c0\") VALUES(?1,?2)");
+    }
+
+    /// fault-matrix D12.
+    #[test]
+    fn wide_tables_are_read_by_several_statements() {
+        let count = |columns, rowid, encoding| table(columns, rowid).selects(encoding).len();
+        assert_eq!(count(2000, None, TextEncoding::Utf8), 1);
+        assert_eq!(count(2000, Some(RowidName::Rowid), TextEncoding::Utf8), 2);
+        assert_eq!(count(2000, Some(RowidName::Rowid), TextEncoding::Utf16le), 3);
+    }
+}

@@ -1,0 +1,85 @@
+//! What the engine's errors mean to a person. Its own messages are not used: they quote names, and text of statements.
+
+use rusqlite::{Error, ErrorCode, ffi};
+use sealift_agent::failure::Failure;
+use sealift_protocol::close::Code;
+
+/// The engine failed at `object`: the staging file, or a table of it.
+pub fn failed(error: &Error, object: &str) -> Failure {
+    let fail = |what: String, next: &str| Failure::new(Code::TargetFailed, what, next);
+    let number = error.sqlite_error().map_or(0, |error| error.extended_code);
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => Failure::new(
+            Code::TargetFull,
+            format!("the disk is full at {object}"),
+            "Make room on the target host and start again.",
+        ),
+        Some(ErrorCode::OperationInterrupted) => gave_up(),
+        Some(ErrorCode::ConstraintViolation) => fail(
+            format!("a row does not keep a constraint of {object}: {}", constraint(number)),
+            "The source holds rows that break its own schema. Correct them there and start again.",
+        ),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => fail(
+            format!("another program has the staging file locked, at {object}"),
+            "Keep backup and indexing programs away from the target's folder and start again.",
+        ),
+        Some(ErrorCode::TooBig) => {
+            fail(format!("a value is too large for SQLite, at {object}"), "Give the receiver a higher --row-bytes-max.")
+        }
+        Some(ErrorCode::OutOfMemory) => {
+            fail(format!("there is not enough memory for {object}"), "Give the receiver more memory.")
+        }
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => fail(
+            format!("the staged database is damaged at {object}"),
+            "Another program or a bad disk changed it. Check the disk and start again.",
+        ),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => fail(
+            format!("the disk refused {object}, with SQLite's result code {number}"),
+            "Check the target's folder: its disk, its quota, and the system's log.",
+        ),
+        _ => fail(
+            format!("SQLite failed at {object} with result code {number}"),
+            "See https://sqlite.org/rescode.html for the number.",
+        ),
+    }
+}
+
+/// A definition from the source was refused, by the rules here or by the engine.
+pub fn definition_failed(error: &Error, name: &str) -> Failure {
+    let fail = |what: String, next: &str| Failure::new(Code::TargetFailed, what, next);
+    match error {
+        Error::MultipleStatement => forbidden(name),
+        Error::InvalidQuery => forbidden(name),
+        _ => match error.sqlite_error_code() {
+            Some(ErrorCode::AuthorizationForStatementDenied) => forbidden(name),
+            Some(ErrorCode::Unknown) => fail(
+                format!("SQLite does not accept the definition of {name}"),
+                "It may need a function or collation of the program that made it. Drop it on a copy and move that.",
+            ),
+            _ => failed(error, name),
+        },
+    }
+}
+
+pub fn forbidden(name: &str) -> Failure {
+    let next = "Look at its definition in the source's sqlite_schema: it is not what it should be.";
+    Failure::new(Code::TargetFailed, format!("the definition of {name} would do more than define it"), next)
+}
+
+/// The transfer ended while this was under way.
+pub fn gave_up() -> Failure {
+    Failure::new(Code::Interrupted, "the load was given up", "Nothing is visible in the target.")
+}
+
+fn constraint(number: i32) -> &'static str {
+    match number {
+        ffi::SQLITE_CONSTRAINT_CHECK => "CHECK",
+        ffi::SQLITE_CONSTRAINT_NOTNULL => "NOT NULL",
+        ffi::SQLITE_CONSTRAINT_PRIMARYKEY => "PRIMARY KEY",
+        ffi::SQLITE_CONSTRAINT_UNIQUE => "UNIQUE",
+        ffi::SQLITE_CONSTRAINT_ROWID => "rowid",
+        ffi::SQLITE_CONSTRAINT_DATATYPE => "type of a STRICT table",
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => "FOREIGN KEY",
+        _ => "another kind",
+    }
+}

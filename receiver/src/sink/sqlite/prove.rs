@@ -1,0 +1,173 @@
+//! Reading the staged database again.
+//!
+//! The loading connection is closed first, so that what is read comes from the file, which from then on nobody writes.
+//! Each table is read as the source reads it, and counted and digested. The catalogue must be, text for text, what the
+//! source sent. Indexes are not read: they were built by SQLite from these tables, and hold nothing of their own.
+
+use bytes::BytesMut;
+use rusqlite::{Connection, OpenFlags, Rows, Statement, types::ValueRef};
+use sealift_agent::failure::{Failure, Outcome};
+use sealift_protocol::{
+    close::Code,
+    digest::MultisetDigest,
+    id::PartIndex,
+    manifest::LoadedPart,
+    row::Value,
+    sqlite::{Definition, FinishDocument, LEDGER_TABLE, SchemaDocument, Table, TextEncoding, put_cells},
+};
+
+use super::{
+    Turn,
+    failure::failed,
+    load::{Load, guard},
+    out_of_order,
+};
+
+/// Page cache for reading again: each page is read once.
+const CACHE_KIB: i32 = 8 << 10;
+
+const STAGING: &str = "the staging file";
+
+/// Ends the load, and says part by part what the file holds.
+pub fn prove(turn: &mut Turn<'_>) -> Outcome<Vec<LoadedPart>> {
+    let engine = |error: rusqlite::Error| failed(&error, STAGING);
+    let (sink, identity) = (turn.sink, turn.prepared.identity);
+    let load = turn.load.take().ok_or_else(out_of_order)?;
+    let (schema, finish) = close(load, turn.prepared.plan.parts.len())?;
+    sink.staging.sync()?;
+    sink.staging.check(identity)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(sink.staging.file(), flags).map_err(engine)?;
+    turn.interruptible_by(connection.get_interrupt_handle())?;
+    guard(&connection, sink.row_bytes_max).map_err(engine)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(engine)?;
+    connection.pragma_update(None, "cell_size_check", true).map_err(engine)?;
+    connection.execute_batch("BEGIN").map_err(engine)?;
+    check_catalogue(&connection, &schema, &finish)?;
+    let bare = LoadedPart { rows: 0, digest: None };
+    let mut loaded = vec![bare.clone()];
+    for (place, table) in schema.tables.iter().enumerate() {
+        let mut digest = turn.digests.multiset();
+        read_again(turn, &connection, table, schema.encoding, &mut digest)
+            .map_err(|failure| failure.at_part(PartIndex(place as u32 + 1)))?;
+        loaded.push(LoadedPart { rows: digest.rows(), digest: Some(digest.root()) });
+    }
+    loaded.push(bare);
+    // Still the same file, or what was read is not what would be published.
+    drop(connection);
+    sink.staging.check(identity)?;
+    Ok(loaded)
+}
+
+/// Takes the ledger out, so that the file holds what the source holds and nothing else, and closes the connection. The
+/// journal goes with it.
+fn close(load: Load, parts: usize) -> Outcome<(SchemaDocument, FinishDocument)> {
+    let engine = |error: rusqlite::Error| failed(&error, STAGING);
+    let Load { connection, schema, finish, .. } = load;
+    let finish = finish.ok_or_else(out_of_order)?;
+    let count = format!("SELECT count(*) FROM main.{LEDGER_TABLE}");
+    let noted: i64 = connection.query_row(&count, [], |row| row.get(0)).map_err(engine)?;
+    if noted != parts as i64 {
+        let what = "the ledger does not hold every part";
+        return Err(Failure::new(Code::TargetMismatch, what, "The load was dropped. Start again."));
+    }
+    connection.execute_batch(&format!("DROP TABLE main.{LEDGER_TABLE}")).map_err(engine)?;
+    connection.pragma_update(None, "locking_mode", "NORMAL").map_err(engine)?;
+    connection.pragma_update(None, "journal_mode", "DELETE").map_err(engine)?;
+    connection.close().map_err(|(_, error)| engine(error))?;
+    Ok((schema, finish))
+}
+
+fn check_catalogue(connection: &Connection, schema: &SchemaDocument, finish: &FinishDocument) -> Outcome {
+    let Some(name) = catalogue_difference(connection, schema, Some(finish))? else { return Ok(()) };
+    let what = format!("the definition of {name} in the staged database is not what the source sent");
+    Err(Failure::new(Code::TargetMismatch, what, "The load was dropped. Look for other programs that write there."))
+}
+
+/// The first object, the ledger aside, that is not in both the catalogue and the documents with the same text.
+pub fn catalogue_difference(
+    connection: &Connection,
+    schema: &SchemaDocument,
+    finish: Option<&FinishDocument>,
+) -> Outcome<Option<String>> {
+    let engine = |error: rusqlite::Error| failed(&error, STAGING);
+    let mut expected: Vec<(&str, &str, &str)> = Vec::new();
+    for table in &schema.tables {
+        expected.push(("table", &table.name, &table.sql));
+        expected.extend(triples("index", &table.indexes));
+    }
+    expected.extend(triples("table", &schema.virtual_tables));
+    if let Some(finish) = finish {
+        expected.extend(triples("view", &finish.views));
+        expected.extend(triples("trigger", &finish.triggers));
+    }
+    expected.sort_unstable();
+    let sql = "SELECT type, name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name <> ?1";
+    let mut statement = connection.prepare(sql).map_err(engine)?;
+    let rows =
+        statement.query_map([LEDGER_TABLE], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(engine)?;
+    let mut found = rows.collect::<rusqlite::Result<Vec<(String, String, String)>>>().map_err(engine)?;
+    found.sort_unstable();
+    let mut found = found.iter().map(|(kind, name, sql)| (kind.as_str(), name.as_str(), sql.as_str()));
+    let mut expected = expected.into_iter();
+    loop {
+        match (expected.next(), found.next()) {
+            (None, None) => return Ok(None),
+            (expected, found) if expected == found => {}
+            (expected, found) => return Ok(expected.or(found).map(|(_, name, _)| name.to_owned())),
+        }
+    }
+}
+
+fn triples<'a>(kind: &'a str, definitions: &'a [Definition]) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
+    definitions.iter().map(move |definition| (kind, definition.name.as_str(), definition.sql.as_str()))
+}
+
+fn read_again(
+    turn: &Turn<'_>,
+    connection: &Connection,
+    table: &Table,
+    encoding: TextEncoding,
+    digest: &mut MultisetDigest,
+) -> Outcome {
+    let engine = |error: rusqlite::Error| failed(&error, &format!("table {}", table.name));
+    let selects = table.selects(encoding);
+    let statements = selects.iter().map(|select| connection.prepare(select)).collect::<Result<Vec<_>, _>>();
+    let mut statements = statements.map_err(engine)?;
+    let cells: Vec<usize> = statements.iter().map(Statement::column_count).collect();
+    let mut cursors: Vec<Rows<'_>> = statements.iter_mut().map(Statement::raw_query).collect();
+    let mut row = BytesMut::new();
+    loop {
+        turn.sink.check_stop()?;
+        row.clear();
+        if !next_row(&mut cursors, &cells, encoding, &mut row).map_err(engine)? {
+            return Ok(());
+        }
+        digest.add(&row);
+    }
+}
+
+/// Steps all cursors to the next row and encodes it; `false` after the last.
+fn next_row(
+    cursors: &mut [Rows<'_>],
+    cells: &[usize],
+    encoding: TextEncoding,
+    out: &mut BytesMut,
+) -> rusqlite::Result<bool> {
+    for (cursor, &cells) in cursors.iter_mut().zip(cells) {
+        let Some(row) = cursor.next()? else { return Ok(false) };
+        let cell = |index| row.get_ref(index).map(value_of);
+        put_cells(out, encoding, cells, cell, |_, _| Ok(()))?;
+    }
+    Ok(true)
+}
+
+fn value_of(value: ValueRef<'_>) -> Value<'_> {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(integer) => Value::Integer(integer),
+        ValueRef::Real(real) => Value::Real(real),
+        ValueRef::Text(bytes) => Value::Text(bytes),
+        ValueRef::Blob(bytes) => Value::Blob(bytes),
+    }
+}

@@ -1,0 +1,155 @@
+//! Writing one table's rows.
+
+use rusqlite::{
+    ToSql,
+    types::{ToSqlOutput, ValueRef},
+};
+use sealift_agent::failure::Outcome;
+use sealift_protocol::{
+    chunk::VerifiedChunk,
+    digest::MultisetDigest,
+    id::PartIndex,
+    row::{RowReader, Value, read_values},
+    sqlite::{SEQUENCE_TABLE, TextEncoding},
+};
+
+use super::{Done, Turn, failure::failed, load::check_ended, out_of_order};
+use crate::sink::PartSink;
+
+/// Row bytes of a table over which its indexes are built by sorting. SQLite holds what it sorts in memory, one index at
+/// a time; past this the indexes exist and grow row by row, slower and in the page cache's memory alone.
+const SORT_BYTES_MAX: u64 = 64 << 20;
+
+/// Binds and inserts rows as they arrive.
+pub struct RowsLoad<'a> {
+    turn: Turn<'a>,
+    part: PartIndex,
+    /// Place of the table in the schema document.
+    table: usize,
+    insert: String,
+    values: usize,
+    reader: RowReader,
+    digest: MultisetDigest,
+    row_bytes: u64,
+    indexed: bool,
+    chunks: u64,
+    ended: bool,
+    spare: Vec<Value<'static>>,
+}
+
+impl<'a> RowsLoad<'a> {
+    pub fn begin(mut turn: Turn<'a>, part: PartIndex) -> Outcome<Self> {
+        let (reader, digest) = (RowReader::new(turn.sink.row_bytes_max), turn.digests.multiset());
+        // The schema is the part before the first table.
+        let table = (part.0 as usize).checked_sub(1).ok_or_else(out_of_order)?;
+        let load = turn.load()?;
+        let definition = load.schema.tables.get(table).ok_or_else(out_of_order)?;
+        let (insert, values) = (definition.insert(load.schema.encoding), definition.values());
+        load.begin()?;
+        if definition.name == SEQUENCE_TABLE {
+            // Loading the other tables has counted here.
+            let sql = "DELETE FROM main.sqlite_sequence";
+            load.connection.execute(sql, []).map_err(|error| failed(&error, SEQUENCE_TABLE))?;
+        }
+        let (row_bytes, indexed, chunks, ended, spare) = Default::default();
+        Ok(Self { turn, part, table, insert, values, reader, digest, row_bytes, indexed, chunks, ended, spare })
+    }
+
+    fn insert(&mut self, chunk: &VerifiedChunk) -> Outcome {
+        let Self { turn, table, insert, values: count, reader, digest, spare, .. } = self;
+        let sink = turn.sink;
+        let load = turn.load.as_ref().ok_or_else(out_of_order)?;
+        let encoding = load.schema.encoding;
+        let name = &load.schema.tables[*table].name;
+        let engine = |error: rusqlite::Error| failed(&error, &format!("table {name}"));
+        let mut statement = load.connection.prepare(insert).map_err(engine)?;
+        reader.feed(chunk.plain().clone(), |row| {
+            sink.check_stop()?;
+            digest.add(row);
+            let mut values = recycle(std::mem::take(spare));
+            read_values(row, *count, &mut values)?;
+            for (place, value) in values.iter().enumerate() {
+                bind(&mut statement, place, *value, encoding).map_err(engine)?;
+            }
+            statement.raw_execute().map_err(engine)?;
+            *spare = recycle(values);
+            Ok(())
+        })
+    }
+
+    fn build_indexes(&mut self) -> Outcome {
+        self.indexed = true;
+        let table = self.table;
+        self.turn.load()?.build_indexes(table)
+    }
+}
+
+impl PartSink for RowsLoad<'_> {
+    fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
+        let part = self.part;
+        let at_part = move |failure: sealift_agent::failure::Failure| failure.at_part(part);
+        self.insert(chunk).map_err(at_part)?;
+        self.row_bytes += chunk.plain().len() as u64;
+        (self.chunks, self.ended) = (self.chunks + 1, chunk.is_last());
+        if !self.indexed && self.row_bytes > SORT_BYTES_MAX {
+            self.build_indexes().map_err(at_part)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Outcome {
+        let part = self.part;
+        let end = |this: &mut Self| {
+            check_ended(this.ended)?;
+            this.turn.sink.check_stop()?;
+            std::mem::replace(&mut this.reader, RowReader::new(0)).finish()?;
+            if !this.indexed {
+                this.build_indexes()?;
+            }
+            let (chunks, rows, root) = (this.chunks, this.digest.rows(), this.digest.root());
+            this.turn.load()?.commit(part, chunks, rows, Some(&root.0))
+        };
+        end(&mut self).map_err(|failure| failure.at_part(part))?;
+        self.turn.done = Done::Part(part);
+        Ok(())
+    }
+}
+
+/// The same allocation, empty, for values of another lifetime.
+fn recycle<'b>(mut values: Vec<Value<'_>>) -> Vec<Value<'b>> {
+    values.clear();
+    // Collecting in place keeps the buffer; of no elements, none is converted.
+    values.into_iter().map(|_| Value::Null).collect()
+}
+
+/// Binds one value: as itself, or in UTF-16 as the pair of its bytes and whether they are text.
+fn bind(
+    statement: &mut rusqlite::Statement<'_>,
+    place: usize,
+    value: Value<'_>,
+    encoding: TextEncoding,
+) -> rusqlite::Result<()> {
+    if encoding == TextEncoding::Utf8 {
+        return statement.raw_bind_parameter(place + 1, Cell(value));
+    }
+    let (stored, is_text) = match value {
+        Value::Text(bytes) => (Value::Blob(bytes), true),
+        value => (value, false),
+    };
+    statement.raw_bind_parameter(2 * place + 1, Cell(stored))?;
+    statement.raw_bind_parameter(2 * place + 2, is_text)
+}
+
+struct Cell<'a>(Value<'a>);
+
+impl ToSql for Cell<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self.0 {
+            Value::Null => ValueRef::Null,
+            Value::Integer(integer) => ValueRef::Integer(integer),
+            Value::Real(real) => ValueRef::Real(real),
+            Value::Text(bytes) => ValueRef::Text(bytes),
+            Value::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}

@@ -1,0 +1,242 @@
+//! A database of the embedded engine as a source.
+//!
+//! One connection, opened read-only, and one read transaction from `plan` to the end: every part is of one moment. A
+//! database in WAL mode can be written meanwhile; one with a rollback journal makes its writers wait until the transfer
+//! is over. What is not carried, since it says how a file is kept and not what is in it: the journal mode, the free
+//! pages, the reserved bytes of pages, and the counters in the file's header.
+//!
+//! A virtual table of full-text search or an r-tree is moved as its definition and the rows of its shadow tables, in
+//! which all of it lies; it is never read through its module.
+
+mod affinity;
+mod catalogue;
+mod failure;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use rusqlite::{Connection, OpenFlags, Rows, Statement, config::DbConfig, limits::Limit, types::ValueRef};
+use sealift_agent::failure::{Failure, Outcome};
+use sealift_protocol::{
+    close::Code,
+    id::PartIndex,
+    limits::PARTS_MAX,
+    manifest::{Engine, PartKind, Plan, PlannedPart},
+    row::Value,
+    sqlite::{DOCUMENT_BYTES_MAX, TextEncoding, put_cells, quote},
+};
+
+use self::{
+    catalogue::{Catalogue, SourceTable},
+    failure::{failed, unsuitable},
+};
+use super::Source;
+use crate::part::PartWriter;
+
+/// How long a program that writes to the source may hold it locked before the transfer gives up.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Page cache of the one connection. A table is scanned once, so that more would only be memory.
+const CACHE_KIB: i32 = 8 << 10;
+
+/// A source that reads `sqlite:PATH`.
+pub struct SqliteSource {
+    path: PathBuf,
+    connection: Connection,
+    snapshot: Option<Snapshot>,
+}
+
+/// What `plan` found, as of the transaction that it left open.
+struct Snapshot {
+    encoding: TextEncoding,
+    schema: Vec<u8>,
+    tables: Vec<SourceTable>,
+    finish: Vec<u8>,
+}
+
+impl SqliteSource {
+    /// Opens an existing database; nothing is read of it yet but its schema.
+    pub fn open(path: &Path) -> Outcome<Self> {
+        Self::open_within(path, BUSY_TIMEOUT)
+    }
+
+    fn open_within(path: &Path, busy_timeout: Duration) -> Outcome<Self> {
+        let shown = path.display().to_string();
+        let unreadable = |error| {
+            let next = "Check the path in --source, and that this user may read the file and its folder.";
+            Failure::io(Code::SourceFailed, format!("the database {shown} cannot be read"), &error, next)
+        };
+        // Absolute, so that neither `:memory:` nor `file:...?mode=rw` can be taken for anything but a file's name.
+        let path = std::path::absolute(path).map_err(unreadable)?;
+        if !fs::metadata(&path).map_err(unreadable)?.is_file() {
+            let next = "Give --source the path of the database file itself.";
+            return Err(Failure::new(Code::SourceFailed, format!("{shown} is not a file"), next));
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&path, flags)
+            .and_then(|connection| configure(&connection, busy_timeout).map(|()| connection))
+            .map_err(|error| failed(&error, &shown))?;
+        Ok(Self { path, connection, snapshot: None })
+    }
+
+    fn take_snapshot(&self) -> Outcome<(Snapshot, Plan)> {
+        let shown = self.path.display().to_string();
+        // A deferred transaction takes its snapshot at the first read, which the catalogue is.
+        self.connection.execute_batch("BEGIN").map_err(|error| failed(&error, &shown))?;
+        let catalogue = Catalogue::read(&self.connection, &shown)?;
+        let parts = parts(&self.connection, &catalogue.tables).map_err(|error| failed(&error, &shown))?;
+        let (encoding, schema, finish) =
+            (catalogue.schema.encoding, catalogue.schema.to_bytes(), catalogue.finish.to_bytes());
+        if parts.len() > PARTS_MAX || schema.len().max(finish.len()) > DOCUMENT_BYTES_MAX {
+            let what = format!("the schema of {shown} is too large: {} tables", catalogue.tables.len());
+            return Err(unsuitable(what, "Split the database, or move it as a dump."));
+        }
+        let snapshot = Snapshot { encoding, schema, tables: catalogue.tables, finish };
+        Ok((snapshot, Plan { engine: Engine::Sqlite, parts }))
+    }
+}
+
+fn configure(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
+    connection.busy_timeout(busy_timeout)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // A name that is no column is then an error and never a string.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)
+}
+
+/// The plan's parts. The estimates are for progress alone: the span of rowids, and the file's size in that proportion.
+fn parts(connection: &Connection, tables: &[SourceTable]) -> rusqlite::Result<Vec<PlannedPart>> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let file_bytes = pragma("page_count")?.unsigned_abs().saturating_mul(pragma("page_size")?.unsigned_abs());
+    let estimates = tables
+        .iter()
+        .map(|table| rows_estimate(connection, table, file_bytes))
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let rows_total = estimates.iter().flatten().fold(0u64, |total, rows| total.saturating_add(*rows));
+    let share = |rows: u64| (u128::from(file_bytes) * u128::from(rows) / u128::from(rows_total.max(1))) as u64;
+    let bare = |kind| PlannedPart { kind, name: String::new(), rows_estimate: None, bytes_estimate: None };
+    let rows = tables.iter().zip(estimates).map(|(table, rows_estimate)| PlannedPart {
+        kind: PartKind::Rows,
+        name: table.table.name.clone(),
+        rows_estimate,
+        bytes_estimate: rows_estimate.map(share),
+    });
+    Ok(std::iter::once(bare(PartKind::Schema)).chain(rows).chain([bare(PartKind::Finish)]).collect())
+}
+
+/// Counting would be a scan; the highest and lowest rowid are two look-ups.
+fn rows_estimate(connection: &Connection, table: &SourceTable, file_bytes: u64) -> rusqlite::Result<Option<u64>> {
+    let Some(rowid) = table.rowid_name else { return Ok(None) };
+    let (rowid, name) = (rowid.name(), quote(&table.table.name));
+    // Two subqueries, since SQLite makes a look-up of min or max only where it stands alone.
+    let sql = format!("SELECT (SELECT min({rowid}) FROM main.{name}), (SELECT max({rowid}) FROM main.{name})");
+    let span: (Option<i64>, Option<i64>) = connection.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (Some(lowest), Some(highest)) = span else { return Ok(Some(0)) };
+    let rows = highest.abs_diff(lowest).saturating_add(1);
+    // A row takes at least four bytes of its page: a wider span has gaps and says nothing.
+    Ok((rows <= file_bytes / 4).then_some(rows))
+}
+
+impl Source for SqliteSource {
+    fn plan(&mut self) -> Outcome<Plan> {
+        let (snapshot, plan) = self.take_snapshot()?;
+        self.snapshot = Some(snapshot);
+        Ok(plan)
+    }
+
+    fn read(&mut self, part: PartIndex, out: &mut PartWriter<'_>) -> Outcome {
+        let missing = || Failure::new(Code::Internal, "a part was asked for that is not in the plan", "");
+        let snapshot = self.snapshot.as_ref().ok_or_else(missing)?;
+        let place = part.0 as usize;
+        if place == 0 {
+            return out.bytes(&snapshot.schema);
+        }
+        if place == snapshot.tables.len() + 1 {
+            return out.bytes(&snapshot.finish);
+        }
+        let table = snapshot.tables.get(place - 1).ok_or_else(missing)?;
+        read_rows(&self.connection, table, snapshot.encoding, out).map_err(|failure| failure.at_part(part))
+    }
+}
+
+/// What ends the reading of a row: the engine, or a value that would not survive.
+enum Stop {
+    Engine(rusqlite::Error),
+    Value(Failure),
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Self {
+        Stop::Engine(error)
+    }
+}
+
+fn read_rows(
+    connection: &Connection,
+    table: &SourceTable,
+    encoding: TextEncoding,
+    out: &mut PartWriter<'_>,
+) -> Outcome {
+    let engine = |error: rusqlite::Error| failed(&error, &format!("table {}", table.table.name));
+    let selects = table.table.selects(encoding);
+    let statements = selects.iter().map(|select| connection.prepare(select)).collect::<Result<Vec<_>, _>>();
+    let mut statements = statements.map_err(engine)?;
+    let cells: Vec<usize> = statements.iter().map(Statement::column_count).collect();
+    let mut cursors: Vec<Rows<'_>> = statements.iter_mut().map(Statement::raw_query).collect();
+    let mut row = BytesMut::new();
+    loop {
+        row.clear();
+        match next_row(&mut cursors, &cells, table, encoding, &mut row) {
+            Ok(true) => out.row(&row)?,
+            Ok(false) => return Ok(()),
+            Err(Stop::Engine(error)) => return Err(engine(error)),
+            Err(Stop::Value(failure)) => return Err(failure),
+        }
+    }
+}
+
+/// Steps all cursors to the next row and encodes it; `false` after the last.
+fn next_row(
+    cursors: &mut [Rows<'_>],
+    cells: &[usize],
+    table: &SourceTable,
+    encoding: TextEncoding,
+    out: &mut BytesMut,
+) -> Result<bool, Stop> {
+    let mut first = 0;
+    for (cursor, &cells) in cursors.iter_mut().zip(cells) {
+        let Some(row) = cursor.next()? else { return Ok(false) };
+        let cell = |index| Ok(value_of(row.get_ref(index)?));
+        let judge = |place: usize, value: Value<'_>| match table.affinities.get(first + place) {
+            Some(affinity) if affinity.changes(value, encoding) => Err(Stop::Value(table.unstable(first + place))),
+            _ => Ok(()),
+        };
+        put_cells::<Stop>(out, encoding, cells, cell, judge)?;
+        first += cells / encoding.cells_per_value();
+    }
+    Ok(true)
+}
+
+fn value_of(value: ValueRef<'_>) -> Value<'_> {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(integer) => Value::Integer(integer),
+        ValueRef::Real(real) => Value::Real(real),
+        ValueRef::Text(bytes) => Value::Text(bytes),
+        ValueRef::Blob(bytes) => Value::Blob(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+use sealift_protocol::{digest::Digests, key::DigestSecret, row::read_values};
+
+use super::*;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("source.db")
+    }
+
+    /// A database made by `sql`; the connection that made it.
+    fn database(&self, sql: &str) -> Connection {
+        let connection = Connection::open(self.path()).unwrap();
+        connection.execute_batch(sql).unwrap();
+        connection
+    }
+
+    fn plan(&self) -> Outcome<(SqliteSource, Plan)> {
+        let mut source = SqliteSource::open(&self.path())?;
+        let plan = source.plan()?;
+        plan.check().unwrap();
+        Ok((source, plan))
+    }
+
+    fn refused(&self) -> Failure {
+        let failure = self.plan().map(|(_, plan)| plan).unwrap_err();
+        assert!(!failure.next.is_empty());
+        failure
+    }
+}
+
+/// Reads one part whole: its rows if it is one of rows.
+fn read(source: &mut SqliteSource, part: u32, row_bytes_max: usize) -> Outcome<u64> {
+    let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
+    let mut hand_on = |_| Ok(());
+    let mut writer = PartWriter::new(PartIndex(part), digests.multiset(), row_bytes_max, &mut hand_on);
+    source.read(PartIndex(part), &mut writer)?;
+    Ok(writer.finish()?.rows)
+}
+
+fn names(plan: &Plan) -> Vec<(PartKind, &str)> {
+    plan.parts.iter().map(|part| (part.kind, part.name.as_str())).collect()
+}
+
+#[test]
+fn plans_tables_and_shadow_tables_with_the_engines_own_last() {
+    let folder = Folder::new();
+    folder.database(
+        "CREATE TABLE a(x INTEGER PRIMARY KEY AUTOINCREMENT); CREATE INDEX i ON a(x); ANALYZE;
+         CREATE VIRTUAL TABLE f USING fts5(x); CREATE TABLE b(x); INSERT INTO b VALUES(1),(2),(2);",
+    );
+    let (mut source, plan) = folder.plan().unwrap();
+    let rows: Vec<&str> = names(&plan)[1..plan.parts.len() - 1].iter().map(|(_, name)| *name).collect();
+    assert_eq!(rows[..2], ["a", "f_data"]);
+    assert!(rows.contains(&"f_config") && rows.contains(&"b") && !rows.contains(&"f"));
+    assert_eq!(rows[rows.len() - 3..], ["sqlite_stat1", "sqlite_stat4", "sqlite_sequence"]);
+    let b = rows.iter().position(|name| *name == "b").unwrap() + 1;
+    assert_eq!(plan.parts[b].rows_estimate, Some(3));
+    assert_eq!(read(&mut source, b as u32, 1000).unwrap(), 3);
+    assert_eq!(read(&mut source, 99, 1000).unwrap_err().code, Code::Internal);
+}
+
+#[test]
+fn what_is_no_database_is_refused() {
+    let folder = Folder::new();
+    let open = |path: &Path| SqliteSource::open(path).map(|_| ()).unwrap_err();
+    assert_eq!(open(&folder.path()).code, Code::SourceFailed);
+    assert_eq!(open(folder.0.path()).code, Code::SourceFailed);
+    assert_eq!(open(Path::new(":memory:")).code, Code::SourceFailed);
+    assert_eq!(open(Path::new("file:nothing?mode=memory")).code, Code::SourceFailed);
+    fs::write(folder.path(), "PGDMP ".repeat(1000)).unwrap();
+    let failure = folder.refused();
+    assert_eq!(failure.code, Code::SourceFailed);
+    assert!(failure.what.contains("not an SQLite database"), "{failure}");
+}
+
+#[test]
+fn damage_is_told_with_the_table_and_no_content() {
+    let folder = Folder::new();
+    folder
+        .database(
+            "CREATE TABLE t(x); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 20000)
+         INSERT INTO t SELECT 'canary' || i FROM n;",
+        )
+        .close()
+        .unwrap_or_else(|_| panic!("still in use"));
+    let mut bytes = fs::read(folder.path()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 8192].fill(0xff);
+    fs::write(folder.path(), bytes).unwrap();
+    let (mut source, _) = folder.plan().unwrap();
+    let failure = read(&mut source, 1, 1000).unwrap_err();
+    assert_eq!((failure.code, failure.part), (Code::SourceFailed, Some(PartIndex(1))));
+    assert_eq!(failure.what, "the source is damaged at table t");
+}
+
+/// fault-matrix D7: what is written after the plan is not in the transfer, also in WAL mode.
+#[test]
+fn reads_one_moment() {
+    for mode in ["WAL", "DELETE"] {
+        let folder = Folder::new();
+        let writer =
+            folder.database(&format!("PRAGMA journal_mode={mode}; CREATE TABLE t(x); INSERT INTO t VALUES(1);"));
+        writer.busy_timeout(Duration::ZERO).unwrap();
+        let (mut source, _) = folder.plan().unwrap();
+        let written = writer.execute_batch("INSERT INTO t VALUES(2); CREATE TABLE late(x);");
+        assert_eq!(written.is_ok(), mode == "WAL");
+        assert_eq!(read(&mut source, 1, 1000).unwrap(), 1);
+    }
+}
+
+#[test]
+fn other_virtual_tables_are_refused_in_the_plan() {
+    let folder = Folder::new();
+    folder.database("CREATE VIRTUAL TABLE \"odd name\" USING dbstat;");
+    let failure = folder.refused();
+    assert_eq!(failure.code, Code::SourceUnsuitable);
+    assert_eq!(failure.what, "table odd name is a virtual table of the module dbstat");
+}
+
+#[test]
+fn unknown_modules_are_refused_in_the_plan() {
+    let folder = Folder::new();
+    folder.database(
+        "PRAGMA writable_schema=ON;
+         INSERT INTO sqlite_schema VALUES('table','v','v',0,'CREATE VIRTUAL TABLE v /* USING fts5 */ USING spy(fts5)');",
+    );
+    assert_eq!(folder.refused().what, "table v is a virtual table of the module spy");
+}
+
+#[test]
+fn a_ledger_is_not_moved() {
+    let folder = Folder::new();
+    folder.database("CREATE TABLE _Sealift_Ledger(x);");
+    assert_eq!(folder.refused().code, Code::SourceUnsuitable);
+}
+
+/// The type of a column that holds numbers as text was edited in the schema.
+#[test]
+fn values_that_would_be_converted_stop_the_reading() {
+    for encoding in ["UTF-8", "UTF-16le", "UTF-16be"] {
+        let folder = Folder::new();
+        folder.database(&format!(
+            "PRAGMA encoding='{encoding}'; CREATE TABLE t(a TEXT, b TEXT); INSERT INTO t VALUES('1', 'x'), ('2', '007');
+             PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql='CREATE TABLE t(a TEXT, b INT)' WHERE name='t';"
+        ));
+        let (mut source, _) = folder.plan().unwrap();
+        let failure = read(&mut source, 1, 1000).unwrap_err();
+        assert_eq!(failure.code, Code::SourceUnsuitable);
+        assert_eq!(failure.what, "column b of table t holds a value that its declared type would convert");
+    }
+}
+
+#[test]
+fn a_rowid_is_carried_where_no_column_is_it() {
+    let carried = |definition: &str| {
+        let folder = Folder::new();
+        folder.database(&format!("CREATE TABLE t({definition};"));
+        let (source, _) = folder.plan().unwrap();
+        let table = &source.snapshot.as_ref().unwrap().tables[0].table;
+        table.rowid.map(RowidName::name)
+    };
+    use sealift_protocol::sqlite::RowidName;
+    assert_eq!(carried("a)"), Some("rowid"));
+    assert_eq!(carried("RowID, oid)"), Some("_rowid_"));
+    assert_eq!(carried("rowid, _rowid_, oid)"), None);
+    assert_eq!(carried("a INTEGER PRIMARY KEY)"), None);
+    assert_eq!(carried("a integer, b, PRIMARY KEY(a DESC))"), None);
+    assert_eq!(carried("a INTEGER PRIMARY KEY DESC)"), Some("rowid"));
+    assert_eq!(carried("a INT PRIMARY KEY)"), Some("rowid"));
+    assert_eq!(carried("a INTEGER, b INTEGER, PRIMARY KEY(a, b))"), Some("rowid"));
+    assert_eq!(carried("a INTEGER PRIMARY KEY) WITHOUT ROWID"), None);
+}
+
+#[test]
+fn the_row_limit_is_kept() {
+    let folder = Folder::new();
+    folder.database("CREATE TABLE t(x); INSERT INTO t VALUES(zeroblob(5000));");
+    let (mut source, _) = folder.plan().unwrap();
+    assert_eq!(read(&mut source, 1, 4000).unwrap_err().code, Code::SourceUnsuitable);
+}
+
+/// fault-matrix D1: text that is not valid in its encoding is carried as it lies there.
+#[test]
+fn invalid_text_is_carried_as_bytes() {
+    for (encoding, bytes) in [("UTF-8", "ff0041"), ("UTF-16le", "00d84100"), ("UTF-16be", "fffe00d8")] {
+        let folder = Folder::new();
+        folder.database(&format!(
+            "PRAGMA encoding='{encoding}'; CREATE TABLE t(a INTEGER PRIMARY KEY, b, c);
+             INSERT INTO t VALUES(1, CAST(x'{bytes}' AS TEXT), x'{bytes}');"
+        ));
+        let (mut source, _) = folder.plan().unwrap();
+        let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
+        let mut chunks = Vec::new();
+        let mut hand_on = |chunk: sealift_protocol::chunk::Chunk| {
+            chunks.extend_from_slice(chunk.plain());
+            Ok(())
+        };
+        let mut writer = PartWriter::new(PartIndex(1), digests.multiset(), 1000, &mut hand_on);
+        source.read(PartIndex(1), &mut writer).unwrap();
+        writer.finish().unwrap();
+        let mut values = Vec::new();
+        read_values(&chunks[1..], 3, &mut values).unwrap();
+        let expected: Vec<u8> =
+            (0..bytes.len()).step_by(2).map(|at| u8::from_str_radix(&bytes[at..at + 2], 16).unwrap()).collect();
+        assert_eq!(values, [Value::Integer(1), Value::Text(&expected), Value::Blob(&expected)], "{encoding}");
+    }
+}
+
+#[test]
+fn a_writer_that_does_not_let_go_is_told() {
+    let folder = Folder::new();
+    let writer = folder.database("CREATE TABLE t(x); BEGIN EXCLUSIVE;");
+    let failure = SqliteSource::open_within(&folder.path(), Duration::from_millis(50)).map(|_| ()).unwrap_err();
+    assert!(failure.what.contains("keeps") && failure.what.ends_with("locked"), "{failure}");
+    drop(writer);
+}

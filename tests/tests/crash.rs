@@ -1,0 +1,240 @@
+//! Agents killed at any moment (fault matrix C1 to C4): nothing half-loaded is ever visible, the survivor says what
+//! happened within 30 seconds, and the same transfer started again is exact.
+//!
+//! `SEALIFT_KILLS` sets how often each is killed; moments come from `SEALIFT_SEED`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use sealift_tests::{
+    exit,
+    link::Faults,
+    pair::{Pair, Running},
+    postgres::Postgres,
+    random::Random,
+    sqlite,
+};
+use tempfile::TempDir;
+
+/// How long a survivor may wait for the other side.
+const NOTICED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Some three to four seconds of transfer at the rate of `slow`; a kill falls into them or shortly after.
+const SQLITE_ROWS: u32 = 12_000;
+const POSTGRES_ROWS: u32 = 12_000;
+const KILL_WITHIN: Duration = Duration::from_millis(4000);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Sender,
+    Receiver,
+    Both,
+}
+
+fn kills() -> u32 {
+    std::env::var("SEALIFT_KILLS").map_or(2, |text| text.parse().expect("SEALIFT_KILLS is a number"))
+}
+
+fn slow() -> Faults {
+    Faults { bits_per_second: Some(4_000_000), ..Faults::default() }
+}
+
+/// Starts over a slow link, kills at a moment of the seed's choosing, and judges who is left. Returns whether the
+/// survivor holds that the transfer is done: then the kill came too late to matter.
+fn kill_once(pair: Pair, victim: Victim, random: &mut Random) -> bool {
+    let mut running = pair.over(slow(), random.number()).start();
+    running.wait_until_started();
+    thread::sleep(random.between(Duration::ZERO, KILL_WITHIN));
+    let Running { sender, receiver, link } = running;
+    if victim != Victim::Receiver {
+        sender.kill9();
+    }
+    if victim != Victim::Sender {
+        receiver.kill9();
+    }
+    let (sender, receiver) = (sender.wait(NOTICED_WITHIN), receiver.wait(NOTICED_WITHIN));
+    drop(link);
+    let survivor = match victim {
+        Victim::Sender => &receiver,
+        Victim::Receiver => &sender,
+        Victim::Both => return false,
+    };
+    let done = survivor.code() == Some(exit::DONE);
+    if !done {
+        survivor.assert_code(exit::INTERRUPTED).assert_one_message();
+    }
+    done
+}
+
+/// After a kill there is nothing, or, if the kill came late, everything.
+#[track_caller]
+fn judge(round: u32, done: bool, visible: bool, same: impl FnOnce() -> bool) {
+    println!("round {round}: {}", if visible { "everything is there" } else { "nothing is there" });
+    assert!(visible || !done, "the survivor says done, and nothing is there");
+    assert!(!visible || same(), "what is visible is not whole");
+}
+
+struct Files {
+    folder: TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
+        sqlite::create_hospital(&folder.path().join("from.db"), SQLITE_ROWS);
+        fs::create_dir(folder.path().join("target")).unwrap();
+        Self { folder }
+    }
+
+    fn source(&self) -> PathBuf {
+        self.folder.path().join("from.db")
+    }
+
+    fn target(&self) -> PathBuf {
+        self.folder.path().join("target/to.db")
+    }
+
+    fn same(&self) -> bool {
+        sqlite::content(&self.source()) == sqlite::content(&self.target())
+    }
+
+    fn pair(&self) -> Pair {
+        let url = |path: &Path| format!("sqlite:{}", path.display());
+        Pair::new(url(&self.source()), url(&self.target()))
+    }
+}
+
+fn sqlite_survives(victim: Victim) {
+    let files = Files::new();
+    let mut random = Random::of_this_run(&format!("sqlite {victim:?}"));
+    for round in 0..kills() {
+        let done = kill_once(files.pair(), victim, &mut random);
+        judge(round, done, files.target().exists(), || files.same());
+        let _ = fs::remove_file(files.target());
+    }
+    files.pair().run().assert_done();
+    assert_eq!(sqlite::integrity(&files.target()), "ok");
+    assert!(files.same(), "the copy differs");
+    let left: Vec<_> = fs::read_dir(files.folder.path().join("target")).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "what killed runs staged is gone: {left:?}");
+}
+
+/// C1 for SQLite.
+#[test]
+fn c1_sender_killed_sqlite() {
+    sqlite_survives(Victim::Sender);
+}
+
+/// C2 for SQLite.
+#[test]
+fn c2_receiver_killed_sqlite() {
+    sqlite_survives(Victim::Receiver);
+}
+
+/// C3 for SQLite.
+#[test]
+fn c3_both_killed_sqlite() {
+    sqlite_survives(Victim::Both);
+}
+
+const FINGERPRINT: &str =
+    "select count(*) || ' ' || sum(('x' || substr(md5(t::text), 1, 15))::bit(60)::bigint) from visit t";
+
+struct Databases {
+    server: Postgres,
+}
+
+impl Databases {
+    fn start() -> Option<Self> {
+        let server = Postgres::start()?;
+        server.create_database("source");
+        server.create_database("target");
+        let fill = format!(
+            "create table visit (id int primary key, note text); insert into visit \
+             select i, string_agg(md5(random()::text), '') from generate_series(1, {POSTGRES_ROWS}) i, \
+             generate_series(1, 8) group by i"
+        );
+        server.query("source", &fill);
+        Some(Self { server })
+    }
+
+    fn pair(&self) -> Pair {
+        let (dump, psql) = (self.server.program("pg_dump"), self.server.program("psql"));
+        let load = "-X -q -v ON_ERROR_STOP=1 --single-transaction";
+        Pair::new(
+            format!("exec:{} {}", dump.display(), self.server.address("source")),
+            format!("exec:{} {load} {}", psql.display(), self.server.address("target")),
+        )
+    }
+
+    /// Waits until nobody works in the target any more; whether there is anything in it.
+    fn visible(&self) -> bool {
+        self.server.wait_until_idle("target");
+        self.server.objects("target") > 0
+    }
+
+    fn same(&self) -> bool {
+        self.server.query("source", FINGERPRINT) == self.server.query("target", FINGERPRINT)
+    }
+
+    fn assert_a_new_run_is_exact(&self) {
+        self.server.query("target", "drop table if exists visit");
+        self.pair().run().assert_done();
+        assert!(self.same(), "the copy differs");
+    }
+}
+
+fn postgres_survives(victim: Victim) {
+    let Some(databases) = Databases::start() else { return };
+    let mut random = Random::of_this_run(&format!("postgres {victim:?}"));
+    for round in 0..kills() {
+        let done = kill_once(databases.pair(), victim, &mut random);
+        judge(round, done, databases.visible(), || databases.same());
+        databases.server.query("target", "drop table if exists visit");
+    }
+    databases.assert_a_new_run_is_exact();
+}
+
+/// C1 for a loader that commits when its input ends.
+#[test]
+fn c1_sender_killed_postgres() {
+    postgres_survives(Victim::Sender);
+}
+
+/// C2 likewise: the loader's input must not end like a whole dump when the receiver that feeds it is gone.
+#[test]
+fn c2_receiver_killed_postgres() {
+    postgres_survives(Victim::Receiver);
+}
+
+/// C3 likewise.
+#[test]
+fn c3_both_killed_postgres() {
+    postgres_survives(Victim::Both);
+}
+
+/// C4: the database ends the loader's session in the middle. Both sides end as for any failed loader.
+#[test]
+fn c4_session_ended_postgres() {
+    let Some(databases) = Databases::start() else { return };
+    let mut random = Random::of_this_run("c4");
+    for _ in 0..kills() {
+        let mut running = databases.pair().over(slow(), random.number()).start();
+        running.wait_until_started();
+        thread::sleep(random.between(Duration::from_millis(500), Duration::from_millis(2000)));
+        let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = 'target'";
+        let ended = databases.server.query("postgres", end);
+        let done = running.wait(NOTICED_WITHIN);
+        if ended == "0" {
+            println!("nobody was connected to the target");
+            continue;
+        }
+        done.assert_codes(exit::UNUSABLE, exit::UNUSABLE);
+        assert!(!databases.visible(), "a half-loaded database is visible");
+    }
+    databases.assert_a_new_run_is_exact();
+}
