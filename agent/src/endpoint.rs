@@ -157,10 +157,15 @@ fn transport(role: Role) -> TransportConfig {
     transport
 }
 
+/// QUIC's version 1 (RFC 9000). By itself quinn still speaks the drafts before it.
+const QUIC_VERSION: u32 = 1;
+
 /// Opens the one UDP socket of an agent.
 pub fn bind(socket: UdpSocket, server: Option<quinn::ServerConfig>) -> Outcome<quinn::Endpoint> {
     enlarge_buffers(&socket);
-    quinn::Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
+    let mut config = EndpointConfig::default();
+    config.supported_versions(vec![QUIC_VERSION]);
+    quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
         .map_err(|error| Failure::io(Code::Preflight, "the UDP socket cannot be used", &error, ""))
 }
 

@@ -47,7 +47,7 @@ pub struct Receiver<'a> {
 
 enum State {
     Listening(Listening),
-    Accepting(Accepting),
+    Accepting(Box<Accepting>),
     Receiving(Box<Receiving>),
     Moving,
 }
@@ -118,7 +118,7 @@ impl<'a> Receiver<'a> {
                 let accepted = judging.accept(Epoch(1), window, key, &self.signer, &mut self.random);
                 let (accepting, accept) = accepted.map_err(code)?;
                 world.down.say(&accept);
-                self.state = State::Accepting(accepting);
+                self.state = State::Accepting(Box::new(accepting));
             }
             (State::Accepting(accepting), Message::Begin(begin)) => {
                 let (receiving, ready) = accepting.handle_begin(begin, &self.sealing_key).map_err(code)?;

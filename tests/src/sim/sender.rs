@@ -46,7 +46,7 @@ pub struct Sender<'a> {
 }
 
 enum State {
-    Offering(Offering),
+    Offering(Box<Offering>),
     Beginning(Beginning),
     Running(Rc<Session>),
     Moving,
@@ -77,7 +77,7 @@ impl<'a> Sender<'a> {
             signer,
             last_ack: vec![(0, 0); scenario.parts.len()],
             transfer,
-            state: State::Offering(offering),
+            state: State::Offering(Box::new(offering)),
             random,
             nonces: Nonces::new(Seeded::new("sim nonces", scenario.seed)),
             packer: Packer::new(scenario.compression).expect("a zstd context"),
@@ -281,9 +281,7 @@ impl<'a> Sender<'a> {
             out.clear();
         } else if !last && self.due(SenderFault::Swap) {
             self.lanes[at].held = frame.clone();
-        } else if self.due(SenderFault::Repeat) {
-            out = [&frame[..], &frame].concat();
-        } else if last && self.due(SenderFault::AfterLast) {
+        } else if self.due(SenderFault::Repeat) || (last && self.due(SenderFault::AfterLast)) {
             out = [&frame[..], &frame].concat();
         } else {
             out = frame;
