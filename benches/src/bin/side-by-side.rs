@@ -35,7 +35,7 @@ const STAGE_PASSES: usize = 5;
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
     /// Bytes of the dump
-    #[arg(long, default_value = "1.5GB", value_parser = parse_bytes)]
+    #[arg(long, default_value = "1500MB", value_parser = parse_bytes)]
     size: u64,
     /// Runs of each; the table has their medians
     #[arg(long, default_value_t = 5)]
