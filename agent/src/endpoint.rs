@@ -165,6 +165,8 @@ pub fn bind(socket: UdpSocket, server: Option<quinn::ServerConfig>) -> Outcome<q
     enlarge_buffers(&socket);
     let mut config = EndpointConfig::default();
     config.supported_versions(vec![QUIC_VERSION]);
+    // The peer probes no further than what this end says it takes, whatever its own bound.
+    config.max_udp_payload_size(MTU_BYTES_MAX).map_err(|_| broken("QUIC's largest datagram"))?;
     quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
         .map_err(|error| Failure::io(Code::Preflight, "the UDP socket cannot be used", &error, ""))
 }
