@@ -173,7 +173,8 @@ fn the_epoch_never_wraps() {
 /// fault-matrix X6: a commitment to other keys, under a good signature, is refused before anything is opened.
 #[test]
 fn a_wrong_commitment_is_refused_though_signed() {
-    let sabotage: [(&str, Code, fn(&mut sealift_protocol::message::BeginBody)); 5] = [
+    type Sabotage = fn(&mut sealift_protocol::message::BeginBody);
+    let sabotage: [(&str, Code, Sabotage); 5] = [
         ("nothing", Code::Done, |_| {}),
         ("commitment", Code::KeyCommitment, |body| body.commitment[31] ^= 1),
         ("epoch", Code::ProtocolViolation, |body| body.epoch.0 += 1),
