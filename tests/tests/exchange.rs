@@ -12,7 +12,7 @@ use sealift_protocol::{
         CONTROL_BYTES_MAX, EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX, NAME_BYTES_MAX,
         PARTS_MAX,
     },
-    message::{AcceptBody, Message},
+    message::{AcceptBody, BeginBody, Message},
     seal::Suite,
     sign::Signer,
 };
@@ -173,7 +173,8 @@ fn the_epoch_never_wraps() {
 /// fault-matrix X6: a commitment to other keys, under a good signature, is refused before anything is opened.
 #[test]
 fn a_wrong_commitment_is_refused_though_signed() {
-    let sabotage: [(&str, Code, fn(&mut sealift_protocol::message::BeginBody)); 5] = [
+    type Change = fn(&mut BeginBody);
+    let sabotage: [(&str, Code, Change); 5] = [
         ("nothing", Code::Done, |_| {}),
         ("commitment", Code::KeyCommitment, |body| body.commitment[31] ^= 1),
         ("epoch", Code::ProtocolViolation, |body| body.epoch.0 += 1),
