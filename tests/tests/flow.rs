@@ -246,7 +246,7 @@ fn every_field_of_the_manifest_is_compared() {
         ("transfer", Code::ManifestMismatch, |manifest| manifest.transfer.0[0] ^= 1),
         ("grant", Code::ManifestMismatch, |manifest| manifest.grant_hash[0] ^= 1),
         ("plan", Code::ManifestMismatch, |manifest| manifest.plan_hash[0] ^= 1),
-        ("a part less", Code::ManifestMismatch, |manifest| drop(manifest.parts.pop())),
+        ("a part less", Code::ManifestMismatch, |manifest| manifest.parts.truncate(3)),
         ("a part more", Code::ManifestMismatch, |manifest| manifest.parts.push(manifest.parts[0].clone())),
         ("parts swapped", Code::ManifestMismatch, |manifest| manifest.parts.swap(1, 2)),
         ("chunks", Code::ManifestMismatch, |manifest| manifest.parts[1].chunks.0 += 1),
@@ -306,7 +306,7 @@ fn every_field_of_the_receipt_is_compared() {
         ("plan", Code::ManifestMismatch, |receipt| receipt.plan.parts[1].name.push('x')),
         ("rows loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].rows += 1),
         ("digest loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].digest = None),
-        ("a part not loaded", Code::TargetMismatch, |receipt| drop(receipt.loaded.pop())),
+        ("a part not loaded", Code::TargetMismatch, |receipt| receipt.loaded.truncate(2)),
         ("not read again", Code::TargetMismatch, |receipt| receipt.proof = Proof::Written),
     ];
     let mut flow = Flow::new(table_plan(1));
