@@ -72,7 +72,9 @@ impl SpiffeId {
         let segments: Vec<&str> = rest.split('/').collect();
         let [authority, "sealift", role_name, name] = segments[..] else { return None };
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
-        let good = |segment: &str| !segment.is_empty() && !segment.starts_with('.') && segment.bytes().all(plain);
+        let good = |segment: &str| {
+            !segment.is_empty() && !segment.starts_with('.') && !segment.ends_with('.') && segment.bytes().all(plain)
+        };
         (role_name == role.name() && good(authority) && good(name)).then(|| Self(text.to_owned()))
     }
 
@@ -167,6 +169,17 @@ pub fn judge_leaf(leaf: &CertificateDer<'_>, role: Role) -> Result<PeerIdentity,
     judge_constraints(&certificate, role)?;
     let id = judge_names(&certificate, role)?;
     Ok(PeerIdentity { id, key: PublicKey(key) })
+}
+
+/// Judges what path validation leaves open of an intermediate: if it says what its key is for, then for signing
+/// certificates (RFC 5280, 6.1.4 n). The error is the check that failed.
+pub(crate) fn judge_intermediate(intermediate: &CertificateDer<'_>) -> Result<(), &'static str> {
+    let (_, certificate) = X509Certificate::from_der(intermediate).map_err(|_| "intermediate is no certificate")?;
+    let usage = certificate.key_usage().map_err(|_| "key usage of an intermediate")?;
+    match usage.is_none_or(|usage| usage.value.key_cert_sign()) {
+        true => Ok(()),
+        false => Err("intermediate may not sign certificates"),
+    }
 }
 
 fn judge_constraints(certificate: &X509Certificate<'_>, role: Role) -> Result<(), &'static str> {
