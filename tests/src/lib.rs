@@ -12,6 +12,7 @@ pub mod link;
 pub mod mariadb;
 pub mod memory;
 pub mod pair;
+pub mod peer;
 pub mod postgres;
 pub mod random;
 pub mod service;
