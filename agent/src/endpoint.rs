@@ -24,15 +24,17 @@ use sealift_protocol::{
 use crate::{
     failure::{Failure, Outcome},
     identity::{Identity, Role},
+    link::MESSAGE_TIMEOUT,
     trust::{PeerVerifier, Trust},
 };
 
 /// Silence after which a connection is over. Long enough for a link of 800 ms with jitter, short enough that a dead link
-/// is noticed within ten seconds.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// is noticed within ten seconds, and taken for that and not for a slow peer.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
+const _: () = assert!(IDLE_TIMEOUT.as_secs() < MESSAGE_TIMEOUT.as_secs());
 
 /// Keeps a slow but living connection from looking idle: four fit the idle timeout.
-const KEEP_ALIVE: Duration = Duration::from_millis(2500);
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// What a receiver buffers of one part's stream before its sink takes it: the bandwidth-delay product of 500 Mbit/s at
 /// 80 ms.
@@ -155,10 +157,17 @@ fn transport(role: Role) -> TransportConfig {
     transport
 }
 
+/// QUIC's version 1 (RFC 9000). By itself quinn still speaks the drafts before it.
+const QUIC_VERSION: u32 = 1;
+
 /// Opens the one UDP socket of an agent.
 pub fn bind(socket: UdpSocket, server: Option<quinn::ServerConfig>) -> Outcome<quinn::Endpoint> {
     enlarge_buffers(&socket);
-    quinn::Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
+    let mut config = EndpointConfig::default();
+    config.supported_versions(vec![QUIC_VERSION]);
+    // The peer probes no further than what this end says it takes, whatever its own bound.
+    config.max_udp_payload_size(MTU_BYTES_MAX).map_err(|_| broken("QUIC's largest datagram"))?;
+    quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
         .map_err(|error| Failure::io(Code::Preflight, "the UDP socket cannot be used", &error, ""))
 }
 

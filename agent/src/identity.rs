@@ -61,20 +61,20 @@ impl SpiffeId {
     pub fn new(authority: &str, role: Role, name: &str) -> Outcome<Self> {
         let text = format!("spiffe://{authority}/sealift/{role}/{name}");
         Self::parse(&text, role).ok_or_else(|| {
-            let next = "Use lower-case letters, digits, '.', '-' and '_' only.";
+            let next = "Use lower-case letters, digits, '-' and '_', and single dots between them.";
             Failure::usage(format!("'{name}' at '{authority}' makes no identity"), next)
         })
     }
 
-    /// The identity in `text`, if it is one of this role: the SPIFFE character set, no empty or dotted segment.
+    /// The identity in `text`, if it is one of this role: the SPIFFE character set, no empty segment, and
+    /// dots only one at a time between other characters, so that one name has one spelling.
     pub fn parse(text: &str, role: Role) -> Option<Self> {
         let rest = text.strip_prefix("spiffe://").filter(|_| text.len() <= SPIFFE_BYTES_MAX)?;
         let segments: Vec<&str> = rest.split('/').collect();
         let [authority, "sealift", role_name, name] = segments[..] else { return None };
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
-        let good = |segment: &str| {
-            !segment.is_empty() && !segment.starts_with('.') && !segment.ends_with('.') && segment.bytes().all(plain)
-        };
+        let dotted = |segment: &str| segment.starts_with('.') || segment.ends_with('.') || segment.contains("..");
+        let good = |segment: &str| !segment.is_empty() && !dotted(segment) && segment.bytes().all(plain);
         (role_name == role.name() && good(authority) && good(name)).then(|| Self(text.to_owned()))
     }
 

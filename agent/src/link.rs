@@ -23,8 +23,16 @@ use crate::{
 /// From a peer's first validated packet to the end of its TLS handshake (fault-matrix X15).
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For each message of the exchange before data flows, and for the rest of a message that has begun (fault-matrix X15).
+/// For each message of the exchange before data flows, and for the rest of a message that has begun (fault-matrix X15);
+/// besides, as long as its bytes take at the least rate.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The slowest link that is served, 64 kbit/s, less what its overhead takes.
+const BYTES_PER_SECOND_MIN: u64 = 4 << 10;
+
+fn patience(bytes: usize) -> Duration {
+    MESSAGE_TIMEOUT + Duration::from_secs(bytes as u64 / BYTES_PER_SECOND_MIN)
+}
 
 /// One attempt of a sender to reach one address; a handshake at 800 ms and heavy loss takes some seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
@@ -242,13 +250,14 @@ fn too_slow(role: Role) -> Failure {
 }
 
 impl ControlWriter {
-    /// Not cancel-safe: part of the message may have been written.
-    pub async fn send(&mut self, message: &Message) -> Outcome {
+    /// Returns the bytes written. Not cancel-safe: part of the message may have been written.
+    pub async fn send(&mut self, message: &Message) -> Outcome<usize> {
         let frame = message.to_frame()?;
         self.stream.write_all(&frame).await.map_err(|error| match error {
             quinn::WriteError::ConnectionLost(lost) => from_connection(self.role, &lost),
             _ => Failure::new(Code::ProtocolViolation, "the control stream was closed", ""),
-        })
+        })?;
+        Ok(frame.len())
     }
 
     /// Tells the peer why it is over, as far as it still listens, and waits a moment for it to be heard.
@@ -272,9 +281,9 @@ impl ControlReader {
         next?.ok_or_else(|| self.ended())
     }
 
-    /// The next message within the time of the exchange.
-    pub async fn expect(&mut self) -> Outcome<Message> {
-        let next = timeout(MESSAGE_TIMEOUT, self.next()).await.map_err(|_| too_slow(self.role))?;
+    /// The answer to a message of `asked_bytes`, which must begin within the time of the exchange.
+    pub async fn expect(&mut self, asked_bytes: usize) -> Outcome<Message> {
+        let next = timeout(patience(asked_bytes), self.next()).await.map_err(|_| too_slow(self.role))?;
         next?.ok_or_else(|| self.ended())
     }
 
@@ -299,7 +308,7 @@ impl ControlReader {
             Err(error) => return Err(self.broken(error)),
         }
         let mut body = vec![0; control_length(prefix)?];
-        let read = timeout(MESSAGE_TIMEOUT, self.stream.read_exact(&mut body)).await;
+        let read = timeout(patience(body.len()), self.stream.read_exact(&mut body)).await;
         read.map_err(|_| too_slow(self.role))?.map_err(|error| self.broken(error))?;
         Ok(Some(Message::from_bytes(&body)?))
     }

@@ -187,11 +187,9 @@ impl Report {
             fields.push(("next", json!(printable(&failure.next))));
         }
         self.event("finished", &fields);
-        if !self.json {
-            match outcome {
-                Ok(finished) => self.say(&self.verdict(&totals, &finished.receipt, &finished.receipt_path)),
-                Err(failure) => tell_failure(self.role.name(), failure),
-            }
+        match outcome {
+            Ok(finished) => self.say(&self.verdict(&totals, &finished.receipt, &finished.receipt_path)),
+            Err(failure) => tell_failure(self.role.name(), failure),
         }
         ExitCode::from(exit_code)
     }

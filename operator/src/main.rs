@@ -44,3 +44,20 @@ fn main() -> ExitCode {
         Command::Receipt(ReceiptCommand::Verify { file }) => cli::exit("sealift", receipt::verify(&file)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    /// What people read, pinned.
+    #[test]
+    fn help() {
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let verify = command.find_subcommand_mut("receipt").and_then(|receipt| receipt.find_subcommand_mut("verify"));
+        let verify = verify.unwrap().render_long_help();
+        insta::assert_snapshot!("help", format!("{}\n=== receipt verify ===\n{verify}", command.render_long_help()));
+    }
+}

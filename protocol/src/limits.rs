@@ -29,7 +29,7 @@ pub const CHUNKS_PER_KEY: u64 = 1 << 16;
 /// counter can never wrap.
 pub const CHUNK_INDEX_MAX: u64 = (1 << 40) - 1;
 
-/// The highest epoch. One connection is one epoch; a transfer that reconnects four billion times is an attack.
+/// The highest epoch; the first is 1. One connection is one epoch; a transfer that reconnects four billion times is an attack.
 pub const EPOCH_MAX: u32 = u32::MAX - 1;
 
 /// Parts of one transfer: a table each, or a range of one. 16,384 covers the widest clinical schema ten times over.
@@ -38,7 +38,14 @@ pub const PARTS_MAX: usize = 16_384;
 /// Bytes of a name that crosses the wire (table, target, purpose). SQL engines stop at 63 to 255; SQLite has no limit.
 pub const NAME_BYTES_MAX: usize = 1024;
 
-/// A control message. The largest is an Offer or a Manifest with `PARTS_MAX` parts and ordinary names.
+/// A plan's canonical bytes: `PARTS_MAX` parts with names of some 80 bytes.
+pub const PLAN_BYTES_MAX: usize = 3 << 19;
+
+/// A part's most in a manifest (counts, root, digest) and in a receipt (count, digest), with every number at its longest.
+pub const SENT_PART_BYTES_MAX: usize = 101;
+pub const LOADED_PART_BYTES_MAX: usize = 46;
+
+/// A control message. The largest is a receipt, which holds plan, manifest, what was loaded, and the grant.
 pub const CONTROL_BYTES_MAX: usize = 4 << 20;
 
 /// Parts in flight at once that a receiver may allow: each has a stream and its share of the window.
@@ -61,6 +68,11 @@ pub const GRANT_BYTES_MAX: usize = 16 << 10;
 /// Clock difference between two agents that is forgiven when a grant's times are judged (fault-matrix T6).
 pub const CLOCK_SKEW_SECONDS_MAX: u64 = 60;
 
+// A transfer must never be loaded and then have a receipt that is too long to send; 4 KiB are for keys and signatures.
+const _: () = assert!(
+    PLAN_BYTES_MAX + PARTS_MAX * (SENT_PART_BYTES_MAX + LOADED_PART_BYTES_MAX) + GRANT_BYTES_MAX + (4 << 10)
+        <= CONTROL_BYTES_MAX
+);
 const _: () = assert!(CHUNK_PLAIN_BYTES <= CHUNK_PLAIN_BYTES_MAX);
 const _: () = assert!(CHUNK_PLAIN_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(LANE_WINDOW_BYTES_MIN <= LANE_WINDOW_BYTES_MAX);

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     grant::SignedGrant,
     id::{ChunkCount, TransferId},
-    limits::{CONTROL_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX},
+    limits::{CONTROL_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX, PLAN_BYTES_MAX},
     seal::Suite,
     sign::{PublicKey, Purpose, Signature, Signer},
 };
@@ -79,6 +79,9 @@ impl Plan {
         }
         if self.parts.iter().any(|part| part.name.len() > NAME_BYTES_MAX) {
             return refused("length of a part's name");
+        }
+        if codec::encode(self).len() > PLAN_BYTES_MAX {
+            return refused("length of the plan");
         }
         if !self.parts.is_sorted_by_key(|part| part.kind) {
             return refused("order of parts");
@@ -242,11 +245,15 @@ impl Receipt {
         SignedReceipt { receipt: self, signature }
     }
 
-    /// That what was loaded is what was sent: the same parts, and for each part with rows the same count and digest.
+    /// That what was loaded is what was sent: the same parts, and for each part with rows the same count and digest. A
+    /// database is always read again, unless it was discarded as asked.
     pub fn check_loaded(&self) -> Result<()> {
         let sent = &self.manifest.manifest.parts;
         if self.loaded.len() != sent.len() || self.plan.parts.len() != sent.len() {
             return Err(Error::new(Code::TargetMismatch, "number of parts"));
+        }
+        if self.plan.engine == Engine::Sqlite && !matches!(self.proof, Proof::ReadAgain | Proof::Discarded) {
+            return Err(Error::new(Code::TargetMismatch, "a database that was not read again"));
         }
         if self.proof == Proof::ReadAgain {
             for (index, (sent, loaded)) in sent.iter().zip(&self.loaded).enumerate() {

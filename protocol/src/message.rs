@@ -80,7 +80,7 @@ pub struct AcceptBody {
     /// Parts that may be in flight at once.
     #[n(4)]
     pub lanes: u16,
-    /// Sealed bytes of one part that may be unacknowledged.
+    /// Bytes of one part that may be unacknowledged; a chunk counts as its plaintext or its frame, whichever is more.
     #[n(5)]
     pub lane_window_bytes: u64,
     /// Parts of which anything is there already, in order; empty on a first connection.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Listening ─handle_offer─▶ Judging ─accept─▶ Accepting ─handle_begin─▶ Receiving
-//! Receiving: handle_stream, handle_header, handle_taken, handle_stream_end, handle_durable, poll_ack, handle_finish,
-//!            poll_complete, receipt
+//! Receiving: handle_stream, may_begin, handle_begun, handle_header, handle_taken, handle_stream_end, handle_durable,
+//!            poll_ack, handle_finish, poll_complete, receipt
 //! ```
 //!
 //! The receiver alone decides what is missing. It judges a chunk's place by its header, before any byte of it is
@@ -21,8 +21,8 @@ use crate::{
     frame::{ChunkHeader, StreamHeader},
     grant::SignedGrant,
     id::{ChunkCount, Epoch, PartIndex},
-    limits::{LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
-    manifest::{LoadedPart, Plan, Proof, Receipt, SignedManifest, SignedReceipt},
+    limits::{EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
+    manifest::{LoadedPart, PartKind, Plan, Proof, Receipt, SignedManifest, SignedReceipt},
     message::{Accept, AcceptBody, Ack, Begin, Message, Offer, Ready},
     negotiate::{choose_suite, choose_version},
     random::Random,
@@ -122,6 +122,9 @@ impl Judging {
         signer: &dyn Signer,
         random: &mut dyn Random,
     ) -> Result<(Accepting, Message)> {
+        if !(1..=EPOCH_MAX).contains(&epoch.0) {
+            return Err(Error::new(Code::LimitExceeded, "epoch"));
+        }
         let mut nonce = [0; 32];
         random.fill(&mut nonce);
         let body = AcceptBody {
@@ -171,6 +174,7 @@ impl Accepting {
             received: ChunkCount(0),
             durable: ChunkCount(0),
             stream: Stream::None,
+            begun: false,
             last_received: false,
             ended: false,
             acknowledged: None,
@@ -207,6 +211,8 @@ struct PartProgress {
     received: ChunkCount,
     durable: ChunkCount,
     stream: Stream,
+    /// The sink takes its chunks.
+    begun: bool,
     last_received: bool,
     /// The sink has the last chunk.
     ended: bool,
@@ -233,8 +239,10 @@ impl Receiving {
     pub fn handle_stream(&mut self, header: StreamHeader) -> Result<()> {
         let part = header.part;
         let refuse = |code, check| Err(Error::new(code, check).at_part(part));
-        let open = self.parts.iter().filter(|progress| progress.stream == Stream::Open).count();
-        if open >= self.lanes.into() {
+        // A part whose last chunk was acknowledged is no longer in flight for the sender, whether or not the end of its
+        // stream was seen here.
+        let in_flight = |progress: &&PartProgress| progress.stream == Stream::Open && !progress.ended;
+        if self.parts.iter().filter(in_flight).count() >= self.lanes.into() {
             return refuse(Code::LimitExceeded, "parts in flight");
         }
         let Some(kind) = self.plan.parts.get(part.0 as usize).map(|planned| planned.kind) else {
@@ -250,6 +258,18 @@ impl Receiving {
         }
         progress.stream = Stream::Open;
         Ok(())
+    }
+
+    /// Whether the sink may be asked to begin `part`: one part at a time, in the order of the plan. Streams arrive in any
+    /// order; were a later part to take a target's one writer first, its sender might be waiting for the window of an
+    /// earlier part, and neither would ever move.
+    pub fn may_begin(&self, part: PartIndex) -> bool {
+        self.parts[..part.0 as usize].iter().all(|progress| progress.begun)
+    }
+
+    /// The sink has begun `part`.
+    pub fn handle_begun(&mut self, part: PartIndex) {
+        self.parts[part.0 as usize].begun = true;
     }
 
     /// A chunk's header arrived on the stream of `part`: judges its place, before its bytes are read.
@@ -329,9 +349,15 @@ impl Receiving {
                     && sent.plain_bytes == got.root.plain_bytes()
                     && sent.root == got.root.root()
             });
+        // The digest is what a table is read again for: without one, nothing would be compared.
+        let described = manifest.parts.iter().zip(&self.plan.parts).all(|(sent, planned)| match planned.kind {
+            PartKind::Rows => sent.digest.is_some(),
+            _ => sent.rows == 0 && sent.digest.is_none(),
+        });
         let transfer = self.grant.grant.transfer;
         let roots = self.parts.iter().map(|part| part.root.root());
         let fits = arrived
+            && described
             && manifest.transfer == transfer
             && manifest.grant_hash == self.grant.hash()
             && manifest.plan_hash == self.plan.hash()

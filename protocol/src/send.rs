@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Transfer::offer ─▶ Offering ─handle_accept─▶ Beginning ─handle_ready─▶ Session      one a connection
-//! Transfer: may_start, may_send, handle_sealed, handle_ack, handle_part_end, poll_finish, handle_receipt
+//! Transfer: may_start, handle_start, may_send, handle_sealed, handle_ack, handle_part_end, poll_finish, handle_receipt
 //! ```
 //!
 //! A state of the exchange is consumed by moving on, so that a message out of turn does not compile. [`Transfer`] holds
@@ -20,8 +20,8 @@ use crate::{
     grant::SignedGrant,
     id::{ChunkCount, ChunkIndex, PartIndex},
     key::{DigestSecret, EpochSecret},
-    limits::{LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
-    manifest::{Manifest, Plan, SentPart, SignedManifest, SignedReceipt},
+    limits::{EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
+    manifest::{Manifest, PartKind, Plan, SentPart, SignedManifest, SignedReceipt},
     message::{Accept, Ack, Begin, BeginBody, Have, Message, Offer, Ready, VERSION},
     random::Random,
     seal::{EpochKeys, Suite},
@@ -43,11 +43,12 @@ pub struct Transfer {
 /// What was sent of one part.
 struct PartProgress {
     root: PartRoot,
-    /// Frame sizes of the chunks sent and not yet verified, oldest first.
+    /// Weights of the chunks sent and not yet verified, oldest first.
     in_flight: VecDeque<u64>,
     in_flight_bytes: u64,
     verified: ChunkCount,
     durable: ChunkCount,
+    started: bool,
     ended: Option<(u64, Option<Root>)>,
 }
 
@@ -73,6 +74,17 @@ pub struct Session {
     /// What the receiver has already; empty on a first connection.
     pub have: Vec<Have>,
     pub receiver_key: PublicKey,
+    pub sender_key: PublicKey,
+}
+
+impl PartProgress {
+    fn is_verified(&self) -> bool {
+        self.ended.is_some() && self.verified == self.root.chunks()
+    }
+
+    fn is_durable(&self) -> bool {
+        self.ended.is_some() && self.durable == self.root.chunks()
+    }
 }
 
 impl Transfer {
@@ -85,6 +97,7 @@ impl Transfer {
             in_flight_bytes: 0,
             verified: ChunkCount(0),
             durable: ChunkCount(0),
+            started: false,
             ended: None,
         });
         Ok(Self { parts: parts.collect(), suites, grant, plan, digest_secret, digests, manifest: None })
@@ -116,20 +129,27 @@ impl Transfer {
         (offering, offer)
     }
 
-    /// Whether every part that must be loaded before this one is durable.
-    pub fn may_start(&self, part: PartIndex) -> bool {
+    /// Whether a part may start now: parts start in the order of the plan, those that must be loaded before this one are
+    /// durable, and a lane is free. A lane is free again when all of its part is verified, and not when the last byte was
+    /// handed to the link: only then does the receiver, too, count the part as no longer in flight.
+    pub fn may_start(&self, part: PartIndex, session: &Session) -> bool {
         let kind = self.plan.parts[part.0 as usize].kind;
-        self.parts
-            .iter()
-            .zip(&self.plan.parts)
-            .filter(|(_, planned)| planned.kind < kind)
-            .all(|(earlier, _)| earlier.ended.is_some() && earlier.durable == earlier.root.chunks())
+        let (earlier, rest) = self.parts.split_at(part.0 as usize);
+        let in_turn = rest.first().is_some_and(|part| !part.started) && earlier.iter().all(|part| part.started);
+        let mut needed = earlier.iter().zip(&self.plan.parts).filter(|(_, planned)| planned.kind < kind);
+        let in_flight = earlier.iter().filter(|part| !part.is_verified()).count();
+        in_turn && needed.all(|(part, _)| part.is_durable()) && in_flight < session.lanes.into()
     }
 
-    /// Whether a frame of this size fits the window of its part. One frame always does, or nothing would ever move.
-    pub fn may_send(&self, part: PartIndex, frame_bytes: u64, session: &Session) -> bool {
-        let progress = &self.parts[part.0 as usize];
-        progress.in_flight.is_empty() || progress.in_flight_bytes + frame_bytes <= session.lane_window_bytes
+    /// A part's stream is opened.
+    pub fn handle_start(&mut self, part: PartIndex) {
+        self.parts[part.0 as usize].started = true;
+    }
+
+    /// Whether a chunk fits the window of its part. One chunk always does, or nothing would ever move.
+    pub fn may_send(&self, sealed: &Sealed, session: &Session) -> bool {
+        let progress = &self.parts[sealed.header.part.0 as usize];
+        progress.in_flight.is_empty() || progress.in_flight_bytes + weight(sealed) <= session.lane_window_bytes
     }
 
     /// A chunk goes out.
@@ -137,13 +157,14 @@ impl Transfer {
         let progress = &mut self.parts[sealed.header.part.0 as usize];
         assert_eq!(progress.root.chunks().next_index(), sealed.header.index, "chunks of a part are sent in order");
         progress.root.add(&sealed.hash, sealed.header.plain_bytes.into());
-        progress.in_flight.push_back(sealed.frame.len() as u64);
-        progress.in_flight_bytes += sealed.frame.len() as u64;
+        progress.in_flight.push_back(weight(sealed));
+        progress.in_flight_bytes += weight(sealed);
     }
 
-    /// A part's last chunk went out. `digest` is that of its rows, if it has any.
+    /// A part's last chunk went out. `rows` and `digest` are those of its rows; other kinds of parts have none.
     pub fn handle_part_end(&mut self, part: PartIndex, rows: u64, digest: Option<Root>) {
-        self.parts[part.0 as usize].ended = Some((rows, digest));
+        let has_rows = self.plan.parts[part.0 as usize].kind == PartKind::Rows;
+        self.parts[part.0 as usize].ended = Some(if has_rows { (rows, digest) } else { (0, None) });
     }
 
     /// The receiver has more of a part than before. Refuses what cannot be (fault-matrix X12).
@@ -168,8 +189,7 @@ impl Transfer {
     /// The manifest, once every part has ended and every chunk is verified; the same one each time it is asked for.
     pub fn poll_finish(&mut self, signer: &dyn Signer) -> Option<Message> {
         if self.manifest.is_none() {
-            let all_there = |part: &PartProgress| part.ended.is_some() && part.verified == part.root.chunks();
-            if !self.parts.iter().all(all_there) {
+            if !self.parts.iter().all(PartProgress::is_verified) {
                 return None;
             }
             self.manifest = Some(self.make_manifest().sign(signer));
@@ -208,11 +228,20 @@ impl Transfer {
         if receipt.receipt.receiver_key != session.receiver_key {
             return wrong("receipt of another receiver");
         }
+        if receipt.receipt.sender_key != session.sender_key || receipt.receipt.suite != session.keys.suite() {
+            return wrong("receipt for another sender or suite");
+        }
         if receipt.receipt.manifest != *manifest || receipt.receipt.grant != self.grant {
             return wrong("receipt for another manifest or grant");
         }
         receipt.verify()
     }
+}
+
+/// What a chunk counts for in a window: its plaintext or its frame, whichever is more. Counting frames alone, a dump that
+/// compresses well would run far ahead of a slow loader.
+fn weight(sealed: &Sealed) -> u64 {
+    (sealed.frame.len() as u64).max(sealed.header.plain_bytes.into())
 }
 
 impl Offering {
@@ -254,6 +283,7 @@ impl Offering {
             lane_window_bytes: body.lane_window_bytes,
             have: body.have,
             receiver_key: self.receiver_key,
+            sender_key: signer.public_key(),
         };
         Ok((Beginning { session, transcript_hash }, Message::Begin(Begin { body: begin, signature })))
     }
@@ -265,6 +295,9 @@ impl Offering {
         }
         if !self.offered_suites.contains(&body.suite) {
             return Err(Error::new(Code::SuiteUnsupported, "suite was not offered"));
+        }
+        if !(1..=EPOCH_MAX).contains(&body.epoch.0) {
+            return Err(Error::new(Code::LimitExceeded, "epoch"));
         }
         let window = LANE_WINDOW_BYTES_MIN..=LANE_WINDOW_BYTES_MAX;
         if !(1..=LANES_MAX).contains(&body.lanes) || !window.contains(&body.lane_window_bytes) {

@@ -287,8 +287,8 @@ impl Receiver<'_> {
         let window = Window::share(self.args.transfer.memory / 2, plan.parts.len());
         let identity = &self.invitation.identity;
         let (accepting, message) = judging.accept(Epoch(1), window, sealing_key.public_key(), identity, &mut random)?;
-        writer.send(&message).await?;
-        let Message::Begin(begin) = control.expect().await? else {
+        let accept_bytes = writer.send(&message).await?;
+        let Message::Begin(begin) = control.expect(accept_bytes).await? else {
             return Err(Error::new(Code::ProtocolViolation, "Begin").into());
         };
         let (receiving, message) = accepting.handle_begin(begin, &sealing_key)?;

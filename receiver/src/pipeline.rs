@@ -45,7 +45,7 @@ pub struct Pipeline<'a> {
     pub workers: &'a Workers,
     receiving: RefCell<Receiving>,
     written: mpsc::UnboundedSender<Written>,
-    /// Told whenever the transfer may have become complete.
+    /// Told whenever a part may begin, or the transfer may have become complete.
     moved: Notify,
 }
 
@@ -108,8 +108,17 @@ impl<'a> Pipeline<'a> {
         let header = StreamHeader::from_bytes(&header)?;
         self.receiving.borrow_mut().handle_stream(header)?;
         let part = header.part;
+        loop {
+            let notified = self.moved.notified();
+            if self.receiving.borrow().may_begin(part) {
+                break;
+            }
+            notified.await;
+        }
         let digests = self.receiving.borrow().keys().digests().clone();
         let mut writer = PartWriter::start(Arc::clone(&self.sink), part, digests, self.written.clone()).await?;
+        self.receiving.borrow_mut().handle_begun(part);
+        self.moved.notify_waiters();
         let mut chunks = Box::pin(self.opened(part, stream).buffered(processors()));
         while let Some(chunk) = chunks.next().await {
             writer.write(chunk?).await?;

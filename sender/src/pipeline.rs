@@ -54,11 +54,11 @@ pub async fn negotiate(
 ) -> Outcome<Session> {
     let mut random = SystemRandom::default();
     let (offering, offer) = transfer.offer(&link.channel, link.peer.key, &mut random);
-    writer.send(&offer).await?;
-    let Message::Accept(accept) = control.expect().await? else { return Err(out_of_turn("Accept")) };
+    let offer_bytes = writer.send(&offer).await?;
+    let Message::Accept(accept) = control.expect(offer_bytes).await? else { return Err(out_of_turn("Accept")) };
     let (beginning, begin) = offering.handle_accept(transfer, accept, identity, &mut random)?;
-    writer.send(&begin).await?;
-    let Message::Ready(ready) = control.expect().await? else { return Err(out_of_turn("Ready")) };
+    let begin_bytes = writer.send(&begin).await?;
+    let Message::Ready(ready) = control.expect(begin_bytes).await? else { return Err(out_of_turn("Ready")) };
     Ok(beginning.handle_ready(ready)?)
 }
 
@@ -94,7 +94,7 @@ impl<'a> Pipeline<'a> {
         let sending = async {
             self.send_parts().await?;
             let finish = self.when(|transfer| transfer.poll_finish(self.identity)).await;
-            writer.send(&finish).await
+            writer.send(&finish).await.map(|_| ())
         };
         let listening = self.listen(control);
         tokio::pin!(sending, listening);
@@ -128,8 +128,7 @@ impl<'a> Pipeline<'a> {
         let mut lanes = FuturesUnordered::new();
         for part in (0..parts).map(PartIndex) {
             loop {
-                let free = lanes.len() < usize::from(self.session.lanes);
-                if free && self.transfer.borrow().may_start(part) {
+                if self.transfer.borrow().may_start(part, &self.session) {
                     break;
                 }
                 tokio::select! {
@@ -137,6 +136,7 @@ impl<'a> Pipeline<'a> {
                     () = self.moved.notified() => {}
                 }
             }
+            self.transfer.borrow_mut().handle_start(part);
             let reading = self.reader.read(part, self.transfer.borrow().digests().multiset())?;
             lanes.push(self.send_part(part, reading));
         }
@@ -154,17 +154,14 @@ impl<'a> Pipeline<'a> {
         out.write_all(&header.to_bytes()).await.map_err(|error| broken_stream(&error))?;
         let mut sealed = Box::pin(self.sealed(reading.chunks).buffered(processors()));
         while let Some(chunk) = sealed.next().await {
-            self.send_chunk(part, chunk?, &mut out).await?;
+            self.send_chunk(chunk?, &mut out).await?;
         }
         drop(sealed);
         let summary = reading
             .summary
             .await
             .map_err(|_| Failure::new(Code::Internal, "the source's thread ended early", ""))??;
-        let digest = Some(summary.digest).filter(|_| {
-            self.transfer.borrow().plan().parts[part.0 as usize].kind == sealift_protocol::manifest::PartKind::Rows
-        });
-        self.transfer.borrow_mut().handle_part_end(part, summary.rows, digest);
+        self.transfer.borrow_mut().handle_part_end(part, summary.rows, Some(summary.digest));
         self.moved.notify_waiters();
         self.report.count(|totals| {
             totals.parts += 1;
@@ -186,9 +183,9 @@ impl<'a> Pipeline<'a> {
         )
     }
 
-    async fn send_chunk(&self, part: PartIndex, sealed: Sealed, out: &mut SendStream) -> Outcome {
+    async fn send_chunk(&self, sealed: Sealed, out: &mut SendStream) -> Outcome {
         let frame_bytes = sealed.frame.len() as u64;
-        self.when(|transfer| transfer.may_send(part, frame_bytes, &self.session).then_some(())).await;
+        self.when(|transfer| transfer.may_send(&sealed, &self.session).then_some(())).await;
         self.transfer.borrow_mut().handle_sealed(&sealed);
         let plain_bytes = u64::from(sealed.header.plain_bytes);
         out.write_chunk(sealed.frame).await.map_err(|error| broken_stream(&error))?;

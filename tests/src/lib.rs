@@ -1,6 +1,6 @@
 //! The harness: both agents as real processes, throwaway databases, a faulty link, bad certificates.
 //!
-//! Nothing here is simulated but the faults. A test names in its doc comment the row of the fault matrix that it proves.
+//! Nothing here is simulated but the faults; only `sim` runs the two state machines alone, under a clock of its own. A test names in its doc comment the row of the fault matrix that it proves.
 
 pub mod agents;
 pub mod bytes;
@@ -12,10 +12,11 @@ pub mod link;
 pub mod mariadb;
 pub mod memory;
 pub mod pair;
-pub mod peer;
 pub mod postgres;
 pub mod random;
 pub mod service;
 pub mod shared;
+pub mod sim;
 pub mod sqlite;
 pub mod trace;
+pub mod wire;

@@ -1,255 +1,444 @@
-//! Who is let in (fault matrix I): real handshakes between the agents' own endpoints and a peer that presents anything.
+//! Bad certificates before real endpoints, in both directions: each is refused, and no byte of application data passes.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
-use quinn::{ConnectionError, Endpoint};
-use rustls::{CipherSuite, crypto::aws_lc_rs::kx_group};
+use quinn::ConnectionError;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sealift_agent::{
-    identity::Identity,
-    link::{accept, connect},
+    endpoint::{bind, client_config, server_config},
+    identity::{Identity, Role as AgentRole, judge_leaf},
+    link::from_connection,
+    trust::Trust,
 };
-use sealift_tests::{
-    certs::{
-        authority::{Authority, Presented, Role},
-        catalogue::{self, Bad},
-        key::{Key, Kind},
-    },
-    exit,
-    peer::{Offer, agent_client, agent_server, hostile_client, hostile_server, identity},
+use sealift_protocol::{close::Code, message::ALPN};
+use sealift_tests::certs::{
+    authority::{Authority, Presented, Role},
+    catalogue,
+    key::Kind,
 };
+use tokio::time::timeout;
+use zeroize::Zeroizing;
 
-/// Ten handshakes' time on a busy machine.
-const WITHIN: Duration = Duration::from_secs(10);
+/// A handshake over loopback takes milliseconds; what takes this long hangs.
+const PATIENCE: Duration = Duration::from_secs(8);
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-}
+/// quinn takes at most this much of a handshake at once, rustls four times as much of one message.
+const HANDSHAKE_BYTES_MAX: usize = 16 << 10;
 
-fn authority() -> Authority {
-    Authority::new("example.test", Kind::P256)
-}
-
-/// How a receiver's endpoint meets this client: `Ok` if it took the connection, else how the client's ended.
-async fn meet_as_receiver(server: &Endpoint, own: &Identity, client: &Endpoint) -> Result<(), ConnectionError> {
-    let connecting = client.connect(server.local_addr().unwrap(), "receiver.test").unwrap();
-    let refused = async {
-        let connection = match connecting.await {
-            Ok(connection) => connection,
-            Err(error) => return error,
-        };
-        // A TLS 1.3 client believes itself connected before the server has judged its certificate.
-        connection.closed().await
-    };
-    let met = async {
-        tokio::select! {
-            link = accept(server, own) => link.map(|_| ()).map_err(|failure| panic!("{failure}")),
-            error = refused => Err(error),
-        }
-    };
-    tokio::time::timeout(WITHIN, met).await.expect("neither accepted nor refused in time")
-}
-
-/// The exit code with which a sender's endpoint leaves this server; `DONE` if it took the connection.
-async fn meet_as_sender(client: &Endpoint, own: &Identity, server: &Endpoint) -> i32 {
-    let address = server.local_addr().unwrap().to_string();
-    let accepting = async {
-        let connection = match server.accept().await.unwrap().accept().unwrap().await {
-            Ok(connection) => connection,
-            Err(error) => return error,
-        };
-        connection.closed().await
-    };
-    let addresses = [address];
-    let connecting = connect(|_| Ok(client.clone()), &addresses, own);
-    let met = async {
-        let (accepting, connected) = tokio::join!(tokio::time::timeout(WITHIN, accepting), async {
-            match connecting.await {
-                Ok((_, link)) => {
-                    link.close(sealift_protocol::close::Code::Done);
-                    exit::DONE
-                }
-                Err(failure) => i32::from(failure.code.exit_code()),
-            }
-        });
-        drop(accepting);
-        connected
-    };
-    tokio::time::timeout(2 * WITHIN, met).await.expect("an end in time")
-}
-
-/// A receiver before a sender that presents this.
-async fn receiver_refuses(authority: &Authority, presented: &Presented, offer: Offer) -> Result<(), ConnectionError> {
-    let own = identity(&authority.present(Role::Receiver), Role::Receiver);
-    let server = agent_server(&own, &presented.trusted);
-    meet_as_receiver(&server, &own, &hostile_client(presented, offer)).await
-}
-
-/// A sender before a receiver that presents this.
-async fn sender_refuses(authority: &Authority, presented: &Presented, offer: Offer) -> i32 {
-    let own = identity(&authority.present(Role::Sender), Role::Sender);
-    let client = agent_client(&own, &presented.trusted);
-    meet_as_sender(&client, &own, &hostile_server(presented, offer)).await
-}
-
-/// Without this, everything below would prove nothing.
-#[test]
-fn the_faultless_are_let_in() {
-    block_on(async {
-        for kind in [Kind::Ed25519, Kind::P256, Kind::P384] {
-            let authority = Authority::new("example.test", kind);
-            for (what, build) in [
-                ("directly", Authority::present as fn(&Authority, Role) -> Presented),
-                ("through an intermediate", catalogue::through_intermediate),
-            ] {
-                println!("{kind:?} {what}");
-                let sender = build(&authority, Role::Sender);
-                receiver_refuses(&authority, &sender, Offer::default())
-                    .await
-                    .unwrap_or_else(|e| panic!("{kind:?} {e}"));
-                let receiver = build(&authority, Role::Receiver);
-                assert_eq!(sender_refuses(&authority, &receiver, Offer::default()).await, exit::DONE, "{kind:?}");
-            }
-        }
-    });
-}
-
-/// I1 to I8, I13, I14: every bad certificate, shown to a receiver.
-#[test]
-fn a_receiver_refuses_every_bad_sender() {
-    let authority = authority();
-    let let_in = block_on(async {
-        let mut let_in = Vec::new();
-        for bad in catalogue::all() {
-            let started = Instant::now();
-            let presented = bad.build(&authority, Role::Sender);
-            let met = receiver_refuses(&authority, &presented, Offer::default()).await;
-            println!("{}: {}: {} in {:?}", bad.row, bad.name, ending(&met), started.elapsed());
-            if met.is_ok() {
-                let_in.push(name(bad));
-            }
-        }
-        let_in
-    });
-    assert!(let_in.is_empty(), "let in: {let_in:#?}");
-}
-
-/// I1 to I8, I13, I14: every bad certificate, shown to a sender, which ends as for any peer that is not the right one.
-#[test]
-fn a_sender_refuses_every_bad_receiver() {
-    let authority = authority();
-    let wrong = block_on(async {
-        let mut wrong = Vec::new();
-        // A server without any certificate has no TLS to speak.
-        for bad in catalogue::all().filter(|bad| bad.row != "I1") {
-            let presented = bad.build(&authority, Role::Receiver);
-            let code = sender_refuses(&authority, &presented, Offer::default()).await;
-            println!("{}: {}: exit code {code}", bad.row, bad.name);
-            if code != exit::PEER {
-                wrong.push((code, name(bad)));
-            }
-        }
-        wrong
-    });
-    assert!(wrong.is_empty(), "not refused with exit code {}: {wrong:#?}", exit::PEER);
-}
-
-fn name(bad: &Bad) -> String {
-    format!("{}: {}", bad.row, bad.name)
-}
-
-fn ending(met: &Result<(), ConnectionError>) -> String {
-    met.as_ref().map_or_else(ToString::to_string, |()| "LET IN".into())
-}
-
-/// I10: the protocol's name must be agreed on.
-#[test]
-fn i10_no_or_another_protocol_is_refused() {
-    let authority = authority();
-    block_on(async {
-        for alpn in [vec![], vec![b"h3".to_vec()], vec![b"sealift/2".to_vec()], vec![b"sealift".to_vec()]] {
-            let offer = || Offer { alpn: alpn.clone(), ..Offer::default() };
-            let met = receiver_refuses(&authority, &authority.present(Role::Sender), offer()).await;
-            assert!(met.is_err(), "receiver, {alpn:?}");
-            let code = sender_refuses(&authority, &authority.present(Role::Receiver), offer()).await;
-            assert_eq!(code, exit::PEER, "sender, {alpn:?}");
-        }
-    });
-}
-
-/// I11: a key exchange without the post-quantum half, or a 128-bit cipher, is refused.
-#[test]
-fn i11_weak_offers_are_refused() {
-    let authority = authority();
-    let offer = |what: &str| match what {
-        "only X25519" => Offer::default().only_groups(&[kx_group::X25519]),
-        "only P-256 and P-384" => Offer::default().only_groups(&[kx_group::SECP256R1, kx_group::SECP384R1]),
-        _ => Offer::default().only_suite(CipherSuite::TLS13_AES_128_GCM_SHA256),
-    };
-    block_on(async {
-        for what in ["only X25519", "only P-256 and P-384", "only AES-128"] {
-            let met = receiver_refuses(&authority, &authority.present(Role::Sender), offer(what)).await;
-            assert!(met.is_err(), "receiver, {what}");
-            let code = sender_refuses(&authority, &authority.present(Role::Receiver), offer(what)).await;
-            assert_eq!(code, exit::PEER, "sender, {what}");
-        }
-    });
-}
-
-/// I12: a client that would resume is never given the means to, so early data cannot be sent.
-#[test]
-fn i12_no_resumption_and_no_early_data() {
-    let authority = authority();
-    block_on(async {
-        let own = identity(&authority.present(Role::Receiver), Role::Receiver);
-        let server = agent_server(&own, &authority.certificate);
-        let offer = Offer { resumption: true, ..Offer::default() };
-        let client = hostile_client(&authority.present(Role::Sender), offer);
-        for round in 0..3 {
-            let connecting = client.connect(server.local_addr().unwrap(), "receiver.test").unwrap();
-            let (connected, link) = tokio::join!(
-                async {
-                    match connecting.into_0rtt() {
-                        Ok(_) => panic!("early data in round {round}"),
-                        Err(connecting) => connecting.await.unwrap(),
-                    }
-                },
-                accept(&server, &own)
-            );
-            let link = link.unwrap_or_else(|failure| panic!("{failure}"));
-            // Time for a ticket to arrive, if one were sent.
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            link.close(sealift_protocol::close::Code::Done);
-            connected.closed().await;
-        }
-    });
-}
-
-/// I17: an agent that is shown its own certificate is not talking to a peer.
-#[test]
-fn i17_reflection_is_refused() {
-    let authority = authority();
-    block_on(async {
-        let receiver = authority.present(Role::Receiver);
-        let own = identity(&receiver, Role::Receiver);
-        let server = agent_server(&own, &authority.certificate);
-        let met = meet_as_receiver(&server, &own, &hostile_client(&receiver, Offer::default())).await;
-        assert!(met.is_err());
-        let sender = authority.present(Role::Sender);
-        let own = identity(&sender, Role::Sender);
-        let client = agent_client(&own, &authority.certificate);
-        assert_eq!(meet_as_sender(&client, &own, &hostile_server(&sender, Offer::default())).await, exit::PEER);
-    });
-}
-
-/// I2, I4: what an agent would not believe of another, it does not accept as its own identity either.
-#[test]
-fn an_agent_refuses_to_be_what_it_would_refuse() {
-    let authority = authority();
-    let key = Key::generate(Kind::Ed25519);
-    for (role, wrong) in [(Role::Sender, Role::Receiver), (Role::Receiver, Role::Sender)] {
-        let presented = authority.present_leaf(&authority.leaf(wrong, &key), &key);
-        let chain = presented.chain.iter().cloned().map(rustls_pki_types::CertificateDer::from).collect();
-        let own = Identity::new(chain, zeroize::Zeroizing::new(presented.private_key.clone()), role.into());
-        assert!(own.is_err(), "{role:?}");
+fn agent_role(role: Role) -> AgentRole {
+    match role {
+        Role::Sender => AgentRole::Sender,
+        Role::Receiver => AgentRole::Receiver,
     }
+}
+
+fn identity(presented: &Presented, role: Role) -> Identity {
+    let chain = presented.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    Identity::new(chain, Zeroizing::new(presented.private_key.clone()), agent_role(role))
+        .unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+fn trust(root: &[u8]) -> Trust {
+    Trust::new(CertificateDer::from(root.to_vec()), None)
+}
+
+/// A good agent of this role. Strangers believe everybody, so any authority will do.
+fn good(role: Role) -> Identity {
+    identity(&Authority::new("good.test", Kind::Ed25519).present(role), role)
+}
+
+fn socket() -> UdpSocket {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
+}
+
+/// What a peer without Sealift's own scruples presents: any chain, any key, any of TLS's settings.
+struct Stranger {
+    chain: Vec<CertificateDer<'static>>,
+    key: Option<Arc<dyn rustls::sign::SigningKey>>,
+    provider: rustls::crypto::CryptoProvider,
+    alpn: Vec<Vec<u8>>,
+    early_data: bool,
+}
+
+impl Stranger {
+    fn new(presented: &Presented) -> Self {
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(presented.private_key.clone()));
+        Self {
+            chain: presented.chain.iter().map(|der| CertificateDer::from(der.clone())).collect(),
+            key: rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).ok(),
+            provider: rustls::crypto::aws_lc_rs::default_provider(),
+            alpn: vec![ALPN.to_vec()],
+            early_data: false,
+        }
+    }
+
+    /// None if TLS itself cannot be made to present this key.
+    fn certified(&self) -> Option<Arc<rustls::sign::SingleCertAndKey>> {
+        let key = self.key.clone()?;
+        let certified = rustls::sign::CertifiedKey::new(self.chain.clone(), key);
+        Some(Arc::new(rustls::sign::SingleCertAndKey::from(certified)))
+    }
+
+    fn client(&self) -> Option<quinn::ClientConfig> {
+        let builder = rustls::ClientConfig::builder_with_provider(Arc::new(self.provider.clone()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .ok()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody));
+        let mut tls = match self.chain.is_empty() {
+            true => builder.with_no_client_auth(),
+            false => builder.with_client_cert_resolver(self.certified()?),
+        };
+        tls.alpn_protocols = self.alpn.clone();
+        tls.enable_early_data = self.early_data;
+        tls.resumption = rustls::client::Resumption::in_memory_sessions(8);
+        let quic = quinn::crypto::rustls::QuicClientConfig::with_initial(Arc::new(tls), initial()).ok()?;
+        Some(quinn::ClientConfig::new(Arc::new(quic)))
+    }
+
+    fn server(&self) -> Option<quinn::ServerConfig> {
+        let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(self.provider.clone()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .ok()?
+            .with_no_client_auth()
+            .with_cert_resolver(self.certified()?);
+        tls.alpn_protocols = self.alpn.clone();
+        tls.max_early_data_size = u32::MAX;
+        let quic = quinn::crypto::rustls::QuicServerConfig::with_initial(Arc::new(tls), initial()).ok()?;
+        Some(quinn::ServerConfig::with_crypto(Arc::new(quic)))
+    }
+}
+
+fn initial() -> rustls::quic::Suite {
+    rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().unwrap().quic_suite().unwrap()
+}
+
+/// Believes everybody.
+#[derive(Debug)]
+struct Anybody;
+
+impl rustls::client::danger::ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &rustls_pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls_pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// What came of a connection on the good side: what ended it, and whether anything was read before.
+#[derive(Debug)]
+struct Met {
+    refused: Option<ConnectionError>,
+    read: bool,
+}
+
+/// A stranger connects to a good receiver, and says something at once.
+async fn before_receiver(stranger: &Stranger, trust: Trust) -> Option<Met> {
+    let config = stranger.client()?;
+    let server = bind(socket(), Some(server_config(&good(Role::Receiver), trust).unwrap())).unwrap();
+    let address = server.local_addr().unwrap();
+    let mut client = bind(socket(), None).unwrap();
+    client.set_default_client_config(config);
+    let connecting = client.connect(address, "receiver.sealift.invalid").unwrap();
+    let talking = tokio::spawn(async move {
+        if let Ok(Ok(connection)) = timeout(PATIENCE, connecting).await {
+            if let Ok((mut send, _)) = connection.open_bi().await {
+                let _ = send.write_all(b"rows").await;
+            }
+            let _ = timeout(PATIENCE, connection.closed()).await;
+        }
+        client
+    });
+    let incoming = timeout(PATIENCE, server.accept()).await.expect("a packet arrives").unwrap();
+    let met = match incoming.accept() {
+        Ok(connecting) => meet(connecting).await,
+        Err(error) => Met { refused: Some(error), read: false },
+    };
+    talking.abort();
+    Some(met)
+}
+
+/// A good sender connects to a stranger, who says something at once.
+async fn before_sender(stranger: &Stranger, trust: Trust) -> Option<Met> {
+    let server = bind(socket(), Some(stranger.server()?)).unwrap();
+    let address = server.local_addr().unwrap();
+    let talking = tokio::spawn(async move {
+        while let Some(incoming) = server.accept().await {
+            if let Ok(Ok(connection)) = timeout(PATIENCE, incoming.into_future()).await {
+                // Nothing is allowed: the good side grants no streams.
+                let opened = timeout(Duration::from_millis(100), connection.open_uni()).await;
+                assert!(opened.is_err() || opened.is_ok_and(|stream| stream.is_err()), "a stream was allowed");
+                let _ = timeout(PATIENCE, connection.closed()).await;
+            }
+        }
+    });
+    let mut client = bind(socket(), None).unwrap();
+    client.set_default_client_config(client_config(&good(Role::Sender), trust).unwrap());
+    let met = meet(client.connect(address, "receiver.sealift.invalid").unwrap()).await;
+    talking.abort();
+    Some(met)
+}
+
+/// The good side of a handshake.
+async fn meet(connecting: quinn::Connecting) -> Met {
+    match timeout(PATIENCE, connecting).await.expect("the handshake ends") {
+        Err(error) => Met { refused: Some(error), read: false },
+        Ok(connection) => {
+            let heard = timeout(Duration::from_millis(500), connection.accept_bi()).await;
+            let read = heard.is_ok_and(|stream| stream.is_ok());
+            Met { refused: connection.close_reason(), read }
+        }
+    }
+}
+
+/// A stranger in this role before a good peer.
+async fn judge(stranger: &Stranger, trust: Trust, role: Role) -> Option<Met> {
+    match role {
+        Role::Sender => before_receiver(stranger, trust).await,
+        Role::Receiver => before_sender(stranger, trust).await,
+    }
+}
+
+/// What is wrong with the way in which a stranger in this role was met, if anything is.
+fn offence(met: &Met, role: Role, allowed: &[Code]) -> Option<String> {
+    let Some(error) = &met.refused else { return Some("accepted".into()) };
+    let code = from_connection(agent_role(role.other()), error).code;
+    if met.read {
+        return Some("application data was read".into());
+    }
+    let fits = allowed.contains(&code) && code.exit_code() == 4;
+    (!fits).then(|| format!("{} for {error:?}", code.word()))
+}
+
+fn assert_refused(met: &Met, role: Role, allowed: &[Code], case: &str) {
+    assert_eq!(offence(met, role, allowed), None, "{case} ({})", role.word());
+}
+
+/// fault-matrix I1 to I8, I13, I14: every case of the catalogue. What TLS itself cannot be made to present is
+/// judged without it.
+async fn refuse_all(kind: Kind) {
+    let authority = Authority::new("example.test", kind);
+    let (mut refused, mut unsent, mut offences) = (0, Vec::new(), Vec::new());
+    for bad in catalogue::all() {
+        for role in Role::BOTH {
+            let presented = bad.build(&authority, role);
+            let case = format!("{}: {}", bad.row, bad.name);
+            let Some(met) = judge(&Stranger::new(&presented), trust(&presented.trusted), role).await else {
+                let leaf = CertificateDer::from(presented.chain[0].clone());
+                assert!(judge_leaf(&leaf, agent_role(role)).is_err(), "{case}");
+                unsent.push(format!("{case} ({})", role.word()));
+                continue;
+            };
+            // What is too long for a handshake, or no chain at all, TLS refuses before anybody looks into it.
+            let bytes: usize = presented.chain.iter().map(Vec::len).sum();
+            let allowed: &[Code] = match bytes > HANDSHAKE_BYTES_MAX || bytes == 0 {
+                true => &[Code::IdentityRefused, Code::ProtocolViolation],
+                false => &[Code::IdentityRefused],
+            };
+            match offence(&met, role, allowed) {
+                Some(offence) => offences.push(format!("{case} ({}): {offence}", role.word())),
+                None => refused += 1,
+            }
+        }
+    }
+    assert!(offences.is_empty(), "{offences:#?}");
+    println!("{refused} refused; TLS cannot present: {unsent:#?}");
+    assert!(refused >= 120, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_bad_certificate_is_refused_under_ed25519() {
+    refuse_all(Kind::Ed25519).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_bad_certificate_is_refused_under_p256() {
+    refuse_all(Kind::P256).await;
+}
+
+/// The control: a stranger with a faultless certificate is let in, or the refusals above would prove nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_faultless_peer_is_welcome() {
+    for kind in [Kind::Ed25519, Kind::P256, Kind::P384] {
+        let authority = Authority::new("example.test", kind);
+        for role in Role::BOTH {
+            // Below an ordinary intermediate too, or the refusals of bad ones would prove nothing.
+            for presented in [authority.present(role), catalogue::through_intermediate(&authority, role)] {
+                let met = judge(&Stranger::new(&presented), trust(&presented.trusted), role).await.unwrap();
+                assert!(met.refused.is_none(), "{kind:?} {role:?}: {met:?}");
+                assert_eq!(met.read, role == Role::Sender, "what a sender says arrives");
+            }
+        }
+    }
+}
+
+/// The one identity that a ticket names, and no other under the same root.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_identity_than_the_expected_is_refused() {
+    let authority = Authority::new("example.test", Kind::Ed25519);
+    for role in Role::BOTH {
+        let presented = authority.present(role);
+        let root = || CertificateDer::from(presented.trusted.clone());
+        let right = Trust::new(root(), Some(authority.identity(role)));
+        assert!(judge(&Stranger::new(&presented), right, role).await.unwrap().refused.is_none());
+        let wrong = Trust::new(root(), Some(authority.identity(role) + "2"));
+        let met = judge(&Stranger::new(&presented), wrong, role).await.unwrap();
+        assert_refused(&met, role, &[Code::IdentityRefused], "another identity");
+    }
+}
+
+/// fault-matrix I10, I11: another protocol, none, or weaker cryptography than both must have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weaker_terms_are_refused() {
+    use rustls::crypto::aws_lc_rs::{cipher_suite::TLS13_AES_128_GCM_SHA256, kx_group::X25519};
+    type Change = fn(&mut Stranger);
+    let changes: [(&str, Change); 6] = [
+        ("I10: no ALPN", |stranger| stranger.alpn.clear()),
+        ("I10: another ALPN", |stranger| stranger.alpn = vec![b"h3".to_vec()]),
+        ("I10: the next version alone", |stranger| stranger.alpn = vec![b"sealift/2".to_vec()]),
+        ("I11: X25519 alone", |stranger| stranger.provider.kx_groups = vec![X25519]),
+        ("I11: AES-128 alone", |stranger| stranger.provider.cipher_suites = vec![TLS13_AES_128_GCM_SHA256]),
+        ("I1: no certificate", |stranger| stranger.chain.clear()),
+    ];
+    let authority = Authority::new("example.test", Kind::Ed25519);
+    for (name, change) in changes {
+        for role in Role::BOTH {
+            let presented = authority.present(role);
+            let mut stranger = Stranger::new(&presented);
+            change(&mut stranger);
+            let Some(met) = judge(&stranger, trust(&presented.trusted), role).await else {
+                panic!("{name} cannot be presented");
+            };
+            assert_refused(&met, role, &[Code::IdentityRefused, Code::ProtocolViolation], name);
+        }
+    }
+}
+
+/// fault-matrix I10: a QUIC version that is not 1.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_version_of_quic_is_refused() {
+    const DRAFT_29: u32 = 0xff00_001d;
+    let authority = Authority::new("example.test", Kind::Ed25519);
+    let presented = authority.present(Role::Sender);
+    let server_config = server_config(&good(Role::Receiver), trust(&presented.trusted)).unwrap();
+    let server = bind(socket(), Some(server_config)).unwrap();
+    let mut both_versions = quinn::EndpointConfig::default();
+    both_versions.supported_versions(vec![1, DRAFT_29]);
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let mut client = quinn::Endpoint::new(both_versions, None, socket(), runtime).unwrap();
+    let mut config = Stranger::new(&presented).client().unwrap();
+    config.version(DRAFT_29);
+    client.set_default_client_config(config);
+    let connecting = client.connect(server.local_addr().unwrap(), "receiver.sealift.invalid").unwrap();
+    let serving = tokio::spawn(async move {
+        let incoming = server.accept().await.unwrap();
+        incoming.accept().unwrap().await.is_ok()
+    });
+    let outcome = timeout(PATIENCE, connecting).await.unwrap();
+    assert!(matches!(outcome, Err(ConnectionError::VersionMismatch)), "{outcome:?}");
+    serving.abort();
+}
+
+/// fault-matrix I12: a peer that asks for tickets and early data never gets them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_resumed() {
+    let authority = Authority::new("example.test", Kind::Ed25519);
+    let presented = authority.present(Role::Sender);
+    let config = server_config(&good(Role::Receiver), trust(&presented.trusted)).unwrap();
+    let server = bind(socket(), Some(config)).unwrap();
+    let address = server.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        while let Some(incoming) = server.accept().await {
+            let connection = incoming.await.unwrap();
+            connection.closed().await;
+        }
+    });
+    let mut stranger = Stranger::new(&presented);
+    stranger.early_data = true;
+    let mut client = bind(socket(), None).unwrap();
+    client.set_default_client_config(stranger.client().unwrap());
+    for _ in 0..3 {
+        let connecting = client.connect(address, "receiver.sealift.invalid").unwrap();
+        let connecting = match connecting.into_0rtt() {
+            Ok(_) => panic!("early data was possible"),
+            Err(connecting) => connecting,
+        };
+        let connection = timeout(PATIENCE, connecting).await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        connection.close(0u32.into(), b"");
+    }
+    serving.abort();
+}
+
+/// fault-matrix I12, the other way: a sender takes no ticket from a receiver that hands them out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_keeps_no_ticket() {
+    let authority = Authority::new("example.test", Kind::Ed25519);
+    let presented = authority.present(Role::Receiver);
+    let server = bind(socket(), Some(Stranger::new(&presented).server().unwrap())).unwrap();
+    let address = server.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        while let Some(incoming) = server.accept().await {
+            let connection = incoming.await.unwrap();
+            connection.closed().await;
+        }
+    });
+    let mut client = bind(socket(), None).unwrap();
+    client.set_default_client_config(client_config(&good(Role::Sender), trust(&presented.trusted)).unwrap());
+    for _ in 0..3 {
+        let connecting = client.connect(address, "receiver.sealift.invalid").unwrap();
+        let connecting = match connecting.into_0rtt() {
+            Ok(_) => panic!("early data was possible"),
+            Err(connecting) => connecting,
+        };
+        let connection = timeout(PATIENCE, connecting).await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        connection.close(0u32.into(), b"");
+    }
+    serving.abort();
+}
+
+/// fault-matrix I18: with `SSLKEYLOGFILE` set, a handshake writes no file.
+#[test]
+fn no_keys_are_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_faultless_peer_is_welcome"])
+        .env("SSLKEYLOGFILE", &path)
+        .output()
+        .unwrap();
+    assert!(status.status.success());
+    assert!(!path.exists());
 }

@@ -19,8 +19,9 @@ pub trait Sink: Send + Sync {
     /// Judges the plan and makes the staging place. Fails with `PlanRefused` or `TargetNotEmpty` before anything is sent.
     fn prepare(&self, plan: &Plan) -> Outcome;
 
-    /// Waits until this part may be written, and returns what writes it. The parts of earlier kinds are durable by then.
-    /// Rows are digested under the transfer's own keys.
+    /// Waits until this part may be written, and returns what writes it. Asked for one part at a time, in the order of the
+    /// plan; the parts of earlier kinds are durable by then. Rows are digested under the
+    /// transfer's own keys.
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>>;
 
     /// Everything has arrived and the manifest fits: ends the load, and says what the target itself says is there.

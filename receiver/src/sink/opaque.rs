@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{IsTerminal, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -28,7 +28,7 @@ pub struct OpaqueSink {
 }
 
 enum Target {
-    Standard,
+    Standard(File),
     Discard,
     File { path: PathBuf, staging: PathBuf },
     Exec { words: Vec<String>, show_output: bool, loader: OnceLock<Loader> },
@@ -44,7 +44,12 @@ impl OpaqueSink {
             let next = "Redirect standard output into a program that loads it, or use another target.";
             return Err(Failure::usage("the target is standard output, and that is a terminal", next));
         }
-        Ok(Self::new(Target::Standard))
+        // A file of its own, since the library's handle looks for line ends in all that passes.
+        let out = std::io::stdout()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| Failure::io(Code::TargetFailed, "standard output cannot be used", &error, ""))?;
+        Ok(Self::new(Target::Standard(File::from(out))))
     }
 
     pub fn discard() -> Self {
@@ -75,7 +80,7 @@ impl Sink for OpaqueSink {
         }
         let _ = self.parts.set(plan.parts.len());
         match &self.target {
-            Target::Standard | Target::Discard => Ok(()),
+            Target::Standard(_) | Target::Discard => Ok(()),
             Target::File { path, staging } => prepare_file(path, staging),
             Target::Exec { words, show_output, loader } => {
                 let _ = loader.set(Loader::start(words, *show_output)?);
@@ -87,7 +92,7 @@ impl Sink for OpaqueSink {
     fn begin(&self, _part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         Ok(match &self.target {
             Target::Discard => Box::new(Discarding),
-            Target::Standard => Box::new(Writing { out: std::io::stdout(), what: "standard output".into() }),
+            Target::Standard(out) => Box::new(Writing { out, what: "standard output".into() }),
             Target::File { path, staging } => {
                 let out = OpenOptions::new().write(true).open(staging).map_err(|error| cannot_write(path, &error))?;
                 Box::new(Writing { out: SyncedFile(out), what: format!("the target {}", path.display()) })
@@ -102,7 +107,7 @@ impl Sink for OpaqueSink {
     fn prove(&self, _digests: &Digests) -> Outcome<(Proof, Vec<LoadedPart>)> {
         let proof = match &self.target {
             Target::Discard => Proof::Discarded,
-            Target::Standard | Target::File { .. } => Proof::Written,
+            Target::Standard(_) | Target::File { .. } => Proof::Written,
             Target::Exec { loader, .. } => {
                 loader.get().ok_or_else(|| Failure::new(Code::Internal, "no loader", ""))?.finish()?;
                 Proof::LoaderExit
@@ -126,7 +131,7 @@ impl Sink for OpaqueSink {
 
     fn abandon(&self) {
         match &self.target {
-            Target::Standard | Target::Discard => {}
+            Target::Standard(_) | Target::Discard => {}
             Target::File { staging, .. } => {
                 let _ = fs::remove_file(staging);
             }

@@ -15,6 +15,7 @@ use super::{
     define::{Kind, define, define_virtual, with_writable_schema},
     failure::failed,
     out_of_order,
+    prove::catalogue_difference,
 };
 use crate::sink::PartSink;
 
@@ -158,15 +159,24 @@ fn make(connection: &mut Connection, schema: &SchemaDocument) -> Outcome<Vec<Vec
     for definition in &schema.virtual_tables {
         define_virtual(connection, definition)?;
     }
-    schema.tables.iter().map(|table| rehearse_indexes(connection, table)).collect()
+    for table in &schema.tables {
+        // Made while the table is empty, an index that cannot be made fails before a row is sent.
+        for index in &table.indexes {
+            define(connection, Kind::Index, index, &table.name)?;
+        }
+    }
+    if let Some(name) = catalogue_difference(connection, schema, None)? {
+        let what = format!("SQLite spells the definition of {name} otherwise than the source does");
+        let next = "The source's schema was edited by hand. Make the object anew on the source and start again.";
+        return Err(Failure::new(Code::TargetFailed, what, next));
+    }
+    schema.tables.iter().map(|table| drop_waiting(connection, table)).collect()
 }
 
-/// Makes every index while the table is empty, so that one that cannot be made fails before a row is sent, and drops
-/// again those that are faster built by sorting.
-fn rehearse_indexes(connection: &mut Connection, table: &Table) -> Outcome<Vec<Definition>> {
+/// Drops again the indexes that are faster built by sorting, once the rows are there.
+fn drop_waiting(connection: &Connection, table: &Table) -> Outcome<Vec<Definition>> {
     let mut waiting = Vec::new();
     for definition in &table.indexes {
-        define(connection, Kind::Index, definition, &table.name)?;
         let engine = |error: rusqlite::Error| failed(&error, &definition.name);
         if may_wait(connection, definition, table).map_err(engine)? {
             connection.execute_batch(&format!("DROP INDEX main.{}", quote(&definition.name))).map_err(engine)?;

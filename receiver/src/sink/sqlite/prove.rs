@@ -79,6 +79,17 @@ fn close(load: Load, parts: usize) -> Outcome<(SchemaDocument, FinishDocument)> 
 }
 
 fn check_catalogue(connection: &Connection, schema: &SchemaDocument, finish: &FinishDocument) -> Outcome {
+    let Some(name) = catalogue_difference(connection, schema, Some(finish))? else { return Ok(()) };
+    let what = format!("the definition of {name} in the staged database is not what the source sent");
+    Err(Failure::new(Code::TargetMismatch, what, "The load was dropped. Look for other programs that write there."))
+}
+
+/// The first object, the ledger aside, that is not in both the catalogue and the documents with the same text.
+pub fn catalogue_difference(
+    connection: &Connection,
+    schema: &SchemaDocument,
+    finish: Option<&FinishDocument>,
+) -> Outcome<Option<String>> {
     let engine = |error: rusqlite::Error| failed(&error, STAGING);
     let mut expected: Vec<(&str, &str, &str)> = Vec::new();
     for table in &schema.tables {
@@ -86,19 +97,26 @@ fn check_catalogue(connection: &Connection, schema: &SchemaDocument, finish: &Fi
         expected.extend(triples("index", &table.indexes));
     }
     expected.extend(triples("table", &schema.virtual_tables));
-    expected.extend(triples("view", &finish.views));
-    expected.extend(triples("trigger", &finish.triggers));
+    if let Some(finish) = finish {
+        expected.extend(triples("view", &finish.views));
+        expected.extend(triples("trigger", &finish.triggers));
+    }
     expected.sort_unstable();
-    let sql = "SELECT type, name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL";
+    let sql = "SELECT type, name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name <> ?1";
     let mut statement = connection.prepare(sql).map_err(engine)?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(engine)?;
+    let rows =
+        statement.query_map([LEDGER_TABLE], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(engine)?;
     let mut found = rows.collect::<rusqlite::Result<Vec<(String, String, String)>>>().map_err(engine)?;
     found.sort_unstable();
-    if found.iter().map(|(kind, name, sql)| (kind.as_str(), name.as_str(), sql.as_str())).eq(expected) {
-        return Ok(());
+    let mut found = found.iter().map(|(kind, name, sql)| (kind.as_str(), name.as_str(), sql.as_str()));
+    let mut expected = expected.into_iter();
+    loop {
+        match (expected.next(), found.next()) {
+            (None, None) => return Ok(None),
+            (expected, found) if expected == found => {}
+            (expected, found) => return Ok(expected.or(found).map(|(_, name, _)| name.to_owned())),
+        }
     }
-    let what = "the catalogue of the staged database is not what the source sent";
-    Err(Failure::new(Code::TargetMismatch, what, "The load was dropped. Look for other programs that write there."))
 }
 
 fn triples<'a>(kind: &'a str, definitions: &'a [Definition]) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {

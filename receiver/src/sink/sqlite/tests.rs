@@ -1,1 +1,175 @@
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::PathBuf,
+};
+
+use rusqlite::{Connection, ffi};
+use sealift_protocol::{key::DigestSecret, manifest::PlannedPart};
+
 use super::*;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.path(".target.db.sealift-staging")
+    }
+
+    fn prepare(&self) -> Outcome<SqliteSink> {
+        let sink = SqliteSink::new(&self.path("target.db"), 1000)?;
+        sink.prepare(&plan(Engine::Sqlite, &["a"]))?;
+        Ok(sink)
+    }
+
+    fn refused(&self) -> Failure {
+        let failure = self.prepare().map(|_| ()).unwrap_err();
+        assert!(!failure.next.is_empty());
+        failure
+    }
+}
+
+fn digests() -> Digests {
+    Digests::new(&DigestSecret::from_bytes([7; 32]))
+}
+
+fn plan(engine: Engine, tables: &[&str]) -> Plan {
+    let part = |kind, name: &str| PlannedPart { kind, name: name.into(), rows_estimate: None, bytes_estimate: None };
+    let parts = match engine {
+        Engine::Opaque => vec![part(PartKind::Opaque, "")],
+        Engine::Sqlite => std::iter::once(part(PartKind::Schema, ""))
+            .chain(tables.iter().map(|table| part(PartKind::Rows, table)))
+            .chain([part(PartKind::Finish, "")])
+            .collect(),
+    };
+    Plan { engine, parts }
+}
+
+#[test]
+fn the_staging_file_is_its_owners_alone_and_goes_with_the_sink() {
+    let folder = Folder::new();
+    let sink = folder.prepare().unwrap();
+    assert_eq!(fs::metadata(folder.staging()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(sink.prepare(&plan(Engine::Sqlite, &[])).unwrap_err().code, Code::Internal);
+    assert_eq!(sink.publish().unwrap_err().code, Code::Internal);
+    assert_eq!(sink.prove(&digests()).unwrap_err().code, Code::Internal);
+    assert_eq!(sink.begin(PartIndex(9), &digests()).map(|_| ()).unwrap_err().code, Code::Internal);
+    sink.abandon();
+    sink.abandon();
+    assert!(!folder.staging().exists());
+    assert_eq!(sink.begin(PartIndex(0), &digests()).map(|_| ()).unwrap_err().code, Code::Interrupted);
+}
+
+#[test]
+fn plans_that_do_not_fit_are_refused_before_anything_is_made() {
+    let folder = Folder::new();
+    for plan in [plan(Engine::Opaque, &[]), plan(Engine::Sqlite, &["_SEALIFT_ledger"])] {
+        let sink = SqliteSink::new(&folder.path("target.db"), 1000).unwrap();
+        assert_eq!(sink.prepare(&plan).unwrap_err().code, Code::PlanRefused);
+    }
+    assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_target_that_holds_anything_is_left_alone() {
+    for name in ["target.db", "target.db-wal", "target.db-journal", "target.db-shm"] {
+        let folder = Folder::new();
+        fs::write(folder.path(name), "x").unwrap();
+        assert_eq!(folder.refused().code, Code::TargetNotEmpty, "{name}");
+        assert_eq!(fs::read(folder.path(name)).unwrap(), b"x");
+    }
+    let folder = Folder::new();
+    fs::create_dir(folder.path("target.db")).unwrap();
+    assert_eq!(folder.refused().code, Code::TargetNotEmpty);
+    let folder = Folder::new();
+    symlink(folder.path("nowhere"), folder.path("target.db")).unwrap();
+    assert_eq!(folder.refused().code, Code::TargetNotEmpty);
+}
+
+/// fault-matrix S8.
+#[test]
+fn a_folder_that_cannot_be_used_is_told() {
+    let folder = Folder::new();
+    let failure = |path: PathBuf| SqliteSink::new(&path, 1000).map(|_| ()).unwrap_err().code;
+    assert_eq!(failure(folder.path("missing/target.db")), Code::TargetFailed);
+    assert_eq!(failure(PathBuf::from("/")), Code::TargetFailed);
+    // Nobody, not even root, can make a file there.
+    let sink = SqliteSink::new(std::path::Path::new("/proc/self/target.db"), 1000).unwrap();
+    let failure = sink.prepare(&plan(Engine::Sqlite, &[])).unwrap_err();
+    assert_eq!(failure.code, Code::TargetFailed);
+    assert!(failure.next.contains("writable"), "{failure}");
+}
+
+/// fault-matrix C2, S9: only what is surely an unfinished load is removed.
+#[test]
+fn leftovers_are_replaced_and_other_files_are_not() {
+    let ledger = format!("CREATE TABLE {LEDGER_TABLE}(x); CREATE TABLE t(x);");
+    let replaced = |make: &dyn Fn(&Folder)| {
+        let folder = Folder::new();
+        make(&folder);
+        fs::write(folder.path(".target.db.sealift-staging-journal"), "").unwrap();
+        folder.prepare().unwrap();
+        assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 0);
+    };
+    replaced(&|_| ());
+    replaced(&|folder| fs::write(folder.staging(), "").unwrap());
+    replaced(&|folder| Connection::open(folder.staging()).unwrap().execute_batch(&ledger).unwrap());
+    let kept = |make: &dyn Fn(&Folder)| {
+        let folder = Folder::new();
+        make(&folder);
+        assert_eq!(folder.refused().code, Code::TargetFailed);
+        assert!(fs::symlink_metadata(folder.staging()).is_ok());
+    };
+    kept(&|folder| fs::write(folder.staging(), "somebody's notes").unwrap());
+    kept(&|folder| Connection::open(folder.staging()).unwrap().execute_batch("CREATE TABLE t(x)").unwrap());
+    kept(&|folder| fs::create_dir(folder.staging()).unwrap());
+    kept(&|folder| {
+        Connection::open(folder.path("other.db")).unwrap().execute_batch(&ledger).unwrap();
+        symlink(folder.path("other.db"), folder.staging()).unwrap();
+    });
+    kept(&|folder| {
+        Connection::open(folder.path("other.db")).unwrap().execute_batch(&ledger).unwrap();
+        fs::hard_link(folder.path("other.db"), folder.staging()).unwrap();
+    });
+}
+
+/// What was put in the place of the staging file is neither published nor removed.
+#[test]
+fn a_replaced_staging_file_is_not_touched() {
+    let folder = Folder::new();
+    let sink = folder.prepare().unwrap();
+    fs::write(folder.path("other"), "theirs").unwrap();
+    fs::rename(folder.path("other"), folder.staging()).unwrap();
+    sink.abandon();
+    assert_eq!(fs::read(folder.staging()).unwrap(), b"theirs");
+}
+
+/// fault-matrix S1, S11, D5: what the engine says becomes a code and words of ours.
+#[test]
+fn errors_of_the_engine_have_codes_and_no_texts() {
+    let failure = |number| {
+        let message = Some("canary".to_owned());
+        failure::failed(&rusqlite::Error::SqliteFailure(ffi::Error::new(number), message), "table t")
+    };
+    for (number, code) in [
+        (ffi::SQLITE_FULL, Code::TargetFull),
+        (ffi::SQLITE_CONSTRAINT_UNIQUE, Code::TargetFailed),
+        (ffi::SQLITE_IOERR_WRITE, Code::TargetFailed),
+        (ffi::SQLITE_CORRUPT, Code::TargetFailed),
+        (ffi::SQLITE_INTERRUPT, Code::Interrupted),
+        (ffi::SQLITE_ERROR, Code::TargetFailed),
+    ] {
+        let failure = failure(number);
+        assert_eq!(failure.code, code);
+        assert!(!failure.to_string().contains("canary") && !failure.next.is_empty());
+    }
+    assert!(failure(ffi::SQLITE_CONSTRAINT_UNIQUE).what.ends_with("table t: UNIQUE"));
+}

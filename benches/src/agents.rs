@@ -1,0 +1,150 @@
+//! The two agents as the processes that users run.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    thread,
+};
+
+use crate::{
+    Outcome,
+    measure::{PEAK_EVERY, peak_rss_bytes},
+    network::{End, Places},
+};
+
+/// One transfer to be run.
+pub struct Transfer<'a> {
+    pub source: &'a str,
+    pub target: &'a str,
+    pub compression: &'a str,
+    pub suite: &'a str,
+    /// Where both keep their state.
+    pub folder: &'a Path,
+    pub places: &'a Places,
+}
+
+/// Both agents at work. Dropped early, they are killed.
+pub struct Running {
+    receiver: Child,
+    sender: Child,
+}
+
+/// The largest memory of each agent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peaks {
+    pub receiver_bytes: u64,
+    pub sender_bytes: u64,
+}
+
+/// A program that was built beside this one.
+pub fn built(name: &str) -> Outcome<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    match path.is_file() {
+        true => Ok(path),
+        false => Err(format!("{name} is not built; run: cargo build --release --workspace").into()),
+    }
+}
+
+impl<'a> Transfer<'a> {
+    /// Starts the receiver and waits for its ticket.
+    pub fn listen(&'a self) -> Outcome<Listening<'a>> {
+        let mut receiver = self
+            .places
+            .command(End::Serving, built("sealift-receiver")?)
+            .args(["listen", "--target", self.target, "--ticket-out", "-", "--danger-plaintext-file"])
+            .args(["--bind", &format!("{}:0", self.places.address), "--suite", self.suite, "--state-dir"])
+            .arg(self.folder.join("receiver"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        match read_ticket(&mut receiver) {
+            Ok(ticket) => Ok(Listening { transfer: self, receiver, ticket }),
+            Err(error) => {
+                let _ = receiver.kill();
+                let _ = receiver.wait();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The receiver, waiting for its sender.
+pub struct Listening<'a> {
+    transfer: &'a Transfer<'a>,
+    receiver: Child,
+    ticket: String,
+}
+
+impl Listening<'_> {
+    /// Starts the sender with the ticket.
+    pub fn push(self) -> Outcome<Running> {
+        let transfer = self.transfer;
+        let sender = transfer
+            .places
+            .command(End::Connecting, built("sealift-sender")?)
+            .args(["push", "--source", transfer.source, "--ticket", "-", "--compression", transfer.compression])
+            .args(["--suite", transfer.suite, "--state-dir"])
+            .arg(transfer.folder.join("sender"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut running = Running { receiver: self.receiver, sender };
+        running.sender.stdin.take().ok_or("no pipe to the sender")?.write_all(self.ticket.as_bytes())?;
+        Ok(running)
+    }
+}
+
+fn read_ticket(receiver: &mut Child) -> Outcome<String> {
+    let mut lines = BufReader::new(receiver.stdout.take().ok_or("no pipe from the receiver")?);
+    let mut ticket = String::new();
+    while !ticket.contains("-----END SEALIFT TICKET-----") {
+        if lines.read_line(&mut ticket)? == 0 {
+            return Err("the receiver gave no ticket".into());
+        }
+    }
+    Ok(ticket)
+}
+
+impl Running {
+    /// Waits for both to say that all was moved and verified.
+    pub fn wait(mut self) -> Outcome {
+        let words = self.sender.stderr.take().ok_or("no pipe from the sender")?;
+        let said = std::io::read_to_string(words)?;
+        for (role, status) in [("sender", self.sender.wait()?), ("receiver", self.receiver.wait()?)] {
+            if !status.success() {
+                return Err(format!("the {role} ended with {status}: {}", said.trim()).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The same, watching how much memory each takes.
+    pub fn wait_for_peaks(self) -> Outcome<Peaks> {
+        let (receiver, sender) = (self.receiver.id(), self.sender.id());
+        let watching = thread::spawn(move || {
+            let mut peaks = Peaks::default();
+            // A process that has ended, and is not yet waited for, has no memory left to tell of.
+            while let (Some(receiver_bytes), Some(sender_bytes)) = (peak_rss_bytes(receiver), peak_rss_bytes(sender)) {
+                peaks = Peaks { receiver_bytes, sender_bytes };
+                thread::sleep(PEAK_EVERY);
+            }
+            peaks
+        });
+        self.wait()?;
+        Ok(watching.join().map_err(|_| "the watcher stopped")?)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for child in [&mut self.sender, &mut self.receiver] {
+            if !matches!(child.try_wait(), Ok(Some(_))) {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+use sealift_protocol::{
+    codec,
+    envelope::SealingKey,
+    error::Result,
+    grant::{Grant, SignedGrant},
+    id::{Epoch, TransferId},
+    key::DigestSecret,
+    limits::{LANE_WINDOW_BYTES_MIN, LANES_MAX},
+    manifest::{Engine, PartKind, Plan, PlannedPart},
+    message::{AcceptBody, BeginBody, Message},
+    receive::{Listening, Receiving, Window},
+    seal::Suite,
+    send::{Session, Transfer},
+    sign::{Purpose, Signer},
+    transcript::{Channel, Transcript},
+};
+
+use super::{Seeded, TestSigner};
+
+pub const SENDER: &str = "spiffe://example.test/sealift/sender/source";
+pub const RECEIVER: &str = "spiffe://example.test/sealift/receiver/target";
+/// A moment within every grant made here.
+pub const NOW_SECONDS: u64 = 1_800_000_000;
+
+/// Who takes part, and the connection between them.
+pub struct Parties {
+    pub sender: TestSigner,
+    pub receiver: TestSigner,
+    pub authority: TestSigner,
+    pub channel: Channel,
+    pub random: Seeded,
+}
+
+/// What a test varies.
+#[derive(Clone)]
+pub struct Terms {
+    pub plan: Plan,
+    pub offered: Vec<Suite>,
+    pub allowed: Vec<Suite>,
+    pub epoch: Epoch,
+    pub window: Window,
+}
+
+/// A transfer after the exchange: data may flow.
+pub struct Pair {
+    pub transfer: Transfer,
+    pub session: Session,
+    pub receiving: Receiving,
+}
+
+impl Parties {
+    pub fn new(seed: u64) -> Self {
+        let mut random = Seeded::new("parties", seed);
+        let mut key = || TestSigner::new(random.bytes(32).try_into().unwrap());
+        let (sender, receiver, authority) = (key(), key(), key());
+        let channel = Channel {
+            exporter: random.bytes(32).try_into().unwrap(),
+            sender_certificate: random.bytes(300),
+            receiver_certificate: random.bytes(310),
+        };
+        Self { sender, receiver, authority, channel, random }
+    }
+
+    pub fn grant(&self) -> SignedGrant {
+        grant_of(TransferId([7; 16])).sign(&self.authority)
+    }
+
+    pub fn listening(&self, terms: &Terms) -> Listening {
+        Listening {
+            suites: terms.allowed.clone(),
+            grant_keys: vec![self.authority.public_key()],
+            receiver: RECEIVER.into(),
+            sender: SENDER.into(),
+            sender_key: self.sender.public_key(),
+            targets: vec!["ehr_prod".into()],
+        }
+    }
+
+    pub fn transfer(&mut self, terms: &Terms) -> Transfer {
+        let secret = DigestSecret::generate(&mut self.random);
+        Transfer::new(terms.offered.clone(), self.grant(), terms.plan.clone(), secret).unwrap()
+    }
+
+    /// The whole exchange over a faultless connection.
+    pub fn agree(&mut self, terms: &Terms) -> Pair {
+        self.exchange(terms, &Exchange::default()).unwrap()
+    }
+
+    /// The whole exchange; `tamper` may change what each side reads of the other.
+    pub fn exchange(&mut self, terms: &Terms, tamper: &Exchange<'_>) -> Result<Pair> {
+        let transfer = self.transfer(terms);
+        let sender_channel = tamper.sender_channel.clone().unwrap_or(self.channel.clone());
+        let (offering, offer) = transfer.offer(&sender_channel, self.receiver.public_key(), &mut self.random);
+        let Message::Offer(offer) = (tamper.message)(offer) else { panic!("tampered into another kind") };
+        let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
+        let sealing_key = SealingKey::generate(&mut self.random);
+        let (accepting, accept) =
+            judging.accept(terms.epoch, terms.window, sealing_key.public_key(), &self.receiver, &mut self.random)?;
+        let Message::Accept(accept) = (tamper.message)(accept) else { panic!("tampered into another kind") };
+        let (beginning, begin) = offering.handle_accept(&transfer, accept, &self.sender, &mut self.random)?;
+        let Message::Begin(begin) = (tamper.message)(begin) else { panic!("tampered into another kind") };
+        let (receiving, ready) = accepting.handle_begin(begin, &sealing_key)?;
+        let Message::Ready(ready) = (tamper.message)(ready) else { panic!("tampered into another kind") };
+        let session = beginning.handle_ready(ready)?;
+        Ok(Pair { transfer, session, receiving })
+    }
+}
+
+impl Parties {
+    /// The exchange with peers that hold their keys and sign what they should not. Signs over a transcript that is put
+    /// together here once more, from what docs/protocol.md says.
+    pub fn resigned(
+        &mut self,
+        terms: &Terms,
+        change_accept: impl Fn(&mut AcceptBody),
+        change_begin: impl Fn(&mut BeginBody),
+    ) -> Result<Pair> {
+        let transfer = self.transfer(terms);
+        let (offering, offer) = transfer.offer(&self.channel, self.receiver.public_key(), &mut self.random);
+        let mut transcript = Transcript::new(&self.channel, &self.grant());
+        transcript.absorb(&codec::encode(&offer));
+        let Message::Offer(offer) = offer else { unreachable!() };
+        let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
+        let sealing_key = SealingKey::generate(&mut self.random);
+        let public_key = sealing_key.public_key();
+        let (accepting, accept) =
+            judging.accept(terms.epoch, terms.window, public_key, &self.receiver, &mut self.random)?;
+        let Message::Accept(mut accept) = accept else { unreachable!() };
+        change_accept(&mut accept.body);
+        transcript.absorb(&codec::encode(&accept.body));
+        accept.signature = self.receiver.sign(Purpose::Accept, &transcript.hash());
+        transcript.absorb(&accept.signature.0);
+        let (beginning, begin) = offering.handle_accept(&transfer, accept, &self.sender, &mut self.random)?;
+        let Message::Begin(mut begin) = begin else { unreachable!() };
+        change_begin(&mut begin.body);
+        transcript.absorb(&codec::encode(&begin.body));
+        begin.signature = self.sender.sign(Purpose::Begin, &transcript.hash());
+        let (receiving, ready) = accepting.handle_begin(begin, &sealing_key)?;
+        let Message::Ready(ready) = ready else { unreachable!() };
+        let session = beginning.handle_ready(ready)?;
+        Ok(Pair { transfer, session, receiving })
+    }
+}
+
+/// Who is in between.
+pub struct Exchange<'a> {
+    /// What the sender takes for its connection, if not the one that the receiver has.
+    pub sender_channel: Option<Channel>,
+    pub message: &'a dyn Fn(Message) -> Message,
+}
+
+impl Default for Exchange<'_> {
+    fn default() -> Self {
+        Self { sender_channel: None, message: &|message| message }
+    }
+}
+
+impl Terms {
+    pub fn new(plan: Plan, suite: Suite) -> Self {
+        Self {
+            plan,
+            offered: vec![suite],
+            allowed: vec![suite],
+            epoch: Epoch(1),
+            window: Window { lanes: LANES_MAX, lane_bytes: LANE_WINDOW_BYTES_MIN },
+        }
+    }
+}
+
+pub fn grant_of(transfer: TransferId) -> Grant {
+    Grant {
+        transfer,
+        sender: SENDER.into(),
+        receiver: RECEIVER.into(),
+        source: "ehr".into(),
+        target: "ehr_prod".into(),
+        purpose: "CHG-1234".into(),
+        not_before_seconds: NOW_SECONDS - 3600,
+        not_after_seconds: NOW_SECONDS + 3600,
+    }
+}
+
+fn part(kind: PartKind, name: &str) -> PlannedPart {
+    PlannedPart { kind, name: name.into(), rows_estimate: None, bytes_estimate: None }
+}
+
+/// One dump.
+pub fn opaque_plan() -> Plan {
+    Plan { engine: Engine::Opaque, parts: vec![part(PartKind::Opaque, "")] }
+}
+
+/// A database with this many tables between its schema and its finish.
+pub fn table_plan(tables: usize) -> Plan {
+    let mut parts = vec![part(PartKind::Schema, "schema")];
+    parts.extend((0..tables).map(|index| part(PartKind::Rows, &format!("table_{index}"))));
+    parts.push(part(PartKind::Finish, "finish"));
+    Plan { engine: Engine::Sqlite, parts }
+}

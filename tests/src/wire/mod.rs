@@ -1,0 +1,10 @@
+//! Both state machines of the protocol, without agents and without a link: keys and randomness from a seed, so that every
+//! byte can be played again.
+
+mod exchange;
+mod seeded;
+mod signer;
+
+pub use exchange::{Exchange, NOW_SECONDS, Pair, Parties, Terms, grant_of, opaque_plan, table_plan};
+pub use seeded::Seeded;
+pub use signer::TestSigner;

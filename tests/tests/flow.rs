@@ -1,0 +1,334 @@
+//! Data, acknowledgements, manifest and receipt: what a peer that holds good keys may still try.
+
+use bytes::{Bytes, BytesMut};
+use sealift_protocol::{
+    chunk::{Chunk, Sealed},
+    close::Code,
+    compress::{Compression, Packer, Unpacker},
+    error::Result,
+    frame::{ChunkHeader, StreamHeader},
+    id::{ChunkCount, ChunkIndex, PartIndex},
+    limits::{CHUNK_HEADER_BYTES, LANES_MAX},
+    manifest::{LoadedPart, Manifest, Plan, Proof, Receipt, SignedManifest, SignedReceipt},
+    message::{Ack, Message},
+    random::Nonces,
+    receive::ReceiptFacts,
+    seal::{Suite, open, seal},
+    sign::{Purpose, Signer},
+};
+use sealift_tests::wire::{Pair, Parties, Seeded, Terms, opaque_plan, table_plan};
+
+fn code<T>(result: Result<T>) -> Code {
+    result.err().map_or(Code::Done, |error| error.code)
+}
+
+/// Two endpoints after the exchange, and what seals and opens for them.
+struct Flow {
+    parties: Parties,
+    pair: Pair,
+    nonces: Nonces<Seeded>,
+}
+
+impl Flow {
+    fn new(plan: Plan) -> Self {
+        let mut parties = Parties::new(11);
+        let pair = parties.agree(&Terms::new(plan, Suite::Aes256Gcm));
+        Self { parties, pair, nonces: Nonces::new(Seeded::new("flow", 1)) }
+    }
+
+    fn sealed(&mut self, part: u32, index: u64, last: bool) -> Sealed {
+        let plain = Bytes::from(format!("row {index} of part {part}"));
+        let chunk = Chunk::new(PartIndex(part), ChunkIndex(index), last, plain);
+        let keys = &self.pair.session.keys;
+        let packed = Packer::new(Compression::Off).unwrap().pack(&chunk, keys.digests());
+        seal(packed, keys, self.nonces.draw().unwrap()).unwrap()
+    }
+
+    fn stream(&mut self, part: u32) -> Result<()> {
+        self.pair.receiving.handle_stream(StreamHeader { part: PartIndex(part), first: ChunkIndex(0) })
+    }
+
+    /// All that a receiver does with a frame that came on the stream of `part`.
+    fn arrive(&mut self, part: u32, sealed: &Sealed) -> Result<()> {
+        let header = ChunkHeader::from_bytes(sealed.frame[..CHUNK_HEADER_BYTES].try_into().unwrap())?;
+        self.pair.receiving.handle_header(PartIndex(part), &header)?;
+        let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
+        let keys = self.pair.receiving.keys().clone();
+        let chunk = open(&header, body, &keys, &mut Unpacker::new()?)?;
+        self.pair.receiving.handle_taken(&chunk.into_taken());
+        Ok(())
+    }
+
+    fn send(&mut self, sealed: &Sealed) {
+        self.pair.transfer.handle_sealed(sealed);
+    }
+
+    /// A whole part of `chunks` chunks, faultless, from start to durable.
+    fn whole_part(&mut self, part: u32, chunks: u64) {
+        let index = PartIndex(part);
+        assert!(self.pair.transfer.may_start(index, &self.pair.session));
+        self.pair.transfer.handle_start(index);
+        self.stream(part).unwrap();
+        assert!(self.pair.receiving.may_begin(index));
+        self.pair.receiving.handle_begun(index);
+        for place in 0..chunks {
+            let sealed = self.sealed(part, place, place + 1 == chunks);
+            self.send(&sealed);
+            self.arrive(part, &sealed).unwrap();
+        }
+        let digest = self.pair.session.keys.digests().multiset().root();
+        self.pair.transfer.handle_part_end(index, 5, Some(digest));
+        self.pair.receiving.handle_stream_end(index).unwrap();
+        self.pair.receiving.handle_durable(index);
+        self.acknowledge().unwrap();
+    }
+
+    fn acknowledge(&mut self) -> Result<()> {
+        while let Some(Message::Ack(ack)) = self.pair.receiving.poll_ack() {
+            self.pair.transfer.handle_ack(&ack)?;
+        }
+        Ok(())
+    }
+
+    fn manifest(&mut self) -> SignedManifest {
+        match self.pair.transfer.poll_finish(&self.parties.sender) {
+            Some(Message::Finish(manifest)) => manifest,
+            _ => panic!("no manifest yet"),
+        }
+    }
+
+    /// What a target that was loaded faithfully says.
+    fn facts(&self, manifest: &Manifest) -> ReceiptFacts {
+        let loaded = manifest.parts.iter().map(|part| LoadedPart { rows: part.rows, digest: part.digest });
+        ReceiptFacts {
+            proof: Proof::ReadAgain,
+            loaded: loaded.collect(),
+            tls: "test".into(),
+            started_ms: 1,
+            finished_ms: 2,
+            software: "test".into(),
+        }
+    }
+}
+
+/// fault-matrix X2: two frames swapped, one left out, one repeated.
+#[test]
+fn the_order_of_chunks_is_fixed() {
+    let mut swapped = Flow::new(opaque_plan());
+    swapped.stream(0).unwrap();
+    let frames: Vec<Sealed> = (0..3).map(|index| swapped.sealed(0, index, index == 2)).collect();
+    assert_eq!(code(swapped.arrive(0, &frames[1])), Code::ChunkOrder, "swapped at the start, or the first left out");
+    let mut skipped = Flow::new(opaque_plan());
+    skipped.stream(0).unwrap();
+    skipped.arrive(0, &frames[0]).unwrap();
+    assert_eq!(code(skipped.arrive(0, &frames[2])), Code::ChunkOrder, "one left out");
+    assert_eq!(code(skipped.arrive(0, &frames[0])), Code::ChunkOrder, "one repeated");
+    skipped.arrive(0, &frames[1]).unwrap();
+    assert_eq!(code(skipped.arrive(0, &frames[1])), Code::ChunkOrder, "the one before repeated");
+}
+
+/// fault-matrix X3: a frame on the stream of another part; a stream for a part that does not exist or was sent.
+#[test]
+fn parts_keep_to_their_streams() {
+    let mut flow = Flow::new(table_plan(2));
+    flow.whole_part(0, 1);
+    flow.stream(1).unwrap();
+    flow.stream(2).unwrap();
+    let of_second = flow.sealed(2, 0, false);
+    assert_eq!(code(flow.arrive(1, &of_second)), Code::ChunkForeign);
+    assert_eq!(code(flow.stream(9)), Code::ProtocolViolation, "no such part");
+    assert_eq!(code(flow.stream(u32::MAX)), Code::ProtocolViolation);
+    assert_eq!(code(flow.stream(1)), Code::ChunkOrder, "sent twice");
+    let later = StreamHeader { part: PartIndex(3), first: ChunkIndex(0) };
+    assert_eq!(code(flow.pair.receiving.handle_stream(later)), Code::ProtocolViolation, "before the rows are durable");
+    let mut other = Flow::new(opaque_plan());
+    let in_the_middle = StreamHeader { part: PartIndex(0), first: ChunkIndex(1) };
+    assert_eq!(code(other.pair.receiving.handle_stream(in_the_middle)), Code::ChunkOrder);
+}
+
+/// fault-matrix X4, X5: the mark of the last chunk early, missing or twice, chunks after it, an end before it.
+#[test]
+fn the_last_chunk_is_the_last() {
+    let mut early = Flow::new(opaque_plan());
+    early.stream(0).unwrap();
+    let (first, second) = (early.sealed(0, 0, true), early.sealed(0, 1, false));
+    early.arrive(0, &first).unwrap();
+    assert_eq!(code(early.arrive(0, &second)), Code::ChunkOrder, "a chunk after the last");
+    let last_again = early.sealed(0, 1, true);
+    assert_eq!(code(early.arrive(0, &last_again)), Code::ChunkOrder, "the mark twice");
+    assert_eq!(code(early.pair.receiving.handle_stream_end(PartIndex(0))), Code::Done);
+
+    let mut missing = Flow::new(opaque_plan());
+    missing.stream(0).unwrap();
+    let first = missing.sealed(0, 0, false);
+    missing.arrive(0, &first).unwrap();
+    assert_eq!(code(missing.pair.receiving.handle_stream_end(PartIndex(0))), Code::PartTruncated);
+    let mut empty = Flow::new(opaque_plan());
+    empty.stream(0).unwrap();
+    assert_eq!(code(empty.pair.receiving.handle_stream_end(PartIndex(0))), Code::PartTruncated);
+    assert!(empty.pair.receiving.poll_complete().is_none());
+}
+
+/// fault-matrix X16: more parts in flight than were allowed, and a lane that is free only when its part is verified.
+#[test]
+fn lanes_are_counted_alike_on_both_sides() {
+    let mut flow = Flow::new(table_plan(LANES_MAX as usize + 1));
+    flow.whole_part(0, 1);
+    let lanes = u32::from(LANES_MAX);
+    for part in 1..=lanes {
+        assert!(flow.pair.transfer.may_start(PartIndex(part), &flow.pair.session));
+        flow.pair.transfer.handle_start(PartIndex(part));
+        flow.stream(part).unwrap();
+    }
+    let one_more = PartIndex(lanes + 1);
+    assert_eq!(code(flow.stream(one_more.0)), Code::LimitExceeded);
+    let only = flow.sealed(1, 0, true);
+    flow.send(&only);
+    flow.pair.transfer.handle_part_end(PartIndex(1), 0, None);
+    assert!(!flow.pair.transfer.may_start(one_more, &flow.pair.session), "sent is not verified");
+    flow.arrive(1, &only).unwrap();
+    flow.acknowledge().unwrap();
+    assert!(flow.pair.transfer.may_start(one_more, &flow.pair.session));
+    assert_eq!(code(flow.stream(one_more.0)), Code::Done, "though the end of the first stream was not seen yet");
+}
+
+/// Parts are begun one at a time in the order of the plan, whichever stream comes first.
+#[test]
+fn a_later_part_waits_for_the_earlier() {
+    let mut flow = Flow::new(table_plan(3));
+    flow.whole_part(0, 1);
+    for part in [3, 1, 2] {
+        flow.stream(part).unwrap();
+    }
+    let may = |flow: &Flow| [1, 2, 3].map(|part| flow.pair.receiving.may_begin(PartIndex(part)));
+    assert_eq!(may(&flow), [true, false, false]);
+    flow.pair.receiving.handle_begun(PartIndex(1));
+    assert_eq!(may(&flow), [true, true, false]);
+}
+
+/// fault-matrix X12: acknowledgements of what was never sent, or that take something back.
+#[test]
+fn impossible_acknowledgements_end_the_transfer() {
+    let ack = |part, verified, durable| Ack {
+        part: PartIndex(part),
+        verified: ChunkCount(verified),
+        durable: ChunkCount(durable),
+    };
+    let judge = |acks: &[Ack]| {
+        let mut flow = Flow::new(table_plan(1));
+        for index in 0..5 {
+            let sealed = flow.sealed(1, index, false);
+            flow.send(&sealed);
+        }
+        let results: Vec<Code> = acks.iter().map(|ack| code(flow.pair.transfer.handle_ack(ack))).collect();
+        *results.last().unwrap()
+    };
+    assert_eq!(judge(&[ack(1, 3, 1), ack(1, 3, 1), ack(1, 5, 3)]), Code::Done);
+    assert_eq!(judge(&[ack(1, 6, 0)]), Code::AckImpossible, "more than was sent");
+    assert_eq!(judge(&[ack(1, u64::MAX, 0)]), Code::AckImpossible);
+    assert_eq!(judge(&[ack(0, 1, 0)]), Code::AckImpossible, "of a part of which nothing was sent");
+    assert_eq!(judge(&[ack(3, 0, 0)]), Code::AckImpossible, "of no part");
+    assert_eq!(judge(&[ack(1, 2, 3)]), Code::AckImpossible, "durable and not verified");
+    assert_eq!(judge(&[ack(1, 4, 0), ack(1, 3, 0)]), Code::AckImpossible, "verified goes back");
+    assert_eq!(judge(&[ack(1, 4, 4), ack(1, 5, 3)]), Code::AckImpossible, "durable goes back");
+}
+
+fn resigned(flow: &Flow, manifest: Manifest) -> SignedManifest {
+    manifest.sign(&flow.parties.sender)
+}
+
+/// fault-matrix X13: each field of the manifest, wrong and signed all the same.
+#[test]
+fn every_field_of_the_manifest_is_compared() {
+    type Change = fn(&mut Manifest);
+    let changes: [(&str, Code, Change); 15] = [
+        ("nothing", Code::Done, |_| {}),
+        ("transfer", Code::ManifestMismatch, |manifest| manifest.transfer.0[0] ^= 1),
+        ("grant", Code::ManifestMismatch, |manifest| manifest.grant_hash[0] ^= 1),
+        ("plan", Code::ManifestMismatch, |manifest| manifest.plan_hash[0] ^= 1),
+        ("a part less", Code::ManifestMismatch, |manifest| manifest.parts.truncate(manifest.parts.len() - 1)),
+        ("a part more", Code::ManifestMismatch, |manifest| manifest.parts.push(manifest.parts[0].clone())),
+        ("parts swapped", Code::ManifestMismatch, |manifest| manifest.parts.swap(1, 2)),
+        ("chunks", Code::ManifestMismatch, |manifest| manifest.parts[1].chunks.0 += 1),
+        ("bytes", Code::ManifestMismatch, |manifest| manifest.parts[1].plain_bytes -= 1),
+        ("root of a part", Code::ManifestMismatch, |manifest| manifest.parts[1].root.0[0] ^= 1),
+        ("root", Code::ManifestMismatch, |manifest| manifest.root.0[0] ^= 1),
+        ("rows of a schema", Code::ManifestMismatch, |manifest| manifest.parts[0].rows = 1),
+        ("no digest of a table", Code::ManifestMismatch, |manifest| manifest.parts[1].digest = None),
+        ("rows of a table", Code::TargetMismatch, |manifest| manifest.parts[1].rows += 1),
+        ("digest of a table", Code::TargetMismatch, |manifest| manifest.parts[1].digest = Some(manifest.root)),
+    ];
+    for (name, expected, change) in changes {
+        let mut flow = Flow::new(table_plan(2));
+        (0..4).for_each(|part| flow.whole_part(part, u64::from(part) + 1));
+        let honest = flow.manifest();
+        let facts = flow.facts(&honest.manifest);
+        let mut manifest = honest.manifest.clone();
+        change(&mut manifest);
+        let manifest = resigned(&flow, manifest);
+        flow.pair.receiving.handle_finish(manifest).unwrap();
+        let judged = code(flow.pair.receiving.poll_complete().expect("everything is there"));
+        let got = match judged {
+            Code::Done => code(flow.pair.receiving.receipt(facts, &flow.parties.receiver)),
+            refused => refused,
+        };
+        assert_eq!(got, expected, "{name}");
+    }
+}
+
+/// fault-matrix X13: a manifest by somebody else, or a second one.
+#[test]
+fn one_manifest_by_the_sender_alone() {
+    let mut flow = Flow::new(opaque_plan());
+    flow.whole_part(0, 2);
+    let good = flow.manifest();
+    let by_stranger = good.manifest.clone().sign(&flow.parties.receiver);
+    assert_eq!(code(flow.pair.receiving.handle_finish(by_stranger)), Code::ManifestMismatch);
+    let other_purpose = flow.parties.sender.sign(Purpose::Begin, &sealift_protocol::codec::encode(&good.manifest));
+    let relabelled = SignedManifest { signature: other_purpose, ..good.clone() };
+    assert_eq!(code(flow.pair.receiving.handle_finish(relabelled)), Code::ManifestMismatch);
+    assert_eq!(code(flow.pair.receiving.handle_finish(good.clone())), Code::Done);
+    assert_eq!(code(flow.pair.receiving.handle_finish(good)), Code::ProtocolViolation, "a second one");
+}
+
+/// The sender believes only a receipt for exactly this transfer, signed by exactly this receiver.
+#[test]
+fn every_field_of_the_receipt_is_compared() {
+    type Change = fn(&mut Receipt);
+    let changes: [(&str, Code, Change); 12] = [
+        ("nothing", Code::Done, |_| {}),
+        ("manifest", Code::AckImpossible, |receipt| receipt.manifest.manifest.parts[1].rows += 1),
+        ("manifest's signature", Code::AckImpossible, |receipt| receipt.manifest.signature.0[0] ^= 1),
+        ("grant", Code::AckImpossible, |receipt| receipt.grant.grant.purpose.push('x')),
+        ("sender", Code::AckImpossible, |receipt| receipt.sender_key = receipt.receiver_key),
+        ("receiver", Code::AckImpossible, |receipt| receipt.receiver_key = receipt.sender_key),
+        ("suite", Code::AckImpossible, |receipt| receipt.suite = Suite::ChaCha20Poly1305),
+        ("plan", Code::ManifestMismatch, |receipt| receipt.plan.parts[1].name.push('x')),
+        ("rows loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].rows += 1),
+        ("digest loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].digest = None),
+        ("a part not loaded", Code::TargetMismatch, |receipt| receipt.loaded.truncate(receipt.loaded.len() - 1)),
+        ("not read again", Code::TargetMismatch, |receipt| receipt.proof = Proof::Written),
+    ];
+    let mut flow = Flow::new(table_plan(1));
+    (0..3).for_each(|part| flow.whole_part(part, 1));
+    let manifest = flow.manifest();
+    flow.pair.receiving.handle_finish(manifest.clone()).unwrap();
+    let facts = flow.facts(&manifest.manifest);
+    let good = flow.pair.receiving.receipt(facts, &flow.parties.receiver).unwrap();
+    for (name, expected, change) in changes {
+        let mut receipt = good.receipt.clone();
+        change(&mut receipt);
+        let signed = receipt.sign(&flow.parties.receiver);
+        assert_eq!(code(flow.pair.transfer.handle_receipt(&signed, &flow.pair.session)), expected, "{name}");
+    }
+    let mut unsigned = good.clone();
+    unsigned.receipt.software.push('x');
+    let got = flow.pair.transfer.handle_receipt(&unsigned, &flow.pair.session);
+    assert_eq!(code(got), Code::TranscriptMismatch);
+    assert_eq!(SignedReceipt::from_bytes(&good.to_bytes()), Ok(good.clone()));
+    good.verify().unwrap();
+
+    let empty_handed = Flow::new(table_plan(1));
+    let got = empty_handed.pair.transfer.handle_receipt(&good, &empty_handed.pair.session);
+    assert_eq!(code(got), Code::AckImpossible, "before the manifest");
+}

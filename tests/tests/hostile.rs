@@ -1,0 +1,375 @@
+//! Peers that hold a good ticket and do not keep to the protocol, against the real agents: each is refused with its own
+//! code, nothing is loaded, memory stays bounded, and nobody waits for ever.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    path::PathBuf,
+    time::Duration,
+};
+
+use quinn::Connection;
+use sealift_agent::{
+    endpoint::{bind, client_config, server_config},
+    identity::{Identity, Role},
+    link::{ControlReader, ControlWriter, Link, accept, accept_control, connect, open_control},
+    random::SystemRandom,
+    ticket::Ticket,
+    trust::Trust,
+};
+use sealift_protocol::{
+    chunk::{Chunk, Sealed},
+    close::Code,
+    compress::{Compression, Packer},
+    envelope::SealingKey,
+    frame::StreamHeader,
+    id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
+    key::DigestSecret,
+    limits::LANES_MAX,
+    manifest::{Engine, PartKind, Plan, PlannedPart},
+    message::{Accept, Ack, Message, Ready, Refuse},
+    negotiate::suites_auto,
+    random::Nonces,
+    receive::{Listening, Window},
+    seal::seal,
+    send::{Session, Transfer},
+    sign::Signature,
+};
+use sealift_receiver::invitation::Invitation;
+use sealift_sender::pipeline::negotiate;
+use sealift_tests::{
+    agents::{Agent, Launch},
+    finished::Finished,
+};
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+const WITHIN: Duration = Duration::from_secs(60);
+const MEMORY_BYTES_MAX: u64 = 128 << 20;
+
+fn run<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+fn plan() -> Plan {
+    let part = PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate: None };
+    Plan { engine: Engine::Opaque, parts: vec![part] }
+}
+
+/// A real receiver that waits, and the folder in which nothing may ever appear.
+struct Victim {
+    receiver: Agent,
+    folder: TempDir,
+}
+
+impl Victim {
+    fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
+        let target = format!("file:{}", folder.path().join("target").display());
+        let receiver = Launch::receiver(&target).bind_loopback().arg("--danger-plaintext-file").start();
+        Self { receiver, folder }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        Ticket::from_text(&std::fs::read_to_string(self.receiver.ticket()).unwrap()).unwrap()
+    }
+
+    fn end(self) -> Finished {
+        let finished = self.receiver.wait(WITHIN);
+        let left: Vec<_> = std::fs::read_dir(self.folder.path()).unwrap().flatten().map(|entry| entry.path()).collect();
+        assert_eq!(left, Vec::<PathBuf>::new(), "nothing of it is left in the target's folder");
+        assert!(finished.receipts().is_empty());
+        assert!(finished.peak_memory_bytes < MEMORY_BYTES_MAX, "{} bytes", finished.peak_memory_bytes);
+        finished
+    }
+
+    /// Still there, and good for an honest sender.
+    fn serves_an_honest_sender(mut self) {
+        let source = self.folder.path().join("source");
+        std::fs::write(&source, "rows").unwrap();
+        let ticket = self.receiver.ticket();
+        let sender = Launch::sender(&format!("file:{}", source.display()), ticket).start().wait(WITHIN);
+        sender.assert_code(0);
+        let receiver = self.receiver.wait(WITHIN);
+        receiver.assert_code(0);
+        assert!(receiver.peak_memory_bytes < MEMORY_BYTES_MAX, "{} bytes", receiver.peak_memory_bytes);
+        assert_eq!(std::fs::read(self.folder.path().join("target")).unwrap(), b"rows");
+    }
+}
+
+/// A sender of ours that can do what the real one never does.
+struct Attacker {
+    _endpoint: quinn::Endpoint,
+    link: Link,
+    identity: Identity,
+    ticket: Ticket,
+}
+
+impl Attacker {
+    async fn connect(ticket: Ticket) -> Self {
+        let key = Zeroizing::new(ticket.key.clone());
+        let identity = Identity::new(vec![ticket.certificate.clone().into()], key, Role::Sender).unwrap();
+        let endpoint_for = |_: SocketAddr| {
+            let trust = Trust::new(ticket.root_certificate(), None);
+            let mut endpoint = bind(UdpSocket::bind("127.0.0.1:0").unwrap(), None)?;
+            endpoint.set_default_client_config(client_config(&identity, trust)?);
+            Ok(endpoint)
+        };
+        let (endpoint, link) = connect(endpoint_for, &ticket.addresses, &identity).await.unwrap();
+        Self { _endpoint: endpoint, link, identity, ticket }
+    }
+
+    /// Goes through the exchange as an honest sender does.
+    async fn ready(&self) -> (Session, ControlWriter, ControlReader) {
+        let secret = DigestSecret::generate(&mut SystemRandom::default());
+        let transfer = Transfer::new(suites_auto(true), self.ticket.grant.clone(), plan(), secret).unwrap();
+        let (mut writer, mut control) = open_control(&self.link).await.unwrap();
+        let session = negotiate(&transfer, &self.link, &self.identity, &mut writer, &mut control).await.unwrap();
+        (session, writer, control)
+    }
+}
+
+fn sealed(session: &Session, index: u64, last: bool) -> Sealed {
+    let chunk = Chunk::new(PartIndex(0), ChunkIndex(index), last, "row\n".repeat(1000).into());
+    let packed = Packer::new(Compression::Level(1)).unwrap().pack(&chunk, session.keys.digests());
+    seal(packed, &session.keys, Nonces::new(SystemRandom::default()).draw().unwrap()).unwrap()
+}
+
+async fn raw_part(connection: &Connection, part: u32, bytes: &[u8]) -> quinn::SendStream {
+    let mut stream = connection.open_uni().await.unwrap();
+    let header = StreamHeader { part: PartIndex(part), first: ChunkIndex(0) };
+    stream.write_all(&header.to_bytes()).await.unwrap();
+    // The receiver may already have refused what came before.
+    let _ = stream.write_all(bytes).await;
+    stream
+}
+
+/// The code with which the other side closed.
+async fn closed_with(connection: &Connection) -> Option<Code> {
+    match tokio::time::timeout(WITHIN, connection.closed()).await.expect("the agent ends the connection") {
+        quinn::ConnectionError::ApplicationClosed(close) => Code::from_number(close.error_code.into_inner()),
+        _ => None,
+    }
+}
+
+/// fault-matrix X15, X17, X18: what comes before an offer is bounded, refused, and does not use the ticket up.
+#[test]
+fn x15_x17_x18_garbage_instead_of_an_offer_is_refused_and_the_ticket_stays_good() {
+    let begin_first = Message::Ready(Ready { transcript: [0; 32] }).to_frame().unwrap();
+    let mut unknown = vec![0, 0, 0, 3];
+    unknown.extend([0x82, 0x18, 0x63]);
+    for (garbage, code) in [
+        (vec![0xff; 4], Code::LimitExceeded),
+        (vec![0, 0, 0, 0], Code::ProtocolViolation),
+        ([&[0, 0x0f, 0xff, 0xff][..], &[0x55; 0x0f_ffff]].concat(), Code::ProtocolViolation),
+        (unknown, Code::ProtocolViolation),
+        (begin_first, Code::ProtocolViolation),
+    ] {
+        let mut victim = Victim::start();
+        let ticket = victim.ticket();
+        run(async {
+            let attacker = Attacker::connect(ticket).await;
+            let (mut out, _in) = attacker.link.connection.open_bi().await.unwrap();
+            let _ = out.write_all(&garbage).await;
+            assert_eq!(closed_with(&attacker.link.connection).await, Some(code));
+        });
+        victim.serves_an_honest_sender();
+    }
+}
+
+/// fault-matrix X15: a peer that says nothing, or a byte a second, is let go within the time of the exchange.
+#[test]
+fn x15_silence_is_let_go_and_the_ticket_stays_good() {
+    let mut victim = Victim::start();
+    let (silent, slow) = (victim.ticket(), victim.ticket());
+    run(async {
+        let attacker = Attacker::connect(silent).await;
+        assert_eq!(closed_with(&attacker.link.connection).await, Some(Code::TooSlow));
+        let attacker = Attacker::connect(slow).await;
+        let (mut out, _in) = attacker.link.connection.open_bi().await.unwrap();
+        let drip = async {
+            for byte in [0u8, 0, 0x10, 0, 0x82, 0x01].iter().cycle() {
+                if out.write_all(&[*byte]).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            () = drip => {}
+            code = closed_with(&attacker.link.connection) => assert_eq!(code, Some(Code::TooSlow)),
+        }
+    });
+    victim.serves_an_honest_sender();
+}
+
+/// fault-matrix X1, X2, X4, X5, X8, X16: every wrong thing on a data stream ends the transfer with its own code.
+#[test]
+fn x1_to_x8_wrong_data_ends_the_transfer_with_nothing_loaded() {
+    type Make = fn(&Session) -> (u32, Vec<u8>);
+    let cases: [(&str, Make, Code); 9] = [
+        ("no such part", |session| (7, sealed(session, 0, true).frame.to_vec()), Code::ProtocolViolation),
+        ("garbage", |_| (0, vec![0x41; 4096]), Code::ChunkMalformed),
+        ("length that lies", |s| (0, change(sealed(s, 0, true), 44, 0x7f)), Code::ChunkMalformed),
+        ("forged", |s| (0, change(sealed(s, 0, true), 130, 1)), Code::ChunkForged),
+        ("another transfer", |s| (0, change(sealed(s, 0, true), 9, 1)), Code::ChunkForeign),
+        ("skips one", |s| (0, sealed(s, 1, true).frame.to_vec()), Code::ChunkOrder),
+        ("repeats one", |s| (0, [sealed(s, 0, false).frame, sealed(s, 0, true).frame].concat()), Code::ChunkOrder),
+        ("after the last", |s| (0, [sealed(s, 0, true).frame, sealed(s, 1, true).frame].concat()), Code::ChunkOrder),
+        ("ends early", |s| (0, sealed(s, 0, false).frame.to_vec()), Code::PartTruncated),
+    ];
+    for (name, make, code) in cases {
+        let mut victim = Victim::start();
+        let ticket = victim.ticket();
+        run(async {
+            let attacker = Attacker::connect(ticket).await;
+            let (session, _writer, _control) = attacker.ready().await;
+            let (part, bytes) = make(&session);
+            let mut stream = raw_part(&attacker.link.connection, part, &bytes).await;
+            let _ = stream.finish();
+            assert_eq!(closed_with(&attacker.link.connection).await, Some(code), "{name}");
+        });
+        victim.end().assert_code(code.exit_code().into()).assert_one_message();
+    }
+}
+
+fn change(sealed: Sealed, place: usize, with: u8) -> Vec<u8> {
+    let mut frame = sealed.frame.to_vec();
+    frame[place] ^= with;
+    frame
+}
+
+/// fault-matrix X16: no more streams than are allowed, however many are asked for.
+#[test]
+fn x16_streams_are_bounded() {
+    let mut victim = Victim::start();
+    let ticket = victim.ticket();
+    run(async {
+        let attacker = Attacker::connect(ticket).await;
+        let (_session, _writer, _control) = attacker.ready().await;
+        let mut held = Vec::new();
+        while let Ok(Ok(stream)) =
+            tokio::time::timeout(Duration::from_secs(1), attacker.link.connection.open_uni()).await
+        {
+            held.push(stream);
+            assert!(held.len() <= usize::from(LANES_MAX));
+        }
+        // A second control stream is not to be had either.
+        let second = tokio::time::timeout(Duration::from_secs(1), attacker.link.connection.open_bi()).await;
+        assert!(!matches!(second, Ok(Ok(_))));
+    });
+    // The attacker's process went away without a word.
+    victim.end().assert_code(Code::Interrupted.exit_code().into());
+}
+
+/// fault-matrix X13, X17: messages out of turn, and a manifest that nobody signed.
+#[test]
+fn x13_x17_messages_out_of_turn_end_the_transfer() {
+    for (message, code) in [
+        (Message::Ready(Ready { transcript: [0; 32] }), Code::ProtocolViolation),
+        (ack(1), Code::ProtocolViolation),
+        (Message::Refuse(Refuse { code: Code::SourceFailed, part: None, chunk: None }), Code::SourceFailed),
+    ] {
+        let mut victim = Victim::start();
+        let ticket = victim.ticket();
+        run(async {
+            let attacker = Attacker::connect(ticket).await;
+            let (_session, mut writer, _control) = attacker.ready().await;
+            writer.send(&message).await.unwrap();
+            assert_eq!(closed_with(&attacker.link.connection).await, Some(code));
+        });
+        victim.end().assert_code(code.exit_code().into());
+    }
+}
+
+fn ack(chunks: u64) -> Message {
+    Message::Ack(Ack { part: PartIndex(0), verified: ChunkCount(chunks), durable: ChunkCount(chunks) })
+}
+
+/// What a false receiver does to an honest sender.
+#[derive(Clone, Copy, Debug)]
+enum Falsehood {
+    SaysNothing,
+    ForgesAccept,
+    ForgesReady,
+    AcknowledgesTooMuch,
+    GoesAway,
+}
+
+/// fault-matrix X7, X12: a false receiver is found out by the sender, which ends with the right code.
+#[test]
+fn x7_x12_a_false_receiver_is_found_out() {
+    for (falsehood, code) in [
+        (Falsehood::SaysNothing, Code::TooSlow),
+        (Falsehood::ForgesAccept, Code::TranscriptMismatch),
+        (Falsehood::ForgesReady, Code::TranscriptMismatch),
+        (Falsehood::AcknowledgesTooMuch, Code::AckImpossible),
+        (Falsehood::GoesAway, Code::Interrupted),
+    ] {
+        let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
+        let ticket = folder.path().join("ticket");
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        let invitation = Invitation::make(vec![address], "listen", "", Duration::from_secs(600)).unwrap();
+        std::fs::write(&ticket, invitation.ticket.to_text().as_bytes()).unwrap();
+        let sender = Launch::sender("exec:sleep 60", &ticket).start();
+        run(async {
+            let server = server_config(&invitation.identity, invitation.trust()).unwrap();
+            let endpoint = bind(socket, Some(server)).unwrap();
+            let link = accept(&endpoint, &invitation.identity).await.unwrap();
+            deceive(&link, &invitation, falsehood).await;
+            if matches!(falsehood, Falsehood::GoesAway) {
+                link.close(Code::Done);
+                endpoint.wait_idle().await;
+            } else {
+                assert_eq!(closed_with(&link.connection).await, Some(code), "{falsehood:?}");
+            }
+        });
+        sender.wait(WITHIN).assert_code(code.exit_code().into()).assert_one_message();
+    }
+}
+
+async fn deceive(link: &Link, invitation: &Invitation, falsehood: Falsehood) {
+    let mut random = SystemRandom::default();
+    let (mut writer, mut control) = accept_control(link).await.unwrap();
+    let Message::Offer(offer) = control.first().await.unwrap() else { panic!("no offer") };
+    if matches!(falsehood, Falsehood::SaysNothing | Falsehood::GoesAway) {
+        return hold_open(link, writer, falsehood).await;
+    }
+    let grant = offer.grant.grant.clone();
+    let listening = Listening {
+        suites: suites_auto(true),
+        grant_keys: vec![invitation.grant_key],
+        receiver: grant.receiver.clone(),
+        sender: grant.sender.clone(),
+        sender_key: link.peer.key,
+        targets: vec![grant.target.clone()],
+    };
+    let judging = listening.handle_offer(offer, &link.channel, grant.not_before_seconds).unwrap();
+    let key = SealingKey::generate(&mut random);
+    let window = Window::share(32 << 20, 1);
+    let (accepting, message) =
+        judging.accept(Epoch(1), window, key.public_key(), &invitation.identity, &mut random).unwrap();
+    if let (Falsehood::ForgesAccept, Message::Accept(accept)) = (falsehood, &message) {
+        let forged = Message::Accept(Accept { body: accept.body.clone(), signature: Signature([9; 64]) });
+        writer.send(&forged).await.unwrap();
+        return hold_open(link, writer, falsehood).await;
+    }
+    writer.send(&message).await.unwrap();
+    let Message::Begin(begin) = control.expect(0).await.unwrap() else { panic!("no Begin") };
+    let (_receiving, ready) = accepting.handle_begin(begin, &key).unwrap();
+    if matches!(falsehood, Falsehood::ForgesReady) {
+        writer.send(&Message::Ready(Ready { transcript: [7; 32] })).await.unwrap();
+    } else {
+        writer.send(&ready).await.unwrap();
+        writer.send(&ack(5)).await.unwrap();
+    }
+    hold_open(link, writer, falsehood).await;
+}
+
+/// Keeps the control stream open until the sender has made up its mind.
+async fn hold_open(link: &Link, writer: ControlWriter, falsehood: Falsehood) {
+    if !matches!(falsehood, Falsehood::GoesAway) {
+        let _ = tokio::time::timeout(WITHIN, link.connection.closed()).await;
+    }
+    drop(writer);
+}

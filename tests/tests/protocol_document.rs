@@ -1,0 +1,75 @@
+//! The tables of docs/protocol.md that repeat the code. `SEALIFT_BLESS=1` writes them again.
+
+use std::{fmt::Write, path::PathBuf};
+
+use sealift_protocol::{close::Code, limits::*, message::ALPN};
+
+fn codes() -> String {
+    let mut table = String::from("| number | word | exit code |\n|---|---|---|\n");
+    for code in Code::ALL {
+        writeln!(table, "| 0x{:03x} | `{}` | {} |", code.number(), code.word(), code.exit_code()).unwrap();
+    }
+    table
+}
+
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn limits() -> String {
+    let mut table = String::from("| what | limit |\n|---|---|\n");
+    let rows: [(&str, u64); 21] = [
+        ("plaintext of a chunk, as senders cut it", CHUNK_PLAIN_BYTES as u64),
+        ("plaintext of a chunk, at most", CHUNK_PLAIN_BYTES_MAX as u64),
+        ("frame of a sealed chunk", FRAME_BYTES_MAX as u64),
+        ("chunks sealed under one key", CHUNKS_PER_KEY),
+        ("highest chunk index", CHUNK_INDEX_MAX),
+        ("lowest epoch", 1),
+        ("highest epoch", EPOCH_MAX.into()),
+        ("parts of a plan", PARTS_MAX as u64),
+        ("bytes of a plan", PLAN_BYTES_MAX as u64),
+        ("bytes of a name or text", NAME_BYTES_MAX as u64),
+        ("bytes of a control message", CONTROL_BYTES_MAX as u64),
+        ("bytes of a signed grant", GRANT_BYTES_MAX as u64),
+        ("lanes, at least", 1),
+        ("lanes, at most", LANES_MAX.into()),
+        ("window of a part in bytes, at least", LANE_WINDOW_BYTES_MIN),
+        ("window of a part in bytes, at most", LANE_WINDOW_BYTES_MAX),
+        ("bytes of a row, unless set", ROW_BYTES_MAX as u64),
+        ("columns of a table", COLUMNS_MAX as u64),
+        ("seconds of clock difference forgiven at a grant's start", CLOCK_SKEW_SECONDS_MAX),
+        ("addresses of a ticket", sealift_agent::ticket::ADDRESSES_MAX as u64),
+        ("bytes of a ticket", sealift_agent::ticket::TICKET_BYTES_MAX as u64),
+    ];
+    for (what, limit) in rows {
+        writeln!(table, "| {what} | {} |", grouped(limit)).unwrap();
+    }
+    table
+}
+
+#[test]
+fn the_tables_are_those_of_the_code() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut expected = text.clone();
+    for (name, table) in [("codes", codes()), ("limits", limits())] {
+        let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
+        let (before, rest) = expected.split_once(&begin).unwrap();
+        let (_, after) = rest.split_once(&end).unwrap();
+        expected = format!("{before}{begin}{table}{end}{after}");
+    }
+    if std::env::var_os("SEALIFT_BLESS").is_some() {
+        std::fs::write(&path, &expected).unwrap();
+    }
+    let now = std::fs::read_to_string(&path).unwrap();
+    assert!(now == expected, "docs/protocol.md: SEALIFT_BLESS=1 writes its tables again");
+    assert!(now.contains(&format!("`{}`", std::str::from_utf8(ALPN).unwrap())));
+}

@@ -1,0 +1,426 @@
+//! An SQLite database moved into another, whole and without a network. Names of rows of the fault matrix stand with the
+//! tests that prove them.
+
+mod compare;
+mod nasty;
+mod pump;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use sealift_agent::failure::Outcome;
+use sealift_protocol::{
+    chunk::Chunk,
+    close::Code,
+    id::{ChunkIndex, PartIndex},
+    manifest::LoadedPart,
+    sqlite::{Definition, SchemaDocument},
+};
+use sealift_receiver::sink::Sink;
+
+use self::{
+    compare::{contents, strings},
+    pump::{Folder, Pump, digests, transfer, transfer_with},
+};
+
+fn assert_same(folder: &Folder) {
+    let (source, target) = (contents(&folder.source()), contents(&folder.target()));
+    for (source, target) in source.iter().zip(&target) {
+        assert_eq!(source, target);
+    }
+    assert_eq!(source.len(), target.len());
+}
+
+/// fault-matrix D1, D2, D3, D4, D12, D16: about everything SQLite can hold arrives as it was, in every encoding.
+#[test]
+fn everything_arrives_exactly() {
+    for (encoding, page_bytes, vacuum) in
+        [("UTF-8", 4096, "NONE"), ("UTF-16le", 512, "FULL"), ("UTF-16be", 65536, "INCREMENTAL")]
+    {
+        let folder = Folder::new();
+        let setup =
+            format!("PRAGMA encoding='{encoding}'; PRAGMA page_size={page_bytes}; PRAGMA auto_vacuum={vacuum};");
+        let source = folder.build(&setup);
+        nasty::fill(&source);
+        source.close().unwrap();
+        transfer(&folder);
+        assert_same(&folder);
+        assert_eq!(folder.names(), ["source.db", "target.db"]);
+        let mode = fs::metadata(folder.target()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        works(&folder);
+    }
+}
+
+/// The target is not only equal: searches find, triggers fire, checks say of both the same.
+fn works(folder: &Folder) {
+    let source = Connection::open(folder.source()).unwrap();
+    let target = Connection::open(folder.target()).unwrap();
+    for query in [
+        "PRAGMA integrity_check",
+        "PRAGMA foreign_key_check",
+        "SELECT rowid FROM search WHERE search MATCH 'run'",
+        "SELECT rowid FROM search_external WHERE search_external MATCH 'fox'",
+        "SELECT rowid FROM \"search \"\"contentless\"\"\" WHERE \"search \"\"contentless\"\"\" MATCH 'alpha'",
+        "SELECT body FROM search3 WHERE body MATCH 'third'",
+        "SELECT body FROM search4 WHERE body MATCH 'fo*'",
+        "SELECT term FROM terms",
+        "SELECT id FROM area WHERE x0 < 0",
+        "SELECT x0 FROM area32",
+        "SELECT x FROM second",
+        "SELECT seq FROM sqlite_sequence ORDER BY rowid",
+        "SELECT count(*) FROM log",
+    ] {
+        let found = strings(&target, query);
+        assert!(!found.is_empty() || query.contains("check"), "{query}");
+        assert_eq!(strings(&source, query), found, "{query}");
+    }
+    target.execute_batch("INSERT INTO first VALUES('trigger')").unwrap();
+    assert_eq!(strings(&target, "SELECT what FROM log"), ["trigger"]);
+    assert!(target.execute_batch("INSERT INTO plain VALUES(1)").is_err());
+    target.execute_batch("INSERT INTO search VALUES('more'); DROP TABLE search4;").unwrap();
+}
+
+#[test]
+fn an_empty_database_and_an_empty_target_file_are_fine() {
+    let folder = Folder::new();
+    folder.build("PRAGMA user_version=3; CREATE TABLE a(x INTEGER PRIMARY KEY AUTOINCREMENT); DROP TABLE a;");
+    fs::write(folder.target(), "").unwrap();
+    transfer(&folder);
+    assert_same(&folder);
+}
+
+/// fault-matrix D1: one value of 100 MB.
+#[test]
+fn a_large_value_arrives() {
+    let folder = Folder::new();
+    folder.build("CREATE TABLE t(a, b); INSERT INTO t VALUES(1, zeroblob(100000000)), (2, 'after');");
+    transfer(&folder);
+    assert_same(&folder);
+}
+
+/// Over the bytes that are sorted in memory, indexes grow with the rows.
+#[test]
+fn a_table_too_large_to_sort_keeps_its_indexes() {
+    let folder = Folder::new();
+    folder.build(
+        "CREATE TABLE t(a, b); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1200)
+         INSERT INTO t SELECT i * 7919 % 1201, zeroblob(65536) FROM n; CREATE UNIQUE INDEX u ON t(a);",
+    );
+    transfer(&folder);
+    let target = Connection::open(folder.target()).unwrap();
+    assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
+    assert_eq!(strings(&target, "SELECT count(*) FROM t INDEXED BY u WHERE a > 0"), ["Integer(1200)"]);
+}
+
+/// fault-matrix D6, D11: what is changed in the target after it was loaded is found by reading it again.
+#[test]
+fn a_changed_target_gives_other_digests() {
+    for (find, put) in [("canary seven", "canary eight"), ("canary seven", "Canary seven")] {
+        let folder = Folder::new();
+        folder.build(
+            "CREATE TABLE a(x); CREATE TABLE b(x); INSERT INTO a VALUES('same'); INSERT INTO b VALUES('canary seven');",
+        );
+        let (sent, loaded) = transfer_with(&folder, || {
+            let mut bytes = fs::read(folder.staging()).unwrap();
+            let at = bytes.windows(find.len()).position(|window| window == find.as_bytes()).unwrap();
+            bytes[at..at + put.len()].copy_from_slice(put.as_bytes());
+            fs::write(folder.staging(), bytes).unwrap();
+        })
+        .unwrap();
+        assert_eq!(sent[1], loaded[1]);
+        assert_eq!(sent[2].rows, loaded[2].rows);
+        assert_ne!(sent[2].digest, loaded[2].digest);
+        assert_eq!(folder.names(), ["source.db"]);
+    }
+}
+
+#[test]
+fn a_changed_catalogue_or_another_file_is_found() {
+    // Longer than a page: the end of the view's text is on a page that the engine does not write again.
+    let build =
+        format!("CREATE TABLE a(x); INSERT INTO a VALUES(1); CREATE VIEW v AS /*{}*/ SELECT 1;", "-".repeat(9000));
+    let folder = Folder::new();
+    folder.build(&build);
+    let failure = transfer_with(&folder, || {
+        let bytes = fs::read(folder.staging()).unwrap();
+        let at = bytes.windows(8).position(|window| window == b"SELECT 1").unwrap();
+        let mut changed = bytes;
+        changed[at + 7] = b'2';
+        fs::write(folder.staging(), changed).unwrap();
+    });
+    assert_eq!(failure.unwrap_err().code, Code::TargetMismatch);
+    let folder = Folder::new();
+    folder.build(&build);
+    let failure = transfer_with(&folder, || {
+        fs::copy(folder.staging(), folder.0.path().join("copy")).unwrap();
+        fs::rename(folder.0.path().join("copy"), folder.staging()).unwrap();
+    });
+    assert_eq!(failure.unwrap_err().code, Code::TargetFailed);
+}
+
+/// fault-matrix D5: the table and the kind of constraint are told, and no value; nothing is left.
+#[test]
+fn a_constraint_violation_is_told_without_a_value() {
+    let folder = Folder::new();
+    folder.build(
+        "CREATE TABLE t(a, b); INSERT INTO t VALUES('canary', NULL), ('canary', 2); PRAGMA writable_schema=ON;
+         UPDATE sqlite_schema SET sql='CREATE TABLE t(a, b NOT NULL)' WHERE name='t';",
+    );
+    let failure = transfer_with(&folder, || ()).unwrap_err();
+    assert_eq!((failure.code, failure.part), (Code::TargetFailed, Some(PartIndex(1))));
+    assert_eq!(failure.what, "a row does not keep a constraint of table t: NOT NULL");
+    assert_eq!(folder.names(), ["source.db"]);
+}
+
+/// A catalogue that was edited to do more than define: SQLite itself does not read two statements, and the target refuses
+/// the rest with the schema part, before any row.
+#[test]
+fn a_hostile_catalogue_does_nothing() {
+    for (sql, code, part) in [
+        ("CREATE TABLE t(a); ATTACH ''attached'' AS x", Code::SourceFailed, None),
+        ("CREATE TABLE t(a CHECK(load_extension(''x'')))", Code::TargetFailed, Some(PartIndex(0))),
+        ("create table t(a)", Code::TargetFailed, Some(PartIndex(0))),
+    ] {
+        let folder = Folder::new();
+        folder.build(&format!("CREATE TABLE t(a); PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql='{sql}';"));
+        let failure = transfer_with(&folder, || ()).unwrap_err();
+        assert_eq!((failure.code, failure.part), (code, part), "{sql}: {failure}");
+        assert_eq!(folder.names(), ["source.db"]);
+    }
+}
+
+/// The same from a sender that made its schema part up.
+#[test]
+fn a_hostile_schema_part_does_nothing() {
+    let folder = Folder::new();
+    folder.build("CREATE TABLE t(a);");
+    let attached = folder.0.path().join("attached");
+    let good = |document: &mut SchemaDocument| document.user_version = 1;
+    let second = |document: &mut SchemaDocument| document.tables[0].sql.push_str("; DROP TABLE _sealift_ledger");
+    let missing = |document: &mut SchemaDocument| document.tables.clear();
+    let module = |document: &mut SchemaDocument| {
+        let sql = "CREATE VIRTUAL TABLE v USING dbstat".to_owned();
+        document.virtual_tables.push(Definition { name: "v".into(), sql });
+    };
+    let attach = |document: &mut SchemaDocument| {
+        let sql = format!("ATTACH '{}' AS x", attached.display());
+        document.tables[0].indexes.push(Definition { name: "i".into(), sql });
+    };
+    type Change<'a> = &'a dyn Fn(&mut SchemaDocument);
+    for (change, code) in [
+        (&good as Change<'_>, None),
+        (&second, Some(Code::TargetFailed)),
+        (&missing, Some(Code::PlanRefused)),
+        (&module, Some(Code::TargetFailed)),
+        (&attach, Some(Code::TargetFailed)),
+    ] {
+        let sink = folder.sink();
+        let mut pump = Pump::start(&folder, &sink).unwrap();
+        let sent = chunks(&mut pump, PartIndex(0)).unwrap();
+        let mut document = SchemaDocument::from_bytes(sent[0].plain()).unwrap();
+        change(&mut document);
+        let chunk = Chunk::new(PartIndex(0), ChunkIndex(0), true, document.to_bytes().into());
+        let mut loader = sink.begin(PartIndex(0), &digests()).unwrap();
+        loader.write(&pump.link.carry(&chunk)).unwrap();
+        assert_eq!(loader.finish().err().map(|failure| failure.code), code);
+    }
+    assert_eq!(folder.names(), ["source.db"]);
+}
+
+/// fault-matrix D7: rows written while the transfer runs are not in it.
+#[test]
+fn a_source_that_is_written_meanwhile_gives_one_moment() {
+    let folder = Folder::new();
+    let writer =
+        folder.build("PRAGMA journal_mode=WAL; CREATE TABLE a(x); CREATE TABLE b(x); INSERT INTO a VALUES(1);");
+    let sink = folder.sink();
+    let mut pump = Pump::start(&folder, &sink).unwrap();
+    writer.execute_batch("INSERT INTO a VALUES(2); INSERT INTO b SELECT x FROM a; DROP TABLE a;").unwrap();
+    let rows: Vec<u64> = pump.rest(0).unwrap().iter().map(|part: &LoadedPart| part.rows).collect();
+    assert_eq!(rows, [0, 1, 0, 0]);
+}
+
+/// What is not finished leaves nothing of the part; the part can then be written again, and a third time for nothing.
+#[test]
+fn a_part_is_loaded_whole_or_not_at_all() {
+    let folder = Folder::new();
+    folder.build("CREATE TABLE a(x); INSERT INTO a VALUES(1), (2); CREATE TABLE b(x); INSERT INTO b VALUES(3);");
+    let sink = folder.sink();
+    let mut pump = Pump::start(&folder, &sink).unwrap();
+    let part = pump.place("a");
+    // Dropped: the schema itself, and then rows.
+    let mut loader = sink.begin(PartIndex(0), &digests()).unwrap();
+    pump.feed(PartIndex(0), &mut *loader).unwrap();
+    drop(loader);
+    pump.part(PartIndex(0)).unwrap();
+    let mut loader = sink.begin(part, &digests()).unwrap();
+    pump.feed(part, &mut *loader).unwrap();
+    drop(loader);
+    // Finished without its last chunk.
+    let loader = sink.begin(part, &digests()).unwrap();
+    assert_eq!(loader.finish().unwrap_err().code, Code::Internal);
+    let sent = pump.rest(1).unwrap();
+    assert_eq!(pump.part(part).unwrap(), sent[0]);
+    assert_eq!(sink.prove(&digests()).unwrap().1[1..], sent);
+    sink.publish().unwrap();
+    assert_same(&folder);
+}
+
+/// One writes, the other waits; whatever order they come in, schema goes first and the finish last.
+#[test]
+fn parts_wait_for_each_other() {
+    let folder = Folder::new();
+    folder.build("CREATE TABLE a(x INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO a VALUES(5); CREATE TABLE b(x); INSERT INTO b VALUES(3);");
+    let sink = folder.sink();
+    let mut pump = Pump::start(&folder, &sink).unwrap();
+    let parts = pump.plan.parts.len() as u32;
+    let (began, order) = mpsc::channel();
+    thread::scope(|scope| {
+        // Backwards, each from a thread of its own, with chunks made beforehand.
+        for part in (0..parts).rev() {
+            let (chunks, began, sink) = (chunks(&mut pump, PartIndex(part)).unwrap(), began.clone(), &sink);
+            scope.spawn(move || {
+                let mut loader = sink.begin(PartIndex(part), &digests()).unwrap();
+                began.send(part).unwrap();
+                chunks.iter().for_each(|chunk| loader.write(chunk).unwrap());
+                thread::sleep(Duration::from_millis(5));
+                loader.finish().unwrap();
+            });
+        }
+    });
+    drop(began);
+    let order: Vec<u32> = order.iter().collect();
+    assert_eq!((order[0], order[parts as usize - 2], order[parts as usize - 1]), (0, parts - 2, parts - 1));
+    sink.prove(&digests()).unwrap();
+    sink.publish().unwrap();
+    assert_same(&folder);
+}
+
+fn chunks(pump: &mut Pump<'_>, part: PartIndex) -> Outcome<Vec<sealift_protocol::chunk::VerifiedChunk>> {
+    struct Keep(Vec<sealift_protocol::chunk::VerifiedChunk>);
+    impl sealift_receiver::sink::PartSink for Keep {
+        fn write(&mut self, chunk: &sealift_protocol::chunk::VerifiedChunk) -> Outcome {
+            self.0.push(chunk.clone());
+            Ok(())
+        }
+        fn finish(self: Box<Self>) -> Outcome {
+            Ok(())
+        }
+    }
+    let mut keep = Keep(Vec::new());
+    pump.feed(part, &mut keep)?;
+    Ok(keep.0)
+}
+
+/// Given up from another thread: who waits and who writes both end, and nothing is left.
+#[test]
+fn abandon_ends_writers_and_waiters() {
+    let folder = Folder::new();
+    // Without a rowid that is carried, the same rows can be written again and again.
+    folder.build("CREATE TABLE a(rowid, oid, _rowid_); INSERT INTO a VALUES(1, 2, 3); CREATE TABLE b(x);");
+    let sink = folder.sink();
+    let mut pump = Pump::start(&folder, &sink).unwrap();
+    pump.part(PartIndex(0)).unwrap();
+    let chunks = chunks(&mut pump, PartIndex(1)).unwrap();
+    thread::scope(|scope| {
+        let (writes, writing) = mpsc::channel();
+        let (sink, chunks) = (&sink, &chunks);
+        let writer = scope.spawn(move || {
+            let mut loader = sink.begin(PartIndex(1), &digests()).unwrap();
+            writes.send(()).unwrap();
+            loop {
+                if let Err(failure) = loader.write(&chunks[0]) {
+                    return failure.code;
+                }
+            }
+        });
+        writing.recv().unwrap();
+        let waiter = scope.spawn(|| sink.begin(PartIndex(2), &digests()).map(|_| ()).unwrap_err().code);
+        thread::sleep(Duration::from_millis(20));
+        sink.abandon();
+        sink.abandon();
+        assert_eq!((writer.join().unwrap(), waiter.join().unwrap()), (Code::Interrupted, Code::Interrupted));
+    });
+    assert_eq!(folder.names(), ["source.db"]);
+    assert_eq!(sink.prove(&digests()).unwrap_err().code, Code::Interrupted);
+    assert_eq!(sink.publish().unwrap_err().code, Code::Interrupted);
+}
+
+/// A long statement in the engine itself is interrupted too: here the building of an index with a costly condition.
+#[test]
+fn abandon_interrupts_the_engine() {
+    let folder = Folder::new();
+    folder.build(
+        "CREATE TABLE t(a); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000)
+         INSERT INTO t SELECT replace(hex(zeroblob(100)), '0', 'a') FROM n;
+         CREATE INDEX slow ON t(a) WHERE 0; PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql =
+         'CREATE INDEX slow ON t(a) WHERE length(replace(replace(a, ''a'', a), ''a'', a)) = 0' WHERE name = 'slow';",
+    );
+    let sink = folder.sink();
+    let mut pump = Pump::start(&folder, &sink).unwrap();
+    pump.part(PartIndex(0)).unwrap();
+    let mut loader = sink.begin(PartIndex(1), &digests()).unwrap();
+    pump.feed(PartIndex(1), &mut *loader).unwrap();
+    let given_up = thread::scope(|scope| {
+        let given_up = scope.spawn(|| {
+            thread::sleep(Duration::from_millis(100));
+            sink.abandon();
+            Instant::now()
+        });
+        assert_eq!(loader.finish().unwrap_err().code, Code::Interrupted);
+        given_up.join().unwrap()
+    });
+    assert!(given_up.elapsed() < Duration::from_secs(5));
+    assert_eq!(folder.names(), ["source.db"]);
+}
+
+/// What was published is not taken back; a sink that is dropped before leaves nothing.
+#[test]
+fn dropping_and_abandoning_respect_what_is_published() {
+    let folder = Folder::new();
+    folder.build("CREATE TABLE a(x);");
+    let sink = folder.sink();
+    let mut pump = Pump::start(&folder, &sink).unwrap();
+    pump.rest(0).unwrap();
+    sink.prove(&digests()).unwrap();
+    // Somebody made a file of that name meanwhile.
+    fs::write(folder.target(), "theirs").unwrap();
+    assert_eq!(sink.publish().unwrap_err().code, Code::TargetNotEmpty);
+    fs::remove_file(folder.target()).unwrap();
+    sink.publish().unwrap();
+    sink.abandon();
+    drop(sink);
+    assert_eq!(folder.names(), ["source.db", "target.db"]);
+    fs::remove_file(folder.target()).unwrap();
+    let sink = folder.sink();
+    Pump::start(&folder, &sink).unwrap().part(PartIndex(0)).unwrap();
+    assert!(folder.staging().exists());
+    drop(sink);
+    assert_eq!(folder.names(), ["source.db"]);
+}
+
+/// fault-matrix C2: a killed receiver leaves a staging file with a ledger; the next load removes it. One that still
+/// runs keeps it.
+#[test]
+fn what_a_killed_receiver_left_is_replaced_and_what_a_live_one_has_is_not() {
+    let folder = Folder::new();
+    folder.build("CREATE TABLE a(x);");
+    let alive = folder.sink();
+    let mut pump = Pump::start(&folder, &alive).unwrap();
+    pump.part(PartIndex(0)).unwrap();
+    let second = folder.sink().prepare(&pump.plan).unwrap_err();
+    assert!(second.what.contains("another receiver"), "{second}");
+    // As after kill -9: the same bytes, and nobody who holds them.
+    let left = fs::read(folder.staging()).unwrap();
+    drop(alive);
+    fs::write(folder.staging(), left).unwrap();
+    transfer(&folder);
+    assert_same(&folder);
+}

@@ -1,0 +1,179 @@
+//! A source pumped into a sink in one process: every chunk is packed, sealed and opened as on a link, since nothing else
+//! makes what a sink accepts.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use bytes::BytesMut;
+use rusqlite::Connection;
+use sealift_agent::failure::Outcome;
+use sealift_protocol::{
+    chunk::{Chunk, VerifiedChunk},
+    compress::{Compression, Packer, Unpacker},
+    digest::Digests,
+    frame::ChunkHeader,
+    id::{Epoch, PartIndex, TransferId},
+    key::{DigestSecret, EpochSecret},
+    limits::CHUNK_HEADER_BYTES,
+    manifest::{LoadedPart, PartKind, Plan, Proof},
+    random::{Nonces, Random},
+    seal::{EpochKeys, Suite, open, seal},
+};
+use sealift_receiver::sink::{PartSink, Sink, sqlite::SqliteSink};
+use sealift_sender::{
+    part::PartWriter,
+    source::{Source, sqlite::SqliteSource},
+};
+
+pub const ROW_BYTES_MAX: usize = 128 << 20;
+
+/// A folder with a source and a target in it.
+pub struct Folder(pub tempfile::TempDir);
+
+impl Folder {
+    /// In memory where the system has a place for it: every part is synced several times, and what a sync costs is not
+    /// what is tested.
+    pub fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        Self(if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap())
+    }
+
+    pub fn source(&self) -> PathBuf {
+        self.0.path().join("source.db")
+    }
+
+    pub fn target(&self) -> PathBuf {
+        self.0.path().join("target.db")
+    }
+
+    pub fn staging(&self) -> PathBuf {
+        self.0.path().join(".target.db.sealift-staging")
+    }
+
+    pub fn build(&self, sql: &str) -> Connection {
+        let connection = Connection::open(self.source()).unwrap();
+        connection.execute_batch(sql).unwrap();
+        connection
+    }
+
+    pub fn sink(&self) -> SqliteSink {
+        SqliteSink::new(&self.target(), ROW_BYTES_MAX).unwrap()
+    }
+
+    /// What lies in the folder, by name.
+    pub fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+struct Urandom(File);
+
+impl Random for Urandom {
+    fn fill(&mut self, out: &mut [u8]) {
+        self.0.read_exact(out).unwrap();
+    }
+}
+
+/// Seals on one end and opens on the other.
+pub struct Link {
+    keys: EpochKeys,
+    packer: Packer,
+    unpacker: Unpacker,
+    nonces: Nonces<Urandom>,
+}
+
+impl Link {
+    pub fn new() -> Self {
+        let mut random = Urandom(File::open("/dev/urandom").unwrap());
+        let secret = EpochSecret::generate(&mut random);
+        let keys = EpochKeys::new(Suite::Aes256Gcm, TransferId([3; 16]), Epoch(1), secret, digests());
+        let packer = Packer::new(Compression::Level(1)).unwrap();
+        Self { keys, packer, unpacker: Unpacker::new().unwrap(), nonces: Nonces::new(random) }
+    }
+
+    pub fn carry(&mut self, chunk: &Chunk) -> VerifiedChunk {
+        let packed = self.packer.pack(chunk, self.keys.digests());
+        let sealed = seal(packed, &self.keys, self.nonces.draw().unwrap()).unwrap();
+        let header: ChunkHeader = sealed.header;
+        let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
+        open(&header, body, &self.keys, &mut self.unpacker).unwrap()
+    }
+}
+
+/// The transfer's digest keys, the same in every test.
+pub fn digests() -> Digests {
+    Digests::new(&DigestSecret::from_bytes([7; 32]))
+}
+
+/// One transfer under way.
+pub struct Pump<'a> {
+    pub source: SqliteSource,
+    pub sink: &'a SqliteSink,
+    pub plan: Plan,
+    pub link: Link,
+}
+
+impl<'a> Pump<'a> {
+    /// Plans and prepares.
+    pub fn start(folder: &Folder, sink: &'a SqliteSink) -> Outcome<Self> {
+        let mut source = SqliteSource::open(&folder.source())?;
+        let (plan, link) = (source.plan()?, Link::new());
+        sink.prepare(&plan)?;
+        Ok(Self { source, sink, plan, link })
+    }
+
+    pub fn place(&self, name: &str) -> PartIndex {
+        PartIndex(
+            self.plan.parts.iter().position(|part| part.name == name && part.kind == PartKind::Rows).unwrap() as u32
+        )
+    }
+
+    /// Reads a part into what writes it; returns what the sender would say of it.
+    pub fn feed(&mut self, part: PartIndex, loader: &mut dyn PartSink) -> Outcome<LoadedPart> {
+        let Self { source, link, plan, .. } = self;
+        let mut hand_on = |chunk: Chunk| loader.write(&link.carry(&chunk));
+        let mut writer = PartWriter::new(part, digests().multiset(), ROW_BYTES_MAX, &mut hand_on);
+        source.read(part, &mut writer)?;
+        let summary = writer.finish()?;
+        let has_rows = plan.parts[part.0 as usize].kind == PartKind::Rows;
+        Ok(LoadedPart { rows: summary.rows, digest: has_rows.then_some(summary.digest) })
+    }
+
+    pub fn part(&mut self, part: PartIndex) -> Outcome<LoadedPart> {
+        let mut loader = self.sink.begin(part, &digests())?;
+        let sent = self.feed(part, &mut *loader)?;
+        loader.finish()?;
+        Ok(sent)
+    }
+
+    /// Every part from `first` on.
+    pub fn rest(&mut self, first: u32) -> Outcome<Vec<LoadedPart>> {
+        (first..self.plan.parts.len() as u32).map(|part| self.part(PartIndex(part))).collect()
+    }
+}
+
+/// A whole transfer, with something happening between load and proof; what was sent and what was found.
+pub fn transfer_with(folder: &Folder, between: impl FnOnce()) -> Outcome<(Vec<LoadedPart>, Vec<LoadedPart>)> {
+    let sink = folder.sink();
+    let mut pump = Pump::start(folder, &sink)?;
+    let sent = pump.rest(0)?;
+    between();
+    let (proof, loaded) = sink.prove(&digests())?;
+    assert_eq!(proof, Proof::ReadAgain);
+    if sent == loaded {
+        sink.publish()?;
+    }
+    Ok((sent, loaded))
+}
+
+/// A whole transfer that must succeed.
+pub fn transfer(folder: &Folder) {
+    let (sent, loaded) = transfer_with(folder, || ()).unwrap();
+    assert_eq!(sent, loaded);
+}

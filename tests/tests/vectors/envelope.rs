@@ -1,0 +1,57 @@
+use sealift_protocol::{
+    close::Code,
+    codec,
+    envelope::{KeyEnvelope, SealingKey},
+    error::Result,
+    id::Epoch,
+    key::DigestSecret,
+};
+use sealift_tests::wire::Seeded;
+use serde_json::{Value, json};
+
+use super::{bad, hex, keys};
+
+pub fn vectors() -> Value {
+    let key = || SealingKey::generate(&mut Seeded::new("sealing key", 0));
+    let (info, epoch) = ([0x17; 32], Epoch(keys::EPOCH));
+    let (secret, secret_bytes) = keys::epoch_secret();
+    let digest_secret = DigestSecret::from_bytes(keys::DIGEST_SECRET);
+    let mut random = Seeded::new("encapsulation", 0);
+    let public = key().public_key();
+    let envelope = KeyEnvelope::seal(&secret, &digest_secret, &public, &info, epoch, &mut random).unwrap();
+    let opens = |envelope: &KeyEnvelope, info: [u8; 32], epoch: u32| -> Result<()> {
+        envelope.open(&key(), &info, Epoch(epoch)).map(|_| ())
+    };
+    opens(&envelope, info, keys::EPOCH).unwrap();
+    let changed = |change: fn(&mut KeyEnvelope)| {
+        let mut envelope = envelope.clone();
+        change(&mut envelope);
+        envelope
+    };
+    let cases: [(&str, KeyEnvelope, Code); 5] = [
+        ("another AEAD named", changed(|envelope| envelope.suite[2] = 1), Code::SuiteUnsupported),
+        ("sealed bytes changed", changed(|envelope| envelope.sealed[0] ^= 1), Code::KeyCommitment),
+        ("sealed bytes cut", changed(|envelope| envelope.sealed.truncate(79)), Code::KeyCommitment),
+        ("encapsulated key changed", changed(|envelope| envelope.encapsulated[0] ^= 1), Code::KeyCommitment),
+        ("encapsulated key cut", changed(|envelope| envelope.encapsulated.truncate(1119)), Code::KeyCommitment),
+    ];
+    let mut defects: Vec<Value> = cases
+        .iter()
+        .map(|(defect, envelope, code)| bad(defect, codec::encode(envelope), *code, opens(envelope, info, keys::EPOCH)))
+        .collect();
+    let bytes = codec::encode(&envelope);
+    defects.push(bad("under another info", &bytes, Code::KeyCommitment, opens(&envelope, [0x18; 32], keys::EPOCH)));
+    defects.push(bad("for another epoch", &bytes, Code::KeyCommitment, opens(&envelope, info, keys::EPOCH + 1)));
+    json!({
+        "suite": envelope.suite,
+        "sealing_key_ikm": hex(Seeded::new("sealing key", 0).bytes(64)),
+        "sealing_public_key": hex(&public.0),
+        "transcript": hex(info),
+        "epoch": keys::EPOCH,
+        "epoch_secret": hex(secret_bytes),
+        "digest_secret": hex(keys::DIGEST_SECRET),
+        "encapsulated": hex(&envelope.encapsulated),
+        "sealed": hex(&envelope.sealed),
+        "bad": defects,
+    })
+}

@@ -1,0 +1,116 @@
+use sealift_protocol::{
+    close::Code,
+    codec,
+    digest::Root,
+    id::{ChunkCount, ChunkIndex, PartIndex},
+    manifest::{LoadedPart, Manifest, Proof, Receipt, SentPart, SignedReceipt},
+    message::{Ack, Message, Refuse},
+    seal::Suite,
+    sign::Signer,
+};
+use sealift_tests::wire::{Parties, table_plan};
+use serde_json::{Value, json};
+
+use super::{bad, exchange, hex};
+
+fn receipt(parties: &Parties) -> SignedReceipt {
+    let grant = parties.grant();
+    let plan = table_plan(1);
+    let part = |rows, digest| SentPart { chunks: ChunkCount(1), plain_bytes: 20, root: Root([9; 32]), rows, digest };
+    let parts = vec![part(0, None), part(2, Some(Root([8; 32]))), part(0, None)];
+    let loaded = parts.iter().map(|part| LoadedPart { rows: part.rows, digest: part.digest }).collect();
+    let (transfer, grant_hash, plan_hash) = (grant.grant.transfer, grant.hash(), plan.hash());
+    let manifest = Manifest { transfer, grant_hash, plan_hash, parts, root: Root([7; 32]) }.sign(&parties.sender);
+    let receipt = Receipt {
+        manifest,
+        plan,
+        loaded,
+        proof: Proof::ReadAgain,
+        grant,
+        sender_key: parties.sender.public_key(),
+        receiver_key: parties.receiver.public_key(),
+        suite: Suite::Aes256Gcm,
+        tls: "QUIC v1, TLS 1.3".into(),
+        started_ms: 1_800_000_000_000,
+        finished_ms: 1_800_000_001_000,
+        software: "sealift-receiver 0.1.0".into(),
+    };
+    let signed = receipt.sign(&parties.receiver);
+    signed.verify().unwrap();
+    signed
+}
+
+pub fn vectors() -> Value {
+    let (parties, mut messages) = exchange::messages();
+    let receipt = receipt(&parties);
+    messages.push(Message::Ack(Ack { part: PartIndex(1), verified: ChunkCount(24), durable: ChunkCount(0) }));
+    messages.push(Message::Finish(receipt.receipt.manifest.clone()));
+    messages.push(Message::Receipt(Box::new(receipt.clone())));
+    let place = (Some(PartIndex(1)), Some(ChunkIndex(300)));
+    messages.push(Message::Refuse(Refuse { code: Code::ChunkForged, part: place.0, chunk: place.1 }));
+    messages.push(Message::Refuse(Refuse { code: Code::GrantExpired, part: None, chunk: None }));
+    let names = ["Offer", "Accept", "Begin", "Ready", "Ack", "Finish", "Receipt", "Refuse with a place", "Refuse"];
+    let good = messages.iter().zip(names).map(|(message, name)| {
+        let bytes = codec::encode(message);
+        assert_eq!(Message::from_bytes(&bytes).as_ref(), Ok(message));
+        json!({ "message": name, "bytes": hex(bytes) })
+    });
+    json!({ "good": good.collect::<Vec<_>>(), "bad": bad_messages(), "receipt": receipt_file(&parties, &receipt) })
+}
+
+fn bad_messages() -> Vec<Value> {
+    // Ack {part 1, verified 24, durable 0}: 82 05 81 a3 00 01 01 18 18 02 00
+    let cases: [(&str, &[u8]); 17] = [
+        ("no bytes", &[]),
+        ("message kind 0", &[0x82, 0x00, 0x81, 0xa3, 0, 1, 1, 0x18, 24, 2, 0]),
+        ("message kind 9", &[0x82, 0x09, 0x81, 0xa3, 0, 1, 1, 0x18, 24, 2, 0]),
+        ("a byte after it", &[0x82, 0x05, 0x81, 0xa3, 0, 1, 1, 0x18, 24, 2, 0, 0]),
+        ("a byte short", &[0x82, 0x05, 0x81, 0xa3, 0, 1, 1, 0x18, 24, 2]),
+        ("keys out of order", &[0x82, 0x05, 0x81, 0xa3, 1, 0x18, 24, 0, 1, 2, 0]),
+        ("a key twice", &[0x82, 0x05, 0x81, 0xa4, 0, 1, 1, 0x18, 24, 1, 0x18, 24, 2, 0]),
+        ("a key missing", &[0x82, 0x05, 0x81, 0xa2, 0, 1, 1, 0x18, 24]),
+        ("an unknown key", &[0x82, 0x05, 0x81, 0xa4, 0, 1, 1, 0x18, 24, 2, 0, 3, 0]),
+        ("a number longer than it needs", &[0x82, 0x05, 0x81, 0xa3, 0, 0x18, 1, 1, 0x18, 24, 2, 0]),
+        ("a number over its type", &[0x82, 0x05, 0x81, 0xa3, 0, 0x1b, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0x18, 24, 2, 0]),
+        ("a negative number", &[0x82, 0x05, 0x81, 0xa3, 0, 1, 1, 0x38, 24, 2, 0]),
+        ("a map of indefinite length", &[0x82, 0x05, 0x81, 0xbf, 0, 1, 1, 0x18, 24, 2, 0, 0xff]),
+        ("an array of indefinite length", &[0x9f, 0x05, 0x81, 0xa3, 0, 1, 1, 0x18, 24, 2, 0, 0xff]),
+        ("a map of 2^62 entries", &[0x82, 0x05, 0x81, 0xbb, 0x40, 0, 0, 0, 0, 0, 0, 0]),
+        ("null for what is absent", &[0x82, 0x08, 0x81, 0xa3, 0, 0x19, 3, 0, 1, 0xf6, 2, 0xf6]),
+        ("an unknown code in Refuse", &[0x82, 0x08, 0x81, 0xa1, 0, 0x19, 0x7f, 0xff]),
+    ];
+    let judge =
+        |(defect, bytes): (&str, &[u8])| bad(defect, bytes, Code::ProtocolViolation, Message::from_bytes(bytes));
+    cases.map(judge).into()
+}
+
+fn receipt_file(parties: &Parties, good: &SignedReceipt) -> Value {
+    type Change = fn(&mut Receipt);
+    let judge = |defect: &str, code: Code, receipt: SignedReceipt| {
+        let bytes = receipt.to_bytes();
+        bad(defect, &bytes, code, SignedReceipt::from_bytes(&bytes).and_then(|receipt| receipt.verify()))
+    };
+    let resigned: [(&str, Code, Change); 6] = [
+        ("manifest changed, signed by the receiver", Code::ManifestMismatch, |receipt| {
+            receipt.manifest.manifest.parts[1].rows = 3;
+        }),
+        ("another plan", Code::ManifestMismatch, |receipt| receipt.plan.parts[1].name.push('x')),
+        ("another grant", Code::ManifestMismatch, |receipt| receipt.grant.grant.purpose.push('x')),
+        ("a row less loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].rows = 1),
+        ("another digest loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].digest = Some(Root([0; 32]))),
+        ("a database not read again", Code::TargetMismatch, |receipt| receipt.proof = Proof::Written),
+    ];
+    let mut defects: Vec<Value> = resigned
+        .into_iter()
+        .map(|(defect, code, change)| {
+            let mut receipt = good.receipt.clone();
+            change(&mut receipt);
+            judge(defect, code, receipt.sign(&parties.receiver))
+        })
+        .collect();
+    let mut unsigned = good.clone();
+    unsigned.receipt.finished_ms += 1;
+    defects.push(judge("changed after it was signed", Code::TranscriptMismatch, unsigned));
+    defects.push(judge("signed by the sender", Code::TranscriptMismatch, good.receipt.clone().sign(&parties.sender)));
+    json!({ "good": hex(good.to_bytes()), "bad": defects })
+}

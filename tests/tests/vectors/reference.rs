@@ -1,0 +1,67 @@
+//! The derivations and the sealing once more, from the specification and with other calls.
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    hmac,
+};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce, aead::AeadInOut};
+
+/// HKDF-SHA256-Expand (RFC 5869, 2.3) for 32 bytes: one block, HMAC(key, info ‖ 0x01).
+pub fn expand(secret: &[u8; 32], info: &[&[u8]]) -> [u8; 32] {
+    let message = [info.concat(), vec![1]].concat();
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), &message);
+    tag.as_ref().try_into().unwrap()
+}
+
+pub fn data_key(secret: &[u8; 32], transfer: [u8; 16], epoch: u32, part: u32, index: u64) -> [u8; 32] {
+    let generation = u32::try_from(index / 65_536).unwrap();
+    let numbers = [epoch, part, generation].map(u32::to_be_bytes);
+    expand(secret, &[b"sealift/1 data key", &transfer, &numbers[0], &numbers[1], &numbers[2]])
+}
+
+pub fn commitment(secret: &[u8; 32], transfer: [u8; 16], epoch: u32) -> [u8; 32] {
+    expand(secret, &[b"sealift/1 key commitment", &transfer, &epoch.to_be_bytes()])
+}
+
+/// Opens a frame: hash and packed plaintext.
+pub fn open(frame: &[u8], key: &[u8; 32]) -> (Vec<u8>, Vec<u8>) {
+    let (header, body) = frame.split_at(80);
+    let mut text = match header[4] {
+        1 => {
+            let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
+            let nonce = Nonce::try_assume_unique_for_key(&header[48..60]).unwrap();
+            let mut text = body.to_vec();
+            let length = key.open_in_place(nonce, Aad::from(header), &mut text).unwrap().len();
+            text.truncate(length);
+            text
+        }
+        2 => {
+            let (text, tag) = body.split_at(body.len() - 16);
+            let mut text = text.to_vec();
+            let nonce = XNonce::from(<[u8; 24]>::try_from(&header[48..72]).unwrap());
+            let tag = <[u8; 16]>::try_from(tag).unwrap();
+            XChaCha20Poly1305::new(&(*key).into())
+                .decrypt_inout_detached(&nonce, header, (&mut text[..]).into(), &tag.into())
+                .unwrap();
+            text
+        }
+        suite => panic!("suite {suite}"),
+    };
+    let packed = text.split_off(32);
+    (text, packed)
+}
+
+/// BLAKE3 in key-derivation mode gives the key, keyed BLAKE3 the hash.
+pub fn digest_key(context: &str, digest_secret: &[u8; 32]) -> [u8; 32] {
+    blake3::derive_key(context, digest_secret)
+}
+
+/// The sum modulo 2^256 of little-endian numbers, digit by digit.
+pub fn add_256(sum: &mut [u8; 32], addend: &[u8; 32]) {
+    let mut carry = 0;
+    for (digit, more) in sum.iter_mut().zip(addend) {
+        let total = u16::from(*digit) + u16::from(*more) + carry;
+        *digit = total as u8;
+        carry = total >> 8;
+    }
+}
