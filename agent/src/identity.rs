@@ -171,6 +171,17 @@ pub fn judge_leaf(leaf: &CertificateDer<'_>, role: Role) -> Result<PeerIdentity,
     Ok(PeerIdentity { id, key: PublicKey(key) })
 }
 
+/// Judges what path validation leaves open of an intermediate: if it says what its key is for, then for signing
+/// certificates (RFC 5280, 6.1.4 n). The error is the check that failed.
+pub(crate) fn judge_intermediate(intermediate: &CertificateDer<'_>) -> Result<(), &'static str> {
+    let (_, certificate) = X509Certificate::from_der(intermediate).map_err(|_| "intermediate is no certificate")?;
+    let usage = certificate.key_usage().map_err(|_| "key usage of an intermediate")?;
+    match usage.is_none_or(|usage| usage.value.key_cert_sign()) {
+        true => Ok(()),
+        false => Err("intermediate may not sign certificates"),
+    }
+}
+
 fn judge_constraints(certificate: &X509Certificate<'_>, role: Role) -> Result<(), &'static str> {
     let is_ca = certificate.basic_constraints().map_err(|_| "basic constraints")?.is_some_and(|found| found.value.ca);
     if is_ca {

@@ -19,7 +19,7 @@ use webpki::{
 use crate::{
     endpoint::SIGNATURES,
     failure::{Failure, Outcome},
-    identity::{Role, judge_leaf},
+    identity::{Role, judge_intermediate, judge_leaf},
 };
 
 /// Certificates between a peer's and the root. Two allow an offline root over an issuing authority and one more.
@@ -73,12 +73,14 @@ impl Trust {
             return Err(refused("size of the chain"));
         }
         let peer = judge_leaf(leaf, role).map_err(refused)?;
+        intermediates.iter().try_for_each(judge_intermediate).map_err(refused)?;
         if self.expected.as_ref().is_some_and(|expected| expected != peer.id.as_str()) {
             return Err(refused("identity is not the one expected"));
         }
         let anchors: Vec<_> =
             self.roots.iter().map(anchor_from_trusted_cert).collect::<Result<_, _>>().map_err(|_| refused("root"))?;
-        let usage = KeyUsage::required(match role {
+        // Asked of every certificate in the path. Authorities ordinarily name no use; the leaf's was judged above.
+        let usage = KeyUsage::required_if_present(match role {
             Role::Sender => CLIENT_AUTH,
             Role::Receiver => SERVER_AUTH,
         });

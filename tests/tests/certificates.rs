@@ -293,10 +293,12 @@ async fn a_faultless_peer_is_welcome() {
     for kind in [Kind::Ed25519, Kind::P256, Kind::P384] {
         let authority = Authority::new("example.test", kind);
         for role in Role::BOTH {
-            let presented = authority.present(role);
-            let met = judge(&Stranger::new(&presented), trust(&presented.trusted), role).await.unwrap();
-            assert!(met.refused.is_none(), "{kind:?} {role:?}: {met:?}");
-            assert_eq!(met.read, role == Role::Sender, "what a sender says arrives");
+            // Below an ordinary intermediate too, or the refusals of bad ones would prove nothing.
+            for presented in [authority.present(role), catalogue::through_intermediate(&authority, role)] {
+                let met = judge(&Stranger::new(&presented), trust(&presented.trusted), role).await.unwrap();
+                assert!(met.refused.is_none(), "{kind:?} {role:?}: {met:?}");
+                assert_eq!(met.read, role == Role::Sender, "what a sender says arrives");
+            }
         }
     }
 }

@@ -91,6 +91,8 @@ impl Bad {
     }
 }
 
+pub use chain::through_intermediate;
+
 /// Every case.
 pub fn all() -> impl Iterator<Item = &'static Bad> {
     [leaf::CASES, names::CASES, chain::CASES, encoding::CASES].into_iter().flatten()
