@@ -1,6 +1,7 @@
 //! What both agents are made of: identity, link, telemetry, and the words they use to people.
 #![forbid(unsafe_code)]
 
+pub mod acceptor;
 pub mod audit;
 pub mod authority;
 pub mod cli;

@@ -20,9 +20,6 @@ use crate::{
     identity::{Identity, PeerIdentity, Role, judge_leaf},
 };
 
-/// From a peer's first validated packet to the end of its TLS handshake (fault-matrix X15).
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// For each message of the exchange before data flows, and for the rest of a message that has begun (fault-matrix X15);
 /// besides, as long as its bytes take at the least rate.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,7 +45,7 @@ pub struct Link {
 }
 
 impl Link {
-    fn new(connection: Connection, identity: &Identity, role: Role) -> Outcome<Self> {
+    pub(crate) fn new(connection: Connection, identity: &Identity, role: Role) -> Outcome<Self> {
         let refused = |what: &str| Failure::new(Code::IdentityRefused, format!("the peer's certificate: {what}"), "");
         let chain = connection
             .peer_identity()
@@ -156,34 +153,6 @@ async fn nobody_listens(address: SocketAddr) -> bool {
     }
     let mut answer = [0; 1];
     timeout(Duration::from_millis(100), socket.recv(&mut answer)).await.is_ok_and(refused)
-}
-
-/// Accepts the next connection whose handshake succeeds within its time and whose address is validated by Retry.
-/// Those that fail are dropped and told in the log alone: they are nobody yet. Cancel-safe.
-pub async fn accept(endpoint: &Endpoint, identity: &Identity) -> Outcome<Link> {
-    loop {
-        let Some(incoming) = endpoint.accept().await else {
-            return Err(Failure::new(Code::Interrupted, "the endpoint was closed", ""));
-        };
-        if !incoming.remote_address_validated() {
-            // Fails only for an address that is validated already.
-            let _ = incoming.retry();
-            continue;
-        }
-        let address = incoming.remote_address();
-        let Ok(connecting) = incoming.accept() else { continue };
-        match timeout(HANDSHAKE_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => match Link::new(connection, identity, Role::Receiver) {
-                Ok(link) => return Ok(link),
-                Err(failure) => tracing::warn!(%address, code = failure.code.word(), "connection refused"),
-            },
-            Ok(Err(error)) => {
-                let failure = from_connection(Role::Receiver, &error);
-                tracing::warn!(%address, code = failure.code.word(), "connection refused");
-            }
-            Err(_) => tracing::warn!(%address, code = Code::TooSlow.word(), "connection refused"),
-        }
-    }
 }
 
 /// What the end of a connection means to the agent of this `role`.

@@ -4,10 +4,11 @@ use std::{net::UdpSocket, thread, time::Duration};
 
 use bytes::Bytes;
 use sealift_agent::{
+    acceptor::Acceptor,
     endpoint::{bind, client_config, server_config},
     failure::Outcome as AgentOutcome,
     identity::{Identity, Role},
-    link::{accept, connect},
+    link::connect,
     process::runtime,
     trust::Trust,
 };
@@ -43,7 +44,7 @@ pub fn transfer(bytes: u64) -> Outcome<Usage> {
 
 async fn receive(socket: UdpSocket, invitation: &Invitation) -> Outcome<u64> {
     let endpoint = bind(socket, Some(server_config(&invitation.identity, invitation.trust())?))?;
-    let link = accept(&endpoint, &invitation.identity).await?;
+    let link = Acceptor::new(&endpoint, &invitation.identity).next().await?;
     let mut stream = link.connection.accept_uni().await?;
     let mut received = 0;
     while let Some(piece) = stream.read_chunk(PIECE_BYTES, true).await? {

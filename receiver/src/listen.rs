@@ -6,11 +6,12 @@ use std::{
 };
 
 use sealift_agent::{
+    acceptor::Acceptor,
     audit::AuditLog,
     endpoint::{bind, server_config},
     failure::{Failure, Outcome},
     identity::Role,
-    link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT, accept, accept_control},
+    link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT, accept_control},
     location::Location,
     random::SystemRandom,
     report::{Finished, Report},
@@ -168,19 +169,20 @@ struct Receiver<'a> {
 impl Receiver<'_> {
     /// Waits for the sender, at most as long as the ticket is good, and runs its transfer. Others are turned away.
     async fn serve(&self, endpoint: &quinn::Endpoint, shutdown: &mut Shutdown) -> Outcome<Finished> {
+        let mut acceptor = Acceptor::new(endpoint, &self.invitation.identity);
         let expiry = tokio::time::sleep(self.args.valid_for);
         tokio::pin!(expiry);
         let expired =
             || Failure::new(Code::GrantExpired, "the ticket expired", "Start the receiver again for a new one.");
         let (link, judging, writer, control) = tokio::select! {
-            offered = self.first_offer(endpoint) => offered?,
+            offered = self.first_offer(&mut acceptor) => offered?,
             () = &mut expiry => return Err(expired()),
             stopped = shutdown.requested() => return Err(stopped),
         };
         let (mut writer, mut control) = (writer, control);
         let outcome = tokio::select! {
             outcome = self.transfer(&link, judging, &mut writer, &mut control) => outcome,
-            never = self.turn_away(endpoint) => Err(never),
+            never = turn_away(&mut acceptor) => Err(never),
             () = &mut expiry => Err(expired()),
             stopped = shutdown.requested() => Err(stopped),
         };
@@ -200,10 +202,10 @@ impl Receiver<'_> {
     }
 
     /// The first sender that makes an offer. One that connects and goes away without is forgotten.
-    async fn first_offer(&self, endpoint: &quinn::Endpoint) -> Outcome<(Link, Judging, ControlWriter, ControlReader)> {
+    async fn first_offer(&self, acceptor: &mut Acceptor<'_>) -> Outcome<(Link, Judging, ControlWriter, ControlReader)> {
         loop {
-            let link = accept(endpoint, &self.invitation.identity).await?;
-            let (mut writer, mut control) = match accept_control(&link).await {
+            let link = acceptor.next().await?;
+            let (writer, mut control) = match accept_control(&link).await {
                 Ok(streams) => streams,
                 Err(failure) => {
                     tracing::warn!(code = failure.code.word(), "connection without an exchange");
@@ -217,14 +219,12 @@ impl Receiver<'_> {
                     let now = OffsetDateTime::now_utc().unix_timestamp() as u64;
                     match listening.handle_offer(offer, &link.channel, now) {
                         Ok(judging) => return Ok((link, judging, writer, control)),
-                        Err(error) => {
-                            self.refuse(&link, &mut writer, error.into()).await;
-                        }
+                        Err(error) => refuse(&link, writer, error.into()).await,
                     }
                 }
                 Ok(Message::Refuse(refuse)) => return Err(control.refused(refuse)),
-                Ok(_) => self.refuse(&link, &mut writer, Error::new(Code::ProtocolViolation, "Offer").into()).await,
-                Err(failure) => self.refuse(&link, &mut writer, failure).await,
+                Ok(_) => refuse(&link, writer, Error::new(Code::ProtocolViolation, "Offer").into()).await,
+                Err(failure) => refuse(&link, writer, failure).await,
             }
         }
     }
@@ -237,26 +237,6 @@ impl Receiver<'_> {
             sender: link.peer.id.as_str().to_owned(),
             sender_key: link.peer.key,
             targets: vec![TARGET_NAME.to_owned()],
-        }
-    }
-
-    async fn refuse(&self, link: &Link, writer: &mut ControlWriter, failure: Failure) {
-        tracing::warn!(code = failure.code.word(), "offer refused");
-        let refuse = Refuse { code: failure.code, part: failure.part, chunk: failure.chunk };
-        let _ = tokio::time::timeout(MESSAGE_TIMEOUT, writer.send(&Message::Refuse(refuse))).await;
-        link.close(failure.code);
-    }
-
-    /// While a transfer runs, whoever else holds its ticket is told that it is taken (fault-matrix N13).
-    async fn turn_away(&self, endpoint: &quinn::Endpoint) -> Failure {
-        loop {
-            match accept(endpoint, &self.invitation.identity).await {
-                Ok(link) => {
-                    tracing::warn!("second connection with the ticket refused");
-                    link.close(Code::TransferBusy);
-                }
-                Err(failure) => return failure,
-            }
         }
     }
 
@@ -337,6 +317,30 @@ impl Receiver<'_> {
         let sink = Arc::clone(self.sink);
         let done = tokio::task::spawn_blocking(move || step(&*sink)).await;
         done.map_err(|_| Failure::new(Code::Internal, "a step of the target ended early", ""))?
+    }
+}
+
+/// Tells a sender why it is not served, and waits until that has arrived: a connection that is closed at once may not
+/// carry the word any more.
+async fn refuse(link: &Link, writer: ControlWriter, failure: Failure) {
+    tracing::warn!(code = failure.code.word(), "offer refused");
+    writer.refuse(Refuse { code: failure.code, part: failure.part, chunk: failure.chunk }).await;
+    link.close(failure.code);
+}
+
+/// While a transfer runs, whoever else holds its ticket is told that it is taken (fault-matrix N13).
+async fn turn_away(acceptor: &mut Acceptor<'_>) -> Failure {
+    loop {
+        match acceptor.next().await {
+            Ok(link) => {
+                tracing::warn!("second connection with the ticket");
+                match accept_control(&link).await {
+                    Ok((writer, _)) => refuse(&link, writer, Error::new(Code::TransferBusy, "ticket").into()).await,
+                    Err(_) => link.close(Code::TransferBusy),
+                }
+            }
+            Err(failure) => return failure,
+        }
     }
 }
 
