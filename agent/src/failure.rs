@@ -21,13 +21,15 @@ pub struct Failure {
     pub next: String,
     pub part: Option<PartIndex>,
     pub chunk: Option<ChunkIndex>,
+    /// The peer said so, and need not be told.
+    pub told_by_peer: bool,
 }
 
 pub type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
     pub fn new(code: Code, what: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { code, what: what.into(), next: next.into(), part: None, chunk: None }
+        Self { code, what: what.into(), next: next.into(), part: None, chunk: None, told_by_peer: false }
     }
 
     /// A mistake in arguments or configuration.
@@ -77,7 +79,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (what, next) = explain(error.code);
         let what = format!("{what} ({})", error.check);
-        Self { code: error.code, what, next: next.into(), part: error.part, chunk: error.chunk }
+        Self { part: error.part, chunk: error.chunk, ..Self::new(error.code, what, next) }
     }
 }
 
@@ -86,7 +88,8 @@ pub fn refused_by_peer(peer: &str, code: Code, part: Option<PartIndex>, chunk: O
     // Ctrl-C over there is an interruption here.
     let code = if code == Code::UserInterrupt { Code::Interrupted } else { code };
     let (what, next) = explain(code);
-    Failure { code, what: format!("the {peer} ended the transfer: {what}"), next: next.into(), part, chunk }
+    let what = format!("the {peer} ended the transfer: {what}");
+    Failure { code, what, next: next.into(), part, chunk, told_by_peer: true }
 }
 
 /// The one table of what each code means and what to do about it.

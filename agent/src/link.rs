@@ -27,6 +27,9 @@ pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The slowest link that is served, 64 kbit/s, less what its overhead takes.
 const BYTES_PER_SECOND_MIN: u64 = 4 << 10;
 
+/// For a last word to arrive: some round trips of the slowest link.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(4);
+
 fn patience(bytes: usize) -> Duration {
     MESSAGE_TIMEOUT + Duration::from_secs(bytes as u64 / BYTES_PER_SECOND_MIN)
 }
@@ -69,6 +72,18 @@ impl Link {
     /// What TLS agreed on, for the receipt: both are the only ones that [`crate::endpoint`] allows, or their equals.
     pub fn tls_description(&self) -> String {
         "QUIC v1, TLS 1.3, 256-bit cipher, hybrid ML-KEM-768 key exchange, mutual Ed25519 certificates".to_owned()
+    }
+
+    /// Ends the exchange with a failure: tells the peer, unless it was the one to say so, and waits until that has arrived,
+    /// since a connection that is closed at once may not carry the word any more.
+    pub async fn refuse(&self, mut writer: ControlWriter, failure: &Failure) {
+        if !failure.told_by_peer {
+            let refuse = Refuse { code: failure.code, part: failure.part, chunk: failure.chunk };
+            if writer.send(&Message::Refuse(refuse)).await.is_ok() {
+                writer.finish().await;
+            }
+        }
+        self.close(failure.code);
     }
 
     /// Closes with a code and no text. The peer learns it even if its control stream is busy.
@@ -233,17 +248,10 @@ impl ControlWriter {
         Ok(frame.len())
     }
 
-    /// Tells the peer why it is over, as far as it still listens, and waits a moment for it to be heard.
-    pub async fn refuse(mut self, refuse: Refuse) {
-        if self.send(&Message::Refuse(refuse)).await.is_ok() {
-            self.finish().await;
-        }
-    }
-
-    /// Ends this side of the stream and waits until the peer has all of it, or has gone.
+    /// Ends this side of the stream and waits until the peer has all of it, or has gone, but not for long.
     pub async fn finish(mut self) {
         let _ = self.stream.finish();
-        let _ = timeout(MESSAGE_TIMEOUT, self.stream.stopped()).await;
+        let _ = timeout(FAREWELL_TIMEOUT, self.stream.stopped()).await;
     }
 }
 

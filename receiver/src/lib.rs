@@ -7,6 +7,7 @@ pub mod invitation;
 pub mod listen;
 pub mod loader;
 pub mod pipeline;
+pub mod reception;
 pub mod sink;
 pub mod workers;
 pub mod writer;

@@ -11,7 +11,7 @@ use sealift_agent::{
     endpoint::{bind, server_config},
     failure::{Failure, Outcome},
     identity::Role,
-    link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT, accept_control},
+    link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT},
     location::Location,
     random::SystemRandom,
     report::{Finished, Report},
@@ -25,7 +25,7 @@ use sealift_protocol::{
     error::Error,
     id::{Epoch, TransferId},
     manifest::SignedReceipt,
-    message::{Message, Refuse},
+    message::Message,
     receive::{Judging, Listening, ReceiptFacts, Receiving, Window},
 };
 use serde_json::json;
@@ -35,6 +35,7 @@ use crate::{
     cli::ListenArgs,
     invitation::{Invitation, addresses},
     pipeline::Pipeline,
+    reception::{Offered, first_offer, turn_away},
     sink::{Sink, opaque::OpaqueSink, sqlite::SqliteSink},
     workers::Workers,
 };
@@ -174,12 +175,11 @@ impl Receiver<'_> {
         tokio::pin!(expiry);
         let expired =
             || Failure::new(Code::GrantExpired, "the ticket expired", "Start the receiver again for a new one.");
-        let (link, judging, writer, control) = tokio::select! {
-            offered = self.first_offer(&mut acceptor) => offered?,
+        let Offered { link, judging, mut writer, mut control } = tokio::select! {
+            offered = first_offer(&mut acceptor, |link| self.listening(link)) => offered?,
             () = &mut expiry => return Err(expired()),
             stopped = shutdown.requested() => return Err(stopped),
         };
-        let (mut writer, mut control) = (writer, control);
         let outcome = tokio::select! {
             outcome = self.transfer(&link, judging, &mut writer, &mut control) => outcome,
             never = turn_away(&mut acceptor) => Err(never),
@@ -193,40 +193,9 @@ impl Receiver<'_> {
                 writer.finish().await;
                 link.close(Code::Done);
             }
-            Err(failure) => {
-                writer.refuse(Refuse { code: failure.code, part: failure.part, chunk: failure.chunk }).await;
-                link.close(failure.code);
-            }
+            Err(failure) => link.refuse(writer, failure).await,
         }
         outcome
-    }
-
-    /// The first sender that makes an offer. One that connects and goes away without is forgotten.
-    async fn first_offer(&self, acceptor: &mut Acceptor<'_>) -> Outcome<(Link, Judging, ControlWriter, ControlReader)> {
-        loop {
-            let link = acceptor.next().await?;
-            let (writer, mut control) = match accept_control(&link).await {
-                Ok(streams) => streams,
-                Err(failure) => {
-                    tracing::warn!(code = failure.code.word(), "connection without an exchange");
-                    link.close(failure.code);
-                    continue;
-                }
-            };
-            match control.first().await {
-                Ok(Message::Offer(offer)) => {
-                    let listening = self.listening(&link);
-                    let now = OffsetDateTime::now_utc().unix_timestamp() as u64;
-                    match listening.handle_offer(offer, &link.channel, now) {
-                        Ok(judging) => return Ok((link, judging, writer, control)),
-                        Err(error) => refuse(&link, writer, error.into()).await,
-                    }
-                }
-                Ok(Message::Refuse(refuse)) => return Err(control.refused(refuse)),
-                Ok(_) => refuse(&link, writer, Error::new(Code::ProtocolViolation, "Offer").into()).await,
-                Err(failure) => refuse(&link, writer, failure).await,
-            }
-        }
     }
 
     fn listening(&self, link: &Link) -> Listening {
@@ -317,30 +286,6 @@ impl Receiver<'_> {
         let sink = Arc::clone(self.sink);
         let done = tokio::task::spawn_blocking(move || step(&*sink)).await;
         done.map_err(|_| Failure::new(Code::Internal, "a step of the target ended early", ""))?
-    }
-}
-
-/// Tells a sender why it is not served, and waits until that has arrived: a connection that is closed at once may not
-/// carry the word any more.
-async fn refuse(link: &Link, writer: ControlWriter, failure: Failure) {
-    tracing::warn!(code = failure.code.word(), "offer refused");
-    writer.refuse(Refuse { code: failure.code, part: failure.part, chunk: failure.chunk }).await;
-    link.close(failure.code);
-}
-
-/// While a transfer runs, whoever else holds its ticket is told that it is taken (fault-matrix N13).
-async fn turn_away(acceptor: &mut Acceptor<'_>) -> Failure {
-    loop {
-        match acceptor.next().await {
-            Ok(link) => {
-                tracing::warn!("second connection with the ticket");
-                match accept_control(&link).await {
-                    Ok((writer, _)) => refuse(&link, writer, Error::new(Code::TransferBusy, "ticket").into()).await,
-                    Err(_) => link.close(Code::TransferBusy),
-                }
-            }
-            Err(failure) => return failure,
-        }
     }
 }
 

@@ -22,9 +22,7 @@ use sealift_agent::{
     ticket::{TICKET_BYTES_MAX, Ticket},
     trust::Trust,
 };
-use sealift_protocol::{
-    close::Code, key::DigestSecret, manifest::Plan, manifest::SignedReceipt, message::Refuse, send::Transfer,
-};
+use sealift_protocol::{close::Code, key::DigestSecret, manifest::Plan, manifest::SignedReceipt, send::Transfer};
 use serde_json::json;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -181,8 +179,7 @@ impl Pusher<'_> {
     async fn call_off(&self, failure: &Failure) -> Outcome {
         let (endpoint, link) = self.connect().await?;
         let (writer, _control) = open_control(&link).await?;
-        writer.refuse(Refuse { code: failure.code, part: failure.part, chunk: failure.chunk }).await;
-        link.close(failure.code);
+        link.refuse(writer, failure).await;
         endpoint.wait_idle().await;
         Ok(())
     }
@@ -228,10 +225,7 @@ impl Pusher<'_> {
                 writer.finish().await;
                 link.close(Code::Done);
             }
-            Err(failure) => {
-                writer.refuse(Refuse { code: failure.code, part: failure.part, chunk: failure.chunk }).await;
-                link.close(failure.code);
-            }
+            Err(failure) => link.refuse(writer, failure).await,
         }
         endpoint.wait_idle().await;
         outcome
