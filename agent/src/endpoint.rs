@@ -158,7 +158,10 @@ fn transport(role: Role) -> TransportConfig {
 /// Opens the one UDP socket of an agent.
 pub fn bind(socket: UdpSocket, server: Option<quinn::ServerConfig>) -> Outcome<quinn::Endpoint> {
     enlarge_buffers(&socket);
-    quinn::Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
+    let mut config = EndpointConfig::default();
+    // The peer probes no further than what this end says it takes, whatever its own bound.
+    config.max_udp_payload_size(MTU_BYTES_MAX).map_err(|_| broken("QUIC's largest datagram"))?;
+    quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
         .map_err(|error| Failure::io(Code::Preflight, "the UDP socket cannot be used", &error, ""))
 }
 
