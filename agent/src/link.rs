@@ -111,22 +111,26 @@ async fn connect_one(endpoint: &Endpoint, address: SocketAddr, identity: &Identi
                     every firewall, and that the address is right; --address on the receiver sets it.";
         Failure::new(Code::Unreachable, what, next)
     };
-    if nobody_listens(address).await {
-        return Err(unreachable(format!("nothing is listening at {address} (UDP)")));
-    }
     // The name is never sent and never checked: the identity in the certificate is.
     let connecting = endpoint
         .connect(address, "receiver.sealift.invalid")
         .map_err(|_| unreachable(format!("no way to {address} from here")))?;
-    match timeout(CONNECT_TIMEOUT, connecting).await {
+    let connected = tokio::select! {
+        biased;
+        connected = timeout(CONNECT_TIMEOUT, connecting) => connected,
+        true = nobody_listens(address) => {
+            return Err(unreachable(format!("nothing is listening at {address} (UDP)")));
+        }
+    };
+    match connected {
         Ok(Ok(connection)) => Link::new(connection, identity, Role::Sender),
         Ok(Err(ConnectionError::TimedOut)) | Err(_) => Err(unreachable(format!("no answer from {address} (UDP)"))),
         Ok(Err(error)) => Err(from_connection(Role::Sender, &error)),
     }
 }
 
-/// A closed UDP port on a host that is up answers with ICMP, which only a connected socket is told. Asking first turns a
-/// wait of seconds into a clear word; no answer proves nothing.
+/// A closed UDP port on a host that is up answers with ICMP, which only a connected socket is told. Asking beside the
+/// attempt turns a wait of seconds into a clear word; no answer proves nothing.
 async fn nobody_listens(address: SocketAddr) -> bool {
     let probe = || -> std::io::Result<tokio::net::UdpSocket> {
         let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
