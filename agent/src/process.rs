@@ -54,6 +54,16 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(online.max(1) as usize, usize::from)
 }
 
+/// Chunks that each lane may have at the workers at once. One more than there are processors: while the oldest waits for
+/// its turn on the link, or for its thread, no processor waits for it.
+pub fn chunks_at_work() -> usize {
+    (processors() + 1).min(CHUNKS_AT_WORK_MAX)
+}
+
+/// Each holds about 3 MiB with its context, and every lane has as many: 4 lanes of 8 stay within 100 MiB. Eight processors
+/// seal more than a link carries.
+const CHUNKS_AT_WORK_MAX: usize = 8;
+
 /// One thread for the link, since a current-thread runtime moves a fifth more than a pool; and a bounded pool for what
 /// blocks or burns processor time.
 pub fn runtime() -> Outcome<tokio::runtime::Runtime> {

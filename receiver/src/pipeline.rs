@@ -10,7 +10,7 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     identity::Role,
     link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT, from_connection},
-    process::processors,
+    process::chunks_at_work,
     report::Report,
 };
 use sealift_protocol::{
@@ -109,7 +109,7 @@ impl<'a> Pipeline<'a> {
         self.receiving.borrow_mut().handle_stream(header)?;
         let part = header.part;
         let mut writer = PartWriter::start(Arc::clone(&self.sink), part, self.written.clone()).await?;
-        let mut chunks = Box::pin(self.opened(part, stream).buffered(processors()));
+        let mut chunks = Box::pin(self.opened(part, stream).buffered(chunks_at_work()));
         while let Some(chunk) = chunks.next().await {
             writer.write(chunk?).await?;
         }

@@ -9,7 +9,7 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     identity::{Identity, Role},
     link::{ControlReader, ControlWriter, Link, from_connection},
-    process::processors,
+    process::chunks_at_work,
     random::SystemRandom,
     report::Report,
 };
@@ -152,7 +152,7 @@ impl<'a> Pipeline<'a> {
         let mut out = self.link.connection.open_uni().await.map_err(lost)?;
         let header = StreamHeader { part, first: ChunkIndex(0) };
         out.write_all(&header.to_bytes()).await.map_err(|error| broken_stream(&error))?;
-        let mut sealed = Box::pin(self.sealed(reading.chunks).buffered(processors()));
+        let mut sealed = Box::pin(self.sealed(reading.chunks).buffered(chunks_at_work()));
         while let Some(chunk) = sealed.next().await {
             self.send_chunk(part, chunk?, &mut out).await?;
         }
