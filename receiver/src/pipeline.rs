@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
 use quinn::{ReadExactError, RecvStream};
 use sealift_agent::{
@@ -24,6 +24,7 @@ use sealift_protocol::{
     receive::Receiving,
 };
 use tokio::{
+    io::AsyncReadExt,
     sync::{Notify, mpsc},
     time::timeout,
 };
@@ -151,13 +152,14 @@ impl<'a> Pipeline<'a> {
         let header = ChunkHeader::from_bytes(&header)?;
         self.receiving.borrow_mut().handle_header(part, &header)?;
         let sealed_bytes = header.sealed_bytes();
-        let mut body = BytesMut::with_capacity(sealed_bytes);
+        let mut body = BytesMut::with_capacity(sealed_bytes).limit(sealed_bytes);
         let read = timeout(FRAME_TIMEOUT, async {
-            while body.len() < sealed_bytes {
-                match stream.read_chunk(sealed_bytes - body.len(), true).await {
-                    Ok(Some(piece)) => body.extend_from_slice(&piece.bytes),
-                    Ok(None) => return Err(Error::new(Code::PartTruncated, "stream ends inside a chunk").into()),
-                    Err(error) => return Err(broken_stream(ReadExactError::ReadError(error), "chunk")),
+            while body.has_remaining_mut() {
+                // Takes all that has come at once; piece by piece, every packet would lock the connection anew.
+                match stream.read_buf(&mut body).await {
+                    Ok(0) => return Err(Error::new(Code::PartTruncated, "stream ends inside a chunk").into()),
+                    Ok(_) => {}
+                    Err(error) => return Err(broken_read(error)),
                 }
             }
             Ok(())
@@ -168,7 +170,7 @@ impl<'a> Pipeline<'a> {
             totals.plain_bytes += u64::from(header.plain_bytes);
             totals.sealed_bytes += header.frame_bytes() as u64;
         });
-        Ok(Some((header, body)))
+        Ok(Some((header, body.into_inner())))
     }
 
     /// Tells the sender what the sink has; several steps that happened together become one message a part.
@@ -232,6 +234,14 @@ impl<'a> Pipeline<'a> {
 
 fn slow(check: &'static str) -> Failure {
     Error::new(Code::TooSlow, check).into()
+}
+
+/// As an `AsyncRead`, a stream wraps its own error.
+fn broken_read(error: std::io::Error) -> Failure {
+    match error.downcast() {
+        Ok(error) => broken_stream(ReadExactError::ReadError(error), "chunk"),
+        Err(_) => Failure::new(Code::Interrupted, "a part cannot be read", ""),
+    }
 }
 
 fn broken_stream(error: ReadExactError, check: &'static str) -> Failure {
