@@ -67,12 +67,24 @@ const CHUNKS_AT_WORK_MAX: usize = 8;
 /// One thread for the link, since a current-thread runtime moves a fifth more than a pool; and a bounded pool for what
 /// blocks or burns processor time.
 pub fn runtime() -> Outcome<tokio::runtime::Runtime> {
+    keep_freed_buffers();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2 * processors() + BLOCKING_THREADS_BESIDE)
         .build()
         .map_err(|error| Failure::io(Code::Internal, "the runtime cannot be started", &error, ""))
 }
+
+/// A transfer frees and allocates buffers of a megabyte all the time. glibc gives such memory back to the system at once,
+/// and every page of it is faulted in and zeroed again, a tenth of all processor time; but it keeps up to twice the
+/// largest mapped block that was ever freed (mallopt(3), M_MMAP_THRESHOLD). So one is freed here. Other allocators make
+/// nothing of it, and a page that was never touched costs nothing.
+fn keep_freed_buffers() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BYTES / 2)));
+}
+
+/// Freed memory that each of glibc's arenas may keep: what a lane has in flight.
+const KEPT_BYTES: usize = 32 << 20;
 
 /// Threads that wait rather than work: a writer for each lane, name resolution, clean-up.
 const BLOCKING_THREADS_BESIDE: usize = 2 * sealift_protocol::limits::LANES_MAX as usize + 4;
