@@ -113,3 +113,28 @@ fn what_is_written_is_the_owners_alone() {
         assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", file.display());
     }
 }
+
+const PANIC_CANARY: &str = "canary-5f1e-in-a-panic";
+
+/// Not a test of its own: what the next one runs in another process.
+#[test]
+#[ignore = "panics on purpose"]
+fn l5_panics() {
+    sealift_agent::process::harden().unwrap();
+    panic!("{PANIC_CANARY}");
+}
+
+/// fault-matrix L5: a panic says where it happened and nothing of what it was about.
+#[test]
+fn l5_a_panic_says_only_where() {
+    let test = std::env::current_exe().unwrap();
+    let output = std::process::Command::new(test)
+        .args(["--exact", "l5_panics", "--ignored", "--nocapture", "--test-threads=1"])
+        .env("RUST_BACKTRACE", "full")
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(!output.status.success());
+    assert!(said.contains("processes.rs:"), "{said}");
+    assert!(!said.contains(PANIC_CANARY) && !said.contains("stack backtrace"), "{said}");
+}
