@@ -44,7 +44,7 @@ fn describe(receipt: &Receipt) -> String {
     let plain_bytes = manifest.parts.iter().map(|part| part.plain_bytes).sum();
     let mut text = format!(
         "receipt good: both signatures hold, and what was loaded is what was sent\n\
-         transfer   {}\nsender     {}  key {}\nreceiver   {}  key {}\ntarget     {}\npurpose    {}\n\
+         transfer   {}\nsender     {}\n  its key  {}\nreceiver   {}\n  its key  {}\ntarget     {}\npurpose    {}\n\
          time       {} to {}\nsealed     {}\nlink       {}\nproof      {}\nsize       {} in {} parts\n",
         manifest.transfer,
         grant.sender,

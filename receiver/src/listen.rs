@@ -1,8 +1,8 @@
 //! `listen`: one transfer, from ticket to receipt.
 
 use std::{
-    fs::OpenOptions, io::Write, net::UdpSocket, os::unix::fs::OpenOptionsExt, process::ExitCode, sync::Arc,
-    time::Duration,
+    fs::OpenOptions, io::Write, net::UdpSocket, os::unix::fs::OpenOptionsExt, path::PathBuf, process::ExitCode,
+    sync::Arc, time::Duration,
 };
 
 use sealift_agent::{
@@ -248,12 +248,25 @@ impl Receiver<'_> {
         let (pipeline, events) = Pipeline::new(link, self.report, Arc::clone(self.sink), &workers, receiving);
         pipeline.run(writer, control, events).await?;
         let receipt = self.settle(link, &pipeline.into_receiving(), grant.transfer, started_ms).await?;
-        let receipt_path = self.state.keep_receipt(grant.transfer, &receipt)?;
-        self.audit.append("transfer.publish", Some(grant.transfer), &[])?;
-        self.blocking(|sink| sink.publish()).await?;
+        let receipt_path = self.publish(grant.transfer, &receipt).await?;
         self.report.count(|totals| totals.rows = receipt.receipt.loaded.iter().map(|part| part.rows).sum());
-        writer.send(&Message::Receipt(Box::new(receipt.clone()))).await?;
+        // From here on the load is there, whether or not the sender can still be told.
+        if writer.send(&Message::Receipt(Box::new(receipt.clone()))).await.is_err() {
+            self.report
+                .say("receiver: the sender went away before it had the receipt; give it the one that is kept here.");
+        }
         Ok(Finished { receipt, receipt_path })
+    }
+
+    /// Keeps the receipt, and shows the load under its final name: both, or neither.
+    async fn publish(&self, transfer: TransferId, receipt: &SignedReceipt) -> Outcome<PathBuf> {
+        let receipt_path = self.state.keep_receipt(transfer, receipt)?;
+        self.audit.append("transfer.publish", Some(transfer), &[])?;
+        let published = self.blocking(|sink| sink.publish()).await;
+        if published.is_err() {
+            let _ = std::fs::remove_file(&receipt_path);
+        }
+        published.map(|()| receipt_path)
     }
 
     /// Ends the load, proves it from the target, and signs what was found.

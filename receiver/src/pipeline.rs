@@ -72,13 +72,20 @@ impl<'a> Pipeline<'a> {
         control: &mut ControlReader,
         mut events: mpsc::UnboundedReceiver<Written>,
     ) -> Outcome {
-        tokio::select! {
+        let listening = self.listen(control);
+        tokio::pin!(listening);
+        let failed = tokio::select! {
             biased;
-            failed = self.listen(control) => Err(failed),
-            failed = self.receive_parts() => Err(failed),
-            failed = self.acknowledge(writer, &mut events) => Err(failed),
-            complete = self.complete() => complete,
+            failed = &mut listening => return Err(failed),
+            failed = self.receive_parts() => failed,
+            failed = self.acknowledge(writer, &mut events) => failed,
+            complete = self.complete() => return complete,
+        };
+        if failed.code != Code::Interrupted {
+            return Err(failed);
         }
+        // A sender that gives up breaks its streams off; why, it says on the control stream.
+        Err(timeout(MESSAGE_TIMEOUT, listening).await.unwrap_or(failed))
     }
 
     pub fn into_receiving(self) -> Receiving {

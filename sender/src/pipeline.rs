@@ -4,7 +4,7 @@
 use std::{cell::RefCell, future::Future};
 
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
-use quinn::SendStream;
+use quinn::{SendStream, VarInt};
 use sealift_agent::{
     failure::{Failure, Outcome},
     identity::{Identity, Role},
@@ -89,6 +89,11 @@ impl<'a> Pipeline<'a> {
         }
     }
 
+    /// Whether the receiver may have everything, the manifest too.
+    pub fn has_sent_all(&self) -> bool {
+        self.transfer.borrow().manifest().is_some()
+    }
+
     /// Sends everything and returns the checked receipt.
     pub async fn run(&self, writer: &mut ControlWriter, control: &mut ControlReader) -> Outcome<SignedReceipt> {
         let sending = async {
@@ -149,12 +154,12 @@ impl<'a> Pipeline<'a> {
     /// One lane: a part's chunks, sealed side by side and sent in order.
     async fn send_part(&self, part: PartIndex, reading: ReadingPart) -> Outcome {
         let lost = |error| from_connection(Role::Sender, &error);
-        let mut out = self.link.connection.open_uni().await.map_err(lost)?;
+        let mut out = PartStream(self.link.connection.open_uni().await.map_err(lost)?);
         let header = StreamHeader { part, first: ChunkIndex(0) };
-        out.write_all(&header.to_bytes()).await.map_err(|error| broken_stream(&error))?;
+        out.0.write_all(&header.to_bytes()).await.map_err(|error| broken_stream(&error))?;
         let mut sealed = Box::pin(self.sealed(reading.chunks).buffered(chunks_at_work()));
         while let Some(chunk) = sealed.next().await {
-            self.send_chunk(chunk?, &mut out).await?;
+            self.send_chunk(chunk?, &mut out.0).await?;
         }
         drop(sealed);
         let summary = reading
@@ -167,8 +172,7 @@ impl<'a> Pipeline<'a> {
             totals.parts += 1;
             totals.rows += summary.rows;
         });
-        // Dropped before this, the stream would be reset, and the receiver would know that the part is not whole.
-        out.finish().map_err(|_| Failure::new(Code::Interrupted, "a stream was closed", ""))
+        out.0.finish().map_err(|_| Failure::new(Code::Interrupted, "a stream was closed", ""))
     }
 
     fn sealed(
@@ -224,6 +228,17 @@ impl<'a> Pipeline<'a> {
                 None => return Err(Failure::new(Code::Interrupted, "the receiver ended the exchange", "")),
             }
         }
+    }
+}
+
+/// A part's stream. quinn ends a stream that is dropped as if all had been written; this one is reset, unless it was
+/// finished, so that the receiver does not take a part that was given up for one that was cut short.
+struct PartStream(SendStream);
+
+impl Drop for PartStream {
+    fn drop(&mut self) {
+        // Fails once the stream was finished, which is well.
+        let _ = self.0.reset(VarInt::from_u32(Code::Interrupted.number().into()));
     }
 }
 

@@ -139,6 +139,13 @@ fn announce(report: &Report, plan: &Plan) {
     report.event("planned", &[("parts", json!(plan.parts.len()))]);
 }
 
+/// The link was lost after everything had been sent: the sender cannot know whether it was loaded.
+fn unsure(failure: Failure) -> Failure {
+    let next = "Everything had been sent by then. The receiver may have loaded it: look there for its receipt before you \
+                start again.";
+    Failure { next: next.into(), ..failure }
+}
+
 /// Everything that running the one transfer needs.
 struct Pusher<'a> {
     args: &'a PushArgs,
@@ -217,7 +224,11 @@ impl Pusher<'_> {
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
             let workers = Workers::new(self.args.compression);
             let pipeline = Pipeline::new(&link, reader, &workers, self.report, self.identity, transfer, session);
-            pipeline.run(&mut writer, &mut control).await
+            let outcome = pipeline.run(&mut writer, &mut control).await;
+            outcome.map_err(|failure| match failure.code {
+                Code::Interrupted if pipeline.has_sent_all() => unsure(failure),
+                _ => failure,
+            })
         };
         let outcome = shutdown.or(exchange).await;
         match &outcome {
