@@ -174,7 +174,7 @@ fn what_the_dangerous_flag_shows_is_found() {
     let done = Pair::new(dump, load).sender_args(flag).receiver_args(flag).run();
     done.assert_done();
     for finished in [&done.sender, &done.receiver] {
-        assert_eq!(place.canaries.found_in(finished.stderr().as_bytes()), [canary.clone()]);
+        assert_eq!(place.canaries.found_in(finished.stderr().as_bytes()), std::slice::from_ref(canary));
         let state = fs::read_dir(finished.state_dir()).unwrap().flatten();
         let logs: String = state.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect();
         assert!(logs.contains("danger.show_program_output"), "{logs}");
