@@ -6,10 +6,11 @@ use std::{
 };
 
 use crate::{
-    agents::{Agent, Launch, free_udp_port},
+    agents::{Agent, Launch},
     exit,
     finished::Finished,
     link::{Faults, Link},
+    port::free_udp_port,
 };
 
 /// How both agents ended.

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::{
-    agents::free_tcp_port,
+    port::free_tcp_port,
     service::{RunAs, Service},
     shared,
 };

@@ -7,11 +7,12 @@ use std::{
 };
 
 use sealift_tests::{
-    agents::{Agent, Launch, OPERATOR, RECEIVER, SENDER, TICKET_END, free_udp_port},
+    agents::{Agent, Launch, OPERATOR, RECEIVER, SENDER, TICKET_END},
     bytes::{noise, write_file},
     exit,
     finished::Finished,
     pair::{Pair, transfer},
+    port::free_udp_port,
     random::Random,
     sqlite,
 };

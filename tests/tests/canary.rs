@@ -163,6 +163,25 @@ fn l1_nothing_is_said_of_programs_that_print_rows() {
     }
 }
 
+/// The control: with the flag that names the danger the same search finds what programs print, and the audit log says
+/// that the flag was typed.
+#[test]
+fn what_the_dangerous_flag_shows_is_found() {
+    let place = Place::new("danger");
+    let canary = &place.canaries.all()[0];
+    let flag = &["--danger-show-program-output"];
+    let (dump, load) = (format!("exec:sh -c 'echo {canary} >&2'"), format!("exec:sh -c 'cat; echo {canary}'"));
+    let done = Pair::new(dump, load).sender_args(flag).receiver_args(flag).run();
+    done.assert_done();
+    for finished in [&done.sender, &done.receiver] {
+        assert_eq!(place.canaries.found_in(finished.stderr().as_bytes()), std::slice::from_ref(canary));
+        let state = fs::read_dir(finished.state_dir()).unwrap().flatten();
+        let logs: String = state.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect();
+        assert!(logs.contains("danger.show_program_output"), "{logs}");
+        place.canaries.assert_not_in("the audit log", logs.as_bytes());
+    }
+}
+
 /// D5, L1: a source whose rows the target refuses.
 #[test]
 fn l1_nothing_is_said_of_rows_that_are_refused() {
