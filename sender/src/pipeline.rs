@@ -154,12 +154,12 @@ impl<'a> Pipeline<'a> {
     /// One lane: a part's chunks, sealed side by side and sent in order.
     async fn send_part(&self, part: PartIndex, reading: ReadingPart) -> Outcome {
         let lost = |error| from_connection(Role::Sender, &error);
-        let mut out = PartStream(self.link.connection.open_uni().await.map_err(lost)?);
+        let mut out = PartStream { stream: self.link.connection.open_uni().await.map_err(lost)?, finished: false };
         let header = StreamHeader { part, first: ChunkIndex(0) };
-        out.0.write_all(&header.to_bytes()).await.map_err(|error| broken_stream(&error))?;
+        out.stream.write_all(&header.to_bytes()).await.map_err(|error| broken_stream(&error))?;
         let mut sealed = Box::pin(self.sealed(reading.chunks).buffered(chunks_at_work()));
         while let Some(chunk) = sealed.next().await {
-            self.send_chunk(chunk?, &mut out.0).await?;
+            self.send_chunk(chunk?, &mut out.stream).await?;
         }
         drop(sealed);
         let summary = reading
@@ -172,7 +172,7 @@ impl<'a> Pipeline<'a> {
             totals.parts += 1;
             totals.rows += summary.rows;
         });
-        out.0.finish().map_err(|_| Failure::new(Code::Interrupted, "a stream was closed", ""))
+        out.finish()
     }
 
     fn sealed(
@@ -233,12 +233,24 @@ impl<'a> Pipeline<'a> {
 
 /// A part's stream. quinn ends a stream that is dropped as if all had been written; this one is reset, unless it was
 /// finished, so that the receiver does not take a part that was given up for one that was cut short.
-struct PartStream(SendStream);
+struct PartStream {
+    stream: SendStream,
+    finished: bool,
+}
+
+impl PartStream {
+    fn finish(mut self) -> Outcome {
+        self.finished = true;
+        self.stream.finish().map_err(|_| Failure::new(Code::Interrupted, "a stream was closed", ""))
+    }
+}
 
 impl Drop for PartStream {
     fn drop(&mut self) {
-        // Fails once the stream was finished, which is well.
-        let _ = self.0.reset(VarInt::from_u32(Code::Interrupted.number().into()));
+        // A reset after the end would still take back what has not arrived.
+        if !self.finished {
+            let _ = self.stream.reset(VarInt::from_u32(Code::Interrupted.number().into()));
+        }
     }
 }
 
