@@ -15,6 +15,7 @@
 mod define;
 mod failure;
 mod load;
+mod mark;
 mod prove;
 mod rows;
 mod staging;

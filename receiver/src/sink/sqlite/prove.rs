@@ -33,6 +33,7 @@ pub fn prove(turn: &mut Turn<'_>) -> Outcome<Vec<LoadedPart>> {
     let engine = |error: rusqlite::Error| failed(&error, STAGING);
     let (sink, identity) = (turn.sink, turn.prepared.identity);
     let load = turn.load.take().ok_or_else(out_of_order)?;
+    sink.staging.mark_finished(identity)?;
     let (schema, finish) = close(load, turn.prepared.plan.parts.len())?;
     sink.staging.sync()?;
     sink.staging.check(identity)?;

@@ -13,14 +13,20 @@ use rusqlite::{Connection, OpenFlags};
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{close::Code, sqlite::LEDGER_TABLE};
 
+use super::mark::{Mark, Owner};
+
 /// What SQLite puts beside a database.
 const SIBLINGS: [&str; 3] = ["-journal", "-wal", "-shm"];
+
+/// What the mark of a finished load is called, after the staging file.
+const MARK: &str = "-finished";
 
 /// The target's path, and that of the file which becomes it.
 pub struct Staging {
     folder: PathBuf,
     target: PathBuf,
     file: PathBuf,
+    mark: Mark,
 }
 
 /// Which file on which device.
@@ -30,6 +36,10 @@ pub struct Identity(u64, u64);
 impl Identity {
     fn of(metadata: &Metadata) -> Self {
         Self(metadata.dev(), metadata.ino())
+    }
+
+    pub fn text(self) -> String {
+        format!("{} {}\n", self.0, self.1)
     }
 }
 
@@ -50,7 +60,8 @@ impl Staging {
         let mut staged = OsString::from(".");
         staged.push(&name);
         staged.push(".sealift-staging");
-        Ok(Self { target: folder.join(name), file: folder.join(staged), folder })
+        let file = folder.join(staged);
+        Ok(Self { target: folder.join(name), mark: Mark::new(beside(&file, MARK)), file, folder })
     }
 
     pub fn file(&self) -> &Path {
@@ -90,8 +101,8 @@ impl Staging {
         Ok(())
     }
 
-    /// Removes what a killed receiver left: a file of this user's that is empty or holds a ledger, and that nobody
-    /// loads into now. Anything else is not touched.
+    /// Removes what a killed receiver left: a file of this user's that is empty, holds a ledger or is marked as finished,
+    /// and that nobody loads into now. Anything else is not touched.
     fn remove_leftover(&self) -> Outcome {
         let metadata = match fs::symlink_metadata(&self.file) {
             Ok(metadata) => metadata,
@@ -99,7 +110,7 @@ impl Staging {
             Err(error) => return Err(self.refused("looked for", &error)),
         };
         let ours = metadata.is_file() && metadata.uid() == nix::unistd::geteuid().as_raw() && metadata.nlink() == 1;
-        if !ours || !self.is_unfinished_load()? {
+        if !ours || !self.is_unfinished_load(Identity::of(&metadata))? {
             let what = format!("{} is in the way and is no unfinished load", self.file.display());
             return Err(Failure::new(Code::TargetFailed, what, "Look at what it is, and remove or rename it."));
         }
@@ -115,10 +126,14 @@ impl Staging {
                 _ => {}
             }
         }
-        Ok(())
+        self.mark.remove().map_err(|error| self.refused("cleaned up", &error))
     }
 
-    fn is_unfinished_load(&self) -> Outcome<bool> {
+    fn is_unfinished_load(&self, found: Identity) -> Outcome<bool> {
+        let busy = || {
+            let what = format!("another receiver is loading into {}", self.target.display());
+            Failure::new(Code::TargetFailed, what, "Wait for it, stop it, or choose another target.")
+        };
         let flags =
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let look = || -> rusqlite::Result<bool> {
@@ -130,11 +145,13 @@ impl Staging {
             connection.query_row(sql, [LEDGER_TABLE], |row| row.get(0))
         };
         match look() {
-            Ok(unfinished) => Ok(unfinished),
-            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
-                let what = format!("another receiver is loading into {}", self.target.display());
-                Err(Failure::new(Code::TargetFailed, what, "Wait for it, stop it, or choose another target."))
-            }
+            Ok(true) => Ok(true),
+            Ok(false) => match self.mark.owner(found) {
+                Owner::Nobody => Ok(false),
+                Owner::Gone => Ok(true),
+                Owner::Alive => Err(busy()),
+            },
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Err(busy()),
             Err(_) => Ok(false),
         }
     }
@@ -152,6 +169,12 @@ impl Staging {
                 ))
             }
         }
+    }
+
+    /// Says, durably, that the file is a load of ours although it will hold no ledger any more.
+    pub fn mark_finished(&self, identity: Identity) -> Outcome {
+        let marked = self.mark.set(identity).and_then(|()| sync_folder(&self.folder));
+        marked.map_err(|error| self.refused("marked as finished", &error))
     }
 
     /// Makes the file and its name durable. No connection may be open: closing any file of a database ends its locks.
@@ -179,6 +202,8 @@ impl Staging {
                     Err(_) => fs::rename(&self.file, &self.target)?,
                 }
             }
+            // What is left of it says nothing of a file that has its name.
+            let _ = self.mark.remove();
             sync_folder(&self.folder)
         };
         rename().map_err(|error: io::Error| self.refused("given its final name", &error))
@@ -191,6 +216,7 @@ impl Staging {
                 let _ = fs::remove_file(beside(&self.file, sibling));
             }
             let _ = fs::remove_file(&self.file);
+            let _ = self.mark.remove();
             let _ = sync_folder(&self.folder);
         }
     }

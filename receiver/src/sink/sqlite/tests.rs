@@ -1,6 +1,6 @@
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::PathBuf,
 };
 
@@ -122,6 +122,13 @@ fn leftovers_are_replaced_and_other_files_are_not() {
     replaced(&|_| ());
     replaced(&|folder| fs::write(folder.staging(), "").unwrap());
     replaced(&|folder| Connection::open(folder.staging()).unwrap().execute_batch(&ledger).unwrap());
+    let plain = |folder: &Folder| {
+        Connection::open(folder.staging()).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
+        let found = fs::metadata(folder.staging()).unwrap();
+        format!("{} {}\n", found.dev(), found.ino())
+    };
+    let mark = ".target.db.sealift-staging-finished";
+    replaced(&|folder| fs::write(folder.path(mark), plain(folder)).unwrap());
     let kept = |make: &dyn Fn(&Folder)| {
         let folder = Folder::new();
         make(&folder);
@@ -130,6 +137,15 @@ fn leftovers_are_replaced_and_other_files_are_not() {
     };
     kept(&|folder| fs::write(folder.staging(), "somebody's notes").unwrap());
     kept(&|folder| Connection::open(folder.staging()).unwrap().execute_batch("CREATE TABLE t(x)").unwrap());
+    // The mark of another file, and one whose maker still lives.
+    kept(&|folder| fs::write(folder.path(mark), plain(folder).replace(' ', " 1")).unwrap());
+    let alive = std::cell::RefCell::new(None);
+    kept(&|folder| {
+        fs::write(folder.path(mark), plain(folder)).unwrap();
+        let file = fs::File::open(folder.path(mark)).unwrap();
+        file.try_lock().unwrap();
+        *alive.borrow_mut() = Some(file);
+    });
     kept(&|folder| fs::create_dir(folder.staging()).unwrap());
     kept(&|folder| {
         Connection::open(folder.path("other.db")).unwrap().execute_batch(&ledger).unwrap();
