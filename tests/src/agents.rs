@@ -30,6 +30,9 @@ pub const TICKET_END: &str = "-----END SEALIFT TICKET-----";
 /// A debug build with a cold disk has needed two seconds.
 const TICKET_WITHIN: Duration = Duration::from_secs(20);
 
+/// Longer than any event; standard output may be data.
+const LAST_WORDS_BYTES: usize = 4096;
+
 /// A running agent, killed when it is dropped.
 pub struct Agent {
     child: Option<Child>,
@@ -75,16 +78,30 @@ impl Agent {
         String::from_utf8_lossy(&fs::read(self.home().join("stderr")).unwrap()).into_owned()
     }
 
+    /// What it told people, and the last event that it told programs.
+    fn last_words(&self) -> String {
+        let stdout = self.stdout();
+        let last = stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap_or_default();
+        let shown = &last[..last.len().min(LAST_WORDS_BYTES)];
+        format!("{}\n{}", self.stderr(), String::from_utf8_lossy(shown))
+    }
+
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.as_mut().unwrap().try_wait(), Ok(None))
     }
 
     /// The ticket's file, once it is whole. Panics with the agent's words if it ends, or never writes one.
     pub fn ticket(&mut self) -> PathBuf {
+        let ticket = self.ticket_if_it_lives();
+        ticket.unwrap_or_else(|| panic!("ended before a ticket was seen:\n{}", self.last_words()))
+    }
+
+    /// As `ticket`; `None` if the agent ends without.
+    pub fn ticket_if_it_lives(&mut self) -> Option<PathBuf> {
         let path = self.ticket.clone().expect("only a receiver writes a ticket");
-        let whole = |_: &mut Agent| fs::read_to_string(&path).is_ok_and(|text| text.contains(TICKET_END));
-        self.wait_for("a ticket", TICKET_WITHIN, whole);
-        path
+        let whole = || fs::read_to_string(&path).is_ok_and(|text| text.contains(TICKET_END));
+        self.wait_for("a ticket or an end", TICKET_WITHIN, |agent| whole() || !agent.is_running());
+        whole().then_some(path)
     }
 
     /// Waits until `seen` holds of this agent; panics if it ends before, or takes longer.
@@ -96,8 +113,8 @@ impl Agent {
             if seen(self) {
                 return;
             }
-            assert!(!ended, "ended before {what} was seen:\n{}", self.stderr());
-            assert!(Instant::now() < deadline, "no {what} within {within:?}:\n{}", self.stderr());
+            assert!(!ended, "ended before {what} was seen:\n{}", self.last_words());
+            assert!(Instant::now() < deadline, "no {what} within {within:?}:\n{}", self.last_words());
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -122,7 +139,7 @@ impl Agent {
                 break status;
             }
             if Instant::now() > deadline {
-                panic!("still running after {within:?}:\n{}", self.stderr());
+                panic!("still running after {within:?}:\n{}", self.last_words());
             }
             thread::sleep(Duration::from_millis(5));
         };

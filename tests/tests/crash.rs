@@ -23,10 +23,10 @@ use tempfile::TempDir;
 /// How long a survivor may wait for the other side.
 const NOTICED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Some three to four seconds of transfer at the rate of `slow`; a kill falls into them or shortly after.
+/// Some five seconds of transfer at the rate of `slow`; a kill falls into them or shortly after.
 const SQLITE_ROWS: u32 = 12_000;
 const POSTGRES_ROWS: u32 = 12_000;
-const KILL_WITHIN: Duration = Duration::from_millis(4000);
+const KILL_WITHIN: Duration = Duration::from_millis(6000);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
