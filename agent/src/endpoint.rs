@@ -22,6 +22,7 @@ use sealift_protocol::{
 };
 
 use crate::{
+    congestion::Congestion,
     failure::{Failure, Outcome},
     identity::{Identity, Role},
     link::MESSAGE_TIMEOUT,
@@ -153,6 +154,7 @@ fn transport(role: Role) -> TransportConfig {
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .datagram_receive_buffer_size(None)
+        .congestion_controller_factory(Arc::new(Congestion))
         .mtu_discovery_config(Some(mtu));
     transport
 }

@@ -5,6 +5,7 @@ pub mod acceptor;
 pub mod audit;
 pub mod authority;
 pub mod cli;
+pub mod congestion;
 pub mod endpoint;
 pub mod failure;
 pub mod identity;
