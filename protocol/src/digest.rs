@@ -3,6 +3,7 @@
 //! an unkeyed hash of a small chunk, or of a row, would identify a patient.
 
 use minicbor::{Decode, Encode};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{
     chunk::ChunkHash,
@@ -16,7 +17,7 @@ use crate::{
 pub struct Root(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
 
 /// The hash keys of one transfer.
-#[derive(Clone)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Digests {
     chunk_hash_key: [u8; 32],
     part_root_key: [u8; 32],
@@ -69,6 +70,13 @@ pub struct PartRoot {
     plain_bytes: u64,
 }
 
+impl Drop for PartRoot {
+    /// The hasher's state begins with its key.
+    fn drop(&mut self) {
+        self.hasher.zeroize();
+    }
+}
+
 impl PartRoot {
     pub fn add(&mut self, hash: &ChunkHash, plain_bytes: u64) {
         self.hasher.update(hash);
@@ -94,7 +102,7 @@ impl PartRoot {
 
 /// Order-independent digest of rows with their multiplicity: the sum modulo 2^256 of a keyed hash of each row
 /// (MSet-Add-Hash of Clarke et al., "Incremental Multiset Hash Functions", ASIACRYPT 2003; secure while the key is).
-#[derive(Clone)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct MultisetDigest {
     key: [u8; 32],
     sum: [u64; 4],
