@@ -17,6 +17,11 @@ use crate::{
     units::parse_bytes,
 };
 
+/// What `--help` says of the exit codes (design.md, 9).
+pub const EXIT_CODES: &str = "Exit codes: 0 done and verified; 1 other failure; 2 usage; 3 preflight; 4 peer or authentication; \
+5 interrupted; 6 verification mismatch; 7 refused by grant; 8 source or target unusable; 9 audit log cannot be written; \
+130 interrupted by the user.";
+
 /// Options of every command that runs a transfer.
 #[derive(Args, Clone, Debug)]
 pub struct TransferArgs {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::{Parser, Subcommand};
 use sealift_agent::{
-    cli::{DocCommand, TransferArgs},
+    cli::{DocCommand, EXIT_CODES, TransferArgs},
     units::parse_duration,
 };
 
@@ -22,10 +22,6 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
-
-pub const EXIT_CODES: &str = "Exit codes: 0 done and verified; 1 other failure; 2 usage; 3 preflight; 4 peer or authentication; \
-5 interrupted; 6 verification mismatch; 7 refused by grant; 8 source or target unusable; 9 audit log cannot be written; \
-130 interrupted by the user.";
 
 #[derive(Subcommand, Debug)]
 pub enum Command {

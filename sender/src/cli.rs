@@ -1,7 +1,7 @@
 //! The sender's commands.
 
 use clap::{Parser, Subcommand};
-use sealift_agent::cli::{DocCommand, TransferArgs};
+use sealift_agent::cli::{DocCommand, EXIT_CODES, TransferArgs};
 use sealift_protocol::compress::Compression;
 
 /// Sends a database or a dump, sealed, to one receiver
@@ -14,10 +14,6 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
-
-pub const EXIT_CODES: &str = "Exit codes: 0 done and verified; 1 other failure; 2 usage; 3 preflight; 4 peer or authentication; \
-5 interrupted; 6 verification mismatch; 7 refused by grant; 8 source or target unusable; 9 audit log cannot be written; \
-130 interrupted by the user.";
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
