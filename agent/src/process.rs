@@ -27,7 +27,7 @@ pub fn harden() -> Outcome {
     std::panic::set_hook(Box::new(|panic| {
         // The payload may hold anything; the place cannot.
         let place = panic.location().map_or_else(String::new, |place| format!(" at {}:{}", place.file(), place.line()));
-        eprintln_safe(&format!("sealift: a bug was met{place}; the process stops. Nothing was published."));
+        eprintln_safe(&format!("sealift: a bug was met{place}; the process stops."));
     }));
     Ok(())
 }

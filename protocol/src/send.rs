@@ -18,7 +18,7 @@ use crate::{
     envelope::KeyEnvelope,
     error::{Error, Result},
     grant::SignedGrant,
-    id::{ChunkCount, ChunkIndex, PartIndex},
+    id::{ChunkCount, PartIndex},
     key::{DigestSecret, EpochSecret},
     limits::{EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
     manifest::{Manifest, PartKind, Plan, SentPart, SignedManifest, SignedReceipt},
@@ -197,6 +197,11 @@ impl Transfer {
         self.manifest.clone().map(Message::Finish)
     }
 
+    /// The manifest that was sent, if it was.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref().map(|signed| &signed.manifest)
+    }
+
     fn make_manifest(&self) -> Manifest {
         let transfer = self.grant.grant.transfer;
         let sent = self.parts.iter().map(|part| {
@@ -314,31 +319,5 @@ impl Beginning {
             true => Ok(self.session),
             false => Err(Error::new(Code::TranscriptMismatch, "transcript")),
         }
-    }
-}
-
-/// What of a part is there: for progress.
-#[derive(Clone, Copy, Debug)]
-pub struct PartState {
-    pub sent: ChunkIndex,
-    pub verified: ChunkCount,
-    pub durable: ChunkCount,
-    pub plain_bytes: u64,
-}
-
-impl Transfer {
-    pub fn part_state(&self, part: PartIndex) -> PartState {
-        let progress = &self.parts[part.0 as usize];
-        PartState {
-            sent: progress.root.chunks().next_index(),
-            verified: progress.verified,
-            durable: progress.durable,
-            plain_bytes: progress.root.plain_bytes(),
-        }
-    }
-
-    /// The manifest that was sent, if it was.
-    pub fn manifest(&self) -> Option<&Manifest> {
-        self.manifest.as_ref().map(|signed| &signed.manifest)
     }
 }

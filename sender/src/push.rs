@@ -139,7 +139,7 @@ fn announce(report: &Report, plan: &Plan) {
     report.event("planned", &[("parts", json!(plan.parts.len()))]);
 }
 
-/// The link was lost after everything had been sent: the sender cannot know whether it was loaded.
+/// It ended after everything had been sent: the sender cannot know whether it was loaded.
 fn unsure(failure: Failure) -> Failure {
     let next = "Everything had been sent by then. The receiver may have loaded it: look there for its receipt before you \
                 start again.";
@@ -219,18 +219,19 @@ impl Pusher<'_> {
         self.report.event("connected", &[("address", json!(link.connection.remote_address().to_string()))]);
 
         let (mut writer, mut control) = open_control(&link).await?;
-        let exchange = async {
-            let session = negotiate(&transfer, &link, self.identity, &mut writer, &mut control).await?;
+        let outcome = async {
+            let negotiating = negotiate(&transfer, &link, self.identity, &mut writer, &mut control);
+            let session = shutdown.or(negotiating).await?;
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
             let workers = Workers::new(self.args.compression);
             let pipeline = Pipeline::new(&link, reader, &workers, self.report, self.identity, transfer, session);
-            let outcome = pipeline.run(&mut writer, &mut control).await;
+            let outcome = shutdown.or(pipeline.run(&mut writer, &mut control)).await;
             outcome.map_err(|failure| match failure.code {
-                Code::Interrupted if pipeline.has_sent_all() => unsure(failure),
+                Code::Interrupted | Code::UserInterrupt if pipeline.has_sent_all() => unsure(failure),
                 _ => failure,
             })
-        };
-        let outcome = shutdown.or(exchange).await;
+        }
+        .await;
         match &outcome {
             Ok(_) => {
                 writer.finish().await;

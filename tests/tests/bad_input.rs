@@ -319,3 +319,18 @@ fn an_interrupt_ends_both_sides() {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
     }
 }
+
+/// Stopped after everything was sent, the sender cannot know how it ended, and says so.
+#[test]
+fn a_sender_stopped_before_the_receipt_does_not_say_that_nothing_was_loaded() {
+    let folder = folder();
+    let read = folder.path().join("read");
+    let loader = format!("exec:sh -c 'cat >/dev/null; touch {}; sleep 3'", read.display());
+    let mut running = Pair::new("exec:echo rows", loader).start();
+    running.receiver.wait_for("the loader has all", WITHIN, |_| read.exists());
+    running.sender.sigint();
+    let sender = running.sender.wait(WITHIN);
+    sender.assert_code(exit::USER_INTERRUPT).assert_one_message();
+    assert!(sender.message().contains("may have loaded it"), "{}", sender.message());
+    running.receiver.wait(WITHIN).assert_code(exit::DONE);
+}
