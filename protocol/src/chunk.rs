@@ -108,6 +108,10 @@ impl VerifiedChunk {
         &self.plain
     }
 
+    pub fn hash(&self) -> &ChunkHash {
+        &self.hash
+    }
+
     /// What is left to remember once the sink has the bytes.
     pub fn into_taken(self) -> TakenChunk {
         TakenChunk {

@@ -15,7 +15,7 @@ use crate::{
     chunk::TakenChunk,
     close::Code,
     codec,
-    digest::{Digests, PartRoot},
+    digest::{Digests, PartRoot, Root},
     envelope::{SealingKey, SealingPublicKey},
     error::{Error, Result},
     frame::{ChunkHeader, StreamHeader},
@@ -385,6 +385,16 @@ impl Receiving {
         receipt.check_loaded()?;
         Ok(receipt.sign(signer))
     }
+}
+
+/// All of a part, as it was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WholePart {
+    pub part: PartIndex,
+    pub chunks: ChunkCount,
+    pub plain_bytes: u64,
+    /// Over the hashes of its chunks.
+    pub root: Root,
 }
 
 /// What a receipt says that the state machine cannot know.

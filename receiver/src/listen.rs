@@ -227,7 +227,8 @@ impl Receiver<'_> {
         self.report.count(|totals| totals.parts_planned = plan.parts.len() as u64);
         self.blocking({
             let plan = plan.clone();
-            move |sink| sink.prepare(&plan)
+            let transfer = grant.transfer;
+            move |sink| sink.prepare(transfer, &plan, false)
         })
         .await?;
 
@@ -262,7 +263,7 @@ impl Receiver<'_> {
     async fn publish(&self, transfer: TransferId, receipt: &SignedReceipt) -> Outcome<PathBuf> {
         let receipt_path = self.state.keep_receipt(transfer, receipt)?;
         self.audit.append("transfer.publish", Some(transfer), &[])?;
-        let published = self.blocking(|sink| sink.publish()).await;
+        let published = self.blocking(move |sink| sink.publish(transfer)).await;
         if published.is_err() {
             let _ = std::fs::remove_file(&receipt_path);
         }

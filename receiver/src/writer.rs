@@ -9,6 +9,7 @@ use sealift_protocol::{
     close::Code,
     digest::Digests,
     id::PartIndex,
+    receive::WholePart,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -88,17 +89,20 @@ fn write_part(
     if ready.send(()).is_err() {
         return Err(Failure::new(Code::Interrupted, "the transfer ended", ""));
     }
-    let mut whole = false;
+    let mut root = digests.part_root(part);
+    let mut ended = false;
     while let Some(chunk) = queue.blocking_recv() {
         out.write(&chunk).map_err(|failure| failure.at_part(part))?;
-        whole = chunk.is_last();
+        ended = chunk.is_last();
+        root.add(chunk.hash(), chunk.plain().len() as u64);
         let _ = written.send(Written::Taken(chunk.into_taken()));
     }
-    if !whole {
+    if !ended {
         // Dropped unfinished, the part leaves nothing behind.
         return Err(Failure::new(Code::Interrupted, "the transfer ended inside a part", ""));
     }
-    out.finish().map_err(|failure| failure.at_part(part))?;
+    let whole = WholePart { part, chunks: root.chunks(), plain_bytes: root.plain_bytes(), root: root.root() };
+    out.finish(&whole).map_err(|failure| failure.at_part(part))?;
     let _ = written.send(Written::Durable(part));
     Ok(())
 }

@@ -7,17 +7,20 @@ use sealift_agent::failure::Outcome;
 use sealift_protocol::{
     chunk::VerifiedChunk,
     digest::Digests,
-    id::PartIndex,
+    id::{PartIndex, TransferId},
     manifest::{LoadedPart, Plan, Proof},
+    receive::WholePart,
 };
 
 /// A target that is loaded part by part under a staging name and shown under its own only at the end.
 ///
 /// Every method may block and is called off the async threads. `prepare`, then any number of `begin`, then `prove`,
-/// `publish`; or `abandon` at any point, from any thread, more than once.
+/// `publish`; or `suspend` or `abandon` at any point, from any thread, more than once. Dropped, a sink is suspended.
 pub trait Sink: Send + Sync {
-    /// Judges the plan and makes the staging place. Fails with `PlanRefused` or `TargetNotEmpty` before anything is sent.
-    fn prepare(&self, plan: &Plan) -> Outcome;
+    /// Judges the plan, and makes the staging place, or opens the one that this very transfer left there: returns the parts
+    /// that are committed in it. `fresh` drops what is there instead. Fails with `PlanRefused` or `TargetNotEmpty` before
+    /// anything is sent.
+    fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<WholePart>>;
 
     /// Waits until this part may be written, and returns what writes it. Asked for one part at a time, in the order of the
     /// plan; the parts of earlier kinds are durable by then. Rows are digested under the
@@ -27,8 +30,12 @@ pub trait Sink: Send + Sync {
     /// Everything has arrived and the manifest fits: ends the load, and says what the target itself says is there.
     fn prove(&self, digests: &Digests) -> Outcome<(Proof, Vec<LoadedPart>)>;
 
-    /// The receipt is signed: shows the load under its final name.
-    fn publish(&self) -> Outcome;
+    /// The receipt is signed and kept: shows the load under its final name. After a crash it is called again, by a process
+    /// that has done nothing else with this sink, and then finishes what the first began, or finds that it had ended.
+    fn publish(&self, transfer: TransferId) -> Outcome;
+
+    /// Stops what runs and undoes what is not durable; keeps what is, for a later `prepare` of the same transfer.
+    fn suspend(&self);
 
     /// Gives up: stops what runs and drops what was staged, so that nothing is visible in the target.
     fn abandon(&self);
@@ -39,6 +46,7 @@ pub trait PartSink {
     /// Takes the next chunk. When this returns, the target's transaction or the loader has it.
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome;
 
-    /// The part is whole. When this returns, it is durable, if this target can make a part durable on its own.
-    fn finish(self: Box<Self>) -> Outcome;
+    /// The part is whole. When this returns, it is durable, if this target can make a part durable on its own; `whole` is
+    /// then kept with it, for `prepare` to tell.
+    fn finish(self: Box<Self>, whole: &WholePart) -> Outcome;
 }

@@ -14,8 +14,9 @@ use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
     digest::Digests,
-    id::PartIndex,
+    id::{PartIndex, TransferId},
     manifest::{Engine, LoadedPart, Plan, Proof},
+    receive::WholePart,
 };
 
 use super::{PartSink, Sink};
@@ -71,7 +72,7 @@ impl OpaqueSink {
 }
 
 impl Sink for OpaqueSink {
-    fn prepare(&self, plan: &Plan) -> Outcome {
+    fn prepare(&self, _transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<WholePart>> {
         if plan.engine != Engine::Opaque && !matches!(self.target, Target::Discard) {
             let what = "the sender sends a database, and this target takes the bytes of a dump";
             let next =
@@ -80,13 +81,13 @@ impl Sink for OpaqueSink {
         }
         let _ = self.parts.set(plan.parts.len());
         match &self.target {
-            Target::Standard(_) | Target::Discard => Ok(()),
-            Target::File { path, staging } => prepare_file(path, staging),
+            Target::Standard(_) | Target::Discard => {}
+            Target::File { path, staging } => prepare_file(path, staging)?,
             Target::Exec { words, show_output, loader } => {
                 let _ = loader.set(Loader::start(words, *show_output)?);
-                Ok(())
             }
         }
+        Ok(Vec::new())
     }
 
     fn begin(&self, _part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
@@ -117,7 +118,7 @@ impl Sink for OpaqueSink {
         Ok((proof, vec![LoadedPart { rows: 0, digest: None }; parts]))
     }
 
-    fn publish(&self) -> Outcome {
+    fn publish(&self, _transfer: TransferId) -> Outcome {
         let Target::File { path, staging } = &self.target else { return Ok(()) };
         // An empty file under the final name is the one thing that may be replaced.
         if fs::metadata(path).is_ok_and(|found| found.len() == 0) {
@@ -127,6 +128,11 @@ impl Sink for OpaqueSink {
             .map_err(|error| cannot_write(path, &error.into()))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| cannot_write(path, &error))
+    }
+
+    fn suspend(&self) {
+        // Nothing of an opaque load is durable before its end.
+        self.abandon();
     }
 
     fn abandon(&self) {
@@ -184,7 +190,7 @@ impl PartSink for Discarding {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Outcome {
+    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
         Ok(())
     }
 }
@@ -199,7 +205,7 @@ impl PartSink for Feeding<'_> {
         self.loader.feed(&mut self.input, chunk.plain())
     }
 
-    fn finish(self: Box<Self>) -> Outcome {
+    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
         Ok(())
     }
 }
@@ -227,7 +233,7 @@ impl<W: Write> PartSink for Writing<W> {
         self.out.write_all(chunk.plain()).map_err(|error| cannot_write(Path::new(&self.what), &error))
     }
 
-    fn finish(mut self: Box<Self>) -> Outcome {
+    fn finish(mut self: Box<Self>, _whole: &WholePart) -> Outcome {
         self.out.flush().map_err(|error| cannot_write(Path::new(&self.what), &error))
     }
 }

@@ -7,6 +7,7 @@ use sealift_protocol::{
     close::Code,
     id::PartIndex,
     manifest::{PartKind, Plan},
+    receive::WholePart,
     sqlite::{DOCUMENT_BYTES_MAX, Definition, FinishDocument, LEDGER_TABLE, SchemaDocument, Table, is_internal, quote},
 };
 
@@ -232,7 +233,7 @@ impl PartSink for DocumentLoad<'_> {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Outcome {
+    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
         let Self { mut turn, part, kind, bytes, chunks, ended } = *self;
         let load = |turn: &mut Turn<'_>| {
             check_ended(ended)?;
@@ -272,7 +273,7 @@ impl PartSink for Repeated {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Outcome {
+    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
         Ok(())
     }
 }

@@ -33,8 +33,9 @@ use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
     close::Code,
     digest::Digests,
-    id::PartIndex,
+    id::{PartIndex, TransferId},
     manifest::{Engine, LoadedPart, PartKind, Plan, Proof},
+    receive::WholePart,
     sqlite::{LEDGER_TABLE, SEQUENCE_TABLE},
 };
 
@@ -188,7 +189,7 @@ fn rank(plan: &Plan, part: usize) -> (PartKind, bool) {
 }
 
 impl Sink for SqliteSink {
-    fn prepare(&self, plan: &Plan) -> Outcome {
+    fn prepare(&self, _transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<WholePart>> {
         plan.check()?;
         if plan.engine != Engine::Sqlite {
             let next = "Give the receiver a target for dumps: file:PATH, exec:COMMAND or -.";
@@ -205,7 +206,7 @@ impl Sink for SqliteSink {
         state.prepared = Some(Prepared { plan: plan.clone(), identity });
         state.committed = vec![false; plan.parts.len()];
         state.phase = Phase::Loading;
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
@@ -236,7 +237,7 @@ impl Sink for SqliteSink {
         Ok((Proof::ReadAgain, loaded))
     }
 
-    fn publish(&self) -> Outcome {
+    fn publish(&self, _transfer: TransferId) -> Outcome {
         let mut state = self.state();
         let identity = match (state.phase, &state.prepared) {
             (Phase::Proven, Some(prepared)) => prepared.identity,
@@ -246,6 +247,10 @@ impl Sink for SqliteSink {
         self.staging.publish(identity)?;
         state.phase = Phase::Published;
         Ok(())
+    }
+
+    fn suspend(&self) {
+        self.abandon();
     }
 
     fn abandon(&self) {

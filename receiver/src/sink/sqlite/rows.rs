@@ -9,6 +9,7 @@ use sealift_protocol::{
     chunk::VerifiedChunk,
     digest::MultisetDigest,
     id::PartIndex,
+    receive::WholePart,
     row::{RowReader, Value, read_values},
     sqlite::{SEQUENCE_TABLE, TextEncoding},
 };
@@ -97,7 +98,7 @@ impl PartSink for RowsLoad<'_> {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> Outcome {
+    fn finish(mut self: Box<Self>, _whole: &WholePart) -> Outcome {
         let part = self.part;
         let end = |this: &mut Self| {
             check_ended(this.ended)?;

@@ -26,7 +26,7 @@ impl Folder {
 
     fn prepare(&self) -> Outcome<SqliteSink> {
         let sink = SqliteSink::new(&self.path("target.db"), 1000)?;
-        sink.prepare(&plan(Engine::Sqlite, &["a"]))?;
+        sink.prepare(TRANSFER, &plan(Engine::Sqlite, &["a"]), false)?;
         Ok(sink)
     }
 
@@ -36,6 +36,8 @@ impl Folder {
         failure
     }
 }
+
+const TRANSFER: TransferId = TransferId([5; 16]);
 
 fn digests() -> Digests {
     Digests::new(&DigestSecret::from_bytes([7; 32]))
@@ -58,8 +60,8 @@ fn the_staging_file_is_its_owners_alone_and_goes_with_the_sink() {
     let folder = Folder::new();
     let sink = folder.prepare().unwrap();
     assert_eq!(fs::metadata(folder.staging()).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(sink.prepare(&plan(Engine::Sqlite, &[])).unwrap_err().code, Code::Internal);
-    assert_eq!(sink.publish().unwrap_err().code, Code::Internal);
+    assert_eq!(sink.prepare(TRANSFER, &plan(Engine::Sqlite, &[]), false).unwrap_err().code, Code::Internal);
+    assert_eq!(sink.publish(TRANSFER).unwrap_err().code, Code::Internal);
     assert_eq!(sink.prove(&digests()).unwrap_err().code, Code::Internal);
     assert_eq!(sink.begin(PartIndex(9), &digests()).map(|_| ()).unwrap_err().code, Code::Internal);
     sink.abandon();
@@ -73,7 +75,7 @@ fn plans_that_do_not_fit_are_refused_before_anything_is_made() {
     let folder = Folder::new();
     for plan in [plan(Engine::Opaque, &[]), plan(Engine::Sqlite, &["_SEALIFT_ledger"])] {
         let sink = SqliteSink::new(&folder.path("target.db"), 1000).unwrap();
-        assert_eq!(sink.prepare(&plan).unwrap_err().code, Code::PlanRefused);
+        assert_eq!(sink.prepare(TRANSFER, &plan, false).unwrap_err().code, Code::PlanRefused);
     }
     assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 0);
 }
@@ -103,7 +105,7 @@ fn a_folder_that_cannot_be_used_is_told() {
     assert_eq!(failure(PathBuf::from("/")), Code::TargetFailed);
     // Nobody, not even root, can make a file there.
     let sink = SqliteSink::new(std::path::Path::new("/proc/self/target.db"), 1000).unwrap();
-    let failure = sink.prepare(&plan(Engine::Sqlite, &[])).unwrap_err();
+    let failure = sink.prepare(TRANSFER, &plan(Engine::Sqlite, &[]), false).unwrap_err();
     assert_eq!(failure.code, Code::TargetFailed);
     assert!(failure.next.contains("writable"), "{failure}");
 }
