@@ -23,13 +23,23 @@ pub struct Failure {
     pub chunk: Option<ChunkIndex>,
     /// The peer said so, and need not be told.
     pub told_by_peer: bool,
+    /// A person at the other side stopped it: trying again by itself would be against their will.
+    pub stopped_by_person: bool,
 }
 
 pub type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
     pub fn new(code: Code, what: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { code, what: what.into(), next: next.into(), part: None, chunk: None, told_by_peer: false }
+        Self {
+            code,
+            what: what.into(),
+            next: next.into(),
+            part: None,
+            chunk: None,
+            told_by_peer: false,
+            stopped_by_person: false,
+        }
     }
 
     /// A mistake in arguments or configuration.
@@ -86,10 +96,11 @@ impl From<Error> for Failure {
 /// What a refusal by the other side means to the person on this side.
 pub fn refused_by_peer(peer: &str, code: Code, part: Option<PartIndex>, chunk: Option<ChunkIndex>) -> Failure {
     // Ctrl-C over there is an interruption here.
-    let code = if code == Code::UserInterrupt { Code::Interrupted } else { code };
+    let stopped_by_person = code == Code::UserInterrupt;
     let (what, next) = explain(code);
+    let code = if stopped_by_person { Code::Interrupted } else { code };
     let what = format!("the {peer} ended the transfer: {what}");
-    Failure { code, what, next: next.into(), part, chunk, told_by_peer: true }
+    Failure { part, chunk, told_by_peer: true, stopped_by_person, ..Failure::new(code, what, next) }
 }
 
 /// The one table of what each code means and what to do about it.
@@ -97,6 +108,8 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
     const TAMPERED: &str = "Nothing of it was loaded. If it happens again, have the path between the hosts and both \
                             hosts' memory examined: this is damage or tampering, not a busy network.";
     const PEER_BUG: &str = "Check that both sides run the same version of Sealift, and that the other side is one.";
+    const GO_ON: &str = "Nothing is visible in the target yet. Start both sides again with the same commands and the same \
+                         ticket: the transfer goes on where it stopped.";
     const NEW_TICKET: &str = "Start the receiver again and use the ticket that it prints.";
     match code {
         Code::Done => ("done", ""),
@@ -151,10 +164,21 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
         }
         Code::TargetFull => ("the target's disk is full", "Make room on the target host and start again."),
         Code::LoaderFailed => ("the loader failed", "See the receiver's own message."),
-        Code::Interrupted => {
-            ("the link was lost, or the other process ended", "Nothing is visible in the target. Start again.")
-        }
-        Code::UserInterrupt => ("stopped by a person", "Nothing is visible in the target. Start again."),
+        Code::SourceChanged => (
+            "the source is not what was sent of it before",
+            "Nothing is lost: bring back the source as it was, or type --restart on the sender to send it as it is now.",
+        ),
+        Code::JournalFull => (
+            "the journal has reached its limit",
+            "Give the receiver a higher --journal-bytes-max and start both sides again: it goes on where it stopped.",
+        ),
+        Code::Interrupted => ("the link was lost, or the other process ended", GO_ON),
+        Code::UserInterrupt => ("stopped by a person", GO_ON),
+        Code::Abandoned => ("the transfer was abandoned", "Nothing of it is left. Start again with a new ticket."),
+        Code::ResumeImpossible => (
+            "what the receiver lacks cannot be read again from the source",
+            "Start the sender again with the same ticket: it sends everything anew.",
+        ),
         Code::Usage => ("the command is not right", "See --help."),
         Code::Preflight => ("a check before the start failed", "See the message above."),
         Code::AuditUnwritable => ("the audit log cannot be written", "Check --state-dir: space, owner and mode."),

@@ -4,9 +4,11 @@
 pub mod acceptor;
 pub mod audit;
 pub mod authority;
+pub mod backoff;
 pub mod cli;
 pub mod congestion;
 pub mod endpoint;
+pub mod expiry;
 pub mod failure;
 pub mod identity;
 pub mod link;
@@ -19,5 +21,6 @@ pub mod shutdown;
 pub mod state;
 pub mod telemetry;
 pub mod ticket;
+pub mod transfer_dir;
 pub mod trust;
 pub mod units;

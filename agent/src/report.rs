@@ -38,6 +38,38 @@ pub struct Totals {
     pub sealed_bytes: u64,
     pub resent_bytes: u64,
     pub retries: u64,
+    /// Of `plain_bytes`: what was at the receiver before this run, and was not sent.
+    pub held_bytes: u64,
+}
+
+impl Totals {
+    /// A chunk that is at the receiver already.
+    pub fn held(&mut self, plain_bytes: u64) {
+        self.chunks += 1;
+        self.plain_bytes += plain_bytes;
+        self.held_bytes += plain_bytes;
+    }
+}
+
+/// What became of a transfer that was interrupted (design.md, 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// It went on where it had stopped.
+    Resumed,
+    /// What was there was dropped, and all of it sent anew.
+    Restarted,
+    /// It could not go on.
+    Impossible,
+}
+
+impl Resume {
+    pub fn word(self) -> &'static str {
+        match self {
+            Resume::Resumed => "resumed",
+            Resume::Restarted => "restarted",
+            Resume::Impossible => "impossible",
+        }
+    }
 }
 
 /// Reports one run of one agent. Used from the async thread alone.
@@ -49,6 +81,7 @@ pub struct Report {
     transfer: Cell<Option<TransferId>>,
     seq: Cell<u64>,
     totals: RefCell<Totals>,
+    resume: Cell<Option<Resume>>,
     drawn: Cell<Option<Instant>>,
     told: Cell<Option<Instant>>,
 }
@@ -68,6 +101,7 @@ impl Report {
             transfer: Cell::new(None),
             seq: Cell::new(0),
             totals: RefCell::default(),
+            resume: Cell::new(None),
             drawn: Cell::new(None),
             told: Cell::new(None),
         }
@@ -75,6 +109,13 @@ impl Report {
 
     pub fn set_transfer(&self, transfer: TransferId) {
         self.transfer.set(Some(transfer));
+    }
+
+    /// How an interrupted transfer goes on, and why so: for the person, the program, and the last word.
+    pub fn resume(&self, resume: Resume, reason: &str) {
+        self.resume.set(Some(resume));
+        self.event("resume", &[("resume", json!(resume.word())), ("reason", json!(printable(reason)))]);
+        self.say(&format!("{}: {}: {reason}", self.role, resume.word()));
     }
 
     /// A line for the person, if no program listens.
@@ -177,7 +218,7 @@ impl Report {
             ("resent_bytes", json!(totals.resent_bytes)),
             ("retries", json!(totals.retries)),
             ("duration_ms", json!(self.started.elapsed().as_millis() as u64)),
-            ("resume", Value::Null),
+            ("resume", self.resume.get().map_or(Value::Null, |resume| json!(resume.word()))),
             ("receipt", receipt.as_deref().map_or(Value::Null, |path| json!(path.to_string_lossy()))),
         ];
         if let Err(failure) = outcome {
@@ -213,7 +254,8 @@ impl Report {
 }
 
 fn ratio(totals: &Totals) -> Option<f64> {
-    (totals.sealed_bytes > 0 && totals.plain_bytes > 0).then(|| totals.plain_bytes as f64 / totals.sealed_bytes as f64)
+    let sent_bytes = totals.plain_bytes - totals.held_bytes;
+    (totals.sealed_bytes > 0 && sent_bytes > 0).then(|| sent_bytes as f64 / totals.sealed_bytes as f64)
 }
 
 /// A transfer that ended well.

@@ -46,7 +46,7 @@ impl StateDir {
         &self.0
     }
 
-    fn subfolder(&self, name: &str) -> Outcome<PathBuf> {
+    pub(crate) fn subfolder(&self, name: &str) -> Outcome<PathBuf> {
         let path = self.0.join(name);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| unusable(&path, &error))?;
         Ok(path)

@@ -113,7 +113,7 @@ impl VerifiedChunk {
     }
 
     /// What is left to remember once the sink has the bytes.
-    pub fn into_taken(self) -> TakenChunk {
+    pub fn taken(&self) -> TakenChunk {
         TakenChunk {
             part: self.part,
             index: self.index,

@@ -106,12 +106,20 @@ codes! {
     TargetFull = 0x404, exit 8, "target_full";
     /// The loader ended before its input did, or with an exit code other than 0.
     LoaderFailed = 0x405, exit 8, "loader_failed";
+    /// Read again, the source is not what was sent of it before; nothing of it was sent.
+    SourceChanged = 0x406, exit 8, "source_changed";
+    /// The receiver's journal, or the sender's spool, has reached its limit.
+    JournalFull = 0x407, exit 8, "journal_full";
 
     // Stopped.
     /// The link was lost, or a process went away.
     Interrupted = 0x500, exit 5, "interrupted";
     /// Somebody pressed Ctrl-C, or asked the process to end.
     UserInterrupt = 0x501, exit 130, "user_interrupt";
+    /// Somebody ended the transfer for good; what was staged is gone.
+    Abandoned = 0x502, exit 5, "abandoned";
+    /// What the receiver lacks cannot be read again.
+    ResumeImpossible = 0x503, exit 5, "resume_impossible";
 
     // This host.
     Usage = 0x600, exit 2, "usage";
@@ -131,6 +139,25 @@ impl Code {
     /// Whether the same command, given again, may end better without anybody changing anything.
     pub fn retry_may_help(self) -> bool {
         matches!(self, Code::Interrupted | Code::Unreachable | Code::TooSlow | Code::TransferBusy)
+    }
+
+    /// Whether what a receiver has of a transfer is kept when it ends for this reason, so that the transfer can go on later.
+    /// What was found to be false, or may no longer be had, is dropped.
+    pub fn keeps_transfer(self) -> bool {
+        self.retry_may_help()
+            || matches!(
+                self,
+                Code::UserInterrupt
+                    | Code::SourceChanged
+                    | Code::ResumeImpossible
+                    | Code::TargetFailed
+                    | Code::TargetFull
+                    | Code::LoaderFailed
+                    | Code::JournalFull
+                    | Code::AuditUnwritable
+                    | Code::Preflight
+                    | Code::Internal
+            )
     }
 }
 

@@ -55,6 +55,16 @@ impl SealingKey {
         Self(XWing::derive_keypair(&*secret::<64>(random)).0)
     }
 
+    /// From bytes that were kept with mode 0600: what opens a journal after a restart.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let damaged = |_| Error::new(Code::Preflight, "sealing key");
+        <XWing as Kem>::PrivateKey::from_bytes(bytes).map(Self).map_err(damaged)
+    }
+
+    pub fn expose(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.0.to_bytes().to_vec())
+    }
+
     pub fn public_key(&self) -> SealingPublicKey {
         SealingPublicKey(XWing::sk_to_pk(&self.0).to_bytes().to_vec())
     }

@@ -4,6 +4,7 @@
 //! EpochSecret ──HKDF-SHA256-Expand──▶ data key of (part, generation)     seals chunks, one epoch
 //!             └─HKDF-SHA256-Expand──▶ key commitment                      public, checked before anything is opened
 //! DigestSecret ──BLAKE3 derive_key──▶ chunk hash, part root, transfer root, row digest keys    one transfer
+//!              └─BLAKE3 derive_key──▶ check, by which the next connection is known to be of the same sender
 //! ```
 //!
 //! HKDF is RFC 5869; its expand step alone serves here because the input is already a uniform 32-byte key (section 3.3).
@@ -25,6 +26,7 @@ const CONTEXT_CHUNK_HASH: &str = "sealift/1 2026-11 chunk hash";
 const CONTEXT_PART_ROOT: &str = "sealift/1 2026-11 part root";
 const CONTEXT_TRANSFER_ROOT: &str = "sealift/1 2026-11 transfer root";
 const CONTEXT_ROW_DIGEST: &str = "sealift/1 2026-11 row digest";
+const CONTEXT_DIGEST_CHECK: &str = "sealift/1 2026-11 digest secret check";
 
 /// Public value that fixes an epoch's secret, 32 bytes.
 pub type KeyCommitment = [u8; 32];
@@ -80,6 +82,11 @@ impl DigestSecret {
 
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// Tells whether two connections have the same secret, and nothing about it.
+    pub fn check(&self) -> [u8; 32] {
+        blake3::derive_key(CONTEXT_DIGEST_CHECK, &self.0)
     }
 
     pub(crate) fn chunk_hash_key(&self) -> [u8; 32] {

@@ -19,6 +19,7 @@ use minicbor::{Decode, Encode};
 use crate::{
     close::Code,
     codec,
+    digest::Root,
     envelope::{KeyEnvelope, SealingPublicKey},
     error::{Error, Result},
     grant::SignedGrant,
@@ -51,6 +52,10 @@ pub struct Offer {
     #[n(4)]
     #[cbor(with = "minicbor::bytes")]
     pub nonce: [u8; 32],
+    /// The source is read from its beginning, and as of a new moment: what the receiver has of this transfer is to be
+    /// dropped. Never a mix of two.
+    #[n(5)]
+    pub fresh: bool,
 }
 
 /// How much of a part the receiver has.
@@ -63,6 +68,12 @@ pub struct Have {
     pub verified: ChunkCount,
     #[n(2)]
     pub durable: ChunkCount,
+    /// With its last chunk.
+    #[n(3)]
+    pub ended: bool,
+    /// Root over the first `verified` chunks: by it a sender that reads the part again knows that it is the same.
+    #[n(4)]
+    pub root: Root,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -75,6 +75,10 @@ impl EpochKeys {
         self.suite
     }
 
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     fn data_key(&self, header: &ChunkHeader) -> DataKey {
         self.secret.data_key(self.transfer, self.epoch, header.part, header.index)
     }
@@ -108,6 +112,29 @@ pub fn seal(packed: Packed, keys: &EpochKeys, nonce: Nonce) -> Result<Sealed> {
     frame[..CHUNK_HEADER_BYTES].copy_from_slice(&header_bytes);
     frame.extend_from_slice(&tag);
     Ok(Sealed { header, frame: frame.freeze(), hash: packed.hash })
+}
+
+/// Seals a chunk that was never opened by anybody again, for another epoch: what was sent and not acknowledged when
+/// a connection was lost.
+pub fn reseal(sealed: &Sealed, old: &EpochKeys, new: &EpochKeys, nonce: Nonce) -> Result<Sealed> {
+    let header = sealed.header;
+    let failed = |()| Error::new(Code::Internal, "a kept chunk does not open").at_chunk(header.part, header.index);
+    let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
+    let opened = decrypt(&old.data_key(&header), &header, body).map_err(failed)?;
+    let mut frame = BytesMut::with_capacity(header.frame_bytes());
+    frame.resize(CHUNK_HEADER_BYTES, 0);
+    frame.extend_from_slice(&opened);
+    let packed = Packed {
+        part: header.part,
+        index: header.index,
+        last: header.last,
+        codec: header.codec,
+        plain_bytes: header.plain_bytes,
+        packed_bytes: header.packed_bytes,
+        hash: sealed.hash,
+        frame,
+    };
+    seal(packed, new, nonce)
 }
 
 /// Opens the bytes that followed `header`; the caller has already judged that this header is the one expected next.

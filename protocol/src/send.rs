@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! Transfer::offer ─▶ Offering ─handle_accept─▶ Beginning ─handle_ready─▶ Session      one a connection
-//! Transfer: may_start, handle_start, may_send, handle_sealed, handle_ack, handle_part_end, poll_finish, handle_receipt
+//! Transfer: handle_have, may_start, handle_start, poll_resend, handle_repeated, may_send, handle_sealed, handle_ack,
+//!           handle_part_end, poll_finish, handle_receipt
 //! ```
 //!
 //! A state of the exchange is consumed by moving on, so that a message out of turn does not compile. [`Transfer`] holds
-//! what outlives a connection: what was sent of each part, and what of it the receiver has.
+//! what outlives a connection: what was sent of each part, what of it the receiver has, and what it may yet ask for again.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
-    chunk::Sealed,
+    chunk::{ChunkHash, Sealed},
     close::Code,
     codec,
     digest::{Digests, PartRoot, Root},
@@ -23,8 +24,8 @@ use crate::{
     limits::{EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
     manifest::{Manifest, PartKind, Plan, SentPart, SignedManifest, SignedReceipt},
     message::{Accept, Ack, Begin, BeginBody, Have, Message, Offer, Ready, VERSION},
-    random::Random,
-    seal::{EpochKeys, Suite},
+    random::{Nonce, Random},
+    seal::{EpochKeys, Suite, reseal},
     sign::{PublicKey, Purpose, Signer},
     transcript::{Channel, Transcript},
 };
@@ -42,20 +43,42 @@ pub struct Transfer {
 
 /// What was sent of one part.
 struct PartProgress {
+    /// Over the chunks sent, or read again and found to be what the receiver has.
     root: PartRoot,
-    /// Weights of the chunks sent and not yet verified, oldest first.
-    in_flight: VecDeque<u64>,
-    in_flight_bytes: u64,
+    /// Chunks sent and not yet verified, oldest first.
+    kept: VecDeque<Kept>,
+    kept_bytes: u64,
     verified: ChunkCount,
     durable: ChunkCount,
+    /// On this connection.
     started: bool,
     ended: Option<(u64, Option<Root>)>,
+    /// What the receiver has of a part that is being read again, until it is proven to be the same.
+    to_prove: Option<Have>,
+    /// The receiver has all of it, as an earlier process of this sender said in its manifest.
+    settled: bool,
+}
+
+/// A chunk that may have to be sent again, and what opens it. It costs no copy: the link holds the same bytes.
+struct Kept {
+    sealed: Sealed,
+    keys: Arc<EpochKeys>,
+}
+
+/// How a part goes on over a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// From where its reading stopped; what was sent and is missing is still here.
+    Continue,
+    /// It has to be read again from its beginning.
+    Repeat,
 }
 
 /// Offer sent.
 pub struct Offering {
     offered_suites: Vec<Suite>,
     grant: SignedGrant,
+    fresh: bool,
     transcript: Transcript,
     receiver_key: PublicKey,
 }
@@ -71,7 +94,7 @@ pub struct Session {
     pub keys: Arc<EpochKeys>,
     pub lanes: u16,
     pub lane_window_bytes: u64,
-    /// What the receiver has already; empty on a first connection.
+    /// What the receiver has already, for [`Transfer::handle_have`]; empty on a first connection.
     pub have: Vec<Have>,
     pub receiver_key: PublicKey,
     pub sender_key: PublicKey,
@@ -79,11 +102,41 @@ pub struct Session {
 
 impl PartProgress {
     fn is_verified(&self) -> bool {
-        self.ended.is_some() && self.verified == self.root.chunks()
+        self.settled || self.ended.is_some() && self.verified == self.root.chunks()
     }
 
     fn is_durable(&self) -> bool {
-        self.ended.is_some() && self.durable == self.root.chunks()
+        self.settled || self.ended.is_some() && self.durable == self.root.chunks()
+    }
+
+    /// The receiver has this many: they need not be kept.
+    fn forget(&mut self, verified: ChunkCount) {
+        for _ in self.verified.0..verified.0 {
+            self.kept_bytes -= self.kept.pop_front().map_or(0, |kept| weight(&kept.sealed));
+        }
+        self.verified = verified;
+    }
+
+    fn handle_have(&mut self, have: Option<&Have>, fresh_root: impl FnOnce() -> PartRoot) -> Result<Resume> {
+        self.started = false;
+        let verified = have.map_or(ChunkCount(0), |have| have.verified);
+        let sent = self.root.chunks();
+        let read_before = sent.0 > 0 && self.to_prove.is_none();
+        if read_before && verified > sent {
+            return Err(Error::new(Code::AckImpossible, "more chunks than were sent"));
+        }
+        let still_here = self.to_prove.is_none() && (self.verified..=sent).contains(&verified);
+        if still_here {
+            self.forget(verified);
+            self.durable = have.map_or(ChunkCount(0), |have| have.durable);
+            return Ok(Resume::Continue);
+        }
+        self.root = fresh_root();
+        self.kept.clear();
+        (self.kept_bytes, self.verified, self.durable) = (0, ChunkCount(0), ChunkCount(0));
+        self.ended = None;
+        self.to_prove = have.copied();
+        Ok(Resume::Repeat)
     }
 }
 
@@ -93,12 +146,14 @@ impl Transfer {
         let digests = Digests::new(&digest_secret);
         let parts = (0..plan.parts.len() as u32).map(|index| PartProgress {
             root: digests.part_root(PartIndex(index)),
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
             verified: ChunkCount(0),
             durable: ChunkCount(0),
             started: false,
             ended: None,
+            to_prove: None,
+            settled: false,
         });
         Ok(Self { parts: parts.collect(), suites, grant, plan, digest_secret, digests, manifest: None })
     }
@@ -111,8 +166,14 @@ impl Transfer {
         &self.digests
     }
 
-    /// Opens the exchange on a new connection to the holder of `receiver_key`.
-    pub fn offer(&self, channel: &Channel, receiver_key: PublicKey, random: &mut dyn Random) -> (Offering, Message) {
+    /// Opens the exchange on a new connection to the holder of `receiver_key`. `fresh` asks it to drop what it has.
+    pub fn offer(
+        &self,
+        channel: &Channel,
+        receiver_key: PublicKey,
+        fresh: bool,
+        random: &mut dyn Random,
+    ) -> (Offering, Message) {
         let mut nonce = [0; 32];
         random.fill(&mut nonce);
         let offer = Message::Offer(Offer {
@@ -121,12 +182,94 @@ impl Transfer {
             grant: self.grant.clone(),
             plan: self.plan.clone(),
             nonce,
+            fresh,
         });
         let mut transcript = Transcript::new(channel, &self.grant);
         transcript.absorb(&codec::encode(&offer));
-        let offering =
-            Offering { offered_suites: self.suites.clone(), grant: self.grant.clone(), transcript, receiver_key };
+        let offering = Offering {
+            offered_suites: self.suites.clone(),
+            grant: self.grant.clone(),
+            fresh,
+            transcript,
+            receiver_key,
+        };
         (offering, offer)
+    }
+
+    /// A new connection stands, and the receiver has this much: says how each part goes on. Parts to be repeated start as
+    /// if nothing of them had been sent.
+    pub fn handle_have(&mut self, have: &[Have]) -> Result<Vec<Resume>> {
+        if self.is_as_sent(have) {
+            self.parts.iter_mut().for_each(|progress| (progress.settled, progress.started) = (true, false));
+            return Ok(vec![Resume::Continue; self.parts.len()]);
+        }
+        self.parts.iter_mut().for_each(|progress| progress.settled = false);
+        let mut have = have.iter().peekable();
+        let digests = &self.digests;
+        let resumed = self.parts.iter_mut().zip(0..).map(|(progress, index)| {
+            let part = PartIndex(index);
+            progress.handle_have(have.next_if(|have| have.part == part), || digests.part_root(part))
+        });
+        let resumed = resumed.collect::<Result<Vec<_>>>()?;
+        if resumed.contains(&Resume::Repeat) {
+            self.manifest = None;
+        }
+        Ok(resumed)
+    }
+
+    /// The manifest that an earlier process of this sender sent: if the receiver has all of it, nothing is read again.
+    pub fn handle_earlier(&mut self, manifest: SignedManifest) {
+        self.manifest = Some(manifest);
+    }
+
+    /// Whether the receiver has all that the manifest says.
+    fn is_as_sent(&self, have: &[Have]) -> bool {
+        let Some(manifest) = &self.manifest else { return false };
+        let sent = &manifest.manifest.parts;
+        let same =
+            |(have, sent): (&Have, &SentPart)| (have.ended, have.verified, have.root) == (true, sent.chunks, sent.root);
+        have.len() == sent.len() && have.iter().zip(sent).all(same)
+    }
+
+    /// Chunks of a part that the receiver has and that are not sent again.
+    pub fn held(&self, part: PartIndex) -> ChunkCount {
+        let progress = &self.parts[part.0 as usize];
+        progress.to_prove.map_or(progress.verified, |have| have.verified)
+    }
+
+    /// Whether the part needs a lane on this connection: something of it is yet to be sent, or to be read again.
+    pub fn is_open(&self, part: PartIndex) -> bool {
+        !self.parts[part.0 as usize].is_verified()
+    }
+
+    /// The next chunk that was sent over an earlier connection and that the receiver does not have, sealed for this one.
+    pub fn poll_resend(&mut self, part: PartIndex, session: &Session, nonce: Nonce) -> Result<Option<Sealed>> {
+        let progress = &mut self.parts[part.0 as usize];
+        let epoch = session.keys.epoch();
+        let Some(kept) = progress.kept.iter_mut().find(|kept| kept.keys.epoch() != epoch) else { return Ok(None) };
+        let sealed = reseal(&kept.sealed, &kept.keys, &session.keys, nonce)?;
+        progress.kept_bytes = progress.kept_bytes - weight(&kept.sealed) + weight(&sealed);
+        *kept = Kept { sealed: sealed.clone(), keys: Arc::clone(&session.keys) };
+        Ok(Some(sealed))
+    }
+
+    /// A chunk that the receiver has was read again. After the last of them the part must be what was sent before.
+    pub fn handle_repeated(&mut self, part: PartIndex, hash: &ChunkHash, plain_bytes: u64, last: bool) -> Result<()> {
+        let progress = &mut self.parts[part.0 as usize];
+        let changed = Err(Error::new(Code::SourceChanged, "what was sent before").at_part(part));
+        let Some(have) = progress.to_prove else {
+            return Err(Error::new(Code::Internal, "nothing to prove").at_part(part));
+        };
+        progress.root.add(hash, plain_bytes);
+        if progress.root.chunks() < have.verified {
+            return if last { changed } else { Ok(()) };
+        }
+        if progress.root.root() != have.root || last != have.ended {
+            return changed;
+        }
+        progress.to_prove = None;
+        (progress.verified, progress.durable) = (have.verified, have.durable);
+        Ok(())
     }
 
     /// Whether a part may start now: parts start in the order of the plan, those that must be loaded before this one are
@@ -149,16 +292,16 @@ impl Transfer {
     /// Whether a chunk fits the window of its part. One chunk always does, or nothing would ever move.
     pub fn may_send(&self, sealed: &Sealed, session: &Session) -> bool {
         let progress = &self.parts[sealed.header.part.0 as usize];
-        progress.in_flight.is_empty() || progress.in_flight_bytes + weight(sealed) <= session.lane_window_bytes
+        progress.kept.is_empty() || progress.kept_bytes + weight(sealed) <= session.lane_window_bytes
     }
 
-    /// A chunk goes out.
-    pub fn handle_sealed(&mut self, sealed: &Sealed) {
+    /// A chunk goes out, sealed with these keys.
+    pub fn handle_sealed(&mut self, sealed: &Sealed, keys: &Arc<EpochKeys>) {
         let progress = &mut self.parts[sealed.header.part.0 as usize];
         assert_eq!(progress.root.chunks().next_index(), sealed.header.index, "chunks of a part are sent in order");
         progress.root.add(&sealed.hash, sealed.header.plain_bytes.into());
-        progress.in_flight.push_back(weight(sealed));
-        progress.in_flight_bytes += weight(sealed);
+        progress.kept.push_back(Kept { sealed: sealed.clone(), keys: Arc::clone(keys) });
+        progress.kept_bytes += weight(sealed);
     }
 
     /// A part's last chunk went out. `rows` and `digest` are those of its rows; other kinds of parts have none.
@@ -173,16 +316,25 @@ impl Transfer {
         let Some(progress) = self.parts.get_mut(ack.part.0 as usize) else {
             return impossible("no such part");
         };
+        if progress.settled {
+            return Ok(());
+        }
+        if let Some(have) = &mut progress.to_prove {
+            // Nothing is sent before what is there is proven: it can only have become durable.
+            if ack.verified != have.verified || !(have.durable..=have.verified).contains(&ack.durable) {
+                return impossible("a part that is read again");
+            }
+            have.durable = ack.durable;
+            return Ok(());
+        }
         if ack.verified > progress.root.chunks() {
             return impossible("more chunks than were sent");
         }
         if ack.verified < progress.verified || ack.durable < progress.durable || ack.durable > ack.verified {
             return impossible("counts go backwards");
         }
-        for _ in progress.verified.0..ack.verified.0 {
-            progress.in_flight_bytes -= progress.in_flight.pop_front().unwrap_or(0);
-        }
-        (progress.verified, progress.durable) = (ack.verified, ack.durable);
+        progress.forget(ack.verified);
+        progress.durable = ack.durable;
         Ok(())
     }
 
@@ -198,8 +350,8 @@ impl Transfer {
     }
 
     /// The manifest that was sent, if it was.
-    pub fn manifest(&self) -> Option<&Manifest> {
-        self.manifest.as_ref().map(|signed| &signed.manifest)
+    pub fn manifest(&self) -> Option<&SignedManifest> {
+        self.manifest.as_ref()
     }
 
     fn make_manifest(&self) -> Manifest {
@@ -262,6 +414,7 @@ impl Offering {
         let mismatch = Code::TranscriptMismatch;
         self.receiver_key.verify(Purpose::Accept, &self.transcript.hash(), &accept.signature, mismatch)?;
         self.check_terms(&accept)?;
+        self.check_have(&accept.body.have, &transfer.plan)?;
         self.transcript.absorb(&accept.signature.0);
 
         let id = self.grant.grant.transfer;
@@ -309,6 +462,17 @@ impl Offering {
             return Err(Error::new(Code::LimitExceeded, "window"));
         }
         Ok(())
+    }
+
+    /// What the receiver has: parts of the plan, in order, with counts that can be; nothing if it was asked to drop it.
+    fn check_have(&self, have: &[Have], plan: &Plan) -> Result<()> {
+        let in_order = have.is_sorted_by(|one, next| one.part < next.part);
+        let counts = have.iter().all(|have| have.durable <= have.verified && have.verified.0 > 0);
+        let in_plan = have.last().is_none_or(|last| (last.part.0 as usize) < plan.parts.len());
+        match in_order && counts && in_plan && !(self.fresh && !have.is_empty()) {
+            true => Ok(()),
+            false => Err(Error::new(Code::AckImpossible, "what the receiver has")),
+        }
     }
 }
 

@@ -64,6 +64,10 @@ pub struct ListenArgs {
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
     pub valid_for: Duration,
 
+    /// How long the load is kept for a sender whose link was lost
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_duration)]
+    pub grace: Duration,
+
     /// Why: a change or ticket number, for the grant, the audit log and the receipt
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub purpose: String,

@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use minicbor::{Decode, Encode};
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
 use sealift_agent::{
     authority::Authority,
@@ -21,13 +22,29 @@ use sealift_protocol::{
     sign::{PublicKey, Signer},
 };
 use time::OffsetDateTime;
+use zeroize::{Zeroize, Zeroizing};
 
 /// What the receiver keeps, and the ticket to give away.
+#[derive(Clone, Encode, Decode)]
+#[cbor(map)]
 pub struct Invitation {
+    #[n(0)]
     pub ticket: Ticket,
-    pub identity: Identity,
-    pub sender: SpiffeId,
+    /// DER of the receiver's certificate, and PKCS #8 of its key.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    certificate: Vec<u8>,
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    key: Vec<u8>,
+    #[n(3)]
     pub grant_key: PublicKey,
+}
+
+impl Drop for Invitation {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 impl Invitation {
@@ -41,13 +58,14 @@ impl Invitation {
         let now = OffsetDateTime::now_utc();
         let not_after = u64::try_from((now + valid_for).unix_timestamp()).unwrap_or(0);
         let authority = Authority::generate(&format!("ticket-{transfer}"), now, valid_for)?;
-        let identity = authority.issue(Role::Receiver, "once", now, valid_for)?.into_identity()?;
+        let receiver = authority.issue(Role::Receiver, "once", now, valid_for)?;
+        let receiver_id = SpiffeId::new(&format!("ticket-{transfer}"), Role::Receiver, "once")?;
         let sender = authority.issue(Role::Sender, "once", now, valid_for)?;
         let sender_id = SpiffeId::new(&format!("ticket-{transfer}"), Role::Sender, "once")?;
         let grant = Grant {
             transfer,
             sender: sender_id.as_str().to_owned(),
-            receiver: identity.id.as_str().to_owned(),
+            receiver: receiver_id.as_str().to_owned(),
             source: String::new(),
             target: target.to_owned(),
             purpose: purpose.to_owned(),
@@ -61,12 +79,17 @@ impl Invitation {
             key: sender.pkcs8.to_vec(),
             grant: grant.sign(&authority),
         };
-        Ok(Self { ticket, identity, sender: sender_id, grant_key: authority.public_key() })
+        let (certificate, key) = (receiver.chain[0].to_vec(), receiver.pkcs8.to_vec());
+        Ok(Self { ticket, certificate, key, grant_key: authority.public_key() })
+    }
+
+    pub fn identity(&self) -> Outcome<Identity> {
+        Identity::new(vec![self.certificate.clone().into()], Zeroizing::new(self.key.clone()), Role::Receiver)
     }
 
     /// Whom the receiver lets in: the one sender of the ticket.
     pub fn trust(&self) -> Trust {
-        Trust::new(self.ticket.root_certificate(), Some(self.sender.as_str().to_owned()))
+        Trust::new(self.ticket.root_certificate(), Some(self.ticket.grant.grant.sender.clone()))
     }
 }
 

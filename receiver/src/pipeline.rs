@@ -1,7 +1,7 @@
 //! Runs one transfer over one connection: `⇒ one stream a part → headers judged → workers → writer → sink`, and the
 //! control stream beside them. All state is that of `protocol::receive`; here is only what moves bytes.
 
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use std::{cell::RefCell, time::Duration};
 
 use bytes::{BufMut, BytesMut};
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
@@ -21,65 +21,40 @@ use sealift_protocol::{
     id::PartIndex,
     limits::CHUNK_HEADER_BYTES,
     message::Message,
-    receive::Receiving,
+    receive::Session,
 };
-use tokio::{
-    io::AsyncReadExt,
-    sync::{Notify, mpsc},
-    time::timeout,
-};
+use tokio::{io::AsyncReadExt, time::timeout};
 
-use crate::{
-    sink::Sink,
-    workers::Workers,
-    writer::{PartWriter, Written},
-};
+use crate::{load::Load, workers::Workers};
 
 /// For the rest of a frame whose header has come. A frame of 4 MiB takes this long at 64 kbit/s.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What one connection's run is made of.
 pub struct Pipeline<'a> {
-    pub link: &'a Link,
-    pub report: &'a Report,
-    pub sink: Arc<dyn Sink>,
-    pub workers: &'a Workers,
-    receiving: RefCell<Receiving>,
-    written: mpsc::UnboundedSender<Written>,
-    /// Told whenever a part may begin, or the transfer may have become complete.
-    moved: Notify,
+    link: &'a Link,
+    report: &'a Report,
+    load: &'a Load,
+    workers: &'a Workers,
+    session: RefCell<Session>,
 }
 
 impl<'a> Pipeline<'a> {
-    pub fn new(
-        link: &'a Link,
-        report: &'a Report,
-        sink: Arc<dyn Sink>,
-        workers: &'a Workers,
-        receiving: Receiving,
-    ) -> (Self, mpsc::UnboundedReceiver<Written>) {
-        // Bounded by what the writers hold: each sends one message for each chunk that it was given.
-        let (written, events) = mpsc::unbounded_channel();
-        let pipeline =
-            Self { link, report, sink, workers, receiving: RefCell::new(receiving), written, moved: Notify::new() };
-        (pipeline, events)
+    pub fn new(link: &'a Link, report: &'a Report, load: &'a Load, workers: &'a Workers, session: Session) -> Self {
+        Self { link, report, load, workers, session: RefCell::new(session) }
     }
 
-    /// Receives everything; returns when all parts are in the sink and the manifest fits them.
-    pub async fn run(
-        &self,
-        writer: &mut ControlWriter,
-        control: &mut ControlReader,
-        mut events: mpsc::UnboundedReceiver<Written>,
-    ) -> Outcome {
+    /// Receives everything that is missing; returns when all parts are in the sink and the manifest fits them.
+    pub async fn run(&self, writer: &mut ControlWriter, control: &mut ControlReader) -> Outcome {
         let listening = self.listen(control);
         tokio::pin!(listening);
         let failed = tokio::select! {
             biased;
             failed = &mut listening => return Err(failed),
+            failed = self.load.watch(self.report) => return Err(failed),
             failed = self.receive_parts() => failed,
-            failed = self.acknowledge(writer, &mut events) => failed,
-            complete = self.complete() => return complete,
+            failed = self.acknowledge(writer) => failed,
+            complete = self.load.complete() => return complete,
         };
         if failed.code != Code::Interrupted {
             return Err(failed);
@@ -88,8 +63,8 @@ impl<'a> Pipeline<'a> {
         Err(timeout(MESSAGE_TIMEOUT, listening).await.unwrap_or(failed))
     }
 
-    pub fn into_receiving(self) -> Receiving {
-        self.receiving.into_inner()
+    pub fn into_session(self) -> Session {
+        self.session.into_inner()
     }
 
     /// Takes streams as they come, as many as are allowed at once.
@@ -114,25 +89,21 @@ impl<'a> Pipeline<'a> {
         let read = timeout(MESSAGE_TIMEOUT, stream.read_exact(&mut header)).await;
         read.map_err(|_| slow("stream header"))?.map_err(|error| broken_stream(error, "stream header"))?;
         let header = StreamHeader::from_bytes(&header)?;
-        self.receiving.borrow_mut().handle_stream(header)?;
+        self.session.borrow_mut().handle_stream(&self.load.transfer(), header)?;
         let part = header.part;
-        loop {
-            let notified = self.moved.notified();
-            if self.receiving.borrow().may_begin(part) {
-                break;
-            }
-            notified.await;
-        }
-        let digests = self.receiving.borrow().keys().digests().clone();
-        let mut writer = PartWriter::start(Arc::clone(&self.sink), part, digests, self.written.clone()).await?;
-        self.receiving.borrow_mut().handle_begun(part);
-        self.moved.notify_waiters();
+        let writer = self.load.writer(part).await?;
         let mut chunks = Box::pin(self.opened(part, stream).buffered(chunks_at_work()));
         while let Some(chunk) = chunks.next().await {
-            writer.write(chunk?).await?;
+            let (frame_bytes, chunk) = chunk?;
+            let plain_bytes = chunk.plain().len() as u64;
+            self.load.take(&writer, chunk, false).await;
+            self.report.count(|totals| {
+                totals.chunks += 1;
+                totals.plain_bytes += plain_bytes;
+                totals.sealed_bytes += frame_bytes;
+            });
         }
-        drop(chunks);
-        writer.finish().await
+        Ok(())
     }
 
     /// Frames off the stream, each opened on the pool. Ends after a clean end of the stream behind the last chunk.
@@ -140,7 +111,7 @@ impl<'a> Pipeline<'a> {
         &self,
         part: PartIndex,
         stream: RecvStream,
-    ) -> impl stream::Stream<Item = impl Future<Output = Outcome<VerifiedChunk>> + '_> + '_ {
+    ) -> impl stream::Stream<Item = impl Future<Output = Outcome<(u64, VerifiedChunk)>> + '_> + '_ {
         stream::unfold(Some(stream), move |stream| async move {
             let mut stream = stream?;
             match self.read_frame(part, &mut stream).await {
@@ -151,8 +122,8 @@ impl<'a> Pipeline<'a> {
         })
         .map(move |frame: Outcome<(ChunkHeader, BytesMut)>| async move {
             let (header, body) = frame?;
-            let keys = self.receiving.borrow().keys().clone();
-            self.workers.open(header, body, keys).await
+            let keys = self.session.borrow().keys().clone();
+            Ok((header.frame_bytes() as u64, self.workers.open(header, body, keys).await?))
         })
     }
 
@@ -161,13 +132,13 @@ impl<'a> Pipeline<'a> {
         match stream.read_exact(&mut header).await {
             Ok(()) => {}
             Err(ReadExactError::FinishedEarly(0)) => {
-                self.receiving.borrow_mut().handle_stream_end(part)?;
+                self.session.borrow_mut().handle_stream_end(part)?;
                 return Ok(None);
             }
             Err(error) => return Err(broken_stream(error, "chunk header").at_part(part)),
         }
         let header = ChunkHeader::from_bytes(&header)?;
-        self.receiving.borrow_mut().handle_header(part, &header)?;
+        self.session.borrow_mut().handle_header(part, &header)?;
         let sealed_bytes = header.sealed_bytes();
         let mut body = BytesMut::with_capacity(sealed_bytes).limit(sealed_bytes);
         let read = timeout(FRAME_TIMEOUT, async {
@@ -182,42 +153,21 @@ impl<'a> Pipeline<'a> {
             Ok(())
         });
         read.await.map_err(|_| slow("chunk"))?.map_err(|failure: Failure| failure.at_part(part))?;
-        self.report.count(|totals| {
-            totals.chunks += 1;
-            totals.plain_bytes += u64::from(header.plain_bytes);
-            totals.sealed_bytes += header.frame_bytes() as u64;
-        });
         Ok(Some((header, body.into_inner())))
     }
 
-    /// Tells the sender what the sink has; several steps that happened together become one message a part.
-    async fn acknowledge(&self, writer: &mut ControlWriter, events: &mut mpsc::UnboundedReceiver<Written>) -> Failure {
+    /// Tells the sender what is there; several steps that happened together become one message a part.
+    async fn acknowledge(&self, writer: &mut ControlWriter) -> Failure {
         loop {
-            let Some(first) = events.recv().await else {
-                return Failure::new(Code::Internal, "no writers", "");
-            };
-            self.note(first);
-            while let Ok(more) = events.try_recv() {
-                self.note(more);
-            }
+            let notified = self.load.moved.notified();
             loop {
-                let due = self.receiving.borrow_mut().poll_ack();
+                let due = self.session.borrow_mut().poll_ack(&self.load.transfer());
                 let Some(ack) = due else { break };
                 if let Err(failure) = writer.send(&ack).await {
                     return failure;
                 }
             }
-            self.moved.notify_waiters();
-        }
-    }
-
-    fn note(&self, written: Written) {
-        match written {
-            Written::Taken(chunk) => self.receiving.borrow_mut().handle_taken(&chunk),
-            Written::Durable(part) => {
-                self.receiving.borrow_mut().handle_durable(part);
-                self.report.count(|totals| totals.parts += 1);
-            }
+            notified.await;
         }
     }
 
@@ -226,25 +176,16 @@ impl<'a> Pipeline<'a> {
         loop {
             match control.next().await {
                 Ok(Some(Message::Finish(manifest))) => {
-                    if let Err(error) = self.receiving.borrow_mut().handle_finish(manifest) {
+                    let mut session = self.session.borrow_mut();
+                    if let Err(error) = session.handle_finish(&mut self.load.transfer_mut(), manifest) {
                         return error.into();
                     }
-                    self.moved.notify_waiters();
+                    self.load.moved.notify_waiters();
                 }
                 Ok(Some(_)) => return Error::new(Code::ProtocolViolation, "message while data flows").into(),
                 Ok(None) => return Failure::new(Code::Interrupted, "the sender ended the exchange", "Start again."),
                 Err(failure) => return failure,
             }
-        }
-    }
-
-    async fn complete(&self) -> Outcome {
-        loop {
-            let notified = self.moved.notified();
-            if let Some(judged) = self.receiving.borrow().poll_complete() {
-                return Ok(judged?);
-            }
-            notified.await;
         }
     }
 }

@@ -4,7 +4,7 @@
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use sealift_agent::{
     acceptor::Acceptor,
-    failure::{Failure, Outcome},
+    failure::Failure,
     link::{ControlReader, ControlWriter, Link, accept_control},
 };
 use sealift_protocol::{
@@ -14,6 +14,7 @@ use sealift_protocol::{
     receive::{Judging, Listening},
 };
 use time::OffsetDateTime;
+use tokio::sync::mpsc;
 
 /// Exchanges at once: all of them come from holders of the one ticket.
 const EXCHANGES_MAX: usize = 8;
@@ -26,27 +27,39 @@ pub struct Offered {
     pub control: ControlReader,
 }
 
-/// Waits for the first good offer, or for a sender that says that there will be none. Whoever connects and goes away
-/// without either is forgotten.
-pub async fn first_offer(acceptor: &mut Acceptor<'_>, listening: impl Fn(&Link) -> Listening) -> Outcome<Offered> {
+/// What comes from a sender before anything is agreed.
+pub enum Heard {
+    Offer(Box<Offered>),
+    /// It says that there will be no transfer.
+    CalledOff(Failure),
+}
+
+/// Hears everybody who connects, and hands on good offers. Whoever connects and goes away without one is forgotten.
+/// Returns when the endpoint is closed.
+pub async fn receive_offers(
+    acceptor: &mut Acceptor<'_>,
+    listening: impl Fn(&Link) -> Listening,
+    heard: &mpsc::Sender<Heard>,
+) -> Failure {
     let mut exchanges = FuturesUnordered::new();
     loop {
         tokio::select! {
-            link = acceptor.next(), if exchanges.len() < EXCHANGES_MAX => exchanges.push(hear(link?, &listening)),
-            Some(heard) = exchanges.next() => if let Some(outcome) = heard {
-                return outcome;
+            link = acceptor.next(), if exchanges.len() < EXCHANGES_MAX => match link {
+                Ok(link) => exchanges.push(hear(link, &listening, heard)),
+                Err(failure) => return failure,
             },
+            Some(()) = exchanges.next() => {}
         }
     }
 }
 
-async fn hear(link: Link, listening: &impl Fn(&Link) -> Listening) -> Option<Outcome<Offered>> {
+async fn hear(link: Link, listening: &impl Fn(&Link) -> Listening, heard: &mpsc::Sender<Heard>) {
     let (writer, mut control) = match accept_control(&link).await {
         Ok(streams) => streams,
         Err(failure) => {
             tracing::warn!(code = failure.code.word(), "connection without an exchange");
             link.close(failure.code);
-            return None;
+            return;
         }
     };
     let judged = match control.first().await {
@@ -54,38 +67,40 @@ async fn hear(link: Link, listening: &impl Fn(&Link) -> Listening) -> Option<Out
             let now = OffsetDateTime::now_utc().unix_timestamp() as u64;
             listening(&link).handle_offer(offer, &link.channel, now).map_err(Failure::from)
         }
-        Ok(Message::Refuse(refuse)) => return Some(Err(control.refused(refuse))),
+        Ok(Message::Refuse(refuse)) => {
+            let _ = heard.send(Heard::CalledOff(control.refused(refuse))).await;
+            return;
+        }
         Ok(_) => Err(Error::new(Code::ProtocolViolation, "Offer").into()),
         Err(failure) => Err(failure),
     };
     match judged {
-        Ok(judging) => Some(Ok(Offered { link, judging, writer, control })),
+        Ok(judging) => {
+            let _ = heard.send(Heard::Offer(Box::new(Offered { link, judging, writer, control }))).await;
+        }
         Err(failure) => {
             tracing::warn!(code = failure.code.word(), "offer refused");
             link.refuse(writer, &failure).await;
-            None
         }
     }
 }
 
-/// While a transfer runs, whoever else holds its ticket is told that it is taken (fault-matrix N13).
-pub async fn turn_away(acceptor: &mut Acceptor<'_>) -> Failure {
+/// While a connection of a transfer stands, whoever else offers it is told that it is taken (fault-matrix N13).
+pub async fn turn_away(heard: &mut mpsc::Receiver<Heard>) -> Failure {
     let mut farewells = FuturesUnordered::new();
     loop {
         tokio::select! {
-            link = acceptor.next(), if farewells.len() < EXCHANGES_MAX => match link {
-                Ok(link) => farewells.push(say_busy(link)),
-                Err(failure) => return failure,
+            more = heard.recv(), if farewells.len() < EXCHANGES_MAX => match more {
+                Some(Heard::Offer(offered)) => farewells.push(say_busy(offered)),
+                Some(Heard::CalledOff(_)) => {}
+                None => return Failure::new(Code::Interrupted, "the endpoint was closed", ""),
             },
             Some(()) = farewells.next() => {}
         }
     }
 }
 
-async fn say_busy(link: Link) {
-    tracing::warn!("second connection with the ticket");
-    match accept_control(&link).await {
-        Ok((writer, _)) => link.refuse(writer, &Error::new(Code::TransferBusy, "ticket").into()).await,
-        Err(_) => link.close(Code::TransferBusy),
-    }
+async fn say_busy(offered: Box<Offered>) {
+    tracing::warn!("second connection of a transfer");
+    offered.link.refuse(offered.writer, &Error::new(Code::TransferBusy, "connection").into()).await;
 }

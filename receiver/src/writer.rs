@@ -4,30 +4,25 @@
 use std::sync::Arc;
 
 use sealift_agent::failure::{Failure, Outcome};
-use sealift_protocol::{
-    chunk::{TakenChunk, VerifiedChunk},
-    close::Code,
-    digest::Digests,
-    id::PartIndex,
-    receive::WholePart,
-};
+use sealift_protocol::{chunk::VerifiedChunk, close::Code, digest::Digests, id::PartIndex, receive::WholePart};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::sink::Sink;
+use crate::sink::{PartSink, Sink};
 
 /// Verified chunks that may wait for the sink: one is being written while the next is ready.
 const CHUNKS_WAITING: usize = 1;
 
-/// What the writers tell the transfer.
+/// What the writers tell the load.
 pub enum Written {
-    Taken(TakenChunk),
-    Durable(PartIndex),
+    /// The sink has all of the part.
+    Finished(PartIndex),
+    Failed(Failure),
 }
 
-/// A part's way into the sink.
+/// A part's way into the sink. It outlives connections: dropped with its last handle, the thread ends.
+#[derive(Clone)]
 pub struct PartWriter {
     chunks: mpsc::Sender<VerifiedChunk>,
-    done: oneshot::Receiver<Outcome>,
 }
 
 impl PartWriter {
@@ -40,69 +35,54 @@ impl PartWriter {
     ) -> Outcome<Self> {
         let (chunks, queue) = mpsc::channel(CHUNKS_WAITING);
         let (ready_in, ready) = oneshot::channel();
-        let (done_in, done) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
-            let _ = done_in.send(write_part(&*sink, part, &digests, queue, ready_in, &written));
+            let mut out = match sink.begin(part, &digests) {
+                Ok(out) => out,
+                Err(failure) => {
+                    let _ = ready_in.send(Err(failure.at_part(part)));
+                    return;
+                }
+            };
+            // Whoever asked may have gone meanwhile, and will ask again.
+            if ready_in.send(Ok(())).is_err() {
+                return;
+            }
+            if let Some(outcome) = write_part(&mut *out, part, &digests, queue) {
+                let finished = outcome.and_then(|whole| out.finish(&whole));
+                let _ = written.send(match finished {
+                    Ok(()) => Written::Finished(part),
+                    Err(failure) => Written::Failed(failure.at_part(part)),
+                });
+            }
         });
-        let mut writer = Self { chunks, done };
-        match ready.await {
-            Ok(()) => Ok(writer),
-            Err(_) => Err(writer.failure().await),
-        }
+        let ended_early = |_| Failure::new(Code::Internal, "a part's writer ended early", "");
+        ready.await.map_err(ended_early)??;
+        Ok(Self { chunks })
     }
 
-    /// Hands on a chunk; waits while the sink is busy.
-    pub async fn write(&mut self, chunk: VerifiedChunk) -> Outcome {
-        match self.chunks.send(chunk).await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.failure().await),
-        }
-    }
-
-    /// Every chunk was handed on, with the last of the part: waits until the sink has finished it.
-    pub async fn finish(self) -> Outcome {
-        drop(self.chunks);
-        self.done.await.unwrap_or_else(|_| Err(ended_early()))
-    }
-
-    async fn failure(&mut self) -> Failure {
-        match (&mut self.done).await {
-            Ok(Err(failure)) => failure,
-            Ok(Ok(())) | Err(_) => ended_early(),
-        }
+    /// Hands on a chunk; waits while the sink is busy. `false` if the thread has ended. Cancelled, it has handed on nothing.
+    pub async fn write(&self, chunk: VerifiedChunk) -> bool {
+        self.chunks.send(chunk).await.is_ok()
     }
 }
 
-fn ended_early() -> Failure {
-    Failure::new(Code::Internal, "a part's writer ended early", "")
-}
-
+/// Writes what comes up to the part's last chunk. `None` if the load was given up before.
 fn write_part(
-    sink: &dyn Sink,
+    out: &mut dyn PartSink,
     part: PartIndex,
     digests: &Digests,
     mut queue: mpsc::Receiver<VerifiedChunk>,
-    ready: oneshot::Sender<()>,
-    written: &mpsc::UnboundedSender<Written>,
-) -> Outcome {
-    let mut out = sink.begin(part, digests).map_err(|failure| failure.at_part(part))?;
-    if ready.send(()).is_err() {
-        return Err(Failure::new(Code::Interrupted, "the transfer ended", ""));
-    }
+) -> Option<Outcome<WholePart>> {
     let mut root = digests.part_root(part);
-    let mut ended = false;
     while let Some(chunk) = queue.blocking_recv() {
-        out.write(&chunk).map_err(|failure| failure.at_part(part))?;
-        ended = chunk.is_last();
+        if let Err(failure) = out.write(&chunk) {
+            return Some(Err(failure));
+        }
         root.add(chunk.hash(), chunk.plain().len() as u64);
-        let _ = written.send(Written::Taken(chunk.into_taken()));
+        if chunk.is_last() {
+            let (chunks, plain_bytes, root) = (root.chunks(), root.plain_bytes(), root.root());
+            return Some(Ok(WholePart { part, chunks, plain_bytes, root }));
+        }
     }
-    if !ended {
-        // Dropped unfinished, the part leaves nothing behind.
-        return Err(Failure::new(Code::Interrupted, "the transfer ended inside a part", ""));
-    }
-    let whole = WholePart { part, chunks: root.chunks(), plain_bytes: root.plain_bytes(), root: root.root() };
-    out.finish(&whole).map_err(|failure| failure.at_part(part))?;
-    let _ = written.send(Written::Durable(part));
-    Ok(())
+    None
 }

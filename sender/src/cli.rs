@@ -1,7 +1,12 @@
 //! The sender's commands.
 
+use std::time::Duration;
+
 use clap::{Parser, Subcommand};
-use sealift_agent::cli::{DocCommand, EXIT_CODES, TransferArgs};
+use sealift_agent::{
+    cli::{DocCommand, EXIT_CODES, TransferArgs},
+    units::parse_duration,
+};
 use sealift_protocol::compress::Compression;
 
 /// Sends a database or a dump, sealed, to one receiver
@@ -43,6 +48,14 @@ pub struct PushArgs {
     /// zstd level 1 to 19, off, or auto
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = parse_compression)]
     pub compression: Compression,
+
+    /// How long to try again when the link is lost [default: until the ticket expires]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub retry_for: Option<Duration>,
+
+    /// Drop what the receiver has of this transfer, and send the source as it is now
+    #[arg(long)]
+    pub restart: bool,
 
     #[command(flatten)]
     pub transfer: TransferArgs,

@@ -2,9 +2,13 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod lane;
+pub mod outgoing;
 pub mod part;
 pub mod pipeline;
 pub mod push;
 pub mod reader;
+pub mod record;
 pub mod source;
+pub mod transfer;
 pub mod workers;

@@ -1,45 +1,39 @@
 //! Runs one transfer over one connection: `source → chunks → workers → one stream a part ⇒`, and the control stream
 //! beside them. All state is that of `protocol::send`; here is only what moves bytes.
 
-use std::{cell::RefCell, future::Future};
+use std::{future::Future, sync::Arc};
 
-use futures_util::{StreamExt, stream, stream::FuturesUnordered};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use quinn::{SendStream, VarInt};
 use sealift_agent::{
     failure::{Failure, Outcome},
     identity::{Identity, Role},
     link::{ControlReader, ControlWriter, Link, from_connection},
-    process::chunks_at_work,
     random::SystemRandom,
     report::Report,
 };
 use sealift_protocol::{
-    chunk::{Chunk, Sealed},
+    chunk::Sealed,
     close::Code,
     frame::StreamHeader,
-    id::{ChunkIndex, PartIndex},
-    manifest::SignedReceipt,
+    id::{ChunkCount, PartIndex},
+    manifest::{SignedManifest, SignedReceipt},
     message::Message,
-    random::Nonces,
+    seal::EpochKeys,
     send::{Session, Transfer},
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-use crate::{
-    reader::{Reader, ReadingPart},
-    workers::Workers,
-};
+use crate::{lane::Read, outgoing::Outgoing};
 
 /// What one connection's run is made of.
 pub struct Pipeline<'a> {
     pub link: &'a Link,
-    pub reader: &'a Reader,
-    pub workers: &'a Workers,
+    pub outgoing: &'a Outgoing,
     pub report: &'a Report,
     pub identity: &'a Identity,
-    transfer: RefCell<Transfer>,
     session: Session,
-    nonces: RefCell<Nonces<SystemRandom>>,
     /// Told whenever an acknowledgement or the end of a part may let something go on.
     moved: Notify,
 }
@@ -47,13 +41,14 @@ pub struct Pipeline<'a> {
 /// The exchange before any data: Offer, Accept, Begin, Ready.
 pub async fn negotiate(
     transfer: &Transfer,
+    fresh: bool,
     link: &Link,
     identity: &Identity,
     writer: &mut ControlWriter,
     control: &mut ControlReader,
 ) -> Outcome<Session> {
     let mut random = SystemRandom::default();
-    let (offering, offer) = transfer.offer(&link.channel, link.peer.key, &mut random);
+    let (offering, offer) = transfer.offer(&link.channel, link.peer.key, fresh, &mut random);
     let offer_bytes = writer.send(&offer).await?;
     let Message::Accept(accept) = control.expect(offer_bytes).await? else { return Err(out_of_turn("Accept")) };
     let (beginning, begin) = offering.handle_accept(transfer, accept, identity, &mut random)?;
@@ -67,38 +62,32 @@ fn out_of_turn(check: &'static str) -> Failure {
 }
 
 impl<'a> Pipeline<'a> {
+    /// The connection stands: takes up what earlier ones left.
     pub fn new(
         link: &'a Link,
-        reader: &'a Reader,
-        workers: &'a Workers,
+        outgoing: &'a Outgoing,
         report: &'a Report,
         identity: &'a Identity,
-        transfer: Transfer,
         session: Session,
-    ) -> Self {
-        Self {
-            link,
-            reader,
-            workers,
-            report,
-            identity,
-            transfer: RefCell::new(transfer),
-            session,
-            nonces: RefCell::new(Nonces::new(SystemRandom::default())),
-            moved: Notify::new(),
-        }
-    }
-
-    /// Whether the receiver may have everything, the manifest too.
-    pub fn has_sent_all(&self) -> bool {
-        self.transfer.borrow().manifest().is_some()
+    ) -> Outcome<Self> {
+        outgoing.resume(&session.have)?;
+        outgoing.sealer.set_keys(session.keys.clone());
+        Ok(Self { link, outgoing, report, identity, session, moved: Notify::new() })
     }
 
     /// Sends everything and returns the checked receipt.
-    pub async fn run(&self, writer: &mut ControlWriter, control: &mut ControlReader) -> Outcome<SignedReceipt> {
+    pub async fn run(
+        &self,
+        writer: &mut ControlWriter,
+        control: &mut ControlReader,
+        mut keep_manifest: impl FnMut(&SignedManifest) -> Outcome,
+    ) -> Outcome<SignedReceipt> {
         let sending = async {
             self.send_parts().await?;
             let finish = self.when(|transfer| transfer.poll_finish(self.identity)).await;
+            if let Message::Finish(manifest) = &finish {
+                keep_manifest(manifest)?;
+            }
             writer.send(&finish).await.map(|_| ())
         };
         let listening = self.listen(control);
@@ -129,21 +118,20 @@ impl<'a> Pipeline<'a> {
 
     /// Starts parts in the order of the plan, as lanes become free and the parts they depend on durable.
     async fn send_parts(&self) -> Outcome {
-        let parts = self.transfer.borrow().plan().parts.len() as u32;
+        let parts = self.outgoing.transfer().plan().parts.len() as u32;
         let mut lanes = FuturesUnordered::new();
         for part in (0..parts).map(PartIndex) {
-            loop {
-                if self.transfer.borrow().may_start(part, &self.session) {
-                    break;
-                }
+            let open = self.outgoing.transfer().is_open(part);
+            while open && !self.outgoing.transfer().may_start(part, &self.session) {
                 tokio::select! {
                     Some(done) = lanes.next() => done?,
                     () = self.moved.notified() => {}
                 }
             }
-            self.transfer.borrow_mut().handle_start(part);
-            let reading = self.reader.read(part, self.transfer.borrow().digests().multiset())?;
-            lanes.push(self.send_part(part, reading));
+            self.outgoing.transfer_mut().handle_start(part);
+            if open {
+                lanes.push(self.send_part(part));
+            }
         }
         while let Some(done) = lanes.next().await {
             done?;
@@ -151,61 +139,71 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// One lane: a part's chunks, sealed side by side and sent in order.
-    async fn send_part(&self, part: PartIndex, reading: ReadingPart) -> Outcome {
-        let lost = |error| from_connection(Role::Sender, &error);
-        let mut out = PartStream { stream: self.link.connection.open_uni().await.map_err(lost)?, finished: false };
-        let header = StreamHeader { part, first: ChunkIndex(0) };
-        out.stream.write_all(&header.to_bytes()).await.map_err(|error| broken_stream(&error))?;
-        let mut sealed = Box::pin(self.sealed(reading.chunks).buffered(chunks_at_work()));
-        while let Some(chunk) = sealed.next().await {
-            self.send_chunk(chunk?, &mut out.stream).await?;
+    /// One lane: first what an earlier connection lost, then what is read.
+    async fn send_part(&self, part: PartIndex) -> Outcome {
+        let lane = self.outgoing.lane(part)?;
+        let mut lane = lane.lock().await;
+        let mut out = PartStream { link: self.link, part, first: self.outgoing.transfer().held(part), stream: None };
+        loop {
+            let nonce = self.outgoing.sealer.nonces.borrow_mut().draw()?;
+            let resent = self.outgoing.transfer_mut().poll_resend(part, &self.session, nonce)?;
+            let Some(sealed) = resent else { break };
+            self.report.count(|totals| totals.resent_bytes += sealed.frame.len() as u64);
+            out.write(sealed.frame).await?;
         }
-        drop(sealed);
-        let summary = reading
-            .summary
-            .await
-            .map_err(|_| Failure::new(Code::Internal, "the source's thread ended early", ""))??;
-        self.transfer.borrow_mut().handle_part_end(part, summary.rows, Some(summary.digest));
+        while let Some(read) = lane.peek().await? {
+            match read {
+                Read::Held { .. } => {}
+                Read::Sealed(sealed, _) => {
+                    self.when(|transfer| transfer.may_send(sealed, &self.session).then_some(())).await;
+                }
+            }
+            match lane.take() {
+                Some(Read::Sealed(sealed, keys)) => self.send_chunk(sealed, &keys, &mut out).await?,
+                Some(Read::Held { hash, plain_bytes, last, .. }) => {
+                    self.outgoing.transfer_mut().handle_repeated(part, &hash, plain_bytes, last)?;
+                    self.report.count(|totals| totals.held(plain_bytes));
+                }
+                None => {}
+            }
+        }
+        if !lane.ended {
+            let summary = lane.summary().await?;
+            self.outgoing.transfer_mut().handle_part_end(part, summary.rows, Some(summary.digest));
+            self.report.count(|totals| {
+                totals.parts += 1;
+                totals.rows += summary.rows;
+            });
+        }
         self.moved.notify_waiters();
-        self.report.count(|totals| {
-            totals.parts += 1;
-            totals.rows += summary.rows;
-        });
         out.finish()
     }
 
-    fn sealed(
-        &self,
-        chunks: mpsc::Receiver<Chunk>,
-    ) -> impl stream::Stream<Item = impl Future<Output = Outcome<Sealed>> + '_> + '_ {
-        stream::unfold(chunks, |mut chunks| async move { chunks.recv().await.map(|chunk| (chunk, chunks)) }).map(
-            move |chunk| {
-                let nonce = self.nonces.borrow_mut().draw();
-                async move { self.workers.seal(chunk, self.session.keys.clone(), nonce?).await }
-            },
-        )
-    }
-
-    async fn send_chunk(&self, sealed: Sealed, out: &mut SendStream) -> Outcome {
+    async fn send_chunk(&self, sealed: Sealed, keys: &Arc<EpochKeys>, out: &mut PartStream<'_>) -> Outcome {
         let frame_bytes = sealed.frame.len() as u64;
-        self.when(|transfer| transfer.may_send(&sealed, &self.session).then_some(())).await;
-        self.transfer.borrow_mut().handle_sealed(&sealed);
         let plain_bytes = u64::from(sealed.header.plain_bytes);
-        out.write_chunk(sealed.frame).await.map_err(|error| broken_stream(&error))?;
+        // Kept first: a chunk that was read and not sent when a connection was lost is sent again as if it had been.
+        self.outgoing.transfer_mut().handle_sealed(&sealed, keys);
         self.report.count(|totals| {
             totals.chunks += 1;
             totals.plain_bytes += plain_bytes;
             totals.sealed_bytes += frame_bytes;
         });
-        Ok(())
+        let frame = if keys.epoch() == self.session.keys.epoch() {
+            sealed.frame
+        } else {
+            let nonce = self.outgoing.sealer.nonces.borrow_mut().draw()?;
+            let resealed = self.outgoing.transfer_mut().poll_resend(sealed.header.part, &self.session, nonce)?;
+            resealed.ok_or_else(|| Failure::new(Code::Internal, "a kept chunk is missing", ""))?.frame
+        };
+        out.write(frame).await
     }
 
     /// Waits until the state machine says yes.
     async fn when<T>(&self, mut poll: impl FnMut(&mut Transfer) -> Option<T>) -> T {
         loop {
             let notified = self.moved.notified();
-            if let Some(ready) = poll(&mut self.transfer.borrow_mut()) {
+            if let Some(ready) = poll(&mut self.outgoing.transfer_mut()) {
                 return ready;
             }
             notified.await;
@@ -217,11 +215,11 @@ impl<'a> Pipeline<'a> {
         loop {
             match control.next().await? {
                 Some(Message::Ack(ack)) => {
-                    self.transfer.borrow_mut().handle_ack(&ack)?;
+                    self.outgoing.transfer_mut().handle_ack(&ack)?;
                     self.moved.notify_waiters();
                 }
                 Some(Message::Receipt(receipt)) => {
-                    self.transfer.borrow().handle_receipt(&receipt, &self.session)?;
+                    self.outgoing.transfer().handle_receipt(&receipt, &self.session)?;
                     return Ok(*receipt);
                 }
                 Some(_) => return Err(out_of_turn("message while data flows")),
@@ -231,25 +229,42 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-/// A part's stream. quinn ends a stream that is dropped as if all had been written; this one is reset, unless it was
-/// finished, so that the receiver does not take a part that was given up for one that was cut short.
-struct PartStream {
-    stream: SendStream,
-    finished: bool,
+/// A part's stream, opened with the first chunk that is sent. quinn ends a stream that is dropped as if all had been
+/// written; this one is reset, unless it was finished, so that the receiver does not take a part that was given up for one
+/// that was cut short.
+struct PartStream<'a> {
+    link: &'a Link,
+    part: PartIndex,
+    first: ChunkCount,
+    stream: Option<SendStream>,
 }
 
-impl PartStream {
+impl PartStream<'_> {
+    async fn write(&mut self, frame: Bytes) -> Outcome {
+        let out = match &mut self.stream {
+            Some(out) => out,
+            None => {
+                let lost = |error| from_connection(Role::Sender, &error);
+                let out = self.stream.insert(self.link.connection.open_uni().await.map_err(lost)?);
+                let header = StreamHeader { part: self.part, first: self.first.next_index() };
+                out.write_all(&header.to_bytes()).await.map_err(|error| broken_stream(&error))?;
+                out
+            }
+        };
+        out.write_chunk(frame).await.map_err(|error| broken_stream(&error))
+    }
+
     fn finish(mut self) -> Outcome {
-        self.finished = true;
-        self.stream.finish().map_err(|_| Failure::new(Code::Interrupted, "a stream was closed", ""))
+        let Some(mut out) = self.stream.take() else { return Ok(()) };
+        out.finish().map_err(|_| Failure::new(Code::Interrupted, "a stream was closed", ""))
     }
 }
 
-impl Drop for PartStream {
+impl Drop for PartStream<'_> {
     fn drop(&mut self) {
         // A reset after the end would still take back what has not arrived.
-        if !self.finished {
-            let _ = self.stream.reset(VarInt::from_u32(Code::Interrupted.number().into()));
+        if let Some(mut out) = self.stream.take() {
+            let _ = out.reset(VarInt::from_u32(Code::Interrupted.number().into()));
         }
     }
 }

@@ -18,6 +18,7 @@ const CHUNKS_WAITING: usize = 1;
 /// Where the async side asks for parts.
 pub struct Reader {
     jobs: mpsc::UnboundedSender<Job>,
+    can_repeat: bool,
 }
 
 /// A part on its way out of the source.
@@ -40,6 +41,7 @@ impl Reader {
         // Jobs are bounded by the lanes: one is asked for only when a lane is free.
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
         let (plan_out, plan) = oneshot::channel();
+        let can_repeat = source.can_repeat();
         let run = move || {
             let planned = source.plan();
             let failed = planned.is_err();
@@ -57,7 +59,12 @@ impl Reader {
             .spawn(run)
             .map_err(|error| Failure::io(Code::Internal, "the source's thread cannot be started", &error, ""))?;
         let plan = plan.await.map_err(|_| gone())??;
-        Ok((Self { jobs }, plan))
+        Ok((Self { jobs, can_repeat }, plan))
+    }
+
+    /// Whether parts may be asked for again.
+    pub fn can_repeat(&self) -> bool {
+        self.can_repeat
     }
 
     /// Asks for a part; it is read when those asked for before have been.

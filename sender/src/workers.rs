@@ -4,20 +4,28 @@ use std::sync::{Arc, Mutex};
 
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
-    chunk::{Chunk, Sealed},
+    chunk::{Chunk, ChunkHash, Sealed},
     close::Code,
     compress::{Compression, Packer},
+    digest::Digests,
     random::Nonce,
     seal::{EpochKeys, seal},
 };
 
 /// Packers are reused, as their contexts take a megabyte each; there are at most as many as threads at work.
+#[derive(Clone)]
 pub struct Workers {
     compression: Compression,
     idle: Arc<Mutex<Vec<Packer>>>,
 }
 
 impl Workers {
+    /// Hashes a chunk that the receiver has, on the blocking pool.
+    pub async fn hash(&self, chunk: Chunk, digests: Digests) -> Outcome<ChunkHash> {
+        let hashed = tokio::task::spawn_blocking(move || digests.chunk_hash(chunk.plain()));
+        hashed.await.map_err(|_| Failure::new(Code::Internal, "a worker ended early", ""))
+    }
+
     pub fn new(compression: Compression) -> Self {
         Self { compression, idle: Arc::default() }
     }

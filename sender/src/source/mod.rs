@@ -3,9 +3,16 @@
 pub mod opaque;
 pub mod sqlite;
 
-use sealift_agent::failure::Outcome;
+use std::sync::Arc;
+
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    location::Location,
+    program::Program,
+};
 use sealift_protocol::{id::PartIndex, manifest::Plan};
 
+use self::{opaque::OpaqueSource, sqlite::SqliteSource};
 use crate::part::PartWriter;
 
 /// Something that can be read once from beginning to end as parts of a plan, as of one moment.
@@ -16,7 +23,34 @@ pub trait Source: Send {
     /// it could not be moved exactly, before a byte is sent.
     fn plan(&mut self) -> Outcome<Plan>;
 
+    /// Whether a part can be read again, by this process or another, and gives the same bytes as long as what is read has
+    /// not changed. What is read again is proven by its digest.
+    fn can_repeat(&self) -> bool;
+
     /// Writes one part into `out`, whole. Returns only when the source vouches for it: a program that feeds it has
     /// ended with exit code 0.
     fn read(&mut self, part: PartIndex, out: &mut PartWriter<'_>) -> Outcome;
+}
+
+/// A source, and the program behind it that has to be killed if the transfer ends before it does.
+pub struct OpenedSource {
+    pub source: Box<dyn Source>,
+    pub program: Option<Arc<Program>>,
+}
+
+/// Opens what a URL names.
+pub fn open(location: &Location, show_program_output: bool) -> Outcome<OpenedSource> {
+    let plain = |source: Box<dyn Source>| OpenedSource { source, program: None };
+    Ok(match location {
+        Location::Standard => plain(Box::new(OpaqueSource::standard())),
+        Location::File(path) => plain(Box::new(OpaqueSource::file(path)?)),
+        Location::Sqlite(path) => plain(Box::new(SqliteSource::open(path)?)),
+        Location::Exec(words) => {
+            let program = Arc::new(Program::new(words.clone(), show_program_output)?);
+            OpenedSource { source: Box::new(OpaqueSource::exec(Arc::clone(&program))), program: Some(program) }
+        }
+        Location::Discard => {
+            return Err(Failure::usage("discard: is a target, not a source", "Give the source of the data."));
+        }
+    })
 }

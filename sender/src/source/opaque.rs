@@ -67,6 +67,10 @@ impl Source for OpaqueSource {
         Ok(Plan { engine: Engine::Opaque, parts: vec![part] })
     }
 
+    fn can_repeat(&self) -> bool {
+        matches!(self.input, Input::File { .. })
+    }
+
     fn read(&mut self, _part: PartIndex, out: &mut PartWriter<'_>) -> Outcome {
         match &mut self.input {
             Input::Standard => out.read_from(&mut io::stdin().lock(), |error| {

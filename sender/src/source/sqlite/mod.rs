@@ -155,6 +155,10 @@ impl Source for SqliteSource {
         Ok(plan)
     }
 
+    fn can_repeat(&self) -> bool {
+        true
+    }
+
     fn read(&mut self, part: PartIndex, out: &mut PartWriter<'_>) -> Outcome {
         let missing = || Failure::new(Code::Internal, "a part was asked for that is not in the plan", "");
         let snapshot = self.snapshot.as_ref().ok_or_else(missing)?;

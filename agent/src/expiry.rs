@@ -1,0 +1,62 @@
+//! The end of a grant. It comes by the wall clock, whoever sets it; and by a clock that nobody can set and that goes on
+//! while the machine sleeps, so that neither a step backwards nor a suspended machine prolongs anything.
+
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use sealift_protocol::{close::Code, error::Error, grant::Grant};
+use time::OffsetDateTime;
+
+use crate::failure::{Failure, Outcome};
+
+/// How often the clocks are looked at: revocation and expiry are to act within seconds.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// When a grant ends, on two clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Expiry {
+    not_after_seconds: u64,
+    boottime_deadline: Duration,
+}
+
+impl Expiry {
+    pub fn of(grant: &Grant) -> Self {
+        let left = grant.not_after_seconds.saturating_sub(now_seconds());
+        Self {
+            not_after_seconds: grant.not_after_seconds,
+            boottime_deadline: boottime().saturating_add(Duration::from_secs(left)),
+        }
+    }
+
+    pub fn left(&self) -> Duration {
+        let wall = Duration::from_secs(self.not_after_seconds.saturating_sub(now_seconds()));
+        wall.min(self.boottime_deadline.saturating_sub(boottime()))
+    }
+
+    /// Resolves when the grant has ended. Cancel-safe.
+    pub async fn passed(&self) -> Failure {
+        while !self.left().is_zero() {
+            tokio::time::sleep(LOOK_EVERY.min(self.left())).await;
+        }
+        Error::new(Code::GrantExpired, "time").into()
+    }
+
+    /// Runs `work` until it ends or the grant does.
+    pub async fn or<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        tokio::select! {
+            outcome = work => outcome,
+            expired = self.passed() => Err(expired),
+        }
+    }
+}
+
+fn now_seconds() -> u64 {
+    OffsetDateTime::now_utc().unix_timestamp().max(0) as u64
+}
+
+/// Time since the machine started, the time that it slept included.
+fn boottime() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::MAX, |now| {
+        Duration::new(now.tv_sec().max(0) as u64, now.tv_nsec().clamp(0, 999_999_999) as u32)
+    })
+}

@@ -1,0 +1,241 @@
+//! What an agent keeps of one unfinished transfer: a folder under the state directory, held by one process at a time.
+//!
+//! | file | what |
+//! |---|---|
+//! | `lock` | locked by the process that runs the transfer |
+//! | `record` | what it needs to go on, keys among it; written whole or not at all, mode 0600 |
+//! | others | sealed logs: useless without the record |
+//!
+//! At the end the record is overwritten and removed first, then the rest. A folder without a record is a clean-up that was
+//! interrupted, or a start that was: whoever finds it removes it.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+use sealift_protocol::{close::Code, codec, id::TransferId, limits::CONTROL_BYTES_MAX};
+use zeroize::Zeroizing;
+
+use crate::{
+    failure::{Failure, Outcome},
+    state::{StateDir, write_durably},
+};
+
+/// A record holds a plan and a manifest or a receipt, each of which is a control message, and some keys.
+const RECORD_BYTES_MAX: usize = 2 * CONTROL_BYTES_MAX;
+
+/// Attempts to lock a folder that somebody else removes at the same moment.
+const LOCK_ATTEMPTS: usize = 10;
+
+/// The folder of one transfer, locked.
+pub struct TransferDir {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl TransferDir {
+    /// Opens or makes the folder of `transfer`. Fails with `TransferBusy` while another process has it.
+    pub fn open(state: &StateDir, transfer: TransferId) -> Outcome<Self> {
+        let path = state.subfolder("transfers")?.join(transfer.to_string());
+        for _ in 0..LOCK_ATTEMPTS {
+            DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| unusable(&path, &error))?;
+            let found = fs::symlink_metadata(&path).map_err(|error| unusable(&path, &error))?;
+            if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
+                return Err(not_ours(&path));
+            }
+            let Ok(file) = open_own(&path.join("lock"), OpenOptions::new().write(true).create(true)) else { continue };
+            let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| busy(transfer))?;
+            // Whoever had it before may have removed it in the meantime.
+            if lock.metadata().is_ok_and(|held| held.nlink() == 1) {
+                return Ok(Self { path, _lock: lock });
+            }
+        }
+        Err(busy(transfer))
+    }
+
+    /// The transfers that have a folder, running or not.
+    pub fn list(state: &StateDir) -> Outcome<Vec<TransferId>> {
+        let folder = state.subfolder("transfers")?;
+        let entries = fs::read_dir(&folder).map_err(|error| unusable(&folder, &error))?;
+        let mut found: Vec<_> =
+            entries.filter_map(|entry| TransferId::from_hex(&entry.ok()?.file_name().to_string_lossy())).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was kept last, if anything was.
+    pub fn record<T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>>(&self) -> Outcome<Option<T>> {
+        let path = self.path.join("record");
+        let mut file = match open_own(&path, OpenOptions::new().read(true)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(_) => return Err(not_ours(&path)),
+        };
+        let found = file.metadata().map_err(|error| unusable(&path, &error))?;
+        let ours = found.is_file() && found.uid() == nix::unistd::geteuid().as_raw() && found.nlink() == 1;
+        if !ours || found.mode() & 0o077 != 0 {
+            return Err(not_ours(&path));
+        }
+        let mut bytes = Zeroizing::new(Vec::new());
+        let read = (&mut file).take(RECORD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
+        read.map_err(|error| unusable(&path, &error))?;
+        let damaged = |_| {
+            let next = "It is of no use any more. Remove its folder and start the transfer again, with a new ticket.";
+            Failure::new(Code::Preflight, format!("{} is damaged", path.display()), next)
+        };
+        codec::decode(&bytes, RECORD_BYTES_MAX, "record").map(Some).map_err(damaged)
+    }
+
+    /// Keeps `record`, durable when this returns.
+    pub fn keep<T: minicbor::Encode<()>>(&self, record: &T) -> Outcome {
+        let path = self.path.join("record");
+        let bytes = Zeroizing::new(codec::encode(record));
+        write_durably(&path, &bytes).map_err(|error| unusable(&path, &error))
+    }
+
+    /// Removes everything: what holds keys first.
+    pub fn destroy(self) -> Outcome {
+        let remove = || -> std::io::Result<()> {
+            for name in ["record", "record.partial"] {
+                overwrite(&self.path.join(name))?;
+            }
+            File::open(&self.path)?.sync_all()?;
+            for entry in fs::read_dir(&self.path)? {
+                let entry = entry?;
+                if entry.file_name() != "lock" {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            fs::remove_file(self.path.join("lock"))?;
+            fs::remove_dir(&self.path)
+        };
+        remove().map_err(|error| unusable(&self.path, &error))
+    }
+
+    /// Finishes clean-ups that were interrupted: folders without a record that nobody holds.
+    pub fn sweep(state: &StateDir) -> Outcome {
+        for transfer in Self::list(state)? {
+            let Ok(dir) = Self::open(state, transfer) else { continue };
+            if fs::symlink_metadata(dir.path.join("record")).is_err() {
+                dir.destroy()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open_own(path: &Path, options: &mut OpenOptions) -> std::io::Result<File> {
+    options.mode(0o600).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC | nix::libc::O_NONBLOCK).open(path)
+}
+
+/// Overwrites a small file with zeros, syncs, and removes it.
+fn overwrite(path: &Path) -> std::io::Result<()> {
+    let mut file = match open_own(path, OpenOptions::new().write(true)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    file.write_all(&vec![0; file.metadata()?.len() as usize])?;
+    file.sync_all()?;
+    fs::remove_file(path)
+}
+
+fn busy(transfer: TransferId) -> Failure {
+    let what = format!("another process runs the transfer {transfer} with this state directory");
+    Failure::new(Code::TransferBusy, what, "Wait for it, or stop it; both agents can then be started again.")
+}
+
+fn not_ours(path: &Path) -> Failure {
+    let next = "Look at who put it there. It has to be a plain file or folder of this user, open to nobody else.";
+    Failure::new(Code::Preflight, format!("{} is not what Sealift made", path.display()), next)
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> Failure {
+    let next = "Check --state-dir: owner, mode, free space, and that the file system is not read-only.";
+    Failure::io(Code::Preflight, format!("{} cannot be used", path.display()), error, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    const TRANSFER: TransferId = TransferId([7; 16]);
+
+    fn state() -> (tempfile::TempDir, StateDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(Some(folder.path().join("state")), "test").unwrap();
+        (folder, state)
+    }
+
+    /// fault-matrix S10: one process at a time.
+    #[test]
+    fn a_second_holder_is_refused() {
+        let (_folder, state) = state();
+        let held = TransferDir::open(&state, TRANSFER).unwrap();
+        assert_eq!(TransferDir::open(&state, TRANSFER).err().unwrap().code, Code::TransferBusy);
+        drop(held);
+        TransferDir::open(&state, TRANSFER).unwrap();
+    }
+
+    #[test]
+    fn a_record_is_kept_and_destroyed() {
+        let (_folder, state) = state();
+        let dir = TransferDir::open(&state, TRANSFER).unwrap();
+        assert_eq!(dir.record::<String>().unwrap(), None);
+        dir.keep(&"kept".to_owned()).unwrap();
+        assert_eq!(dir.record::<String>().unwrap().as_deref(), Some("kept"));
+        assert_eq!(TransferDir::list(&state).unwrap(), [TRANSFER]);
+        dir.destroy().unwrap();
+        assert_eq!(TransferDir::list(&state).unwrap(), []);
+    }
+
+    /// fault-matrix C13: whatever a clean-up left is removed by the next start, and nothing that has a record is.
+    #[test]
+    fn an_interrupted_clean_up_is_finished() {
+        let (_folder, state) = state();
+        let dir = TransferDir::open(&state, TRANSFER).unwrap();
+        dir.keep(&"kept".to_owned()).unwrap();
+        fs::write(dir.path().join("journal"), b"sealed").unwrap();
+        let path = dir.path().to_owned();
+        drop(dir);
+        TransferDir::sweep(&state).unwrap();
+        assert!(path.join("journal").exists());
+        fs::remove_file(path.join("record")).unwrap();
+        TransferDir::sweep(&state).unwrap();
+        assert!(!path.exists());
+    }
+
+    /// fault-matrix S9: a record that is a link, a FIFO, or open to others is refused.
+    #[test]
+    fn a_record_that_is_not_ours_is_refused() {
+        let (folder, state) = state();
+        let dir = TransferDir::open(&state, TRANSFER).unwrap();
+        let record = dir.path().join("record");
+        let elsewhere = folder.path().join("elsewhere");
+        fs::write(&elsewhere, codec::encode(&"kept".to_owned())).unwrap();
+        let refused = || {
+            let code = dir.record::<String>().unwrap_err().code;
+            fs::remove_file(&record).unwrap();
+            assert_eq!(code, Code::Preflight);
+        };
+        symlink(&elsewhere, &record).unwrap();
+        refused();
+        fs::hard_link(&elsewhere, &record).unwrap();
+        refused();
+        nix::unistd::mkfifo(&record, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        refused();
+        fs::write(&record, codec::encode(&"kept".to_owned())).unwrap();
+        fs::set_permissions(&record, fs::Permissions::from_mode(0o644)).unwrap();
+        refused();
+    }
+}

@@ -1,0 +1,197 @@
+//! The exchange before data flows, as the receiver sees it.
+
+use std::sync::Arc;
+
+use super::{Session, Transfer};
+use crate::{
+    close::Code,
+    codec,
+    digest::Digests,
+    envelope::{SealingKey, SealingPublicKey},
+    error::{Error, Result},
+    grant::SignedGrant,
+    id::Epoch,
+    limits::{EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
+    manifest::Plan,
+    message::{Accept, AcceptBody, Begin, Have, Message, Offer, Ready},
+    negotiate::{choose_suite, choose_version},
+    random::Random,
+    seal::{EpochKeys, Suite},
+    sign::{PublicKey, Purpose, Signer},
+    transcript::{Channel, Transcript},
+};
+
+/// What the receiver knows before the sender has said anything.
+pub struct Listening {
+    pub suites: Vec<Suite>,
+    /// Keys whose grants count here.
+    pub grant_keys: Vec<PublicKey>,
+    /// This receiver's SPIFFE identity, and the one in the sender's certificate.
+    pub receiver: String,
+    pub sender: String,
+    pub sender_key: PublicKey,
+    /// Targets that a grant may name here.
+    pub targets: Vec<String>,
+}
+
+/// The grant is good and the plan well formed; whether the target can take it is for the sink to say.
+pub struct Judging {
+    offer: Offer,
+    suite: Suite,
+    version: u16,
+    sender_key: PublicKey,
+    transcript: Transcript,
+}
+
+/// Accept sent.
+pub struct Accepting {
+    suite: Suite,
+    sender_key: PublicKey,
+    epoch: Epoch,
+    have: Vec<Have>,
+    lanes: u16,
+    transcript: Transcript,
+}
+
+/// What the receiver allows in flight.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub lanes: u16,
+    pub lane_bytes: u64,
+}
+
+impl Window {
+    /// Shares `bytes` evenly among as many lanes as get at least the least window each.
+    pub fn share(bytes: u64, parts: usize) -> Self {
+        let fitting = (bytes / LANE_WINDOW_BYTES_MIN).clamp(1, LANES_MAX.into());
+        let lanes = fitting.min(parts as u64).max(1);
+        Self { lanes: lanes as u16, lane_bytes: (bytes / lanes).clamp(LANE_WINDOW_BYTES_MIN, LANE_WINDOW_BYTES_MAX) }
+    }
+}
+
+impl Listening {
+    /// Judges an offer at `now_seconds`: version, suite, grant, who and where to, plan.
+    pub fn handle_offer(self, offer: Offer, channel: &Channel, now_seconds: u64) -> Result<Judging> {
+        let version = choose_version(&offer.versions)?;
+        let suite = choose_suite(&offer.suites, &self.suites)?;
+        offer.grant.verify(&self.grant_keys)?;
+        offer.grant.grant.check_time(now_seconds)?;
+        let grant = &offer.grant.grant;
+        let foreign = |check| Err(Error::new(Code::GrantForeign, check));
+        if grant.sender != self.sender {
+            return foreign("sender");
+        }
+        if grant.receiver != self.receiver {
+            return foreign("receiver");
+        }
+        if !self.targets.contains(&grant.target) {
+            return foreign("target");
+        }
+        offer.plan.check()?;
+        let mut transcript = Transcript::new(channel, &offer.grant);
+        transcript.absorb(&codec::encode(&Message::Offer(offer.clone())));
+        Ok(Judging { offer, suite, version, sender_key: self.sender_key, transcript })
+    }
+}
+
+impl Judging {
+    pub fn plan(&self) -> &Plan {
+        &self.offer.plan
+    }
+
+    pub fn grant(&self) -> &SignedGrant {
+        &self.offer.grant
+    }
+
+    /// Whether the sender asks to drop what is there.
+    pub fn is_fresh(&self) -> bool {
+        self.offer.fresh
+    }
+
+    /// Whether the offer is of this transfer and plan, so that it can go on.
+    pub fn continues(&self, transfer: &Transfer) -> bool {
+        self.offer.grant == transfer.grant && self.offer.plan.hash() == transfer.plan.hash()
+    }
+
+    /// A transfer of which nothing is there.
+    pub fn new_transfer(&self) -> Transfer {
+        Transfer::new(self.offer.grant.clone(), self.offer.plan.clone())
+    }
+
+    /// The sink can take the plan: says so, with the terms and with what is there of the transfer.
+    pub fn accept(
+        mut self,
+        transfer: &Transfer,
+        window: Window,
+        sealing_key: SealingPublicKey,
+        signer: &dyn Signer,
+        random: &mut dyn Random,
+    ) -> Result<(Accepting, Message)> {
+        if transfer.epoch.0 >= EPOCH_MAX {
+            return Err(Error::new(Code::LimitExceeded, "epoch"));
+        }
+        let epoch = Epoch(transfer.epoch.0 + 1);
+        let have = transfer.have();
+        let mut nonce = [0; 32];
+        random.fill(&mut nonce);
+        let body = AcceptBody {
+            version: self.version,
+            suite: self.suite,
+            sealing_key,
+            epoch,
+            lanes: window.lanes,
+            lane_window_bytes: window.lane_bytes,
+            have: have.clone(),
+            nonce,
+        };
+        self.transcript.absorb(&codec::encode(&body));
+        let signature = signer.sign(Purpose::Accept, &self.transcript.hash());
+        self.transcript.absorb(&signature.0);
+        let accepting = Accepting {
+            suite: self.suite,
+            sender_key: self.sender_key,
+            epoch,
+            have,
+            lanes: window.lanes,
+            transcript: self.transcript,
+        };
+        Ok((accepting, Message::Accept(Accept { body, signature })))
+    }
+}
+
+impl Accepting {
+    /// What the envelope is bound to: whoever keeps the envelope has to keep this with it.
+    pub fn envelope_info(&self) -> [u8; 32] {
+        self.transcript.hash()
+    }
+
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// Checks the sender's signature, opens its envelope and compares the commitment.
+    pub fn handle_begin(
+        mut self,
+        begin: Begin,
+        sealing_key: &SealingKey,
+        transfer: &mut Transfer,
+    ) -> Result<(Session, Message)> {
+        let envelope_info = self.transcript.hash();
+        self.transcript.absorb(&codec::encode(&begin.body));
+        let transcript = self.transcript.hash();
+        self.sender_key.verify(Purpose::Begin, &transcript, &begin.signature, Code::TranscriptMismatch)?;
+        if begin.body.epoch != self.epoch {
+            return Err(Error::new(Code::ProtocolViolation, "epoch"));
+        }
+        let (secret, digest_secret) = begin.body.envelope.open(sealing_key, &envelope_info, self.epoch)?;
+        let id = transfer.grant().grant.transfer;
+        if secret.commitment(id, self.epoch) != begin.body.commitment {
+            return Err(Error::new(Code::KeyCommitment, "key commitment"));
+        }
+        transfer.handle_digest_secret(&digest_secret)?;
+        transfer.epoch = self.epoch;
+        let keys = EpochKeys::new(self.suite, id, self.epoch, secret, Digests::new(&digest_secret));
+        let session = Session::new(Arc::new(keys), self.sender_key, self.lanes, &self.have, transfer.parts.len());
+        Ok((session, Message::Ready(Ready { transcript })))
+    }
+}

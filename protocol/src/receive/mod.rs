@@ -1,0 +1,268 @@
+//! The receiver's side of a transfer, without I/O: messages and facts in, messages and judgements out.
+//!
+//! ```text
+//! Listening ─handle_offer─▶ Judging ─accept─▶ Accepting ─handle_begin─▶ Session      one a connection
+//! Session: handle_stream, handle_header, handle_stream_end, poll_ack, handle_finish
+//! Transfer: may_begin, handle_begun, handle_taken, handle_finished, poll_complete, receipt
+//! ```
+//!
+//! The receiver alone decides what is missing: [`Transfer`] holds, over all connections, what was verified and what is
+//! durable. It judges a chunk's place by its header, before any byte of it is decrypted, and counts a chunk as verified
+//! only when the sink, or the thread that feeds it, has it.
+
+mod exchange;
+mod session;
+
+pub use self::{
+    exchange::{Accepting, Judging, Listening, Window},
+    session::Session,
+};
+use crate::{
+    chunk::TakenChunk,
+    close::Code,
+    digest::{Digests, PartRoot, Root},
+    error::{Error, Result},
+    grant::SignedGrant,
+    id::{ChunkCount, Epoch, PartIndex},
+    key::DigestSecret,
+    manifest::{LoadedPart, PartKind, Plan, Proof, Receipt, SentPart, SignedManifest, SignedReceipt},
+    message::Have,
+    sign::Signer,
+};
+
+/// One transfer as its receiver knows it, over all its connections.
+pub struct Transfer {
+    grant: SignedGrant,
+    plan: Plan,
+    /// Of the last connection that was agreed on; 0 before the first.
+    epoch: Epoch,
+    /// Known with the first Begin, or from a journal.
+    digests: Option<Digests>,
+    digest_check: Option<[u8; 32]>,
+    parts: Vec<PartProgress>,
+    manifest: Option<SignedManifest>,
+}
+
+/// What came of one part.
+#[derive(Default)]
+struct PartProgress {
+    verified: Verified,
+    durable: ChunkCount,
+    /// The sink takes its chunks.
+    begun: bool,
+    /// The sink has finished it: all of it is committed.
+    finished: bool,
+}
+
+/// The chunks of a part that were verified and that the sink has, or has been handed.
+#[derive(Default)]
+enum Verified {
+    #[default]
+    Nothing,
+    Some(PartRoot),
+    Whole(WholePart),
+}
+
+impl PartProgress {
+    fn chunks(&self) -> ChunkCount {
+        match &self.verified {
+            Verified::Nothing => ChunkCount(0),
+            Verified::Some(root) => root.chunks(),
+            Verified::Whole(whole) => whole.chunks,
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        matches!(self.verified, Verified::Whole(_))
+    }
+
+    fn is_as_sent(&self, sent: &SentPart) -> bool {
+        let Verified::Whole(whole) = &self.verified else { return false };
+        (sent.chunks, sent.plain_bytes, sent.root) == (whole.chunks, whole.plain_bytes, whole.root)
+    }
+}
+
+impl Transfer {
+    pub fn new(grant: SignedGrant, plan: Plan) -> Self {
+        let parts = plan.parts.iter().map(|_| PartProgress::default()).collect();
+        Self { grant, plan, epoch: Epoch(0), digests: None, digest_check: None, parts, manifest: None }
+    }
+
+    /// What an earlier process knew: the last epoch, and which sender's digests they were.
+    pub fn handle_earlier(&mut self, epoch: Epoch, digest_check: Option<[u8; 32]>) {
+        (self.epoch, self.digest_check) = (epoch, digest_check);
+    }
+
+    /// A part that an earlier process committed in the target.
+    pub fn handle_found(&mut self, whole: WholePart) {
+        if let Some(progress) = self.parts.get_mut(whole.part.0 as usize) {
+            *progress =
+                PartProgress { verified: Verified::Whole(whole), durable: whole.chunks, begun: true, finished: true };
+        }
+    }
+
+    /// The secret of the transfer's digests, from the first envelope that was opened. It tells senders apart: whoever does
+    /// not know it cannot go on with the transfer, nor drop it.
+    pub fn handle_digest_secret(&mut self, secret: &DigestSecret) -> Result<()> {
+        let check = secret.check();
+        if self.digest_check.is_some_and(|known| known != check) {
+            return Err(Error::new(Code::TransferBusy, "another sender has begun this transfer"));
+        }
+        self.digest_check = Some(check);
+        self.digests.get_or_insert_with(|| Digests::new(secret));
+        Ok(())
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn grant(&self) -> &SignedGrant {
+        &self.grant
+    }
+
+    /// What the sender says it sent, once it has.
+    pub fn manifest(&self) -> Option<&SignedManifest> {
+        self.manifest.as_ref()
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub fn digest_check(&self) -> Option<[u8; 32]> {
+        self.digest_check
+    }
+
+    /// Known once a connection was agreed on.
+    pub fn digests(&self) -> Option<&Digests> {
+        self.digests.as_ref()
+    }
+
+    /// Whether anything of it was verified.
+    pub fn has_anything(&self) -> bool {
+        self.parts.iter().any(|progress| progress.chunks().0 > 0)
+    }
+
+    /// Chunks of a part that were verified and handed on.
+    pub fn verified(&self, part: PartIndex) -> ChunkCount {
+        self.parts[part.0 as usize].chunks()
+    }
+
+    /// What is there, for a sender to go on from.
+    fn have(&self) -> Vec<Have> {
+        let have = self.parts.iter().zip(0..).filter_map(|(progress, index)| {
+            let root = match &progress.verified {
+                Verified::Nothing => return None,
+                Verified::Some(root) => root.root(),
+                Verified::Whole(whole) => whole.root,
+            };
+            let (part, verified, durable) = (PartIndex(index), progress.chunks(), progress.durable);
+            Some(Have { part, verified, durable, ended: progress.is_whole(), root })
+        });
+        have.collect()
+    }
+
+    /// Whether the sink may be asked to begin `part`: one part at a time, in the order of the plan. Streams arrive in any
+    /// order; were a later part to take a target's one writer first, its sender might be waiting for the window of an
+    /// earlier part, and neither would ever move.
+    pub fn may_begin(&self, part: PartIndex) -> bool {
+        self.parts[..part.0 as usize].iter().all(|progress| progress.begun)
+    }
+
+    /// The sink has begun `part`.
+    pub fn handle_begun(&mut self, part: PartIndex) {
+        self.parts[part.0 as usize].begun = true;
+    }
+
+    /// A verified chunk was handed on, and will not be asked for again unless the process dies; if it is `durable`, not
+    /// even then.
+    pub fn handle_taken(&mut self, chunk: &TakenChunk, durable: bool) {
+        let digests = self.digests.as_ref().expect("a chunk is opened with the keys of a connection");
+        let progress = &mut self.parts[chunk.part.0 as usize];
+        assert_eq!(progress.chunks().next_index(), chunk.index, "chunks are taken in order");
+        if let Verified::Nothing = progress.verified {
+            progress.verified = Verified::Some(digests.part_root(chunk.part));
+        }
+        let Verified::Some(root) = &mut progress.verified else { unreachable!("a whole part takes no chunk") };
+        root.add(&chunk.hash, chunk.plain_bytes);
+        if chunk.last {
+            let (chunks, plain_bytes, root) = (root.chunks(), root.plain_bytes(), root.root());
+            progress.verified = Verified::Whole(WholePart { part: chunk.part, chunks, plain_bytes, root });
+        }
+        if durable {
+            progress.durable = progress.chunks();
+        }
+    }
+
+    /// All of a part is committed in the target.
+    pub fn handle_finished(&mut self, part: PartIndex) {
+        let progress = &mut self.parts[part.0 as usize];
+        (progress.durable, progress.finished) = (progress.chunks(), true);
+    }
+
+    /// Once the manifest is here and the sink has finished every part: whether what arrived is what it says (fault-matrix X13).
+    pub fn poll_complete(&self) -> Option<Result<()>> {
+        let manifest = &self.manifest.as_ref()?.manifest;
+        let digests = self.digests.as_ref()?;
+        if !self.parts.iter().all(|part| part.finished) {
+            return None;
+        }
+        let arrived = manifest.parts.len() == self.parts.len()
+            && manifest.parts.iter().zip(&self.parts).all(|(sent, progress)| progress.is_as_sent(sent));
+        // The digest is what a table is read again for: without one, nothing would be compared.
+        let described = manifest.parts.iter().zip(&self.plan.parts).all(|(sent, planned)| match planned.kind {
+            PartKind::Rows => sent.digest.is_some(),
+            _ => sent.rows == 0 && sent.digest.is_none(),
+        });
+        let transfer = self.grant.grant.transfer;
+        let fits = arrived
+            && described
+            && manifest.transfer == transfer
+            && manifest.grant_hash == self.grant.hash()
+            && manifest.plan_hash == self.plan.hash()
+            && manifest.root == digests.transfer_root(transfer, manifest.parts.iter().map(|part| part.root));
+        Some(if fits { Ok(()) } else { Err(Error::new(Code::ManifestMismatch, "manifest")) })
+    }
+
+    /// Counter-signs the manifest, if what the target holds is what it says.
+    pub fn receipt(&self, session: &Session, facts: ReceiptFacts, signer: &dyn Signer) -> Result<SignedReceipt> {
+        let manifest = self.manifest.clone().ok_or(Error::new(Code::Internal, "receipt before the manifest"))?;
+        let receipt = Receipt {
+            manifest,
+            plan: self.plan.clone(),
+            loaded: facts.loaded,
+            proof: facts.proof,
+            grant: self.grant.clone(),
+            sender_key: session.sender_key,
+            receiver_key: signer.public_key(),
+            suite: session.keys.suite(),
+            tls: facts.tls,
+            started_ms: facts.started_ms,
+            finished_ms: facts.finished_ms,
+            software: facts.software,
+        };
+        receipt.check_loaded()?;
+        Ok(receipt.sign(signer))
+    }
+}
+
+/// All of a part, as it was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WholePart {
+    pub part: PartIndex,
+    pub chunks: ChunkCount,
+    pub plain_bytes: u64,
+    /// Over the hashes of its chunks.
+    pub root: Root,
+}
+
+/// What a receipt says that the state machine cannot know.
+pub struct ReceiptFacts {
+    pub proof: Proof,
+    pub loaded: Vec<LoadedPart>,
+    pub tls: String,
+    pub started_ms: u64,
+    pub finished_ms: u64,
+    pub software: String,
+}

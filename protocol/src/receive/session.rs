@@ -1,0 +1,140 @@
+//! One connection's part in a transfer: which streams carry what, and what the sender was told.
+
+use std::sync::Arc;
+
+use super::Transfer;
+use crate::{
+    close::Code,
+    error::{Error, Result},
+    frame::{ChunkHeader, StreamHeader},
+    id::{ChunkCount, PartIndex},
+    manifest::SignedManifest,
+    message::{Ack, Have, Message},
+    seal::EpochKeys,
+    sign::PublicKey,
+};
+
+/// What was agreed for one connection: data may flow.
+pub struct Session {
+    pub(super) keys: Arc<EpochKeys>,
+    pub(super) sender_key: PublicKey,
+    lanes: u16,
+    parts: Vec<Arriving>,
+    manifest_heard: bool,
+}
+
+/// A part as it arrives on one connection.
+struct Arriving {
+    /// Chunks that are there, or whose headers were judged good.
+    received: ChunkCount,
+    last_received: bool,
+    stream: Stream,
+    /// What the sender was last told.
+    acknowledged: (ChunkCount, ChunkCount),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    None,
+    Open,
+    Ended,
+}
+
+impl Session {
+    pub(super) fn new(keys: Arc<EpochKeys>, sender_key: PublicKey, lanes: u16, have: &[Have], parts: usize) -> Self {
+        let mut session = Self { keys, sender_key, lanes, parts: Vec::new(), manifest_heard: false };
+        session.parts.resize_with(parts, || Arriving {
+            received: ChunkCount(0),
+            last_received: false,
+            stream: Stream::None,
+            acknowledged: (ChunkCount(0), ChunkCount(0)),
+        });
+        for have in have {
+            let arriving = &mut session.parts[have.part.0 as usize];
+            (arriving.received, arriving.last_received) = (have.verified, have.ended);
+            arriving.acknowledged = (have.verified, have.durable);
+        }
+        session
+    }
+
+    pub fn keys(&self) -> &Arc<EpochKeys> {
+        &self.keys
+    }
+
+    /// A stream says which part it carries, and from which chunk on.
+    pub fn handle_stream(&mut self, transfer: &Transfer, header: StreamHeader) -> Result<()> {
+        let part = header.part;
+        let refuse = |code, check| Err(Error::new(code, check).at_part(part));
+        // A part whose last chunk was acknowledged is no longer in flight for the sender, whether or not the end of its
+        // stream was seen here.
+        let streams = self.parts.iter().zip(&transfer.parts);
+        if streams.filter(|(arriving, progress)| arriving.stream == Stream::Open && !progress.is_whole()).count()
+            >= self.lanes.into()
+        {
+            return refuse(Code::LimitExceeded, "parts in flight");
+        }
+        let Some(kind) = transfer.plan.parts.get(part.0 as usize).map(|planned| planned.kind) else {
+            return refuse(Code::ProtocolViolation, "no such part");
+        };
+        let mut earlier = transfer.parts.iter().zip(&transfer.plan.parts).filter(|(_, planned)| planned.kind < kind);
+        if !earlier.all(|(progress, _)| progress.finished) {
+            return refuse(Code::ProtocolViolation, "part before those it depends on");
+        }
+        let arriving = &mut self.parts[part.0 as usize];
+        if arriving.stream != Stream::None || arriving.last_received || header.first != arriving.received.next_index() {
+            return refuse(Code::ChunkOrder, "part is sent twice");
+        }
+        arriving.stream = Stream::Open;
+        Ok(())
+    }
+
+    /// A chunk's header arrived on the stream of `part`: judges its place, before its bytes are read.
+    pub fn handle_header(&mut self, part: PartIndex, header: &ChunkHeader) -> Result<()> {
+        let refuse = |code, check| Err(Error::new(code, check).at_chunk(header.part, header.index));
+        if header.part != part {
+            return refuse(Code::ChunkForeign, "chunk of another part");
+        }
+        let arriving = &mut self.parts[part.0 as usize];
+        if arriving.last_received {
+            return refuse(Code::ChunkOrder, "chunk after the last");
+        }
+        if header.index != arriving.received.next_index() {
+            return refuse(Code::ChunkOrder, "chunk index");
+        }
+        arriving.received.0 += 1;
+        arriving.last_received = header.last;
+        Ok(())
+    }
+
+    /// A part's stream ended cleanly: its last chunk must have come (fault-matrix X5).
+    pub fn handle_stream_end(&mut self, part: PartIndex) -> Result<()> {
+        let arriving = &mut self.parts[part.0 as usize];
+        arriving.stream = Stream::Ended;
+        match arriving.last_received {
+            true => Ok(()),
+            false => Err(Error::new(Code::PartTruncated, "stream end").at_part(part)),
+        }
+    }
+
+    /// The next acknowledgement that is due. Several chunks of one part become one message.
+    pub fn poll_ack(&mut self, transfer: &Transfer) -> Option<Message> {
+        self.parts.iter_mut().zip(&transfer.parts).zip(0..).find_map(|((arriving, progress), index)| {
+            let state = (progress.chunks(), progress.durable);
+            if arriving.acknowledged == state {
+                return None;
+            }
+            arriving.acknowledged = state;
+            Some(Message::Ack(Ack { part: PartIndex(index), verified: state.0, durable: state.1 }))
+        })
+    }
+
+    /// The sender says what it sent. Judged here as far as a signature goes; the rest when all of it is there.
+    pub fn handle_finish(&mut self, transfer: &mut Transfer, manifest: SignedManifest) -> Result<()> {
+        if std::mem::replace(&mut self.manifest_heard, true) {
+            return Err(Error::new(Code::ProtocolViolation, "second manifest"));
+        }
+        manifest.verify(&self.sender_key)?;
+        transfer.manifest = Some(manifest);
+        Ok(())
+    }
+}

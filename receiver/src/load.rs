@@ -1,0 +1,131 @@
+//! The load of one transfer: what outlives a connection at the receiver. The sink, the threads that write into it, and the
+//! state machine that knows what is there.
+
+use std::{
+    cell::{Ref, RefCell, RefMut},
+    collections::BTreeMap,
+    sync::Arc,
+};
+
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    report::Report,
+};
+use sealift_protocol::{chunk::VerifiedChunk, close::Code, id::PartIndex, receive::Transfer};
+use tokio::sync::{Mutex, Notify, mpsc};
+
+use crate::{
+    sink::Sink,
+    writer::{PartWriter, Written},
+};
+
+pub struct Load {
+    pub sink: Arc<dyn Sink>,
+    transfer: RefCell<Transfer>,
+    writers: RefCell<BTreeMap<PartIndex, PartWriter>>,
+    written: mpsc::UnboundedSender<Written>,
+    events: Mutex<mpsc::UnboundedReceiver<Written>>,
+    /// Told whenever something was taken or finished, or a part was begun.
+    pub moved: Notify,
+}
+
+impl Load {
+    pub fn new(sink: Arc<dyn Sink>, transfer: Transfer) -> Self {
+        // Two messages a part at most.
+        let (written, events) = mpsc::unbounded_channel();
+        Self {
+            sink,
+            transfer: RefCell::new(transfer),
+            writers: RefCell::default(),
+            written,
+            events: Mutex::new(events),
+            moved: Notify::new(),
+        }
+    }
+
+    pub fn transfer(&self) -> Ref<'_, Transfer> {
+        self.transfer.borrow()
+    }
+
+    pub fn transfer_mut(&self) -> RefMut<'_, Transfer> {
+        self.transfer.borrow_mut()
+    }
+
+    /// The way into the sink for `part`, once the part's turn has come.
+    pub async fn writer(&self, part: PartIndex) -> Outcome<PartWriter> {
+        if let Some(writer) = self.writers.borrow().get(&part) {
+            return Ok(writer.clone());
+        }
+        loop {
+            let notified = self.moved.notified();
+            if self.transfer().may_begin(part) {
+                break;
+            }
+            notified.await;
+        }
+        let digests = self.transfer().digests().cloned();
+        let digests = digests.ok_or_else(|| Failure::new(Code::Internal, "a part before any keys", ""))?;
+        let writer = PartWriter::start(Arc::clone(&self.sink), part, digests, self.written.clone()).await?;
+        self.writers.borrow_mut().insert(part, writer.clone());
+        self.transfer_mut().handle_begun(part);
+        self.moved.notify_waiters();
+        Ok(writer)
+    }
+
+    /// Hands on a chunk; when this returns, it is not asked for again. Waits while the sink is busy. Cancelled, it has
+    /// handed on nothing.
+    pub async fn take(&self, writer: &PartWriter, chunk: VerifiedChunk, durable: bool) {
+        let taken = chunk.taken();
+        if !writer.write(chunk).await {
+            // The writer ended: why, it says to whoever watches.
+            std::future::pending::<()>().await;
+        }
+        self.transfer_mut().handle_taken(&taken, durable);
+        self.moved.notify_waiters();
+    }
+
+    /// Notes what the writers finish; returns when one of them fails.
+    pub async fn watch(&self, report: &Report) -> Failure {
+        let mut events = self.events.lock().await;
+        loop {
+            match events.recv().await {
+                Some(Written::Finished(part)) => {
+                    self.transfer_mut().handle_finished(part);
+                    report.count(|totals| totals.parts += 1);
+                    self.moved.notify_waiters();
+                }
+                Some(Written::Failed(failure)) => return failure,
+                None => return Failure::new(Code::Internal, "no writers", ""),
+            }
+        }
+    }
+
+    /// Waits until all is there and the manifest fits it.
+    pub async fn complete(&self) -> Outcome {
+        loop {
+            let notified = self.moved.notified();
+            if let Some(judged) = self.transfer().poll_complete() {
+                return Ok(judged?);
+            }
+            notified.await;
+        }
+    }
+
+    /// Runs a step of the sink off the async thread.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&dyn Sink) -> Outcome<T> + Send + 'static,
+    ) -> Outcome<T> {
+        blocking(&self.sink, step).await
+    }
+}
+
+/// Runs a step of a sink off the async thread.
+pub async fn blocking<T: Send + 'static>(
+    sink: &Arc<dyn Sink>,
+    step: impl FnOnce(&dyn Sink) -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
+    let sink = Arc::clone(sink);
+    let done = tokio::task::spawn_blocking(move || step(&*sink)).await;
+    done.map_err(|_| Failure::new(Code::Internal, "a step of the target ended early", ""))?
+}

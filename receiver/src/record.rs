@@ -1,0 +1,105 @@
+//! What a receiver keeps of an unfinished transfer, so that the same command goes on with it after a crash.
+
+use minicbor::{Decode, Encode};
+use sealift_agent::{failure::Outcome, random::SystemRandom, state::StateDir, transfer_dir::TransferDir};
+use sealift_protocol::{
+    close::Code,
+    envelope::SealingKey,
+    error::Error,
+    id::{Epoch, TransferId},
+    manifest::{Plan, SignedReceipt},
+    receive::Transfer,
+};
+use zeroize::Zeroize;
+
+use crate::invitation::Invitation;
+
+/// The record, and its folder.
+pub struct Record {
+    pub dir: TransferDir,
+    pub kept: Kept,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+pub struct Kept {
+    #[n(0)]
+    pub invitation: Invitation,
+    /// The target's URL: what is staged for it has to be found again. It is as secret as this folder.
+    #[n(1)]
+    pub target: String,
+    /// Where the ticket says that this receiver is.
+    #[n(2)]
+    pub port: u16,
+    #[n(3)]
+    #[cbor(with = "minicbor::bytes")]
+    sealing_key: Vec<u8>,
+    #[n(4)]
+    pub epoch: Epoch,
+    #[n(5)]
+    #[cbor(with = "minicbor::bytes")]
+    pub digest_check: Option<[u8; 32]>,
+    /// What is being loaded, once something is.
+    #[n(6)]
+    pub plan: Option<Plan>,
+    #[n(7)]
+    pub started_ms: u64,
+    /// All of it is proven; it is shown under its final name, or will be.
+    #[n(8)]
+    pub receipt: Option<SignedReceipt>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.sealing_key.zeroize();
+    }
+}
+
+impl Record {
+    /// Begins the record of a transfer that was invited just now.
+    pub fn begin(state: &StateDir, invitation: Invitation, target: &str, port: u16) -> Outcome<Self> {
+        let dir = TransferDir::open(state, invitation.ticket.grant.grant.transfer)?;
+        let sealing_key = SealingKey::generate(&mut SystemRandom::default()).expose().to_vec();
+        let kept = Kept {
+            invitation,
+            target: target.to_owned(),
+            port,
+            sealing_key,
+            epoch: Epoch(0),
+            digest_check: None,
+            plan: None,
+            started_ms: 0,
+            receipt: None,
+        };
+        let record = Self { dir, kept };
+        record.keep()?;
+        Ok(record)
+    }
+
+    /// The record of a transfer that an earlier process left, if nobody runs it now.
+    pub fn open(state: &StateDir, transfer: TransferId) -> Outcome<Option<Self>> {
+        let dir = TransferDir::open(state, transfer)?;
+        Ok(dir.record::<Kept>()?.map(|kept| Self { dir, kept }))
+    }
+
+    /// Makes what was changed durable.
+    pub fn keep(&self) -> Outcome {
+        self.dir.keep(&self.kept)
+    }
+
+    pub fn transfer(&self) -> TransferId {
+        self.kept.invitation.ticket.grant.grant.transfer
+    }
+
+    pub fn sealing_key(&self) -> Outcome<SealingKey> {
+        Ok(SealingKey::from_bytes(&self.kept.sealing_key)?)
+    }
+
+    /// The state machine as the record knows it; what is in the target is for the sink to say.
+    pub fn state_machine(&self) -> Outcome<Transfer> {
+        let plan = self.kept.plan.clone().ok_or(Error::new(Code::Internal, "nothing was begun"))?;
+        let mut transfer = Transfer::new(self.kept.invitation.ticket.grant.clone(), plan);
+        transfer.handle_earlier(self.kept.epoch, self.kept.digest_check);
+        Ok(transfer)
+    }
+}

@@ -1,0 +1,387 @@
+//! One transfer at its receiver, over all its connections: takes offers, keeps the load while no connection stands, and
+//! ends with a receipt, with something to go on from, or with nothing left behind.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use sealift_agent::{
+    audit::AuditLog,
+    expiry::Expiry,
+    failure::{Failure, Outcome},
+    identity::Identity,
+    link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT},
+    random::SystemRandom,
+    report::{Finished, Report, Resume},
+    shutdown::Shutdown,
+    state::StateDir,
+    units::human_duration,
+};
+use sealift_protocol::{
+    close::Code,
+    error::Error,
+    manifest::SignedReceipt,
+    message::Message,
+    receive::{Judging, ReceiptFacts, Session, Transfer, WholePart, Window},
+};
+use serde_json::json;
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+
+use crate::{
+    load::{Load, blocking},
+    pipeline::Pipeline,
+    reception::{Heard, Offered, turn_away},
+    record::Record,
+    sink::Sink,
+    workers::Workers,
+};
+
+/// What the transfer runs with.
+pub struct Setting<'a> {
+    pub report: &'a Report,
+    pub audit: &'a AuditLog,
+    pub state: &'a StateDir,
+    pub identity: &'a Identity,
+    /// Memory for bytes in flight.
+    pub memory: u64,
+    /// How long the load waits for a lost connection to come back.
+    pub grace: Duration,
+    /// Makes the sink of the target; anew if the transfer starts over.
+    pub open_sink: &'a dyn Fn() -> Outcome<Arc<dyn Sink>>,
+}
+
+/// One transfer on its way.
+pub struct Receiving<'a> {
+    setting: Setting<'a>,
+    record: Record,
+    expiry: Expiry,
+    load: Option<Load>,
+    /// Loaded and proven; shown under its final name.
+    finished: Option<Finished>,
+    workers: Workers,
+}
+
+/// How a connection ended that did its part.
+enum Conversed {
+    /// The sender has the receipt.
+    Delivered,
+    /// The load is there, and the sender may not know it.
+    Undelivered,
+}
+
+impl<'a> Receiving<'a> {
+    /// Takes up a transfer where its record says it is.
+    pub async fn new(setting: Setting<'a>, record: Record) -> Outcome<Self> {
+        let expiry = Expiry::of(&record.kept.invitation.ticket.grant.grant);
+        let workers = Workers::default();
+        let mut receiving = Self { setting, record, expiry, load: None, finished: None, workers };
+        if receiving.record.kept.receipt.is_some() {
+            receiving.publish_again().await?;
+        } else if receiving.record.kept.plan.is_some() {
+            let transfer = receiving.record.state_machine()?;
+            receiving.load = Some(receiving.open_load(transfer, false).await?);
+        }
+        Ok(receiving)
+    }
+
+    /// Runs it to its end.
+    pub async fn run(&mut self, heard: &mut mpsc::Receiver<Heard>, shutdown: &mut Shutdown) -> Outcome<Finished> {
+        loop {
+            let offered = match self.wait(heard, shutdown).await? {
+                Some(offered) => *offered,
+                // Nobody came for the receipt. The load is there all the same.
+                None => return self.finished.take().ok_or_else(|| failed("no receipt")),
+            };
+            match self.connection(offered, heard, shutdown).await {
+                Ok(Conversed::Delivered) => return self.finished.take().ok_or_else(|| failed("no receipt")),
+                Ok(Conversed::Undelivered) => {}
+                Err(failure) if self.waits_after(&failure) => self.tell_waiting(&failure),
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// The transfer is over, or can go on later: leaves what that needs, and nothing else.
+    pub async fn end(self, outcome: &Outcome<Finished>) -> Outcome {
+        let keeps = matches!(outcome, Err(failure) if failure.code.keeps_transfer()) && self.has_anything();
+        if let Some(load) = &self.load {
+            let _ = load.blocking(move |sink| Ok(if keeps { sink.suspend() } else { sink.abandon() })).await;
+        }
+        if keeps { Ok(()) } else { self.record.dir.destroy() }
+    }
+
+    fn has_anything(&self) -> bool {
+        self.finished.is_some() || self.load.as_ref().is_some_and(|load| load.transfer().has_anything())
+    }
+
+    /// Whether the sender can be expected to come back by itself, or with another command.
+    fn waits_after(&self, failure: &Failure) -> bool {
+        let hopeful = failure.code.retry_may_help()
+            || matches!(failure.code, Code::ResumeImpossible | Code::SourceChanged if failure.told_by_peer);
+        hopeful && !failure.stopped_by_person && self.record.kept.epoch.0 > 0 && !self.setting.grace.is_zero()
+    }
+
+    fn tell_waiting(&self, failure: &Failure) {
+        let report = self.setting.report;
+        report.event("link_down", &[("reason", json!(failure.code.word()))]);
+        let grace = human_duration(self.setting.grace);
+        report.say(&format!("receiver: {}; keeping the load for the sender to come back, for {grace}.", failure.what));
+    }
+
+    /// Waits for the sender: the first time as long as the grant lasts, later as long as the load is kept for it. `None`
+    /// when the load is there and nobody came for the receipt.
+    async fn wait(&self, heard: &mut mpsc::Receiver<Heard>, shutdown: &mut Shutdown) -> Outcome<Option<Box<Offered>>> {
+        let grace = match self.record.kept.epoch.0 {
+            0 => Duration::MAX,
+            _ => self.setting.grace,
+        };
+        let watching = async {
+            match &self.load {
+                Some(load) if self.finished.is_none() => load.watch(self.setting.report).await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            offered = self.next_offer(heard) => offered.map(Some),
+            failure = watching => Err(failure),
+            expired = self.expiry.passed() => if self.finished.is_some() { Ok(None) } else { Err(expired) },
+            stopped = shutdown.requested() => if self.finished.is_some() { Ok(None) } else { Err(stopped) },
+            () = tokio::time::sleep(grace) => match self.finished.is_some() {
+                true => Ok(None),
+                false => Err(Failure::new(
+                    Code::Interrupted,
+                    "the sender did not come back",
+                    "Nothing is visible in the target yet. Start both sides again with the same commands and the same \
+                     ticket: the transfer goes on where it stopped.",
+                )),
+            },
+        }
+    }
+
+    async fn next_offer(&self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<Offered>> {
+        loop {
+            match heard.recv().await {
+                Some(Heard::Offer(offered)) => return Ok(offered),
+                Some(Heard::CalledOff(failure)) if self.load.is_none() && self.finished.is_none() => {
+                    return Err(failure);
+                }
+                // Whoever began the transfer decides about it.
+                Some(Heard::CalledOff(_)) => {}
+                None => return Err(failed("the endpoint was closed")),
+            }
+        }
+    }
+
+    async fn connection(
+        &mut self,
+        offered: Offered,
+        heard: &mut mpsc::Receiver<Heard>,
+        shutdown: &mut Shutdown,
+    ) -> Outcome<Conversed> {
+        let Offered { link, judging, mut writer, mut control } = offered;
+        let expiry = self.expiry;
+        let outcome = tokio::select! {
+            outcome = self.converse(&link, judging, &mut writer, &mut control) => outcome,
+            never = turn_away(heard) => Err(never),
+            expired = expiry.passed() => Err(expired),
+            stopped = shutdown.requested() => Err(stopped),
+        };
+        match &outcome {
+            Ok(Conversed::Delivered) => {
+                writer.finish().await;
+                link.close(Code::Done);
+            }
+            Ok(Conversed::Undelivered) => link.close(Code::Interrupted),
+            Err(failure) => link.refuse(writer, failure).await,
+        }
+        outcome
+    }
+
+    async fn converse(
+        &mut self,
+        link: &Link,
+        judging: Judging,
+        writer: &mut ControlWriter,
+        control: &mut ControlReader,
+    ) -> Outcome<Conversed> {
+        let session = self.negotiate(judging, writer, control).await?;
+        let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
+        let pipeline = Pipeline::new(link, self.setting.report, load, &self.workers, session);
+        pipeline.run(writer, control).await?;
+        let session = pipeline.into_session();
+        let finished = match &self.finished {
+            Some(finished) if load.transfer().manifest() == Some(&finished.receipt.receipt.manifest) => finished,
+            Some(_) => return Err(Error::new(Code::ManifestMismatch, "another manifest than was loaded").into()),
+            None => {
+                let receipt = self.settle(link, load, &session).await?;
+                let finished = self.publish(receipt).await?;
+                self.finished.insert(finished)
+            }
+        };
+        // From here on the load is there, whether or not the sender can be told.
+        let receipt = Message::Receipt(Box::new(finished.receipt.clone()));
+        let told = writer.send(&receipt).await.is_ok();
+        // The sender ends its side once it has checked the receipt.
+        let ended = tokio::time::timeout(MESSAGE_TIMEOUT, control.next()).await;
+        Ok(if told && matches!(ended, Ok(Ok(None))) { Conversed::Delivered } else { Conversed::Undelivered })
+    }
+
+    /// Agrees with the sender on a connection, and finds or makes the load that it goes on with.
+    async fn negotiate(
+        &mut self,
+        judging: Judging,
+        writer: &mut ControlWriter,
+        control: &mut ControlReader,
+    ) -> Outcome<Session> {
+        let fresh = judging.is_fresh() && self.finished.is_none();
+        let went_on = self.load.as_ref().is_some_and(|load| load.transfer().has_anything());
+        if self.load.is_none() {
+            self.begin(&judging).await?;
+        }
+        let mut random = SystemRandom::default();
+        let sealing_key = self.record.sealing_key()?;
+        let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
+        let mut anew = None;
+        if fresh {
+            let mut transfer = judging.new_transfer();
+            transfer.handle_earlier(load.transfer().epoch(), load.transfer().digest_check());
+            anew = Some(transfer);
+        } else if !judging.continues(&load.transfer()) {
+            return Err(Error::new(Code::SourceChanged, "plan").into());
+        }
+        let window = Window::share(self.setting.memory / 2, judging.plan().parts.len());
+        let public_key = sealing_key.public_key();
+        let (accepting, message) = match &anew {
+            Some(transfer) => judging.accept(transfer, window, public_key, self.setting.identity, &mut random)?,
+            None => judging.accept(&load.transfer(), window, public_key, self.setting.identity, &mut random)?,
+        };
+        let accept_bytes = writer.send(&message).await?;
+        let Message::Begin(begin) = control.expect(accept_bytes).await? else {
+            return Err(Error::new(Code::ProtocolViolation, "Begin").into());
+        };
+        let (session, ready) = match &mut anew {
+            Some(transfer) => accepting.handle_begin(begin, &sealing_key, transfer)?,
+            None => accepting.handle_begin(begin, &sealing_key, &mut load.transfer_mut())?,
+        };
+        if let Some(transfer) = anew {
+            // Only now is it sure that the sender is the one that began the transfer.
+            load.blocking(|sink| Ok(sink.abandon())).await?;
+            self.load = Some(self.open_load(transfer, true).await?);
+        }
+        self.keep_epoch()?;
+        writer.send(&ready).await?;
+        self.tell_started(&session, went_on, fresh);
+        Ok(session)
+    }
+
+    /// The first offer of the transfer: makes a place for what it plans to send.
+    async fn begin(&mut self, judging: &Judging) -> Outcome {
+        let grant = judging.grant().grant.clone();
+        self.setting.audit.append(
+            "transfer.begin",
+            Some(grant.transfer),
+            &[("sender", json!(grant.sender)), ("purpose", json!(grant.purpose))],
+        )?;
+        let parts = judging.plan().parts.len() as u64;
+        self.setting.report.count(|totals| totals.parts_planned = parts);
+        self.record.kept.started_ms = now_ms();
+        self.load = Some(self.open_load(judging.new_transfer(), false).await?);
+        Ok(())
+    }
+
+    /// Opens the target for the transfer; `fresh` drops what an earlier attempt left there.
+    async fn open_load(&self, mut transfer: Transfer, fresh: bool) -> Outcome<Load> {
+        let sink = (self.setting.open_sink)()?;
+        let (id, plan) = (self.record.transfer(), transfer.plan().clone());
+        let found: Vec<WholePart> = blocking(&sink, move |sink| sink.prepare(id, &plan, fresh)).await?;
+        for whole in found {
+            transfer.handle_found(whole);
+            self.setting.report.count(|totals| totals.parts += 1);
+        }
+        Ok(Load::new(sink, transfer))
+    }
+
+    /// The epoch is durable before anything is sealed in it.
+    fn keep_epoch(&mut self) -> Outcome {
+        let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
+        let transfer = load.transfer();
+        let kept = &mut self.record.kept;
+        (kept.epoch, kept.digest_check) = (transfer.epoch(), transfer.digest_check());
+        kept.plan = Some(transfer.plan().clone());
+        self.record.keep()
+    }
+
+    fn tell_started(&self, session: &Session, went_on: bool, fresh: bool) {
+        let report = self.setting.report;
+        report.event("started", &[("suite", json!(session.keys().suite().name()))]);
+        let Some(load) = &self.load else { return };
+        if load.transfer().epoch().0 > 1 {
+            report.event("link_up", &[("epoch", json!(load.transfer().epoch().0))]);
+        }
+        match (went_on, fresh) {
+            (true, true) => report.resume(Resume::Restarted, "the sender could not go on; what was here was dropped."),
+            (true, false) => report.resume(Resume::Resumed, "the sender goes on from what is here."),
+            _ => {}
+        }
+    }
+
+    /// Ends the load, proves it from the target, and signs what was found.
+    async fn settle(&self, link: &Link, load: &Load, session: &Session) -> Outcome<SignedReceipt> {
+        tracing::info!(transfer = %self.record.transfer(), "everything arrived; proving it from the target");
+        let digests = session.keys().digests().clone();
+        let (proof, loaded) = load.blocking(move |sink| sink.prove(&digests)).await?;
+        let facts = ReceiptFacts {
+            proof,
+            loaded,
+            tls: link.tls_description(),
+            started_ms: self.record.kept.started_ms,
+            finished_ms: now_ms(),
+            software: format!("sealift-receiver {}", env!("CARGO_PKG_VERSION")),
+        };
+        Ok(load.transfer().receipt(session, facts, self.setting.identity)?)
+    }
+
+    /// Keeps the receipt, and shows the load under its final name: both, or neither.
+    async fn publish(&mut self, receipt: SignedReceipt) -> Outcome<Finished> {
+        self.record.kept.receipt = Some(receipt);
+        self.record.keep()?;
+        self.publish_kept().await
+    }
+
+    async fn publish_kept(&self) -> Outcome<Finished> {
+        let receipt = self.record.kept.receipt.clone().ok_or_else(|| failed("no receipt"))?;
+        let transfer = self.record.transfer();
+        let receipt_path: PathBuf = self.setting.state.keep_receipt(transfer, &receipt)?;
+        self.setting.audit.append("transfer.publish", Some(transfer), &[])?;
+        let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
+        let sink = sink.map_or_else(|| (self.setting.open_sink)(), Ok)?;
+        if let Err(failure) = blocking(&sink, move |sink| sink.publish(transfer)).await {
+            let _ = std::fs::remove_file(&receipt_path);
+            return Err(failure);
+        }
+        self.setting.report.count(|totals| totals.rows = receipt.receipt.loaded.iter().map(|part| part.rows).sum());
+        Ok(Finished { receipt, receipt_path })
+    }
+
+    /// An earlier process had signed the receipt: finishes what it began, and waits for the sender to fetch it.
+    async fn publish_again(&mut self) -> Outcome {
+        let finished = self.publish_kept().await?;
+        let mut transfer = self.record.state_machine()?;
+        let parts = finished.receipt.receipt.manifest.manifest.parts.iter().zip(0..);
+        for (sent, index) in parts {
+            let part = sealift_protocol::id::PartIndex(index);
+            let (chunks, plain_bytes, root) = (sent.chunks, sent.plain_bytes, sent.root);
+            transfer.handle_found(WholePart { part, chunks, plain_bytes, root });
+        }
+        self.load = Some(Load::new((self.setting.open_sink)()?, transfer));
+        self.finished = Some(finished);
+        Ok(())
+    }
+}
+
+fn failed(what: &'static str) -> Failure {
+    Failure::new(Code::Internal, what, "")
+}
+
+fn now_ms() -> u64 {
+    (OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as u64
+}

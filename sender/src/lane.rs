@@ -1,0 +1,100 @@
+//! A part on its way from the source to the link. What was read of it and is not sent yet outlives a connection: a pipe
+//! cannot be read twice.
+
+use std::{cell::RefCell, pin::Pin, rc::Rc, sync::Arc};
+
+use futures_util::{Stream, StreamExt, stream};
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    process::chunks_at_work,
+    random::SystemRandom,
+};
+use sealift_protocol::{
+    chunk::{Chunk, ChunkHash, Sealed},
+    close::Code,
+    id::{ChunkCount, ChunkIndex},
+    random::Nonces,
+    seal::EpochKeys,
+};
+
+use crate::{part::PartSummary, reader::ReadingPart, workers::Workers};
+
+/// What seals: the workers, and the keys of the connection that stands now.
+pub struct Sealer {
+    pub workers: Workers,
+    pub nonces: RefCell<Nonces<SystemRandom>>,
+    keys: RefCell<Option<Arc<EpochKeys>>>,
+}
+
+/// A chunk that was read.
+pub enum Read {
+    /// To be sent; sealed with these keys, which are those of an earlier connection if that was lost in between.
+    Sealed(Sealed, Arc<EpochKeys>),
+    /// The receiver has it: to be proven.
+    Held { hash: ChunkHash, index: ChunkIndex, plain_bytes: u64, last: bool },
+}
+
+/// A part that is being read.
+pub struct Lane {
+    chunks: Pin<Box<dyn Stream<Item = Outcome<Read>>>>,
+    /// Read, and not handed on yet.
+    next: Option<Read>,
+    summary: tokio::sync::oneshot::Receiver<Outcome<PartSummary>>,
+    pub ended: bool,
+}
+
+impl Sealer {
+    pub fn new(workers: Workers) -> Self {
+        Self { workers, nonces: RefCell::new(Nonces::new(SystemRandom::default())), keys: RefCell::default() }
+    }
+
+    /// A connection stands: what is read from now on is sealed with its keys.
+    pub fn set_keys(&self, keys: Arc<EpochKeys>) {
+        *self.keys.borrow_mut() = Some(keys);
+    }
+
+    async fn process(&self, chunk: Chunk, held: ChunkCount) -> Outcome<Read> {
+        let keys = self.keys.borrow().clone();
+        let keys = keys.ok_or_else(|| Failure::new(Code::Internal, "a chunk was read before there were keys", ""))?;
+        if chunk.index.0 < held.0 {
+            let (index, plain_bytes, last) = (chunk.index, chunk.plain().len() as u64, chunk.last);
+            let hash = self.workers.hash(chunk, keys.digests().clone()).await?;
+            return Ok(Read::Held { hash, index, plain_bytes, last });
+        }
+        let nonce = self.nonces.borrow_mut().draw()?;
+        Ok(Read::Sealed(self.workers.seal(chunk, Arc::clone(&keys), nonce).await?, keys))
+    }
+}
+
+impl Lane {
+    /// Chunks are sealed side by side and come out in order. The first `held` are at the receiver.
+    pub fn new(reading: ReadingPart, held: ChunkCount, sealer: &Rc<Sealer>) -> Self {
+        let sealer = Rc::clone(sealer);
+        let arriving = stream::unfold(reading.chunks, |mut chunks| async move { Some((chunks.recv().await?, chunks)) });
+        let chunks = arriving.map(move |chunk| {
+            let sealer = Rc::clone(&sealer);
+            async move { sealer.process(chunk, held).await }
+        });
+        Self { chunks: Box::pin(chunks.buffered(chunks_at_work())), next: None, summary: reading.summary, ended: false }
+    }
+
+    /// Waits for the next chunk and leaves it here until it is taken. `None` after the last. Cancel-safe.
+    pub async fn peek(&mut self) -> Outcome<Option<&Read>> {
+        if self.next.is_none() {
+            self.next = self.chunks.next().await.transpose()?;
+        }
+        Ok(self.next.as_ref())
+    }
+
+    pub fn take(&mut self) -> Option<Read> {
+        self.next.take()
+    }
+
+    /// After the last chunk: what the part came to. Cancel-safe.
+    pub async fn summary(&mut self) -> Outcome<PartSummary> {
+        let ended_early = |_| Failure::new(Code::Internal, "the source's thread ended early", "");
+        let summary = (&mut self.summary).await.map_err(ended_early)?;
+        self.ended = true;
+        summary
+    }
+}

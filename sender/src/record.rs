@@ -1,0 +1,118 @@
+//! What a sender keeps of an unfinished transfer, so that the same command goes on with it after a crash.
+
+use minicbor::{Decode, Encode};
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    random::SystemRandom,
+    state::StateDir,
+    transfer_dir::TransferDir,
+};
+use sealift_protocol::{
+    id::TransferId,
+    key::DigestSecret,
+    manifest::{Plan, SignedManifest},
+};
+use zeroize::Zeroize;
+
+/// The record, and its folder.
+pub struct Record {
+    dir: TransferDir,
+    kept: Kept,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct Kept {
+    /// BLAKE3 of the source's URL: another source is another transfer.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    source: [u8; 32],
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    digest_secret: [u8; 32],
+    /// The receiver may have something of it.
+    #[n(2)]
+    begun: bool,
+    /// All of it was sent, and the receiver may have loaded it.
+    #[n(3)]
+    sent: Option<Sent>,
+}
+
+#[derive(Clone, Encode, Decode)]
+#[cbor(map)]
+pub struct Sent {
+    #[n(0)]
+    pub plan: Plan,
+    #[n(1)]
+    pub manifest: SignedManifest,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.digest_secret.zeroize();
+    }
+}
+
+impl Record {
+    /// Opens the record of `transfer`, or begins one. One process at a time.
+    pub fn open(state: &StateDir, transfer: TransferId, source: &str, restart: bool) -> Outcome<Self> {
+        let dir = TransferDir::open(state, transfer)?;
+        let source = blake3_of(source);
+        let kept = match dir.record::<Kept>()? {
+            Some(kept) if kept.source == source => kept,
+            Some(mut kept) if restart => {
+                (kept.source, kept.sent) = (source, None);
+                kept
+            }
+            Some(_) => {
+                let next =
+                    "Give the same --source as before; or type --restart to drop what was sent and send this one.";
+                return Err(Failure::usage("the transfer of this ticket was begun with another source", next));
+            }
+            None => Kept {
+                source,
+                digest_secret: *DigestSecret::generate(&mut SystemRandom::default()).expose(),
+                begun: false,
+                sent: None,
+            },
+        };
+        let record = Self { dir, kept };
+        record.dir.keep(&record.kept)?;
+        Ok(record)
+    }
+
+    pub fn digest_secret(&self) -> DigestSecret {
+        DigestSecret::from_bytes(self.kept.digest_secret)
+    }
+
+    /// Whether an earlier process, or an earlier connection of this one, got as far as data.
+    pub fn is_begun(&self) -> bool {
+        self.kept.begun
+    }
+
+    pub fn sent(&self) -> Option<&Sent> {
+        self.kept.sent.as_ref()
+    }
+
+    pub fn keep_begun(&mut self) -> Outcome {
+        if self.kept.begun {
+            return Ok(());
+        }
+        self.kept.begun = true;
+        self.dir.keep(&self.kept)
+    }
+
+    pub fn keep_sent(&mut self, sent: Option<Sent>) -> Outcome {
+        self.kept.sent = sent;
+        self.dir.keep(&self.kept)
+    }
+
+    /// The transfer is over.
+    pub fn destroy(self) -> Outcome {
+        self.dir.destroy()
+    }
+}
+
+fn blake3_of(source: &str) -> [u8; 32] {
+    *blake3::hash(source.as_bytes()).as_bytes()
+}
