@@ -143,6 +143,14 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
         ),
         Code::AckImpossible => ("the receiver acknowledged what was never sent", PEER_BUG),
         Code::RowMalformed => ("a part's bytes are no rows of its table", PEER_BUG),
+        Code::LogDamaged => (
+            "a sealed log is not what was written",
+            "Its disk or its file system is not to be trusted. Abandon this transfer and start a new one on another disk.",
+        ),
+        Code::LogForeign => (
+            "a sealed log belongs to another transfer or another key",
+            "Put back the file that belongs there, or abandon this transfer and start a new one.",
+        ),
         Code::SourceFailed => ("the source could not be read", "See the sender's own message."),
         Code::SourceUnsuitable => ("the source cannot be moved as it is", "See the sender's own message."),
         Code::TargetFailed => ("the target could not be written", "See the receiver's own message."),
@@ -155,6 +163,14 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
             ("the link was lost, or the other process ended", "Nothing is visible in the target. Start again.")
         }
         Code::UserInterrupt => ("stopped by a person", "Nothing is visible in the target. Start again."),
+        Code::LogFull => (
+            "a sealed log has no room left",
+            "Nothing is lost. Make room on the disk of --state-dir, or allow the log more, and give the same command again.",
+        ),
+        Code::LogFailed => (
+            "a sealed log cannot be read or written",
+            "Nothing that was acknowledged is lost. Examine the disk of --state-dir, then give the same command again.",
+        ),
         Code::Usage => ("the command is not right", "See --help."),
         Code::Preflight => ("a check before the start failed", "See the message above."),
         Code::AuditUnwritable => ("the audit log cannot be written", "Check --state-dir: space, owner and mode."),

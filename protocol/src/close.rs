@@ -96,6 +96,10 @@ codes! {
     AckImpossible = 0x30a, exit 6, "ack_impossible";
     /// Bytes of a part that are no rows of its table.
     RowMalformed = 0x30b, exit 6, "row_malformed";
+    /// A sealed log is not what was written: bit rot, or a file that is no log, or one that was put in its place.
+    LogDamaged = 0x30c, exit 6, "log_damaged";
+    /// A sealed log of another transfer, sealing key or kind.
+    LogForeign = 0x30d, exit 6, "log_foreign";
 
     // The two databases.
     SourceFailed = 0x400, exit 8, "source_failed";
@@ -112,6 +116,10 @@ codes! {
     Interrupted = 0x500, exit 5, "interrupted";
     /// Somebody pressed Ctrl-C, or asked the process to end.
     UserInterrupt = 0x501, exit 130, "user_interrupt";
+    /// A sealed log has no room left, on its disk or in its budget; what is in it stays.
+    LogFull = 0x502, exit 5, "log_full";
+    /// A sealed log could not be read, written or made durable.
+    LogFailed = 0x503, exit 5, "log_failed";
 
     // This host.
     Usage = 0x600, exit 2, "usage";
