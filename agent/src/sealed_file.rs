@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use nix::fcntl::Flock;
+use nix::fcntl::{Flock, PosixFadviseAdvice, posix_fadvise};
 use sealift_protocol::{
     close::Code,
     error::Error,
@@ -93,6 +93,7 @@ impl SealedFile {
         let path = folder.path_of(name);
         let fail = |error| failed(&path, &error);
         let Some(file) = folder.open_file(name)? else { return Ok(None) };
+        read_from_disk(&file).map_err(fail)?;
         let file = Arc::new(file);
         let bytes = file.metadata().map_err(fail)?.len();
         let mut reader = LogReader::open(Placed { file: file.clone(), bytes }).map_err(|error| unread(&path, error))?;
@@ -107,13 +108,11 @@ impl SealedFile {
         let repaired = match ending {
             Ending::Whole => None,
             Ending::Torn => {
-                file.set_len(kept_bytes).map_err(fail)?;
+                file.set_len(kept_bytes).and_then(|()| file.sync_all()).map_err(fail)?;
                 Some(Repaired { kept_bytes, cut_bytes: bytes - kept_bytes })
             }
             Ending::Damaged => return Err(damaged(&path, kept_bytes)),
         };
-        // A process that was killed leaves whole records that were never synced.
-        file.sync_all().map_err(fail)?;
         let (name, writer) = (name.to_owned(), reader.into_writer());
         let log = Self { folder, name, file, writer, bytes_max, unsynced: false, failure: None };
         Ok(Some(Opened { log, repaired }))
@@ -202,6 +201,13 @@ impl SealedFile {
     fn keep<T>(&mut self, result: std::io::Result<T>) -> Outcome<T> {
         result.map_err(|error| self.failure.insert(failed(&self.folder.path_of(&self.name), &error)).clone())
     }
+}
+
+/// What is read after this is what a crash would leave. A process that was killed leaves whole records that were never
+/// synced; and after a sync that failed, Linux keeps in memory, as if it were on the disk, what never got there.
+fn read_from_disk(file: &File) -> std::io::Result<()> {
+    file.sync_all()?;
+    Ok(posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
 }
 
 /// The records of a log, one at a time.

@@ -206,7 +206,8 @@ fn s4_a_log_that_is_taken_away_is_noticed() {
 fn s9_a_file_or_folder_of_somebody_else_is_refused() {
     let beside = folder();
     let real = beside.path().join("real");
-    let changes: [(&str, &dyn Fn(&Path)); 6] = [
+    type Change<'a> = &'a dyn Fn(&Path);
+    let changes: [(&str, Change<'_>); 6] = [
         ("symbolic link", &|path| {
             fs::rename(path, &real).unwrap();
             symlink(&real, path).unwrap();
