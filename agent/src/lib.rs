@@ -17,6 +17,7 @@ pub mod process;
 pub mod program;
 pub mod random;
 pub mod report;
+pub mod sealed_file;
 pub mod shutdown;
 pub mod state;
 pub mod telemetry;
