@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     failure::{Failure, Outcome},
+    sealed_file,
     state::{StateDir, write_durably},
 };
 
@@ -103,7 +104,8 @@ impl TransferDir {
 
     /// Removes everything: what holds keys first.
     pub fn destroy(self) -> Outcome {
-        let remove = || -> std::io::Result<()> {
+        let keys = || -> std::io::Result<Vec<String>> {
+            let mut logs = Vec::new();
             for name in ["record", "record.partial"] {
                 overwrite(&self.path.join(name))?;
             }
@@ -111,9 +113,14 @@ impl TransferDir {
             for entry in fs::read_dir(&self.path)? {
                 let entry = entry?;
                 if entry.file_name() != "lock" {
-                    fs::remove_file(entry.path())?;
+                    logs.push(entry.file_name().to_string_lossy().into_owned());
                 }
             }
+            Ok(logs)
+        };
+        let logs = keys().map_err(|error| unusable(&self.path, &error))?;
+        logs.iter().try_for_each(|log| sealed_file::destroy(&self.path, log))?;
+        let remove = || -> std::io::Result<()> {
             fs::remove_file(self.path.join("lock"))?;
             fs::remove_dir(&self.path)
         };

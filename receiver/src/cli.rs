@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use clap::{Parser, Subcommand};
 use sealift_agent::{
     cli::{DocCommand, EXIT_CODES, TransferArgs},
-    units::parse_duration,
+    units::{parse_bytes, parse_duration},
 };
 
 /// The hidden command by which the receiver starts itself as the guard of a loader.
@@ -67,6 +67,11 @@ pub struct ListenArgs {
     /// How long the load is kept for a sender whose link was lost
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_duration)]
     pub grace: Duration,
+
+    /// Room for the journal of a load that a loader takes: sealed, in the state directory, as large as what crosses the link.
+    /// With 0 there is none: if this receiver is killed, the transfer starts over
+    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = parse_bytes)]
+    pub journal_bytes_max: u64,
 
     /// Why: a change or ticket number, for the grant, the audit log and the receipt
     #[arg(long, value_name = "TEXT", default_value = "")]

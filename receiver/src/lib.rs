@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod guard;
 pub mod invitation;
+pub mod journal;
 pub mod listen;
 pub mod load;
 pub mod loader;

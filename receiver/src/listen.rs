@@ -100,6 +100,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
         identity: &identity,
         memory: args.transfer.memory,
         grace: args.grace,
+        journal_bytes_max: args.journal_bytes_max,
         open_sink: &open_sink,
     };
     let outcome = serve(setting, record, &invitation, &endpoint, args, &mut shutdown).await;

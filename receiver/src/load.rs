@@ -15,12 +15,14 @@ use sealift_protocol::{chunk::VerifiedChunk, close::Code, id::PartIndex, receive
 use tokio::sync::{Mutex, Notify, mpsc};
 
 use crate::{
+    journal::{Journal, Replayed},
     sink::Sink,
     writer::{PartWriter, Written},
 };
 
 pub struct Load {
     pub sink: Arc<dyn Sink>,
+    pub journal: Option<Journal>,
     transfer: RefCell<Transfer>,
     writers: RefCell<BTreeMap<PartIndex, PartWriter>>,
     written: mpsc::UnboundedSender<Written>,
@@ -30,11 +32,12 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn new(sink: Arc<dyn Sink>, transfer: Transfer) -> Self {
+    pub fn new(sink: Arc<dyn Sink>, transfer: Transfer, journal: Option<Journal>) -> Self {
         // Two messages a part at most.
         let (written, events) = mpsc::unbounded_channel();
         Self {
             sink,
+            journal,
             transfer: RefCell::new(transfer),
             writers: RefCell::default(),
             written,
@@ -84,6 +87,24 @@ impl Load {
         self.moved.notify_waiters();
     }
 
+    /// Feeds the sink with what a journal held.
+    pub async fn feed(&self, mut replayed: mpsc::Receiver<Outcome<Replayed>>) -> Outcome {
+        let mut writer = None;
+        while let Some(next) = replayed.recv().await {
+            match next? {
+                Replayed::Secret(secret) => self.transfer_mut().handle_digest_secret(&secret)?,
+                Replayed::Chunk(chunk) => {
+                    let writer = match &mut writer {
+                        Some(writer) => writer,
+                        None => writer.insert(self.writer(chunk.part()).await?),
+                    };
+                    self.take(writer, chunk, true).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Notes what the writers finish; returns when one of them fails.
     pub async fn watch(&self, report: &Report) -> Failure {
         let mut events = self.events.lock().await;
@@ -108,6 +129,22 @@ impl Load {
                 return Ok(judged?);
             }
             notified.await;
+        }
+    }
+
+    /// The load is over for this process: leaves what it needs to go on, or nothing.
+    pub async fn close(self, keeps: bool) {
+        let stop = move |sink: &dyn Sink| {
+            if keeps {
+                sink.suspend()
+            } else {
+                sink.abandon()
+            }
+            Ok(())
+        };
+        let _ = self.blocking(stop).await;
+        if let Some(journal) = self.journal {
+            journal.close().await;
         }
     }
 

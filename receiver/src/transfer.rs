@@ -19,18 +19,20 @@ use sealift_protocol::{
     close::Code,
     error::Error,
     manifest::SignedReceipt,
-    message::Message,
+    message::{BeginBody, Message},
     receive::{Judging, ReceiptFacts, Session, Transfer, WholePart, Window},
+    sealed_log::{EpochRecord, Record},
 };
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use crate::{
+    journal::{Journal, Place, Replayed, replay},
     load::{Load, blocking},
     pipeline::Pipeline,
     reception::{Heard, Offered, turn_away},
-    record::Record,
+    record::Record as Kept,
     sink::Sink,
     workers::Workers,
 };
@@ -45,6 +47,8 @@ pub struct Setting<'a> {
     pub memory: u64,
     /// How long the load waits for a lost connection to come back.
     pub grace: Duration,
+    /// What a journal may take on the disk; 0 for none.
+    pub journal_bytes_max: u64,
     /// Makes the sink of the target; anew if the transfer starts over.
     pub open_sink: &'a dyn Fn() -> Outcome<Arc<dyn Sink>>,
 }
@@ -52,7 +56,7 @@ pub struct Setting<'a> {
 /// One transfer on its way.
 pub struct Receiving<'a> {
     setting: Setting<'a>,
-    record: Record,
+    record: Kept,
     expiry: Expiry,
     load: Option<Load>,
     /// Loaded and proven; shown under its final name.
@@ -70,7 +74,7 @@ enum Conversed {
 
 impl<'a> Receiving<'a> {
     /// Takes up a transfer where its record says it is.
-    pub async fn new(setting: Setting<'a>, record: Record) -> Outcome<Self> {
+    pub async fn new(setting: Setting<'a>, record: Kept) -> Outcome<Self> {
         let expiry = Expiry::of(&record.kept.invitation.ticket.grant.grant);
         let workers = Workers::default();
         let mut receiving = Self { setting, record, expiry, load: None, finished: None, workers };
@@ -101,10 +105,10 @@ impl<'a> Receiving<'a> {
     }
 
     /// The transfer is over, or can go on later: leaves what that needs, and nothing else.
-    pub async fn end(self, outcome: &Outcome<Finished>) -> Outcome {
+    pub async fn end(mut self, outcome: &Outcome<Finished>) -> Outcome {
         let keeps = matches!(outcome, Err(failure) if failure.code.keeps_transfer()) && self.has_anything();
-        if let Some(load) = &self.load {
-            let _ = load.blocking(move |sink| Ok(if keeps { sink.suspend() } else { sink.abandon() })).await;
+        if let Some(load) = self.load.take() {
+            load.close(keeps).await;
         }
         if keeps { Ok(()) } else { self.record.dir.destroy() }
     }
@@ -258,16 +262,24 @@ impl<'a> Receiving<'a> {
         let Message::Begin(begin) = control.expect(accept_bytes).await? else {
             return Err(Error::new(Code::ProtocolViolation, "Begin").into());
         };
+        let (info, suite) = (accepting.envelope_info(), accepting.suite());
+        let sealed = begin.body.clone();
         let (session, ready) = match &mut anew {
             Some(transfer) => accepting.handle_begin(begin, &sealing_key, transfer)?,
             None => accepting.handle_begin(begin, &sealing_key, &mut load.transfer_mut())?,
         };
         if let Some(transfer) = anew {
             // Only now is it sure that the sender is the one that began the transfer.
-            load.blocking(|sink| Ok(sink.abandon())).await?;
+            if let Some(load) = self.load.take() {
+                load.close(false).await;
+            }
             self.load = Some(self.open_load(transfer, true).await?);
         }
         self.keep_epoch()?;
+        if let Some(journal) = self.load.as_ref().and_then(|load| load.journal.as_ref()) {
+            let BeginBody { epoch, envelope, commitment } = sealed;
+            journal.append(Record::Epoch(Box::new(EpochRecord { epoch, suite, envelope, info, commitment }))).await?;
+        }
         writer.send(&ready).await?;
         self.tell_started(&session, went_on, fresh);
         Ok(session)
@@ -288,7 +300,7 @@ impl<'a> Receiving<'a> {
         Ok(())
     }
 
-    /// Opens the target for the transfer; `fresh` drops what an earlier attempt left there.
+    /// Opens the target for the transfer, and takes up what an earlier process left; `fresh` drops that.
     async fn open_load(&self, mut transfer: Transfer, fresh: bool) -> Outcome<Load> {
         let sink = (self.setting.open_sink)()?;
         let (id, plan) = (self.record.transfer(), transfer.plan().clone());
@@ -297,7 +309,33 @@ impl<'a> Receiving<'a> {
             transfer.handle_found(whole);
             self.setting.report.count(|totals| totals.parts += 1);
         }
-        Ok(Load::new(sink, transfer))
+        if !sink.wants_journal() || self.setting.journal_bytes_max == 0 {
+            return Ok(Load::new(sink, transfer, None));
+        }
+        let key = self.record.sealing_key()?;
+        let (folder, bytes_max) = (self.record.dir.path(), self.setting.journal_bytes_max);
+        let place = Place { folder, transfer: id, key: &key, bytes_max };
+        let earlier = if fresh { None } else { place.open(self.setting.audit)? };
+        let Some(log) = earlier else {
+            return Ok(Load::new(sink, transfer, Some(Journal::start(place.create()?))));
+        };
+        let replayed = replay(&log, id, key)?;
+        let load = Load::new(sink, transfer, Some(Journal::start(log)));
+        self.feed(&load, replayed).await?;
+        Ok(load)
+    }
+
+    /// Feeds a fresh loader from the journal.
+    async fn feed(&self, load: &Load, replayed: mpsc::Receiver<Outcome<Replayed>>) -> Outcome {
+        let report = self.setting.report;
+        report.event("journal", &[]);
+        report.say("receiver: feeding the target with what the journal holds.");
+        let fed = tokio::select! {
+            fed = load.feed(replayed) => fed,
+            failure = load.watch(report) => Err(failure),
+            expired = self.expiry.passed() => Err(expired),
+        };
+        fed.inspect_err(|_| load.sink.suspend())
     }
 
     /// The epoch is durable before anything is sealed in it.
@@ -372,7 +410,7 @@ impl<'a> Receiving<'a> {
             let (chunks, plain_bytes, root) = (sent.chunks, sent.plain_bytes, sent.root);
             transfer.handle_found(WholePart { part, chunks, plain_bytes, root });
         }
-        self.load = Some(Load::new((self.setting.open_sink)()?, transfer));
+        self.load = Some(Load::new((self.setting.open_sink)()?, transfer, None));
         self.finished = Some(finished);
         Ok(())
     }

@@ -22,6 +22,12 @@ pub trait Sink: Send + Sync {
     /// anything is sent.
     fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<WholePart>>;
 
+    /// Whether a process that dies takes the load with it, and a new one can feed the target afresh: then what is verified is
+    /// kept in a journal.
+    fn wants_journal(&self) -> bool {
+        false
+    }
+
     /// Waits until this part may be written, and returns what writes it. Asked for one part at a time, in the order of the
     /// plan; the parts of earlier kinds are durable by then. Rows are digested under the
     /// transfer's own keys.

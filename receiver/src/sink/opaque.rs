@@ -90,6 +90,10 @@ impl Sink for OpaqueSink {
         Ok(Vec::new())
     }
 
+    fn wants_journal(&self) -> bool {
+        matches!(self.target, Target::File { .. } | Target::Exec { .. })
+    }
+
     fn begin(&self, _part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         Ok(match &self.target {
             Target::Discard => Box::new(Discarding),
