@@ -155,6 +155,11 @@ impl Source for SqliteSource {
         Ok(plan)
     }
 
+    fn can_repeat(&self) -> bool {
+        // Tables are scanned in the order of their keys, so that the same content gives the same bytes.
+        true
+    }
+
     fn read(&mut self, part: PartIndex, out: &mut PartWriter<'_>) -> Outcome {
         let missing = || Failure::new(Code::Internal, "a part was asked for that is not in the plan", "");
         let snapshot = self.snapshot.as_ref().ok_or_else(missing)?;
