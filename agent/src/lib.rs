@@ -7,6 +7,7 @@ pub mod authority;
 pub mod cli;
 pub mod congestion;
 pub mod endpoint;
+pub mod fail_point;
 pub mod failure;
 pub mod identity;
 pub mod link;
