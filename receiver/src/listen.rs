@@ -267,7 +267,13 @@ impl Receiver<'_> {
         if published.is_err() {
             let _ = std::fs::remove_file(&receipt_path);
         }
-        published.map(|()| receipt_path)
+        published?;
+        let forget = move |sink: &dyn Sink| {
+            sink.forget(transfer);
+            Ok(())
+        };
+        let _ = self.blocking(forget).await;
+        Ok(receipt_path)
     }
 
     /// Ends the load, proves it from the target, and signs what was found.
