@@ -38,16 +38,31 @@ pub struct Totals {
     pub sealed_bytes: u64,
     pub resent_bytes: u64,
     pub retries: u64,
-    /// Of `plain_bytes`: what was at the receiver before this run, and was not sent.
-    pub held_bytes: u64,
+    /// What was sealed into `sealed_bytes`, whether or not it was so before.
+    pub packed_plain_bytes: u64,
 }
 
 impl Totals {
+    /// A chunk that was sent or received in this run.
+    pub fn moved(&mut self, plain_bytes: u64, frame_bytes: u64) {
+        self.held(plain_bytes);
+        self.packed_plain_bytes += plain_bytes;
+        self.sealed_bytes += frame_bytes;
+    }
+
     /// A chunk that is at the receiver already.
     pub fn held(&mut self, plain_bytes: u64) {
         self.chunks += 1;
         self.plain_bytes += plain_bytes;
-        self.held_bytes += plain_bytes;
+    }
+
+    /// All of it is done: counts what the transfer came to, over all its runs.
+    fn settle(&mut self, receipt: &SignedReceipt) {
+        let sent = &receipt.receipt.manifest.manifest.parts;
+        self.parts = sent.len() as u64;
+        self.chunks = sent.iter().map(|part| part.chunks.0).sum();
+        self.rows = sent.iter().map(|part| part.rows).sum();
+        self.plain_bytes = sent.iter().map(|part| part.plain_bytes).sum();
     }
 }
 
@@ -205,6 +220,9 @@ impl Report {
             Ok(finished) => ("done", 0, Some(finished.receipt_path.clone())),
             Err(failure) => (failure.code.word(), failure.code.exit_code(), None),
         };
+        if let Ok(finished) = outcome {
+            self.totals.borrow_mut().settle(&finished.receipt);
+        }
         let totals = *self.totals.borrow();
         let mut fields = vec![
             ("role", json!(self.role.name())),
@@ -254,8 +272,8 @@ impl Report {
 }
 
 fn ratio(totals: &Totals) -> Option<f64> {
-    let sent_bytes = totals.plain_bytes - totals.held_bytes;
-    (totals.sealed_bytes > 0 && sent_bytes > 0).then(|| sent_bytes as f64 / totals.sealed_bytes as f64)
+    let (plain_bytes, sealed_bytes) = (totals.packed_plain_bytes, totals.sealed_bytes);
+    (sealed_bytes > 0 && plain_bytes > 0).then(|| plain_bytes as f64 / sealed_bytes as f64)
 }
 
 /// A transfer that ended well.

@@ -21,6 +21,7 @@ use sealift_protocol::{close::Code, codec, id::TransferId, limits::CONTROL_BYTES
 use zeroize::Zeroizing;
 
 use crate::{
+    fail_point::{self, Point},
     failure::{Failure, Outcome},
     sealed_file,
     state::{StateDir, write_durably},
@@ -119,6 +120,7 @@ impl TransferDir {
             Ok(logs)
         };
         let logs = keys().map_err(|error| unusable(&self.path, &error))?;
+        fail_point::hit(Point::RecordRemoving);
         logs.iter().try_for_each(|log| sealed_file::destroy(&self.path, log))?;
         let remove = || -> std::io::Result<()> {
             fs::remove_file(self.path.join("lock"))?;

@@ -310,6 +310,12 @@ impl Transfer {
         self.parts[part.0 as usize].ended = Some(if has_rows { (rows, digest) } else { (0, None) });
     }
 
+    /// Parts that were read to their end, and their rows.
+    pub fn ended(&self) -> (u64, u64) {
+        let ended = self.parts.iter().filter_map(|part| part.ended);
+        ended.fold((0, 0), |(parts, rows), (more, _)| (parts + 1, rows + more))
+    }
+
     /// The receiver has more of a part than before. Refuses what cannot be (fault-matrix X12).
     pub fn handle_ack(&mut self, ack: &Ack) -> Result<()> {
         let impossible = |check| Err(Error::new(Code::AckImpossible, check).at_part(ack.part));

@@ -10,6 +10,7 @@ use sealift_agent::{
     audit::AuditLog,
     endpoint::{bind, server_config},
     expiry::Expiry,
+    fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::Role,
     link::Link,
@@ -76,6 +77,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
             audit.append(event, Some(transfer), &[])?;
         }
     }
+    fail_point::hit(Point::Invited);
     let invitation = record.kept.invitation.clone();
     let expiry = Expiry::of(&invitation.ticket.grant.grant);
     audit.append(

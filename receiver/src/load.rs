@@ -8,6 +8,7 @@ use std::{
 };
 
 use sealift_agent::{
+    fail_point::{self, Point},
     failure::{Failure, Outcome},
     report::Report,
 };
@@ -83,6 +84,7 @@ impl Load {
             // The writer ended: why, it says to whoever watches.
             std::future::pending::<()>().await;
         }
+        fail_point::hit(Point::ChunkTaken);
         self.transfer_mut().handle_taken(&taken, durable);
         self.moved.notify_waiters();
     }
@@ -111,6 +113,7 @@ impl Load {
         loop {
             match events.recv().await {
                 Some(Written::Finished(part)) => {
+                    fail_point::hit(Point::PartFinished);
                     self.transfer_mut().handle_finished(part);
                     report.count(|totals| totals.parts += 1);
                     self.moved.notify_waiters();

@@ -47,6 +47,12 @@ pub struct Kept {
     /// All of it is proven; it is shown under its final name, or will be.
     #[n(8)]
     pub receipt: Option<SignedReceipt>,
+    /// It is shown, and nothing needs to be done for that again.
+    #[n(9)]
+    pub published: bool,
+    /// A loader was told that its input is whole. Whether it committed, only its exit code says.
+    #[n(10)]
+    pub settling: bool,
 }
 
 impl Drop for Kept {
@@ -70,6 +76,8 @@ impl Record {
             plan: None,
             started_ms: 0,
             receipt: None,
+            published: false,
+            settling: false,
         };
         let record = Self { dir, kept };
         record.keep()?;

@@ -6,6 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use sealift_agent::{
     audit::AuditLog,
     expiry::Expiry,
+    fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::Identity,
     link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT},
@@ -80,6 +81,8 @@ impl<'a> Receiving<'a> {
         let mut receiving = Self { setting, record, expiry, load: None, finished: None, workers };
         if receiving.record.kept.receipt.is_some() {
             receiving.publish_again().await?;
+        } else if receiving.record.kept.settling {
+            return Err(receiving.unknown_end());
         } else if receiving.record.kept.plan.is_some() {
             let transfer = receiving.record.state_machine()?;
             receiving.load = Some(receiving.open_load(transfer, false).await?);
@@ -216,6 +219,11 @@ impl<'a> Receiving<'a> {
             Some(finished) if load.transfer().manifest() == Some(&finished.receipt.receipt.manifest) => finished,
             Some(_) => return Err(Error::new(Code::ManifestMismatch, "another manifest than was loaded").into()),
             None => {
+                if load.sink.ends_unseen() {
+                    self.record.kept.settling = true;
+                    self.record.keep()?;
+                }
+                fail_point::hit(Point::Settling);
                 let receipt = self.settle(link, load, &session).await?;
                 let finished = self.publish(receipt).await?;
                 self.finished.insert(finished)
@@ -223,6 +231,7 @@ impl<'a> Receiving<'a> {
         };
         // From here on the load is there, whether or not the sender can be told.
         let receipt = Message::Receipt(Box::new(finished.receipt.clone()));
+        fail_point::hit(Point::ReceiptDue);
         let told = writer.send(&receipt).await.is_ok();
         // The sender ends its side once it has checked the receipt.
         let ended = tokio::time::timeout(MESSAGE_TIMEOUT, control.next()).await;
@@ -276,10 +285,12 @@ impl<'a> Receiving<'a> {
             self.load = Some(self.open_load(transfer, true).await?);
         }
         self.keep_epoch()?;
+        fail_point::hit(Point::EpochKept);
         if let Some(journal) = self.load.as_ref().and_then(|load| load.journal.as_ref()) {
             let BeginBody { epoch, envelope, commitment } = sealed;
             journal.append(Record::Epoch(Box::new(EpochRecord { epoch, suite, envelope, info, commitment }))).await?;
         }
+        fail_point::hit(Point::ReadyDue);
         writer.send(&ready).await?;
         self.tell_started(&session, went_on, fresh);
         Ok(session)
@@ -381,22 +392,34 @@ impl<'a> Receiving<'a> {
     /// Keeps the receipt, and shows the load under its final name: both, or neither.
     async fn publish(&mut self, receipt: SignedReceipt) -> Outcome<Finished> {
         self.record.kept.receipt = Some(receipt);
+        fail_point::hit(Point::ReceiptSigned);
         self.record.keep()?;
+        fail_point::hit(Point::ReceiptKept);
         self.publish_kept().await
     }
 
-    async fn publish_kept(&self) -> Outcome<Finished> {
+    async fn publish_kept(&mut self) -> Outcome<Finished> {
         let receipt = self.record.kept.receipt.clone().ok_or_else(|| failed("no receipt"))?;
         let transfer = self.record.transfer();
-        let receipt_path: PathBuf = self.setting.state.keep_receipt(transfer, &receipt)?;
-        self.setting.audit.append("transfer.publish", Some(transfer), &[])?;
         let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
         let sink = sink.map_or_else(|| (self.setting.open_sink)(), Ok)?;
-        if let Err(failure) = blocking(&sink, move |sink| sink.publish(transfer)).await {
-            let _ = std::fs::remove_file(&receipt_path);
-            return Err(failure);
+        let receipt_path: PathBuf = self.setting.state.keep_receipt(transfer, &receipt)?;
+        if !self.record.kept.published {
+            self.setting.audit.append("transfer.publish", Some(transfer), &[])?;
+            if let Err(failure) = blocking(&sink, move |sink| sink.publish(transfer)).await {
+                let _ = std::fs::remove_file(&receipt_path);
+                return Err(failure);
+            }
+            fail_point::hit(Point::Published);
+            self.record.kept.published = true;
+            self.record.keep()?;
         }
-        self.setting.report.count(|totals| totals.rows = receipt.receipt.loaded.iter().map(|part| part.rows).sum());
+        let forget = move |sink: &dyn Sink| {
+            sink.forget(transfer);
+            Ok(())
+        };
+        blocking(&sink, forget).await?;
+        fail_point::hit(Point::Forgotten);
         Ok(Finished { receipt, receipt_path })
     }
 
@@ -413,6 +436,20 @@ impl<'a> Receiving<'a> {
         self.load = Some(Load::new((self.setting.open_sink)()?, transfer, None));
         self.finished = Some(finished);
         Ok(())
+    }
+}
+
+impl Receiving<'_> {
+    /// Feeding another loader could load everything twice.
+    fn unknown_end(&self) -> Failure {
+        let what = "the earlier receiver was killed while the loader was ending; whether it committed cannot be known";
+        self.setting.report.resume(Resume::Impossible, what);
+        let transfer = self.record.transfer();
+        let next = format!(
+            "Look into the target. If the load is there, all of it is: everything had been verified. Then, or to start over, \
+             end this transfer with: sealift-receiver abandon {transfer}"
+        );
+        Failure::new(Code::ResumeImpossible, what, next)
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use quinn::{SendStream, VarInt};
 use sealift_agent::{
+    fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
     link::{ControlReader, ControlWriter, Link, from_connection},
@@ -170,25 +171,22 @@ impl<'a> Pipeline<'a> {
         if !lane.ended {
             let summary = lane.summary().await?;
             self.outgoing.transfer_mut().handle_part_end(part, summary.rows, Some(summary.digest));
-            self.report.count(|totals| {
-                totals.parts += 1;
-                totals.rows += summary.rows;
-            });
+            let (parts, rows) = self.outgoing.transfer().ended();
+            self.report.count(|totals| (totals.parts, totals.rows) = (parts, rows));
         }
         self.moved.notify_waiters();
-        out.finish()
+        out.finish()?;
+        fail_point::hit(Point::PartSent);
+        Ok(())
     }
 
     async fn send_chunk(&self, sealed: Sealed, keys: &Arc<EpochKeys>, out: &mut PartStream<'_>) -> Outcome {
         let frame_bytes = sealed.frame.len() as u64;
         let plain_bytes = u64::from(sealed.header.plain_bytes);
+        fail_point::hit(Point::ChunkSealed);
         // Kept first: a chunk that was read and not sent when a connection was lost is sent again as if it had been.
         self.outgoing.transfer_mut().handle_sealed(&sealed, keys);
-        self.report.count(|totals| {
-            totals.chunks += 1;
-            totals.plain_bytes += plain_bytes;
-            totals.sealed_bytes += frame_bytes;
-        });
+        self.report.count(|totals| totals.moved(plain_bytes, frame_bytes));
         let frame = if keys.epoch() == self.session.keys.epoch() {
             sealed.frame
         } else {
@@ -196,7 +194,9 @@ impl<'a> Pipeline<'a> {
             let resealed = self.outgoing.transfer_mut().poll_resend(sealed.header.part, &self.session, nonce)?;
             resealed.ok_or_else(|| Failure::new(Code::Internal, "a kept chunk is missing", ""))?.frame
         };
-        out.write(frame).await
+        out.write(frame).await?;
+        fail_point::hit(Point::ChunkSent);
+        Ok(())
     }
 
     /// Waits until the state machine says yes.

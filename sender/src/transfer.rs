@@ -12,6 +12,7 @@ use sealift_agent::{
     backoff::Backoff,
     endpoint::{bind, client_config},
     expiry::Expiry,
+    fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::Identity,
     link::{Link, connect, open_control},
@@ -275,13 +276,16 @@ impl<'a> Sending<'a> {
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
             self.tell_resumed(&session.have);
             let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, session)?;
+            fail_point::hit(Point::Agreed);
             self.record.keep_begun()?;
             (self.connected, self.fresh) = (true, false);
             (self.link_down, self.backoff) = (None, Backoff::default());
             let record = &mut self.record;
             let keep_manifest = |manifest: &_| {
                 let plan = outgoing.transfer().plan().clone();
-                record.keep_sent(Some(Sent { plan, manifest: Clone::clone(manifest) }))
+                record.keep_sent(Some(Sent { plan, manifest: Clone::clone(manifest) }))?;
+                fail_point::hit(Point::ManifestKept);
+                Ok(())
             };
             shutdown.or(expiry.or(pipeline.run(&mut writer, &mut control, keep_manifest))).await
         }

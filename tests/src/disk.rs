@@ -1,6 +1,9 @@
-//! A disk that is small, or cannot be written.
+//! A small disk, that fills up and can be made read-only.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use tempfile::TempDir;
 
@@ -27,6 +30,10 @@ impl SmallDisk {
         let options = format!("remount,{options}");
         let status = Command::new("mount").args(["-o", &options]).arg(self.0.path()).status().unwrap();
         assert!(status.success());
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.0.path()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -94,6 +94,10 @@ impl Sink for OpaqueSink {
         matches!(self.target, Target::File { .. } | Target::Exec { .. })
     }
 
+    fn ends_unseen(&self) -> bool {
+        matches!(self.target, Target::Exec { .. })
+    }
+
     fn begin(&self, _part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         Ok(match &self.target {
             Target::Discard => Box::new(Discarding),
@@ -124,6 +128,10 @@ impl Sink for OpaqueSink {
 
     fn publish(&self, _transfer: TransferId) -> Outcome {
         let Target::File { path, staging } = &self.target else { return Ok(()) };
+        // Called again after a crash: the staging file has its final name.
+        if fs::symlink_metadata(staging).is_err() && fs::metadata(path).is_ok_and(|found| found.len() > 0) {
+            return Ok(());
+        }
         // An empty file under the final name is the one thing that may be replaced.
         if fs::metadata(path).is_ok_and(|found| found.len() == 0) {
             let _ = fs::remove_file(path);
