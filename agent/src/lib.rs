@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acceptor;
+pub mod armour;
 pub mod audit;
 pub mod authority;
 pub mod backoff;
@@ -17,9 +18,11 @@ pub mod location;
 pub mod process;
 pub mod program;
 pub mod random;
+pub mod receiver_key;
 pub mod report;
 pub mod sealed_file;
 pub mod shutdown;
+pub mod signing_key;
 pub mod state;
 pub mod telemetry;
 pub mod ticket;

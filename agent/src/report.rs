@@ -10,7 +10,12 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sealift_protocol::{id::TransferId, manifest::SignedReceipt};
+use sealift_protocol::{
+    fingerprint::Fingerprint,
+    id::TransferId,
+    manifest::{Manifest, SignedReceipt},
+    seal::Suite,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -57,8 +62,8 @@ impl Totals {
     }
 
     /// All of it is done: counts what the transfer came to, over all its runs.
-    fn settle(&mut self, receipt: &SignedReceipt) {
-        let sent = &receipt.receipt.manifest.manifest.parts;
+    fn settle(&mut self, manifest: &Manifest) {
+        let sent = &manifest.parts;
         self.parts = sent.len() as u64;
         self.chunks = sent.iter().map(|part| part.chunks.0).sum();
         self.rows = sent.iter().map(|part| part.rows).sum();
@@ -215,14 +220,44 @@ impl Report {
 
     /// The last word: the same verdict on both sides, and the exit code that goes with it.
     pub fn finish(&self, outcome: &Outcome<Finished>) -> ExitCode {
-        self.bar.finish_and_clear();
-        let (word, exit_code, receipt) = match outcome {
-            Ok(finished) => ("done", 0, Some(finished.receipt_path.clone())),
-            Err(failure) => (failure.code.word(), failure.code.exit_code(), None),
-        };
         if let Ok(finished) = outcome {
-            self.totals.borrow_mut().settle(&finished.receipt);
+            self.totals.borrow_mut().settle(&finished.receipt.receipt.manifest.manifest);
         }
+        let receipt = outcome.as_ref().map_or(Value::Null, |finished| json!(finished.receipt_path.to_string_lossy()));
+        let verdict =
+            |totals: &Totals, finished: &Finished| self.verdict(totals, &finished.receipt, &finished.receipt_path);
+        self.end(outcome, vec![("receipt", receipt)], verdict)
+    }
+
+    /// The last word of a command that makes an archive.
+    pub fn finish_archive(&self, outcome: &Outcome<Archived>) -> ExitCode {
+        if let Ok(archived) = outcome {
+            self.totals.borrow_mut().settle(&archived.manifest);
+        }
+        let fingerprint = outcome.as_ref().map_or(Value::Null, |archived| json!(archived.sender.to_string()));
+        self.end(outcome, vec![("fingerprint", fingerprint)], |totals, archived| {
+            format!(
+                "{}: sealed: {}, sealed with {}.\n\
+                 Tell the receiver's operator this fingerprint, by another way than the archive goes:\n  {}",
+                self.role,
+                self.amount(totals),
+                archived.suite.name(),
+                archived.sender,
+            )
+        })
+    }
+
+    fn end<T>(
+        &self,
+        outcome: &Outcome<T>,
+        own: Vec<(&str, Value)>,
+        verdict: impl FnOnce(&Totals, &T) -> String,
+    ) -> ExitCode {
+        self.bar.finish_and_clear();
+        let (word, exit_code) = match outcome {
+            Ok(_) => ("done", 0),
+            Err(failure) => (failure.code.word(), failure.code.exit_code()),
+        };
         let totals = *self.totals.borrow();
         let mut fields = vec![
             ("role", json!(self.role.name())),
@@ -237,8 +272,8 @@ impl Report {
             ("retries", json!(totals.retries)),
             ("duration_ms", json!(self.started.elapsed().as_millis() as u64)),
             ("resume", self.resume.get().map_or(Value::Null, |resume| json!(resume.word()))),
-            ("receipt", receipt.as_deref().map_or(Value::Null, |path| json!(path.to_string_lossy()))),
         ];
+        fields.extend(own);
         if let Err(failure) = outcome {
             fields.push(("part", failure.part.map_or(Value::Null, |part| json!(part.0))));
             fields.push(("chunk", failure.chunk.map_or(Value::Null, |chunk| json!(chunk.0))));
@@ -247,27 +282,26 @@ impl Report {
         }
         self.event("finished", &fields);
         match outcome {
-            Ok(finished) => self.say(&self.verdict(&totals, &finished.receipt, &finished.receipt_path)),
+            Ok(done) => self.say(&verdict(&totals, done)),
             Err(failure) => tell_failure(self.role.name(), failure),
         }
         ExitCode::from(exit_code)
     }
 
     fn verdict(&self, totals: &Totals, receipt: &SignedReceipt, path: &Path) -> String {
+        let (role, amount, suite) = (self.role, self.amount(totals), receipt.receipt.suite.name());
+        format!("{role}: done and verified: {amount}, sealed with {suite}.\nreceipt: {}", path.display())
+    }
+
+    /// What it came to, and how long it took.
+    fn amount(&self, totals: &Totals) -> String {
         let rows = match totals.rows {
             0 => String::new(),
             rows => format!("{} rows, ", grouped(rows)),
         };
         let packed = ratio(totals).map_or(String::new(), |ratio| format!(", packed {ratio:.1}x"));
-        format!(
-            "{}: done and verified: {} parts, {rows}{} in {}{packed}, sealed with {}.\nreceipt: {}",
-            self.role,
-            grouped(totals.parts),
-            human_bytes(totals.plain_bytes),
-            human_duration(self.started.elapsed()),
-            receipt.receipt.suite.name(),
-            path.display()
-        )
+        let (bytes, took) = (human_bytes(totals.plain_bytes), human_duration(self.started.elapsed()));
+        format!("{} parts, {rows}{bytes} in {took}{packed}", grouped(totals.parts))
     }
 }
 
@@ -280,6 +314,14 @@ fn ratio(totals: &Totals) -> Option<f64> {
 pub struct Finished {
     pub receipt: SignedReceipt,
     pub receipt_path: PathBuf,
+}
+
+/// An archive that was made.
+pub struct Archived {
+    pub manifest: Manifest,
+    pub suite: Suite,
+    /// By which the receiver's operator knows who made it.
+    pub sender: Fingerprint,
 }
 
 /// An error as every program of Sealift prints it.

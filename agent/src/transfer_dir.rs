@@ -33,6 +33,24 @@ const RECORD_BYTES_MAX: usize = 2 * CONTROL_BYTES_MAX;
 /// Attempts to lock a folder that somebody else removes at the same moment.
 const LOCK_ATTEMPTS: usize = 10;
 
+/// Which records lie beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Area {
+    /// Of transfers over a link.
+    Transfers,
+    /// Of archives that are being loaded.
+    Loads,
+}
+
+impl Area {
+    fn name(self) -> &'static str {
+        match self {
+            Area::Transfers => "transfers",
+            Area::Loads => "loads",
+        }
+    }
+}
+
 /// The folder of one transfer, locked.
 pub struct TransferDir {
     path: PathBuf,
@@ -42,7 +60,12 @@ pub struct TransferDir {
 impl TransferDir {
     /// Opens or makes the folder of `transfer`. Fails with `TransferBusy` while another process has it.
     pub fn open(state: &StateDir, transfer: TransferId) -> Outcome<Self> {
-        let path = state.subfolder("transfers")?.join(transfer.to_string());
+        Self::open_in(state, Area::Transfers, transfer)
+    }
+
+    /// As `open`, for another area.
+    pub fn open_in(state: &StateDir, area: Area, transfer: TransferId) -> Outcome<Self> {
+        let path = state.subfolder(area.name())?.join(transfer.to_string());
         for _ in 0..LOCK_ATTEMPTS {
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| unusable(&path, &error))?;
             let found = fs::symlink_metadata(&path).map_err(|error| unusable(&path, &error))?;
@@ -61,7 +84,12 @@ impl TransferDir {
 
     /// The transfers that have a folder, running or not.
     pub fn list(state: &StateDir) -> Outcome<Vec<TransferId>> {
-        let folder = state.subfolder("transfers")?;
+        Self::list_in(state, Area::Transfers)
+    }
+
+    /// As `list`, for another area.
+    pub fn list_in(state: &StateDir, area: Area) -> Outcome<Vec<TransferId>> {
+        let folder = state.subfolder(area.name())?;
         let entries = fs::read_dir(&folder).map_err(|error| unusable(&folder, &error))?;
         let mut found: Vec<_> =
             entries.filter_map(|entry| TransferId::from_hex(&entry.ok()?.file_name().to_string_lossy())).collect();
@@ -76,19 +104,7 @@ impl TransferDir {
     /// What was kept last, if anything was.
     pub fn record<T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>>(&self) -> Outcome<Option<T>> {
         let path = self.path.join("record");
-        let mut file = match open_own(&path, OpenOptions::new().read(true)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(_) => return Err(not_ours(&path)),
-        };
-        let found = file.metadata().map_err(|error| unusable(&path, &error))?;
-        let ours = found.is_file() && found.uid() == nix::unistd::geteuid().as_raw() && found.nlink() == 1;
-        if !ours || found.mode() & 0o077 != 0 {
-            return Err(not_ours(&path));
-        }
-        let mut bytes = Zeroizing::new(Vec::new());
-        let read = (&mut file).take(RECORD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
-        read.map_err(|error| unusable(&path, &error))?;
+        let Some(bytes) = read_own(&path, RECORD_BYTES_MAX)? else { return Ok(None) };
         let damaged = |_| {
             let next = "It is of no use any more. Remove its folder and start the transfer again, with a new ticket.";
             Failure::new(Code::Preflight, format!("{} is damaged", path.display()), next)
@@ -131,14 +147,35 @@ impl TransferDir {
 
     /// Finishes clean-ups that were interrupted: folders without a record that nobody holds.
     pub fn sweep(state: &StateDir) -> Outcome {
-        for transfer in Self::list(state)? {
-            let Ok(dir) = Self::open(state, transfer) else { continue };
-            if fs::symlink_metadata(dir.path.join("record")).is_err() {
-                dir.destroy()?;
+        for area in [Area::Transfers, Area::Loads] {
+            for transfer in Self::list_in(state, area)? {
+                let Ok(dir) = Self::open_in(state, area, transfer) else { continue };
+                if fs::symlink_metadata(dir.path.join("record")).is_err() {
+                    dir.destroy()?;
+                }
             }
         }
         Ok(())
     }
+}
+
+/// Reads a small file that holds keys; `None` if there is none. One that somebody else could have put there, or can read,
+/// is refused.
+pub fn read_own(path: &Path, bytes_max: usize) -> Outcome<Option<Zeroizing<Vec<u8>>>> {
+    let mut file = match open_own(path, OpenOptions::new().read(true)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(_) => return Err(not_ours(path)),
+    };
+    let found = file.metadata().map_err(|error| unusable(path, &error))?;
+    let ours = found.is_file() && found.uid() == nix::unistd::geteuid().as_raw() && found.nlink() == 1;
+    if !ours || found.mode() & 0o077 != 0 {
+        return Err(not_ours(path));
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = (&mut file).take(bytes_max as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| unusable(path, &error))?;
+    Ok(Some(bytes))
 }
 
 fn open_own(path: &Path, options: &mut OpenOptions) -> std::io::Result<File> {

@@ -5,6 +5,7 @@
 //! layouts.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod chunk;
 pub mod close;
 pub mod codec;
@@ -12,6 +13,7 @@ pub mod compress;
 pub mod digest;
 pub mod envelope;
 pub mod error;
+pub mod fingerprint;
 pub mod frame;
 pub mod grant;
 pub mod id;

@@ -18,6 +18,7 @@ pub enum Purpose {
     Manifest,
     Receipt,
     Grant,
+    Archive,
 }
 
 impl Purpose {
@@ -28,6 +29,7 @@ impl Purpose {
             Purpose::Manifest => b"sealift/1 manifest\0",
             Purpose::Receipt => b"sealift/1 receipt\0",
             Purpose::Grant => b"sealift/1 grant\0",
+            Purpose::Archive => b"sealift/1 archive\0",
         }
     }
 

@@ -1,7 +1,7 @@
 //! What both sides saw of one connection, as a running hash. It covers the TLS exporter, both certificates and every
 //! message of the exchange so far, so a message spliced into another connection, transfer or role never fits.
 
-use crate::grant::SignedGrant;
+use crate::{grant::SignedGrant, sealed_log::LogHeader};
 
 /// What binds the exchange to its TLS connection. The agents read it off the connection; the simulator makes it up.
 #[derive(Clone)]
@@ -27,6 +27,13 @@ impl Transcript {
         transcript.absorb(&channel.sender_certificate);
         transcript.absorb(&channel.receiver_certificate);
         transcript.absorb(&grant.hash());
+        transcript
+    }
+
+    /// Of an archive, which has no connection to be tied to: its header, whose salt is random, stands for that.
+    pub fn of_archive(header: &LogHeader) -> Self {
+        let mut transcript = Self(blake3::Hasher::new_derive_key("sealift/1 2026-11 archive transcript"));
+        transcript.absorb(&header.to_bytes());
         transcript
     }
 

@@ -1,12 +1,13 @@
 //! The receiver's commands.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use sealift_agent::{
     cli::{DocCommand, EXIT_CODES, TransferArgs},
     units::{parse_bytes, parse_duration},
 };
+use sealift_protocol::fingerprint::Fingerprint;
 
 /// The hidden command by which the receiver starts itself as the guard of a loader.
 pub const GUARD_COMMAND: &str = "loader-guard";
@@ -28,6 +29,12 @@ pub enum Command {
     /// Print a ticket, wait for the sender that uses it, load what it sends, and end
     #[command(after_help = LISTEN_EXAMPLES)]
     Listen(ListenArgs),
+    /// Write this receiver's public key, to which archives are sealed; makes the key the first time
+    #[command(after_help = KEY_EXAMPLE)]
+    Key(KeyArgs),
+    /// Verify an archive that was carried here, and load it
+    #[command(after_help = LOAD_EXAMPLES)]
+    Load(LoadArgs),
     #[command(flatten)]
     Doc(DocCommand),
     #[command(name = GUARD_COMMAND, hide = true)]
@@ -35,6 +42,55 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         words: Vec<String>,
     },
+}
+
+const KEY_EXAMPLE: &str = "Example:
+  sealift-receiver key --out RECEIVER.pub
+
+Its fingerprint is shown: whoever seals an archive to the key compares it with you by voice first.";
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct KeyArgs {
+    /// Where to put the public key: a file, or - for standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: String,
+
+    /// Folder in which the key is kept [default: as for the other commands]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+const LOAD_EXAMPLES: &str = "Examples:
+  sealift-receiver load ehr.sealift --target sqlite:/srv/ehr.db --from 0f3a-...
+  sealift-receiver load ehr.sealift --target discard: --from 0f3a-...      # verifies it and loads nothing
+
+The fingerprint is what `sealift-sender seal` printed. Have it told to you by another way than the archive came.";
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct LoadArgs {
+    /// The archive
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Where to load: sqlite:PATH, exec:COMMAND, - for standard output, discard:, or file:PATH with its danger flag
+    #[arg(long, value_name = "URL")]
+    pub target: String,
+
+    /// The sender's fingerprint for this archive
+    #[arg(long, value_name = "FINGERPRINT", value_parser = parse_fingerprint)]
+    pub from: Fingerprint,
+
+    /// Write plaintext to a file: for file: targets, which hold every row in the clear
+    #[arg(long)]
+    pub danger_plaintext_file: bool,
+
+    #[command(flatten)]
+    pub transfer: TransferArgs,
+}
+
+fn parse_fingerprint(text: &str) -> Result<Fingerprint, String> {
+    Fingerprint::parse(text)
+        .ok_or_else(|| "give the ten groups of four digits that `sealift-sender seal` printed".into())
 }
 
 const LISTEN_EXAMPLES: &str = "Examples:

@@ -1,6 +1,7 @@
 //! The destination-side agent.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod cli;
 pub mod guard;
 pub mod invitation;
@@ -12,6 +13,7 @@ pub mod pipeline;
 pub mod reception;
 pub mod record;
 pub mod sink;
+pub mod standing_key;
 pub mod transfer;
 pub mod workers;
 pub mod writer;

@@ -8,6 +8,7 @@ use std::{
 use sealift_agent::{
     acceptor::Acceptor,
     audit::AuditLog,
+    cli::TransferArgs,
     endpoint::{bind, server_config},
     expiry::Expiry,
     fail_point::{self, Point},
@@ -50,7 +51,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     args.transfer.apply()?;
     check_stdout(args)?;
     let location = Location::parse(&args.target)?;
-    let open_sink = || open_sink(&location, args);
+    let open_sink = || open_sink(&location, args.danger_plaintext_file, &args.transfer);
     open_sink()?;
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
@@ -194,16 +195,21 @@ fn check_stdout(args: &ListenArgs) -> Outcome {
     }
 }
 
-fn open_sink(location: &Location, args: &ListenArgs) -> Outcome<Arc<dyn Sink>> {
+/// The sink of a target, as the options allow it.
+pub(crate) fn open_sink(
+    location: &Location,
+    danger_plaintext_file: bool,
+    options: &TransferArgs,
+) -> Outcome<Arc<dyn Sink>> {
     Ok(match location {
         Location::Standard => Arc::new(OpaqueSink::standard()?),
         Location::Discard => Arc::new(OpaqueSink::discard()),
-        Location::Sqlite(path) => Arc::new(SqliteSink::new(path, args.transfer.row_bytes_max as usize)?),
+        Location::Sqlite(path) => Arc::new(SqliteSink::new(path, options.row_bytes_max as usize)?),
         Location::Exec(words) => {
             sealift_agent::program::find(&words[0], Code::TargetFailed)?;
-            Arc::new(OpaqueSink::exec(words.clone(), args.transfer.danger_show_program_output))
+            Arc::new(OpaqueSink::exec(words.clone(), options.danger_show_program_output))
         }
-        Location::File(path) if args.danger_plaintext_file => Arc::new(OpaqueSink::file(path)?),
+        Location::File(path) if danger_plaintext_file => Arc::new(OpaqueSink::file(path)?),
         Location::File(_) => {
             let next =
                 "Load into a database (exec:, sqlite:), or type --danger-plaintext-file if you mean it: it is logged.";

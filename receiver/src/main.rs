@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use sealift_agent::{cli, process};
 use sealift_receiver::{
+    archive::load,
     cli::{Cli, Command},
     guard,
     listen::listen,
+    standing_key,
 };
 
 fn main() -> ExitCode {
@@ -18,13 +20,20 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Doc(doc) => cli::exit("receiver", doc.run::<Cli>()),
         Command::LoaderGuard { words } => guard::run(&words),
-        Command::Listen(args) => match process::harden().and_then(|()| process::runtime()) {
-            Ok(runtime) => {
-                let exit_code = runtime.block_on(listen(args));
-                runtime.shutdown_background();
-                exit_code
-            }
-            Err(failure) => cli::exit("receiver", Err(failure)),
-        },
+        Command::Key(args) => cli::exit("receiver", process::harden().and_then(|()| standing_key::write(&args))),
+        Command::Listen(args) => run(listen(args)),
+        Command::Load(args) => run(load(args)),
+    }
+}
+
+/// A command that touches data.
+fn run(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match process::harden().and_then(|()| process::runtime()) {
+        Ok(runtime) => {
+            let exit_code = runtime.block_on(command);
+            runtime.shutdown_background();
+            exit_code
+        }
+        Err(failure) => cli::exit("receiver", Err(failure)),
     }
 }

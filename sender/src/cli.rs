@@ -1,6 +1,6 @@
 //! The sender's commands.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use sealift_agent::{
@@ -25,6 +25,9 @@ pub enum Command {
     /// Run the one transfer that a ticket permits
     #[command(after_help = PUSH_EXAMPLES)]
     Push(PushArgs),
+    /// Seal the source into a file that is carried to one receiver, and that nobody else can open
+    #[command(after_help = SEAL_EXAMPLES)]
+    Seal(SealArgs),
     #[command(flatten)]
     Doc(DocCommand),
 }
@@ -56,6 +59,42 @@ pub struct PushArgs {
     /// Drop what the receiver has of this transfer, and send the source as it is now
     #[arg(long)]
     pub restart: bool,
+
+    #[command(flatten)]
+    pub transfer: TransferArgs,
+}
+
+const SEAL_EXAMPLES: &str = "Examples:
+  sealift-sender seal --source sqlite:/srv/ehr.db --to RECEIVER.pub --out /media/disk/ehr.sealift
+  sealift-sender seal --source 'exec:pg_dump -Fc ehr' --to RECEIVER.pub --out - | ssh dst 'cat > ehr.sealift'
+
+RECEIVER.pub is made on the target host: sealift-receiver key --out RECEIVER.pub. Compare its fingerprint by voice.";
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct SealArgs {
+    /// What to seal: sqlite:PATH, exec:COMMAND, file:PATH, or - for standard input
+    #[arg(long, value_name = "URL")]
+    pub source: String,
+
+    /// The public key of the receiver that is to load it
+    #[arg(long, value_name = "RECEIVER.pub")]
+    pub to: PathBuf,
+
+    /// Where the archive goes: a new file, or - for standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: String,
+
+    /// Why: a change or ticket number, for the grant, the audit log and the receipt
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub purpose: String,
+
+    /// How long the archive may be loaded; its journey is part of that
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_duration)]
+    pub valid_for: Duration,
+
+    /// zstd level 1 to 19, off, or auto
+    #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = parse_compression)]
+    pub compression: Compression,
 
     #[command(flatten)]
     pub transfer: TransferArgs,

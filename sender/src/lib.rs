@@ -9,6 +9,7 @@ pub mod pipeline;
 pub mod push;
 pub mod reader;
 pub mod record;
+pub mod seal;
 pub mod source;
 pub mod transfer;
 pub mod workers;

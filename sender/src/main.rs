@@ -7,6 +7,7 @@ use sealift_agent::{cli, process};
 use sealift_sender::{
     cli::{Cli, Command},
     push::push,
+    seal::seal,
 };
 
 fn main() -> ExitCode {
@@ -16,14 +17,20 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Doc(doc) => cli::exit("sender", doc.run::<Cli>()),
-        Command::Push(args) => match process::harden().and_then(|()| process::runtime()) {
-            Ok(runtime) => {
-                let exit_code = runtime.block_on(push(args));
-                // A thread may still wait for a pipe that nobody will write to: the process ends all the same.
-                runtime.shutdown_background();
-                exit_code
-            }
-            Err(failure) => cli::exit("sender", Err(failure)),
-        },
+        Command::Push(args) => run(push(args)),
+        Command::Seal(args) => run(seal(args)),
+    }
+}
+
+/// A command that touches data.
+fn run(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match process::harden().and_then(|()| process::runtime()) {
+        Ok(runtime) => {
+            let exit_code = runtime.block_on(command);
+            // A thread may still wait for a pipe that nobody will write to: the process ends all the same.
+            runtime.shutdown_background();
+            exit_code
+        }
+        Err(failure) => cli::exit("sender", Err(failure)),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Listening ─handle_offer─▶ Judging ─accept─▶ Accepting ─handle_begin─▶ Session      one a connection
+//! Unsealing ─handle─▶ Sealed ─session─▶ Session                                       or one an archive
 //! Session: handle_stream, handle_header, handle_stream_end, poll_ack, handle_finish
 //! Transfer: may_begin, handle_begun, handle_taken, handle_finished, poll_complete, receipt
 //! ```
@@ -10,10 +11,12 @@
 //! durable. It judges a chunk's place by its header, before any byte of it is decrypted, and counts a chunk as verified
 //! only when the sink, or the thread that feeds it, has it.
 
+mod archive;
 mod exchange;
 mod session;
 
 pub use self::{
+    archive::{Expected, Order, Sealed, Unsealing},
     exchange::{Accepting, Judging, Listening, Window},
     session::Session,
 };
@@ -142,6 +145,16 @@ impl Transfer {
     /// Whether anything of it was verified.
     pub fn has_anything(&self) -> bool {
         self.parts.iter().any(|progress| progress.chunks().0 > 0)
+    }
+
+    /// Whether the target has any part for good.
+    pub fn has_finished(&self) -> bool {
+        self.parts.iter().any(|progress| progress.finished)
+    }
+
+    /// Whether the target has `part` for good.
+    pub fn is_finished(&self, part: PartIndex) -> bool {
+        self.parts.get(part.0 as usize).is_some_and(|progress| progress.finished)
     }
 
     /// Chunks of a part that were verified and handed on.

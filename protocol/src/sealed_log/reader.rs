@@ -95,6 +95,18 @@ impl<S: LogBytes> LogReader<S> {
         }))
     }
 
+    /// Whether what stands behind the last whole record is the beginning of one, which the end of the log cuts off: of
+    /// what is never written on, the end is missing then, and what is there is not rot.
+    pub fn is_cut(&self) -> Result<bool, ReadError<S::Error>> {
+        let left = self.source.bytes() - self.offset;
+        let mut head = [0; LOG_HEAD_BYTES];
+        if left < LOG_HEAD_BYTES as u64 {
+            return Ok(true);
+        }
+        self.source.read_at(self.offset, &mut head)?;
+        Ok(self.chain.read_head(&head).is_some_and(|head| head.record_bytes() > left))
+    }
+
     /// Goes on writing where the last whole record ends. Whoever calls this has cut off what was behind it, and has
     /// synced the rest.
     pub fn into_writer(self) -> LogWriter {

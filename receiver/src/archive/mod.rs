@@ -1,0 +1,316 @@
+//! `load`: verifies an archive that was carried here and loads it, from its first record to the receipt. What is judged is
+//! what is judged over the link, by the same code; only the link is missing.
+//!
+//! The archive is its own journal: killed in the middle and started again, a load reads it from the beginning. What a
+//! database has committed is not loaded twice; a loader is fed anew.
+
+mod file;
+mod record;
+mod unload;
+
+use std::{process::ExitCode, sync::Arc};
+
+use sealift_agent::{
+    audit::AuditLog,
+    expiry::Expiry,
+    fail_point::{self, Point},
+    failure::{Failure, Outcome},
+    identity::Role,
+    location::Location,
+    report::{Finished, Report, Resume},
+    shutdown::Shutdown,
+    state::StateDir,
+    transfer_dir::TransferDir,
+};
+use sealift_protocol::{
+    close::Code,
+    fingerprint::Fingerprint,
+    id::TransferId,
+    manifest::{Engine, SignedReceipt},
+    receive::{Expected, ReceiptFacts, Sealed, Session, Unsealing},
+};
+use serde_json::json;
+use time::OffsetDateTime;
+
+use self::{
+    file::{Archive, cut_short, reword},
+    record::{Kept, Record},
+    unload::{Records, Unload},
+};
+use crate::{
+    cli::LoadArgs,
+    listen::open_sink,
+    load::{Load, blocking},
+    sink::Sink,
+    standing_key::StandingKey,
+};
+
+/// What a receipt says of the connection where there was none.
+const NO_CONNECTION: &str = "none: carried as an archive";
+
+pub async fn load(args: LoadArgs) -> ExitCode {
+    let report = Report::new(Role::Receiver, args.transfer.json);
+    let outcome = run(&args, &report).await.map_err(reword);
+    report.finish(&outcome)
+}
+
+async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
+    args.transfer.apply()?;
+    if args.target == "-" && args.transfer.json {
+        return Err(Failure::usage("--target - and --json both need standard output", "Leave out --json."));
+    }
+    let location = Location::parse(&args.target)?;
+    let open_sink = || open_sink(&location, args.danger_plaintext_file, &args.transfer);
+    open_sink()?;
+    let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
+    let audit = AuditLog::open(&state, "sealift-receiver")?;
+    TransferDir::sweep(&state)?;
+    let key = StandingKey::open(&state)?.ok_or_else(|| {
+        let next =
+            "An archive is sealed to the key of one receiver: give --state-dir as it was for `sealift-receiver key`.";
+        Failure::new(Code::Preflight, "this receiver has no key, so no archive is for it", next)
+    })?;
+    let archive = Archive::open(&args.file, &key)?;
+    let transfer = archive.transfer();
+    report.set_transfer(transfer);
+    for (typed, event) in [
+        (args.danger_plaintext_file, "danger.plaintext_file"),
+        (args.transfer.danger_show_program_output, "danger.show_program_output"),
+    ] {
+        if typed {
+            audit.append(event, Some(transfer), &[])?;
+        }
+    }
+    let mut shutdown = Shutdown::listen()?;
+    let record = Record::open(&state, transfer, &args.target)?;
+    let mut loading = Loading {
+        args,
+        report,
+        audit: &audit,
+        state: &state,
+        key,
+        open_sink: &open_sink,
+        transfer,
+        record,
+        load: None,
+    };
+    let outcome = loading.run(archive, &mut shutdown).await;
+    loading.end(&outcome).await?;
+    let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
+    audit.append("transfer.end", Some(transfer), &[("outcome", json!(word))])?;
+    outcome
+}
+
+/// One archive on its way into the target.
+struct Loading<'a> {
+    args: &'a LoadArgs,
+    report: &'a Report,
+    audit: &'a AuditLog,
+    state: &'a StateDir,
+    key: StandingKey,
+    open_sink: &'a dyn Fn() -> Outcome<Arc<dyn Sink>>,
+    transfer: TransferId,
+    record: Record,
+    load: Option<Load>,
+}
+
+impl Loading<'_> {
+    async fn run(&mut self, archive: Archive, shutdown: &mut Shutdown) -> Outcome<Finished> {
+        if self.record.kept.receipt.is_some() {
+            return self.publish().await;
+        }
+        if self.record.kept.settling {
+            return Err(self.unknown_end());
+        }
+        let started_ms = now_ms();
+        let header = *archive.header();
+        let mut records = archive.read();
+        let sealed = shutdown.or(self.opening(Unsealing::new(&header), &mut records)).await?;
+        let expiry = Expiry::of(&sealed.grant().grant);
+        let session = shutdown.or(expiry.or(self.begin(sealed))).await?;
+        let receipt = shutdown.or(expiry.or(self.unload(session, records, started_ms))).await?;
+        // From here on the load is there: nothing stops it from being shown.
+        self.record.kept.receipt = Some(receipt);
+        fail_point::hit(Point::ReceiptSigned);
+        self.record.keep()?;
+        fail_point::hit(Point::ReceiptKept);
+        self.publish().await
+    }
+
+    /// Who sealed it, for whom, and what it is.
+    async fn opening(&self, mut unsealing: Unsealing, records: &mut Records) -> Outcome<Sealed> {
+        let expected = Expected {
+            from: self.args.from,
+            receiver: self.key.fingerprint(),
+            suites: self.args.transfer.suite.suites(),
+        };
+        loop {
+            let record = records.recv().await.ok_or_else(|| failed("the archive's reader ended early"))??;
+            let record = record.ok_or_else(cut_short)?;
+            let now = OffsetDateTime::now_utc().unix_timestamp().max(0) as u64;
+            if let Some(sealed) = unsealing.handle(record, &expected, now)? {
+                return Ok(sealed);
+            }
+        }
+    }
+
+    /// Makes a place for what is to come, or finds what an earlier process left of it.
+    async fn begin(&mut self, sealed: Sealed) -> Outcome<Session> {
+        let grant = sealed.grant().grant.clone();
+        let sender = Fingerprint::of_sender(&sealed.sender_key());
+        self.audit.append(
+            "transfer.begin",
+            Some(self.transfer),
+            &[
+                ("sender", json!(grant.sender)),
+                ("fingerprint", json!(sender.to_string())),
+                ("purpose", json!(grant.purpose)),
+            ],
+        )?;
+        let elsewhere = self.record.earlier.take_if(|earlier| earlier.target != self.args.target);
+        if let Some(earlier) = elsewhere {
+            self.drop_staged(&earlier).await;
+        }
+        let mut transfer = sealed.new_transfer();
+        let (id, plan) = (self.transfer, sealed.plan().clone());
+        self.record.kept.plan = Some(plan.clone());
+        self.record.keep()?;
+        fail_point::hit(Point::EpochKept);
+        self.report.count(|totals| totals.parts_planned = plan.parts.len() as u64);
+        let sink = (self.open_sink)()?;
+        let found = blocking(&sink, move |sink| sink.prepare(id, &plan, false)).await?;
+        if self.record.earlier.is_some() {
+            let (resume, reason) = match found.is_empty() {
+                true => {
+                    (Resume::Restarted, "the target had nothing of the earlier run; it is loaded from the beginning.")
+                }
+                false => (Resume::Resumed, "the target has parts of it from an earlier run; the rest is loaded."),
+            };
+            self.report.resume(resume, reason);
+        }
+        for whole in found {
+            transfer.handle_found(whole);
+            self.report.count(|totals| totals.parts += 1);
+        }
+        let load = self.load.insert(Load::new(sink, transfer, None));
+        let session = sealed.session(&self.key.sealing, &mut load.transfer_mut())?;
+        self.report.event("started", &[("suite", json!(session.keys().suite().name()))]);
+        Ok(session)
+    }
+
+    /// An earlier run had another target: what is staged there is given up.
+    async fn drop_staged(&self, earlier: &Kept) {
+        let dropped = async {
+            let location = Location::parse(&earlier.target)?;
+            // Of any other target nothing outlives the process that loads it.
+            let (Location::File(_) | Location::Sqlite(_), Some(plan)) = (&location, earlier.plan.clone()) else {
+                return Ok(());
+            };
+            let (sink, transfer) = (open_sink(&location, true, &self.args.transfer)?, self.transfer);
+            let drop = move |sink: &dyn Sink| {
+                sink.prepare(transfer, &plan, true)?;
+                sink.abandon();
+                Ok(())
+            };
+            blocking(&sink, drop).await
+        };
+        let outcome: Outcome = dropped.await;
+        self.report
+            .resume(Resume::Restarted, "the earlier run had another target; what it had staged there is dropped.");
+        if let Err(failure) = outcome {
+            self.report.say(&format!("receiver: what was staged there could not be dropped: {}", failure.what));
+        }
+    }
+
+    /// Loads everything, proves it from the target, and signs what was found.
+    async fn unload(&mut self, session: Session, records: Records, started_ms: u64) -> Outcome<SignedReceipt> {
+        let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
+        let unload = Unload::new(load, self.report);
+        let session = tokio::select! {
+            biased;
+            failure = load.watch(self.report) => return Err(failure),
+            session = unload.run(session, records) => session?,
+        };
+        if load.sink.ends_unseen() {
+            self.record.kept.settling = true;
+            self.record.keep()?;
+        }
+        fail_point::hit(Point::Settling);
+        let digests = session.keys().digests().clone();
+        let proven = load.blocking(move |sink| sink.prove(&digests)).await;
+        if proven.is_err() {
+            // How it ended is known: it ended badly, and may be tried again.
+            self.record.kept.settling = false;
+            self.record.keep()?;
+        }
+        let (proof, loaded) = proven?;
+        let facts = ReceiptFacts {
+            proof,
+            loaded,
+            tls: NO_CONNECTION.to_owned(),
+            started_ms,
+            finished_ms: now_ms(),
+            software: format!("sealift-receiver {}", env!("CARGO_PKG_VERSION")),
+        };
+        Ok(load.transfer().receipt(&session, facts, &self.key.signing)?)
+    }
+
+    /// Shows the load under its final name, in this process or after it was killed in the middle of that.
+    async fn publish(&mut self) -> Outcome<Finished> {
+        let receipt = self.record.kept.receipt.clone().ok_or_else(|| failed("no receipt"))?;
+        let transfer = self.transfer;
+        let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
+        let sink = sink.map_or_else(|| (self.open_sink)(), Ok)?;
+        let receipt_path = self.state.keep_receipt(transfer, &receipt)?;
+        if !self.record.kept.published {
+            self.audit.append("transfer.publish", Some(transfer), &[])?;
+            if let Err(failure) = blocking(&sink, move |sink| sink.publish(transfer)).await {
+                let _ = std::fs::remove_file(&receipt_path);
+                return Err(failure);
+            }
+            fail_point::hit(Point::Published);
+            self.record.kept.published = true;
+            self.record.keep()?;
+        }
+        let forget = move |sink: &dyn Sink| {
+            sink.forget(transfer);
+            Ok(())
+        };
+        blocking(&sink, forget).await?;
+        fail_point::hit(Point::Forgotten);
+        Ok(Finished { receipt, receipt_path })
+    }
+
+    /// The load is over, or can go on later: leaves what that needs, and nothing else.
+    async fn end(self, outcome: &Outcome<Finished>) -> Outcome {
+        let kept = &self.record.kept;
+        let staged = |load: &Load| load.transfer().has_finished() && load.transfer().plan().engine != Engine::Opaque;
+        let has_something = self.load.as_ref().is_some_and(staged);
+        let keeps = matches!(outcome, Err(failure) if failure.code.keeps_transfer())
+            && (kept.receipt.is_some() || kept.settling || has_something);
+        if let Some(load) = self.load {
+            load.close(keeps).await;
+        }
+        if keeps { Ok(()) } else { self.record.dir.destroy() }
+    }
+
+    /// Feeding another loader could load everything twice.
+    fn unknown_end(&self) -> Failure {
+        let what = "the earlier run was killed while the loader was ending; whether it committed cannot be known";
+        self.report.resume(Resume::Impossible, what);
+        let next = format!(
+            "Look into the target. If the load is there, all of it is: everything had been verified. To load it nevertheless, \
+             empty the target, remove {}, and give the same command again.",
+            self.record.dir.path().display()
+        );
+        Failure::new(Code::ResumeImpossible, what, next)
+    }
+}
+
+fn failed(what: &'static str) -> Failure {
+    Failure::new(Code::Internal, what, "")
+}
+
+fn now_ms() -> u64 {
+    (OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as u64
+}

@@ -1,0 +1,115 @@
+//! `records → order judged → workers → writer → sink`: what the pipeline of a connection does, without one.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
+use sealift_agent::{failure::Outcome, process::chunks_at_work, report::Report};
+use sealift_protocol::{
+    chunk::VerifiedChunk,
+    close::Code,
+    error::Error,
+    frame::ChunkHeader,
+    manifest::SignedManifest,
+    receive::{Order, Session},
+    seal::EpochKeys,
+    sealed_log::Record,
+};
+use tokio::sync::mpsc;
+
+use super::file::cut_short;
+use crate::{load::Load, workers::Workers};
+
+/// What the archive's reader hands on; `None` is its whole end.
+pub type Records = mpsc::Receiver<Outcome<Option<Record>>>;
+
+pub struct Unload<'a> {
+    load: &'a Load,
+    report: &'a Report,
+    workers: Workers,
+}
+
+/// A record whose place is good.
+enum Placed {
+    Chunk(ChunkHeader, Bytes),
+    /// Of a part that the target has.
+    Held(ChunkHeader),
+    Manifest(Box<SignedManifest>),
+    Nothing,
+}
+
+enum Opened {
+    Chunk(VerifiedChunk, u64),
+    Manifest(Box<SignedManifest>),
+    Nothing,
+}
+
+impl<'a> Unload<'a> {
+    pub fn new(load: &'a Load, report: &'a Report) -> Self {
+        Self { load, report, workers: Workers::default() }
+    }
+
+    /// Returns when all parts are in the sink, the manifest fits them, and nothing stands behind it.
+    pub async fn run(&self, mut session: Session, records: Records) -> Outcome<Session> {
+        let mut order = Order::new(self.load.transfer().plan());
+        let keys = session.keys().clone();
+        let records = stream::unfold(records, |mut records| async move { Some((records.recv().await?, records)) });
+        let opened = records.map(|record| self.place(&mut order, record)).map(|placed| self.open(placed, &keys));
+        let mut opened = Box::pin(opened.buffered(chunks_at_work()));
+        let mut current = None;
+        while let Some(next) = opened.next().await {
+            match next? {
+                Opened::Chunk(chunk, frame_bytes) => {
+                    let part = chunk.part();
+                    let writer = match current.take() {
+                        Some((of, writer)) if of == part => writer,
+                        _ => self.load.writer(part).await?,
+                    };
+                    let plain_bytes = chunk.plain().len() as u64;
+                    self.load.take(&writer, chunk, false).await;
+                    self.report.count(|totals| totals.moved(plain_bytes, frame_bytes));
+                    current = Some((part, writer));
+                }
+                Opened::Manifest(manifest) => session.handle_finish(&mut self.load.transfer_mut(), *manifest)?,
+                Opened::Nothing => {}
+            }
+        }
+        drop(opened);
+        if !order.is_finished() {
+            return Err(cut_short());
+        }
+        self.load.complete().await?;
+        Ok(session)
+    }
+
+    /// Judges where a record stands, in the order of the archive.
+    fn place(&self, order: &mut Order, record: Outcome<Option<Record>>) -> Outcome<Placed> {
+        match record? {
+            Some(Record::Chunk { header, sealed }) => {
+                order.handle_chunk(&header)?;
+                let held = self.load.transfer().is_finished(header.part);
+                Ok(if held { Placed::Held(header) } else { Placed::Chunk(header, sealed) })
+            }
+            Some(Record::Statement(bytes)) => Ok(Placed::Manifest(Box::new(order.handle_finish(&bytes)?))),
+            Some(Record::Epoch(_)) => Err(Error::new(Code::ProtocolViolation, "second epoch").into()),
+            Some(Record::Mark) => Ok(Placed::Nothing),
+            None if order.is_finished() => Ok(Placed::Nothing),
+            None => Err(cut_short()),
+        }
+    }
+
+    async fn open(&self, placed: Outcome<Placed>, keys: &Arc<EpochKeys>) -> Outcome<Opened> {
+        Ok(match placed? {
+            Placed::Chunk(header, sealed) => {
+                let chunk = self.workers.open(header, BytesMut::from(sealed), Arc::clone(keys)).await?;
+                Opened::Chunk(chunk, header.frame_bytes() as u64)
+            }
+            Placed::Held(header) => {
+                self.report.count(|totals| totals.held(header.plain_bytes.into()));
+                Opened::Nothing
+            }
+            Placed::Manifest(manifest) => Opened::Manifest(manifest),
+            Placed::Nothing => Opened::Nothing,
+        })
+    }
+}

@@ -1,0 +1,267 @@
+//! `seal`: reads the source once and seals it into an archive, which only one receiver can open: this process cannot, once
+//! it has ended, since the keys are nowhere but in its memory and in the envelope.
+
+mod out;
+
+use std::{io::Read, process::ExitCode, rc::Rc, sync::Arc, time::Duration};
+
+use sealift_agent::{
+    audit::AuditLog,
+    fail_point::{self, Point},
+    failure::{Failure, Outcome},
+    identity::Role,
+    location::Location,
+    program::Program,
+    random::SystemRandom,
+    receiver_key::{self, RECEIVER_KEY_TEXT_BYTES_MAX},
+    report::{Archived, Report},
+    shutdown::Shutdown,
+    signing_key::SigningKey,
+    state::StateDir,
+};
+use sealift_protocol::{
+    archive::{ARCHIVE_TARGET, ARCHIVE_VERSION, ArchiveOffer, Opening, ReceiverKey, Statement, identities},
+    close::Code,
+    fingerprint::Fingerprint,
+    frame::ChunkHeader,
+    grant::{Grant, SignedGrant},
+    id::{ChunkCount, PartIndex, TransferId},
+    key::DigestSecret,
+    limits::{CHUNK_HEADER_BYTES, NAME_BYTES_MAX},
+    manifest::SignedManifest,
+    message::{Ack, Message},
+    random::Random,
+    seal::Suite,
+    sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, Record},
+    send::Transfer,
+    sign::Signer,
+};
+use serde_json::json;
+use time::OffsetDateTime;
+
+use self::out::{ArchiveOut, Writing};
+use crate::{
+    cli::SealArgs,
+    lane::{Lane, Read as LaneRead, Sealer},
+    reader::Reader,
+    source,
+    workers::Workers,
+};
+
+pub async fn seal(args: SealArgs) -> ExitCode {
+    let report = Report::new(Role::Sender, args.transfer.json);
+    let outcome = run(&args, &report).await.map_err(|failure| match failure.code {
+        Code::UserInterrupt => Failure { next: "No archive was made. Start again.".into(), ..failure },
+        _ => failure,
+    });
+    report.finish_archive(&outcome)
+}
+
+async fn run(args: &SealArgs, report: &Report) -> Outcome<Archived> {
+    args.transfer.apply()?;
+    if args.out == "-" && args.transfer.json {
+        return Err(Failure::usage("--out - and --json both need standard output", "Give --out a file."));
+    }
+    if args.purpose.len() > NAME_BYTES_MAX {
+        return Err(Failure::usage("--purpose is too long", format!("Use at most {NAME_BYTES_MAX} bytes.")));
+    }
+    let location = Location::parse(&args.source)?;
+    out::check(&args.out)?;
+    let receiver = read_key(args)?;
+    let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-sender")?;
+    let audit = AuditLog::open(&state, "sealift-sender")?;
+    let mut shutdown = Shutdown::listen()?;
+    let sealing = Sealing::new(args, report, &audit, receiver)?;
+    let transfer = sealing.transfer;
+    report.set_transfer(transfer);
+    if args.transfer.danger_show_program_output {
+        audit.append("danger.show_program_output", Some(transfer), &[])?;
+    }
+    let outcome = sealing.run(&location, &mut shutdown).await;
+    let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
+    audit.append("archive.end", Some(transfer), &[("outcome", json!(word))])?;
+    outcome
+}
+
+/// One archive on its way.
+struct Sealing<'a> {
+    args: &'a SealArgs,
+    report: &'a Report,
+    audit: &'a AuditLog,
+    receiver: ReceiverKey,
+    transfer: TransferId,
+    /// Who seals it: a key that is made for this one archive and ends with it.
+    key: SigningKey,
+}
+
+impl<'a> Sealing<'a> {
+    fn new(args: &'a SealArgs, report: &'a Report, audit: &'a AuditLog, receiver: ReceiverKey) -> Outcome<Self> {
+        let mut id = [0; 16];
+        SystemRandom::default().fill(&mut id);
+        Ok(Self { args, report, audit, receiver, transfer: TransferId(id), key: SigningKey::generate()? })
+    }
+
+    async fn run(&self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Archived> {
+        let to = Fingerprint::of_receiver(&self.receiver);
+        self.audit.append(
+            "archive.begin",
+            Some(self.transfer),
+            &[("receiver", json!(to.to_string())), ("purpose", json!(self.args.purpose))],
+        )?;
+        self.report.event("sealing", &[("receiver", json!(to.to_string()))]);
+        self.report.say(&format!(
+            "sender: sealing to the receiver whose key has this fingerprint; compare it with its operator, by voice:\n  {to}"
+        ));
+        let header = LogHeader::new(
+            LogId { kind: LogKind::Archive, transfer: self.transfer, key: KeyFingerprint::of(&self.receiver.sealing) },
+            &mut SystemRandom::default(),
+        );
+        let opened = source::open(location, self.args.transfer.danger_show_program_output)?;
+        let writing = Writing::start(ArchiveOut::create(&self.args.out, header)?);
+        let reader = Reader::start(opened.source, self.args.transfer.row_bytes_max as usize);
+        let sealed = shutdown.or(self.read(reader, &header, &writing)).await;
+        match sealed {
+            Ok((manifest, suite)) => self.finish(writing, manifest, suite).await,
+            Err(failure) => {
+                kill(opened.program.as_ref());
+                // A thread that could not write says more than who noticed it.
+                let why = writing.abandon().await;
+                Err(why.filter(|_| failure.code == Code::Internal).unwrap_or(failure))
+            }
+        }
+    }
+
+    /// Reads the whole source into the archive.
+    async fn read(
+        &self,
+        reader: impl Future<Output = Outcome<(Reader, sealift_protocol::manifest::Plan)>>,
+        header: &LogHeader,
+        writing: &Writing,
+    ) -> Outcome<(SignedManifest, Suite)> {
+        let (reader, plan) = reader.await?;
+        self.report.count(|totals| {
+            totals.parts_planned = plan.parts.len() as u64;
+            totals.plain_bytes_estimate = plan.parts.iter().map(|part| part.bytes_estimate).sum();
+        });
+        self.report.event("planned", &[("parts", json!(plan.parts.len()))]);
+        let suites = self.args.transfer.suite.suites();
+        let suite = *suites.first().ok_or_else(|| Failure::new(Code::Internal, "no suite", ""))?;
+        let grant = self.grant();
+        let mut random = SystemRandom::default();
+        let digest_secret = DigestSecret::generate(&mut random);
+        let offer = ArchiveOffer {
+            version: ARCHIVE_VERSION,
+            grant: grant.clone(),
+            plan: plan.clone(),
+            sender_key: self.key.public_key(),
+        };
+        let to = &self.receiver.sealing;
+        let opening = Opening::make(header, offer, suite, &digest_secret, to, &self.key, &mut random)?;
+        for record in opening.records {
+            append(writing, record).await?;
+        }
+        self.report.event("started", &[("suite", json!(suite.name()))]);
+        let sealer = Rc::new(Sealer::new(Workers::new(self.args.compression)));
+        sealer.set_keys(opening.keys);
+        let parts = plan.parts.len() as u32;
+        let mut transfer = Transfer::new(suites, grant, plan, digest_secret)?;
+        for part in (0..parts).map(PartIndex) {
+            self.seal_part(part, &reader, &sealer, &mut transfer, writing).await?;
+        }
+        let Some(Message::Finish(manifest)) = transfer.poll_finish(&self.key) else {
+            return Err(Failure::new(Code::Internal, "no manifest", ""));
+        };
+        append(writing, Statement::Finish(manifest.clone()).to_record()).await?;
+        Ok((manifest, suite))
+    }
+
+    /// What is written counts as acknowledged: nothing of it will ever be asked for again.
+    async fn seal_part(
+        &self,
+        part: PartIndex,
+        reader: &Reader,
+        sealer: &Rc<Sealer>,
+        transfer: &mut Transfer,
+        writing: &Writing,
+    ) -> Outcome {
+        let reading = reader.read(part, transfer.digests().multiset())?;
+        let mut lane = Lane::new(reading, ChunkCount(0), sealer);
+        transfer.handle_start(part);
+        while lane.peek().await?.is_some() {
+            let Some(LaneRead::Sealed(sealed, keys)) = lane.take() else { continue };
+            let header: ChunkHeader = sealed.header;
+            transfer.handle_sealed(&sealed, &keys);
+            let written = ChunkCount(header.index.0 + 1);
+            append(writing, Record::Chunk { header, sealed: sealed.frame.slice(CHUNK_HEADER_BYTES..) }).await?;
+            fail_point::hit(Point::ChunkSealed);
+            transfer.handle_ack(&Ack { part, verified: written, durable: written })?;
+            self.report.count(|totals| totals.moved(header.plain_bytes.into(), header.frame_bytes() as u64));
+        }
+        let summary = lane.summary().await?;
+        transfer.handle_part_end(part, summary.rows, Some(summary.digest));
+        let (parts, rows) = transfer.ended();
+        self.report.count(|totals| (totals.parts, totals.rows) = (parts, rows));
+        Ok(())
+    }
+
+    /// Everything is written: makes it durable, and visible.
+    async fn finish(&self, writing: Writing, manifest: SignedManifest, suite: Suite) -> Outcome<Archived> {
+        let out = writing.finish().await?;
+        let sender = Fingerprint::of_sender(&self.key.public_key());
+        fail_point::hit(Point::ManifestKept);
+        self.audit.append("archive.publish", Some(self.transfer), &[("fingerprint", json!(sender.to_string()))])?;
+        let ended_early = |_| Failure::new(Code::Internal, "the archive's thread ended early", "");
+        tokio::task::spawn_blocking(move || out.finish()).await.map_err(ended_early)??;
+        Ok(Archived { manifest: manifest.manifest, suite, sender })
+    }
+
+    fn grant(&self) -> SignedGrant {
+        let now = OffsetDateTime::now_utc();
+        let seconds = |at: OffsetDateTime| u64::try_from(at.unix_timestamp()).unwrap_or(0);
+        let (sender, receiver) = identities(self.transfer, &Fingerprint::of_receiver(&self.receiver));
+        let grant = Grant {
+            transfer: self.transfer,
+            sender,
+            receiver,
+            source: String::new(),
+            target: ARCHIVE_TARGET.to_owned(),
+            purpose: self.args.purpose.clone(),
+            not_before_seconds: seconds(now),
+            not_after_seconds: seconds(now.saturating_add(signed(self.args.valid_for))),
+        };
+        grant.sign(&self.key)
+    }
+}
+
+fn signed(duration: Duration) -> time::Duration {
+    time::Duration::try_from(duration).unwrap_or(time::Duration::MAX)
+}
+
+async fn append(writing: &Writing, record: Record) -> Outcome {
+    match writing.append(record).await {
+        true => Ok(()),
+        false => Err(Failure::new(Code::Internal, "the archive's thread ended early", "")),
+    }
+}
+
+fn kill(program: Option<&Arc<Program>>) {
+    if let Some(program) = program {
+        program.kill();
+    }
+}
+
+fn read_key(args: &SealArgs) -> Outcome<ReceiverKey> {
+    let mut text = String::new();
+    let read =
+        std::fs::File::open(&args.to).and_then(|file| file.take(RECEIVER_KEY_TEXT_BYTES_MAX).read_to_string(&mut text));
+    read.map_err(|error| {
+        let what = format!("the receiver's key {} cannot be read", args.to.display());
+        Failure::io(
+            Code::Usage,
+            what,
+            &error,
+            "It is made on the target host: sealift-receiver key --out RECEIVER.pub.",
+        )
+    })?;
+    receiver_key::from_text(&text)
+}

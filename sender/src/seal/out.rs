@@ -1,0 +1,256 @@
+//! Where an archive goes: a file that has its name only once it is whole and durable, or standard output.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, IsTerminal, Write},
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use sealift_agent::failure::{Failure, Outcome};
+use sealift_protocol::{
+    close::Code,
+    sealed_log::{LogHeader, LogWriter, Record},
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+/// What is written between two syncs: little enough that a slow disk is noticed where it stands, and not at the end.
+const SYNC_EVERY_BYTES: u64 = 64 << 20;
+
+/// Records that wait for the disk: one is written while the next is ready.
+const RECORDS_WAITING: usize = 2;
+
+/// An archive that is being written. Dropped before its end, it leaves nothing behind.
+pub struct ArchiveOut {
+    to: To,
+    writer: LogWriter,
+    synced: u64,
+}
+
+enum To {
+    Standard(File),
+    File { file: Flock<File>, partial: Partial, path: PathBuf },
+}
+
+/// The name of a file that is not whole; removed when dropped.
+struct Partial(Option<PathBuf>);
+
+impl Partial {
+    /// Gives the file its own name, durably.
+    fn rename(mut self, to: &Path) -> io::Result<()> {
+        if let Some(from) = &self.0 {
+            rename_new(from, to)?;
+        }
+        self.0 = None;
+        let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Judges `--out` before anything is read: a file must not be there yet, and standard output be no terminal.
+pub fn check(out: &str) -> Outcome {
+    if out == "-" {
+        return match io::stdout().is_terminal() {
+            true => {
+                Err(Failure::usage("the archive would go to a terminal", "Give --out a file, or redirect the output."))
+            }
+            false => Ok(()),
+        };
+    }
+    match fs::symlink_metadata(out) {
+        Ok(_) => Err(exists(Path::new(out))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(unwritable(out, &error)),
+    }
+}
+
+impl ArchiveOut {
+    /// Makes the file, under another name, and writes the header.
+    pub fn create(out: &str, header: LogHeader) -> Outcome<Self> {
+        check(out)?;
+        let to = match out {
+            "-" => {
+                // A file of its own, since the library's handle looks for line ends in all that passes.
+                let own = io::stdout().as_fd().try_clone_to_owned().map_err(|error| unwritable(out, &error))?;
+                To::Standard(File::from(own))
+            }
+            path => {
+                let path = PathBuf::from(path);
+                let name = path.file_name().ok_or_else(|| Failure::usage("--out names no file", ""))?;
+                let partial = path.with_file_name(format!(".{}.sealift-partial", name.to_string_lossy()));
+                let file = create_partial(&partial)?;
+                To::File { file, partial: Partial(Some(partial)), path }
+            }
+        };
+        let mut made = Self { to, writer: LogWriter::new(header), synced: 0 };
+        made.put(&header.to_bytes())?;
+        Ok(made)
+    }
+
+    fn write(&mut self, record: &Record) -> Outcome {
+        let encoded = self.writer.encode(record)?;
+        encoded.pieces().into_iter().try_for_each(|piece| self.put(piece))?;
+        if self.writer.offset() - self.synced >= SYNC_EVERY_BYTES { self.sync() } else { Ok(()) }
+    }
+
+    /// Makes durable what there is, and marks it: behind a mark, damage is told from an end that is missing.
+    fn sync(&mut self) -> Outcome {
+        let To::File { file, .. } = &self.to else { return Ok(()) };
+        file.sync_data().map_err(|error| self.failed(&error))?;
+        self.writer.synced();
+        self.synced = self.writer.offset();
+        let mark = self.writer.encode(&Record::Mark)?;
+        mark.pieces().into_iter().try_for_each(|piece| self.put(piece))
+    }
+
+    /// All of it was written: makes it durable and gives it its name.
+    pub fn finish(mut self) -> Outcome {
+        self.sync()?;
+        let shown = self.shown();
+        match self.to {
+            // A pipe cannot be synced; a file behind standard output can.
+            To::Standard(file) if file.metadata().is_ok_and(|found| found.is_file()) => file.sync_all(),
+            To::Standard(_) => Ok(()),
+            To::File { file, partial, path } => file.sync_all().and_then(|()| partial.rename(&path)),
+        }
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => exists(Path::new(&shown)),
+            _ => unwritable(&shown, &error),
+        })
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Outcome {
+        let written = match &mut self.to {
+            To::Standard(file) => file.write_all(bytes),
+            To::File { file, .. } => file.write_all(bytes),
+        };
+        written.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &io::Error) -> Failure {
+        unwritable(&self.shown(), error)
+    }
+
+    fn shown(&self) -> String {
+        match &self.to {
+            To::Standard(_) => "-".to_owned(),
+            To::File { path, .. } => path.display().to_string(),
+        }
+    }
+}
+
+/// The thread that writes: a disk that is busy keeps nothing else waiting.
+pub struct Writing {
+    queue: mpsc::Sender<Record>,
+    thread: JoinHandle<Outcome<ArchiveOut>>,
+    may_block: bool,
+}
+
+impl Writing {
+    pub fn start(mut out: ArchiveOut) -> Self {
+        let may_block = matches!(out.to, To::Standard(_));
+        let (queue, mut records) = mpsc::channel(RECORDS_WAITING);
+        let thread = tokio::task::spawn_blocking(move || {
+            while let Some(record) = records.blocking_recv() {
+                out.write(&record)?;
+            }
+            Ok(out)
+        });
+        Self { queue, thread, may_block }
+    }
+
+    /// Hands on a record; waits while the disk is busy. `false` if the thread has ended: why, `finish` says.
+    pub async fn append(&self, record: Record) -> bool {
+        self.queue.send(record).await.is_ok()
+    }
+
+    /// Waits until everything that was appended is written.
+    pub async fn finish(self) -> Outcome<ArchiveOut> {
+        drop(self.queue);
+        self.thread.await.map_err(|_| Failure::new(Code::Internal, "the archive's thread ended early", ""))?
+    }
+
+    /// Gives up: what was written is removed when this returns. Why the thread had ended, if it had.
+    pub async fn abandon(self) -> Option<Failure> {
+        if self.may_block && !self.thread.is_finished() {
+            // Whoever reads that pipe may never read on.
+            return None;
+        }
+        self.finish().await.err()
+    }
+}
+
+/// What a run that was killed left under this name is nobody's, unless somebody still writes it.
+fn create_partial(partial: &Path) -> Outcome<Flock<File>> {
+    let shown = partial.display().to_string();
+    let open = |options: &mut OpenOptions| {
+        options.write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC).open(partial)
+    };
+    match open(OpenOptions::new().create(false)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(unwritable(&shown, &error)),
+        Ok(left) => {
+            let found = left.metadata().map_err(|error| unwritable(&shown, &error))?;
+            if !found.is_file() || found.uid() != nix::unistd::geteuid().as_raw() {
+                let next = "Look at who put it there, and remove it yourself.";
+                return Err(Failure::new(Code::TargetFailed, format!("{shown} is not what Sealift made"), next));
+            }
+            let _lock = lock(left, &shown)?;
+            fs::remove_file(partial).map_err(|error| unwritable(&shown, &error))?;
+        }
+    }
+    let file = open(OpenOptions::new().create_new(true)).map_err(|error| unwritable(&shown, &error))?;
+    lock(file, &shown)
+}
+
+fn lock(file: File, shown: &str) -> Outcome<Flock<File>> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        let what = format!("{shown} is being written by another process");
+        Failure::new(Code::TargetFailed, what, "Wait for it, or give --out another name.")
+    })
+}
+
+/// Renames without ever replacing anything. Some file systems of disks that are carried know only links, or only renames
+/// that replace; of the latter none is used.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn exists(path: &Path) -> Failure {
+    let next = "Choose another name, or remove it yourself: nothing is ever overwritten.";
+    Failure::new(Code::TargetNotEmpty, format!("{} exists", path.display()), next)
+}
+
+fn unwritable(path: &str, error: &io::Error) -> Failure {
+    let what = format!("the archive {path} cannot be written");
+    let full =
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge);
+    match full {
+        true => Failure::io(
+            Code::TargetFull,
+            what,
+            error,
+            "Nothing was left there. Make room, or give --out a file on a larger disk, and start again.",
+        ),
+        false => Failure::io(Code::TargetFailed, what, error, "Check the folder, and that this user may write there."),
+    }
+}
