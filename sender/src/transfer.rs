@@ -269,10 +269,8 @@ impl<'a> Sending<'a> {
         self.report.event("connected", &[("address", json!(link.connection.remote_address().to_string()))]);
         let (mut writer, mut control) = open_control(&link).await?;
         let outcome = async {
-            let transfer = outgoing.transfer();
-            let negotiating = negotiate(&transfer, self.fresh, &link, self.identity, &mut writer, &mut control);
+            let negotiating = negotiate(outgoing, self.fresh, &link, self.identity, &mut writer, &mut control);
             let session = shutdown.or(expiry.or(negotiating)).await?;
-            drop(transfer);
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
             self.tell_resumed(&session.have);
             let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, session)?;
