@@ -111,7 +111,7 @@ pub fn seal(packed: Packed, keys: &EpochKeys, nonce: Nonce) -> Result<Sealed> {
         .map_err(|()| Error::new(Code::Internal, "sealing failed").at_chunk(packed.part, packed.index))?;
     frame[..CHUNK_HEADER_BYTES].copy_from_slice(&header_bytes);
     frame.extend_from_slice(&tag);
-    Ok(Sealed { header, frame: frame.freeze(), hash: packed.hash })
+    Ok(Sealed { header, frame: frame.into(), hash: packed.hash })
 }
 
 /// Seals a chunk that was never opened by anybody again, for another epoch: what was sent and not acknowledged when

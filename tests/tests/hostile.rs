@@ -130,8 +130,8 @@ impl Attacker {
 }
 
 fn sealed(session: &Session, index: u64, last: bool) -> Sealed {
-    let chunk = Chunk::new(PartIndex(0), ChunkIndex(index), last, "row\n".repeat(1000).into());
-    let packed = Packer::new(Compression::Level(1)).unwrap().pack(&chunk, session.keys.digests());
+    let chunk = Chunk::new(PartIndex(0), ChunkIndex(index), last, "row\n".repeat(1000));
+    let packed = Packer::new(Compression::Level(1)).unwrap().pack(chunk, session.keys.digests());
     seal(packed, &session.keys, Nonces::new(SystemRandom::default()).draw().unwrap()).unwrap()
 }
 
