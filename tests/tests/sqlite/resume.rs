@@ -19,6 +19,7 @@ use sealift_protocol::{
     id::{PartIndex, TransferId},
 };
 use sealift_receiver::sink::Sink;
+use sealift_tests::disk::SmallDisk;
 
 use crate::{
     assert_same, nasty,
@@ -38,7 +39,9 @@ fn finish(folder: &Folder, transfer: TransferId) -> usize {
     let mut pump = Pump::start_as(folder, &sink, transfer, false).unwrap();
     let have: BTreeSet<u32> = pump.have.iter().map(|whole| whole.part.0).collect();
     let missing = (0..pump.plan.parts.len() as u32).filter(|part| !have.contains(part));
-    missing.for_each(|part| drop(pump.part(PartIndex(part)).unwrap()));
+    for part in missing {
+        pump.part(PartIndex(part)).unwrap();
+    }
     let (_, loaded) = sink.prove(&digests()).unwrap();
     // What the source says of each part.
     let sent: Vec<_> = (0..pump.plan.parts.len() as u32).map(|part| pump.part_as_read(PartIndex(part))).collect();
@@ -253,7 +256,9 @@ fn only_a_whole_load_of_this_transfer_is_published() {
     {
         let sink = folder.sink();
         let mut pump = Pump::start(&folder, &sink).unwrap();
-        (1..parts).for_each(|part| drop(pump.part(PartIndex(part)).unwrap()));
+        for part in 1..parts {
+            pump.part(PartIndex(part)).unwrap();
+        }
     }
     assert_eq!(refused(OTHER), Code::TargetFailed);
     folder.sink().publish(TRANSFER).unwrap();
@@ -348,4 +353,53 @@ fn a_load_survives_a_kill_at_every_fail_point() {
         println!("{}: {kills} kills", point.name());
         assert!(kills > 0, "{point:?} is never passed");
     }
+}
+
+/// fault-matrix C2, C10: killed with more of a part written than the page cache holds, so that a journal is left which
+/// undoes it.
+#[test]
+fn what_a_killed_writer_wrote_is_undone() {
+    let folder = Folder::new();
+    folder.build(
+        "CREATE TABLE a(x); INSERT INTO a VALUES(1); CREATE TABLE b(x, y); CREATE INDEX i ON b(x, y);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500)
+         INSERT INTO b SELECT i * 7919 % 1201, zeroblob(65536) FROM n;",
+    );
+    let journal = folder.0.path().join(".target.db.sealift-staging-journal");
+    let killed = run_victim(folder.0.path(), Some(format!("{}:3", Point::SqlitePartWritten.name())));
+    assert_eq!(killed.signal(), Some(9));
+    assert!(fs::metadata(&journal).unwrap().len() > 0);
+    assert!(fs::metadata(folder.staging()).unwrap().len() > 1 << 20);
+    assert_eq!(finish(&folder, TRANSFER), 2);
+    assert_same(&folder);
+    assert_eq!(folder.names(), ["source.db", "target.db"]);
+}
+
+/// fault-matrix S11: the disk fills up inside a part, which is undone. With room, the load goes on from the part before.
+#[test]
+fn a_load_that_filled_the_disk_goes_on_with_room() {
+    let Some(disk) = SmallDisk::mount("size=64m") else { return };
+    let folder = Folder::at(disk.folder());
+    folder
+        .build(
+            "CREATE TABLE a(x); INSERT INTO a VALUES(zeroblob(1000000)); CREATE TABLE b(x);
+             INSERT INTO b VALUES(zeroblob(4000000)), (zeroblob(4000000));",
+        )
+        .close()
+        .unwrap();
+    // The source, and five megabytes.
+    disk.remount("size=14m");
+    let sink = folder.sink();
+    let mut pump = Pump::start(&folder, &sink).unwrap();
+    pump.part(PartIndex(0)).unwrap();
+    pump.part(PartIndex(1)).unwrap();
+    for _ in 0..2 {
+        let failure = pump.part(PartIndex(2)).unwrap_err();
+        assert_eq!((failure.code, failure.part), (Code::TargetFull, Some(PartIndex(2))));
+    }
+    drop(sink);
+    disk.remount("size=64m");
+    assert_eq!(finish(&folder, TRANSFER), 2);
+    assert_same(&folder);
+    assert_eq!(folder.names(), ["source.db", "target.db"]);
 }

@@ -23,7 +23,9 @@ mod mark;
 mod prove;
 mod publish;
 mod rows;
+mod staged;
 mod staging;
+mod turn;
 
 use std::{
     path::Path,
@@ -33,7 +35,7 @@ use std::{
     },
 };
 
-use rusqlite::{Connection, InterruptHandle};
+use rusqlite::InterruptHandle;
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
     close::Code,
@@ -47,11 +49,12 @@ use sealift_protocol::{
 use self::{
     document::{DocumentLoad, Repeated},
     failure::gave_up,
-    ledger::{Bond, senseless},
-    leftover::Leftover,
-    load::{Load, check_plan},
+    ledger::Bond,
+    load::Load,
     rows::RowsLoad,
+    staged::{Staged, remove_suspended},
     staging::{Identity, Staging},
+    turn::{Done, Turn},
 };
 use super::{PartSink, Sink};
 
@@ -102,13 +105,6 @@ struct Prepared {
     identity: Identity,
 }
 
-/// A staging file to load into, and what is committed in it.
-struct Staged {
-    identity: Identity,
-    load: Option<Load>,
-    have: Vec<WholePart>,
-}
-
 impl SqliteSink {
     /// A target in an existing folder. Nothing is touched before `prepare`.
     pub fn new(path: &Path, row_bytes_max: usize) -> Outcome<Self> {
@@ -125,21 +121,6 @@ impl SqliteSink {
         if self.stop.load(Ordering::Relaxed) { Err(gave_up()) } else { Ok(()) }
     }
 
-    /// Makes the staging file, or opens the one that this transfer left.
-    fn stage(&self, plan: &Plan, bond: Bond, fresh: bool) -> Outcome<Staged> {
-        self.staging.check_target()?;
-        let leftover = Leftover::find(&self.staging, self.row_bytes_max)?;
-        if let Leftover::Load(connection, identity) = leftover {
-            if !fresh && ledger::bond(&connection)? == Some(bond) {
-                return resume(connection, identity, plan, bond);
-            }
-            Leftover::Load(connection, identity).remove(&self.staging)?;
-        } else {
-            leftover.remove(&self.staging)?;
-        }
-        Ok(Staged { identity: self.staging.create()?, load: None, have: Vec::new() })
-    }
-
     /// Ends what runs; whoever writes cleans up itself when it notices.
     fn stop(&self, phase: Phase) {
         let mut state = self.state();
@@ -154,20 +135,11 @@ impl SqliteSink {
         }
         match &state.prepared {
             // Others may have opened it since.
-            Some(prepared) if let_go => self.remove_suspended(prepared.bond),
+            Some(prepared) if let_go => remove_suspended(&self.staging, self.row_bytes_max, prepared.bond),
             _ if state.busy => {}
             _ => state.clean_up(self),
         }
         self.changed.notify_all();
-    }
-
-    fn remove_suspended(&self, bond: Bond) {
-        if let Ok(Leftover::Load(connection, identity)) = Leftover::find(&self.staging, self.row_bytes_max)
-            && ledger::bond(&connection) == Ok(Some(bond))
-        {
-            let _ = Leftover::Load(connection, identity).remove(&self.staging);
-        }
-        self.staging.mark.release();
     }
 
     /// Waits until nobody writes and `ready` says so, and takes the turn.
@@ -188,54 +160,6 @@ impl SqliteSink {
     }
 }
 
-/// The right to write, and what is written to. Dropped, it undoes what was not committed and lets the next one in.
-struct Turn<'a> {
-    sink: &'a SqliteSink,
-    prepared: Prepared,
-    digests: Digests,
-    load: Option<Load>,
-    done: Done,
-}
-
-/// What a turn came to.
-enum Done {
-    Nothing,
-    Part(PartIndex),
-    Proof,
-}
-
-impl Turn<'_> {
-    fn load(&mut self) -> Outcome<&mut Load> {
-        self.load.as_mut().ok_or_else(out_of_order)
-    }
-
-    /// Lets `suspend` and `abandon` interrupt the statements of a new connection.
-    fn interruptible_by(&self, handle: InterruptHandle) -> Outcome {
-        self.sink.state().interrupt = Some(handle);
-        self.sink.check_stop()
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if let Some(load) = &self.load {
-            load.roll_back();
-        }
-        let mut state = self.sink.state();
-        state.busy = false;
-        state.load = self.load.take();
-        match self.done {
-            Done::Part(part) => state.committed[part.0 as usize] = true,
-            Done::Proof if state.phase == Phase::Loading => state.phase = Phase::Proven,
-            _ => {}
-        }
-        if state.phase.is_stopped() {
-            state.clean_up(self.sink);
-        }
-        self.sink.changed.notify_all();
-    }
-}
-
 impl State {
     fn clean_up(&mut self, sink: &SqliteSink) {
         // The connection first: closed after its file is gone, it would leave a journal behind.
@@ -250,17 +174,6 @@ impl State {
         }
         sink.staging.mark.release();
     }
-}
-
-/// Goes on with what is committed.
-fn resume(connection: Connection, identity: Identity, plan: &Plan, bond: Bond) -> Outcome<Staged> {
-    let ledger = ledger::read(&connection)?;
-    check_plan(plan, &ledger.schema).map_err(|_| senseless())?;
-    let have = ledger.parts.clone();
-    if have.last().is_some_and(|last| last.part.0 as usize >= plan.parts.len()) {
-        return Err(senseless());
-    }
-    Ok(Staged { identity, load: Some(Load::resume(connection, bond, ledger)?), have })
 }
 
 fn out_of_order() -> Failure {
@@ -288,7 +201,7 @@ impl Sink for SqliteSink {
             return Err(if state.phase.is_stopped() { gave_up() } else { out_of_order() });
         }
         let bond = Bond { transfer, plan_hash: plan.hash() };
-        let Staged { identity, load, have } = self.stage(plan, bond, fresh)?;
+        let Staged { identity, load, have } = Staged::stage(&self.staging, self.row_bytes_max, plan, bond, fresh)?;
         state.prepared = Some(Prepared { plan: plan.clone(), bond, identity });
         state.committed = vec![false; plan.parts.len()];
         have.iter().for_each(|whole| state.committed[whole.part.0 as usize] = true);
