@@ -9,6 +9,7 @@ pub mod cli;
 pub mod congestion;
 pub mod endpoint;
 pub mod expiry;
+pub mod fail_point;
 pub mod failure;
 pub mod identity;
 pub mod link;

@@ -47,6 +47,9 @@ pub struct Kept {
     /// All of it is proven; it is shown under its final name, or will be.
     #[n(8)]
     pub receipt: Option<SignedReceipt>,
+    /// It is shown: what the target knew it by need not be there any more.
+    #[n(9)]
+    pub published: bool,
 }
 
 impl Drop for Kept {
@@ -70,6 +73,7 @@ impl Record {
             plan: None,
             started_ms: 0,
             receipt: None,
+            published: false,
         };
         let record = Self { dir, kept };
         record.keep()?;

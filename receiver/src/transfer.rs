@@ -347,17 +347,26 @@ impl<'a> Receiving<'a> {
         self.publish_kept().await
     }
 
-    async fn publish_kept(&self) -> Outcome<Finished> {
+    async fn publish_kept(&mut self) -> Outcome<Finished> {
         let receipt = self.record.kept.receipt.clone().ok_or_else(|| failed("no receipt"))?;
         let transfer = self.record.transfer();
         let receipt_path: PathBuf = self.setting.state.keep_receipt(transfer, &receipt)?;
         self.setting.audit.append("transfer.publish", Some(transfer), &[])?;
         let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
         let sink = sink.map_or_else(|| (self.setting.open_sink)(), Ok)?;
-        if let Err(failure) = blocking(&sink, move |sink| sink.publish(transfer)).await {
-            let _ = std::fs::remove_file(&receipt_path);
-            return Err(failure);
+        if !self.record.kept.published {
+            if let Err(failure) = blocking(&sink, move |sink| sink.publish(transfer)).await {
+                let _ = std::fs::remove_file(&receipt_path);
+                return Err(failure);
+            }
+            self.record.kept.published = true;
+            self.record.keep()?;
         }
+        let forget = move |sink: &dyn Sink| {
+            sink.forget(transfer);
+            Ok(())
+        };
+        blocking(&sink, forget).await?;
         self.setting.report.count(|totals| totals.rows = receipt.receipt.loaded.iter().map(|part| part.rows).sum());
         Ok(Finished { receipt, receipt_path })
     }

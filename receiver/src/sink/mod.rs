@@ -15,7 +15,8 @@ use sealift_protocol::{
 /// A target that is loaded part by part under a staging name and shown under its own only at the end.
 ///
 /// Every method may block and is called off the async threads. `prepare`, then any number of `begin`, then `prove`,
-/// `publish`; or `suspend` or `abandon` at any point, from any thread, more than once. Dropped, a sink is suspended.
+/// `publish`, `forget`; or `suspend` or `abandon` at any point, from any thread, more than once. Dropped, a sink is
+/// suspended.
 pub trait Sink: Send + Sync {
     /// Judges the plan, and makes the staging place, or opens the one that this very transfer left there: returns the parts
     /// that are committed in it. `fresh` drops what is there instead. Fails with `PlanRefused` or `TargetNotEmpty` before
@@ -33,6 +34,10 @@ pub trait Sink: Send + Sync {
     /// The receipt is signed and kept: shows the load under its final name. After a crash it is called again, by a process
     /// that has done nothing else with this sink, and then finishes what the first began, or finds that it had ended.
     fn publish(&self, transfer: TransferId) -> Outcome;
+
+    /// The caller has noted, durably, that the load is published, and will not call `publish` for it again: removes what
+    /// that would know it by. Called again after a crash, too.
+    fn forget(&self, _transfer: TransferId) {}
 
     /// Stops what runs and undoes what is not durable; keeps what is, for a later `prepare` of the same transfer.
     fn suspend(&self);

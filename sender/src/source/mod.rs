@@ -15,7 +15,7 @@ use sealift_protocol::{id::PartIndex, manifest::Plan};
 use self::{opaque::OpaqueSource, sqlite::SqliteSource};
 use crate::part::PartWriter;
 
-/// Something that can be read once from beginning to end as parts of a plan, as of one moment.
+/// Something that can be read from beginning to end as parts of a plan, as of one moment.
 ///
 /// Every method may block; all are called from one thread of their own.
 pub trait Source: Send {
@@ -23,8 +23,8 @@ pub trait Source: Send {
     /// it could not be moved exactly, before a byte is sent.
     fn plan(&mut self) -> Outcome<Plan>;
 
-    /// Whether a part can be read again, by this process or another, and gives the same bytes as long as what is read has
-    /// not changed. What is read again is proven by its digest.
+    /// Whether `read` may be called again for a part, by this process or by another, and gives the same bytes as long as
+    /// what it reads has not changed. That it has not is not taken on trust: what is read again is proven by its digest.
     fn can_repeat(&self) -> bool;
 
     /// Writes one part into `out`, whole. Returns only when the source vouches for it: a program that feeds it has

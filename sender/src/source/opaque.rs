@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek},
     path::Path,
     sync::Arc,
 };
@@ -27,7 +27,7 @@ pub struct OpaqueSource {
 
 enum Input {
     Standard,
-    File { file: File, bytes: u64, name: String },
+    File { file: File, bytes: u64, name: String, regular: bool },
     Exec(Arc<Program>),
 }
 
@@ -48,7 +48,7 @@ impl OpaqueSource {
             let next = "Give a file; for a folder, use an archiver: 'exec:tar -c FOLDER'.";
             return Err(Failure::new(Code::SourceFailed, format!("the source {name} is a folder"), next));
         }
-        Ok(Self { input: Input::File { file, bytes: found.len(), name } })
+        Ok(Self { input: Input::File { file, bytes: found.len(), name, regular: found.is_file() } })
     }
 
     /// Runs `program` when the part is read. The caller keeps a handle with which to kill it.
@@ -68,7 +68,8 @@ impl Source for OpaqueSource {
     }
 
     fn can_repeat(&self) -> bool {
-        matches!(self.input, Input::File { .. })
+        // A pipe, a terminal or a device gives its bytes once, and a program is not run twice.
+        matches!(self.input, Input::File { regular: true, .. })
     }
 
     fn read(&mut self, _part: PartIndex, out: &mut PartWriter<'_>) -> Outcome {
@@ -76,9 +77,15 @@ impl Source for OpaqueSource {
             Input::Standard => out.read_from(&mut io::stdin().lock(), |error| {
                 Failure::io(Code::SourceFailed, "standard input cannot be read", &error, "")
             }),
-            Input::File { file, name, .. } => out.read_from(file, |error| {
-                Failure::io(Code::SourceFailed, format!("the source file {name} cannot be read"), &error, "")
-            }),
+            Input::File { file, name, regular, .. } => {
+                let unreadable = |error| {
+                    Failure::io(Code::SourceFailed, format!("the source file {name} cannot be read"), &error, "")
+                };
+                if *regular {
+                    file.rewind().map_err(unreadable)?;
+                }
+                out.read_from(file, unreadable)
+            }
             Input::Exec(program) => {
                 let mut output = program.start_reading()?;
                 out.read_from(&mut output.by_ref(), |error| {
@@ -88,5 +95,58 @@ impl Source for OpaqueSource {
                 program.wait_success()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write};
+
+    use sealift_protocol::{chunk::Chunk, digest::Digests, key::DigestSecret};
+
+    use super::*;
+
+    fn read(source: &mut OpaqueSource) -> Vec<u8> {
+        let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
+        let mut bytes = Vec::new();
+        let mut hand_on = |chunk: Chunk| {
+            bytes.extend_from_slice(chunk.plain());
+            Ok(())
+        };
+        let mut writer = PartWriter::new(PartIndex(0), digests.multiset(), 1000, &mut hand_on);
+        source.read(PartIndex(0), &mut writer).unwrap();
+        writer.finish().unwrap();
+        bytes
+    }
+
+    /// fault-matrix C1: a file is read again from its beginning.
+    #[test]
+    fn a_regular_file_can_be_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dump");
+        let content: Vec<u8> = (0..3_000_000u32).map(|number| (number % 251) as u8).collect();
+        fs::write(&path, &content).unwrap();
+        let mut source = OpaqueSource::file(&path).unwrap();
+        assert!(source.can_repeat());
+        for _ in 0..2 {
+            assert!(read(&mut source) == content);
+        }
+    }
+
+    #[test]
+    fn what_gives_its_bytes_once_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let writer = std::thread::spawn({
+            let path = path.clone();
+            move || fs::OpenOptions::new().write(true).open(path).unwrap().write_all(b"once").unwrap()
+        });
+        let mut source = OpaqueSource::file(&path).unwrap();
+        assert!(!source.can_repeat());
+        assert_eq!(read(&mut source), b"once");
+        writer.join().unwrap();
+        assert!(!OpaqueSource::standard().can_repeat());
+        assert!(!OpaqueSource::file(Path::new("/dev/null")).unwrap().can_repeat());
     }
 }

@@ -20,6 +20,7 @@ use sealift_protocol::{
     limits::CHUNK_HEADER_BYTES,
     manifest::{LoadedPart, PartKind, Plan, Proof},
     random::{Nonces, Random},
+    receive::WholePart,
     seal::{EpochKeys, Suite, open, seal},
 };
 use sealift_receiver::sink::{PartSink, Sink, sqlite::SqliteSink};
@@ -30,15 +31,37 @@ use sealift_sender::{
 
 pub const ROW_BYTES_MAX: usize = 128 << 20;
 
+pub const TRANSFER: TransferId = TransferId([3; 16]);
+
 /// A folder with a source and a target in it.
-pub struct Folder(pub tempfile::TempDir);
+pub struct Folder(pub Place);
+
+/// A folder of its own, or of somebody else who removes it.
+pub enum Place {
+    Own(tempfile::TempDir),
+    Other(PathBuf),
+}
+
+impl Place {
+    pub fn path(&self) -> &Path {
+        match self {
+            Place::Own(folder) => folder.path(),
+            Place::Other(path) => path,
+        }
+    }
+}
 
 impl Folder {
     /// In memory where the system has a place for it: every part is synced several times, and what a sync costs is not
     /// what is tested.
     pub fn new() -> Self {
         let memory = Path::new("/dev/shm");
-        Self(if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap())
+        Self(Place::Own(if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()))
+    }
+
+    /// That of another process.
+    pub fn at(path: &Path) -> Self {
+        Self(Place::Other(path.to_owned()))
     }
 
     pub fn source(&self) -> PathBuf {
@@ -92,7 +115,7 @@ impl Link {
     pub fn new() -> Self {
         let mut random = Urandom(File::open("/dev/urandom").unwrap());
         let secret = EpochSecret::generate(&mut random);
-        let keys = EpochKeys::new(Suite::Aes256Gcm, TransferId([3; 16]), Epoch(1), secret, digests());
+        let keys = EpochKeys::new(Suite::Aes256Gcm, TRANSFER, Epoch(1), secret, digests());
         let packer = Packer::new(Compression::Level(1)).unwrap();
         Self { keys, packer, unpacker: Unpacker::new().unwrap(), nonces: Nonces::new(random) }
     }
@@ -117,15 +140,21 @@ pub struct Pump<'a> {
     pub sink: &'a SqliteSink,
     pub plan: Plan,
     pub link: Link,
+    /// What the sink said is there already.
+    pub have: Vec<WholePart>,
 }
 
 impl<'a> Pump<'a> {
     /// Plans and prepares.
     pub fn start(folder: &Folder, sink: &'a SqliteSink) -> Outcome<Self> {
+        Self::start_as(folder, sink, TRANSFER, false)
+    }
+
+    pub fn start_as(folder: &Folder, sink: &'a SqliteSink, transfer: TransferId, fresh: bool) -> Outcome<Self> {
         let mut source = SqliteSource::open(&folder.source())?;
         let (plan, link) = (source.plan()?, Link::new());
-        sink.prepare(&plan)?;
-        Ok(Self { source, sink, plan, link })
+        let have = sink.prepare(transfer, &plan, fresh)?;
+        Ok(Self { source, sink, plan, link, have })
     }
 
     pub fn place(&self, name: &str) -> PartIndex {
@@ -134,22 +163,46 @@ impl<'a> Pump<'a> {
         )
     }
 
-    /// Reads a part into what writes it; returns what the sender would say of it.
-    pub fn feed(&mut self, part: PartIndex, loader: &mut dyn PartSink) -> Outcome<LoadedPart> {
+    /// Reads a part into what writes it; returns what the sender would say of it, and what the receiver has verified.
+    pub fn feed(&mut self, part: PartIndex, loader: &mut dyn PartSink) -> Outcome<(LoadedPart, WholePart)> {
         let Self { source, link, plan, .. } = self;
-        let mut hand_on = |chunk: Chunk| loader.write(&link.carry(&chunk));
+        let mut root = digests().part_root(part);
+        let mut hand_on = |chunk: Chunk| {
+            let verified = link.carry(&chunk);
+            root.add(verified.hash(), verified.plain().len() as u64);
+            loader.write(&verified)
+        };
         let mut writer = PartWriter::new(part, digests().multiset(), ROW_BYTES_MAX, &mut hand_on);
         source.read(part, &mut writer)?;
         let summary = writer.finish()?;
         let has_rows = plan.parts[part.0 as usize].kind == PartKind::Rows;
-        Ok(LoadedPart { rows: summary.rows, digest: has_rows.then_some(summary.digest) })
+        let whole = WholePart { part, chunks: root.chunks(), plain_bytes: root.plain_bytes(), root: root.root() };
+        Ok((LoadedPart { rows: summary.rows, digest: has_rows.then_some(summary.digest) }, whole))
     }
 
     pub fn part(&mut self, part: PartIndex) -> Outcome<LoadedPart> {
+        self.whole_part(part).map(|(sent, _)| sent)
+    }
+
+    pub fn whole_part(&mut self, part: PartIndex) -> Outcome<(LoadedPart, WholePart)> {
         let mut loader = self.sink.begin(part, &digests())?;
-        let sent = self.feed(part, &mut *loader)?;
-        loader.finish()?;
-        Ok(sent)
+        let (sent, whole) = self.feed(part, &mut *loader)?;
+        loader.finish(&whole)?;
+        Ok((sent, whole))
+    }
+
+    /// What the sender would say of a part, without sending it.
+    pub fn part_as_read(&mut self, part: PartIndex) -> LoadedPart {
+        struct Nowhere;
+        impl PartSink for Nowhere {
+            fn write(&mut self, _: &VerifiedChunk) -> Outcome {
+                Ok(())
+            }
+            fn finish(self: Box<Self>, _: &WholePart) -> Outcome {
+                Ok(())
+            }
+        }
+        self.feed(part, &mut Nowhere).unwrap().0
     }
 
     /// Every part from `first` on.
@@ -158,18 +211,27 @@ impl<'a> Pump<'a> {
     }
 }
 
-/// A whole transfer, with something happening between load and proof; what was sent and what was found.
+/// A whole transfer, with something happening between load and proof; what was sent and what was found. One that fails is
+/// given up.
 pub fn transfer_with(folder: &Folder, between: impl FnOnce()) -> Outcome<(Vec<LoadedPart>, Vec<LoadedPart>)> {
     let sink = folder.sink();
-    let mut pump = Pump::start(folder, &sink)?;
-    let sent = pump.rest(0)?;
-    between();
-    let (proof, loaded) = sink.prove(&digests())?;
-    assert_eq!(proof, Proof::ReadAgain);
-    if sent == loaded {
-        sink.publish()?;
+    let run = || {
+        let mut pump = Pump::start(folder, &sink)?;
+        let sent = pump.rest(0)?;
+        between();
+        let (proof, loaded) = sink.prove(&digests())?;
+        assert_eq!(proof, Proof::ReadAgain);
+        Ok((sent, loaded))
+    };
+    let outcome = run();
+    match &outcome {
+        Ok((sent, loaded)) if sent == loaded => {
+            sink.publish(TRANSFER)?;
+            sink.forget(TRANSFER);
+        }
+        _ => sink.abandon(),
     }
-    Ok((sent, loaded))
+    outcome
 }
 
 /// A whole transfer that must succeed.

@@ -1,30 +1,35 @@
 //! The staged database while it is loaded: its connection, its schema, its ledger.
 
-use rusqlite::{Connection, OpenFlags, config::DbConfig, limits::Limit, params};
-use sealift_agent::failure::{Failure, Outcome};
+use std::collections::HashSet;
+
+use rusqlite::{Connection, OpenFlags, config::DbConfig, limits::Limit};
+use sealift_agent::{
+    fail_point::{self, Point},
+    failure::{Failure, Outcome},
+};
 use sealift_protocol::{
-    chunk::VerifiedChunk,
     close::Code,
     id::PartIndex,
     manifest::{PartKind, Plan},
     receive::WholePart,
-    sqlite::{DOCUMENT_BYTES_MAX, Definition, FinishDocument, LEDGER_TABLE, SchemaDocument, Table, is_internal, quote},
+    sqlite::{DOCUMENT_BYTES_MAX, Definition, FinishDocument, SchemaDocument, Table, is_internal, quote},
 };
 
 use super::{
-    Done, Turn,
+    Turn,
     define::{Kind, define, define_virtual, with_writable_schema},
     failure::failed,
+    ledger::{self, Bond, LINE_BYTES_MAX, Ledger, Line},
     out_of_order,
     prove::catalogue_difference,
 };
-use crate::sink::PartSink;
 
 /// Page cache of the loading connection. What does not fit is written to the staging file before the commit.
 const CACHE_KIB: i32 = 16 << 10;
 
-/// What a row may be longer in the engine's record than in its encoding, and definitions besides.
-const LENGTH_SLACK_BYTES: usize = DOCUMENT_BYTES_MAX;
+/// What a row may be longer in the engine's record than in its encoding, and definitions besides; also a line of the
+/// ledger with a document.
+const LENGTH_SLACK_BYTES: usize = DOCUMENT_BYTES_MAX + LINE_BYTES_MAX;
 
 /// The staged database, open for loading.
 pub struct Load {
@@ -33,43 +38,57 @@ pub struct Load {
     pub finish: Option<FinishDocument>,
     /// For each table the indexes that wait for its rows.
     pub waiting: Vec<Vec<Definition>>,
+    bond: Bond,
 }
 
 impl Load {
     /// Makes the schema, in one transaction with the part's line in the ledger.
-    fn create(turn: &Turn<'_>, schema: SchemaDocument, part: PartIndex, chunks: u64) -> Outcome<Self> {
+    pub fn create(turn: &Turn<'_>, schema: SchemaDocument, bytes: &[u8], whole: &WholePart) -> Outcome<Self> {
         let staging = &turn.sink.staging;
         staging.check(turn.prepared.identity)?;
-        let engine = |error: rusqlite::Error| failed(&error, STAGING);
-        let flags =
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let mut connection = Connection::open_with_flags(staging.file(), flags).map_err(engine)?;
+        let mut connection = Connection::open_with_flags(staging.file(), flags()).map_err(engine)?;
         turn.interruptible_by(connection.get_interrupt_handle())?;
-        configure(&connection, &schema, turn.sink.row_bytes_max).map_err(engine)?;
+        shape(&connection, &schema).map_err(engine)?;
+        configure(&connection, turn.sink.row_bytes_max).map_err(engine)?;
         connection.execute_batch("BEGIN IMMEDIATE").map_err(engine)?;
-        let load = make(&mut connection, &schema).map(|waiting| Load { connection, schema, finish: None, waiting })?;
-        load.commit(part, chunks, 0, None)?;
+        let waiting = make(&mut connection, &schema)?;
+        let load = Load { connection, schema, finish: None, waiting, bond: turn.prepared.bond };
+        load.commit(&Line { whole, rows: 0, digest: None, document: Some(bytes) })?;
         // Makes the connection read the catalogue as it now is.
         load.connection.execute_batch("PRAGMA writable_schema=RESET").map_err(engine)?;
         Ok(load)
     }
 
+    /// Goes on with what an earlier process has committed. The connection is configured, and nobody else has the file.
+    pub fn resume(connection: Connection, bond: Bond, ledger: Ledger) -> Outcome<Self> {
+        let Ledger { schema, finish, .. } = ledger;
+        let made = || -> rusqlite::Result<HashSet<String>> {
+            let mut statement = connection.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'index'")?;
+            statement.query_map([], |row| row.get(0))?.collect()
+        };
+        let made = made().map_err(engine)?;
+        // A part that is committed has all of its indexes.
+        let is_waiting = |index: &&Definition| !made.contains(&index.name);
+        let waiting = schema.tables.iter().map(|table| table.indexes.iter().filter(is_waiting).cloned().collect());
+        let waiting = waiting.collect();
+        Ok(Self { connection, schema, finish, waiting, bond })
+    }
+
     pub fn begin(&self) -> Outcome {
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| failed(&error, STAGING))
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(engine)
     }
 
     /// Writes the part's line in the ledger and commits. When this returns, the part is on the disk.
-    pub fn commit(&self, part: PartIndex, chunks: u64, rows: u64, digest: Option<&[u8]>) -> Outcome {
-        self.note(part, chunks, rows, digest)?;
-        self.connection.execute_batch("COMMIT").map_err(|error| failed(&error, STAGING))
+    pub fn commit(&self, line: &Line<'_>) -> Outcome {
+        ledger::note(&self.connection, &self.bond, line)?;
+        self.end_part()
     }
 
-    fn note(&self, part: PartIndex, chunks: u64, rows: u64, digest: Option<&[u8]>) -> Outcome {
-        let sql = format!("INSERT INTO main.{LEDGER_TABLE}(part, chunks, rows, digest) VALUES(?1, ?2, ?3, ?4)");
-        self.connection
-            .execute(&sql, params![part.0, chunks.cast_signed(), rows.cast_signed(), digest])
-            .map(drop)
-            .map_err(|error| failed(&error, "the ledger"))
+    fn end_part(&self) -> Outcome {
+        fail_point::hit(Point::SqlitePartWritten);
+        self.connection.execute_batch("COMMIT").map_err(engine)?;
+        fail_point::hit(Point::SqlitePartCommitted);
+        Ok(())
     }
 
     pub fn roll_back(&self) {
@@ -87,29 +106,57 @@ impl Load {
         Ok(())
     }
 
-    fn complete(&mut self, document: FinishDocument, part: PartIndex, chunks: u64) -> Outcome {
+    pub fn complete(&mut self, document: FinishDocument, bytes: &[u8], whole: &WholePart) -> Outcome {
         self.begin()?;
         // The line in the ledger is the last row written; what could be triggered comes after it.
-        self.note(part, chunks, 0, None)?;
+        let line = Line { whole, rows: 0, digest: None, document: Some(bytes) };
+        ledger::note(&self.connection, &self.bond, &line)?;
         for view in &document.views {
             define(&mut self.connection, Kind::View, view, &view.name)?;
         }
         for trigger in &document.triggers {
             define(&mut self.connection, Kind::Trigger, trigger, &trigger.name)?;
         }
-        self.connection.execute_batch("COMMIT").map_err(|error| failed(&error, STAGING))?;
+        self.end_part()?;
         self.finish = Some(document);
         Ok(())
+    }
+
+    /// Ends the load, with everything committed in the one file.
+    pub fn close(self) -> Outcome<(SchemaDocument, Option<FinishDocument>)> {
+        self.roll_back();
+        close(self.connection)?;
+        Ok((self.schema, self.finish))
     }
 }
 
 const STAGING: &str = "the staging file";
 
-fn configure(connection: &Connection, schema: &SchemaDocument, row_bytes_max: usize) -> rusqlite::Result<()> {
-    // These three before anything else: they hold for a file of which nothing was read or written.
+fn engine(error: rusqlite::Error) -> Failure {
+    failed(&error, STAGING)
+}
+
+/// How the file is opened for writing.
+pub fn flags() -> OpenFlags {
+    OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW
+}
+
+/// Closes a connection that [`configure`] has seen to; its journal goes with it.
+pub fn close(connection: Connection) -> Outcome {
+    connection.pragma_update(None, "locking_mode", "NORMAL").map_err(engine)?;
+    connection.pragma_update(None, "journal_mode", "DELETE").map_err(engine)?;
+    connection.close().map_err(|(_, error)| engine(error))
+}
+
+/// Before anything else: these hold for a file of which nothing was read or written.
+fn shape(connection: &Connection, schema: &SchemaDocument) -> rusqlite::Result<()> {
     connection.pragma_update(None, "encoding", schema.encoding.name())?;
     connection.pragma_update(None, "page_size", schema.page_bytes)?;
-    connection.pragma_update(None, "auto_vacuum", schema.auto_vacuum)?;
+    connection.pragma_update(None, "auto_vacuum", schema.auto_vacuum)
+}
+
+/// What a connection that writes keeps to.
+pub fn configure(connection: &Connection, row_bytes_max: usize) -> rusqlite::Result<()> {
     // Never released: nobody else can even look into the file before it is proven.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "journal_mode", "TRUNCATE")?;
@@ -121,7 +168,7 @@ fn configure(connection: &Connection, schema: &SchemaDocument, row_bytes_max: us
     guard(connection, row_bytes_max)
 }
 
-/// What both connections to a staged database keep to.
+/// What every connection to a staged database keeps to.
 pub fn guard(connection: &Connection, row_bytes_max: usize) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
@@ -139,11 +186,9 @@ pub fn guard(connection: &Connection, row_bytes_max: usize) -> rusqlite::Result<
 
 /// Makes everything but rows, views and triggers; returns for each table the indexes that may wait for its rows.
 fn make(connection: &mut Connection, schema: &SchemaDocument) -> Outcome<Vec<Vec<Definition>>> {
-    let engine = |error: rusqlite::Error| failed(&error, STAGING);
     connection.pragma_update(None, "application_id", schema.application_id).map_err(engine)?;
     connection.pragma_update(None, "user_version", schema.user_version).map_err(engine)?;
-    let ledger = format!("CREATE TABLE {LEDGER_TABLE}(part INTEGER PRIMARY KEY, chunks INT, rows INT, digest BLOB)");
-    connection.execute_batch(&ledger).map_err(engine)?;
+    ledger::create(connection)?;
     let (internal, ordinary): (Vec<&Table>, Vec<&Table>) =
         schema.tables.iter().partition(|table| is_internal(&table.name));
     for table in ordinary {
@@ -205,75 +250,15 @@ fn may_wait(connection: &Connection, index: &Definition, table: &Table) -> rusql
     Ok(true)
 }
 
-/// Gathers a schema or finish part.
-pub struct DocumentLoad<'a> {
-    turn: Turn<'a>,
-    part: PartIndex,
-    kind: PartKind,
-    bytes: Vec<u8>,
-    chunks: u64,
-    ended: bool,
+/// A part is only whole with the chunk that says it is the last, and what is noted of it must be what was written.
+pub fn check_whole(whole: &WholePart, part: PartIndex, chunks: u64, ended: bool) -> Outcome {
+    if ended && (whole.part, whole.chunks.0) == (part, chunks) { Ok(()) } else { Err(out_of_order()) }
 }
 
-impl<'a> DocumentLoad<'a> {
-    pub fn new(turn: Turn<'a>, part: PartIndex, kind: PartKind) -> Self {
-        Self { turn, part, kind, bytes: Vec::new(), chunks: 0, ended: false }
-    }
-}
-
-impl PartSink for DocumentLoad<'_> {
-    fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        self.turn.sink.check_stop()?;
-        if self.bytes.len() + chunk.plain().len() > DOCUMENT_BYTES_MAX {
-            let what = format!("the schema of the source is over {DOCUMENT_BYTES_MAX} bytes");
-            return Err(Failure::new(Code::LimitExceeded, what, "Split the database.").at_part(self.part));
-        }
-        self.bytes.extend_from_slice(chunk.plain());
-        (self.chunks, self.ended) = (self.chunks + 1, chunk.is_last());
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
-        let Self { mut turn, part, kind, bytes, chunks, ended } = *self;
-        let load = |turn: &mut Turn<'_>| {
-            check_ended(ended)?;
-            turn.sink.check_stop()?;
-            if kind == PartKind::Finish {
-                return turn.load()?.complete(FinishDocument::from_bytes(&bytes)?, part, chunks);
-            }
-            let schema = SchemaDocument::from_bytes(&bytes)?;
-            check_plan(&turn.prepared.plan, &schema)?;
-            turn.load = Some(Load::create(turn, schema, part, chunks)?);
-            Ok(())
-        };
-        load(&mut turn).map_err(|failure| failure.at_part(part))?;
-        turn.done = Done::Part(part);
-        Ok(())
-    }
-}
-
-/// A part is only whole with the chunk that says it is the last.
-pub fn check_ended(ended: bool) -> Outcome {
-    if ended { Ok(()) } else { Err(out_of_order()) }
-}
-
-fn check_plan(plan: &Plan, schema: &SchemaDocument) -> Outcome {
+pub fn check_plan(plan: &Plan, schema: &SchemaDocument) -> Outcome {
     let planned = plan.parts.iter().filter(|part| part.kind == PartKind::Rows).map(|part| &part.name);
     if planned.eq(schema.tables.iter().map(|table| &table.name)) {
         return Ok(());
     }
     Err(Failure::new(Code::PlanRefused, "the tables of the plan are not those of the schema", "Report this."))
-}
-
-/// A part that is committed already: it is taken again and changes nothing.
-pub struct Repeated;
-
-impl PartSink for Repeated {
-    fn write(&mut self, _: &VerifiedChunk) -> Outcome {
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
-        Ok(())
-    }
 }

@@ -1,7 +1,8 @@
 //! A database of the embedded engine as a target.
 //!
 //! The load goes into a staging file beside the target, one part at a time, each part's rows, indexes and ledger line in
-//! one transaction. `prove` reads every table again from the file; `publish` gives the file the target's name.
+//! one transaction. `prove` reads every table again from the file; `publish` gives the file the target's name. What is
+//! committed stays there when the load stops, and the same transfer goes on from it; another one drops it.
 //!
 //! How it is written. A rollback journal, truncated at each commit, and `synchronous=FULL`: a commit is on the disk when
 //! it returns, and a new table's pages are written once, since only pages that existed before a transaction go into the
@@ -13,12 +14,18 @@
 //! on these connections besides.
 
 mod define;
+mod document;
 mod failure;
+mod ledger;
+mod leftover;
 mod load;
 mod mark;
 mod prove;
+mod publish;
 mod rows;
+mod staged;
 mod staging;
+mod turn;
 
 use std::{
     path::Path,
@@ -40,10 +47,14 @@ use sealift_protocol::{
 };
 
 use self::{
+    document::{DocumentLoad, Repeated},
     failure::gave_up,
-    load::{DocumentLoad, Load, Repeated},
+    ledger::Bond,
+    load::Load,
     rows::RowsLoad,
+    staged::{Staged, remove_suspended},
     staging::{Identity, Staging},
+    turn::{Done, Turn},
 };
 use super::{PartSink, Sink};
 
@@ -52,9 +63,9 @@ pub struct SqliteSink {
     staging: Staging,
     row_bytes_max: usize,
     state: Mutex<State>,
-    /// Told whenever a part ends or the load is given up.
+    /// Told whenever a part ends or the load stops.
     changed: Condvar,
-    /// Set by `abandon`; looked at between rows.
+    /// Set by `suspend` and `abandon`; looked at between rows.
     stop: AtomicBool,
 }
 
@@ -77,12 +88,20 @@ enum Phase {
     Loading,
     Proven,
     Published,
+    Suspended,
     Abandoned,
+}
+
+impl Phase {
+    fn is_stopped(self) -> bool {
+        matches!(self, Self::Suspended | Self::Abandoned)
+    }
 }
 
 #[derive(Clone)]
 struct Prepared {
     plan: Plan,
+    bond: Bond,
     identity: Identity,
 }
 
@@ -102,12 +121,33 @@ impl SqliteSink {
         if self.stop.load(Ordering::Relaxed) { Err(gave_up()) } else { Ok(()) }
     }
 
+    /// Ends what runs; whoever writes cleans up itself when it notices.
+    fn stop(&self, phase: Phase) {
+        let mut state = self.state();
+        if state.phase == Phase::Published || state.phase == phase || state.phase == Phase::Abandoned {
+            return;
+        }
+        let let_go = state.phase == Phase::Suspended && !state.busy;
+        state.phase = phase;
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(handle) = &state.interrupt {
+            handle.interrupt();
+        }
+        match &state.prepared {
+            // Others may have opened it since.
+            Some(prepared) if let_go => remove_suspended(&self.staging, self.row_bytes_max, prepared.bond),
+            _ if state.busy => {}
+            _ => state.clean_up(self),
+        }
+        self.changed.notify_all();
+    }
+
     /// Waits until nobody writes and `ready` says so, and takes the turn.
     fn turn(&self, digests: &Digests, ready: impl Fn(&State) -> bool) -> Outcome<Turn<'_>> {
         let mut state = self.state();
         loop {
             match state.phase {
-                Phase::Abandoned => return Err(gave_up()),
+                Phase::Suspended | Phase::Abandoned => return Err(gave_up()),
                 Phase::Loading if !state.busy && ready(&state) => break,
                 Phase::Loading => {}
                 _ => return Err(out_of_order()),
@@ -120,61 +160,19 @@ impl SqliteSink {
     }
 }
 
-/// The right to write, and what is written to. Dropped, it undoes what was not committed and lets the next one in.
-struct Turn<'a> {
-    sink: &'a SqliteSink,
-    prepared: Prepared,
-    digests: Digests,
-    load: Option<Load>,
-    done: Done,
-}
-
-/// What a turn came to.
-enum Done {
-    Nothing,
-    Part(PartIndex),
-    Proof,
-}
-
-impl Turn<'_> {
-    fn load(&mut self) -> Outcome<&mut Load> {
-        self.load.as_mut().ok_or_else(out_of_order)
-    }
-
-    /// Lets `abandon` interrupt the statements of a new connection.
-    fn interruptible_by(&self, handle: InterruptHandle) -> Outcome {
-        self.sink.state().interrupt = Some(handle);
-        self.sink.check_stop()
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if let Some(load) = &self.load {
-            load.roll_back();
-        }
-        let mut state = self.sink.state();
-        state.busy = false;
-        state.load = self.load.take();
-        match self.done {
-            Done::Part(part) => state.committed[part.0 as usize] = true,
-            Done::Proof if state.phase == Phase::Loading => state.phase = Phase::Proven,
-            _ => {}
-        }
-        if state.phase == Phase::Abandoned {
-            state.clean_up(&self.sink.staging);
-        }
-        self.sink.changed.notify_all();
-    }
-}
-
 impl State {
-    fn clean_up(&mut self, staging: &Staging) {
+    fn clean_up(&mut self, sink: &SqliteSink) {
         // The connection first: closed after its file is gone, it would leave a journal behind.
-        (self.load, self.interrupt) = (None, None);
-        if let Some(prepared) = &self.prepared {
-            staging.remove(prepared.identity);
+        if let Some(load) = self.load.take() {
+            let _ = load.close();
         }
+        self.interrupt = None;
+        let Some(prepared) = &self.prepared else { return };
+        // Without a part there is nothing to go on with.
+        if self.phase == Phase::Abandoned || !self.committed.contains(&true) {
+            sink.staging.remove(prepared.identity);
+        }
+        sink.staging.mark.release();
     }
 }
 
@@ -189,7 +187,7 @@ fn rank(plan: &Plan, part: usize) -> (PartKind, bool) {
 }
 
 impl Sink for SqliteSink {
-    fn prepare(&self, _transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<WholePart>> {
+    fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<WholePart>> {
         plan.check()?;
         if plan.engine != Engine::Sqlite {
             let next = "Give the receiver a target for dumps: file:PATH, exec:COMMAND or -.";
@@ -200,13 +198,17 @@ impl Sink for SqliteSink {
         }
         let mut state = self.state();
         if state.phase != Phase::Fresh {
-            return Err(if state.phase == Phase::Abandoned { gave_up() } else { out_of_order() });
+            return Err(if state.phase.is_stopped() { gave_up() } else { out_of_order() });
         }
-        let identity = self.staging.create()?;
-        state.prepared = Some(Prepared { plan: plan.clone(), identity });
+        let bond = Bond { transfer, plan_hash: plan.hash() };
+        let Staged { identity, load, have } = Staged::stage(&self.staging, self.row_bytes_max, plan, bond, fresh)?;
+        state.prepared = Some(Prepared { plan: plan.clone(), bond, identity });
         state.committed = vec![false; plan.parts.len()];
+        have.iter().for_each(|whole| state.committed[whole.part.0 as usize] = true);
+        state.interrupt = load.as_ref().map(|load| load.connection.get_interrupt_handle());
+        state.load = load;
         state.phase = Phase::Loading;
-        Ok(Vec::new())
+        Ok(have)
     }
 
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
@@ -237,43 +239,38 @@ impl Sink for SqliteSink {
         Ok((Proof::ReadAgain, loaded))
     }
 
-    fn publish(&self, _transfer: TransferId) -> Outcome {
+    fn publish(&self, transfer: TransferId) -> Outcome {
         let mut state = self.state();
-        let identity = match (state.phase, &state.prepared) {
-            (Phase::Proven, Some(prepared)) => prepared.identity,
-            (Phase::Abandoned, _) => return Err(gave_up()),
+        let proven = match (state.phase, &state.prepared) {
+            (Phase::Proven, Some(prepared)) if prepared.bond.transfer == transfer => Some(prepared.identity),
+            (Phase::Fresh, _) => None,
+            (Phase::Published, _) => return Ok(()),
+            (Phase::Suspended | Phase::Abandoned, _) => return Err(gave_up()),
             _ => return Err(out_of_order()),
         };
-        self.staging.publish(identity)?;
+        publish::publish(&self.staging, transfer, proven, self.row_bytes_max)?;
         state.phase = Phase::Published;
         Ok(())
     }
 
+    fn forget(&self, transfer: TransferId) {
+        if matches!(self.state().phase, Phase::Fresh | Phase::Published) {
+            self.staging.forget(transfer);
+        }
+    }
+
     fn suspend(&self) {
-        self.abandon();
+        self.stop(Phase::Suspended);
     }
 
     fn abandon(&self) {
-        let mut state = self.state();
-        if matches!(state.phase, Phase::Published | Phase::Abandoned) {
-            return;
-        }
-        state.phase = Phase::Abandoned;
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(handle) = &state.interrupt {
-            handle.interrupt();
-        }
-        // A writer cleans up itself when it is stopped.
-        if !state.busy {
-            state.clean_up(&self.staging);
-        }
-        self.changed.notify_all();
+        self.stop(Phase::Abandoned);
     }
 }
 
 impl Drop for SqliteSink {
     fn drop(&mut self) {
-        self.abandon();
+        self.suspend();
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! The loading connection is closed first, so that what is read comes from the file, which from then on nobody writes.
 //! Each table is read as the source reads it, and counted and digested. The catalogue must be, text for text, what the
-//! source sent. Indexes are not read: they were built by SQLite from these tables, and hold nothing of their own.
+//! source sent, beside the ledger, which stays until the load is published. Indexes are not read: they were built by SQLite from these tables, and hold nothing of their own.
 
 use bytes::BytesMut;
 use rusqlite::{Connection, OpenFlags, Rows, Statement, types::ValueRef};
-use sealift_agent::failure::{Failure, Outcome};
+use sealift_agent::{
+    fail_point::{self, Point},
+    failure::{Failure, Outcome},
+};
 use sealift_protocol::{
     close::Code,
     digest::MultisetDigest,
@@ -16,12 +19,7 @@ use sealift_protocol::{
     sqlite::{Definition, FinishDocument, LEDGER_TABLE, SchemaDocument, Table, TextEncoding, put_cells},
 };
 
-use super::{
-    Turn,
-    failure::failed,
-    load::{Load, guard},
-    out_of_order,
-};
+use super::{Turn, failure::failed, load::guard, out_of_order};
 
 /// Page cache for reading again: each page is read once.
 const CACHE_KIB: i32 = 8 << 10;
@@ -33,8 +31,11 @@ pub fn prove(turn: &mut Turn<'_>) -> Outcome<Vec<LoadedPart>> {
     let engine = |error: rusqlite::Error| failed(&error, STAGING);
     let (sink, identity) = (turn.sink, turn.prepared.identity);
     let load = turn.load.take().ok_or_else(out_of_order)?;
-    sink.staging.mark_finished(identity)?;
-    let (schema, finish) = close(load, turn.prepared.plan.parts.len())?;
+    // From here on the file is nobody's to the engine; the mark keeps others out.
+    sink.staging.mark_finished(turn.prepared.bond.transfer, identity)?;
+    fail_point::hit(Point::SqliteMarked);
+    let (schema, finish) = load.close()?;
+    let finish = finish.ok_or_else(out_of_order)?;
     sink.staging.sync()?;
     sink.staging.check(identity)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
@@ -57,26 +58,8 @@ pub fn prove(turn: &mut Turn<'_>) -> Outcome<Vec<LoadedPart>> {
     // Still the same file, or what was read is not what would be published.
     drop(connection);
     sink.staging.check(identity)?;
+    fail_point::hit(Point::SqliteProven);
     Ok(loaded)
-}
-
-/// Takes the ledger out, so that the file holds what the source holds and nothing else, and closes the connection. The
-/// journal goes with it.
-fn close(load: Load, parts: usize) -> Outcome<(SchemaDocument, FinishDocument)> {
-    let engine = |error: rusqlite::Error| failed(&error, STAGING);
-    let Load { connection, schema, finish, .. } = load;
-    let finish = finish.ok_or_else(out_of_order)?;
-    let count = format!("SELECT count(*) FROM main.{LEDGER_TABLE}");
-    let noted: i64 = connection.query_row(&count, [], |row| row.get(0)).map_err(engine)?;
-    if noted != parts as i64 {
-        let what = "the ledger does not hold every part";
-        return Err(Failure::new(Code::TargetMismatch, what, "The load was dropped. Start again."));
-    }
-    connection.execute_batch(&format!("DROP TABLE main.{LEDGER_TABLE}")).map_err(engine)?;
-    connection.pragma_update(None, "locking_mode", "NORMAL").map_err(engine)?;
-    connection.pragma_update(None, "journal_mode", "DELETE").map_err(engine)?;
-    connection.close().map_err(|(_, error)| engine(error))?;
-    Ok((schema, finish))
 }
 
 fn check_catalogue(connection: &Connection, schema: &SchemaDocument, finish: &FinishDocument) -> Outcome {

@@ -14,7 +14,7 @@ use sealift_protocol::{
     sqlite::{SEQUENCE_TABLE, TextEncoding},
 };
 
-use super::{Done, Turn, failure::failed, load::check_ended, out_of_order};
+use super::{Done, Turn, failure::failed, ledger::Line, load::check_whole, out_of_order};
 use crate::sink::PartSink;
 
 /// Row bytes of a table over which its indexes are built by sorting. SQLite holds what it sorts in memory, one index at
@@ -98,17 +98,17 @@ impl PartSink for RowsLoad<'_> {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, _whole: &WholePart) -> Outcome {
+    fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome {
         let part = self.part;
         let end = |this: &mut Self| {
-            check_ended(this.ended)?;
+            check_whole(whole, this.part, this.chunks, this.ended)?;
             this.turn.sink.check_stop()?;
             std::mem::replace(&mut this.reader, RowReader::new(0)).finish()?;
             if !this.indexed {
                 this.build_indexes()?;
             }
-            let (chunks, rows, root) = (this.chunks, this.digest.rows(), this.digest.root());
-            this.turn.load()?.commit(part, chunks, rows, Some(&root.0))
+            let line = Line { whole, rows: this.digest.rows(), digest: Some(this.digest.root()), document: None };
+            this.turn.load()?.commit(&line)
         };
         end(&mut self).map_err(|failure| failure.at_part(part))?;
         self.turn.done = Done::Part(part);

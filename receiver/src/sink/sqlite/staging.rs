@@ -6,12 +6,13 @@ use std::{
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
-use sealift_agent::failure::{Failure, Outcome};
-use sealift_protocol::{close::Code, sqlite::LEDGER_TABLE};
+use sealift_agent::{
+    fail_point::{self, Point},
+    failure::{Failure, Outcome},
+};
+use sealift_protocol::{close::Code, id::TransferId};
 
 use super::mark::{Mark, Owner};
 
@@ -24,9 +25,9 @@ const MARK: &str = "-finished";
 /// The target's path, and that of the file which becomes it.
 pub struct Staging {
     folder: PathBuf,
-    target: PathBuf,
+    pub target: PathBuf,
     file: PathBuf,
-    mark: Mark,
+    pub mark: Mark,
 }
 
 /// Which file on which device.
@@ -34,12 +35,12 @@ pub struct Staging {
 pub struct Identity(u64, u64);
 
 impl Identity {
-    fn of(metadata: &Metadata) -> Self {
+    pub fn of(metadata: &Metadata) -> Self {
         Self(metadata.dev(), metadata.ino())
     }
 
-    pub fn text(self) -> String {
-        format!("{} {}\n", self.0, self.1)
+    pub fn inode(self) -> u64 {
+        self.1
     }
 }
 
@@ -68,10 +69,8 @@ impl Staging {
         &self.file
     }
 
-    /// Makes the file, empty, having judged that nothing is in its way.
+    /// Makes the file, empty, where nothing is.
     pub fn create(&self) -> Outcome<Identity> {
-        self.check_target()?;
-        self.remove_leftover()?;
         let create = || {
             // Mode 0600 from the first moment; O_EXCL does not follow a link that somebody put there.
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file)?;
@@ -79,7 +78,9 @@ impl Staging {
             sync_folder(&self.folder)?;
             Ok(Identity::of(&metadata))
         };
-        create().map_err(|error: io::Error| self.refused("made", &error))
+        let identity = create().map_err(|error: io::Error| self.refused("made", &error))?;
+        fail_point::hit(Point::SqliteStaged);
+        Ok(identity)
     }
 
     /// The target may be missing, or a file of no bytes. Anything else is somebody's.
@@ -101,59 +102,20 @@ impl Staging {
         Ok(())
     }
 
-    /// Removes what a killed receiver left: a file of this user's that is empty, holds a ledger or is marked as finished,
-    /// and that nobody loads into now. Anything else is not touched.
-    fn remove_leftover(&self) -> Outcome {
-        let metadata = match fs::symlink_metadata(&self.file) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.remove_siblings_of_none(),
-            Err(error) => return Err(self.refused("looked for", &error)),
+    /// A journal without its database would be applied to the next one.
+    pub fn remove_siblings(&self) -> Outcome {
+        let remove = |path: PathBuf| match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         };
-        let ours = metadata.is_file() && metadata.uid() == nix::unistd::geteuid().as_raw() && metadata.nlink() == 1;
-        if !ours || !self.is_unfinished_load(Identity::of(&metadata))? {
-            let what = format!("{} is in the way and is no unfinished load", self.file.display());
-            return Err(Failure::new(Code::TargetFailed, what, "Look at what it is, and remove or rename it."));
-        }
-        self.remove(Identity::of(&metadata));
-        Ok(())
+        let removed = SIBLINGS.iter().try_for_each(|sibling| remove(beside(&self.file, sibling)));
+        removed.map_err(|error| self.refused("cleaned up", &error))
     }
 
-    /// A journal without its database would be applied to the new one.
-    fn remove_siblings_of_none(&self) -> Outcome {
-        for sibling in SIBLINGS {
-            match fs::remove_file(beside(&self.file, sibling)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.refused("cleaned up", &error)),
-                _ => {}
-            }
-        }
+    /// What lies about without the file.
+    pub fn remove_rest(&self) -> Outcome {
+        self.remove_siblings()?;
         self.mark.remove().map_err(|error| self.refused("cleaned up", &error))
-    }
-
-    fn is_unfinished_load(&self, found: Identity) -> Outcome<bool> {
-        let busy = || {
-            let what = format!("another receiver is loading into {}", self.target.display());
-            Failure::new(Code::TargetFailed, what, "Wait for it, stop it, or choose another target.")
-        };
-        let flags =
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let look = || -> rusqlite::Result<bool> {
-            let connection = Connection::open_with_flags(&self.file, flags)?;
-            connection.busy_timeout(Duration::ZERO)?;
-            connection.execute_batch("BEGIN EXCLUSIVE")?;
-            let sql = "SELECT NOT EXISTS(SELECT 1 FROM sqlite_schema)
-                       OR EXISTS(SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
-            connection.query_row(sql, [LEDGER_TABLE], |row| row.get(0))
-        };
-        match look() {
-            Ok(true) => Ok(true),
-            Ok(false) => match self.mark.owner(found) {
-                Owner::Nobody => Ok(false),
-                Owner::Gone => Ok(true),
-                Owner::Alive => Err(busy()),
-            },
-            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Err(busy()),
-            Err(_) => Ok(false),
-        }
     }
 
     /// That the file is still the one which was made. Whoever may write to the folder could have put another there.
@@ -171,9 +133,9 @@ impl Staging {
         }
     }
 
-    /// Says, durably, that the file is a load of ours although it will hold no ledger any more.
-    pub fn mark_finished(&self, identity: Identity) -> Outcome {
-        let marked = self.mark.set(identity).and_then(|()| sync_folder(&self.folder));
+    /// Says, durably, whose load the file is although it will hold no ledger any more.
+    pub fn mark_finished(&self, transfer: TransferId, identity: Identity) -> Outcome {
+        let marked = self.mark.set(transfer, identity).and_then(|()| sync_folder(&self.folder));
         marked.map_err(|error| self.refused("marked as finished", &error))
     }
 
@@ -187,41 +149,84 @@ impl Staging {
     }
 
     /// Gives the file the target's name, if that is still free.
-    pub fn publish(&self, identity: Identity) -> Outcome {
+    pub fn rename(&self, identity: Identity) -> Outcome {
         self.check(identity)?;
         self.check_target()?;
         let rename = || {
             // A file of no bytes may be replaced. Otherwise a link, since it cannot replace anything, where rename could.
             if fs::symlink_metadata(&self.target).is_ok() {
-                fs::rename(&self.file, &self.target)?;
-            } else {
-                match fs::hard_link(&self.file, &self.target) {
-                    Ok(()) => fs::remove_file(&self.file)?,
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-                    // A file system without links.
-                    Err(_) => fs::rename(&self.file, &self.target)?,
-                }
+                return fs::rename(&self.file, &self.target);
             }
-            // What is left of it says nothing of a file that has its name.
-            let _ = self.mark.remove();
-            sync_folder(&self.folder)
+            match fs::hard_link(&self.file, &self.target) {
+                Ok(()) => {
+                    fail_point::hit(Point::SqliteLinked);
+                    // The one name is on the disk before the other goes.
+                    sync_folder(&self.folder)?;
+                    fs::remove_file(&self.file)
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+                // A file system without links.
+                Err(_) => fs::rename(&self.file, &self.target),
+            }
         };
-        rename().map_err(|error: io::Error| self.refused("given its final name", &error))
+        let renamed = rename().and_then(|()| sync_folder(&self.folder));
+        renamed.map_err(|error| self.refused("given its final name", &error))?;
+        fail_point::hit(Point::SqliteRenamed);
+        self.remove_siblings()
+    }
+
+    /// Ends what `rename` began, if the target is the load that the mark tells of: whether it is.
+    pub fn is_renamed(&self, transfer: TransferId) -> Outcome<bool> {
+        let found =
+            |path: &Path| fs::symlink_metadata(path).ok().filter(Metadata::is_file).map(|file| Identity::of(&file));
+        let Some(target) = found(&self.target) else { return Ok(false) };
+        match self.mark.claim(target) {
+            Owner::Free(owner) if owner == transfer => {}
+            Owner::Busy => return Err(self.busy()),
+            _ => return Ok(false),
+        }
+        let end = || {
+            sync_folder(&self.folder)?;
+            if found(&self.file) == Some(target) {
+                fs::remove_file(&self.file)?;
+                sync_folder(&self.folder)?;
+            }
+            Ok(())
+        };
+        end().map_err(|error: io::Error| self.refused("given its final name", &error))?;
+        self.remove_siblings()?;
+        Ok(true)
+    }
+
+    /// Removes the mark of a load that has its final name.
+    pub fn forget(&self, transfer: TransferId) {
+        if fs::symlink_metadata(&self.file).is_err() && self.mark.owner() == Owner::Free(transfer) {
+            fail_point::hit(Point::SqliteForgetting);
+            let _ = self.mark.remove();
+            let _ = sync_folder(&self.folder);
+            fail_point::hit(Point::SqliteForgotten);
+        }
     }
 
     /// Removes the file, if it is still the one that was made, and what SQLite put beside it.
     pub fn remove(&self, identity: Identity) {
         if self.check(identity).is_ok() {
-            for sibling in SIBLINGS {
-                let _ = fs::remove_file(beside(&self.file, sibling));
-            }
+            // The file first: without the journal that undoes its last part, it would pass for a load to go on with.
             let _ = fs::remove_file(&self.file);
-            let _ = self.mark.remove();
+            let _ = sync_folder(&self.folder);
+            fail_point::hit(Point::SqliteRemoving);
+            let _ = self.remove_rest();
             let _ = sync_folder(&self.folder);
         }
     }
 
-    fn refused(&self, what: &str, error: &io::Error) -> Failure {
+    /// Another receiver has the file.
+    pub fn busy(&self) -> Failure {
+        let what = format!("another receiver is loading into {}", self.target.display());
+        Failure::new(Code::TargetFailed, what, "Wait for it, stop it, or choose another target.")
+    }
+
+    pub fn refused(&self, what: &str, error: &io::Error) -> Failure {
         let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         let code = if full { Code::TargetFull } else { Code::TargetFailed };
         let next =

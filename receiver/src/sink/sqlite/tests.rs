@@ -127,7 +127,7 @@ fn leftovers_are_replaced_and_other_files_are_not() {
     let plain = |folder: &Folder| {
         Connection::open(folder.staging()).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
         let found = fs::metadata(folder.staging()).unwrap();
-        format!("{} {}\n", found.dev(), found.ino())
+        format!("{TRANSFER} {}\n", found.ino())
     };
     let mark = ".target.db.sealift-staging-finished";
     replaced(&|folder| fs::write(folder.path(mark), plain(folder)).unwrap());
@@ -148,6 +148,13 @@ fn leftovers_are_replaced_and_other_files_are_not() {
         file.try_lock().unwrap();
         *alive.borrow_mut() = Some(file);
     });
+    // No marks at all.
+    for text in ["", "0 0\n", &format!("{TRANSFER} x\n"), &"9".repeat(99)] {
+        kept(&|folder| {
+            plain(folder);
+            fs::write(folder.path(mark), text).unwrap();
+        });
+    }
     kept(&|folder| fs::create_dir(folder.staging()).unwrap());
     kept(&|folder| {
         Connection::open(folder.path("other.db")).unwrap().execute_batch(&ledger).unwrap();

@@ -156,6 +156,7 @@ impl Source for SqliteSource {
     }
 
     fn can_repeat(&self) -> bool {
+        // Tables are scanned in the order of their keys, so that the same content gives the same bytes.
         true
     }
 

@@ -1,0 +1,129 @@
+//! Places at which a test has an agent die, as a power cut or `kill -9` would have it die there.
+//!
+//! `SEALIFT_FAIL_POINT=NAME` kills the process when it comes to the point for the first time, `NAME:3` for the third.
+//! Only builds with `debug_assertions` look at it: in a release build [`hit`] is nothing.
+
+use crate::identity::Role;
+
+macro_rules! points {
+    ($($point:ident = $side:ident, $name:literal, $what:literal;)+) => {
+        /// Where an agent can be made to die.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Point {
+            $(#[doc = $what] $point,)+
+        }
+
+        impl Point {
+            /// Every point, in the order of a transfer.
+            pub const ALL: &[Point] = &[$(Point::$point),+];
+
+            /// What `SEALIFT_FAIL_POINT` calls it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Point::$point => $name,)+ }
+            }
+
+            /// The agent that comes to it.
+            pub const fn side(self) -> Role {
+                match self { $(Point::$point => Role::$side,)+ }
+            }
+
+            /// What is done when it is reached, and what is not.
+            pub const fn what(self) -> &'static str {
+                match self { $(Point::$point => $what,)+ }
+            }
+        }
+    };
+}
+
+// One line a point: its name in code, the side that comes to it, its name in the environment, what it is.
+points! {
+    SqliteStaged = Receiver, "sqlite-staged", "the staging file is made and empty";
+    SqlitePartWritten = Receiver, "sqlite-part-written", "a part is written, its transaction is open";
+    SqlitePartCommitted = Receiver, "sqlite-part-committed", "a part is committed, nobody was told";
+    SqliteMarked = Receiver, "sqlite-marked", "the mark says finished, the ledger is still there";
+    SqliteProven = Receiver, "sqlite-proven", "everything was read again, there is no receipt";
+    SqliteLedgerDropping = Receiver, "sqlite-ledger-dropping", "the ledger is dropped in a transaction that is open";
+    SqliteLedgerDropped = Receiver, "sqlite-ledger-dropped", "the ledger is gone, the load has its staging name";
+    SqliteLinked = Receiver, "sqlite-linked", "the load has both names";
+    SqliteRenamed = Receiver, "sqlite-renamed", "the load has its final name alone, the mark is there";
+    SqliteForgetting = Receiver, "sqlite-forgetting", "the mark is about to be removed, nothing else is left";
+    SqliteForgotten = Receiver, "sqlite-forgotten", "the mark is removed";
+    SqliteRemoving = Receiver, "sqlite-removing", "the staging file is removed, what lay beside it is not";
+}
+
+/// Dies here, if that was asked for.
+#[inline]
+pub fn hit(point: Point) {
+    #[cfg(debug_assertions)]
+    armed::hit(point);
+    #[cfg(not(debug_assertions))]
+    let _ = point;
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::getpid,
+    };
+
+    use super::Point;
+
+    const VARIABLE: &str = "SEALIFT_FAIL_POINT";
+
+    struct Armed {
+        point: Point,
+        /// Times it is still passed by.
+        left: AtomicU32,
+    }
+
+    pub fn hit(point: Point) {
+        static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+        let armed = ARMED.get_or_init(|| {
+            let (point, times) = parse(&std::env::var(VARIABLE).ok()?)?;
+            Some(Armed { point, left: AtomicU32::new(times) })
+        });
+        let Some(armed) = armed else { return };
+        if armed.point == point && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            // No destructor runs and nothing is flushed, as when the machine goes.
+            let _ = kill(getpid(), Signal::SIGKILL);
+            std::process::abort();
+        }
+    }
+
+    /// `NAME` or `NAME:TIMES`; a name that is no point is nothing.
+    pub fn parse(text: &str) -> Option<(Point, u32)> {
+        let (name, times) = match text.split_once(':') {
+            Some((name, times)) => (name, times.parse().ok().filter(|&times| times > 0)?),
+            None => (text, 1),
+        };
+        let point = Point::ALL.iter().copied().find(|point| point.name() == name)?;
+        Some((point, times))
+    }
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{armed::parse, *};
+
+    #[test]
+    fn names_are_unique_and_found() {
+        let names: BTreeSet<&str> = Point::ALL.iter().map(|point| point.name()).collect();
+        assert_eq!(names.len(), Point::ALL.len());
+        for &point in Point::ALL {
+            assert_eq!(parse(point.name()), Some((point, 1)));
+            assert_eq!(parse(&format!("{}:7", point.name())), Some((point, 7)));
+            assert!(!point.what().is_empty() && !point.name().contains(':'));
+        }
+        for text in ["", "nowhere", "sqlite-staged:", "sqlite-staged:0", "sqlite-staged:x"] {
+            assert_eq!(parse(text), None);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Showing a load under its final name, from wherever an earlier attempt stopped.
+//!
+//! | what is there | what was done | what is left |
+//! |---|---|---|
+//! | staging file with its ledger | at most the mark was set | mark, drop the ledger, rename |
+//! | staging file without it, and its mark | the ledger was dropped | rename |
+//! | both names, one file, its mark | the target was linked | remove the staging name |
+//! | target alone, and its mark | all of it | nothing |
+//!
+//! The mark stays: without it nothing would tell this target from somebody's, should the caller be killed before it has
+//! noted that the load is published. `forget` removes it.
+
+use rusqlite::Connection;
+use sealift_agent::{
+    fail_point::{self, Point},
+    failure::{Failure, Outcome},
+};
+use sealift_protocol::{close::Code, id::TransferId};
+
+use super::{
+    failure::failed,
+    ledger,
+    leftover::Leftover,
+    load::close,
+    staging::{Identity, Staging},
+};
+
+/// Publishes this transfer's load: the file that was proven, where this very process knows it, or the one that says of
+/// itself that it is whole.
+pub fn publish(staging: &Staging, transfer: TransferId, proven: Option<Identity>, row_bytes_max: usize) -> Outcome {
+    if staging.is_renamed(transfer)? {
+        return Ok(());
+    }
+    staging.check_target()?;
+    proven.map_or(Ok(()), |proven| staging.check(proven))?;
+    let identity = match Leftover::find(staging, row_bytes_max)? {
+        Leftover::Load(connection, identity) => {
+            check_whole(&connection, transfer)?;
+            staging.mark_finished(transfer, identity)?;
+            drop_ledger(connection)?;
+            identity
+        }
+        Leftover::Finished(owner, identity) if owner == transfer => identity,
+        Leftover::Finished(..) => return Err(unpublishable("is a load of another transfer")),
+        Leftover::Empty(_) => return Err(unpublishable("is empty")),
+        Leftover::Nothing => return Err(unpublishable("is gone")),
+    };
+    fail_point::hit(Point::SqliteLedgerDropped);
+    staging.sync()?;
+    staging.rename(proven.unwrap_or(identity))
+}
+
+fn check_whole(connection: &Connection, transfer: TransferId) -> Outcome {
+    match ledger::bond(connection)? {
+        Some(bond) if bond.transfer == transfer => {}
+        _ => return Err(unpublishable("is a load of another transfer")),
+    }
+    if ledger::read(connection)?.is_whole() { Ok(()) } else { Err(unpublishable("is not whole")) }
+}
+
+fn drop_ledger(connection: Connection) -> Outcome {
+    let engine = |error: rusqlite::Error| failed(&error, "the staging file");
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(engine)?;
+    ledger::drop_table(&connection)?;
+    fail_point::hit(Point::SqliteLedgerDropping);
+    connection.execute_batch("COMMIT").map_err(engine)?;
+    close(connection)
+}
+
+fn unpublishable(what: &str) -> Failure {
+    let next = "Somebody changed the target's folder meanwhile. Start the transfer again.";
+    Failure::new(Code::TargetFailed, format!("the load cannot be published: the staging file {what}"), next)
+}

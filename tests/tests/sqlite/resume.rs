@@ -1,0 +1,405 @@
+//! A load that goes on from what is committed: after it was suspended, after its process was killed at each fail point,
+//! and not where the transfer, the plan or the file is another.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use rusqlite::Connection;
+use sealift_agent::fail_point::Point;
+use sealift_protocol::{
+    close::Code,
+    id::{PartIndex, TransferId},
+};
+use sealift_receiver::sink::Sink;
+use sealift_tests::disk::SmallDisk;
+
+use crate::{
+    assert_same, nasty,
+    pump::{Folder, Pump, TRANSFER, digests, transfer},
+};
+
+const OTHER: TransferId = TransferId([4; 16]);
+
+const TWO_TABLES: &str = "CREATE TABLE a(x INTEGER PRIMARY KEY AUTOINCREMENT, y); CREATE INDEX i ON a(y); \
+    INSERT INTO a VALUES(5, 'five'), (6, 'six'); CREATE TABLE b(x UNIQUE); CREATE INDEX j ON b(x DESC); \
+    INSERT INTO b VALUES('seven'); CREATE VIEW v AS SELECT x FROM a; \
+    CREATE TRIGGER t AFTER INSERT ON a BEGIN DELETE FROM b; END;";
+
+/// Loads what is not there yet, proves and publishes.
+fn finish(folder: &Folder, transfer: TransferId) -> usize {
+    let sink = folder.sink();
+    let mut pump = Pump::start_as(folder, &sink, transfer, false).unwrap();
+    let have: BTreeSet<u32> = pump.have.iter().map(|whole| whole.part.0).collect();
+    let missing = (0..pump.plan.parts.len() as u32).filter(|part| !have.contains(part));
+    for part in missing {
+        pump.part(PartIndex(part)).unwrap();
+    }
+    let (_, loaded) = sink.prove(&digests()).unwrap();
+    // What the source says of each part.
+    let sent: Vec<_> = (0..pump.plan.parts.len() as u32).map(|part| pump.part_as_read(PartIndex(part))).collect();
+    assert_eq!(loaded, sent);
+    sink.publish(transfer).unwrap();
+    sink.forget(transfer);
+    have.len()
+}
+
+/// fault-matrix C2: at each part, and after all of them; what is told of a part is what was noted of it.
+#[test]
+fn a_suspended_load_goes_on() {
+    for encoding in ["UTF-8", "UTF-16be"] {
+        let folder = Folder::new();
+        let source = folder.build(&format!("PRAGMA encoding='{encoding}';"));
+        nasty::fill(&source);
+        source.close().unwrap();
+        let mut told = Vec::new();
+        for part in 0.. {
+            let sink = folder.sink();
+            let mut pump = Pump::start(&folder, &sink).unwrap();
+            assert_eq!(pump.have, told);
+            if part == pump.plan.parts.len() {
+                break;
+            }
+            told.push(pump.whole_part(PartIndex(part as u32)).unwrap().1);
+            if part % 2 == 0 {
+                // In the middle of the next part.
+                let next = PartIndex(part as u32 + 1);
+                if let Ok(mut loader) = sink.begin(next, &digests()) {
+                    pump.feed(next, &mut *loader).unwrap();
+                }
+            } else {
+                sink.suspend();
+                assert_eq!(sink.begin(PartIndex(0), &digests()).map(drop).unwrap_err().code, Code::Interrupted);
+                assert_eq!(sink.prove(&digests()).unwrap_err().code, Code::Interrupted);
+                assert_eq!(sink.publish(TRANSFER).unwrap_err().code, Code::Interrupted);
+                sink.suspend();
+            }
+            drop(sink);
+            assert_eq!(folder.names(), [".target.db.sealift-staging", "source.db"]);
+        }
+        assert_eq!(finish(&folder, TRANSFER), told.len());
+        assert_same(&folder);
+        assert_eq!(folder.names(), ["source.db", "target.db"]);
+    }
+}
+
+/// Suspended from another thread, a writer and a waiter end, the open part is undone, and what was committed stays.
+#[test]
+fn suspending_ends_writers_and_keeps_what_is_committed() {
+    let folder = Folder::new();
+    folder.build("CREATE TABLE a(rowid, oid, _rowid_); INSERT INTO a VALUES(1, 2, 3); CREATE TABLE b(x);");
+    let sink = folder.sink();
+    let mut pump = Pump::start(&folder, &sink).unwrap();
+    pump.part(PartIndex(0)).unwrap();
+    let (chunks, _) = crate::chunks(&mut pump, PartIndex(1)).unwrap();
+    thread::scope(|scope| {
+        let (writes, writing) = mpsc::channel();
+        let (sink, chunks) = (&sink, &chunks);
+        let writer = scope.spawn(move || {
+            let mut loader = sink.begin(PartIndex(1), &digests()).unwrap();
+            writes.send(()).unwrap();
+            std::iter::repeat_with(|| loader.write(&chunks[0])).find_map(Result::err).unwrap().code
+        });
+        writing.recv().unwrap();
+        let waiter = scope.spawn(|| sink.begin(PartIndex(2), &digests()).map(drop).unwrap_err().code);
+        thread::sleep(Duration::from_millis(20));
+        sink.suspend();
+        assert_eq!((writer.join().unwrap(), waiter.join().unwrap()), (Code::Interrupted, Code::Interrupted));
+    });
+    assert_eq!(folder.names(), [".target.db.sealift-staging", "source.db"]);
+    assert_eq!(finish(&folder, TRANSFER), 1);
+    assert_same(&folder);
+}
+
+/// fault-matrix C13: given up after all, nothing is left; but what another has opened meanwhile is not touched.
+#[test]
+fn a_suspended_load_can_be_abandoned() {
+    let folder = Folder::new();
+    folder.build(TWO_TABLES);
+    let first = folder.sink();
+    Pump::start(&folder, &first).unwrap().part(PartIndex(0)).unwrap();
+    first.suspend();
+    let second = folder.sink();
+    let mut pump = Pump::start(&folder, &second).unwrap();
+    assert_eq!(pump.have.len(), 1);
+    first.abandon();
+    pump.part(PartIndex(1)).unwrap();
+    second.suspend();
+    second.abandon();
+    second.abandon();
+    assert_eq!(folder.names(), ["source.db"]);
+}
+
+/// fault-matrix C2, S6: another transfer, another plan and a fresh start drop what is there; a transfer that is under way
+/// keeps it.
+#[test]
+fn only_the_same_transfer_goes_on() {
+    let folder = Folder::new();
+    let source = folder.build(TWO_TABLES);
+    let leave = || {
+        let sink = folder.sink();
+        let mut pump = Pump::start(&folder, &sink).unwrap();
+        pump.part(PartIndex(0)).unwrap();
+        pump.part(PartIndex(1)).unwrap();
+        let second = folder.sink().prepare(OTHER, &pump.plan, true).unwrap_err();
+        assert!(second.what.contains("another receiver"), "{second}");
+    };
+    let had = |transfer, fresh| {
+        let sink = folder.sink();
+        let have = Pump::start_as(&folder, &sink, transfer, fresh).unwrap().have.len();
+        sink.abandon();
+        assert_eq!(folder.names(), ["source.db"]);
+        have
+    };
+    leave();
+    assert_eq!(had(TRANSFER, false), 2);
+    leave();
+    assert_eq!(had(OTHER, false), 0);
+    leave();
+    assert_eq!(had(TRANSFER, true), 0);
+    leave();
+    source.execute_batch("CREATE TABLE c(x)").unwrap();
+    assert_eq!(had(TRANSFER, false), 0);
+    leave();
+    fs::write(folder.target(), "theirs").unwrap();
+    let refused = Pump::start(&folder, &folder.sink()).map(drop).unwrap_err();
+    assert_eq!(refused.code, Code::TargetNotEmpty);
+    fs::remove_file(folder.target()).unwrap();
+    assert_eq!(finish(&folder, TRANSFER), 2);
+    assert_same(&folder);
+}
+
+/// fault-matrix C10, S5: what a bad disk or a program made of the staging file is neither built upon nor removed.
+#[test]
+fn a_damaged_staging_file_is_refused_and_kept() {
+    let refused = |damage: &dyn Fn(&Path)| {
+        let folder = Folder::new();
+        folder.build(TWO_TABLES);
+        let sink = folder.sink();
+        let mut pump = Pump::start(&folder, &sink).unwrap();
+        pump.rest(0).unwrap();
+        drop(sink);
+        damage(&folder.staging());
+        let bytes = fs::read(folder.staging()).unwrap();
+        let failure = Pump::start(&folder, &folder.sink()).map(drop).unwrap_err();
+        assert_eq!(failure.code, Code::TargetFailed);
+        assert!(failure.next.contains("remove"), "{failure}");
+        assert_eq!(folder.sink().publish(TRANSFER).unwrap_err().code, Code::TargetFailed);
+        assert!(fs::read(folder.staging()).unwrap() == bytes);
+        // As it says.
+        fs::remove_file(folder.staging()).unwrap();
+        transfer(&folder);
+        assert_same(&folder);
+    };
+    let with = |sql: &'static str| move |path: &Path| Connection::open(path).unwrap().execute_batch(sql).unwrap();
+    refused(&|path| fs::write(path, "no database").unwrap());
+    refused(&|path| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[100..200].fill(0xff);
+        fs::write(path, bytes).unwrap();
+    });
+    refused(&with("DELETE FROM _sealift_ledger WHERE part = 0"));
+    refused(&with("DELETE FROM _sealift_ledger WHERE part = 1"));
+    refused(&with("UPDATE _sealift_ledger SET part = 77 WHERE part = 1"));
+    refused(&with("UPDATE _sealift_ledger SET part = -1 WHERE part = 1"));
+    refused(&with("UPDATE _sealift_ledger SET root = 'text' WHERE part = 1"));
+    refused(&with("UPDATE _sealift_ledger SET root = x'00' WHERE part = 1"));
+    refused(&with("UPDATE _sealift_ledger SET document = x'00' WHERE document IS NOT NULL"));
+    refused(&with("UPDATE _sealift_ledger SET document = NULL"));
+    refused(&with("UPDATE _sealift_ledger SET transfer = x'04040404040404040404040404040404' WHERE part = 2"));
+}
+
+/// A row that was changed in a load that goes on is found as in any other.
+#[test]
+fn what_was_changed_between_is_found() {
+    let folder = Folder::new();
+    folder.build("CREATE TABLE a(x); INSERT INTO a VALUES('same');");
+    let sink = folder.sink();
+    Pump::start(&folder, &sink).unwrap().rest(0).unwrap();
+    drop(sink);
+    Connection::open(folder.staging()).unwrap().execute_batch("UPDATE a SET x = 'other'").unwrap();
+    let sink = folder.sink();
+    let mut pump = Pump::start(&folder, &sink).unwrap();
+    assert_eq!(pump.have.len(), 3);
+    let (_, loaded) = sink.prove(&digests()).unwrap();
+    assert_ne!(loaded[1], pump.part_as_read(PartIndex(1)));
+    sink.abandon();
+    assert_eq!(folder.names(), ["source.db"]);
+}
+
+/// What `publish` cannot finish it does not touch.
+#[test]
+fn only_a_whole_load_of_this_transfer_is_published() {
+    let folder = Folder::new();
+    folder.build(TWO_TABLES);
+    let refused = |transfer| folder.sink().publish(transfer).unwrap_err().code;
+    assert_eq!(refused(TRANSFER), Code::TargetFailed);
+    fs::write(folder.target(), "theirs").unwrap();
+    assert_eq!(refused(TRANSFER), Code::TargetNotEmpty);
+    fs::remove_file(folder.target()).unwrap();
+    let parts = {
+        let sink = folder.sink();
+        let mut pump = Pump::start(&folder, &sink).unwrap();
+        pump.part(PartIndex(0)).unwrap();
+        assert_eq!(sink.publish(TRANSFER).unwrap_err().code, Code::Internal);
+        assert_eq!(refused(TRANSFER), Code::TargetFailed);
+        pump.plan.parts.len() as u32
+    };
+    assert_eq!(refused(TRANSFER), Code::TargetFailed);
+    {
+        let sink = folder.sink();
+        let mut pump = Pump::start(&folder, &sink).unwrap();
+        for part in 1..parts {
+            pump.part(PartIndex(part)).unwrap();
+        }
+    }
+    assert_eq!(refused(OTHER), Code::TargetFailed);
+    folder.sink().publish(TRANSFER).unwrap();
+    assert_same(&folder);
+    // Again, by processes that know nothing of each other; nobody else's target is taken for it.
+    folder.sink().publish(TRANSFER).unwrap();
+    assert_eq!(refused(OTHER), Code::TargetNotEmpty);
+    folder.sink().forget(OTHER);
+    assert_eq!(folder.names().len(), 3);
+    folder.sink().forget(TRANSFER);
+    assert_eq!(folder.names(), ["source.db", "target.db"]);
+    assert_eq!(refused(TRANSFER), Code::TargetNotEmpty);
+    folder.sink().abandon();
+    assert_same(&folder);
+}
+
+const PLACE: &str = "SEALIFT_TEST_PLACE";
+
+/// What a receiver does, with its two notes as files: that there is a receipt, and that the load is published. Run by the
+/// test below in a process of its own, which dies somewhere in it.
+#[test]
+#[ignore = "a part of another test"]
+fn victim() {
+    let Some(place) = std::env::var_os(PLACE).map(PathBuf::from) else { return };
+    let folder = Folder::at(&place);
+    let (receipt, published) = (place.join("receipt"), place.join("published"));
+    if !receipt.exists() {
+        let sink = folder.sink();
+        let mut pump = Pump::start(&folder, &sink).unwrap();
+        let have = pump.have.len() as u32;
+        // One part is left open, as by a lost link, and given up.
+        if have == 1 {
+            drop(sink.begin(PartIndex(1), &digests()).unwrap());
+        }
+        pump.rest(have).unwrap();
+        sink.prove(&digests()).unwrap();
+        fs::write(&receipt, "").unwrap();
+        if !place.join("elsewhere").exists() {
+            sink.publish(TRANSFER).unwrap();
+        }
+    }
+    if !published.exists() {
+        folder.sink().publish(TRANSFER).unwrap();
+        fs::write(&published, "").unwrap();
+    }
+    folder.sink().forget(TRANSFER);
+}
+
+fn run_victim(place: &Path, fail_point: Option<String>) -> ExitStatus {
+    let mut victim = Command::new(std::env::current_exe().unwrap());
+    victim.args(["--exact", "resume::victim", "--ignored"]).env(PLACE, place).env_remove("SEALIFT_FAIL_POINT");
+    if let Some(fail_point) = fail_point {
+        victim.env("SEALIFT_FAIL_POINT", fail_point);
+    }
+    let output = victim.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() || output.status.signal().is_some(), "{text}");
+    output.status
+}
+
+/// fault-matrix C2, C5, C13, C14: killed at each point of a load, each time it is passed, and then at the same point once
+/// more; whoever comes next finishes, and nothing is left beside the target.
+#[test]
+fn a_load_survives_a_kill_at_every_fail_point() {
+    let points = Point::ALL.iter().filter(|point| point.name().starts_with("sqlite-"));
+    for point in points {
+        let mut kills = 0;
+        for (time, elsewhere) in (1..).flat_map(|time| [(time, false), (time, true)]) {
+            let folder = Folder::new();
+            folder.build(TWO_TABLES);
+            let place = folder.0.path();
+            if *point == Point::SqliteRemoving {
+                // Comes to it by dropping another transfer's load.
+                Pump::start_as(&folder, &folder.sink(), OTHER, false).unwrap().part(PartIndex(0)).unwrap();
+            }
+            if elsewhere {
+                fs::write(place.join("elsewhere"), "").unwrap();
+            }
+            let killed = run_victim(place, Some(format!("{}:{time}", point.name()))).signal() == Some(9);
+            if !killed {
+                break;
+            }
+            kills += 1;
+            run_victim(place, Some(point.name().to_owned()));
+            assert!(run_victim(place, None).success(), "{point:?} {time}");
+            assert_same(&folder);
+            for note in ["receipt", "published", "elsewhere"] {
+                let _ = fs::remove_file(place.join(note));
+            }
+            assert_eq!(folder.names(), ["source.db", "target.db"], "{point:?} {time}");
+        }
+        println!("{}: {kills} kills", point.name());
+        assert!(kills > 0, "{point:?} is never passed");
+    }
+}
+
+/// fault-matrix C2, C10: killed with more of a part written than the page cache holds, so that a journal is left which
+/// undoes it.
+#[test]
+fn what_a_killed_writer_wrote_is_undone() {
+    let folder = Folder::new();
+    folder.build(
+        "CREATE TABLE a(x); INSERT INTO a VALUES(1); CREATE TABLE b(x, y); CREATE INDEX i ON b(x, y);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500)
+         INSERT INTO b SELECT i * 7919 % 1201, zeroblob(65536) FROM n;",
+    );
+    let journal = folder.0.path().join(".target.db.sealift-staging-journal");
+    let killed = run_victim(folder.0.path(), Some(format!("{}:3", Point::SqlitePartWritten.name())));
+    assert_eq!(killed.signal(), Some(9));
+    assert!(fs::metadata(&journal).unwrap().len() > 0);
+    assert!(fs::metadata(folder.staging()).unwrap().len() > 1 << 20);
+    assert_eq!(finish(&folder, TRANSFER), 2);
+    assert_same(&folder);
+    assert_eq!(folder.names(), ["source.db", "target.db"]);
+}
+
+/// fault-matrix S11: the disk fills up inside a part, which is undone. With room, the load goes on from the part before.
+#[test]
+fn a_load_that_filled_the_disk_goes_on_with_room() {
+    let Some(disk) = SmallDisk::mount("size=64m") else { return };
+    let folder = Folder::at(disk.folder());
+    folder
+        .build(
+            "CREATE TABLE a(x); INSERT INTO a VALUES(zeroblob(1000000)); CREATE TABLE b(x);
+             INSERT INTO b VALUES(zeroblob(4000000)), (zeroblob(4000000));",
+        )
+        .close()
+        .unwrap();
+    // The source, and five megabytes.
+    disk.remount("size=14m");
+    let sink = folder.sink();
+    let mut pump = Pump::start(&folder, &sink).unwrap();
+    pump.part(PartIndex(0)).unwrap();
+    pump.part(PartIndex(1)).unwrap();
+    for _ in 0..2 {
+        let failure = pump.part(PartIndex(2)).unwrap_err();
+        assert_eq!((failure.code, failure.part), (Code::TargetFull, Some(PartIndex(2))));
+    }
+    drop(sink);
+    disk.remount("size=64m");
+    assert_eq!(finish(&folder, TRANSFER), 2);
+    assert_same(&folder);
+    assert_eq!(folder.names(), ["source.db", "target.db"]);
+}
