@@ -33,7 +33,8 @@ impl Shutdown {
         Failure::new(
             Code::UserInterrupt,
             format!("stopped by {by}"),
-            "Nothing is visible in the target. To start over, start the receiver again and use its new ticket.",
+            "Nothing is visible in the target yet. Start both sides again with the same commands and the same ticket: the \
+             transfer goes on where it stopped.",
         )
     }
 

@@ -57,6 +57,8 @@ pub struct Sending<'a> {
     program: Option<Arc<Program>>,
     /// The receiver is asked to drop what it has.
     fresh: bool,
+    /// An earlier process had begun it.
+    begun_before: bool,
     /// A connection of this process got as far as data.
     connected: bool,
     /// Since when there is no connection, if there was one.
@@ -74,6 +76,7 @@ impl<'a> Sending<'a> {
         record: Record,
     ) -> Self {
         let expiry = Expiry::of(&ticket.grant.grant);
+        let begun_before = record.is_begun();
         Self {
             args,
             report,
@@ -84,6 +87,7 @@ impl<'a> Sending<'a> {
             record,
             program: None,
             fresh: args.restart,
+            begun_before,
             connected: false,
             link_down: None,
             backoff: Backoff::default(),
@@ -133,8 +137,10 @@ impl<'a> Sending<'a> {
     /// The transfer is over, or can go on later.
     pub fn end<T>(self, outcome: &Outcome<T>) -> Outcome {
         self.kill_program();
+        // A receiver that turned the first attempt down has nothing of it.
+        let turned_down = |failure: &Failure| failure.told_by_peer && !self.begun_before && !self.connected;
         match outcome {
-            Err(failure) if failure.code.keeps_transfer() && self.record.is_begun() => Ok(()),
+            Err(failure) if failure.code.keeps_transfer() && self.record.is_begun() && !turned_down(failure) => Ok(()),
             _ => self.record.destroy(),
         }
     }
@@ -184,7 +190,7 @@ impl<'a> Sending<'a> {
 
     /// What is read once cannot be gone on with by another process.
     fn judge_pipe(&mut self) {
-        if !self.record.is_begun() {
+        if !self.begun_before && !self.connected {
             let what = "the source can be read once: if this sender is killed, the transfer starts over. If only the link \
                         is lost, it goes on.";
             self.report.event("notice", &[("what", json!(what))]);
@@ -231,7 +237,7 @@ impl<'a> Sending<'a> {
                 Ok(receipt) => return Ok(receipt),
                 Err(failure) => failure,
             };
-            let had_one = self.connected || self.record.is_begun();
+            let had_one = self.connected || self.begun_before;
             if !had_one || !failure.code.retry_may_help() || failure.stopped_by_person {
                 return Err(self.unsure(outgoing, failure));
             }
@@ -268,14 +274,17 @@ impl<'a> Sending<'a> {
         self.report.event("connected", &[("address", json!(link.connection.remote_address().to_string()))]);
         let (mut writer, mut control) = open_control(&link).await?;
         let outcome = async {
-            let transfer = outgoing.transfer();
-            let negotiating = negotiate(&transfer, self.fresh, &link, self.identity, &mut writer, &mut control);
-            let session = shutdown.or(expiry.or(negotiating)).await?;
-            drop(transfer);
+            let session = {
+                let transfer = outgoing.transfer();
+                // From Begin on the receiver may know the transfer by a secret that is kept here alone.
+                let keep_begun = || self.record.keep_begun();
+                let (fresh, identity) = (self.fresh, self.identity);
+                let negotiating = negotiate(&transfer, fresh, &link, identity, &mut writer, &mut control, keep_begun);
+                shutdown.or(expiry.or(negotiating)).await?
+            };
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
             self.tell_resumed(&session.have);
             let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, session)?;
-            self.record.keep_begun()?;
             (self.connected, self.fresh) = (true, false);
             (self.link_down, self.backoff) = (None, Backoff::default());
             let record = &mut self.record;
@@ -303,8 +312,7 @@ impl<'a> Sending<'a> {
         if self.link_down.is_some() {
             self.report.event("link_up", &[("attempts", json!(self.backoff.attempts()))]);
         }
-        let earlier = self.record.is_begun() && !self.fresh;
-        if earlier && (self.connected || chunks > 0) {
+        if !self.fresh && (self.connected || chunks > 0) {
             let reason = match self.connected {
                 true => format!("the link is up again; the receiver has {chunks} chunks."),
                 false => format!("the receiver has {chunks} chunks of an earlier run."),

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::shared::skip;
 
 /// A file system of its own in memory, unmounted when dropped.
-struct SmallDisk(TempDir);
+pub struct SmallDisk(TempDir);
 
 impl SmallDisk {
     /// `None`, with a word, where mounting is not permitted.

@@ -45,7 +45,9 @@ impl Flow {
     }
 
     fn stream(&mut self, part: u32) -> Result<()> {
-        self.pair.receiving.handle_stream(&self.pair.loading, StreamHeader { part: PartIndex(part), first: ChunkIndex(0) })
+        self.pair
+            .receiving
+            .handle_stream(&self.pair.loading, StreamHeader { part: PartIndex(part), first: ChunkIndex(0) })
     }
 
     /// All that a receiver does with a frame that came on the stream of `part`.
@@ -140,7 +142,11 @@ fn parts_keep_to_their_streams() {
     assert_eq!(code(flow.stream(u32::MAX)), Code::ProtocolViolation);
     assert_eq!(code(flow.stream(1)), Code::ChunkOrder, "sent twice");
     let later = StreamHeader { part: PartIndex(3), first: ChunkIndex(0) };
-    assert_eq!(code(flow.pair.receiving.handle_stream(&flow.pair.loading, later)), Code::ProtocolViolation, "before the rows are durable");
+    assert_eq!(
+        code(flow.pair.receiving.handle_stream(&flow.pair.loading, later)),
+        Code::ProtocolViolation,
+        "before the rows are durable"
+    );
     let mut other = Flow::new(opaque_plan());
     let in_the_middle = StreamHeader { part: PartIndex(0), first: ChunkIndex(1) };
     assert_eq!(code(other.pair.receiving.handle_stream(&other.pair.loading, in_the_middle)), Code::ChunkOrder);
@@ -288,7 +294,11 @@ fn one_manifest_by_the_sender_alone() {
     let relabelled = SignedManifest { signature: other_purpose, ..good.clone() };
     assert_eq!(code(flow.pair.receiving.handle_finish(&mut flow.pair.loading, relabelled)), Code::ManifestMismatch);
     assert_eq!(code(flow.pair.receiving.handle_finish(&mut flow.pair.loading, good.clone())), Code::Done);
-    assert_eq!(code(flow.pair.receiving.handle_finish(&mut flow.pair.loading, good)), Code::ProtocolViolation, "a second one");
+    assert_eq!(
+        code(flow.pair.receiving.handle_finish(&mut flow.pair.loading, good)),
+        Code::ProtocolViolation,
+        "a second one"
+    );
 }
 
 /// The sender believes only a receipt for exactly this transfer, signed by exactly this receiver.

@@ -23,7 +23,7 @@ use sealift_protocol::{
     compress::{Compression, Packer},
     envelope::SealingKey,
     frame::StreamHeader,
-    id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
+    id::{ChunkCount, ChunkIndex, PartIndex},
     key::DigestSecret,
     limits::LANES_MAX,
     manifest::{Engine, PartKind, Plan, PlannedPart},
@@ -66,7 +66,8 @@ impl Victim {
     fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
         let target = format!("file:{}", folder.path().join("target").display());
-        let receiver = Launch::receiver(&target).bind_loopback().arg("--danger-plaintext-file").start();
+        let receiver =
+            Launch::receiver(&target).bind_loopback().args(&["--danger-plaintext-file", "--grace", "0s"]).start();
         Self { receiver, folder }
     }
 
@@ -124,7 +125,9 @@ impl Attacker {
         let secret = DigestSecret::generate(&mut SystemRandom::default());
         let transfer = Transfer::new(suites_auto(true), self.ticket.grant.clone(), plan(), secret).unwrap();
         let (mut writer, mut control) = open_control(&self.link).await.unwrap();
-        let session = negotiate(&transfer, &self.link, &self.identity, &mut writer, &mut control).await.unwrap();
+        let session = negotiate(&transfer, false, &self.link, &self.identity, &mut writer, &mut control, || Ok(()))
+            .await
+            .unwrap();
         (session, writer, control)
     }
 }
@@ -353,8 +356,7 @@ async fn deceive(link: &Link, invitation: &Invitation, falsehood: Falsehood) {
     let window = Window::share(32 << 20, 1);
     let mut loading = judging.new_transfer();
     let identity = invitation.identity().unwrap();
-    let (accepting, message) =
-        judging.accept(&loading, window, key.public_key(), &identity, &mut random).unwrap();
+    let (accepting, message) = judging.accept(&loading, window, key.public_key(), &identity, &mut random).unwrap();
     if let (Falsehood::ForgesAccept, Message::Accept(accept)) = (falsehood, &message) {
         let forged = Message::Accept(Accept { body: accept.body.clone(), signature: Signature([9; 64]) });
         writer.send(&forged).await.unwrap();
