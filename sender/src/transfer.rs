@@ -12,23 +12,19 @@ use sealift_agent::{
     backoff::Backoff,
     endpoint::{bind, client_config},
     expiry::Expiry,
-    failure::{Failure, Outcome},
+    failure::{Failure, Outcome, explain},
     identity::Identity,
     link::{Link, connect, open_control},
     location::Location,
     program::Program,
-    report::{Report, Resume},
+    report::{Finished, Report, Resume},
     shutdown::Shutdown,
+    state::StateDir,
     ticket::Ticket,
     trust::Trust,
     units::human_duration,
 };
-use sealift_protocol::{
-    close::Code,
-    manifest::{Plan, SignedReceipt},
-    message::Have,
-    send::Transfer,
-};
+use sealift_protocol::{close::Code, manifest::Plan, message::Have, send::Transfer};
 use serde_json::json;
 
 use crate::{
@@ -50,6 +46,7 @@ pub struct Sending<'a> {
     args: &'a PushArgs,
     report: &'a Report,
     audit: &'a AuditLog,
+    state: &'a StateDir,
     ticket: &'a Ticket,
     identity: &'a Identity,
     expiry: Expiry,
@@ -71,6 +68,7 @@ impl<'a> Sending<'a> {
         args: &'a PushArgs,
         report: &'a Report,
         audit: &'a AuditLog,
+        state: &'a StateDir,
         ticket: &'a Ticket,
         identity: &'a Identity,
         record: Record,
@@ -81,6 +79,7 @@ impl<'a> Sending<'a> {
             args,
             report,
             audit,
+            state,
             ticket,
             identity,
             expiry,
@@ -95,13 +94,17 @@ impl<'a> Sending<'a> {
     }
 
     /// Runs it to its receipt.
-    pub async fn run(&mut self, location: &Location, shutdown: &mut Shutdown) -> Outcome<SignedReceipt> {
+    pub async fn run(&mut self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Finished> {
         let grant = &self.ticket.grant.grant;
         self.audit.append(
             "transfer.begin",
             Some(grant.transfer),
             &[("receiver", json!(grant.receiver)), ("target", json!(grant.target)), ("purpose", json!(grant.purpose))],
         )?;
+        // An earlier process got the receipt, and was killed before it had cleaned up.
+        if let (true, Some((receipt, receipt_path))) = (self.begun_before, self.state.receipt(grant.transfer)) {
+            return Ok(Finished { receipt, receipt_path });
+        }
         if let (Some(sent), false) = (self.record.sent().cloned(), self.fresh) {
             let outcome = self.fetch_receipt(sent, shutdown).await;
             if !matches!(&outcome, Err(failure) if failure.code == Code::ResumeImpossible) {
@@ -111,7 +114,7 @@ impl<'a> Sending<'a> {
         let mut outgoing = self.open(location, shutdown).await?;
         loop {
             let failure = match self.connections(&outgoing, shutdown).await {
-                Ok(receipt) => return Ok(receipt),
+                Ok(finished) => return Ok(finished),
                 Err(failure) => failure,
             };
             match (failure.code, location) {
@@ -152,7 +155,7 @@ impl<'a> Sending<'a> {
     }
 
     /// All of it was sent by an earlier process: if the receiver has it, only the receipt is missing (fault-matrix N12).
-    async fn fetch_receipt(&mut self, sent: Sent, shutdown: &mut Shutdown) -> Outcome<SignedReceipt> {
+    async fn fetch_receipt(&mut self, sent: Sent, shutdown: &mut Shutdown) -> Outcome<Finished> {
         announce(self.report, &sent.plan);
         let mut transfer = self.transfer(sent.plan)?;
         transfer.handle_earlier(sent.manifest);
@@ -231,10 +234,10 @@ impl<'a> Sending<'a> {
     }
 
     /// One connection after another, until one ends with the receipt or with what no other would change.
-    async fn connections(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<SignedReceipt> {
+    async fn connections(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
         loop {
             let failure = match self.connection(outgoing, shutdown).await {
-                Ok(receipt) => return Ok(receipt),
+                Ok(finished) => return Ok(finished),
                 Err(failure) => failure,
             };
             let had_one = self.connected || self.begun_before;
@@ -244,9 +247,10 @@ impl<'a> Sending<'a> {
             let down = *self.link_down.get_or_insert_with(Instant::now);
             let limit = self.args.retry_for.map_or(self.expiry.left(), |limit| limit.saturating_sub(down.elapsed()));
             if limit.is_zero() {
-                return Err(self.unsure(outgoing, failure));
+                return Err(self.unsure(outgoing, interrupted(failure)));
             }
-            self.wait_to_retry(&failure, limit, shutdown).await?;
+            let waited = self.wait_to_retry(&failure, limit, shutdown).await;
+            waited.map_err(|failure| self.unsure(outgoing, failure))?;
         }
     }
 
@@ -268,7 +272,7 @@ impl<'a> Sending<'a> {
         Ok(())
     }
 
-    async fn connection(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<SignedReceipt> {
+    async fn connection(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
         let expiry = self.expiry;
         let (endpoint, link) = shutdown.or(expiry.or(self.connect())).await?;
         self.report.event("connected", &[("address", json!(link.connection.remote_address().to_string()))]);
@@ -292,7 +296,10 @@ impl<'a> Sending<'a> {
                 let plan = outgoing.transfer().plan().clone();
                 record.keep_sent(Some(Sent { plan, manifest: Clone::clone(manifest) }))
             };
-            shutdown.or(expiry.or(pipeline.run(&mut writer, &mut control, keep_manifest))).await
+            let receipt = shutdown.or(expiry.or(pipeline.run(&mut writer, &mut control, keep_manifest))).await?;
+            // Before the receiver hears that it arrived, and forgets about the transfer.
+            let receipt_path = self.state.keep_receipt(self.ticket.grant.grant.transfer, &receipt)?;
+            Ok(Finished { receipt, receipt_path })
         }
         .await;
         match &outcome {
@@ -330,6 +337,14 @@ impl<'a> Sending<'a> {
         let next = "Everything had been sent by then. The receiver may have loaded it: start both sides again with the \
                     same commands and the same ticket to learn that, or look for its receipt.";
         Failure { next: next.into(), ..failure }
+    }
+}
+
+/// Nobody was reached any more, but there was somebody: the transfer can go on.
+fn interrupted(failure: Failure) -> Failure {
+    match failure.code {
+        Code::Unreachable => Failure::new(Code::Interrupted, failure.what, explain(Code::Interrupted).1),
+        _ => failure,
     }
 }
 
