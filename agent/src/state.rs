@@ -59,6 +59,14 @@ impl StateDir {
         write_durably(&path, &receipt.to_bytes()).map_err(|error| unusable(&path, &error))?;
         Ok(path)
     }
+
+    /// The receipt of a transfer and where it is, if it is kept here and good.
+    pub fn receipt(&self, transfer: TransferId) -> Option<(SignedReceipt, PathBuf)> {
+        let path = self.0.join("receipts").join(format!("{transfer}.receipt"));
+        let receipt = SignedReceipt::from_bytes(&fs::read(&path).ok()?).ok()?;
+        let good = receipt.verify().is_ok() && receipt.receipt.grant.grant.transfer == transfer;
+        good.then_some((receipt, path))
+    }
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> Failure {

@@ -121,7 +121,7 @@ pub fn reseal(sealed: &Sealed, old: &EpochKeys, new: &EpochKeys, nonce: Nonce) -
     let failed = |()| Error::new(Code::Internal, "a kept chunk does not open").at_chunk(header.part, header.index);
     let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
     let opened = decrypt(&old.data_key(&header), &header, body).map_err(failed)?;
-    let mut frame = BytesMut::with_capacity(header.frame_bytes());
+    let mut frame = Vec::with_capacity(header.frame_bytes());
     frame.resize(CHUNK_HEADER_BYTES, 0);
     frame.extend_from_slice(&opened);
     let packed = Packed {
