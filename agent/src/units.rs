@@ -24,6 +24,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs).ok_or_else(|| "give a time such as 30s, 15m, 4h or 7d".into())
 }
 
+/// As [`parse_duration`]; `0s` is not at all.
+pub fn parse_wait(text: &str) -> Result<Duration, String> {
+    if text == "0s" { Ok(Duration::ZERO) } else { parse_duration(text) }
+}
+
 fn parse_with(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
     let unit = text[digits.len()..].trim();
@@ -78,6 +83,7 @@ mod tests {
         assert_eq!(parse_duration("90m"), Ok(Duration::from_secs(5400)));
         for bad in ["", "0s", "1w", "1", "h"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+            assert_eq!(parse_wait(bad).is_ok(), bad == "0s", "{bad}");
         }
     }
 

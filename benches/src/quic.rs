@@ -43,8 +43,9 @@ pub fn transfer(bytes: u64) -> Outcome<Usage> {
 }
 
 async fn receive(socket: UdpSocket, invitation: &Invitation) -> Outcome<u64> {
-    let endpoint = bind(socket, Some(server_config(&invitation.identity, invitation.trust())?))?;
-    let link = Acceptor::new(&endpoint, &invitation.identity).next().await?;
+    let identity = invitation.identity()?;
+    let endpoint = bind(socket, Some(server_config(&identity, invitation.trust())?))?;
+    let link = Acceptor::new(&endpoint, &identity).next().await?;
     let mut stream = link.connection.accept_uni().await?;
     let mut received = 0;
     while let Some(piece) = stream.read_chunk(PIECE_BYTES, true).await? {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand};
 use sealift_agent::{
     cli::{DocCommand, EXIT_CODES, TransferArgs},
-    units::{parse_bytes, parse_duration},
+    units::{parse_bytes, parse_duration, parse_wait},
 };
 use sealift_protocol::fingerprint::Fingerprint;
 
@@ -120,8 +120,8 @@ pub struct ListenArgs {
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
     pub valid_for: Duration,
 
-    /// How long the load is kept for a sender whose link was lost
-    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_duration)]
+    /// How long to wait for a sender whose link was lost; 0s: not at all
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_wait)]
     pub grace: Duration,
 
     /// Room for the journal of a load that a loader takes: sealed, in the state directory, as large as what crosses the link.

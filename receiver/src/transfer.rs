@@ -101,6 +101,8 @@ impl<'a> Receiving<'a> {
             match self.connection(offered, heard, shutdown).await {
                 Ok(Conversed::Delivered) => return self.finished.take().ok_or_else(|| failed("no receipt")),
                 Ok(Conversed::Undelivered) => {}
+                // What is shown stays: a sender that comes for its receipt and fails changes nothing about that.
+                Err(_) if self.finished.is_some() => {}
                 Err(failure) if self.waits_after(&failure) => self.tell_waiting(&failure),
                 Err(failure) => return Err(failure),
             }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand};
 use sealift_agent::{
     cli::{DocCommand, EXIT_CODES, TransferArgs},
-    units::parse_duration,
+    units::parse_wait,
 };
 use sealift_protocol::compress::Compression;
 
@@ -52,8 +52,8 @@ pub struct PushArgs {
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = parse_compression)]
     pub compression: Compression,
 
-    /// How long to try again when the link is lost [default: until the ticket expires]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    /// How long to try again when the link is lost; 0s: not at all [default: until the ticket expires]
+    #[arg(long, value_name = "TIME", value_parser = parse_wait)]
     pub retry_for: Option<Duration>,
 
     /// Drop what the receiver has of this transfer, and send the source as it is now

@@ -39,20 +39,23 @@ pub struct Pipeline<'a> {
     moved: Notify,
 }
 
-/// The exchange before any data: Offer, Accept, Begin, Ready.
+/// The exchange before any data: Offer, Accept, Begin, Ready. `before_begin` runs while the receiver cannot know yet whose
+/// transfer it is.
 pub async fn negotiate(
-    transfer: &Transfer,
+    outgoing: &Outgoing,
     fresh: bool,
     link: &Link,
     identity: &Identity,
     writer: &mut ControlWriter,
     control: &mut ControlReader,
+    before_begin: impl FnOnce() -> Outcome,
 ) -> Outcome<Session> {
     let mut random = SystemRandom::default();
-    let (offering, offer) = transfer.offer(&link.channel, link.peer.key, fresh, &mut random);
+    let (offering, offer) = outgoing.transfer().offer(&link.channel, link.peer.key, fresh, &mut random);
     let offer_bytes = writer.send(&offer).await?;
     let Message::Accept(accept) = control.expect(offer_bytes).await? else { return Err(out_of_turn("Accept")) };
-    let (beginning, begin) = offering.handle_accept(transfer, accept, identity, &mut random)?;
+    let (beginning, begin) = offering.handle_accept(&outgoing.transfer(), accept, identity, &mut random)?;
+    before_begin()?;
     let begin_bytes = writer.send(&begin).await?;
     let Message::Ready(ready) = control.expect(begin_bytes).await? else { return Err(out_of_turn("Ready")) };
     Ok(beginning.handle_ready(ready)?)

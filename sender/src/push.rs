@@ -56,13 +56,8 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
         Identity::new(vec![ticket.certificate.clone().into()], Zeroizing::new(ticket.key.clone()), Role::Sender)?;
     let record = Record::open(&state, transfer_id, &args.source, args.restart)?;
     fail_point::hit(Point::RecordKept);
-    let mut sending = Sending::new(args, report, &audit, &ticket, &identity, record);
+    let mut sending = Sending::new(args, report, &audit, &state, &ticket, &identity, record);
     let outcome = sending.run(&location, &mut shutdown).await;
-    let outcome = outcome.and_then(|receipt| {
-        fail_point::hit(Point::ReceiptHeard);
-        let receipt_path = state.keep_receipt(transfer_id, &receipt)?;
-        Ok(Finished { receipt, receipt_path })
-    });
     sending.end(&outcome)?;
     fail_point::hit(Point::RecordGone);
     let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());

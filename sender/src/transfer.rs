@@ -13,23 +13,19 @@ use sealift_agent::{
     endpoint::{bind, client_config},
     expiry::Expiry,
     fail_point::{self, Point},
-    failure::{Failure, Outcome},
+    failure::{Failure, Outcome, explain},
     identity::Identity,
     link::{Link, connect, open_control},
     location::Location,
     program::Program,
-    report::{Report, Resume},
+    report::{Finished, Report, Resume},
     shutdown::Shutdown,
+    state::StateDir,
     ticket::Ticket,
     trust::Trust,
     units::human_duration,
 };
-use sealift_protocol::{
-    close::Code,
-    manifest::{Plan, SignedReceipt},
-    message::Have,
-    send::Transfer,
-};
+use sealift_protocol::{close::Code, manifest::Plan, message::Have, send::Transfer};
 use serde_json::json;
 
 use crate::{
@@ -51,6 +47,7 @@ pub struct Sending<'a> {
     args: &'a PushArgs,
     report: &'a Report,
     audit: &'a AuditLog,
+    state: &'a StateDir,
     ticket: &'a Ticket,
     identity: &'a Identity,
     expiry: Expiry,
@@ -58,6 +55,8 @@ pub struct Sending<'a> {
     program: Option<Arc<Program>>,
     /// The receiver is asked to drop what it has.
     fresh: bool,
+    /// An earlier process had begun it.
+    begun_before: bool,
     /// A connection of this process got as far as data.
     connected: bool,
     /// Since when there is no connection, if there was one.
@@ -70,21 +69,25 @@ impl<'a> Sending<'a> {
         args: &'a PushArgs,
         report: &'a Report,
         audit: &'a AuditLog,
+        state: &'a StateDir,
         ticket: &'a Ticket,
         identity: &'a Identity,
         record: Record,
     ) -> Self {
         let expiry = Expiry::of(&ticket.grant.grant);
+        let begun_before = record.is_begun();
         Self {
             args,
             report,
             audit,
+            state,
             ticket,
             identity,
             expiry,
             record,
             program: None,
             fresh: args.restart,
+            begun_before,
             connected: false,
             link_down: None,
             backoff: Backoff::default(),
@@ -92,13 +95,17 @@ impl<'a> Sending<'a> {
     }
 
     /// Runs it to its receipt.
-    pub async fn run(&mut self, location: &Location, shutdown: &mut Shutdown) -> Outcome<SignedReceipt> {
+    pub async fn run(&mut self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Finished> {
         let grant = &self.ticket.grant.grant;
         self.audit.append(
             "transfer.begin",
             Some(grant.transfer),
             &[("receiver", json!(grant.receiver)), ("target", json!(grant.target)), ("purpose", json!(grant.purpose))],
         )?;
+        // An earlier process got the receipt, and was killed before it had cleaned up.
+        if let (true, Some((receipt, receipt_path))) = (self.begun_before, self.state.receipt(grant.transfer)) {
+            return Ok(Finished { receipt, receipt_path });
+        }
         if let (Some(sent), false) = (self.record.sent().cloned(), self.fresh) {
             let outcome = self.fetch_receipt(sent, shutdown).await;
             if !matches!(&outcome, Err(failure) if failure.code == Code::ResumeImpossible) {
@@ -108,7 +115,7 @@ impl<'a> Sending<'a> {
         let mut outgoing = self.open(location, shutdown).await?;
         loop {
             let failure = match self.connections(&outgoing, shutdown).await {
-                Ok(receipt) => return Ok(receipt),
+                Ok(finished) => return Ok(finished),
                 Err(failure) => failure,
             };
             match (failure.code, location) {
@@ -134,8 +141,10 @@ impl<'a> Sending<'a> {
     /// The transfer is over, or can go on later.
     pub fn end<T>(self, outcome: &Outcome<T>) -> Outcome {
         self.kill_program();
+        // A receiver that turned the first attempt down has nothing of it.
+        let turned_down = |failure: &Failure| failure.told_by_peer && !self.begun_before && !self.connected;
         match outcome {
-            Err(failure) if failure.code.keeps_transfer() && self.record.is_begun() => Ok(()),
+            Err(failure) if failure.code.keeps_transfer() && self.record.is_begun() && !turned_down(failure) => Ok(()),
             _ => self.record.destroy(),
         }
     }
@@ -147,7 +156,7 @@ impl<'a> Sending<'a> {
     }
 
     /// All of it was sent by an earlier process: if the receiver has it, only the receipt is missing (fault-matrix N12).
-    async fn fetch_receipt(&mut self, sent: Sent, shutdown: &mut Shutdown) -> Outcome<SignedReceipt> {
+    async fn fetch_receipt(&mut self, sent: Sent, shutdown: &mut Shutdown) -> Outcome<Finished> {
         announce(self.report, &sent.plan);
         let mut transfer = self.transfer(sent.plan)?;
         transfer.handle_earlier(sent.manifest);
@@ -185,7 +194,7 @@ impl<'a> Sending<'a> {
 
     /// What is read once cannot be gone on with by another process.
     fn judge_pipe(&mut self) {
-        if !self.record.is_begun() {
+        if !self.begun_before && !self.connected {
             let what = "the source can be read once: if this sender is killed, the transfer starts over. If only the link \
                         is lost, it goes on.";
             self.report.event("notice", &[("what", json!(what))]);
@@ -226,22 +235,23 @@ impl<'a> Sending<'a> {
     }
 
     /// One connection after another, until one ends with the receipt or with what no other would change.
-    async fn connections(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<SignedReceipt> {
+    async fn connections(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
         loop {
             let failure = match self.connection(outgoing, shutdown).await {
-                Ok(receipt) => return Ok(receipt),
+                Ok(finished) => return Ok(finished),
                 Err(failure) => failure,
             };
-            let had_one = self.connected || self.record.is_begun();
+            let had_one = self.connected || self.begun_before;
             if !had_one || !failure.code.retry_may_help() || failure.stopped_by_person {
                 return Err(self.unsure(outgoing, failure));
             }
             let down = *self.link_down.get_or_insert_with(Instant::now);
             let limit = self.args.retry_for.map_or(self.expiry.left(), |limit| limit.saturating_sub(down.elapsed()));
             if limit.is_zero() {
-                return Err(self.unsure(outgoing, failure));
+                return Err(self.unsure(outgoing, interrupted(failure)));
             }
-            self.wait_to_retry(&failure, limit, shutdown).await?;
+            let waited = self.wait_to_retry(&failure, limit, shutdown).await;
+            waited.map_err(|failure| self.unsure(outgoing, failure))?;
         }
     }
 
@@ -263,21 +273,23 @@ impl<'a> Sending<'a> {
         Ok(())
     }
 
-    async fn connection(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<SignedReceipt> {
+    async fn connection(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
         let expiry = self.expiry;
         let (endpoint, link) = shutdown.or(expiry.or(self.connect())).await?;
         self.report.event("connected", &[("address", json!(link.connection.remote_address().to_string()))]);
         let (mut writer, mut control) = open_control(&link).await?;
         let outcome = async {
-            let transfer = outgoing.transfer();
-            let negotiating = negotiate(&transfer, self.fresh, &link, self.identity, &mut writer, &mut control);
-            let session = shutdown.or(expiry.or(negotiating)).await?;
-            drop(transfer);
+            let session = {
+                // From Begin on the receiver may know the transfer by a secret that is kept here alone.
+                let keep_begun = || self.record.keep_begun();
+                let (fresh, identity) = (self.fresh, self.identity);
+                let negotiating = negotiate(outgoing, fresh, &link, identity, &mut writer, &mut control, keep_begun);
+                shutdown.or(expiry.or(negotiating)).await?
+            };
+            fail_point::hit(Point::Agreed);
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
             self.tell_resumed(&session.have);
             let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, session)?;
-            fail_point::hit(Point::Agreed);
-            self.record.keep_begun()?;
             (self.connected, self.fresh) = (true, false);
             (self.link_down, self.backoff) = (None, Backoff::default());
             let record = &mut self.record;
@@ -287,7 +299,11 @@ impl<'a> Sending<'a> {
                 fail_point::hit(Point::ManifestKept);
                 Ok(())
             };
-            shutdown.or(expiry.or(pipeline.run(&mut writer, &mut control, keep_manifest))).await
+            let receipt = shutdown.or(expiry.or(pipeline.run(&mut writer, &mut control, keep_manifest))).await?;
+            fail_point::hit(Point::ReceiptHeard);
+            // Before the receiver hears that it arrived, and forgets about the transfer.
+            let receipt_path = self.state.keep_receipt(self.ticket.grant.grant.transfer, &receipt)?;
+            Ok(Finished { receipt, receipt_path })
         }
         .await;
         match &outcome {
@@ -307,8 +323,7 @@ impl<'a> Sending<'a> {
         if self.link_down.is_some() {
             self.report.event("link_up", &[("attempts", json!(self.backoff.attempts()))]);
         }
-        let earlier = self.record.is_begun() && !self.fresh;
-        if earlier && (self.connected || chunks > 0) {
+        if !self.fresh && (self.connected || chunks > 0) {
             let reason = match self.connected {
                 true => format!("the link is up again; the receiver has {chunks} chunks."),
                 false => format!("the receiver has {chunks} chunks of an earlier run."),
@@ -326,6 +341,14 @@ impl<'a> Sending<'a> {
         let next = "Everything had been sent by then. The receiver may have loaded it: start both sides again with the \
                     same commands and the same ticket to learn that, or look for its receipt.";
         Failure { next: next.into(), ..failure }
+    }
+}
+
+/// Nobody was reached any more, but there was somebody: the transfer can go on.
+fn interrupted(failure: Failure) -> Failure {
+    match failure.code {
+        Code::Unreachable => Failure::new(Code::Interrupted, failure.what, explain(Code::Interrupted).1),
+        _ => failure,
     }
 }
 

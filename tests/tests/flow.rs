@@ -40,12 +40,14 @@ impl Flow {
         let plain = Bytes::from(format!("row {index} of part {part}"));
         let chunk = Chunk::new(PartIndex(part), ChunkIndex(index), last, plain);
         let keys = &self.pair.session.keys;
-        let packed = Packer::new(Compression::Off).unwrap().pack(&chunk, keys.digests());
+        let packed = Packer::new(Compression::Off).unwrap().pack(chunk, keys.digests());
         seal(packed, keys, self.nonces.draw().unwrap()).unwrap()
     }
 
     fn stream(&mut self, part: u32) -> Result<()> {
-        self.pair.receiving.handle_stream(StreamHeader { part: PartIndex(part), first: ChunkIndex(0) })
+        self.pair
+            .receiving
+            .handle_stream(&self.pair.loading, StreamHeader { part: PartIndex(part), first: ChunkIndex(0) })
     }
 
     /// All that a receiver does with a frame that came on the stream of `part`.
@@ -55,12 +57,12 @@ impl Flow {
         let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
         let keys = self.pair.receiving.keys().clone();
         let chunk = open(&header, body, &keys, &mut Unpacker::new()?)?;
-        self.pair.receiving.handle_taken(&chunk.into_taken());
+        self.pair.loading.handle_taken(&chunk.taken(), false);
         Ok(())
     }
 
     fn send(&mut self, sealed: &Sealed) {
-        self.pair.transfer.handle_sealed(sealed);
+        self.pair.transfer.handle_sealed(sealed, &self.pair.session.keys);
     }
 
     /// A whole part of `chunks` chunks, faultless, from start to durable.
@@ -69,8 +71,8 @@ impl Flow {
         assert!(self.pair.transfer.may_start(index, &self.pair.session));
         self.pair.transfer.handle_start(index);
         self.stream(part).unwrap();
-        assert!(self.pair.receiving.may_begin(index));
-        self.pair.receiving.handle_begun(index);
+        assert!(self.pair.loading.may_begin(index));
+        self.pair.loading.handle_begun(index);
         for place in 0..chunks {
             let sealed = self.sealed(part, place, place + 1 == chunks);
             self.send(&sealed);
@@ -79,12 +81,12 @@ impl Flow {
         let digest = self.pair.session.keys.digests().multiset().root();
         self.pair.transfer.handle_part_end(index, 5, Some(digest));
         self.pair.receiving.handle_stream_end(index).unwrap();
-        self.pair.receiving.handle_durable(index);
+        self.pair.loading.handle_finished(index);
         self.acknowledge().unwrap();
     }
 
     fn acknowledge(&mut self) -> Result<()> {
-        while let Some(Message::Ack(ack)) = self.pair.receiving.poll_ack() {
+        while let Some(Message::Ack(ack)) = self.pair.receiving.poll_ack(&self.pair.loading) {
             self.pair.transfer.handle_ack(&ack)?;
         }
         Ok(())
@@ -140,10 +142,14 @@ fn parts_keep_to_their_streams() {
     assert_eq!(code(flow.stream(u32::MAX)), Code::ProtocolViolation);
     assert_eq!(code(flow.stream(1)), Code::ChunkOrder, "sent twice");
     let later = StreamHeader { part: PartIndex(3), first: ChunkIndex(0) };
-    assert_eq!(code(flow.pair.receiving.handle_stream(later)), Code::ProtocolViolation, "before the rows are durable");
+    assert_eq!(
+        code(flow.pair.receiving.handle_stream(&flow.pair.loading, later)),
+        Code::ProtocolViolation,
+        "before the rows are durable"
+    );
     let mut other = Flow::new(opaque_plan());
     let in_the_middle = StreamHeader { part: PartIndex(0), first: ChunkIndex(1) };
-    assert_eq!(code(other.pair.receiving.handle_stream(in_the_middle)), Code::ChunkOrder);
+    assert_eq!(code(other.pair.receiving.handle_stream(&other.pair.loading, in_the_middle)), Code::ChunkOrder);
 }
 
 /// fault-matrix X4, X5: the mark of the last chunk early, missing or twice, chunks after it, an end before it.
@@ -166,7 +172,7 @@ fn the_last_chunk_is_the_last() {
     let mut empty = Flow::new(opaque_plan());
     empty.stream(0).unwrap();
     assert_eq!(code(empty.pair.receiving.handle_stream_end(PartIndex(0))), Code::PartTruncated);
-    assert!(empty.pair.receiving.poll_complete().is_none());
+    assert!(empty.pair.loading.poll_complete().is_none());
 }
 
 /// fault-matrix X16: more parts in flight than were allowed, and a lane that is free only when its part is verified.
@@ -200,9 +206,9 @@ fn a_later_part_waits_for_the_earlier() {
     for part in [3, 1, 2] {
         flow.stream(part).unwrap();
     }
-    let may = |flow: &Flow| [1, 2, 3].map(|part| flow.pair.receiving.may_begin(PartIndex(part)));
+    let may = |flow: &Flow| [1, 2, 3].map(|part| flow.pair.loading.may_begin(PartIndex(part)));
     assert_eq!(may(&flow), [true, false, false]);
-    flow.pair.receiving.handle_begun(PartIndex(1));
+    flow.pair.loading.handle_begun(PartIndex(1));
     assert_eq!(may(&flow), [true, true, false]);
 }
 
@@ -266,10 +272,10 @@ fn every_field_of_the_manifest_is_compared() {
         let mut manifest = honest.manifest.clone();
         change(&mut manifest);
         let manifest = resigned(&flow, manifest);
-        flow.pair.receiving.handle_finish(manifest).unwrap();
-        let judged = code(flow.pair.receiving.poll_complete().expect("everything is there"));
+        flow.pair.receiving.handle_finish(&mut flow.pair.loading, manifest).unwrap();
+        let judged = code(flow.pair.loading.poll_complete().expect("everything is there"));
         let got = match judged {
-            Code::Done => code(flow.pair.receiving.receipt(facts, &flow.parties.receiver)),
+            Code::Done => code(flow.pair.loading.receipt(&flow.pair.receiving, facts, &flow.parties.receiver)),
             refused => refused,
         };
         assert_eq!(got, expected, "{name}");
@@ -283,12 +289,16 @@ fn one_manifest_by_the_sender_alone() {
     flow.whole_part(0, 2);
     let good = flow.manifest();
     let by_stranger = good.manifest.clone().sign(&flow.parties.receiver);
-    assert_eq!(code(flow.pair.receiving.handle_finish(by_stranger)), Code::ManifestMismatch);
+    assert_eq!(code(flow.pair.receiving.handle_finish(&mut flow.pair.loading, by_stranger)), Code::ManifestMismatch);
     let other_purpose = flow.parties.sender.sign(Purpose::Begin, &sealift_protocol::codec::encode(&good.manifest));
     let relabelled = SignedManifest { signature: other_purpose, ..good.clone() };
-    assert_eq!(code(flow.pair.receiving.handle_finish(relabelled)), Code::ManifestMismatch);
-    assert_eq!(code(flow.pair.receiving.handle_finish(good.clone())), Code::Done);
-    assert_eq!(code(flow.pair.receiving.handle_finish(good)), Code::ProtocolViolation, "a second one");
+    assert_eq!(code(flow.pair.receiving.handle_finish(&mut flow.pair.loading, relabelled)), Code::ManifestMismatch);
+    assert_eq!(code(flow.pair.receiving.handle_finish(&mut flow.pair.loading, good.clone())), Code::Done);
+    assert_eq!(
+        code(flow.pair.receiving.handle_finish(&mut flow.pair.loading, good)),
+        Code::ProtocolViolation,
+        "a second one"
+    );
 }
 
 /// The sender believes only a receipt for exactly this transfer, signed by exactly this receiver.
@@ -312,9 +322,9 @@ fn every_field_of_the_receipt_is_compared() {
     let mut flow = Flow::new(table_plan(1));
     (0..3).for_each(|part| flow.whole_part(part, 1));
     let manifest = flow.manifest();
-    flow.pair.receiving.handle_finish(manifest.clone()).unwrap();
+    flow.pair.receiving.handle_finish(&mut flow.pair.loading, manifest.clone()).unwrap();
     let facts = flow.facts(&manifest.manifest);
-    let good = flow.pair.receiving.receipt(facts, &flow.parties.receiver).unwrap();
+    let good = flow.pair.loading.receipt(&flow.pair.receiving, facts, &flow.parties.receiver).unwrap();
     for (name, expected, change) in changes {
         let mut receipt = good.receipt.clone();
         change(&mut receipt);

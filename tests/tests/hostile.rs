@@ -23,7 +23,7 @@ use sealift_protocol::{
     compress::{Compression, Packer},
     envelope::SealingKey,
     frame::StreamHeader,
-    id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
+    id::{ChunkCount, ChunkIndex, PartIndex},
     key::DigestSecret,
     limits::LANES_MAX,
     manifest::{Engine, PartKind, Plan, PlannedPart},
@@ -66,7 +66,8 @@ impl Victim {
     fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
         let target = format!("file:{}", folder.path().join("target").display());
-        let receiver = Launch::receiver(&target).bind_loopback().arg("--danger-plaintext-file").start();
+        let receiver =
+            Launch::receiver(&target).bind_loopback().args(&["--danger-plaintext-file", "--grace", "0s"]).start();
         Self { receiver, folder }
     }
 
@@ -124,14 +125,16 @@ impl Attacker {
         let secret = DigestSecret::generate(&mut SystemRandom::default());
         let transfer = Transfer::new(suites_auto(true), self.ticket.grant.clone(), plan(), secret).unwrap();
         let (mut writer, mut control) = open_control(&self.link).await.unwrap();
-        let session = negotiate(&transfer, &self.link, &self.identity, &mut writer, &mut control).await.unwrap();
+        let session = negotiate(&transfer, false, &self.link, &self.identity, &mut writer, &mut control, || Ok(()))
+            .await
+            .unwrap();
         (session, writer, control)
     }
 }
 
 fn sealed(session: &Session, index: u64, last: bool) -> Sealed {
-    let chunk = Chunk::new(PartIndex(0), ChunkIndex(index), last, "row\n".repeat(1000).into());
-    let packed = Packer::new(Compression::Level(1)).unwrap().pack(&chunk, session.keys.digests());
+    let chunk = Chunk::new(PartIndex(0), ChunkIndex(index), last, "row\n".repeat(1000));
+    let packed = Packer::new(Compression::Level(1)).unwrap().pack(chunk, session.keys.digests());
     seal(packed, &session.keys, Nonces::new(SystemRandom::default()).draw().unwrap()).unwrap()
 }
 
@@ -316,9 +319,10 @@ fn x7_x12_a_false_receiver_is_found_out() {
         std::fs::write(&ticket, invitation.ticket.to_text().as_bytes()).unwrap();
         let sender = Launch::sender("exec:sleep 60", &ticket).start();
         run(async {
-            let server = server_config(&invitation.identity, invitation.trust()).unwrap();
+            let identity = invitation.identity().unwrap();
+            let server = server_config(&identity, invitation.trust()).unwrap();
             let endpoint = bind(socket, Some(server)).unwrap();
-            let link = Acceptor::new(&endpoint, &invitation.identity).next().await.unwrap();
+            let link = Acceptor::new(&endpoint, &identity).next().await.unwrap();
             deceive(&link, &invitation, falsehood).await;
             if matches!(falsehood, Falsehood::GoesAway) {
                 link.close(Code::Done);
@@ -350,8 +354,9 @@ async fn deceive(link: &Link, invitation: &Invitation, falsehood: Falsehood) {
     let judging = listening.handle_offer(offer, &link.channel, grant.not_before_seconds).unwrap();
     let key = SealingKey::generate(&mut random);
     let window = Window::share(32 << 20, 1);
-    let (accepting, message) =
-        judging.accept(Epoch(1), window, key.public_key(), &invitation.identity, &mut random).unwrap();
+    let mut loading = judging.new_transfer();
+    let identity = invitation.identity().unwrap();
+    let (accepting, message) = judging.accept(&loading, window, key.public_key(), &identity, &mut random).unwrap();
     if let (Falsehood::ForgesAccept, Message::Accept(accept)) = (falsehood, &message) {
         let forged = Message::Accept(Accept { body: accept.body.clone(), signature: Signature([9; 64]) });
         writer.send(&forged).await.unwrap();
@@ -359,7 +364,7 @@ async fn deceive(link: &Link, invitation: &Invitation, falsehood: Falsehood) {
     }
     writer.send(&message).await.unwrap();
     let Message::Begin(begin) = control.expect(0).await.unwrap() else { panic!("no Begin") };
-    let (_receiving, ready) = accepting.handle_begin(begin, &key).unwrap();
+    let (_receiving, ready) = accepting.handle_begin(begin, &key, &mut loading).unwrap();
     if matches!(falsehood, Falsehood::ForgesReady) {
         writer.send(&Message::Ready(Ready { transcript: [7; 32] })).await.unwrap();
     } else {

@@ -38,14 +38,14 @@ fn chunk(index: u64, last: bool, plain: Vec<u8>) -> Chunk {
 
 fn sealed_with(keys: &EpochKeys, compression: Compression, chunk: &Chunk) -> Result<Sealed> {
     let nonce = Nonces::new(Seeded::new("nonce", chunk.index.0)).draw()?;
-    seal(Packer::new(compression)?.pack(chunk, keys.digests()), keys, nonce)
+    seal(Packer::new(compression)?.pack(chunk.clone(), keys.digests()), keys, nonce)
 }
 
 /// What a receiver does with a frame of the wire, once it has judged that its place is right.
 fn opened(frame: &[u8], expected: &ChunkHeader, keys: &EpochKeys, unpacker: &mut Unpacker) -> Result<VerifiedChunk> {
     let header = ChunkHeader::from_bytes(frame[..CHUNK_HEADER_BYTES].try_into().unwrap())?;
     if (header.part, header.index) != (expected.part, expected.index) {
-        // `receive::Receiving::handle_header` judges these; whatever it says, the tag covers them too.
+        // `receive::Session::handle_header` judges these; whatever it says, the tag covers them too.
         assert_eq!(
             code(open(&header, BytesMut::from(&frame[CHUNK_HEADER_BYTES..]), keys, unpacker)),
             Code::ChunkForged

@@ -250,7 +250,7 @@ impl<'a> Sender<'a> {
     }
 
     fn seal(&mut self, chunk: &Chunk, session: &Session) -> Result<Sealed, Code> {
-        let packed = self.packer.pack(chunk, session.keys.digests());
+        let packed = self.packer.pack(chunk.clone(), session.keys.digests());
         let nonce = self.nonces.draw().map_err(|error| error.code)?;
         if self.due(SenderFault::ForeignKeys) {
             let secret = EpochSecret::generate(&mut self.random);

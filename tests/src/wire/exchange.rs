@@ -8,9 +8,9 @@ use sealift_protocol::{
     limits::{LANE_WINDOW_BYTES_MIN, LANES_MAX},
     manifest::{Engine, PartKind, Plan, PlannedPart},
     message::{AcceptBody, BeginBody, Message},
-    receive::{Listening, Receiving, Window},
+    receive::{self, Listening, Window},
     seal::Suite,
-    send::{Session, Transfer},
+    send::{Resume, Session, Transfer},
     sign::{Purpose, Signer},
     transcript::{Channel, Transcript},
 };
@@ -41,11 +41,12 @@ pub struct Terms {
     pub window: Window,
 }
 
-/// A transfer after the exchange: data may flow.
+/// A transfer after the exchange: data may flow. At each end what outlives the connection, and what does not.
 pub struct Pair {
     pub transfer: Transfer,
     pub session: Session,
-    pub receiving: Receiving,
+    pub loading: receive::Transfer,
+    pub receiving: receive::Session,
 }
 
 impl Parties {
@@ -89,20 +90,67 @@ impl Parties {
     /// The whole exchange; `tamper` may change what each side reads of the other.
     pub fn exchange(&mut self, terms: &Terms, tamper: &Exchange<'_>) -> Result<Pair> {
         let transfer = self.transfer(terms);
+        let mut loading = None;
+        let (session, receiving) = self.connect(terms, &transfer, &mut loading, false, tamper)?;
+        Ok(Pair { transfer, session, loading: loading.expect("made for the first connection"), receiving })
+    }
+
+    /// One connection's exchange of a transfer of which `loading` is there already. `fresh` asks to drop that.
+    pub fn connect(
+        &mut self,
+        terms: &Terms,
+        transfer: &Transfer,
+        loading: &mut Option<receive::Transfer>,
+        fresh: bool,
+        tamper: &Exchange<'_>,
+    ) -> Result<(Session, receive::Session)> {
         let sender_channel = tamper.sender_channel.clone().unwrap_or(self.channel.clone());
-        let (offering, offer) = transfer.offer(&sender_channel, self.receiver.public_key(), &mut self.random);
+        let (offering, offer) = transfer.offer(&sender_channel, self.receiver.public_key(), fresh, &mut self.random);
         let Message::Offer(offer) = (tamper.message)(offer) else { panic!("tampered into another kind") };
         let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
+        let mut found = match loading.take() {
+            Some(found) if judging.is_fresh() => {
+                let mut anew = judging.new_transfer();
+                anew.handle_earlier(found.epoch(), found.digest_check());
+                anew
+            }
+            Some(found) => found,
+            None => terms.first(judging.new_transfer()),
+        };
         let sealing_key = SealingKey::generate(&mut self.random);
         let (accepting, accept) =
-            judging.accept(terms.epoch, terms.window, sealing_key.public_key(), &self.receiver, &mut self.random)?;
+            judging.accept(&found, terms.window, sealing_key.public_key(), &self.receiver, &mut self.random)?;
         let Message::Accept(accept) = (tamper.message)(accept) else { panic!("tampered into another kind") };
-        let (beginning, begin) = offering.handle_accept(&transfer, accept, &self.sender, &mut self.random)?;
+        let (beginning, begin) = offering.handle_accept(transfer, accept, &self.sender, &mut self.random)?;
         let Message::Begin(begin) = (tamper.message)(begin) else { panic!("tampered into another kind") };
-        let (receiving, ready) = accepting.handle_begin(begin, &sealing_key)?;
+        let (receiving, ready) = accepting.handle_begin(begin, &sealing_key, &mut found)?;
         let Message::Ready(ready) = (tamper.message)(ready) else { panic!("tampered into another kind") };
         let session = beginning.handle_ready(ready)?;
-        Ok(Pair { transfer, session, receiving })
+        *loading = Some(found);
+        Ok((session, receiving))
+    }
+}
+
+impl Pair {
+    /// The connection is lost, and another stands: what each side does at its beginning.
+    pub fn reconnect(&mut self, parties: &mut Parties, terms: &Terms) -> Result<Vec<Resume>> {
+        self.connect_again(parties, terms, &Exchange::default(), false)
+    }
+
+    /// As `reconnect`; `fresh` asks to drop what is there, and `tamper` is in between.
+    pub fn connect_again(
+        &mut self,
+        parties: &mut Parties,
+        terms: &Terms,
+        tamper: &Exchange<'_>,
+        fresh: bool,
+    ) -> Result<Vec<Resume>> {
+        let empty = receive::Transfer::new(parties.grant(), terms.plan.clone());
+        let mut loading = Some(std::mem::replace(&mut self.loading, empty));
+        let (session, receiving) = parties.connect(terms, &self.transfer, &mut loading, fresh, tamper)?;
+        self.loading = loading.expect("was there");
+        (self.session, self.receiving) = (session, receiving);
+        self.transfer.handle_have(&self.session.have)
     }
 }
 
@@ -116,15 +164,16 @@ impl Parties {
         change_begin: impl Fn(&mut BeginBody),
     ) -> Result<Pair> {
         let transfer = self.transfer(terms);
-        let (offering, offer) = transfer.offer(&self.channel, self.receiver.public_key(), &mut self.random);
+        let (offering, offer) = transfer.offer(&self.channel, self.receiver.public_key(), false, &mut self.random);
         let mut transcript = Transcript::new(&self.channel, &self.grant());
         transcript.absorb(&codec::encode(&offer));
         let Message::Offer(offer) = offer else { unreachable!() };
         let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
+        let mut loading = terms.first(judging.new_transfer());
         let sealing_key = SealingKey::generate(&mut self.random);
         let public_key = sealing_key.public_key();
         let (accepting, accept) =
-            judging.accept(terms.epoch, terms.window, public_key, &self.receiver, &mut self.random)?;
+            judging.accept(&loading, terms.window, public_key, &self.receiver, &mut self.random)?;
         let Message::Accept(mut accept) = accept else { unreachable!() };
         change_accept(&mut accept.body);
         transcript.absorb(&codec::encode(&accept.body));
@@ -135,10 +184,10 @@ impl Parties {
         change_begin(&mut begin.body);
         transcript.absorb(&codec::encode(&begin.body));
         begin.signature = self.sender.sign(Purpose::Begin, &transcript.hash());
-        let (receiving, ready) = accepting.handle_begin(begin, &sealing_key)?;
+        let (receiving, ready) = accepting.handle_begin(begin, &sealing_key, &mut loading)?;
         let Message::Ready(ready) = ready else { unreachable!() };
         let session = beginning.handle_ready(ready)?;
-        Ok(Pair { transfer, session, receiving })
+        Ok(Pair { transfer, session, loading, receiving })
     }
 }
 
@@ -164,6 +213,12 @@ impl Terms {
             epoch: Epoch(1),
             window: Window { lanes: LANES_MAX, lane_bytes: LANE_WINDOW_BYTES_MIN },
         }
+    }
+
+    /// The transfer as a receiver knows it before the connection of `epoch`.
+    fn first(&self, mut transfer: receive::Transfer) -> receive::Transfer {
+        transfer.handle_earlier(Epoch(self.epoch.0 - 1), None);
+        transfer
     }
 }
 
