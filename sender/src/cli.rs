@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand};
 use sealift_agent::{
     cli::{DocCommand, EXIT_CODES, TransferArgs},
-    units::parse_wait,
+    units::{parse_duration, parse_wait},
 };
 use sealift_protocol::compress::Compression;
 
