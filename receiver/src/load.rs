@@ -5,6 +5,7 @@ use std::{
     cell::{Ref, RefCell, RefMut},
     collections::BTreeMap,
     sync::Arc,
+    time::Duration,
 };
 
 use sealift_agent::{
@@ -20,6 +21,9 @@ use crate::{
     sink::Sink,
     writer::{PartWriter, Written},
 };
+
+/// For writers to notice that the load is over. One that writes into a pipe which nobody reads never does.
+const WRITERS_END_WITHIN: Duration = Duration::from_secs(5);
 
 pub struct Load {
     pub sink: Arc<dyn Sink>,
@@ -146,6 +150,11 @@ impl Load {
             Ok(())
         };
         let _ = self.blocking(stop).await;
+        // Whoever is writing notices now, and takes back what it wrote before its thread ends: the process must not end first.
+        drop((self.writers, self.written));
+        let mut events = self.events.into_inner();
+        let ended = async { while events.recv().await.is_some() {} };
+        let _ = tokio::time::timeout(WRITERS_END_WITHIN, ended).await;
         if let Some(journal) = self.journal {
             journal.close().await;
         }

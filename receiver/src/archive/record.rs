@@ -58,7 +58,10 @@ impl Record {
             }
             Some(kept) => Ok(Self { dir, kept: Kept::new(target), earlier: Some(kept) }),
             None => {
-                check_unused(state, transfer)?;
+                if let Err(used) = check_unused(state, transfer) {
+                    dir.destroy()?;
+                    return Err(used);
+                }
                 Ok(Self { dir, kept: Kept::new(target), earlier: None })
             }
         }
