@@ -4,6 +4,7 @@
 //!
 //! `cargo nextest run -p sealift-tests --run-ignored only write_vectors` writes them again after a change that was meant.
 
+mod archive;
 mod chunks;
 mod digests;
 mod envelope;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 
 fn all() -> Vec<(&'static str, Value)> {
     vec![
+        ("archive", archive::vectors()),
         ("chunks", chunks::vectors()),
         ("digests", digests::vectors()),
         ("envelope", envelope::vectors()),

@@ -1,0 +1,196 @@
+use bytes::BytesMut;
+use sealift_agent::receiver_key;
+use sealift_protocol::{
+    archive::{ARCHIVE_TARGET, ARCHIVE_VERSION, ArchiveOffer, Opening, ReceiverKey, Statement, identities},
+    chunk::Chunk,
+    close::Code,
+    codec,
+    compress::{Compression, Packer, Unpacker},
+    envelope::SealingKey,
+    error::{Error, Result},
+    fingerprint::Fingerprint,
+    grant::Grant,
+    id::{ChunkCount, ChunkIndex, PartIndex, TransferId},
+    key::DigestSecret,
+    limits::CHUNK_HEADER_BYTES,
+    manifest::{Engine, PartKind, Plan, PlannedPart},
+    message::{Ack, Message},
+    random::Nonces,
+    receive::{Expected, Order, Unsealing},
+    seal::{Suite, open, seal},
+    sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, LogReader, LogWriter, Record, Step},
+    send::Transfer,
+    sign::Signer,
+};
+use sealift_tests::wire::{Seeded, TestSigner};
+use serde_json::{Value, json};
+
+use super::hex;
+
+const TRANSFER: TransferId = TransferId([0x41; 16]);
+const SUITE: Suite = Suite::ChaCha20Poly1305;
+const NOW: u64 = 1_800_000_000;
+const PLAIN: &[u8] = b"what a dump holds";
+
+struct Made {
+    key: SealingKey,
+    receiver: ReceiverKey,
+    sender: TestSigner,
+    header: LogHeader,
+    records: Vec<Record>,
+}
+
+impl Made {
+    fn make() -> Self {
+        let mut random = Seeded::new("archive", 0);
+        let key = SealingKey::generate(&mut random);
+        let receiver = ReceiverKey { sealing: key.public_key(), signing: TestSigner::new([0x42; 32]).public_key() };
+        let sender = TestSigner::new([0x43; 32]);
+        let id = LogId { kind: LogKind::Archive, transfer: TRANSFER, key: KeyFingerprint::of(&receiver.sealing) };
+        let header = LogHeader::new(id, &mut random);
+        let part =
+            PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate: None };
+        let plan = Plan { engine: Engine::Opaque, parts: vec![part] };
+        let (from, to) = identities(TRANSFER, &Fingerprint::of_receiver(&receiver));
+        let grant = Grant {
+            transfer: TRANSFER,
+            sender: from,
+            receiver: to,
+            source: String::new(),
+            target: ARCHIVE_TARGET.into(),
+            purpose: "CHG-1".into(),
+            not_before_seconds: NOW,
+            not_after_seconds: NOW + 3600,
+        }
+        .sign(&sender);
+        let secret = DigestSecret::generate(&mut random);
+        let sender_key = sender.public_key();
+        let offer = ArchiveOffer { version: ARCHIVE_VERSION, grant: grant.clone(), plan: plan.clone(), sender_key };
+        let to = &receiver.sealing;
+        let opening = Opening::make(&header, offer, SUITE, &secret, to, &sender, &mut random).unwrap();
+        let mut records = opening.records.to_vec();
+        let mut transfer = Transfer::new(vec![SUITE], grant, plan, secret).unwrap();
+        let chunk = Chunk::new(PartIndex(0), ChunkIndex(0), true, PLAIN);
+        let packed = Packer::new(Compression::Off).unwrap().pack(chunk, opening.keys.digests());
+        let sealed = seal(packed, &opening.keys, Nonces::new(&mut random).draw().unwrap()).unwrap();
+        transfer.handle_start(PartIndex(0));
+        transfer.handle_sealed(&sealed, &opening.keys);
+        transfer.handle_part_end(PartIndex(0), 0, None);
+        transfer.handle_ack(&Ack { part: PartIndex(0), verified: ChunkCount(1), durable: ChunkCount(1) }).unwrap();
+        records.push(Record::Chunk { header: sealed.header, sealed: sealed.frame.slice(CHUNK_HEADER_BYTES..) });
+        let Some(Message::Finish(manifest)) = transfer.poll_finish(&sender) else { panic!("no manifest") };
+        records.push(Statement::Finish(manifest).to_record());
+        Self { key, receiver, sender, header, records }
+    }
+
+    fn expected(&self) -> Expected {
+        Expected {
+            from: Fingerprint::of_sender(&self.sender.public_key()),
+            receiver: Fingerprint::of_receiver(&self.receiver),
+            suites: vec![SUITE],
+        }
+    }
+
+    /// What a receiver makes of it: the plaintext, or the first code.
+    fn read(&self, bytes: &[u8], expected: &Expected, now: u64) -> Result<Vec<u8>> {
+        let Ok(mut reader) = LogReader::open(bytes) else { return Err(Error::new(Code::LogDamaged, "header")) };
+        let mut unsealing = Unsealing::new(reader.header());
+        let mut next = || match reader.step() {
+            Ok(Step::Record(record)) => Ok(Some(record)),
+            Ok(Step::End(_)) => Ok(None),
+            Err(_) => Err(Error::new(Code::LogDamaged, "record")),
+        };
+        let sealed = loop {
+            let record = next()?.ok_or(Error::new(Code::PartTruncated, "opening"))?;
+            if let Some(sealed) = unsealing.handle(record, expected, now)? {
+                break sealed;
+            }
+        };
+        let mut transfer = sealed.new_transfer();
+        let mut order = Order::new(sealed.plan());
+        let mut session = sealed.session(&self.key, &mut transfer)?;
+        let mut plain = Vec::new();
+        while let Some(record) = next()? {
+            match record {
+                Record::Chunk { header, sealed } => {
+                    order.handle_chunk(&header)?;
+                    let chunk = open(&header, BytesMut::from(sealed), session.keys(), &mut Unpacker::new()?)?;
+                    plain.extend_from_slice(chunk.plain());
+                }
+                Record::Statement(bytes) => session.handle_finish(&mut transfer, order.handle_finish(&bytes)?)?,
+                _ => return Err(Error::new(Code::ProtocolViolation, "record")),
+            }
+        }
+        if order.is_finished() { Ok(plain) } else { Err(Error::new(Code::PartTruncated, "manifest")) }
+    }
+}
+
+fn log_of(header: LogHeader, records: &[Record]) -> Vec<u8> {
+    let mut writer = LogWriter::new(header);
+    let mut bytes = header.to_bytes().to_vec();
+    records.iter().for_each(|record| bytes.extend(writer.encode(record).unwrap().pieces().concat()));
+    bytes
+}
+
+pub fn vectors() -> Value {
+    let made = Made::make();
+    let expected = made.expected();
+    let good = log_of(made.header, &made.records);
+    assert_eq!(made.read(&good, &expected, NOW).unwrap(), PLAIN);
+    let changed = |change: &dyn Fn(&mut Vec<Record>)| {
+        let mut records = made.records.clone();
+        change(&mut records);
+        log_of(made.header, &records)
+    };
+    let salted = LogHeader::new(made.header.id, &mut Seeded::new("other salt", 0));
+    let other = Expected { from: Fingerprint::of_sender(&made.receiver.signing), ..made.expected() };
+    let elsewhere = Expected { receiver: other.from, ..made.expected() };
+    let cases: Vec<(&str, Vec<u8>, &Expected, u64, Code)> = vec![
+        ("another sender than was told", good.clone(), &other, NOW, Code::IdentityRefused),
+        ("for another receiver", good.clone(), &elsewhere, NOW, Code::GrantForeign),
+        ("after its end", good.clone(), &expected, NOW + 3600, Code::GrantExpired),
+        ("the opening under another header", log_of(salted, &made.records), &expected, NOW, Code::ProtocolViolation),
+        ("begin left out", changed(&|records| drop(records.remove(2))), &expected, NOW, Code::ProtocolViolation),
+        (
+            "begin twice",
+            changed(&|records| records.insert(3, records[2].clone())),
+            &expected,
+            NOW,
+            Code::ProtocolViolation,
+        ),
+        ("the chunk left out", changed(&|records| drop(records.remove(3))), &expected, NOW, Code::PartTruncated),
+        (
+            "the chunk twice",
+            changed(&|records| records.insert(4, records[3].clone())),
+            &expected,
+            NOW,
+            Code::ChunkForeign,
+        ),
+        ("no manifest", changed(&|records| drop(records.pop())), &expected, NOW, Code::PartTruncated),
+    ];
+    let bad = cases.into_iter().map(|(defect, bytes, expected, now, code)| {
+        let got = made.read(&bytes, expected, now).err().map(|error| error.code);
+        assert_eq!(got, Some(code), "{defect}");
+        json!({
+            "defect": defect,
+            "bytes": hex(bytes),
+            "from": expected.from.to_string(),
+            "receiver": expected.receiver.to_string(),
+            "now_seconds": now,
+            "code": code.word(),
+            "number": code.number(),
+        })
+    });
+    json!({
+        "receiver_key": hex(codec::encode(&made.receiver)),
+        "receiver_key_text": receiver_key::to_text(&made.receiver),
+        "receiver_fingerprint": expected.receiver.to_string(),
+        "sealing_private_key": hex(&*made.key.expose()),
+        "sender_key": hex(made.sender.public_key().0),
+        "sender_fingerprint": expected.from.to_string(),
+        "now_seconds": NOW,
+        "plaintext": hex(PLAIN),
+        "bytes": hex(&good),
+        "bad": bad.collect::<Vec<_>>(),
+    })
+}
