@@ -119,6 +119,13 @@ impl Agent {
         }
     }
 
+    /// Waits until it has told this event so often. Needs `--json`.
+    pub fn wait_for_event(&mut self, event: &str, times: usize, within: Duration) {
+        let named = format!("\"event\":\"{event}\"");
+        let told = |agent: &mut Agent| String::from_utf8_lossy(&agent.stdout()).matches(&named).count() >= times;
+        self.wait_for(event, within, told);
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid() as i32), signal).unwrap();
     }

@@ -14,6 +14,7 @@ pub mod link;
 pub mod mariadb;
 pub mod memory;
 pub mod pair;
+pub mod place;
 pub mod port;
 pub mod postgres;
 pub mod random;
