@@ -12,17 +12,21 @@ use sealift_agent::{
     report::Report,
 };
 use sealift_protocol::{chunk::VerifiedChunk, close::Code, id::PartIndex, receive::Transfer};
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::{
+    sync::{Mutex, Notify, mpsc},
+    task::JoinHandle,
+};
 
 use crate::{
     sink::Sink,
-    writer::{PartWriter, Written},
+    writer::{PartWriter, Starting, Written},
 };
 
 pub struct Load {
     pub sink: Arc<dyn Sink>,
     transfer: RefCell<Transfer>,
     writers: RefCell<BTreeMap<PartIndex, PartWriter>>,
+    threads: RefCell<Vec<JoinHandle<()>>>,
     written: mpsc::UnboundedSender<Written>,
     events: Mutex<mpsc::UnboundedReceiver<Written>>,
     /// Told whenever something was taken or finished, or a part was begun.
@@ -37,6 +41,7 @@ impl Load {
             sink,
             transfer: RefCell::new(transfer),
             writers: RefCell::default(),
+            threads: RefCell::default(),
             written,
             events: Mutex::new(events),
             moved: Notify::new(),
@@ -65,7 +70,14 @@ impl Load {
         }
         let digests = self.transfer().digests().cloned();
         let digests = digests.ok_or_else(|| Failure::new(Code::Internal, "a part before any keys", ""))?;
-        let writer = PartWriter::start(Arc::clone(&self.sink), part, digests, self.written.clone()).await?;
+        let Starting { writer, ready, thread } =
+            PartWriter::start(Arc::clone(&self.sink), part, digests, self.written.clone());
+        let mut threads = self.threads.take();
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+        self.threads.replace(threads);
+        let ended_early = |_| Failure::new(Code::Internal, "a part's writer ended early", "");
+        ready.await.map_err(ended_early)??;
         self.writers.borrow_mut().insert(part, writer.clone());
         self.transfer_mut().handle_begun(part);
         self.moved.notify_waiters();
@@ -109,6 +121,16 @@ impl Load {
             }
             notified.await;
         }
+    }
+
+    /// Gives it up. When this returns nobody writes any more, and another load may take its place.
+    pub async fn abandon(self) -> Outcome {
+        self.writers.take().clear();
+        self.blocking(|sink| Ok(sink.abandon())).await?;
+        for thread in self.threads.take() {
+            let _ = thread.await;
+        }
+        Ok(())
     }
 
     /// Runs a step of the sink off the async thread.

@@ -79,7 +79,7 @@ impl Agent {
     }
 
     /// What it told people, and the last event that it told programs.
-    fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let stdout = self.stdout();
         let last = stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap_or_default();
         let shown = &last[..last.len().min(LAST_WORDS_BYTES)];

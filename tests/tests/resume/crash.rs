@@ -60,7 +60,7 @@ fn receiver_killed(kind: Kind) {
 
 #[test]
 fn c2_receiver_killed_sqlite() {
-    receiver_killed(Kind::Sqlite(40_000));
+    receiver_killed(Kind::Sqlite(80_000));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn both_killed(kind: Kind) {
 
 #[test]
 fn c3_both_killed_sqlite() {
-    both_killed(Kind::Sqlite(40_000));
+    both_killed(Kind::Sqlite(80_000));
 }
 
 /// Without a journal the loader begins anew, from a file that is read again.

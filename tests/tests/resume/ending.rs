@@ -70,7 +70,7 @@ fn n12_c2_receiver_killed_after_it_published_sqlite() {
         sender.wait(WITHIN).assert_code(exit::DONE);
         return place.assert_done();
     }
-    let receiver = place.receiver().args(&["--grace", "3s"]).start();
+    let receiver = place.receiver().start();
     assert_done(&place, sender, receiver);
 }
 
