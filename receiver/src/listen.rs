@@ -59,10 +59,16 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     let earlier = find_unfinished(&state, &args.target, report)?;
     let socket = bind_socket(args, earlier.as_ref())?;
     let bound = socket.local_addr().unwrap_or(args.bind);
+    let addresses = addresses(&args.address, bound)?;
     let record = match earlier {
-        Some(record) => record,
+        // It may have moved: the ticket says where it is now (fault-matrix N14).
+        Some(mut record) => {
+            record.kept.invitation.ticket.addresses = addresses;
+            record.kept.port = bound.port();
+            record.keep()?;
+            record
+        }
         None => {
-            let addresses = addresses(&args.address, bound)?;
             let invitation = Invitation::make(addresses, TARGET_NAME, &args.purpose, args.valid_for)?;
             Record::begin(&state, invitation, &args.target, bound.port())?
         }

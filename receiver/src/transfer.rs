@@ -62,6 +62,8 @@ pub struct Receiving<'a> {
     load: Option<Load>,
     /// Loaded and proven; shown under its final name.
     finished: Option<Finished>,
+    /// The sender of the connection that stands is the one that began the transfer: it alone can end it.
+    agreed: bool,
     workers: Workers,
 }
 
@@ -78,7 +80,7 @@ impl<'a> Receiving<'a> {
     pub async fn new(setting: Setting<'a>, record: Kept) -> Outcome<Self> {
         let expiry = Expiry::of(&record.kept.invitation.ticket.grant.grant);
         let workers = Workers::default();
-        let mut receiving = Self { setting, record, expiry, load: None, finished: None, workers };
+        let mut receiving = Self { setting, record, expiry, load: None, finished: None, agreed: false, workers };
         if receiving.record.kept.receipt.is_some() {
             receiving.publish_again().await?;
         } else if receiving.record.kept.settling {
@@ -102,7 +104,11 @@ impl<'a> Receiving<'a> {
                 Ok(Conversed::Delivered) => return self.finished.take().ok_or_else(|| failed("no receipt")),
                 Ok(Conversed::Undelivered) => {}
                 // What is shown stays: a sender that comes for its receipt and fails changes nothing about that.
-                Err(_) if self.finished.is_some() => {}
+                Err(failure) if self.finished.is_some() => {
+                    if !failure.told_by_peer && matches!(failure.code, Code::UserInterrupt | Code::GrantExpired) {
+                        return self.finished.take().ok_or_else(|| failed("no receipt"));
+                    }
+                }
                 Err(failure) if self.waits_after(&failure) => self.tell_waiting(&failure),
                 Err(failure) => return Err(failure),
             }
@@ -125,7 +131,8 @@ impl<'a> Receiving<'a> {
     /// Whether the sender can be expected to come back by itself, or with another command.
     fn waits_after(&self, failure: &Failure) -> bool {
         let hopeful = failure.code.retry_may_help()
-            || matches!(failure.code, Code::ResumeImpossible | Code::SourceChanged if failure.told_by_peer);
+            || matches!(failure.code, Code::ResumeImpossible | Code::SourceChanged)
+            || !self.agreed && (failure.told_by_peer || failure.code.is_of_peer());
         hopeful && !failure.stopped_by_person && self.record.kept.epoch.0 > 0 && !self.setting.grace.is_zero()
     }
 
@@ -187,6 +194,7 @@ impl<'a> Receiving<'a> {
         shutdown: &mut Shutdown,
     ) -> Outcome<Conversed> {
         let Offered { link, judging, mut writer, mut control } = offered;
+        self.agreed = false;
         let expiry = self.expiry;
         let outcome = tokio::select! {
             outcome = self.converse(&link, judging, &mut writer, &mut control) => outcome,
@@ -213,6 +221,7 @@ impl<'a> Receiving<'a> {
         control: &mut ControlReader,
     ) -> Outcome<Conversed> {
         let session = self.negotiate(judging, writer, control).await?;
+        self.agreed = true;
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         let pipeline = Pipeline::new(link, self.setting.report, load, &self.workers, session);
         pipeline.run(writer, control).await?;

@@ -44,7 +44,12 @@ fn armed(launch: Launch, side: Role, point: Point) -> Launch {
 fn died(agent: Agent, point: Point, kind: Kind) {
     let ended = agent.wait(WITHIN);
     let words = ended.stderr();
-    assert_eq!(ended.killed_by(), Some(Signal::SIGKILL as i32), "{} is not reached by {kind:?}:\n{words}", point.name());
+    assert_eq!(
+        ended.killed_by(),
+        Some(Signal::SIGKILL as i32),
+        "{} is not reached by {kind:?}:\n{words}",
+        point.name()
+    );
 }
 
 fn survives(point: Point, kind: Kind) {
@@ -68,7 +73,9 @@ fn survives(point: Point, kind: Kind) {
             sender.wait(WITHIN).assert_code(exit::DONE);
             // fault-matrix C13: the next start finishes the clean-up, and then waits for another transfer.
             let mut next = place.receiver().start();
-            next.wait_for("another ticket", WITHIN, |next| next.stderr().contains("waiting") || !next.stdout().is_empty());
+            next.wait_for("another ticket", WITHIN, |next| {
+                next.stderr().contains("waiting") || !next.stdout().is_empty()
+            });
             next.sigint();
             next.wait(WITHIN);
         }
@@ -96,7 +103,8 @@ fn finish(place: &Place, sender: Agent, receiver: Agent, point: Point) {
 /// fault-matrix C1, C2, C13, N11, N12, and "kill at every named fail point".
 #[test]
 fn a_kill_at_every_fail_point_changes_nothing() {
-    let cases: Vec<_> = Point::ALL.iter().flat_map(|&point| kinds(point).into_iter().map(move |kind| (point, kind))).collect();
+    let cases: Vec<_> =
+        Point::ALL.iter().flat_map(|&point| kinds(point).into_iter().map(move |kind| (point, kind))).collect();
     for some in cases.chunks(AT_ONCE) {
         thread::scope(|scope| {
             for &(point, kind) in some {
