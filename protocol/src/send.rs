@@ -245,8 +245,9 @@ impl Transfer {
     /// The next chunk that was sent over an earlier connection and that the receiver does not have, sealed for this one.
     pub fn poll_resend(&mut self, part: PartIndex, session: &Session, nonce: Nonce) -> Result<Option<Sealed>> {
         let progress = &mut self.parts[part.0 as usize];
-        let epoch = session.keys.epoch();
-        let Some(kept) = progress.kept.iter_mut().find(|kept| kept.keys.epoch() != epoch) else { return Ok(None) };
+        // By the keys themselves: a receiver that was restored from a snapshot counts its epochs from there again.
+        let stale = |kept: &&mut Kept| !Arc::ptr_eq(&kept.keys, &session.keys);
+        let Some(kept) = progress.kept.iter_mut().find(stale) else { return Ok(None) };
         let sealed = reseal(&kept.sealed, &kept.keys, &session.keys, nonce)?;
         progress.kept_bytes = progress.kept_bytes - weight(&kept.sealed) + weight(&sealed);
         *kept = Kept { sealed: sealed.clone(), keys: Arc::clone(&session.keys) };

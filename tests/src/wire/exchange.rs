@@ -8,9 +8,9 @@ use sealift_protocol::{
     limits::{LANE_WINDOW_BYTES_MIN, LANES_MAX},
     manifest::{Engine, PartKind, Plan, PlannedPart},
     message::{AcceptBody, BeginBody, Message},
-    receive::{Listening, Receiving, Window},
+    receive::{self, Judging, Listening, Window},
     seal::Suite,
-    send::{Session, Transfer},
+    send::{self, Transfer},
     sign::{Purpose, Signer},
     transcript::{Channel, Transcript},
 };
@@ -19,6 +19,8 @@ use super::{Seeded, TestSigner};
 
 pub const SENDER: &str = "spiffe://example.test/sealift/sender/source";
 pub const RECEIVER: &str = "spiffe://example.test/sealift/receiver/target";
+/// The one transfer of a test.
+pub const TRANSFER: TransferId = TransferId([7; 16]);
 /// A moment within every grant made here.
 pub const NOW_SECONDS: u64 = 1_800_000_000;
 
@@ -44,8 +46,9 @@ pub struct Terms {
 /// A transfer after the exchange: data may flow.
 pub struct Pair {
     pub transfer: Transfer,
-    pub session: Session,
-    pub receiving: Receiving,
+    pub session: send::Session,
+    pub received: receive::Transfer,
+    pub receiving: receive::Session,
 }
 
 impl Parties {
@@ -62,7 +65,7 @@ impl Parties {
     }
 
     pub fn grant(&self) -> SignedGrant {
-        grant_of(TransferId([7; 16])).sign(&self.authority)
+        grant_of(TRANSFER).sign(&self.authority)
     }
 
     pub fn listening(&self, terms: &Terms) -> Listening {
@@ -90,19 +93,20 @@ impl Parties {
     pub fn exchange(&mut self, terms: &Terms, tamper: &Exchange<'_>) -> Result<Pair> {
         let transfer = self.transfer(terms);
         let sender_channel = tamper.sender_channel.clone().unwrap_or(self.channel.clone());
-        let (offering, offer) = transfer.offer(&sender_channel, self.receiver.public_key(), &mut self.random);
+        let (offering, offer) = transfer.offer(&sender_channel, self.receiver.public_key(), false, &mut self.random);
         let Message::Offer(offer) = (tamper.message)(offer) else { panic!("tampered into another kind") };
         let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
         let sealing_key = SealingKey::generate(&mut self.random);
+        let mut received = terms.received(&judging);
         let (accepting, accept) =
-            judging.accept(terms.epoch, terms.window, sealing_key.public_key(), &self.receiver, &mut self.random)?;
+            judging.accept(&received, terms.window, sealing_key.public_key(), &self.receiver, &mut self.random)?;
         let Message::Accept(accept) = (tamper.message)(accept) else { panic!("tampered into another kind") };
         let (beginning, begin) = offering.handle_accept(&transfer, accept, &self.sender, &mut self.random)?;
         let Message::Begin(begin) = (tamper.message)(begin) else { panic!("tampered into another kind") };
-        let (receiving, ready) = accepting.handle_begin(begin, &sealing_key)?;
+        let (receiving, ready) = accepting.handle_begin(begin, &sealing_key, &mut received)?;
         let Message::Ready(ready) = (tamper.message)(ready) else { panic!("tampered into another kind") };
         let session = beginning.handle_ready(ready)?;
-        Ok(Pair { transfer, session, receiving })
+        Ok(Pair { transfer, session, received, receiving })
     }
 }
 
@@ -116,15 +120,16 @@ impl Parties {
         change_begin: impl Fn(&mut BeginBody),
     ) -> Result<Pair> {
         let transfer = self.transfer(terms);
-        let (offering, offer) = transfer.offer(&self.channel, self.receiver.public_key(), &mut self.random);
+        let (offering, offer) = transfer.offer(&self.channel, self.receiver.public_key(), false, &mut self.random);
         let mut transcript = Transcript::new(&self.channel, &self.grant());
         transcript.absorb(&codec::encode(&offer));
         let Message::Offer(offer) = offer else { unreachable!() };
         let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
         let sealing_key = SealingKey::generate(&mut self.random);
+        let mut received = terms.received(&judging);
         let public_key = sealing_key.public_key();
         let (accepting, accept) =
-            judging.accept(terms.epoch, terms.window, public_key, &self.receiver, &mut self.random)?;
+            judging.accept(&received, terms.window, public_key, &self.receiver, &mut self.random)?;
         let Message::Accept(mut accept) = accept else { unreachable!() };
         change_accept(&mut accept.body);
         transcript.absorb(&codec::encode(&accept.body));
@@ -135,10 +140,10 @@ impl Parties {
         change_begin(&mut begin.body);
         transcript.absorb(&codec::encode(&begin.body));
         begin.signature = self.sender.sign(Purpose::Begin, &transcript.hash());
-        let (receiving, ready) = accepting.handle_begin(begin, &sealing_key)?;
+        let (receiving, ready) = accepting.handle_begin(begin, &sealing_key, &mut received)?;
         let Message::Ready(ready) = ready else { unreachable!() };
         let session = beginning.handle_ready(ready)?;
-        Ok(Pair { transfer, session, receiving })
+        Ok(Pair { transfer, session, received, receiving })
     }
 }
 
@@ -164,6 +169,13 @@ impl Terms {
             epoch: Epoch(1),
             window: Window { lanes: LANES_MAX, lane_bytes: LANE_WINDOW_BYTES_MIN },
         }
+    }
+
+    /// A receiver that had one epoch less.
+    fn received(&self, judging: &Judging) -> receive::Transfer {
+        let mut received = judging.new_transfer();
+        received.handle_earlier(Epoch(self.epoch.0 - 1), None);
+        received
     }
 }
 
