@@ -9,7 +9,7 @@ use super::{
     scenario::Scenario,
     sender::{self, Sender},
     storage::Kept,
-    world::{Outcome, Side, Stop, World},
+    world::{Failed, Outcome, Side, Stop, World},
 };
 use crate::{
     random::Random,
@@ -96,12 +96,12 @@ impl<Process, Disk: Clone> Host<Process, Disk> {
             // Killed: what did it is due, and says when it is started again.
             Ok(Moved::Yes) | Err(Stop::Killed) => {}
             Ok(Moved::Ended(receipt)) => (self.process, self.end) = (None, Some(Ok(*receipt))),
-            Err(Stop::Failed(failed)) => {
+            Err(Stop::Failed(Failed { code, .. }) | Stop::GaveUp(code)) => {
                 self.process = None;
                 self.restarts += 1;
-                match self.restarts <= RESTARTS_MAX && may_start_again(failed.code, &self.disk) {
+                match self.restarts <= RESTARTS_MAX && may_start_again(code, &self.disk) {
                     true => self.start_at_ms = now_ms + 10_000 * u64::from(self.restarts),
-                    false => self.end = Some(Err(failed.code)),
+                    false => self.end = Some(Err(code)),
                 }
             }
         }

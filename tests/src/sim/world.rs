@@ -36,6 +36,8 @@ pub enum Stop {
     /// The process is gone: nothing after this place was done.
     Killed,
     Failed(Failed),
+    /// The process ends with this.
+    GaveUp(Code),
 }
 
 #[derive(Clone, Copy, Debug)]

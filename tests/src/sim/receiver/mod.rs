@@ -254,7 +254,7 @@ impl<'a> Receiver<'a> {
             disk.sync_staged();
             keep(None, disk, world)?;
         }
-        Err(code.into())
+        Err(Stop::GaveUp(code))
     }
 
     /// When the sink will have done something, or patience ends.

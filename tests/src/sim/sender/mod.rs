@@ -264,7 +264,7 @@ impl<'a> Sender<'a> {
         if !(code.keeps_transfer() && record(disk)?.begun) {
             keep(disk, None, world)?;
         }
-        Err(code.into())
+        Err(Stop::GaveUp(code))
     }
 
     pub fn did_harm(&self) -> bool {
