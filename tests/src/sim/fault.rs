@@ -49,9 +49,10 @@ pub enum Moment {
     /// Visible, and the sender has no receipt (fault-matrix N12).
     Published,
     ReceiptHeard,
+    ReceiptWritten,
 }
 
-const MOMENTS: [Moment; 17] = [
+const MOMENTS: [Moment; 18] = [
     Moment::Offered,
     Moment::Accepted,
     Moment::Begun,
@@ -69,6 +70,7 @@ const MOMENTS: [Moment; 17] = [
     Moment::PublishWritten,
     Moment::Published,
     Moment::ReceiptHeard,
+    Moment::ReceiptWritten,
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,6 @@ use super::{
     receiver::{self, Receiver},
     scenario::Scenario,
     sender::{self, Sender},
-    storage::Kept,
     world::{Failed, Outcome, Side, Stop, World},
 };
 use crate::{
@@ -53,7 +52,7 @@ pub fn run(scenario: &Scenario) -> Ended {
         grant,
         sealing_key: &sealing_key,
         world,
-        sender: Host::new(Kept::new(None)),
+        sender: Host::new(sender::Disk::new()),
         receiver: Host::new(receiver::Disk::new(scenario)),
     };
     simulation.play();
@@ -152,6 +151,7 @@ impl Simulation<'_> {
         }
         let step = match &mut host.process {
             Some(process) => process.step(&mut host.disk, world),
+            None if let Some(receipt) = host.disk.receipt.read() => Ok(Moved::Ended(Box::new(receipt.clone()))),
             None => {
                 host.processes += 1;
                 Sender::start(self.parties, self.grant.clone(), host.processes, &mut host.disk, world).map(|process| {

@@ -70,7 +70,7 @@ impl Load {
     }
 
     /// Opens what was proven by an earlier process.
-    pub fn open_proven(mut transfer: Transfer, receipt: &SignedReceipt, disk: &Disk, world: &World<'_>) -> Self {
+    pub fn open_proven(mut transfer: Transfer, receipt: &SignedReceipt, disk: &mut Disk, world: &World<'_>) -> Self {
         for (sent, index) in receipt.receipt.manifest.manifest.parts.iter().zip(0..) {
             let (part, chunks, plain_bytes, root) = (PartIndex(index), sent.chunks, sent.plain_bytes, sent.root);
             transfer.handle_found(WholePart { part, chunks, plain_bytes, root });

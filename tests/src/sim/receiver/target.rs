@@ -90,9 +90,11 @@ pub struct Target {
 impl Target {
     /// Opens what an earlier process left, and says which parts of it are whole. A dump's one part is begun anew, unless all
     /// of it was proven.
-    pub fn open(scenario: &Scenario, proven: bool, disk: &Disk) -> (Self, Vec<WholePart>) {
+    pub fn open(scenario: &Scenario, proven: bool, disk: &mut Disk) -> (Self, Vec<WholePart>) {
         let (plan, one_writer) = (scenario.plan.clone(), scenario.one_writer);
         let keeps = scenario.target == TargetKind::Tables || proven;
+        // Whoever was killed may have written it and not synced it: it is found, and counts as durable only now.
+        disk.parts.iter_mut().for_each(Kept::sync);
         let found: Vec<_> = disk.parts.iter().map(|part| part.read().clone().filter(|_| keeps)).collect();
         let staged = found.iter().map(|found| found.as_ref().map_or_else(Vec::new, |(_, bytes)| bytes.clone()));
         let (staged, durable) = (staged.collect(), found.iter().map(Option::is_some).collect());

@@ -12,7 +12,7 @@ use sealift_protocol::{
     compress::Packer,
     grant::SignedGrant,
     key::{DigestSecret, KeyCommitment},
-    manifest::SignedManifest,
+    manifest::{SignedManifest, SignedReceipt},
     message::{Message, Refuse},
     random::Nonces,
     send::{Beginning, Offering, Resume, Transfer},
@@ -28,14 +28,33 @@ use super::{
     storage::Kept,
     world::{Expiry, Failed, Outcome, Side, Stop, World, told},
 };
-use crate::wire::{Parties, Seeded, TestSigner};
+use crate::{
+    random::Random,
+    wire::{Parties, Seeded, TestSigner},
+};
 
 const SENDER: Side = Side::Sender;
 /// Attempts to connect again: as many as fit into the time that `--retry-for` gives, and more than any outage here takes.
 const ATTEMPTS_MAX: u32 = 60;
 
 /// What outlives the process.
-pub type Disk = Kept<Option<Record>>;
+#[derive(Clone)]
+pub struct Disk {
+    record: Kept<Option<Record>>,
+    /// Of a transfer that is over.
+    pub receipt: Kept<Option<SignedReceipt>>,
+}
+
+impl Disk {
+    pub fn new() -> Self {
+        Self { record: Kept::new(None), receipt: Kept::new(None) }
+    }
+
+    pub fn lose_power(&mut self, chance: &mut Random) {
+        self.record.lose_power(chance);
+        self.receipt.lose_power(chance);
+    }
+}
 
 #[derive(Clone)]
 pub struct Record {
@@ -83,7 +102,7 @@ impl<'a> Sender<'a> {
     ) -> Outcome<Self> {
         let seeded = |what: &str| Seeded::new(&format!("sender {what} {process}"), world.scenario.seed);
         let (mut random, nonces) = (seeded("random"), Nonces::new(seeded("nonces")));
-        let record = disk.read().clone().unwrap_or_else(|| {
+        let record = disk.record.read().clone().unwrap_or_else(|| {
             let digest_secret = *DigestSecret::generate(&mut random).expose();
             Record { digest_secret, begun: false, sent: None }
         });
@@ -212,6 +231,10 @@ impl<'a> Sender<'a> {
             (Phase::Sending(connection), Message::Receipt(receipt)) => {
                 self.transfer.handle_receipt(&receipt, &connection.session)?;
                 world.reach(SENDER, Moment::ReceiptHeard)?;
+                // Kept before the receiver is told, who then forgets the transfer.
+                disk.receipt.write(Some((*receipt).clone()));
+                world.reach(SENDER, Moment::ReceiptWritten)?;
+                disk.receipt.sync();
                 keep(disk, None, world)?;
                 world.link().control_ended = true;
                 world.leave(SENDER, true);
@@ -285,7 +308,7 @@ impl<'a> Sender<'a> {
 }
 
 fn record(disk: &Disk) -> Outcome<Record> {
-    disk.read().clone().ok_or(Code::Internal.into())
+    disk.record.read().clone().ok_or(Code::Internal.into())
 }
 
 fn transfer(record: &Record, grant: &SignedGrant, world: &World<'_>) -> Outcome<Transfer> {
@@ -294,8 +317,8 @@ fn transfer(record: &Record, grant: &SignedGrant, world: &World<'_>) -> Outcome<
 }
 
 fn keep(disk: &mut Disk, record: Option<Record>, world: &mut World<'_>) -> Outcome {
-    disk.write(record);
+    disk.record.write(record);
     world.reach(SENDER, Moment::SenderRecordWritten)?;
-    disk.sync();
+    disk.record.sync();
     Ok(())
 }
