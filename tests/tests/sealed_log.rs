@@ -214,7 +214,7 @@ fn s7_a_log_opens_with_its_key_and_no_other() {
     let envelope = KeyEnvelope::seal(&secret, &digest_secret, &key.public_key(), &info, epoch, &mut random).unwrap();
     let keys = EpochKeys::new(suite, TRANSFER, epoch, secret, Digests::new(&digest_secret));
     let chunk = Chunk::new(PartIndex(0), ChunkIndex(0), true, Bytes::from_static(b"INSERT INTO patient"));
-    let packed = Packer::new(Compression::Off).unwrap().pack(&chunk, keys.digests());
+    let packed = Packer::new(Compression::Off).unwrap().pack(chunk, keys.digests());
     let sealed = seal(packed, &keys, Nonces::new(Seeded::new("nonce", 0)).draw().unwrap()).unwrap();
 
     let mut run = Run::new();
