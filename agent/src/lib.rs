@@ -24,6 +24,7 @@ pub mod sealed_file;
 pub mod shutdown;
 pub mod standing;
 pub mod state;
+pub mod status;
 pub mod telemetry;
 pub mod ticket;
 pub mod transfer_dir;
