@@ -12,7 +12,11 @@ use crate::failure::{Failure, Outcome};
 pub struct Shutdown(By);
 
 enum By {
-    Signals { interrupt: Signal, terminate: Signal, hangup: Signal },
+    Signals {
+        interrupt: Signal,
+        terminate: Signal,
+        hangup: Signal,
+    },
     /// A standing receiver got the signal, and drains.
     Drain(watch::Receiver<bool>),
 }
@@ -45,7 +49,8 @@ impl Shutdown {
             By::Drain(drains) => {
                 // Whoever would tell has gone: the process ends, too.
                 let _ = drains.wait_for(|drains| *drains).await;
-                let next = "Nothing is visible in the target yet. The transfer goes on when this receiver is started again.";
+                let next =
+                    "Nothing is visible in the target yet. The transfer goes on when this receiver is started again.";
                 return Failure::new(Code::Interrupted, "this receiver is being stopped", next);
             }
         };

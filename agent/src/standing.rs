@@ -76,7 +76,9 @@ impl Standing {
         let _alone = lock(&state.path().join("authority.lock"))?;
         let bytes = read_own(&path, FILE_BYTES_MAX)?;
         let kept = match bytes {
-            Some(bytes) => Some(codec::decode::<Kept>(&bytes, FILE_BYTES_MAX, "authority").map_err(|_| damaged(&path))?),
+            Some(bytes) => {
+                Some(codec::decode::<Kept>(&bytes, FILE_BYTES_MAX, "authority").map_err(|_| damaged(&path))?)
+            }
             None => None,
         };
         let left = |not_after_seconds: u64| not_after_seconds.saturating_sub(now.unix_timestamp().max(0) as u64);

@@ -93,10 +93,8 @@ impl Target {
 
 impl Config {
     pub fn load(path: &Path) -> Outcome<Self> {
-        Self::parse(&read(path)?).map_err(|failure| Failure {
-            what: format!("{}: {}", path.display(), failure.what),
-            ..failure
-        })
+        Self::parse(&read(path)?)
+            .map_err(|failure| Failure { what: format!("{}: {}", path.display(), failure.what), ..failure })
     }
 
     /// Reads and judges the text of a configuration. No error repeats a value: it may be what should not be there.
@@ -196,7 +194,10 @@ fn read(path: &Path) -> Outcome<String> {
     let ours = [0, nix::unistd::geteuid().as_raw()].contains(&found.uid());
     if !ours || found.mode() & 0o022 != 0 {
         let what = format!("{} can be changed by others than root and this user", path.display());
-        return Err(Failure::usage(what, "Give it to root or this user, and take write permission from group and others."));
+        return Err(Failure::usage(
+            what,
+            "Give it to root or this user, and take write permission from group and others.",
+        ));
     }
     let mut text = String::new();
     file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
@@ -218,9 +219,10 @@ fn holds_secret(word: &str) -> bool {
         !value.is_empty() && ["password", "passwd", "pgpassword", "mysql_pwd"].iter().any(|end| name.ends_with(end))
     });
     let keyword = lower.split_whitespace().any(|setting| setting.starts_with("password="));
-    let in_url = lower.split_once("://").and_then(|(_, rest)| rest.split_once('@')).is_some_and(|(user, _)| {
-        user.contains(':') && !user.contains('/')
-    });
+    let in_url = lower
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split_once('@'))
+        .is_some_and(|(user, _)| user.contains(':') && !user.contains('/'));
     assigned || keyword || in_url
 }
 

@@ -1,7 +1,9 @@
 //! What a receiver keeps of an unfinished transfer, so that the same command goes on with it after a crash.
 
 use minicbor::{Decode, Encode};
-use sealift_agent::{expiry::Expiry, failure::Outcome, random::SystemRandom, state::StateDir, transfer_dir::TransferDir};
+use sealift_agent::{
+    expiry::Expiry, failure::Outcome, random::SystemRandom, state::StateDir, transfer_dir::TransferDir,
+};
 use sealift_protocol::{
     close::Code,
     envelope::SealingKey,

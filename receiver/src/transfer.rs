@@ -153,7 +153,7 @@ impl<'a> Receiving<'a> {
     /// when the load is there and nobody came for the receipt.
     async fn wait(&self, heard: &mut mpsc::Receiver<Heard>, shutdown: &mut Shutdown) -> Outcome<Option<Box<Offered>>> {
         let grace = match self.record.kept.epoch.0 {
-            0 => Duration::MAX,
+            0 if !self.setting.standing => Duration::MAX,
             _ => self.setting.grace,
         };
         let watching = async {

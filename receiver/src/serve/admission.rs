@@ -50,7 +50,8 @@ impl Server<'_> {
                 target_name(&kept.target),
                 kept.grant.grant.transfer
             );
-            let next = "Put the configuration back until it is done, or end the transfer with: sealift-receiver abandon";
+            let next =
+                "Put the configuration back until it is done, or end the transfer with: sealift-receiver abandon";
             Failure::new(Code::TargetFailed, what, next)
         })
     }

@@ -60,7 +60,9 @@ pub fn remove_suspended(staging: &Staging, row_bytes_max: usize, bond: Bond) {
 pub fn remove_earlier(staging: &Staging, row_bytes_max: usize, transfer: TransferId) -> Outcome {
     let leftover = Leftover::find(staging, row_bytes_max)?;
     let removed = match &leftover {
-        Leftover::Load(connection, _) if !ledger::bond(connection)?.is_some_and(|bond| bond.transfer == transfer) => Ok(()),
+        Leftover::Load(connection, _) if !ledger::bond(connection)?.is_some_and(|bond| bond.transfer == transfer) => {
+            Ok(())
+        }
         Leftover::Finished(owner, _) if *owner != transfer => Ok(()),
         // Whose an empty file was, nothing says; nobody misses it.
         Leftover::Load(..) | Leftover::Finished(..) | Leftover::Empty(_) => leftover.remove(staging),
