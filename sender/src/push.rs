@@ -68,7 +68,7 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
 }
 
 /// Reads up to the end of the one ticket, and no further: a pipe from the receiver stays open while it works.
-fn read_ticket(from: &str) -> Outcome<Ticket> {
+pub fn read_ticket(from: &str) -> Outcome<Ticket> {
     let next = "Start the receiver with --ticket-out, and give its ticket here: a file, or - for standard input.";
     let unreadable =
         |error: std::io::Error| Failure::io(Code::Usage, format!("the ticket {from} cannot be read"), &error, next);
