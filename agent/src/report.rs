@@ -6,6 +6,7 @@ use std::{
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -92,14 +93,17 @@ impl Resume {
     }
 }
 
-/// Reports one run of one agent. Used from the async thread alone.
+/// Reports one run of one agent, or one of several transfers of a run. Used from the async thread alone.
 pub struct Report {
     role: Role,
     json: bool,
     bar: ProgressBar,
     started: Instant,
     transfer: Cell<Option<TransferId>>,
-    seq: Cell<u64>,
+    /// Of all transfers of the run.
+    seq: Rc<Cell<u64>>,
+    /// One of several: what is said to a person says which.
+    among_others: bool,
     totals: RefCell<Totals>,
     resume: Cell<Option<Resume>>,
     drawn: Cell<Option<Instant>>,
@@ -119,7 +123,25 @@ impl Report {
             bar,
             started: Instant::now(),
             transfer: Cell::new(None),
-            seq: Cell::new(0),
+            seq: Rc::default(),
+            among_others: false,
+            totals: RefCell::default(),
+            resume: Cell::new(None),
+            drawn: Cell::new(None),
+            told: Cell::new(None),
+        }
+    }
+
+    /// The report of one of several transfers of this run. It draws no progress.
+    pub fn of_transfer(&self, transfer: TransferId) -> Self {
+        Self {
+            role: self.role,
+            json: self.json,
+            bar: ProgressBar::hidden(),
+            started: Instant::now(),
+            transfer: Cell::new(Some(transfer)),
+            seq: Rc::clone(&self.seq),
+            among_others: true,
             totals: RefCell::default(),
             resume: Cell::new(None),
             drawn: Cell::new(None),
@@ -141,7 +163,9 @@ impl Report {
     /// A line for the person, if no program listens.
     pub fn say(&self, line: &str) {
         if !self.json {
-            self.bar.suspend(|| eprintln_safe(&printable(line)));
+            let of = self.transfer.get().filter(|_| self.among_others);
+            let line = of.map_or_else(|| printable(line), |transfer| format!("{transfer}: {}", printable(line)));
+            self.bar.suspend(|| eprintln_safe(&line));
         }
     }
 
@@ -220,13 +244,43 @@ impl Report {
 
     /// The last word: the same verdict on both sides, and the exit code that goes with it.
     pub fn finish(&self, outcome: &Outcome<Finished>) -> ExitCode {
+        ExitCode::from(self.end_run("finished", outcome))
+    }
+
+    /// The last word of one of several transfers, while the run goes on.
+    pub fn end_transfer(&self, outcome: &Outcome<Finished>) {
+        self.end_run("ended", outcome);
+    }
+
+    /// The last word of a run of any number of transfers.
+    pub fn stop(&self, outcome: &Outcome) -> ExitCode {
+        let (word, exit_code) = match outcome {
+            Ok(()) => ("done", 0),
+            Err(failure) => (failure.code.word(), failure.code.exit_code()),
+        };
+        let mut fields = vec![
+            ("role", json!(self.role.name())),
+            ("outcome", json!(word)),
+            ("exit_code", json!(exit_code)),
+            ("duration_ms", json!(self.started.elapsed().as_millis() as u64)),
+        ];
+        if let Err(failure) = outcome {
+            fields.push(("what", json!(printable(&failure.what))));
+            fields.push(("next", json!(printable(&failure.next))));
+            tell_failure(self.role.name(), failure);
+        }
+        self.event("finished", &fields);
+        ExitCode::from(exit_code)
+    }
+
+    fn end_run(&self, event: &str, outcome: &Outcome<Finished>) -> u8 {
         if let Ok(finished) = outcome {
             self.totals.borrow_mut().settle(&finished.receipt.receipt.manifest.manifest);
         }
         let receipt = outcome.as_ref().map_or(Value::Null, |finished| json!(finished.receipt_path.to_string_lossy()));
         let verdict =
             |totals: &Totals, finished: &Finished| self.verdict(totals, &finished.receipt, &finished.receipt_path);
-        self.end(outcome, vec![("receipt", receipt)], verdict)
+        self.end(event, outcome, vec![("receipt", receipt)], verdict)
     }
 
     /// The last word of a command that makes an archive.
@@ -235,7 +289,7 @@ impl Report {
             self.totals.borrow_mut().settle(&archived.manifest);
         }
         let fingerprint = outcome.as_ref().map_or(Value::Null, |archived| json!(archived.sender.to_string()));
-        self.end(outcome, vec![("fingerprint", fingerprint)], |totals, archived| {
+        ExitCode::from(self.end("finished", outcome, vec![("fingerprint", fingerprint)], |totals, archived| {
             format!(
                 "{}: sealed: {}, sealed with {}.\n\
                  Tell the receiver's operator this fingerprint, by another way than the archive goes:\n  {}",
@@ -244,15 +298,16 @@ impl Report {
                 archived.suite.name(),
                 archived.sender,
             )
-        })
+        }))
     }
 
     fn end<T>(
         &self,
+        event: &str,
         outcome: &Outcome<T>,
         own: Vec<(&str, Value)>,
         verdict: impl FnOnce(&Totals, &T) -> String,
-    ) -> ExitCode {
+    ) -> u8 {
         self.bar.finish_and_clear();
         let (word, exit_code) = match outcome {
             Ok(_) => ("done", 0),
@@ -280,12 +335,13 @@ impl Report {
             fields.push(("what", json!(printable(&failure.what))));
             fields.push(("next", json!(printable(&failure.next))));
         }
-        self.event("finished", &fields);
+        self.event(event, &fields);
         match outcome {
             Ok(done) => self.say(&verdict(&totals, done)),
+            Err(failure) if self.among_others => self.say(&format!("{}: {failure}", self.role)),
             Err(failure) => tell_failure(self.role.name(), failure),
         }
-        ExitCode::from(exit_code)
+        exit_code
     }
 
     fn verdict(&self, totals: &Totals, receipt: &SignedReceipt, path: &Path) -> String {

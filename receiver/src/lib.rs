@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod cli;
+pub mod config;
 pub mod guard;
 pub mod invitation;
 pub mod journal;
@@ -12,8 +13,12 @@ pub mod loader;
 pub mod pipeline;
 pub mod reception;
 pub mod record;
+pub mod serve;
 pub mod sink;
 pub mod standing_key;
+pub mod ticket;
 pub mod transfer;
+pub mod unfinished;
+pub mod used;
 pub mod workers;
 pub mod writer;

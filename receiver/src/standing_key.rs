@@ -12,12 +12,12 @@ use nix::fcntl::{Flock, FlockArg};
 use sealift_agent::{
     audit::AuditLog,
     failure::{Failure, Outcome},
+    own_file::read_own,
     process::eprintln_safe,
     random::SystemRandom,
     receiver_key::to_text,
     signing_key::SigningKey,
     state::{StateDir, write_durably},
-    transfer_dir::read_own,
 };
 use sealift_protocol::{
     archive::ReceiverKey, close::Code, codec, envelope::SealingKey, fingerprint::Fingerprint, sign::Signer,

@@ -1,7 +1,7 @@
 //! One transfer at its receiver, over all its connections: takes offers, keeps the load while no connection stands, and
 //! ends with a receipt, with something to go on from, or with nothing left behind.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{cell::Cell, path::PathBuf, sync::Arc, time::Duration};
 
 use sealift_agent::{
     audit::AuditLog,
@@ -32,7 +32,7 @@ use crate::{
     journal::{Journal, Place, Replayed, replay},
     load::{Load, blocking},
     pipeline::Pipeline,
-    reception::{Heard, Offered, turn_away},
+    reception::{CalledOff, Heard, Offered, turn_away},
     record::Record as Kept,
     sink::Sink,
     workers::Workers,
@@ -50,6 +50,8 @@ pub struct Setting<'a> {
     pub grace: Duration,
     /// What a journal may take on the disk; 0 for none.
     pub journal_bytes_max: u64,
+    /// This receiver goes on when the transfer has ended: one that is shown is kept until its sender has fetched the receipt.
+    pub standing: bool,
     /// Makes the sink of the target; anew if the transfer starts over.
     pub open_sink: &'a dyn Fn() -> Outcome<Arc<dyn Sink>>,
 }
@@ -62,7 +64,11 @@ pub struct Receiving<'a> {
     load: Option<Load>,
     /// Loaded and proven; shown under its final name.
     finished: Option<Finished>,
+    /// The sender of the connection that stands is the one that began the transfer: it alone can end it.
+    agreed: bool,
     workers: Workers,
+    /// Who ended it for good, and wants to know when that is done.
+    called_off: Cell<Option<Link>>,
 }
 
 /// How a connection ended that did its part.
@@ -76,9 +82,9 @@ enum Conversed {
 impl<'a> Receiving<'a> {
     /// Takes up a transfer where its record says it is.
     pub async fn new(setting: Setting<'a>, record: Kept) -> Outcome<Self> {
-        let expiry = Expiry::of(&record.kept.invitation.ticket.grant.grant);
-        let workers = Workers::default();
-        let mut receiving = Self { setting, record, expiry, load: None, finished: None, workers };
+        let (expiry, workers, called_off) = (record.expiry(), Workers::default(), Cell::default());
+        let (load, finished, agreed) = (None, None, false);
+        let mut receiving = Self { setting, record, expiry, load, finished, agreed, workers, called_off };
         if receiving.record.kept.receipt.is_some() {
             receiving.publish_again().await?;
         } else if receiving.record.kept.settling {
@@ -101,8 +107,16 @@ impl<'a> Receiving<'a> {
             match self.connection(offered, heard, shutdown).await {
                 Ok(Conversed::Delivered) => return self.finished.take().ok_or_else(|| failed("no receipt")),
                 Ok(Conversed::Undelivered) => {}
+                // What is shown stays shown, and nobody will come for the receipt.
+                Err(failure) if self.finished.is_some() && failure.code == Code::Abandoned => {
+                    return self.finished.take().ok_or_else(|| failed("no receipt"));
+                }
                 // What is shown stays: a sender that comes for its receipt and fails changes nothing about that.
-                Err(_) if self.finished.is_some() => {}
+                Err(failure) if self.finished.is_some() => {
+                    if !failure.told_by_peer && matches!(failure.code, Code::UserInterrupt | Code::GrantExpired) {
+                        return self.finished.take().ok_or_else(|| failed("no receipt"));
+                    }
+                }
                 Err(failure) if self.waits_after(&failure) => self.tell_waiting(&failure),
                 Err(failure) => return Err(failure),
             }
@@ -115,7 +129,13 @@ impl<'a> Receiving<'a> {
         if let Some(load) = self.load.take() {
             load.close(keeps).await;
         }
-        if keeps { Ok(()) } else { self.record.dir.destroy() }
+        if !keeps {
+            self.record.dir.destroy()?;
+        }
+        if let Some(link) = self.called_off.take() {
+            link.close(outcome.as_ref().map_or_else(|failure| failure.code, |_| Code::Done));
+        }
+        Ok(())
     }
 
     fn has_anything(&self) -> bool {
@@ -125,7 +145,8 @@ impl<'a> Receiving<'a> {
     /// Whether the sender can be expected to come back by itself, or with another command.
     fn waits_after(&self, failure: &Failure) -> bool {
         let hopeful = failure.code.retry_may_help()
-            || matches!(failure.code, Code::ResumeImpossible | Code::SourceChanged if failure.told_by_peer);
+            || matches!(failure.code, Code::ResumeImpossible | Code::SourceChanged)
+            || !self.agreed && (failure.told_by_peer || failure.code.is_of_peer());
         hopeful && !failure.stopped_by_person && self.record.kept.epoch.0 > 0 && !self.setting.grace.is_zero()
     }
 
@@ -140,7 +161,7 @@ impl<'a> Receiving<'a> {
     /// when the load is there and nobody came for the receipt.
     async fn wait(&self, heard: &mut mpsc::Receiver<Heard>, shutdown: &mut Shutdown) -> Outcome<Option<Box<Offered>>> {
         let grace = match self.record.kept.epoch.0 {
-            0 => Duration::MAX,
+            0 if !self.setting.standing => Duration::MAX,
             _ => self.setting.grace,
         };
         let watching = async {
@@ -149,13 +170,17 @@ impl<'a> Receiving<'a> {
                 _ => std::future::pending().await,
             }
         };
+        let shown = self.finished.is_some();
         tokio::select! {
-            offered = self.next_offer(heard) => offered.map(Some),
+            offered = self.next_offer(heard) => match offered {
+                Err(failure) if shown && failure.code == Code::Abandoned => Ok(None),
+                offered => offered.map(Some),
+            },
             failure = watching => Err(failure),
-            expired = self.expiry.passed() => if self.finished.is_some() { Ok(None) } else { Err(expired) },
-            stopped = shutdown.requested() => if self.finished.is_some() { Ok(None) } else { Err(stopped) },
-            () = tokio::time::sleep(grace) => match self.finished.is_some() {
-                true => Ok(None),
+            expired = self.expiry.passed() => if shown { Ok(None) } else { Err(expired) },
+            stopped = shutdown.requested() => if shown { self.not_fetched() } else { Err(stopped) },
+            () = tokio::time::sleep(grace) => match shown {
+                true => self.not_fetched(),
                 false => Err(Failure::new(
                     Code::Interrupted,
                     "the sender did not come back",
@@ -166,18 +191,34 @@ impl<'a> Receiving<'a> {
         }
     }
 
+    /// The load is there, and its sender did not come for the receipt. A standing receiver will be there when it does.
+    fn not_fetched(&self) -> Outcome<Option<Box<Offered>>> {
+        if !self.setting.standing {
+            return Ok(None);
+        }
+        let what = "the load is there, and its sender has not fetched the receipt";
+        Err(Failure::new(Code::Interrupted, what, "Nothing is to be done here: the receipt is kept for it."))
+    }
+
     async fn next_offer(&self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<Offered>> {
         loop {
             match heard.recv().await {
                 Some(Heard::Offer(offered)) => return Ok(offered),
-                Some(Heard::CalledOff(failure)) if self.load.is_none() && self.finished.is_none() => {
-                    return Err(failure);
+                Some(Heard::CalledOff(called_off))
+                    if called_off.is_final() || (self.load.is_none() && self.finished.is_none()) =>
+                {
+                    return Err(self.call_off(*called_off));
                 }
                 // Whoever began the transfer decides about it.
                 Some(Heard::CalledOff(_)) => {}
                 None => return Err(failed("the endpoint was closed")),
             }
         }
+    }
+
+    fn call_off(&self, called_off: CalledOff) -> Failure {
+        self.called_off.set(Some(called_off.link));
+        called_off.failure
     }
 
     async fn connection(
@@ -187,10 +228,15 @@ impl<'a> Receiving<'a> {
         shutdown: &mut Shutdown,
     ) -> Outcome<Conversed> {
         let Offered { link, judging, mut writer, mut control } = offered;
+        self.agreed = false;
         let expiry = self.expiry;
+        let mut called_off = None;
         let outcome = tokio::select! {
             outcome = self.converse(&link, judging, &mut writer, &mut control) => outcome,
-            never = turn_away(heard) => Err(never),
+            by = turn_away(heard) => Err(by.map_or_else(|closed| closed, |by| {
+                called_off = Some(by.link);
+                Failure { told_by_peer: false, ..by.failure }
+            })),
             expired = expiry.passed() => Err(expired),
             stopped = shutdown.requested() => Err(stopped),
         };
@@ -202,6 +248,7 @@ impl<'a> Receiving<'a> {
             Ok(Conversed::Undelivered) => link.close(Code::Interrupted),
             Err(failure) => link.refuse(writer, failure).await,
         }
+        self.called_off.set(called_off);
         outcome
     }
 
@@ -213,6 +260,7 @@ impl<'a> Receiving<'a> {
         control: &mut ControlReader,
     ) -> Outcome<Conversed> {
         let session = self.negotiate(judging, writer, control).await?;
+        self.agreed = true;
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         let pipeline = Pipeline::new(link, self.setting.report, load, &self.workers, session);
         pipeline.run(writer, control).await?;

@@ -12,4 +12,5 @@ pub mod record;
 pub mod seal;
 pub mod source;
 pub mod transfer;
+pub mod unfinished;
 pub mod workers;

@@ -8,6 +8,7 @@ use sealift_sender::{
     cli::{Cli, Command},
     push::push,
     seal::seal,
+    unfinished::{abandon, status},
 };
 
 fn main() -> ExitCode {
@@ -17,16 +18,20 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Doc(doc) => cli::exit("sender", doc.run::<Cli>()),
-        Command::Push(args) => run(push(args)),
-        Command::Seal(args) => run(seal(args)),
+        Command::Push(args) => run_async(push(args)),
+        Command::Seal(args) => run_async(seal(args)),
+        Command::Abandon(args) => run_async(abandon(args)),
+        Command::Status(args) => match process::harden() {
+            Ok(()) => status(&args),
+            Err(failure) => cli::exit("sender", Err(failure)),
+        },
     }
 }
 
-/// A command that touches data.
-fn run(command: impl Future<Output = ExitCode>) -> ExitCode {
+fn run_async(work: impl Future<Output = ExitCode>) -> ExitCode {
     match process::harden().and_then(|()| process::runtime()) {
         Ok(runtime) => {
-            let exit_code = runtime.block_on(command);
+            let exit_code = runtime.block_on(work);
             // A thread may still wait for a pipe that nobody will write to: the process ends all the same.
             runtime.shutdown_background();
             exit_code

@@ -178,6 +178,9 @@ impl<'a> Sending<'a> {
                 if !reader.can_repeat() {
                     self.judge_pipe();
                 }
+                if self.args.restart && self.begun_before && !self.connected {
+                    self.report.resume(Resume::Restarted, "--restart was given; what the receiver had is dropped.");
+                }
                 self.record.keep_sent(None)?;
                 let transfer = self.transfer(plan)?;
                 Ok(Outgoing::new(transfer, Some(reader), Sealer::new(Workers::new(self.args.compression))))
@@ -199,7 +202,7 @@ impl<'a> Sending<'a> {
                         is lost, it goes on.";
             self.report.event("notice", &[("what", json!(what))]);
             self.report.say(&format!("sender: {what}"));
-        } else if !self.connected {
+        } else if !self.connected && !self.fresh {
             self.fresh = true;
             self.report
                 .resume(Resume::Restarted, "the earlier sender was killed, and its source can be read only once.");
@@ -221,17 +224,7 @@ impl<'a> Sending<'a> {
     }
 
     async fn connect(&self) -> Outcome<(quinn::Endpoint, Link)> {
-        let endpoint_for = |address: SocketAddr| {
-            let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-            let socket = UdpSocket::bind(any)
-                .map_err(|error| Failure::io(Code::Preflight, "no UDP socket can be opened", &error, ""))?;
-            let receiver = self.ticket.grant.grant.receiver.clone();
-            let trust = Trust::new(self.ticket.root_certificate(), Some(receiver));
-            let mut endpoint = bind(socket, None)?;
-            endpoint.set_default_client_config(client_config(self.identity, trust)?);
-            Ok(endpoint)
-        };
-        connect(endpoint_for, &self.ticket.addresses, self.identity).await
+        connect_with(self.ticket, self.identity).await
     }
 
     /// One connection after another, until one ends with the receipt or with what no other would change.
@@ -350,6 +343,20 @@ fn interrupted(failure: Failure) -> Failure {
         Code::Unreachable => Failure::new(Code::Interrupted, failure.what, explain(Code::Interrupted).1),
         _ => failure,
     }
+}
+
+/// Connects to the receiver of a ticket.
+pub async fn connect_with(ticket: &Ticket, identity: &Identity) -> Outcome<(quinn::Endpoint, Link)> {
+    let endpoint_for = |address: SocketAddr| {
+        let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+        let socket = UdpSocket::bind(any)
+            .map_err(|error| Failure::io(Code::Preflight, "no UDP socket can be opened", &error, ""))?;
+        let trust = Trust::new(ticket.root_certificate(), Some(ticket.grant.grant.receiver.clone()));
+        let mut endpoint = bind(socket, None)?;
+        endpoint.set_default_client_config(client_config(identity, trust)?);
+        Ok(endpoint)
+    };
+    connect(endpoint_for, &ticket.addresses, identity).await
 }
 
 fn announce(report: &Report, plan: &Plan) {

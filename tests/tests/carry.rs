@@ -80,6 +80,13 @@ impl Hosts {
         Launch::bare(RECEIVER, &words).arg("--state-dir").arg(self.state(receiver)).start().wait(WITHIN)
     }
 
+    /// Another command of the receiver, which must end well.
+    fn receiver(&self, words: &[&str]) -> Finished {
+        let done = Launch::bare(RECEIVER, words).arg("--state-dir").arg(self.state("receiver")).start().wait(WITHIN);
+        done.assert_code(exit::DONE);
+        done
+    }
+
     fn sealing(&self, source: &str, out: &Path) -> Launch {
         let launch = Launch::bare(SENDER, &["seal", "--json", "--source", source]);
         let launch = launch.arg("--to").arg(self.path("RECEIVER.pub")).arg("--out").arg(out);
@@ -377,6 +384,27 @@ fn a_killed_load_into_a_loader_begins_anew() {
     let unknown = hosts.load("archive", &target, &from);
     refused(&unknown, exit::INTERRUPTED, "resume_impossible", "cannot be known");
     assert_eq!(unknown.finished_event()["resume"], "impossible");
+    let transfer = unknown.finished_event()["transfer"].as_str().unwrap().to_owned();
+    let forgotten = hosts.receiver(&["abandon", &transfer]);
+    assert!(forgotten.stderr().contains("look into the target"), "{}", forgotten.stderr());
+    hosts.load("archive", &target, &from).assert_code(exit::DONE);
+}
+
+/// `status` tells of a load that was interrupted, and `abandon` ends it, staging included; then it can be done elsewhere.
+#[test]
+fn an_interrupted_load_is_told_of_and_can_be_abandoned() {
+    let hosts = Hosts::with_database(ROWS);
+    let from = hosts.seal(&hosts.url("from.db"));
+    let load = hosts.loading("archive", &hosts.url("to.db"), &from).env("SEALIFT_FAIL_POINT", "part-finished:2");
+    assert_eq!(load.start().wait(WITHIN).killed_by(), Some(9));
+    let told = String::from_utf8(hosts.receiver(&["status", "--json"]).stdout()).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["transfers"][0]["stage"], &told["transfers"][0]["running"]), (&"loading".into(), &false.into()));
+    assert!(told["transfers"][0]["staged_bytes"].as_u64().unwrap() > 0, "{told}");
+    hosts.receiver(&["abandon", "--all"]);
+    hosts.assert_nothing_is_kept();
+    hosts.load("archive", &hosts.url("other.db"), &from).assert_code(exit::DONE);
+    assert!(hosts.same("other.db") && !hosts.path("to.db").exists());
 }
 
 /// An interrupted load that is then wanted elsewhere leaves nothing where it began; one that fails may be tried again.

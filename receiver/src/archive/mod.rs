@@ -39,14 +39,16 @@ use self::{
 };
 use crate::{
     cli::LoadArgs,
-    listen::open_sink,
     load::{Load, blocking},
-    sink::Sink,
+    sink::{self, Allowed, Sink},
     standing_key::StandingKey,
+    unfinished::drop_target,
 };
 
 /// What a receipt says of the connection where there was none.
 const NO_CONNECTION: &str = "none: carried as an archive";
+
+pub use self::record::{abandon, lines};
 
 pub async fn load(args: LoadArgs) -> ExitCode {
     let report = Report::new(Role::Receiver, args.transfer.json);
@@ -59,8 +61,13 @@ async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
     if args.target == "-" && args.transfer.json {
         return Err(Failure::usage("--target - and --json both need standard output", "Leave out --json."));
     }
-    let location = Location::parse(&args.target)?;
-    let open_sink = || open_sink(&location, args.danger_plaintext_file, &args.transfer);
+    let location = Location::parse(&args.target)?.absolute();
+    let allowed = Allowed {
+        row_bytes_max: args.transfer.row_bytes_max,
+        plaintext_file: args.danger_plaintext_file,
+        program_output: args.transfer.danger_show_program_output,
+    };
+    let open_sink = || sink::open(&location, allowed);
     open_sink()?;
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
@@ -82,7 +89,7 @@ async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
         }
     }
     let mut shutdown = Shutdown::listen()?;
-    let record = Record::open(&state, transfer, &args.target)?;
+    let record = Record::open(&state, transfer, &location.to_url(&args.target))?;
     let mut loading = Loading {
         args,
         report,
@@ -167,13 +174,12 @@ impl Loading<'_> {
                 ("purpose", json!(grant.purpose)),
             ],
         )?;
-        let elsewhere = self.record.earlier.take_if(|earlier| earlier.target != self.args.target);
+        let elsewhere = self.record.earlier.take_if(|earlier| earlier.target != self.record.kept.target);
         if let Some(earlier) = elsewhere {
-            self.drop_staged(&earlier).await;
+            self.drop_staged(&earlier);
         }
         let mut transfer = sealed.new_transfer();
         let (id, plan) = (self.transfer, sealed.plan().clone());
-        self.record.kept.plan = Some(plan.clone());
         self.record.keep()?;
         fail_point::hit(Point::EpochKept);
         self.report.count(|totals| totals.parts_planned = plan.parts.len() as u64);
@@ -199,25 +205,11 @@ impl Loading<'_> {
     }
 
     /// An earlier run had another target: what is staged there is given up.
-    async fn drop_staged(&self, earlier: &Kept) {
-        let dropped = async {
-            let location = Location::parse(&earlier.target)?;
-            // Of any other target nothing outlives the process that loads it.
-            let (Location::File(_) | Location::Sqlite(_), Some(plan)) = (&location, earlier.plan.clone()) else {
-                return Ok(());
-            };
-            let (sink, transfer) = (open_sink(&location, true, &self.args.transfer)?, self.transfer);
-            let drop = move |sink: &dyn Sink| {
-                sink.prepare(transfer, &plan, true)?;
-                sink.abandon();
-                Ok(())
-            };
-            blocking(&sink, drop).await
-        };
-        let outcome: Outcome = dropped.await;
+    fn drop_staged(&self, earlier: &Kept) {
+        let dropped = drop_target(self.state, self.transfer, &earlier.target, earlier.progress());
         self.report
             .resume(Resume::Restarted, "the earlier run had another target; what it had staged there is dropped.");
-        if let Err(failure) = outcome {
+        if let Err(failure) = dropped {
             self.report.say(&format!("receiver: what was staged there could not be dropped: {}", failure.what));
         }
     }
@@ -300,8 +292,8 @@ impl Loading<'_> {
         self.report.resume(Resume::Impossible, what);
         let next = format!(
             "Look into the target. If the load is there, all of it is: everything had been verified. To load it nevertheless, \
-             empty the target, remove {}, and give the same command again.",
-            self.record.dir.path().display()
+             empty the target, forget this load with: sealift-receiver abandon {}, and give the same command again.",
+            self.transfer
         );
         Failure::new(Code::ResumeImpossible, what, next)
     }

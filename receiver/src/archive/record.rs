@@ -2,15 +2,21 @@
 
 use minicbor::{Decode, Encode};
 use sealift_agent::{
+    audit::AuditLog,
     failure::{Failure, Outcome},
     state::StateDir,
-    transfer_dir::{Area, TransferDir},
+    status::Line,
+    transfer_dir::{Area, Look, TransferDir},
+    units::human_bytes,
 };
 use sealift_protocol::{
     close::Code,
     id::TransferId,
-    manifest::{Plan, Proof, SignedReceipt},
+    manifest::{Proof, SignedReceipt},
 };
+use serde_json::json;
+
+use crate::unfinished::{Ended, Progress, drop_target, staging, target_name};
 
 /// The record, and its folder.
 pub struct Record {
@@ -35,14 +41,24 @@ pub struct Kept {
     /// A loader was told that its input is whole. Whether it committed, only its exit code says.
     #[n(3)]
     pub settling: bool,
-    /// Known once a place was made for it in the target.
-    #[n(4)]
-    pub plan: Option<Plan>,
 }
 
 impl Kept {
+    pub fn progress(&self) -> Progress {
+        Progress { proven: self.receipt.is_some(), published: self.published, settling: self.settling }
+    }
+
+    fn stage(&self) -> &'static str {
+        match self {
+            Self { published: true, .. } => "published",
+            Self { receipt: Some(_), .. } => "proven",
+            Self { settling: true, .. } => "settling",
+            _ => "loading",
+        }
+    }
+
     fn new(target: &str) -> Self {
-        Self { target: target.to_owned(), receipt: None, published: false, settling: false, plan: None }
+        Self { target: target.to_owned(), receipt: None, published: false, settling: false }
     }
 }
 
@@ -71,6 +87,47 @@ impl Record {
     pub fn keep(&self) -> Outcome {
         self.dir.keep(&self.kept)
     }
+}
+
+/// What `status` tells of the loads that were begun and have not ended.
+pub fn lines(state: &StateDir) -> Outcome<Vec<Line>> {
+    let mut lines = Vec::new();
+    for transfer in TransferDir::list_in(state, Area::Loads)? {
+        let look = TransferDir::look_in::<Kept>(state, Area::Loads, transfer)?;
+        let Some(Look { record: Some(kept), running, .. }) = look else { continue };
+        let (target, stage) = (target_name(&kept.target), kept.stage());
+        let staged_bytes = staging(&kept.target).ok().flatten().map_or(0, |sink| sink.staged_bytes());
+        let holds = human_bytes(staged_bytes);
+        let runs = if running { "running" } else { "not running" };
+        lines.push(Line {
+            transfer,
+            text: format!("an archive into {target}: {stage}, {runs}; holds {holds}"),
+            fields: vec![
+                ("archive", json!(true)),
+                ("target", json!(target)),
+                ("stage", json!(stage)),
+                ("running", json!(running)),
+                ("staged_bytes", json!(staged_bytes)),
+            ],
+        });
+    }
+    Ok(lines)
+}
+
+/// Ends a load for good; `None` if there is none of `transfer`. The archive can be loaded again.
+pub fn abandon(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outcome<Option<Ended>> {
+    if !TransferDir::list_in(state, Area::Loads)?.contains(&transfer) {
+        return Ok(None);
+    }
+    let dir = TransferDir::open_in(state, Area::Loads, transfer)?;
+    let Some(kept) = dir.record::<Kept>()? else {
+        dir.destroy()?;
+        return Ok(None);
+    };
+    audit.append("transfer.abandon", Some(transfer), &[])?;
+    let ended = drop_target(state, transfer, &kept.target, kept.progress())?;
+    dir.destroy()?;
+    Ok(Some(ended))
 }
 
 /// A grant is good for one load (fault-matrix T4). A drill that discarded everything was none.

@@ -142,6 +142,26 @@ impl Sink for OpaqueSink {
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| cannot_write(path, &error))
     }
 
+    fn abandon_earlier(&self, _transfer: TransferId, proven: bool) -> Outcome<bool> {
+        match &self.target {
+            Target::Discard => Ok(false),
+            // A loader, or whoever read standard output, has what it was given.
+            Target::Standard(_) | Target::Exec { .. } => Ok(proven),
+            Target::File { path, staging } => match fs::remove_file(staging) {
+                Ok(()) => Ok(false),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(proven && path.exists()),
+                Err(error) => Err(cannot_write(staging, &error)),
+            },
+        }
+    }
+
+    fn staged_bytes(&self) -> u64 {
+        match &self.target {
+            Target::File { staging, .. } => fs::symlink_metadata(staging).map_or(0, |found| found.len()),
+            _ => 0,
+        }
+    }
+
     fn suspend(&self) {
         // Nothing of an opaque load is durable before its end.
         self.abandon();

@@ -164,7 +164,7 @@ pub fn vectors() -> Value {
             changed(&|records| records.insert(4, records[3].clone())),
             &expected,
             NOW,
-            Code::ChunkForeign,
+            Code::ChunkOrder,
         ),
         ("no manifest", changed(&|records| drop(records.pop())), &expected, NOW, Code::PartTruncated),
     ];
