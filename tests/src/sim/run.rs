@@ -1,6 +1,11 @@
 //! One run: two hosts, the processes on them, whoever starts these again, and what happens from outside.
 
-use sealift_protocol::{close::Code, envelope::SealingKey, grant::SignedGrant, manifest::SignedReceipt};
+use sealift_protocol::{
+    close::Code,
+    envelope::{SealingKey, SealingPublicKey},
+    grant::SignedGrant,
+    manifest::SignedReceipt,
+};
 
 use super::{
     Moved,
@@ -43,6 +48,7 @@ pub fn run(scenario: &Scenario) -> Ended {
     grant.not_after_seconds = scenario.not_after_seconds;
     let grant = grant.sign(&parties.authority);
     let sealing_key = SealingKey::generate(&mut parties.random);
+    let sealing_key = (sealing_key.public_key(), sealing_key);
     let mut world = World::new(scenario);
     if let Some(Hostile::Corrupt(at)) = scenario.hostile {
         world.wire.corrupt_at = Some(at);
@@ -111,7 +117,7 @@ impl<Process, Disk: Clone> Host<Process, Disk> {
 struct Simulation<'a> {
     parties: &'a Parties,
     grant: SignedGrant,
-    sealing_key: &'a SealingKey,
+    sealing_key: &'a (SealingPublicKey, SealingKey),
     world: World<'a>,
     sender: Host<Sender<'a>, sender::Disk>,
     receiver: Host<Receiver<'a>, receiver::Disk>,
@@ -163,7 +169,11 @@ impl Simulation<'_> {
         world.harmed |= host.process.as_ref().is_some_and(|process| process.did_harm());
         let again = self.receiver.end.is_none() && world.scenario.hostile.is_none();
         let now_ms = world.now_ms();
-        let moved = host.settle(step, |code, _| again && code.retry_may_help(), now_ms);
+        let tries = host.restarts;
+        // Whoever is told again and again that another sender runs the transfer does not go on asking.
+        let may_start_again =
+            |code: Code, _: &sender::Disk| again && code.retry_may_help() && (code != Code::TransferBusy || tries < 3);
+        let moved = host.settle(step, may_start_again, now_ms);
         if host.process.is_none() && host.end.is_some() {
             world.leave(Side::Sender, true);
         }

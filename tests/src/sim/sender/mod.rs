@@ -35,7 +35,7 @@ use crate::{
 
 const SENDER: Side = Side::Sender;
 /// Attempts to connect again: as many as fit into the time that `--retry-for` gives, and more than any outage here takes.
-const ATTEMPTS_MAX: u32 = 60;
+const ATTEMPTS_MAX: u32 = 45;
 
 /// What outlives the process.
 #[derive(Clone)]
