@@ -41,6 +41,7 @@ const STEPS_MAX: usize = 2_000_000;
 
 /// Whoever gives the same command again does so at most this often, faults aside.
 const RESTARTS_MAX: u32 = 12;
+const BUSY_MAX: u32 = 3;
 
 pub fn run(scenario: &Scenario) -> Ended {
     let mut parties = Parties::new(scenario.seed);
@@ -72,6 +73,8 @@ struct Host<Process, Disk> {
     snapshot: Option<Disk>,
     processes: u32,
     restarts: u32,
+    /// How often it was told that another sender runs the transfer: nobody goes on asking for long.
+    told_busy: u32,
     start_at_ms: u64,
     /// The transfer is over for this side.
     end: Option<End>,
@@ -79,7 +82,7 @@ struct Host<Process, Disk> {
 
 impl<Process, Disk: Clone> Host<Process, Disk> {
     fn new(disk: Disk) -> Self {
-        Self { process: None, disk, snapshot: None, processes: 0, restarts: 0, start_at_ms: 0, end: None }
+        Self { process: None, disk, snapshot: None, processes: 0, restarts: 0, told_busy: 0, start_at_ms: 0, end: None }
     }
 
     /// When it is started, if it does not run.
@@ -104,7 +107,8 @@ impl<Process, Disk: Clone> Host<Process, Disk> {
             Err(Stop::Failed(Failed { code, .. }) | Stop::GaveUp(code)) => {
                 self.process = None;
                 self.restarts += 1;
-                match self.restarts <= RESTARTS_MAX && may_start_again(code, &self.disk) {
+                self.told_busy += u32::from(code == Code::TransferBusy);
+                match self.restarts <= RESTARTS_MAX && self.told_busy <= BUSY_MAX && may_start_again(code, &self.disk) {
                     true => self.start_at_ms = now_ms + 10_000 * u64::from(self.restarts),
                     false => self.end = Some(Err(code)),
                 }
@@ -169,10 +173,7 @@ impl Simulation<'_> {
         world.harmed |= host.process.as_ref().is_some_and(|process| process.did_harm());
         let again = self.receiver.end.is_none() && world.scenario.hostile.is_none();
         let now_ms = world.now_ms();
-        let tries = host.restarts;
-        // Whoever is told again and again that another sender runs the transfer does not go on asking.
-        let may_start_again =
-            |code: Code, _: &sender::Disk| again && code.retry_may_help() && (code != Code::TransferBusy || tries < 3);
+        let may_start_again = |code: Code, _: &sender::Disk| again && code.retry_may_help();
         let moved = host.settle(step, may_start_again, now_ms);
         if host.process.is_none() && host.end.is_some() {
             world.leave(Side::Sender, true);
