@@ -118,12 +118,7 @@ impl PartProgress {
     }
 
     /// `again` says that it has to be read again, whatever is still here.
-    fn handle_have(
-        &mut self,
-        have: Option<&Have>,
-        again: bool,
-        fresh_root: impl FnOnce() -> PartRoot,
-    ) -> Result<Resume> {
+    fn handle_have(&mut self, have: Option<&Have>, again: bool, fresh_root: PartRoot) -> Result<Resume> {
         self.started = false;
         let verified = have.map_or(ChunkCount(0), |have| have.verified);
         let sent = self.root.chunks();
@@ -137,7 +132,7 @@ impl PartProgress {
             self.durable = have.map_or(ChunkCount(0), |have| have.durable);
             return Ok(Resume::Continue);
         }
-        self.root = fresh_root();
+        self.root = fresh_root;
         self.kept.clear();
         (self.kept_bytes, self.verified, self.durable) = (0, ChunkCount(0), ChunkCount(0));
         self.ended = None;
@@ -205,9 +200,8 @@ impl Transfer {
     /// A new connection stands, and the receiver has this much: says how each part goes on. Parts to be repeated start as
     /// if nothing of them had been sent.
     ///
-    /// After a part that is read again, every part whose reading had not ended is read again too. A source reads its parts
-    /// in the order in which it is asked: it would be waiting to hand on more of the later part, whose turn comes only when
-    /// the earlier one is through.
+    /// After a part that is read again, every part whose reading had not ended is read again too: a source that reads one
+    /// part at a time would wait to hand on more of that one, whose turn comes only after the earlier part's.
     pub fn handle_have(&mut self, have: &[Have]) -> Result<Vec<Resume>> {
         if self.is_as_sent(have) {
             self.parts.iter_mut().for_each(|progress| (progress.settled, progress.started) = (true, false));
@@ -223,7 +217,7 @@ impl Transfer {
             let part = PartIndex(index);
             let again = unread || repeated && progress.ended.is_none();
             let have = have.next_if(|have| have.part == part);
-            let resume = progress.handle_have(have, again, || digests.part_root(part))?;
+            let resume = progress.handle_have(have, again, digests.part_root(part))?;
             repeated |= resume == Resume::Repeat;
             Ok(resume)
         });
