@@ -469,7 +469,8 @@ impl Offering {
         let in_order = have.is_sorted_by(|one, next| one.part < next.part);
         let counts = have.iter().all(|have| have.durable <= have.verified && have.verified.0 > 0);
         let in_plan = have.last().is_none_or(|last| (last.part.0 as usize) < plan.parts.len());
-        match in_order && counts && in_plan && !(self.fresh && !have.is_empty()) {
+        let as_asked = !self.fresh || have.is_empty();
+        match in_order && counts && in_plan && as_asked {
             true => Ok(()),
             false => Err(Error::new(Code::AckImpossible, "what the receiver has")),
         }

@@ -126,7 +126,11 @@ impl Load {
     /// Gives it up. When this returns nobody writes any more, and another load may take its place.
     pub async fn abandon(self) -> Outcome {
         self.writers.take().clear();
-        self.blocking(|sink| Ok(sink.abandon())).await?;
+        self.blocking(|sink| {
+            sink.abandon();
+            Ok(())
+        })
+        .await?;
         for thread in self.threads.take() {
             let _ = thread.await;
         }

@@ -112,7 +112,15 @@ impl<'a> Receiving<'a> {
     pub async fn end(self, outcome: &Outcome<Finished>) -> Outcome {
         let keeps = matches!(outcome, Err(failure) if failure.code.keeps_transfer()) && self.has_anything();
         if let Some(load) = &self.load {
-            let _ = load.blocking(move |sink| Ok(if keeps { sink.suspend() } else { sink.abandon() })).await;
+            let stop = move |sink: &dyn Sink| {
+                if keeps {
+                    sink.suspend()
+                } else {
+                    sink.abandon()
+                }
+                Ok(())
+            };
+            let _ = load.blocking(stop).await;
         }
         if keeps { Ok(()) } else { self.record.dir.destroy() }
     }

@@ -1,7 +1,7 @@
 //! Runs one transfer over one connection: `source → chunks → workers → one stream a part ⇒`, and the control stream
 //! beside them. All state is that of `protocol::send`; here is only what moves bytes.
 
-use std::{future::Future, sync::Arc};
+use std::{cell::RefCell, future::Future, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -41,7 +41,7 @@ pub struct Pipeline<'a> {
 /// The exchange before any data: Offer, Accept, Begin, Ready. `before_begin` runs while the receiver cannot know yet whose
 /// transfer it is.
 pub async fn negotiate(
-    transfer: &Transfer,
+    transfer: &RefCell<Transfer>,
     fresh: bool,
     link: &Link,
     identity: &Identity,
@@ -50,10 +50,10 @@ pub async fn negotiate(
     before_begin: impl FnOnce() -> Outcome,
 ) -> Outcome<Session> {
     let mut random = SystemRandom::default();
-    let (offering, offer) = transfer.offer(&link.channel, link.peer.key, fresh, &mut random);
+    let (offering, offer) = transfer.borrow().offer(&link.channel, link.peer.key, fresh, &mut random);
     let offer_bytes = writer.send(&offer).await?;
     let Message::Accept(accept) = control.expect(offer_bytes).await? else { return Err(out_of_turn("Accept")) };
-    let (beginning, begin) = offering.handle_accept(transfer, accept, identity, &mut random)?;
+    let (beginning, begin) = offering.handle_accept(&transfer.borrow(), accept, identity, &mut random)?;
     before_begin()?;
     let begin_bytes = writer.send(&begin).await?;
     let Message::Ready(ready) = control.expect(begin_bytes).await? else { return Err(out_of_turn("Ready")) };

@@ -282,11 +282,11 @@ impl<'a> Sending<'a> {
         let (mut writer, mut control) = open_control(&link).await?;
         let outcome = async {
             let session = {
-                let transfer = outgoing.transfer();
+                let transfer = outgoing.transfer_cell();
                 // From Begin on the receiver may know the transfer by a secret that is kept here alone.
                 let keep_begun = || self.record.keep_begun();
                 let (fresh, identity) = (self.fresh, self.identity);
-                let negotiating = negotiate(&transfer, fresh, &link, identity, &mut writer, &mut control, keep_begun);
+                let negotiating = negotiate(transfer, fresh, &link, identity, &mut writer, &mut control, keep_begun);
                 shutdown.or(expiry.or(negotiating)).await?
             };
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);

@@ -124,6 +124,7 @@ impl Attacker {
     async fn ready(&self) -> (Session, ControlWriter, ControlReader) {
         let secret = DigestSecret::generate(&mut SystemRandom::default());
         let transfer = Transfer::new(suites_auto(true), self.ticket.grant.clone(), plan(), secret).unwrap();
+        let transfer = std::cell::RefCell::new(transfer);
         let (mut writer, mut control) = open_control(&self.link).await.unwrap();
         let session = negotiate(&transfer, false, &self.link, &self.identity, &mut writer, &mut control, || Ok(()))
             .await

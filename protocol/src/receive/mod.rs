@@ -59,7 +59,7 @@ struct PartProgress {
 enum Verified {
     #[default]
     Nothing,
-    Some(PartRoot),
+    Some(Box<PartRoot>),
     Whole(WholePart),
 }
 
@@ -182,7 +182,7 @@ impl Transfer {
         let progress = &mut self.parts[chunk.part.0 as usize];
         assert_eq!(progress.chunks().next_index(), chunk.index, "chunks are taken in order");
         if let Verified::Nothing = progress.verified {
-            progress.verified = Verified::Some(digests.part_root(chunk.part));
+            progress.verified = Verified::Some(Box::new(digests.part_root(chunk.part)));
         }
         let Verified::Some(root) = &mut progress.verified else { unreachable!("a whole part takes no chunk") };
         root.add(&chunk.hash, chunk.plain_bytes);
