@@ -25,6 +25,7 @@ const GENESIS: &str = "000000000000000000000000000000000000000000000000000000000
 const LINE_BYTES_MAX: u64 = 16 << 10;
 
 /// An agent's own log, held open and locked by one process at a time while it writes.
+#[derive(Clone)]
 pub struct AuditLog {
     path: PathBuf,
     program: &'static str,

@@ -1,14 +1,16 @@
-//! Issues identities and grants. The operator's authority is kept on disk; the one behind a ticket lives for the blink
-//! in which it signs one sender, one receiver and one grant, and its keys are then gone.
+//! Issues identities and grants. The authority of a standing receiver is kept on disk ([`crate::standing`]); the one behind
+//! a ticket of `listen` lives for the blink in which it signs one sender, one receiver and one grant, and its keys are then
+//! gone.
 
 use std::time::Duration;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
+use minicbor::{Decode, Encode};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ED25519, SanType,
 };
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use sealift_protocol::{
     close::Code,
     sign::{PublicKey, Purpose, Signature, Signer},
@@ -30,6 +32,31 @@ pub struct Authority {
     root: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
     grant_key: Ed25519KeyPair,
+    grant_pkcs8: Zeroizing<Vec<u8>>,
+}
+
+/// An authority as it is kept: all of its keys.
+#[derive(Encode, Decode)]
+#[cbor(map)]
+pub struct KeptAuthority {
+    #[n(0)]
+    name: String,
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    root: Vec<u8>,
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    key: Vec<u8>,
+    #[n(3)]
+    #[cbor(with = "minicbor::bytes")]
+    grant_key: Vec<u8>,
+}
+
+impl Drop for KeptAuthority {
+    fn drop(&mut self) {
+        self.key.zeroize();
+        self.grant_key.zeroize();
+    }
 }
 
 fn failed<E>(what: &'static str) -> impl FnOnce(E) -> Failure {
@@ -51,7 +78,32 @@ impl Authority {
         let root = params.self_signed(&key).map_err(failed("a certificate"))?.der().clone();
         let grant_pkcs8 = Zeroizing::new(generate_key()?.serialize_der());
         let grant_key = Ed25519KeyPair::from_pkcs8(&grant_pkcs8).map_err(failed("a key"))?;
-        Ok(Self { name: name.to_owned(), root, issuer: Issuer::new(params, key), grant_key })
+        Ok(Self { name: name.to_owned(), root, issuer: Issuer::new(params, key), grant_key, grant_pkcs8 })
+    }
+
+    /// For a file that is as secret as the keys.
+    pub fn keep(&self) -> KeptAuthority {
+        KeptAuthority {
+            name: self.name.clone(),
+            root: self.root.to_vec(),
+            key: self.issuer.key().serialize_der(),
+            grant_key: self.grant_pkcs8.to_vec(),
+        }
+    }
+
+    pub fn from_kept(kept: &KeptAuthority) -> Outcome<Self> {
+        let root = CertificateDer::from(kept.root.clone());
+        let pkcs8 = PrivatePkcs8KeyDer::from(kept.key.as_slice());
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &PKCS_ED25519).map_err(failed("a key"))?;
+        let issuer = Issuer::from_ca_cert_der(&root, key).map_err(failed("a certificate"))?;
+        let grant_pkcs8 = Zeroizing::new(kept.grant_key.clone());
+        let grant_key = Ed25519KeyPair::from_pkcs8(&grant_pkcs8).map_err(failed("a key"))?;
+        Ok(Self { name: kept.name.clone(), root, issuer, grant_key, grant_pkcs8 })
+    }
+
+    /// The identity of this `name` here.
+    pub fn id(&self, role: Role, name: &str) -> Outcome<SpiffeId> {
+        SpiffeId::new(&self.name, role, name)
     }
 
     pub fn root(&self) -> &CertificateDer<'static> {
@@ -60,7 +112,7 @@ impl Authority {
 
     /// Makes a key and certifies it.
     pub fn issue(&self, role: Role, name: &str, now: OffsetDateTime, valid_for: Duration) -> Outcome<Issued> {
-        let id = SpiffeId::new(&self.name, role, name)?;
+        let id = self.id(role, name)?;
         let mut key = generate_key()?;
         let mut params = base_params(now, valid_for);
         params.distinguished_name.push(DnType::CommonName, name);

@@ -55,6 +55,18 @@ pub struct TransferArgs {
     pub log_level: LogLevel,
 }
 
+/// Options of `status`.
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    /// Print one JSON object: schema `sealift.status/1`
+    #[arg(long)]
+    pub json: bool,
+
+    /// The folder that the transfers were run with [default: as for a transfer]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SuiteChoice {
     Auto,
@@ -95,15 +107,34 @@ const _: () = assert!(ROW_BYTES_MAX as u64 <= ROW_BYTES_SETTING_MAX);
 impl TransferArgs {
     /// Judges the numbers and starts the log.
     pub fn apply(&self) -> Outcome {
-        if !(MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&self.memory) {
-            let next =
-                format!("Give between {}MiB and {}GiB.", MEMORY_BYTES_MIN.div_ceil(1 << 20), MEMORY_BYTES_MAX >> 30);
-            return Err(Failure::usage(format!("--memory of {} bytes cannot be used", self.memory), next));
-        }
-        if !(1..=ROW_BYTES_SETTING_MAX).contains(&self.row_bytes_max) {
-            return Err(Failure::usage("--row-bytes-max cannot be used", "Give between 1B and 1GiB."));
-        }
-        let level = match self.log_level {
+        judge_memory("--memory", self.memory)?;
+        judge_row_bytes("--row-bytes-max", self.row_bytes_max)?;
+        self.log_level.start();
+        Ok(())
+    }
+}
+
+/// Whether so much memory for bytes in flight makes sense for one transfer.
+pub fn judge_memory(setting: &str, bytes: u64) -> Outcome {
+    if (MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&bytes) {
+        return Ok(());
+    }
+    let next = format!("Give between {}MiB and {}GiB.", MEMORY_BYTES_MIN.div_ceil(1 << 20), MEMORY_BYTES_MAX >> 30);
+    Err(Failure::usage(format!("{setting} of {bytes} bytes cannot be used"), next))
+}
+
+/// Whether a row may be so large.
+pub fn judge_row_bytes(setting: &str, bytes: u64) -> Outcome {
+    match (1..=ROW_BYTES_SETTING_MAX).contains(&bytes) {
+        true => Ok(()),
+        false => Err(Failure::usage(format!("{setting} cannot be used"), "Give between 1B and 1GiB.")),
+    }
+}
+
+impl LogLevel {
+    /// Starts the log.
+    pub fn start(self) {
+        let level = match self {
             LogLevel::Error => LevelFilter::ERROR,
             LogLevel::Warn => LevelFilter::WARN,
             LogLevel::Info => LevelFilter::INFO,
@@ -113,7 +144,6 @@ impl TransferArgs {
         // A second start in one process, as in tests, keeps the first log.
         let _ =
             tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).try_init();
-        Ok(())
     }
 }
 

@@ -37,6 +37,28 @@ macro_rules! points {
 
 // One line a point: its name in code, the side that comes to it, its name in the environment, what it is.
 points! {
+    RecordKept = Sender, "record-kept", "the sender has a record, the receiver has heard nothing";
+    Agreed = Sender, "agreed", "the connection is agreed on, the record does not say so yet";
+    ChunkSealed = Sender, "chunk-sealed", "a chunk is sealed, nothing of it was sent";
+    ChunkSent = Sender, "chunk-sent", "a chunk was handed to the link";
+    PartSent = Sender, "part-sent", "all of a part was handed to the link";
+    ManifestKept = Sender, "manifest-kept", "the manifest is kept and was not sent";
+    ReceiptHeard = Sender, "receipt-heard", "the receipt is checked and not kept yet";
+    RecordGone = Sender, "record-gone", "the receipt is kept and the sender's record removed";
+    Invited = Receiver, "invited", "the receiver has a record, nobody has the ticket";
+    EpochKept = Receiver, "epoch-kept", "the record says which epoch it is, the sender waits";
+    ReadyDue = Receiver, "ready-due", "everything is made, no data was asked for";
+    ChunkTaken = Receiver, "chunk-taken", "a chunk was handed to the sink and not acknowledged";
+    JournalWritten = Receiver, "journal-written", "chunks are in the journal and not synced";
+    JournalSynced = Receiver, "journal-synced", "chunks are durable in the journal, nobody was told";
+    PartFinished = Receiver, "part-finished", "the sink has finished a part, nobody was told";
+    Settling = Receiver, "settling", "all is there and not proven";
+    ReceiptSigned = Receiver, "receipt-signed", "the receipt is signed and not kept";
+    ReceiptKept = Receiver, "receipt-kept", "the receipt is kept, the load is not shown";
+    Published = Receiver, "published", "the load is shown, the record does not say so yet";
+    Forgotten = Receiver, "forgotten", "the load is shown, and nothing but the record is left";
+    ReceiptDue = Receiver, "receipt-due", "the receipt is to be sent";
+    RecordRemoving = Receiver, "record-removing", "the keys are gone, the folder is not";
     SqliteStaged = Receiver, "sqlite-staged", "the staging file is made and empty";
     SqlitePartWritten = Receiver, "sqlite-part-written", "a part is written, its transaction is open";
     SqlitePartCommitted = Receiver, "sqlite-part-committed", "a part is committed, nobody was told";

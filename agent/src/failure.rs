@@ -156,6 +156,14 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
         ),
         Code::AckImpossible => ("the receiver acknowledged what was never sent", PEER_BUG),
         Code::RowMalformed => ("a part's bytes are no rows of its table", PEER_BUG),
+        Code::LogDamaged => (
+            "a sealed log is not what was written",
+            "Its disk or its file system is not to be trusted. Abandon this transfer and start a new one on another disk.",
+        ),
+        Code::LogForeign => (
+            "a sealed log belongs to another transfer or another key",
+            "Put back the file that belongs there, or abandon this transfer and start a new one.",
+        ),
         Code::SourceFailed => ("the source could not be read", "See the sender's own message."),
         Code::SourceUnsuitable => ("the source cannot be moved as it is", "See the sender's own message."),
         Code::TargetFailed => ("the target could not be written", "See the receiver's own message."),
@@ -168,16 +176,20 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
             "the source is not what was sent of it before",
             "Nothing is lost: bring back the source as it was, or type --restart on the sender to send it as it is now.",
         ),
-        Code::JournalFull => (
-            "the journal has reached its limit",
-            "Give the receiver a higher --journal-bytes-max and start both sides again: it goes on where it stopped.",
-        ),
         Code::Interrupted => ("the link was lost, or the other process ended", GO_ON),
         Code::UserInterrupt => ("stopped by a person", GO_ON),
         Code::Abandoned => ("the transfer was abandoned", "Nothing of it is left. Start again with a new ticket."),
         Code::ResumeImpossible => (
             "what the receiver lacks cannot be read again from the source",
             "Start the sender again with the same ticket: it sends everything anew.",
+        ),
+        Code::LogFull => (
+            "a sealed log has no room left",
+            "Nothing is lost. Make room on the disk of --state-dir, or allow the log more, and give the same command again.",
+        ),
+        Code::LogFailed => (
+            "a sealed log cannot be read or written",
+            "Nothing that was acknowledged is lost. Examine the disk of --state-dir, then give the same command again.",
         ),
         Code::Usage => ("the command is not right", "See --help."),
         Code::Preflight => ("a check before the start failed", "See the message above."),

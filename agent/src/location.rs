@@ -46,6 +46,25 @@ impl Location {
             _ => Err(Failure::usage(format!("'{scheme}:' is not known"), KNOWN)),
         }
     }
+
+    /// The same place, whatever the working folder will be.
+    pub fn absolute(self) -> Self {
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        match self {
+            Location::File(path) => Location::File(absolute(path)),
+            Location::Sqlite(path) => Location::Sqlite(absolute(path)),
+            other => other,
+        }
+    }
+
+    /// As a URL again; `given` is the one that it was read from.
+    pub fn to_url(&self, given: &str) -> String {
+        match self {
+            Location::File(path) => format!("file:{}", path.display()),
+            Location::Sqlite(path) => format!("sqlite:{}", path.display()),
+            _ => given.to_owned(),
+        }
+    }
 }
 
 fn split_command(text: &str) -> Outcome<Vec<String>> {

@@ -67,10 +67,15 @@ const CHUNKS_AT_WORK_MAX: usize = 8;
 /// One thread for the link, since a current-thread runtime moves a fifth more than a pool; and a bounded pool for what
 /// blocks or burns processor time.
 pub fn runtime() -> Outcome<tokio::runtime::Runtime> {
+    runtime_for(1)
+}
+
+/// As `runtime`, for so many transfers at once: none may wait for a thread that another one holds.
+pub fn runtime_for(transfers: usize) -> Outcome<tokio::runtime::Runtime> {
     keep_freed_buffers();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(2 * processors() + BLOCKING_THREADS_BESIDE)
+        .max_blocking_threads(2 * processors() + transfers * BLOCKING_THREADS_BESIDE)
         .build()
         .map_err(|error| Failure::io(Code::Internal, "the runtime cannot be started", &error, ""))
 }
@@ -86,5 +91,5 @@ fn keep_freed_buffers() {
 /// Freed memory that each of glibc's arenas may keep: what a lane has in flight.
 const KEPT_BYTES: usize = 32 << 20;
 
-/// Threads that wait rather than work: a writer for each lane, name resolution, clean-up.
+/// Threads of each transfer that wait rather than work: a writer for each lane, its journal, name resolution, clean-up.
 const BLOCKING_THREADS_BESIDE: usize = 2 * sealift_protocol::limits::LANES_MAX as usize + 4;

@@ -6,6 +6,7 @@ use std::{
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -38,16 +39,31 @@ pub struct Totals {
     pub sealed_bytes: u64,
     pub resent_bytes: u64,
     pub retries: u64,
-    /// Of `plain_bytes`: what was at the receiver before this run, and was not sent.
-    pub held_bytes: u64,
+    /// What was sealed into `sealed_bytes`, whether or not it was so before.
+    pub packed_plain_bytes: u64,
 }
 
 impl Totals {
+    /// A chunk that was sent or received in this run.
+    pub fn moved(&mut self, plain_bytes: u64, frame_bytes: u64) {
+        self.held(plain_bytes);
+        self.packed_plain_bytes += plain_bytes;
+        self.sealed_bytes += frame_bytes;
+    }
+
     /// A chunk that is at the receiver already.
     pub fn held(&mut self, plain_bytes: u64) {
         self.chunks += 1;
         self.plain_bytes += plain_bytes;
-        self.held_bytes += plain_bytes;
+    }
+
+    /// All of it is done: counts what the transfer came to, over all its runs.
+    fn settle(&mut self, receipt: &SignedReceipt) {
+        let sent = &receipt.receipt.manifest.manifest.parts;
+        self.parts = sent.len() as u64;
+        self.chunks = sent.iter().map(|part| part.chunks.0).sum();
+        self.rows = sent.iter().map(|part| part.rows).sum();
+        self.plain_bytes = sent.iter().map(|part| part.plain_bytes).sum();
     }
 }
 
@@ -72,14 +88,17 @@ impl Resume {
     }
 }
 
-/// Reports one run of one agent. Used from the async thread alone.
+/// Reports one run of one agent, or one of several transfers of a run. Used from the async thread alone.
 pub struct Report {
     role: Role,
     json: bool,
     bar: ProgressBar,
     started: Instant,
     transfer: Cell<Option<TransferId>>,
-    seq: Cell<u64>,
+    /// Of all transfers of the run.
+    seq: Rc<Cell<u64>>,
+    /// One of several: what is said to a person says which.
+    among_others: bool,
     totals: RefCell<Totals>,
     resume: Cell<Option<Resume>>,
     drawn: Cell<Option<Instant>>,
@@ -99,7 +118,25 @@ impl Report {
             bar,
             started: Instant::now(),
             transfer: Cell::new(None),
-            seq: Cell::new(0),
+            seq: Rc::default(),
+            among_others: false,
+            totals: RefCell::default(),
+            resume: Cell::new(None),
+            drawn: Cell::new(None),
+            told: Cell::new(None),
+        }
+    }
+
+    /// The report of one of several transfers of this run. It draws no progress.
+    pub fn of_transfer(&self, transfer: TransferId) -> Self {
+        Self {
+            role: self.role,
+            json: self.json,
+            bar: ProgressBar::hidden(),
+            started: Instant::now(),
+            transfer: Cell::new(Some(transfer)),
+            seq: Rc::clone(&self.seq),
+            among_others: true,
             totals: RefCell::default(),
             resume: Cell::new(None),
             drawn: Cell::new(None),
@@ -121,7 +158,9 @@ impl Report {
     /// A line for the person, if no program listens.
     pub fn say(&self, line: &str) {
         if !self.json {
-            self.bar.suspend(|| eprintln_safe(&printable(line)));
+            let of = self.transfer.get().filter(|_| self.among_others);
+            let line = of.map_or_else(|| printable(line), |transfer| format!("{transfer}: {}", printable(line)));
+            self.bar.suspend(|| eprintln_safe(&line));
         }
     }
 
@@ -200,11 +239,44 @@ impl Report {
 
     /// The last word: the same verdict on both sides, and the exit code that goes with it.
     pub fn finish(&self, outcome: &Outcome<Finished>) -> ExitCode {
+        ExitCode::from(self.tell_end("finished", outcome))
+    }
+
+    /// The last word of one of several transfers, while the run goes on.
+    pub fn end_transfer(&self, outcome: &Outcome<Finished>) {
+        self.tell_end("ended", outcome);
+    }
+
+    /// The last word of a run of any number of transfers.
+    pub fn stop(&self, outcome: &Outcome) -> ExitCode {
+        let (word, exit_code) = match outcome {
+            Ok(()) => ("done", 0),
+            Err(failure) => (failure.code.word(), failure.code.exit_code()),
+        };
+        let mut fields = vec![
+            ("role", json!(self.role.name())),
+            ("outcome", json!(word)),
+            ("exit_code", json!(exit_code)),
+            ("duration_ms", json!(self.started.elapsed().as_millis() as u64)),
+        ];
+        if let Err(failure) = outcome {
+            fields.push(("what", json!(printable(&failure.what))));
+            fields.push(("next", json!(printable(&failure.next))));
+            tell_failure(self.role.name(), failure);
+        }
+        self.event("finished", &fields);
+        ExitCode::from(exit_code)
+    }
+
+    fn tell_end(&self, event: &str, outcome: &Outcome<Finished>) -> u8 {
         self.bar.finish_and_clear();
         let (word, exit_code, receipt) = match outcome {
             Ok(finished) => ("done", 0, Some(finished.receipt_path.clone())),
             Err(failure) => (failure.code.word(), failure.code.exit_code(), None),
         };
+        if let Ok(finished) = outcome {
+            self.totals.borrow_mut().settle(&finished.receipt);
+        }
         let totals = *self.totals.borrow();
         let mut fields = vec![
             ("role", json!(self.role.name())),
@@ -227,12 +299,13 @@ impl Report {
             fields.push(("what", json!(printable(&failure.what))));
             fields.push(("next", json!(printable(&failure.next))));
         }
-        self.event("finished", &fields);
+        self.event(event, &fields);
         match outcome {
             Ok(finished) => self.say(&self.verdict(&totals, &finished.receipt, &finished.receipt_path)),
+            Err(failure) if self.among_others => self.say(&format!("{}: {failure}", self.role)),
             Err(failure) => tell_failure(self.role.name(), failure),
         }
-        ExitCode::from(exit_code)
+        exit_code
     }
 
     fn verdict(&self, totals: &Totals, receipt: &SignedReceipt, path: &Path) -> String {
@@ -254,8 +327,8 @@ impl Report {
 }
 
 fn ratio(totals: &Totals) -> Option<f64> {
-    let sent_bytes = totals.plain_bytes - totals.held_bytes;
-    (totals.sealed_bytes > 0 && sent_bytes > 0).then(|| sent_bytes as f64 / totals.sealed_bytes as f64)
+    let (plain_bytes, sealed_bytes) = (totals.packed_plain_bytes, totals.sealed_bytes);
+    (sealed_bytes > 0 && plain_bytes > 0).then(|| plain_bytes as f64 / sealed_bytes as f64)
 }
 
 /// A transfer that ended well.

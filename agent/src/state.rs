@@ -46,7 +46,8 @@ impl StateDir {
         &self.0
     }
 
-    pub(crate) fn subfolder(&self, name: &str) -> Outcome<PathBuf> {
+    /// A folder of its own in this one.
+    pub fn subfolder(&self, name: &str) -> Outcome<PathBuf> {
         let path = self.0.join(name);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| unusable(&path, &error))?;
         Ok(path)
@@ -58,6 +59,15 @@ impl StateDir {
         let path = folder.join(format!("{transfer}.receipt"));
         write_durably(&path, &receipt.to_bytes()).map_err(|error| unusable(&path, &error))?;
         Ok(path)
+    }
+
+    /// Drops the receipt of a load that was never shown.
+    pub fn drop_receipt(&self, transfer: TransferId) -> Outcome {
+        let path = self.subfolder("receipts")?.join(format!("{transfer}.receipt"));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable(&path, &error)),
+            _ => Ok(()),
+        }
     }
 
     /// The receipt of a transfer and where it is, if it is kept here and good.

@@ -11,9 +11,10 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    io::Write,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::fcntl::{Flock, FlockArg};
@@ -21,7 +22,10 @@ use sealift_protocol::{close::Code, codec, id::TransferId, limits::CONTROL_BYTES
 use zeroize::Zeroizing;
 
 use crate::{
+    fail_point::{self, Point},
     failure::{Failure, Outcome},
+    own_file::{not_ours, open_own, read_own, unusable},
+    sealed_file,
     state::{StateDir, write_durably},
 };
 
@@ -30,6 +34,9 @@ const RECORD_BYTES_MAX: usize = 2 * CONTROL_BYTES_MAX;
 
 /// Attempts to lock a folder that somebody else removes at the same moment.
 const LOCK_ATTEMPTS: usize = 10;
+
+/// Between two of them, while somebody holds it.
+const LOCK_WAIT: Duration = Duration::from_millis(5);
 
 /// The folder of one transfer, locked.
 pub struct TransferDir {
@@ -48,10 +55,14 @@ impl TransferDir {
                 return Err(not_ours(&path));
             }
             let Ok(file) = open_own(&path.join("lock"), OpenOptions::new().write(true).create(true)) else { continue };
-            let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| busy(transfer))?;
-            // Whoever had it before may have removed it in the meantime.
-            if lock.metadata().is_ok_and(|held| held.nlink() == 1) {
-                return Ok(Self { path, _lock: lock });
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                // Whoever had it before may have removed it in the meantime.
+                Ok(lock) if lock.metadata().is_ok_and(|held| held.nlink() == 1) => {
+                    return Ok(Self { path, _lock: lock });
+                }
+                Ok(_) => {}
+                // Whoever only looks lets go at once.
+                Err(_) => std::thread::sleep(LOCK_WAIT),
             }
         }
         Err(busy(transfer))
@@ -73,25 +84,28 @@ impl TransferDir {
 
     /// What was kept last, if anything was.
     pub fn record<T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>>(&self) -> Outcome<Option<T>> {
-        let path = self.path.join("record");
-        let mut file = match open_own(&path, OpenOptions::new().read(true)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(_) => return Err(not_ours(&path)),
+        read_record(&self.path)
+    }
+
+    /// Looks at a transfer without holding it, so that whoever runs it is not disturbed. `None` if it has no folder.
+    pub fn look<T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>>(
+        state: &StateDir,
+        transfer: TransferId,
+    ) -> Outcome<Option<Look<T>>> {
+        let path = state.subfolder("transfers")?.join(transfer.to_string());
+        let Ok(entries) = fs::read_dir(&path) else { return Ok(None) };
+        let held_bytes = entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum();
+        let running = match open_own(&path.join("lock"), OpenOptions::new().read(true)) {
+            // Shared, so that two who look do not take each other for the one who runs it.
+            Ok(file) => Flock::lock(file, FlockArg::LockSharedNonblock).is_err(),
+            Err(_) => false,
         };
-        let found = file.metadata().map_err(|error| unusable(&path, &error))?;
-        let ours = found.is_file() && found.uid() == nix::unistd::geteuid().as_raw() && found.nlink() == 1;
-        if !ours || found.mode() & 0o077 != 0 {
-            return Err(not_ours(&path));
-        }
-        let mut bytes = Zeroizing::new(Vec::new());
-        let read = (&mut file).take(RECORD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
-        read.map_err(|error| unusable(&path, &error))?;
-        let damaged = |_| {
-            let next = "It is of no use any more. Remove its folder and start the transfer again, with a new ticket.";
-            Failure::new(Code::Preflight, format!("{} is damaged", path.display()), next)
-        };
-        codec::decode(&bytes, RECORD_BYTES_MAX, "record").map(Some).map_err(damaged)
+        Ok(Some(Look { record: read_record(&path)?, running, held_bytes }))
+    }
+
+    /// Whether anything is kept of `transfer`.
+    pub fn exists(state: &StateDir, transfer: TransferId) -> Outcome<bool> {
+        Ok(state.subfolder("transfers")?.join(transfer.to_string()).join("record").exists())
     }
 
     /// Keeps `record`, durable when this returns.
@@ -103,7 +117,8 @@ impl TransferDir {
 
     /// Removes everything: what holds keys first.
     pub fn destroy(self) -> Outcome {
-        let remove = || -> std::io::Result<()> {
+        let keys = || -> std::io::Result<Vec<String>> {
+            let mut logs = Vec::new();
             for name in ["record", "record.partial"] {
                 overwrite(&self.path.join(name))?;
             }
@@ -111,9 +126,15 @@ impl TransferDir {
             for entry in fs::read_dir(&self.path)? {
                 let entry = entry?;
                 if entry.file_name() != "lock" {
-                    fs::remove_file(entry.path())?;
+                    logs.push(entry.file_name().to_string_lossy().into_owned());
                 }
             }
+            Ok(logs)
+        };
+        let logs = keys().map_err(|error| unusable(&self.path, &error))?;
+        fail_point::hit(Point::RecordRemoving);
+        logs.iter().try_for_each(|log| sealed_file::destroy(&self.path, log))?;
+        let remove = || -> std::io::Result<()> {
             fs::remove_file(self.path.join("lock"))?;
             fs::remove_dir(&self.path)
         };
@@ -132,8 +153,24 @@ impl TransferDir {
     }
 }
 
-fn open_own(path: &Path, options: &mut OpenOptions) -> std::io::Result<File> {
-    options.mode(0o600).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC | nix::libc::O_NONBLOCK).open(path)
+/// What [`TransferDir::look`] saw.
+pub struct Look<T> {
+    /// `None` for a start or a clean-up that was interrupted.
+    pub record: Option<T>,
+    /// Another process runs it now.
+    pub running: bool,
+    /// All files of its folder.
+    pub held_bytes: u64,
+}
+
+fn read_record<T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>>(folder: &Path) -> Outcome<Option<T>> {
+    let path = folder.join("record");
+    let Some(bytes) = read_own(&path, RECORD_BYTES_MAX)? else { return Ok(None) };
+    let damaged = |_| {
+        let next = "It is of no use any more. Remove its folder and start the transfer again, with a new ticket.";
+        Failure::new(Code::Preflight, format!("{} is damaged", path.display()), next)
+    };
+    codec::decode(&bytes, RECORD_BYTES_MAX, "record").map(Some).map_err(damaged)
 }
 
 /// Overwrites a small file with zeros, syncs, and removes it.
@@ -151,16 +188,6 @@ fn overwrite(path: &Path) -> std::io::Result<()> {
 fn busy(transfer: TransferId) -> Failure {
     let what = format!("another process runs the transfer {transfer} with this state directory");
     Failure::new(Code::TransferBusy, what, "Wait for it, or stop it; both agents can then be started again.")
-}
-
-fn not_ours(path: &Path) -> Failure {
-    let next = "Look at who put it there. It has to be a plain file or folder of this user, open to nobody else.";
-    Failure::new(Code::Preflight, format!("{} is not what Sealift made", path.display()), next)
-}
-
-fn unusable(path: &Path, error: &std::io::Error) -> Failure {
-    let next = "Check --state-dir: owner, mode, free space, and that the file system is not read-only.";
-    Failure::io(Code::Preflight, format!("{} cannot be used", path.display()), error, next)
 }
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! The two agents as the processes that users run.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Write},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Stdio},
     thread,
 };
+
+use serde::Deserialize;
 
 use crate::{
     Outcome,
@@ -22,6 +26,15 @@ pub struct Transfer<'a> {
     /// Where both keep their state.
     pub folder: &'a Path,
     pub places: &'a Places,
+    /// A port for the receiver, and the address that the ticket names instead: that of a relay in between.
+    pub relay: Option<(u16, SocketAddr)>,
+}
+
+/// What the sender's last line of JSON says.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Said {
+    pub resent_bytes: u64,
+    pub retries: u64,
 }
 
 /// Both agents at work. Dropped early, they are killed.
@@ -46,14 +59,26 @@ pub fn built(name: &str) -> Outcome<PathBuf> {
     }
 }
 
+/// The sender's events of the last run.
+const EVENTS: &str = "sender.json";
+
 impl<'a> Transfer<'a> {
+    /// What the sender said at the end of the last run.
+    pub fn said(&self) -> Outcome<Said> {
+        let events = std::fs::read_to_string(self.folder.join(EVENTS))?;
+        Ok(serde_json::from_str(events.lines().last().ok_or("the sender said nothing")?)?)
+    }
+
     /// Starts the receiver and waits for its ticket.
     pub fn listen(&'a self) -> Outcome<Listening<'a>> {
+        let (port, address) = self.relay.map_or((0, None), |(port, address)| (port, Some(address)));
         let mut receiver = self
             .places
             .command(End::Serving, built("sealift-receiver")?)
             .args(["listen", "--target", self.target, "--ticket-out", "-", "--danger-plaintext-file"])
-            .args(["--bind", &format!("{}:0", self.places.address), "--suite", self.suite, "--state-dir"])
+            .args(["--bind", &format!("{}:{port}", self.places.address), "--suite", self.suite])
+            .args(address.map(|address| format!("--address={address}")))
+            .arg("--state-dir")
             .arg(self.folder.join("receiver"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -84,11 +109,12 @@ impl Listening<'_> {
         let sender = transfer
             .places
             .command(End::Connecting, built("sealift-sender")?)
-            .args(["push", "--source", transfer.source, "--ticket", "-", "--compression", transfer.compression])
+            .args(["push", "--json", "--source", transfer.source, "--ticket", "-"])
+            .args(["--compression", transfer.compression])
             .args(["--suite", transfer.suite, "--state-dir"])
             .arg(transfer.folder.join("sender"))
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(File::create(transfer.folder.join(EVENTS))?)
             .stderr(Stdio::piped())
             .spawn()?;
         let mut running = Running { receiver: self.receiver, sender };

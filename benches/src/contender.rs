@@ -119,6 +119,7 @@ impl Job<'_> {
             suite,
             folder: self.folder,
             places: self.places,
+            relay: None,
         };
         let listening = transfer.listen()?;
         let start = Instant::now();

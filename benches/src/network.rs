@@ -1,10 +1,15 @@
 //! Where the two ends stand: on loopback, or in two network namespaces with an ordinary MTU between them.
 
-use std::process::{Command, Stdio};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Outcome;
+use crate::{Outcome, ssh::run};
 
 /// The address at which the serving end listens, and what each end's commands are started through.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -69,6 +74,61 @@ impl Ethernet {
         let through = |name: &String| ["ip", "netns", "exec", name].map(str::to_owned).to_vec();
         let [serving, connecting] = &self.names;
         Places { address: ADDRESSES[0].to_owned(), serving: through(serving), connecting: through(connecting) }
+    }
+}
+
+/// Two namespaces with an emulated line between them, `linkem`; gone when dropped.
+pub struct Emulated {
+    names: [String; 2],
+    line: Child,
+}
+
+/// The addresses that linkem gives its two ends.
+const EMULATED_ADDRESS: &str = "10.77.0.2";
+
+impl Emulated {
+    /// Compiles `linkem.c` from `source` into `folder` and lays a line with these arguments. Needs root, `ip` and `cc`.
+    pub fn lay(source: &Path, folder: &Path, arguments: &[&str]) -> Outcome<Self> {
+        let program = folder.join("linkem");
+        let mut compiler = Command::new("cc");
+        run(compiler.args(["-O2", "-pthread", "-o"]).arg(&program).arg(source.join("linkem.c")))?;
+        let names = ["west", "east"].map(|end| format!("sealift-bench-{}-{end}", std::process::id()));
+        for name in &names {
+            ip(&["netns", "add", name])?;
+        }
+        let mut line = Command::new(program)
+            .args(["--ns-a", &names[0], "--ns-b", &names[1]])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut said = BufReader::new(line.stdout.take().ok_or("no pipe from linkem")?);
+        let emulated = Self { names, line };
+        let mut word = String::new();
+        while !word.contains("ready") {
+            if said.read_line(&mut word)? == 0 {
+                return Err("linkem does not start".into());
+            }
+        }
+        thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+        Ok(emulated)
+    }
+
+    pub fn places(&self) -> Places {
+        let through = |name: &String| ["ip", "netns", "exec", name].map(str::to_owned).to_vec();
+        let [connecting, serving] = &self.names;
+        Places { address: EMULATED_ADDRESS.to_owned(), serving: through(serving), connecting: through(connecting) }
+    }
+}
+
+impl Drop for Emulated {
+    fn drop(&mut self) {
+        let _ = self.line.kill();
+        let _ = self.line.wait();
+        for name in &self.names {
+            let _ = ip(&["netns", "delete", name]);
+        }
     }
 }
 

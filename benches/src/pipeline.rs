@@ -10,10 +10,10 @@ use std::{
     thread,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use sealift_agent::random::SystemRandom;
 use sealift_protocol::{
-    chunk::{Chunk, Sealed},
+    chunk::{Chunk, ChunkBuffer, Sealed},
     compress::{Compression, Packer, Unpacker},
     limits::{CHUNK_HEADER_BYTES, CHUNK_PLAIN_BYTES},
     random::Nonces,
@@ -50,12 +50,11 @@ pub fn run(source: impl Read + Send, keys: &EpochKeys, compression: Compression,
 
 fn read(mut source: impl Read, out: &SyncSender<Chunk>) -> Outcome {
     for index in 0.. {
-        let mut plain = Vec::with_capacity(CHUNK_PLAIN_BYTES);
-        source.by_ref().take(CHUNK_PLAIN_BYTES as u64).read_to_end(&mut plain)?;
-        if plain.is_empty() {
+        let mut plain = ChunkBuffer::with_room();
+        if plain.read_from(&mut source, CHUNK_PLAIN_BYTES)? == 0 {
             break;
         }
-        out.send(chunk(index, Bytes::from(plain))).map_err(|_| "the sealers stopped")?;
+        out.send(chunk(index, plain)).map_err(|_| "the sealers stopped")?;
     }
     Ok(())
 }
@@ -74,7 +73,7 @@ fn seal_all(
     let mut packer = Packer::new(compression)?;
     let mut nonces = Nonces::new(SystemRandom::default());
     while let Some(chunk) = next(chunks) {
-        let sealed = seal(packer.pack(&chunk, keys.digests()), keys, nonces.draw()?)?;
+        let sealed = seal(packer.pack(chunk, keys.digests()), keys, nonces.draw()?)?;
         out.send(sealed).map_err(|_| "the openers stopped")?;
     }
     Ok(())

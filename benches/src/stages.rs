@@ -3,10 +3,10 @@
 
 use std::hint::black_box;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use sealift_agent::{failure::Outcome as AgentOutcome, random::SystemRandom};
 use sealift_protocol::{
-    chunk::{Chunk, Sealed},
+    chunk::{Chunk, ChunkBuffer, Sealed},
     compress::{Compression, Packer, Unpacker},
     digest::Digests,
     frame::ChunkHeader,
@@ -49,7 +49,7 @@ impl Stages {
     pub fn new(passes: usize) -> Outcome<Self> {
         let dump = Dump::take_bytes(SEED, PASS_BYTES)?;
         let pieces = dump.chunks(CHUNK_PLAIN_BYTES).enumerate();
-        let chunks = pieces.map(|(index, piece)| chunk(index, Bytes::copy_from_slice(piece))).collect();
+        let chunks = pieces.map(|(index, piece)| chunk(index, piece)).collect();
         let digests = Digests::new(&DigestSecret::generate(&mut SystemRandom::default()));
         Ok(Self { dump, chunks, digests, passes })
     }
@@ -105,9 +105,9 @@ impl Stages {
         let mut packer = Packer::new(compression)?;
         self.figure(
             &format!("pack {}: hash and compress", name_of(compression)),
-            || (),
-            |()| {
-                for chunk in &self.chunks {
+            || self.chunks.clone(),
+            |chunks| {
+                for chunk in chunks {
                     black_box(packer.pack(chunk, &self.digests));
                 }
             },
@@ -119,7 +119,8 @@ impl Stages {
         let mut packer = Packer::new(compression)?;
         let mut nonces = Nonces::new(SystemRandom::default());
         let stage = format!("seal {}, packed {}", suite.name(), name_of(compression));
-        let mut prepare = || self.chunks.iter().map(|chunk| packer.pack(chunk, &self.digests)).collect::<Vec<_>>();
+        let mut prepare =
+            || self.chunks.iter().cloned().map(|chunk| packer.pack(chunk, &self.digests)).collect::<Vec<_>>();
         self.figure(&stage, &mut prepare, |packed| {
             for packed in packed {
                 let nonce = nonces.draw().expect("the system's random numbers differ");
@@ -193,7 +194,7 @@ impl Stages {
         let mut nonces = Nonces::new(SystemRandom::default());
         let mut sealed = Vec::with_capacity(self.chunks.len());
         for chunk in &self.chunks {
-            sealed.push(seal(packer.pack(chunk, &self.digests), keys, nonces.draw()?)?);
+            sealed.push(seal(packer.pack(chunk.clone(), &self.digests), keys, nonces.draw()?)?);
         }
         Ok(sealed)
     }
@@ -216,7 +217,7 @@ fn bodies(sealed: &[Sealed]) -> Vec<(ChunkHeader, BytesMut)> {
     sealed.iter().map(|sealed| (sealed.header, BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]))).collect()
 }
 
-pub fn chunk(index: usize, plain: Bytes) -> Chunk {
+pub fn chunk(index: usize, plain: impl Into<ChunkBuffer>) -> Chunk {
     Chunk::new(PartIndex(0), ChunkIndex(index as u64), false, plain)
 }
 

@@ -19,8 +19,10 @@ use sealift_protocol::{
         SignedReceipt,
     },
     message::{Accept, AcceptBody, Ack, Begin, BeginBody, Have, Message, Offer, Ready, Refuse, VERSION},
+    random::Random,
     row::{Value, put_length, put_value},
     seal::Suite,
+    sealed_log::{EpochRecord, KeyFingerprint, LogHeader, LogId, LogKind, LogWriter, Record},
     sign::{PublicKey, Purpose, Signature, Signer},
 };
 
@@ -56,6 +58,7 @@ fn main() -> io::Result<()> {
     write("chunk_header", "zstd", &chunk_header().to_bytes())?;
     write("stream_header", "first", &StreamHeader { part: PartIndex(1), first: ChunkIndex(0) }.to_bytes())?;
     write("control_length", "largest", &[0, 0x40, 0, 0])?;
+    write("sealed_log", "one_of_each", &sealed_log())?;
     let row = row();
     write("values", "one_of_each", &[&[5], &row[..]].concat())?;
     let mut rows = BytesMut::from(&[3u8][..]);
@@ -78,6 +81,38 @@ fn row() -> BytesMut {
         put_value(&mut row, value);
     }
     row
+}
+
+/// A salt of zeros, which is what the fuzz target puts into every header.
+struct NoSalt;
+
+impl Random for NoSalt {
+    fn fill(&mut self, out: &mut [u8]) {
+        out.fill(0);
+    }
+}
+
+fn sealed_log() -> Vec<u8> {
+    let id = LogId { kind: LogKind::Journal, transfer: TRANSFER, key: KeyFingerprint([0; 32]) };
+    let header = LogHeader::new(id, &mut NoSalt);
+    let envelope = KeyEnvelope { suite: ENVELOPE_SUITE, encapsulated: vec![1; 1120], sealed: vec![2; 80] };
+    let (epoch, suite, info, commitment) = (Epoch(1), Suite::Aes256Gcm, [3; 32], [4; 32]);
+    let chunk = chunk_header();
+    let mut writer = LogWriter::new(header);
+    let mut bytes = header.to_bytes().to_vec();
+    for record in [
+        Record::Epoch(Box::new(EpochRecord { epoch, suite, envelope, info, commitment })),
+        Record::Chunk { header: chunk, sealed: vec![5; chunk.sealed_bytes()].into() },
+        Record::Statement(vec![0xa0].into()),
+        Record::Mark,
+    ] {
+        if record == Record::Mark {
+            writer.synced();
+        }
+        let encoded = writer.encode(&record).expect("these are within their limits");
+        bytes.extend(encoded.pieces().concat());
+    }
+    bytes
 }
 
 fn grant() -> SignedGrant {

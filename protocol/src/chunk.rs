@@ -1,12 +1,14 @@
 //! A chunk on its way: `Chunk → Packed → Sealed ⇒ link ⇒ Sealed → VerifiedChunk`, each a type that only the step
 //! before it can make.
 
-use bytes::{Bytes, BytesMut};
+use std::io::{self, Read};
+
+use bytes::Bytes;
 
 use crate::{
     frame::ChunkHeader,
     id::{ChunkIndex, PartIndex},
-    limits::CHUNK_PLAIN_BYTES_MAX,
+    limits::{CHUNK_HASH_BYTES, CHUNK_HEADER_BYTES, CHUNK_PLAIN_BYTES, CHUNK_PLAIN_BYTES_MAX, TAG_BYTES},
 };
 
 /// Keyed BLAKE3 of a chunk's plaintext.
@@ -33,23 +35,76 @@ impl Codec {
 }
 
 /// A bounded run of plaintext of one part, as the source gave it. Only the last of a part may be empty.
+#[derive(Clone)]
 pub struct Chunk {
     pub part: PartIndex,
     pub index: ChunkIndex,
     pub last: bool,
-    plain: Bytes,
+    pub(crate) buffer: ChunkBuffer,
 }
 
 impl Chunk {
     /// # Panics
-    /// If `plain` is over the limit, or empty and not the last: a bug in the caller, not a fault.
-    pub fn new(part: PartIndex, index: ChunkIndex, last: bool, plain: Bytes) -> Self {
-        assert!(plain.len() <= CHUNK_PLAIN_BYTES_MAX && (last || !plain.is_empty()));
-        Self { part, index, last, plain }
+    /// If there is more plaintext than the limit, or none and it is not the last: a bug in the caller, not a fault.
+    pub fn new(part: PartIndex, index: ChunkIndex, last: bool, plain: impl Into<ChunkBuffer>) -> Self {
+        let buffer = plain.into();
+        assert!(buffer.plain_bytes() <= CHUNK_PLAIN_BYTES_MAX && (last || buffer.plain_bytes() > 0));
+        Self { part, index, last, buffer }
     }
 
     pub fn plain(&self) -> &[u8] {
-        &self.plain
+        self.buffer.plain()
+    }
+}
+
+/// Plaintext that lies where its frame will be, so that a chunk that is not compressed is sealed without a copy.
+pub struct ChunkBuffer(pub(crate) Vec<u8>);
+
+impl ChunkBuffer {
+    /// What a frame has before its plaintext.
+    pub(crate) const ROOM_BYTES: usize = CHUNK_HEADER_BYTES + CHUNK_HASH_BYTES;
+
+    /// Takes an ordinary chunk without growing.
+    pub fn with_room() -> Self {
+        Self::for_bytes(CHUNK_PLAIN_BYTES)
+    }
+
+    pub(crate) fn for_bytes(bytes: usize) -> Self {
+        let mut frame = Vec::with_capacity(Self::ROOM_BYTES + bytes + TAG_BYTES);
+        frame.resize(Self::ROOM_BYTES, 0);
+        Self(frame)
+    }
+
+    pub fn plain(&self) -> &[u8] {
+        &self.0[Self::ROOM_BYTES..]
+    }
+
+    pub fn plain_bytes(&self) -> usize {
+        self.0.len() - Self::ROOM_BYTES
+    }
+
+    /// Appends what `reader` has, up to its end or `bytes_max`.
+    pub fn read_from(&mut self, reader: impl Read, bytes_max: usize) -> io::Result<usize> {
+        reader.take(bytes_max as u64).read_to_end(&mut self.0)
+    }
+
+    pub fn extend(&mut self, plain: &[u8]) {
+        self.0.extend_from_slice(plain);
+    }
+}
+
+impl Clone for ChunkBuffer {
+    /// The copy too has the room that sealing takes behind the plaintext.
+    fn clone(&self) -> Self {
+        Self::from(self.plain())
+    }
+}
+
+impl<T: AsRef<[u8]>> From<T> for ChunkBuffer {
+    fn from(plain: T) -> Self {
+        let mut buffer = Self::for_bytes(plain.as_ref().len());
+        buffer.extend(plain.as_ref());
+        buffer
     }
 }
 
@@ -62,7 +117,7 @@ pub struct Packed {
     pub(crate) plain_bytes: u32,
     pub(crate) packed_bytes: u32,
     pub(crate) hash: ChunkHash,
-    pub(crate) frame: BytesMut,
+    pub(crate) frame: Vec<u8>,
 }
 
 /// A sealed chunk, as it lies on the wire and in a sealed log.

@@ -96,6 +96,10 @@ codes! {
     AckImpossible = 0x30a, exit 6, "ack_impossible";
     /// Bytes of a part that are no rows of its table.
     RowMalformed = 0x30b, exit 6, "row_malformed";
+    /// A sealed log is not what was written: bit rot, or a file that is no log, or one that was put in its place.
+    LogDamaged = 0x30c, exit 6, "log_damaged";
+    /// A sealed log of another transfer, sealing key or kind.
+    LogForeign = 0x30d, exit 6, "log_foreign";
 
     // The two databases.
     SourceFailed = 0x400, exit 8, "source_failed";
@@ -108,18 +112,20 @@ codes! {
     LoaderFailed = 0x405, exit 8, "loader_failed";
     /// Read again, the source is not what was sent of it before; nothing of it was sent.
     SourceChanged = 0x406, exit 8, "source_changed";
-    /// The receiver's journal, or the sender's spool, has reached its limit.
-    JournalFull = 0x407, exit 8, "journal_full";
 
     // Stopped.
     /// The link was lost, or a process went away.
     Interrupted = 0x500, exit 5, "interrupted";
     /// Somebody pressed Ctrl-C, or asked the process to end.
     UserInterrupt = 0x501, exit 130, "user_interrupt";
-    /// Somebody ended the transfer for good; what was staged is gone.
-    Abandoned = 0x502, exit 5, "abandoned";
+    /// A sealed log has no room left, on its disk or in its budget; what is in it stays.
+    LogFull = 0x502, exit 5, "log_full";
+    /// A sealed log could not be read, written or made durable.
+    LogFailed = 0x503, exit 5, "log_failed";
     /// What the receiver lacks cannot be read again.
-    ResumeImpossible = 0x503, exit 5, "resume_impossible";
+    ResumeImpossible = 0x504, exit 5, "resume_impossible";
+    /// Somebody ended the transfer for good; what was staged is gone.
+    Abandoned = 0x505, exit 5, "abandoned";
 
     // This host.
     Usage = 0x600, exit 2, "usage";
@@ -158,7 +164,8 @@ impl Code {
                     | Code::TargetFailed
                     | Code::TargetFull
                     | Code::LoaderFailed
-                    | Code::JournalFull
+                    | Code::LogFull
+                    | Code::LogFailed
                     | Code::AuditUnwritable
                     | Code::Preflight
                     | Code::Internal

@@ -1,18 +1,17 @@
 //! Packing: keyed hash and zstd, each chunk on its own. No dictionary and no shared context, so what one chunk's size
 //! tells says nothing of another's content; contexts' memory is reused, their state is not.
 
-use bytes::{BufMut, BytesMut};
 use zstd::{
     bulk::{Compressor, Decompressor},
     zstd_safe,
 };
 
 use crate::{
-    chunk::{Chunk, Codec, Packed},
+    chunk::{Chunk, ChunkBuffer, Codec, Packed},
     close::Code,
     digest::Digests,
     error::{Error, Result},
-    limits::{CHUNK_HASH_BYTES, CHUNK_HEADER_BYTES, TAG_BYTES},
+    limits::{CHUNK_HEADER_BYTES, TAG_BYTES},
 };
 
 /// First four bytes of a zstd frame (RFC 8878, 3.1.1); skippable and legacy frames start otherwise.
@@ -48,27 +47,20 @@ impl Packer {
     }
 
     /// Hashes the chunk and compresses it where that makes it shorter.
-    pub fn pack(&mut self, chunk: &Chunk, digests: &Digests) -> Packed {
+    pub fn pack(&mut self, chunk: Chunk, digests: &Digests) -> Packed {
         let plain = chunk.plain();
+        let plain_bytes = plain.len() as u32;
         let hash = digests.chunk_hash(plain);
         let (codec, packed) = match self.compress(plain) {
-            Some(packed) => (Codec::Zstd, packed),
-            None => (Codec::Stored, plain),
+            Some(packed) => (Codec::Zstd, ChunkBuffer::from(packed)),
+            None => (Codec::Stored, chunk.buffer),
         };
-        let mut frame = BytesMut::with_capacity(CHUNK_HEADER_BYTES + CHUNK_HASH_BYTES + packed.len() + TAG_BYTES);
-        frame.put_bytes(0, CHUNK_HEADER_BYTES);
-        frame.put_slice(&hash);
-        frame.put_slice(packed);
-        Packed {
-            part: chunk.part,
-            index: chunk.index,
-            last: chunk.last,
-            codec,
-            plain_bytes: plain.len() as u32,
-            packed_bytes: packed.len() as u32,
-            hash,
-            frame,
-        }
+        let packed_bytes = packed.plain_bytes() as u32;
+        let mut frame = packed.0;
+        // The last of a part may fill little of its buffer.
+        frame.shrink_to(frame.len() + TAG_BYTES);
+        frame[CHUNK_HEADER_BYTES..ChunkBuffer::ROOM_BYTES].copy_from_slice(&hash);
+        Packed { part: chunk.part, index: chunk.index, last: chunk.last, codec, plain_bytes, packed_bytes, hash, frame }
     }
 
     /// The compressed bytes, if they are fewer than the plain ones.

@@ -24,6 +24,7 @@ pub mod random;
 pub mod receive;
 pub mod row;
 pub mod seal;
+pub mod sealed_log;
 pub mod send;
 pub mod sign;
 pub mod sqlite;

@@ -68,6 +68,14 @@ pub const GRANT_BYTES_MAX: usize = 16 << 10;
 /// Clock difference between two agents that is forgiven when a grant's times are judged (fault-matrix T6).
 pub const CLOCK_SKEW_SECONDS_MAX: u64 = 60;
 
+/// A sealed log's header, and what stands before and behind the body of each of its records ([`crate::sealed_log`]).
+pub const LOG_HEADER_BYTES: usize = 104;
+pub const LOG_HEAD_BYTES: usize = 32;
+pub const LOG_CHECK_BYTES: usize = 32;
+
+/// The body of an epoch record: a key envelope is 1,200 bytes, the rest some 90.
+pub const LOG_EPOCH_BYTES_MAX: usize = 2 << 10;
+
 // A transfer must never be loaded and then have a receipt that is too long to send; 4 KiB are for keys and signatures.
 const _: () = assert!(
     PLAN_BYTES_MAX + PARTS_MAX * (SENT_PART_BYTES_MAX + LOADED_PART_BYTES_MAX) + GRANT_BYTES_MAX + (4 << 10)

@@ -111,7 +111,7 @@ pub fn seal(packed: Packed, keys: &EpochKeys, nonce: Nonce) -> Result<Sealed> {
         .map_err(|()| Error::new(Code::Internal, "sealing failed").at_chunk(packed.part, packed.index))?;
     frame[..CHUNK_HEADER_BYTES].copy_from_slice(&header_bytes);
     frame.extend_from_slice(&tag);
-    Ok(Sealed { header, frame: frame.freeze(), hash: packed.hash })
+    Ok(Sealed { header, frame: frame.into(), hash: packed.hash })
 }
 
 /// Seals a chunk that was never opened by anybody again, for another epoch: what was sent and not acknowledged when
@@ -121,7 +121,7 @@ pub fn reseal(sealed: &Sealed, old: &EpochKeys, new: &EpochKeys, nonce: Nonce) -
     let failed = |()| Error::new(Code::Internal, "a kept chunk does not open").at_chunk(header.part, header.index);
     let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
     let opened = decrypt(&old.data_key(&header), &header, body).map_err(failed)?;
-    let mut frame = BytesMut::with_capacity(header.frame_bytes());
+    let mut frame = Vec::with_capacity(header.frame_bytes());
     frame.resize(CHUNK_HEADER_BYTES, 0);
     frame.extend_from_slice(&opened);
     let packed = Packed {

@@ -1,11 +1,11 @@
 //! The receiver's commands.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use sealift_agent::{
-    cli::{DocCommand, EXIT_CODES, TransferArgs},
-    units::{parse_duration, parse_wait},
+    cli::{DocCommand, EXIT_CODES, LogLevel, StatusArgs, TransferArgs},
+    units::{parse_bytes, parse_duration, parse_wait},
 };
 
 /// The hidden command by which the receiver starts itself as the guard of a loader.
@@ -28,6 +28,16 @@ pub enum Command {
     /// Print a ticket, wait for the sender that uses it, load what it sends, and end
     #[command(after_help = LISTEN_EXAMPLES)]
     Listen(ListenArgs),
+    /// Take transfers into named targets, one after another and several at once, until stopped
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// Print a ticket for one transfer into a target of `serve`
+    #[command(after_help = SERVE_EXAMPLES)]
+    Ticket(TicketArgs),
+    /// List the transfers that were begun and have not ended, and what they hold
+    Status(StatusArgs),
+    /// End an unfinished transfer for good: drop what is staged, the journal and the keys
+    Abandon(AbandonArgs),
     #[command(flatten)]
     Doc(DocCommand),
     #[command(name = GUARD_COMMAND, hide = true)]
@@ -41,6 +51,82 @@ const LISTEN_EXAMPLES: &str = "Examples:
   sealift-receiver listen --target sqlite:/srv/ehr.db --ticket-out ehr.ticket
   sealift-receiver listen --target 'exec:psql -X -q -v ON_ERROR_STOP=1 --single-transaction ehr' --ticket-out -
   sealift-receiver listen --target discard: --ticket-out - --address receiver.example.org:7443";
+
+const SERVE_EXAMPLES: &str = "Examples:
+  sealift-receiver serve --config /etc/sealift/receiver.toml
+  sealift-receiver ticket --config /etc/sealift/receiver.toml --target ehr_prod --ticket-out ehr.ticket
+
+The configuration is TOML; an unknown key is an error:
+  listen = [\"[::]:7443\"]                        # UDP; default
+  addresses = [\"receiver.example.org:7443\"]     # for tickets; default: this host's addresses
+  state_dir = \"/var/lib/sealift-receiver\"       # default: as for listen
+  transfers_max = 2                             # at once, 1 to 16; default 2
+  memory = \"128MiB\"                             # for bytes in flight, shared by the transfers; default 128MiB
+  row_bytes_max = \"256MiB\"                      # the largest row, for each transfer; default 256MiB
+  grace = \"15m\"                                 # how long a load is kept open for its sender; default 15m
+  journal_bytes_max = \"64GiB\"                   # for each transfer; 0B for none; default 64GiB
+  suite = \"auto\"                                # aes-256-gcm, chacha20-poly1305; default auto
+
+  [targets.ehr_prod]
+  url = \"sqlite:/srv/ehr/ehr.db\"
+  # danger_plaintext_file = true                # needed for file:
+  # danger_show_program_output = true           # for exec:
+
+SIGTERM, SIGINT and SIGHUP drain: loads are put down so that they go on at the next start.
+A second signal ends it at once.";
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// Print one JSON object a line on standard output; the last is `finished`
+    #[arg(long)]
+    pub json: bool,
+
+    /// How much to say about what happens inside, on standard error
+    #[arg(long, value_enum, default_value_t = LogLevel::Warn)]
+    pub log_level: LogLevel,
+}
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct TicketArgs {
+    /// The configuration that `serve` runs with; run this as the same user
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// Name of a target in the configuration
+    #[arg(long, value_name = "NAME")]
+    pub target: String,
+
+    /// Where to put the ticket: a file, made with mode 0600, or - for standard output
+    #[arg(long, value_name = "FILE")]
+    pub ticket_out: String,
+
+    /// How long the ticket is good for; it must cover the whole transfer
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
+    pub valid_for: Duration,
+
+    /// Why: a change or ticket number, for the grant, the audit log and the receipt
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub purpose: String,
+}
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct AbandonArgs {
+    /// The transfer, as `status` prints it
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub transfer: Option<String>,
+
+    /// Every unfinished transfer of this state directory that no process runs
+    #[arg(long)]
+    pub all: bool,
+
+    /// The folder that the transfer was run with [default: as for a transfer]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct ListenArgs {
@@ -67,6 +153,11 @@ pub struct ListenArgs {
     /// How long to wait for a sender whose link was lost; 0s: not at all
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_wait)]
     pub grace: Duration,
+
+    /// Room for the journal of a load that a loader takes: sealed, in the state directory, as large as what crosses the link.
+    /// With 0 there is none: if this receiver is killed, the transfer starts over
+    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = parse_bytes)]
+    pub journal_bytes_max: u64,
 
     /// Why: a change or ticket number, for the grant, the audit log and the receipt
     #[arg(long, value_name = "TEXT", default_value = "")]

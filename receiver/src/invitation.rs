@@ -1,7 +1,8 @@
-//! Makes the ticket of one transfer: an authority that lives for a moment, the two identities it certifies, and the
-//! grant it signs. What is left of it afterwards is the receiver's identity, and what the ticket carries.
+//! Makes the ticket of one transfer. For `listen`, an authority lives for a moment, certifies two identities and signs the
+//! grant: what is left of it afterwards is the receiver's identity, and what the ticket carries. A standing receiver has an
+//! authority of its own.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fs::OpenOptions, io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
 use minicbor::{Decode, Encode};
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
@@ -49,36 +50,12 @@ impl Drop for Invitation {
 
 impl Invitation {
     pub fn make(addresses: Vec<String>, target: &str, purpose: &str, valid_for: Duration) -> Outcome<Self> {
-        if purpose.len() > NAME_BYTES_MAX {
-            return Err(Failure::usage("--purpose is too long", format!("Use at most {NAME_BYTES_MAX} bytes.")));
-        }
-        let mut id = [0; 16];
-        SystemRandom::default().fill(&mut id);
-        let transfer = TransferId(id);
+        let transfer = random_transfer();
         let now = OffsetDateTime::now_utc();
-        let not_after = u64::try_from((now + valid_for).unix_timestamp()).unwrap_or(0);
         let authority = Authority::generate(&format!("ticket-{transfer}"), now, valid_for)?;
         let receiver = authority.issue(Role::Receiver, "once", now, valid_for)?;
-        let receiver_id = SpiffeId::new(&format!("ticket-{transfer}"), Role::Receiver, "once")?;
-        let sender = authority.issue(Role::Sender, "once", now, valid_for)?;
-        let sender_id = SpiffeId::new(&format!("ticket-{transfer}"), Role::Sender, "once")?;
-        let grant = Grant {
-            transfer,
-            sender: sender_id.as_str().to_owned(),
-            receiver: receiver_id.as_str().to_owned(),
-            source: String::new(),
-            target: target.to_owned(),
-            purpose: purpose.to_owned(),
-            not_before_seconds: now.unix_timestamp() as u64,
-            not_after_seconds: not_after,
-        };
-        let ticket = Ticket {
-            addresses,
-            root: authority.root().to_vec(),
-            certificate: sender.chain[0].to_vec(),
-            key: sender.pkcs8.to_vec(),
-            grant: grant.sign(&authority),
-        };
+        let to = Addressed { addresses, receiver: authority.id(Role::Receiver, "once")?, target: target.to_owned() };
+        let ticket = issue_ticket(&authority, transfer, to, purpose, now, valid_for)?;
         let (certificate, key) = (receiver.chain[0].to_vec(), receiver.pkcs8.to_vec());
         Ok(Self { ticket, certificate, key, grant_key: authority.public_key() })
     }
@@ -91,6 +68,80 @@ impl Invitation {
     pub fn trust(&self) -> Trust {
         Trust::new(self.ticket.root_certificate(), Some(self.ticket.grant.grant.sender.clone()))
     }
+}
+
+/// Where a ticket leads.
+pub struct Addressed {
+    pub addresses: Vec<String>,
+    pub receiver: SpiffeId,
+    /// What the receiver calls the target.
+    pub target: String,
+}
+
+pub fn random_transfer() -> TransferId {
+    let mut id = [0; 16];
+    SystemRandom::default().fill(&mut id);
+    TransferId(id)
+}
+
+/// A ticket for one transfer: makes its sender, which is named like the transfer, and signs its grant.
+pub fn issue_ticket(
+    authority: &Authority,
+    transfer: TransferId,
+    to: Addressed,
+    purpose: &str,
+    now: OffsetDateTime,
+    valid_for: Duration,
+) -> Outcome<Ticket> {
+    if purpose.len() > NAME_BYTES_MAX {
+        return Err(Failure::usage("--purpose is too long", format!("Use at most {NAME_BYTES_MAX} bytes.")));
+    }
+    let name = transfer.to_string();
+    let sender = authority.issue(Role::Sender, &name, now, valid_for)?;
+    let grant = Grant {
+        transfer,
+        sender: authority.id(Role::Sender, &name)?.as_str().to_owned(),
+        receiver: to.receiver.as_str().to_owned(),
+        source: String::new(),
+        target: to.target,
+        purpose: purpose.to_owned(),
+        not_before_seconds: now.unix_timestamp() as u64,
+        not_after_seconds: u64::try_from((now + valid_for).unix_timestamp()).unwrap_or(0),
+    };
+    Ok(Ticket {
+        addresses: to.addresses,
+        root: authority.root().to_vec(),
+        certificate: sender.chain[0].to_vec(),
+        key: sender.pkcs8.to_vec(),
+        grant: grant.sign(authority),
+    })
+}
+
+/// Writes a ticket to a file of mode 0600, or to standard output.
+pub fn write_ticket(to: &str, ticket: &Ticket) -> Outcome {
+    let text = ticket.to_text();
+    let written = match to {
+        "-" => {
+            let mut out = std::io::stdout().lock();
+            out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        }
+        path => {
+            // A ticket of an earlier run is replaced at once: a sender may be about to read it. Nothing is written through a
+            // link that somebody left there.
+            let path = Path::new(path);
+            let beside = path.with_file_name(format!(".{}.partial", path.file_name().unwrap_or_default().display()));
+            let _ = std::fs::remove_file(&beside);
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
+            let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+            written.and_then(|()| std::fs::rename(&beside, path)).inspect_err(|_| {
+                let _ = std::fs::remove_file(&beside);
+            })
+        }
+    };
+    written.map_err(|error| {
+        let next = "Check the path given to --ticket-out, or that the program behind the pipe is still there.";
+        Failure::io(Code::Usage, "the ticket cannot be written", &error, next)
+    })
 }
 
 /// The addresses that a ticket names: those given, or else where `bound` can be reached from elsewhere.

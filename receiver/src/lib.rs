@@ -2,15 +2,21 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod config;
 pub mod guard;
 pub mod invitation;
+pub mod journal;
 pub mod listen;
 pub mod load;
 pub mod loader;
 pub mod pipeline;
 pub mod reception;
 pub mod record;
+pub mod serve;
 pub mod sink;
+pub mod ticket;
 pub mod transfer;
+pub mod unfinished;
+pub mod used;
 pub mod workers;
 pub mod writer;

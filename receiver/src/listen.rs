@@ -1,15 +1,12 @@
 //! `listen`: one transfer, from ticket to receipt.
 
-use std::{
-    fs::OpenOptions, io::Write, net::UdpSocket, os::unix::fs::OpenOptionsExt, path::Path, process::ExitCode, sync::Arc,
-    time::Duration,
-};
+use std::{net::UdpSocket, process::ExitCode, time::Duration};
 
 use sealift_agent::{
     acceptor::Acceptor,
     audit::AuditLog,
     endpoint::{bind, server_config},
-    expiry::Expiry,
+    fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::Role,
     link::Link,
@@ -26,11 +23,12 @@ use tokio::sync::mpsc;
 
 use crate::{
     cli::ListenArgs,
-    invitation::{Invitation, addresses},
+    invitation::{Invitation, addresses, write_ticket},
     reception::receive_offers,
     record::Record,
-    sink::{Sink, opaque::OpaqueSink, sqlite::SqliteSink},
+    sink::{self, Allowed},
     transfer::{Receiving, Setting},
+    unfinished::drop_expired,
 };
 
 /// For the last packets of a connection to leave.
@@ -48,28 +46,36 @@ pub async fn listen(args: ListenArgs) -> ExitCode {
 async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     args.transfer.apply()?;
     check_stdout(args)?;
-    let location = Location::parse(&args.target)?;
-    let open_sink = || open_sink(&location, args);
+    let location = Location::parse(&args.target)?.absolute();
+    let allowed = Allowed {
+        row_bytes_max: args.transfer.row_bytes_max,
+        plaintext_file: args.danger_plaintext_file,
+        program_output: args.transfer.danger_show_program_output,
+    };
+    let open_sink = || sink::open(&location, allowed);
     open_sink()?;
+    let target = location.to_url(&args.target);
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     TransferDir::sweep(&state)?;
 
-    let earlier = find_unfinished(&state, &args.target, report)?;
+    drop_expired(&state, &audit, report)?;
+    let earlier = find_unfinished(&state, &target, report)?;
     let socket = bind_socket(args, earlier.as_ref())?;
     let bound = socket.local_addr().unwrap_or(args.bind);
     let addresses = addresses(&args.address, bound)?;
-    let record = match earlier {
+    let (record, invitation) = match earlier {
         // It may have moved: the ticket says where it is now (fault-matrix N14).
-        Some(mut record) => {
-            record.kept.invitation.ticket.addresses = addresses;
+        Some((mut record, mut invitation)) => {
+            invitation.ticket.addresses = addresses;
+            record.kept.invitation = Some(invitation.clone());
             record.kept.port = bound.port();
             record.keep()?;
-            record
+            (record, invitation)
         }
         None => {
             let invitation = Invitation::make(addresses, TARGET_NAME, &args.purpose, args.valid_for)?;
-            Record::begin(&state, invitation, &args.target, bound.port())?
+            (Record::begin(&state, invitation.clone(), &target, bound.port())?, invitation)
         }
     };
     let transfer = record.transfer();
@@ -82,8 +88,8 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
             audit.append(event, Some(transfer), &[])?;
         }
     }
-    let invitation = record.kept.invitation.clone();
-    let expiry = Expiry::of(&invitation.ticket.grant.grant);
+    fail_point::hit(Point::Invited);
+    let expiry = record.expiry();
     audit.append(
         "ticket.issue",
         Some(transfer),
@@ -92,7 +98,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     let identity = invitation.identity()?;
     let endpoint = bind(socket, Some(server_config(&identity, invitation.trust())?))?;
     let mut shutdown = Shutdown::listen()?;
-    write_ticket(&args.ticket_out, &invitation)?;
+    write_ticket(&args.ticket_out, &invitation.ticket)?;
     report.event("listening", &[("address", json!(bound.to_string()))]);
     report.say(&format!(
         "receiver: waiting at {bound} (UDP) for the sender that has the ticket; it is good for {}.",
@@ -106,6 +112,8 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
         identity: &identity,
         memory: args.transfer.memory,
         grace: args.grace,
+        journal_bytes_max: args.journal_bytes_max,
+        standing: false,
         open_sink: &open_sink,
     };
     let outcome = serve(setting, record, &invitation, &endpoint, args, &mut shutdown).await;
@@ -145,9 +153,8 @@ async fn serve(
     outcome
 }
 
-/// The unfinished transfer into this target that an earlier process left here, if its ticket is still good. One that has
-/// expired is dropped: nothing may go on with it.
-fn find_unfinished(state: &StateDir, target: &str, report: &Report) -> Outcome<Option<Record>> {
+/// The unfinished transfer into this target that an earlier `listen` left here, and what it had made for it.
+fn find_unfinished(state: &StateDir, target: &str, report: &Report) -> Outcome<Option<(Record, Invitation)>> {
     for transfer in TransferDir::list(state)? {
         let record = match Record::open(state, transfer) {
             Ok(Some(record)) if record.kept.target == target => record,
@@ -155,23 +162,17 @@ fn find_unfinished(state: &StateDir, target: &str, report: &Report) -> Outcome<O
             Err(failure) if failure.code == Code::TransferBusy => continue,
             Err(failure) => return Err(failure),
         };
-        if Expiry::of(&record.kept.invitation.ticket.grant.grant).left().is_zero() {
-            report.say(&format!(
-                "receiver: the ticket of the unfinished transfer {transfer} has expired; it is dropped."
-            ));
-            record.dir.destroy()?;
-            continue;
-        }
+        let Some(invitation) = record.kept.invitation.clone() else { continue };
         report.say(&format!("receiver: going on with the transfer {transfer}, with the same ticket."));
-        return Ok(Some(record));
+        return Ok(Some((record, invitation)));
     }
     Ok(None)
 }
 
 /// A transfer that goes on is where its ticket says.
-fn bind_socket(args: &ListenArgs, earlier: Option<&Record>) -> Outcome<UdpSocket> {
+fn bind_socket(args: &ListenArgs, earlier: Option<&(Record, Invitation)>) -> Outcome<UdpSocket> {
     let mut bind = args.bind;
-    if let (0, Some(record)) = (bind.port(), earlier) {
+    if let (0, Some((record, _))) = (bind.port(), earlier) {
         bind.set_port(record.kept.port);
     }
     UdpSocket::bind(bind).map_err(|error| {
@@ -195,48 +196,4 @@ fn check_stdout(args: &ListenArgs) -> Outcome {
             Err(Failure::usage(what, "Give the ticket a file: --ticket-out FILE."))
         }
     }
-}
-
-fn open_sink(location: &Location, args: &ListenArgs) -> Outcome<Arc<dyn Sink>> {
-    Ok(match location {
-        Location::Standard => Arc::new(OpaqueSink::standard()?),
-        Location::Discard => Arc::new(OpaqueSink::discard()),
-        Location::Sqlite(path) => Arc::new(SqliteSink::new(path, args.transfer.row_bytes_max as usize)?),
-        Location::Exec(words) => {
-            sealift_agent::program::find(&words[0], Code::TargetFailed)?;
-            Arc::new(OpaqueSink::exec(words.clone(), args.transfer.danger_show_program_output))
-        }
-        Location::File(path) if args.danger_plaintext_file => Arc::new(OpaqueSink::file(path)?),
-        Location::File(_) => {
-            let next =
-                "Load into a database (exec:, sqlite:), or type --danger-plaintext-file if you mean it: it is logged.";
-            return Err(Failure::usage("a file: target would hold every row in the clear", next));
-        }
-    })
-}
-
-fn write_ticket(to: &str, invitation: &Invitation) -> Outcome {
-    let text = invitation.ticket.to_text();
-    let written = match to {
-        "-" => {
-            let mut out = std::io::stdout().lock();
-            out.write_all(text.as_bytes()).and_then(|()| out.flush())
-        }
-        path => {
-            // A ticket of an earlier run is replaced at once: a sender may be about to read it. Nothing is written through a
-            // link that somebody left there.
-            let path = Path::new(path);
-            let beside = path.with_file_name(format!(".{}.partial", path.file_name().unwrap_or_default().display()));
-            let _ = std::fs::remove_file(&beside);
-            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
-            let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
-            written.and_then(|()| std::fs::rename(&beside, path)).inspect_err(|_| {
-                let _ = std::fs::remove_file(&beside);
-            })
-        }
-    };
-    written.map_err(|error| {
-        let next = "Check the path given to --ticket-out, or that the program behind the pipe is still there.";
-        Failure::io(Code::Usage, "the ticket cannot be written", &error, next)
-    })
 }

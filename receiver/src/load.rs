@@ -8,6 +8,7 @@ use std::{
 };
 
 use sealift_agent::{
+    fail_point::{self, Point},
     failure::{Failure, Outcome},
     report::Report,
 };
@@ -18,12 +19,14 @@ use tokio::{
 };
 
 use crate::{
+    journal::{Journal, Replayed},
     sink::Sink,
     writer::{PartWriter, Starting, Written},
 };
 
 pub struct Load {
     pub sink: Arc<dyn Sink>,
+    pub journal: Option<Journal>,
     transfer: RefCell<Transfer>,
     writers: RefCell<BTreeMap<PartIndex, PartWriter>>,
     threads: RefCell<Vec<JoinHandle<()>>>,
@@ -34,11 +37,12 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn new(sink: Arc<dyn Sink>, transfer: Transfer) -> Self {
+    pub fn new(sink: Arc<dyn Sink>, transfer: Transfer, journal: Option<Journal>) -> Self {
         // Two messages a part at most.
         let (written, events) = mpsc::unbounded_channel();
         Self {
             sink,
+            journal,
             transfer: RefCell::new(transfer),
             writers: RefCell::default(),
             threads: RefCell::default(),
@@ -92,8 +96,27 @@ impl Load {
             // The writer ended: why, it says to whoever watches.
             std::future::pending::<()>().await;
         }
+        fail_point::hit(Point::ChunkTaken);
         self.transfer_mut().handle_taken(&taken, durable);
         self.moved.notify_waiters();
+    }
+
+    /// Feeds the sink with what a journal held.
+    pub async fn feed(&self, mut replayed: mpsc::Receiver<Outcome<Replayed>>) -> Outcome {
+        let mut writer = None;
+        while let Some(next) = replayed.recv().await {
+            match next? {
+                Replayed::Secret(secret) => self.transfer_mut().handle_digest_secret(&secret)?,
+                Replayed::Chunk(chunk) => {
+                    let writer = match &mut writer {
+                        Some(writer) => writer,
+                        None => writer.insert(self.writer(chunk.part()).await?),
+                    };
+                    self.take(writer, chunk, true).await;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Notes what the writers finish; returns when one of them fails.
@@ -102,6 +125,7 @@ impl Load {
         loop {
             match events.recv().await {
                 Some(Written::Finished(part)) => {
+                    fail_point::hit(Point::PartFinished);
                     self.transfer_mut().handle_finished(part);
                     report.count(|totals| totals.parts += 1);
                     self.moved.notify_waiters();
@@ -123,18 +147,25 @@ impl Load {
         }
     }
 
-    /// Gives it up. When this returns nobody writes any more, and another load may take its place.
-    pub async fn abandon(self) -> Outcome {
+    /// The load is over for this process: leaves what it needs to go on, or nothing. When this returns nobody writes any more,
+    /// and another load may take its place.
+    pub async fn close(self, keeps: bool) {
         self.writers.take().clear();
-        self.blocking(|sink| {
-            sink.abandon();
+        let stop = move |sink: &dyn Sink| {
+            if keeps {
+                sink.suspend()
+            } else {
+                sink.abandon()
+            }
             Ok(())
-        })
-        .await?;
+        };
+        let _ = self.blocking(stop).await;
         for thread in self.threads.take() {
             let _ = thread.await;
         }
-        Ok(())
+        if let Some(journal) = self.journal {
+            journal.close().await;
+        }
     }
 
     /// Runs a step of the sink off the async thread.

@@ -3,12 +3,17 @@
 
 use std::process::ExitCode;
 
-use sealift_agent::{cli, process};
+use sealift_agent::{cli, failure::Outcome, identity::Role, process, report::Report};
 use sealift_receiver::{
     cli::{Cli, Command},
+    config::Config,
     guard,
     listen::listen,
+    serve::serve,
+    ticket::ticket,
+    unfinished,
 };
+use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
     let cli = match cli::parse::<Cli>() {
@@ -18,13 +23,34 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Doc(doc) => cli::exit("receiver", doc.run::<Cli>()),
         Command::LoaderGuard { words } => guard::run(&words),
-        Command::Listen(args) => match process::harden().and_then(|()| process::runtime()) {
-            Ok(runtime) => {
-                let exit_code = runtime.block_on(listen(args));
-                runtime.shutdown_background();
-                exit_code
-            }
-            Err(failure) => cli::exit("receiver", Err(failure)),
-        },
+        Command::Listen(args) => run_async(process::harden().and_then(|()| process::runtime()), listen(args)),
+        Command::Serve(args) => {
+            let config = match process::harden().and_then(|()| Config::load(&args.config)) {
+                Ok(config) => config,
+                Err(failure) => return Report::new(Role::Receiver, args.json).stop(&Err(failure)),
+            };
+            run_async(process::runtime_for(config.transfers_max as usize), serve(args, config))
+        }
+        Command::Ticket(args) => protected(|| ticket(&args)),
+        Command::Status(args) => protected(|| unfinished::status(&args)),
+        Command::Abandon(args) => protected(|| unfinished::abandon(&args)),
+    }
+}
+
+fn run_async(runtime: Outcome<Runtime>, work: impl Future<Output = ExitCode>) -> ExitCode {
+    match runtime {
+        Ok(runtime) => {
+            let exit_code = runtime.block_on(work);
+            runtime.shutdown_background();
+            exit_code
+        }
+        Err(failure) => cli::exit("receiver", Err(failure)),
+    }
+}
+
+fn protected(work: impl FnOnce() -> ExitCode) -> ExitCode {
+    match process::harden() {
+        Ok(()) => work(),
+        Err(failure) => cli::exit("receiver", Err(failure)),
     }
 }

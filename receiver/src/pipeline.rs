@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, time::Duration};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
 use quinn::{ReadExactError, RecvStream};
 use sealift_agent::{
@@ -22,6 +22,7 @@ use sealift_protocol::{
     limits::CHUNK_HEADER_BYTES,
     message::Message,
     receive::Session,
+    sealed_log::Record,
 };
 use tokio::{io::AsyncReadExt, time::timeout};
 
@@ -92,16 +93,13 @@ impl<'a> Pipeline<'a> {
         self.session.borrow_mut().handle_stream(&self.load.transfer(), header)?;
         let part = header.part;
         let writer = self.load.writer(part).await?;
-        let mut chunks = Box::pin(self.opened(part, stream).buffered(chunks_at_work()));
-        while let Some(chunk) = chunks.next().await {
-            let (frame_bytes, chunk) = chunk?;
+        let opened = self.opened(part, stream).buffered(chunks_at_work());
+        let mut chunks = Box::pin(opened.map(|opened| self.journaled(opened)).buffered(chunks_at_work()));
+        while let Some(opened) = chunks.next().await {
+            let Opened { chunk, frame_bytes, .. } = opened?;
             let plain_bytes = chunk.plain().len() as u64;
-            self.load.take(&writer, chunk, false).await;
-            self.report.count(|totals| {
-                totals.chunks += 1;
-                totals.plain_bytes += plain_bytes;
-                totals.sealed_bytes += frame_bytes;
-            });
+            self.load.take(&writer, chunk, self.load.journal.is_some()).await;
+            self.report.count(|totals| totals.moved(plain_bytes, frame_bytes));
         }
         Ok(())
     }
@@ -111,7 +109,7 @@ impl<'a> Pipeline<'a> {
         &self,
         part: PartIndex,
         stream: RecvStream,
-    ) -> impl stream::Stream<Item = impl Future<Output = Outcome<(u64, VerifiedChunk)>> + '_> + '_ {
+    ) -> impl stream::Stream<Item = impl Future<Output = Outcome<Opened>> + '_> + '_ {
         stream::unfold(Some(stream), move |stream| async move {
             let mut stream = stream?;
             match self.read_frame(part, &mut stream).await {
@@ -123,8 +121,27 @@ impl<'a> Pipeline<'a> {
         .map(move |frame: Outcome<(ChunkHeader, BytesMut)>| async move {
             let (header, body) = frame?;
             let keys = self.session.borrow().keys().clone();
-            Ok((header.frame_bytes() as u64, self.workers.open(header, body, keys).await?))
+            // Opening is in place: what the journal is to have as it came is copied before.
+            let sealed = self.load.journal.as_ref().map(|_| Bytes::copy_from_slice(&body));
+            let chunk = self.workers.open(header, body, keys).await?;
+            let record = sealed.map(|sealed| Record::Chunk { header, sealed });
+            Ok(Opened { chunk, frame_bytes: header.frame_bytes() as u64, record })
         })
+    }
+
+    /// Hands a verified chunk to the journal, if there is one, in the order of the calls; resolves when it is durable.
+    fn journaled(&self, opened: Outcome<Opened>) -> impl Future<Output = Outcome<Opened>> + use<> {
+        let opened = opened.map(|mut opened| {
+            let durable = opened.record.take().and_then(|record| Some(self.load.journal.as_ref()?.append(record)));
+            (opened, durable)
+        });
+        async move {
+            let (opened, durable) = opened?;
+            if let Some(durable) = durable {
+                durable.await?;
+            }
+            Ok(opened)
+        }
     }
 
     async fn read_frame(&self, part: PartIndex, stream: &mut RecvStream) -> Outcome<Option<(ChunkHeader, BytesMut)>> {
@@ -188,6 +205,13 @@ impl<'a> Pipeline<'a> {
             }
         }
     }
+}
+
+/// A verified chunk, and what the journal is to have of it.
+struct Opened {
+    chunk: VerifiedChunk,
+    frame_bytes: u64,
+    record: Option<Record>,
 }
 
 fn slow(check: &'static str) -> Failure {

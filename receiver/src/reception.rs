@@ -4,7 +4,7 @@
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use sealift_agent::{
     acceptor::Acceptor,
-    failure::Failure,
+    failure::{Failure, Outcome},
     link::{ControlReader, ControlWriter, Link, accept_control},
 };
 use sealift_protocol::{
@@ -31,7 +31,20 @@ pub struct Offered {
 pub enum Heard {
     Offer(Box<Offered>),
     /// It says that there will be no transfer.
-    CalledOff(Failure),
+    CalledOff(Box<CalledOff>),
+}
+
+/// Who called a transfer off. The link stands until that is done, so that the sender knows.
+pub struct CalledOff {
+    pub link: Link,
+    pub failure: Failure,
+}
+
+impl CalledOff {
+    /// Whether it is to end although something of it is here.
+    pub fn is_final(&self) -> bool {
+        self.failure.code == Code::Abandoned
+    }
 }
 
 /// Hears everybody who connects, and hands on good offers. Whoever connects and goes away without one is forgotten.
@@ -68,7 +81,8 @@ async fn hear(link: Link, listening: &impl Fn(&Link) -> Listening, heard: &mpsc:
             listening(&link).handle_offer(offer, &link.channel, now).map_err(Failure::from)
         }
         Ok(Message::Refuse(refuse)) => {
-            let _ = heard.send(Heard::CalledOff(control.refused(refuse))).await;
+            let failure = control.refused(refuse);
+            let _ = heard.send(Heard::CalledOff(Box::new(CalledOff { link, failure }))).await;
             return;
         }
         Ok(_) => Err(Error::new(Code::ProtocolViolation, "Offer").into()),
@@ -85,15 +99,17 @@ async fn hear(link: Link, listening: &impl Fn(&Link) -> Listening, heard: &mpsc:
     }
 }
 
-/// While a connection of a transfer stands, whoever else offers it is told that it is taken (fault-matrix N13).
-pub async fn turn_away(heard: &mut mpsc::Receiver<Heard>) -> Failure {
+/// While a connection of a transfer stands, whoever else offers it is told that it is taken (fault-matrix N13). Returns when
+/// the transfer is called off for good.
+pub async fn turn_away(heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<CalledOff>> {
     let mut farewells = FuturesUnordered::new();
     loop {
         tokio::select! {
             more = heard.recv(), if farewells.len() < EXCHANGES_MAX => match more {
                 Some(Heard::Offer(offered)) => farewells.push(say_busy(offered)),
+                Some(Heard::CalledOff(called_off)) if called_off.is_final() => return Ok(called_off),
                 Some(Heard::CalledOff(_)) => {}
-                None => return Failure::new(Code::Interrupted, "the endpoint was closed", ""),
+                None => return Err(Failure::new(Code::Interrupted, "the endpoint was closed", "")),
             },
             Some(()) = farewells.next() => {}
         }

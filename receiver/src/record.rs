@@ -1,11 +1,14 @@
 //! What a receiver keeps of an unfinished transfer, so that the same command goes on with it after a crash.
 
 use minicbor::{Decode, Encode};
-use sealift_agent::{failure::Outcome, random::SystemRandom, state::StateDir, transfer_dir::TransferDir};
+use sealift_agent::{
+    expiry::Expiry, failure::Outcome, random::SystemRandom, state::StateDir, transfer_dir::TransferDir,
+};
 use sealift_protocol::{
     close::Code,
     envelope::SealingKey,
     error::Error,
+    grant::SignedGrant,
     id::{Epoch, TransferId},
     manifest::{Plan, SignedReceipt},
     receive::Transfer,
@@ -23,12 +26,13 @@ pub struct Record {
 #[derive(Encode, Decode)]
 #[cbor(map)]
 pub struct Kept {
+    /// What `listen` made for this one transfer; a standing receiver has what it needs beside.
     #[n(0)]
-    pub invitation: Invitation,
+    pub invitation: Option<Invitation>,
     /// The target's URL: what is staged for it has to be found again. It is as secret as this folder.
     #[n(1)]
     pub target: String,
-    /// Where the ticket says that this receiver is.
+    /// Where the ticket of a `listen` says that this receiver is.
     #[n(2)]
     pub port: u16,
     #[n(3)]
@@ -47,9 +51,14 @@ pub struct Kept {
     /// All of it is proven; it is shown under its final name, or will be.
     #[n(8)]
     pub receipt: Option<SignedReceipt>,
-    /// It is shown: what the target knew it by need not be there any more.
+    /// It is shown, and nothing needs to be done for that again.
     #[n(9)]
     pub published: bool,
+    /// A loader was told that its input is whole. Whether it committed, only its exit code says.
+    #[n(10)]
+    pub settling: bool,
+    #[n(11)]
+    pub grant: SignedGrant,
 }
 
 impl Drop for Kept {
@@ -61,7 +70,22 @@ impl Drop for Kept {
 impl Record {
     /// Begins the record of a transfer that was invited just now.
     pub fn begin(state: &StateDir, invitation: Invitation, target: &str, port: u16) -> Outcome<Self> {
-        let dir = TransferDir::open(state, invitation.ticket.grant.grant.transfer)?;
+        Self::make(state, invitation.ticket.grant.clone(), Some(invitation), target, port)
+    }
+
+    /// Begins the record of a transfer whose sender has come to a standing receiver.
+    pub fn begin_standing(state: &StateDir, grant: SignedGrant, target: &str) -> Outcome<Self> {
+        Self::make(state, grant, None, target, 0)
+    }
+
+    fn make(
+        state: &StateDir,
+        grant: SignedGrant,
+        invitation: Option<Invitation>,
+        target: &str,
+        port: u16,
+    ) -> Outcome<Self> {
+        let dir = TransferDir::open(state, grant.grant.transfer)?;
         let sealing_key = SealingKey::generate(&mut SystemRandom::default()).expose().to_vec();
         let kept = Kept {
             invitation,
@@ -74,6 +98,8 @@ impl Record {
             started_ms: 0,
             receipt: None,
             published: false,
+            settling: false,
+            grant,
         };
         let record = Self { dir, kept };
         record.keep()?;
@@ -86,13 +112,17 @@ impl Record {
         Ok(dir.record::<Kept>()?.map(|kept| Self { dir, kept }))
     }
 
+    pub fn expiry(&self) -> Expiry {
+        Expiry::of(&self.kept.grant.grant)
+    }
+
     /// Makes what was changed durable.
     pub fn keep(&self) -> Outcome {
         self.dir.keep(&self.kept)
     }
 
     pub fn transfer(&self) -> TransferId {
-        self.kept.invitation.ticket.grant.grant.transfer
+        self.kept.grant.grant.transfer
     }
 
     pub fn sealing_key(&self) -> Outcome<SealingKey> {
@@ -102,7 +132,7 @@ impl Record {
     /// The state machine as the record knows it; what is in the target is for the sink to say.
     pub fn state_machine(&self) -> Outcome<Transfer> {
         let plan = self.kept.plan.clone().ok_or(Error::new(Code::Internal, "nothing was begun"))?;
-        let mut transfer = Transfer::new(self.kept.invitation.ticket.grant.clone(), plan);
+        let mut transfer = Transfer::new(self.kept.grant.clone(), plan);
         transfer.handle_earlier(self.kept.epoch, self.kept.digest_check);
         Ok(transfer)
     }

@@ -1,11 +1,12 @@
 //! One transfer at its receiver, over all its connections: takes offers, keeps the load while no connection stands, and
 //! ends with a receipt, with something to go on from, or with nothing left behind.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{cell::Cell, path::PathBuf, sync::Arc, time::Duration};
 
 use sealift_agent::{
     audit::AuditLog,
     expiry::Expiry,
+    fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::Identity,
     link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT},
@@ -19,18 +20,20 @@ use sealift_protocol::{
     close::Code,
     error::Error,
     manifest::SignedReceipt,
-    message::Message,
+    message::{BeginBody, Message},
     receive::{Judging, ReceiptFacts, Session, Transfer, WholePart, Window},
+    sealed_log::{EpochRecord, Record},
 };
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use crate::{
+    journal::{Journal, Place, Replayed, replay},
     load::{Load, blocking},
     pipeline::Pipeline,
-    reception::{Heard, Offered, turn_away},
-    record::Record,
+    reception::{CalledOff, Heard, Offered, turn_away},
+    record::Record as Kept,
     sink::Sink,
     workers::Workers,
 };
@@ -45,6 +48,10 @@ pub struct Setting<'a> {
     pub memory: u64,
     /// How long the load waits for a lost connection to come back.
     pub grace: Duration,
+    /// What a journal may take on the disk; 0 for none.
+    pub journal_bytes_max: u64,
+    /// This receiver goes on when the transfer has ended: one that is shown is kept until its sender has fetched the receipt.
+    pub standing: bool,
     /// Makes the sink of the target; anew if the transfer starts over.
     pub open_sink: &'a dyn Fn() -> Outcome<Arc<dyn Sink>>,
 }
@@ -52,7 +59,7 @@ pub struct Setting<'a> {
 /// One transfer on its way.
 pub struct Receiving<'a> {
     setting: Setting<'a>,
-    record: Record,
+    record: Kept,
     expiry: Expiry,
     load: Option<Load>,
     /// Loaded and proven; shown under its final name.
@@ -60,6 +67,8 @@ pub struct Receiving<'a> {
     /// The sender of the connection that stands is the one that began the transfer: it alone can end it.
     agreed: bool,
     workers: Workers,
+    /// Who ended it for good, and wants to know when that is done.
+    called_off: Cell<Option<Link>>,
 }
 
 /// How a connection ended that did its part.
@@ -72,12 +81,14 @@ enum Conversed {
 
 impl<'a> Receiving<'a> {
     /// Takes up a transfer where its record says it is.
-    pub async fn new(setting: Setting<'a>, record: Record) -> Outcome<Self> {
-        let expiry = Expiry::of(&record.kept.invitation.ticket.grant.grant);
-        let workers = Workers::default();
-        let mut receiving = Self { setting, record, expiry, load: None, finished: None, agreed: false, workers };
+    pub async fn new(setting: Setting<'a>, record: Kept) -> Outcome<Self> {
+        let (expiry, workers, called_off) = (record.expiry(), Workers::default(), Cell::default());
+        let (load, finished, agreed) = (None, None, false);
+        let mut receiving = Self { setting, record, expiry, load, finished, agreed, workers, called_off };
         if receiving.record.kept.receipt.is_some() {
             receiving.publish_again().await?;
+        } else if receiving.record.kept.settling {
+            return Err(receiving.unknown_end());
         } else if receiving.record.kept.plan.is_some() {
             let transfer = receiving.record.state_machine()?;
             receiving.load = Some(receiving.open_load(transfer, false).await?);
@@ -96,6 +107,10 @@ impl<'a> Receiving<'a> {
             match self.connection(offered, heard, shutdown).await {
                 Ok(Conversed::Delivered) => return self.finished.take().ok_or_else(|| failed("no receipt")),
                 Ok(Conversed::Undelivered) => {}
+                // What is shown stays shown, and nobody will come for the receipt.
+                Err(failure) if self.finished.is_some() && failure.code == Code::Abandoned => {
+                    return self.finished.take().ok_or_else(|| failed("no receipt"));
+                }
                 // What is shown stays: a sender that comes for its receipt and fails changes nothing about that.
                 Err(failure) if self.finished.is_some() => {
                     if !failure.told_by_peer && matches!(failure.code, Code::UserInterrupt | Code::GrantExpired) {
@@ -109,20 +124,18 @@ impl<'a> Receiving<'a> {
     }
 
     /// The transfer is over, or can go on later: leaves what that needs, and nothing else.
-    pub async fn end(self, outcome: &Outcome<Finished>) -> Outcome {
+    pub async fn end(mut self, outcome: &Outcome<Finished>) -> Outcome {
         let keeps = matches!(outcome, Err(failure) if failure.code.keeps_transfer()) && self.has_anything();
-        if let Some(load) = &self.load {
-            let stop = move |sink: &dyn Sink| {
-                if keeps {
-                    sink.suspend()
-                } else {
-                    sink.abandon()
-                }
-                Ok(())
-            };
-            let _ = load.blocking(stop).await;
+        if let Some(load) = self.load.take() {
+            load.close(keeps).await;
         }
-        if keeps { Ok(()) } else { self.record.dir.destroy() }
+        if !keeps {
+            self.record.dir.destroy()?;
+        }
+        if let Some(link) = self.called_off.take() {
+            link.close(outcome.as_ref().map_or_else(|failure| failure.code, |_| Code::Done));
+        }
+        Ok(())
     }
 
     fn has_anything(&self) -> bool {
@@ -148,7 +161,7 @@ impl<'a> Receiving<'a> {
     /// when the load is there and nobody came for the receipt.
     async fn wait(&self, heard: &mut mpsc::Receiver<Heard>, shutdown: &mut Shutdown) -> Outcome<Option<Box<Offered>>> {
         let grace = match self.record.kept.epoch.0 {
-            0 => Duration::MAX,
+            0 if !self.setting.standing => Duration::MAX,
             _ => self.setting.grace,
         };
         let watching = async {
@@ -157,13 +170,17 @@ impl<'a> Receiving<'a> {
                 _ => std::future::pending().await,
             }
         };
+        let shown = self.finished.is_some();
         tokio::select! {
-            offered = self.next_offer(heard) => offered.map(Some),
+            offered = self.next_offer(heard) => match offered {
+                Err(failure) if shown && failure.code == Code::Abandoned => Ok(None),
+                offered => offered.map(Some),
+            },
             failure = watching => Err(failure),
-            expired = self.expiry.passed() => if self.finished.is_some() { Ok(None) } else { Err(expired) },
-            stopped = shutdown.requested() => if self.finished.is_some() { Ok(None) } else { Err(stopped) },
-            () = tokio::time::sleep(grace) => match self.finished.is_some() {
-                true => Ok(None),
+            expired = self.expiry.passed() => if shown { Ok(None) } else { Err(expired) },
+            stopped = shutdown.requested() => if shown { self.not_fetched() } else { Err(stopped) },
+            () = tokio::time::sleep(grace) => match shown {
+                true => self.not_fetched(),
                 false => Err(Failure::new(
                     Code::Interrupted,
                     "the sender did not come back",
@@ -174,18 +191,34 @@ impl<'a> Receiving<'a> {
         }
     }
 
+    /// The load is there, and its sender did not come for the receipt. A standing receiver will be there when it does.
+    fn not_fetched(&self) -> Outcome<Option<Box<Offered>>> {
+        if !self.setting.standing {
+            return Ok(None);
+        }
+        let what = "the load is there, and its sender has not fetched the receipt";
+        Err(Failure::new(Code::Interrupted, what, "Nothing is to be done here: the receipt is kept for it."))
+    }
+
     async fn next_offer(&self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<Offered>> {
         loop {
             match heard.recv().await {
                 Some(Heard::Offer(offered)) => return Ok(offered),
-                Some(Heard::CalledOff(failure)) if self.load.is_none() && self.finished.is_none() => {
-                    return Err(failure);
+                Some(Heard::CalledOff(called_off))
+                    if called_off.is_final() || (self.load.is_none() && self.finished.is_none()) =>
+                {
+                    return Err(self.call_off(*called_off));
                 }
                 // Whoever began the transfer decides about it.
                 Some(Heard::CalledOff(_)) => {}
                 None => return Err(failed("the endpoint was closed")),
             }
         }
+    }
+
+    fn call_off(&self, called_off: CalledOff) -> Failure {
+        self.called_off.set(Some(called_off.link));
+        called_off.failure
     }
 
     async fn connection(
@@ -197,9 +230,13 @@ impl<'a> Receiving<'a> {
         let Offered { link, judging, mut writer, mut control } = offered;
         self.agreed = false;
         let expiry = self.expiry;
+        let mut called_off = None;
         let outcome = tokio::select! {
             outcome = self.converse(&link, judging, &mut writer, &mut control) => outcome,
-            never = turn_away(heard) => Err(never),
+            by = turn_away(heard) => Err(by.map_or_else(|closed| closed, |by| {
+                called_off = Some(by.link);
+                Failure { told_by_peer: false, ..by.failure }
+            })),
             expired = expiry.passed() => Err(expired),
             stopped = shutdown.requested() => Err(stopped),
         };
@@ -211,6 +248,7 @@ impl<'a> Receiving<'a> {
             Ok(Conversed::Undelivered) => link.close(Code::Interrupted),
             Err(failure) => link.refuse(writer, failure).await,
         }
+        self.called_off.set(called_off);
         outcome
     }
 
@@ -231,6 +269,11 @@ impl<'a> Receiving<'a> {
             Some(finished) if load.transfer().manifest() == Some(&finished.receipt.receipt.manifest) => finished,
             Some(_) => return Err(Error::new(Code::ManifestMismatch, "another manifest than was loaded").into()),
             None => {
+                if load.sink.ends_unseen() {
+                    self.record.kept.settling = true;
+                    self.record.keep()?;
+                }
+                fail_point::hit(Point::Settling);
                 let receipt = self.settle(link, load, &session).await?;
                 let finished = self.publish(receipt).await?;
                 self.finished.insert(finished)
@@ -238,6 +281,7 @@ impl<'a> Receiving<'a> {
         };
         // From here on the load is there, whether or not the sender can be told.
         let receipt = Message::Receipt(Box::new(finished.receipt.clone()));
+        fail_point::hit(Point::ReceiptDue);
         let told = writer.send(&receipt).await.is_ok();
         // The sender ends its side once it has checked the receipt.
         let ended = tokio::time::timeout(MESSAGE_TIMEOUT, control.next()).await;
@@ -277,18 +321,26 @@ impl<'a> Receiving<'a> {
         let Message::Begin(begin) = control.expect(accept_bytes).await? else {
             return Err(Error::new(Code::ProtocolViolation, "Begin").into());
         };
+        let (info, suite) = (accepting.envelope_info(), accepting.suite());
+        let sealed = begin.body.clone();
         let (session, ready) = match &mut anew {
             Some(transfer) => accepting.handle_begin(begin, &sealing_key, transfer)?,
             None => accepting.handle_begin(begin, &sealing_key, &mut load.transfer_mut())?,
         };
         if let Some(transfer) = anew {
             // Only now is it sure that the sender is the one that began the transfer.
-            if let Some(dropped) = self.load.take() {
-                dropped.abandon().await?;
+            if let Some(load) = self.load.take() {
+                load.close(false).await;
             }
             self.load = Some(self.open_load(transfer, true).await?);
         }
         self.keep_epoch()?;
+        fail_point::hit(Point::EpochKept);
+        if let Some(journal) = self.load.as_ref().and_then(|load| load.journal.as_ref()) {
+            let BeginBody { epoch, envelope, commitment } = sealed;
+            journal.append(Record::Epoch(Box::new(EpochRecord { epoch, suite, envelope, info, commitment }))).await?;
+        }
+        fail_point::hit(Point::ReadyDue);
         writer.send(&ready).await?;
         self.tell_started(&session, went_on, fresh);
         Ok(session)
@@ -309,7 +361,7 @@ impl<'a> Receiving<'a> {
         Ok(())
     }
 
-    /// Opens the target for the transfer; `fresh` drops what an earlier attempt left there.
+    /// Opens the target for the transfer, and takes up what an earlier process left; `fresh` drops that.
     async fn open_load(&self, mut transfer: Transfer, fresh: bool) -> Outcome<Load> {
         let sink = (self.setting.open_sink)()?;
         let (id, plan) = (self.record.transfer(), transfer.plan().clone());
@@ -318,7 +370,33 @@ impl<'a> Receiving<'a> {
             transfer.handle_found(whole);
             self.setting.report.count(|totals| totals.parts += 1);
         }
-        Ok(Load::new(sink, transfer))
+        if !sink.wants_journal() || self.setting.journal_bytes_max == 0 {
+            return Ok(Load::new(sink, transfer, None));
+        }
+        let key = self.record.sealing_key()?;
+        let (folder, bytes_max) = (self.record.dir.path(), self.setting.journal_bytes_max);
+        let place = Place { folder, transfer: id, key: &key, bytes_max };
+        let earlier = if fresh { None } else { place.open(self.setting.audit)? };
+        let Some(log) = earlier else {
+            return Ok(Load::new(sink, transfer, Some(Journal::start(place.create()?))));
+        };
+        let replayed = replay(&log, id, key)?;
+        let load = Load::new(sink, transfer, Some(Journal::start(log)));
+        self.feed(&load, replayed).await?;
+        Ok(load)
+    }
+
+    /// Feeds a fresh loader from the journal.
+    async fn feed(&self, load: &Load, replayed: mpsc::Receiver<Outcome<Replayed>>) -> Outcome {
+        let report = self.setting.report;
+        report.event("journal", &[]);
+        report.say("receiver: feeding the target with what the journal holds.");
+        let fed = tokio::select! {
+            fed = load.feed(replayed) => fed,
+            failure = load.watch(report) => Err(failure),
+            expired = self.expiry.passed() => Err(expired),
+        };
+        fed.inspect_err(|_| load.sink.suspend())
     }
 
     /// The epoch is durable before anything is sealed in it.
@@ -364,22 +442,25 @@ impl<'a> Receiving<'a> {
     /// Keeps the receipt, and shows the load under its final name: both, or neither.
     async fn publish(&mut self, receipt: SignedReceipt) -> Outcome<Finished> {
         self.record.kept.receipt = Some(receipt);
+        fail_point::hit(Point::ReceiptSigned);
         self.record.keep()?;
+        fail_point::hit(Point::ReceiptKept);
         self.publish_kept().await
     }
 
     async fn publish_kept(&mut self) -> Outcome<Finished> {
         let receipt = self.record.kept.receipt.clone().ok_or_else(|| failed("no receipt"))?;
         let transfer = self.record.transfer();
-        let receipt_path: PathBuf = self.setting.state.keep_receipt(transfer, &receipt)?;
-        self.setting.audit.append("transfer.publish", Some(transfer), &[])?;
         let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
         let sink = sink.map_or_else(|| (self.setting.open_sink)(), Ok)?;
+        let receipt_path: PathBuf = self.setting.state.keep_receipt(transfer, &receipt)?;
         if !self.record.kept.published {
+            self.setting.audit.append("transfer.publish", Some(transfer), &[])?;
             if let Err(failure) = blocking(&sink, move |sink| sink.publish(transfer)).await {
                 let _ = std::fs::remove_file(&receipt_path);
                 return Err(failure);
             }
+            fail_point::hit(Point::Published);
             self.record.kept.published = true;
             self.record.keep()?;
         }
@@ -388,7 +469,7 @@ impl<'a> Receiving<'a> {
             Ok(())
         };
         blocking(&sink, forget).await?;
-        self.setting.report.count(|totals| totals.rows = receipt.receipt.loaded.iter().map(|part| part.rows).sum());
+        fail_point::hit(Point::Forgotten);
         Ok(Finished { receipt, receipt_path })
     }
 
@@ -402,9 +483,23 @@ impl<'a> Receiving<'a> {
             let (chunks, plain_bytes, root) = (sent.chunks, sent.plain_bytes, sent.root);
             transfer.handle_found(WholePart { part, chunks, plain_bytes, root });
         }
-        self.load = Some(Load::new((self.setting.open_sink)()?, transfer));
+        self.load = Some(Load::new((self.setting.open_sink)()?, transfer, None));
         self.finished = Some(finished);
         Ok(())
+    }
+}
+
+impl Receiving<'_> {
+    /// Feeding another loader could load everything twice.
+    fn unknown_end(&self) -> Failure {
+        let what = "the earlier receiver was killed while the loader was ending; whether it committed cannot be known";
+        self.setting.report.resume(Resume::Impossible, what);
+        let transfer = self.record.transfer();
+        let next = format!(
+            "Look into the target. If the load is there, all of it is: everything had been verified. Then, or to start over, \
+             end this transfer with: sealift-receiver abandon {transfer}"
+        );
+        Failure::new(Code::ResumeImpossible, what, next)
     }
 }
 

@@ -1,10 +1,10 @@
 //! The sender's commands.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use sealift_agent::{
-    cli::{DocCommand, EXIT_CODES, TransferArgs},
+    cli::{DocCommand, EXIT_CODES, StatusArgs, TransferArgs},
     units::parse_wait,
 };
 use sealift_protocol::compress::Compression;
@@ -25,6 +25,10 @@ pub enum Command {
     /// Run the one transfer that a ticket permits
     #[command(after_help = PUSH_EXAMPLES)]
     Push(PushArgs),
+    /// List the transfers that were begun and have not ended
+    Status(StatusArgs),
+    /// End an unfinished transfer for good: at the receiver, too, if its ticket is given
+    Abandon(AbandonArgs),
     #[command(flatten)]
     Doc(DocCommand),
 }
@@ -34,6 +38,25 @@ const PUSH_EXAMPLES: &str = "Examples:
   sealift-sender push --source 'exec:pg_dump -Fc ehr' --ticket -
   ssh dst sealift-receiver listen --target sqlite:/srv/ehr.db --ticket-out - |
     ssh src sealift-sender push --source sqlite:/srv/ehr.db --ticket -";
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct AbandonArgs {
+    /// The transfer, as `status` prints it: it is forgotten here, and the receiver is not told
+    #[arg(required_unless_present_any = ["ticket", "all"], conflicts_with_all = ["ticket", "all"])]
+    pub transfer: Option<String>,
+
+    /// Its ticket: a file, or - for standard input. The receiver, if it runs, drops what it has
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    pub ticket: Option<String>,
+
+    /// Every unfinished transfer of this state directory; the receivers are not told
+    #[arg(long)]
+    pub all: bool,
+
+    /// The folder that the transfer was run with [default: as for a transfer]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct PushArgs {

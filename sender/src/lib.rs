@@ -11,4 +11,5 @@ pub mod reader;
 pub mod record;
 pub mod source;
 pub mod transfer;
+pub mod unfinished;
 pub mod workers;

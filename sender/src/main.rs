@@ -7,6 +7,7 @@ use sealift_agent::{cli, process};
 use sealift_sender::{
     cli::{Cli, Command},
     push::push,
+    unfinished::{abandon, status},
 };
 
 fn main() -> ExitCode {
@@ -16,14 +17,23 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Doc(doc) => cli::exit("sender", doc.run::<Cli>()),
-        Command::Push(args) => match process::harden().and_then(|()| process::runtime()) {
-            Ok(runtime) => {
-                let exit_code = runtime.block_on(push(args));
-                // A thread may still wait for a pipe that nobody will write to: the process ends all the same.
-                runtime.shutdown_background();
-                exit_code
-            }
+        Command::Push(args) => run_async(push(args)),
+        Command::Abandon(args) => run_async(abandon(args)),
+        Command::Status(args) => match process::harden() {
+            Ok(()) => status(&args),
             Err(failure) => cli::exit("sender", Err(failure)),
         },
+    }
+}
+
+fn run_async(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match process::harden().and_then(|()| process::runtime()) {
+        Ok(runtime) => {
+            let exit_code = runtime.block_on(work);
+            // A thread may still wait for a pipe that nobody will write to: the process ends all the same.
+            runtime.shutdown_background();
+            exit_code
+        }
+        Err(failure) => cli::exit("sender", Err(failure)),
     }
 }

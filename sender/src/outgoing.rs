@@ -36,10 +36,6 @@ impl Outgoing {
         Self { transfer, reader, sealer: Rc::new(sealer), lanes }
     }
 
-    pub fn transfer_cell(&self) -> &RefCell<Transfer> {
-        &self.transfer
-    }
-
     pub fn transfer(&self) -> Ref<'_, Transfer> {
         self.transfer.borrow()
     }

@@ -2,10 +2,10 @@
 
 use std::io::{self, Read};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
-    chunk::Chunk,
+    chunk::{Chunk, ChunkBuffer},
     close::Code,
     digest::{MultisetDigest, Root},
     id::{ChunkIndex, PartIndex},
@@ -18,7 +18,7 @@ use sealift_protocol::{
 pub struct PartWriter<'a> {
     part: PartIndex,
     next: ChunkIndex,
-    buffer: Vec<u8>,
+    buffer: ChunkBuffer,
     rows: MultisetDigest,
     hand_on: &'a mut dyn FnMut(Chunk) -> Outcome,
     row_bytes_max: usize,
@@ -38,8 +38,7 @@ impl<'a> PartWriter<'a> {
         row_bytes_max: usize,
         hand_on: &'a mut dyn FnMut(Chunk) -> Outcome,
     ) -> Self {
-        let buffer = Vec::with_capacity(CHUNK_PLAIN_BYTES);
-        Self { part, next: ChunkIndex(0), buffer, rows, hand_on, row_bytes_max }
+        Self { part, next: ChunkIndex(0), buffer: ChunkBuffer::with_room(), rows, hand_on, row_bytes_max }
     }
 
     /// Appends one encoded row. Rows that fit a chunk are never split over two.
@@ -53,7 +52,7 @@ impl<'a> PartWriter<'a> {
         let mut prefix = BytesMut::with_capacity(8);
         put_length(&mut prefix, encoded.len());
         let row_bytes = prefix.len() + encoded.len();
-        if self.buffer.len() + row_bytes > CHUNK_PLAIN_BYTES && row_bytes <= CHUNK_PLAIN_BYTES {
+        if self.buffer.plain_bytes() + row_bytes > CHUNK_PLAIN_BYTES && row_bytes <= CHUNK_PLAIN_BYTES {
             self.flush()?;
         }
         self.bytes(&prefix)?;
@@ -64,11 +63,11 @@ impl<'a> PartWriter<'a> {
     pub fn bytes(&mut self, mut bytes: &[u8]) -> Outcome {
         while !bytes.is_empty() {
             // Only here, with more to come, is it sure that a full chunk is not the last.
-            if self.buffer.len() == CHUNK_PLAIN_BYTES {
+            if self.buffer.plain_bytes() == CHUNK_PLAIN_BYTES {
                 self.flush()?;
             }
-            let taken = bytes.len().min(CHUNK_PLAIN_BYTES - self.buffer.len());
-            self.buffer.extend_from_slice(&bytes[..taken]);
+            let taken = bytes.len().min(CHUNK_PLAIN_BYTES - self.buffer.plain_bytes());
+            self.buffer.extend(&bytes[..taken]);
             bytes = &bytes[taken..];
         }
         Ok(())
@@ -77,9 +76,9 @@ impl<'a> PartWriter<'a> {
     /// Appends all that `reader` has, up to its end.
     pub fn read_from(&mut self, reader: &mut impl Read, failed: impl Fn(io::Error) -> Failure) -> Outcome {
         loop {
-            let room = CHUNK_PLAIN_BYTES - self.buffer.len();
-            reader.take(room as u64).read_to_end(&mut self.buffer).map_err(&failed)?;
-            if self.buffer.len() < CHUNK_PLAIN_BYTES {
+            let room = CHUNK_PLAIN_BYTES - self.buffer.plain_bytes();
+            self.buffer.read_from(&mut *reader, room).map_err(&failed)?;
+            if self.buffer.plain_bytes() < CHUNK_PLAIN_BYTES {
                 return Ok(());
             }
             // One byte more tells whether this chunk is the last.
@@ -97,9 +96,8 @@ impl<'a> PartWriter<'a> {
     }
 
     fn hand_on_buffer(&mut self, last: bool) -> Outcome {
-        let fresh = Vec::with_capacity(if last { 0 } else { CHUNK_PLAIN_BYTES });
-        let plain = Bytes::from(std::mem::replace(&mut self.buffer, fresh));
-        let chunk = Chunk::new(self.part, self.next, last, plain);
+        let fresh = if last { ChunkBuffer::from([]) } else { ChunkBuffer::with_room() };
+        let chunk = Chunk::new(self.part, self.next, last, std::mem::replace(&mut self.buffer, fresh));
         self.next.0 += 1;
         (self.hand_on)(chunk)
     }

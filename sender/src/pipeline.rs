@@ -1,12 +1,13 @@
 //! Runs one transfer over one connection: `source → chunks → workers → one stream a part ⇒`, and the control stream
 //! beside them. All state is that of `protocol::send`; here is only what moves bytes.
 
-use std::{cell::RefCell, future::Future, sync::Arc};
+use std::{future::Future, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use quinn::{SendStream, VarInt};
 use sealift_agent::{
+    fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
     link::{ControlReader, ControlWriter, Link, from_connection},
@@ -41,7 +42,7 @@ pub struct Pipeline<'a> {
 /// The exchange before any data: Offer, Accept, Begin, Ready. `before_begin` runs while the receiver cannot know yet whose
 /// transfer it is.
 pub async fn negotiate(
-    transfer: &RefCell<Transfer>,
+    outgoing: &Outgoing,
     fresh: bool,
     link: &Link,
     identity: &Identity,
@@ -50,10 +51,10 @@ pub async fn negotiate(
     before_begin: impl FnOnce() -> Outcome,
 ) -> Outcome<Session> {
     let mut random = SystemRandom::default();
-    let (offering, offer) = transfer.borrow().offer(&link.channel, link.peer.key, fresh, &mut random);
+    let (offering, offer) = outgoing.transfer().offer(&link.channel, link.peer.key, fresh, &mut random);
     let offer_bytes = writer.send(&offer).await?;
     let Message::Accept(accept) = control.expect(offer_bytes).await? else { return Err(out_of_turn("Accept")) };
-    let (beginning, begin) = offering.handle_accept(&transfer.borrow(), accept, identity, &mut random)?;
+    let (beginning, begin) = offering.handle_accept(&outgoing.transfer(), accept, identity, &mut random)?;
     before_begin()?;
     let begin_bytes = writer.send(&begin).await?;
     let Message::Ready(ready) = control.expect(begin_bytes).await? else { return Err(out_of_turn("Ready")) };
@@ -173,25 +174,22 @@ impl<'a> Pipeline<'a> {
         if !lane.ended {
             let summary = lane.summary().await?;
             self.outgoing.transfer_mut().handle_part_end(part, summary.rows, Some(summary.digest));
-            self.report.count(|totals| {
-                totals.parts += 1;
-                totals.rows += summary.rows;
-            });
+            let (parts, rows) = self.outgoing.transfer().ended();
+            self.report.count(|totals| (totals.parts, totals.rows) = (parts, rows));
         }
         self.moved.notify_waiters();
-        out.finish()
+        out.finish()?;
+        fail_point::hit(Point::PartSent);
+        Ok(())
     }
 
     async fn send_chunk(&self, sealed: Sealed, keys: &Arc<EpochKeys>, out: &mut PartStream<'_>) -> Outcome {
         let frame_bytes = sealed.frame.len() as u64;
         let plain_bytes = u64::from(sealed.header.plain_bytes);
+        fail_point::hit(Point::ChunkSealed);
         // Kept first: a chunk that was read and not sent when a connection was lost is sent again as if it had been.
         self.outgoing.transfer_mut().handle_sealed(&sealed, keys);
-        self.report.count(|totals| {
-            totals.chunks += 1;
-            totals.plain_bytes += plain_bytes;
-            totals.sealed_bytes += frame_bytes;
-        });
+        self.report.count(|totals| totals.moved(plain_bytes, frame_bytes));
         let frame = if keys.epoch() == self.session.keys.epoch() {
             sealed.frame
         } else {
@@ -199,7 +197,9 @@ impl<'a> Pipeline<'a> {
             let resealed = self.outgoing.transfer_mut().poll_resend(sealed.header.part, &self.session, nonce)?;
             resealed.ok_or_else(|| Failure::new(Code::Internal, "a kept chunk is missing", ""))?.frame
         };
-        out.write(frame).await
+        out.write(frame).await?;
+        fail_point::hit(Point::ChunkSent);
+        Ok(())
     }
 
     /// Waits until the state machine says yes.

@@ -7,6 +7,7 @@ use std::{
 
 use sealift_agent::{
     audit::AuditLog,
+    fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
     location::Location,
@@ -56,16 +57,18 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     let identity =
         Identity::new(vec![ticket.certificate.clone().into()], Zeroizing::new(ticket.key.clone()), Role::Sender)?;
     let record = Record::open(&state, &ticket.grant.grant, &args.source, args.restart)?;
+    fail_point::hit(Point::RecordKept);
     let mut sending = Sending::new(args, report, &audit, &state, &ticket, &identity, record);
     let outcome = sending.run(&location, &mut shutdown).await;
     sending.end(&outcome)?;
+    fail_point::hit(Point::RecordGone);
     let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
     audit.append("transfer.end", Some(transfer_id), &[("outcome", json!(word))])?;
     outcome
 }
 
 /// Reads up to the end of the one ticket, and no further: a pipe from the receiver stays open while it works.
-fn read_ticket(from: &str) -> Outcome<Ticket> {
+pub fn read_ticket(from: &str) -> Outcome<Ticket> {
     let next = "Start the receiver with --ticket-out, and give its ticket here: a file, or - for standard input.";
     let unreadable =
         |error: std::io::Error| Failure::io(Code::Usage, format!("the ticket {from} cannot be read"), &error, next);

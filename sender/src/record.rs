@@ -9,6 +9,7 @@ use sealift_agent::{
 };
 use sealift_protocol::{
     grant::Grant,
+    id::TransferId,
     key::DigestSecret,
     manifest::{Plan, SignedManifest},
 };
@@ -48,6 +49,48 @@ pub struct Sent {
     pub plan: Plan,
     #[n(1)]
     pub manifest: SignedManifest,
+}
+
+/// How far a transfer has come, as its sender knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Prepared,
+    Begun,
+    AllSent,
+}
+
+impl Stage {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Prepared => "prepared",
+            Self::Begun => "begun",
+            Self::AllSent => "all_sent",
+        }
+    }
+
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Prepared => "prepared, nothing was sent",
+            Self::Begun => "begun",
+            Self::AllSent => "all of it was sent; the receipt is missing",
+        }
+    }
+}
+
+/// The unfinished transfers: how far each has come, whether a process runs it, and the bytes that are kept of it.
+pub fn stages(state: &StateDir) -> Outcome<Vec<(TransferId, Stage, bool, u64)>> {
+    let mut found = Vec::new();
+    for transfer in TransferDir::list(state)? {
+        let Some(look) = TransferDir::look::<Kept>(state, transfer)? else { continue };
+        let Some(kept) = &look.record else { continue };
+        let stage = match kept {
+            Kept { sent: Some(_), .. } => Stage::AllSent,
+            Kept { begun: true, .. } => Stage::Begun,
+            _ => Stage::Prepared,
+        };
+        found.push((transfer, stage, look.running, look.held_bytes));
+    }
+    Ok(found)
 }
 
 impl Drop for Kept {

@@ -12,6 +12,7 @@ use sealift_agent::{
     backoff::Backoff,
     endpoint::{bind, client_config},
     expiry::Expiry,
+    fail_point::{self, Point},
     failure::{Failure, Outcome, explain},
     identity::Identity,
     link::{Link, connect, open_control},
@@ -223,17 +224,7 @@ impl<'a> Sending<'a> {
     }
 
     async fn connect(&self) -> Outcome<(quinn::Endpoint, Link)> {
-        let endpoint_for = |address: SocketAddr| {
-            let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-            let socket = UdpSocket::bind(any)
-                .map_err(|error| Failure::io(Code::Preflight, "no UDP socket can be opened", &error, ""))?;
-            let receiver = self.ticket.grant.grant.receiver.clone();
-            let trust = Trust::new(self.ticket.root_certificate(), Some(receiver));
-            let mut endpoint = bind(socket, None)?;
-            endpoint.set_default_client_config(client_config(self.identity, trust)?);
-            Ok(endpoint)
-        };
-        connect(endpoint_for, &self.ticket.addresses, self.identity).await
+        connect_with(self.ticket, self.identity).await
     }
 
     /// One connection after another, until one ends with the receipt or with what no other would change.
@@ -282,13 +273,13 @@ impl<'a> Sending<'a> {
         let (mut writer, mut control) = open_control(&link).await?;
         let outcome = async {
             let session = {
-                let transfer = outgoing.transfer_cell();
                 // From Begin on the receiver may know the transfer by a secret that is kept here alone.
                 let keep_begun = || self.record.keep_begun();
                 let (fresh, identity) = (self.fresh, self.identity);
-                let negotiating = negotiate(transfer, fresh, &link, identity, &mut writer, &mut control, keep_begun);
+                let negotiating = negotiate(outgoing, fresh, &link, identity, &mut writer, &mut control, keep_begun);
                 shutdown.or(expiry.or(negotiating)).await?
             };
+            fail_point::hit(Point::Agreed);
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
             self.tell_resumed(&session.have);
             let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, session)?;
@@ -297,9 +288,12 @@ impl<'a> Sending<'a> {
             let record = &mut self.record;
             let keep_manifest = |manifest: &_| {
                 let plan = outgoing.transfer().plan().clone();
-                record.keep_sent(Some(Sent { plan, manifest: Clone::clone(manifest) }))
+                record.keep_sent(Some(Sent { plan, manifest: Clone::clone(manifest) }))?;
+                fail_point::hit(Point::ManifestKept);
+                Ok(())
             };
             let receipt = shutdown.or(expiry.or(pipeline.run(&mut writer, &mut control, keep_manifest))).await?;
+            fail_point::hit(Point::ReceiptHeard);
             // Before the receiver hears that it arrived, and forgets about the transfer.
             let receipt_path = self.state.keep_receipt(self.ticket.grant.grant.transfer, &receipt)?;
             Ok(Finished { receipt, receipt_path })
@@ -349,6 +343,20 @@ fn interrupted(failure: Failure) -> Failure {
         Code::Unreachable => Failure::new(Code::Interrupted, failure.what, explain(Code::Interrupted).1),
         _ => failure,
     }
+}
+
+/// Connects to the receiver of a ticket.
+pub async fn connect_with(ticket: &Ticket, identity: &Identity) -> Outcome<(quinn::Endpoint, Link)> {
+    let endpoint_for = |address: SocketAddr| {
+        let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+        let socket = UdpSocket::bind(any)
+            .map_err(|error| Failure::io(Code::Preflight, "no UDP socket can be opened", &error, ""))?;
+        let trust = Trust::new(ticket.root_certificate(), Some(ticket.grant.grant.receiver.clone()));
+        let mut endpoint = bind(socket, None)?;
+        endpoint.set_default_client_config(client_config(identity, trust)?);
+        Ok(endpoint)
+    };
+    connect(endpoint_for, &ticket.addresses, identity).await
 }
 
 fn announce(report: &Report, plan: &Plan) {

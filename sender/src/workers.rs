@@ -39,7 +39,7 @@ impl Workers {
                 Some(packer) => packer,
                 None => Packer::new(compression)?,
             };
-            let packed = packer.pack(&chunk, keys.digests());
+            let packed = packer.pack(chunk, keys.digests());
             idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(packer);
             Ok(seal(packed, &keys, nonce)?)
         });

@@ -41,7 +41,7 @@ impl Flow {
         let plain = Bytes::from(format!("row {index} of part {part}"));
         let chunk = Chunk::new(PartIndex(part), ChunkIndex(index), last, plain);
         let keys = &self.pair.session.keys;
-        let packed = Packer::new(Compression::Off).unwrap().pack(&chunk, keys.digests());
+        let packed = Packer::new(Compression::Off).unwrap().pack(chunk, keys.digests());
         seal(packed, keys, self.nonces.draw().unwrap()).unwrap()
     }
 

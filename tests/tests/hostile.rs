@@ -36,7 +36,7 @@ use sealift_protocol::{
     sign::Signature,
 };
 use sealift_receiver::invitation::Invitation;
-use sealift_sender::pipeline::negotiate;
+use sealift_sender::{lane::Sealer, outgoing::Outgoing, pipeline::negotiate, workers::Workers};
 use sealift_tests::{
     agents::{Agent, Launch},
     finished::Finished,
@@ -124,9 +124,9 @@ impl Attacker {
     async fn ready(&self) -> (Session, ControlWriter, ControlReader) {
         let secret = DigestSecret::generate(&mut SystemRandom::default());
         let transfer = Transfer::new(suites_auto(true), self.ticket.grant.clone(), plan(), secret).unwrap();
-        let transfer = std::cell::RefCell::new(transfer);
         let (mut writer, mut control) = open_control(&self.link).await.unwrap();
-        let session = negotiate(&transfer, false, &self.link, &self.identity, &mut writer, &mut control, || Ok(()))
+        let outgoing = Outgoing::new(transfer, None, Sealer::new(Workers::new(Compression::Off)));
+        let session = negotiate(&outgoing, false, &self.link, &self.identity, &mut writer, &mut control, || Ok(()))
             .await
             .unwrap();
         (session, writer, control)
@@ -134,8 +134,8 @@ impl Attacker {
 }
 
 fn sealed(session: &Session, index: u64, last: bool) -> Sealed {
-    let chunk = Chunk::new(PartIndex(0), ChunkIndex(index), last, "row\n".repeat(1000).into());
-    let packed = Packer::new(Compression::Level(1)).unwrap().pack(&chunk, session.keys.digests());
+    let chunk = Chunk::new(PartIndex(0), ChunkIndex(index), last, "row\n".repeat(1000));
+    let packed = Packer::new(Compression::Level(1)).unwrap().pack(chunk, session.keys.digests());
     seal(packed, &session.keys, Nonces::new(SystemRandom::default()).draw().unwrap()).unwrap()
 }
 

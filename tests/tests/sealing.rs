@@ -38,7 +38,7 @@ fn chunk(index: u64, last: bool, plain: Vec<u8>) -> Chunk {
 
 fn sealed_with(keys: &EpochKeys, compression: Compression, chunk: &Chunk) -> Result<Sealed> {
     let nonce = Nonces::new(Seeded::new("nonce", chunk.index.0)).draw()?;
-    seal(Packer::new(compression)?.pack(chunk, keys.digests()), keys, nonce)
+    seal(Packer::new(compression)?.pack(chunk.clone(), keys.digests()), keys, nonce)
 }
 
 /// What a receiver does with a frame of the wire, once it has judged that its place is right.

@@ -2,16 +2,18 @@
 
 use std::{
     io::{Read, Write},
+    net::UdpSocket,
     process::ExitCode,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use clap::{Parser, Subcommand};
-use sealift_agent::units::parse_bytes;
+use sealift_agent::units::{human_bytes, parse_bytes};
 use sealift_benches::{
     Outcome,
-    agents::Transfer,
+    agents::{Peaks, Transfer},
     dump::Dump,
     exit,
     measure::GB,
@@ -19,11 +21,16 @@ use sealift_benches::{
     stages::SEED,
     table::{Table, verdict},
 };
+use sealift_tests::link::{Faults, Link};
 
 /// What each agent may take at most.
 const PEAK_BYTES_MAX: u64 = 128 << 20;
 /// The part of a stream that is made anew; it is then repeated, as making it all would take longer than moving it.
 const REPEATED_BYTES: usize = 64 << 20;
+
+/// A cut, and the time between two: longer than the silence that ends a connection, and long enough to get going again.
+const DOWN: Duration = Duration::from_secs(10);
+const UP: Duration = Duration::from_secs(6);
 
 /// Peak memory of both agents
 #[derive(Parser)]
@@ -38,6 +45,9 @@ struct Args {
     /// Bytes that it takes a second
     #[arg(long, default_value = "50MB", value_parser = parse_bytes)]
     slow_rate: u64,
+    /// How often the link is cut, for longer than a connection lives, under another long stream
+    #[arg(long, default_value_t = 0)]
+    cuts: u32,
     #[command(subcommand)]
     helper: Option<Helper>,
 }
@@ -106,7 +116,8 @@ fn run(args: &Args) -> Outcome {
     ] {
         let folder = tempfile::tempdir()?;
         let places = Places::loopback();
-        let transfer = Transfer { source, target, compression, suite: "auto", folder: folder.path(), places: &places };
+        let (folder, places) = (folder.path(), &places);
+        let transfer = Transfer { source, target, compression, suite: "auto", folder, places, relay: None };
         let start = Instant::now();
         let peaks = transfer.listen()?.push()?.wait_for_peaks()?;
         let rate = bytes as f64 / GB / start.elapsed().as_secs_f64();
@@ -114,8 +125,51 @@ fn run(args: &Args) -> Outcome {
         table.row(&[name.to_owned(), format!("{rate:.2}"), mib(peaks.sender_bytes), mib(peaks.receiver_bytes)]);
         largest = largest.max(peaks.sender_bytes).max(peaks.receiver_bytes);
     }
+    if args.cuts > 0 {
+        let (name, rate, peaks) = cut_stream(&long, args)?;
+        let mib = |bytes: u64| format!("{:.0}", bytes as f64 / f64::from(1 << 20));
+        table.row(&[name, format!("{rate:.2}"), mib(peaks.sender_bytes), mib(peaks.receiver_bytes)]);
+        largest = largest.max(peaks.sender_bytes).max(peaks.receiver_bytes);
+    }
     table.print("Peak memory (VmHWM)");
     let target = format!("each agent stays under {} MiB", PEAK_BYTES_MAX >> 20);
     verdict(&target, largest < PEAK_BYTES_MAX, &format!("{} MiB", largest >> 20));
     Ok(())
+}
+
+/// The long stream over a link that is down again and again.
+fn cut_stream(source: &str, args: &Args) -> Outcome<(String, f64, Peaks)> {
+    let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+    let link = Arc::new(Link::start(([127, 0, 0, 1], port).into(), Faults::default(), SEED));
+    let (folder, places) = (tempfile::tempdir()?, Places::loopback());
+    let transfer = Transfer {
+        source,
+        target: "discard:",
+        compression: "1",
+        suite: "auto",
+        folder: folder.path(),
+        places: &places,
+        relay: Some((port, link.address())),
+    };
+    let running = transfer.listen()?.push()?;
+    let (cutting, cuts) = (Arc::clone(&link), args.cuts);
+    let start = Instant::now();
+    thread::spawn(move || {
+        for _ in 0..cuts {
+            thread::sleep(UP);
+            cutting.cut();
+            thread::sleep(DOWN);
+            cutting.heal();
+        }
+    });
+    let peaks = running.wait_for_peaks()?;
+    let rate = args.size as f64 / GB / start.elapsed().as_secs_f64();
+    let said = transfer.said()?;
+    let name = format!(
+        "long stream, level 1, {} cuts: {} attempts, {} resent",
+        cuts,
+        said.retries,
+        human_bytes(said.resent_bytes)
+    );
+    Ok((name, rate, peaks))
 }

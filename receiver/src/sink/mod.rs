@@ -3,14 +3,50 @@
 pub mod opaque;
 pub mod sqlite;
 
-use sealift_agent::failure::Outcome;
+use std::sync::Arc;
+
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    location::Location,
+    program,
+};
 use sealift_protocol::{
     chunk::VerifiedChunk,
+    close::Code,
     digest::Digests,
     id::{PartIndex, TransferId},
     manifest::{LoadedPart, Plan, Proof},
     receive::WholePart,
 };
+
+use self::{opaque::OpaqueSink, sqlite::SqliteSink};
+
+/// What a target may do, and how much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    pub row_bytes_max: u64,
+    pub plaintext_file: bool,
+    pub program_output: bool,
+}
+
+/// The sink of a target.
+pub fn open(location: &Location, allowed: Allowed) -> Outcome<Arc<dyn Sink>> {
+    Ok(match location {
+        Location::Standard => Arc::new(OpaqueSink::standard()?),
+        Location::Discard => Arc::new(OpaqueSink::discard()),
+        Location::Sqlite(path) => Arc::new(SqliteSink::new(path, allowed.row_bytes_max as usize)?),
+        Location::Exec(words) => {
+            program::find(&words[0], Code::TargetFailed)?;
+            Arc::new(OpaqueSink::exec(words.clone(), allowed.program_output))
+        }
+        Location::File(path) if allowed.plaintext_file => Arc::new(OpaqueSink::file(path)?),
+        Location::File(_) => {
+            let next =
+                "Load into a database (exec:, sqlite:), or type --danger-plaintext-file if you mean it: it is logged.";
+            return Err(Failure::usage("a file: target would hold every row in the clear", next));
+        }
+    })
+}
 
 /// A target that is loaded part by part under a staging name and shown under its own only at the end.
 ///
@@ -22,6 +58,18 @@ pub trait Sink: Send + Sync {
     /// that are committed in it. `fresh` drops what is there instead. Fails with `PlanRefused` or `TargetNotEmpty` before
     /// anything is sent.
     fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<WholePart>>;
+
+    /// Whether a process that dies takes the load with it, and a new one can feed the target afresh: then what is verified is
+    /// kept in a journal.
+    fn wants_journal(&self) -> bool {
+        false
+    }
+
+    /// Whether `prove` ends the load in a way that nobody can find out about later: if this process is killed meanwhile, the
+    /// load must not be done again.
+    fn ends_unseen(&self) -> bool {
+        false
+    }
 
     /// Waits until this part may be written, and returns what writes it. Asked for one part at a time, in the order of the
     /// plan; the parts of earlier kinds are durable by then. Rows are digested under the
@@ -38,6 +86,17 @@ pub trait Sink: Send + Sync {
     /// The caller has noted, durably, that the load is published, and will not call `publish` for it again: removes what
     /// that would know it by. Called again after a crash, too.
     fn forget(&self, _transfer: TransferId) {}
+
+    /// Drops what an earlier process left of this transfer in the staging place, and nothing of another's; asked of a sink that
+    /// has done nothing else. `proven`: its receipt was signed. Returns whether the load has its final name, where it stays.
+    fn abandon_earlier(&self, _transfer: TransferId, proven: bool) -> Outcome<bool> {
+        Ok(proven)
+    }
+
+    /// Bytes of the staging place on the disk.
+    fn staged_bytes(&self) -> u64 {
+        0
+    }
 
     /// Stops what runs and undoes what is not durable; keeps what is, for a later `prepare` of the same transfer.
     fn suspend(&self);

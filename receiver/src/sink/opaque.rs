@@ -90,6 +90,14 @@ impl Sink for OpaqueSink {
         Ok(Vec::new())
     }
 
+    fn wants_journal(&self) -> bool {
+        matches!(self.target, Target::File { .. } | Target::Exec { .. })
+    }
+
+    fn ends_unseen(&self) -> bool {
+        matches!(self.target, Target::Exec { .. })
+    }
+
     fn begin(&self, _part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         Ok(match &self.target {
             Target::Discard => Box::new(Discarding),
@@ -120,6 +128,10 @@ impl Sink for OpaqueSink {
 
     fn publish(&self, _transfer: TransferId) -> Outcome {
         let Target::File { path, staging } = &self.target else { return Ok(()) };
+        // Called again after a crash: the staging file has its final name.
+        if fs::symlink_metadata(staging).is_err() && fs::metadata(path).is_ok_and(|found| found.len() > 0) {
+            return Ok(());
+        }
         // An empty file under the final name is the one thing that may be replaced.
         if fs::metadata(path).is_ok_and(|found| found.len() == 0) {
             let _ = fs::remove_file(path);
@@ -128,6 +140,26 @@ impl Sink for OpaqueSink {
             .map_err(|error| cannot_write(path, &error.into()))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| cannot_write(path, &error))
+    }
+
+    fn abandon_earlier(&self, _transfer: TransferId, proven: bool) -> Outcome<bool> {
+        match &self.target {
+            Target::Discard => Ok(false),
+            // A loader, or whoever read standard output, has what it was given.
+            Target::Standard(_) | Target::Exec { .. } => Ok(proven),
+            Target::File { path, staging } => match fs::remove_file(staging) {
+                Ok(()) => Ok(false),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(proven && path.exists()),
+                Err(error) => Err(cannot_write(staging, &error)),
+            },
+        }
+    }
+
+    fn staged_bytes(&self) -> u64 {
+        match &self.target {
+            Target::File { staging, .. } => fs::symlink_metadata(staging).map_or(0, |found| found.len()),
+            _ => 0,
+        }
     }
 
     fn suspend(&self) {

@@ -229,7 +229,7 @@ fn a_hostile_schema_part_does_nothing() {
         let (sent, whole) = chunks(&mut pump, PartIndex(0)).unwrap();
         let mut document = SchemaDocument::from_bytes(sent[0].plain()).unwrap();
         change(&mut document);
-        let chunk = Chunk::new(PartIndex(0), ChunkIndex(0), true, document.to_bytes().into());
+        let chunk = Chunk::new(PartIndex(0), ChunkIndex(0), true, document.to_bytes());
         let mut loader = sink.begin(PartIndex(0), &digests()).unwrap();
         loader.write(&pump.link.carry(&chunk)).unwrap();
         assert_eq!(loader.finish(&whole).err().map(|failure| failure.code), code);

@@ -121,7 +121,7 @@ impl Link {
     }
 
     pub fn carry(&mut self, chunk: &Chunk) -> VerifiedChunk {
-        let packed = self.packer.pack(chunk, self.keys.digests());
+        let packed = self.packer.pack(chunk.clone(), self.keys.digests());
         let sealed = seal(packed, &self.keys, self.nonces.draw().unwrap()).unwrap();
         let header: ChunkHeader = sealed.header;
         let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);

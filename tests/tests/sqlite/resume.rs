@@ -322,6 +322,7 @@ fn run_victim(place: &Path, fail_point: Option<String>) -> ExitStatus {
 /// fault-matrix C2, C5, C13, C14: killed at each point of a load, each time it is passed, and then at the same point once
 /// more; whoever comes next finishes, and nothing is left beside the target.
 #[test]
+#[cfg_attr(not(debug_assertions), ignore = "fail points are not in this build")]
 fn a_load_survives_a_kill_at_every_fail_point() {
     let points = Point::ALL.iter().filter(|point| point.name().starts_with("sqlite-"));
     for point in points {
@@ -358,6 +359,7 @@ fn a_load_survives_a_kill_at_every_fail_point() {
 /// fault-matrix C2, C10: killed with more of a part written than the page cache holds, so that a journal is left which
 /// undoes it.
 #[test]
+#[cfg_attr(not(debug_assertions), ignore = "fail points are not in this build")]
 fn what_a_killed_writer_wrote_is_undone() {
     let folder = Folder::new();
     folder.build(

@@ -24,7 +24,7 @@ fn keys_of(suite: Suite) -> EpochKeys {
 fn sealed(suite: Suite, compression: Compression, index: u64, last: bool, plain: &[u8]) -> Sealed {
     let keys = keys_of(suite);
     let chunk = Chunk::new(PartIndex(1), ChunkIndex(index), last, Bytes::copy_from_slice(plain));
-    let packed = Packer::new(compression).unwrap().pack(&chunk, keys.digests());
+    let packed = Packer::new(compression).unwrap().pack(chunk, keys.digests());
     seal(packed, &keys, Nonces::new(Seeded::new("nonce", index)).draw().unwrap()).unwrap()
 }
 

@@ -11,6 +11,7 @@ mod exchange;
 mod keys;
 mod messages;
 mod reference;
+mod sealed_log;
 mod ticket;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ fn all() -> Vec<(&'static str, Value)> {
         ("exchange", exchange::vectors()),
         ("keys", keys::vectors()),
         ("messages", messages::vectors()),
+        ("sealed_log", sealed_log::vectors()),
         ("ticket", ticket::vectors()),
     ]
 }

@@ -259,6 +259,18 @@ impl Sink for SqliteSink {
         }
     }
 
+    fn abandon_earlier(&self, transfer: TransferId, _proven: bool) -> Outcome<bool> {
+        if self.staging.is_renamed(transfer)? {
+            self.staging.forget(transfer);
+            return Ok(true);
+        }
+        staged::remove_earlier(&self.staging, self.row_bytes_max, transfer).map(|()| false)
+    }
+
+    fn staged_bytes(&self) -> u64 {
+        std::fs::symlink_metadata(self.staging.file()).map_or(0, |found| found.len())
+    }
+
     fn suspend(&self) {
         self.stop(Phase::Suspended);
     }

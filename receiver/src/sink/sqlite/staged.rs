@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
-use sealift_protocol::{manifest::Plan, receive::WholePart};
+use sealift_protocol::{id::TransferId, manifest::Plan, receive::WholePart};
 
 use super::{
     ledger::{self, Bond, senseless},
@@ -54,4 +54,23 @@ pub fn remove_suspended(staging: &Staging, row_bytes_max: usize, bond: Bond) {
         let _ = Leftover::Load(connection, identity).remove(staging);
     }
     staging.mark.release();
+}
+
+/// Removes what an earlier process left of this transfer. Of another's nothing is touched.
+pub fn remove_earlier(staging: &Staging, row_bytes_max: usize, transfer: TransferId) -> Outcome {
+    let leftover = Leftover::find(staging, row_bytes_max)?;
+    let removed = match &leftover {
+        Leftover::Load(connection, _) if !ledger::bond(connection)?.is_some_and(|bond| bond.transfer == transfer) => {
+            Ok(())
+        }
+        Leftover::Finished(owner, _) if *owner != transfer => Ok(()),
+        // Whose an empty file was, nothing says; nobody misses it.
+        Leftover::Load(..) | Leftover::Finished(..) | Leftover::Empty(_) => leftover.remove(staging),
+        Leftover::Nothing => {
+            staging.forget(transfer);
+            staging.remove_siblings()
+        }
+    };
+    staging.mark.release();
+    removed
 }

@@ -1,0 +1,48 @@
+//! Small files that hold keys or decide about a transfer: plain files of this user alone, with one name, not followed
+//! through any link.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::Path,
+};
+
+use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
+use sealift_protocol::close::Code;
+use zeroize::Zeroizing;
+
+use crate::failure::{Failure, Outcome};
+
+/// Opens without following a link, and without waiting for the other end of a FIFO.
+pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    options.mode(0o600).custom_flags(O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK).open(path)
+}
+
+/// What is in the file, if it is there; no more than one byte over `bytes_max`.
+pub(crate) fn read_own(path: &Path, bytes_max: usize) -> Outcome<Option<Zeroizing<Vec<u8>>>> {
+    let mut file = match open_own(path, OpenOptions::new().read(true)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(_) => return Err(not_ours(path)),
+    };
+    let found = file.metadata().map_err(|error| unusable(path, &error))?;
+    let ours = found.is_file() && found.uid() == nix::unistd::geteuid().as_raw() && found.nlink() == 1;
+    if !ours || found.mode() & 0o077 != 0 {
+        return Err(not_ours(path));
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = (&mut file).take(bytes_max as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| unusable(path, &error))?;
+    Ok(Some(bytes))
+}
+
+pub(crate) fn not_ours(path: &Path) -> Failure {
+    let next = "Look at who put it there. It has to be a plain file or folder of this user, open to nobody else.";
+    Failure::new(Code::Preflight, format!("{} is not what Sealift made", path.display()), next)
+}
+
+pub(crate) fn unusable(path: &Path, error: &io::Error) -> Failure {
+    let next = "Check --state-dir: owner, mode, free space, and that the file system is not read-only.";
+    Failure::io(Code::Preflight, format!("{} cannot be used", path.display()), error, next)
+}

@@ -1,0 +1,83 @@
+//! What `status` and `abandon` of both agents have in common.
+
+use std::io::Write;
+
+use sealift_protocol::{close::Code, id::TransferId};
+use serde_json::{Map, Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    failure::{Failure, Outcome},
+    state::StateDir,
+    transfer_dir::TransferDir,
+};
+
+/// One unfinished transfer, for a person and for a program.
+pub struct Line {
+    pub transfer: TransferId,
+    pub text: String,
+    pub fields: Vec<(&'static str, Value)>,
+}
+
+/// Prints them on standard output: they are what was asked for.
+pub fn print(role: &str, as_json: bool, lines: &[Line]) {
+    let mut out = String::new();
+    if as_json {
+        let transfers: Vec<Value> = lines.iter().map(Line::object).collect();
+        out += &json!({ "schema": "sealift.status/1", "role": role, "transfers": transfers }).to_string();
+        out.push('\n');
+    } else if lines.is_empty() {
+        out += "nothing unfinished\n";
+    } else {
+        lines.iter().for_each(|line| out += &format!("{}  {}\n", line.transfer, line.text));
+    }
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(out.as_bytes()).and_then(|()| stdout.flush());
+}
+
+impl Line {
+    fn object(&self) -> Value {
+        let mut object = Map::new();
+        object.insert("transfer".into(), json!(self.transfer.to_string()));
+        object.extend(self.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        Value::Object(object)
+    }
+}
+
+/// A time in seconds since the Unix epoch, in UTC.
+pub fn since_text(seconds: u64) -> String {
+    let at = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "an unknown time".into())
+}
+
+/// Reads what a person gives as the name of a transfer.
+pub fn parse_transfer(text: &str) -> Outcome<TransferId> {
+    TransferId::from_hex(&text.to_ascii_lowercase()).ok_or_else(|| {
+        Failure::usage(format!("'{text}' is no transfer"), "Give its 32 hex digits as `status` prints them.")
+    })
+}
+
+/// The transfers that `abandon` was given: one, which must be kept here, or all of them.
+pub fn choose(state: &StateDir, given: Option<&str>, all: bool) -> Outcome<Vec<TransferId>> {
+    let known = TransferDir::list(state)?;
+    match given {
+        Some(text) => {
+            let transfer = parse_transfer(text)?;
+            match known.contains(&transfer) {
+                true => Ok(vec![transfer]),
+                false => Err(Failure::usage(
+                    format!("nothing is kept of the transfer {transfer} here"),
+                    "See `status`, and whether --state-dir is the right one. What was abandoned once is gone.",
+                )),
+            }
+        }
+        None if all => Ok(known),
+        None => Err(Failure::usage("no transfer is named", "Give one as `status` prints it, or --all.")),
+    }
+}
+
+/// It is running: whoever runs it would go on.
+pub fn stop_first(transfer: TransferId) -> Failure {
+    let what = format!("another process runs the transfer {transfer}");
+    Failure::new(Code::TransferBusy, what, "Stop that first, with Ctrl-C or SIGTERM; then abandon the transfer.")
+}

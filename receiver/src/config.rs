@@ -1,0 +1,272 @@
+//! The configuration of a standing receiver: TOML, in which an unknown key is an error and a secret has no place.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use sealift_agent::{
+    cli::{SuiteChoice, judge_memory, judge_row_bytes},
+    failure::{Failure, Outcome},
+    location::Location,
+    units::{parse_bytes, parse_wait},
+};
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use crate::{
+    invitation::addresses,
+    sink::{self, Allowed},
+};
+
+/// A configuration of a thousand targets is smaller.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Transfers at once: each has some dozen threads and its own share of the memory; more share one link's speed anyway.
+const TRANSFERS_MAX: u64 = 16;
+
+/// Sockets: the addresses of a host that is in several networks.
+const LISTEN_MAX: usize = 8;
+
+/// A name that goes into grants, logs and command lines.
+const TARGET_NAME_BYTES_MAX: usize = 64;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    #[serde(default = "listen_default")]
+    pub listen: Vec<SocketAddr>,
+    /// Addresses that tickets name.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    pub state_dir: Option<PathBuf>,
+    /// How many transfers run at once; they share the memory.
+    #[serde(default = "transfers_max_default")]
+    pub transfers_max: u64,
+    #[serde(default = "memory_default", deserialize_with = "bytes")]
+    pub memory: u64,
+    #[serde(default = "row_bytes_max_default", deserialize_with = "bytes")]
+    pub row_bytes_max: u64,
+    #[serde(default = "grace_default", deserialize_with = "wait")]
+    pub grace: Duration,
+    #[serde(default = "journal_bytes_max_default", deserialize_with = "bytes")]
+    pub journal_bytes_max: u64,
+    #[serde(default = "suite_default", deserialize_with = "suite")]
+    pub suite: SuiteChoice,
+    #[serde(default)]
+    pub targets: BTreeMap<String, Target>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    pub url: String,
+    #[serde(default)]
+    pub danger_plaintext_file: bool,
+    #[serde(default)]
+    pub danger_show_program_output: bool,
+}
+
+impl Target {
+    /// What the danger flags of this target allow, as the audit log calls it.
+    pub fn dangers(&self) -> impl Iterator<Item = &'static str> {
+        let dangers = [
+            (self.danger_plaintext_file, "danger.plaintext_file"),
+            (self.danger_show_program_output, "danger.show_program_output"),
+        ];
+        dangers.into_iter().filter(|(typed, _)| *typed).map(|(_, event)| event)
+    }
+
+    pub fn allowed(&self, row_bytes_max: u64) -> Allowed {
+        Allowed {
+            row_bytes_max,
+            plaintext_file: self.danger_plaintext_file,
+            program_output: self.danger_show_program_output,
+        }
+    }
+}
+
+impl Config {
+    pub fn load(path: &Path) -> Outcome<Self> {
+        Self::parse(&read(path)?)
+            .map_err(|failure| Failure { what: format!("{}: {}", path.display(), failure.what), ..failure })
+    }
+
+    /// Reads and judges the text of a configuration. No error repeats a value: it may be what should not be there.
+    pub fn parse(text: &str) -> Outcome<Self> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            Failure::usage(format!("line {line}: {}", without_value(error.message())), NEXT)
+        })?;
+        config.judge().map(|()| config)
+    }
+
+    fn judge(&self) -> Outcome {
+        let wrong = |what: String| Err(Failure::usage(what, NEXT));
+        if self.listen.is_empty() || self.listen.len() > LISTEN_MAX {
+            return wrong(format!("listen: give 1 to {LISTEN_MAX} addresses"));
+        }
+        if self.listen.iter().any(|address| address.port() == 0) {
+            return wrong("listen: a port of 0 would be another one at each start, and tickets name it".into());
+        }
+        let given = addresses(&self.addresses, self.listen[0]);
+        given.map_err(|failure| Failure { what: failure.what.replace("--address", "addresses:"), ..failure })?;
+        if !(1..=TRANSFERS_MAX).contains(&self.transfers_max) {
+            return wrong(format!("transfers_max: give 1 to {TRANSFERS_MAX}"));
+        }
+        judge_memory("memory: the share of each transfer", self.memory_each())?;
+        judge_row_bytes("row_bytes_max", self.row_bytes_max)?;
+        if self.targets.is_empty() {
+            return wrong("there are no targets; give one as [targets.NAME] with a url".into());
+        }
+        self.targets.iter().try_for_each(|(name, target)| self.judge_target(name, target))
+    }
+
+    fn judge_target(&self, name: &str, target: &Target) -> Outcome {
+        let wrong = |what: &str, next: &str| Err(Failure::usage(format!("targets.{name}: {what}"), next));
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if name.is_empty() || name.len() > TARGET_NAME_BYTES_MAX || !name.bytes().all(plain) {
+            return Err(Failure::usage("a target's name cannot be used", "Use letters, digits, '-' and '_'."));
+        }
+        let location = Location::parse(&target.url)
+            .map_err(|failure| Failure { what: format!("targets.{name}: {}", failure.what), ..failure })?;
+        match &location {
+            Location::Standard => return wrong("a service has no standard output", "Use exec:, sqlite: or file:."),
+            Location::File(path) | Location::Sqlite(path) if !path.is_absolute() => {
+                return wrong("the path is not absolute", "A service has no working folder: begin it with '/'.");
+            }
+            Location::File(_) if !target.danger_plaintext_file => {
+                let next = "Load into a database, or set danger_plaintext_file = true if you mean it: it is logged.";
+                return wrong("a file: target would hold every row in the clear", next);
+            }
+            Location::Exec(words) if words.iter().any(|word| holds_secret(word)) => {
+                let next = "Arguments are visible to every user of the host. Use a local socket with peer authentication, \
+                            or a file of mode 0600 that the program reads: ~/.pgpass, or an option file.";
+                return wrong("the command seems to hold a password", next);
+            }
+            _ => {}
+        }
+        let twin = self.targets.iter().find(|(other, found)| *other != name && found.url == target.url);
+        match twin.filter(|_| location != Location::Discard) {
+            Some(_) => wrong("another target has the same url", "Two names for one place would load into each other."),
+            None => Ok(()),
+        }
+    }
+
+    /// What each transfer may have in flight.
+    pub fn memory_each(&self) -> u64 {
+        self.memory / self.transfers_max.max(1)
+    }
+
+    pub fn target(&self, name: &str) -> Outcome<&Target> {
+        self.targets.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.targets.keys().map(String::as_str).collect();
+            Failure::usage(format!("there is no target '{name}'"), format!("There are: {}.", known.join(", ")))
+        })
+    }
+
+    /// Finds out, before anything is promised, what no transfer could load into.
+    pub fn check_targets(&self) -> Outcome {
+        for (name, target) in &self.targets {
+            let opened = Location::parse(&target.url)
+                .and_then(|location| sink::open(&location, target.allowed(self.row_bytes_max)));
+            opened.map_err(|failure| Failure { what: format!("targets.{name}: {}", failure.what), ..failure })?;
+        }
+        Ok(())
+    }
+}
+
+const NEXT: &str = "See `sealift-receiver serve --help` for the keys, and correct the configuration.";
+
+/// Whoever could write to it could have any command run.
+fn read(path: &Path) -> Outcome<String> {
+    let next = "Give --config the file that configures this receiver.";
+    let unreadable = |error: std::io::Error| {
+        Failure::io(sealift_protocol::close::Code::Usage, format!("{} cannot be read", path.display()), &error, next)
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let found = file.metadata().map_err(unreadable)?;
+    let ours = [0, nix::unistd::geteuid().as_raw()].contains(&found.uid());
+    if !ours || found.mode() & 0o022 != 0 {
+        let what = format!("{} can be changed by others than root and this user", path.display());
+        return Err(Failure::usage(
+            what,
+            "Give it to root or this user, and take write permission from group and others.",
+        ));
+    }
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
+}
+
+/// The parser's message without the value that it quotes.
+fn without_value(message: &str) -> String {
+    match (message.starts_with("invalid "), message.rsplit_once(", expected ")) {
+        (true, Some((_, expected))) => format!("a value of another kind than expected: {expected}"),
+        _ => message.lines().next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// The ways in which passwords are usually put into commands.
+fn holds_secret(word: &str) -> bool {
+    let lower = word.to_ascii_lowercase();
+    let assigned = lower.split_once('=').is_some_and(|(name, value)| {
+        !value.is_empty() && ["password", "passwd", "pgpassword", "mysql_pwd"].iter().any(|end| name.ends_with(end))
+    });
+    let keyword = lower.split_whitespace().any(|setting| setting.starts_with("password="));
+    let in_url = lower
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split_once('@'))
+        .is_some_and(|(user, _)| user.contains(':') && !user.contains('/'));
+    assigned || keyword || in_url
+}
+
+fn bytes<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
+    parse_bytes(&String::deserialize(value)?).map_err(D::Error::custom)
+}
+
+fn wait<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    parse_wait(&String::deserialize(value)?).map_err(D::Error::custom)
+}
+
+fn suite<'de, D: Deserializer<'de>>(value: D) -> Result<SuiteChoice, D::Error> {
+    let text = String::deserialize(value)?;
+    SuiteChoice::from_str(&text, false)
+        .map_err(|_| D::Error::custom("give auto, aes-256-gcm or chacha20-poly1305 as suite"))
+}
+
+fn listen_default() -> Vec<SocketAddr> {
+    vec![SocketAddr::from(([0u16; 8], 7443))]
+}
+
+fn transfers_max_default() -> u64 {
+    2
+}
+
+fn memory_default() -> u64 {
+    128 << 20
+}
+
+fn row_bytes_max_default() -> u64 {
+    256 << 20
+}
+
+fn grace_default() -> Duration {
+    Duration::from_secs(15 * 60)
+}
+
+fn journal_bytes_max_default() -> u64 {
+    64 << 30
+}
+
+fn suite_default() -> SuiteChoice {
+    SuiteChoice::Auto
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! The receiver's journal: a sealed log in which verified chunks of an opaque load lie as they came, so that a fresh loader
+//! can be fed without the network after this process was killed.
+//!
+//! One thread writes it. Whatever waits when it comes round is written together and synced once.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::BytesMut;
+use sealift_agent::{
+    audit::AuditLog,
+    fail_point::{self, Point},
+    failure::{Failure, Outcome},
+    random::SystemRandom,
+    sealed_file::SealedFile,
+};
+use sealift_protocol::{
+    chunk::VerifiedChunk,
+    close::Code,
+    compress::Unpacker,
+    digest::Digests,
+    envelope::SealingKey,
+    error::Error,
+    id::{PartIndex, TransferId},
+    key::DigestSecret,
+    seal::{EpochKeys, open},
+    sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, Record},
+};
+use serde_json::json;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+/// The journal's file in the folder of its transfer.
+const NAME: &str = "journal";
+
+/// Records that one sync makes durable at most: what the lanes may have on their way, and no more than some megabytes.
+const BATCH_RECORDS_MAX: usize = 16;
+
+/// Chunks that wait, opened, for the loader that is fed again.
+const REPLAYED_WAITING: usize = 2;
+
+/// A journal that is being written.
+pub struct Journal {
+    queue: mpsc::UnboundedSender<Entry>,
+    thread: JoinHandle<()>,
+}
+
+struct Entry {
+    record: Record,
+    synced: oneshot::Sender<Outcome>,
+}
+
+/// Which journal, and what opens it.
+pub struct Place<'a> {
+    pub folder: &'a Path,
+    pub transfer: TransferId,
+    pub key: &'a SealingKey,
+    pub bytes_max: u64,
+}
+
+impl Place<'_> {
+    fn id(&self) -> LogId {
+        LogId { kind: LogKind::Journal, transfer: self.transfer, key: KeyFingerprint::of(&self.key.public_key()) }
+    }
+
+    /// Begins a journal; one that is there is dropped.
+    pub fn create(&self) -> Outcome<SealedFile> {
+        sealift_agent::sealed_file::destroy(self.folder, NAME)?;
+        let header = LogHeader::new(self.id(), &mut SystemRandom::default());
+        SealedFile::create(self.folder, NAME, header, self.bytes_max)
+    }
+
+    /// Opens the journal that an earlier process left; cuts off what a crash tore.
+    pub fn open(&self, audit: &AuditLog) -> Outcome<Option<SealedFile>> {
+        let Some(opened) = SealedFile::open(self.folder, NAME, &self.id(), self.bytes_max, |_| Ok(()))? else {
+            return Ok(None);
+        };
+        if let Some(repaired) = opened.repaired {
+            let (kept, cut) = (json!(repaired.kept_bytes), json!(repaired.cut_bytes));
+            audit.append("journal.repaired", Some(self.transfer), &[("kept_bytes", kept), ("cut_bytes", cut)])?;
+        }
+        Ok(Some(opened.log))
+    }
+}
+
+impl Journal {
+    /// Starts the thread that writes.
+    pub fn start(mut log: SealedFile) -> Self {
+        // Bounded by the callers: each lane waits for the records that it has handed over.
+        let (queue, mut entries) = mpsc::unbounded_channel::<Entry>();
+        let thread = tokio::task::spawn_blocking(move || {
+            let mut batch = Vec::new();
+            while entries.blocking_recv_many(&mut batch, BATCH_RECORDS_MAX) > 0 {
+                let (records, waiting): (Vec<_>, Vec<_>) =
+                    batch.drain(..).map(|entry| (entry.record, entry.synced)).unzip();
+                let written = log.append(&records);
+                fail_point::hit(Point::JournalWritten);
+                let synced = written.and_then(|()| log.sync());
+                fail_point::hit(Point::JournalSynced);
+                waiting.into_iter().for_each(|waiting| drop(waiting.send(synced.clone())));
+            }
+        });
+        Self { queue, thread }
+    }
+
+    /// Waits until the thread has let go of the file.
+    pub async fn close(self) {
+        drop(self.queue);
+        let _ = self.thread.await;
+    }
+
+    /// Hands over a record, now and in this order; the future resolves when it is durable.
+    pub fn append(&self, record: Record) -> impl Future<Output = Outcome> + use<> {
+        let (synced, done) = oneshot::channel();
+        let handed = self.queue.send(Entry { record, synced }).is_ok();
+        async move {
+            let ended = || Failure::new(Code::Internal, "the journal's thread ended early", "");
+            if !handed {
+                return Err(ended());
+            }
+            done.await.unwrap_or_else(|_| Err(ended()))
+        }
+    }
+}
+
+/// What a journal held, in the order in which it goes to a loader.
+pub enum Replayed {
+    /// Under what the transfer's plaintext is hashed.
+    Secret(DigestSecret),
+    Chunk(VerifiedChunk),
+}
+
+/// Reads a journal from its beginning, and opens every chunk anew, on a thread of its own. A chunk that is there twice, since
+/// a connection was lost between its record and its acknowledgement, comes once.
+pub fn replay(log: &SealedFile, transfer: TransferId, key: SealingKey) -> Outcome<mpsc::Receiver<Outcome<Replayed>>> {
+    let records = log.replay()?;
+    let (out, replayed) = mpsc::channel(REPLAYED_WAITING);
+    tokio::task::spawn_blocking(move || {
+        let mut opener = match Opener::new(transfer, key) {
+            Ok(opener) => opener,
+            Err(failure) => return drop(out.blocking_send(Err(failure))),
+        };
+        for record in records {
+            let opened = record.and_then(|record| opener.open(record)).transpose();
+            let Some(opened) = opened else { continue };
+            let failed = opened.is_err();
+            if out.blocking_send(opened).is_err() || failed {
+                return;
+            }
+        }
+    });
+    Ok(replayed)
+}
+
+struct Opener {
+    transfer: TransferId,
+    key: SealingKey,
+    keys: Option<Arc<EpochKeys>>,
+    unpacker: Unpacker,
+    /// Chunks of the one part that have come.
+    next: u64,
+}
+
+impl Opener {
+    fn new(transfer: TransferId, key: SealingKey) -> Outcome<Self> {
+        Ok(Self { transfer, key, keys: None, unpacker: Unpacker::new()?, next: 0 })
+    }
+
+    fn open(&mut self, record: Record) -> Outcome<Option<Replayed>> {
+        match record {
+            Record::Epoch(epoch) => {
+                let (secret, digest_secret) = epoch.open(&self.key, self.transfer)?;
+                let digests = Digests::new(&digest_secret);
+                let keys = EpochKeys::new(epoch.suite, self.transfer, epoch.epoch, secret, digests);
+                self.keys = Some(Arc::new(keys));
+                Ok(Some(Replayed::Secret(digest_secret)))
+            }
+            Record::Chunk { header, sealed } => {
+                let damaged = |check| Error::new(Code::LogDamaged, check).at_chunk(header.part, header.index);
+                if header.part != PartIndex(0) || header.index.0 > self.next {
+                    return Err(damaged("a chunk is missing in the journal").into());
+                }
+                if header.index.0 < self.next {
+                    return Ok(None);
+                }
+                let keys = self.keys.as_ref().ok_or(damaged("a chunk before its keys"))?;
+                let chunk = open(&header, BytesMut::from(sealed), keys, &mut self.unpacker)?;
+                self.next += 1;
+                Ok(Some(Replayed::Chunk(chunk)))
+            }
+            Record::Statement(_) | Record::Mark => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Which offer goes on with what: a transfer that is kept here, a new one, or none.
+
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    location::Location,
+    transfer_dir::TransferDir,
+};
+use sealift_protocol::{close::Code, error::Error, grant::SignedGrant, id::TransferId};
+
+use super::Server;
+use crate::{
+    config::Target,
+    record::{Kept, Record},
+    unfinished::target_name,
+};
+
+impl Server<'_> {
+    /// The record of the transfer that `grant` permits, whose sender has come; its signature and times are good.
+    pub fn admit(&self, grant: &SignedGrant) -> Outcome<Record> {
+        let transfer = grant.grant.transfer;
+        if TransferDir::exists(self.state, transfer)? {
+            if let Some(record) = Record::open(self.state, transfer)? {
+                return self.go_on(record, grant);
+            }
+        }
+        if self.used.holds(transfer) {
+            return Err(Error::new(Code::GrantUsed, "transfer").into());
+        }
+        let target = self.config.target(&grant.grant.target)?;
+        if Location::parse(&target.url)? != Location::Discard {
+            self.check_vacant(transfer, &target.url)?;
+        }
+        Record::begin_standing(self.state, grant.clone(), &target.url)
+    }
+
+    fn go_on(&self, record: Record, grant: &SignedGrant) -> Outcome<Record> {
+        if record.kept.invitation.is_some() || record.kept.grant != *grant {
+            return Err(Error::new(Code::GrantForeign, "transfer").into());
+        }
+        self.target_of(&record.kept).map(|_| record)
+    }
+
+    /// What a kept transfer loads into, if the configuration still means by it what it did.
+    pub fn target_of(&self, kept: &Kept) -> Outcome<&Target> {
+        let name = &kept.grant.grant.target;
+        let target = self.config.targets.get(name).filter(|target| target.url == kept.target);
+        target.ok_or_else(|| {
+            let what = format!(
+                "the target {name} was {} when the transfer {} began, and is that no longer",
+                target_name(&kept.target),
+                kept.grant.grant.transfer
+            );
+            let next =
+                "Put the configuration back until it is done, or end the transfer with: sealift-receiver abandon";
+            Failure::new(Code::TargetFailed, what, next)
+        })
+    }
+
+    /// One target takes one transfer at a time, and keeps its place for one that has begun: a second one would drop what
+    /// the first has loaded.
+    fn check_vacant(&self, transfer: TransferId, url: &str) -> Outcome {
+        for other in TransferDir::list(self.state)?.into_iter().filter(|other| *other != transfer) {
+            let look = TransferDir::look::<Kept>(self.state, other)?;
+            // What is published holds nothing any more.
+            let taken = look.and_then(|look| look.record).is_some_and(|kept| kept.target == url && !kept.published);
+            if taken {
+                self.report.say(&format!(
+                    "receiver: the transfer {transfer} is refused: {other} has begun in the same target and is not \
+                     finished. To make room, end it with: sealift-receiver abandon {other}"
+                ));
+                return Err(Error::new(Code::TransferBusy, "target").into());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! Several transfers at once: hands what senders say to the one that it is about, and begins it if nobody runs it.
+
+use std::{collections::BTreeMap, pin::Pin, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    location::Location,
+    report::Finished,
+    shutdown::Shutdown,
+    transfer_dir::TransferDir,
+};
+use sealift_protocol::{close::Code, error::Error, id::TransferId};
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+
+use super::Server;
+use crate::{
+    reception::{CalledOff, Heard, Offered},
+    record::{Kept, Record},
+    sink,
+    transfer::{Receiving, Setting},
+    unfinished::{abandon_by_sender, drop_expired},
+};
+
+/// What one transfer may have waiting: a sender that has come back while the last connection is being given up.
+const OFFERS_WAITING: usize = 2;
+
+/// Refusals on their way; more senders wait for theirs.
+const FAREWELLS_MAX: usize = 16;
+
+/// How often expired transfers are looked for that nobody runs.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+type Running<'a> = Pin<Box<dyn Future<Output = TransferId> + 'a>>;
+type Farewell<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// The transfers that run, and their senders' way to them.
+pub struct Transfers<'a> {
+    server: &'a Server<'a>,
+    ways: BTreeMap<TransferId, mpsc::Sender<Heard>>,
+    running: FuturesUnordered<Running<'a>>,
+    farewells: FuturesUnordered<Farewell<'a>>,
+    drains: watch::Sender<bool>,
+}
+
+impl<'a> Transfers<'a> {
+    /// Begins with what earlier processes left, without waiting for its senders.
+    pub fn take_up(server: &'a Server<'a>) -> Outcome<Self> {
+        server.used.forget_expired()?;
+        drop_expired(server.state, server.audit, server.report)?;
+        let (ways, running, farewells) = Default::default();
+        let mut transfers = Self { server, ways, running, farewells, drains: watch::Sender::new(false) };
+        for transfer in TransferDir::list(server.state)? {
+            if transfers.is_full() {
+                break;
+            }
+            if let Err(failure) = transfers.take_up_one(transfer) {
+                server.report.of_transfer(transfer).say(&format!("receiver: it stays as it is: {failure}"));
+            }
+        }
+        Ok(transfers)
+    }
+
+    fn take_up_one(&mut self, transfer: TransferId) -> Outcome {
+        let is_standing = |kept: &Kept| kept.invitation.is_none();
+        let looked = TransferDir::look::<Kept>(self.server.state, transfer)?;
+        // What a `listen` began goes on with that.
+        if !looked.is_some_and(|look| look.record.as_ref().is_some_and(is_standing)) {
+            return Ok(());
+        }
+        let Some(record) = Record::open(self.server.state, transfer)? else { return Ok(()) };
+        self.server.target_of(&record.kept)?;
+        self.start(record);
+        Ok(())
+    }
+
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    fn is_full(&self) -> bool {
+        self.running.len() as u64 >= self.server.config.transfers_max
+    }
+
+    /// Serves whoever is heard; returns only if it cannot go on.
+    pub async fn run(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Failure {
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            tokio::select! {
+                heard = heard.recv(), if self.farewells.len() < FAREWELLS_MAX => match heard {
+                    Some(Heard::Offer(offered)) => self.offer(*offered),
+                    Some(Heard::CalledOff(called_off)) => self.call_off(*called_off),
+                    None => return Failure::new(Code::Interrupted, "the endpoints were closed", ""),
+                },
+                Some(transfer) = self.running.next() => {
+                    self.ways.remove(&transfer);
+                }
+                Some(()) = self.farewells.next() => {}
+                _ = sweep.tick() => {
+                    let server = self.server;
+                    if let Err(failure) = drop_expired(server.state, server.audit, server.report) {
+                        return failure;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts down everything that runs.
+    pub async fn drain(&mut self) {
+        let _ = self.drains.send(true);
+        while self.running.next().await.is_some() {}
+        while self.farewells.next().await.is_some() {}
+    }
+
+    fn offer(&mut self, offered: Offered) {
+        let grant = offered.judging.grant().clone();
+        let transfer = grant.grant.transfer;
+        if !self.ways.contains_key(&transfer) {
+            let admitted = match self.is_full() {
+                true => Err(Error::new(Code::TransferBusy, "transfers").into()),
+                false => self.server.admit(&grant),
+            };
+            match admitted {
+                Ok(record) => self.start(record),
+                Err(failure) => return self.refuse(offered, failure),
+            }
+        }
+        let Some(way) = self.ways.get(&transfer) else { return };
+        match way.try_send(Heard::Offer(Box::new(offered))) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(Heard::Offer(offered))) => {
+                self.refuse(*offered, Error::new(Code::TransferBusy, "connection").into());
+            }
+            // It is being put down, and will be taken up when the sender tries again.
+            Err(mpsc::error::TrySendError::Closed(Heard::Offer(offered))) => {
+                offered.link.close(Code::Interrupted);
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn refuse(&mut self, offered: Offered, failure: Failure) {
+        let transfer = offered.judging.grant().grant.transfer;
+        let report = self.server.report.of_transfer(transfer);
+        report.event("refused", &[("reason", json!(failure.code.word()))]);
+        report.say(&format!("receiver: refused: {}", failure.what));
+        self.farewells.push(Box::pin(async move { offered.link.refuse(offered.writer, &failure).await }));
+    }
+
+    /// A sender is named like its transfer, by our own authority.
+    fn call_off(&mut self, called_off: CalledOff) {
+        let name = called_off.link.peer.id.as_str().rsplit('/').next().and_then(TransferId::from_hex);
+        let (Some(transfer), true) = (name, called_off.is_final()) else { return };
+        if let Some(way) = self.ways.get(&transfer) {
+            // If too many wait, it learns nothing, and its person is told to look here.
+            let _ = way.try_send(Heard::CalledOff(Box::new(called_off)));
+            return;
+        }
+        let server = self.server;
+        let (state, audit) = (server.state.clone(), server.audit.clone());
+        self.farewells.push(Box::pin(async move {
+            let abandon = move || abandon_by_sender(&state, &audit, transfer);
+            let ended = match TransferDir::exists(server.state, transfer) {
+                Ok(true) => tokio::task::spawn_blocking(abandon).await.is_ok_and(|ended| ended.is_ok()),
+                // It has not begun, and never will.
+                Ok(false) => server.used.note_unseen(transfer).is_ok(),
+                Err(_) => false,
+            };
+            server.report.of_transfer(transfer).event("abandoned", &[("ended", json!(ended))]);
+            called_off.link.close(if ended { Code::Abandoned } else { Code::Internal });
+        }));
+    }
+
+    fn start(&mut self, record: Record) {
+        let transfer = record.transfer();
+        let (way, heard) = mpsc::channel(OFFERS_WAITING);
+        self.ways.insert(transfer, way);
+        self.running.push(Box::pin(run_one(self.server, record, heard, self.drains.subscribe())));
+    }
+}
+
+/// One transfer, until it is finished, refused, or put down.
+async fn run_one(
+    server: &Server<'_>,
+    record: Record,
+    mut heard: mpsc::Receiver<Heard>,
+    drains: watch::Receiver<bool>,
+) -> TransferId {
+    let transfer = record.transfer();
+    let report = server.report.of_transfer(transfer);
+    let mut shutdown = Shutdown::with_all(drains);
+    let outcome = receive(server, &report, record, &mut heard, &mut shutdown).await;
+    // Senders that came too late for this run are told why it ended.
+    heard.close();
+    while let Ok(late) = heard.try_recv() {
+        if let (Heard::Offer(offered), Err(failure)) = (late, &outcome) {
+            let Offered { link, writer, .. } = *offered;
+            link.refuse(writer, &Failure { told_by_peer: false, ..failure.clone() }).await;
+        }
+    }
+    report.end_transfer(&outcome);
+    transfer
+}
+
+async fn receive(
+    server: &Server<'_>,
+    report: &sealift_agent::report::Report,
+    record: Record,
+    heard: &mut mpsc::Receiver<Heard>,
+    shutdown: &mut Shutdown,
+) -> Outcome<Finished> {
+    let (transfer, grant) = (record.transfer(), record.kept.grant.grant.clone());
+    let target = server.target_of(&record.kept)?;
+    let location = Location::parse(&target.url)?;
+    let open_sink = || sink::open(&location, target.allowed(server.config.row_bytes_max));
+    let setting = Setting {
+        report,
+        audit: server.audit,
+        state: server.state,
+        identity: &server.standing.identity,
+        memory: server.config.memory_each(),
+        grace: server.config.grace,
+        journal_bytes_max: server.config.journal_bytes_max,
+        standing: true,
+        open_sink: &open_sink,
+    };
+    let mut receiving = shutdown.or(Receiving::new(setting, record)).await?;
+    let outcome = receiving.run(heard, shutdown).await;
+    if outcome.as_ref().map_or_else(|failure| failure.code == Code::Abandoned, |_| true) {
+        server.used.note(&grant)?;
+    }
+    receiving.end(&outcome).await?;
+    let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
+    server.audit.append("transfer.end", Some(transfer), &[("outcome", json!(word))])?;
+    outcome
+}

@@ -1,0 +1,143 @@
+//! `serve`: a standing receiver. Named targets, several transfers at once, until it is told to stop.
+
+mod admission;
+mod dispatch;
+
+use std::{net::UdpSocket, process::ExitCode, time::Duration};
+
+use sealift_agent::{
+    acceptor::Acceptor,
+    audit::AuditLog,
+    endpoint::{bind, server_config},
+    failure::{Failure, Outcome},
+    identity::Role,
+    link::Link,
+    notify::{READY, STOPPING, notify},
+    report::Report,
+    shutdown::Shutdown,
+    standing::Standing,
+    state::StateDir,
+    transfer_dir::TransferDir,
+    trust::Trust,
+};
+use sealift_protocol::{close::Code, receive::Listening, sign::Signer};
+use serde_json::json;
+use time::OffsetDateTime;
+use tokio::{sync::mpsc, time::timeout};
+
+use self::dispatch::Transfers;
+use crate::{cli::ServeArgs, config::Config, reception::receive_offers, used::UsedGrants};
+
+/// How long a drain may take: a farewell to each sender, and a sync of each load. The unit's `TimeoutStopSec` is above it.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For the last packets of all connections to leave.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What comes from senders and is not looked at yet.
+const HEARD_WAITING: usize = 4;
+
+/// Everything that transfers have in common.
+struct Server<'a> {
+    config: &'a Config,
+    report: &'a Report,
+    audit: &'a AuditLog,
+    state: &'a StateDir,
+    standing: &'a Standing,
+    used: UsedGrants,
+}
+
+pub async fn serve(args: ServeArgs, config: Config) -> ExitCode {
+    let report = Report::new(Role::Receiver, args.json);
+    let outcome = run(&args, &config, &report).await;
+    report.stop(&outcome)
+}
+
+async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
+    args.log_level.start();
+    config.check_targets()?;
+    let mut shutdown = Shutdown::listen()?;
+    let state = StateDir::open(config.state_dir.clone(), "sealift-receiver")?;
+    let audit = AuditLog::open(&state, "sealift-receiver")?;
+    TransferDir::sweep(&state)?;
+    let standing = Standing::open(&state, OffsetDateTime::now_utc())?;
+    let endpoints = endpoints(config, &standing)?;
+    audit.append("serve.start", None, &[("targets", json!(config.targets.keys().collect::<Vec<_>>()))])?;
+    for (name, target) in &config.targets {
+        target.dangers().try_for_each(|event| audit.append(event, None, &[("target", json!(name))]))?;
+    }
+    let (report, audit, state, standing) = (report, &audit, &state, &standing);
+    let server = Server { config, report, audit, state, standing, used: UsedGrants::open(state)? };
+    let mut transfers = Transfers::take_up(&server)?;
+    notify(READY);
+    for address in &config.listen {
+        report.event("listening", &[("address", json!(address.to_string()))]);
+        report.say(&format!("receiver: serving at {address} (UDP)."));
+    }
+    let outcome = accept(&server, &endpoints, &mut transfers, &mut shutdown).await;
+    notify(STOPPING);
+    report.event("draining", &[("transfers", json!(transfers.running()))]);
+    report.say(&format!("receiver: stopping; {} transfers are put down.", transfers.running()));
+    // Nobody new; those who are here are told in their own connections.
+    endpoints.iter().for_each(|endpoint| endpoint.set_server_config(None));
+    let drained = tokio::select! {
+        drained = timeout(DRAIN_TIMEOUT, transfers.drain()) => drained.is_ok(),
+        _ = shutdown.requested() => false,
+    };
+    if drained {
+        let left = async {
+            for endpoint in &endpoints {
+                endpoint.wait_idle().await;
+            }
+        };
+        let _ = timeout(FAREWELL, left).await;
+    }
+    audit.append("serve.stop", None, &[("drained", json!(drained))])?;
+    outcome
+}
+
+/// Lets senders in and runs what they begin. Ends well when somebody asks to stop.
+async fn accept(
+    server: &Server<'_>,
+    endpoints: &[quinn::Endpoint],
+    transfers: &mut Transfers<'_>,
+    shutdown: &mut Shutdown,
+) -> Outcome {
+    let identity = &server.standing.identity;
+    let listening = |link: &Link| Listening {
+        suites: server.config.suite.suites(),
+        grant_keys: vec![server.standing.authority.public_key()],
+        receiver: identity.id.as_str().to_owned(),
+        sender: link.peer.id.as_str().to_owned(),
+        sender_key: link.peer.key,
+        targets: server.config.targets.keys().cloned().collect(),
+    };
+    let (to_heard, mut heard) = mpsc::channel(HEARD_WAITING);
+    let fronts = endpoints.iter().map(|endpoint| {
+        let (to_heard, listening) = (&to_heard, &listening);
+        Box::pin(async move {
+            let mut acceptor = Acceptor::new(endpoint, identity);
+            receive_offers(&mut acceptor, listening, to_heard).await
+        })
+    });
+    let fronts = futures_util::future::select_all(fronts);
+    tokio::select! {
+        _ = shutdown.requested() => Ok(()),
+        (closed, ..) = fronts => Err(closed),
+        failure = transfers.run(&mut heard) => Err(failure),
+    }
+}
+
+fn endpoints(config: &Config, standing: &Standing) -> Outcome<Vec<quinn::Endpoint>> {
+    let open = |address| {
+        let socket = UdpSocket::bind(address).map_err(|error| {
+            let next = "Another receiver may be running there, or the address is not this host's; see `listen` in the \
+                        configuration.";
+            Failure::io(Code::Preflight, format!("cannot listen at {address} (UDP)"), &error, next)
+        })?;
+        // Whoever has a ticket of this authority is let in; its grant says to what.
+        let trust = Trust::new(standing.authority.root().clone(), None);
+        bind(socket, Some(server_config(&standing.identity, trust)?))
+    };
+    config.listen.iter().map(open).collect()
+}

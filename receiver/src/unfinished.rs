@@ -1,0 +1,226 @@
+//! What earlier processes left unfinished: telling of it, and ending it for good, staging included.
+
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+
+use sealift_agent::{
+    audit::AuditLog,
+    cli::{self, StatusArgs},
+    expiry::Expiry,
+    failure::{Failure, Outcome},
+    location::Location,
+    report::Report,
+    state::StateDir,
+    status::{self, Line, since_text},
+    telemetry::printable,
+    transfer_dir::{Look, TransferDir},
+    units::{human_bytes, human_duration},
+};
+use sealift_protocol::{close::Code, id::TransferId, limits::ROW_BYTES_MAX};
+use serde_json::json;
+
+use crate::{
+    cli::AbandonArgs,
+    record::{Kept, Record},
+    sink::{self, Allowed, Sink},
+    used::UsedGrants,
+};
+
+/// What became of a transfer that was ended for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing of it is left.
+    Dropped,
+    /// It had its final name already: it stays, and is forgotten here.
+    Published,
+    /// The loader was ending when its receiver died.
+    Unknown,
+}
+
+pub fn status(args: &StatusArgs) -> ExitCode {
+    cli::exit("receiver", tell_status(args))
+}
+
+fn tell_status(args: &StatusArgs) -> Outcome {
+    let state = StateDir::open(args.state_dir.clone(), "sealift-receiver")?;
+    let mut lines = Vec::new();
+    for transfer in TransferDir::list(&state)? {
+        if let Some(look) = TransferDir::look::<Kept>(&state, transfer)?
+            && let Some(kept) = &look.record
+        {
+            lines.push(line(transfer, kept, &look));
+        }
+    }
+    status::print("receiver", args.json, &lines);
+    Ok(())
+}
+
+fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
+    let target = target_name(&kept.target);
+    let staged_bytes = staging(&kept.target).ok().flatten().map_or(0, |sink| sink.staged_bytes());
+    let stage = match kept {
+        Kept { published: true, .. } => "published",
+        Kept { receipt: Some(_), .. } => "proven",
+        Kept { settling: true, .. } => "settling",
+        Kept { plan: Some(_), .. } => "loading",
+        _ => "waiting",
+    };
+    let grant = &kept.grant.grant;
+    let since_seconds = if kept.started_ms > 0 { kept.started_ms / 1000 } else { grant.not_before_seconds };
+    let valid = Expiry::of(grant).left();
+    let running = if look.running { "running" } else { "not running" };
+    let text = format!(
+        "into {target} ({}): {stage}, {running}; since {}; {} connections; holds {}; ticket {}",
+        printable(&grant.target),
+        since_text(since_seconds),
+        kept.epoch.0,
+        human_bytes(look.held_bytes + staged_bytes),
+        valid_text(valid),
+    );
+    let fields = vec![
+        ("target", json!(target)),
+        ("target_name", json!(printable(&grant.target))),
+        ("purpose", json!(printable(&grant.purpose))),
+        ("stage", json!(stage)),
+        ("running", json!(look.running)),
+        ("since", json!(since_text(since_seconds))),
+        ("connections", json!(kept.epoch.0)),
+        ("held_bytes", json!(look.held_bytes)),
+        ("staged_bytes", json!(staged_bytes)),
+        ("valid_seconds", json!(valid.as_secs())),
+    ];
+    Line { transfer, text, fields }
+}
+
+fn valid_text(left: Duration) -> String {
+    if left.is_zero() { "expired".into() } else { format!("good for {}", human_duration(left)) }
+}
+
+/// A target's URL without what may be secret: of a command its program alone.
+pub fn target_name(url: &str) -> String {
+    match Location::parse(url) {
+        Ok(Location::Exec(words)) => format!("exec:{}", printable(&words[0])),
+        Ok(_) => printable(url),
+        Err(_) => "a target that is not known".into(),
+    }
+}
+
+pub fn abandon(args: &AbandonArgs) -> ExitCode {
+    cli::exit("receiver", run_abandon(args))
+}
+
+fn run_abandon(args: &AbandonArgs) -> Outcome {
+    let state = StateDir::open(args.state_dir.clone(), "sealift-receiver")?;
+    let audit = AuditLog::open(&state, "sealift-receiver")?;
+    TransferDir::sweep(&state)?;
+    let chosen = status::choose(&state, args.transfer.as_deref(), args.all)?;
+    let mut busy = None;
+    for transfer in chosen {
+        match Record::open(&state, transfer) {
+            Ok(Some(record)) => {
+                let ended = end_for_good(&state, &audit, record, "transfer.abandon")?;
+                sealift_agent::process::eprintln_safe(&format!("receiver: {transfer}: {}", ended.text()));
+            }
+            Ok(None) => {}
+            Err(failure) if failure.code == Code::TransferBusy => busy = Some(status::stop_first(transfer)),
+            Err(failure) => return Err(failure),
+        }
+    }
+    busy.map_or(Ok(()), Err)
+}
+
+impl Ended {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Dropped => "abandoned; nothing of it is left, nor can its ticket be used again.",
+            Self::Published => "forgotten here; what it loaded is there under its final name, and stays.",
+            Self::Unknown => {
+                "forgotten here. Its loader was ending when the receiver was killed: look into the target. If the load is \
+                 there, all of it is."
+            }
+        }
+    }
+}
+
+/// Drops what is staged, then what is kept. Killed in between, it can be done again.
+pub fn end_for_good(state: &StateDir, audit: &AuditLog, record: Record, event: &str) -> Outcome<Ended> {
+    let transfer = record.transfer();
+    audit.append(event, Some(transfer), &[])?;
+    let kept = &record.kept;
+    if kept.invitation.is_none() {
+        UsedGrants::open(state)?.note(&kept.grant.grant)?;
+    }
+    let sink = staging(&kept.target)?;
+    let ended = match sink {
+        Some(sink) if kept.published => {
+            sink.forget(transfer);
+            Ended::Published
+        }
+        Some(sink) if sink.abandon_earlier(transfer, kept.receipt.is_some())? => Ended::Published,
+        _ if kept.published => Ended::Published,
+        _ if kept.settling && kept.receipt.is_none() => Ended::Unknown,
+        _ => {
+            // It was signed for what is not shown.
+            if kept.receipt.is_some() {
+                state.drop_receipt(transfer)?;
+            }
+            Ended::Dropped
+        }
+    };
+    record.dir.destroy()?;
+    Ok(ended)
+}
+
+/// The staging place of a target; `None` where nothing can be staged any more.
+fn staging(url: &str) -> Outcome<Option<Arc<dyn Sink>>> {
+    let location = Location::parse(url)?;
+    let allowed = Allowed { row_bytes_max: ROW_BYTES_MAX as u64, plaintext_file: true, program_output: false };
+    Ok(match &location {
+        Location::Sqlite(path) | Location::File(path) if !folder_of(path).is_dir() => None,
+        // Nothing of a command is started for this, so that it need not be there any more.
+        Location::Exec(words) => Some(Arc::new(sink::opaque::OpaqueSink::exec(words.clone(), false))),
+        Location::Standard => None,
+        _ => Some(sink::open(&location, allowed)?),
+    })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Ends, for good, those whose ticket has expired: nothing may go on with them. One that cannot be ended now is told of
+/// and tried again by whoever looks next.
+pub fn drop_expired(state: &StateDir, audit: &AuditLog, report: &Report) -> Outcome {
+    for transfer in TransferDir::list(state)? {
+        let expired = |kept: &Kept| Expiry::of(&kept.grant.grant).left().is_zero();
+        let due = match TransferDir::look::<Kept>(state, transfer)? {
+            Some(look) => !look.running && look.record.as_ref().is_some_and(expired),
+            None => false,
+        };
+        if !due {
+            continue;
+        }
+        let dropped = Record::open(state, transfer).and_then(|record| match record {
+            Some(record) => end_for_good(state, audit, record, "transfer.expire").map(Some),
+            None => Ok(None),
+        });
+        match dropped {
+            Ok(Some(ended)) => report.say(&format!(
+                "receiver: the ticket of the unfinished transfer {transfer} has expired; it is {}.",
+                if ended == Ended::Dropped { "dropped" } else { "forgotten" }
+            )),
+            Ok(None) => {}
+            Err(failure) if failure.code == Code::TransferBusy => {}
+            Err(failure) if failure.code == Code::AuditUnwritable => return Err(failure),
+            Err(failure) => report.say(&format!("receiver: the expired transfer {transfer} stays here: {failure}")),
+        }
+    }
+    Ok(())
+}
+
+/// A sender said so, over the link, about a transfer that nobody runs here.
+pub fn abandon_by_sender(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outcome<Ended> {
+    match Record::open(state, transfer)? {
+        Some(record) => end_for_good(state, audit, record, "transfer.abandon"),
+        None => Err(Failure::new(Code::Abandoned, "nothing is kept of the transfer", "")),
+    }
+}

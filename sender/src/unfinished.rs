@@ -1,0 +1,136 @@
+//! `status` and `abandon`: what earlier processes left unfinished here, and ending it for good on both sides.
+
+use std::{process::ExitCode, time::Duration};
+
+use quinn::ConnectionError;
+use sealift_agent::{
+    audit::AuditLog,
+    cli::{self, StatusArgs},
+    failure::{Failure, Outcome, explain},
+    identity::{Identity, Role},
+    link::{Link, open_control},
+    process::eprintln_safe,
+    state::StateDir,
+    status::{self, Line},
+    ticket::Ticket,
+    transfer_dir::TransferDir,
+    units::human_bytes,
+};
+use sealift_protocol::{
+    close::Code,
+    id::TransferId,
+    message::{Message, Refuse},
+};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::{
+    cli::AbandonArgs,
+    push::read_ticket,
+    record::{Stage, stages},
+    transfer::connect_with,
+};
+
+/// For the receiver to drop what it has: a staging file of any size is unlinked, a journal's envelopes are overwritten.
+const ABANDON_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub fn status(args: &StatusArgs) -> ExitCode {
+    cli::exit("sender", tell_status(args))
+}
+
+fn tell_status(args: &StatusArgs) -> Outcome {
+    let state = StateDir::open(args.state_dir.clone(), "sealift-sender")?;
+    let line = |(transfer, stage, running, held_bytes): (TransferId, Stage, bool, u64)| {
+        let doing = if running { "running" } else { "not running" };
+        let text = format!("{}, {doing}; holds {}", stage.text(), human_bytes(held_bytes));
+        let fields =
+            vec![("stage", json!(stage.word())), ("running", json!(running)), ("held_bytes", json!(held_bytes))];
+        Line { transfer, text, fields }
+    };
+    let lines: Vec<Line> = stages(&state)?.into_iter().map(line).collect();
+    status::print("sender", args.json, &lines);
+    Ok(())
+}
+
+pub async fn abandon(args: AbandonArgs) -> ExitCode {
+    cli::exit("sender", run(&args).await)
+}
+
+async fn run(args: &AbandonArgs) -> Outcome {
+    let state = StateDir::open(args.state_dir.clone(), "sealift-sender")?;
+    let audit = AuditLog::open(&state, "sealift-sender")?;
+    TransferDir::sweep(&state)?;
+    let Some(from) = &args.ticket else {
+        let chosen = status::choose(&state, args.transfer.as_deref(), args.all)?;
+        for transfer in chosen {
+            forget(&state, &audit, transfer)?;
+            eprintln_safe(&format!(
+                "sender: {transfer}: forgotten here, and here alone. At the receiver, end it with: sealift-receiver abandon \
+                 {transfer}"
+            ));
+        }
+        return Ok(());
+    };
+    let ticket = read_ticket(from)?;
+    let transfer = ticket.grant.grant.transfer;
+    // First, so that nobody here goes on while the receiver is told.
+    let dir = hold(&state, transfer)?;
+    audit.append("transfer.abandon", Some(transfer), &[])?;
+    let told = tell_receiver(&ticket).await;
+    dir.destroy()?;
+    match told {
+        Ok(text) => {
+            eprintln_safe(&format!("sender: {transfer}: {text}"));
+            Ok(())
+        }
+        Err(failure) => {
+            let what = format!("{transfer} is forgotten here, and the receiver could not be told: {}", failure.what);
+            let next = format!("At the receiver, end it with: sealift-receiver abandon {transfer}");
+            Err(Failure { what, next, ..failure })
+        }
+    }
+}
+
+fn forget(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outcome {
+    let dir = hold(state, transfer)?;
+    audit.append("transfer.abandon", Some(transfer), &[])?;
+    dir.destroy()
+}
+
+fn hold(state: &StateDir, transfer: TransferId) -> Outcome<TransferDir> {
+    TransferDir::open(state, transfer).map_err(|failure| match failure.code {
+        Code::TransferBusy => status::stop_first(transfer),
+        _ => failure,
+    })
+}
+
+/// Says so as the first word of a connection, and waits until the receiver has done it.
+async fn tell_receiver(ticket: &Ticket) -> Outcome<&'static str> {
+    let identity =
+        Identity::new(vec![ticket.certificate.clone().into()], Zeroizing::new(ticket.key.clone()), Role::Sender)?;
+    let (endpoint, link) = connect_with(ticket, &identity).await?;
+    let (mut writer, _control) = open_control(&link).await?;
+    let refuse = Refuse { code: Code::Abandoned, part: None, chunk: None };
+    writer.send(&Message::Refuse(refuse)).await?;
+    writer.finish().await;
+    let answer = answer(&link).await;
+    link.close(Code::Abandoned);
+    endpoint.wait_idle().await;
+    answer
+}
+
+async fn answer(link: &Link) -> Outcome<&'static str> {
+    let closed = tokio::time::timeout(ABANDON_TIMEOUT, link.connection.closed()).await;
+    let code = match closed {
+        Ok(ConnectionError::ApplicationClosed(close)) => Code::from_number(close.error_code.into_inner()),
+        _ => None,
+    };
+    match code {
+        Some(Code::Abandoned) => Ok("abandoned on both sides; nothing of it is left."),
+        Some(Code::Done) => {
+            Ok("forgotten on both sides. The receiver had finished it: what it loaded is there, and stays.")
+        }
+        Some(code) => Err(Failure::new(code, format!("the receiver says: {}", explain(code).0), "")),
+        None => Err(Failure::new(Code::Interrupted, "it did not say that it has done so", "")),
+    }
+}
