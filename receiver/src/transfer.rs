@@ -104,8 +104,8 @@ impl<'a> Receiving<'a> {
             match self.connection(offered, heard, shutdown).await {
                 Ok(Conversed::Delivered) => return self.finished.take().ok_or_else(|| failed("no receipt")),
                 Ok(Conversed::Undelivered) => {}
-                // What is shown stays shown, and nobody will come for the receipt.
-                Err(failure) if self.finished.is_some() && failure.code == Code::Abandoned => {
+                // What is shown stays shown, and nobody will come for the receipt, or it is not waited for.
+                Err(Failure { code: Code::Abandoned | Code::UserInterrupt, .. }) if self.finished.is_some() => {
                     return self.finished.take().ok_or_else(|| failed("no receipt"));
                 }
                 // What is shown stays: a sender that comes for its receipt and fails changes nothing about that.
