@@ -119,8 +119,9 @@ impl<'a> Sending<'a> {
                 Err(failure) => failure,
             };
             match (failure.code, location) {
-                // A program can be run again, though what it prints is of another moment.
-                (Code::ResumeImpossible, Location::Exec(_)) => {
+                // A program can be run again, though what it prints is of another moment; a receiver that cannot take even
+                // that is not asked once more.
+                (Code::ResumeImpossible, Location::Exec(_)) if !self.fresh => {
                     self.kill_program();
                     self.fresh = true;
                     self.report.resume(
