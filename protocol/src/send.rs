@@ -403,7 +403,8 @@ impl Transfer {
         if receipt.receipt.receiver_key != session.receiver_key {
             return wrong("receipt of another receiver");
         }
-        if receipt.receipt.sender_key != session.sender_key || receipt.receipt.suite != session.keys.suite() {
+        // The suite is that of the connection on which it was signed, which may have been an earlier one.
+        if receipt.receipt.sender_key != session.sender_key || !self.suites.contains(&receipt.receipt.suite) {
             return wrong("receipt for another sender or suite");
         }
         if receipt.receipt.manifest != *manifest || receipt.receipt.grant != self.grant {

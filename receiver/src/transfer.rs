@@ -126,7 +126,9 @@ impl<'a> Receiving<'a> {
 
     /// The transfer is over, or can go on later: leaves what that needs, and nothing else.
     pub async fn end(mut self, outcome: &Outcome<Finished>) -> Outcome {
-        let keeps = matches!(outcome, Err(failure) if failure.code.keeps_transfer()) && self.has_anything();
+        // Once a sender has been agreed with, it may be trying to come back with this very ticket.
+        let begun = self.record.kept.epoch.0 > 0;
+        let keeps = matches!(outcome, Err(failure) if failure.code.keeps_transfer()) && begun;
         if let Some(load) = self.load.take() {
             load.close(keeps).await;
         }
@@ -137,10 +139,6 @@ impl<'a> Receiving<'a> {
             link.close(outcome.as_ref().map_or_else(|failure| failure.code, |_| Code::Done));
         }
         Ok(())
-    }
-
-    fn has_anything(&self) -> bool {
-        self.finished.is_some() || self.load.as_ref().is_some_and(|load| load.transfer().has_anything())
     }
 
     /// Whether the sender can be expected to come back by itself, or with another command.

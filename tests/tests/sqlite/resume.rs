@@ -158,7 +158,9 @@ fn only_what_a_transfer_left_itself_is_dropped() {
     }
     let sink = folder.sink();
     let mut pump = Pump::start(&folder, &sink).unwrap();
-    (0..pump.plan.parts.len() as u32).for_each(|part| drop(pump.part(PartIndex(part)).unwrap()));
+    for part in 0..pump.plan.parts.len() as u32 {
+        pump.part(PartIndex(part)).unwrap();
+    }
     sink.prove(&digests()).unwrap();
     sink.publish(TRANSFER).unwrap();
     drop(sink);
