@@ -66,7 +66,7 @@ fn send(transfer: &mut Transfer, session: &Session, chunks: std::ops::Range<u64>
     let mut packer = Packer::new(Compression::Off).unwrap();
     transfer.handle_start(PartIndex(0));
     for index in chunks {
-        let chunk = Chunk::new(PartIndex(0), ChunkIndex(index), false, b"row".to_vec().into());
+        let chunk = Chunk::new(PartIndex(0), ChunkIndex(index), false, b"row".to_vec());
         let packed = packer.pack(chunk, session.keys.digests());
         let sealed = seal(packed, &session.keys, nonces.draw().unwrap()).unwrap();
         transfer.handle_sealed(&sealed, &session.keys);
