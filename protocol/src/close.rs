@@ -142,6 +142,11 @@ impl Code {
         self as u16
     }
 
+    /// Whether it is about the peer, what it may do, or what it says.
+    pub fn is_of_peer(self) -> bool {
+        self != Code::GrantExpired && (0x100..0x400).contains(&self.number())
+    }
+
     /// Whether the same command, given again, may end better without anybody changing anything.
     pub fn retry_may_help(self) -> bool {
         matches!(self, Code::Interrupted | Code::Unreachable | Code::TooSlow | Code::TransferBusy)

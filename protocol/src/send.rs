@@ -117,7 +117,13 @@ impl PartProgress {
         self.verified = verified;
     }
 
-    fn handle_have(&mut self, have: Option<&Have>, fresh_root: impl FnOnce() -> PartRoot) -> Result<Resume> {
+    /// `again` says that it has to be read again, whatever is still here.
+    fn handle_have(
+        &mut self,
+        have: Option<&Have>,
+        again: bool,
+        fresh_root: impl FnOnce() -> PartRoot,
+    ) -> Result<Resume> {
         self.started = false;
         let verified = have.map_or(ChunkCount(0), |have| have.verified);
         let sent = self.root.chunks();
@@ -125,7 +131,7 @@ impl PartProgress {
         if read_before && verified > sent {
             return Err(Error::new(Code::AckImpossible, "more chunks than were sent"));
         }
-        let still_here = self.to_prove.is_none() && (self.verified..=sent).contains(&verified);
+        let still_here = !again && self.to_prove.is_none() && (self.verified..=sent).contains(&verified);
         if still_here {
             self.forget(verified);
             self.durable = have.map_or(ChunkCount(0), |have| have.durable);
@@ -198,17 +204,28 @@ impl Transfer {
 
     /// A new connection stands, and the receiver has this much: says how each part goes on. Parts to be repeated start as
     /// if nothing of them had been sent.
+    ///
+    /// After a part that is read again, every part whose reading had not ended is read again too. A source reads its parts
+    /// in the order in which it is asked: it would be waiting to hand on more of the later part, whose turn comes only when
+    /// the earlier one is through.
     pub fn handle_have(&mut self, have: &[Have]) -> Result<Vec<Resume>> {
         if self.is_as_sent(have) {
             self.parts.iter_mut().for_each(|progress| (progress.settled, progress.started) = (true, false));
             return Ok(vec![Resume::Continue; self.parts.len()]);
         }
         self.parts.iter_mut().for_each(|progress| progress.settled = false);
+        // Nothing was read by this process, and the receiver lacks something of what an earlier one had sent.
+        let unread = self.manifest.is_some() && self.parts.iter().any(|progress| progress.ended.is_none());
         let mut have = have.iter().peekable();
         let digests = &self.digests;
+        let mut repeated = false;
         let resumed = self.parts.iter_mut().zip(0..).map(|(progress, index)| {
             let part = PartIndex(index);
-            progress.handle_have(have.next_if(|have| have.part == part), || digests.part_root(part))
+            let again = unread || repeated && progress.ended.is_none();
+            let have = have.next_if(|have| have.part == part);
+            let resume = progress.handle_have(have, again, || digests.part_root(part))?;
+            repeated |= resume == Resume::Repeat;
+            Ok(resume)
         });
         let resumed = resumed.collect::<Result<Vec<_>>>()?;
         if resumed.contains(&Resume::Repeat) {
@@ -245,8 +262,9 @@ impl Transfer {
     /// The next chunk that was sent over an earlier connection and that the receiver does not have, sealed for this one.
     pub fn poll_resend(&mut self, part: PartIndex, session: &Session, nonce: Nonce) -> Result<Option<Sealed>> {
         let progress = &mut self.parts[part.0 as usize];
-        let epoch = session.keys.epoch();
-        let Some(kept) = progress.kept.iter_mut().find(|kept| kept.keys.epoch() != epoch) else { return Ok(None) };
+        // By the keys themselves: a receiver that was restored from a snapshot counts its epochs from there again.
+        let stale = |kept: &&mut Kept| !Arc::ptr_eq(&kept.keys, &session.keys);
+        let Some(kept) = progress.kept.iter_mut().find(stale) else { return Ok(None) };
         let sealed = reseal(&kept.sealed, &kept.keys, &session.keys, nonce)?;
         progress.kept_bytes = progress.kept_bytes - weight(&kept.sealed) + weight(&sealed);
         *kept = Kept { sealed: sealed.clone(), keys: Arc::clone(&session.keys) };

@@ -63,10 +63,17 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     let earlier = find_unfinished(&state, &target, report)?;
     let socket = bind_socket(args, earlier.as_ref())?;
     let bound = socket.local_addr().unwrap_or(args.bind);
+    let addresses = addresses(&args.address, bound)?;
     let (record, invitation) = match earlier {
-        Some(earlier) => earlier,
+        // It may have moved: the ticket says where it is now (fault-matrix N14).
+        Some((mut record, mut invitation)) => {
+            invitation.ticket.addresses = addresses;
+            record.kept.invitation = Some(invitation.clone());
+            record.kept.port = bound.port();
+            record.keep()?;
+            (record, invitation)
+        }
         None => {
-            let addresses = addresses(&args.address, bound)?;
             let invitation = Invitation::make(addresses, TARGET_NAME, &args.purpose, args.valid_for)?;
             (Record::begin(&state, invitation.clone(), &target, bound.port())?, invitation)
         }

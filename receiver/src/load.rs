@@ -13,12 +13,15 @@ use sealift_agent::{
     report::Report,
 };
 use sealift_protocol::{chunk::VerifiedChunk, close::Code, id::PartIndex, receive::Transfer};
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::{
+    sync::{Mutex, Notify, mpsc},
+    task::JoinHandle,
+};
 
 use crate::{
     journal::{Journal, Replayed},
     sink::Sink,
-    writer::{PartWriter, Written},
+    writer::{PartWriter, Starting, Written},
 };
 
 pub struct Load {
@@ -26,6 +29,7 @@ pub struct Load {
     pub journal: Option<Journal>,
     transfer: RefCell<Transfer>,
     writers: RefCell<BTreeMap<PartIndex, PartWriter>>,
+    threads: RefCell<Vec<JoinHandle<()>>>,
     written: mpsc::UnboundedSender<Written>,
     events: Mutex<mpsc::UnboundedReceiver<Written>>,
     /// Told whenever something was taken or finished, or a part was begun.
@@ -41,6 +45,7 @@ impl Load {
             journal,
             transfer: RefCell::new(transfer),
             writers: RefCell::default(),
+            threads: RefCell::default(),
             written,
             events: Mutex::new(events),
             moved: Notify::new(),
@@ -69,7 +74,14 @@ impl Load {
         }
         let digests = self.transfer().digests().cloned();
         let digests = digests.ok_or_else(|| Failure::new(Code::Internal, "a part before any keys", ""))?;
-        let writer = PartWriter::start(Arc::clone(&self.sink), part, digests, self.written.clone()).await?;
+        let Starting { writer, ready, thread } =
+            PartWriter::start(Arc::clone(&self.sink), part, digests, self.written.clone());
+        let mut threads = self.threads.take();
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+        self.threads.replace(threads);
+        let ended_early = |_| Failure::new(Code::Internal, "a part's writer ended early", "");
+        ready.await.map_err(ended_early)??;
         self.writers.borrow_mut().insert(part, writer.clone());
         self.transfer_mut().handle_begun(part);
         self.moved.notify_waiters();
@@ -135,8 +147,10 @@ impl Load {
         }
     }
 
-    /// The load is over for this process: leaves what it needs to go on, or nothing.
+    /// The load is over for this process: leaves what it needs to go on, or nothing. When this returns nobody writes any more,
+    /// and another load may take its place.
     pub async fn close(self, keeps: bool) {
+        self.writers.take().clear();
         let stop = move |sink: &dyn Sink| {
             if keeps {
                 sink.suspend()
@@ -146,6 +160,9 @@ impl Load {
             Ok(())
         };
         let _ = self.blocking(stop).await;
+        for thread in self.threads.take() {
+            let _ = thread.await;
+        }
         if let Some(journal) = self.journal {
             journal.close().await;
         }

@@ -65,6 +65,8 @@ pub struct Receiving<'a> {
     load: Option<Load>,
     /// Loaded and proven; shown under its final name.
     finished: Option<Finished>,
+    /// The sender of the connection that stands is the one that began the transfer: it alone can end it.
+    agreed: bool,
     workers: Workers,
     /// Who ended it for good, and wants to know when that is done.
     called_off: Cell<Option<Link>>,
@@ -82,7 +84,8 @@ impl<'a> Receiving<'a> {
     /// Takes up a transfer where its record says it is.
     pub async fn new(setting: Setting<'a>, record: Kept) -> Outcome<Self> {
         let (expiry, workers, called_off) = (record.expiry(), Workers::default(), Cell::default());
-        let mut receiving = Self { setting, record, expiry, load: None, finished: None, workers, called_off };
+        let (load, finished, agreed) = (None, None, false);
+        let mut receiving = Self { setting, record, expiry, load, finished, agreed, workers, called_off };
         if receiving.record.kept.receipt.is_some() {
             receiving.publish_again().await?;
         } else if receiving.record.kept.settling {
@@ -110,7 +113,11 @@ impl<'a> Receiving<'a> {
                     return self.finished.take().ok_or_else(|| failed("no receipt"));
                 }
                 // What is shown stays: a sender that comes for its receipt and fails changes nothing about that.
-                Err(_) if self.finished.is_some() => {}
+                Err(failure) if self.finished.is_some() => {
+                    if !failure.told_by_peer && matches!(failure.code, Code::UserInterrupt | Code::GrantExpired) {
+                        return self.finished.take().ok_or_else(|| failed("no receipt"));
+                    }
+                }
                 Err(failure) if self.waits_after(&failure) => self.tell_waiting(&failure),
                 Err(failure) => return Err(failure),
             }
@@ -139,7 +146,8 @@ impl<'a> Receiving<'a> {
     /// Whether the sender can be expected to come back by itself, or with another command.
     fn waits_after(&self, failure: &Failure) -> bool {
         let hopeful = failure.code.retry_may_help()
-            || matches!(failure.code, Code::ResumeImpossible | Code::SourceChanged if failure.told_by_peer);
+            || matches!(failure.code, Code::ResumeImpossible | Code::SourceChanged)
+            || !self.agreed && (failure.told_by_peer || failure.code.is_of_peer());
         hopeful && !failure.stopped_by_person && self.record.kept.epoch.0 > 0 && !self.setting.grace.is_zero()
     }
 
@@ -221,6 +229,7 @@ impl<'a> Receiving<'a> {
         shutdown: &mut Shutdown,
     ) -> Outcome<Conversed> {
         let Offered { link, judging, mut writer, mut control } = offered;
+        self.agreed = false;
         let expiry = self.expiry;
         let mut called_off = None;
         let outcome = tokio::select! {
@@ -252,6 +261,7 @@ impl<'a> Receiving<'a> {
         control: &mut ControlReader,
     ) -> Outcome<Conversed> {
         let session = self.negotiate(judging, writer, control).await?;
+        self.agreed = true;
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         let pipeline = Pipeline::new(link, self.setting.report, load, &self.workers, session);
         pipeline.run(writer, control).await?;

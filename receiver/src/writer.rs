@@ -4,8 +4,11 @@
 use std::sync::Arc;
 
 use sealift_agent::failure::{Failure, Outcome};
-use sealift_protocol::{chunk::VerifiedChunk, close::Code, digest::Digests, id::PartIndex, receive::WholePart};
-use tokio::sync::{mpsc, oneshot};
+use sealift_protocol::{chunk::VerifiedChunk, digest::Digests, id::PartIndex, receive::WholePart};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
 use crate::sink::{PartSink, Sink};
 
@@ -25,17 +28,25 @@ pub struct PartWriter {
     chunks: mpsc::Sender<VerifiedChunk>,
 }
 
+/// A writer whose part's turn may not have come yet.
+pub struct Starting {
+    pub writer: PartWriter,
+    pub ready: oneshot::Receiver<Outcome>,
+    /// Ends after the part, or when nobody has the writer any more.
+    pub thread: JoinHandle<()>,
+}
+
 impl PartWriter {
-    /// Starts the thread and waits until the part may be written.
-    pub async fn start(
+    /// Starts the thread. The part may be written once `ready` says so.
+    pub fn start(
         sink: Arc<dyn Sink>,
         part: PartIndex,
         digests: Digests,
         written: mpsc::UnboundedSender<Written>,
-    ) -> Outcome<Self> {
+    ) -> Starting {
         let (chunks, queue) = mpsc::channel(CHUNKS_WAITING);
         let (ready_in, ready) = oneshot::channel();
-        tokio::task::spawn_blocking(move || {
+        let thread = tokio::task::spawn_blocking(move || {
             let mut out = match sink.begin(part, &digests) {
                 Ok(out) => out,
                 Err(failure) => {
@@ -55,9 +66,7 @@ impl PartWriter {
                 });
             }
         });
-        let ended_early = |_| Failure::new(Code::Internal, "a part's writer ended early", "");
-        ready.await.map_err(ended_early)??;
-        Ok(Self { chunks })
+        Starting { writer: Self { chunks }, ready, thread }
     }
 
     /// Hands on a chunk; waits while the sink is busy. `false` if the thread has ended. Cancelled, it has handed on nothing.

@@ -44,7 +44,9 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     let audit = AuditLog::open(&state, "sealift-sender")?;
     TransferDir::sweep(&state)?;
     let ticket = read_ticket(&args.ticket)?;
-    ticket.grant.grant.check_time(OffsetDateTime::now_utc().unix_timestamp() as u64)?;
+    let now_seconds = OffsetDateTime::now_utc().unix_timestamp() as u64;
+    Record::sweep(&state, now_seconds)?;
+    ticket.grant.grant.check_time(now_seconds)?;
     let transfer_id = ticket.grant.grant.transfer;
     report.set_transfer(transfer_id);
     if args.transfer.danger_show_program_output {
@@ -54,7 +56,7 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     let mut shutdown = Shutdown::listen()?;
     let identity =
         Identity::new(vec![ticket.certificate.clone().into()], Zeroizing::new(ticket.key.clone()), Role::Sender)?;
-    let record = Record::open(&state, transfer_id, &args.source, args.restart)?;
+    let record = Record::open(&state, &ticket.grant.grant, &args.source, args.restart)?;
     fail_point::hit(Point::RecordKept);
     let mut sending = Sending::new(args, report, &audit, &state, &ticket, &identity, record);
     let outcome = sending.run(&location, &mut shutdown).await;

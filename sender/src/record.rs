@@ -8,6 +8,7 @@ use sealift_agent::{
     transfer_dir::TransferDir,
 };
 use sealift_protocol::{
+    grant::Grant,
     id::TransferId,
     key::DigestSecret,
     manifest::{Plan, SignedManifest},
@@ -36,6 +37,9 @@ struct Kept {
     /// All of it was sent, and the receiver may have loaded it.
     #[n(3)]
     sent: Option<Sent>,
+    /// When its grant ends: nothing can go on with it then.
+    #[n(4)]
+    not_after_seconds: u64,
 }
 
 #[derive(Clone, Encode, Decode)]
@@ -97,8 +101,8 @@ impl Drop for Kept {
 
 impl Record {
     /// Opens the record of `transfer`, or begins one. One process at a time.
-    pub fn open(state: &StateDir, transfer: TransferId, source: &str, restart: bool) -> Outcome<Self> {
-        let dir = TransferDir::open(state, transfer)?;
+    pub fn open(state: &StateDir, grant: &Grant, source: &str, restart: bool) -> Outcome<Self> {
+        let dir = TransferDir::open(state, grant.transfer)?;
         let source = blake3_of(source);
         let kept = match dir.record::<Kept>()? {
             Some(kept) if kept.source == source => kept,
@@ -116,11 +120,25 @@ impl Record {
                 digest_secret: *DigestSecret::generate(&mut SystemRandom::default()).expose(),
                 begun: false,
                 sent: None,
+                not_after_seconds: grant.not_after_seconds,
             },
         };
         let record = Self { dir, kept };
         record.dir.keep(&record.kept)?;
         Ok(record)
+    }
+
+    /// Removes the records of transfers whose grant has ended.
+    pub fn sweep(state: &StateDir, now_seconds: u64) -> Outcome {
+        for transfer in TransferDir::list(state)? {
+            let Ok(dir) = TransferDir::open(state, transfer) else { continue };
+            // One that cannot be read is for its own transfer to complain about.
+            let Ok(Some(kept)) = dir.record::<Kept>() else { continue };
+            if kept.not_after_seconds <= now_seconds {
+                dir.destroy()?;
+            }
+        }
+        Ok(())
     }
 
     pub fn digest_secret(&self) -> DigestSecret {

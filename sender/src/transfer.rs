@@ -179,6 +179,9 @@ impl<'a> Sending<'a> {
                 if !reader.can_repeat() {
                     self.judge_pipe();
                 }
+                if self.args.restart && self.begun_before && !self.connected {
+                    self.report.resume(Resume::Restarted, "--restart was given; what the receiver had is dropped.");
+                }
                 self.record.keep_sent(None)?;
                 let transfer = self.transfer(plan)?;
                 Ok(Outgoing::new(transfer, Some(reader), Sealer::new(Workers::new(self.args.compression))))
@@ -200,7 +203,7 @@ impl<'a> Sending<'a> {
                         is lost, it goes on.";
             self.report.event("notice", &[("what", json!(what))]);
             self.report.say(&format!("sender: {what}"));
-        } else if !self.connected {
+        } else if !self.connected && !self.fresh {
             self.fresh = true;
             self.report
                 .resume(Resume::Restarted, "the earlier sender was killed, and its source can be read only once.");

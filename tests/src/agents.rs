@@ -79,7 +79,7 @@ impl Agent {
     }
 
     /// What it told people, and the last event that it told programs.
-    fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let stdout = self.stdout();
         let last = stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap_or_default();
         let shown = &last[..last.len().min(LAST_WORDS_BYTES)];
@@ -117,6 +117,13 @@ impl Agent {
             assert!(Instant::now() < deadline, "no {what} within {within:?}:\n{}", self.last_words());
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Waits until it has told this event so often. Needs `--json`.
+    pub fn wait_for_event(&mut self, event: &str, times: usize, within: Duration) {
+        let named = format!("\"event\":\"{event}\"");
+        let told = |agent: &mut Agent| String::from_utf8_lossy(&agent.stdout()).matches(&named).count() >= times;
+        self.wait_for(event, within, told);
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -18,10 +18,11 @@ use crate::{
     memory::Watch,
 };
 
-/// The built program, beside the folder of the test executables.
+/// The built program, beside the folder of the test executables, or beside this program.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let built = test.ancestors().nth(2).unwrap().join(name);
+    let this = std::env::current_exe().unwrap();
+    let mut beside = this.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    let built = beside.find(|path| path.is_file()).unwrap_or_else(|| this.with_file_name(name));
     assert!(built.is_file(), "{} is missing: run `cargo build --workspace` first", built.display());
     built
 }
@@ -66,6 +67,24 @@ impl Launch {
         let launch = Self::new(SENDER);
         let state = launch.home.path().join("state");
         launch.arg("push").arg("--source").arg(source).arg("--ticket").arg(ticket).arg("--state-dir").arg(state)
+    }
+
+    /// Keeps its state in this folder, which outlives it, and not in its home.
+    pub fn state(mut self, folder: &Path) -> Self {
+        *self.value_of("--state-dir") = folder.into();
+        self
+    }
+
+    /// Writes its ticket to this file, which outlives it.
+    pub fn ticket_at(mut self, path: &Path) -> Self {
+        *self.value_of("--ticket-out") = path.into();
+        self.ticket = Some(path.to_path_buf());
+        self
+    }
+
+    fn value_of(&mut self, name: &str) -> &mut OsString {
+        let at = self.command.iter().position(|word| word == name).expect("given by the constructor");
+        &mut self.command[at + 1]
     }
 
     /// Any program with any words, with a home and no state directory named.

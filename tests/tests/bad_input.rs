@@ -326,7 +326,7 @@ fn a_sender_stopped_before_the_receipt_does_not_say_that_nothing_was_loaded() {
     let folder = folder();
     let read = folder.path().join("read");
     let loader = format!("exec:sh -c 'cat >/dev/null; touch {}; sleep 3'", read.display());
-    let mut running = Pair::new("exec:echo rows", loader).start();
+    let mut running = Pair::new("exec:echo rows", loader).receiver_args(&["--grace", "1s"]).start();
     running.receiver.wait_for("the loader has all", WITHIN, |_| read.exists());
     running.sender.sigint();
     let sender = running.sender.wait(WITHIN);

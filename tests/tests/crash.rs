@@ -46,6 +46,8 @@ fn slow() -> Faults {
 /// Starts over a slow link, kills at a moment of the seed's choosing, and judges who is left. Returns whether the
 /// survivor holds that the transfer is done: then the kill came too late to matter.
 fn kill_once(pair: Pair, victim: Victim, random: &mut Random) -> bool {
+    // Nobody comes back here: what comes of a transfer that goes on is for the suite `resume`.
+    let pair = pair.receiver_args(&["--grace", "1s"]).sender_args(&["--retry-for", "1s"]);
     let mut running = pair.over(slow(), random.number()).start();
     running.wait_until_started();
     thread::sleep(random.between(Duration::ZERO, KILL_WITHIN));

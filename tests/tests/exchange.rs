@@ -97,7 +97,8 @@ fn what_is_there_is_judged_though_signed() {
         let tell = |body: &mut AcceptBody| body.have = found.to_vec();
         code(Parties::new(2).resigned(&terms_of_one(), tell, |_| {}))
     };
-    assert_eq!(agree(&[have(0, 3, 1), have(3, 1, 1)]), Code::Done);
+    // It passes the sender; this receiver had said something else.
+    assert_eq!(agree(&[have(0, 3, 1), have(3, 1, 1)]), Code::TranscriptMismatch);
     assert_eq!(agree(&[have(0, 1, 2)]), Code::AckImpossible, "durable and not verified");
     assert_eq!(agree(&[have(0, 0, 0)]), Code::AckImpossible, "nothing, told as something");
     assert_eq!(agree(&[have(4, 1, 0)]), Code::AckImpossible, "of no part");

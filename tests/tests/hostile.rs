@@ -36,7 +36,7 @@ use sealift_protocol::{
     sign::Signature,
 };
 use sealift_receiver::invitation::Invitation;
-use sealift_sender::pipeline::negotiate;
+use sealift_sender::{lane::Sealer, outgoing::Outgoing, pipeline::negotiate, workers::Workers};
 use sealift_tests::{
     agents::{Agent, Launch},
     finished::Finished,
@@ -125,7 +125,8 @@ impl Attacker {
         let secret = DigestSecret::generate(&mut SystemRandom::default());
         let transfer = Transfer::new(suites_auto(true), self.ticket.grant.clone(), plan(), secret).unwrap();
         let (mut writer, mut control) = open_control(&self.link).await.unwrap();
-        let session = negotiate(&transfer, false, &self.link, &self.identity, &mut writer, &mut control, || Ok(()))
+        let outgoing = Outgoing::new(transfer, None, Sealer::new(Workers::new(Compression::Off)));
+        let session = negotiate(&outgoing, false, &self.link, &self.identity, &mut writer, &mut control, || Ok(()))
             .await
             .unwrap();
         (session, writer, control)

@@ -22,14 +22,15 @@ struct Moved {
     running: Running,
 }
 
-/// Starts a transfer of so many bytes over this link.
+/// Starts a transfer of so many bytes over this link, of which neither side forgives the loss: no fault here is to be
+/// mistaken for one.
 fn start(test: &str, bytes: u64, faults: Faults) -> Moved {
     let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
     let seed = Random::of_this_run(test).number();
     write_file(&folder.path().join("from"), noise(seed, bytes));
     let url = |name: &str| format!("file:{}", folder.path().join(name).display());
     let pair = Pair::new(url("from"), url("to")).receiver_args(&["--danger-plaintext-file"]).over(faults, seed);
-    let running = pair.start();
+    let running = pair.receiver_args(&["--grace", "0s"]).sender_args(&["--retry-for", "0s"]).start();
     Moved { folder, running }
 }
 

@@ -213,8 +213,9 @@ fn s7_a_log_opens_with_its_key_and_no_other() {
     let mut random = Seeded::new("encapsulation", 0);
     let envelope = KeyEnvelope::seal(&secret, &digest_secret, &key.public_key(), &info, epoch, &mut random).unwrap();
     let keys = EpochKeys::new(suite, TRANSFER, epoch, secret, Digests::new(&digest_secret));
-    let chunk = Chunk::new(PartIndex(0), ChunkIndex(0), true, Bytes::from_static(b"INSERT INTO patient"));
-    let packed = Packer::new(Compression::Off).unwrap().pack(&chunk, keys.digests());
+    let plain = Bytes::from_static(b"INSERT INTO patient");
+    let chunk = Chunk::new(PartIndex(0), ChunkIndex(0), true, plain.clone());
+    let packed = Packer::new(Compression::Off).unwrap().pack(chunk, keys.digests());
     let sealed = seal(packed, &keys, Nonces::new(Seeded::new("nonce", 0)).draw().unwrap()).unwrap();
 
     let mut run = Run::new();
@@ -233,5 +234,5 @@ fn s7_a_log_opens_with_its_key_and_no_other() {
     let keys = EpochKeys::new(kept.suite, TRANSFER, kept.epoch, secret, Digests::new(&digest_secret));
     let mut unpacker = Unpacker::new().unwrap();
     let verified = open(header, BytesMut::from(&sealed[..]), &keys, &mut unpacker).unwrap();
-    assert_eq!(verified.plain(), chunk.plain());
+    assert_eq!(verified.plain(), &plain);
 }

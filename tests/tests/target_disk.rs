@@ -15,16 +15,17 @@ fn folder() -> TempDir {
     tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap()
 }
 
-/// fault-matrix S11: the disk fills up in the middle of the load. Nothing of it stays, and with room a new run works.
+/// fault-matrix S11: the disk fills up in the middle of the load. Nothing of it is visible, what is committed waits for
+/// the transfer to go on, and with room a new transfer takes its place.
 #[test]
-fn s11_a_full_disk_ends_the_load_and_leaves_nothing() {
+fn s11_a_full_disk_ends_the_load_and_shows_nothing() {
     let Some(disk) = SmallDisk::mount("size=2m") else { return };
     let folder = folder();
     let source = source(folder.path(), 20_000);
     let target = format!("sqlite:{}", disk.path("target.db").display());
     let run = || Pair::new(&source, &target).within(Duration::from_secs(120)).run();
     run().assert_codes(exit::UNUSABLE, exit::UNUSABLE).receiver.assert_one_message();
-    assert_eq!(disk.names(), Vec::<String>::new());
+    assert_eq!(disk.names(), [".target.db.sealift-staging"]);
     disk.remount("size=64m");
     run().assert_done();
     assert_eq!(disk.names(), ["target.db"]);

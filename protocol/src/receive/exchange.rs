@@ -190,6 +190,8 @@ impl Accepting {
         }
         transfer.handle_digest_secret(&digest_secret)?;
         transfer.epoch = self.epoch;
+        // Said again on each connection: until then this sender may not know what it is a receipt for.
+        transfer.manifest = None;
         let keys = EpochKeys::new(self.suite, id, self.epoch, secret, Digests::new(&digest_secret));
         let session = Session::new(Arc::new(keys), self.sender_key, self.lanes, &self.have, transfer.parts.len());
         Ok((session, Message::Ready(Ready { transcript })))

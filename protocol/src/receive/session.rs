@@ -130,10 +130,11 @@ impl Session {
 
     /// The sender says what it sent. Judged here as far as a signature goes; the rest when all of it is there.
     pub fn handle_finish(&mut self, transfer: &mut Transfer, manifest: SignedManifest) -> Result<()> {
-        if std::mem::replace(&mut self.manifest_heard, true) {
+        if self.manifest_heard {
             return Err(Error::new(Code::ProtocolViolation, "second manifest"));
         }
         manifest.verify(&self.sender_key)?;
+        self.manifest_heard = true;
         transfer.manifest = Some(manifest);
         Ok(())
     }

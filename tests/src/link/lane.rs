@@ -58,6 +58,7 @@ pub struct Counters {
     pub duplicated: u64,
     pub corrupted: u64,
     pub sent: u64,
+    pub sent_bytes: u64,
 }
 
 /// A datagram that waits for full company must not wait for ever: half a typical round trip.
@@ -133,6 +134,7 @@ impl<T: Copy> Lane<T> {
             let Reverse(next) = self.waiting.pop()?;
             if !self.faults.blocked {
                 self.counters.sent += 1;
+                self.counters.sent_bytes += next.datagram.len() as u64;
                 return Some((next.whose, next.datagram));
             }
             self.counters.blocked += 1; // it was on its way when the link was cut

@@ -47,6 +47,7 @@ struct State {
     /// By `Direction`: datagrams carry the address of the sender that they came from or go to.
     lanes: [Lane<SocketAddr>; 2],
     recording: Option<Recording>,
+    rebind: bool,
 }
 
 struct Recording {
@@ -74,7 +75,7 @@ impl Link {
         let front = socket();
         let address = front.local_addr().unwrap();
         let lanes = [Lane::new(faults.clone(), seed), Lane::new(faults, seed.rotate_left(32) ^ 1)];
-        let state = Arc::new(Mutex::new(State { lanes, recording: None }));
+        let state = Arc::new(Mutex::new(State { lanes, recording: None, rebind: false }));
         let stop = Arc::new(AtomicBool::new(false));
         let (shared, stopped) = (state.clone(), stop.clone());
         let thread = thread::spawn(move || relay(&front, to, &shared, &stopped));
@@ -106,6 +107,11 @@ impl Link {
     /// Only this direction is dead: the half-open link.
     pub fn block(&self, direction: Direction) {
         self.change(direction, |faults| faults.blocked = true);
+    }
+
+    /// What passes comes from other ports from now on, as after a NAT has forgotten its table.
+    pub fn rebind(&self) {
+        self.state().rebind = true;
     }
 
     pub fn counters(&self, direction: Direction) -> Counters {
@@ -176,10 +182,19 @@ fn relay(front: &UdpSocket, to: SocketAddr, state: &Mutex<State>, stop: &AtomicB
         let due = state.lock().unwrap().next_due();
         let wait = due.map_or(WAIT_MAX, |due| due.saturating_duration_since(Instant::now())).min(WAIT_MAX);
         wait_for_any(front, &clients, wait);
+        if std::mem::take(&mut state.lock().unwrap().rebind) {
+            clients.values_mut().for_each(|back| *back = back_socket(to));
+        }
         receive_from_senders(front, to, &mut clients, state, &mut buffer);
         receive_from_receiver(&clients, state, &mut buffer);
         send_due(front, &clients, &mut state.lock().unwrap());
     }
+}
+
+fn back_socket(to: SocketAddr) -> UdpSocket {
+    let back = socket();
+    back.connect(to).unwrap();
+    back
 }
 
 fn wait_for_any(front: &UdpSocket, clients: &Clients, wait: Duration) {
@@ -198,11 +213,7 @@ fn receive_from_senders(
     buffer: &mut [u8],
 ) {
     while let Some((count, sender)) = received(front.recv_from(buffer)) {
-        clients.entry(sender).or_insert_with(|| {
-            let back = socket();
-            back.connect(to).unwrap();
-            back
-        });
+        clients.entry(sender).or_insert_with(|| back_socket(to));
         state.lock().unwrap().take_in(Direction::ToReceiver, sender, &buffer[..count]);
     }
 }

@@ -6,161 +6,234 @@ use sealift_protocol::{
     manifest::{PartKind, Plan},
     row::{Value, put_length, put_value},
     seal::Suite,
+    transcript::Channel,
 };
 
+use super::{
+    fault::{Action, Hostile, Planned},
+    world::Side,
+};
 use crate::{
     random::Random,
-    wire::{opaque_plan, table_plan},
+    wire::{NOW_SECONDS, Seeded, opaque_plan, table_plan},
 };
+
+/// All of a source at one moment: the plaintext of each part, in chunks; the last may be empty.
+pub type Version = Vec<Vec<Vec<u8>>>;
 
 pub struct Scenario {
     pub seed: u64,
     pub plan: Plan,
-    /// The plaintext of each part, in chunks; the last may be empty.
-    pub parts: Vec<Vec<Vec<u8>>>,
+    /// What the source holds, one after the other, if somebody changes it.
+    pub versions: Vec<Version>,
+    pub source: SourceKind,
+    pub target: TargetKind,
     pub offered: Vec<Suite>,
     pub allowed: Vec<Suite>,
     pub compression: Compression,
-    pub lanes: u16,
+    lanes: usize,
     pub window_bytes: u64,
     pub stream_bytes: usize,
     pub one_writer: bool,
     pub delay_ms: (usize, usize),
     pub bytes_per_second: Option<u64>,
-    pub fault: Fault,
-}
-
-/// What goes wrong, once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    None,
-    /// The connection is gone at this time.
-    CutAt(u64),
-    /// It is gone right after the target committed this many parts, before anybody is told (fault-matrix N11).
-    CutAfterCommit(usize),
-    /// It is gone when everything was taken and no receipt was sent (fault-matrix N12).
-    CutBeforeReceipt,
-    /// A relay inside TLS, which cannot exist, changes a bit of this byte.
-    Corrupt(u64),
-    /// The sender holds good keys and does this at the chunk with this number.
-    Sender(SenderFault, u64),
-    /// The receiver holds good keys and does this at the acknowledgement with this number.
-    Receiver(ReceiverFault, u64),
+    pub grace_ms: u64,
+    pub not_after_seconds: u64,
+    pub theme: Theme,
+    pub hostile: Option<Hostile>,
+    pub planned: Vec<Planned>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SenderFault {
-    Skip,
-    Repeat,
-    Swap,
-    EndPart,
-    AfterLast,
-    OtherPart,
-    ForeignKeys,
-    AllPartsAtOnce,
-    Manifest,
-    RowsMiscounted,
+pub enum SourceKind {
+    /// Tables, as of when the process opened them.
+    Tables,
+    /// Bytes, as of when they are read.
+    File,
+    /// Bytes that are read once; another process gets others.
+    Pipe,
+    /// The same, and the process can start it anew.
+    Program,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReceiverFault {
-    AckAhead,
-    AckBackwards,
-    Forget,
-    OtherReceipt,
-    ChangedRows,
-    Twice,
+pub enum TargetKind {
+    /// Each part is committed with a row in the ledger.
+    Tables,
+    /// Bytes, each chunk of which is journalled before it counts.
+    Journalled,
+    /// Bytes that a killed process has lost.
+    Plain,
 }
 
-const SENDER_FAULTS: [SenderFault; 10] = [
-    SenderFault::Skip,
-    SenderFault::Repeat,
-    SenderFault::Swap,
-    SenderFault::EndPart,
-    SenderFault::AfterLast,
-    SenderFault::OtherPart,
-    SenderFault::ForeignKeys,
-    SenderFault::AllPartsAtOnce,
-    SenderFault::Manifest,
-    SenderFault::RowsMiscounted,
-];
-
-const RECEIVER_FAULTS: [ReceiverFault; 6] = [
-    ReceiverFault::AckAhead,
-    ReceiverFault::AckBackwards,
-    ReceiverFault::Forget,
-    ReceiverFault::OtherReceipt,
-    ReceiverFault::ChangedRows,
-    ReceiverFault::Twice,
-];
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Theme {
+    Quiet,
+    Hostile,
+    /// Links and processes are lost, as often as it takes; the transfer has to complete.
+    Outages,
+    /// And a host goes back to an earlier state.
+    RollBacks,
+    /// And the source changes.
+    Changes,
+    /// And clocks are set, grants end early, and nobody waits for long.
+    Clocks,
+}
 
 impl Scenario {
     pub fn draw(seed: u64) -> Self {
         let mut chance = Random::new(seed);
-        let plan = if chance.chance(20.0) { opaque_plan() } else { table_plan(chance.below(7)) };
-        let parts: Vec<_> = plan.parts.iter().map(|part| draw_part(part.kind, &mut chance)).collect();
+        let theme = match chance.below(20) {
+            0 => Theme::Quiet,
+            1..6 => Theme::Hostile,
+            6..13 => Theme::Outages,
+            13..16 => Theme::RollBacks,
+            16..18 => Theme::Changes,
+            _ => Theme::Clocks,
+        };
+        let opaque = chance.chance(35.0);
+        let plan = if opaque { opaque_plan() } else { table_plan(chance.below(7)) };
+        let mut tables: Vec<_> = plan.parts.iter().map(|part| Table::draw(part.kind, &mut chance)).collect();
+        let mut versions = Vec::new();
+        for _ in 0..3 {
+            versions.push(tables.iter().map(Table::chunks).collect());
+            let changed = chance.below(tables.len());
+            tables[changed].change(&mut chance);
+        }
+        let chunks = tables.iter().map(|table| table.chunks().len()).sum();
         let suites = |chance: &mut Random| match chance.below(3) {
             0 => vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
             1 => vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],
             _ => vec![Suite::ChaCha20Poly1305],
         };
-        let slow = chance.chance(10.0);
+        let clocks = theme == Theme::Clocks;
+        let (source, target) = match opaque {
+            false => (SourceKind::Tables, TargetKind::Tables),
+            true => (
+                [SourceKind::File, SourceKind::Pipe, SourceKind::Program][chance.below(3)],
+                [TargetKind::Journalled, TargetKind::Plain][chance.below(2)],
+            ),
+        };
         Self {
             seed,
+            source,
+            target,
             offered: suites(&mut chance),
             allowed: suites(&mut chance),
             compression: if chance.chance(70.0) { Compression::Level(1) } else { Compression::Off },
-            lanes: 1 + chance.below(4) as u16,
+            lanes: chance.below(4),
             window_bytes: 300 + chance.below(3000) as u64,
             stream_bytes: 100 + chance.below(3000),
             one_writer: chance.chance(60.0),
             delay_ms: [(0, 0), (1, 40), (0, 400), (400, 1200)][chance.below(4)],
             // fault-matrix N15: 64 kbit/s.
-            bytes_per_second: slow.then_some(8000),
-            fault: draw_fault(&mut chance, &parts),
+            bytes_per_second: chance.chance(10.0).then_some(8000),
+            grace_ms: if clocks && chance.chance(50.0) { 1000 + chance.below(20_000) as u64 } else { 900_000 },
+            not_after_seconds: NOW_SECONDS
+                + if clocks && chance.chance(70.0) { 1 + chance.below(60) as u64 } else { 3600 },
+            theme,
+            hostile: (theme == Theme::Hostile).then(|| Hostile::draw(&mut chance, chunks)),
+            planned: draw_planned(theme, &mut chance),
             plan,
-            parts,
+            versions,
         }
     }
 
-    pub fn plain(&self) -> Vec<Vec<u8>> {
-        self.parts.iter().map(|chunks| chunks.concat()).collect()
+    /// Parts in flight at once over one connection; another has others.
+    pub fn lanes_of(&self, connection: u64) -> u16 {
+        1 + ((self.lanes as u64 + connection) % 4) as u16
     }
-}
 
-fn draw_fault(chance: &mut Random, parts: &[Vec<Vec<u8>>]) -> Fault {
-    let chunks: usize = parts.iter().map(Vec::len).sum();
-    let at_chunk = chance.below(chunks + 1) as u64;
-    match chance.below(10) {
-        0..4 => Fault::None,
-        4 => Fault::CutAt(chance.below(8000) as u64),
-        5 => Fault::CutAfterCommit(1 + chance.below(parts.len())),
-        6 => Fault::CutBeforeReceipt,
-        7 => Fault::Corrupt(chance.below(12_000) as u64),
-        8 => Fault::Sender(SENDER_FAULTS[chance.below(SENDER_FAULTS.len())], at_chunk),
-        _ => Fault::Receiver(RECEIVER_FAULTS[chance.below(RECEIVER_FAULTS.len())], at_chunk),
-    }
-}
-
-fn draw_part(kind: PartKind, chance: &mut Random) -> Vec<Vec<u8>> {
-    let mut bytes = BytesMut::new();
-    for _ in 0..chance.below(40) {
-        let text = vec![b'a' + chance.below(3) as u8; chance.below(120)];
-        let mut row = BytesMut::new();
-        put_value(&mut row, Value::Integer(chance.number() as i64));
-        put_value(&mut row, Value::Text(&text));
-        if kind == PartKind::Rows {
-            put_length(&mut bytes, row.len());
+    /// What both sides know of the TLS connection with this number.
+    pub fn channel(&self, connection: u64) -> Channel {
+        let mut random = Seeded::new("channel", self.seed ^ connection << 48);
+        Channel {
+            exporter: random.bytes(32).try_into().expect("as many as asked for"),
+            sender_certificate: b"the sender's".to_vec(),
+            receiver_certificate: b"the receiver's".to_vec(),
         }
-        bytes.extend_from_slice(&row);
     }
-    let mut chunks = Vec::new();
-    while !bytes.is_empty() {
-        let taken = (1 + chance.below(600)).min(bytes.len());
-        chunks.push(bytes.split_to(taken).to_vec());
+
+    /// Whether what the receiver calls durable is there after its process was killed.
+    pub fn keeps_durable(&self) -> bool {
+        self.target != TargetKind::Plain
     }
-    if chunks.is_empty() || chance.chance(30.0) {
-        chunks.push(Vec::new());
+
+    /// Whether parts can be read again by the same process.
+    pub fn can_repeat(&self) -> bool {
+        matches!(self.source, SourceKind::Tables | SourceKind::File)
     }
-    chunks
+}
+
+fn draw_planned(theme: Theme, chance: &mut Random) -> Vec<Planned> {
+    if matches!(theme, Theme::Quiet | Theme::Hostile) {
+        return Vec::new();
+    }
+    let mut planned: Vec<_> = (0..1 + chance.below(5)).map(|_| Planned::outage(chance)).collect();
+    match theme {
+        Theme::RollBacks => {
+            let side = Side::draw(chance);
+            planned.push(Planned::draw(chance, Action::TakeSnapshot(side)));
+            planned.push(Planned::draw(chance, Action::RollBack(side)));
+        }
+        Theme::Changes => {
+            planned.push(Planned::draw(chance, Action::ChangeSource));
+            planned.push(Planned::draw(chance, Action::ChangeSource));
+        }
+        Theme::Clocks => {
+            let year_ms = 365 * 24 * 3_600_000;
+            let by_ms = [year_ms, -year_ms, 20_000, -20_000, 3_600_000][chance.below(5)];
+            let jump = Action::ClockJump(Side::draw(chance), by_ms);
+            planned.push(Planned::draw(chance, jump));
+        }
+        _ => {}
+    }
+    planned
+}
+
+/// The rows of one part, and how they are cut into chunks.
+struct Table {
+    kind: PartKind,
+    rows: Vec<(i64, Vec<u8>)>,
+    chunk_bytes: usize,
+    empty_last: bool,
+}
+
+impl Table {
+    fn draw(kind: PartKind, chance: &mut Random) -> Self {
+        let row = |chance: &mut Random| (chance.number() as i64, vec![b'a' + chance.below(3) as u8; chance.below(120)]);
+        Self {
+            kind,
+            rows: (0..chance.below(40)).map(|_| row(chance)).collect(),
+            chunk_bytes: 50 + chance.below(600),
+            empty_last: chance.chance(30.0),
+        }
+    }
+
+    fn change(&mut self, chance: &mut Random) {
+        let at = chance.below(self.rows.len());
+        match chance.below(3) {
+            0 if !self.rows.is_empty() => self.rows[at].0 ^= 1,
+            1 if !self.rows.is_empty() => self.rows.truncate(at),
+            _ => self.rows.push((0, b"one more".to_vec())),
+        }
+    }
+
+    fn chunks(&self) -> Vec<Vec<u8>> {
+        let mut bytes = BytesMut::new();
+        for (number, text) in &self.rows {
+            let mut row = BytesMut::new();
+            put_value(&mut row, Value::Integer(*number));
+            put_value(&mut row, Value::Text(text));
+            if self.kind == PartKind::Rows {
+                put_length(&mut bytes, row.len());
+            }
+            bytes.extend_from_slice(&row);
+        }
+        let mut chunks: Vec<_> = bytes.chunks(self.chunk_bytes).map(<[u8]>::to_vec).collect();
+        if chunks.is_empty() || self.empty_last {
+            chunks.push(Vec::new());
+        }
+        chunks
+    }
 }

@@ -19,6 +19,8 @@ use super::{Seeded, TestSigner};
 
 pub const SENDER: &str = "spiffe://example.test/sealift/sender/source";
 pub const RECEIVER: &str = "spiffe://example.test/sealift/receiver/target";
+/// The one transfer of a test.
+pub const TRANSFER: TransferId = TransferId([7; 16]);
 /// A moment within every grant made here.
 pub const NOW_SECONDS: u64 = 1_800_000_000;
 
@@ -63,7 +65,7 @@ impl Parties {
     }
 
     pub fn grant(&self) -> SignedGrant {
-        grant_of(TransferId([7; 16])).sign(&self.authority)
+        grant_of(TRANSFER).sign(&self.authority)
     }
 
     pub fn listening(&self, terms: &Terms) -> Listening {

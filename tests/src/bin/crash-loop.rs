@@ -1,0 +1,30 @@
+//! `crash-loop SEED ROUNDS ENGINE`: see `sealift_tests::crash_loop`. `SEALIFT_AT_ONCE` sets how many rounds run at a time.
+
+use std::{env, process::ExitCode, time::Instant};
+
+use sealift_tests::crash_loop::{Engine, run};
+
+/// Rounds wait more than they work: so many keep two processors busy.
+const AT_ONCE: usize = 16;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let parsed = match &arguments[..] {
+        [seed, rounds, engine] => seed.parse().ok().zip(rounds.parse().ok()).zip(Engine::named(engine)),
+        _ => None,
+    };
+    let Some(((seed, rounds), engines)) = parsed else {
+        eprintln!("usage: crash-loop SEED ROUNDS sqlite|file|loader|program|all");
+        return ExitCode::from(2);
+    };
+    let at_once =
+        env::var("SEALIFT_AT_ONCE").map_or(AT_ONCE, |text| text.parse().expect("SEALIFT_AT_ONCE is a number"));
+    let started = Instant::now();
+    let (tally, failed) = run(seed, rounds, &engines, at_once);
+    println!("{tally}; {:.0} s", started.elapsed().as_secs_f64());
+    if !failed.is_empty() {
+        println!("{} rounds FAILED, of seeds {failed:?}", failed.len());
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,344 @@
+//! Rounds of one transfer each, in which agents and loader are killed and the link is cut at random moments; whatever
+//! ends is started again with the same command, until both sides are done. Then the target equals the source, and no
+//! staging, no record and no key is left.
+
+use std::{
+    fmt,
+    ops::AddAssign,
+    panic::catch_unwind,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    agents::Agent,
+    exit,
+    finished::Finished,
+    link::Faults,
+    memory::children,
+    place::{Kind, Place},
+    random::Random,
+};
+
+/// Far more than any round needs: an outage costs ten seconds, and a killed sender as much.
+const ROUND_WITHIN: Duration = Duration::from_secs(180);
+
+/// For an agent that was killed or asked to stop.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
+
+/// Between two looks at the agents, and before an agent that gave up is started again.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+const START_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// Of what to what the rounds go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    Sqlite,
+    File,
+    Loader,
+    Program,
+}
+
+impl Engine {
+    pub const ALL: [Engine; 4] = [Engine::Sqlite, Engine::File, Engine::Loader, Engine::Program];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Sqlite => "sqlite",
+            Engine::File => "file",
+            Engine::Loader => "loader",
+            Engine::Program => "program",
+        }
+    }
+
+    /// The engines of this name; `all` is each of them in turn.
+    pub fn named(name: &str) -> Option<Vec<Engine>> {
+        let found: Vec<_> = Self::ALL.into_iter().filter(|engine| name == "all" || engine.name() == name).collect();
+        (!found.is_empty()).then_some(found)
+    }
+
+    fn kind(self, random: &mut Random) -> Kind {
+        let bytes = random.below(4 << 20);
+        match self {
+            Engine::Sqlite => Kind::Sqlite(20 + random.below(10_000) as u32),
+            Engine::File => Kind::File(bytes),
+            Engine::Loader => Kind::Loader(bytes),
+            Engine::Program => Kind::Program(bytes),
+        }
+    }
+}
+
+/// What was done to the rounds, and what it took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub rounds: u64,
+    pub senders_killed: u64,
+    pub receivers_killed: u64,
+    pub loaders_killed: u64,
+    pub cuts: u64,
+    pub starts: u64,
+    pub resumed: u64,
+    pub restarted: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.rounds += other.rounds;
+        self.senders_killed += other.senders_killed;
+        self.receivers_killed += other.receivers_killed;
+        self.loaders_killed += other.loaders_killed;
+        self.cuts += other.cuts;
+        self.starts += other.starts;
+        self.resumed += other.resumed;
+        self.restarted += other.restarted;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} rounds: {} senders, {} receivers and {} loaders killed, {} cuts, {} processes; {} resumed, {} restarted",
+            self.rounds,
+            self.senders_killed,
+            self.receivers_killed,
+            self.loaders_killed,
+            self.cuts,
+            self.starts,
+            self.resumed,
+            self.restarted
+        )
+    }
+}
+
+/// Runs so many rounds, some at a time; they wait more than they work. Returns the seeds of those that failed, too.
+pub fn run(seed: u64, rounds: u64, engines: &[Engine], at_once: usize) -> (Tally, Vec<u64>) {
+    let (next, total) = (AtomicU64::new(0), Mutex::new((Tally::default(), Vec::new())));
+    thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= rounds {
+                        return;
+                    }
+                    let (engine, seed) = (engines[number as usize % engines.len()], seed.wrapping_add(number));
+                    let outcome = catch_unwind(|| Round::new(engine, seed).run());
+                    let mut total = total.lock().unwrap();
+                    match outcome {
+                        Ok(tally) => total.0 += tally,
+                        Err(_) => {
+                            eprintln!(
+                                "round {number} failed: scripts/crash-loop {seed} 1 {} plays it again",
+                                engine.name()
+                            );
+                            total.1.push(seed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    total.into_inner().unwrap()
+}
+
+/// One transfer.
+struct Round {
+    place: Place,
+    random: Random,
+    tally: Tally,
+    sender: Side,
+    receiver: Side,
+}
+
+/// One agent: the process that runs now, and how its last one ended if that was the end.
+#[derive(Default)]
+struct Side {
+    agent: Option<Agent>,
+    done: Option<Finished>,
+}
+
+impl Round {
+    fn new(engine: Engine, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let megabits = 4 + random.below(60) as u64;
+        let faults = Faults {
+            bits_per_second: Some(megabits * 1_000_000),
+            loss_percent: if random.chance(25.0) { 1.0 } else { 0.0 },
+            ..Faults::default()
+        };
+        let place = Place::new(engine.kind(&mut random), faults, seed);
+        let tally = Tally { rounds: 1, ..Tally::default() };
+        Self { place, random, tally, sender: Side::default(), receiver: Side::default() }
+    }
+
+    fn run(mut self) -> Tally {
+        let deadline = Instant::now() + ROUND_WITHIN;
+        let mut left = 1 + self.random.below(5);
+        let mut next = self.moment();
+        while self.sender.done.is_none() || self.receiver.done.is_none() {
+            assert!(Instant::now() < deadline, "not done:\n{}", self.words());
+            self.keep_going();
+            if left > 0 && Instant::now() >= next {
+                self.interfere();
+                left -= 1;
+                next = self.moment();
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        self.judge()
+    }
+
+    fn moment(&mut self) -> Instant {
+        Instant::now() + self.random.between(Duration::ZERO, Duration::from_millis(1500))
+    }
+
+    /// Starts what does not run, and takes note of what has ended.
+    fn keep_going(&mut self) {
+        self.receiver.take_end();
+        self.sender.take_end();
+        if self.receiver.is_missing() && self.sender.done.is_none() {
+            self.receiver.agent = Some(self.place.receiver().start());
+            self.tally.starts += 1;
+        }
+        if self.sender.is_missing() && self.place.ticket().exists() {
+            self.sender.agent = Some(self.place.sender().start());
+            self.tally.starts += 1;
+        }
+        if self.sender.done.is_some() && self.receiver.done.is_none() {
+            self.end_receiver();
+        }
+        if self.receiver.done.is_some() && self.sender.done.is_none() {
+            self.end_sender();
+        }
+    }
+
+    /// The sender has its receipt. A receiver that was killed at that moment does not know, and waits for it.
+    fn end_receiver(&mut self) {
+        let mut receiver = self.receiver.agent.take().unwrap_or_else(|| self.place.receiver().start());
+        let by = Instant::now() + START_AGAIN_AFTER * 5;
+        while receiver.is_running() && Instant::now() < by {
+            thread::sleep(LOOK_EVERY);
+        }
+        if receiver.is_running() {
+            receiver.signal(Signal::SIGTERM);
+        }
+        let ended = receiver.wait(ENDS_WITHIN);
+        // One that was killed when it had cleaned up already began to wait for another transfer.
+        assert!(matches!(ended.code(), Some(exit::DONE | exit::USER_INTERRUPT)), "{}", ended.message());
+        self.receiver.done = Some(ended);
+    }
+
+    /// The receiver knows that the sender has its receipt. A sender that was killed at that moment finds it.
+    fn end_sender(&mut self) {
+        let sender = self.sender.agent.take().unwrap_or_else(|| self.place.sender().start());
+        let ended = sender.wait(ENDS_WITHIN);
+        // One that was killed when it had cleaned up already looks for a receiver that is gone.
+        assert!(matches!(ended.code(), Some(exit::DONE | exit::PEER)) || ended.code().is_none(), "{}", ended.message());
+        if ended.code().is_some() {
+            self.sender.done = Some(ended);
+        }
+    }
+
+    fn interfere(&mut self) {
+        match self.random.below(100) {
+            0..25 => self.kill_sender(),
+            25..50 => self.kill_receiver(),
+            50..65 => {
+                self.kill_sender();
+                self.kill_receiver();
+            }
+            65..80 => self.kill_loader(),
+            80..96 => self.cut(Duration::ZERO, Duration::from_millis(1500)),
+            _ => self.cut(Duration::from_millis(8500), Duration::from_millis(10_000)),
+        }
+    }
+
+    fn kill_sender(&mut self) {
+        self.tally.senders_killed += u64::from(self.sender.kill());
+    }
+
+    fn kill_receiver(&mut self) {
+        self.tally.receivers_killed += u64::from(self.receiver.kill());
+    }
+
+    /// What the receiver has started, and what that has.
+    fn kill_loader(&mut self) {
+        let Some(receiver) = &self.receiver.agent else { return };
+        let pids = children(receiver.pid());
+        self.tally.loaders_killed += u64::from(!pids.is_empty());
+        for pid in pids {
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        }
+    }
+
+    fn cut(&mut self, least: Duration, most: Duration) {
+        self.tally.cuts += 1;
+        self.place.link.cut();
+        thread::sleep(self.random.between(least, most));
+        self.place.link.heal();
+    }
+
+    fn judge(self) -> Tally {
+        self.place.assert_done();
+        let mut tally = self.tally;
+        let told =
+            self.sender.done.as_ref().filter(|ended| ended.code() == Some(exit::DONE)).and_then(Finished::resume);
+        match told.as_deref() {
+            Some("resumed") => tally.resumed += 1,
+            Some("restarted") => tally.restarted += 1,
+            _ => {}
+        }
+        tally
+    }
+
+    fn words(&self) -> String {
+        let words = |side: &Side| match (&side.agent, &side.done) {
+            (Some(agent), _) => agent.last_words(),
+            (None, Some(done)) => format!("{:?}", done.status),
+            (None, None) => "not running".into(),
+        };
+        format!("--- sender\n{}\n--- receiver\n{}", words(&self.sender), words(&self.receiver))
+    }
+}
+
+impl Side {
+    fn is_missing(&self) -> bool {
+        self.agent.is_none() && self.done.is_none()
+    }
+
+    /// An agent that ends by itself is done, or may be started again.
+    fn take_end(&mut self) {
+        let Some(agent) = &mut self.agent else { return };
+        if agent.is_running() {
+            return;
+        }
+        let ended = self.agent.take().expect("looked at above").wait(ENDS_WITHIN);
+        match ended.code() {
+            Some(exit::DONE) => self.done = Some(ended),
+            // Unreachable or busy before anything was agreed, interrupted, or a loader that was killed.
+            Some(exit::PEER | exit::INTERRUPTED | exit::REFUSED | exit::UNUSABLE) => thread::sleep(START_AGAIN_AFTER),
+            _ => panic!("ended by itself: {:?}\n{}", ended.status, ended.message()),
+        }
+    }
+
+    fn kill(&mut self) -> bool {
+        let Some(agent) = self.agent.take() else { return false };
+        agent.kill9();
+        let ended = agent.wait(ENDS_WITHIN);
+        // It may have been quicker.
+        if ended.code() == Some(exit::DONE) {
+            self.done = Some(ended);
+        }
+        true
+    }
+}

@@ -1,0 +1,208 @@
+//! A transfer whose agents are stopped and started again: what outlives them, and what must be left at its end.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sealift_agent::ticket::Ticket;
+use tempfile::TempDir;
+
+use crate::{
+    agents::{Agent, Launch},
+    finished::Finished,
+    link::{Direction, Faults, Link},
+    port::free_udp_port,
+    random::Random,
+    sqlite,
+};
+
+/// Of what to what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A database of this many rows, each some 200 bytes.
+    Sqlite(u32),
+    /// So many random bytes, from a file into a file.
+    File(usize),
+    /// The same, into a loader that shows all or nothing.
+    Loader(usize),
+    /// The same, from a program.
+    Program(usize),
+}
+
+/// For data to flow, on a machine that is busy with something else.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Source, target, ticket and both state directories, with a faulty link in between.
+pub struct Place {
+    folder: TempDir,
+    kind: Kind,
+    /// Where the receiver listens, behind the link.
+    pub to: SocketAddr,
+    pub link: Link,
+    pub source_url: String,
+    pub target_url: String,
+}
+
+impl Place {
+    pub fn new(kind: Kind, faults: Faults, seed: u64) -> Self {
+        let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, free_udp_port()));
+        let (source, target) = (folder.path().join("source"), folder.path().join("target/to"));
+        let (source_url, target_url) = urls(kind, &source.display().to_string(), &target.display().to_string());
+        let place = Self { folder, kind, to, link: Link::start(to, faults, seed), source_url, target_url };
+        for name in ["target", "sender", "receiver"] {
+            fs::create_dir(place.path(name)).unwrap();
+            fs::set_permissions(place.path(name), fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        match kind {
+            Kind::Sqlite(rows) => sqlite::create_hospital(&place.source(), rows),
+            Kind::File(bytes) | Kind::Loader(bytes) | Kind::Program(bytes) => {
+                fs::write(place.source(), random_bytes(bytes, seed)).unwrap();
+            }
+        }
+        place
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn source(&self) -> PathBuf {
+        self.path("source")
+    }
+
+    pub fn target(&self) -> PathBuf {
+        self.path("target/to")
+    }
+
+    pub fn ticket(&self) -> PathBuf {
+        self.path("ticket")
+    }
+
+    /// The receiver's command, the same each time.
+    pub fn receiver(&self) -> Launch {
+        let launch = Launch::receiver(&self.target_url).state(&self.path("receiver")).ticket_at(&self.ticket());
+        let launch = launch.args(&["--bind", &self.to.to_string(), "--address", &self.link.address().to_string()]);
+        let dangerous = matches!(self.kind, Kind::File(_));
+        let launch = if dangerous { launch.arg("--danger-plaintext-file") } else { launch };
+        launch.json()
+    }
+
+    /// The sender's command, the same each time.
+    pub fn sender(&self) -> Launch {
+        Launch::sender(&self.source_url, self.ticket()).state(&self.path("sender")).json()
+    }
+
+    /// Both, from the beginning.
+    pub fn start(&self) -> (Agent, Agent) {
+        let mut receiver = self.receiver().start();
+        receiver.ticket();
+        (self.sender().start(), receiver)
+    }
+
+    /// Returns once so much has reached the receiver's side of the link.
+    pub fn wait_until_passed(&self, sender: &mut Agent, bytes: u64) {
+        let link = &self.link;
+        let passed = |_: &mut Agent| link.counters(Direction::ToReceiver).sent_bytes >= bytes;
+        sender.wait_for("data on the link", WITHIN, passed);
+    }
+
+    /// The ticket once more, for who reaches the receiver at another address.
+    pub fn ticket_by(&self, address: SocketAddr) -> PathBuf {
+        let mut ticket = Ticket::from_text(&fs::read_to_string(self.ticket()).unwrap()).unwrap();
+        ticket.addresses = vec![address.to_string()];
+        let path = self.path("other-ticket");
+        fs::write(&path, ticket.to_text().as_bytes()).unwrap();
+        path
+    }
+
+    /// The target holds what the source does.
+    pub fn is_same(&self) -> bool {
+        match self.kind {
+            Kind::Sqlite(_) => sqlite::content(&self.source()) == sqlite::content(&self.target()),
+            _ => fs::read(self.source()).unwrap() == fs::read(self.target()).unwrap(),
+        }
+    }
+
+    #[track_caller]
+    pub fn assert_same(&self) {
+        assert!(self.target().exists(), "nothing is there");
+        assert!(self.is_same(), "the copy differs");
+        if let Kind::Sqlite(_) = self.kind {
+            assert_eq!(sqlite::integrity(&self.target()), "ok");
+        }
+    }
+
+    /// It is there, the same, and nothing else is left of the transfer.
+    #[track_caller]
+    pub fn assert_done(&self) {
+        self.assert_same();
+        self.assert_clean(&["to"]);
+    }
+
+    /// No staging, no record, no key: in the target's folder there is this and no more.
+    #[track_caller]
+    pub fn assert_clean(&self, in_target: &[&str]) {
+        assert_eq!(names(&self.path("target")), in_target, "in the target's folder");
+        for side in ["sender", "receiver"] {
+            self.assert_no_transfer(side);
+        }
+    }
+
+    /// Nothing of an unfinished transfer is in this state directory.
+    #[track_caller]
+    pub fn assert_no_transfer(&self, side: &str) {
+        assert_eq!(self.transfers(side), Vec::<String>::new(), "unfinished at the {side}");
+        let files = names(&self.path(side));
+        let known = |name: &String| ["receipts", "transfers"].contains(&name.as_str()) || name.ends_with(".jsonl");
+        assert!(files.iter().all(known), "in the state directory of the {side}: {files:?}");
+        let receipts = names(&self.path(side).join("receipts"));
+        assert!(receipts.iter().all(|name| name.ends_with(".receipt")), "{side}: {receipts:?}");
+    }
+
+    /// The unfinished transfers that are kept there.
+    pub fn transfers(&self, side: &str) -> Vec<String> {
+        names(&self.path(side).join("transfers"))
+    }
+}
+
+fn urls(kind: Kind, source: &str, target: &str) -> (String, String) {
+    // A loader's unfinished output lies where nobody looks for it, as a database's would.
+    let loader = format!("exec:sh -c 'cat >{source}.loading && mv {source}.loading {target}'");
+    match kind {
+        Kind::Sqlite(_) => (format!("sqlite:{source}"), format!("sqlite:{target}")),
+        Kind::File(_) => (format!("file:{source}"), format!("file:{target}")),
+        Kind::Loader(_) => (format!("file:{source}"), loader),
+        Kind::Program(_) => (format!("exec:cat {source}"), loader),
+    }
+}
+
+/// What an ended agent told of resuming.
+impl Finished {
+    pub fn resume(&self) -> Option<String> {
+        self.finished_event()["resume"].as_str().map(str::to_owned)
+    }
+
+    /// How often this event came.
+    pub fn count(&self, event: &str) -> usize {
+        self.events().iter().filter(|found| found["event"] == event).count()
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Bytes that no compression makes smaller.
+pub fn random_bytes(count: usize, seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let words = std::iter::repeat_with(|| random.number().to_le_bytes());
+    words.flatten().take(count).collect()
+}

@@ -1,0 +1,99 @@
+//! The exchange before data flows, as `receiver/src/transfer.rs` holds it.
+
+use sealift_protocol::{
+    close::Code,
+    limits::LANE_WINDOW_BYTES_MIN,
+    message::{Begin, Message, Offer},
+    receive::{Accepting, Listening, Transfer, Window},
+    sign::Signer,
+};
+
+use super::{
+    super::{
+        fault::Moment,
+        scenario::TargetKind,
+        world::{Outcome, World},
+    },
+    Connection, Disk, Load, Phase, RECEIVER, Receiver, Record, keep, record, say,
+    target::Journalled,
+};
+use crate::wire;
+
+impl Receiver<'_> {
+    pub(super) fn handle_offer(&mut self, offer: Offer, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
+        let scenario = world.scenario;
+        let listening = Listening {
+            suites: scenario.allowed.clone(),
+            grant_keys: vec![self.parties.authority.public_key()],
+            receiver: wire::RECEIVER.into(),
+            sender: wire::SENDER.into(),
+            sender_key: self.parties.sender.public_key(),
+            targets: vec!["ehr_prod".into()],
+        };
+        let now_seconds = world.wall_ms(RECEIVER) / 1000;
+        let judging = match listening.handle_offer(offer, &world.link().channel, now_seconds) {
+            Ok(judging) => judging,
+            Err(error) => {
+                // Whoever connects without a good offer is turned away; nothing else happens.
+                say(world.link(), &Message::Refuse(error.into()));
+                world.leave(RECEIVER, true);
+                return Ok(());
+            }
+        };
+        let fresh = judging.is_fresh() && self.finished.is_none();
+        if self.load.is_none() {
+            let transfer = judging.new_transfer();
+            self.load = Some(Load::open(transfer, false, self.sealing_key, disk, world)?);
+        }
+        let load = self.load.as_ref().expect("made above");
+        let mut anew = None;
+        if fresh {
+            let mut transfer = judging.new_transfer();
+            transfer.handle_earlier(load.transfer.epoch(), load.transfer.digest_check());
+            anew = Some(Box::new(transfer));
+        } else if !judging.continues(&load.transfer) {
+            return Err(Code::SourceChanged.into());
+        }
+        let window = Window { lanes: scenario.lanes_of(world.connections), lane_bytes: LANE_WINDOW_BYTES_MIN };
+        let key = self.sealing_key.public_key();
+        let transfer = anew.as_deref().unwrap_or(&load.transfer);
+        let (accepting, accept) = judging.accept(transfer, window, key, self.signer, &mut self.random)?;
+        self.phase = Phase::Accepting(Box::new(accepting), anew);
+        say(world.link(), &accept);
+        world.reach(RECEIVER, Moment::Accepted)
+    }
+
+    pub(super) fn handle_begin(
+        &mut self,
+        accepting: Accepting,
+        anew: Option<Box<Transfer>>,
+        begin: Begin,
+        disk: &mut Disk,
+        world: &mut World<'_>,
+    ) -> Outcome {
+        let (suite, info, envelope) = (accepting.suite(), accepting.envelope_info(), begin.body.envelope.clone());
+        let (session, ready) = match anew {
+            None => {
+                let load = self.load.as_mut().expect("made with the offer");
+                accepting.handle_begin(begin, self.sealing_key, &mut load.transfer)?
+            }
+            Some(mut transfer) => {
+                let begun = accepting.handle_begin(begin, self.sealing_key, &mut transfer)?;
+                // Only now is it sure that the sender is the one that began the transfer.
+                self.load = Some(Load::open(*transfer, true, self.sealing_key, disk, world)?);
+                begun
+            }
+        };
+        let transfer = &self.load.as_ref().expect("made with the offer").transfer;
+        let (epoch, digest_check) = (transfer.epoch(), transfer.digest_check());
+        if world.scenario.target == TargetKind::Journalled {
+            disk.journal.append(Journalled::Keys { suite, epoch, info, envelope });
+            disk.journal.sync();
+        }
+        let earlier = record(disk)?;
+        keep(Some(Record { epoch, digest_check, planned: true, ..earlier }), disk, world)?;
+        self.phase = Phase::Receiving(Box::new(Connection::new(session)));
+        say(world.link(), &ready);
+        world.reach(RECEIVER, Moment::Ready)
+    }
+}

@@ -1,0 +1,167 @@
+//! The load of one transfer: what outlives a connection at the receiver. The state machine, the sink, and the threads that
+//! write into it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::BytesMut;
+use sealift_protocol::{
+    chunk::VerifiedChunk,
+    compress::Unpacker,
+    envelope::SealingKey,
+    id::PartIndex,
+    manifest::SignedReceipt,
+    receive::{Transfer, WholePart},
+    seal::{EpochKeys, open},
+};
+
+use super::{
+    super::{
+        fault::Moment,
+        scenario::TargetKind,
+        world::{Outcome, Side, World},
+    },
+    target::{Disk, Journalled, Target},
+};
+use crate::wire::TRANSFER;
+
+const RECEIVER: Side = Side::Receiver;
+
+/// Chunks that a writer may have: one that it writes, and the next.
+const CHUNKS_WAITING: usize = 2;
+
+pub struct Load {
+    pub transfer: Transfer,
+    pub target: Target,
+    writers: BTreeMap<u32, Writer>,
+}
+
+/// The thread that writes one part.
+#[derive(Default)]
+struct Writer {
+    queue: VecDeque<VerifiedChunk>,
+    /// It has all of the part.
+    whole: bool,
+    done: bool,
+    busy_until_ms: Option<u64>,
+}
+
+impl Load {
+    /// Opens the target; `fresh` drops what an earlier attempt left there.
+    pub fn open(
+        mut transfer: Transfer,
+        fresh: bool,
+        sealing_key: &SealingKey,
+        disk: &mut Disk,
+        world: &mut World<'_>,
+    ) -> Outcome<Self> {
+        if fresh {
+            world.checks.target_forgot = true;
+            disk.drop_staged();
+            world.reach(RECEIVER, Moment::TargetDropped)?;
+            disk.sync_staged();
+        }
+        let (target, found) = Target::open(world.scenario, false, disk);
+        found.into_iter().for_each(|whole| transfer.handle_found(whole));
+        let mut load = Self { transfer, target, writers: BTreeMap::new() };
+        if world.scenario.target == TargetKind::Journalled {
+            load.feed_from_journal(sealing_key, disk)?;
+        }
+        Ok(load)
+    }
+
+    /// Opens what was proven by an earlier process.
+    pub fn open_proven(mut transfer: Transfer, receipt: &SignedReceipt, disk: &mut Disk, world: &World<'_>) -> Self {
+        for (sent, index) in receipt.receipt.manifest.manifest.parts.iter().zip(0..) {
+            let (part, chunks, plain_bytes, root) = (PartIndex(index), sent.chunks, sent.plain_bytes, sent.root);
+            transfer.handle_found(WholePart { part, chunks, plain_bytes, root });
+        }
+        let (target, _) = Target::open(world.scenario, true, disk);
+        Self { transfer, target, writers: BTreeMap::new() }
+    }
+
+    /// A fresh loader gets what the journal holds, without the network.
+    fn feed_from_journal(&mut self, sealing_key: &SealingKey, disk: &mut Disk) -> Outcome {
+        let mut unpacker = Unpacker::new()?;
+        let mut keys = None;
+        for entry in disk.journal.recover() {
+            match entry {
+                Journalled::Keys { suite, epoch, info, envelope } => {
+                    let (secret, digest_secret) = envelope.open(sealing_key, &info, epoch)?;
+                    self.transfer.handle_digest_secret(&digest_secret)?;
+                    let digests = self.transfer.digests().expect("made from the secret above").clone();
+                    keys = Some(EpochKeys::new(suite, TRANSFER, epoch, secret, digests));
+                }
+                Journalled::Chunk { header, body } => {
+                    let keys = keys.as_ref().expect("an envelope comes before what it opens");
+                    let chunk = open(&header, BytesMut::from(&body[..]), keys, &mut unpacker)?;
+                    assert!(self.begin(header.part.0), "the one part of a dump");
+                    self.transfer.handle_taken(&chunk.taken(), true);
+                    self.target.write(header.part.0 as usize, chunk.plain(), chunk.hash());
+                    self.writers.entry(header.part.0).or_default().whole = chunk.is_last();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the part can be written: it is, from when its turn has come.
+    pub fn begin(&mut self, part: u32) -> bool {
+        if self.writers.contains_key(&part) {
+            return true;
+        }
+        let Some(digests) = self.transfer.digests().cloned() else { return false };
+        if !self.transfer.may_begin(PartIndex(part)) || !self.target.begin(part as usize, &digests) {
+            return false;
+        }
+        self.writers.insert(part, Writer::default());
+        self.transfer.handle_begun(PartIndex(part));
+        true
+    }
+
+    /// Whether the part's writer takes another chunk now.
+    pub fn has_room(&self, part: u32) -> bool {
+        self.writers.get(&part).is_some_and(|writer| writer.queue.len() < CHUNKS_WAITING)
+    }
+
+    /// Hands on a chunk.
+    pub fn take(&mut self, chunk: VerifiedChunk, durable: bool) {
+        self.transfer.handle_taken(&chunk.taken(), durable);
+        let writer = self.writers.get_mut(&chunk.part().0).expect("a part is begun before its chunks are read");
+        writer.queue.push_back(chunk);
+    }
+
+    /// One step of the writers.
+    pub fn step(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome<bool> {
+        for (&part, writer) in &mut self.writers {
+            let now_ms = world.now_ms();
+            let has_work = !writer.queue.is_empty() || writer.whole && !writer.done;
+            match writer.busy_until_ms {
+                None if has_work => {
+                    writer.busy_until_ms = Some(now_ms + world.wire.chance.below(30) as u64);
+                    return Ok(true);
+                }
+                Some(until_ms) if until_ms <= now_ms => {}
+                _ => continue,
+            }
+            writer.busy_until_ms = None;
+            if let Some(chunk) = writer.queue.pop_front() {
+                self.target.write(part as usize, chunk.plain(), chunk.hash());
+                writer.whole |= chunk.is_last();
+                return Ok(true);
+            }
+            writer.done = true;
+            world.check_grant(RECEIVER);
+            self.target.finish(part as usize, disk);
+            world.reach(RECEIVER, Moment::CommitWritten)?;
+            disk.parts[part as usize].sync();
+            self.transfer.handle_finished(PartIndex(part));
+            world.reach(RECEIVER, Moment::Committed)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    pub fn next_event_ms(&self, now_ms: u64) -> Option<u64> {
+        self.writers.values().filter_map(|writer| writer.busy_until_ms).filter(|at| *at > now_ms).min()
+    }
+}

@@ -1,0 +1,291 @@
+//! The receiver's driver: what `sealift-receiver` does with threads, files and QUIC, in single steps. Here is what it does
+//! over all connections; [`connection`] receives over one.
+
+mod connection;
+mod exchange;
+mod load;
+mod receipt;
+mod target;
+
+use sealift_protocol::{
+    close::Code,
+    envelope::SealingKey,
+    grant::SignedGrant,
+    manifest::SignedReceipt,
+    message::{Message, Refuse},
+    receive::{Accepting, Transfer},
+};
+
+pub use self::target::Disk;
+use self::{
+    connection::{Connection, say},
+    load::Load,
+    receipt::{lie, publish, sign},
+    target::Record,
+};
+use super::{
+    Moved,
+    fault::Moment,
+    world::{Expiry, Failed, Outcome, Side, Stop, World, told},
+};
+use crate::wire::{Parties, Seeded, TestSigner};
+
+const RECEIVER: Side = Side::Receiver;
+/// How long the sender may take to end the exchange after its receipt.
+const DELIVERY_MS: u64 = 30_000;
+
+pub struct Receiver<'a> {
+    parties: &'a Parties,
+    signer: &'a TestSigner,
+    sealing_key: &'a SealingKey,
+    grant: SignedGrant,
+    expiry: Expiry,
+    load: Option<Load>,
+    finished: Option<SignedReceipt>,
+    phase: Phase,
+    random: Seeded,
+}
+
+enum Phase {
+    /// For the sender, since then.
+    Waiting(u64),
+    Accepting(Box<Accepting>, Option<Box<Transfer>>),
+    Receiving(Box<Connection>),
+    /// The receipt is out: until then the sender may end the exchange.
+    Delivering(u64),
+    Moving,
+}
+
+impl<'a> Receiver<'a> {
+    /// The command is given, for the first time or again.
+    pub fn start(
+        parties: &'a Parties,
+        grant: SignedGrant,
+        sealing_key: &'a SealingKey,
+        process: u32,
+        disk: &mut Disk,
+        world: &mut World<'_>,
+    ) -> Outcome<Self> {
+        let mut receiver = Self {
+            parties,
+            signer: &parties.receiver,
+            sealing_key,
+            grant,
+            expiry: Expiry::of(world, RECEIVER),
+            load: None,
+            finished: None,
+            phase: Phase::Waiting(world.now_ms()),
+            random: Seeded::new(&format!("receiver {process}"), world.scenario.seed),
+        };
+        // Without a record, an earlier process had given up: this one would begin another transfer.
+        let record = disk.record.read().clone().ok_or(Code::Interrupted)?;
+        if record.receipt.is_some() {
+            receiver.publish_again(&record, disk, world)?;
+        } else if record.planned {
+            let transfer = receiver.known_transfer(&record, world);
+            receiver.load = Some(Load::open(transfer, false, sealing_key, disk, world)?);
+        }
+        Ok(receiver)
+    }
+
+    fn known_transfer(&self, record: &Record, world: &World<'_>) -> Transfer {
+        let mut transfer = Transfer::new(self.grant.clone(), world.scenario.plan.clone());
+        transfer.handle_earlier(record.epoch, record.digest_check);
+        transfer
+    }
+
+    /// An earlier process had signed the receipt: finishes what it began.
+    fn publish_again(&mut self, record: &Record, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
+        let receipt = record.receipt.clone().expect("asked for when there is one");
+        let transfer = self.known_transfer(record, world);
+        let load = Load::open_proven(transfer, &receipt, disk, world);
+        publish(&load, disk, world)?;
+        (self.load, self.finished) = (Some(load), Some(receipt));
+        Ok(())
+    }
+
+    /// Does one thing that can be done now, if there is one. The receipt, delivered, is the end.
+    pub fn step(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
+        match self.try_step(disk, world) {
+            Err(Stop::Failed(failed)) => self.fail(failed, disk, world),
+            done => done,
+        }
+    }
+
+    fn try_step(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
+        self.expiry.check(world)?;
+        let now_ms = world.now_ms();
+        if let (Phase::Waiting(_), Some(link)) = (&self.phase, &world.link)
+            && link.left[RECEIVER as usize]
+        {
+            // A connection that the other side has not given up.
+            return self.rest(disk, world);
+        }
+        if let Some(link) = &mut world.link {
+            if let Some(message) = link.said[Side::Sender as usize].hear(&world.wire)? {
+                return self.handle(message, disk, world);
+            }
+            let (lost, ended) = (link.is_lost(RECEIVER, now_ms), link.control_ended);
+            match self.phase {
+                Phase::Delivering(_) if lost && ended => {
+                    world.leave(RECEIVER, true);
+                    return self.end();
+                }
+                Phase::Delivering(until_ms) if until_ms <= now_ms => return Err(Code::Interrupted.into()),
+                _ if lost => return Err(Code::Interrupted.into()),
+                _ => {}
+            }
+        }
+        self.rest(disk, world)
+    }
+
+    /// What is to be done without a message.
+    fn rest(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
+        if let Some(load) = &mut self.load
+            && self.finished.is_none()
+            && load.step(disk, world)?
+        {
+            return Ok(Moved::Yes);
+        }
+        match &mut self.phase {
+            Phase::Waiting(since_ms) => {
+                let waited_ms = world.now_ms() - *since_ms;
+                if record(disk)?.epoch.0 == 0 || waited_ms < world.scenario.grace_ms {
+                    return Ok(Moved::No);
+                }
+                if self.finished.is_some() { self.end() } else { self.give_up(Code::Interrupted, disk, world) }
+            }
+            Phase::Receiving(connection) => {
+                let load = self.load.as_mut().expect("a connection has a load");
+                if connection.step(load, disk, world)? {
+                    return Ok(Moved::Yes);
+                }
+                self.complete(disk, world)
+            }
+            _ => Ok(Moved::No),
+        }
+    }
+
+    fn handle(&mut self, message: Message, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
+        match (std::mem::replace(&mut self.phase, Phase::Moving), message) {
+            (_, Message::Refuse(refuse)) => return Err(told(refuse.code)),
+            (Phase::Waiting(since_ms), Message::Offer(offer)) => {
+                self.phase = Phase::Waiting(since_ms);
+                self.handle_offer(offer, disk, world)?;
+            }
+            (Phase::Accepting(accepting, anew), Message::Begin(begin)) => {
+                self.handle_begin(*accepting, anew, begin, disk, world)?;
+            }
+            (Phase::Receiving(mut connection), Message::Finish(manifest)) => {
+                let load = self.load.as_mut().expect("a connection has a load");
+                connection.session.handle_finish(&mut load.transfer, manifest)?;
+                self.phase = Phase::Receiving(connection);
+            }
+            _ => return Err(Code::ProtocolViolation.into()),
+        }
+        Ok(Moved::Yes)
+    }
+
+    /// Once all is there and the manifest fits it: proves it from the target, signs, publishes, and says so.
+    fn complete(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
+        let Phase::Receiving(connection) = &mut self.phase else { return Ok(Moved::No) };
+        let load = self.load.as_mut().expect("a connection has a load");
+        match load.transfer.poll_complete() {
+            None => return Ok(Moved::No),
+            Some(judged) => judged?,
+        }
+        connection.last_ack_said();
+        let receipt = match &self.finished {
+            Some(receipt) if load.transfer.manifest() == Some(&receipt.receipt.manifest) => receipt.clone(),
+            Some(_) => return Err(Code::ManifestMismatch.into()),
+            None => {
+                let receipt = sign(connection, load, self.signer, world)?;
+                world.check_grant(RECEIVER);
+                keep(Some(Record { receipt: Some(receipt.clone()), ..record(disk)? }), disk, world)?;
+                publish(load, disk, world)?;
+                self.finished = Some(receipt.clone());
+                receipt
+            }
+        };
+        let receipt = lie(connection, receipt, self.signer, world);
+        self.phase = Phase::Delivering(world.now_ms() + DELIVERY_MS);
+        say(world.link(), &Message::Receipt(Box::new(receipt)));
+        Ok(Moved::Yes)
+    }
+
+    fn end(&mut self) -> Outcome<Moved> {
+        Ok(Moved::Ended(Box::new(self.finished.take().expect("asked for when there is one"))))
+    }
+
+    /// A connection ended without the receipt: waits for the next, or gives up.
+    fn fail(&mut self, failed: Failed, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
+        let Failed { code, told_by_peer } = failed;
+        if !matches!(self.phase, Phase::Waiting(_)) {
+            if code != Code::Interrupted && !told_by_peer {
+                say(world.link(), &Message::Refuse(Refuse { code, part: None, chunk: None }));
+            }
+            world.leave(RECEIVER, true);
+        } else if world.link.as_ref().is_some_and(|link| !link.left[RECEIVER as usize]) {
+            world.leave(RECEIVER, true);
+        }
+        self.phase = Phase::Waiting(world.now_ms());
+        let expired = code == Code::GrantExpired && !told_by_peer;
+        if self.finished.is_some() && (expired || world.scenario.hostile.is_some()) {
+            return self.end();
+        }
+        let told_to_wait = told_by_peer && matches!(code, Code::ResumeImpossible | Code::SourceChanged);
+        let begun = record(disk)?.epoch.0 > 0;
+        let waits = (code.retry_may_help() || told_to_wait) && begun || self.finished.is_some();
+        if waits && world.scenario.hostile.is_none() {
+            return Ok(Moved::Yes);
+        }
+        // Before anything was agreed, a lost connection is nobody's.
+        if !begun && code.retry_may_help() && world.scenario.hostile.is_none() {
+            return Ok(Moved::Yes);
+        }
+        self.give_up(code, disk, world)
+    }
+
+    /// Leaves what going on later needs, and nothing else.
+    fn give_up(&mut self, code: Code, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
+        let has_anything = self.load.as_ref().is_some_and(|load| load.transfer.has_anything());
+        if !(code.keeps_transfer() && has_anything) {
+            disk.drop_staged();
+            disk.sync_staged();
+            keep(None, disk, world)?;
+        }
+        Err(Stop::GaveUp(code))
+    }
+
+    /// When the sink will have done something, or patience ends.
+    pub fn next_event_ms(&self, world: &World<'_>) -> Option<u64> {
+        let load = self.load.as_ref().and_then(|load| load.next_event_ms(world.now_ms()));
+        let delivery = match self.phase {
+            Phase::Delivering(until_ms) => Some(until_ms),
+            _ => None,
+        };
+        load.into_iter().chain(delivery).min()
+    }
+
+    /// When it stops waiting.
+    pub fn gives_up_ms(&self, disk: &Disk, world: &World<'_>) -> u64 {
+        let expires_ms = self.expiry.at_ms(world);
+        match (&self.phase, disk.record.read()) {
+            (Phase::Waiting(since_ms), Some(record)) if record.epoch.0 > 0 => {
+                expires_ms.min(since_ms + world.scenario.grace_ms)
+            }
+            _ => expires_ms,
+        }
+    }
+}
+
+fn record(disk: &Disk) -> Outcome<Record> {
+    disk.record.read().clone().ok_or(Code::Internal.into())
+}
+
+fn keep(record: Option<Record>, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
+    disk.record.write(record);
+    world.reach(RECEIVER, Moment::ReceiverRecordWritten)?;
+    disk.record.sync();
+    Ok(())
+}

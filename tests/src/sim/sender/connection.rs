@@ -1,0 +1,301 @@
+//! Sending over one connection, as `sender/src/pipeline.rs` does: what an earlier one lost, what is to be proven, what is new.
+
+use std::cell::RefCell;
+
+use sealift_protocol::{
+    chunk::Sealed,
+    close::Code,
+    frame::StreamHeader,
+    id::{ChunkCount, PartIndex},
+    key::KeyCommitment,
+    manifest::SignedManifest,
+    message::{Ack, Message},
+    seal::seal,
+    send::Session,
+};
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{
+    super::{
+        Moved,
+        fault::{Moment, SenderFault},
+        link::Pipe,
+        world::{Outcome, Side, World},
+    },
+    Disk, Record, Sender, keep, record,
+    source::Read,
+};
+
+/// Chunks sealed ahead of a lane.
+const SEALED_AHEAD: usize = 2;
+
+pub struct Connection {
+    pub session: Session,
+    commitment: KeyCommitment,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    next_part: u32,
+    outs: Vec<Out>,
+    finish_said: bool,
+}
+
+/// A part on its way out.
+struct Out {
+    part: u32,
+    first: ChunkCount,
+    stream: Option<usize>,
+    bytes: Vec<u8>,
+    /// The frame that a saboteur sends later.
+    held_back: Vec<u8>,
+    resending: bool,
+    resent_bytes: u64,
+    resent_largest: u64,
+    in_flight: VecDeque<u64>,
+    ends_early: bool,
+    done: bool,
+}
+
+impl Connection {
+    pub fn new(session: Session, commitment: KeyCommitment) -> Self {
+        Self { session, commitment, state: RefCell::default() }
+    }
+
+    pub fn handle_ack(&self, ack: &Ack) {
+        let mut state = self.state.borrow_mut();
+        if let Some(out) = state.outs.iter_mut().find(|out| out.part == ack.part.0) {
+            let acknowledged = ack.verified.0.saturating_sub(out.first.0);
+            out.first = out.first.max(ack.verified);
+            out.in_flight.drain(..(acknowledged as usize).min(out.in_flight.len()));
+        }
+    }
+
+    pub fn step(&self, sender: &mut Sender<'_>, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
+        let mut state = self.state.borrow_mut();
+        if self.start_part(&mut state, sender, world) {
+            return Ok(Moved::Yes);
+        }
+        if sender.source.as_mut().is_some_and(|source| source.step(world)) {
+            return Ok(Moved::Yes);
+        }
+        let first = world.wire.chance.below(state.outs.len());
+        for offset in 0..state.outs.len() {
+            let at = (first + offset) % state.outs.len();
+            if self.step_out(&mut state.outs[at], sender, world)? {
+                return Ok(Moved::Yes);
+            }
+        }
+        self.finish(&mut state, sender, disk, world)
+    }
+
+    fn start_part(&self, state: &mut State, sender: &mut Sender<'_>, world: &World<'_>) -> bool {
+        let part = PartIndex(state.next_part);
+        if part.0 as usize == world.scenario.plan.parts.len() {
+            return false;
+        }
+        let open = sender.transfer.is_open(part);
+        let may_start = !open || sender.transfer.may_start(part, &self.session);
+        if !may_start && !sender.sabotage.hurries() {
+            return false;
+        }
+        state.next_part += 1;
+        sender.transfer.handle_start(part);
+        if open {
+            let first = sender.transfer.held(part);
+            if let Some(source) = &mut sender.source {
+                source.ask(part.0, first);
+            }
+            state.outs.push(Out::new(part.0, first));
+        }
+        true
+    }
+
+    fn step_out(&self, out: &mut Out, sender: &mut Sender<'_>, world: &mut World<'_>) -> Outcome<bool> {
+        if out.done {
+            return Ok(false);
+        }
+        if !out.bytes.is_empty() {
+            return Ok(out.write(sender, world));
+        }
+        if out.resending {
+            out.resending = self.resend(out, sender, world)?;
+            return Ok(true);
+        }
+        if out.ends_early {
+            out.done = true;
+            sender.transfer.handle_part_end(PartIndex(out.part), 0, None);
+            out.finish_stream(world);
+            return Ok(true);
+        }
+        let Some(source) = &mut sender.source else { return Err(Code::Internal.into()) };
+        let Some(lane) = source.lanes.get_mut(&out.part) else { return Err(Code::Internal.into()) };
+        match lane.ready.front() {
+            Some(Read::Held { .. }) => return self.prove(out.part, sender, world).map(|()| true),
+            Some(Read::Sealed(sealed, _)) => {
+                return match sender.transfer.may_send(sealed, &self.session) {
+                    true => self.send(out, sender, world).map(|()| true),
+                    false => self.read_ahead(out.part, sender, world),
+                };
+            }
+            None if !lane.is_drained() => return self.read_ahead(out.part, sender, world),
+            None => {}
+        }
+        out.done = true;
+        if !lane.ended {
+            lane.ended = true;
+            let (mut rows, digest) = lane.summary(out.part, world.scenario, self.session.keys.digests());
+            rows += sender.sabotage.rows_miscounted(world.scenario.plan.parts[out.part as usize].kind);
+            sender.transfer.handle_part_end(PartIndex(out.part), rows, Some(digest));
+        }
+        out.finish_stream(world);
+        Ok(true)
+    }
+
+    /// Takes a chunk that was read: seals it, or hashes it if the receiver has it.
+    fn read_ahead(&self, part: u32, sender: &mut Sender<'_>, world: &mut World<'_>) -> Outcome<bool> {
+        let Some(lane) = sender.source.as_mut().and_then(|source| source.lanes.get_mut(&part)) else {
+            return Ok(false);
+        };
+        if lane.ready.len() >= SEALED_AHEAD {
+            return Ok(false);
+        }
+        let Some(chunk) = lane.waiting.take() else { return Ok(false) };
+        let digests = self.session.keys.digests();
+        if chunk.index.0 < lane.held.0 {
+            let (hash, plain_bytes) = (digests.chunk_hash(chunk.plain()), chunk.plain().len() as u64);
+            lane.ready.push_back(Read::Held { hash, plain_bytes, last: chunk.last });
+            return Ok(true);
+        }
+        let packed = sender.packer.pack(chunk, digests);
+        let nonce = sender.nonces.draw()?;
+        let foreign = sender.sabotage.foreign_keys(&self.session, &mut sender.random);
+        let sealed = seal(packed, foreign.as_ref().unwrap_or(&self.session.keys), nonce)?;
+        world.checks.sealed(self.commitment, &sealed);
+        lane.ready.push_back(Read::Sealed(Box::new(sealed), Arc::clone(&self.session.keys)));
+        Ok(true)
+    }
+
+    /// Sends the next chunk again that an earlier connection lost; whether there was one.
+    fn resend(&self, out: &mut Out, sender: &mut Sender<'_>, world: &mut World<'_>) -> Outcome<bool> {
+        let nonce = sender.nonces.draw()?;
+        let part = PartIndex(out.part);
+        let Some(sealed) = sender.transfer.poll_resend(part, &self.session, nonce)? else { return Ok(false) };
+        world.reach(Side::Sender, Moment::Resending)?;
+        world.checks.sealed(self.commitment, &sealed);
+        let weight = weight(&sealed);
+        out.resent_bytes += weight;
+        out.resent_largest = out.resent_largest.max(weight);
+        let bound = world.scenario.window_bytes.max(out.resent_largest);
+        assert!(out.resent_bytes <= bound, "{} bytes were sent again, and {bound} may be", out.resent_bytes);
+        out.push(&sealed, sealed.frame.to_vec());
+        Ok(true)
+    }
+
+    fn prove(&self, part: u32, sender: &mut Sender<'_>, world: &mut World<'_>) -> Outcome {
+        world.reach(Side::Sender, Moment::Proving)?;
+        let lane = sender.source.as_mut().and_then(|source| source.lanes.get_mut(&part)).expect("looked at above");
+        let Some(Read::Held { hash, plain_bytes, last }) = lane.ready.pop_front() else {
+            unreachable!("looked at above")
+        };
+        Ok(sender.transfer.handle_repeated(PartIndex(part), &hash, plain_bytes, last)?)
+    }
+
+    fn send(&self, out: &mut Out, sender: &mut Sender<'_>, world: &mut World<'_>) -> Outcome {
+        let lane = sender.source.as_mut().and_then(|source| source.lanes.get_mut(&out.part)).expect("looked at above");
+        let Some(Read::Sealed(sealed, keys)) = lane.ready.pop_front() else { unreachable!("looked at above") };
+        sender.transfer.handle_sealed(&sealed, &keys);
+        let sealed = if Arc::ptr_eq(&keys, &self.session.keys) {
+            *sealed
+        } else {
+            let nonce = sender.nonces.draw()?;
+            let resealed = sender.transfer.poll_resend(sealed.header.part, &self.session, nonce)?;
+            let resealed = resealed.ok_or(Code::Internal)?;
+            world.checks.sealed(self.commitment, &resealed);
+            resealed
+        };
+        let bytes = sender.sabotage.frame(&sealed, &mut out.held_back);
+        out.ends_early = !sealed.header.last && sender.sabotage.due(SenderFault::EndPart);
+        out.push(&sealed, bytes);
+        let in_flight: u64 = out.in_flight.iter().sum();
+        assert!(out.in_flight.len() == 1 || in_flight <= world.scenario.window_bytes, "the window is kept");
+        Ok(())
+    }
+
+    fn finish(
+        &self,
+        state: &mut State,
+        sender: &mut Sender<'_>,
+        disk: &mut Disk,
+        world: &mut World<'_>,
+    ) -> Outcome<Moved> {
+        // An earlier process's manifest may be there before all parts of this connection are through.
+        if state.finish_said || state.outs.iter().any(|out| !out.done) {
+            return Ok(Moved::No);
+        }
+        if (state.next_part as usize) < world.scenario.plan.parts.len() {
+            return Ok(Moved::No);
+        }
+        let Some(Message::Finish(manifest)) = sender.transfer.poll_finish(sender.signer) else {
+            return Ok(Moved::No);
+        };
+        keep(disk, Some(Record { sent: Some(manifest.clone()), ..record(disk)? }), world)?;
+        let manifest: SignedManifest = sender.sabotage.manifest(manifest, sender.signer);
+        sender.say(&Message::Finish(manifest), world);
+        state.finish_said = true;
+        world.reach(Side::Sender, Moment::FinishSaid)?;
+        Ok(Moved::Yes)
+    }
+}
+
+impl Out {
+    fn new(part: u32, first: ChunkCount) -> Self {
+        Self {
+            part,
+            first,
+            stream: None,
+            bytes: Vec::new(),
+            held_back: Vec::new(),
+            resending: true,
+            resent_bytes: 0,
+            resent_largest: 0,
+            in_flight: VecDeque::new(),
+            ends_early: false,
+            done: false,
+        }
+    }
+
+    fn push(&mut self, sealed: &Sealed, bytes: Vec<u8>) {
+        assert!(sealed.header.index.0 >= self.first.0, "what was acknowledged is not sent again");
+        self.bytes = bytes;
+        self.in_flight.push_back(weight(sealed));
+    }
+
+    /// The stream is opened with the first bytes, which are those of a chunk that the receiver lacks.
+    fn write(&mut self, sender: &mut Sender<'_>, world: &mut World<'_>) -> bool {
+        let capacity_bytes = world.scenario.stream_bytes.max(StreamHeader::BYTES);
+        let link = world.link.as_mut().expect("asked for while a connection stands");
+        let stream = *self.stream.get_or_insert_with(|| {
+            let mut pipe = Pipe::new(Side::Sender, capacity_bytes);
+            let part = sender.sabotage.named(self.part);
+            let header = StreamHeader { part: PartIndex(part), first: self.first.next_index() };
+            pipe.write(&mut world.wire, &header.to_bytes());
+            link.streams.push(pipe);
+            link.streams.len() - 1
+        });
+        let written = link.streams[stream].write(&mut world.wire, &self.bytes);
+        self.bytes.drain(..written);
+        written > 0
+    }
+
+    fn finish_stream(&mut self, world: &mut World<'_>) {
+        if let (Some(stream), Some(link)) = (self.stream, &mut world.link) {
+            link.streams[stream].finish(&mut world.wire);
+        }
+    }
+}
+
+fn weight(sealed: &Sealed) -> u64 {
+    (sealed.frame.len() as u64).max(sealed.header.plain_bytes.into())
+}

@@ -1,0 +1,324 @@
+//! The sender's driver: what `sealift-sender` does with threads, files and QUIC, in single steps. Here is what it does over
+//! all connections; [`connection`] sends over one.
+
+mod connection;
+mod sabotage;
+mod source;
+
+use std::rc::Rc;
+
+use sealift_protocol::{
+    close::Code,
+    compress::Packer,
+    grant::SignedGrant,
+    key::{DigestSecret, KeyCommitment},
+    manifest::{SignedManifest, SignedReceipt},
+    message::{Message, Refuse},
+    random::Nonces,
+    send::{Beginning, Offering, Resume, Transfer},
+    sign::{PublicKey, Signer},
+};
+
+use self::{connection::Connection, sabotage::Sabotage, source::Source};
+use super::{
+    Moved,
+    fault::Moment,
+    link::Link,
+    scenario::SourceKind,
+    storage::Kept,
+    world::{Expiry, Failed, Outcome, Side, Stop, World, told},
+};
+use crate::{
+    random::Random,
+    wire::{Parties, Seeded, TestSigner},
+};
+
+const SENDER: Side = Side::Sender;
+/// Attempts to connect again: as many as fit into the time that `--retry-for` gives, and more than any outage here takes.
+const ATTEMPTS_MAX: u32 = 60;
+
+/// What outlives the process.
+#[derive(Clone)]
+pub struct Disk {
+    record: Kept<Option<Record>>,
+    /// Of a transfer that is over.
+    pub receipt: Kept<Option<SignedReceipt>>,
+}
+
+impl Disk {
+    pub fn new() -> Self {
+        Self { record: Kept::new(None), receipt: Kept::new(None) }
+    }
+
+    pub fn lose_power(&mut self, chance: &mut Random) {
+        self.record.lose_power(chance);
+        self.receipt.lose_power(chance);
+    }
+}
+
+#[derive(Clone)]
+pub struct Record {
+    digest_secret: [u8; 32],
+    begun: bool,
+    sent: Option<SignedManifest>,
+}
+
+pub struct Sender<'a> {
+    signer: &'a TestSigner,
+    receiver_key: PublicKey,
+    grant: SignedGrant,
+    expiry: Expiry,
+    transfer: Transfer,
+    /// None while only the receipt is missing.
+    source: Option<Source>,
+    phase: Phase,
+    /// The receiver is asked to drop what it has.
+    fresh: bool,
+    connected: bool,
+    attempts: u32,
+    random: Seeded,
+    nonces: Nonces<Seeded>,
+    packer: Packer,
+    sabotage: Sabotage,
+}
+
+enum Phase {
+    /// No connection until then.
+    Waiting(u64),
+    Offering(Box<Offering>),
+    Beginning(Beginning, KeyCommitment),
+    Sending(Rc<Connection>),
+    Moving,
+}
+
+impl<'a> Sender<'a> {
+    /// The command is given, for the first time or again.
+    pub fn start(
+        parties: &'a Parties,
+        grant: SignedGrant,
+        process: u32,
+        disk: &mut Disk,
+        world: &mut World<'_>,
+    ) -> Outcome<Self> {
+        let seeded = |what: &str| Seeded::new(&format!("sender {what} {process}"), world.scenario.seed);
+        let (mut random, nonces) = (seeded("random"), Nonces::new(seeded("nonces")));
+        let record = disk.record.read().clone().unwrap_or_else(|| {
+            let digest_secret = *DigestSecret::generate(&mut random).expose();
+            Record { digest_secret, begun: false, sent: None }
+        });
+        keep(disk, Some(record.clone()), world)?;
+        let mut sender = Self {
+            signer: &parties.sender,
+            receiver_key: parties.receiver.public_key(),
+            expiry: Expiry::of(world, SENDER),
+            transfer: transfer(&record, &grant, world)?,
+            grant,
+            source: None,
+            phase: Phase::Waiting(world.now_ms()),
+            fresh: false,
+            connected: false,
+            attempts: 0,
+            random,
+            nonces,
+            packer: Packer::new(world.scenario.compression).expect("a zstd context"),
+            sabotage: Sabotage::new(world.scenario),
+        };
+        match record.sent {
+            Some(manifest) => sender.transfer.handle_earlier(manifest),
+            None => sender.open(disk, world)?,
+        }
+        Ok(sender)
+    }
+
+    /// Opens the source, to begin with it or to go on with what an earlier process began.
+    fn open(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
+        let record = record(disk)?;
+        if !world.scenario.can_repeat() && record.begun && !self.connected {
+            self.fresh = true;
+        }
+        if !world.scenario.can_repeat() && record.begun {
+            // What a program prints, and what comes through a pipe, is of another moment each time.
+            world.change_source();
+        }
+        self.transfer = transfer(&record, &self.grant, world)?;
+        self.source = Some(Source::open(world));
+        keep(disk, Some(Record { sent: None, ..record }), world)
+    }
+
+    /// Does one thing that can be done now, if there is one. The receipt is the end.
+    pub fn step(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
+        match self.try_step(disk, world) {
+            Err(Stop::Failed(failed)) => self.fail(failed, disk, world),
+            done => done,
+        }
+    }
+
+    fn try_step(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
+        self.expiry.check(world)?;
+        if let Phase::Waiting(until_ms) = self.phase {
+            return match until_ms <= world.now_ms() {
+                true => self.connect(world).map(|()| Moved::Yes),
+                false => Ok(Moved::No),
+            };
+        }
+        let now_ms = world.now_ms();
+        let link = world.link.as_mut().expect("a connection that was not left");
+        if let Some(message) = link.said[Side::Receiver as usize].hear(&world.wire)? {
+            return self.handle(message, disk, world);
+        }
+        if link.is_lost(SENDER, now_ms) {
+            return Err(Code::Interrupted.into());
+        }
+        match &self.phase {
+            Phase::Sending(connection) => {
+                let connection = Rc::clone(connection);
+                connection.step(self, disk, world)
+            }
+            _ => Ok(Moved::No),
+        }
+    }
+
+    fn connect(&mut self, world: &mut World<'_>) -> Outcome {
+        if !world.checks.receiver_listens {
+            return Err(Code::Unreachable.into());
+        }
+        if world.link.is_some() {
+            return Err(told(Code::TransferBusy));
+        }
+        world.connections += 1;
+        world.wire.dead = [false; 2];
+        let channel = world.scenario.channel(world.connections);
+        let (offering, offer) = self.transfer.offer(&channel, self.receiver_key, self.fresh, &mut self.random);
+        world.link = Some(Link::new(channel));
+        self.say(&offer, world);
+        self.phase = Phase::Offering(Box::new(offering));
+        world.reach(SENDER, Moment::Offered)
+    }
+
+    fn say(&self, message: &Message, world: &mut World<'_>) {
+        world.link().said[SENDER as usize].say(message);
+    }
+
+    fn handle(&mut self, message: Message, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
+        match (std::mem::replace(&mut self.phase, Phase::Moving), message) {
+            (_, Message::Refuse(refuse)) => return Err(told(refuse.code)),
+            (Phase::Offering(offering), Message::Accept(accept)) => {
+                let (beginning, begin) =
+                    offering.handle_accept(&self.transfer, accept, self.signer, &mut self.random)?;
+                let Message::Begin(body) = &begin else { unreachable!("what handle_accept makes") };
+                // The receiver knows this sender by its digest secret from now on: it is not to be lost.
+                keep(disk, Some(Record { begun: true, ..record(disk)? }), world)?;
+                self.phase = Phase::Beginning(beginning, body.body.commitment);
+                self.say(&begin, world);
+                world.reach(SENDER, Moment::Begun)?;
+            }
+            (Phase::Beginning(beginning, commitment), Message::Ready(ready)) => {
+                let mut session = beginning.handle_ready(ready)?;
+                // Real windows hold megabytes; here they are to be felt.
+                session.lane_window_bytes = world.scenario.window_bytes;
+                let receiver_left = world.link().left[Side::Receiver as usize];
+                world.checks.agreed(&session.have, world.scenario.keeps_durable(), receiver_left);
+                self.resume(&session.have)?;
+                (self.connected, self.fresh, self.attempts) = (true, false, 0);
+                self.phase = Phase::Sending(Rc::new(Connection::new(session, commitment)));
+            }
+            (Phase::Sending(connection), Message::Ack(ack)) => {
+                self.transfer.handle_ack(&ack)?;
+                world.checks.acknowledged(&ack);
+                connection.handle_ack(&ack);
+                self.phase = Phase::Sending(connection);
+            }
+            (Phase::Sending(connection), Message::Receipt(receipt)) => {
+                self.transfer.handle_receipt(&receipt, &connection.session)?;
+                world.reach(SENDER, Moment::ReceiptHeard)?;
+                // Kept before the receiver is told, who then forgets the transfer.
+                disk.receipt.write(Some((*receipt).clone()));
+                world.reach(SENDER, Moment::ReceiptWritten)?;
+                disk.receipt.sync();
+                keep(disk, None, world)?;
+                world.link().control_ended = true;
+                world.leave(SENDER, true);
+                return Ok(Moved::Ended(receipt));
+            }
+            _ => return Err(Code::ProtocolViolation.into()),
+        }
+        Ok(Moved::Yes)
+    }
+
+    /// Takes up what earlier connections left, as `Outgoing::resume` does.
+    fn resume(&mut self, have: &[sealift_protocol::message::Have]) -> Outcome {
+        let resumed = self.transfer.handle_have(have)?;
+        for (part, _) in (0..).zip(resumed).filter(|(_, resume)| *resume == Resume::Repeat) {
+            let can_repeat = |source: &mut Source| {
+                source.lanes.remove(&part);
+                source.can_repeat()
+            };
+            if !self.source.as_mut().is_some_and(can_repeat) {
+                return Err(Code::ResumeImpossible.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection ended, or none came about: tries again, opens the source anew, or gives up.
+    fn fail(&mut self, failed: Failed, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
+        let Failed { code, told_by_peer } = failed;
+        if !matches!(self.phase, Phase::Waiting(_)) {
+            if code != Code::Interrupted && !told_by_peer {
+                self.say(&Message::Refuse(Refuse { code, part: None, chunk: None }), world);
+            }
+            world.leave(SENDER, true);
+        }
+        self.phase = Phase::Waiting(world.now_ms());
+        if code == Code::ResumeImpossible && (self.source.is_none() || world.scenario.source == SourceKind::Program) {
+            self.fresh |= self.source.is_some();
+            self.open(disk, world)?;
+            return Ok(Moved::Yes);
+        }
+        let had_one = self.connected || record(disk)?.begun;
+        let tries = had_one && code.retry_may_help() && world.scenario.hostile.is_none();
+        if tries && self.attempts < ATTEMPTS_MAX {
+            self.attempts += 1;
+            let full_ms = (250u64 << self.attempts.min(10)).min(3000);
+            self.phase =
+                Phase::Waiting(world.now_ms() + full_ms / 2 + world.wire.chance.below(full_ms as usize / 2) as u64);
+            return Ok(Moved::Yes);
+        }
+        if !(code.keeps_transfer() && record(disk)?.begun) {
+            keep(disk, None, world)?;
+        }
+        Err(Stop::GaveUp(code))
+    }
+
+    pub fn did_harm(&self) -> bool {
+        self.sabotage.done
+    }
+
+    /// When it will do something by itself.
+    pub fn next_event_ms(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Waiting(until_ms) => Some(until_ms),
+            _ => None,
+        }
+    }
+
+    pub fn expires_ms(&self, world: &World<'_>) -> u64 {
+        self.expiry.at_ms(world)
+    }
+}
+
+fn record(disk: &Disk) -> Outcome<Record> {
+    disk.record.read().clone().ok_or(Code::Internal.into())
+}
+
+fn transfer(record: &Record, grant: &SignedGrant, world: &World<'_>) -> Outcome<Transfer> {
+    let (suites, plan) = (world.scenario.offered.clone(), world.scenario.plan.clone());
+    Ok(Transfer::new(suites, grant.clone(), plan, DigestSecret::from_bytes(record.digest_secret))?)
+}
+
+fn keep(disk: &mut Disk, record: Option<Record>, world: &mut World<'_>) -> Outcome {
+    disk.record.write(record);
+    world.reach(SENDER, Moment::SenderRecordWritten)?;
+    disk.record.sync();
+    Ok(())
+}

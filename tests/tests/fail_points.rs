@@ -1,0 +1,131 @@
+//! Every named fail point of both agents: killed there, and started again with the same command, the transfer ends as if
+//! nothing had happened. A point that is added to the list is tested by being there.
+#![cfg(debug_assertions)]
+
+use std::{thread, time::Duration};
+
+use nix::sys::signal::Signal;
+use sealift_agent::{fail_point::Point, identity::Role};
+use sealift_tests::{
+    agents::{Agent, Launch},
+    exit,
+    link::Faults,
+    place::{Kind, Place},
+};
+
+/// Until an agent comes to its point, or both to their end; most of it is waiting for the silence of a dead peer.
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// Transfers at once: they wait more than they work.
+const AT_ONCE: usize = 12;
+
+/// Several chunks, for the points that come with each.
+const LOADER: Kind = Kind::Loader(3 << 20);
+const SQLITE: Kind = Kind::Sqlite(2000);
+
+/// What a point is reached by; every other one is by both.
+fn kinds(point: Point) -> Vec<Kind> {
+    match point {
+        // `sqlite/resume.rs` kills there: in a transfer that ends well nothing staged is removed.
+        Point::SqliteRemoving => vec![],
+        _ if point.name().starts_with("sqlite-") => vec![SQLITE],
+        _ if point.name().starts_with("journal-") => vec![LOADER],
+        // A loader that may have committed is another matter, below.
+        Point::Settling | Point::ReceiptSigned => vec![SQLITE],
+        _ => vec![SQLITE, LOADER],
+    }
+}
+
+fn armed(launch: Launch, side: Role, point: Point) -> Launch {
+    if point.side() == side { launch.env("SEALIFT_FAIL_POINT", point.name()) } else { launch }
+}
+
+/// Waits for the death of the agent that was armed.
+fn died(agent: Agent, point: Point, kind: Kind) {
+    let ended = agent.wait(WITHIN);
+    let words = ended.stderr();
+    assert_eq!(
+        ended.killed_by(),
+        Some(Signal::SIGKILL as i32),
+        "{} is not reached by {kind:?}:\n{words}",
+        point.name()
+    );
+}
+
+fn survives(point: Point, kind: Kind) {
+    let place = Place::new(kind, Faults::default(), 1);
+    let mut receiver = armed(place.receiver(), Role::Receiver, point).start();
+    if receiver.ticket_if_it_lives().is_none() {
+        died(receiver, point, kind);
+        receiver = place.receiver().start();
+        receiver.ticket();
+        finish(&place, place.sender().start(), receiver, point);
+        return;
+    }
+    let sender = armed(place.sender(), Role::Sender, point).start();
+    match point {
+        Point::RecordGone => {
+            died(sender, point, kind);
+            receiver.wait(WITHIN).assert_code(exit::DONE);
+        }
+        Point::RecordRemoving => {
+            died(receiver, point, kind);
+            sender.wait(WITHIN).assert_code(exit::DONE);
+            // fault-matrix C13: the next start finishes the clean-up, and then waits for another transfer.
+            let mut next = place.receiver().start();
+            next.wait_for("another ticket", WITHIN, |next| {
+                next.stderr().contains("waiting") || !next.stdout().is_empty()
+            });
+            next.sigint();
+            next.wait(WITHIN);
+        }
+        _ if point.side() == Role::Sender => {
+            died(sender, point, kind);
+            finish(&place, place.sender().start(), receiver, point);
+            return;
+        }
+        _ => {
+            died(receiver, point, kind);
+            finish(&place, sender, place.receiver().start(), point);
+            return;
+        }
+    }
+    place.assert_done();
+}
+
+fn finish(place: &Place, sender: Agent, receiver: Agent, point: Point) {
+    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
+    let words = || format!("{}\n--- sender\n{}--- receiver\n{}", point.name(), sender.message(), receiver.message());
+    assert_eq!((sender.code(), receiver.code()), (Some(exit::DONE), Some(exit::DONE)), "{}", words());
+    place.assert_done();
+}
+
+/// fault-matrix C1, C2, C13, N11, N12, and "kill at every named fail point".
+#[test]
+fn a_kill_at_every_fail_point_changes_nothing() {
+    let cases: Vec<_> =
+        Point::ALL.iter().flat_map(|&point| kinds(point).into_iter().map(move |kind| (point, kind))).collect();
+    for some in cases.chunks(AT_ONCE) {
+        thread::scope(|scope| {
+            for &(point, kind) in some {
+                scope.spawn(move || survives(point, kind));
+            }
+        });
+    }
+}
+
+/// Killed while its loader was ending, a receiver cannot know whether that committed: it says so and loads nothing twice.
+#[test]
+fn a_loader_that_may_have_committed_is_not_fed_again() {
+    for point in [Point::Settling, Point::ReceiptSigned] {
+        let place = Place::new(LOADER, Faults::default(), 2);
+        let mut receiver = armed(place.receiver(), Role::Receiver, point).start();
+        receiver.ticket();
+        let sender = place.sender().args(&["--retry-for", "1s"]).start();
+        died(receiver, point, LOADER);
+        let again = place.receiver().start().wait(WITHIN);
+        again.assert_code(exit::INTERRUPTED).assert_one_message();
+        assert!(again.message().contains("abandon"), "{}", again.message());
+        sender.wait(WITHIN).assert_code(exit::INTERRUPTED);
+    }
+}

@@ -1,0 +1,157 @@
+//! Killed and started again with the same command (fault matrix C1, C2, C3, C14).
+
+use std::{thread, time::Duration};
+
+use sealift_tests::{
+    agents::Agent,
+    link::Faults,
+    place::{Kind, Place},
+    postgres::Postgres,
+    random::Random,
+};
+
+use super::{MIB, WITHIN, assert_done, assert_resumed, rate};
+
+fn kill(agent: Agent) {
+    agent.kill9();
+    let _ = agent.wait(WITHIN);
+}
+
+/// C1: twice, early and late.
+fn sender_killed(kind: Kind) {
+    let place = Place::new(kind, rate(12), 1);
+    let (mut sender, receiver) = place.start();
+    for bytes in [1 << 20, 5 << 20] {
+        place.wait_until_passed(&mut sender, bytes);
+        kill(sender);
+        sender = place.sender().start();
+    }
+    let (sender, receiver) = assert_resumed(&place, sender, receiver);
+    assert_eq!(receiver.resume().as_deref(), Some("resumed"));
+    assert!(sender.number("sealed_bytes") < sender.number("plain_bytes"), "what is there is not sent again");
+}
+
+#[test]
+fn c1_sender_killed_file() {
+    sender_killed(Kind::File(12 * MIB));
+}
+
+#[test]
+fn c1_sender_killed_loader() {
+    sender_killed(Kind::Loader(12 * MIB));
+}
+
+#[test]
+fn c1_sender_killed_sqlite() {
+    sender_killed(Kind::Sqlite(40_000));
+}
+
+/// C2: the sender comes back to a receiver that was started again.
+fn receiver_killed(kind: Kind) {
+    let place = Place::new(kind, rate(12), 2);
+    let (mut sender, mut receiver) = place.start();
+    for bytes in [1 << 20, 8 << 20] {
+        place.wait_until_passed(&mut sender, bytes);
+        kill(receiver);
+        receiver = place.receiver().start();
+    }
+    assert_resumed(&place, sender, receiver);
+}
+
+#[test]
+fn c2_receiver_killed_sqlite() {
+    receiver_killed(Kind::Sqlite(80_000));
+}
+
+#[test]
+#[ignore = "needs the receiver's journal"]
+fn c2_receiver_killed_loader() {
+    receiver_killed(Kind::Loader(16 * MIB));
+}
+
+/// A source that gives its bytes once: what the receiver lost, its journal has.
+#[test]
+#[ignore = "needs the receiver's journal"]
+fn c2_receiver_killed_program() {
+    receiver_killed(Kind::Program(16 * MIB));
+}
+
+/// C3: both at once, and both are started again.
+fn both_killed(kind: Kind) {
+    let place = Place::new(kind, rate(12), 3);
+    let (mut sender, mut receiver) = place.start();
+    for bytes in [1 << 20, 8 << 20] {
+        place.wait_until_passed(&mut sender, bytes);
+        kill(sender);
+        kill(receiver);
+        receiver = place.receiver().start();
+        sender = place.sender().start();
+    }
+    assert_done(&place, sender, receiver);
+}
+
+#[test]
+fn c3_both_killed_sqlite() {
+    both_killed(Kind::Sqlite(80_000));
+}
+
+/// Without a journal the loader begins anew, from a file that is read again.
+#[test]
+fn c3_both_killed_loader() {
+    both_killed(Kind::Loader(16 * MIB));
+}
+
+/// C1: a loader that commits when its input ends, and a dump that is read again.
+#[test]
+fn c1_sender_killed_postgres() {
+    let Some(server) = Postgres::start() else { return };
+    server.create_database("target");
+    let mut place = Place::new(Kind::Loader(0), rate(12), 4);
+    let mut dump = String::from("create table visit (id int primary key, note text);\ncopy visit from stdin;\n");
+    let mut random = Random::new(4);
+    for id in 0..60_000 {
+        dump += &format!("{id}\t{:016x}{:016x}{:016x}{:016x}\n", random.number(), random.number(), random.number(), id);
+    }
+    dump += "\\.\n";
+    std::fs::write(place.source(), dump).unwrap();
+    let load = "-X -q -v ON_ERROR_STOP=1 --single-transaction";
+    place.target_url = format!("exec:{} {load} {}", server.program("psql").display(), server.address("target"));
+    let (mut sender, receiver) = place.start();
+    place.wait_until_passed(&mut sender, 1 << 20);
+    kill(sender);
+    let sender = place.sender().start();
+    for ended in [sender.wait(WITHIN), receiver.wait(WITHIN)] {
+        ended.assert_code(sealift_tests::exit::DONE);
+        assert_eq!(ended.resume().as_deref(), Some("resumed"));
+    }
+    place.assert_clean(&[]);
+    let found = server.query("target", "select count(*), count(distinct note), min(id), max(id) from visit");
+    assert_eq!(found, "60000|60000|0|59999");
+}
+
+/// C14: a hundred crashes before the first chunk, of either side at any moment. Nothing piles up.
+#[test]
+fn c14_a_hundred_crashes_before_the_first_chunk_sqlite() {
+    let place = Place::new(Kind::Sqlite(200), Faults::default(), 14);
+    let mut random = Random::of_this_run("c14");
+    let moment = Duration::from_millis(60);
+    let ticketless = |random: &mut Random| {
+        let receiver = place.receiver().start();
+        thread::sleep(random.between(Duration::ZERO, moment));
+        kill(receiver);
+    };
+    (0..50).for_each(|_| ticketless(&mut random));
+    assert!(place.transfers("receiver").len() <= 1, "{:?}", place.transfers("receiver"));
+    let mut receiver = place.receiver().start();
+    receiver.wait_for_event("listening", 1, WITHIN);
+    // Nothing gets through, so that no chunk does.
+    place.link.cut();
+    for _ in 0..50 {
+        let sender = place.sender().start();
+        thread::sleep(random.between(Duration::ZERO, moment));
+        kill(sender);
+    }
+    assert!(place.transfers("sender").len() <= 1, "{:?}", place.transfers("sender"));
+    place.link.heal();
+    assert_done(&place, place.sender().start(), receiver);
+}

@@ -1,0 +1,90 @@
+//! Interrupted when everything was sent: only the receipt is missing (fault matrix N12).
+
+use std::{fs, thread, time::Duration};
+
+use sealift_tests::{
+    agents::Agent,
+    exit,
+    link::Faults,
+    place::{Kind, Place},
+};
+
+use super::{MIB, OUTAGE, WITHIN, assert_done, assert_resumed};
+
+/// A transfer whose loader has read everything and takes a while to end.
+fn until_all_is_read(seconds: u32) -> (Place, Agent, Agent) {
+    let mut place = Place::new(Kind::Loader(MIB), Faults::default(), 1);
+    let (loading, read, target) = (place.path("loading"), place.path("read"), place.target());
+    place.target_url = format!(
+        "exec:sh -c 'cat >{0}; touch {1}; sleep {seconds}; mv {0} {2}'",
+        loading.display(),
+        read.display(),
+        target.display()
+    );
+    let (sender, mut receiver) = place.start();
+    receiver.wait_for("the loader has all", WITHIN, |_| read.exists());
+    // The manifest follows the last acknowledgement at once.
+    thread::sleep(Duration::from_millis(500));
+    (place, sender, receiver)
+}
+
+#[test]
+fn n12_link_lost_before_the_receipt() {
+    let (place, sender, receiver) = until_all_is_read(5);
+    place.link.cut();
+    thread::sleep(OUTAGE);
+    place.link.heal();
+    let (sender, _) = assert_resumed(&place, sender, receiver);
+    assert_eq!(sender.number("resent_bytes"), 0);
+}
+
+/// The sender is killed as well. Started again it does not even look at its source.
+#[test]
+fn n12_c1_sender_killed_before_the_receipt() {
+    let (place, sender, receiver) = until_all_is_read(3);
+    sender.kill9();
+    let elsewhere = place.path("elsewhere");
+    fs::rename(place.source(), &elsewhere).unwrap();
+    let sender = place.sender().start().wait(WITHIN);
+    sender.assert_code(exit::DONE);
+    receiver.wait(WITHIN).assert_code(exit::DONE);
+    fs::rename(elsewhere, place.source()).unwrap();
+    assert_eq!(sender.resume().as_deref(), Some("resumed"));
+    assert_eq!(sender.number("sealed_bytes"), 0);
+    place.assert_done();
+}
+
+/// The receiver has published, and nobody has told the sender: started again with the same command, it still has the
+/// receipt.
+#[test]
+fn n12_c2_receiver_killed_after_it_published_sqlite() {
+    let place = Place::new(Kind::Sqlite(2_000), Faults::default(), 2);
+    let (sender, mut receiver) = place.start();
+    let target = place.target();
+    receiver.wait_for("the target", WITHIN, |_| target.exists());
+    receiver.kill9();
+    let _ = receiver.wait(WITHIN);
+    let unfinished = !place.transfers("receiver").is_empty();
+    println!("killed with the receipt delivered: {}", !unfinished);
+    if !unfinished {
+        sender.wait(WITHIN).assert_code(exit::DONE);
+        return place.assert_done();
+    }
+    let receiver = place.receiver().start();
+    assert_done(&place, sender, receiver);
+}
+
+/// A receiver with which everything is loaded waits for the sender to fetch the receipt, and then ends well without it.
+#[test]
+fn a_sender_that_never_comes_for_the_receipt_changes_nothing() {
+    let (place, sender, mut receiver) = until_all_is_read(2);
+    sender.kill9();
+    let target = place.target();
+    receiver.wait_for("the target", WITHIN, |_| target.exists());
+    thread::sleep(Duration::from_secs(1));
+    receiver.sigint();
+    receiver.wait(WITHIN).assert_code(exit::DONE);
+    place.assert_same();
+    place.assert_no_transfer("receiver");
+    assert_eq!(place.transfers("sender").len(), 1, "the sender cannot know");
+}

@@ -1,0 +1,49 @@
+//! Transfers that are interrupted and go on: whole agents, real databases, loaders and files, and a link that can be cut.
+//! After each, the target equals the source and nothing of the transfer is left but receipts and audit logs.
+//!
+//! These tests wait for links to be given up, ten seconds each time, and use hardly any processor: many run at once.
+
+mod crash;
+mod ending;
+mod grant;
+mod outage;
+mod rivals;
+mod signals;
+mod sources;
+
+use std::time::Duration;
+
+use sealift_tests::{agents::Agent, exit, finished::Finished, link::Faults, place::Place};
+
+/// For an outage, what follows it, and a machine that is busy with something else.
+const WITHIN: Duration = Duration::from_secs(100);
+
+/// An outage that both sides notice: they give a silent link up after 8 s.
+const OUTAGE: Duration = Duration::from_secs(10);
+
+/// Both notice a dead link within this (fault matrix N7 allows 30 s).
+const NOTICED_WITHIN: Duration = Duration::from_secs(12);
+
+const MIB: usize = 1 << 20;
+
+/// A link of so many megabits a second, so that there is time to interfere.
+fn rate(megabits: u64) -> Faults {
+    Faults { bits_per_second: Some(megabits * 1_000_000), ..Faults::default() }
+}
+
+/// Both end well, the place is as it has to be, and both say that they went on.
+#[track_caller]
+fn assert_resumed(place: &Place, sender: Agent, receiver: Agent) -> (Finished, Finished) {
+    let (sender, receiver) = assert_done(place, sender, receiver);
+    assert_eq!(sender.resume().as_deref(), Some("resumed"), "{:?}", sender.events());
+    (sender, receiver)
+}
+
+#[track_caller]
+fn assert_done(place: &Place, sender: Agent, receiver: Agent) -> (Finished, Finished) {
+    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
+    sender.assert_code(exit::DONE);
+    receiver.assert_code(exit::DONE);
+    place.assert_done();
+    (sender, receiver)
+}

@@ -1,0 +1,86 @@
+//! More than one process wants the same transfer, or the receiver has moved.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use sealift_tests::{
+    agents::{Agent, Launch},
+    exit,
+    place::{Kind, Place},
+    port::free_udp_port,
+};
+
+use super::{MIB, NOTICED_WITHIN, WITHIN, assert_done, assert_resumed, rate};
+
+/// With the same ticket, a state directory of its own, and a way to the receiver that works.
+fn second_sender(place: &Place) -> Launch {
+    Launch::sender(&place.source_url, place.ticket_by(place.to)).json()
+}
+
+fn assert_refused(rival: Agent) {
+    let rival = rival.wait(WITHIN);
+    rival.assert_code(exit::REFUSED).assert_one_message();
+    assert_eq!(rival.finished_event()["outcome"], "transfer_busy");
+    let left = std::fs::read_dir(rival.state_dir().join("transfers")).unwrap().count();
+    assert_eq!(left, 0, "a sender that was turned down keeps nothing");
+}
+
+/// N13: while the first one runs, and while its link is down. The same ticket is not enough to go on with what somebody
+/// else began, nor to drop it.
+#[test]
+fn n13_a_second_sender_is_refused() {
+    let place = Place::new(Kind::Sqlite(30_000), rate(12), 13);
+    let (mut sender, mut receiver) = place.start();
+    place.wait_until_passed(&mut sender, 2 << 20);
+    assert_refused(second_sender(&place).start());
+    place.link.cut();
+    receiver.wait_for_event("link_down", 1, NOTICED_WITHIN);
+    assert_refused(second_sender(&place).start());
+    assert_refused(second_sender(&place).arg("--restart").start());
+    place.link.heal();
+    assert_resumed(&place, sender, receiver);
+}
+
+/// S10: one process at a time has a transfer's folder.
+#[test]
+fn s10_a_second_process_with_the_same_state_directory_is_refused() {
+    let place = Place::new(Kind::Loader(4 * MIB), rate(8), 14);
+    let (mut sender, receiver) = place.start();
+    place.wait_until_passed(&mut sender, 1 << 20);
+    let second = place.sender().start().wait(WITHIN);
+    second.assert_code(exit::REFUSED).assert_one_message();
+    assert!(second.message().contains("another process"), "{}", second.message());
+    // The port is the first that a second receiver misses.
+    place.receiver().ticket_at(&place.path("another-ticket")).start().wait(WITHIN).assert_code(exit::PREFLIGHT);
+    let (sender, _) = assert_done(&place, sender, receiver);
+    assert_eq!(sender.number("retries"), 0);
+}
+
+/// S10: into one target of SQLite's, whatever the state directory.
+#[test]
+fn s10_a_second_receiver_of_the_same_target_is_refused_sqlite() {
+    let place = Place::new(Kind::Sqlite(20_000), rate(12), 15);
+    let (mut sender, receiver) = place.start();
+    place.wait_until_passed(&mut sender, 1 << 20);
+    let mut second = Launch::receiver(&place.target_url).bind_loopback().json().start();
+    let rival = Launch::sender(&place.source_url, second.ticket()).json().start();
+    rival.wait(WITHIN).assert_code(exit::UNUSABLE);
+    second.wait(WITHIN).assert_code(exit::UNUSABLE).assert_one_message();
+    assert_done(&place, sender, receiver);
+}
+
+/// N14: the receiver comes back at another port, with the same identity, and its ticket says where. The sender is given
+/// that ticket, and goes on.
+#[test]
+fn n14_the_receiver_comes_back_elsewhere_sqlite() {
+    let place = Place::new(Kind::Sqlite(30_000), rate(12), 16);
+    let (mut sender, receiver) = place.start();
+    place.wait_until_passed(&mut sender, 3 << 20);
+    receiver.kill9();
+    sender.sigint();
+    sender.wait(WITHIN).assert_code(exit::USER_INTERRUPT);
+    let elsewhere = SocketAddr::from((Ipv4Addr::LOCALHOST, free_udp_port())).to_string();
+    let moved = Launch::receiver(&place.target_url).state(&place.path("receiver")).ticket_at(&place.ticket()).json();
+    let mut receiver = moved.args(&["--bind", &elsewhere]).start();
+    receiver.wait_for_event("listening", 1, WITHIN);
+    assert_resumed(&place, place.sender().start(), receiver);
+}
