@@ -60,3 +60,34 @@ fn boottime() -> Duration {
         Duration::new(now.tv_sec().max(0) as u64, now.tv_nsec().clamp(0, 999_999_999) as u32)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn outcome(not_after_seconds: u64, boottime_deadline: Duration) -> Outcome {
+        let expiry = Expiry { not_after_seconds, boottime_deadline };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let work = async {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            Ok(())
+        };
+        runtime.block_on(expiry.or(work))
+    }
+
+    /// fault-matrix T1, T2, T4: whichever clock comes first. A wall clock that was set back, or a machine that slept, gives
+    /// no more time than the clock that nobody can set.
+    #[test]
+    fn the_clock_that_comes_first_ends_the_grant() {
+        let (wall, boot) = (now_seconds() + DAY.as_secs(), boottime() + DAY);
+        assert_eq!(outcome(wall, boot), Ok(()));
+        let expired = |outcome: Outcome| assert_eq!(outcome.unwrap_err().code, Code::GrantExpired);
+        expired(outcome(now_seconds() - 1, boot));
+        expired(outcome(0, boot));
+        expired(outcome(wall, boottime()));
+        expired(outcome(u64::MAX, boottime() + Duration::from_millis(200)));
+        expired(outcome(now_seconds() + 1, Duration::MAX));
+    }
+}

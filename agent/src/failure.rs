@@ -134,9 +134,10 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
         Code::GrantNotYetValid => ("the grant is not valid yet", "Compare the clocks of the two hosts."),
         Code::GrantUsed => ("the grant's one transfer has been done", NEW_TICKET),
         Code::GrantForeign => ("the grant is for another sender, receiver, transfer or target", NEW_TICKET),
-        Code::TransferBusy => {
-            ("the transfer is being run by another connection", "Wait for it, or stop the other sender.")
-        }
+        Code::TransferBusy => (
+            "the transfer is being run by another connection, or its target or the whole receiver is busy with others",
+            "Wait for it, or stop the other sender; the receiver's own messages say which.",
+        ),
         Code::PlanRefused => (
             "the receiver cannot load what the sender wants to send",
             "Source and target must be of one kind: sqlite: to sqlite:, any dump to a loader.",

@@ -1,11 +1,7 @@
 //! What a standing receiver is known by: an authority of its own, which signs its tickets, and its identity under that.
 //! Made at the first start, kept in the state directory, mode 0600.
 
-use std::{
-    fs::OpenOptions,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs::OpenOptions, path::Path, time::Duration};
 
 use minicbor::{Decode, Encode};
 use nix::fcntl::{Flock, FlockArg};
@@ -123,7 +119,7 @@ fn renewed(path: &Path, mut kept: Kept, now: OffsetDateTime) -> Outcome<Kept> {
 }
 
 /// The service and whoever makes a ticket for it may come at the same time.
-fn lock(path: &PathBuf) -> Outcome<Flock<std::fs::File>> {
+fn lock(path: &Path) -> Outcome<Flock<std::fs::File>> {
     let file = open_own(path, OpenOptions::new().write(true).create(true)).map_err(|error| unusable(path, &error))?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| unusable(path, &error.into()))
 }

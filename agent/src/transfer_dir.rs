@@ -276,6 +276,7 @@ mod tests {
         let dir = TransferDir::open(&state, TRANSFER).unwrap();
         dir.keep(&"kept".to_owned()).unwrap();
         fs::write(dir.path().join("journal"), b"sealed").unwrap();
+        fs::set_permissions(dir.path().join("journal"), fs::Permissions::from_mode(0o600)).unwrap();
         let path = dir.path().to_owned();
         drop(dir);
         TransferDir::sweep(&state).unwrap();

@@ -39,7 +39,7 @@ pub enum Command {
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
     /// Print a ticket for one transfer into a target of `serve`
-    #[command(after_help = SERVE_EXAMPLES)]
+    #[command(after_help = TICKET_EXAMPLES)]
     Ticket(TicketArgs),
     /// List the transfers that were begun and have not ended, and what they hold
     Status(StatusArgs),
@@ -108,25 +108,31 @@ const LISTEN_EXAMPLES: &str = "Examples:
   sealift-receiver listen --target 'exec:psql -X -q -v ON_ERROR_STOP=1 --single-transaction ehr' --ticket-out -
   sealift-receiver listen --target discard: --ticket-out - --address receiver.example.org:7443";
 
+const TICKET_EXAMPLES: &str = "Examples:
+  sealift-receiver ticket --config /etc/sealift/receiver.toml --target ehr_prod --ticket-out -
+
+The ticket works for one transfer, while `serve` runs with the same configuration and state directory.";
+
 const SERVE_EXAMPLES: &str = "Examples:
   sealift-receiver serve --config /etc/sealift/receiver.toml
-  sealift-receiver ticket --config /etc/sealift/receiver.toml --target ehr_prod --ticket-out ehr.ticket
+  sealift-receiver ticket --config /etc/sealift/receiver.toml --target ehr_prod --ticket-out -
 
-The configuration is TOML; an unknown key is an error:
-  listen = [\"[::]:7443\"]                        # UDP; default
-  addresses = [\"receiver.example.org:7443\"]     # for tickets; default: this host's addresses
-  state_dir = \"/var/lib/sealift-receiver\"       # default: as for listen
-  transfers_max = 2                             # at once, 1 to 16; default 2
-  memory = \"128MiB\"                             # for bytes in flight, shared by the transfers; default 128MiB
-  row_bytes_max = \"256MiB\"                      # the largest row, for each transfer; default 256MiB
-  grace = \"15m\"                                 # how long a load is kept open for its sender; default 15m
-  journal_bytes_max = \"64GiB\"                   # for each transfer; 0B for none; default 64GiB
-  suite = \"auto\"                                # aes-256-gcm, chacha20-poly1305; default auto
+The configuration is TOML; an unknown key is an error. Without a key, what
+stands here holds, but for addresses, state_dir and targets:
+  listen = [\"[::]:7443\"]                      # UDP
+  addresses = [\"receiver.example.org:7443\"]   # for tickets [default: this host's addresses]
+  state_dir = \"/var/lib/sealift-receiver\"     # [default: as for listen]
+  transfers_max = 2                           # at once, 1 to 16
+  memory = \"128MiB\"                           # for bytes in flight, shared by the transfers
+  row_bytes_max = \"256MiB\"                    # the largest row, for each transfer
+  grace = \"15m\"                               # how long a load is kept open for its sender
+  journal_bytes_max = \"64GiB\"                 # for each transfer; 0B for none
+  suite = \"auto\"                              # or aes-256-gcm, or chacha20-poly1305
 
   [targets.ehr_prod]
   url = \"sqlite:/srv/ehr/ehr.db\"
-  # danger_plaintext_file = true                # needed for file:
-  # danger_show_program_output = true           # for exec:
+  # danger_plaintext_file = true              # needed for file:
+  # danger_show_program_output = true         # for exec:
 
 SIGTERM, SIGINT and SIGHUP drain: loads are put down so that they go on at the next start.
 A second signal ends it at once.";

@@ -2,7 +2,7 @@
 //! grant: what is left of it afterwards is the receiver's identity, and what the ticket carries. A standing receiver has an
 //! authority of its own.
 
-use std::{fs::OpenOptions, io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, time::Duration};
+use std::{fs::OpenOptions, io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
 use minicbor::{Decode, Encode};
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
@@ -126,10 +126,16 @@ pub fn write_ticket(to: &str, ticket: &Ticket) -> Outcome {
             out.write_all(text.as_bytes()).and_then(|()| out.flush())
         }
         path => {
-            // A ticket of an earlier run is replaced; nothing is written through a link that somebody left there.
-            let _ = std::fs::remove_file(path);
-            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-            file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+            // A ticket of an earlier run is replaced at once: a sender may be about to read it. Nothing is written through a
+            // link that somebody left there.
+            let path = Path::new(path);
+            let beside = path.with_file_name(format!(".{}.partial", path.file_name().unwrap_or_default().display()));
+            let _ = std::fs::remove_file(&beside);
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
+            let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+            written.and_then(|()| std::fs::rename(&beside, path)).inspect_err(|_| {
+                let _ = std::fs::remove_file(&beside);
+            })
         }
     };
     written.map_err(|error| {

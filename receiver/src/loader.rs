@@ -60,7 +60,12 @@ impl Loader {
         if !matches!(heard, Some(Ok(()))) {
             let _ = guard.kill();
             let _ = guard.wait();
-            return Err(Failure::new(Code::Internal, "the loader's guard cannot be started", ""));
+            let next = "Start both sides again with the same commands and the same ticket.";
+            return Err(Failure::new(
+                Code::LoaderFailed,
+                "the loader's guard ended before the loader was started",
+                next,
+            ));
         }
         let output = output.map(|output| OutputCounter::start(output, show_output));
         Ok(Self {

@@ -1,7 +1,7 @@
 //! One transfer at its receiver, over all its connections: takes offers, keeps the load while no connection stands, and
 //! ends with a receipt, with something to go on from, or with nothing left behind.
 
-use std::{cell::Cell, path::PathBuf, sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use sealift_agent::{
     audit::AuditLog,
@@ -19,9 +19,8 @@ use sealift_agent::{
 use sealift_protocol::{
     close::Code,
     error::Error,
-    manifest::SignedReceipt,
     message::{BeginBody, Message},
-    receive::{Judging, ReceiptFacts, Session, Transfer, WholePart, Window},
+    receive::{Judging, Session, Transfer, WholePart, Window},
     sealed_log::{EpochRecord, Record},
 };
 use serde_json::json;
@@ -37,6 +36,8 @@ use crate::{
     sink::Sink,
     workers::Workers,
 };
+
+mod settle;
 
 /// What the transfer runs with.
 pub struct Setting<'a> {
@@ -107,8 +108,8 @@ impl<'a> Receiving<'a> {
             match self.connection(offered, heard, shutdown).await {
                 Ok(Conversed::Delivered) => return self.finished.take().ok_or_else(|| failed("no receipt")),
                 Ok(Conversed::Undelivered) => {}
-                // What is shown stays shown, and nobody will come for the receipt.
-                Err(failure) if self.finished.is_some() && failure.code == Code::Abandoned => {
+                // What is shown stays shown, and nobody will come for the receipt, or it is not waited for.
+                Err(Failure { code: Code::Abandoned | Code::UserInterrupt, .. }) if self.finished.is_some() => {
                     return self.finished.take().ok_or_else(|| failed("no receipt"));
                 }
                 // What is shown stays: a sender that comes for its receipt and fails changes nothing about that.
@@ -125,7 +126,9 @@ impl<'a> Receiving<'a> {
 
     /// The transfer is over, or can go on later: leaves what that needs, and nothing else.
     pub async fn end(mut self, outcome: &Outcome<Finished>) -> Outcome {
-        let keeps = matches!(outcome, Err(failure) if failure.code.keeps_transfer()) && self.has_anything();
+        // Once a sender has been agreed with, it may be trying to come back with this very ticket.
+        let begun = self.record.kept.epoch.0 > 0;
+        let keeps = matches!(outcome, Err(failure) if failure.code.keeps_transfer()) && begun;
         if let Some(load) = self.load.take() {
             load.close(keeps).await;
         }
@@ -136,10 +139,6 @@ impl<'a> Receiving<'a> {
             link.close(outcome.as_ref().map_or_else(|failure| failure.code, |_| Code::Done));
         }
         Ok(())
-    }
-
-    fn has_anything(&self) -> bool {
-        self.finished.is_some() || self.load.as_ref().is_some_and(|load| load.transfer().has_anything())
     }
 
     /// Whether the sender can be expected to come back by itself, or with another command.
@@ -421,85 +420,6 @@ impl<'a> Receiving<'a> {
             (true, false) => report.resume(Resume::Resumed, "the sender goes on from what is here."),
             _ => {}
         }
-    }
-
-    /// Ends the load, proves it from the target, and signs what was found.
-    async fn settle(&self, link: &Link, load: &Load, session: &Session) -> Outcome<SignedReceipt> {
-        tracing::info!(transfer = %self.record.transfer(), "everything arrived; proving it from the target");
-        let digests = session.keys().digests().clone();
-        let (proof, loaded) = load.blocking(move |sink| sink.prove(&digests)).await?;
-        let facts = ReceiptFacts {
-            proof,
-            loaded,
-            tls: link.tls_description(),
-            started_ms: self.record.kept.started_ms,
-            finished_ms: now_ms(),
-            software: format!("sealift-receiver {}", env!("CARGO_PKG_VERSION")),
-        };
-        Ok(load.transfer().receipt(session, facts, self.setting.identity)?)
-    }
-
-    /// Keeps the receipt, and shows the load under its final name: both, or neither.
-    async fn publish(&mut self, receipt: SignedReceipt) -> Outcome<Finished> {
-        self.record.kept.receipt = Some(receipt);
-        fail_point::hit(Point::ReceiptSigned);
-        self.record.keep()?;
-        fail_point::hit(Point::ReceiptKept);
-        self.publish_kept().await
-    }
-
-    async fn publish_kept(&mut self) -> Outcome<Finished> {
-        let receipt = self.record.kept.receipt.clone().ok_or_else(|| failed("no receipt"))?;
-        let transfer = self.record.transfer();
-        let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
-        let sink = sink.map_or_else(|| (self.setting.open_sink)(), Ok)?;
-        let receipt_path: PathBuf = self.setting.state.keep_receipt(transfer, &receipt)?;
-        if !self.record.kept.published {
-            self.setting.audit.append("transfer.publish", Some(transfer), &[])?;
-            if let Err(failure) = blocking(&sink, move |sink| sink.publish(transfer)).await {
-                let _ = std::fs::remove_file(&receipt_path);
-                return Err(failure);
-            }
-            fail_point::hit(Point::Published);
-            self.record.kept.published = true;
-            self.record.keep()?;
-        }
-        let forget = move |sink: &dyn Sink| {
-            sink.forget(transfer);
-            Ok(())
-        };
-        blocking(&sink, forget).await?;
-        fail_point::hit(Point::Forgotten);
-        Ok(Finished { receipt, receipt_path })
-    }
-
-    /// An earlier process had signed the receipt: finishes what it began, and waits for the sender to fetch it.
-    async fn publish_again(&mut self) -> Outcome {
-        let finished = self.publish_kept().await?;
-        let mut transfer = self.record.state_machine()?;
-        let parts = finished.receipt.receipt.manifest.manifest.parts.iter().zip(0..);
-        for (sent, index) in parts {
-            let part = sealift_protocol::id::PartIndex(index);
-            let (chunks, plain_bytes, root) = (sent.chunks, sent.plain_bytes, sent.root);
-            transfer.handle_found(WholePart { part, chunks, plain_bytes, root });
-        }
-        self.load = Some(Load::new((self.setting.open_sink)()?, transfer, None));
-        self.finished = Some(finished);
-        Ok(())
-    }
-}
-
-impl Receiving<'_> {
-    /// Feeding another loader could load everything twice.
-    fn unknown_end(&self) -> Failure {
-        let what = "the earlier receiver was killed while the loader was ending; whether it committed cannot be known";
-        self.setting.report.resume(Resume::Impossible, what);
-        let transfer = self.record.transfer();
-        let next = format!(
-            "Look into the target. If the load is there, all of it is: everything had been verified. Then, or to start over, \
-             end this transfer with: sealift-receiver abandon {transfer}"
-        );
-        Failure::new(Code::ResumeImpossible, what, next)
     }
 }
 

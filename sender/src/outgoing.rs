@@ -10,6 +10,7 @@ use std::{
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
     close::Code,
+    error::Error,
     id::PartIndex,
     message::Have,
     send::{Resume, Transfer},
@@ -47,6 +48,12 @@ impl Outgoing {
     /// read again.
     pub fn resume(&self, have: &[Have]) -> Outcome {
         let resumed = self.transfer_mut().handle_have(have)?;
+        let impossible = || Err(Error::new(Code::ResumeImpossible, "source").into());
+        let is_whole = || (0..resumed.len() as u32).all(|part| !self.transfer().is_open(PartIndex(part)));
+        // Nothing was opened to be read, since all of it had been sent; and the receiver has lost it.
+        if self.reader.is_none() && !is_whole() {
+            return impossible();
+        }
         let mut lanes = self.lanes.borrow_mut();
         for (resume, part) in resumed.into_iter().zip((0..).map(PartIndex)) {
             if resume == Resume::Continue {
@@ -55,7 +62,7 @@ impl Outgoing {
             // Dropped before anything is asked for again: the source's thread may be waiting to hand on more of it.
             lanes.remove(&part);
             if !self.reader.as_ref().is_some_and(Reader::can_repeat) {
-                return Err(sealift_protocol::error::Error::new(Code::ResumeImpossible, "source").into());
+                return impossible();
             }
         }
         Ok(())

@@ -190,7 +190,7 @@ impl<'a> Pipeline<'a> {
         // Kept first: a chunk that was read and not sent when a connection was lost is sent again as if it had been.
         self.outgoing.transfer_mut().handle_sealed(&sealed, keys);
         self.report.count(|totals| totals.moved(plain_bytes, frame_bytes));
-        let frame = if keys.epoch() == self.session.keys.epoch() {
+        let frame = if Arc::ptr_eq(keys, &self.session.keys) {
             sealed.frame
         } else {
             let nonce = self.outgoing.sealer.nonces.borrow_mut().draw()?;

@@ -102,8 +102,9 @@ impl<'a> Sending<'a> {
             Some(grant.transfer),
             &[("receiver", json!(grant.receiver)), ("target", json!(grant.target)), ("purpose", json!(grant.purpose))],
         )?;
-        // An earlier process got the receipt, and was killed before it had cleaned up.
-        if let (true, Some((receipt, receipt_path))) = (self.begun_before, self.state.receipt(grant.transfer)) {
+        // An earlier process got the receipt, whether or not it was killed before it had cleaned up.
+        if let Some((receipt, receipt_path)) = self.state.receipt(grant.transfer) {
+            self.report.say("sender: the transfer of this ticket was done before; nothing is sent again.");
             return Ok(Finished { receipt, receipt_path });
         }
         if let (Some(sent), false) = (self.record.sent().cloned(), self.fresh) {
@@ -119,8 +120,9 @@ impl<'a> Sending<'a> {
                 Err(failure) => failure,
             };
             match (failure.code, location) {
-                // A program can be run again, though what it prints is of another moment.
-                (Code::ResumeImpossible, Location::Exec(_)) => {
+                // A program can be run again, though what it prints is of another moment; a receiver that cannot take even
+                // that is not asked once more.
+                (Code::ResumeImpossible, Location::Exec(_)) if !self.fresh => {
                     self.kill_program();
                     self.fresh = true;
                     self.report.resume(

@@ -39,6 +39,9 @@ const ENDS_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const START_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
+/// For the second of two agents to end.
+const WORDS_WITHIN: Duration = Duration::from_secs(5);
+
 /// Of what to what the rounds go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
@@ -204,8 +207,12 @@ impl Round {
 
     /// Starts what does not run, and takes note of what has ended.
     fn keep_going(&mut self) {
-        self.receiver.take_end();
-        self.sender.take_end();
+        let expected = self.receiver.take_end() & self.sender.take_end();
+        if !expected {
+            // The other side knows more of it, and is about to say so.
+            thread::sleep(WORDS_WITHIN);
+            panic!("ended as it should not:\n{}", self.words());
+        }
         if self.receiver.is_missing() && self.sender.done.is_none() {
             self.receiver.agent = Some(self.place.receiver().start());
             self.tally.starts += 1;
@@ -304,7 +311,7 @@ impl Round {
     fn words(&self) -> String {
         let words = |side: &Side| match (&side.agent, &side.done) {
             (Some(agent), _) => agent.last_words(),
-            (None, Some(done)) => format!("{:?}", done.status),
+            (None, Some(done)) => format!("{:?}: {}", done.status, done.message()),
             (None, None) => "not running".into(),
         };
         format!("--- sender\n{}\n--- receiver\n{}", words(&self.sender), words(&self.receiver))
@@ -317,18 +324,23 @@ impl Side {
     }
 
     /// An agent that ends by itself is done, or may be started again.
-    fn take_end(&mut self) {
-        let Some(agent) = &mut self.agent else { return };
+    /// `false` if it ended as none should.
+    fn take_end(&mut self) -> bool {
+        let Some(agent) = &mut self.agent else { return true };
         if agent.is_running() {
-            return;
+            return true;
         }
         let ended = self.agent.take().expect("looked at above").wait(ENDS_WITHIN);
         match ended.code() {
             Some(exit::DONE) => self.done = Some(ended),
             // Unreachable or busy before anything was agreed, interrupted, or a loader that was killed.
             Some(exit::PEER | exit::INTERRUPTED | exit::REFUSED | exit::UNUSABLE) => thread::sleep(START_AGAIN_AFTER),
-            _ => panic!("ended by itself: {:?}\n{}", ended.status, ended.message()),
+            _ => {
+                self.done = Some(ended);
+                return false;
+            }
         }
+        true
     }
 
     fn kill(&mut self) -> bool {

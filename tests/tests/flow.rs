@@ -7,16 +7,17 @@ use sealift_protocol::{
     compress::{Compression, Packer, Unpacker},
     error::Result,
     frame::{ChunkHeader, StreamHeader},
-    id::{ChunkCount, ChunkIndex, PartIndex},
+    id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
     limits::{CHUNK_HEADER_BYTES, LANES_MAX},
     manifest::{LoadedPart, Manifest, Plan, Proof, Receipt, SignedManifest, SignedReceipt},
     message::{Ack, Message},
     random::Nonces,
     receive::ReceiptFacts,
     seal::{Suite, open, seal},
+    send::{Resume, Transfer},
     sign::{Purpose, Signer},
 };
-use sealift_tests::wire::{Pair, Parties, Seeded, Terms, opaque_plan, table_plan};
+use sealift_tests::wire::{Exchange, Pair, Parties, Seeded, Terms, opaque_plan, table_plan};
 
 fn code<T>(result: Result<T>) -> Code {
     result.err().map_or(Code::Done, |error| error.code)
@@ -341,4 +342,105 @@ fn every_field_of_the_receipt_is_compared() {
     let empty_handed = Flow::new(table_plan(1));
     let got = empty_handed.pair.transfer.handle_receipt(&good, &empty_handed.pair.session);
     assert_eq!(code(got), Code::AckImpossible, "before the manifest");
+}
+
+fn connect_again(flow: &mut Flow) -> Result<Vec<Resume>> {
+    flow.pair.reconnect(&mut flow.parties, &Terms::new(opaque_plan(), Suite::Aes256Gcm))
+}
+
+/// A connection with five chunks sent, of which three arrived and two are acknowledged.
+fn interrupted() -> Flow {
+    let mut flow = Flow::new(opaque_plan());
+    flow.pair.transfer.handle_start(PartIndex(0));
+    flow.stream(0).unwrap();
+    flow.pair.loading.handle_begun(PartIndex(0));
+    for index in 0..5 {
+        let sealed = flow.sealed(0, index, false);
+        flow.send(&sealed);
+        if index < 3 {
+            flow.arrive(0, &sealed).unwrap();
+        }
+        if index == 1 {
+            flow.acknowledge().unwrap();
+        }
+    }
+    flow
+}
+
+/// fault-matrix N5, N11: what arrived is not sent again though its acknowledgement was lost; what did not is sealed with the
+/// keys of the new epoch, and the old frames are worth nothing there.
+#[test]
+fn a_new_connection_goes_on_where_the_receiver_is() {
+    let mut flow = interrupted();
+    let stale = flow.sealed(0, 3, false);
+    assert_eq!(connect_again(&mut flow), Ok(vec![Resume::Continue]));
+    assert_eq!((flow.pair.session.keys.epoch(), flow.pair.loading.epoch()), (Epoch(2), Epoch(2)));
+    assert_eq!(flow.pair.transfer.held(PartIndex(0)), ChunkCount(3));
+    assert_eq!(code(flow.stream(0)), Code::ChunkOrder, "from the beginning");
+    let from_third = StreamHeader { part: PartIndex(0), first: ChunkIndex(3) };
+    flow.pair.receiving.handle_stream(&flow.pair.loading, from_third).unwrap();
+    assert_eq!(code(flow.arrive(0, &stale)), Code::ChunkForeign, "of the old epoch");
+    let mut flow = interrupted();
+    connect_again(&mut flow).unwrap();
+    flow.pair.receiving.handle_stream(&flow.pair.loading, from_third).unwrap();
+    for index in [3, 4] {
+        let nonce = flow.nonces.draw().unwrap();
+        let sealed = flow.pair.transfer.poll_resend(PartIndex(0), &flow.pair.session, nonce).unwrap().unwrap();
+        assert_eq!((sealed.header.index, sealed.header.epoch), (ChunkIndex(index), Epoch(2)));
+        flow.arrive(0, &sealed).unwrap();
+    }
+    let nonce = flow.nonces.draw().unwrap();
+    assert!(flow.pair.transfer.poll_resend(PartIndex(0), &flow.pair.session, nonce).unwrap().is_none());
+    flow.acknowledge().unwrap();
+}
+
+/// fault-matrix C1: a sender that was killed reads again what is there, and sends nothing before that is proven.
+#[test]
+fn a_new_sender_proves_what_is_there() {
+    let repeat = |texts: &[&str], last: usize| {
+        let mut flow = interrupted();
+        // The same secret, as its record keeps it, and nothing else.
+        let secret = flow.parties.last_secret();
+        let grant = flow.parties.grant();
+        flow.pair.transfer = Transfer::new(vec![Suite::Aes256Gcm], grant, opaque_plan(), secret).unwrap();
+        assert_eq!(connect_again(&mut flow), Ok(vec![Resume::Repeat]));
+        let digests = flow.pair.transfer.digests().clone();
+        for (index, text) in texts.iter().enumerate() {
+            let hash = digests.chunk_hash(text.as_bytes());
+            flow.pair.transfer.handle_repeated(PartIndex(0), &hash, text.len() as u64, index == last)?;
+        }
+        Ok(())
+    };
+    let good = ["row 0 of part 0", "row 1 of part 0", "row 2 of part 0"];
+    assert_eq!(code(repeat(&good, 9)), Code::Done);
+    assert_eq!(code(repeat(&["row 0 of part 0", "row x of part 0", "row 2 of part 0"], 9)), Code::SourceChanged);
+    assert_eq!(code(repeat(&good, 2)), Code::SourceChanged, "it ends where it did not");
+    assert_eq!(code(repeat(&good[..2], 1)), Code::SourceChanged, "it is shorter");
+}
+
+/// fault-matrix N13: who holds the same ticket and does not know the digest secret goes on with nothing and drops nothing.
+#[test]
+fn a_strangers_connection_changes_nothing() {
+    for fresh in [false, true] {
+        let mut flow = interrupted();
+        let terms = Terms::new(opaque_plan(), Suite::Aes256Gcm);
+        let stranger = flow.parties.transfer(&terms);
+        let mut loading = Some(std::mem::replace(
+            &mut flow.pair.loading,
+            sealift_protocol::receive::Transfer::new(flow.parties.grant(), opaque_plan()),
+        ));
+        let got = flow.parties.connect(&terms, &stranger, &mut loading, fresh, &Exchange::default());
+        assert_eq!(code(got), Code::TransferBusy, "fresh: {fresh}");
+    }
+}
+
+/// What a fresh offer dropped is nowhere any more, and the epoch still grows.
+#[test]
+fn a_fresh_offer_begins_from_nothing() {
+    let mut flow = interrupted();
+    let terms = Terms::new(opaque_plan(), Suite::Aes256Gcm);
+    let resumed = flow.pair.connect_again(&mut flow.parties, &terms, &Exchange::default(), true);
+    assert_eq!(resumed, Ok(vec![Resume::Repeat]));
+    assert_eq!((flow.pair.loading.has_anything(), flow.pair.loading.epoch()), (false, Epoch(2)));
+    assert_eq!(flow.pair.transfer.held(PartIndex(0)), ChunkCount(0));
 }

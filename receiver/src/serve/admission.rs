@@ -18,10 +18,10 @@ impl Server<'_> {
     /// The record of the transfer that `grant` permits, whose sender has come; its signature and times are good.
     pub fn admit(&self, grant: &SignedGrant) -> Outcome<Record> {
         let transfer = grant.grant.transfer;
-        if TransferDir::exists(self.state, transfer)? {
-            if let Some(record) = Record::open(self.state, transfer)? {
-                return self.go_on(record, grant);
-            }
+        if TransferDir::exists(self.state, transfer)?
+            && let Some(record) = Record::open(self.state, transfer)?
+        {
+            return self.go_on(record, grant);
         }
         if self.used.holds(transfer) {
             return Err(Error::new(Code::GrantUsed, "transfer").into());

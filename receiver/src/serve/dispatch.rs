@@ -63,10 +63,11 @@ impl<'a> Transfers<'a> {
     }
 
     fn take_up_one(&mut self, transfer: TransferId) -> Outcome {
-        let is_standing = |kept: &Kept| kept.invitation.is_none();
+        // One that is published waits for its sender alone.
+        let is_due = |kept: &Kept| kept.invitation.is_none() && !kept.published;
         let looked = TransferDir::look::<Kept>(self.server.state, transfer)?;
         // What a `listen` began goes on with that.
-        if !looked.is_some_and(|look| look.record.as_ref().is_some_and(is_standing)) {
+        if !looked.is_some_and(|look| look.record.as_ref().is_some_and(is_due)) {
             return Ok(());
         }
         let Some(record) = Record::open(self.server.state, transfer)? else { return Ok(()) };
@@ -197,7 +198,9 @@ async fn run_one(
     while let Ok(late) = heard.try_recv() {
         if let (Heard::Offer(offered), Err(failure)) = (late, &outcome) {
             let Offered { link, writer, .. } = *offered;
-            link.refuse(writer, &Failure { told_by_peer: false, ..failure.clone() }).await;
+            // What is impossible here is for a person here; a sender that heard so would run its program again.
+            let code = if failure.code == Code::ResumeImpossible { Code::TargetFailed } else { failure.code };
+            link.refuse(writer, &Failure { code, told_by_peer: false, ..failure.clone() }).await;
         }
     }
     report.end_transfer(&outcome);

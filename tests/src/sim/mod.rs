@@ -7,6 +7,7 @@
 
 mod checks;
 mod fault;
+mod host;
 mod link;
 mod receiver;
 mod run;
@@ -19,7 +20,8 @@ use sealift_protocol::manifest::SignedReceipt;
 
 pub use self::{
     fault::{Action, Hostile, ReceiverFault, SenderFault},
-    run::{End, Ended, run},
+    host::End,
+    run::{Ended, run},
     scenario::{Scenario, SourceKind, TargetKind, Theme},
     world::Side,
 };

@@ -1,22 +1,21 @@
 //! One run: two hosts, the processes on them, whoever starts these again, and what happens from outside.
 
-use sealift_protocol::{close::Code, envelope::SealingKey, grant::SignedGrant, manifest::SignedReceipt};
+use sealift_protocol::{
+    close::Code,
+    envelope::{SealingKey, SealingPublicKey},
+    grant::SignedGrant,
+};
 
 use super::{
     Moved,
     fault::{Action, Hostile},
+    host::{End, Host},
     receiver::{self, Receiver},
     scenario::Scenario,
     sender::{self, Sender},
-    world::{Failed, Outcome, Side, Stop, World},
+    world::{Side, World},
 };
-use crate::{
-    random::Random,
-    wire::{Parties, TRANSFER, grant_of},
-};
-
-/// How a run ended for one side.
-pub type End = Result<SignedReceipt, Code>;
+use crate::wire::{Parties, TRANSFER, grant_of};
 
 pub struct Ended {
     pub sender: End,
@@ -34,15 +33,13 @@ pub struct Ended {
 /// More steps than any run takes: a run that goes in circles fails instead of hanging.
 const STEPS_MAX: usize = 2_000_000;
 
-/// Whoever gives the same command again does so at most this often, faults aside.
-const RESTARTS_MAX: u32 = 12;
-
 pub fn run(scenario: &Scenario) -> Ended {
     let mut parties = Parties::new(scenario.seed);
     let mut grant = grant_of(TRANSFER);
     grant.not_after_seconds = scenario.not_after_seconds;
     let grant = grant.sign(&parties.authority);
     let sealing_key = SealingKey::generate(&mut parties.random);
+    let sealing_key = (sealing_key.public_key(), sealing_key);
     let mut world = World::new(scenario);
     if let Some(Hostile::Corrupt(at)) = scenario.hostile {
         world.wire.corrupt_at = Some(at);
@@ -59,59 +56,10 @@ pub fn run(scenario: &Scenario) -> Ended {
     simulation.ended()
 }
 
-/// A machine with one process on it.
-struct Host<Process, Disk> {
-    process: Option<Process>,
-    disk: Disk,
-    snapshot: Option<Disk>,
-    processes: u32,
-    restarts: u32,
-    start_at_ms: u64,
-    /// The transfer is over for this side.
-    end: Option<End>,
-}
-
-impl<Process, Disk: Clone> Host<Process, Disk> {
-    fn new(disk: Disk) -> Self {
-        Self { process: None, disk, snapshot: None, processes: 0, restarts: 0, start_at_ms: 0, end: None }
-    }
-
-    /// When it is started, if it does not run.
-    fn next_start_ms(&self) -> Option<u64> {
-        (self.process.is_none() && self.end.is_none()).then_some(self.start_at_ms)
-    }
-
-    /// The process is gone; somebody gives the same command again after a while.
-    fn kill(&mut self, now_ms: u64, chance: &mut Random) {
-        let soon = chance.chance(50.0);
-        self.start_at_ms = now_ms + chance.below(if soon { 2000 } else { 60_000 }) as u64;
-        self.process = None;
-    }
-
-    /// Notes what a step came to; whether anything moved.
-    fn settle(&mut self, step: Outcome<Moved>, may_start_again: impl Fn(Code, &Disk) -> bool, now_ms: u64) -> bool {
-        match step {
-            Ok(Moved::No) => return false,
-            // Killed: what did it is due, and says when it is started again.
-            Ok(Moved::Yes) | Err(Stop::Killed) => {}
-            Ok(Moved::Ended(receipt)) => (self.process, self.end) = (None, Some(Ok(*receipt))),
-            Err(Stop::Failed(Failed { code, .. }) | Stop::GaveUp(code)) => {
-                self.process = None;
-                self.restarts += 1;
-                match self.restarts <= RESTARTS_MAX && may_start_again(code, &self.disk) {
-                    true => self.start_at_ms = now_ms + 10_000 * u64::from(self.restarts),
-                    false => self.end = Some(Err(code)),
-                }
-            }
-        }
-        true
-    }
-}
-
 struct Simulation<'a> {
     parties: &'a Parties,
     grant: SignedGrant,
-    sealing_key: &'a SealingKey,
+    sealing_key: &'a (SealingPublicKey, SealingKey),
     world: World<'a>,
     sender: Host<Sender<'a>, sender::Disk>,
     receiver: Host<Receiver<'a>, receiver::Disk>,
@@ -163,7 +111,8 @@ impl Simulation<'_> {
         world.harmed |= host.process.as_ref().is_some_and(|process| process.did_harm());
         let again = self.receiver.end.is_none() && world.scenario.hostile.is_none();
         let now_ms = world.now_ms();
-        let moved = host.settle(step, |code, _| again && code.retry_may_help(), now_ms);
+        let may_start_again = |code: Code, _: &sender::Disk| again && code.retry_may_help();
+        let moved = host.settle(step, may_start_again, now_ms);
         if host.process.is_none() && host.end.is_some() {
             world.leave(Side::Sender, true);
         }

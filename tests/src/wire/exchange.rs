@@ -31,6 +31,7 @@ pub struct Parties {
     pub authority: TestSigner,
     pub channel: Channel,
     pub random: Seeded,
+    last_secret: [u8; 32],
 }
 
 /// What a test varies.
@@ -61,7 +62,7 @@ impl Parties {
             sender_certificate: random.bytes(300),
             receiver_certificate: random.bytes(310),
         };
-        Self { sender, receiver, authority, channel, random }
+        Self { sender, receiver, authority, channel, random, last_secret: [0; 32] }
     }
 
     pub fn grant(&self) -> SignedGrant {
@@ -81,7 +82,13 @@ impl Parties {
 
     pub fn transfer(&mut self, terms: &Terms) -> Transfer {
         let secret = DigestSecret::generate(&mut self.random);
+        self.last_secret = *secret.expose();
         Transfer::new(terms.offered.clone(), self.grant(), terms.plan.clone(), secret).unwrap()
+    }
+
+    /// The digest secret of the transfer that was made last.
+    pub fn last_secret(&self) -> DigestSecret {
+        DigestSecret::from_bytes(self.last_secret)
     }
 
     /// The whole exchange over a faultless connection.

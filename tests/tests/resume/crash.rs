@@ -64,14 +64,12 @@ fn c2_receiver_killed_sqlite() {
 }
 
 #[test]
-#[ignore = "needs the receiver's journal"]
 fn c2_receiver_killed_loader() {
     receiver_killed(Kind::Loader(16 * MIB));
 }
 
 /// A source that gives its bytes once: what the receiver lost, its journal has.
 #[test]
-#[ignore = "needs the receiver's journal"]
 fn c2_receiver_killed_program() {
     receiver_killed(Kind::Program(16 * MIB));
 }
@@ -95,7 +93,7 @@ fn c3_both_killed_sqlite() {
     both_killed(Kind::Sqlite(80_000));
 }
 
-/// Without a journal the loader begins anew, from a file that is read again.
+/// A new loader is fed from the journal, and the file is read again for what is missing.
 #[test]
 fn c3_both_killed_loader() {
     both_killed(Kind::Loader(16 * MIB));

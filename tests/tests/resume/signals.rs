@@ -50,9 +50,8 @@ fn c6_sighup_to_the_receiver_sqlite() {
     stopped_by(Signal::SIGHUP, Side::Receiver, Kind::Sqlite(30_000));
 }
 
-/// A loader's input cannot be given back: without a journal it is fed from the beginning.
+/// A loader's input cannot be given back: the next one is fed from the journal.
 #[test]
-#[ignore = "needs the receiver's journal"]
 fn c6_sigterm_to_the_sender_loader() {
     stopped_by(Signal::SIGTERM, Side::Sender, Kind::Loader(8 * MIB));
 }

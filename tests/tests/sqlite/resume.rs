@@ -137,6 +137,39 @@ fn a_suspended_load_can_be_abandoned() {
     assert_eq!(folder.names(), ["source.db"]);
 }
 
+/// fault-matrix C13: ended for good by a process that has done nothing else: what this transfer left goes, what another one
+/// left stays, and so does what has its final name.
+#[test]
+fn only_what_a_transfer_left_itself_is_dropped() {
+    let folder = Folder::new();
+    folder.build(TWO_TABLES);
+    let leave = || {
+        let sink = folder.sink();
+        Pump::start(&folder, &sink).unwrap().part(PartIndex(0)).unwrap();
+        sink.suspend();
+    };
+    leave();
+    assert_eq!(folder.sink().abandon_earlier(OTHER, false), Ok(false));
+    assert_eq!(folder.names(), [".target.db.sealift-staging", "source.db"]);
+    assert!(folder.sink().staged_bytes() > 0);
+    for _ in 0..2 {
+        assert_eq!(folder.sink().abandon_earlier(TRANSFER, false), Ok(false));
+        assert_eq!(folder.names(), ["source.db"]);
+    }
+    let sink = folder.sink();
+    let mut pump = Pump::start(&folder, &sink).unwrap();
+    for part in 0..pump.plan.parts.len() as u32 {
+        pump.part(PartIndex(part)).unwrap();
+    }
+    sink.prove(&digests()).unwrap();
+    sink.publish(TRANSFER).unwrap();
+    drop(sink);
+    assert_eq!(folder.sink().abandon_earlier(OTHER, true), Ok(false));
+    assert_eq!(folder.sink().abandon_earlier(TRANSFER, true), Ok(true));
+    assert_eq!(folder.names(), ["source.db", "target.db"]);
+    assert_same(&folder);
+}
+
 /// fault-matrix C2, S6: another transfer, another plan and a fresh start drop what is there; a transfer that is under way
 /// keeps it.
 #[test]

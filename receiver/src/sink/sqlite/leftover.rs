@@ -38,6 +38,10 @@ impl Leftover {
         };
         let ours = metadata.is_file() && metadata.uid() == nix::unistd::geteuid().as_raw() && metadata.nlink() == 1;
         let identity = Identity::of(&metadata);
+        if ours {
+            // What a killed process had written may be in the page cache alone: it is durable before anybody is told of it.
+            staging.sync_leftover().map_err(|error| staging.refused("synced", &error))?;
+        }
         match if ours { look(staging, identity)? } else { None } {
             Some(Self::Load(connection, identity)) => {
                 configure(&connection, row_bytes_max).map_err(|error| failed(&error, "the staging file"))?;

@@ -60,7 +60,7 @@ pub fn remove_suspended(staging: &Staging, row_bytes_max: usize, bond: Bond) {
 pub fn remove_earlier(staging: &Staging, row_bytes_max: usize, transfer: TransferId) -> Outcome {
     let leftover = Leftover::find(staging, row_bytes_max)?;
     let removed = match &leftover {
-        Leftover::Load(connection, _) if !ledger::bond(connection)?.is_some_and(|bond| bond.transfer == transfer) => {
+        Leftover::Load(connection, _) if ledger::bond(connection)?.is_none_or(|bond| bond.transfer != transfer) => {
             Ok(())
         }
         Leftover::Finished(owner, _) if *owner != transfer => Ok(()),

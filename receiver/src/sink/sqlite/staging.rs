@@ -139,6 +139,16 @@ impl Staging {
         marked.map_err(|error| self.refused("marked as finished", &error))
     }
 
+    /// Makes durable what an earlier process wrote. No connection may be open.
+    pub fn sync_leftover(&self) -> io::Result<()> {
+        File::open(&self.file)?.sync_all()?;
+        match File::open(beside(&self.file, "-journal")) {
+            Ok(journal) => journal.sync_all(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes the file and its name durable. No connection may be open: closing any file of a database ends its locks.
     pub fn sync(&self) -> Outcome {
         let sync = || {

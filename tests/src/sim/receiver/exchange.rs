@@ -43,7 +43,7 @@ impl Receiver<'_> {
         let fresh = judging.is_fresh() && self.finished.is_none();
         if self.load.is_none() {
             let transfer = judging.new_transfer();
-            self.load = Some(Load::open(transfer, false, self.sealing_key, disk, world)?);
+            self.load = Some(Load::open(transfer, false, &self.sealing_key.1, disk, world)?);
         }
         let load = self.load.as_ref().expect("made above");
         let mut anew = None;
@@ -55,7 +55,7 @@ impl Receiver<'_> {
             return Err(Code::SourceChanged.into());
         }
         let window = Window { lanes: scenario.lanes_of(world.connections), lane_bytes: LANE_WINDOW_BYTES_MIN };
-        let key = self.sealing_key.public_key();
+        let key = self.sealing_key.0.clone();
         let transfer = anew.as_deref().unwrap_or(&load.transfer);
         let (accepting, accept) = judging.accept(transfer, window, key, self.signer, &mut self.random)?;
         self.phase = Phase::Accepting(Box::new(accepting), anew);
@@ -75,12 +75,12 @@ impl Receiver<'_> {
         let (session, ready) = match anew {
             None => {
                 let load = self.load.as_mut().expect("made with the offer");
-                accepting.handle_begin(begin, self.sealing_key, &mut load.transfer)?
+                accepting.handle_begin(begin, &self.sealing_key.1, &mut load.transfer)?
             }
             Some(mut transfer) => {
-                let begun = accepting.handle_begin(begin, self.sealing_key, &mut transfer)?;
+                let begun = accepting.handle_begin(begin, &self.sealing_key.1, &mut transfer)?;
                 // Only now is it sure that the sender is the one that began the transfer.
-                self.load = Some(Load::open(*transfer, true, self.sealing_key, disk, world)?);
+                self.load = Some(Load::open(*transfer, true, &self.sealing_key.1, disk, world)?);
                 begun
             }
         };

@@ -9,7 +9,7 @@ mod target;
 
 use sealift_protocol::{
     close::Code,
-    envelope::SealingKey,
+    envelope::{SealingKey, SealingPublicKey},
     grant::SignedGrant,
     manifest::SignedReceipt,
     message::{Message, Refuse},
@@ -37,7 +37,7 @@ const DELIVERY_MS: u64 = 30_000;
 pub struct Receiver<'a> {
     parties: &'a Parties,
     signer: &'a TestSigner,
-    sealing_key: &'a SealingKey,
+    sealing_key: &'a (SealingPublicKey, SealingKey),
     grant: SignedGrant,
     expiry: Expiry,
     load: Option<Load>,
@@ -61,7 +61,7 @@ impl<'a> Receiver<'a> {
     pub fn start(
         parties: &'a Parties,
         grant: SignedGrant,
-        sealing_key: &'a SealingKey,
+        sealing_key: &'a (SealingPublicKey, SealingKey),
         process: u32,
         disk: &mut Disk,
         world: &mut World<'_>,
@@ -83,7 +83,7 @@ impl<'a> Receiver<'a> {
             receiver.publish_again(&record, disk, world)?;
         } else if record.planned {
             let transfer = receiver.known_transfer(&record, world);
-            receiver.load = Some(Load::open(transfer, false, sealing_key, disk, world)?);
+            receiver.load = Some(Load::open(transfer, false, &sealing_key.1, disk, world)?);
         }
         Ok(receiver)
     }

@@ -25,12 +25,14 @@ use crate::random::Random;
 #[derive(Clone)]
 pub struct Disk {
     pub record: Kept<Option<Record>>,
-    /// Committed parts, with the row of the ledger that belongs to each.
-    pub parts: Vec<Kept<Option<(WholePart, Vec<u8>)>>>,
+    pub parts: Vec<Kept<Option<Committed>>>,
     pub journal: Log<Journalled>,
     /// What is there under its final name.
     pub published: Kept<Option<Vec<Vec<u8>>>>,
 }
+
+/// A part, with its row of the ledger.
+type Committed = (WholePart, Vec<u8>);
 
 #[derive(Clone)]
 pub struct Record {

@@ -2,6 +2,7 @@
 //! all connections; [`connection`] sends over one.
 
 mod connection;
+mod disk;
 mod sabotage;
 mod source;
 
@@ -12,56 +13,31 @@ use sealift_protocol::{
     compress::Packer,
     grant::SignedGrant,
     key::{DigestSecret, KeyCommitment},
-    manifest::{SignedManifest, SignedReceipt},
     message::{Message, Refuse},
     random::Nonces,
     send::{Beginning, Offering, Resume, Transfer},
     sign::{PublicKey, Signer},
 };
 
-use self::{connection::Connection, sabotage::Sabotage, source::Source};
+pub use self::disk::Disk;
+use self::{
+    connection::Connection,
+    disk::{Record, keep, record, transfer},
+    sabotage::Sabotage,
+    source::Source,
+};
 use super::{
     Moved,
     fault::Moment,
     link::Link,
     scenario::SourceKind,
-    storage::Kept,
     world::{Expiry, Failed, Outcome, Side, Stop, World, told},
 };
-use crate::{
-    random::Random,
-    wire::{Parties, Seeded, TestSigner},
-};
+use crate::wire::{Parties, Seeded, TestSigner};
 
 const SENDER: Side = Side::Sender;
 /// Attempts to connect again: as many as fit into the time that `--retry-for` gives, and more than any outage here takes.
-const ATTEMPTS_MAX: u32 = 60;
-
-/// What outlives the process.
-#[derive(Clone)]
-pub struct Disk {
-    record: Kept<Option<Record>>,
-    /// Of a transfer that is over.
-    pub receipt: Kept<Option<SignedReceipt>>,
-}
-
-impl Disk {
-    pub fn new() -> Self {
-        Self { record: Kept::new(None), receipt: Kept::new(None) }
-    }
-
-    pub fn lose_power(&mut self, chance: &mut Random) {
-        self.record.lose_power(chance);
-        self.receipt.lose_power(chance);
-    }
-}
-
-#[derive(Clone)]
-pub struct Record {
-    digest_secret: [u8; 32],
-    begun: bool,
-    sent: Option<SignedManifest>,
-}
+const ATTEMPTS_MAX: u32 = 45;
 
 pub struct Sender<'a> {
     signer: &'a TestSigner,
@@ -305,20 +281,4 @@ impl<'a> Sender<'a> {
     pub fn expires_ms(&self, world: &World<'_>) -> u64 {
         self.expiry.at_ms(world)
     }
-}
-
-fn record(disk: &Disk) -> Outcome<Record> {
-    disk.record.read().clone().ok_or(Code::Internal.into())
-}
-
-fn transfer(record: &Record, grant: &SignedGrant, world: &World<'_>) -> Outcome<Transfer> {
-    let (suites, plan) = (world.scenario.offered.clone(), world.scenario.plan.clone());
-    Ok(Transfer::new(suites, grant.clone(), plan, DigestSecret::from_bytes(record.digest_secret))?)
-}
-
-fn keep(disk: &mut Disk, record: Option<Record>, world: &mut World<'_>) -> Outcome {
-    disk.record.write(record);
-    world.reach(SENDER, Moment::SenderRecordWritten)?;
-    disk.record.sync();
-    Ok(())
 }

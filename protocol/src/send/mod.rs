@@ -9,24 +9,30 @@
 //! A state of the exchange is consumed by moving on, so that a message out of turn does not compile. [`Transfer`] holds
 //! what outlives a connection: what was sent of each part, what of it the receiver has, and what it may yet ask for again.
 
+mod exchange;
+mod part;
+
 use std::{collections::VecDeque, sync::Arc};
 
+use self::part::{Kept, PartProgress, weight};
+pub use self::{
+    exchange::{Beginning, Offering, Session},
+    part::Resume,
+};
 use crate::{
     chunk::{ChunkHash, Sealed},
     close::Code,
     codec,
-    digest::{Digests, PartRoot, Root},
-    envelope::KeyEnvelope,
+    digest::{Digests, Root},
     error::{Error, Result},
     grant::SignedGrant,
     id::{ChunkCount, PartIndex},
-    key::{DigestSecret, EpochSecret},
-    limits::{EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
+    key::DigestSecret,
     manifest::{Manifest, PartKind, Plan, SentPart, SignedManifest, SignedReceipt},
-    message::{Accept, Ack, Begin, BeginBody, Have, Message, Offer, Ready, VERSION},
+    message::{Ack, Have, Message, Offer, VERSION},
     random::{Nonce, Random},
     seal::{EpochKeys, Suite, reseal},
-    sign::{PublicKey, Purpose, Signer},
+    sign::{PublicKey, Signer},
     transcript::{Channel, Transcript},
 };
 
@@ -39,111 +45,6 @@ pub struct Transfer {
     digests: Digests,
     parts: Vec<PartProgress>,
     manifest: Option<SignedManifest>,
-}
-
-/// What was sent of one part.
-struct PartProgress {
-    /// Over the chunks sent, or read again and found to be what the receiver has.
-    root: PartRoot,
-    /// Chunks sent and not yet verified, oldest first.
-    kept: VecDeque<Kept>,
-    kept_bytes: u64,
-    verified: ChunkCount,
-    durable: ChunkCount,
-    /// On this connection.
-    started: bool,
-    ended: Option<(u64, Option<Root>)>,
-    /// What the receiver has of a part that is being read again, until it is proven to be the same.
-    to_prove: Option<Have>,
-    /// The receiver has all of it, as an earlier process of this sender said in its manifest.
-    settled: bool,
-}
-
-/// A chunk that may have to be sent again, and what opens it. It costs no copy: the link holds the same bytes.
-struct Kept {
-    sealed: Sealed,
-    keys: Arc<EpochKeys>,
-}
-
-/// How a part goes on over a new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resume {
-    /// From where its reading stopped; what was sent and is missing is still here.
-    Continue,
-    /// It has to be read again from its beginning.
-    Repeat,
-}
-
-/// Offer sent.
-pub struct Offering {
-    offered_suites: Vec<Suite>,
-    grant: SignedGrant,
-    fresh: bool,
-    transcript: Transcript,
-    receiver_key: PublicKey,
-}
-
-/// Begin sent.
-pub struct Beginning {
-    session: Session,
-    transcript_hash: [u8; 32],
-}
-
-/// What was agreed for one connection: data may flow.
-pub struct Session {
-    pub keys: Arc<EpochKeys>,
-    pub lanes: u16,
-    pub lane_window_bytes: u64,
-    /// What the receiver has already, for [`Transfer::handle_have`]; empty on a first connection.
-    pub have: Vec<Have>,
-    pub receiver_key: PublicKey,
-    pub sender_key: PublicKey,
-}
-
-impl PartProgress {
-    fn is_verified(&self) -> bool {
-        self.settled || self.ended.is_some() && self.verified == self.root.chunks()
-    }
-
-    fn is_durable(&self) -> bool {
-        self.settled || self.ended.is_some() && self.durable == self.root.chunks()
-    }
-
-    /// The receiver has this many: they need not be kept.
-    fn forget(&mut self, verified: ChunkCount) {
-        for _ in self.verified.0..verified.0 {
-            self.kept_bytes -= self.kept.pop_front().map_or(0, |kept| weight(&kept.sealed));
-        }
-        self.verified = verified;
-    }
-
-    /// `again` says that it has to be read again, whatever is still here.
-    fn handle_have(
-        &mut self,
-        have: Option<&Have>,
-        again: bool,
-        fresh_root: impl FnOnce() -> PartRoot,
-    ) -> Result<Resume> {
-        self.started = false;
-        let verified = have.map_or(ChunkCount(0), |have| have.verified);
-        let sent = self.root.chunks();
-        let read_before = sent.0 > 0 && self.to_prove.is_none();
-        if read_before && verified > sent {
-            return Err(Error::new(Code::AckImpossible, "more chunks than were sent"));
-        }
-        let still_here = !again && self.to_prove.is_none() && (self.verified..=sent).contains(&verified);
-        if still_here {
-            self.forget(verified);
-            self.durable = have.map_or(ChunkCount(0), |have| have.durable);
-            return Ok(Resume::Continue);
-        }
-        self.root = fresh_root();
-        self.kept.clear();
-        (self.kept_bytes, self.verified, self.durable) = (0, ChunkCount(0), ChunkCount(0));
-        self.ended = None;
-        self.to_prove = have.copied();
-        Ok(Resume::Repeat)
-    }
 }
 
 impl Transfer {
@@ -205,9 +106,8 @@ impl Transfer {
     /// A new connection stands, and the receiver has this much: says how each part goes on. Parts to be repeated start as
     /// if nothing of them had been sent.
     ///
-    /// After a part that is read again, every part whose reading had not ended is read again too. A source reads its parts
-    /// in the order in which it is asked: it would be waiting to hand on more of the later part, whose turn comes only when
-    /// the earlier one is through.
+    /// After a part that is read again, every part whose reading had not ended is read again too: a source that reads one
+    /// part at a time would wait to hand on more of that one, whose turn comes only after the earlier part's.
     pub fn handle_have(&mut self, have: &[Have]) -> Result<Vec<Resume>> {
         if self.is_as_sent(have) {
             self.parts.iter_mut().for_each(|progress| (progress.settled, progress.started) = (true, false));
@@ -223,7 +123,7 @@ impl Transfer {
             let part = PartIndex(index);
             let again = unread || repeated && progress.ended.is_none();
             let have = have.next_if(|have| have.part == part);
-            let resume = progress.handle_have(have, again, || digests.part_root(part))?;
+            let resume = progress.handle_have(have, again, digests.part_root(part))?;
             repeated |= resume == Resume::Repeat;
             Ok(resume)
         });
@@ -409,103 +309,13 @@ impl Transfer {
         if receipt.receipt.receiver_key != session.receiver_key {
             return wrong("receipt of another receiver");
         }
-        if receipt.receipt.sender_key != session.sender_key || receipt.receipt.suite != session.keys.suite() {
+        // The suite is that of the connection on which it was signed, which may have been an earlier one.
+        if receipt.receipt.sender_key != session.sender_key || !self.suites.contains(&receipt.receipt.suite) {
             return wrong("receipt for another sender or suite");
         }
         if receipt.receipt.manifest != *manifest || receipt.receipt.grant != self.grant {
             return wrong("receipt for another manifest or grant");
         }
         receipt.verify()
-    }
-}
-
-/// What a chunk counts for in a window: its plaintext or its frame, whichever is more. Counting frames alone, a dump that
-/// compresses well would run far ahead of a slow loader.
-fn weight(sealed: &Sealed) -> u64 {
-    (sealed.frame.len() as u64).max(sealed.header.plain_bytes.into())
-}
-
-impl Offering {
-    /// The receiver accepts: checks its signature and terms, makes this connection's keys, and seals them to it.
-    pub fn handle_accept(
-        mut self,
-        transfer: &Transfer,
-        accept: Accept,
-        signer: &dyn Signer,
-        random: &mut dyn Random,
-    ) -> Result<(Beginning, Message)> {
-        self.transcript.absorb(&codec::encode(&accept.body));
-        let mismatch = Code::TranscriptMismatch;
-        self.receiver_key.verify(Purpose::Accept, &self.transcript.hash(), &accept.signature, mismatch)?;
-        self.check_terms(&accept)?;
-        self.check_have(&accept.body.have, &transfer.plan)?;
-        self.transcript.absorb(&accept.signature.0);
-
-        let id = self.grant.grant.transfer;
-        let body = accept.body;
-        let secret = EpochSecret::generate(random);
-        let begin = BeginBody {
-            epoch: body.epoch,
-            commitment: secret.commitment(id, body.epoch),
-            envelope: KeyEnvelope::seal(
-                &secret,
-                &transfer.digest_secret,
-                &body.sealing_key,
-                &self.transcript.hash(),
-                body.epoch,
-                random,
-            )?,
-        };
-        self.transcript.absorb(&codec::encode(&begin));
-        let transcript_hash = self.transcript.hash();
-        let signature = signer.sign(Purpose::Begin, &transcript_hash);
-        let session = Session {
-            keys: Arc::new(EpochKeys::new(body.suite, id, body.epoch, secret, transfer.digests.clone())),
-            lanes: body.lanes,
-            lane_window_bytes: body.lane_window_bytes,
-            have: body.have,
-            receiver_key: self.receiver_key,
-            sender_key: signer.public_key(),
-        };
-        Ok((Beginning { session, transcript_hash }, Message::Begin(Begin { body: begin, signature })))
-    }
-
-    fn check_terms(&self, accept: &Accept) -> Result<()> {
-        let body = &accept.body;
-        if body.version != VERSION {
-            return Err(Error::new(Code::VersionUnsupported, "version was not offered"));
-        }
-        if !self.offered_suites.contains(&body.suite) {
-            return Err(Error::new(Code::SuiteUnsupported, "suite was not offered"));
-        }
-        if !(1..=EPOCH_MAX).contains(&body.epoch.0) {
-            return Err(Error::new(Code::LimitExceeded, "epoch"));
-        }
-        let window = LANE_WINDOW_BYTES_MIN..=LANE_WINDOW_BYTES_MAX;
-        if !(1..=LANES_MAX).contains(&body.lanes) || !window.contains(&body.lane_window_bytes) {
-            return Err(Error::new(Code::LimitExceeded, "window"));
-        }
-        Ok(())
-    }
-
-    /// What the receiver has: parts of the plan, in order, with counts that can be; nothing if it was asked to drop it.
-    fn check_have(&self, have: &[Have], plan: &Plan) -> Result<()> {
-        let in_order = have.is_sorted_by(|one, next| one.part < next.part);
-        let counts = have.iter().all(|have| have.durable <= have.verified && have.verified.0 > 0);
-        let in_plan = have.last().is_none_or(|last| (last.part.0 as usize) < plan.parts.len());
-        match in_order && counts && in_plan && (have.is_empty() || !self.fresh) {
-            true => Ok(()),
-            false => Err(Error::new(Code::AckImpossible, "what the receiver has")),
-        }
-    }
-}
-
-impl Beginning {
-    /// The receiver has the keys and the same transcript: data may flow.
-    pub fn handle_ready(self, ready: Ready) -> Result<Session> {
-        match ready.transcript == self.transcript_hash {
-            true => Ok(self.session),
-            false => Err(Error::new(Code::TranscriptMismatch, "transcript")),
-        }
     }
 }

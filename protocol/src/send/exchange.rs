@@ -1,0 +1,131 @@
+//! The exchange before data flows, as the sender sees it.
+
+use std::sync::Arc;
+
+use super::Transfer;
+use crate::{
+    close::Code,
+    codec,
+    envelope::KeyEnvelope,
+    error::{Error, Result},
+    grant::SignedGrant,
+    key::EpochSecret,
+    limits::{EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
+    manifest::Plan,
+    message::{Accept, Begin, BeginBody, Have, Message, Ready, VERSION},
+    random::Random,
+    seal::{EpochKeys, Suite},
+    sign::{PublicKey, Purpose, Signer},
+    transcript::Transcript,
+};
+
+/// Offer sent.
+pub struct Offering {
+    pub(super) offered_suites: Vec<Suite>,
+    pub(super) grant: SignedGrant,
+    pub(super) fresh: bool,
+    pub(super) transcript: Transcript,
+    pub(super) receiver_key: PublicKey,
+}
+
+/// Begin sent.
+pub struct Beginning {
+    session: Session,
+    transcript_hash: [u8; 32],
+}
+
+/// What was agreed for one connection: data may flow.
+pub struct Session {
+    pub keys: Arc<EpochKeys>,
+    pub lanes: u16,
+    pub lane_window_bytes: u64,
+    /// What the receiver has already, for [`Transfer::handle_have`]; empty on a first connection.
+    pub have: Vec<Have>,
+    pub receiver_key: PublicKey,
+    pub sender_key: PublicKey,
+}
+
+impl Offering {
+    /// The receiver accepts: checks its signature and terms, makes this connection's keys, and seals them to it.
+    pub fn handle_accept(
+        mut self,
+        transfer: &Transfer,
+        accept: Accept,
+        signer: &dyn Signer,
+        random: &mut dyn Random,
+    ) -> Result<(Beginning, Message)> {
+        self.transcript.absorb(&codec::encode(&accept.body));
+        let mismatch = Code::TranscriptMismatch;
+        self.receiver_key.verify(Purpose::Accept, &self.transcript.hash(), &accept.signature, mismatch)?;
+        self.check_terms(&accept)?;
+        self.check_have(&accept.body.have, &transfer.plan)?;
+        self.transcript.absorb(&accept.signature.0);
+
+        let id = self.grant.grant.transfer;
+        let body = accept.body;
+        let secret = EpochSecret::generate(random);
+        let begin = BeginBody {
+            epoch: body.epoch,
+            commitment: secret.commitment(id, body.epoch),
+            envelope: KeyEnvelope::seal(
+                &secret,
+                &transfer.digest_secret,
+                &body.sealing_key,
+                &self.transcript.hash(),
+                body.epoch,
+                random,
+            )?,
+        };
+        self.transcript.absorb(&codec::encode(&begin));
+        let transcript_hash = self.transcript.hash();
+        let signature = signer.sign(Purpose::Begin, &transcript_hash);
+        let session = Session {
+            keys: Arc::new(EpochKeys::new(body.suite, id, body.epoch, secret, transfer.digests.clone())),
+            lanes: body.lanes,
+            lane_window_bytes: body.lane_window_bytes,
+            have: body.have,
+            receiver_key: self.receiver_key,
+            sender_key: signer.public_key(),
+        };
+        Ok((Beginning { session, transcript_hash }, Message::Begin(Begin { body: begin, signature })))
+    }
+
+    fn check_terms(&self, accept: &Accept) -> Result<()> {
+        let body = &accept.body;
+        if body.version != VERSION {
+            return Err(Error::new(Code::VersionUnsupported, "version was not offered"));
+        }
+        if !self.offered_suites.contains(&body.suite) {
+            return Err(Error::new(Code::SuiteUnsupported, "suite was not offered"));
+        }
+        if !(1..=EPOCH_MAX).contains(&body.epoch.0) {
+            return Err(Error::new(Code::LimitExceeded, "epoch"));
+        }
+        let window = LANE_WINDOW_BYTES_MIN..=LANE_WINDOW_BYTES_MAX;
+        if !(1..=LANES_MAX).contains(&body.lanes) || !window.contains(&body.lane_window_bytes) {
+            return Err(Error::new(Code::LimitExceeded, "window"));
+        }
+        Ok(())
+    }
+
+    /// What the receiver has: parts of the plan, in order, with counts that can be; nothing if it was asked to drop it.
+    fn check_have(&self, have: &[Have], plan: &Plan) -> Result<()> {
+        let in_order = have.is_sorted_by(|one, next| one.part < next.part);
+        let counts = have.iter().all(|have| have.durable <= have.verified && have.verified.0 > 0);
+        let in_plan = have.last().is_none_or(|last| (last.part.0 as usize) < plan.parts.len());
+        match in_order && counts && in_plan && (have.is_empty() || !self.fresh) {
+            true => Ok(()),
+            false => Err(Error::new(Code::AckImpossible, "what the receiver has")),
+        }
+    }
+}
+
+impl Beginning {
+    /// The receiver has the keys and the same transcript: data may flow.
+    pub fn handle_ready(self, ready: Ready) -> Result<Session> {
+        match ready.transcript == self.transcript_hash {
+            true => Ok(self.session),
+            false => Err(Error::new(Code::TranscriptMismatch, "transcript")),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! One part at its sender: what was sent of it, what of that the receiver has, and what it may yet ask for again.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{
+    chunk::Sealed,
+    close::Code,
+    digest::{PartRoot, Root},
+    error::{Error, Result},
+    id::ChunkCount,
+    message::Have,
+    seal::EpochKeys,
+};
+
+/// What was sent of one part.
+pub(super) struct PartProgress {
+    /// Over the chunks sent, or read again and found to be what the receiver has.
+    pub(super) root: PartRoot,
+    /// Chunks sent and not yet verified, oldest first.
+    pub(super) kept: VecDeque<Kept>,
+    pub(super) kept_bytes: u64,
+    pub(super) verified: ChunkCount,
+    pub(super) durable: ChunkCount,
+    /// On this connection.
+    pub(super) started: bool,
+    pub(super) ended: Option<(u64, Option<Root>)>,
+    /// What the receiver has of a part that is being read again, until it is proven to be the same.
+    pub(super) to_prove: Option<Have>,
+    /// The receiver has all of it, as an earlier process of this sender said in its manifest.
+    pub(super) settled: bool,
+}
+
+/// A chunk that may have to be sent again, and what opens it. It costs no copy: the link holds the same bytes.
+pub(super) struct Kept {
+    pub(super) sealed: Sealed,
+    pub(super) keys: Arc<EpochKeys>,
+}
+
+/// How a part goes on over a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// From where its reading stopped; what was sent and is missing is still here.
+    Continue,
+    /// It has to be read again from its beginning.
+    Repeat,
+}
+
+impl PartProgress {
+    pub(super) fn is_verified(&self) -> bool {
+        self.settled || self.ended.is_some() && self.verified == self.root.chunks()
+    }
+
+    pub(super) fn is_durable(&self) -> bool {
+        self.settled || self.ended.is_some() && self.durable == self.root.chunks()
+    }
+
+    /// The receiver has this many: they need not be kept.
+    pub(super) fn forget(&mut self, verified: ChunkCount) {
+        for _ in self.verified.0..verified.0 {
+            self.kept_bytes -= self.kept.pop_front().map_or(0, |kept| weight(&kept.sealed));
+        }
+        self.verified = verified;
+    }
+
+    /// `again` says that it has to be read again, whatever is still here.
+    pub(super) fn handle_have(&mut self, have: Option<&Have>, again: bool, fresh_root: PartRoot) -> Result<Resume> {
+        self.started = false;
+        let verified = have.map_or(ChunkCount(0), |have| have.verified);
+        let sent = self.root.chunks();
+        let read_before = sent.0 > 0 && self.to_prove.is_none();
+        if read_before && verified > sent {
+            return Err(Error::new(Code::AckImpossible, "more chunks than were sent"));
+        }
+        let still_here = !again && self.to_prove.is_none() && (self.verified..=sent).contains(&verified);
+        if still_here {
+            self.forget(verified);
+            self.durable = have.map_or(ChunkCount(0), |have| have.durable);
+            return Ok(Resume::Continue);
+        }
+        self.root = fresh_root;
+        self.kept.clear();
+        (self.kept_bytes, self.verified, self.durable) = (0, ChunkCount(0), ChunkCount(0));
+        self.ended = None;
+        self.to_prove = have.copied();
+        Ok(Resume::Repeat)
+    }
+}
+
+/// What a chunk counts for in a window: its plaintext or its frame, whichever is more. Counting frames alone, a dump that
+/// compresses well would run far ahead of a slow loader.
+pub(super) fn weight(sealed: &Sealed) -> u64 {
+    (sealed.frame.len() as u64).max(sealed.header.plain_bytes.into())
+}

@@ -1,0 +1,61 @@
+//! What a sender keeps of a transfer, as `sender/src/record.rs` does.
+
+use sealift_protocol::{
+    close::Code,
+    grant::SignedGrant,
+    key::DigestSecret,
+    manifest::{SignedManifest, SignedReceipt},
+    send::Transfer,
+};
+
+use super::{
+    super::{
+        fault::Moment,
+        storage::Kept,
+        world::{Outcome, World},
+    },
+    SENDER,
+};
+use crate::random::Random;
+
+/// What outlives the process.
+#[derive(Clone)]
+pub struct Disk {
+    pub record: Kept<Option<Record>>,
+    /// Of a transfer that is over.
+    pub receipt: Kept<Option<SignedReceipt>>,
+}
+
+impl Disk {
+    pub fn new() -> Self {
+        Self { record: Kept::new(None), receipt: Kept::new(None) }
+    }
+
+    pub fn lose_power(&mut self, chance: &mut Random) {
+        self.record.lose_power(chance);
+        self.receipt.lose_power(chance);
+    }
+}
+
+#[derive(Clone)]
+pub struct Record {
+    pub digest_secret: [u8; 32],
+    pub begun: bool,
+    pub sent: Option<SignedManifest>,
+}
+
+pub fn record(disk: &Disk) -> Outcome<Record> {
+    disk.record.read().clone().ok_or(Code::Internal.into())
+}
+
+pub fn transfer(record: &Record, grant: &SignedGrant, world: &World<'_>) -> Outcome<Transfer> {
+    let (suites, plan) = (world.scenario.offered.clone(), world.scenario.plan.clone());
+    Ok(Transfer::new(suites, grant.clone(), plan, DigestSecret::from_bytes(record.digest_secret))?)
+}
+
+pub fn keep(disk: &mut Disk, record: Option<Record>, world: &mut World<'_>) -> Outcome {
+    disk.record.write(record);
+    world.reach(SENDER, Moment::SenderRecordWritten)?;
+    disk.record.sync();
+    Ok(())
+}
