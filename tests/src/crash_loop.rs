@@ -1,6 +1,9 @@
 //! Rounds of one transfer each, in which agents and loader are killed and the link is cut at random moments; whatever
 //! ends is started again with the same command, until both sides are done. Then the target equals the source, and no
 //! staging, no record and no key is left.
+//!
+//! One case cannot go on: a receiver killed while its loader was ending cannot know whether that committed. It says so; the
+//! target then holds all or nothing, and `abandon` clears up on both sides.
 
 use std::{
     fmt,
@@ -20,7 +23,7 @@ use nix::{
 };
 
 use crate::{
-    agents::Agent,
+    agents::{Agent, Launch, RECEIVER, SENDER},
     exit,
     finished::Finished,
     link::Faults,
@@ -91,6 +94,8 @@ pub struct Tally {
     pub starts: u64,
     pub resumed: u64,
     pub restarted: u64,
+    /// Killed while the loader was ending.
+    pub undecided: u64,
 }
 
 impl AddAssign for Tally {
@@ -103,6 +108,7 @@ impl AddAssign for Tally {
         self.starts += other.starts;
         self.resumed += other.resumed;
         self.restarted += other.restarted;
+        self.undecided += other.undecided;
     }
 }
 
@@ -110,7 +116,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} rounds: {} senders, {} receivers and {} loaders killed, {} cuts, {} processes; {} resumed, {} restarted",
+            "{} rounds: {} senders, {} receivers and {} loaders killed, {} cuts, {} processes; {} resumed, {} restarted, {} undecided",
             self.rounds,
             self.senders_killed,
             self.receivers_killed,
@@ -118,7 +124,8 @@ impl fmt::Display for Tally {
             self.cuts,
             self.starts,
             self.resumed,
-            self.restarted
+            self.restarted,
+            self.undecided
         )
     }
 }
@@ -168,6 +175,8 @@ struct Round {
 struct Side {
     agent: Option<Agent>,
     done: Option<Finished>,
+    /// It said that the transfer cannot go on.
+    undecided: bool,
 }
 
 impl Round {
@@ -191,6 +200,9 @@ impl Round {
         while self.sender.done.is_none() || self.receiver.done.is_none() {
             assert!(Instant::now() < deadline, "not done:\n{}", self.words());
             self.keep_going();
+            if self.receiver.undecided {
+                return self.abandon();
+            }
             if left > 0 && Instant::now() >= next {
                 self.interfere();
                 left -= 1;
@@ -213,6 +225,9 @@ impl Round {
             thread::sleep(WORDS_WITHIN);
             panic!("ended as it should not:\n{}", self.words());
         }
+        if self.receiver.undecided {
+            return;
+        }
         if self.receiver.is_missing() && self.sender.done.is_none() {
             self.receiver.agent = Some(self.place.receiver().start());
             self.tally.starts += 1;
@@ -227,6 +242,20 @@ impl Round {
         if self.receiver.done.is_some() && self.sender.done.is_none() {
             self.end_sender();
         }
+    }
+
+    /// Nobody can know whether the loader committed: a person looks, and ends the transfer on both sides.
+    fn abandon(mut self) -> Tally {
+        self.sender.kill();
+        for (program, side) in [(RECEIVER, "receiver"), (SENDER, "sender")] {
+            let state = self.place.path(side);
+            let words = ["abandon".as_ref(), "--all".as_ref(), "--state-dir".as_ref(), state.as_os_str()];
+            Launch::bare(program, &words).start().wait(ENDS_WITHIN).assert_code(exit::DONE);
+        }
+        let is_there = self.place.target().exists();
+        assert!(!is_there || self.place.is_same(), "the copy differs");
+        self.place.assert_clean(if is_there { &["to"] } else { &[] });
+        Tally { undecided: 1, ..self.tally }
     }
 
     /// The sender has its receipt. A receiver that was killed at that moment does not know, and waits for it.
@@ -333,6 +362,7 @@ impl Side {
         let ended = self.agent.take().expect("looked at above").wait(ENDS_WITHIN);
         match ended.code() {
             Some(exit::DONE) => self.done = Some(ended),
+            Some(exit::INTERRUPTED) if ended.resume().as_deref() == Some("impossible") => self.undecided = true,
             // Unreachable or busy before anything was agreed, interrupted, or a loader that was killed.
             Some(exit::PEER | exit::INTERRUPTED | exit::REFUSED | exit::UNUSABLE) => thread::sleep(START_AGAIN_AFTER),
             _ => {
