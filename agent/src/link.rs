@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use quinn::{Connection, ConnectionError, Endpoint, ReadExactError, RecvStream, SendStream, VarInt};
@@ -33,6 +33,10 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(4);
 fn patience(bytes: usize) -> Duration {
     MESSAGE_TIMEOUT + Duration::from_secs(bytes as u64 / BYTES_PER_SECOND_MIN)
 }
+
+/// For an acknowledgement of anything: with the time between two looks, a dead direction is noticed within ten seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// One attempt of a sender to reach one address; a handshake at 800 ms and heavy loss takes some seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
@@ -67,6 +71,26 @@ impl Link {
         };
         let channel = Channel { exporter, sender_certificate, receiver_certificate };
         Ok(Self { connection, peer, channel })
+    }
+
+    /// Resolves when what was sent is not acknowledged for too long, although packets may still arrive: the way there is
+    /// dead. QUIC's own idle timeout starts anew with each packet that is heard, and so may never come. Cancel-safe.
+    pub async fn unanswered(&self, role: Role) -> Failure {
+        let counts = || {
+            let stats = self.connection.stats();
+            (stats.frame_rx.acks, stats.frame_tx.stream + stats.frame_tx.ping)
+        };
+        let (mut acks, mut asked) = counts();
+        let mut since = None;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let (acks_now, asked_now) = counts();
+            if acks_now != acks {
+                (acks, asked, since) = (acks_now, asked_now, None);
+            } else if asked_now != asked && since.get_or_insert_with(Instant::now).elapsed() >= ANSWER_TIMEOUT {
+                return from_connection(role, &ConnectionError::TimedOut);
+            }
+        }
     }
 
     /// What TLS agreed on, for the receipt: both are the only ones that [`crate::endpoint`] allows, or their equals.

@@ -5,6 +5,7 @@ use std::{
     cell::{Ref, RefCell, RefMut},
     collections::BTreeMap,
     sync::Arc,
+    time::Duration,
 };
 
 use sealift_agent::{
@@ -23,6 +24,9 @@ use crate::{
     sink::Sink,
     writer::{PartWriter, Starting, Written},
 };
+
+/// For writers to end once the sink was stopped: a statement that is interrupted, a loader that is killed.
+const WRITERS_END: Duration = Duration::from_secs(5);
 
 pub struct Load {
     pub sink: Arc<dyn Sink>,
@@ -160,9 +164,13 @@ impl Load {
             Ok(())
         };
         let _ = self.blocking(stop).await;
-        for thread in self.threads.take() {
-            let _ = thread.await;
-        }
+        let ended = async {
+            for thread in self.threads.take() {
+                let _ = thread.await;
+            }
+        };
+        // One that writes into a pipe which nobody reads ends with the process.
+        let _ = tokio::time::timeout(WRITERS_END, ended).await;
         if let Some(journal) = self.journal {
             journal.close().await;
         }

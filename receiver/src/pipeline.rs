@@ -53,6 +53,7 @@ impl<'a> Pipeline<'a> {
             biased;
             failed = &mut listening => return Err(failed),
             failed = self.load.watch(self.report) => return Err(failed),
+            failed = self.link.unanswered(Role::Receiver) => return Err(failed),
             failed = self.receive_parts() => failed,
             failed = self.acknowledge(writer) => failed,
             complete = self.load.complete() => return complete,

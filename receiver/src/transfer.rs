@@ -273,7 +273,13 @@ impl<'a> Receiving<'a> {
                     self.record.keep()?;
                 }
                 fail_point::hit(Point::Settling);
-                let receipt = self.settle(link, load, &session).await?;
+                let settled = self.settle(link, load, &session).await;
+                if matches!(&settled, Err(failure) if failure.code == Code::LoaderFailed) {
+                    // Its exit code is known: nothing was committed.
+                    self.record.kept.settling = false;
+                    self.record.keep()?;
+                }
+                let receipt = settled?;
                 let finished = self.publish(receipt).await?;
                 self.finished.insert(finished)
             }

@@ -100,8 +100,12 @@ impl<'a> Pipeline<'a> {
         tokio::select! {
             biased;
             receipt = &mut listening => receipt,
+            dead = self.link.unanswered(Role::Sender) => Err(dead),
             sent = &mut sending => match sent {
-                Ok(()) => listening.await,
+                Ok(()) => tokio::select! {
+                    receipt = listening => receipt,
+                    dead = self.link.unanswered(Role::Sender) => Err(dead),
+                },
                 Err(failure) if failure.code == Code::Interrupted => self.reason(failure, listening).await,
                 Err(failure) => Err(failure),
             },
