@@ -103,13 +103,15 @@ pub fn refused_by_peer(peer: &str, code: Code, part: Option<PartIndex>, chunk: O
     Failure { part, chunk, told_by_peer: true, stopped_by_person, ..Failure::new(code, what, next) }
 }
 
+/// What to do about whatever ended a transfer that can go on.
+pub const GO_ON: &str = "Nothing is visible in the target yet. Start both sides again with the same commands and the same \
+                         ticket: the transfer goes on where it stopped.";
+
 /// The one table of what each code means and what to do about it.
 pub fn explain(code: Code) -> (&'static str, &'static str) {
     const TAMPERED: &str = "Nothing of it was loaded. If it happens again, have the path between the hosts and both \
                             hosts' memory examined: this is damage or tampering, not a busy network.";
     const PEER_BUG: &str = "Check that both sides run the same version of Sealift, and that the other side is one.";
-    const GO_ON: &str = "Nothing is visible in the target yet. Start both sides again with the same commands and the same \
-                         ticket: the transfer goes on where it stopped.";
     const NEW_TICKET: &str = "Start the receiver again and use the ticket that it prints.";
     match code {
         Code::Done => ("done", ""),

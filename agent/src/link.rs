@@ -16,7 +16,7 @@ use sealift_protocol::{
 use tokio::time::timeout;
 
 use crate::{
-    failure::{Failure, Outcome, refused_by_peer},
+    failure::{Failure, GO_ON, Outcome, refused_by_peer},
     identity::{Identity, PeerIdentity, Role, judge_leaf},
 };
 
@@ -200,7 +200,7 @@ pub fn from_connection(role: Role, error: &ConnectionError) -> Failure {
     let plain = |code: Code, what: String, next: &str| Failure::new(code, what, next);
     match error {
         ConnectionError::ApplicationClosed(close) => match Code::from_number(close.error_code.into_inner()) {
-            Some(Code::Done) | None => plain(Code::Interrupted, format!("the {peer} went away"), "Start again."),
+            Some(Code::Done) | None => plain(Code::Interrupted, format!("the {peer} went away"), GO_ON),
             Some(code) => refused_by_peer(peer.name(), code, None, None),
         },
         ConnectionError::TransportError(error) if u64::from(error.code) & !0xff == 0x100 => plain(
@@ -216,12 +216,10 @@ pub fn from_connection(role: Role, error: &ConnectionError) -> Failure {
         ConnectionError::VersionMismatch => {
             plain(Code::VersionUnsupported, format!("the {peer} speaks another version of QUIC"), "")
         }
-        ConnectionError::TimedOut => {
-            plain(Code::Interrupted, format!("the link to the {peer} is down"), "Start again when it is up.")
-        }
+        ConnectionError::TimedOut => plain(Code::Interrupted, format!("the link to the {peer} is down"), GO_ON),
         ConnectionError::LocallyClosed => plain(Code::Interrupted, "the connection was closed here".into(), ""),
         ConnectionError::Reset | ConnectionError::ConnectionClosed(_) => {
-            plain(Code::Interrupted, format!("the {peer} went away"), "Start again.")
+            plain(Code::Interrupted, format!("the {peer} went away"), GO_ON)
         }
         ConnectionError::TransportError(_) | ConnectionError::CidsExhausted => {
             plain(Code::ProtocolViolation, format!("the {peer} broke the rules of QUIC"), "")

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
 use quinn::{ReadExactError, RecvStream};
 use sealift_agent::{
-    failure::{Failure, Outcome},
+    failure::{Failure, GO_ON, Outcome},
     identity::Role,
     link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT, from_connection},
     process::chunks_at_work,
@@ -201,7 +201,7 @@ impl<'a> Pipeline<'a> {
                     self.load.moved.notify_waiters();
                 }
                 Ok(Some(_)) => return Error::new(Code::ProtocolViolation, "message while data flows").into(),
-                Ok(None) => return Failure::new(Code::Interrupted, "the sender ended the exchange", "Start again."),
+                Ok(None) => return Failure::new(Code::Interrupted, "the sender ended the exchange", GO_ON),
                 Err(failure) => return failure,
             }
         }
@@ -232,6 +232,6 @@ fn broken_stream(error: ReadExactError, check: &'static str) -> Failure {
         ReadExactError::ReadError(quinn::ReadError::ConnectionLost(lost)) => from_connection(Role::Receiver, &lost),
         ReadExactError::FinishedEarly(_) => Error::new(Code::PartTruncated, check).into(),
         // A sender that gives up resets its streams; why, it says on the control stream.
-        ReadExactError::ReadError(_) => Failure::new(Code::Interrupted, "the sender gave a part up", "Start again."),
+        ReadExactError::ReadError(_) => Failure::new(Code::Interrupted, "the sender gave a part up", GO_ON),
     }
 }
