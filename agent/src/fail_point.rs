@@ -1,6 +1,7 @@
 //! Places at which a test has an agent die, as a power cut or `kill -9` would have it die there.
 //!
 //! `SEALIFT_FAIL_POINT=NAME` kills the process when it comes to the point for the first time, `NAME:3` for the third.
+//! `SEALIFT_PANIC_POINT` is the same with a panic, as a bug would have it.
 //! Only builds with `debug_assertions` look at it: in a release build [`hit`] is nothing.
 
 use crate::identity::Role;
@@ -44,10 +45,12 @@ points! {
     PartSent = Sender, "part-sent", "all of a part was handed to the link";
     ManifestKept = Sender, "manifest-kept", "the manifest is kept and was not sent";
     ReceiptHeard = Sender, "receipt-heard", "the receipt is checked and not kept yet";
+    ReceiptDelivered = Sender, "receipt-delivered", "both sides have the receipt, the sender's record is still there";
     RecordGone = Sender, "record-gone", "the receipt is kept and the sender's record removed";
     Invited = Receiver, "invited", "the receiver has a record, nobody has the ticket";
     EpochKept = Receiver, "epoch-kept", "the record says which epoch it is, the sender waits";
     ReadyDue = Receiver, "ready-due", "everything is made, no data was asked for";
+    ChunkOpened = Receiver, "chunk-opened", "a chunk is opened, the sink has not seen it";
     ChunkTaken = Receiver, "chunk-taken", "a chunk was handed to the sink and not acknowledged";
     JournalWritten = Receiver, "journal-written", "chunks are in the journal and not synced";
     JournalSynced = Receiver, "journal-synced", "chunks are durable in the journal, nobody was told";
@@ -58,6 +61,7 @@ points! {
     Published = Receiver, "published", "the load is shown, the record does not say so yet";
     Forgotten = Receiver, "forgotten", "the load is shown, and nothing but the record is left";
     ReceiptDue = Receiver, "receipt-due", "the receipt is to be sent";
+    RecordOverwritten = Receiver, "record-overwritten", "the keys of the record are gone, its file is not";
     RecordRemoving = Receiver, "record-removing", "the keys are gone, the folder is not";
     SqliteStaged = Receiver, "sqlite-staged", "the staging file is made and empty";
     SqlitePartWritten = Receiver, "sqlite-part-written", "a part is written, its transaction is open";
@@ -72,6 +76,9 @@ points! {
     SqliteForgotten = Receiver, "sqlite-forgotten", "the mark is removed";
     SqliteRemoving = Receiver, "sqlite-removing", "the staging file is removed, what lay beside it is not";
 }
+
+/// What the panic of a point holds, as if it were of a row: it is to be seen nowhere.
+pub const PANIC_PAYLOAD: &str = "fail-point-payload-93b1";
 
 /// Dies here, if that was asked for.
 #[inline]
@@ -94,24 +101,30 @@ mod armed {
         unistd::getpid,
     };
 
-    use super::Point;
+    use super::{PANIC_PAYLOAD, Point};
 
-    const VARIABLE: &str = "SEALIFT_FAIL_POINT";
+    /// The variable, and whether it asks for a kill.
+    const VARIABLES: [(&str, bool); 2] = [("SEALIFT_FAIL_POINT", true), ("SEALIFT_PANIC_POINT", false)];
 
     struct Armed {
         point: Point,
         /// Times it is still passed by.
         left: AtomicU32,
+        kills: bool,
     }
 
     pub fn hit(point: Point) {
         static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
-        let armed = ARMED.get_or_init(|| {
-            let (point, times) = parse(&std::env::var(VARIABLE).ok()?)?;
-            Some(Armed { point, left: AtomicU32::new(times) })
-        });
+        let arm = |(variable, kills)| {
+            let (point, times) = parse(&std::env::var(variable).ok()?)?;
+            Some(Armed { point, left: AtomicU32::new(times), kills })
+        };
+        let armed = ARMED.get_or_init(|| VARIABLES.into_iter().find_map(arm));
         let Some(armed) = armed else { return };
         if armed.point == point && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            if !armed.kills {
+                panic!("{PANIC_PAYLOAD}");
+            }
             // No destructor runs and nothing is flushed, as when the machine goes.
             let _ = kill(getpid(), Signal::SIGKILL);
             std::process::abort();

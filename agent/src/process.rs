@@ -14,7 +14,7 @@ use sealift_protocol::close::Code;
 use crate::failure::{Failure, Outcome};
 
 /// No core dump, no other process of this user may read its memory, new files are the owner's alone, and a panic says
-/// where it happened and nothing else. Call first in `main`, before any thread.
+/// where it happened, nothing else, and is the end. Call first in `main`, before any thread.
 pub fn harden() -> Outcome {
     let refused = |what: &str| Failure::new(Code::Preflight, format!("this process cannot be protected: {what}"), "");
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|_| refused("core dumps stay on"))?;
@@ -28,6 +28,8 @@ pub fn harden() -> Outcome {
         // The payload may hold anything; the place cannot.
         let place = panic.location().map_or_else(String::new, |place| format!(" at {}:{}", place.file(), place.line()));
         eprintln_safe(&format!("sealift: a bug was met{place}; the process stops."));
+        // In every build, and before anything unwinds through work that is half done.
+        std::process::abort();
     }));
     Ok(())
 }

@@ -6,8 +6,8 @@
 //! | `record` | what it needs to go on, keys among it; written whole or not at all, mode 0600 |
 //! | others | sealed logs: useless without the record |
 //!
-//! At the end the record is overwritten and removed first, then the rest. A folder without a record is a clean-up that was
-//! interrupted, or a start that was: whoever finds it removes it.
+//! At the end the record loses its name first, is overwritten and removed, and then the rest is. A folder without a record is
+//! a clean-up that was interrupted, or a start that was: whoever finds it removes it.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -31,6 +31,9 @@ use crate::{
 
 /// A record holds a plan and a manifest or a receipt, each of which is a control message, and some keys.
 const RECORD_BYTES_MAX: usize = 2 * CONTROL_BYTES_MAX;
+
+/// A record that is being overwritten: what still has its own name is whole.
+const REMOVED_RECORD: &str = "record.removed";
 
 /// Attempts to lock a folder that somebody else removes at the same moment.
 const LOCK_ATTEMPTS: usize = 10;
@@ -160,10 +163,15 @@ impl TransferDir {
     pub fn destroy(self) -> Outcome {
         let keys = || -> std::io::Result<Vec<String>> {
             let mut logs = Vec::new();
-            for name in ["record", "record.partial"] {
+            let folder = File::open(&self.path)?;
+            match fs::rename(self.path.join("record"), self.path.join(REMOVED_RECORD)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => folder.sync_all()?,
+            }
+            for name in [REMOVED_RECORD, "record.partial"] {
                 overwrite(&self.path.join(name))?;
             }
-            File::open(&self.path)?.sync_all()?;
+            folder.sync_all()?;
             for entry in fs::read_dir(&self.path)? {
                 let entry = entry?;
                 if entry.file_name() != "lock" {
@@ -225,6 +233,7 @@ fn overwrite(path: &Path) -> std::io::Result<()> {
     };
     file.write_all(&vec![0; file.metadata()?.len() as usize])?;
     file.sync_all()?;
+    fail_point::hit(Point::RecordOverwritten);
     fs::remove_file(path)
 }
 

@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
-use sealift_agent::failure::{Failure, Outcome};
+use sealift_agent::{
+    fail_point::{self, Point},
+    failure::{Failure, Outcome},
+};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
@@ -28,6 +31,7 @@ impl Workers {
             };
             let chunk = open(&header, body, &keys, &mut unpacker);
             idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(unpacker);
+            fail_point::hit(Point::ChunkOpened);
             Ok(chunk?)
         });
         opened.await.map_err(|_| Failure::new(Code::Internal, "a worker ended early", ""))?

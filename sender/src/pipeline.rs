@@ -190,7 +190,6 @@ impl<'a> Pipeline<'a> {
     async fn send_chunk(&self, sealed: Sealed, keys: &Arc<EpochKeys>, out: &mut PartStream<'_>) -> Outcome {
         let frame_bytes = sealed.frame.len() as u64;
         let plain_bytes = u64::from(sealed.header.plain_bytes);
-        fail_point::hit(Point::ChunkSealed);
         // Kept first: a chunk that was read and not sent when a connection was lost is sent again as if it had been.
         self.outgoing.transfer_mut().handle_sealed(&sealed, keys);
         self.report.count(|totals| totals.moved(plain_bytes, frame_bytes));

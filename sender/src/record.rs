@@ -57,6 +57,8 @@ pub enum Stage {
     Prepared,
     Begun,
     AllSent,
+    /// It has its receipt; what is kept is what a process left that was killed in its clean-up.
+    Done,
 }
 
 impl Stage {
@@ -65,6 +67,7 @@ impl Stage {
             Self::Prepared => "prepared",
             Self::Begun => "begun",
             Self::AllSent => "all_sent",
+            Self::Done => "done",
         }
     }
 
@@ -73,6 +76,7 @@ impl Stage {
             Self::Prepared => "prepared, nothing was sent",
             Self::Begun => "begun",
             Self::AllSent => "all of it was sent; the receipt is missing",
+            Self::Done => "done, the receipt is here; the next push clears up what is left",
         }
     }
 }
@@ -84,6 +88,7 @@ pub fn stages(state: &StateDir) -> Outcome<Vec<(TransferId, Stage, bool, u64)>> 
         let Some(look) = TransferDir::look::<Kept>(state, transfer)? else { continue };
         let Some(kept) = &look.record else { continue };
         let stage = match kept {
+            _ if state.receipt(transfer).is_some() => Stage::Done,
             Kept { sent: Some(_), .. } => Stage::AllSent,
             Kept { begun: true, .. } => Stage::Begun,
             _ => Stage::Prepared,
@@ -128,13 +133,14 @@ impl Record {
         Ok(record)
     }
 
-    /// Removes the records of transfers whose grant has ended.
+    /// Removes the records of transfers that are over: their grant has ended, or their receipt is here and the process that
+    /// fetched it was killed before it had cleaned up.
     pub fn sweep(state: &StateDir, now_seconds: u64) -> Outcome {
         for transfer in TransferDir::list(state)? {
             let Ok(dir) = TransferDir::open(state, transfer) else { continue };
             // One that cannot be read is for its own transfer to complain about.
             let Ok(Some(kept)) = dir.record::<Kept>() else { continue };
-            if kept.not_after_seconds <= now_seconds {
+            if kept.not_after_seconds <= now_seconds || state.receipt(transfer).is_some() {
                 dir.destroy()?;
             }
         }

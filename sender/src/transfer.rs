@@ -311,6 +311,9 @@ impl<'a> Sending<'a> {
             Err(failure) => link.refuse(writer, failure).await,
         }
         let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
+        if outcome.is_ok() {
+            fail_point::hit(Point::ReceiptDelivered);
+        }
         outcome
     }
 

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use sealift_agent::failure::{Failure, Outcome};
+use sealift_agent::{
+    fail_point::{self, Point},
+    failure::{Failure, Outcome},
+};
 use sealift_protocol::{
     chunk::{Chunk, ChunkHash, Sealed},
     close::Code,
@@ -41,7 +44,9 @@ impl Workers {
             };
             let packed = packer.pack(chunk, keys.digests());
             idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(packer);
-            Ok(seal(packed, &keys, nonce)?)
+            let sealed = seal(packed, &keys, nonce)?;
+            fail_point::hit(Point::ChunkSealed);
+            Ok(sealed)
         });
         sealed.await.map_err(|_| Failure::new(Code::Internal, "a worker ended early", ""))?
     }

@@ -68,7 +68,7 @@ fn survives(point: Point, kind: Kind) {
             died(sender, point, kind);
             receiver.wait(WITHIN).assert_code(exit::DONE);
         }
-        Point::RecordRemoving => {
+        Point::RecordOverwritten | Point::RecordRemoving => {
             died(receiver, point, kind);
             sender.wait(WITHIN).assert_code(exit::DONE);
             // fault-matrix C13: the next start finishes the clean-up, and then waits for another transfer.
@@ -78,6 +78,11 @@ fn survives(point: Point, kind: Kind) {
             });
             next.sigint();
             next.wait(WITHIN);
+        }
+        Point::ReceiptDelivered => {
+            died(sender, point, kind);
+            receiver.wait(WITHIN).assert_code(exit::DONE);
+            place.sender().start().wait(WITHIN).assert_code(exit::DONE);
         }
         _ if point.side() == Role::Sender => {
             died(sender, point, kind);

@@ -193,7 +193,6 @@ impl<'a> Sealing<'a> {
             transfer.handle_sealed(&sealed, &keys);
             let written = ChunkCount(header.index.0 + 1);
             append(writing, Record::Chunk { header, sealed: sealed.frame.slice(CHUNK_HEADER_BYTES..) }).await?;
-            fail_point::hit(Point::ChunkSealed);
             transfer.handle_ack(&Ack { part, verified: written, durable: written })?;
             self.report.count(|totals| totals.moved(header.plain_bytes.into(), header.frame_bytes() as u64));
         }

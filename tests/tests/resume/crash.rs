@@ -1,9 +1,11 @@
-//! Killed and started again with the same command (fault matrix C1, C2, C3, C14).
+//! Killed and started again with the same command (fault matrix C1, C2, C3, C8, C14).
 
 use std::{thread, time::Duration};
 
+use nix::sys::signal::Signal;
+use sealift_agent::{fail_point::PANIC_PAYLOAD, identity::Role};
 use sealift_tests::{
-    agents::Agent,
+    agents::{Agent, Launch},
     link::Faults,
     place::{Kind, Place},
     postgres::Postgres,
@@ -44,6 +46,36 @@ fn c1_sender_killed_loader() {
 #[test]
 fn c1_sender_killed_sqlite() {
     sender_killed(Kind::Sqlite(40_000));
+}
+
+/// C8: a bug in a worker of either side ends the process at once, says where and nothing else, and is survived as a kill is.
+fn worker_panics(side: Role, point: &str) {
+    let place = Place::new(Kind::Loader(24 * MIB), rate(40), 8);
+    let armed = |launch: Launch, of: Role| {
+        if of == side { launch.env("SEALIFT_PANIC_POINT", point).env("RUST_BACKTRACE", "full") } else { launch }
+    };
+    let mut receiver = armed(place.receiver(), Role::Receiver).start();
+    receiver.ticket();
+    let sender = armed(place.sender(), Role::Sender).start();
+    let (ended, sender, receiver) = match side {
+        Role::Receiver => (receiver.wait(WITHIN), sender, place.receiver().start()),
+        _ => (sender.wait(WITHIN), place.sender().start(), receiver),
+    };
+    assert_eq!(ended.killed_by(), Some(Signal::SIGABRT as i32), "{}", ended.message());
+    let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout()), ended.stderr());
+    assert!(said.contains("a bug was met at "), "{said}");
+    assert!(!said.contains(PANIC_PAYLOAD) && !said.contains("backtrace"), "{said}");
+    assert_resumed(&place, sender, receiver);
+}
+
+#[test]
+fn c8_worker_of_the_sender_panics() {
+    worker_panics(Role::Sender, "chunk-sealed:16");
+}
+
+#[test]
+fn c8_worker_of_the_receiver_panics() {
+    worker_panics(Role::Receiver, "chunk-opened:10");
 }
 
 /// C2: the sender comes back to a receiver that was started again.

@@ -3,7 +3,7 @@
 use std::{fs, thread, time::Duration};
 
 use sealift_tests::{
-    agents::Agent,
+    agents::{Agent, Launch, SENDER},
     exit,
     link::Faults,
     place::{Kind, Place},
@@ -52,6 +52,27 @@ fn n12_c1_sender_killed_before_the_receipt() {
     assert_eq!(sender.resume().as_deref(), Some("resumed"));
     assert_eq!(sender.number("sealed_bytes"), 0);
     place.assert_done();
+}
+
+/// fault-matrix C13: killed with the receipt, before it had cleaned up, a sender that goes on with another ticket clears that
+/// up, too.
+#[test]
+fn c13_what_a_finished_transfer_left_goes_with_the_next() {
+    let place = Place::new(Kind::Loader(MIB), Faults::default(), 5);
+    let mut receiver = place.receiver().start();
+    receiver.ticket();
+    let sender = place.sender().env("SEALIFT_FAIL_POINT", "receipt-delivered").start().wait(WITHIN);
+    assert_eq!(sender.killed_by(), Some(9), "{}", sender.message());
+    receiver.wait(WITHIN).assert_code(exit::DONE);
+    assert_eq!(place.transfers("sender").len(), 1);
+    let state = place.path("sender");
+    let status = Launch::bare(SENDER, &["status".as_ref(), "--state-dir".as_ref(), state.as_os_str()]).start();
+    let status = status.wait(WITHIN);
+    let said = String::from_utf8(status.stdout()).unwrap();
+    assert!(said.contains("done, the receipt is here"), "{said}{}", status.stderr());
+    fs::remove_file(place.ticket()).unwrap();
+    let (sender, receiver) = place.start();
+    assert_done(&place, sender, receiver);
 }
 
 /// The receiver has published, and nobody has told the sender: started again with the same command, it still has the
