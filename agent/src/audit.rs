@@ -6,6 +6,7 @@ use std::{
     io::Write,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use nix::fcntl::{Flock, FlockArg};
@@ -14,6 +15,7 @@ use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
+    clock::Reading,
     failure::{Failure, Outcome},
     state::StateDir,
 };
@@ -24,21 +26,38 @@ const GENESIS: &str = "000000000000000000000000000000000000000000000000000000000
 /// A line: typed fields of a few hundred bytes; longer is damage.
 const LINE_BYTES_MAX: u64 = 16 << 10;
 
+/// A clock that is merely put right is slewed by less between two entries; one that was set moves by more.
+const CLOCK_STEP_SECONDS_MIN: u64 = 10;
+
 /// An agent's own log, held open and locked by one process at a time while it writes.
 #[derive(Clone)]
 pub struct AuditLog {
     path: PathBuf,
     program: &'static str,
+    /// The clocks at this process's last entry.
+    last: Arc<Mutex<Reading>>,
 }
 
 impl AuditLog {
     pub fn open(state: &StateDir, program: &'static str) -> Outcome<Self> {
-        let log = Self { path: state.path().join("audit.jsonl"), program };
+        let last = Arc::new(Mutex::new(Reading::now()));
+        let log = Self { path: state.path().join("audit.jsonl"), program, last };
         log.locked().map(|_| log)
     }
 
-    /// Appends one entry and makes it durable.
+    /// Appends one entry and makes it durable. Where the clock was set since the last one, an entry before it says so, as the
+    /// times of the entries cannot be compared across it.
     pub fn append(&self, event: &str, transfer: Option<TransferId>, fields: &[(&str, Value)]) -> Outcome {
+        let now = Reading::now();
+        let last = std::mem::replace(&mut *self.last.lock().unwrap_or_else(PoisonError::into_inner), now);
+        let step = now.step_since(&last);
+        if step.unsigned_abs() >= CLOCK_STEP_SECONDS_MIN {
+            self.write("clock.step", transfer, &[("seconds", json!(step))])?;
+        }
+        self.write(event, transfer, fields)
+    }
+
+    fn write(&self, event: &str, transfer: Option<TransferId>, fields: &[(&str, Value)]) -> Outcome {
         let mut file = self.locked()?;
         let (seq, prev) = self.head(&file)?;
         let mut entry = Map::new();

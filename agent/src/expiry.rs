@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use sealift_protocol::{close::Code, error::Error, grant::Grant};
-use time::OffsetDateTime;
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    clock::{boottime, now_seconds},
+    failure::{Failure, Outcome},
+};
 
 /// How often the clocks are looked at: revocation and expiry are to act within seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -48,17 +49,6 @@ impl Expiry {
             expired = self.passed() => Err(expired),
         }
     }
-}
-
-fn now_seconds() -> u64 {
-    OffsetDateTime::now_utc().unix_timestamp().max(0) as u64
-}
-
-/// Time since the machine started, the time that it slept included.
-fn boottime() -> Duration {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::MAX, |now| {
-        Duration::new(now.tv_sec().max(0) as u64, now.tv_nsec().clamp(0, 999_999_999) as u32)
-    })
 }
 
 #[cfg(test)]

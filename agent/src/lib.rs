@@ -7,6 +7,7 @@ pub mod audit;
 pub mod authority;
 pub mod backoff;
 pub mod cli;
+pub mod clock;
 pub mod congestion;
 pub mod endpoint;
 pub mod expiry;
