@@ -159,6 +159,7 @@ impl Code {
             || matches!(
                 self,
                 Code::UserInterrupt
+                    | Code::GrantNotYetValid
                     | Code::SourceChanged
                     | Code::ResumeImpossible
                     | Code::TargetFailed

@@ -4,6 +4,7 @@
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use sealift_agent::{
     acceptor::Acceptor,
+    clock::now_seconds,
     failure::{Failure, Outcome},
     link::{ControlReader, ControlWriter, Link, accept_control},
 };
@@ -13,7 +14,6 @@ use sealift_protocol::{
     message::Message,
     receive::{Judging, Listening},
 };
-use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 /// Exchanges at once: all of them come from holders of the one ticket.
@@ -77,7 +77,7 @@ async fn hear(link: Link, listening: &impl Fn(&Link) -> Listening, heard: &mpsc:
     };
     let judged = match control.first().await {
         Ok(Message::Offer(offer)) => {
-            let now = OffsetDateTime::now_utc().unix_timestamp() as u64;
+            let now = now_seconds();
             listening(&link).handle_offer(offer, &link.channel, now).map_err(Failure::from)
         }
         Ok(Message::Refuse(refuse)) => {

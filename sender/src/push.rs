@@ -7,6 +7,7 @@ use std::{
 
 use sealift_agent::{
     audit::AuditLog,
+    clock::now_seconds,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
@@ -19,7 +20,6 @@ use sealift_agent::{
 };
 use sealift_protocol::close::Code;
 use serde_json::json;
-use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::{cli::PushArgs, record::Record, transfer::Sending};
@@ -44,9 +44,8 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     let audit = AuditLog::open(&state, "sealift-sender")?;
     TransferDir::sweep(&state)?;
     let ticket = read_ticket(&args.ticket)?;
-    let now_seconds = OffsetDateTime::now_utc().unix_timestamp() as u64;
-    Record::sweep(&state, now_seconds)?;
-    ticket.grant.grant.check_time(now_seconds)?;
+    Record::sweep(&state, now_seconds())?;
+    ticket.grant.grant.check_time(now_seconds())?;
     let transfer_id = ticket.grant.grant.transfer;
     report.set_transfer(transfer_id);
     if args.transfer.danger_show_program_output {

@@ -10,6 +10,7 @@ use std::{
 use sealift_agent::{
     audit::AuditLog,
     backoff::Backoff,
+    clock::now_seconds,
     endpoint::{bind, client_config},
     expiry::Expiry,
     fail_point::{self, Point},
@@ -226,6 +227,8 @@ impl<'a> Sending<'a> {
     }
 
     async fn connect(&self) -> Outcome<(quinn::Endpoint, Link)> {
+        // The clock may have been set since the last time; certificates would fail by it, and could not say so.
+        self.ticket.grant.grant.check_time(now_seconds())?;
         connect_with(self.ticket, self.identity).await
     }
 

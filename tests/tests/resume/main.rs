@@ -3,6 +3,7 @@
 //!
 //! These tests wait for links to be given up, ten seconds each time, and use hardly any processor: many run at once.
 
+mod clocks;
 mod crash;
 mod ending;
 mod grant;

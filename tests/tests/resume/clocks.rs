@@ -1,0 +1,152 @@
+//! The clock is set while a transfer runs (fault matrix T1, T2, T3, T6). Both agents live on a clock of their own, by
+//! libfaketime; the clock that nobody can set is left as it is.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use sealift_tests::{
+    agents::{Agent, Launch},
+    exit,
+    finished::Finished,
+    link::Faults,
+    place::{Kind, Place},
+    shared::skip,
+};
+use serde_json::Value;
+
+use super::{MIB, OUTAGE, WITHIN, assert_done, rate};
+
+const YEAR_SECONDS: i64 = 365 * 86_400;
+
+/// A clock that can be set.
+struct Clock {
+    library: PathBuf,
+    file: PathBuf,
+}
+
+impl Clock {
+    /// `None`, with a word, where the library is not installed.
+    fn new(place: &Place, name: &str) -> Option<Self> {
+        let libraries = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+        let found = libraries.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+        let Some(library) = found else {
+            skip("libfaketime is not installed", true);
+            return None;
+        };
+        let clock = Self { library, file: place.path(name) };
+        clock.set(0);
+        Some(clock)
+    }
+
+    fn set(&self, seconds: i64) {
+        let beside = self.file.with_extension("new");
+        fs::write(&beside, format!("{seconds:+}\n")).unwrap();
+        fs::rename(beside, &self.file).unwrap();
+    }
+
+    fn on(&self, launch: Launch) -> Launch {
+        let text = |path: &Path| path.display().to_string();
+        launch
+            .env("LD_PRELOAD", &text(&self.library))
+            .env("FAKETIME_TIMESTAMP_FILE", &text(&self.file))
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    }
+}
+
+/// Begun, and some of it has arrived.
+fn under_way(place: &Place, clocks: [&Clock; 2], valid_for: &str) -> (Agent, Agent) {
+    let mut receiver = clocks[1].on(place.receiver()).args(&["--valid-for", valid_for]).start();
+    receiver.ticket();
+    let mut sender = clocks[0].on(place.sender()).start();
+    place.wait_until_passed(&mut sender, MIB as u64);
+    (sender, receiver)
+}
+
+fn assert_grant_expired(ended: &Finished) {
+    ended.assert_code(exit::REFUSED).assert_one_message();
+    assert_eq!(ended.finished_event()["outcome"], "grant_expired");
+}
+
+/// What an agent's audit log says of its clock.
+fn steps(place: &Place, side: &str) -> Vec<i64> {
+    let log = fs::read_to_string(place.path(side).join("audit.jsonl")).unwrap();
+    let entries = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    entries.filter(|entry| entry["event"] == "clock.step").map(|entry| entry["seconds"].as_i64().unwrap()).collect()
+}
+
+fn assert_stepped(place: &Place, seconds: i64) {
+    for side in ["sender", "receiver"] {
+        let steps = steps(place, side);
+        assert!(matches!(steps[..], [step] if (step - seconds).abs() <= 2), "{side}: {steps:?}");
+    }
+}
+
+#[test]
+fn t1_clock_set_forwards_ends_the_transfer() {
+    let place = Place::new(Kind::Loader(8 * MIB), rate(4), 1);
+    let Some(clock) = Clock::new(&place, "clock") else { return };
+    let (sender, receiver) = under_way(&place, [&clock, &clock], "1h");
+    clock.set(YEAR_SECONDS);
+    assert_grant_expired(&sender.wait(WITHIN));
+    assert_grant_expired(&receiver.wait(WITHIN));
+    place.assert_clean(&[]);
+    assert_stepped(&place, YEAR_SECONDS);
+}
+
+#[test]
+fn t2_clock_set_back_prolongs_nothing() {
+    let place = Place::new(Kind::Loader(8 * MIB), rate(4), 2);
+    let Some(clock) = Clock::new(&place, "clock") else { return };
+    let (sender, receiver) = under_way(&place, [&clock, &clock], "10s");
+    clock.set(-YEAR_SECONDS);
+    assert_grant_expired(&sender.wait(WITHIN));
+    assert_grant_expired(&receiver.wait(WITHIN));
+    place.assert_clean(&[]);
+    assert_stepped(&place, -YEAR_SECONDS);
+}
+
+/// T3: back before the certificates and the grant were made. It is said at once and not tried until the grant ends; with the
+/// clock put right, the same command goes on.
+#[test]
+fn t3_clock_set_back_refuses_to_connect_again() {
+    let place = Place::new(Kind::Loader(8 * MIB), rate(12), 3);
+    let Some(clock) = Clock::new(&place, "clock") else { return };
+    let right = Clock::new(&place, "right-clock").unwrap();
+    let (sender, receiver) = under_way(&place, [&clock, &right], "1h");
+    place.link.cut();
+    clock.set(-YEAR_SECONDS);
+    thread::sleep(OUTAGE);
+    place.link.heal();
+    let sender = sender.wait(WITHIN);
+    sender.assert_one_message();
+    assert!([exit::REFUSED, exit::PEER].contains(&sender.code().unwrap()), "{}", sender.message());
+    assert!(sender.message().contains("clock"), "{}", sender.message());
+    clock.set(0);
+    assert_done(&place, clock.on(place.sender()).start(), receiver);
+}
+
+/// T6: a minute apart is usual; ten are not, and both sides say why.
+#[test]
+fn t6_clocks_apart() {
+    for (seconds, good) in [(-50, true), (-600, false)] {
+        let place = Place::new(Kind::Loader(MIB), Faults::default(), 4);
+        let Some(clock) = Clock::new(&place, "clock") else { return };
+        clock.set(seconds);
+        let mut receiver = place.receiver().start();
+        receiver.ticket();
+        let sender = clock.on(place.sender()).start();
+        if good {
+            assert_done(&place, sender, receiver);
+            continue;
+        }
+        let sender = sender.wait(WITHIN);
+        sender.assert_code(exit::REFUSED).assert_one_message();
+        assert!(sender.message().contains("clock"), "{}", sender.message());
+        receiver.sigint();
+        receiver.wait(WITHIN);
+    }
+}
