@@ -133,14 +133,14 @@ impl Record {
         Ok(record)
     }
 
-    /// Removes the records of transfers that are over: their grant has ended, or their receipt is here and the process that
-    /// fetched it was killed before it had cleaned up.
+    /// Removes the records that nothing goes on with: the grant has ended; the receipt is here, and the process that fetched
+    /// it was killed before it had cleaned up; or nothing was begun, and the process that was about to was killed.
     pub fn sweep(state: &StateDir, now_seconds: u64) -> Outcome {
         for transfer in TransferDir::list(state)? {
             let Ok(dir) = TransferDir::open(state, transfer) else { continue };
             // One that cannot be read is for its own transfer to complain about.
             let Ok(Some(kept)) = dir.record::<Kept>() else { continue };
-            if kept.not_after_seconds <= now_seconds || state.receipt(transfer).is_some() {
+            if kept.not_after_seconds <= now_seconds || state.receipt(transfer).is_some() || !kept.begun {
                 dir.destroy()?;
             }
         }

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 pub use crate::launch::Launch;
 use crate::{
     finished::Finished,
+    finished::last_words,
     memory::{Watch, children},
 };
 
@@ -29,9 +30,6 @@ pub const TICKET_END: &str = "-----END SEALIFT TICKET-----";
 
 /// A debug build with a cold disk has needed two seconds.
 const TICKET_WITHIN: Duration = Duration::from_secs(20);
-
-/// Longer than any event; standard output may be data.
-const LAST_WORDS_BYTES: usize = 4096;
 
 /// A running agent, killed when it is dropped.
 pub struct Agent {
@@ -80,10 +78,7 @@ impl Agent {
 
     /// What it told people, and the last event that it told programs.
     pub(crate) fn last_words(&self) -> String {
-        let stdout = self.stdout();
-        let last = stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap_or_default();
-        let shown = &last[..last.len().min(LAST_WORDS_BYTES)];
-        format!("{}\n{}", self.stderr(), String::from_utf8_lossy(shown))
+        last_words(&self.stdout(), &self.stderr())
     }
 
     pub fn is_running(&mut self) -> bool {

@@ -177,6 +177,8 @@ struct Side {
     done: Option<Finished>,
     /// It said that the transfer cannot go on.
     undecided: bool,
+    /// How each of its processes ended, for whoever looks into a round that failed.
+    ends: Vec<String>,
 }
 
 impl Round {
@@ -271,6 +273,7 @@ impl Round {
         let ended = receiver.wait(ENDS_WITHIN);
         // One that was killed when it had cleaned up already began to wait for another transfer.
         assert!(matches!(ended.code(), Some(exit::DONE | exit::USER_INTERRUPT)), "{}", ended.message());
+        self.receiver.note(&ended);
         self.receiver.done = Some(ended);
     }
 
@@ -278,6 +281,7 @@ impl Round {
     fn end_sender(&mut self) {
         let sender = self.sender.agent.take().unwrap_or_else(|| self.place.sender().start());
         let ended = sender.wait(ENDS_WITHIN);
+        self.sender.note(&ended);
         // One that was killed when it had cleaned up already looks for a receiver that is gone.
         assert!(matches!(ended.code(), Some(exit::DONE | exit::PEER)) || ended.code().is_none(), "{}", ended.message());
         if ended.code().is_some() {
@@ -325,6 +329,10 @@ impl Round {
     }
 
     fn judge(self) -> Tally {
+        for side in ["sender", "receiver"] {
+            let left = self.place.transfers(side);
+            assert!(left.is_empty(), "unfinished at the {side}: {left:?}\n{}", self.words());
+        }
         self.place.assert_done();
         let mut tally = self.tally;
         let told =
@@ -339,9 +347,8 @@ impl Round {
 
     fn words(&self) -> String {
         let words = |side: &Side| match (&side.agent, &side.done) {
-            (Some(agent), _) => agent.last_words(),
-            (None, Some(done)) => format!("{:?}: {}", done.status, done.message()),
-            (None, None) => "not running".into(),
+            (Some(agent), _) => format!("{}now: {}", side.ends.concat(), agent.last_words()),
+            (None, _) => side.ends.concat(),
         };
         format!("--- sender\n{}\n--- receiver\n{}", words(&self.sender), words(&self.receiver))
     }
@@ -360,6 +367,7 @@ impl Side {
             return true;
         }
         let ended = self.agent.take().expect("looked at above").wait(ENDS_WITHIN);
+        self.note(&ended);
         match ended.code() {
             Some(exit::DONE) => self.done = Some(ended),
             Some(exit::INTERRUPTED) if ended.resume().as_deref() == Some("impossible") => self.undecided = true,
@@ -373,10 +381,15 @@ impl Side {
         true
     }
 
+    fn note(&mut self, ended: &Finished) {
+        self.ends.push(format!("{:?} after {:?}: {}\n", ended.status, ended.took, ended.last_words()));
+    }
+
     fn kill(&mut self) -> bool {
         let Some(agent) = self.agent.take() else { return false };
         agent.kill9();
         let ended = agent.wait(ENDS_WITHIN);
+        self.note(&ended);
         // It may have been quicker.
         if ended.code() == Some(exit::DONE) {
             self.done = Some(ended);

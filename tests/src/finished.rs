@@ -11,6 +11,9 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// Longer than any event; standard output may be data.
+const LAST_WORDS_BYTES: usize = 4096;
+
 pub struct Finished {
     home: TempDir,
     pub status: ExitStatus,
@@ -54,6 +57,11 @@ impl Finished {
 
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.home().join("stderr")).unwrap()).into_owned()
+    }
+
+    /// What it told people, and the last event that it told programs.
+    pub(crate) fn last_words(&self) -> String {
+        last_words(&self.stdout(), &self.stderr())
     }
 
     /// The events of `--json`, one a line of stdout.
@@ -124,3 +132,9 @@ impl Finished {
 
 /// What happened, what to do, and a word of how to get help.
 const MESSAGE_LINES_MAX: usize = 8;
+
+pub(crate) fn last_words(stdout: &[u8], stderr: &str) -> String {
+    let last = stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap_or_default();
+    let shown = &last[..last.len().min(LAST_WORDS_BYTES)];
+    format!("{stderr}\n{}", String::from_utf8_lossy(shown))
+}
