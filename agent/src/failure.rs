@@ -25,6 +25,8 @@ pub struct Failure {
     pub told_by_peer: bool,
     /// A person at the other side stopped it: trying again by itself would be against their will.
     pub stopped_by_person: bool,
+    /// A loader was ended by a signal when it had everything: nobody here can know whether it committed.
+    pub undecided: bool,
 }
 
 pub type Outcome<T = ()> = Result<T, Failure>;
@@ -39,6 +41,7 @@ impl Failure {
             chunk: None,
             told_by_peer: false,
             stopped_by_person: false,
+            undecided: false,
         }
     }
 

@@ -36,7 +36,7 @@ use sealift_protocol::close::Code;
 
 /// Exit codes of a shell for a program that cannot be run, and the base for one that a signal ended.
 const CANNOT_RUN: u8 = 127;
-const SIGNAL_BASE: i32 = 128;
+pub const SIGNAL_BASE: i32 = 128;
 
 /// The one byte that the guard itself writes to its standard error, before the loader exists.
 pub const READY: [u8; 1] = [0];

@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod cli;
 pub mod config;
+pub mod ending;
 pub mod guard;
 pub mod invitation;
 pub mod journal;

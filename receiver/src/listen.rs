@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     cli::ListenArgs,
+    ending::KeepsEnding,
     invitation::{Invitation, addresses, write_ticket},
     reception::receive_offers,
     record::Record,

@@ -21,7 +21,10 @@ use sealift_agent::{
 };
 use sealift_protocol::close::Code;
 
-use crate::{cli::GUARD_COMMAND, guard::READY};
+use crate::{
+    cli::GUARD_COMMAND,
+    guard::{READY, SIGNAL_BASE},
+};
 
 /// A loader that runs and waits for its input.
 pub struct Loader {
@@ -123,11 +126,15 @@ impl Loader {
             Failure::io(Code::LoaderFailed, format!("the loader {} cannot be waited for", self.program), &error, "")
         })?;
         let printed_bytes = inside.output.as_ref().map_or(0, OutputCounter::finish);
+        let had_everything = inside.input.is_none();
         drop(inside);
         if self.killed.load(Ordering::SeqCst) {
             return Err(Failure::new(Code::Interrupted, "the load was stopped", ""));
         }
-        judge_exit("loader", &self.program, status, printed_bytes, Code::LoaderFailed)
+        let judged = judge_exit("loader", &self.program, status, printed_bytes, Code::LoaderFailed);
+        // A shell and the guard say by a number above 128 that a signal ended what they ran.
+        let by_signal = status.code().is_none_or(|code| code > SIGNAL_BASE);
+        judged.map_err(|failure| Failure { undecided: had_everything && by_signal, ..failure })
     }
 
     /// Kills the loader, whatever it started, and its guard, before its input can end. Safe at any time, from any thread.

@@ -10,12 +10,15 @@ use sealift_protocol::{
     error::Error,
     grant::SignedGrant,
     id::{Epoch, TransferId},
-    manifest::{Plan, SignedReceipt},
+    manifest::Plan,
     receive::Transfer,
 };
 use zeroize::Zeroize;
 
-use crate::invitation::Invitation;
+use crate::{
+    ending::{Ending, KeepsEnding},
+    invitation::Invitation,
+};
 
 /// The record, and its folder.
 pub struct Record {
@@ -48,22 +51,25 @@ pub struct Kept {
     pub plan: Option<Plan>,
     #[n(7)]
     pub started_ms: u64,
-    /// All of it is proven; it is shown under its final name, or will be.
     #[n(8)]
-    pub receipt: Option<SignedReceipt>,
-    /// It is shown, and nothing needs to be done for that again.
+    pub ending: Ending,
     #[n(9)]
-    pub published: bool,
-    /// A loader was told that its input is whole. Whether it committed, only its exit code says.
-    #[n(10)]
-    pub settling: bool,
-    #[n(11)]
     pub grant: SignedGrant,
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
         self.sealing_key.zeroize();
+    }
+}
+
+impl KeepsEnding for Record {
+    fn ending(&mut self) -> &mut Ending {
+        &mut self.kept.ending
+    }
+
+    fn keep(&self) -> Outcome {
+        self.dir.keep(&self.kept)
     }
 }
 
@@ -96,9 +102,7 @@ impl Record {
             digest_check: None,
             plan: None,
             started_ms: 0,
-            receipt: None,
-            published: false,
-            settling: false,
+            ending: Ending::default(),
             grant,
         };
         let record = Self { dir, kept };
@@ -114,11 +118,6 @@ impl Record {
 
     pub fn expiry(&self) -> Expiry {
         Expiry::of(&self.kept.grant.grant)
-    }
-
-    /// Makes what was changed durable.
-    pub fn keep(&self) -> Outcome {
-        self.dir.keep(&self.kept)
     }
 
     pub fn transfer(&self) -> TransferId {

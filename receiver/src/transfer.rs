@@ -28,6 +28,7 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use crate::{
+    ending::KeepsEnding,
     journal::{Journal, Place, Replayed, replay},
     load::{Load, blocking},
     pipeline::Pipeline,
@@ -86,10 +87,11 @@ impl<'a> Receiving<'a> {
         let (expiry, workers, called_off) = (record.expiry(), Workers::default(), Cell::default());
         let (load, finished, agreed) = (None, None, false);
         let mut receiving = Self { setting, record, expiry, load, finished, agreed, workers, called_off };
-        if receiving.record.kept.receipt.is_some() {
+        if receiving.record.kept.ending.receipt.is_some() {
             receiving.publish_again().await?;
-        } else if receiving.record.kept.settling {
-            return Err(receiving.unknown_end());
+        } else if receiving.record.kept.ending.settling {
+            let what = "the earlier receiver was killed while the loader was ending";
+            return Err(receiving.undecided(Failure::new(Code::ResumeImpossible, what, "")));
         } else if receiving.record.kept.plan.is_some() {
             let transfer = receiving.record.state_machine()?;
             receiving.load = Some(receiving.open_load(transfer, false).await?);
@@ -268,19 +270,8 @@ impl<'a> Receiving<'a> {
             Some(finished) if load.transfer().manifest() == Some(&finished.receipt.receipt.manifest) => finished,
             Some(_) => return Err(Error::new(Code::ManifestMismatch, "another manifest than was loaded").into()),
             None => {
-                if load.sink.ends_unseen() {
-                    self.record.kept.settling = true;
-                    self.record.keep()?;
-                }
-                fail_point::hit(Point::Settling);
-                let settled = self.settle(link, load, &session).await;
-                if matches!(&settled, Err(failure) if failure.code == Code::LoaderFailed) {
-                    // Its exit code is known: nothing was committed.
-                    self.record.kept.settling = false;
-                    self.record.keep()?;
-                }
-                let receipt = settled?;
-                let finished = self.publish(receipt).await?;
+                let receipt = self.settle(link, &session).await?;
+                let finished = self.publishing()?.publish(&mut self.record, receipt).await?;
                 self.finished.insert(finished)
             }
         };

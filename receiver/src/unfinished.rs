@@ -21,6 +21,7 @@ use serde_json::json;
 use crate::{
     archive,
     cli::AbandonArgs,
+    ending::Ending,
     record::{Kept, Record},
     sink::{self, Allowed, Sink},
     used::UsedGrants,
@@ -60,12 +61,10 @@ fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
     let target = target_name(&kept.target);
     let staged_bytes = staging(&kept.target).ok().flatten().map_or(0, |sink| sink.staged_bytes());
     let stage = match kept {
-        Kept { published: true, .. } => "published",
-        Kept { receipt: Some(_), .. } => "proven",
-        Kept { settling: true, .. } => "settling",
         Kept { plan: Some(_), .. } => "loading",
         _ => "waiting",
     };
+    let stage = kept.ending.stage().unwrap_or(stage);
     let grant = &kept.grant.grant;
     let since_seconds = if kept.started_ms > 0 { kept.started_ms / 1000 } else { grant.not_before_seconds };
     let valid = Expiry::of(grant).left();
@@ -167,24 +166,14 @@ pub fn end_for_good(state: &StateDir, audit: &AuditLog, record: Record, event: &
     if kept.invitation.is_none() {
         UsedGrants::open(state)?.note(&kept.grant.grant)?;
     }
-    let progress = Progress { proven: kept.receipt.is_some(), published: kept.published, settling: kept.settling };
-    let ended = drop_target(state, transfer, &kept.target, progress)?;
+    let ended = drop_target(state, transfer, &kept.target, &kept.ending)?;
     record.dir.destroy()?;
     Ok(ended)
 }
 
-/// How far a load had come.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress {
-    /// It has a receipt.
-    pub proven: bool,
-    pub published: bool,
-    pub settling: bool,
-}
-
 /// Drops what is staged in the target, and a receipt of what is not shown.
-pub fn drop_target(state: &StateDir, transfer: TransferId, url: &str, progress: Progress) -> Outcome<Ended> {
-    let Progress { proven, published, settling } = progress;
+pub fn drop_target(state: &StateDir, transfer: TransferId, url: &str, ending: &Ending) -> Outcome<Ended> {
+    let (proven, published, settling) = (ending.receipt.is_some(), ending.published, ending.settling);
     Ok(match staging(url)? {
         Some(sink) if published => {
             sink.forget(transfer);

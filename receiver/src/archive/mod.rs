@@ -39,6 +39,7 @@ use self::{
 };
 use crate::{
     cli::LoadArgs,
+    ending::{KeepsEnding, Publishing, prove},
     load::{Load, blocking},
     sink::{self, Allowed, Sink},
     standing_key::StandingKey,
@@ -121,13 +122,14 @@ struct Loading<'a> {
     load: Option<Load>,
 }
 
-impl Loading<'_> {
+impl<'a> Loading<'a> {
     async fn run(&mut self, archive: Archive, shutdown: &mut Shutdown) -> Outcome<Finished> {
-        if self.record.kept.receipt.is_some() {
-            return self.publish().await;
+        if self.record.kept.ending.receipt.is_some() {
+            return self.publishing()?.publish_kept(&mut self.record).await;
         }
-        if self.record.kept.settling {
-            return Err(self.unknown_end());
+        if self.record.kept.ending.settling {
+            let what = "the earlier run was killed while the loader was ending";
+            return Err(self.undecided(Failure::new(Code::ResumeImpossible, what, "")));
         }
         let started_ms = now_ms();
         let header = *archive.header();
@@ -137,11 +139,7 @@ impl Loading<'_> {
         let session = shutdown.or(expiry.or(self.begin(sealed))).await?;
         let receipt = shutdown.or(expiry.or(self.unload(session, records, started_ms))).await?;
         // From here on the load is there: nothing stops it from being shown.
-        self.record.kept.receipt = Some(receipt);
-        fail_point::hit(Point::ReceiptSigned);
-        self.record.keep()?;
-        fail_point::hit(Point::ReceiptKept);
-        self.publish().await
+        self.publishing()?.publish(&mut self.record, receipt).await
     }
 
     /// Who sealed it, for whom, and what it is.
@@ -206,7 +204,7 @@ impl Loading<'_> {
 
     /// An earlier run had another target: what is staged there is given up.
     fn drop_staged(&self, earlier: &Kept) {
-        let dropped = drop_target(self.state, self.transfer, &earlier.target, earlier.progress());
+        let dropped = drop_target(self.state, self.transfer, &earlier.target, &earlier.ending);
         self.report
             .resume(Resume::Restarted, "the earlier run had another target; what it had staged there is dropped.");
         if let Err(failure) = dropped {
@@ -223,19 +221,10 @@ impl Loading<'_> {
             failure = load.watch(self.report) => return Err(failure),
             session = unload.run(session, records) => session?,
         };
-        if load.sink.ends_unseen() {
-            self.record.kept.settling = true;
-            self.record.keep()?;
-        }
-        fail_point::hit(Point::Settling);
         let digests = session.keys().digests().clone();
-        let proven = load.blocking(move |sink| sink.prove(&digests)).await;
-        if proven.is_err() {
-            // How it ended is known: it ended badly, and may be tried again.
-            self.record.kept.settling = false;
-            self.record.keep()?;
-        }
-        let (proof, loaded) = proven?;
+        let proven = prove(&mut self.record, load, digests).await;
+        let (proof, loaded) =
+            proven.map_err(|failure| if failure.undecided { self.undecided(failure) } else { failure })?;
         let facts = ReceiptFacts {
             proof,
             loaded,
@@ -247,30 +236,10 @@ impl Loading<'_> {
         Ok(load.transfer().receipt(&session, facts, &self.key.signing)?)
     }
 
-    /// Shows the load under its final name, in this process or after it was killed in the middle of that.
-    async fn publish(&mut self) -> Outcome<Finished> {
-        let receipt = self.record.kept.receipt.clone().ok_or_else(|| failed("no receipt"))?;
-        let transfer = self.transfer;
+    fn publishing(&self) -> Outcome<Publishing<'a>> {
         let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
         let sink = sink.map_or_else(|| (self.open_sink)(), Ok)?;
-        let receipt_path = self.state.keep_receipt(transfer, &receipt)?;
-        if !self.record.kept.published {
-            self.audit.append("transfer.publish", Some(transfer), &[])?;
-            if let Err(failure) = blocking(&sink, move |sink| sink.publish(transfer)).await {
-                let _ = std::fs::remove_file(&receipt_path);
-                return Err(failure);
-            }
-            fail_point::hit(Point::Published);
-            self.record.kept.published = true;
-            self.record.keep()?;
-        }
-        let forget = move |sink: &dyn Sink| {
-            sink.forget(transfer);
-            Ok(())
-        };
-        blocking(&sink, forget).await?;
-        fail_point::hit(Point::Forgotten);
-        Ok(Finished { receipt, receipt_path })
+        Ok(Publishing { state: self.state, audit: self.audit, transfer: self.transfer, sink })
     }
 
     /// The load is over, or can go on later: leaves what that needs, and nothing else.
@@ -279,7 +248,7 @@ impl Loading<'_> {
         let staged = |load: &Load| load.transfer().has_finished() && load.transfer().plan().engine != Engine::Opaque;
         let has_something = self.load.as_ref().is_some_and(staged);
         let keeps = matches!(outcome, Err(failure) if failure.code.keeps_transfer())
-            && (kept.receipt.is_some() || kept.settling || has_something);
+            && (kept.ending.stage().is_some() || has_something);
         if let Some(load) = self.load {
             load.close(keeps).await;
         }
@@ -287,15 +256,15 @@ impl Loading<'_> {
     }
 
     /// Feeding another loader could load everything twice.
-    fn unknown_end(&self) -> Failure {
-        let what = "the earlier run was killed while the loader was ending; whether it committed cannot be known";
-        self.report.resume(Resume::Impossible, what);
+    fn undecided(&self, failure: Failure) -> Failure {
+        let what = format!("{}; whether it committed cannot be known", failure.what);
+        self.report.resume(Resume::Impossible, &what);
         let next = format!(
             "Look into the target. If the load is there, all of it is: everything had been verified. To load it nevertheless, \
              empty the target, forget this load with: sealift-receiver abandon {}, and give the same command again.",
             self.transfer
         );
-        Failure::new(Code::ResumeImpossible, what, next)
+        Failure { what, next, ..failure }
     }
 }
 

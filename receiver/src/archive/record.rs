@@ -9,14 +9,13 @@ use sealift_agent::{
     transfer_dir::{Area, Look, TransferDir},
     units::human_bytes,
 };
-use sealift_protocol::{
-    close::Code,
-    id::TransferId,
-    manifest::{Proof, SignedReceipt},
-};
+use sealift_protocol::{close::Code, id::TransferId, manifest::Proof};
 use serde_json::json;
 
-use crate::unfinished::{Ended, Progress, drop_target, staging, target_name};
+use crate::{
+    ending::{Ending, KeepsEnding},
+    unfinished::{Ended, drop_target, staging, target_name},
+};
 
 /// The record, and its folder.
 pub struct Record {
@@ -32,33 +31,13 @@ pub struct Kept {
     /// The target's URL: what is staged for it has to be found again.
     #[n(0)]
     pub target: String,
-    /// All of it is proven; it is shown under its final name, or will be.
     #[n(1)]
-    pub receipt: Option<SignedReceipt>,
-    /// It is shown, and nothing needs to be done for that again.
-    #[n(2)]
-    pub published: bool,
-    /// A loader was told that its input is whole. Whether it committed, only its exit code says.
-    #[n(3)]
-    pub settling: bool,
+    pub ending: Ending,
 }
 
 impl Kept {
-    pub fn progress(&self) -> Progress {
-        Progress { proven: self.receipt.is_some(), published: self.published, settling: self.settling }
-    }
-
-    fn stage(&self) -> &'static str {
-        match self {
-            Self { published: true, .. } => "published",
-            Self { receipt: Some(_), .. } => "proven",
-            Self { settling: true, .. } => "settling",
-            _ => "loading",
-        }
-    }
-
     fn new(target: &str) -> Self {
-        Self { target: target.to_owned(), receipt: None, published: false, settling: false }
+        Self { target: target.to_owned(), ending: Ending::default() }
     }
 }
 
@@ -68,7 +47,7 @@ impl Record {
         let dir = TransferDir::open_in(state, Area::Loads, transfer)?;
         match dir.record::<Kept>()? {
             Some(kept) if kept.target == target => Ok(Self { dir, earlier: Some(kept.clone()), kept }),
-            Some(kept) if kept.receipt.is_some() || kept.settling => {
+            Some(kept) if kept.ending.stage().is_some() => {
                 let next = "Give the same --target as before: the load is as good as done there.";
                 Err(Failure::usage("this archive is loaded into another target", next))
             }
@@ -82,9 +61,14 @@ impl Record {
             }
         }
     }
+}
 
-    /// Makes what was changed durable.
-    pub fn keep(&self) -> Outcome {
+impl KeepsEnding for Record {
+    fn ending(&mut self) -> &mut Ending {
+        &mut self.kept.ending
+    }
+
+    fn keep(&self) -> Outcome {
         self.dir.keep(&self.kept)
     }
 }
@@ -95,7 +79,7 @@ pub fn lines(state: &StateDir) -> Outcome<Vec<Line>> {
     for transfer in TransferDir::list_in(state, Area::Loads)? {
         let look = TransferDir::look_in::<Kept>(state, Area::Loads, transfer)?;
         let Some(Look { record: Some(kept), running, .. }) = look else { continue };
-        let (target, stage) = (target_name(&kept.target), kept.stage());
+        let (target, stage) = (target_name(&kept.target), kept.ending.stage().unwrap_or("loading"));
         let staged_bytes = staging(&kept.target).ok().flatten().map_or(0, |sink| sink.staged_bytes());
         let holds = human_bytes(staged_bytes);
         let runs = if running { "running" } else { "not running" };
@@ -125,7 +109,7 @@ pub fn abandon(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outc
         return Ok(None);
     };
     audit.append("transfer.abandon", Some(transfer), &[])?;
-    let ended = drop_target(state, transfer, &kept.target, kept.progress())?;
+    let ended = drop_target(state, transfer, &kept.target, &kept.ending)?;
     dir.destroy()?;
     Ok(Some(ended))
 }

@@ -62,7 +62,8 @@ impl Server<'_> {
         for other in TransferDir::list(self.state)?.into_iter().filter(|other| *other != transfer) {
             let look = TransferDir::look::<Kept>(self.state, other)?;
             // What is published holds nothing any more.
-            let taken = look.and_then(|look| look.record).is_some_and(|kept| kept.target == url && !kept.published);
+            let taken =
+                look.and_then(|look| look.record).is_some_and(|kept| kept.target == url && !kept.ending.published);
             if taken {
                 self.report.say(&format!(
                     "receiver: the transfer {transfer} is refused: {other} has begun in the same target and is not \

@@ -64,7 +64,7 @@ impl<'a> Transfers<'a> {
 
     fn take_up_one(&mut self, transfer: TransferId) -> Outcome {
         // One that is published waits for its sender alone.
-        let is_due = |kept: &Kept| kept.invitation.is_none() && !kept.published;
+        let is_due = |kept: &Kept| kept.invitation.is_none() && !kept.ending.published;
         let looked = TransferDir::look::<Kept>(self.server.state, transfer)?;
         // What a `listen` began goes on with that.
         if !looked.is_some_and(|look| look.record.as_ref().is_some_and(is_due)) {

@@ -2,10 +2,15 @@
 
 use std::{fs, thread, time::Duration};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use sealift_tests::{
     agents::{Agent, Launch, SENDER},
     exit,
     link::Faults,
+    memory::children,
     place::{Kind, Place},
 };
 
@@ -52,6 +57,26 @@ fn n12_c1_sender_killed_before_the_receipt() {
     assert_eq!(sender.resume().as_deref(), Some("resumed"));
     assert_eq!(sender.number("sealed_bytes"), 0);
     place.assert_done();
+}
+
+/// fault-matrix C3: killed when it had everything, a loader may have committed. It is not fed again: a person looks.
+#[test]
+fn c3_loader_killed_when_it_had_everything() {
+    let (place, sender, receiver) = until_all_is_read(30);
+    for pid in children(receiver.pid()) {
+        let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+    }
+    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
+    sender.assert_code(exit::UNUSABLE).assert_one_message();
+    receiver.assert_code(exit::UNUSABLE).assert_one_message();
+    let again = place.receiver().start().wait(WITHIN);
+    again.assert_code(exit::INTERRUPTED).assert_one_message();
+    for ended in [receiver, again] {
+        assert_eq!(ended.resume().as_deref(), Some("impossible"));
+        assert!(ended.message().contains("whether it committed cannot be known"), "{}", ended.message());
+        assert!(ended.message().contains("sealift-receiver abandon"), "{}", ended.message());
+    }
+    assert!(!place.target().exists());
 }
 
 /// fault-matrix C13: killed with the receipt, before it had cleaned up, a sender that goes on with another ticket clears that
