@@ -39,6 +39,7 @@ macro_rules! points {
 // One line a point: its name in code, the side that comes to it, its name in the environment, what it is.
 points! {
     RecordKept = Sender, "record-kept", "the sender has a record, the receiver has heard nothing";
+    BeginKept = Sender, "begin-kept", "the record says that it was begun, the receiver has not heard so";
     Agreed = Sender, "agreed", "the connection is agreed on, the record does not say so yet";
     ChunkSealed = Sender, "chunk-sealed", "a chunk is sealed, nothing of it was sent";
     ChunkSent = Sender, "chunk-sent", "a chunk was handed to the link";

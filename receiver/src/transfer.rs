@@ -128,9 +128,12 @@ impl<'a> Receiving<'a> {
 
     /// The transfer is over, or can go on later: leaves what that needs, and nothing else.
     pub async fn end(mut self, outcome: &Outcome<Finished>) -> Outcome {
-        // Once a sender has been agreed with, it may be trying to come back with this very ticket.
-        let begun = self.record.kept.epoch.0 > 0;
-        let keeps = matches!(outcome, Err(failure) if failure.code.keeps_transfer()) && begun;
+        // Once a sender has been agreed with, or was lost while that was done, it may come back with this very ticket.
+        let may_come_back = |failure: &Failure| match self.record.kept.epoch.0 {
+            0 => self.load.is_some() && failure.code.retry_may_help(),
+            _ => failure.code.keeps_transfer(),
+        };
+        let keeps = outcome.as_ref().is_err_and(may_come_back);
         if let Some(load) = self.load.take() {
             load.close(keeps).await;
         }
@@ -145,10 +148,11 @@ impl<'a> Receiving<'a> {
 
     /// Whether the sender can be expected to come back by itself, or with another command.
     fn waits_after(&self, failure: &Failure) -> bool {
+        let agreed_once = self.record.kept.epoch.0 > 0;
         let hopeful = failure.code.retry_may_help()
-            || matches!(failure.code, Code::ResumeImpossible | Code::SourceChanged)
-            || !self.agreed && (failure.told_by_peer || failure.code.is_of_peer());
-        hopeful && !failure.stopped_by_person && self.record.kept.epoch.0 > 0 && !self.setting.grace.is_zero()
+            || agreed_once && matches!(failure.code, Code::ResumeImpossible | Code::SourceChanged)
+            || agreed_once && !self.agreed && (failure.told_by_peer || failure.code.is_of_peer());
+        hopeful && (agreed_once || self.load.is_some()) && !failure.stopped_by_person && !self.setting.grace.is_zero()
     }
 
     fn tell_waiting(&self, failure: &Failure) {
@@ -158,13 +162,11 @@ impl<'a> Receiving<'a> {
         report.say(&format!("receiver: {}; keeping the load for the sender to come back, for {grace}.", failure.what));
     }
 
-    /// Waits for the sender: the first time as long as the grant lasts, later as long as the load is kept for it. `None`
+    /// Waits for the sender: for its first offer as long as the grant lasts, later as long as the load is kept for it. `None`
     /// when the load is there and nobody came for the receipt.
     async fn wait(&self, heard: &mut mpsc::Receiver<Heard>, shutdown: &mut Shutdown) -> Outcome<Option<Box<Offered>>> {
-        let grace = match self.record.kept.epoch.0 {
-            0 if !self.setting.standing => Duration::MAX,
-            _ => self.setting.grace,
-        };
+        let awaited = self.record.kept.epoch.0 == 0 && self.load.is_none();
+        let grace = if awaited && !self.setting.standing { Duration::MAX } else { self.setting.grace };
         let watching = async {
             match &self.load {
                 Some(load) if self.finished.is_none() => load.watch(self.setting.report).await,

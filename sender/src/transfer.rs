@@ -281,7 +281,11 @@ impl<'a> Sending<'a> {
         let outcome = async {
             let session = {
                 // From Begin on the receiver may know the transfer by a secret that is kept here alone.
-                let keep_begun = || self.record.keep_begun();
+                let keep_begun = || {
+                    self.record.keep_begun()?;
+                    fail_point::hit(Point::BeginKept);
+                    Ok(())
+                };
                 let (fresh, identity) = (self.fresh, self.identity);
                 let negotiating = negotiate(outgoing, fresh, &link, identity, &mut writer, &mut control, keep_begun);
                 shutdown.or(expiry.or(negotiating)).await?
