@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::resource::{Usage as Rusage, UsageWho, getrusage};
+use nix::{
+    sys::resource::{Usage as Rusage, UsageWho, getrusage},
+    time::{ClockId, clock_gettime},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
@@ -42,6 +45,14 @@ fn run<T>(who: UsageWho, work: impl FnOnce() -> T) -> Outcome<(Usage, T)> {
     // Linux counts it in KiB.
     let rss_bytes_max = after.max_rss() as u64 * 1024;
     Ok((Usage { wall_seconds, cpu_seconds, rss_bytes_max }, done))
+}
+
+/// Processor seconds of this thread alone, whatever the others do.
+pub fn thread_seconds(work: impl FnOnce()) -> Outcome<f64> {
+    let now = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);
+    let before = now()?;
+    work();
+    Ok((now()? - before).as_secs_f64())
 }
 
 fn cpu_seconds(usage: &Rusage) -> f64 {

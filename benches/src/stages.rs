@@ -1,10 +1,10 @@
 //! What each stage costs on one core: GB of plaintext for each second of processor time, so that what else the machine
 //! does counts little. Every stage runs as the agents call it.
 
-use std::hint::black_box;
+use std::{hint::black_box, thread};
 
 use bytes::BytesMut;
-use sealift_agent::{failure::Outcome as AgentOutcome, random::SystemRandom};
+use sealift_agent::{failure::Outcome as AgentOutcome, process::processors, random::SystemRandom};
 use sealift_protocol::{
     chunk::{Chunk, ChunkBuffer, Sealed},
     compress::{Compression, Packer, Unpacker},
@@ -22,7 +22,7 @@ use sealift_sender::part::PartWriter;
 use crate::{
     Outcome,
     dump::Dump,
-    measure::{GB, median, own},
+    measure::{GB, median, thread_seconds},
 };
 
 /// Plaintext of one pass: several times what two cores have as caches of their own.
@@ -65,7 +65,7 @@ impl Stages {
         let mut seconds = Vec::with_capacity(self.passes);
         for _ in 0..self.passes {
             let input = prepare();
-            seconds.push(own(|| pass(input))?.0.cpu_seconds);
+            seconds.push(thread_seconds(|| pass(input))?);
         }
         let gb_per_second = self.dump.len() as f64 / GB / median(&seconds);
         Ok(Figure { stage: stage.to_owned(), gb_per_second })
@@ -211,6 +211,20 @@ impl Stages {
             [self.chunk()?, self.pack(compression)?, self.seal(suite, compression)?, self.open(suite, compression)?];
         Ok(figures.iter().map(|figure| 1.0 / figure.gb_per_second).sum())
     }
+}
+
+/// `cpu_per_gb` while every processor does the same: what they share (caches, memory, and in a virtual machine often the
+/// core itself) they share in the agents, too.
+pub fn busy_cpu_per_gb(passes: usize, suite: Suite, compression: Compression) -> Outcome<f64> {
+    thread::scope(|scope| {
+        let work = || Stages::new(passes)?.cpu_per_gb(suite, compression);
+        let threads: Vec<_> = (0..processors()).map(|_| scope.spawn(work)).collect();
+        let mut sum = 0.0;
+        for thread in threads {
+            sum += thread.join().map_err(|_| "a stage stopped")??;
+        }
+        Ok(sum / processors() as f64)
+    })
 }
 
 fn bodies(sealed: &[Sealed]) -> Vec<(ChunkHeader, BytesMut)> {

@@ -17,7 +17,7 @@ use sealift_benches::{
     network::{Ethernet, Places},
     quic,
     ssh::Keys,
-    stages::{SEED, Stages},
+    stages::{SEED, Stages, busy_cpu_per_gb},
     table::{Table, say, tell, verdict},
 };
 use sealift_protocol::{compress::Compression, seal::Suite};
@@ -82,16 +82,18 @@ fn run(args: &Args) -> Outcome {
     let gb = args.size as f64 / GB;
 
     let all = Series::new(args, &path, folder.path(), &ALL);
-    let loopback = all.measure(&Places::loopback())?;
+    // The processors of a shared machine are not the same from minute to minute: their limit is taken in every round.
+    let mut limits = Limits::default();
+    let loopback = all.measure(&Places::loopback(), || limits.measure())?;
     loopback.print(&format!("Side by side on loopback, {gb:.2} GB, median of {}", args.runs));
-    let limits = Limits::measure()?;
     limits.print();
     judge_loopback(&loopback, &limits, gb);
 
     match Ethernet::lay() {
         Ok(ethernet) => {
             let contenders = [SEALIFT_OFF_FILE, Contender::Scp, SEALIFT_OFF, SEALIFT_1];
-            let ordinary = Series::new(args, &path, folder.path(), &contenders).measure(&ethernet.places())?;
+            let ordinary =
+                Series::new(args, &path, folder.path(), &contenders).measure(&ethernet.places(), || Ok(()))?;
             ordinary.print(&format!("Between two network namespaces, MTU 1500, {gb:.2} GB, median of {}", args.runs));
             if let (Some(sealift), Some(scp)) = (ordinary.wall(SEALIFT_OFF_FILE), ordinary.wall(Contender::Scp)) {
                 let figure = format!("{sealift:.2} s against {scp:.2} s");
@@ -120,7 +122,7 @@ impl<'a> Series<'a> {
         Self { runs: args.runs, dump, folder, contenders: contenders.iter().filter(wanted).copied().collect() }
     }
 
-    fn measure(&self, places: &Places) -> Outcome<Results> {
+    fn measure(&self, places: &Places, mut after_round: impl FnMut() -> Outcome) -> Outcome<Results> {
         let mut results: Vec<_> = self.contenders.iter().map(|&contender| (contender, Vec::new())).collect();
         for round in 1..=self.runs {
             for (contender, usages) in &mut results {
@@ -128,6 +130,7 @@ impl<'a> Series<'a> {
                 tell(&format!("{round}/{} {}: {:.2} s", self.runs, contender.name(), usage.wall_seconds));
                 usages.push(usage);
             }
+            after_round()?;
         }
         Ok(Results(results))
     }
@@ -178,17 +181,17 @@ impl Results {
 
 /// What the processors of this machine could do if nothing ever waited: all stages of both agents and the link, shared
 /// out over the cores.
+#[derive(Default)]
 struct Limits {
-    link_cpu_per_gb: f64,
-    /// Contender, processor seconds a GB of its stages and its share of the link.
-    of: Vec<(Contender, f64, f64)>,
+    /// Of each round: contender, processor seconds a GB of its stages and of its share of the link.
+    rounds: Vec<Vec<(Contender, f64, f64)>>,
 }
 
 impl Limits {
-    fn measure() -> Outcome<Self> {
+    /// One round's.
+    fn measure(&mut self) -> Outcome {
+        let link_cpu_per_gb = quic::transfer(LINK_BYTES)?.cpu_seconds / (LINK_BYTES as f64 / GB);
         let stages = Stages::new(STAGE_PASSES)?;
-        let runs = [quic::transfer(LINK_BYTES)?, quic::transfer(LINK_BYTES)?, quic::transfer(LINK_BYTES)?];
-        let link_cpu_per_gb = median(&runs.map(|usage| usage.cpu_seconds)) / (LINK_BYTES as f64 / GB);
         let mut of = Vec::new();
         for (contender, suite, compression) in [
             (SEALIFT_1, Suite::Aes256Gcm, Compression::Level(1)),
@@ -196,32 +199,33 @@ impl Limits {
             (SEALIFT_OFF, Suite::Aes256Gcm, Compression::Off),
             (SEALIFT_OFF_CHACHA, Suite::ChaCha20Poly1305, Compression::Off),
         ] {
-            of.push((
-                contender,
-                stages.cpu_per_gb(suite, compression)?,
-                stages.wire_ratio(compression)? * link_cpu_per_gb,
-            ));
+            let link = stages.wire_ratio(compression)? * link_cpu_per_gb;
+            of.push((contender, busy_cpu_per_gb(STAGE_PASSES, suite, compression)?, link));
         }
-        Ok(Self { link_cpu_per_gb, of })
+        self.rounds.push(of);
+        Ok(())
+    }
+
+    /// Medians of the rounds: processor seconds a GB of a contender's stages, and of its link.
+    fn cpu_per_gb(&self, contender: Contender) -> Option<(f64, f64)> {
+        let of: Vec<_> = self.rounds.iter().flatten().filter(|(other, ..)| *other == contender).collect();
+        let figures = |figure: fn(&(Contender, f64, f64)) -> f64| of.iter().copied().map(figure).collect::<Vec<_>>();
+        (!of.is_empty()).then(|| (median(&figures(|of| of.1)), median(&figures(|of| of.2))))
     }
 
     fn gb_per_second(&self, contender: Contender) -> Option<f64> {
-        let (_, stages, link) = self.of.iter().find(|(other, ..)| *other == contender)?;
+        let (stages, link) = self.cpu_per_gb(contender)?;
         Some(processors() as f64 / (stages + link))
     }
 
     fn print(&self) {
         let mut table = Table::new(&["", "stages CPU-s/GB", "link CPU-s/GB", "limit GB/s"]);
-        for &(contender, stages, link) in &self.of {
+        for &(contender, ..) in self.rounds.first().into_iter().flatten() {
+            let (stages, link) = self.cpu_per_gb(contender).unwrap_or((f64::NAN, f64::NAN));
             let limit = self.gb_per_second(contender).unwrap_or(f64::NAN);
             table.row(&[contender.name(), format!("{stages:.2}"), format!("{link:.2}"), format!("{limit:.2}")]);
         }
-        let title = format!(
-            "What {} processors could do; the raw link takes {:.2} CPU-s/GB",
-            processors(),
-            self.link_cpu_per_gb
-        );
-        table.print(&title);
+        table.print(&format!("What {} processors could do, all of them at work, median of the rounds", processors()));
     }
 }
 
