@@ -241,15 +241,31 @@ impl Iterator for Replay {
 pub fn destroy(folder: &Path, name: &str) -> Outcome {
     let folder = Folder::open(folder)?;
     folder.unlink(&beside(name)).map_err(|error| failed(&folder.path_of(name), &error))?;
+    let gone = removed(name);
+    if let Some(file) = folder.open_file(&gone)? {
+        erase(&folder, &gone, &Arc::new(file))?;
+    }
     match folder.open_file(name)? {
         Some(file) => shred(&folder, name, &Arc::new(file)),
         None => Ok(()),
     }
 }
 
+/// The name first: what still has its own is whole.
+fn shred(folder: &Folder, name: &str, file: &Arc<Flock<File>>) -> Outcome {
+    let path = folder.path_of(name);
+    let fail = |error| failed(&path, &error);
+    if folder.names(name, file).map_err(fail)? {
+        let gone = removed(name);
+        folder.rename(name, &gone).and_then(|()| folder.sync()).map_err(fail)?;
+        return erase(folder, &gone, file);
+    }
+    erase(folder, name, file)
+}
+
 /// Envelopes first: whatever stops this half way, no key is left to what is. The disk may keep old blocks; those hold
 /// nothing but what is sealed to a key that is destroyed elsewhere.
-fn shred(folder: &Folder, name: &str, file: &Arc<Flock<File>>) -> Outcome {
+fn erase(folder: &Folder, name: &str, file: &Arc<Flock<File>>) -> Outcome {
     let path = folder.path_of(name);
     let fail = |error| failed(&path, &error);
     let bytes = file.metadata().map_err(fail)?.len();
@@ -271,6 +287,11 @@ fn shred(folder: &Folder, name: &str, file: &Arc<Flock<File>>) -> Outcome {
         ));
     }
     Ok(())
+}
+
+/// Where a log lies that is being destroyed.
+fn removed(name: &str) -> String {
+    format!("{name}.removed")
 }
 
 /// Where a log lies until it has its header.

@@ -12,7 +12,10 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill, killpg},
+    sys::{
+        signal::{Signal, kill, killpg},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
     unistd::{Pid, pipe2},
 };
 use sealift_agent::{
@@ -115,9 +118,24 @@ impl Loader {
 
     /// Everything is verified: ends the loader's input and waits for exit code 0.
     pub fn finish(&self) -> Outcome {
+        if self.has_failed() {
+            // Where the guard alone is gone, the loader still waits for the end of its input, and would commit by it.
+            let _ = killpg(self.group, Signal::SIGKILL);
+            return self.wait();
+        }
         self.inside().input = None;
         let _ = kill(self.group, Signal::SIGUSR1);
         self.wait()
+    }
+
+    /// Whether guard or loader ended badly by now. The guard is left to be waited for: until then nobody else has its id.
+    fn has_failed(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        match waitid(Id::Pid(self.group), flags) {
+            Ok(WaitStatus::Exited(_, code)) => code != 0,
+            Ok(WaitStatus::Signaled(..)) => true,
+            _ => false,
+        }
     }
 
     fn wait(&self) -> Outcome {

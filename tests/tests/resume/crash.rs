@@ -2,17 +2,23 @@
 
 use std::{thread, time::Duration};
 
-use nix::sys::signal::Signal;
+use nix::{sys::signal::Signal, unistd::Pid};
 use sealift_agent::{fail_point::PANIC_PAYLOAD, identity::Role};
 use sealift_tests::{
     agents::{Agent, Launch},
+    exit,
     link::Faults,
+    memory::children,
     place::{Kind, Place},
     postgres::Postgres,
     random::Random,
 };
 
 use super::{MIB, WITHIN, assert_done, assert_resumed, rate};
+
+fn kill9(pid: u32) {
+    nix::sys::signal::kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+}
 
 fn kill(agent: Agent) {
     agent.kill9();
@@ -76,6 +82,25 @@ fn c8_worker_of_the_sender_panics() {
 #[test]
 fn c8_worker_of_the_receiver_panics() {
     worker_panics(Role::Receiver, "chunk-opened:10");
+}
+
+/// C3: without its guard the loader reads on, and would commit by the end of its input. It is killed before that, and another
+/// is fed from the journal.
+#[test]
+fn c3_guard_killed_while_loading() {
+    let place = Place::new(Kind::Loader(8 * MIB), rate(12), 9);
+    let (mut sender, receiver) = place.start();
+    place.wait_until_passed(&mut sender, 3 << 20);
+    let guards = children(receiver.pid());
+    assert_eq!(guards.len(), 1);
+    kill9(guards[0]);
+    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
+    sender.assert_code(exit::UNUSABLE).assert_one_message();
+    receiver.assert_code(exit::UNUSABLE).assert_one_message();
+    assert_eq!(receiver.resume(), None, "{}", receiver.message());
+    assert!(!place.target().exists());
+    let (sender, receiver) = place.start();
+    assert_resumed(&place, sender, receiver);
 }
 
 /// C2: the sender comes back to a receiver that was started again.
