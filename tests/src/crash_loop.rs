@@ -3,7 +3,8 @@
 //! staging, no record and no key is left.
 //!
 //! One case cannot go on: a receiver killed while its loader was ending cannot know whether that committed. It says so; the
-//! target then holds all or nothing, and `abandon` clears up on both sides.
+//! target then holds all or nothing, and `abandon` clears up on both sides. And agents that were both killed on their way
+//! out, with everything done, begin another transfer when they are started again: it is refused, since its target is there.
 
 use std::{
     fmt,
@@ -177,6 +178,8 @@ struct Side {
     done: Option<Finished>,
     /// It said that the transfer cannot go on.
     undecided: bool,
+    /// It said that something is there already.
+    target_taken: bool,
     /// How each of its processes ended, for whoever looks into a round that failed.
     ends: Vec<String>,
 }
@@ -205,6 +208,9 @@ impl Round {
             if self.receiver.undecided {
                 return self.abandon();
             }
+            if self.receiver.target_taken {
+                return self.done_before();
+            }
             if left > 0 && Instant::now() >= next {
                 self.interfere();
                 left -= 1;
@@ -227,7 +233,7 @@ impl Round {
             thread::sleep(WORDS_WITHIN);
             panic!("ended as it should not:\n{}", self.words());
         }
-        if self.receiver.undecided {
+        if self.receiver.undecided || self.receiver.target_taken {
             return;
         }
         if self.receiver.is_missing() && self.sender.done.is_none() {
@@ -248,16 +254,31 @@ impl Round {
 
     /// Nobody can know whether the loader committed: a person looks, and ends the transfer on both sides.
     fn abandon(mut self) -> Tally {
+        self.end_for_good();
+        let is_there = self.place.target().exists();
+        assert!(!is_there || self.place.is_same(), "the copy differs");
+        self.place.assert_clean(if is_there { &["to"] } else { &[] });
+        Tally { undecided: 1, ..self.tally }
+    }
+
+    /// Both were killed when nothing was left to do.
+    fn done_before(mut self) -> Tally {
+        self.end_for_good();
+        for side in ["sender", "receiver"] {
+            assert!(self.place.has_receipt(side), "no receipt at the {side}, and a target:\n{}", self.words());
+        }
+        self.place.assert_done();
+        self.tally
+    }
+
+    fn end_for_good(&mut self) {
         self.sender.kill();
+        self.receiver.kill();
         for (program, side) in [(RECEIVER, "receiver"), (SENDER, "sender")] {
             let state = self.place.path(side);
             let words = ["abandon".as_ref(), "--all".as_ref(), "--state-dir".as_ref(), state.as_os_str()];
             Launch::bare(program, &words).start().wait(ENDS_WITHIN).assert_code(exit::DONE);
         }
-        let is_there = self.place.target().exists();
-        assert!(!is_there || self.place.is_same(), "the copy differs");
-        self.place.assert_clean(if is_there { &["to"] } else { &[] });
-        Tally { undecided: 1, ..self.tally }
     }
 
     /// The sender has its receipt. A receiver that was killed at that moment does not know, and waits for it.
@@ -370,6 +391,7 @@ impl Side {
         self.note(&ended);
         match ended.code() {
             Some(exit::DONE) => self.done = Some(ended),
+            Some(exit::UNUSABLE) if ended.finished_event()["outcome"] == "target_not_empty" => self.target_taken = true,
             Some(exit::INTERRUPTED) if ended.resume().as_deref() == Some("impossible") => self.undecided = true,
             // Unreachable or busy before anything was agreed, interrupted, or a loader that was killed.
             Some(exit::PEER | exit::INTERRUPTED | exit::REFUSED | exit::UNUSABLE) => thread::sleep(START_AGAIN_AFTER),

@@ -164,6 +164,10 @@ impl Place {
         assert!(receipts.iter().all(|name| name.ends_with(".receipt")), "{side}: {receipts:?}");
     }
 
+    pub fn has_receipt(&self, side: &str) -> bool {
+        !names(&self.path(side).join("receipts")).is_empty()
+    }
+
     /// The unfinished transfers that are kept there.
     pub fn transfers(&self, side: &str) -> Vec<String> {
         names(&self.path(side).join("transfers"))
