@@ -41,6 +41,11 @@ points! {
     RecordKept = Sender, "record-kept", "the sender has a record, the receiver has heard nothing";
     BeginKept = Sender, "begin-kept", "the record says that it was begun, the receiver has not heard so";
     Agreed = Sender, "agreed", "the connection is agreed on, the record does not say so yet";
+    SpoolMade = Sender, "spool-made", "the spool has what opens it, nothing of the source was read";
+    SpoolWritten = Sender, "spool-written", "chunks are in the spool and not synced";
+    SpoolSynced = Sender, "spool-synced", "chunks are durable in the spool, they may not have been sent";
+    SpoolWhole = Sender, "spool-whole", "all of the source is durable in the spool, with its manifest";
+    SpoolGone = Sender, "spool-gone", "the spool is removed, the record still names it";
     ChunkSealed = Sender, "chunk-sealed", "a chunk is sealed, nothing of it was sent";
     ChunkSent = Sender, "chunk-sent", "a chunk was handed to the link";
     PartSent = Sender, "part-sent", "all of a part was handed to the link";

@@ -16,7 +16,9 @@ use nix::fcntl::{Flock, PosixFadviseAdvice, posix_fadvise};
 use sealift_protocol::{
     close::Code,
     error::Error,
-    sealed_log::{Ending, EnvelopePlaces, LogBytes, LogHeader, LogId, LogReader, LogWriter, ReadError, Record, Step},
+    sealed_log::{
+        Ending, EnvelopePlaces, LogBytes, LogHeader, LogId, LogPlace, LogReader, LogWriter, ReadError, Record, Step,
+    },
 };
 
 use self::folder::{Folder, failed};
@@ -167,6 +169,13 @@ impl SealedFile {
         Ok(Replay { path, reader, over: false })
     }
 
+    /// As `replay`, from where an earlier one stood.
+    pub fn replay_from(&self, place: LogPlace) -> Outcome<Replay> {
+        let mut replay = self.replay()?;
+        replay.reader.go_to(place);
+        Ok(replay)
+    }
+
     /// Destroys the key envelopes, then the file. If it is interrupted, [`destroy`] finishes it.
     pub fn destroy(self) -> Outcome {
         shred(&self.folder, &self.name, &self.file)
@@ -217,6 +226,13 @@ pub struct Replay {
     over: bool,
 }
 
+impl Replay {
+    /// Behind the record that came last.
+    pub fn place(&self) -> LogPlace {
+        self.reader.place()
+    }
+}
+
 impl Iterator for Replay {
     type Item = Outcome<Record>;
 
@@ -239,16 +255,30 @@ impl Iterator for Replay {
 /// Destroys the log under `name`, whatever state it is in, and what an interrupted [`SealedFile::create`] left. Where
 /// there is none, that is done already.
 pub fn destroy(folder: &Path, name: &str) -> Outcome {
+    destroy_if(folder, name, |_| Ok(()))
+}
+
+/// As [`destroy`], but leaves a whole log alone that is another's: whoever moved it there may need it.
+pub fn destroy_own(folder: &Path, name: &str, id: &LogId) -> Outcome {
+    destroy_if(folder, name, |header| header.expect(id))
+}
+
+fn destroy_if(folder: &Path, name: &str, judge: impl Fn(&LogHeader) -> Result<(), Error>) -> Outcome {
     let folder = Folder::open(folder)?;
-    folder.unlink(&beside(name)).map_err(|error| failed(&folder.path_of(name), &error))?;
+    let path = folder.path_of(name);
+    folder.unlink(&beside(name)).map_err(|error| failed(&path, &error))?;
     let gone = removed(name);
     if let Some(file) = folder.open_file(&gone)? {
         erase(&folder, &gone, &Arc::new(file))?;
     }
-    match folder.open_file(name)? {
-        Some(file) => shred(&folder, name, &Arc::new(file)),
-        None => Ok(()),
+    let Some(file) = folder.open_file(name)? else { return Ok(()) };
+    let file = Arc::new(file);
+    let bytes = file.metadata().map_err(|error| failed(&path, &error))?.len();
+    // Of one that has no header nothing is left that anybody could use.
+    if let Ok(reader) = LogReader::open(Placed { file: file.clone(), bytes }) {
+        judge(reader.header()).map_err(|error| wrong(&path, error))?;
     }
+    shred(&folder, name, &file)
 }
 
 /// The name first: what still has its own is whole.

@@ -191,7 +191,7 @@ fn messages(
         nonce,
     };
     let envelope = KeyEnvelope { suite: ENVELOPE_SUITE, encapsulated: vec![1; 1120], sealed: vec![2; 80] };
-    let begin = BeginBody { epoch: Epoch(1), envelope, commitment: [3; 32] };
+    let begin = BeginBody { epoch: Epoch(1), envelope, commitment: [3; 32], spool: None };
     [
         ("offer", Message::Offer(Offer { versions: vec![VERSION], suites, grant, plan, nonce })),
         ("accept", Message::Accept(Accept { body: accept, signature })),

@@ -28,6 +28,7 @@ use crate::{
     limits::CONTROL_BYTES_MAX,
     manifest::{Plan, SignedManifest, SignedReceipt},
     seal::Suite,
+    sealed_log::EpochRecord,
     sign::Signature,
 };
 
@@ -121,6 +122,9 @@ pub struct BeginBody {
     #[n(2)]
     #[cbor(with = "minicbor::bytes")]
     pub commitment: KeyCommitment,
+    /// Of an earlier connection of this transfer, whose frames the sender goes on sending as they lie in its spool.
+    #[n(3)]
+    pub spool: Option<Box<EpochRecord>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

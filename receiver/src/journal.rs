@@ -3,7 +3,7 @@
 //!
 //! One thread writes it. Whatever waits when it comes round is written together and synced once.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use bytes::BytesMut;
 use sealift_agent::{
@@ -20,7 +20,7 @@ use sealift_protocol::{
     digest::Digests,
     envelope::SealingKey,
     error::Error,
-    id::{PartIndex, TransferId},
+    id::{Epoch, PartIndex, TransferId},
     key::DigestSecret,
     seal::{EpochKeys, open},
     sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, Record},
@@ -156,7 +156,8 @@ pub fn replay(log: &SealedFile, transfer: TransferId, key: SealingKey) -> Outcom
 struct Opener {
     transfer: TransferId,
     key: SealingKey,
-    keys: Option<Arc<EpochKeys>>,
+    /// Of every epoch so far: a sender that spools goes on under the one in which it began.
+    keys: BTreeMap<Epoch, Arc<EpochKeys>>,
     unpacker: Unpacker,
     /// Chunks of the one part that have come.
     next: u64,
@@ -164,7 +165,7 @@ struct Opener {
 
 impl Opener {
     fn new(transfer: TransferId, key: SealingKey) -> Outcome<Self> {
-        Ok(Self { transfer, key, keys: None, unpacker: Unpacker::new()?, next: 0 })
+        Ok(Self { transfer, key, keys: BTreeMap::new(), unpacker: Unpacker::new()?, next: 0 })
     }
 
     fn open(&mut self, record: Record) -> Outcome<Option<Replayed>> {
@@ -173,7 +174,7 @@ impl Opener {
                 let (secret, digest_secret) = epoch.open(&self.key, self.transfer)?;
                 let digests = Digests::new(&digest_secret);
                 let keys = EpochKeys::new(epoch.suite, self.transfer, epoch.epoch, secret, digests);
-                self.keys = Some(Arc::new(keys));
+                self.keys.insert(epoch.epoch, Arc::new(keys));
                 Ok(Some(Replayed::Secret(digest_secret)))
             }
             Record::Chunk { header, sealed } => {
@@ -184,7 +185,7 @@ impl Opener {
                 if header.index.0 < self.next {
                     return Ok(None);
                 }
-                let keys = self.keys.as_ref().ok_or(damaged("a chunk before its keys"))?;
+                let keys = self.keys.get(&header.epoch).ok_or(damaged("a chunk before its keys"))?;
                 let chunk = open(&header, BytesMut::from(sealed), keys, &mut self.unpacker)?;
                 self.next += 1;
                 Ok(Some(Replayed::Chunk(chunk)))

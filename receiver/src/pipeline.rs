@@ -121,7 +121,7 @@ impl<'a> Pipeline<'a> {
         })
         .map(move |frame: Outcome<(ChunkHeader, BytesMut)>| async move {
             let (header, body) = frame?;
-            let keys = self.session.borrow().keys().clone();
+            let keys = self.session.borrow().keys_of(header.epoch).clone();
             // Opening is in place: what the journal is to have as it came is copied before.
             let sealed = self.load.journal.as_ref().map(|_| Bytes::copy_from_slice(&body));
             let chunk = self.workers.open(header, body, keys).await?;

@@ -151,6 +151,8 @@ impl<'a> Receiving<'a> {
         let agreed_once = self.record.kept.epoch.0 > 0;
         let hopeful = failure.code.retry_may_help()
             || agreed_once && matches!(failure.code, Code::ResumeImpossible | Code::SourceChanged)
+            // Of the sender's spool.
+            || agreed_once && failure.told_by_peer && matches!(failure.code, Code::LogFull | Code::LogFailed)
             || agreed_once && !self.agreed && (failure.told_by_peer || failure.code.is_of_peer());
         hopeful && (agreed_once || self.load.is_some()) && !failure.stopped_by_person && !self.setting.grace.is_zero()
     }
@@ -335,8 +337,11 @@ impl<'a> Receiving<'a> {
         self.keep_epoch()?;
         fail_point::hit(Point::EpochKept);
         if let Some(journal) = self.load.as_ref().and_then(|load| load.journal.as_ref()) {
-            let BeginBody { epoch, envelope, commitment } = sealed;
-            journal.append(Record::Epoch(Box::new(EpochRecord { epoch, suite, envelope, info, commitment }))).await?;
+            let BeginBody { epoch, envelope, commitment, spool } = sealed;
+            let own = Box::new(EpochRecord { epoch, suite, envelope, info, commitment });
+            for epoch in [Some(own), spool].into_iter().flatten() {
+                journal.append(Record::Epoch(epoch)).await?;
+            }
         }
         fail_point::hit(Point::ReadyDue);
         writer.send(&ready).await?;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand};
 use sealift_agent::{
     cli::{DocCommand, EXIT_CODES, StatusArgs, TransferArgs},
-    units::{parse_duration, parse_wait},
+    units::{parse_bytes, parse_duration, parse_wait},
 };
 use sealift_protocol::compress::Compression;
 
@@ -82,6 +82,15 @@ pub struct PushArgs {
     /// Drop what the receiver has of this transfer, and send the source as it is now
     #[arg(long)]
     pub restart: bool,
+
+    /// For - and exec: keep what was read in this folder, sealed to the receiver alone, until the transfer is over: if this
+    /// sender is killed after the source has ended, the same command goes on without the source
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+
+    /// Room for the spool, which holds all that crosses the link; a source that needs more ends the transfer
+    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = parse_bytes, requires = "spool")]
+    pub spool_bytes_max: u64,
 
     #[command(flatten)]
     pub transfer: TransferArgs,

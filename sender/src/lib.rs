@@ -11,6 +11,7 @@ pub mod reader;
 pub mod record;
 pub mod seal;
 pub mod source;
+pub mod spool;
 pub mod transfer;
 pub mod unfinished;
 pub mod workers;

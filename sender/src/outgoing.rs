@@ -7,19 +7,23 @@ use std::{
     rc::Rc,
 };
 
-use sealift_agent::failure::{Failure, Outcome};
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    report::Report,
+};
 use sealift_protocol::{
     close::Code,
     error::Error,
     id::PartIndex,
     message::Have,
-    send::{Resume, Transfer},
+    send::{Resume, Spool as Keys, Transfer},
 };
 use tokio::sync::Mutex;
 
 use crate::{
     lane::{Lane, Sealer},
-    reader::Reader,
+    reader::{Reader, ReadingPart},
+    spool::Spool,
 };
 
 pub struct Outgoing {
@@ -27,13 +31,14 @@ pub struct Outgoing {
     /// None while nothing has to be read: an earlier process had sent all of it.
     reader: Option<Reader>,
     pub sealer: Rc<Sealer>,
+    spool: RefCell<Option<Rc<Spool>>>,
     lanes: RefCell<BTreeMap<PartIndex, Rc<Mutex<Lane>>>>,
 }
 
 impl Outgoing {
     pub fn new(transfer: Transfer, reader: Option<Reader>, sealer: Sealer) -> Self {
-        let (transfer, lanes) = (RefCell::new(transfer), RefCell::default());
-        Self { transfer, reader, sealer: Rc::new(sealer), lanes }
+        let (transfer, spool, lanes) = (RefCell::new(transfer), RefCell::default(), RefCell::default());
+        Self { transfer, reader, sealer: Rc::new(sealer), spool, lanes }
     }
 
     pub fn transfer(&self) -> Ref<'_, Transfer> {
@@ -44,9 +49,53 @@ impl Outgoing {
         self.transfer.borrow_mut()
     }
 
+    /// From now on everything is sent from this spool, which these keys open.
+    pub fn set_spool(&self, spool: Rc<Spool>, keys: Keys) {
+        self.transfer_mut().handle_spool(keys);
+        *self.spool.borrow_mut() = Some(spool);
+    }
+
+    pub fn spool(&self) -> Option<Rc<Spool>> {
+        self.spool.borrow().clone()
+    }
+
+    /// Whether there is a source to be read.
+    pub fn has_source(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// Returns when a source that is spooled, ahead of the link or without one, cannot be read to its end.
+    pub async fn source_failed(&self, report: &Report) -> Failure {
+        match self.spool() {
+            Some(spool) => spool.failed(report).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Runs `work`, unless the source fails meanwhile.
+    pub async fn or<T>(&self, report: &Report, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        tokio::select! {
+            outcome = work => outcome,
+            failure = self.source_failed(report) => Err(failure),
+        }
+    }
+
+    /// Begins to read a part of the source.
+    pub fn read(&self, part: PartIndex) -> Outcome<ReadingPart> {
+        let reader = self.reader.as_ref().ok_or_else(|| Failure::new(Code::Internal, "no source", ""))?;
+        reader.read(part, self.transfer().digests().multiset())
+    }
+
     /// A new connection stands, and the receiver has this much. Fails with `ResumeImpossible` where it lacks what cannot be
     /// read again.
     pub fn resume(&self, have: &[Have]) -> Outcome {
+        if let Some(spool) = self.spool() {
+            if have.iter().any(|have| have.verified.0 > spool.frames()) {
+                return Err(Error::new(Code::AckImpossible, "more than was spooled").into());
+            }
+            self.transfer_mut().handle_have(have)?;
+            return Ok(());
+        }
         let resumed = self.transfer_mut().handle_have(have)?;
         let impossible = || Err(Error::new(Code::ResumeImpossible, "source").into());
         let is_whole = || (0..resumed.len() as u32).all(|part| !self.transfer().is_open(PartIndex(part)));
@@ -73,8 +122,7 @@ impl Outgoing {
         if let Some(lane) = self.lanes.borrow().get(&part) {
             return Ok(Rc::clone(lane));
         }
-        let reader = self.reader.as_ref().ok_or_else(|| Failure::new(Code::Internal, "no source", ""))?;
-        let reading = reader.read(part, self.transfer().digests().multiset())?;
+        let reading = self.read(part)?;
         let lane = Rc::new(Mutex::new(Lane::new(reading, self.transfer().held(part), &self.sealer)));
         self.lanes.borrow_mut().insert(part, Rc::clone(&lane));
         Ok(lane)

@@ -26,7 +26,7 @@ use sealift_protocol::{
 };
 use tokio::sync::Notify;
 
-use crate::{lane::Read, outgoing::Outgoing};
+use crate::{lane::Read, outgoing::Outgoing, spool::Spool};
 
 /// What one connection's run is made of.
 pub struct Pipeline<'a> {
@@ -88,6 +88,10 @@ impl<'a> Pipeline<'a> {
     ) -> Outcome<SignedReceipt> {
         let sending = async {
             self.send_parts().await?;
+            if let Some(spool) = self.outgoing.spool() {
+                let manifest = spool.manifest().await?;
+                self.outgoing.transfer_mut().handle_earlier(manifest);
+            }
             let finish = self.when(|transfer| transfer.poll_finish(self.identity)).await;
             if let Message::Finish(manifest) = &finish {
                 keep_manifest(manifest)?;
@@ -101,6 +105,7 @@ impl<'a> Pipeline<'a> {
             biased;
             receipt = &mut listening => receipt,
             dead = self.link.unanswered(Role::Sender) => Err(dead),
+            failure = self.outgoing.source_failed(self.report) => Err(failure),
             sent = &mut sending => match sent {
                 Ok(()) => tokio::select! {
                     receipt = listening => receipt,
@@ -149,6 +154,9 @@ impl<'a> Pipeline<'a> {
 
     /// One lane: first what an earlier connection lost, then what is read.
     async fn send_part(&self, part: PartIndex) -> Outcome {
+        if let Some(spool) = self.outgoing.spool() {
+            return self.send_spooled(part, &spool).await;
+        }
         let lane = self.outgoing.lane(part)?;
         let mut lane = lane.lock().await;
         let mut out = PartStream { link: self.link, part, first: self.outgoing.transfer().held(part), stream: None };
@@ -163,7 +171,7 @@ impl<'a> Pipeline<'a> {
             match read {
                 Read::Held { .. } => {}
                 Read::Sealed(sealed, _) => {
-                    self.when(|transfer| transfer.may_send(sealed, &self.session).then_some(())).await;
+                    self.when(|transfer| transfer.may_send(&sealed.header, &self.session).then_some(())).await;
                 }
             }
             match lane.take() {
@@ -181,6 +189,32 @@ impl<'a> Pipeline<'a> {
             let (parts, rows) = self.outgoing.transfer().ended();
             self.report.count(|totals| (totals.parts, totals.rows) = (parts, rows));
         }
+        self.moved.notify_waiters();
+        out.finish()?;
+        fail_point::hit(Point::PartSent);
+        Ok(())
+    }
+
+    /// One lane, from the spool: its frames as they lie there, from the first that the receiver does not have.
+    async fn send_spooled(&self, part: PartIndex, spool: &Spool) -> Outcome {
+        let first = self.outgoing.transfer().held(part);
+        let mut out = PartStream { link: self.link, part, first, stream: None };
+        let mut frames = spool.read_from(first.0);
+        while let Some((header, sealed)) = frames.next().await? {
+            self.when(|transfer| transfer.may_send(&header, &self.session).then_some(())).await;
+            self.outgoing.transfer_mut().handle_spooled(&header)?;
+            self.report.count(|totals| match header.index.0 < spool.sent_before.get() {
+                true => totals.resent_bytes += header.frame_bytes() as u64,
+                false => totals.moved(header.plain_bytes.into(), header.frame_bytes() as u64),
+            });
+            spool.sent_before.set(spool.sent_before.get().max(header.index.0 + 1));
+            out.write(Bytes::copy_from_slice(&header.to_bytes())).await?;
+            out.write(sealed).await?;
+            fail_point::hit(Point::ChunkSent);
+        }
+        // Only a source that has ended well is whole, whatever its last chunk says.
+        spool.manifest().await?;
+        self.report.count(|totals| totals.parts = 1);
         self.moved.notify_waiters();
         out.finish()?;
         fail_point::hit(Point::PartSent);

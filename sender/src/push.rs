@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     process::ExitCode,
+    sync::Arc,
 };
 
 use sealift_agent::{
@@ -40,6 +41,11 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
         let next = "Give the ticket as a file, or the source as file: or exec:.";
         return Err(Failure::usage("source and ticket cannot both be standard input", next));
     }
+    if args.spool.is_some() && can_repeat(&location) {
+        let next =
+            "Leave --spool away: this source is read again where that is needed, and nothing has to be kept of it.";
+        return Err(Failure::usage("--spool is for a source that can be read only once: - or exec:", next));
+    }
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-sender")?;
     let audit = AuditLog::open(&state, "sealift-sender")?;
     TransferDir::sweep(&state)?;
@@ -55,6 +61,7 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     let mut shutdown = Shutdown::listen()?;
     let identity =
         Identity::new(vec![ticket.certificate.clone().into()], Zeroizing::new(ticket.key.clone()), Role::Sender)?;
+    let identity = Arc::new(identity);
     let record = Record::open(&state, &ticket.grant.grant, &args.source, args.restart)?;
     fail_point::hit(Point::RecordKept);
     let mut sending = Sending::new(args, report, &audit, &state, &ticket, &identity, record);
@@ -64,6 +71,15 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
     audit.append("transfer.end", Some(transfer_id), &[("outcome", json!(word))])?;
     outcome
+}
+
+fn can_repeat(location: &Location) -> bool {
+    match location {
+        // A FIFO or a device gives its bytes once.
+        Location::File(path) => path.is_file(),
+        Location::Sqlite(_) => true,
+        Location::Standard | Location::Exec(_) | Location::Discard => false,
+    }
 }
 
 /// Reads up to the end of the one ticket, and no further: a pipe from the receiver stays open while it works.

@@ -1,8 +1,11 @@
 //! What a sender keeps of an unfinished transfer, so that the same command goes on with it after a crash.
 
+use std::path::PathBuf;
+
 use minicbor::{Decode, Encode};
 use sealift_agent::{
     failure::{Failure, Outcome},
+    process::eprintln_safe,
     random::SystemRandom,
     state::StateDir,
     transfer_dir::TransferDir,
@@ -14,6 +17,8 @@ use sealift_protocol::{
     manifest::{Plan, SignedManifest},
 };
 use zeroize::Zeroize;
+
+use crate::spool::Place;
 
 /// The record, and its folder.
 pub struct Record {
@@ -40,6 +45,9 @@ struct Kept {
     /// When its grant ends: nothing can go on with it then.
     #[n(4)]
     not_after_seconds: u64,
+    /// Where the source is spooled: removed before this record is.
+    #[n(5)]
+    spool: Option<Place>,
 }
 
 #[derive(Clone, Encode, Decode)]
@@ -81,8 +89,20 @@ impl Stage {
     }
 }
 
-/// The unfinished transfers: how far each has come, whether a process runs it, and the bytes that are kept of it.
-pub fn stages(state: &StateDir) -> Outcome<Vec<(TransferId, Stage, bool, u64)>> {
+/// What `status` tells of a transfer.
+pub struct Unfinished {
+    pub transfer: TransferId,
+    pub stage: Stage,
+    /// A process runs it now.
+    pub running: bool,
+    /// All that is kept of it, the spool included.
+    pub held_bytes: u64,
+    /// The folder of its spool.
+    pub spool: Option<PathBuf>,
+}
+
+/// The unfinished transfers.
+pub fn unfinished(state: &StateDir) -> Outcome<Vec<Unfinished>> {
     let mut found = Vec::new();
     for transfer in TransferDir::list(state)? {
         let Some(look) = TransferDir::look::<Kept>(state, transfer)? else { continue };
@@ -93,7 +113,9 @@ pub fn stages(state: &StateDir) -> Outcome<Vec<(TransferId, Stage, bool, u64)>> 
             Kept { begun: true, .. } => Stage::Begun,
             _ => Stage::Prepared,
         };
-        found.push((transfer, stage, look.running, look.held_bytes));
+        let held_bytes = look.held_bytes + kept.spool.as_ref().map_or(0, Place::held_bytes);
+        let spool = kept.spool.as_ref().map(|place| place.folder().to_path_buf());
+        found.push(Unfinished { transfer, stage, running: look.running, held_bytes, spool });
     }
     Ok(found)
 }
@@ -126,6 +148,7 @@ impl Record {
                 begun: false,
                 sent: None,
                 not_after_seconds: grant.not_after_seconds,
+                spool: None,
             },
         };
         let record = Self { dir, kept };
@@ -140,8 +163,10 @@ impl Record {
             let Ok(dir) = TransferDir::open(state, transfer) else { continue };
             // One that cannot be read is for its own transfer to complain about.
             let Ok(Some(kept)) = dir.record::<Kept>() else { continue };
-            if kept.not_after_seconds <= now_seconds || state.receipt(transfer).is_some() || !kept.begun {
-                dir.destroy()?;
+            let is_over = kept.not_after_seconds <= now_seconds || state.receipt(transfer).is_some() || !kept.begun;
+            // Its spool may lie on another disk: what is wrong there is no reason not to run this transfer.
+            if is_over && let Err(failure) = destroy(dir) {
+                eprintln_safe(&format!("sender: {transfer}: it is over, and cannot be removed: {failure}"));
             }
         }
         Ok(())
@@ -173,10 +198,30 @@ impl Record {
         self.dir.keep(&self.kept)
     }
 
+    pub fn spool(&self) -> Option<&Place> {
+        self.kept.spool.as_ref()
+    }
+
+    pub fn keep_spool(&mut self, spool: Option<Place>) -> Outcome {
+        self.kept.spool = spool;
+        self.dir.keep(&self.kept)
+    }
+
     /// The transfer is over.
     pub fn destroy(self) -> Outcome {
-        self.dir.destroy()
+        destroy(self.dir)
     }
+}
+
+/// Removes all that is kept of a transfer: the spool first, since only the record says where it is.
+pub fn destroy(dir: TransferDir) -> Outcome {
+    // A record that cannot be read is of no use, and says nothing about a spool.
+    if let Ok(Some(kept)) = dir.record::<Kept>()
+        && let Some(spool) = &kept.spool
+    {
+        spool.destroy()?;
+    }
+    dir.destroy()
 }
 
 fn blake3_of(source: &str) -> [u8; 32] {

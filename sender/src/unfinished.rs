@@ -12,6 +12,7 @@ use sealift_agent::{
     process::eprintln_safe,
     state::StateDir,
     status::{self, Line},
+    telemetry::printable,
     ticket::Ticket,
     transfer_dir::TransferDir,
     units::human_bytes,
@@ -27,7 +28,7 @@ use zeroize::Zeroizing;
 use crate::{
     cli::AbandonArgs,
     push::read_ticket,
-    record::{Stage, stages},
+    record::{Unfinished, destroy, unfinished},
     transfer::connect_with,
 };
 
@@ -40,14 +41,20 @@ pub fn status(args: &StatusArgs) -> ExitCode {
 
 fn tell_status(args: &StatusArgs) -> Outcome {
     let state = StateDir::open(args.state_dir.clone(), "sealift-sender")?;
-    let line = |(transfer, stage, running, held_bytes): (TransferId, Stage, bool, u64)| {
+    let line = |found: Unfinished| {
+        let Unfinished { transfer, stage, running, held_bytes, spool } = found;
         let doing = if running { "running" } else { "not running" };
-        let text = format!("{}, {doing}; holds {}", stage.text(), human_bytes(held_bytes));
-        let fields =
+        let mut text = format!("{}, {doing}; holds {}", stage.text(), human_bytes(held_bytes));
+        let mut fields =
             vec![("stage", json!(stage.word())), ("running", json!(running)), ("held_bytes", json!(held_bytes))];
+        if let Some(spool) = spool {
+            let spool = printable(&spool.to_string_lossy());
+            text += &format!("; spooled in {spool}");
+            fields.push(("spool", json!(spool)));
+        }
         Line { transfer, text, fields }
     };
-    let lines: Vec<Line> = stages(&state)?.into_iter().map(line).collect();
+    let lines: Vec<Line> = unfinished(&state)?.into_iter().map(line).collect();
     status::print("sender", args.json, &lines);
     Ok(())
 }
@@ -77,7 +84,7 @@ async fn run(args: &AbandonArgs) -> Outcome {
     let dir = hold(&state, transfer)?;
     audit.append("transfer.abandon", Some(transfer), &[])?;
     let told = tell_receiver(&ticket).await;
-    dir.destroy()?;
+    destroy(dir)?;
     match told {
         Ok(text) => {
             eprintln_safe(&format!("sender: {transfer}: {text}"));
@@ -94,7 +101,7 @@ async fn run(args: &AbandonArgs) -> Outcome {
 fn forget(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outcome {
     let dir = hold(state, transfer)?;
     audit.append("transfer.abandon", Some(transfer), &[])?;
-    dir.destroy()
+    destroy(dir)
 }
 
 fn hold(state: &StateDir, transfer: TransferId) -> Outcome<TransferDir> {

@@ -53,10 +53,11 @@ pub enum Engine {
     File,
     Loader,
     Program,
+    Spool,
 }
 
 impl Engine {
-    pub const ALL: [Engine; 4] = [Engine::Sqlite, Engine::File, Engine::Loader, Engine::Program];
+    pub const ALL: [Engine; 5] = [Engine::Sqlite, Engine::File, Engine::Loader, Engine::Program, Engine::Spool];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -64,6 +65,7 @@ impl Engine {
             Engine::File => "file",
             Engine::Loader => "loader",
             Engine::Program => "program",
+            Engine::Spool => "spool",
         }
     }
 
@@ -80,6 +82,7 @@ impl Engine {
             Engine::File => Kind::File(bytes),
             Engine::Loader => Kind::Loader(bytes),
             Engine::Program => Kind::Program(bytes),
+            Engine::Spool => Kind::Spool(bytes),
         }
     }
 }

@@ -31,6 +31,8 @@ pub enum Kind {
     Loader(usize),
     /// The same, from a program.
     Program(usize),
+    /// The same, by way of a spool.
+    Spool(usize),
 }
 
 /// For data to flow, on a machine that is busy with something else.
@@ -60,7 +62,7 @@ impl Place {
         }
         match kind {
             Kind::Sqlite(rows) => sqlite::create_hospital(&place.source(), rows),
-            Kind::File(bytes) | Kind::Loader(bytes) | Kind::Program(bytes) => {
+            Kind::File(bytes) | Kind::Loader(bytes) | Kind::Program(bytes) | Kind::Spool(bytes) => {
                 fs::write(place.source(), random_bytes(bytes, seed)).unwrap();
             }
         }
@@ -79,6 +81,11 @@ impl Place {
         self.path("target/to")
     }
 
+    /// Where the sender is told to spool, if it is.
+    pub fn spool(&self) -> PathBuf {
+        self.path("spool")
+    }
+
     pub fn ticket(&self) -> PathBuf {
         self.path("ticket")
     }
@@ -94,7 +101,8 @@ impl Place {
 
     /// The sender's command, the same each time.
     pub fn sender(&self) -> Launch {
-        Launch::sender(&self.source_url, self.ticket()).state(&self.path("sender")).json()
+        let launch = Launch::sender(&self.source_url, self.ticket()).state(&self.path("sender")).json();
+        if matches!(self.kind, Kind::Spool(_)) { launch.arg("--spool").arg(self.spool()) } else { launch }
     }
 
     /// Both, from the beginning.
@@ -148,6 +156,7 @@ impl Place {
     #[track_caller]
     pub fn assert_clean(&self, in_target: &[&str]) {
         assert_eq!(names(&self.path("target")), in_target, "in the target's folder");
+        assert_eq!(names(&self.spool()), Vec::<String>::new(), "in the spool's folder");
         for side in ["sender", "receiver"] {
             self.assert_no_transfer(side);
         }
@@ -181,7 +190,7 @@ fn urls(kind: Kind, source: &str, target: &str) -> (String, String) {
         Kind::Sqlite(_) => (format!("sqlite:{source}"), format!("sqlite:{target}")),
         Kind::File(_) => (format!("file:{source}"), format!("file:{target}")),
         Kind::Loader(_) => (format!("file:{source}"), loader),
-        Kind::Program(_) => (format!("exec:cat {source}"), loader),
+        Kind::Program(_) | Kind::Spool(_) => (format!("exec:cat {source}"), loader),
     }
 }
 

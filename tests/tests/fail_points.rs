@@ -21,6 +21,8 @@ const AT_ONCE: usize = 12;
 
 /// Several chunks, for the points that come with each.
 const LOADER: Kind = Kind::Loader(3 << 20);
+/// The same, by way of a spool.
+const SPOOL: Kind = Kind::Spool(3 << 20);
 const SQLITE: Kind = Kind::Sqlite(2000);
 
 /// What a point is reached by; every other one is by both.
@@ -29,9 +31,11 @@ fn kinds(point: Point) -> Vec<Kind> {
         // `sqlite/resume.rs` kills there: in a transfer that ends well nothing staged is removed.
         Point::SqliteRemoving => vec![],
         _ if point.name().starts_with("sqlite-") => vec![SQLITE],
+        _ if point.name().starts_with("spool-") => vec![SPOOL],
         _ if point.name().starts_with("journal-") => vec![LOADER],
         // A loader that may have committed is another matter, below.
         Point::Settling | Point::ReceiptSigned => vec![SQLITE],
+        _ if point.side() == Role::Sender => vec![SQLITE, LOADER, SPOOL],
         _ => vec![SQLITE, LOADER],
     }
 }

@@ -143,7 +143,7 @@ impl Sealed {
         transfer.epoch = ARCHIVE_EPOCH;
         let keys = EpochKeys::new(self.epoch.suite, id, ARCHIVE_EPOCH, secret, Digests::new(&digest_secret));
         let (have, parts) = (transfer.have(), transfer.parts.len());
-        Ok(Session::new(Arc::new(keys), self.offer.sender_key, 1, &have, parts))
+        Ok(Session::new(Arc::new(keys), None, self.offer.sender_key, 1, &have, parts))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     negotiate::{choose_suite, choose_version},
     random::Random,
     seal::{EpochKeys, Suite},
+    sealed_log::EpochRecord,
     sign::{PublicKey, Purpose, Signer},
     transcript::{Channel, Transcript},
 };
@@ -38,6 +39,8 @@ pub struct Listening {
 pub struct Judging {
     offer: Offer,
     suite: Suite,
+    /// Those that are allowed here.
+    suites: Vec<Suite>,
     version: u16,
     sender_key: PublicKey,
     transcript: Transcript,
@@ -46,6 +49,7 @@ pub struct Judging {
 /// Accept sent.
 pub struct Accepting {
     suite: Suite,
+    suites: Vec<Suite>,
     sender_key: PublicKey,
     epoch: Epoch,
     have: Vec<Have>,
@@ -90,7 +94,7 @@ impl Listening {
         offer.plan.check()?;
         let mut transcript = Transcript::new(channel, &offer.grant);
         transcript.absorb(&codec::encode(&Message::Offer(offer.clone())));
-        Ok(Judging { offer, suite, version, sender_key: self.sender_key, transcript })
+        Ok(Judging { offer, suite, suites: self.suites, version, sender_key: self.sender_key, transcript })
     }
 }
 
@@ -149,6 +153,7 @@ impl Judging {
         self.transcript.absorb(&signature.0);
         let accepting = Accepting {
             suite: self.suite,
+            suites: self.suites,
             sender_key: self.sender_key,
             epoch,
             have,
@@ -189,11 +194,31 @@ impl Accepting {
             return Err(Error::new(Code::KeyCommitment, "key commitment"));
         }
         transfer.handle_digest_secret(&digest_secret)?;
+        let spool = match &begin.body.spool {
+            Some(spool) => Some(Arc::new(self.open_spool(spool, sealing_key, transfer)?)),
+            None => None,
+        };
         transfer.epoch = self.epoch;
         // Said again on each connection: until then this sender may not know what it is a receipt for.
         transfer.manifest = None;
         let keys = EpochKeys::new(self.suite, id, self.epoch, secret, Digests::new(&digest_secret));
-        let session = Session::new(Arc::new(keys), self.sender_key, self.lanes, &self.have, transfer.parts.len());
+        let session =
+            Session::new(Arc::new(keys), spool, self.sender_key, self.lanes, &self.have, transfer.parts.len());
         Ok((session, Message::Ready(Ready { transcript })))
+    }
+
+    /// The keys of an earlier connection, under which the sender goes on sending what it has spooled. By their digest
+    /// secret they are this sender's.
+    fn open_spool(&self, spool: &EpochRecord, key: &SealingKey, transfer: &mut Transfer) -> Result<EpochKeys> {
+        if !(1..self.epoch.0).contains(&spool.epoch.0) {
+            return Err(Error::new(Code::ProtocolViolation, "epoch of a spool"));
+        }
+        if !self.suites.contains(&spool.suite) {
+            return Err(Error::new(Code::SuiteUnsupported, "suite of a spool"));
+        }
+        let id = transfer.grant().grant.transfer;
+        let (secret, digest_secret) = spool.open(key, id)?;
+        transfer.handle_digest_secret(&digest_secret)?;
+        Ok(EpochKeys::new(spool.suite, id, spool.epoch, secret, Digests::new(&digest_secret)))
     }
 }

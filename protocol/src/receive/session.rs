@@ -7,7 +7,7 @@ use crate::{
     close::Code,
     error::{Error, Result},
     frame::{ChunkHeader, StreamHeader},
-    id::{ChunkCount, PartIndex},
+    id::{ChunkCount, Epoch, PartIndex},
     manifest::SignedManifest,
     message::{Ack, Have, Message},
     seal::EpochKeys,
@@ -17,6 +17,8 @@ use crate::{
 /// What was agreed for one connection: data may flow.
 pub struct Session {
     pub(super) keys: Arc<EpochKeys>,
+    /// Of the sender's spool, if it sends from one that an earlier connection began.
+    spool: Option<Arc<EpochKeys>>,
     pub(super) sender_key: PublicKey,
     lanes: u16,
     parts: Vec<Arriving>,
@@ -41,8 +43,15 @@ enum Stream {
 }
 
 impl Session {
-    pub(super) fn new(keys: Arc<EpochKeys>, sender_key: PublicKey, lanes: u16, have: &[Have], parts: usize) -> Self {
-        let mut session = Self { keys, sender_key, lanes, parts: Vec::new(), manifest_heard: false };
+    pub(super) fn new(
+        keys: Arc<EpochKeys>,
+        spool: Option<Arc<EpochKeys>>,
+        sender_key: PublicKey,
+        lanes: u16,
+        have: &[Have],
+        parts: usize,
+    ) -> Self {
+        let mut session = Self { keys, spool, sender_key, lanes, parts: Vec::new(), manifest_heard: false };
         session.parts.resize_with(parts, || Arriving {
             received: ChunkCount(0),
             last_received: false,
@@ -59,6 +68,11 @@ impl Session {
 
     pub fn keys(&self) -> &Arc<EpochKeys> {
         &self.keys
+    }
+
+    /// What opens a chunk of `epoch`: the connection's keys, unless it is the spool's.
+    pub fn keys_of(&self, epoch: Epoch) -> &Arc<EpochKeys> {
+        self.spool.as_ref().filter(|spool| spool.epoch() == epoch).unwrap_or(&self.keys)
     }
 
     /// A stream says which part it carries, and from which chunk on.

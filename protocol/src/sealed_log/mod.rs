@@ -30,6 +30,6 @@ mod tests;
 mod writer;
 
 pub use places::{EnvelopePlaces, LogBytes};
-pub use reader::{Ending, LogReader, ReadError, Step};
+pub use reader::{Ending, LogPlace, LogReader, ReadError, Step};
 pub use record::{EpochRecord, KeyFingerprint, LogHeader, LogId, LogKind, Record};
 pub use writer::{Encoded, LogWriter};

@@ -23,6 +23,14 @@ pub struct LogReader<S> {
     synced: u64,
 }
 
+/// A place between two records of a log, from which its reading can go on.
+#[derive(Clone)]
+pub struct LogPlace {
+    chain: Chain,
+    offset: u64,
+    synced: u64,
+}
+
 /// What [`LogReader::step`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
@@ -67,6 +75,16 @@ impl<S: LogBytes> LogReader<S> {
         let header = LogHeader::from_bytes(&bytes).map_err(ReadError::Log)?;
         let (offset, chain) = (LOG_HEADER_BYTES as u64, Chain::new(&header));
         Ok(Self { source, header, chain, offset, synced: offset })
+    }
+
+    /// Where this reading stands.
+    pub fn place(&self) -> LogPlace {
+        LogPlace { chain: self.chain.clone(), offset: self.offset, synced: self.synced }
+    }
+
+    /// Goes to where an earlier reading of the same log stood: what lies before is not read again.
+    pub fn go_to(&mut self, place: LogPlace) {
+        (self.chain, self.offset, self.synced) = (place.chain, place.offset, place.synced);
     }
 
     pub fn header(&self) -> &LogHeader {

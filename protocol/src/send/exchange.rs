@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Transfer;
+use super::{Transfer, spool::Spool};
 use crate::{
     close::Code,
     codec,
@@ -15,6 +15,7 @@ use crate::{
     message::{Accept, Begin, BeginBody, Have, Message, Ready, VERSION},
     random::Random,
     seal::{EpochKeys, Suite},
+    sealed_log::{EpochRecord, KeyFingerprint},
     sign::{PublicKey, Purpose, Signer},
     transcript::Transcript,
 };
@@ -41,6 +42,8 @@ pub struct Session {
     pub lane_window_bytes: u64,
     /// What the receiver has already, for [`Transfer::handle_have`]; empty on a first connection.
     pub have: Vec<Have>,
+    /// The one that everything is sent from; or, if there is none, what one that is begun now has to keep.
+    pub spool: Spool,
     pub receiver_key: PublicKey,
     pub sender_key: PublicKey,
 }
@@ -59,11 +62,13 @@ impl Offering {
         self.receiver_key.verify(Purpose::Accept, &self.transcript.hash(), &accept.signature, mismatch)?;
         self.check_terms(&accept)?;
         self.check_have(&accept.body.have, &transfer.plan)?;
+        self.check_spool(transfer.spool.as_ref(), &accept)?;
         self.transcript.absorb(&accept.signature.0);
 
         let id = self.grant.grant.transfer;
         let body = accept.body;
         let secret = EpochSecret::generate(random);
+        let envelope_info = self.transcript.hash();
         let begin = BeginBody {
             epoch: body.epoch,
             commitment: secret.commitment(id, body.epoch),
@@ -71,11 +76,22 @@ impl Offering {
                 &secret,
                 &transfer.digest_secret,
                 &body.sealing_key,
-                &self.transcript.hash(),
+                &envelope_info,
                 body.epoch,
                 random,
             )?,
+            spool: transfer.spool.as_ref().map(|spool| spool.epoch.clone()),
         };
+        let spool = transfer.spool.clone().unwrap_or_else(|| Spool {
+            epoch: Box::new(EpochRecord {
+                epoch: body.epoch,
+                suite: body.suite,
+                envelope: begin.envelope.clone(),
+                info: envelope_info,
+                commitment: begin.commitment,
+            }),
+            key: KeyFingerprint::of(&body.sealing_key),
+        });
         self.transcript.absorb(&codec::encode(&begin));
         let transcript_hash = self.transcript.hash();
         let signature = signer.sign(Purpose::Begin, &transcript_hash);
@@ -84,6 +100,7 @@ impl Offering {
             lanes: body.lanes,
             lane_window_bytes: body.lane_window_bytes,
             have: body.have,
+            spool,
             receiver_key: self.receiver_key,
             sender_key: signer.public_key(),
         };
@@ -116,6 +133,18 @@ impl Offering {
         match in_order && counts && in_plan && (have.is_empty() || !self.fresh) {
             true => Ok(()),
             false => Err(Error::new(Code::AckImpossible, "what the receiver has")),
+        }
+    }
+
+    /// A receiver with another key, or that counts its epochs from before the spool again, cannot open what the spool holds.
+    fn check_spool(&self, spool: Option<&Spool>, accept: &Accept) -> Result<()> {
+        let Some(spool) = spool else { return Ok(()) };
+        if !self.offered_suites.contains(&spool.epoch.suite) {
+            return Err(Error::new(Code::SuiteUnsupported, "suite of a spool"));
+        }
+        match KeyFingerprint::of(&accept.body.sealing_key) == spool.key && accept.body.epoch > spool.epoch.epoch {
+            true => Ok(()),
+            false => Err(Error::new(Code::ResumeImpossible, "spool")),
         }
     }
 }

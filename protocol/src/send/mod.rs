@@ -3,7 +3,7 @@
 //! ```text
 //! Transfer::offer ─▶ Offering ─handle_accept─▶ Beginning ─handle_ready─▶ Session      one a connection
 //! Transfer: handle_have, may_start, handle_start, poll_resend, handle_repeated, may_send, handle_sealed, handle_ack,
-//!           handle_part_end, poll_finish, handle_receipt
+//!           handle_part_end, poll_finish, handle_receipt; and from a spool: handle_spool, handle_spooled
 //! ```
 //!
 //! A state of the exchange is consumed by moving on, so that a message out of turn does not compile. [`Transfer`] holds
@@ -11,6 +11,7 @@
 
 mod exchange;
 mod part;
+mod spool;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -18,6 +19,7 @@ use self::part::{Kept, PartProgress, weight};
 pub use self::{
     exchange::{Beginning, Offering, Session},
     part::Resume,
+    spool::Spool,
 };
 use crate::{
     chunk::{ChunkHash, Sealed},
@@ -25,6 +27,7 @@ use crate::{
     codec,
     digest::{Digests, Root},
     error::{Error, Result},
+    frame::ChunkHeader,
     grant::SignedGrant,
     id::{ChunkCount, PartIndex},
     key::DigestSecret,
@@ -45,6 +48,7 @@ pub struct Transfer {
     digests: Digests,
     parts: Vec<PartProgress>,
     manifest: Option<SignedManifest>,
+    spool: Option<Spool>,
 }
 
 impl Transfer {
@@ -61,8 +65,9 @@ impl Transfer {
             ended: None,
             to_prove: None,
             settled: false,
+            spooled: None,
         });
-        Ok(Self { parts: parts.collect(), suites, grant, plan, digest_secret, digests, manifest: None })
+        Ok(Self { parts: parts.collect(), suites, grant, plan, digest_secret, digests, manifest: None, spool: None })
     }
 
     pub fn plan(&self) -> &Plan {
@@ -114,6 +119,9 @@ impl Transfer {
             return Ok(vec![Resume::Continue; self.parts.len()]);
         }
         self.parts.iter_mut().for_each(|progress| progress.settled = false);
+        if self.spool.is_some() {
+            return self.resume_spooled(have);
+        }
         // Nothing was read by this process, and the receiver lacks something of what an earlier one had sent.
         let unread = self.manifest.is_some() && self.parts.iter().any(|progress| progress.ended.is_none());
         let mut have = have.iter().peekable();
@@ -166,7 +174,7 @@ impl Transfer {
         let stale = |kept: &&mut Kept| !Arc::ptr_eq(&kept.keys, &session.keys);
         let Some(kept) = progress.kept.iter_mut().find(stale) else { return Ok(None) };
         let sealed = reseal(&kept.sealed, &kept.keys, &session.keys, nonce)?;
-        progress.kept_bytes = progress.kept_bytes - weight(&kept.sealed) + weight(&sealed);
+        progress.kept_bytes = progress.kept_bytes - weight(&kept.sealed.header) + weight(&sealed.header);
         *kept = Kept { sealed: sealed.clone(), keys: Arc::clone(&session.keys) };
         Ok(Some(sealed))
     }
@@ -208,9 +216,9 @@ impl Transfer {
     }
 
     /// Whether a chunk fits the window of its part. One chunk always does, or nothing would ever move.
-    pub fn may_send(&self, sealed: &Sealed, session: &Session) -> bool {
-        let progress = &self.parts[sealed.header.part.0 as usize];
-        progress.kept.is_empty() || progress.kept_bytes + weight(sealed) <= session.lane_window_bytes
+    pub fn may_send(&self, header: &ChunkHeader, session: &Session) -> bool {
+        let progress = &self.parts[header.part.0 as usize];
+        progress.kept_bytes == 0 || progress.kept_bytes + weight(header) <= session.lane_window_bytes
     }
 
     /// A chunk goes out, sealed with these keys.
@@ -219,7 +227,7 @@ impl Transfer {
         assert_eq!(progress.root.chunks().next_index(), sealed.header.index, "chunks of a part are sent in order");
         progress.root.add(&sealed.hash, sealed.header.plain_bytes.into());
         progress.kept.push_back(Kept { sealed: sealed.clone(), keys: Arc::clone(keys) });
-        progress.kept_bytes += weight(sealed);
+        progress.kept_bytes += weight(&sealed.header);
     }
 
     /// A part's last chunk went out. `rows` and `digest` are those of its rows; other kinds of parts have none.
@@ -251,7 +259,7 @@ impl Transfer {
             have.durable = ack.durable;
             return Ok(());
         }
-        if ack.verified > progress.root.chunks() {
+        if ack.verified > progress.sent() {
             return impossible("more chunks than were sent");
         }
         if ack.verified < progress.verified || ack.durable < progress.durable || ack.durable > ack.verified {
@@ -264,10 +272,11 @@ impl Transfer {
 
     /// The manifest, once every part has ended and every chunk is verified; the same one each time it is asked for.
     pub fn poll_finish(&mut self, signer: &dyn Signer) -> Option<Message> {
-        if self.manifest.is_none() {
-            if !self.parts.iter().all(PartProgress::is_verified) {
-                return None;
-            }
+        if !self.parts.iter().all(PartProgress::is_verified) {
+            return None;
+        }
+        // What is sent from a spool was hashed by whoever filled it: the manifest comes with `handle_earlier`.
+        if self.manifest.is_none() && self.spool.is_none() {
             self.manifest = Some(self.make_manifest().sign(signer));
         }
         self.manifest.clone().map(Message::Finish)

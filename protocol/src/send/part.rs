@@ -2,11 +2,13 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use super::spool::Spooled;
 use crate::{
     chunk::Sealed,
     close::Code,
     digest::{PartRoot, Root},
     error::{Error, Result},
+    frame::ChunkHeader,
     id::ChunkCount,
     message::Have,
     seal::EpochKeys,
@@ -28,6 +30,8 @@ pub(super) struct PartProgress {
     pub(super) to_prove: Option<Have>,
     /// The receiver has all of it, as an earlier process of this sender said in its manifest.
     pub(super) settled: bool,
+    /// What was sent of it comes from a spool.
+    pub(super) spooled: Option<Spooled>,
 }
 
 /// A chunk that may have to be sent again, and what opens it. It costs no copy: the link holds the same bytes.
@@ -47,17 +51,26 @@ pub enum Resume {
 
 impl PartProgress {
     pub(super) fn is_verified(&self) -> bool {
-        self.settled || self.ended.is_some() && self.verified == self.root.chunks()
+        self.settled || self.ended.is_some() && self.verified == self.sent()
     }
 
     pub(super) fn is_durable(&self) -> bool {
-        self.settled || self.ended.is_some() && self.durable == self.root.chunks()
+        self.settled || self.ended.is_some() && self.durable == self.sent()
+    }
+
+    /// Chunks that were sent, or that the receiver had before.
+    pub(super) fn sent(&self) -> ChunkCount {
+        self.spooled.as_ref().map_or(self.root.chunks(), |spooled| spooled.sent)
     }
 
     /// The receiver has this many: they need not be kept.
     pub(super) fn forget(&mut self, verified: ChunkCount) {
         for _ in self.verified.0..verified.0 {
-            self.kept_bytes -= self.kept.pop_front().map_or(0, |kept| weight(&kept.sealed));
+            let weight = match &mut self.spooled {
+                Some(spooled) => spooled.weights.pop_front(),
+                None => self.kept.pop_front().map(|kept| weight(&kept.sealed.header)),
+            };
+            self.kept_bytes -= weight.unwrap_or(0);
         }
         self.verified = verified;
     }
@@ -88,6 +101,6 @@ impl PartProgress {
 
 /// What a chunk counts for in a window: its plaintext or its frame, whichever is more. Counting frames alone, a dump that
 /// compresses well would run far ahead of a slow loader.
-pub(super) fn weight(sealed: &Sealed) -> u64 {
-    (sealed.frame.len() as u64).max(sealed.header.plain_bytes.into())
+pub(super) fn weight(header: &ChunkHeader) -> u64 {
+    (header.frame_bytes() as u64).max(header.plain_bytes.into())
 }

@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some(((seed, rounds), engines)) = parsed else {
-        eprintln!("usage: crash-loop SEED ROUNDS sqlite|file|loader|program|all");
+        eprintln!("usage: crash-loop SEED ROUNDS sqlite|file|loader|program|spool|all");
         return ExitCode::from(2);
     };
     let at_once =

@@ -31,6 +31,8 @@ pub struct Parties {
     pub authority: TestSigner,
     pub channel: Channel,
     pub random: Seeded,
+    /// The receiver's, where it has to be the same on several connections; else each has another.
+    pub sealing_key: Option<SealingKey>,
     last_secret: [u8; 32],
 }
 
@@ -62,7 +64,7 @@ impl Parties {
             sender_certificate: random.bytes(300),
             receiver_certificate: random.bytes(310),
         };
-        Self { sender, receiver, authority, channel, random, last_secret: [0; 32] }
+        Self { sender, receiver, authority, channel, random, sealing_key: None, last_secret: [0; 32] }
     }
 
     pub fn grant(&self) -> SignedGrant {
@@ -84,6 +86,13 @@ impl Parties {
         let secret = DigestSecret::generate(&mut self.random);
         self.last_secret = *secret.expose();
         Transfer::new(terms.offered.clone(), self.grant(), terms.plan.clone(), secret).unwrap()
+    }
+
+    fn sealing_key(&mut self) -> SealingKey {
+        match &self.sealing_key {
+            Some(key) => SealingKey::from_bytes(&key.expose()).unwrap(),
+            None => SealingKey::generate(&mut self.random),
+        }
     }
 
     /// The digest secret of the transfer that was made last.
@@ -126,7 +135,7 @@ impl Parties {
             Some(found) => found,
             None => terms.first(judging.new_transfer()),
         };
-        let sealing_key = SealingKey::generate(&mut self.random);
+        let sealing_key = self.sealing_key();
         let (accepting, accept) =
             judging.accept(&found, terms.window, sealing_key.public_key(), &self.receiver, &mut self.random)?;
         let Message::Accept(accept) = (tamper.message)(accept) else { panic!("tampered into another kind") };
@@ -179,7 +188,7 @@ impl Parties {
         let Message::Offer(offer) = offer else { unreachable!() };
         let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
         let mut loading = terms.first(judging.new_transfer());
-        let sealing_key = SealingKey::generate(&mut self.random);
+        let sealing_key = self.sealing_key();
         let public_key = sealing_key.public_key();
         let (accepting, accept) =
             judging.accept(&loading, terms.window, public_key, &self.receiver, &mut self.random)?;

@@ -2,6 +2,7 @@
 
 mod abandon;
 mod place;
+mod spool;
 mod unit;
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};

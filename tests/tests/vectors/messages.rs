@@ -2,10 +2,11 @@ use sealift_protocol::{
     close::Code,
     codec,
     digest::Root,
-    id::{ChunkCount, ChunkIndex, PartIndex},
+    id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
     manifest::{LoadedPart, Manifest, Proof, Receipt, SentPart, SignedReceipt},
     message::{Ack, Message, Refuse},
     seal::Suite,
+    sealed_log::EpochRecord,
     sign::Signer,
 };
 use sealift_tests::wire::{Parties, table_plan};
@@ -49,13 +50,40 @@ pub fn vectors() -> Value {
     let place = (Some(PartIndex(1)), Some(ChunkIndex(300)));
     messages.push(Message::Refuse(Refuse { code: Code::ChunkForged, part: place.0, chunk: place.1 }));
     messages.push(Message::Refuse(Refuse { code: Code::GrantExpired, part: None, chunk: None }));
-    let names = ["Offer", "Accept", "Begin", "Ready", "Ack", "Finish", "Receipt", "Refuse with a place", "Refuse"];
+    messages.push(from_a_spool(&messages[2]));
+    let names = [
+        "Offer",
+        "Accept",
+        "Begin",
+        "Ready",
+        "Ack",
+        "Finish",
+        "Receipt",
+        "Refuse with a place",
+        "Refuse",
+        "Begin that goes on from a spool",
+    ];
     let good = messages.iter().zip(names).map(|(message, name)| {
         let bytes = codec::encode(message);
         assert_eq!(Message::from_bytes(&bytes).as_ref(), Ok(message));
         json!({ "message": name, "bytes": hex(bytes) })
     });
     json!({ "good": good.collect::<Vec<_>>(), "bad": bad_messages(), "receipt": receipt_file(&parties, &receipt) })
+}
+
+/// As `begin`, of a later connection on which the sender goes on from the spool that it began on that one.
+fn from_a_spool(begin: &Message) -> Message {
+    let Message::Begin(begin) = begin else { panic!("a Begin") };
+    let mut later = begin.clone();
+    later.body.epoch = Epoch(2);
+    later.body.spool = Some(Box::new(EpochRecord {
+        epoch: begin.body.epoch,
+        suite: Suite::Aes256Gcm,
+        envelope: begin.body.envelope.clone(),
+        info: [6; 32],
+        commitment: begin.body.commitment,
+    }));
+    Message::Begin(later)
 }
 
 fn bad_messages() -> Vec<Value> {

@@ -134,7 +134,7 @@ impl Connection {
         match lane.ready.front() {
             Some(Read::Held { .. }) => return self.prove(out.part, sender, world).map(|()| true),
             Some(Read::Sealed(sealed, _)) => {
-                return match sender.transfer.may_send(sealed, &self.session) {
+                return match sender.transfer.may_send(&sealed.header, &self.session) {
                     true => self.send(out, sender, world).map(|()| true),
                     false => self.read_ahead(out.part, sender, world),
                 };

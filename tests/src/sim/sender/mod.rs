@@ -62,7 +62,7 @@ enum Phase {
     /// No connection until then.
     Waiting(u64),
     Offering(Box<Offering>),
-    Beginning(Beginning, KeyCommitment),
+    Beginning(Box<Beginning>, KeyCommitment),
     Sending(Rc<Connection>),
     Moving,
 }
@@ -184,7 +184,7 @@ impl<'a> Sender<'a> {
                 let Message::Begin(body) = &begin else { unreachable!("what handle_accept makes") };
                 // The receiver knows this sender by its digest secret from now on: it is not to be lost.
                 keep(disk, Some(Record { begun: true, ..record(disk)? }), world)?;
-                self.phase = Phase::Beginning(beginning, body.body.commitment);
+                self.phase = Phase::Beginning(Box::new(beginning), body.body.commitment);
                 self.say(&begin, world);
                 world.reach(SENDER, Moment::Begun)?;
             }

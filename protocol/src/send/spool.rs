@@ -1,0 +1,87 @@
+//! Sending from a spool: a sealed log that holds the frames of the transfer as they go out. Its keys are those of the
+//! connection on which it was begun; on later ones its frames are sent as they are, and never sealed anew.
+
+use std::collections::VecDeque;
+
+use super::{
+    Transfer,
+    part::{PartProgress, Resume, weight},
+};
+use crate::{
+    close::Code,
+    error::{Error, Result},
+    frame::ChunkHeader,
+    id::{ChunkCount, PartIndex},
+    message::Have,
+    sealed_log::{EpochRecord, KeyFingerprint},
+};
+
+/// What opens a spool, and whose key that needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool {
+    pub epoch: Box<EpochRecord>,
+    pub key: KeyFingerprint,
+}
+
+/// Frames of one part that went out from a spool.
+pub(super) struct Spooled {
+    pub(super) sent: ChunkCount,
+    /// Of those that are not verified, oldest first.
+    pub(super) weights: VecDeque<u64>,
+}
+
+impl Transfer {
+    /// From now on everything that is sent comes from a spool.
+    pub fn handle_spool(&mut self, spool: Spool) {
+        self.spool = Some(spool);
+        for progress in &mut self.parts {
+            progress.spooled = Some(Spooled { sent: progress.verified, weights: VecDeque::new() });
+        }
+    }
+
+    /// The frame with this header goes out, as it lies in the spool.
+    pub fn handle_spooled(&mut self, header: &ChunkHeader) -> Result<()> {
+        let progress = &mut self.parts[header.part.0 as usize];
+        let weight = weight(header);
+        match &mut progress.spooled {
+            Some(spooled) if spooled.sent.next_index() == header.index => {
+                spooled.sent.0 += 1;
+                spooled.weights.push_back(weight);
+            }
+            _ => return Err(Error::new(Code::LogDamaged, "order of a spool").at_chunk(header.part, header.index)),
+        }
+        progress.kept_bytes += weight;
+        if header.last {
+            progress.ended = Some((0, None));
+        }
+        Ok(())
+    }
+
+    /// Goes on behind what the receiver has. Without the hashes of what it has, only the manifest can say that all of it is
+    /// what was sent; the receipt over that manifest does in any case.
+    pub(super) fn resume_spooled(&mut self, have: &[Have]) -> Result<Vec<Resume>> {
+        let manifest = self.manifest.as_ref().map(|manifest| &manifest.manifest.parts);
+        for (progress, index) in self.parts.iter_mut().zip(0..) {
+            let part = PartIndex(index);
+            let have = have.iter().find(|have| have.part == part);
+            let sent = manifest.and_then(|parts| parts.get(index as usize));
+            if let (Some(have), Some(sent)) = (have, sent) {
+                let whole = have.verified == sent.chunks;
+                if have.verified > sent.chunks || have.ended != whole || whole && have.root != sent.root {
+                    return Err(Error::new(Code::AckImpossible, "another end than was sent").at_part(part));
+                }
+            }
+            progress.resume_spooled(have);
+        }
+        Ok(vec![Resume::Continue; self.parts.len()])
+    }
+}
+
+impl PartProgress {
+    fn resume_spooled(&mut self, have: Option<&Have>) {
+        let (verified, durable) = have.map_or_else(Default::default, |have| (have.verified, have.durable));
+        (self.verified, self.durable, self.started, self.kept_bytes) = (verified, durable, false, 0);
+        self.ended = have.filter(|have| have.ended).map(|_| (0, None));
+        self.spooled = Some(Spooled { sent: verified, weights: VecDeque::new() });
+    }
+}

@@ -1,0 +1,121 @@
+//! From the source into the spool, whether or not there is a link.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+use sealift_agent::{
+    fail_point::{self, Point},
+    failure::{Failure, Outcome},
+    identity::Identity,
+    process::chunks_at_work,
+    random::SystemRandom,
+    sealed_file::SealedFile,
+};
+use sealift_protocol::{
+    archive::Statement,
+    chunk::Sealed,
+    close::Code,
+    id::{ChunkCount, PartIndex},
+    limits::CHUNK_HEADER_BYTES,
+    manifest::SignedManifest,
+    message::{Ack, Message},
+    random::Nonces,
+    seal::EpochKeys,
+    sealed_log::Record,
+    send::Transfer,
+};
+use tokio::sync::watch;
+
+use super::{Log, Progress, Spool, locked, of_spool, stopped};
+use crate::{reader::ReadingPart, workers::Workers};
+
+/// A source is one opaque part where it can be read only once.
+const PART: PartIndex = PartIndex(0);
+
+/// What fills a spool.
+pub struct Filling {
+    pub reading: ReadingPart,
+    pub keys: Arc<EpochKeys>,
+    pub workers: Workers,
+    /// The transfer as if its receiver were the spool: what is durable there counts as acknowledged.
+    pub transfer: Transfer,
+    pub identity: Arc<Identity>,
+    /// The source was read before and has to come again: an input that is empty did not.
+    pub comes_again: bool,
+}
+
+impl Spool {
+    /// Begins to fill `log`.
+    pub fn start(log: SealedFile, filling: Filling) -> Self {
+        let (progress_in, progress) = watch::channel(Progress::default());
+        let mut spool = Self::new(log, progress);
+        let log = Arc::clone(&spool.log);
+        let task = tokio::spawn(async move {
+            let ended = filling.run(&log, &progress_in).await.map_err(of_spool);
+            progress_in.send_modify(|progress| progress.ended = Some(ended));
+        });
+        spool.filling = Some(task.abort_handle());
+        spool
+    }
+}
+
+impl Filling {
+    async fn run(self, log: &Log, progress: &watch::Sender<Progress>) -> Outcome<SignedManifest> {
+        let Self { reading, keys, workers, mut transfer, identity, comes_again } = self;
+        let mut nonces = Nonces::new(SystemRandom::default());
+        let arriving = stream::unfold(reading.chunks, |mut chunks| async move { Some((chunks.recv().await?, chunks)) });
+        let sealing = arriving.map(|chunk| {
+            let (workers, keys, nonce) = (workers.clone(), Arc::clone(&keys), nonces.draw());
+            async move { workers.seal(chunk, keys, nonce?).await }
+        });
+        // What is sealed while the disk syncs is synced together.
+        let mut batches = Box::pin(sealing.buffered(chunks_at_work()).ready_chunks(chunks_at_work()));
+        transfer.handle_start(PART);
+        while let Some(batch) = batches.next().await {
+            let batch = batch.into_iter().collect::<Outcome<Vec<Sealed>>>()?;
+            if comes_again && batch.iter().any(|sealed| sealed.header.index.0 == 0 && sealed.header.plain_bytes == 0) {
+                return Err(nothing_came());
+            }
+            write(log, batch.iter().map(record).collect()).await?;
+            for sealed in &batch {
+                transfer.handle_sealed(sealed, &keys);
+                let count = ChunkCount(sealed.header.index.0 + 1);
+                transfer.handle_ack(&Ack { part: PART, verified: count, durable: count })?;
+            }
+            progress.send_modify(|progress| progress.frames += batch.len() as u64);
+            fail_point::hit(Point::SpoolSynced);
+        }
+        let ended_early = |_| Failure::new(Code::Internal, "the source's thread ended early", "");
+        let summary = reading.summary.await.map_err(ended_early)??;
+        transfer.handle_part_end(PART, summary.rows, Some(summary.digest));
+        let Some(Message::Finish(manifest)) = transfer.poll_finish(&*identity) else {
+            return Err(Failure::new(Code::Internal, "no manifest", ""));
+        };
+        write(log, vec![Statement::Finish(manifest.clone()).to_record()]).await?;
+        fail_point::hit(Point::SpoolWhole);
+        Ok(manifest)
+    }
+}
+
+fn record(sealed: &Sealed) -> Record {
+    Record::Chunk { header: sealed.header, sealed: sealed.frame.slice(CHUNK_HEADER_BYTES..) }
+}
+
+/// Somebody who goes on with a spool need not bring the source; but this spool was not whole, or could not be used.
+fn nothing_came() -> Failure {
+    let next = "Give the same command again, with all of the input.";
+    Failure::new(Code::ResumeImpossible, "the source has to be read from its beginning again, and it is empty", next)
+}
+
+/// Appends records; they are durable when this returns.
+async fn write(log: &Log, records: Vec<Record>) -> Outcome {
+    let log = Arc::clone(log);
+    let written = tokio::task::spawn_blocking(move || {
+        let mut log = locked(&log);
+        let log = log.as_mut().ok_or_else(stopped)?;
+        log.append(&records)?;
+        fail_point::hit(Point::SpoolWritten);
+        log.sync()
+    });
+    written.await.map_err(|_| stopped())?
+}

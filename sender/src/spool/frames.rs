@@ -1,0 +1,144 @@
+//! Reading a spool while it is filled.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    sealed_file::Replay,
+};
+use sealift_protocol::{
+    close::Code,
+    error::Error,
+    frame::ChunkHeader,
+    id::{ChunkIndex, PartIndex},
+    sealed_log::{LogPlace, Record},
+};
+use tokio::sync::watch;
+
+use super::{Log, Progress, Spool, locked, stopped};
+
+/// Places that are remembered, so that another connection need not read from the beginning: half a megabyte.
+const PLACES_MAX: usize = 4096;
+
+/// Places between two records, every so many frames from the first. When there are too many, every other one is given up.
+pub(super) struct Places {
+    places: Vec<LogPlace>,
+    every: u64,
+}
+
+/// The frames of a spool, from one on.
+pub struct Frames {
+    progress: watch::Receiver<Progress>,
+    cursor: Option<Cursor>,
+    next: u64,
+}
+
+struct Cursor {
+    log: Log,
+    places: Arc<Mutex<Places>>,
+    replay: Option<Replay>,
+}
+
+impl Spool {
+    /// Reads the frames from `first` on.
+    pub fn read_from(&self, first: u64) -> Frames {
+        let cursor = Cursor { log: Arc::clone(&self.log), places: Arc::clone(&self.places), replay: None };
+        Frames { progress: self.progress.clone(), cursor: Some(cursor), next: first }
+    }
+}
+
+impl Frames {
+    /// The next frame, once it is durable. `None` after the last.
+    pub async fn next(&mut self) -> Outcome<Option<(ChunkHeader, Bytes)>> {
+        let next = self.next;
+        {
+            let more = |progress: &Progress| progress.frames > next || progress.ended.is_some();
+            let progress = self.progress.wait_for(more).await.map_err(|_| stopped())?;
+            match &progress.ended {
+                Some(Err(failure)) => return Err(failure.clone()),
+                Some(Ok(_)) if progress.frames <= next => return Ok(None),
+                _ => {}
+            }
+        }
+        let mut cursor = self.cursor.take().ok_or_else(stopped)?;
+        let read = tokio::task::spawn_blocking(move || {
+            let frame = cursor.frame(next);
+            (cursor, frame)
+        });
+        let (cursor, frame) = read.await.map_err(|_| stopped())?;
+        self.cursor = Some(cursor);
+        self.next += 1;
+        frame.map(Some)
+    }
+}
+
+impl Cursor {
+    /// Reads up to frame `wanted`, which is there.
+    fn frame(&mut self, wanted: u64) -> Outcome<(ChunkHeader, Bytes)> {
+        let mut replay = match self.replay.take() {
+            Some(replay) => replay,
+            None => {
+                let nearest = locked(&self.places).nearest(wanted);
+                self.open(nearest)?
+            }
+        };
+        let mut opened_again = false;
+        loop {
+            let before = replay.place();
+            match replay.next().transpose()? {
+                Some(Record::Chunk { header, sealed }) => {
+                    locked(&self.places).remember(header.index, before);
+                    if header.index.0 < wanted {
+                        continue;
+                    }
+                    if header.index.0 > wanted {
+                        return Err(missing(wanted));
+                    }
+                    self.replay = Some(replay);
+                    return Ok((header, sealed));
+                }
+                Some(_) => {}
+                // It ends where the log ended when it was opened.
+                None if !opened_again => (replay, opened_again) = (self.open(Some(before))?, true),
+                None => return Err(missing(wanted)),
+            }
+        }
+    }
+
+    fn open(&self, place: Option<LogPlace>) -> Outcome<Replay> {
+        let log = locked(&self.log);
+        let log = log.as_ref().ok_or_else(stopped)?;
+        place.map_or_else(|| log.replay(), |place| log.replay_from(place))
+    }
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { places: Vec::new(), every: 1 }
+    }
+}
+
+impl Places {
+    /// The last one that is not behind frame `wanted`.
+    fn nearest(&self, wanted: u64) -> Option<LogPlace> {
+        let last = self.places.len().checked_sub(1)?;
+        self.places.get(last.min((wanted / self.every) as usize)).cloned()
+    }
+
+    fn remember(&mut self, index: ChunkIndex, before: LogPlace) {
+        if index.0 != self.places.len() as u64 * self.every {
+            return;
+        }
+        self.places.push(before);
+        if self.places.len() > PLACES_MAX {
+            let mut number = 0u64..;
+            self.places.retain(|_| number.next().is_some_and(|number| number.is_multiple_of(2)));
+            self.every *= 2;
+        }
+    }
+}
+
+fn missing(wanted: u64) -> Failure {
+    Error::new(Code::LogDamaged, "a frame is missing in the spool").at_chunk(PartIndex(0), ChunkIndex(wanted)).into()
+}

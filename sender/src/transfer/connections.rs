@@ -1,0 +1,205 @@
+//! One connection of a transfer after another, and what is waited for between them.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use sealift_agent::{
+    backoff::Backoff,
+    clock::now_seconds,
+    endpoint::{bind, client_config},
+    fail_point::{self, Point},
+    failure::{Failure, Outcome, explain},
+    identity::Identity,
+    link::{Link, connect, open_control},
+    report::{Finished, Resume},
+    shutdown::Shutdown,
+    ticket::Ticket,
+    trust::Trust,
+    units::human_duration,
+};
+use sealift_protocol::{close::Code, message::Have};
+use serde_json::json;
+
+use super::Sending;
+use crate::{
+    outgoing::Outgoing,
+    pipeline::{Pipeline, negotiate},
+    record::Sent,
+};
+
+/// For the last packets of a connection to leave.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+impl Sending<'_> {
+    /// One connection after another, until one ends with the receipt or with what no other would change.
+    pub(super) async fn connections(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
+        loop {
+            let failure = match self.connection(outgoing, shutdown).await {
+                Ok(finished) => return Ok(finished),
+                Err(failure) => failure,
+            };
+            // From Begin on the receiver may have the transfer; one that turned it down would do so again.
+            let agreed = self.record.is_begun() && !failure.told_by_peer;
+            let had_one = self.connected || self.begun_before || agreed;
+            if !had_one || !failure.code.retry_may_help() || failure.stopped_by_person {
+                return Err(self.unsure(outgoing, failure));
+            }
+            let down = *self.link_down.get_or_insert_with(Instant::now);
+            let limit = self.args.retry_for.map_or(self.expiry.left(), |limit| limit.saturating_sub(down.elapsed()));
+            if limit.is_zero() {
+                return Err(self.unsure(outgoing, interrupted(failure)));
+            }
+            let waited = self.wait_to_retry(outgoing, &failure, limit, shutdown).await;
+            waited.map_err(|failure| self.unsure(outgoing, failure))?;
+        }
+    }
+
+    /// Says what is wrong, once an outage, and waits a little.
+    async fn wait_to_retry(
+        &mut self,
+        outgoing: &Outgoing,
+        failure: &Failure,
+        limit: Duration,
+        shutdown: &mut Shutdown,
+    ) -> Outcome {
+        if self.backoff.attempts() == 0 {
+            self.report.event("link_down", &[("reason", json!(failure.code.word()))]);
+            let limit = human_duration(limit);
+            self.report.say(&format!("sender: {}; trying again, for {limit} at most.", failure.what));
+        }
+        let wait = self.backoff.next_wait();
+        let pause = async {
+            tokio::time::sleep(wait.min(limit)).await;
+            Ok(())
+        };
+        shutdown.or(self.expiry.or(outgoing.or(self.report, pause))).await?;
+        self.report.count(|totals| totals.retries += 1);
+        self.report.event("attempt", &[("attempt", json!(self.backoff.attempts()))]);
+        Ok(())
+    }
+
+    async fn connection(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
+        let expiry = self.expiry;
+        let connecting = outgoing.or(self.report, self.connect());
+        let (endpoint, link) = shutdown.or(expiry.or(connecting)).await?;
+        self.report.event("connected", &[("address", json!(link.connection.remote_address().to_string()))]);
+        let (mut writer, mut control) = open_control(&link).await?;
+        let outcome = async {
+            let session = {
+                // From Begin on the receiver may know the transfer by a secret that is kept here alone.
+                let keep_begun = || {
+                    self.record.keep_begun()?;
+                    fail_point::hit(Point::BeginKept);
+                    Ok(())
+                };
+                let (fresh, identity) = (self.fresh, self.identity);
+                let negotiating = negotiate(outgoing, fresh, &link, identity, &mut writer, &mut control, keep_begun);
+                shutdown.or(expiry.or(negotiating)).await?
+            };
+            fail_point::hit(Point::Agreed);
+            self.begin_spool(outgoing, &session)?;
+            self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
+            self.tell_resumed(outgoing, &session.have);
+            let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, session)?;
+            (self.connected, self.fresh) = (true, false);
+            (self.link_down, self.backoff) = (None, Backoff::default());
+            let record = &mut self.record;
+            let keep_manifest = |manifest: &_| {
+                let plan = outgoing.transfer().plan().clone();
+                record.keep_sent(Some(Sent { plan, manifest: Clone::clone(manifest) }))?;
+                fail_point::hit(Point::ManifestKept);
+                Ok(())
+            };
+            let receipt = shutdown.or(expiry.or(pipeline.run(&mut writer, &mut control, keep_manifest))).await?;
+            fail_point::hit(Point::ReceiptHeard);
+            // Before the receiver hears that it arrived, and forgets about the transfer.
+            let receipt_path = self.state.keep_receipt(self.ticket.grant.grant.transfer, &receipt)?;
+            Ok(Finished { receipt, receipt_path })
+        }
+        .await;
+        match &outcome {
+            Ok(_) => {
+                writer.finish().await;
+                link.close(Code::Done);
+            }
+            Err(failure) => link.refuse(writer, failure).await,
+        }
+        let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
+        if outcome.is_ok() {
+            fail_point::hit(Point::ReceiptDelivered);
+        }
+        outcome
+    }
+
+    /// Tells the receiver that there will be no transfer.
+    pub(super) async fn call_off(&self, failure: &Failure) -> Outcome {
+        let (endpoint, link) = self.connect().await?;
+        let (writer, _control) = open_control(&link).await?;
+        link.refuse(writer, failure).await;
+        endpoint.wait_idle().await;
+        Ok(())
+    }
+
+    async fn connect(&self) -> Outcome<(quinn::Endpoint, Link)> {
+        // The clock may have been set since the last time; certificates would fail by it, and could not say so.
+        self.ticket.grant.grant.check_time(now_seconds())?;
+        connect_with(self.ticket, self.identity).await
+    }
+
+    /// Says that a connection stands again, and that an earlier process's work goes on.
+    fn tell_resumed(&self, outgoing: &Outgoing, have: &[Have]) {
+        let chunks: u64 = have.iter().map(|have| have.verified.0).sum();
+        if self.link_down.is_some() {
+            self.report.event("link_up", &[("attempts", json!(self.backoff.attempts()))]);
+        }
+        let spooled = outgoing.spool().is_some_and(|spool| spool.is_earlier());
+        if !self.fresh && (self.connected || spooled || chunks > 0) {
+            let reason = match (self.connected, spooled) {
+                (true, _) => format!("the link is up again; the receiver has {chunks} chunks."),
+                (false, true) => format!("all of the source was spooled; the receiver has {chunks} chunks of it."),
+                (false, false) => format!("the receiver has {chunks} chunks of an earlier run."),
+            };
+            self.report.resume(Resume::Resumed, &reason);
+        }
+    }
+
+    /// It ended after everything had been sent: the sender cannot know whether it was loaded.
+    fn unsure(&self, outgoing: &Outgoing, failure: Failure) -> Failure {
+        let interrupted = matches!(failure.code, Code::Interrupted | Code::UserInterrupt | Code::Unreachable);
+        let sent = match outgoing.spool() {
+            // What is spooled need not have been sent.
+            Some(_) => self.record.sent().is_some(),
+            None => outgoing.transfer().manifest().is_some(),
+        };
+        if !interrupted || !sent {
+            return failure;
+        }
+        let next = "Everything had been sent by then. The receiver may have loaded it: start both sides again with the \
+                    same commands and the same ticket to learn that, or look for its receipt.";
+        Failure { next: next.into(), ..failure }
+    }
+}
+
+/// Nobody was reached any more, but there was somebody: the transfer can go on.
+fn interrupted(failure: Failure) -> Failure {
+    match failure.code {
+        Code::Unreachable => Failure::new(Code::Interrupted, failure.what, explain(Code::Interrupted).1),
+        _ => failure,
+    }
+}
+
+/// Connects to the receiver of a ticket.
+pub async fn connect_with(ticket: &Ticket, identity: &Identity) -> Outcome<(quinn::Endpoint, Link)> {
+    let endpoint_for = |address: SocketAddr| {
+        let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+        let socket = UdpSocket::bind(any)
+            .map_err(|error| Failure::io(Code::Preflight, "no UDP socket can be opened", &error, ""))?;
+        let trust = Trust::new(ticket.root_certificate(), Some(ticket.grant.grant.receiver.clone()));
+        let mut endpoint = bind(socket, None)?;
+        endpoint.set_default_client_config(client_config(identity, trust)?);
+        Ok(endpoint)
+    };
+    connect(endpoint_for, &ticket.addresses, identity).await
+}

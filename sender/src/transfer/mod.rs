@@ -1,0 +1,163 @@
+//! One transfer at its sender, over all its connections: opens the source, connects, and goes on after whatever happens
+//! until the receipt is here, the grant has ended, or nothing can help.
+
+mod connections;
+mod opening;
+
+use std::{rc::Rc, sync::Arc, time::Instant};
+
+use sealift_agent::{
+    audit::AuditLog,
+    backoff::Backoff,
+    expiry::Expiry,
+    failure::{Failure, Outcome},
+    identity::Identity,
+    location::Location,
+    program::Program,
+    report::{Finished, Report, Resume},
+    shutdown::Shutdown,
+    state::StateDir,
+    ticket::Ticket,
+};
+use sealift_protocol::close::Code;
+use serde_json::json;
+
+pub use self::connections::connect_with;
+use crate::{cli::PushArgs, record::Record, spool::Spool};
+
+/// Everything that running the one transfer needs.
+pub struct Sending<'a> {
+    args: &'a PushArgs,
+    report: &'a Report,
+    audit: &'a AuditLog,
+    state: &'a StateDir,
+    ticket: &'a Ticket,
+    identity: &'a Arc<Identity>,
+    expiry: Expiry,
+    record: Record,
+    program: Option<Arc<Program>>,
+    /// The receiver is asked to drop what it has.
+    fresh: bool,
+    /// An earlier process had begun it.
+    begun_before: bool,
+    /// A connection of this process got as far as data.
+    connected: bool,
+    /// Since when there is no connection, if there was one.
+    link_down: Option<Instant>,
+    backoff: Backoff,
+    /// What this process sends from, if it spools.
+    spool: Option<Rc<Spool>>,
+}
+
+impl<'a> Sending<'a> {
+    pub fn new(
+        args: &'a PushArgs,
+        report: &'a Report,
+        audit: &'a AuditLog,
+        state: &'a StateDir,
+        ticket: &'a Ticket,
+        identity: &'a Arc<Identity>,
+        record: Record,
+    ) -> Self {
+        let expiry = Expiry::of(&ticket.grant.grant);
+        let begun_before = record.is_begun();
+        Self {
+            args,
+            report,
+            audit,
+            state,
+            ticket,
+            identity,
+            expiry,
+            record,
+            program: None,
+            fresh: args.restart,
+            begun_before,
+            connected: false,
+            link_down: None,
+            backoff: Backoff::default(),
+            spool: None,
+        }
+    }
+
+    /// Runs it to its receipt.
+    pub async fn run(&mut self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Finished> {
+        let grant = &self.ticket.grant.grant;
+        self.audit.append(
+            "transfer.begin",
+            Some(grant.transfer),
+            &[("receiver", json!(grant.receiver)), ("target", json!(grant.target)), ("purpose", json!(grant.purpose))],
+        )?;
+        // An earlier process got the receipt, whether or not it was killed before it had cleaned up.
+        if let Some((receipt, receipt_path)) = self.state.receipt(grant.transfer) {
+            self.report.say("sender: the transfer of this ticket was done before; nothing is sent again.");
+            return Ok(Finished { receipt, receipt_path });
+        }
+        if let Some(outgoing) = self.take_up_spool(shutdown).await? {
+            match self.connections(&outgoing, shutdown).await {
+                Err(failure) if failure.code == Code::ResumeImpossible => self.give_up_spool(location, failure)?,
+                outcome => return outcome,
+            }
+        } else if let (Some(sent), false) = (self.record.sent().cloned(), self.fresh) {
+            match self.fetch_receipt(sent, shutdown).await {
+                Err(failure) if failure.code == Code::ResumeImpossible => {}
+                outcome => return outcome,
+            }
+        }
+        let mut outgoing = self.open(location, shutdown).await?;
+        loop {
+            let failure = match self.connections(&outgoing, shutdown).await {
+                Ok(finished) => return Ok(finished),
+                Err(failure) => failure,
+            };
+            match (failure.code, location) {
+                // A program can be run again, though what it prints is of another moment; a receiver that cannot take even
+                // that is not asked once more.
+                (Code::ResumeImpossible, Location::Exec(_)) if !self.fresh => {
+                    self.kill_program();
+                    self.fresh = true;
+                    self.report.resume(
+                        Resume::Restarted,
+                        "the receiver lost what it had, and a program's output cannot be read again; it is run anew.",
+                    );
+                    outgoing = self.open(location, shutdown).await?;
+                }
+                (Code::ResumeImpossible | Code::SourceChanged, _) => {
+                    self.report.resume(Resume::Impossible, &failure.what);
+                    return Err(failure);
+                }
+                _ => return Err(failure),
+            }
+        }
+    }
+
+    /// The transfer is over, or can go on later.
+    pub fn end<T>(mut self, outcome: &Outcome<T>) -> Outcome {
+        self.kill_program();
+        if outcome.as_ref().is_err_and(|failure| self.keeps(failure)) {
+            // What was spooled of a source that had not ended is of no use to anybody.
+            return match self.spool.as_ref().is_some_and(|spool| !spool.is_whole()) {
+                true => self.drop_spool(),
+                false => Ok(()),
+            };
+        }
+        self.drop_spool()?;
+        self.record.destroy()
+    }
+
+    /// Whether the transfer can go on after this, or a person decides what becomes of it.
+    fn keeps(&self, failure: &Failure) -> bool {
+        // A receiver that turned the first attempt down has nothing of it.
+        let turned_down = failure.told_by_peer && !self.begun_before && !self.connected;
+        // A spool that is not as it was left: nobody but its owner throws away what is there.
+        let spoiled = matches!(failure.code, Code::LogDamaged | Code::LogForeign);
+        let own = spoiled && !failure.told_by_peer && !self.connected;
+        self.record.is_begun() && (failure.code.keeps_transfer() || own) && !turned_down
+    }
+
+    fn kill_program(&self) {
+        if let Some(program) = &self.program {
+            program.kill();
+        }
+    }
+}

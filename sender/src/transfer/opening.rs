@@ -1,0 +1,200 @@
+//! What a transfer goes on from: the source, what an earlier process had spooled of it, or nothing but the receipt.
+
+use std::{rc::Rc, sync::Arc};
+
+use sealift_agent::{
+    fail_point::{self, Point},
+    failure::{Failure, Outcome},
+    location::Location,
+    report::{Finished, Report, Resume},
+    shutdown::Shutdown,
+    units::human_bytes,
+};
+use sealift_protocol::{
+    close::Code,
+    id::PartIndex,
+    manifest::Plan,
+    send::{Session, Transfer},
+};
+use serde_json::json;
+
+use super::Sending;
+use crate::{
+    lane::Sealer,
+    outgoing::Outgoing,
+    reader::Reader,
+    record::Sent,
+    source,
+    spool::{self, Filling, Place, Spool, Whole},
+    workers::Workers,
+};
+
+impl Sending<'_> {
+    /// All of it was sent by an earlier process: if the receiver has it, only the receipt is missing (fault-matrix N12).
+    pub(super) async fn fetch_receipt(&mut self, sent: Sent, shutdown: &mut Shutdown) -> Outcome<Finished> {
+        announce(self.report, &sent.plan);
+        let mut transfer = self.transfer(sent.plan)?;
+        transfer.handle_earlier(sent.manifest);
+        let outgoing = Outgoing::new(transfer, None, Sealer::new(Workers::new(self.args.compression)));
+        self.connections(&outgoing, shutdown).await
+    }
+
+    /// An earlier process had spooled all of its source: nothing of that is needed any more.
+    pub(super) async fn take_up_spool(&mut self, shutdown: &mut Shutdown) -> Outcome<Option<Outgoing>> {
+        let Some(place) = self.record.spool().filter(|_| !self.fresh).cloned() else { return Ok(None) };
+        let (plan, bytes_max) = (place.plan.clone(), self.args.spool_bytes_max);
+        self.report
+            .say(&format!("sender: checking the spool of the earlier run, {}.", human_bytes(place.held_bytes())));
+        let opening = async {
+            let opened = tokio::task::spawn_blocking(move || place.open(bytes_max));
+            opened.await.map_err(|_| Failure::new(Code::Internal, "a thread ended early", ""))?
+        };
+        let found = shutdown.or(opening).await?;
+        if let Some(repaired) = found.repaired {
+            let (kept, cut) = (json!(repaired.kept_bytes), json!(repaired.cut_bytes));
+            let transfer = self.ticket.grant.grant.transfer;
+            self.audit.append("spool.repaired", Some(transfer), &[("kept_bytes", kept), ("cut_bytes", cut)])?;
+        }
+        let Some(Whole { spool, keys, manifest }) = found.whole else { return Ok(None) };
+        announce(self.report, &plan);
+        let mut transfer = self.transfer(plan)?;
+        transfer.handle_earlier(manifest);
+        let outgoing = Outgoing::new(transfer, None, Sealer::new(Workers::new(self.args.compression)));
+        let spool = self.spool.insert(Rc::new(spool));
+        outgoing.set_spool(Rc::clone(spool), keys);
+        Ok(Some(outgoing))
+    }
+
+    /// The receiver cannot open what an earlier process had spooled. A program is run anew; another source would have to
+    /// be brought again, by somebody who was told that it is not needed.
+    pub(super) fn give_up_spool(&mut self, location: &Location, failure: Failure) -> Outcome {
+        let reason = "the receiver has lost the key to what was spooled.";
+        if let Location::Exec(_) = location {
+            self.fresh = true;
+            self.report.resume(Resume::Restarted, &format!("{reason} The program is run anew."));
+            return Ok(());
+        }
+        self.report.resume(Resume::Impossible, reason);
+        let next = "Nobody can open the spool any more. Bring all of the source again, and type --restart.";
+        Err(Failure { what: format!("{}: {reason}", failure.what), next: next.into(), ..failure })
+    }
+
+    /// The first connection stands: from here on the source goes into the spool, under this connection's keys.
+    pub(super) fn begin_spool(&mut self, outgoing: &Outgoing, session: &Session) -> Outcome {
+        let Some(folder) = self.args.spool.as_ref().filter(|_| outgoing.spool().is_none() && outgoing.has_source())
+        else {
+            return Ok(());
+        };
+        let plan = outgoing.transfer().plan().clone();
+        let mut place = Place::new(folder, self.ticket.grant.grant.transfer, session.spool.key, plan.clone())?;
+        // The record first: whoever finds it knows what to remove.
+        self.record.keep_spool(Some(place.clone()))?;
+        let log = place.create(&session.spool, self.args.spool_bytes_max)?;
+        place.made = true;
+        self.record.keep_spool(Some(place))?;
+        fail_point::hit(Point::SpoolMade);
+        let filling = Filling {
+            reading: outgoing.read(PartIndex(0))?,
+            keys: Arc::clone(&session.keys),
+            workers: Workers::new(self.args.compression),
+            transfer: self.transfer(plan)?,
+            identity: Arc::clone(self.identity),
+            comes_again: self.begun_before && !self.args.source.starts_with("exec:"),
+        };
+        let spool = self.spool.insert(Rc::new(Spool::start(log, filling)));
+        outgoing.set_spool(Rc::clone(spool), session.spool.clone());
+        Ok(())
+    }
+
+    /// What was spooled is of no use any more.
+    pub(super) fn drop_spool(&mut self) -> Outcome {
+        let Some(mut place) = self.record.spool().cloned() else { return Ok(()) };
+        if place.made {
+            // First: whoever is killed from here on does not leave a spool that is missed.
+            place.made = false;
+            self.record.keep_spool(Some(place.clone()))?;
+        }
+        if let Some(spool) = self.spool.take() {
+            spool.destroy()?;
+        }
+        place.destroy()?;
+        fail_point::hit(Point::SpoolGone);
+        self.record.keep_spool(None)
+    }
+
+    /// Opens the source, and begins with it or goes on with what an earlier process began.
+    pub(super) async fn open(&mut self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Outgoing> {
+        self.drop_spool()?;
+        let show_output = self.args.transfer.danger_show_program_output;
+        let planned = async {
+            let opened = source::open(location, show_output)?;
+            self.program = opened.program;
+            if let Some(folder) = &self.args.spool {
+                spool::prepare(folder)?;
+            }
+            Reader::start(opened.source, self.args.transfer.row_bytes_max as usize).await
+        };
+        match shutdown.or(planned).await {
+            Ok((reader, plan)) => {
+                announce(self.report, &plan);
+                if !reader.can_repeat() {
+                    self.judge_pipe();
+                }
+                if self.args.restart && self.begun_before && !self.connected {
+                    self.report.resume(Resume::Restarted, "--restart was given; what the receiver had is dropped.");
+                }
+                self.record.keep_sent(None)?;
+                let transfer = self.transfer(plan)?;
+                Ok(Outgoing::new(transfer, Some(reader), Sealer::new(Workers::new(self.args.compression))))
+            }
+            Err(failure) => {
+                // In the one-line form nobody could use the ticket again: the receiver need not wait for it to expire.
+                if self.args.ticket == "-" && !self.connected {
+                    let _ = shutdown.or(self.call_off(&failure)).await;
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// What is read once cannot be gone on with by another process.
+    fn judge_pipe(&mut self) {
+        if !self.begun_before && !self.connected {
+            let what = match self.args.spool {
+                Some(_) => {
+                    "the source can be read only once, and is spooled: if this sender is killed after the source has \
+                     ended, the transfer goes on; if it is killed before that, it starts over."
+                }
+                None => {
+                    "the source can be read only once: if this sender is killed, the transfer starts over. With --spool DIR \
+                     it would go on once the source has ended. If only the link is lost, it goes on."
+                }
+            };
+            self.report.event("notice", &[("what", json!(what))]);
+            self.report.say(&format!("sender: {what}"));
+        } else if !self.connected && !self.fresh {
+            self.fresh = true;
+            let reason = match self.args.spool {
+                Some(_) => {
+                    "the earlier sender ended before all of its source was spooled, and that can be read only once."
+                }
+                None => "the earlier sender was killed, and its source can be read only once.",
+            };
+            self.report.resume(Resume::Restarted, reason);
+        }
+    }
+
+    fn transfer(&self, plan: Plan) -> Outcome<Transfer> {
+        let suites = self.args.transfer.suite.suites();
+        Ok(Transfer::new(suites, self.ticket.grant.clone(), plan, self.record.digest_secret())?)
+    }
+}
+
+fn announce(report: &Report, plan: &Plan) {
+    let estimates: Option<u64> = plan.parts.iter().map(|part| part.bytes_estimate).sum::<Option<u64>>();
+    report.count(|totals| {
+        totals.parts_planned = plan.parts.len() as u64;
+        totals.plain_bytes_estimate = estimates;
+    });
+    report.event("planned", &[("parts", json!(plan.parts.len()))]);
+}
