@@ -50,8 +50,8 @@ impl Clock {
     fn on(&self, launch: Launch) -> Launch {
         let text = |path: &Path| path.display().to_string();
         launch
-            .env("LD_PRELOAD", &text(&self.library))
-            .env("FAKETIME_TIMESTAMP_FILE", &text(&self.file))
+            .env("LD_PRELOAD", text(&self.library))
+            .env("FAKETIME_TIMESTAMP_FILE", text(&self.file))
             .env("FAKETIME_NO_CACHE", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
     }
