@@ -67,6 +67,7 @@ points! {
     Published = Receiver, "published", "the load is shown, the record does not say so yet";
     Forgotten = Receiver, "forgotten", "the load is shown, and nothing but the record is left";
     ReceiptDue = Receiver, "receipt-due", "the receipt is to be sent";
+    ReceiptFetched = Receiver, "receipt-fetched", "both sides have the receipt, the receiver's record is still there";
     RecordOverwritten = Receiver, "record-overwritten", "the keys of the record are gone, its file is not";
     RecordRemoving = Receiver, "record-removing", "the keys are gone, the folder is not";
     SqliteStaged = Receiver, "sqlite-staged", "the staging file is made and empty";

@@ -95,6 +95,9 @@ impl Loader {
 
     /// Writes to the loader; blocks while it is busy.
     pub fn feed(&self, input: &mut File, bytes: &[u8]) -> Outcome {
+        if self.has_failed() {
+            return self.give_up();
+        }
         input.write_all(bytes).map_err(|error| self.broken(&error))
     }
 
@@ -119,9 +122,7 @@ impl Loader {
     /// Everything is verified: ends the loader's input and waits for exit code 0.
     pub fn finish(&self) -> Outcome {
         if self.has_failed() {
-            // Where the guard alone is gone, the loader still waits for the end of its input, and would commit by it.
-            let _ = killpg(self.group, Signal::SIGKILL);
-            return self.wait();
+            return self.give_up();
         }
         self.inside().input = None;
         let _ = kill(self.group, Signal::SIGUSR1);
@@ -136,6 +137,12 @@ impl Loader {
             Ok(WaitStatus::Signaled(..)) => true,
             _ => false,
         }
+    }
+
+    /// Where the guard alone is gone, the loader still waits for the end of its input, and would commit by it.
+    fn give_up(&self) -> Outcome {
+        let _ = killpg(self.group, Signal::SIGKILL);
+        self.wait()
     }
 
     fn wait(&self) -> Outcome {

@@ -247,6 +247,7 @@ impl<'a> Receiving<'a> {
         };
         match &outcome {
             Ok(Conversed::Delivered) => {
+                fail_point::hit(Point::ReceiptFetched);
                 writer.finish().await;
                 link.close(Code::Done);
             }

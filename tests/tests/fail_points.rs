@@ -83,6 +83,15 @@ fn survives(point: Point, kind: Kind) {
             next.sigint();
             next.wait(WITHIN);
         }
+        // It cannot know, and waits for the sender to fetch the receipt, until it is asked to stop.
+        Point::ReceiptFetched => {
+            died(receiver, point, kind);
+            sender.wait(WITHIN).assert_code(exit::DONE);
+            let mut next = place.receiver().start();
+            next.wait_for_event("listening", 1, WITHIN);
+            next.sigint();
+            next.wait(WITHIN).assert_code(exit::DONE);
+        }
         Point::ReceiptDelivered => {
             died(sender, point, kind);
             receiver.wait(WITHIN).assert_code(exit::DONE);

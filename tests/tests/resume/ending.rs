@@ -7,7 +7,7 @@ use nix::{
     unistd::Pid,
 };
 use sealift_tests::{
-    agents::{Agent, Launch, RECEIVER, SENDER},
+    agents::{Agent, Launch, SENDER},
     exit,
     link::Faults,
     memory::children,
@@ -97,29 +97,6 @@ fn c13_what_a_finished_transfer_left_goes_with_the_next() {
     assert!(said.contains("done, the receipt is here"), "{said}{}", status.stderr());
     fs::remove_file(place.ticket()).unwrap();
     let (sender, receiver) = place.start();
-    assert_done(&place, sender, receiver);
-}
-
-/// The receiver has published, and nobody has told the sender: started again with the same command, it still has the
-/// receipt.
-#[test]
-fn n12_c2_receiver_killed_after_it_published_sqlite() {
-    let place = Place::new(Kind::Sqlite(2_000), Faults::default(), 2);
-    let (sender, mut receiver) = place.start();
-    let target = place.target();
-    receiver.wait_for("the target", WITHIN, |_| target.exists());
-    receiver.kill9();
-    let _ = receiver.wait(WITHIN);
-    let kept = |transfer: &String| place.path("receiver/transfers").join(transfer).join("record").exists();
-    if !place.transfers("receiver").iter().any(kept) {
-        // Killed when the receipt was delivered, on its way out: what a start would clear up is cleared up.
-        sender.wait(WITHIN).assert_code(exit::DONE);
-        let state = place.path("receiver");
-        let words = ["abandon".as_ref(), "--all".as_ref(), "--state-dir".as_ref(), state.as_os_str()];
-        Launch::bare(RECEIVER, &words).start().wait(WITHIN).assert_code(exit::DONE);
-        return place.assert_done();
-    }
-    let receiver = place.receiver().start();
     assert_done(&place, sender, receiver);
 }
 
