@@ -30,6 +30,11 @@ pub fn now_seconds() -> u64 {
     OffsetDateTime::now_utc().unix_timestamp().max(0) as u64
 }
 
+/// Milliseconds since 1970, UTC.
+pub fn now_ms() -> u64 {
+    (OffsetDateTime::now_utc().unix_timestamp_nanos().max(0) / 1_000_000) as u64
+}
+
 /// Time since the machine started, the time that it slept included.
 pub fn boottime() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::MAX, |now| {

@@ -12,6 +12,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use sealift_agent::{
     audit::AuditLog,
+    clock::{now_ms, now_seconds},
     expiry::Expiry,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
@@ -30,7 +31,6 @@ use sealift_protocol::{
     receive::{Expected, ReceiptFacts, Sealed, Session, Unsealing},
 };
 use serde_json::json;
-use time::OffsetDateTime;
 
 use self::{
     file::{Archive, cut_short, reword},
@@ -152,7 +152,7 @@ impl<'a> Loading<'a> {
         loop {
             let record = records.recv().await.ok_or_else(|| failed("the archive's reader ended early"))??;
             let record = record.ok_or_else(cut_short)?;
-            let now = OffsetDateTime::now_utc().unix_timestamp().max(0) as u64;
+            let now = now_seconds();
             if let Some(sealed) = unsealing.handle(record, &expected, now)? {
                 return Ok(sealed);
             }
@@ -270,8 +270,4 @@ impl<'a> Loading<'a> {
 
 fn failed(what: &'static str) -> Failure {
     Failure::new(Code::Internal, what, "")
-}
-
-fn now_ms() -> u64 {
-    (OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as u64
 }

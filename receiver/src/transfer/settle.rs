@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use sealift_agent::{
+    clock::now_ms,
     failure::{Failure, Outcome},
     link::Link,
     report::Resume,
@@ -14,7 +15,7 @@ use sealift_protocol::{
     receive::{ReceiptFacts, Session, WholePart},
 };
 
-use super::{Receiving, failed, now_ms};
+use super::{Receiving, failed};
 use crate::{
     ending::{Publishing, prove},
     load::Load,

@@ -1,0 +1,166 @@
+//! What a connection is agreed on over, and the load that it goes on with: found, made, or fed from the journal.
+
+use sealift_agent::{
+    clock::now_ms,
+    fail_point::{self, Point},
+    failure::Outcome,
+    link::{ControlReader, ControlWriter},
+    random::SystemRandom,
+    report::Resume,
+};
+use sealift_protocol::{
+    close::Code,
+    error::Error,
+    message::{BeginBody, Message},
+    receive::{Judging, Session, Transfer, WholePart, Window},
+    sealed_log::{EpochRecord, Record},
+};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::{Receiving, failed};
+use crate::{
+    ending::KeepsEnding,
+    journal::{Journal, Place, Replayed, replay},
+    load::{Load, blocking},
+};
+
+impl Receiving<'_> {
+    /// Agrees with the sender on a connection, and finds or makes the load that it goes on with.
+    pub(super) async fn negotiate(
+        &mut self,
+        judging: Judging,
+        writer: &mut ControlWriter,
+        control: &mut ControlReader,
+    ) -> Outcome<Session> {
+        let fresh = judging.is_fresh() && self.finished.is_none();
+        let went_on = self.load.as_ref().is_some_and(|load| load.transfer().has_anything());
+        if self.load.is_none() {
+            self.begin(&judging).await?;
+        }
+        let mut random = SystemRandom::default();
+        let sealing_key = self.record.sealing_key()?;
+        let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
+        let mut anew = None;
+        if fresh {
+            let mut transfer = judging.new_transfer();
+            transfer.handle_earlier(load.transfer().epoch(), load.transfer().digest_check());
+            anew = Some(transfer);
+        } else if !judging.continues(&load.transfer()) {
+            return Err(Error::new(Code::SourceChanged, "plan").into());
+        }
+        let window = Window::share(self.setting.memory / 2, judging.plan().parts.len());
+        let public_key = sealing_key.public_key();
+        let (accepting, message) = match &anew {
+            Some(transfer) => judging.accept(transfer, window, public_key, self.setting.identity, &mut random)?,
+            None => judging.accept(&load.transfer(), window, public_key, self.setting.identity, &mut random)?,
+        };
+        let accept_bytes = writer.send(&message).await?;
+        let Message::Begin(begin) = control.expect(accept_bytes).await? else {
+            return Err(Error::new(Code::ProtocolViolation, "Begin").into());
+        };
+        let (info, suite) = (accepting.envelope_info(), accepting.suite());
+        let sealed = begin.body.clone();
+        let (session, ready) = match &mut anew {
+            Some(transfer) => accepting.handle_begin(begin, &sealing_key, transfer)?,
+            None => accepting.handle_begin(begin, &sealing_key, &mut load.transfer_mut())?,
+        };
+        if let Some(transfer) = anew {
+            // Only now is it sure that the sender is the one that began the transfer.
+            if let Some(load) = self.load.take() {
+                load.close(false).await;
+            }
+            self.load = Some(self.open_load(transfer, true).await?);
+        }
+        self.keep_epoch()?;
+        fail_point::hit(Point::EpochKept);
+        if let Some(journal) = self.load.as_ref().and_then(|load| load.journal.as_ref()) {
+            let BeginBody { epoch, envelope, commitment, spool } = sealed;
+            let own = Box::new(EpochRecord { epoch, suite, envelope, info, commitment });
+            for epoch in [Some(own), spool].into_iter().flatten() {
+                journal.append(Record::Epoch(epoch)).await?;
+            }
+        }
+        fail_point::hit(Point::ReadyDue);
+        writer.send(&ready).await?;
+        self.tell_started(&session, went_on, fresh);
+        Ok(session)
+    }
+
+    /// The first offer of the transfer: makes a place for what it plans to send.
+    async fn begin(&mut self, judging: &Judging) -> Outcome {
+        let grant = judging.grant().grant.clone();
+        self.setting.audit.append(
+            "transfer.begin",
+            Some(grant.transfer),
+            &[("sender", json!(grant.sender)), ("purpose", json!(grant.purpose))],
+        )?;
+        let parts = judging.plan().parts.len() as u64;
+        self.setting.report.count(|totals| totals.parts_planned = parts);
+        self.record.kept.started_ms = now_ms();
+        self.load = Some(self.open_load(judging.new_transfer(), false).await?);
+        Ok(())
+    }
+
+    /// Opens the target for the transfer, and takes up what an earlier process left; `fresh` drops that.
+    pub(super) async fn open_load(&self, mut transfer: Transfer, fresh: bool) -> Outcome<Load> {
+        let sink = (self.setting.open_sink)()?;
+        let (id, plan) = (self.record.transfer(), transfer.plan().clone());
+        let found: Vec<WholePart> = blocking(&sink, move |sink| sink.prepare(id, &plan, fresh)).await?;
+        for whole in found {
+            transfer.handle_found(whole);
+            self.setting.report.count(|totals| totals.parts += 1);
+        }
+        if !sink.wants_journal() || self.setting.journal_bytes_max == 0 {
+            return Ok(Load::new(sink, transfer, None));
+        }
+        let key = self.record.sealing_key()?;
+        let (folder, bytes_max) = (self.record.dir.path(), self.setting.journal_bytes_max);
+        let place = Place { folder, transfer: id, key: &key, bytes_max };
+        let earlier = if fresh { None } else { place.open(self.setting.audit)? };
+        let Some(log) = earlier else {
+            return Ok(Load::new(sink, transfer, Some(Journal::start(place.create()?))));
+        };
+        let replayed = replay(&log, id, key)?;
+        let load = Load::new(sink, transfer, Some(Journal::start(log)));
+        self.feed(&load, replayed).await?;
+        Ok(load)
+    }
+
+    /// Feeds a fresh loader from the journal.
+    async fn feed(&self, load: &Load, replayed: mpsc::Receiver<Outcome<Replayed>>) -> Outcome {
+        let report = self.setting.report;
+        report.event("journal", &[]);
+        report.say("receiver: feeding the target with what the journal holds.");
+        let fed = tokio::select! {
+            fed = load.feed(replayed) => fed,
+            failure = load.watch(report) => Err(failure),
+            expired = self.expiry.passed() => Err(expired),
+        };
+        fed.inspect_err(|_| load.sink.suspend())
+    }
+
+    /// The epoch is durable before anything is sealed in it.
+    fn keep_epoch(&mut self) -> Outcome {
+        let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
+        let transfer = load.transfer();
+        let kept = &mut self.record.kept;
+        (kept.epoch, kept.digest_check) = (transfer.epoch(), transfer.digest_check());
+        kept.plan = Some(transfer.plan().clone());
+        self.record.keep()
+    }
+
+    fn tell_started(&self, session: &Session, went_on: bool, fresh: bool) {
+        let report = self.setting.report;
+        report.event("started", &[("suite", json!(session.keys().suite().name()))]);
+        let Some(load) = &self.load else { return };
+        if load.transfer().epoch().0 > 1 {
+            report.event("link_up", &[("epoch", json!(load.transfer().epoch().0))]);
+        }
+        match (went_on, fresh) {
+            (true, true) => report.resume(Resume::Restarted, "the sender could not go on; what was here was dropped."),
+            (true, false) => report.resume(Resume::Resumed, "the sender goes on from what is here."),
+            _ => {}
+        }
+    }
+}
