@@ -39,16 +39,26 @@ impl Expiry {
         while !self.left().is_zero() {
             tokio::time::sleep(LOOK_EVERY.min(self.left())).await;
         }
-        Error::new(Code::GrantExpired, "time").into()
+        expired()
     }
 
     /// Runs `work` until it ends or the grant does.
     pub async fn or<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         tokio::select! {
-            outcome = work => outcome,
+            outcome = work => outcome.map_err(|failure| self.or_failure(failure)),
             expired = self.passed() => Err(expired),
         }
     }
+
+    /// The end of the grant, if that is why trying again is of no use. A process that was stopped for long finds its link
+    /// gone and its grant ended at the same moment, in either order.
+    pub fn or_failure(&self, failure: Failure) -> Failure {
+        if failure.code.retry_may_help() && self.left().is_zero() { expired() } else { failure }
+    }
+}
+
+fn expired() -> Failure {
+    Error::new(Code::GrantExpired, "time").into()
 }
 
 #[cfg(test)]
@@ -79,5 +89,17 @@ mod tests {
         expired(outcome(wall, boottime()));
         expired(outcome(u64::MAX, boottime() + Duration::from_millis(200)));
         expired(outcome(now_seconds() + 1, Duration::MAX));
+    }
+
+    /// fault-matrix C7: the link went while the process was stopped, and so did the grant.
+    #[test]
+    fn an_ended_grant_outweighs_a_lost_link() {
+        let code_of = |left: Duration, code: Code| {
+            let expiry = Expiry { not_after_seconds: u64::MAX, boottime_deadline: boottime() + left };
+            expiry.or_failure(Error::new(code, "link").into()).code
+        };
+        assert_eq!(code_of(Duration::ZERO, Code::Interrupted), Code::GrantExpired);
+        assert_eq!(code_of(DAY, Code::Interrupted), Code::Interrupted);
+        assert_eq!(code_of(Duration::ZERO, Code::ChunkForged), Code::ChunkForged);
     }
 }

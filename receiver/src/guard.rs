@@ -15,6 +15,7 @@
 //! can kill both even if the guard is gone.
 
 use std::{
+    ffi::CStr,
     io::Write,
     os::{
         fd::AsFd,
@@ -26,6 +27,7 @@ use std::{
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
+        prctl,
         signal::{SigSet, SigmaskHow, Signal, killpg},
         signalfd::{SfdFlags, SignalFd},
     },
@@ -33,6 +35,9 @@ use nix::{
 };
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::close::Code;
+
+/// As the kernel names the receiver itself, which it cuts after 15 bytes; without it, it would be `exe`.
+const SHORT_NAME: &CStr = c"sealift-receive";
 
 /// Exit codes of a shell for a program that cannot be run, and the base for one that a signal ended.
 const CANNOT_RUN: u8 = 127;
@@ -48,6 +53,7 @@ pub fn run(words: &[String]) -> ExitCode {
 
 fn guard(words: &[String]) -> Outcome<u8> {
     let failed = |_| Failure::new(Code::Internal, "loader guard", "");
+    prctl::set_name(SHORT_NAME).map_err(failed)?;
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGUSR1);
     signals.add(Signal::SIGCHLD);

@@ -29,6 +29,11 @@ use crate::{
     guard::{READY, SIGNAL_BASE},
 };
 
+/// This very program, even if an upgrade has put another in its place since it was started.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+/// What lists of processes show.
+const OWN_NAME: &str = "sealift-receiver";
+
 /// A loader that runs and waits for its input.
 pub struct Loader {
     program: String,
@@ -50,8 +55,8 @@ impl Loader {
         let no_pipe = |error: nix::errno::Errno| cannot_start(&program, &error.into(), Code::TargetFailed);
         let (reading, writing) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(no_pipe)?;
         let held = writing.try_clone().map_err(|error| cannot_start(&program, &error, Code::TargetFailed))?;
-        let own = std::env::current_exe().map_err(|error| cannot_start(&program, &error, Code::TargetFailed))?;
-        let mut guard = Command::new(own)
+        let mut guard = Command::new(OWN_PROGRAM)
+            .arg0(OWN_NAME)
             .arg(GUARD_COMMAND)
             .args(words)
             .stdin(Stdio::from(reading))

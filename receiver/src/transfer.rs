@@ -112,7 +112,7 @@ impl<'a> Receiving<'a> {
                     }
                 }
                 Err(failure) if self.waits_after(&failure) => self.tell_waiting(&failure),
-                Err(failure) => return Err(failure),
+                Err(failure) => return Err(self.expiry.or_failure(failure)),
             }
         }
     }
@@ -177,12 +177,12 @@ impl<'a> Receiving<'a> {
             stopped = shutdown.requested() => if shown { self.not_fetched() } else { Err(stopped) },
             () = tokio::time::sleep(grace) => match shown {
                 true => self.not_fetched(),
-                false => Err(Failure::new(
+                false => Err(self.expiry.or_failure(Failure::new(
                     Code::Interrupted,
                     "the sender did not come back",
                     "Nothing is visible in the target yet. Start both sides again with the same commands and the same \
                      ticket: the transfer goes on where it stopped.",
-                )),
+                ))),
             },
         }
     }

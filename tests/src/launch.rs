@@ -27,6 +27,14 @@ pub fn program(name: &str) -> PathBuf {
     built
 }
 
+/// Puts a copy of a program into a folder, in the place of an earlier one, as a package manager does: whoever runs that one
+/// goes on running a file that has no name any more.
+pub fn install(name: &str, folder: &Path) {
+    let beside = folder.join("new");
+    fs::copy(program(name), &beside).unwrap();
+    fs::rename(beside, folder.join(name)).unwrap();
+}
+
 /// Where an agent's stdin comes from.
 pub enum Input {
     Nothing,
@@ -138,6 +146,13 @@ impl Launch {
         fs::copy(&self.command[0], &copy).unwrap();
         self.command[0] = copy.into();
         self.user = Some((uid, gid));
+        self
+    }
+
+    /// Runs what is installed in this folder; `install` puts it there.
+    pub fn installed_in(mut self, folder: &Path) -> Self {
+        let name = Path::new(&self.command[0]).file_name().unwrap();
+        self.command[0] = folder.join(name).into();
         self
     }
 

@@ -38,7 +38,7 @@ impl Sending<'_> {
         loop {
             let failure = match self.connection(outgoing, shutdown).await {
                 Ok(finished) => return Ok(finished),
-                Err(failure) => failure,
+                Err(failure) => self.expiry.or_failure(failure),
             };
             // From Begin on the receiver may have the transfer; one that turned it down would do so again.
             let agreed = self.record.is_begun() && !failure.told_by_peer;
@@ -49,7 +49,7 @@ impl Sending<'_> {
             let down = *self.link_down.get_or_insert_with(Instant::now);
             let limit = self.args.retry_for.map_or(self.expiry.left(), |limit| limit.saturating_sub(down.elapsed()));
             if limit.is_zero() {
-                return Err(self.unsure(outgoing, interrupted(failure)));
+                return Err(self.unsure(outgoing, self.expiry.or_failure(interrupted(failure))));
             }
             let waited = self.wait_to_retry(outgoing, &failure, limit, shutdown).await;
             waited.map_err(|failure| self.unsure(outgoing, failure))?;
@@ -167,18 +167,23 @@ impl Sending<'_> {
 
     /// It ended after everything had been sent: the sender cannot know whether it was loaded.
     fn unsure(&self, outgoing: &Outgoing, failure: Failure) -> Failure {
-        let interrupted = matches!(failure.code, Code::Interrupted | Code::UserInterrupt | Code::Unreachable);
+        let next = match failure.code {
+            Code::Interrupted | Code::UserInterrupt | Code::Unreachable => {
+                "Everything had been sent by then. The receiver may have loaded it: start both sides again with the \
+                 same commands and the same ticket to learn that, or look for its receipt."
+            }
+            Code::GrantExpired => {
+                "Everything had been sent by then. The receiver may have loaded it: look for its receipt before \
+                 another transfer is made."
+            }
+            _ => return failure,
+        };
         let sent = match outgoing.spool() {
             // What is spooled need not have been sent.
             Some(_) => self.record.sent().is_some(),
             None => outgoing.transfer().manifest().is_some(),
         };
-        if !interrupted || !sent {
-            return failure;
-        }
-        let next = "Everything had been sent by then. The receiver may have loaded it: start both sides again with the \
-                    same commands and the same ticket to learn that, or look for its receipt.";
-        Failure { next: next.into(), ..failure }
+        if sent { Failure { next: next.into(), ..failure } } else { failure }
     }
 }
 

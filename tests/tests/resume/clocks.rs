@@ -1,4 +1,4 @@
-//! The clock is set while a transfer runs (fault matrix T1, T2, T3, T6). Both agents live on a clock of their own, by
+//! The clock is set while a transfer runs (fault matrix T1, T2, T3, T5, T6). Both agents live on a clock of their own, by
 //! libfaketime; the clock that nobody can set is left as it is.
 
 use std::{
@@ -16,6 +16,7 @@ use sealift_tests::{
     shared::skip,
 };
 use serde_json::Value;
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{MIB, OUTAGE, WITHIN, assert_done, rate};
 
@@ -148,5 +149,37 @@ fn t6_clocks_apart() {
         assert!(sender.message().contains("clock"), "{}", sender.message());
         receiver.sigint();
         receiver.wait(WITHIN);
+    }
+}
+
+/// A rule by which local time jumps forwards by an hour in so many seconds.
+fn summer_time_in(seconds: i64) -> String {
+    let at = OffsetDateTime::now_utc() + Duration::seconds(seconds);
+    let rule = |at: OffsetDateTime| {
+        let leap = i32::from(time::util::is_leap_year(at.year()) && at.ordinal() > 59);
+        format!("J{}/{}:{}:{}", i32::from(at.ordinal()) - leap, at.hour(), at.minute(), at.second())
+    };
+    format!("WINTER0SUMMER,{},{}", rule(at), rule(at + Duration::days(30)))
+}
+
+/// T5: summer time begins on one side, the other lives by a zone far away, and a second comes twice on both.
+#[test]
+fn t5_summer_time_and_a_leap_second_change_nothing() {
+    let place = Place::new(Kind::Loader(8 * MIB), rate(12), 5);
+    let Some(clock) = Clock::new(&place, "clock") else { return };
+    let mut receiver = clock.on(place.receiver()).env("TZ", "FAR-13:45").args(&["--valid-for", "60s"]).start();
+    receiver.ticket();
+    let mut sender = clock.on(place.sender()).env("TZ", summer_time_in(3)).start();
+    place.wait_until_passed(&mut sender, MIB as u64);
+    clock.set(-1);
+    assert_done(&place, sender, receiver);
+    for side in ["sender", "receiver"] {
+        let log = fs::read_to_string(place.path(side).join("audit.jsonl")).unwrap();
+        for entry in log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+            let time = OffsetDateTime::parse(entry["ts"].as_str().unwrap(), &Rfc3339).unwrap();
+            assert!(time.offset().is_utc(), "{entry}");
+            assert!((OffsetDateTime::now_utc() - time).whole_minutes().abs() < 5, "{entry}");
+        }
+        assert_eq!(steps(&place, side), Vec::<i64>::new(), "a second is no step: {side}");
     }
 }

@@ -11,6 +11,8 @@ mod outage;
 mod rivals;
 mod signals;
 mod sources;
+mod stopped;
+mod upgrade;
 
 use std::time::Duration;
 

@@ -1,0 +1,82 @@
+//! A process that is stopped and continued, as a suspended machine or a debugger would (fault matrix C7).
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use sealift_tests::{
+    agents::Agent,
+    exit,
+    place::{Kind, Place},
+};
+
+use super::{MIB, OUTAGE, WITHIN, assert_resumed, rate};
+
+#[derive(Clone, Copy)]
+enum Side {
+    Sender,
+    Receiver,
+}
+
+/// Stopped for this long once data flows; the other side gives the link up meanwhile.
+fn stop_for(pause: Duration, side: Side, sender: &Agent, receiver: &Agent) {
+    let stopped = match side {
+        Side::Sender => sender,
+        Side::Receiver => receiver,
+    };
+    stopped.signal(Signal::SIGSTOP);
+    thread::sleep(pause);
+    stopped.signal(Signal::SIGCONT);
+}
+
+/// Until its grant has ended: it says that, not that a link was lost, and nothing goes on.
+fn stopped_past_the_grant(side: Side, kind: Kind) {
+    let place = Place::new(kind, rate(4), 7);
+    let mut receiver = place.receiver().args(&["--valid-for", "10s"]).start();
+    let issued = Instant::now();
+    receiver.ticket();
+    let mut sender = place.sender().start();
+    place.wait_until_passed(&mut sender, MIB as u64);
+    stop_for(Duration::from_secs(12).saturating_sub(issued.elapsed()), side, &sender, &receiver);
+    for ended in [sender.wait(WITHIN), receiver.wait(WITHIN)] {
+        ended.assert_code(exit::REFUSED).assert_one_message();
+        assert_eq!(ended.finished_event()["outcome"], "grant_expired");
+    }
+    place.assert_clean(&[]);
+}
+
+#[test]
+fn c7_sender_stopped_past_its_grant_loader() {
+    stopped_past_the_grant(Side::Sender, Kind::Loader(16 * MIB));
+}
+
+#[test]
+fn c7_receiver_stopped_past_its_grant_loader() {
+    stopped_past_the_grant(Side::Receiver, Kind::Loader(16 * MIB));
+}
+
+#[test]
+fn c7_receiver_stopped_past_its_grant_sqlite() {
+    stopped_past_the_grant(Side::Receiver, Kind::Sqlite(40_000));
+}
+
+/// While the grant lasts, it goes on as after an outage.
+fn stopped_for_an_outage(side: Side, kind: Kind) {
+    let place = Place::new(kind, rate(12), 8);
+    let (mut sender, receiver) = place.start();
+    place.wait_until_passed(&mut sender, MIB as u64);
+    stop_for(OUTAGE, side, &sender, &receiver);
+    assert_resumed(&place, sender, receiver);
+}
+
+#[test]
+fn c7_sender_stopped_and_continued_sqlite() {
+    stopped_for_an_outage(Side::Sender, Kind::Sqlite(40_000));
+}
+
+#[test]
+fn c7_receiver_stopped_and_continued_loader() {
+    stopped_for_an_outage(Side::Receiver, Kind::Loader(16 * MIB));
+}
