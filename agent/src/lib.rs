@@ -34,3 +34,4 @@ pub mod ticket;
 pub mod transfer_dir;
 pub mod trust;
 pub mod units;
+pub mod workers;

@@ -30,6 +30,11 @@ const BYTES_PER_SECOND_MIN: u64 = 4 << 10;
 /// For a last word to arrive: some round trips of the slowest link.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// For the last packet to leave, on a machine that is busy.
+const LEAVE_MIN: Duration = Duration::from_millis(20);
+/// The packet's way, the peer's question, and the answer.
+const LEAVE_ROUND_TRIPS: u32 = 3;
+
 fn patience(bytes: usize) -> Duration {
     MESSAGE_TIMEOUT + Duration::from_secs(bytes as u64 / BYTES_PER_SECOND_MIN)
 }
@@ -113,6 +118,15 @@ impl Link {
     /// Closes with a code and no text. The peer learns it even if its control stream is busy.
     pub fn close(&self, code: Code) {
         self.connection.close(VarInt::from_u32(code.number().into()), b"");
+    }
+
+    /// Closes after both have had everything, and stays for as long as a peer that missed the packet would ask again.
+    /// RFC 9000, 10.2, has a closed connection linger for three times its probe timeout, most of which is there for delayed
+    /// acknowledgements; nobody waits for one any more.
+    pub async fn leave(&self) {
+        let stay = LEAVE_MIN.max(LEAVE_ROUND_TRIPS * self.connection.rtt());
+        self.close(Code::Done);
+        tokio::time::sleep(stay.min(FAREWELL_TIMEOUT)).await;
     }
 }
 

@@ -56,18 +56,8 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(online.max(1) as usize, usize::from)
 }
 
-/// Chunks that each lane may have at the workers at once. One more than there are processors: while the oldest waits for
-/// its turn on the link, or for its thread, no processor waits for it.
-pub fn chunks_at_work() -> usize {
-    (processors() + 1).min(CHUNKS_AT_WORK_MAX)
-}
-
-/// Each holds about 3 MiB with its context, and every lane has as many: 4 lanes of 8 stay within 100 MiB. Eight processors
-/// seal more than a link carries.
-const CHUNKS_AT_WORK_MAX: usize = 8;
-
 /// One thread for the link, since a current-thread runtime moves a fifth more than a pool; and a bounded pool for what
-/// blocks or burns processor time.
+/// blocks. What burns processor time is for the [`crate::workers`].
 pub fn runtime() -> Outcome<tokio::runtime::Runtime> {
     runtime_for(1)
 }
@@ -77,7 +67,7 @@ pub fn runtime_for(transfers: usize) -> Outcome<tokio::runtime::Runtime> {
     keep_freed_buffers();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(2 * processors() + transfers * BLOCKING_THREADS_BESIDE)
+        .max_blocking_threads(transfers * BLOCKING_THREADS)
         .build()
         .map_err(|error| Failure::io(Code::Internal, "the runtime cannot be started", &error, ""))
 }
@@ -94,4 +84,4 @@ fn keep_freed_buffers() {
 const KEPT_BYTES: usize = 32 << 20;
 
 /// Threads of each transfer that wait rather than work: a writer for each lane, its journal, name resolution, clean-up.
-const BLOCKING_THREADS_BESIDE: usize = 2 * sealift_protocol::limits::LANES_MAX as usize + 4;
+const BLOCKING_THREADS: usize = 2 * sealift_protocol::limits::LANES_MAX as usize + 4;

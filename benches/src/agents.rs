@@ -37,6 +37,11 @@ pub struct Said {
     pub retries: u64,
 }
 
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Progress {
+    plain_bytes: u64,
+}
+
 /// Both agents at work. Dropped early, they are killed.
 pub struct Running {
     receiver: Child,
@@ -67,6 +72,14 @@ impl<'a> Transfer<'a> {
     pub fn said(&self) -> Outcome<Said> {
         let events = std::fs::read_to_string(self.folder.join(EVENTS))?;
         Ok(serde_json::from_str(events.lines().last().ok_or("the sender said nothing")?)?)
+    }
+
+    /// How much of the source a sender that keeps its state in this folder has taken so far, as it last said.
+    pub fn plain_bytes_so_far(folder: &Path) -> u64 {
+        let events = std::fs::read_to_string(folder.join(EVENTS)).unwrap_or_default();
+        let progress = events.lines().rev().filter(|line| line.contains("\"progress\""));
+        let mut so_far = progress.filter_map(|line| serde_json::from_str(line).ok());
+        so_far.next().map_or(0, |progress: Progress| progress.plain_bytes)
     }
 
     /// Starts the receiver and waits for its ticket.

@@ -118,8 +118,10 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
         open_sink: &open_sink,
     };
     let outcome = serve(setting, record, &invitation, &endpoint, args, &mut shutdown).await;
-    // Gives the last packets a moment to leave.
-    let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
+    if outcome.is_err() {
+        // Gives the packets that say why a moment to leave.
+        let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
+    }
     let word = outcome.as_ref().map_or_else(|failure: &Failure| failure.code.word(), |_| Code::Done.word());
     audit.append("transfer.end", Some(transfer), &[("outcome", json!(word))])?;
     outcome

@@ -10,8 +10,8 @@ use sealift_agent::{
     failure::{Failure, GO_ON, Outcome},
     identity::Role,
     link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT, from_connection},
-    process::chunks_at_work,
     report::Report,
+    workers::chunks_at_work,
 };
 use sealift_protocol::{
     chunk::VerifiedChunk,

@@ -240,7 +240,7 @@ impl<'a> Receiving<'a> {
             Ok(Conversed::Delivered) => {
                 fail_point::hit(Point::ReceiptFetched);
                 writer.finish().await;
-                link.close(Code::Done);
+                link.leave().await;
             }
             Ok(Conversed::Undelivered) => link.close(Code::Interrupted),
             Err(failure) => link.refuse(writer, failure).await,

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use bytes::BytesMut;
 use sealift_agent::{
     fail_point::{self, Point},
-    failure::{Failure, Outcome},
+    failure::Outcome,
+    workers::work,
 };
 use sealift_protocol::{
     chunk::VerifiedChunk,
-    close::Code,
     compress::Unpacker,
     frame::ChunkHeader,
     seal::{EpochKeys, open},
@@ -20,10 +20,10 @@ use sealift_protocol::{
 pub struct Workers(Arc<Mutex<Vec<Unpacker>>>);
 
 impl Workers {
-    /// Opens one chunk on the blocking pool.
+    /// Opens one chunk.
     pub async fn open(&self, header: ChunkHeader, body: BytesMut, keys: Arc<EpochKeys>) -> Outcome<VerifiedChunk> {
         let idle = Arc::clone(&self.0);
-        let opened = tokio::task::spawn_blocking(move || -> Outcome<VerifiedChunk> {
+        work(move || {
             let reused = idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
             let mut unpacker = match reused {
                 Some(unpacker) => unpacker,
@@ -33,7 +33,7 @@ impl Workers {
             idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(unpacker);
             fail_point::hit(Point::ChunkOpened);
             Ok(chunk?)
-        });
-        opened.await.map_err(|_| Failure::new(Code::Internal, "a worker ended early", ""))?
+        })
+        .await?
     }
 }

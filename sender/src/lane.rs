@@ -6,8 +6,8 @@ use std::{cell::RefCell, pin::Pin, rc::Rc, sync::Arc};
 use futures_util::{Stream, StreamExt, stream};
 use sealift_agent::{
     failure::{Failure, Outcome},
-    process::chunks_at_work,
     random::SystemRandom,
+    workers::chunks_at_work,
 };
 use sealift_protocol::{
     chunk::{Chunk, ChunkHash, Sealed},

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use sealift_agent::{
     fail_point::{self, Point},
-    failure::{Failure, Outcome},
+    failure::Outcome,
+    workers::work,
 };
 use sealift_protocol::{
     chunk::{Chunk, ChunkHash, Sealed},
-    close::Code,
     compress::{Compression, Packer},
     digest::Digests,
     random::Nonce,
@@ -23,20 +23,19 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Hashes a chunk that the receiver has, on the blocking pool.
+    /// Hashes a chunk that the receiver has.
     pub async fn hash(&self, chunk: Chunk, digests: Digests) -> Outcome<ChunkHash> {
-        let hashed = tokio::task::spawn_blocking(move || digests.chunk_hash(chunk.plain()));
-        hashed.await.map_err(|_| Failure::new(Code::Internal, "a worker ended early", ""))
+        work(move || digests.chunk_hash(chunk.plain())).await
     }
 
     pub fn new(compression: Compression) -> Self {
         Self { compression, idle: Arc::default() }
     }
 
-    /// Packs and seals one chunk on the blocking pool.
+    /// Packs and seals one chunk.
     pub async fn seal(&self, chunk: Chunk, keys: Arc<EpochKeys>, nonce: Nonce) -> Outcome<Sealed> {
         let (compression, idle) = (self.compression, Arc::clone(&self.idle));
-        let sealed = tokio::task::spawn_blocking(move || -> Outcome<Sealed> {
+        work(move || {
             let reused = idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
             let mut packer = match reused {
                 Some(packer) => packer,
@@ -47,7 +46,7 @@ impl Workers {
             let sealed = seal(packed, &keys, nonce)?;
             fail_point::hit(Point::ChunkSealed);
             Ok(sealed)
-        });
-        sealed.await.map_err(|_| Failure::new(Code::Internal, "a worker ended early", ""))?
+        })
+        .await?
     }
 }

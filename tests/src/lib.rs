@@ -6,6 +6,7 @@ pub mod agents;
 pub mod bytes;
 pub mod canary;
 pub mod certs;
+pub mod cgroup;
 pub mod crash_loop;
 pub mod disk;
 pub mod exit;

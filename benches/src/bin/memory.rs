@@ -4,7 +4,10 @@ use std::{
     io::{Read, Write},
     net::UdpSocket,
     process::ExitCode,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -28,9 +31,10 @@ const PEAK_BYTES_MAX: u64 = 128 << 20;
 /// The part of a stream that is made anew; it is then repeated, as making it all would take longer than moving it.
 const REPEATED_BYTES: usize = 64 << 20;
 
-/// A cut, and the time between two: longer than the silence that ends a connection, and long enough to get going again.
+/// A cut: longer than the silence that ends a connection.
 const DOWN: Duration = Duration::from_secs(10);
-const UP: Duration = Duration::from_secs(6);
+/// How often it is looked at whether the next cut is due; the sender tells how far it is once a second.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Peak memory of both agents
 #[derive(Parser)]
@@ -45,7 +49,7 @@ struct Args {
     /// Bytes that it takes a second
     #[arg(long, default_value = "50MB", value_parser = parse_bytes)]
     slow_rate: u64,
-    /// How often the link is cut, for longer than a connection lives, under another long stream
+    /// How often the link is cut, for longer than a connection lives, evenly over another long stream
     #[arg(long, default_value_t = 0)]
     cuts: u32,
     #[command(subcommand)]
@@ -152,22 +156,33 @@ fn cut_stream(source: &str, args: &Args) -> Outcome<(String, f64, Peaks)> {
         relay: Some((port, link.address())),
     };
     let running = transfer.listen()?.push()?;
-    let (cutting, cuts) = (Arc::clone(&link), args.cuts);
+    let (cutting, cuts, size) = (Arc::clone(&link), args.cuts, args.size);
+    let (events, over) = (folder.path().to_path_buf(), Arc::new(AtomicBool::new(false)));
+    let ended = Arc::clone(&over);
     let start = Instant::now();
-    thread::spawn(move || {
-        for _ in 0..cuts {
-            thread::sleep(UP);
+    let cutter = thread::spawn(move || {
+        for cut in 1..=cuts {
+            // Evenly over the stream, however fast it is.
+            let due_bytes = size / u64::from(cuts + 1) * u64::from(cut);
+            while Transfer::plain_bytes_so_far(&events) < due_bytes {
+                if ended.load(Ordering::Relaxed) {
+                    return cut - 1;
+                }
+                thread::sleep(LOOK_EVERY);
+            }
             cutting.cut();
             thread::sleep(DOWN);
             cutting.heal();
         }
+        cuts
     });
     let peaks = running.wait_for_peaks()?;
     let rate = args.size as f64 / GB / start.elapsed().as_secs_f64();
+    over.store(true, Ordering::Relaxed);
+    let cut = cutter.join().map_err(|_| "the cutter stopped")?;
     let said = transfer.said()?;
     let name = format!(
-        "long stream, level 1, {} cuts: {} attempts, {} resent",
-        cuts,
+        "long stream, level 1, {cut} cuts: {} attempts, {} resent",
         said.retries,
         human_bytes(said.resent_bytes)
     );

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
-use sealift_agent::{failure::Outcome, process::chunks_at_work, report::Report};
+use sealift_agent::{failure::Outcome, report::Report, workers::chunks_at_work};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,

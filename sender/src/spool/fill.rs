@@ -7,9 +7,9 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::Identity,
-    process::chunks_at_work,
     random::SystemRandom,
     sealed_file::SealedFile,
+    workers::chunks_at_work,
 };
 use sealift_protocol::{
     archive::Statement,

@@ -122,13 +122,13 @@ impl Sending<'_> {
         match &outcome {
             Ok(_) => {
                 writer.finish().await;
-                link.close(Code::Done);
+                link.leave().await;
+                fail_point::hit(Point::ReceiptDelivered);
             }
-            Err(failure) => link.refuse(writer, failure).await,
-        }
-        let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
-        if outcome.is_ok() {
-            fail_point::hit(Point::ReceiptDelivered);
+            Err(failure) => {
+                link.refuse(writer, failure).await;
+                let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
+            }
         }
         outcome
     }

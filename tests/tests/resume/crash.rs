@@ -1,4 +1,4 @@
-//! Killed and started again with the same command (fault matrix C1, C2, C3, C8, C14).
+//! Killed and started again with the same command (fault matrix C1, C2, C3, C8, C9, C14).
 
 use std::{thread, time::Duration};
 
@@ -6,6 +6,7 @@ use nix::{sys::signal::Signal, unistd::Pid};
 use sealift_agent::{fail_point::PANIC_PAYLOAD, identity::Role};
 use sealift_tests::{
     agents::{Agent, Launch},
+    cgroup::MemoryGroup,
     exit,
     link::Faults,
     memory::children,
@@ -82,6 +83,44 @@ fn c8_worker_of_the_sender_panics() {
 #[test]
 fn c8_worker_of_the_receiver_panics() {
     worker_panics(Role::Receiver, "chunk-opened:10");
+}
+
+/// C9: killed by the kernel for want of memory.
+fn out_of_memory(side: Role, kind: Kind) {
+    let Some(group) = MemoryGroup::new(side.name()) else { return };
+    let place = Place::new(kind, rate(12), 9);
+    let bounded = |launch: Launch, of: Role| if of == side { launch.wrapped_in(group.words()) } else { launch };
+    let mut receiver = bounded(place.receiver(), Role::Receiver).start();
+    receiver.ticket();
+    let mut sender = bounded(place.sender(), Role::Sender).start();
+    place.wait_until_passed(&mut sender, 2 << 20);
+    let (ended, sender, receiver) = match side {
+        Role::Receiver => {
+            group.squeeze(&mut receiver, WITHIN);
+            (receiver.wait(WITHIN), sender, place.receiver().start())
+        }
+        Role::Sender => {
+            group.squeeze(&mut sender, WITHIN);
+            (sender.wait(WITHIN), place.sender().start(), receiver)
+        }
+    };
+    assert_eq!((ended.killed_by(), group.kills()), (Some(Signal::SIGKILL as i32), 1), "{}", ended.message());
+    assert_resumed(&place, sender, receiver);
+}
+
+#[test]
+fn c9_sender_out_of_memory_sqlite() {
+    out_of_memory(Role::Sender, Kind::Sqlite(40_000));
+}
+
+#[test]
+fn c9_receiver_out_of_memory_sqlite() {
+    out_of_memory(Role::Receiver, Kind::Sqlite(40_000));
+}
+
+#[test]
+fn c9_receiver_out_of_memory_loader() {
+    out_of_memory(Role::Receiver, Kind::Loader(16 * MIB));
 }
 
 /// C3: without its guard the loader reads on, and would commit by the end of its input. It is killed before that, and another
