@@ -25,7 +25,7 @@ use crate::{
     identity::Role,
     process::eprintln_safe,
     telemetry::printable,
-    units::{grouped, human_bytes, human_duration},
+    units::{counted, grouped, human_bytes, human_duration},
 };
 
 /// How often a terminal is redrawn, and a `progress` event written.
@@ -353,11 +353,11 @@ impl Report {
     fn amount(&self, totals: &Totals) -> String {
         let rows = match totals.rows {
             0 => String::new(),
-            rows => format!("{} rows, ", grouped(rows)),
+            rows => format!("{}, ", counted(rows, "row")),
         };
         let packed = ratio(totals).map_or(String::new(), |ratio| format!(", packed {ratio:.1}x"));
         let (bytes, took) = (human_bytes(totals.plain_bytes), human_duration(self.started.elapsed()));
-        format!("{} parts, {rows}{bytes} in {took}{packed}", grouped(totals.parts))
+        format!("{}, {rows}{bytes} in {took}{packed}", counted(totals.parts, "part"))
     }
 }
 

@@ -49,6 +49,12 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
+/// So many of what `one` is the name of, with an s for all numbers but 1.
+pub fn counted(number: u64, one: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{} {one}{ending}", grouped(number))
+}
+
 /// Bytes in the decimal unit that suits them.
 pub fn human_bytes(bytes: u64) -> String {
     match bytes {
@@ -93,5 +99,12 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1000), "1,000");
         assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!(counted(0, "row"), "0 rows");
+        assert_eq!(counted(1, "row"), "1 row");
+        assert_eq!(counted(1000, "row"), "1,000 rows");
     }
 }

@@ -30,6 +30,5 @@ pub fn chunks_at_work() -> usize {
     (2 * processors() + 2).min(CHUNKS_AT_WORK_MAX)
 }
 
-/// Each holds about 3 MiB with its context, and every lane has as many: 4 lanes of 8 stay within 100 MiB. Eight processors
-/// seal more than a link carries.
+/// Each holds up to 2 MiB, as it was and as it will be, and every lane has as many: 4 lanes of 8 stay within 64 MiB.
 const CHUNKS_AT_WORK_MAX: usize = 8;

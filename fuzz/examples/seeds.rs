@@ -4,8 +4,9 @@
 use std::{fs, io, path::Path};
 
 use bytes::BytesMut;
-use sealift_agent::ticket::Ticket;
+use sealift_agent::{receiver_key::to_text, ticket::Ticket};
 use sealift_protocol::{
+    archive::{ArchiveOffer, ReceiverKey, Statement},
     chunk::Codec,
     close::Code,
     codec,
@@ -24,6 +25,7 @@ use sealift_protocol::{
     seal::Suite,
     sealed_log::{EpochRecord, KeyFingerprint, LogHeader, LogId, LogKind, LogWriter, Record},
     sign::{PublicKey, Purpose, Signature, Signer},
+    sqlite::{Definition, FinishDocument, SchemaDocument, Table, TextEncoding},
 };
 
 /// Signs nothing: what is fuzzed is the reading, and a signature of zeros is as long as any.
@@ -52,6 +54,14 @@ fn main() -> io::Result<()> {
     write("plan", "sqlite", &codec::encode(&plan))?;
     write("manifest", "signed", &codec::encode(&manifest))?;
     write("receipt", "signed", &receipt.to_bytes())?;
+    for (name, statement) in statements(&grant, &plan, &manifest) {
+        write("statement", name, &codec::encode(&statement))?;
+    }
+    write("schema", "schema", &schema().to_bytes())?;
+    write("schema", "finish", &finish().to_bytes())?;
+    let key = ReceiverKey { sealing: SealingPublicKey(vec![9; 1216]), signing: PublicKey([5; 32]) };
+    write("receiver_key", "text", to_text(&key).as_bytes())?;
+    write("receiver_key", "bytes", &codec::encode(&key))?;
     for (name, message) in messages(grant, plan, manifest, receipt) {
         write("message", name, &codec::encode(&message))?;
     }
@@ -95,13 +105,11 @@ impl Random for NoSalt {
 fn sealed_log() -> Vec<u8> {
     let id = LogId { kind: LogKind::Journal, transfer: TRANSFER, key: KeyFingerprint([0; 32]) };
     let header = LogHeader::new(id, &mut NoSalt);
-    let envelope = KeyEnvelope { suite: ENVELOPE_SUITE, encapsulated: vec![1; 1120], sealed: vec![2; 80] };
-    let (epoch, suite, info, commitment) = (Epoch(1), Suite::Aes256Gcm, [3; 32], [4; 32]);
     let chunk = chunk_header();
     let mut writer = LogWriter::new(header);
     let mut bytes = header.to_bytes().to_vec();
     for record in [
-        Record::Epoch(Box::new(EpochRecord { epoch, suite, envelope, info, commitment })),
+        Record::Epoch(Box::new(epoch_record())),
         Record::Chunk { header: chunk, sealed: vec![5; chunk.sealed_bytes()].into() },
         Record::Statement(vec![0xa0].into()),
         Record::Mark,
@@ -113,6 +121,45 @@ fn sealed_log() -> Vec<u8> {
         bytes.extend(encoded.pieces().concat());
     }
     bytes
+}
+
+fn epoch_record() -> EpochRecord {
+    let envelope = KeyEnvelope { suite: ENVELOPE_SUITE, encapsulated: vec![1; 1120], sealed: vec![2; 80] };
+    EpochRecord { epoch: Epoch(1), suite: Suite::Aes256Gcm, envelope, info: [3; 32], commitment: [4; 32] }
+}
+
+fn statements(grant: &SignedGrant, plan: &Plan, manifest: &SignedManifest) -> [(&'static str, Statement); 3] {
+    let (grant, plan, sender_key) = (grant.clone(), plan.clone(), PublicKey([4; 32]));
+    [
+        ("offer", Statement::Offer(Box::new(ArchiveOffer { version: VERSION, grant, plan, sender_key }))),
+        ("begin", Statement::Begin(Signature([0; 64]))),
+        ("finish", Statement::Finish(manifest.clone())),
+    ]
+}
+
+fn schema() -> SchemaDocument {
+    let definition = |name: &str, sql: &str| Definition { name: name.into(), sql: sql.into() };
+    let table = Table {
+        name: "patients".into(),
+        sql: "CREATE TABLE patients (id INTEGER PRIMARY KEY, name TEXT)".into(),
+        rowid: None,
+        columns: vec!["id".into(), "name".into()],
+        indexes: vec![definition("by_name", "CREATE INDEX by_name ON patients (name)")],
+    };
+    SchemaDocument {
+        encoding: TextEncoding::Utf8,
+        page_bytes: 4096,
+        auto_vacuum: 0,
+        application_id: 0,
+        user_version: 1,
+        tables: vec![table],
+        virtual_tables: vec![],
+    }
+}
+
+fn finish() -> FinishDocument {
+    let sql = "CREATE VIEW names AS SELECT name FROM patients".into();
+    FinishDocument { views: vec![Definition { name: "names".into(), sql }], triggers: vec![] }
 }
 
 fn grant() -> SignedGrant {
@@ -187,13 +234,14 @@ fn messages(
         epoch: Epoch(1),
         lanes: 4,
         lane_window_bytes: 16 << 20,
-        have: vec![Have { part, verified, durable }],
+        have: vec![Have { part, verified, durable, ended: false, root: Root([6; 32]) }],
         nonce,
     };
-    let envelope = KeyEnvelope { suite: ENVELOPE_SUITE, encapsulated: vec![1; 1120], sealed: vec![2; 80] };
-    let begin = BeginBody { epoch: Epoch(1), envelope, commitment: [3; 32], spool: None };
+    let EpochRecord { epoch, envelope, commitment, .. } = epoch_record();
+    let spool = Some(Box::new(epoch_record()));
+    let begin = BeginBody { epoch, envelope, commitment, spool };
     [
-        ("offer", Message::Offer(Offer { versions: vec![VERSION], suites, grant, plan, nonce })),
+        ("offer", Message::Offer(Offer { versions: vec![VERSION], suites, grant, plan, nonce, fresh: false })),
         ("accept", Message::Accept(Accept { body: accept, signature })),
         ("begin", Message::Begin(Begin { body: begin, signature })),
         ("ready", Message::Ready(Ready { transcript: [6; 32] })),

@@ -13,7 +13,7 @@ use sealift_agent::{
     status::{self, Line, since_text},
     telemetry::printable,
     transfer_dir::{Look, TransferDir},
-    units::{human_bytes, human_duration},
+    units::{counted, human_bytes, human_duration},
 };
 use sealift_protocol::{close::Code, id::TransferId, limits::ROW_BYTES_MAX};
 use serde_json::json;
@@ -70,10 +70,10 @@ fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
     let valid = Expiry::of(grant).left();
     let running = if look.running { "running" } else { "not running" };
     let text = format!(
-        "into {target} ({}): {stage}, {running}; since {}; {} connections; holds {}; ticket {}",
+        "into {target} ({}): {stage}, {running}; since {}; {}; holds {}; ticket {}",
         printable(&grant.target),
         since_text(since_seconds),
-        kept.epoch.0,
+        counted(kept.epoch.0.into(), "connection"),
         human_bytes(look.held_bytes + staged_bytes),
         valid_text(valid),
     );

@@ -63,7 +63,7 @@ fn each_side_alone() {
     kill(sender);
     kill(receiver);
     let words = String::from_utf8(place.run(RECEIVER, &["status"]).assert_code(0).stdout()).unwrap();
-    for expected in [transfer.as_str(), "ehr.db", "loading", "not running", "1 connections", "holds", "good for"] {
+    for expected in [transfer.as_str(), "ehr.db", "loading", "not running", "1 connection;", "holds", "good for"] {
         assert!(words.contains(expected), "no {expected} in: {words}");
     }
     let status = &place.status(RECEIVER)[0];
