@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -15,6 +16,9 @@ enum Version {
     One,
     Two,
 }
+
+/// What the group may take beyond what it uses already: a shell has to start in it.
+const ROOM_BYTES: u64 = 8 << 20;
 
 /// Removed when it is dropped; whoever lived in it must have ended by then.
 pub struct MemoryGroup {
@@ -48,20 +52,27 @@ impl MemoryGroup {
         ["sh".into(), "-c".into(), script.into(), self.folder.clone().into()].into()
     }
 
-    /// Takes away all the memory that the group does not use just now, until the kernel has killed the agent for wanting more.
+    /// Lets a program beside the agent take memory until the kernel kills for it; the agent is the first that it looks at.
     #[track_caller]
     pub fn squeeze(&self, agent: &mut Agent, within: Duration) {
-        let deadline = Instant::now() + within;
         let limit = match self.version {
             Version::One => "memory.limit_in_bytes",
             Version::Two => "memory.max",
         };
-        while agent.is_running() {
-            assert!(Instant::now() < deadline, "it lives on with {:?} bytes", self.usage_bytes());
-            // Version 1 refuses to go below what is used.
-            let _ = fs::write(self.folder.join(limit), self.usage_bytes().unwrap_or(0).to_string());
+        fs::write(format!("/proc/{}/oom_score_adj", agent.pid()), "1000").unwrap();
+        let limit_bytes = self.usage_bytes().unwrap() + ROOM_BYTES;
+        fs::write(self.folder.join(limit), limit_bytes.to_string()).unwrap();
+        let words = self.words();
+        let mut hog = Command::new(&words[0]);
+        // Without a line's end it has to keep everything.
+        let mut hog = hog.args(&words[1..]).args(["tail", "/dev/zero"]).stdout(Stdio::null()).spawn().unwrap();
+        let deadline = Instant::now() + within;
+        while agent.is_running() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(2));
         }
+        let _ = hog.kill();
+        hog.wait().unwrap();
+        assert!(!agent.is_running(), "it lives on with {:?} bytes", self.usage_bytes());
     }
 
     /// How many processes the kernel has killed for want of memory.

@@ -104,7 +104,8 @@ fn out_of_memory(side: Role, kind: Kind) {
             (sender.wait(WITHIN), place.sender().start(), receiver)
         }
     };
-    assert_eq!((ended.killed_by(), group.kills()), (Some(Signal::SIGKILL as i32), 1), "{}", ended.message());
+    assert_eq!(ended.killed_by(), Some(Signal::SIGKILL as i32), "{}", ended.message());
+    assert!(group.kills() > 0, "it was not the kernel that killed it");
     assert_resumed(&place, sender, receiver);
 }
 
