@@ -14,6 +14,9 @@ use sealift_tests::{
 
 use super::{MIB, OUTAGE, WITHIN, assert_resumed, rate};
 
+/// Longer than the silence that ends a connection, by what may still lie in the link when a process is stopped.
+const STOPPED: Duration = OUTAGE.saturating_add(Duration::from_secs(6));
+
 #[derive(Clone, Copy)]
 enum Side {
     Sender,
@@ -67,7 +70,7 @@ fn stopped_for_an_outage(side: Side, kind: Kind) {
     let place = Place::new(kind, rate(12), 8);
     let (mut sender, receiver) = place.start();
     place.wait_until_passed(&mut sender, MIB as u64);
-    stop_for(OUTAGE, side, &sender, &receiver);
+    stop_for(STOPPED, side, &sender, &receiver);
     assert_resumed(&place, sender, receiver);
 }
 
