@@ -1,14 +1,18 @@
 //! The loader guard: a process between the receiver and the loader that a user named with `exec:`.
 //!
 //! A loader such as `psql --single-transaction` commits when its input ends. If the receiver were killed, its end of the
-//! pipe would close, the loader would see the end of a half-sent dump, and commit it. So the guard holds the pipe open
-//! too, and lets go only when it is told that everything was verified; if the receiver goes away before that, it kills
-//! the loader. It never reads what passes.
+//! pipe would close, the loader would see the end of a half-sent dump, and commit it. So a copy of that end is kept *under
+//! way*: sent through a pair of Unix sockets and not taken out (unix(7), SCM_RIGHTS). As long as anybody has the socket, the
+//! pipe stays open; and the loader itself has it. Whoever dies, and be it receiver and guard in one instant, its input does
+//! not end by that. It ends when the guard, told that everything was verified, takes the copy out and drops it.
+//!
+//! A loader that would wait in vain is killed: with its whole process group by the guard, if the receiver goes away; by the
+//! kernel (PR_SET_PDEATHSIG), if the guard does. The guard never reads what passes.
 //!
 //! | descriptor of the guard | what it is |
 //! |---|---|
 //! | standard input | the pipe's reading end, which the loader inherits |
-//! | standard output | the pipe's writing end, held and never written to |
+//! | standard output | the socket in which the pipe's writing end is under way, which the loader inherits too, under another number |
 //! | standard error | a pipe to the receiver, for what the loader prints; its other end closing says that the receiver died |
 //!
 //! `SIGUSR1` from the receiver is the permission to let go. Loader and guard share a process group, by which the receiver
@@ -31,13 +35,19 @@ use nix::{
         signal::{SigSet, SigmaskHow, Signal, killpg},
         signalfd::{SfdFlags, SignalFd},
     },
-    unistd::{dup2_stdout, getpgrp},
+    unistd::{Pid, dup, getpgrp, getppid, read},
 };
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::close::Code;
 
-/// As the kernel names the receiver itself, which it cuts after 15 bytes; without it, it would be `exe`.
-const SHORT_NAME: &CStr = c"sealift-receive";
+use crate::cli::GUARDED_COMMAND;
+
+/// The program that runs, even if an upgrade has put another in its place since it was started.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// What lists of processes show, and `killall sealift-receiver` does not mean: the guard has work left then.
+pub const NAME: &str = "loader-guard";
+const SHORT_NAME: &CStr = c"loader-guard";
 
 /// Exit codes of a shell for a program that cannot be run, and the base for one that a signal ended.
 const CANNOT_RUN: u8 = 127;
@@ -93,18 +103,27 @@ fn guard(words: &[String]) -> Outcome<u8> {
 fn start(words: &[String]) -> Outcome<Child> {
     let failed = |_| Failure::new(Code::LoaderFailed, "loader", "");
     let errors = || std::io::stderr().as_fd().try_clone_to_owned().map(Stdio::from).map_err(failed);
-    let (program, arguments) =
-        words.split_first().ok_or(()).map_err(|()| Failure::new(Code::Internal, "loader", ""))?;
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::inherit()).stdout(errors()?).stderr(errors()?);
-    // The guard's own signal mask is not the loader's affair; arg0 stays the program's name.
-    command.arg0(program);
+    // Without FD_CLOEXEC, unlike everything else: the loader and all that it starts have it too.
+    let _under_way = dup(std::io::stdout()).map_err(|error| failed(error.into()))?;
+    let mut command = Command::new(OWN_PROGRAM);
+    command.arg0(NAME).arg(GUARDED_COMMAND).arg(std::process::id().to_string()).args(words);
+    command.stdin(Stdio::inherit()).stdout(errors()?).stderr(errors()?);
     command.spawn().map_err(failed)
 }
 
-/// Closes the writing end: standard output becomes /dev/null.
+/// Becomes the loader, which is killed when its guard ends. Returns only if that cannot be done.
+pub fn become_loader(guard: i32, words: &[String]) -> ExitCode {
+    let Some((program, arguments)) = words.split_first() else { return CANNOT_RUN.into() };
+    let bound = prctl::set_pdeathsig(Signal::SIGKILL).is_ok();
+    // The guard may have ended before that was said.
+    if bound && getppid() == Pid::from_raw(guard) {
+        let _ = Command::new(program).args(arguments).exec();
+    }
+    CANNOT_RUN.into()
+}
+
+/// Takes the pipe's writing end from under way, and drops it: read without a place for descriptors, it is closed.
 fn let_go() -> Outcome {
-    let failed = |_| Failure::new(Code::Internal, "loader guard", "");
-    let null = std::fs::File::create("/dev/null").map_err(failed)?;
-    dup2_stdout(null).map_err(|_| Failure::new(Code::Internal, "loader guard", ""))
+    let taken = read(std::io::stdout(), &mut [0]);
+    taken.map(drop).map_err(|_| Failure::new(Code::Internal, "loader guard", ""))
 }

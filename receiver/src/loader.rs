@@ -2,8 +2,11 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
-    os::unix::process::CommandExt,
+    io::{self, IoSlice, Read, Write},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     process::{Child, Command, Stdio},
     sync::{
         Mutex, MutexGuard,
@@ -14,6 +17,7 @@ use std::{
 use nix::{
     sys::{
         signal::{Signal, kill, killpg},
+        socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
     unistd::{Pid, pipe2},
@@ -26,13 +30,8 @@ use sealift_protocol::close::Code;
 
 use crate::{
     cli::GUARD_COMMAND,
-    guard::{READY, SIGNAL_BASE},
+    guard::{self, OWN_PROGRAM, READY, SIGNAL_BASE},
 };
-
-/// This very program, even if an upgrade has put another in its place since it was started.
-const OWN_PROGRAM: &str = "/proc/self/exe";
-/// What lists of processes show.
-const OWN_NAME: &str = "sealift-receiver";
 
 /// A loader that runs and waits for its input.
 pub struct Loader {
@@ -54,13 +53,13 @@ impl Loader {
         find(&program, Code::TargetFailed)?;
         let no_pipe = |error: nix::errno::Errno| cannot_start(&program, &error.into(), Code::TargetFailed);
         let (reading, writing) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(no_pipe)?;
-        let held = writing.try_clone().map_err(|error| cannot_start(&program, &error, Code::TargetFailed))?;
+        let under_way = put_under_way(&writing).map_err(no_pipe)?;
         let mut guard = Command::new(OWN_PROGRAM)
-            .arg0(OWN_NAME)
+            .arg0(guard::NAME)
             .arg(GUARD_COMMAND)
             .args(words)
             .stdin(Stdio::from(reading))
-            .stdout(Stdio::from(held))
+            .stdout(Stdio::from(under_way))
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
@@ -183,4 +182,13 @@ impl Drop for Loader {
             let _ = inside.guard.wait();
         }
     }
+}
+
+/// A socket in which a copy of a pipe's writing end is under way: see [`guard`].
+fn put_under_way(writing: &OwnedFd) -> nix::Result<OwnedFd> {
+    let (into, out_of) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+    let (message, copies) = ([IoSlice::new(&[0])], [writing.as_raw_fd()]);
+    let copy = [ControlMessage::ScmRights(&copies)];
+    sendmsg::<()>(into.as_raw_fd(), &message, &copy, MsgFlags::empty(), None)?;
+    Ok(out_of)
 }

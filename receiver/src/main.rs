@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Doc(doc) => cli::exit("receiver", doc.run::<Cli>()),
         Command::LoaderGuard { words } => guard::run(&words),
+        Command::GuardedLoader { guard, words } => guard::become_loader(guard, &words),
         Command::Key(args) => protected(|| cli::exit("receiver", standing_key::write(&args))),
         Command::Load(args) => run_async(process::harden().and_then(|()| process::runtime()), load(args)),
         Command::Listen(args) => run_async(process::harden().and_then(|()| process::runtime()), listen(args)),

@@ -19,7 +19,7 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 
@@ -163,6 +163,10 @@ pub fn run(seed: u64, rounds: u64, engines: &[Engine], at_once: usize) -> (Tally
         }
     });
     total.into_inner().unwrap()
+}
+
+fn kill9(pid: Pid) {
+    let _ = kill(pid, Signal::SIGKILL);
 }
 
 /// One transfer.
@@ -331,18 +335,30 @@ impl Round {
         self.tally.senders_killed += u64::from(self.sender.kill());
     }
 
+    /// Half of the time together with its loader's guard. What a shell had started waits in vain then, until somebody ends it.
     fn kill_receiver(&mut self) {
+        let guards = if self.random.chance(50.0) { self.guards() } else { Vec::new() };
+        guards.iter().for_each(|guard| kill9(*guard));
         self.tally.receivers_killed += u64::from(self.receiver.kill());
+        if !guards.is_empty() {
+            // Long enough to load what an input that had ended would have left.
+            thread::sleep(LOOK_EVERY);
+        }
+        for guard in guards {
+            let _ = killpg(guard, Signal::SIGKILL);
+        }
     }
 
-    /// What the receiver has started, and what that has.
     fn kill_loader(&mut self) {
-        let Some(receiver) = &self.receiver.agent else { return };
-        let pids = children(receiver.pid());
-        self.tally.loaders_killed += u64::from(!pids.is_empty());
-        for pid in pids {
-            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
-        }
+        let guards = self.guards();
+        self.tally.loaders_killed += u64::from(!guards.is_empty());
+        guards.into_iter().for_each(kill9);
+    }
+
+    /// What the receiver has started.
+    fn guards(&self) -> Vec<Pid> {
+        let pids = self.receiver.agent.as_ref().map_or_else(Vec::new, |receiver| children(receiver.pid()));
+        pids.into_iter().map(|pid| Pid::from_raw(pid as i32)).collect()
     }
 
     fn cut(&mut self, least: Duration, most: Duration) {

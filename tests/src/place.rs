@@ -184,8 +184,8 @@ impl Place {
 }
 
 fn urls(kind: Kind, source: &str, target: &str) -> (String, String) {
-    // A loader's unfinished output lies where nobody looks for it, as a database's would.
-    let loader = format!("exec:sh -c 'cat >{source}.loading && mv {source}.loading {target}'");
+    // A loader's unfinished output lies where nobody looks for it, as a database's would; and a second load fails.
+    let loader = format!("exec:sh -c 'cat >{source}.loading && ln {source}.loading {target} && rm {source}.loading'");
     match kind {
         Kind::Sqlite(_) => (format!("sqlite:{source}"), format!("sqlite:{target}")),
         Kind::File(_) => (format!("file:{source}"), format!("file:{target}")),

@@ -196,14 +196,12 @@ fn c3_both_killed_loader() {
     both_killed(Kind::Loader(16 * MIB));
 }
 
-/// C1: a loader that commits when its input ends, and a dump that is read again.
-#[test]
-fn c1_sender_killed_postgres() {
-    let Some(server) = Postgres::start() else { return };
+/// A dump of many rows, from a file into a loader that commits when its input ends.
+fn visits(server: &Postgres, seed: u64) -> Place {
     server.create_database("target");
-    let mut place = Place::new(Kind::Loader(0), rate(12), 4);
+    let mut place = Place::new(Kind::Loader(0), rate(12), seed);
     let mut dump = String::from("create table visit (id int primary key, note text);\ncopy visit from stdin;\n");
-    let mut random = Random::new(4);
+    let mut random = Random::new(seed);
     for id in 0..60_000 {
         dump += &format!("{id}\t{:016x}{:016x}{:016x}{:016x}\n", random.number(), random.number(), random.number(), id);
     }
@@ -211,17 +209,70 @@ fn c1_sender_killed_postgres() {
     std::fs::write(place.source(), dump).unwrap();
     let load = "-X -q -v ON_ERROR_STOP=1 --single-transaction";
     place.target_url = format!("exec:{} {load} {}", server.program("psql").display(), server.address("target"));
-    let (mut sender, receiver) = place.start();
-    place.wait_until_passed(&mut sender, 1 << 20);
-    kill(sender);
-    let sender = place.sender().start();
+    place
+}
+
+#[track_caller]
+fn assert_visits(server: &Postgres, place: &Place, sender: Agent, receiver: Agent) {
     for ended in [sender.wait(WITHIN), receiver.wait(WITHIN)] {
-        ended.assert_code(sealift_tests::exit::DONE);
+        ended.assert_code(exit::DONE);
         assert_eq!(ended.resume().as_deref(), Some("resumed"));
     }
     place.assert_clean(&[]);
     let found = server.query("target", "select count(*), count(distinct note), min(id), max(id) from visit");
     assert_eq!(found, "60000|60000|0|59999");
+}
+
+/// C1: a loader that commits when its input ends, and a dump that is read again.
+#[test]
+fn c1_sender_killed_postgres() {
+    let Some(server) = Postgres::start() else { return };
+    let place = visits(&server, 4);
+    let (mut sender, receiver) = place.start();
+    place.wait_until_passed(&mut sender, 1 << 20);
+    kill(sender);
+    let sender = place.sender().start();
+    assert_visits(&server, &place, sender, receiver);
+}
+
+/// C3: receiver and guard killed in one instant, as `kill` with both their ids does. Nobody is left to keep the loader's input
+/// open, and yet it does not end: nothing is committed, and the loader does not stay.
+#[test]
+fn c3_receiver_and_guard_killed_at_once_postgres() {
+    let Some(server) = Postgres::start() else { return };
+    let place = visits(&server, 5);
+    let (mut sender, mut receiver) = place.start();
+    for bytes in [1 << 19, 1 << 20] {
+        place.wait_until_passed(&mut sender, bytes);
+        let guards = children(receiver.pid());
+        assert_eq!(guards.len(), 1);
+        receiver.signal(Signal::SIGSTOP);
+        kill9(guards[0]);
+        kill(receiver);
+        server.wait_until_idle("target");
+        assert_eq!(server.query("target", "select to_regclass('visit')"), "");
+        receiver = place.receiver().start();
+    }
+    assert_visits(&server, &place, sender, receiver);
+}
+
+/// C3: who kills all receivers by name means the receiver, and its guard ends the loader.
+#[test]
+fn c3_the_guard_goes_by_another_name() {
+    let place = Place::new(Kind::Loader(8 * MIB), rate(12), 6);
+    let (mut sender, receiver) = place.start();
+    place.wait_until_passed(&mut sender, 1 << 20);
+    let guards = children(receiver.pid());
+    let told = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", guards[0])).unwrap();
+    for told in [told("comm"), told("cmdline")] {
+        assert!(!told.contains("sealift"), "{told}");
+    }
+    let group = children(guards[0]);
+    kill(receiver);
+    let gone = |pid: &u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
+    sender.wait_for("the loader's end", WITHIN, |_| guards.iter().chain(&group).all(gone));
+    assert!(!place.target().exists());
+    assert_resumed(&place, sender, place.receiver().start());
 }
 
 /// C14: a hundred crashes before the first chunk, of either side at any moment. Nothing piles up.
