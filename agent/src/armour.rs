@@ -23,17 +23,22 @@ impl Armour {
         format!("-----END {}-----", self.label)
     }
 
-    /// The text of `bytes`, ending in a newline.
-    pub fn to_text(&self, mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<String> {
-        let checksum = self.checksum(&bytes);
-        bytes.extend_from_slice(&checksum);
-        let armour = Zeroizing::new(STANDARD.encode(&*bytes));
-        let mut text = Zeroizing::new(self.begin() + "\n");
+    /// The text of `bytes`, ending in a newline. Every buffer has its size from the first: one that grows leaves copies behind.
+    pub fn to_text(&self, bytes: &[u8]) -> Zeroizing<String> {
+        let mut whole = Zeroizing::new(Vec::with_capacity(bytes.len() + CHECKSUM_BYTES));
+        whole.extend_from_slice(bytes);
+        whole.extend_from_slice(&self.checksum(bytes));
+        let armour = Zeroizing::new(STANDARD.encode(&*whole));
+        let (begin, end) = (self.begin(), self.end());
+        let lines = armour.len().div_ceil(LINE_CHARACTERS);
+        let mut text = Zeroizing::new(String::with_capacity(begin.len() + armour.len() + lines + end.len() + 2));
+        text.push_str(&begin);
+        text.push('\n');
         for line in armour.as_bytes().chunks(LINE_CHARACTERS) {
             text.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
             text.push('\n');
         }
-        text.push_str(&self.end());
+        text.push_str(&end);
         text.push('\n');
         text
     }
@@ -42,8 +47,9 @@ impl Armour {
     pub fn bytes_of(&self, text: &str) -> Result<Zeroizing<Vec<u8>>, &'static str> {
         let (_, rest) = text.split_once(&self.begin()).ok_or("it has no BEGIN line")?;
         let (armour, _) = rest.split_once(&self.end()).ok_or("it has no END line")?;
-        let armour: Zeroizing<String> = Zeroizing::new(armour.split_ascii_whitespace().collect());
-        let mut bytes = STANDARD.decode(armour.as_bytes()).map(Zeroizing::new).map_err(|_| "it is not base64")?;
+        let mut joined = Zeroizing::new(String::with_capacity(armour.len()));
+        armour.split_ascii_whitespace().for_each(|line| joined.push_str(line));
+        let mut bytes = STANDARD.decode(joined.as_bytes()).map(Zeroizing::new).map_err(|_| "it is not base64")?;
         let body_bytes = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or("it is too short")?;
         let (body, found) = bytes.split_at(body_bytes);
         if found != self.checksum(body) {

@@ -98,6 +98,8 @@ impl From<Error> for Failure {
 
 /// What a refusal by the other side means to the person on this side.
 pub fn refused_by_peer(peer: &str, code: Code, part: Option<PartIndex>, chunk: Option<ChunkIndex>) -> Failure {
+    // A refusal is never a success, whatever a peer calls it.
+    let code = if code == Code::Done { Code::ProtocolViolation } else { code };
     // Ctrl-C over there is an interruption here.
     let stopped_by_person = code == Code::UserInterrupt;
     let (what, next) = explain(code);
@@ -133,7 +135,7 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
         ),
         Code::ProtocolViolation => ("the other side broke the protocol", PEER_BUG),
         Code::LimitExceeded => ("a limit was exceeded", PEER_BUG),
-        Code::TooSlow => ("the other side took too long before any data flowed", "Try again on a better link."),
+        Code::TooSlow => ("the other side took too long to hear or to answer", "Try again on a better link."),
         Code::GrantInvalid => ("the grant is damaged or not signed by anybody who is trusted here", NEW_TICKET),
         Code::GrantExpired => ("the grant has expired", NEW_TICKET),
         Code::GrantNotYetValid => ("the grant is not valid yet", "Compare the clocks of the two hosts."),

@@ -107,8 +107,9 @@ impl Link {
     /// since a connection that is closed at once may not carry the word any more.
     pub async fn refuse(&self, mut writer: ControlWriter, failure: &Failure) {
         if !failure.told_by_peer {
-            let refuse = Refuse { code: failure.code, part: failure.part, chunk: failure.chunk };
-            if writer.send(&Message::Refuse(refuse)).await.is_ok() {
+            let refuse = Message::Refuse(Refuse { code: failure.code, part: failure.part, chunk: failure.chunk });
+            // A word of a few bytes: a peer that has no room for it by then does not want to hear it.
+            if let Ok(Ok(_)) = timeout(FAREWELL_TIMEOUT, writer.send(&refuse)).await {
                 writer.finish().await;
             }
         }
@@ -269,15 +270,17 @@ pub async fn accept_control(link: &Link) -> Outcome<(ControlWriter, ControlReade
 }
 
 fn too_slow(role: Role) -> Failure {
-    let what = format!("the {} took too long before any data flowed", role.peer());
+    let what = format!("the {} took too long to hear or to answer", role.peer());
     Failure::new(Code::TooSlow, what, "Try again; if it repeats, look at the link's delay and loss.")
 }
 
 impl ControlWriter {
-    /// Returns the bytes written. Not cancel-safe: part of the message may have been written.
+    /// Returns the bytes written. A peer that takes none of them for too long is not waited for: it could keep a transfer, or
+    /// the word that it is over, for ever. Not cancel-safe: part of the message may have been written.
     pub async fn send(&mut self, message: &Message) -> Outcome<usize> {
         let frame = message.to_frame()?;
-        self.stream.write_all(&frame).await.map_err(|error| match error {
+        let written = timeout(patience(frame.len()), self.stream.write_all(&frame)).await;
+        written.map_err(|_| too_slow(self.role))?.map_err(|error| match error {
             quinn::WriteError::ConnectionLost(lost) => from_connection(self.role, &lost),
             _ => Failure::new(Code::ProtocolViolation, "the control stream was closed", ""),
         })?;
@@ -294,19 +297,21 @@ impl ControlWriter {
 impl ControlReader {
     /// The first message of an exchange, which may be a refusal: a sender that cannot even begin says so.
     pub async fn first(&mut self) -> Outcome<Message> {
-        let next = timeout(MESSAGE_TIMEOUT, self.next_or_refusal()).await.map_err(|_| too_slow(self.role))?;
-        next?.ok_or_else(|| self.ended())
+        self.message(Some(MESSAGE_TIMEOUT)).await?.ok_or_else(|| self.ended())
     }
 
     /// The answer to a message of `asked_bytes`, which must begin within the time of the exchange.
     pub async fn expect(&mut self, asked_bytes: usize) -> Outcome<Message> {
-        let next = timeout(patience(asked_bytes), self.next()).await.map_err(|_| too_slow(self.role))?;
-        next?.ok_or_else(|| self.ended())
+        self.not_refused(Some(patience(asked_bytes))).await?.ok_or_else(|| self.ended())
     }
 
     /// The next message, or `None` at the clean end of the stream. A refusal by the peer is an error. Not cancel-safe.
     pub async fn next(&mut self) -> Outcome<Option<Message>> {
-        match self.next_or_refusal().await? {
+        self.not_refused(None).await
+    }
+
+    async fn not_refused(&mut self, begins_within: Option<Duration>) -> Outcome<Option<Message>> {
+        match self.message(begins_within).await? {
             Some(Message::Refuse(refuse)) => Err(self.refused(refuse)),
             message => Ok(message),
         }
@@ -317,9 +322,15 @@ impl ControlReader {
         refused_by_peer(self.role.peer().name(), code, part, chunk)
     }
 
-    async fn next_or_refusal(&mut self) -> Outcome<Option<Message>> {
+    /// How long a message takes that has begun depends on its own length alone.
+    async fn message(&mut self, begins_within: Option<Duration>) -> Outcome<Option<Message>> {
         let mut prefix = [0; 4];
-        match self.stream.read_exact(&mut prefix).await {
+        let reading = self.stream.read_exact(&mut prefix);
+        let begun = match begins_within {
+            Some(time) => timeout(time, reading).await.map_err(|_| too_slow(self.role))?,
+            None => reading.await,
+        };
+        match begun {
             Ok(()) => {}
             Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
             Err(error) => return Err(self.broken(error)),

@@ -2,7 +2,6 @@
 //! fingerprint with the receiver's operator first: the text by itself proves nothing.
 
 use sealift_protocol::{archive::ReceiverKey, codec, fingerprint::Fingerprint};
-use zeroize::Zeroizing;
 
 use crate::{
     armour::Armour,
@@ -20,7 +19,7 @@ pub const RECEIVER_KEY_TEXT_BYTES_MAX: u64 = 64 << 10;
 
 /// The text, with the fingerprint above it for people.
 pub fn to_text(key: &ReceiverKey) -> String {
-    let armour = ARMOUR.to_text(Zeroizing::new(codec::encode(key)));
+    let armour = ARMOUR.to_text(&codec::encode(key));
     format!("Fingerprint: {}\n{}", Fingerprint::of_receiver(key), *armour)
 }
 

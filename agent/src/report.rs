@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sealift_protocol::{
     fingerprint::Fingerprint,
     id::TransferId,
-    manifest::{Manifest, SignedReceipt},
+    manifest::{Manifest, Proof, SentPart, SignedReceipt},
     seal::Suite,
 };
 use serde_json::{Map, Value, json};
@@ -66,9 +66,11 @@ impl Totals {
     fn settle(&mut self, manifest: &Manifest) {
         let sent = &manifest.parts;
         self.parts = sent.len() as u64;
-        self.chunks = sent.iter().map(|part| part.chunks.0).sum();
-        self.rows = sent.iter().map(|part| part.rows).sum();
-        self.plain_bytes = sent.iter().map(|part| part.plain_bytes).sum();
+        // A peer's word: of a target that discards, nothing bounds it.
+        let total = |of: fn(&SentPart) -> u64| sent.iter().map(of).fold(0, u64::saturating_add);
+        self.chunks = total(|part| part.chunks.0);
+        self.rows = total(|part| part.rows);
+        self.plain_bytes = total(|part| part.plain_bytes);
     }
 }
 
@@ -167,6 +169,11 @@ impl Report {
             let line = of.map_or_else(|| printable(line), |transfer| format!("{transfer}: {}", printable(line)));
             self.bar.suspend(|| eprintln_safe(&line));
         }
+    }
+
+    /// Several lines of ours, names in them made printable.
+    pub fn say_lines(&self, text: &str) {
+        text.lines().for_each(|line| self.say(line));
     }
 
     /// An event for the program that listens.
@@ -277,10 +284,14 @@ impl Report {
         if let Ok(finished) = outcome {
             self.totals.borrow_mut().settle(&finished.receipt.receipt.manifest.manifest);
         }
-        let receipt = outcome.as_ref().map_or(Value::Null, |finished| json!(finished.receipt_path.to_string_lossy()));
+        let of_receipt = |told: fn(&Finished) -> Value| outcome.as_ref().map_or(Value::Null, told);
+        let own = vec![
+            ("receipt", of_receipt(|finished| json!(finished.receipt_path.to_string_lossy()))),
+            ("proof", of_receipt(|finished| json!(finished.receipt.receipt.proof.word()))),
+        ];
         let verdict =
             |totals: &Totals, finished: &Finished| self.verdict(totals, &finished.receipt, &finished.receipt_path);
-        self.end(event, outcome, vec![("receipt", receipt)], verdict)
+        self.end(event, outcome, own, verdict)
     }
 
     /// The last word of a command that makes an archive.
@@ -290,14 +301,13 @@ impl Report {
         }
         let fingerprint = outcome.as_ref().map_or(Value::Null, |archived| json!(archived.sender.to_string()));
         ExitCode::from(self.end("finished", outcome, vec![("fingerprint", fingerprint)], |totals, archived| {
-            format!(
-                "{}: sealed: {}, sealed with {}.\n\
-                 Tell the receiver's operator this fingerprint, by another way than the archive goes:\n  {}",
-                self.role,
-                self.amount(totals),
-                archived.suite.name(),
-                archived.sender,
-            )
+            let (amount, suite) = (self.amount(totals), archived.suite.name());
+            let told = "Tell the receiver's operator this fingerprint, by another way than the archive goes:";
+            vec![
+                format!("{}: sealed: {amount}, sealed with {suite}.", self.role),
+                told.to_owned(),
+                format!("  {}", archived.sender),
+            ]
         }))
     }
 
@@ -306,7 +316,7 @@ impl Report {
         event: &str,
         outcome: &Outcome<T>,
         own: Vec<(&str, Value)>,
-        verdict: impl FnOnce(&Totals, &T) -> String,
+        verdict: impl FnOnce(&Totals, &T) -> Vec<String>,
     ) -> u8 {
         self.bar.finish_and_clear();
         let (word, exit_code) = match outcome {
@@ -337,16 +347,22 @@ impl Report {
         }
         self.event(event, &fields);
         match outcome {
-            Ok(done) => self.say(&verdict(&totals, done)),
-            Err(failure) if self.among_others => self.say(&format!("{}: {failure}", self.role)),
+            Ok(done) => verdict(&totals, done).iter().for_each(|line| self.say(line)),
+            Err(failure) if self.among_others => self.say_lines(&format!("{}: {failure}", self.role)),
             Err(failure) => tell_failure(self.role.name(), failure),
         }
         exit_code
     }
 
-    fn verdict(&self, totals: &Totals, receipt: &SignedReceipt, path: &Path) -> String {
+    fn verdict(&self, totals: &Totals, receipt: &SignedReceipt, path: &Path) -> Vec<String> {
         let (role, amount, suite) = (self.role, self.amount(totals), receipt.receipt.suite.name());
-        format!("{role}: done and verified: {amount}, sealed with {suite}.\nreceipt: {}", path.display())
+        // Who used the ticket of a drill on the day has to see it.
+        let drill = match receipt.receipt.proof {
+            Proof::Discarded => " Nothing was loaded: the target is discard:.",
+            _ => "",
+        };
+        let verified = format!("{role}: done and verified: {amount}, sealed with {suite}.{drill}");
+        vec![verified, format!("receipt: {}", path.display())]
     }
 
     /// What it came to, and how long it took.

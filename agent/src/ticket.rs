@@ -54,7 +54,7 @@ impl Ticket {
 
     /// The ticket as text, ending in a newline. The checksum tells a damaged ticket from a foreign one.
     pub fn to_text(&self) -> Zeroizing<String> {
-        ARMOUR.to_text(Zeroizing::new(codec::encode(self)))
+        ARMOUR.to_text(&Zeroizing::new(codec::encode(self)))
     }
 
     /// Reads the one ticket in `text`; anything around it is ignored, anything wrong inside it is an error.

@@ -41,22 +41,24 @@ pub fn verify(file: &Path) -> Outcome {
 fn describe(receipt: &Receipt) -> String {
     let manifest = &receipt.manifest.manifest;
     let grant = &receipt.grant.grant;
-    let plain_bytes = manifest.parts.iter().map(|part| part.plain_bytes).sum();
+    let plain_bytes = manifest.parts.iter().map(|part| part.plain_bytes).fold(0, u64::saturating_add);
+    // Names come from a database or a peer: none may steer the terminal, or pass for a line of the receipt.
+    let named = |text: &str| printable(if text.is_empty() { "-" } else { text });
     let mut text = format!(
         "receipt good: both signatures hold, and what was loaded is what was sent\n\
          transfer   {}\nsender     {}\n  its key  {}\nreceiver   {}\n  its key  {}\ntarget     {}\npurpose    {}\n\
          time       {} to {}\nsealed     {}\nlink       {}\nproof      {}\nsize       {} in {} parts\n",
         manifest.transfer,
-        grant.sender,
+        named(&grant.sender),
         hex(&receipt.sender_key.0),
-        grant.receiver,
+        named(&grant.receiver),
         hex(&receipt.receiver_key.0),
-        grant.target,
-        if grant.purpose.is_empty() { "-" } else { &grant.purpose },
+        named(&grant.target),
+        named(&grant.purpose),
         when(receipt.started_ms),
         when(receipt.finished_ms),
         receipt.suite.name(),
-        receipt.tls,
+        named(&receipt.tls),
         match receipt.proof {
             Proof::ReadAgain => "every table was read again from the target, counted and digested",
             Proof::LoaderExit => "the loader took every verified byte and ended with exit code 0",
@@ -69,10 +71,9 @@ fn describe(receipt: &Receipt) -> String {
     let tables = receipt.plan.parts.iter().zip(&receipt.loaded).filter(|(part, _)| part.kind == PartKind::Rows);
     for (part, loaded) in tables {
         let digest = loaded.digest.map_or_else(|| "not read again".to_owned(), |root| hex(&root.0[..8]));
-        text += &format!("table      {:<40} {:>14} rows  {digest}\n", part.name, grouped(loaded.rows));
+        text += &format!("table      {:<40} {:>14} rows  {digest}\n", named(&part.name), grouped(loaded.rows));
     }
-    // Names come from a database: none may steer the terminal.
-    printable(&text)
+    text
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -2,16 +2,35 @@
 //! it was decoded from. Duplicate or unknown keys, longer integers, indefinite lengths and trailing bytes all fail it,
 //! and so does everything nobody thought of.
 
-use minicbor::{Decode, Encode};
+use std::convert::Infallible;
+
+use minicbor::{Decode, Encode, encode::Write};
+use zeroize::Zeroizing;
 
 use crate::{
     close::Code,
     error::{Error, Result},
 };
 
-/// Encodes; cannot fail, since the buffer grows.
+/// Encodes. The size is taken first: a buffer that grows leaves copies behind, and what is encoded may hold a key.
 pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
-    minicbor::to_vec(value).expect("writing to a Vec cannot fail")
+    let mut size = Size(0);
+    minicbor::encode(value, &mut size).expect("counting cannot fail");
+    let mut bytes = Vec::with_capacity(size.0);
+    minicbor::encode(value, &mut bytes).expect("writing to a Vec cannot fail");
+    bytes
+}
+
+/// Takes bytes and keeps their number.
+struct Size(usize);
+
+impl Write for Size {
+    type Error = Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> std::result::Result<(), Infallible> {
+        self.0 += bytes.len();
+        Ok(())
+    }
 }
 
 /// Decodes a whole canonical message of at most `bytes_max`; `what` names it in the error.
@@ -24,7 +43,8 @@ where
     }
     let violation = Error::new(Code::ProtocolViolation, what);
     let value: T = minicbor::decode(bytes).map_err(|_| violation)?;
-    if encode(&value) != bytes {
+    let again = Zeroizing::new(encode(&value));
+    if *again != bytes {
         return Err(violation);
     }
     Ok(value)

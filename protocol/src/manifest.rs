@@ -185,6 +185,18 @@ pub enum Proof {
     Discarded,
 }
 
+impl Proof {
+    /// The word for `--json`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Proof::ReadAgain => "read_again",
+            Proof::LoaderExit => "loader_exit",
+            Proof::Written => "written",
+            Proof::Discarded => "discarded",
+        }
+    }
+}
+
 /// One part as it was found in the target.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

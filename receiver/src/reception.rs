@@ -2,10 +2,12 @@
 //! had connected does not keep the next one waiting.
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use quinn::Connection;
 use sealift_agent::{
     acceptor::Acceptor,
     clock::now_seconds,
     failure::{Failure, Outcome},
+    identity::SpiffeId,
     link::{ControlReader, ControlWriter, Link, accept_control},
 };
 use sealift_protocol::{
@@ -16,8 +18,10 @@ use sealift_protocol::{
 };
 use tokio::sync::mpsc;
 
-/// Exchanges at once: all of them come from holders of the one ticket.
+/// Exchanges at once.
 const EXCHANGES_MAX: usize = 8;
+/// Of one sender: its oldest makes room for its newest, so that one which draws its exchanges out keeps nobody else waiting.
+const EXCHANGES_EACH_MAX: usize = 3;
 
 /// A good offer, and where it came from.
 pub struct Offered {
@@ -55,14 +59,33 @@ pub async fn receive_offers(
     heard: &mpsc::Sender<Heard>,
 ) -> Failure {
     let mut exchanges = FuturesUnordered::new();
+    let mut heard_now: Vec<(SpiffeId, Connection)> = Vec::new();
     loop {
         tokio::select! {
             link = acceptor.next(), if exchanges.len() < EXCHANGES_MAX => match link {
-                Ok(link) => exchanges.push(hear(link, &listening, heard)),
+                Ok(link) => {
+                    make_room(&heard_now, &link.peer.id);
+                    heard_now.push((link.peer.id.clone(), link.connection.clone()));
+                    let (listening, of) = (&listening, link.connection.stable_id());
+                    exchanges.push(async move {
+                        hear(link, listening, heard).await;
+                        of
+                    });
+                }
                 Err(failure) => return failure,
             },
-            Some(()) = exchanges.next() => {}
+            Some(of) = exchanges.next() => heard_now.retain(|(_, connection)| connection.stable_id() != of),
         }
+    }
+}
+
+/// Ends the oldest exchange of a sender that has as many as it may.
+fn make_room(heard_now: &[(SpiffeId, Connection)], sender: &SpiffeId) {
+    let mut own = heard_now.iter().filter(|(other, _)| other == sender).map(|(_, connection)| connection);
+    if own.clone().count() >= EXCHANGES_EACH_MAX
+        && let Some(oldest) = own.next()
+    {
+        oldest.close(u32::from(Code::TransferBusy.number()).into(), b"");
     }
 }
 

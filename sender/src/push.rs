@@ -19,7 +19,7 @@ use sealift_agent::{
     ticket::{TICKET_BYTES_MAX, Ticket},
     transfer_dir::TransferDir,
 };
-use sealift_protocol::close::Code;
+use sealift_protocol::{close::Code, id::TransferId};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -50,10 +50,11 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     let audit = AuditLog::open(&state, "sealift-sender")?;
     TransferDir::sweep(&state)?;
     let ticket = read_ticket(&args.ticket)?;
-    Record::sweep(&state, now_seconds())?;
-    ticket.grant.grant.check_time(now_seconds())?;
     let transfer_id = ticket.grant.grant.transfer;
     report.set_transfer(transfer_id);
+    check_unused(&state, transfer_id, args.restart)?;
+    Record::sweep(&state, transfer_id, now_seconds())?;
+    ticket.grant.grant.check_time(now_seconds())?;
     if args.transfer.danger_show_program_output {
         audit.append("danger.show_program_output", Some(transfer_id), &[])?;
     }
@@ -71,6 +72,19 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
     audit.append("transfer.end", Some(transfer_id), &[("outcome", json!(word))])?;
     outcome
+}
+
+/// A ticket is good for one transfer. Only a process that was killed before it could say that it was done is followed by one
+/// that says so: its record is still here.
+fn check_unused(state: &StateDir, transfer: TransferId, restart: bool) -> Outcome {
+    let Some((_, receipt_path)) = state.receipt(transfer) else { return Ok(()) };
+    if TransferDir::exists(state, transfer)? && !restart {
+        return Ok(());
+    }
+    let what = format!("the transfer of this ticket was done, and its receipt is {}", receipt_path.display());
+    let next =
+        "Nothing was sent again. For another transfer, start the receiver again and use the ticket that it prints.";
+    Err(Failure::new(Code::GrantUsed, what, next))
 }
 
 fn can_repeat(location: &Location) -> bool {

@@ -158,8 +158,9 @@ impl Record {
 
     /// Removes the records that nothing goes on with: the grant has ended; the receipt is here, and the process that fetched
     /// it was killed before it had cleaned up; or nothing was begun, and the process that was about to was killed.
-    pub fn sweep(state: &StateDir, now_seconds: u64) -> Outcome {
-        for transfer in TransferDir::list(state)? {
+    /// What is kept of `but`, the transfer that is about to run, is its own affair.
+    pub fn sweep(state: &StateDir, but: TransferId, now_seconds: u64) -> Outcome {
+        for transfer in TransferDir::list(state)?.into_iter().filter(|transfer| *transfer != but) {
             let Ok(dir) = TransferDir::open(state, transfer) else { continue };
             // One that cannot be read is for its own transfer to complain about.
             let Ok(Some(kept)) = dir.record::<Kept>() else { continue };

@@ -310,8 +310,12 @@ impl Round {
         let sender = self.sender.agent.take().unwrap_or_else(|| self.place.sender().start());
         let ended = sender.wait(ENDS_WITHIN);
         self.sender.note(&ended);
-        // One that was killed when it had cleaned up already looks for a receiver that is gone.
-        assert!(matches!(ended.code(), Some(exit::DONE | exit::PEER)) || ended.code().is_none(), "{}", ended.message());
+        // One that was killed when it had cleaned up already finds its ticket used.
+        assert!(
+            matches!(ended.code(), Some(exit::DONE | exit::REFUSED)) || ended.code().is_none(),
+            "{}",
+            ended.message()
+        );
         if ended.code().is_some() {
             self.sender.done = Some(ended);
         }

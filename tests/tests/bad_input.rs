@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -210,6 +211,30 @@ fn a_used_ticket_finds_nobody() {
     done.assert_done();
     let again = sender_ends(&source, &done.receiver.home().join("ticket"));
     again.assert_code(exit::PEER).assert_one_message();
+}
+
+/// Whoever used it is told so, whatever is to be sent now.
+#[test]
+fn a_used_ticket_is_good_for_nothing_more() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    write_file(&path("from"), noise(1, 1000));
+    write_file(&path("other"), noise(2, 1000));
+    fs::create_dir(path("state")).unwrap();
+    fs::set_permissions(path("state"), fs::Permissions::from_mode(0o700)).unwrap();
+    let mut receiver = Launch::receiver("discard:").bind_loopback().ticket_at(&path("ticket")).start();
+    let ticket = receiver.ticket();
+    let push = |source: &str| {
+        let source = format!("file:{}", path(source).display());
+        Launch::sender(&source, &ticket).state(&path("state"))
+    };
+    push("from").start().wait(WITHIN).assert_code(exit::DONE);
+    receiver.wait(WITHIN).assert_code(exit::DONE);
+    for again in [push("from"), push("other"), push("missing"), push("from").arg("--restart")] {
+        let again = again.start().wait(WITHIN);
+        again.assert_code(exit::REFUSED).assert_one_message();
+        assert!(again.message().contains(".receipt"), "{}", again.message());
+    }
 }
 
 /// I3, G4: the receiver that answers is not the one that issued the ticket.

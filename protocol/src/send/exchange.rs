@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     grant::SignedGrant,
     key::EpochSecret,
-    limits::{EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
+    limits::{CHUNK_INDEX_MAX, EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
     manifest::Plan,
     message::{Accept, Begin, BeginBody, Have, Message, Ready, VERSION},
     random::Random,
@@ -128,7 +128,8 @@ impl Offering {
     /// What the receiver has: parts of the plan, in order, with counts that can be; nothing if it was asked to drop it.
     fn check_have(&self, have: &[Have], plan: &Plan) -> Result<()> {
         let in_order = have.is_sorted_by(|one, next| one.part < next.part);
-        let counts = have.iter().all(|have| have.durable <= have.verified && have.verified.0 > 0);
+        let can_be = 1..=CHUNK_INDEX_MAX + 1;
+        let counts = have.iter().all(|have| have.durable <= have.verified && can_be.contains(&have.verified.0));
         let in_plan = have.last().is_none_or(|last| (last.part.0 as usize) < plan.parts.len());
         match in_order && counts && in_plan && (have.is_empty() || !self.fresh) {
             true => Ok(()),

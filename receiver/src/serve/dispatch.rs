@@ -56,7 +56,7 @@ impl<'a> Transfers<'a> {
                 break;
             }
             if let Err(failure) = transfers.take_up_one(transfer) {
-                server.report.of_transfer(transfer).say(&format!("receiver: it stays as it is: {failure}"));
+                server.report.of_transfer(transfer).say_lines(&format!("receiver: it stays as it is: {failure}"));
             }
         }
         Ok(transfers)

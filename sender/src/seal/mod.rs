@@ -109,7 +109,7 @@ impl<'a> Sealing<'a> {
             &[("receiver", json!(to.to_string())), ("purpose", json!(self.args.purpose))],
         )?;
         self.report.event("sealing", &[("receiver", json!(to.to_string()))]);
-        self.report.say(&format!(
+        self.report.say_lines(&format!(
             "sender: sealing to the receiver whose key has this fingerprint; compare it with its operator, by voice:\n  {to}"
         ));
         let header = LogHeader::new(
