@@ -108,12 +108,18 @@ struct Attacker {
 
 impl Attacker {
     async fn connect(ticket: Ticket) -> Self {
+        Self::connect_with(ticket, |_| {}).await
+    }
+
+    async fn connect_with(ticket: Ticket, change: impl Fn(&mut quinn::ClientConfig)) -> Self {
         let key = Zeroizing::new(ticket.key.clone());
         let identity = Identity::new(vec![ticket.certificate.clone().into()], key, Role::Sender).unwrap();
         let endpoint_for = |_: SocketAddr| {
             let trust = Trust::new(ticket.root_certificate(), None);
             let mut endpoint = bind(UdpSocket::bind("127.0.0.1:0").unwrap(), None)?;
-            endpoint.set_default_client_config(client_config(&identity, trust)?);
+            let mut config = client_config(&identity, trust)?;
+            change(&mut config);
+            endpoint.set_default_client_config(config);
             Ok(endpoint)
         };
         let (endpoint, link) = connect(endpoint_for, &ticket.addresses, &identity).await.unwrap();
@@ -274,7 +280,9 @@ fn x13_x17_messages_out_of_turn_end_the_transfer() {
     for (message, code) in [
         (Message::Ready(Ready { transcript: [0; 32] }), Code::ProtocolViolation),
         (ack(1), Code::ProtocolViolation),
-        (Message::Refuse(Refuse { code: Code::SourceFailed, part: None, chunk: None }), Code::SourceFailed),
+        // No peer can say that all went well.
+        (refuse(Code::Done), Code::ProtocolViolation),
+        (refuse(Code::SourceFailed), Code::SourceFailed),
     ] {
         let mut victim = Victim::start();
         let ticket = victim.ticket();
@@ -288,6 +296,51 @@ fn x13_x17_messages_out_of_turn_end_the_transfer() {
     }
 }
 
+fn refuse(code: Code) -> Message {
+    Message::Refuse(Refuse { code, part: None, chunk: None })
+}
+
+/// A first word that says "done" does not end a receiver as if something had been loaded.
+#[test]
+fn x13_done_as_the_first_word_is_no_success() {
+    let mut victim = Victim::start();
+    let ticket = victim.ticket();
+    run(async {
+        let attacker = Attacker::connect(ticket).await;
+        let (mut writer, _control) = open_control(&attacker.link).await.unwrap();
+        writer.send(&refuse(Code::Done)).await.unwrap();
+        let _ = closed_with(&attacker.link.connection).await;
+    });
+    victim.end().assert_code(Code::ProtocolViolation.exit_code().into()).assert_one_message();
+}
+
+/// fault-matrix X16: peers that leave no room for an answer, as many as are heard at once and more, are let go; the next
+/// sender is served.
+#[test]
+fn x16_peers_that_take_no_answer_are_let_go() {
+    let mut victim = Victim::start();
+    let tickets: Vec<Ticket> = (0..12).map(|_| victim.ticket()).collect();
+    let deaf = |config: &mut quinn::ClientConfig| {
+        let mut transport = quinn::TransportConfig::default();
+        transport.stream_receive_window(quinn::VarInt::from_u32(0)).keep_alive_interval(Some(Duration::from_secs(1)));
+        config.transport_config(std::sync::Arc::new(transport));
+    };
+    run(async {
+        let mut attackers = Vec::new();
+        for ticket in tickets {
+            let attacker = Attacker::connect_with(ticket, deaf).await;
+            let (mut out, _in) = attacker.link.connection.open_bi().await.unwrap();
+            out.write_all(&Message::Ready(Ready { transcript: [0; 32] }).to_frame().unwrap()).await.unwrap();
+            attackers.push((attacker, out));
+        }
+        for (attacker, _out) in attackers {
+            let code = closed_with(&attacker.link.connection).await;
+            assert!(matches!(code, Some(Code::ProtocolViolation | Code::TransferBusy)), "{code:?}");
+        }
+    });
+    victim.serves_an_honest_sender();
+}
+
 fn ack(chunks: u64) -> Message {
     Message::Ack(Ack { part: PartIndex(0), verified: ChunkCount(chunks), durable: ChunkCount(chunks) })
 }
@@ -299,6 +352,7 @@ enum Falsehood {
     ForgesAccept,
     ForgesReady,
     AcknowledgesTooMuch,
+    SaysDone,
     GoesAway,
 }
 
@@ -310,6 +364,7 @@ fn x7_x12_a_false_receiver_is_found_out() {
         (Falsehood::ForgesAccept, Code::TranscriptMismatch),
         (Falsehood::ForgesReady, Code::TranscriptMismatch),
         (Falsehood::AcknowledgesTooMuch, Code::AckImpossible),
+        (Falsehood::SaysDone, Code::ProtocolViolation),
         (Falsehood::GoesAway, Code::Interrupted),
     ] {
         let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
@@ -369,8 +424,9 @@ async fn deceive(link: &Link, invitation: &Invitation, falsehood: Falsehood) {
     if matches!(falsehood, Falsehood::ForgesReady) {
         writer.send(&Message::Ready(Ready { transcript: [7; 32] })).await.unwrap();
     } else {
+        let then = if matches!(falsehood, Falsehood::SaysDone) { refuse(Code::Done) } else { ack(5) };
         writer.send(&ready).await.unwrap();
-        writer.send(&ack(5)).await.unwrap();
+        writer.send(&then).await.unwrap();
     }
     hold_open(link, writer, falsehood).await;
 }
