@@ -10,7 +10,7 @@ use std::{
 };
 
 use nix::fcntl::{Flock, FlockArg};
-use sealift_protocol::{close::Code, id::TransferId};
+use sealift_protocol::{close::Code, id::TransferId, limits::NAME_BYTES_MAX};
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -23,8 +23,14 @@ use crate::{
 /// The hash before the first entry.
 const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// A line: typed fields of a few hundred bytes; longer is damage.
-const LINE_BYTES_MAX: u64 = 16 << 10;
+/// A line: the texts of a grant, which are at most five, and typed fields of a few hundred bytes. Longer is damage.
+const LINE_BYTES_MAX: usize = 32 << 10;
+
+/// JSON escapes a control character, of one byte, to six.
+const ESCAPED_BYTES_MAX: usize = 6;
+
+// Whatever a grant may say can be told of it.
+const _: () = assert!(5 * ESCAPED_BYTES_MAX * NAME_BYTES_MAX + (2 << 10) <= LINE_BYTES_MAX);
 
 /// A clock that is merely put right is slewed by less between two entries; one that was set moves by more.
 const CLOCK_STEP_SECONDS_MIN: u64 = 10;
@@ -38,11 +44,21 @@ pub struct AuditLog {
     last: Arc<Mutex<Reading>>,
 }
 
+/// Where the log's whole lines end, and what the next one follows.
+struct End {
+    bytes: u64,
+    seq: u64,
+    prev: String,
+    /// Behind them: what an append that was cut off had written of its line.
+    torn_bytes: u64,
+}
+
 impl AuditLog {
     pub fn open(state: &StateDir, program: &'static str) -> Outcome<Self> {
         let last = Arc::new(Mutex::new(Reading::now()));
         let log = Self { path: state.path().join("audit.jsonl"), program, last };
-        log.locked().map(|_| log)
+        log.whole_end(&*log.locked()?)?;
+        Ok(log)
     }
 
     /// Appends one entry and makes it durable. Where the clock was set since the last one, an entry before it says so, as the
@@ -58,11 +74,34 @@ impl AuditLog {
     }
 
     fn write(&self, event: &str, transfer: Option<TransferId>, fields: &[(&str, Value)]) -> Outcome {
-        let mut file = self.locked()?;
-        let (seq, prev) = self.head(&file)?;
+        let file = self.locked()?;
+        let end = self.whole_end(&file)?;
+        self.put(&file, &end, event, transfer, fields)
+    }
+
+    /// Where the next entry goes. What is there of a line that was never whole is cut off first, and said so: whatever it was
+    /// to announce did not happen, since its append had not returned.
+    fn whole_end(&self, file: &File) -> Outcome<End> {
+        let end = self.end(file)?;
+        if end.torn_bytes == 0 {
+            return Ok(end);
+        }
+        file.set_len(end.bytes).map_err(|error| self.unwritable(&error))?;
+        self.put(file, &end, "audit.repaired", None, &[("cut_bytes", json!(end.torn_bytes))])?;
+        self.end(file)
+    }
+
+    fn put(
+        &self,
+        mut file: &File,
+        end: &End,
+        event: &str,
+        transfer: Option<TransferId>,
+        fields: &[(&str, Value)],
+    ) -> Outcome {
         let mut entry = Map::new();
         entry.insert("schema".into(), json!("sealift.audit/1"));
-        entry.insert("seq".into(), json!(seq));
+        entry.insert("seq".into(), json!(end.seq));
         entry.insert("ts".into(), json!(now_text()));
         entry.insert("program".into(), json!(self.program));
         entry.insert("event".into(), json!(event));
@@ -72,11 +111,27 @@ impl AuditLog {
         for (name, value) in fields {
             entry.insert((*name).to_owned(), value.clone());
         }
-        entry.insert("prev".into(), json!(prev));
+        entry.insert("prev".into(), json!(end.prev));
         // serde_json's map is sorted by key, which with no spaces is the canonical form.
         let line = Value::Object(entry).to_string() + "\n";
-        file.write_all(line.as_bytes()).map_err(|error| self.unwritable(&error))?;
-        file.sync_data().map_err(|error| self.unwritable(&error))
+        if line.len() > LINE_BYTES_MAX {
+            // Written, it would be damage to whoever reads it.
+            let what = format!("an entry of {} bytes is too long for the audit log", line.len());
+            let next = "Nothing is moved without a record of it. Please report it with the output of --version.";
+            return Err(Failure::new(Code::AuditUnwritable, what, next));
+        }
+        let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
+        // The name of a file that was made just now is the folder's to keep.
+        let written = written.and_then(|()| if end.bytes == 0 { self.sync_folder() } else { Ok(()) });
+        written.map_err(|error| {
+            // Half a line, or one that may be lost again, is nothing that the next start has to find.
+            let _ = file.set_len(end.bytes).and_then(|()| file.sync_data());
+            self.unwritable(&error)
+        })
+    }
+
+    fn sync_folder(&self) -> std::io::Result<()> {
+        self.path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     }
 
     fn locked(&self) -> Outcome<Flock<File>> {
@@ -96,22 +151,26 @@ impl AuditLog {
         Flock::lock(file, FlockArg::LockExclusive).map_err(|_| self.wrong("cannot be locked"))
     }
 
-    /// Sequence number and previous hash for the next entry, from the last line alone.
-    fn head(&self, file: &File) -> Outcome<(u64, String)> {
+    /// Looks at the last lines alone.
+    fn end(&self, file: &File) -> Outcome<End> {
         let bytes = file.metadata().map_err(|error| self.unwritable(&error))?.len();
-        let mut tail = vec![0; bytes.min(LINE_BYTES_MAX) as usize];
+        // The last whole line, and what may be torn behind it.
+        let mut tail = vec![0; bytes.min(2 * LINE_BYTES_MAX as u64) as usize];
         let from = bytes - tail.len() as u64;
         file.read_exact_at(&mut tail, from).map_err(|error| self.unwritable(&error))?;
-        if tail.is_empty() {
-            return Ok((0, GENESIS.to_owned()));
+        let whole = tail.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
+        let torn_bytes = (tail.len() - whole) as u64;
+        if torn_bytes > LINE_BYTES_MAX as u64 {
+            return Err(self.wrong("ends in what is no entry: it was damaged"));
         }
-        if tail.pop() != Some(b'\n') {
-            return Err(self.wrong("ends in half a line: it was damaged"));
-        }
-        let line = tail.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+        let bytes = bytes - torn_bytes;
+        let Some((_, lines)) = tail[..whole].split_last() else {
+            return Ok(End { bytes, seq: 0, prev: GENESIS.to_owned(), torn_bytes });
+        };
+        let line = lines.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
         let entry: Value = serde_json::from_slice(line).map_err(|_| self.wrong("ends in a line that is no entry"))?;
         let seq = entry["seq"].as_u64().ok_or_else(|| self.wrong("ends in a line that is no entry"))?;
-        Ok((seq + 1, blake3::hash(line).to_string()))
+        Ok(End { bytes, seq: seq + 1, prev: blake3::hash(line).to_string(), torn_bytes })
     }
 
     fn wrong(&self, what: &str) -> Failure {

@@ -3,7 +3,12 @@
 
 use minicbor::{Decode, Encode};
 use rustls_pki_types::CertificateDer;
-use sealift_protocol::{close::Code, codec, grant::SignedGrant, limits::GRANT_BYTES_MAX};
+use sealift_protocol::{
+    close::Code,
+    codec,
+    grant::SignedGrant,
+    limits::{GRANT_BYTES_MAX, NAME_BYTES_MAX},
+};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
@@ -67,6 +72,12 @@ impl Ticket {
         let ticket: Ticket = codec::decode(&body, TICKET_BYTES_MAX, "ticket").map_err(|_| damaged("its content"))?;
         if ticket.addresses.is_empty() || ticket.addresses.len() > ADDRESSES_MAX {
             return Err(damaged("its addresses"));
+        }
+        // They go into the audit log before the receiver, which can check the grant, has been asked.
+        let grant = &ticket.grant.grant;
+        let texts = [&grant.sender, &grant.receiver, &grant.source, &grant.target, &grant.purpose];
+        if texts.iter().any(|text| text.len() > NAME_BYTES_MAX) {
+            return Err(damaged("the texts of its grant"));
         }
         Ok(ticket)
     }

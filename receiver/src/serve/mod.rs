@@ -62,7 +62,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     TransferDir::sweep(&state)?;
     let standing = Standing::open(&state, OffsetDateTime::now_utc())?;
     let endpoints = endpoints(config, &standing)?;
-    audit.append("serve.start", None, &[("targets", json!(config.targets.keys().collect::<Vec<_>>()))])?;
+    audit.append("serve.start", None, &[("targets", json!(config.targets.len()))])?;
     for (name, target) in &config.targets {
         target.dangers().try_for_each(|event| audit.append(event, None, &[("target", json!(name))]))?;
     }

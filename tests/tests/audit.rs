@@ -1,0 +1,189 @@
+//! The audit log when it cannot be written, or was not written whole.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sealift_agent::{audit::AuditLog, state::StateDir, ticket::Ticket};
+use sealift_protocol::{close::Code, limits::NAME_BYTES_MAX};
+use sealift_tests::{
+    agents::{Agent, Launch},
+    exit,
+    finished::Finished,
+    shared::installed,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const WITHIN: Duration = Duration::from_secs(60);
+
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap())
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        self.0.path().join("state")
+    }
+
+    fn state(&self) -> StateDir {
+        StateDir::open(Some(self.state_dir()), "test").unwrap()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.state_dir().join("audit.jsonl")
+    }
+
+    fn opened(&self) -> AuditLog {
+        AuditLog::open(&self.state(), "test").unwrap()
+    }
+
+    /// A log of so many entries.
+    fn filled(entries: usize) -> Self {
+        let place = Self::new();
+        let log = place.opened();
+        (0..entries).for_each(|at| log.append("test.event", None, &[("at", json!(at))]).unwrap());
+        place
+    }
+
+    fn receiver(&self) -> Launch {
+        Launch::receiver("discard:").bind_loopback().state(&self.state_dir())
+    }
+
+    fn start_receiver(&self) -> Agent {
+        let mut receiver = self.receiver().start();
+        receiver.ticket();
+        receiver
+    }
+
+    /// Every entry, in a chain without a gap.
+    #[track_caller]
+    fn entries(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.log()).unwrap();
+        assert!(text.ends_with('\n'), "ends in half a line");
+        let mut prev = "0".repeat(64);
+        let check = |(seq, line): (usize, &str)| {
+            let entry: Value = serde_json::from_str(line).unwrap();
+            assert_eq!((entry["seq"].as_u64(), entry["prev"].as_str()), (Some(seq as u64), Some(prev.as_str())));
+            prev = blake3::hash(line.as_bytes()).to_string();
+            entry
+        };
+        text.lines().enumerate().map(check).collect()
+    }
+
+    #[track_caller]
+    fn cut_bytes(&self) -> Vec<u64> {
+        let repaired =
+            |entry: &Value| (entry["event"] == "audit.repaired").then(|| entry["cut_bytes"].as_u64().unwrap());
+        self.entries().iter().filter_map(repaired).collect()
+    }
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().len()
+}
+
+/// S2, S12, A11: nothing happens of which there would be no record, and with room the same command goes on, with the same log.
+#[test]
+fn s2_a_log_that_fills_up_in_the_middle_of_a_line_stops_everything_and_stays_whole() {
+    if !installed("prlimit") {
+        return;
+    }
+    // Longer than any other file that a receiver makes, so that the limit is this file's.
+    let place = Place::filled(200);
+    let before = length(&place.log());
+    for room in [0, 1, 100] {
+        let limit = format!("--fsize={}", before + room);
+        let refused = place.receiver().wrapped_in(vec!["prlimit".into(), limit.into()]).start().wait(WITHIN);
+        refused.assert_code(exit::AUDIT).assert_one_message();
+        assert!(!refused.home().join("ticket").exists(), "somebody was let in");
+        assert_eq!(length(&place.log()), before, "{room}");
+    }
+    place.start_receiver();
+    let entries = place.entries();
+    assert_eq!(entries.len(), 201);
+    assert_eq!(entries[200]["event"], "ticket.issue");
+}
+
+/// C11 of the audit log: a line that was cut off anywhere was never durable, and goes; that it did is in the log.
+#[test]
+fn c11_a_torn_line_is_cut_off_and_told_of() {
+    for whole in [0, 1, 3] {
+        let place = Place::filled(whole + 1);
+        let bytes = fs::read(place.log()).unwrap();
+        let lines = bytes.split_inclusive(|&byte| byte == b'\n');
+        let whole_bytes: usize = lines.take(whole).map(<[u8]>::len).sum();
+        for torn in 0..bytes.len() - whole_bytes {
+            fs::write(place.log(), &bytes[..whole_bytes + torn]).unwrap();
+            place.opened().append("test.event", None, &[]).unwrap();
+            let expected: &[u64] = if torn == 0 { &[] } else { &[torn as u64] };
+            assert_eq!(place.cut_bytes(), expected);
+            assert_eq!(place.entries().len(), whole + expected.len() + 1);
+        }
+    }
+    // The same, of a program, and when another one dies while this one runs.
+    let place = Place::filled(3);
+    let tear = || OpenOptions::new().append(true).open(place.log()).unwrap().write_all(b"{\"event\":\"tr").unwrap();
+    tear();
+    let receiver = place.start_receiver();
+    assert_eq!(place.cut_bytes(), [12]);
+    tear();
+    receiver.sigint();
+    receiver.wait(WITHIN).assert_code(exit::USER_INTERRUPT);
+    assert_eq!(place.cut_bytes(), [12, 12]);
+    assert_eq!(place.entries().last().unwrap()["event"], "transfer.end");
+}
+
+/// A1: what no interrupted append leaves is somebody's doing or the disk's, and nothing is moved until a person has looked.
+#[test]
+fn a1_other_damage_is_refused_and_left_as_it_is() {
+    let place = Place::filled(3);
+    let good = fs::read(place.log()).unwrap();
+    let with = |behind: &[u8]| [&good, behind].concat();
+    let flipped = [&good[..good.len() - 2], b"]\n"].concat();
+    let damaged =
+        [with(b"\n"), with(b"{}\n"), with(b"no entry\n"), with(b"no entry\n{\"ev"), with(&[0; 40_000]), flipped];
+    for bytes in damaged {
+        fs::write(place.log(), &bytes).unwrap();
+        let refused: Finished = place.receiver().start().wait(WITHIN);
+        refused.assert_code(exit::AUDIT).assert_one_message();
+        assert!(fs::read(place.log()).unwrap() == bytes, "it was changed");
+    }
+}
+
+/// A9: whatever a grant may say fits, however much of it JSON escapes; what does not is refused and leaves the log good.
+#[test]
+fn a9_the_longest_texts_fit_and_longer_ones_are_not_written() {
+    let place = Place::filled(1);
+    let (log, text) = (place.opened(), "\u{1}".repeat(NAME_BYTES_MAX));
+    let fields: Vec<_> = ["purpose", "receiver", "sender", "source", "target"].map(|name| (name, json!(text))).into();
+    log.append("transfer.begin", None, &fields).unwrap();
+    let refused = log.append("transfer.begin", None, &[("purpose", json!(text.repeat(6)))]).unwrap_err();
+    assert_eq!(refused.code, Code::AuditUnwritable);
+    log.append("transfer.end", None, &[]).unwrap();
+    assert_eq!(place.entries().len(), 3);
+}
+
+/// A9: a ticket comes from elsewhere, and its grant is told of in the sender's log before the receiver has judged it.
+#[test]
+fn a9_a_ticket_with_longer_texts_is_damaged() {
+    let mut receiver = Launch::receiver("discard:").bind_loopback().start();
+    let good = Ticket::from_text(&fs::read_to_string(receiver.ticket()).unwrap()).unwrap();
+    let place = Place::new();
+    let path = place.0.path().join("ticket");
+    for field in 0..5 {
+        let mut ticket = good.clone();
+        let grant = &mut ticket.grant.grant;
+        let texts = [&mut grant.sender, &mut grant.receiver, &mut grant.source, &mut grant.target, &mut grant.purpose];
+        texts.into_iter().nth(field).unwrap().push_str(&"\u{1}".repeat(NAME_BYTES_MAX + 1));
+        fs::write(&path, ticket.to_text().as_bytes()).unwrap();
+        let refused = Launch::sender("exec:echo rows", &path).start().wait(WITHIN);
+        refused.assert_code(exit::REFUSED).assert_one_message();
+        assert!(refused.stderr().contains("the ticket is damaged"), "{}", refused.stderr());
+    }
+}
