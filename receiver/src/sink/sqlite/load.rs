@@ -1,7 +1,5 @@
 //! The staged database while it is loaded: its connection, its schema, its ledger.
 
-use std::collections::HashSet;
-
 use rusqlite::{Connection, OpenFlags, config::DbConfig, limits::Limit};
 use sealift_agent::{
     fail_point::{self, Point},
@@ -12,7 +10,7 @@ use sealift_protocol::{
     id::PartIndex,
     manifest::{PartKind, Plan},
     receive::WholePart,
-    sqlite::{DOCUMENT_BYTES_MAX, Definition, FinishDocument, SchemaDocument, Table, is_internal, quote},
+    sqlite::{DOCUMENT_BYTES_MAX, Definition, FinishDocument, SchemaDocument, Table, is_internal},
 };
 
 use super::{
@@ -36,8 +34,6 @@ pub struct Load {
     pub connection: Connection,
     pub schema: SchemaDocument,
     pub finish: Option<FinishDocument>,
-    /// For each table the indexes that wait for its rows.
-    pub waiting: Vec<Vec<Definition>>,
     bond: Bond,
 }
 
@@ -51,8 +47,8 @@ impl Load {
         shape(&connection, &schema).map_err(engine)?;
         configure(&connection, turn.sink.row_bytes_max).map_err(engine)?;
         connection.execute_batch("BEGIN IMMEDIATE").map_err(engine)?;
-        let waiting = make(&mut connection, &schema)?;
-        let load = Load { connection, schema, finish: None, waiting, bond: turn.prepared.bond };
+        make(&mut connection, &schema)?;
+        let load = Load { connection, schema, finish: None, bond: turn.prepared.bond };
         load.commit(&Line { whole, rows: 0, digest: None, document: Some(bytes) })?;
         // Makes the connection read the catalogue as it now is.
         load.connection.execute_batch("PRAGMA writable_schema=RESET").map_err(engine)?;
@@ -60,18 +56,9 @@ impl Load {
     }
 
     /// Goes on with what an earlier process has committed. The connection is configured, and nobody else has the file.
-    pub fn resume(connection: Connection, bond: Bond, ledger: Ledger) -> Outcome<Self> {
+    pub fn resume(connection: Connection, bond: Bond, ledger: Ledger) -> Self {
         let Ledger { schema, finish, .. } = ledger;
-        let made = || -> rusqlite::Result<HashSet<String>> {
-            let mut statement = connection.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'index'")?;
-            statement.query_map([], |row| row.get(0))?.collect()
-        };
-        let made = made().map_err(engine)?;
-        // A part that is committed has all of its indexes.
-        let is_waiting = |index: &&Definition| !made.contains(&index.name);
-        let waiting = schema.tables.iter().map(|table| table.indexes.iter().filter(is_waiting).cloned().collect());
-        let waiting = waiting.collect();
-        Ok(Self { connection, schema, finish, waiting, bond })
+        Self { connection, schema, finish, bond }
     }
 
     pub fn begin(&self) -> Outcome {
@@ -96,14 +83,6 @@ impl Load {
             // If it fails, the transaction ends with the connection or at the next opening of the file.
             let _ = self.connection.execute_batch("ROLLBACK");
         }
-    }
-
-    /// Builds the indexes that waited for rows of this table.
-    pub fn build_indexes(&mut self, table: usize) -> Outcome {
-        for definition in std::mem::take(&mut self.waiting[table]) {
-            define(&mut self.connection, Kind::Index, &definition, &self.schema.tables[table].name)?;
-        }
-        Ok(())
     }
 
     pub fn complete(&mut self, document: FinishDocument, bytes: &[u8], whole: &WholePart) -> Outcome {
@@ -184,8 +163,8 @@ pub fn guard(connection: &Connection, row_bytes_max: usize) -> rusqlite::Result<
     connection.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, DOCUMENT_BYTES_MAX as i32).map(drop)
 }
 
-/// Makes everything but rows, views and triggers; returns for each table the indexes that may wait for its rows.
-fn make(connection: &mut Connection, schema: &SchemaDocument) -> Outcome<Vec<Vec<Definition>>> {
+/// Makes everything but rows, views and triggers.
+fn make(connection: &mut Connection, schema: &SchemaDocument) -> Outcome {
     connection.pragma_update(None, "application_id", schema.application_id).map_err(engine)?;
     connection.pragma_update(None, "user_version", schema.user_version).map_err(engine)?;
     ledger::create(connection)?;
@@ -216,38 +195,7 @@ fn make(connection: &mut Connection, schema: &SchemaDocument) -> Outcome<Vec<Vec
         let next = "The source's schema was edited by hand. Make the object anew on the source and start again.";
         return Err(Failure::new(Code::TargetFailed, what, next));
     }
-    schema.tables.iter().map(|table| drop_waiting(connection, table)).collect()
-}
-
-/// Drops again the indexes that are faster built by sorting, once the rows are there.
-fn drop_waiting(connection: &Connection, table: &Table) -> Outcome<Vec<Definition>> {
-    let mut waiting = Vec::new();
-    for definition in &table.indexes {
-        let engine = |error: rusqlite::Error| failed(&error, &definition.name);
-        if may_wait(connection, definition, table).map_err(engine)? {
-            connection.execute_batch(&format!("DROP INDEX main.{}", quote(&definition.name))).map_err(engine)?;
-            waiting.push(definition.clone());
-        }
-    }
-    Ok(waiting)
-}
-
-/// Sorting holds the index's entries in memory. They are bounded by the rows' bytes only if each is made of columns that
-/// rows carry, each at most once: not of expressions or generated columns, which may be of any length.
-fn may_wait(connection: &Connection, index: &Definition, table: &Table) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare("SELECT cid, name FROM pragma_index_xinfo(?1, 'main')")?;
-    let mut rows = statement.query([&index.name])?;
-    let mut seen: Vec<String> = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (column, name): (i32, Option<String>) = (row.get(0)?, row.get(1)?);
-        match name {
-            // The rowid.
-            _ if column == -1 => {}
-            Some(name) if column >= 0 && table.columns.contains(&name) && !seen.contains(&name) => seen.push(name),
-            _ => return Ok(false),
-        }
-    }
-    Ok(true)
+    Ok(())
 }
 
 /// A part is only whole with the chunk that says it is the last, and what is noted of it must be what was written.

@@ -7,8 +7,7 @@
 //! How it is written. A rollback journal, truncated at each commit, and `synchronous=FULL`: a commit is on the disk when
 //! it returns, and a new table's pages are written once, since only pages that existed before a transaction go into the
 //! journal (a WAL would take every row twice). `temp_store=MEMORY`: no plaintext lies in any other file. SQLite
-//! then sorts an index in memory, so an index is built by sorting only over a bounded number of row bytes; past them it
-//! grows with its rows.
+//! then sorts an index in memory, so an index is built by sorting only while that stays within a bound ([`indexes`]).
 //!
 //! What a definition from the source may do is [`define`]'s affair. Triggers and views come last, and are switched off
 //! on these connections besides.
@@ -16,6 +15,7 @@
 mod define;
 mod document;
 mod failure;
+mod indexes;
 mod ledger;
 mod leftover;
 mod load;
@@ -43,7 +43,7 @@ use sealift_protocol::{
     id::{PartIndex, TransferId},
     manifest::{Engine, LoadedPart, PartKind, Plan, Proof},
     receive::WholePart,
-    sqlite::{LEDGER_TABLE, SEQUENCE_TABLE},
+    sqlite::{LEDGER_TABLE, SEQUENCE_TABLE, is_internal},
 };
 
 use self::{
@@ -181,9 +181,10 @@ fn out_of_order() -> Failure {
 }
 
 /// Parts of a lower rank are committed before those of a higher one begin.
-fn rank(plan: &Plan, part: usize) -> (PartKind, bool) {
+fn rank(plan: &Plan, part: usize) -> (PartKind, bool, bool) {
     let part = &plan.parts[part];
-    (part.kind, part.name == SEQUENCE_TABLE)
+    // Building an index of another table takes its rows out of the engine's statistics; any row may count in the last.
+    (part.kind, is_internal(&part.name), part.name == SEQUENCE_TABLE)
 }
 
 impl Sink for SqliteSink {

@@ -1,5 +1,6 @@
 //! Writing one table's rows.
 
+use bytes::Bytes;
 use rusqlite::{
     ToSql,
     types::{ToSqlOutput, ValueRef},
@@ -14,12 +15,12 @@ use sealift_protocol::{
     sqlite::{SEQUENCE_TABLE, TextEncoding},
 };
 
-use super::{Done, Turn, failure::failed, ledger::Line, load::check_whole, out_of_order};
+use super::{Done, Turn, failure::failed, indexes::Waiting, ledger::Line, load::check_whole, out_of_order};
 use crate::sink::PartSink;
 
-/// Row bytes of a table over which its indexes are built by sorting. SQLite holds what it sorts in memory, one index at
-/// a time; past this the indexes exist and grow row by row, slower and in the page cache's memory alone.
-const SORT_BYTES_MAX: u64 = 64 << 20;
+/// How much of a chunk is written between two looks at what its indexes would take to sort: tiny rows take ten times
+/// their own bytes.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// Binds and inserts rows as they arrive.
 pub struct RowsLoad<'a> {
@@ -31,8 +32,7 @@ pub struct RowsLoad<'a> {
     values: usize,
     reader: RowReader,
     digest: MultisetDigest,
-    row_bytes: u64,
-    indexed: bool,
+    waiting: Waiting,
     chunks: u64,
     ended: bool,
     spare: Vec<Value<'static>>,
@@ -52,23 +52,25 @@ impl<'a> RowsLoad<'a> {
             let sql = "DELETE FROM main.sqlite_sequence";
             load.connection.execute(sql, []).map_err(|error| failed(&error, SEQUENCE_TABLE))?;
         }
-        let (row_bytes, indexed, chunks, ended, spare) = Default::default();
-        Ok(Self { turn, part, table, insert, values, reader, digest, row_bytes, indexed, chunks, ended, spare })
+        let waiting = Waiting::begin(&load.connection, definition)?;
+        let (chunks, ended, spare) = Default::default();
+        Ok(Self { turn, part, table, insert, values, reader, digest, waiting, chunks, ended, spare })
     }
 
-    fn insert(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        let Self { turn, table, insert, values: count, reader, digest, spare, .. } = self;
+    fn insert(&mut self, piece: Bytes) -> Outcome {
+        let Self { turn, table, insert, values: count, reader, digest, waiting, spare, .. } = self;
         let sink = turn.sink;
         let load = turn.load.as_ref().ok_or_else(out_of_order)?;
         let encoding = load.schema.encoding;
         let name = &load.schema.tables[*table].name;
         let engine = |error: rusqlite::Error| failed(&error, &format!("table {name}"));
         let mut statement = load.connection.prepare(insert).map_err(engine)?;
-        reader.feed(chunk.plain().clone(), |row| {
+        reader.feed(piece, |row| {
             sink.check_stop()?;
             digest.add(row);
             let mut values = recycle(std::mem::take(spare));
             read_values(row, *count, &mut values)?;
+            waiting.count(&values);
             for (place, value) in values.iter().enumerate() {
                 bind(&mut statement, place, *value, encoding).map_err(engine)?;
             }
@@ -78,23 +80,20 @@ impl<'a> RowsLoad<'a> {
         })
     }
 
-    fn build_indexes(&mut self) -> Outcome {
-        self.indexed = true;
-        let table = self.table;
-        self.turn.load()?.build_indexes(table)
+    fn write_piece(&mut self, piece: Bytes) -> Outcome {
+        self.insert(piece)?;
+        self.waiting.build_large(&mut self.turn.load()?.connection)
     }
 }
 
 impl PartSink for RowsLoad<'_> {
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        let part = self.part;
-        let at_part = move |failure: sealift_agent::failure::Failure| failure.at_part(part);
-        self.insert(chunk).map_err(at_part)?;
-        self.row_bytes += chunk.plain().len() as u64;
-        (self.chunks, self.ended) = (self.chunks + 1, chunk.is_last());
-        if !self.indexed && self.row_bytes > SORT_BYTES_MAX {
-            self.build_indexes().map_err(at_part)?;
+        let plain = chunk.plain();
+        for start in (0..plain.len()).step_by(PIECE_BYTES) {
+            let piece = plain.slice(start..plain.len().min(start + PIECE_BYTES));
+            self.write_piece(piece).map_err(|failure| failure.at_part(self.part))?;
         }
+        (self.chunks, self.ended) = (self.chunks + 1, chunk.is_last());
         Ok(())
     }
 
@@ -104,11 +103,9 @@ impl PartSink for RowsLoad<'_> {
             check_whole(whole, this.part, this.chunks, this.ended)?;
             this.turn.sink.check_stop()?;
             std::mem::replace(&mut this.reader, RowReader::new(0)).finish()?;
-            if !this.indexed {
-                this.build_indexes()?;
-            }
-            let line = Line { whole, rows: this.digest.rows(), digest: Some(this.digest.root()), document: None };
-            this.turn.load()?.commit(&line)
+            let load = this.turn.load()?;
+            this.waiting.build_all(&mut load.connection)?;
+            load.commit(&Line { whole, rows: this.digest.rows(), digest: Some(this.digest.root()), document: None })
         };
         end(&mut self).map_err(|failure| failure.at_part(part))?;
         self.turn.done = Done::Part(part);

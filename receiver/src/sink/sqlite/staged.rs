@@ -42,7 +42,7 @@ impl Staged {
         if have.last().is_some_and(|last| last.part.0 as usize >= plan.parts.len()) {
             return Err(senseless());
         }
-        Ok(Self { identity, load: Some(Load::resume(connection, bond, ledger)?), have })
+        Ok(Self { identity, load: Some(Load::resume(connection, bond, ledger)), have })
     }
 }
 

@@ -1,0 +1,39 @@
+//! What both agents need at most, however a database is made.
+
+use std::time::Duration;
+
+use sealift_tests::{pair::Pair, sqlite};
+
+/// What an agent may need: its --memory, and as much again for itself.
+const MEMORY_BYTES_MAX: u64 = 128 << 20;
+
+const WITHIN: Duration = Duration::from_secs(100);
+
+/// Rows of next to nothing, millions of them.
+const ROWS: u64 = 2_500_000;
+
+#[track_caller]
+fn assert_bounded(columns: &str, values: &str, indexes: &str) {
+    let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
+    let url = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
+    let rows = format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})");
+    let sql = format!("CREATE TABLE t ({columns}); INSERT INTO t {rows} SELECT {values} FROM n; {indexes}");
+    sqlite::create(&folder.path().join("from.db"), &sql);
+    let done = Pair::new(url("from.db"), url("to.db")).within(WITHIN).run();
+    done.assert_done();
+    for (who, finished) in [("sender", &done.sender), ("receiver", &done.receiver)] {
+        let peak = finished.peak_memory_bytes;
+        assert!(peak > 0 && peak < MEMORY_BYTES_MAX, "{who}: {peak} bytes");
+    }
+}
+
+/// Of their own bytes such rows take a tenth in what sorts an index of them.
+#[test]
+fn an_index_of_letters_is_built_in_bounded_memory() {
+    assert_bounded("a", "char(97 + i % 26)", "CREATE INDEX one ON t (a);");
+}
+
+#[test]
+fn indexes_of_numbers_are_built_in_bounded_memory() {
+    assert_bounded("a, b", "i * 7919 % 1000003, i", "CREATE INDEX one ON t (a); CREATE INDEX two ON t (b, a);");
+}
