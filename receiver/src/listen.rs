@@ -137,7 +137,7 @@ async fn serve(
     shutdown: &mut Shutdown,
 ) -> Outcome<Finished> {
     let identity = setting.identity;
-    let mut receiving = shutdown.or(Receiving::new(setting, record)).await?;
+    let mut receiving = Receiving::take_up(setting, record, shutdown).await?;
     let listening = |link: &Link| Listening {
         suites: args.transfer.suite.suites(),
         grant_keys: vec![invitation.grant_key],

@@ -73,8 +73,16 @@ enum Conversed {
 }
 
 impl<'a> Receiving<'a> {
-    /// Takes up a transfer where its record says it is.
-    pub async fn new(setting: Setting<'a>, record: Kept) -> Outcome<Self> {
+    /// Takes up a transfer where its record says it is, unless somebody asks to stop. What was proven is shown all the same:
+    /// nobody is told then that nothing is there.
+    pub async fn take_up(setting: Setting<'a>, record: Kept, shutdown: &mut Shutdown) -> Outcome<Self> {
+        match record.kept.ending.receipt {
+            Some(_) => Self::new(setting, record).await,
+            None => shutdown.or(Self::new(setting, record)).await,
+        }
+    }
+
+    async fn new(setting: Setting<'a>, record: Kept) -> Outcome<Self> {
         let (expiry, workers, called_off) = (record.expiry(), Workers::default(), Cell::default());
         let (load, finished, agreed) = (None, None, false);
         let mut receiving = Self { setting, record, expiry, load, finished, agreed, workers, called_off };

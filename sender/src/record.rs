@@ -158,13 +158,14 @@ impl Record {
 
     /// Removes the records that nothing goes on with: the grant has ended; the receipt is here, and the process that fetched
     /// it was killed before it had cleaned up; or nothing was begun, and the process that was about to was killed.
-    /// What is kept of `but`, the transfer that is about to run, is its own affair.
-    pub fn sweep(state: &StateDir, but: TransferId, now_seconds: u64) -> Outcome {
-        for transfer in TransferDir::list(state)?.into_iter().filter(|transfer| *transfer != but) {
+    /// What is kept of `next`, the transfer that is about to run, is its own affair while its grant lasts.
+    pub fn sweep(state: &StateDir, next: TransferId, now_seconds: u64) -> Outcome {
+        for transfer in TransferDir::list(state)? {
             let Ok(dir) = TransferDir::open(state, transfer) else { continue };
             // One that cannot be read is for its own transfer to complain about.
             let Ok(Some(kept)) = dir.record::<Kept>() else { continue };
-            let is_over = kept.not_after_seconds <= now_seconds || state.receipt(transfer).is_some() || !kept.begun;
+            let is_left = state.receipt(transfer).is_some() || !kept.begun;
+            let is_over = kept.not_after_seconds <= now_seconds || is_left && transfer != next;
             // Its spool may lie on another disk: what is wrong there is no reason not to run this transfer.
             if is_over && let Err(failure) = destroy(dir) {
                 eprintln_safe(&format!("sender: {transfer}: it is over, and cannot be removed: {failure}"));

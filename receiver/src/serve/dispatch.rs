@@ -229,7 +229,7 @@ async fn receive(
         standing: true,
         open_sink: &open_sink,
     };
-    let mut receiving = shutdown.or(Receiving::new(setting, record)).await?;
+    let mut receiving = Receiving::take_up(setting, record, shutdown).await?;
     let outcome = receiving.run(heard, shutdown).await;
     if outcome.as_ref().map_or_else(|failure| failure.code == Code::Abandoned, |_| true) {
         server.used.note(&grant)?;

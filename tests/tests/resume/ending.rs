@@ -96,6 +96,7 @@ fn c13_what_a_finished_transfer_left_goes_with_the_next() {
     let said = String::from_utf8(status.stdout()).unwrap();
     assert!(said.contains("done, the receipt is here"), "{said}{}", status.stderr());
     fs::remove_file(place.ticket()).unwrap();
+    fs::remove_file(place.target()).unwrap();
     let (sender, receiver) = place.start();
     assert_done(&place, sender, receiver);
 }
