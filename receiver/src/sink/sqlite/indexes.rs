@@ -115,7 +115,7 @@ fn value_bytes(value: Value<'_>) -> u64 {
 fn integer_bytes(integer: i64) -> u64 {
     match 65 - integer.unsigned_abs().leading_zeros() {
         ..=32 => 4,
-        ..=48 => 6,
+        33..=48 => 6,
         _ => 8,
     }
 }
