@@ -116,7 +116,9 @@ pub fn become_loader(guard: i32, words: &[String]) -> ExitCode {
     let Some((program, arguments)) = words.split_first() else { return CANNOT_RUN.into() };
     let bound = prctl::set_pdeathsig(Signal::SIGKILL).is_ok();
     // The guard may have ended before that was said.
-    if bound && getppid() == Pid::from_raw(guard) {
+    // The guard blocks what it reads from a descriptor; a shell that waits for its children would wait for ever.
+    let unblocked = SigSet::empty().thread_set_mask().is_ok();
+    if bound && unblocked && getppid() == Pid::from_raw(guard) {
         let _ = Command::new(program).args(arguments).exec();
     }
     CANNOT_RUN.into()

@@ -91,14 +91,16 @@ impl Journal {
         let (queue, mut entries) = mpsc::unbounded_channel::<Entry>();
         let thread = tokio::task::spawn_blocking(move || {
             let mut batch = Vec::new();
+            // After one that is missing nothing more is written, though it may fit: a journal has no holes.
+            let mut so_far = Ok(());
             while entries.blocking_recv_many(&mut batch, BATCH_RECORDS_MAX) > 0 {
                 let (records, waiting): (Vec<_>, Vec<_>) =
                     batch.drain(..).map(|entry| (entry.record, entry.synced)).unzip();
-                let written = log.append(&records);
+                let written = so_far.and_then(|()| log.append(&records));
                 fail_point::hit(Point::JournalWritten);
-                let synced = written.and_then(|()| log.sync());
+                so_far = written.and_then(|()| log.sync());
                 fail_point::hit(Point::JournalSynced);
-                waiting.into_iter().for_each(|waiting| drop(waiting.send(synced.clone())));
+                waiting.into_iter().for_each(|waiting| drop(waiting.send(so_far.clone())));
             }
         });
         Self { queue, thread }

@@ -9,7 +9,7 @@ use std::{
     },
     process::{Child, Command, Stdio},
     sync::{
-        Mutex, MutexGuard,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -38,6 +38,8 @@ pub struct Loader {
     program: String,
     group: Pid,
     killed: AtomicBool,
+    /// The guard has ended and may have been waited for: its group's id may be another's.
+    over: Mutex<bool>,
     inside: Mutex<Inside>,
 }
 
@@ -82,6 +84,7 @@ impl Loader {
             program,
             group: Pid::from_raw(guard.id() as i32),
             killed: AtomicBool::new(false),
+            over: Mutex::new(false),
             inside: Mutex::new(Inside { guard, input: Some(File::from(writing)), output }),
         })
     }
@@ -145,12 +148,23 @@ impl Loader {
 
     /// Where the guard alone is gone, the loader still waits for the end of its input, and would commit by it.
     fn give_up(&self) -> Outcome {
-        let _ = killpg(self.group, Signal::SIGKILL);
+        self.kill_group();
         self.wait()
+    }
+
+    fn kill_group(&self) {
+        if !*self.over.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = killpg(self.group, Signal::SIGKILL);
+        }
     }
 
     fn wait(&self) -> Outcome {
         let mut inside = self.inside();
+        // Its id is its own until it is waited for.
+        while let Err(nix::errno::Errno::EINTR) =
+            waitid(Id::Pid(self.group), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+        {}
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         let status = inside.guard.wait().map_err(|error| {
             Failure::io(Code::LoaderFailed, format!("the loader {} cannot be waited for", self.program), &error, "")
         })?;
@@ -169,7 +183,7 @@ impl Loader {
     /// Kills the loader, whatever it started, and its guard, before its input can end. Safe at any time, from any thread.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::SeqCst);
-        let _ = killpg(self.group, Signal::SIGKILL);
+        self.kill_group();
     }
 }
 

@@ -15,7 +15,7 @@ use sealift_agent::{
     state::StateDir,
     units::human_duration,
 };
-use sealift_protocol::{close::Code, error::Error, message::Message, receive::Judging};
+use sealift_protocol::{close::Code, error::Error, manifest::SignedReceipt, message::Message, receive::Judging};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -235,14 +235,19 @@ impl<'a> Receiving<'a> {
         self.agreed = false;
         let expiry = self.expiry;
         let mut called_off = None;
-        let outcome = tokio::select! {
-            outcome = self.converse(&link, judging, &mut writer, &mut control) => outcome,
-            by = turn_away(heard) => Err(by.map_or_else(|closed| closed, |by| {
-                called_off = Some(by.link);
-                Failure { told_by_peer: false, ..by.failure }
-            })),
-            expired = expiry.passed() => Err(expired),
-            stopped = shutdown.requested() => Err(stopped),
+        let conversing = self.converse(&link, judging, &mut writer, &mut control);
+        let proven = unless_ended(conversing, expiry, heard, shutdown, &mut called_off).await;
+        // What was proven is shown, whoever wants to stop it now.
+        let shown = match proven {
+            Ok(receipt) => self.show(receipt).await,
+            Err(failure) => Err(self.unless_settling(failure)),
+        };
+        let outcome = match shown {
+            Ok(()) => {
+                let delivering = self.deliver(&mut writer, &mut control);
+                unless_ended(delivering, expiry, heard, shutdown, &mut called_off).await
+            }
+            Err(failure) => Err(failure),
         };
         match &outcome {
             Ok(Conversed::Delivered) => {
@@ -257,35 +262,64 @@ impl<'a> Receiving<'a> {
         outcome
     }
 
+    /// Takes all that is missing and proves it. `None` where that was done over an earlier connection.
     async fn converse(
         &mut self,
         link: &Link,
         judging: Judging,
         writer: &mut ControlWriter,
         control: &mut ControlReader,
-    ) -> Outcome<Conversed> {
+    ) -> Outcome<Option<SignedReceipt>> {
         let session = self.negotiate(judging, writer, control).await?;
         self.agreed = true;
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         let pipeline = Pipeline::new(link, self.setting.report, load, &self.workers, session);
         pipeline.run(writer, control).await?;
         let session = pipeline.into_session();
-        let finished = match &self.finished {
-            Some(finished) if load.transfer().manifest() == Some(&finished.receipt.receipt.manifest) => finished,
-            Some(_) => return Err(Error::new(Code::ManifestMismatch, "another manifest than was loaded").into()),
-            None => {
-                let receipt = self.settle(link, &session).await?;
-                let finished = self.publishing()?.publish(&mut self.record, receipt).await?;
-                self.finished.insert(finished)
-            }
-        };
-        // From here on the load is there, whether or not the sender can be told.
+        match &self.finished {
+            Some(finished) if load.transfer().manifest() == Some(&finished.receipt.receipt.manifest) => Ok(None),
+            Some(_) => Err(Error::new(Code::ManifestMismatch, "another manifest than was loaded").into()),
+            None => self.settle(link, &session).await.map(Some),
+        }
+    }
+
+    /// Shows the load. Not cancel-safe: what it begins goes on in its thread.
+    async fn show(&mut self, receipt: Option<SignedReceipt>) -> Outcome {
+        if let Some(receipt) = receipt {
+            let finished = self.publishing()?.publish(&mut self.record, receipt).await?;
+            self.finished = Some(finished);
+        }
+        Ok(())
+    }
+
+    /// The load is there, whether or not the sender can be told.
+    async fn deliver(&self, writer: &mut ControlWriter, control: &mut ControlReader) -> Outcome<Conversed> {
+        let finished = self.finished.as_ref().ok_or_else(|| failed("no receipt"))?;
         let receipt = Message::Receipt(Box::new(finished.receipt.clone()));
         fail_point::hit(Point::ReceiptDue);
         let told = writer.send(&receipt).await.is_ok();
         // The sender ends its side once it has checked the receipt.
         let ended = tokio::time::timeout(MESSAGE_TIMEOUT, control.next()).await;
         Ok(if told && matches!(ended, Ok(Ok(None))) { Conversed::Delivered } else { Conversed::Undelivered })
+    }
+}
+
+/// Runs `work`, unless the grant ends, somebody asks to stop, or who began the transfer calls it off.
+async fn unless_ended<T>(
+    work: impl Future<Output = Outcome<T>>,
+    expiry: Expiry,
+    heard: &mut mpsc::Receiver<Heard>,
+    shutdown: &mut Shutdown,
+    called_off: &mut Option<Link>,
+) -> Outcome<T> {
+    tokio::select! {
+        outcome = work => outcome,
+        by = turn_away(heard) => Err(by.map_or_else(|closed| closed, |by| {
+            *called_off = Some(by.link);
+            Failure { told_by_peer: false, ..by.failure }
+        })),
+        expired = expiry.passed() => Err(expired),
+        stopped = shutdown.requested() => Err(stopped),
     }
 }
 

@@ -96,6 +96,17 @@ fn program_to_program_is_exact_at_every_size() {
     }
 }
 
+/// A shell that waits for its children is told when they end: the loader has the signals that its receiver blocks.
+#[test]
+fn a_loader_may_wait_for_its_children() {
+    let folder = Folder::new();
+    write_file(&folder.path("from"), noise(1, 1000));
+    let to = folder.path("to");
+    let load = format!("exec:sh -c 'cat > {}; sleep 0.1 & wait'", to.display());
+    transfer(folder.url("from"), load).assert_done();
+    assert_eq!(digest_file(&folder.path("from")), digest_file(&to));
+}
+
 #[test]
 fn discard_verifies_and_loads_nothing() {
     let folder = Folder::new();

@@ -10,6 +10,7 @@ use sealift_agent::{
     report::Resume,
 };
 use sealift_protocol::{
+    close::Code,
     id::PartIndex,
     manifest::SignedReceipt,
     receive::{ReceiptFacts, Session, WholePart},
@@ -61,6 +62,16 @@ impl<'a> Receiving<'a> {
         self.load = Some(Load::new((self.setting.open_sink)()?, transfer, None));
         self.finished = Some(finished);
         Ok(())
+    }
+
+    /// Stopped while a loader was ending, whoever wanted that: it may have committed.
+    pub(super) fn unless_settling(&self, failure: Failure) -> Failure {
+        let ending = &self.record.kept.ending;
+        if !ending.settling || ending.receipt.is_some() || failure.undecided {
+            return failure;
+        }
+        let what = format!("{}, while the loader was ending", failure.what);
+        self.undecided(Failure::new(Code::ResumeImpossible, what, ""))
     }
 
     /// Feeding another loader could load everything twice.

@@ -147,8 +147,9 @@ impl<'a> Sending<'a> {
 
     /// Whether the transfer can go on after this, or a person decides what becomes of it.
     fn keeps(&self, failure: &Failure) -> bool {
-        // A receiver that turned the first attempt down has nothing of it.
-        let turned_down = failure.told_by_peer && !self.begun_before && !self.connected;
+        // Another sender runs it. Whatever else a receiver turned the first attempt down for, it may have noted our secret.
+        let is_of_another = failure.told_by_peer && failure.code == Code::TransferBusy;
+        let turned_down = is_of_another && !self.begun_before && !self.connected;
         // A spool that is not as it was left: nobody but its owner throws away what is there.
         let spoiled = matches!(failure.code, Code::LogDamaged | Code::LogForeign);
         let own = spoiled && !failure.told_by_peer && !self.connected;

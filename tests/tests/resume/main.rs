@@ -9,6 +9,7 @@ mod ending;
 mod grant;
 mod outage;
 mod rivals;
+mod room;
 mod signals;
 mod sources;
 mod stopped;
