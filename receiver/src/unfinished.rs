@@ -59,7 +59,7 @@ fn tell_status(args: &StatusArgs) -> Outcome {
 
 fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
     let target = target_name(&kept.target);
-    let staged_bytes = staging(&kept.target).ok().flatten().map_or(0, |sink| sink.staged_bytes());
+    let staged_bytes = staging(&kept.target).ok().flatten().map_or(0, |sink| sink.staged_bytes(transfer));
     let stage = match kept {
         Kept { plan: Some(_), .. } => "loading",
         _ => "waiting",

@@ -80,7 +80,7 @@ pub fn lines(state: &StateDir) -> Outcome<Vec<Line>> {
         let look = TransferDir::look_in::<Kept>(state, Area::Loads, transfer)?;
         let Some(Look { record: Some(kept), running, .. }) = look else { continue };
         let (target, stage) = (target_name(&kept.target), kept.ending.stage().unwrap_or("loading"));
-        let staged_bytes = staging(&kept.target).ok().flatten().map_or(0, |sink| sink.staged_bytes());
+        let staged_bytes = staging(&kept.target).ok().flatten().map_or(0, |sink| sink.staged_bytes(transfer));
         let holds = human_bytes(staged_bytes);
         let runs = if running { "running" } else { "not running" };
         lines.push(Line {

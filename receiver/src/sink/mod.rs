@@ -1,5 +1,6 @@
 //! Where a transfer's data goes.
 
+pub mod file;
 pub mod opaque;
 pub mod sqlite;
 
@@ -93,8 +94,8 @@ pub trait Sink: Send + Sync {
         Ok(proven)
     }
 
-    /// Bytes of the staging place on the disk.
-    fn staged_bytes(&self) -> u64 {
+    /// Bytes of this transfer's staging place on the disk.
+    fn staged_bytes(&self, _transfer: TransferId) -> u64 {
         0
     }
 

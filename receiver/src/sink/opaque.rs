@@ -1,14 +1,13 @@
 //! Targets that take bytes: a loader, standard output, a file for those who typed the danger, or nothing.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::File,
     io::{IsTerminal, Write},
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
-    path::{Path, PathBuf},
+    os::fd::AsFd,
+    path::Path,
     sync::OnceLock,
 };
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
     chunk::VerifiedChunk,
@@ -19,7 +18,7 @@ use sealift_protocol::{
     receive::WholePart,
 };
 
-use super::{PartSink, Sink};
+use super::{PartSink, Sink, file::FileTarget};
 use crate::loader::Loader;
 
 /// Takes one opaque part; `discard:` takes any plan.
@@ -31,7 +30,7 @@ pub struct OpaqueSink {
 enum Target {
     Standard(File),
     Discard,
-    File { path: PathBuf, staging: PathBuf },
+    File(FileTarget),
     Exec { words: Vec<String>, show_output: bool, loader: OnceLock<Loader> },
 }
 
@@ -59,11 +58,7 @@ impl OpaqueSink {
 
     /// A plain file: the caller has seen to it that the user typed the danger.
     pub fn file(path: &Path) -> Outcome<Self> {
-        let Some(name) = path.file_name() else {
-            return Err(Failure::usage(format!("the target {} names no file", path.display()), ""));
-        };
-        let staging = path.with_file_name(format!(".{}.sealift-staging", name.to_string_lossy()));
-        Ok(Self::new(Target::File { path: path.to_owned(), staging }))
+        FileTarget::new(path).map(|file| Self::new(Target::File(file)))
     }
 
     pub fn exec(words: Vec<String>, show_output: bool) -> Self {
@@ -72,7 +67,7 @@ impl OpaqueSink {
 }
 
 impl Sink for OpaqueSink {
-    fn prepare(&self, _transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<WholePart>> {
+    fn prepare(&self, transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<WholePart>> {
         if plan.engine != Engine::Opaque && !matches!(self.target, Target::Discard) {
             let what = "the sender sends a database, and this target takes the bytes of a dump";
             let next =
@@ -82,7 +77,7 @@ impl Sink for OpaqueSink {
         let _ = self.parts.set(plan.parts.len());
         match &self.target {
             Target::Standard(_) | Target::Discard => {}
-            Target::File { path, staging } => prepare_file(path, staging)?,
+            Target::File(file) => file.prepare(transfer)?,
             Target::Exec { words, show_output, loader } => {
                 let _ = loader.set(Loader::start(words, *show_output)?);
             }
@@ -91,7 +86,7 @@ impl Sink for OpaqueSink {
     }
 
     fn wants_journal(&self) -> bool {
-        matches!(self.target, Target::File { .. } | Target::Exec { .. })
+        matches!(self.target, Target::File(_) | Target::Exec { .. })
     }
 
     fn ends_unseen(&self) -> bool {
@@ -102,9 +97,9 @@ impl Sink for OpaqueSink {
         Ok(match &self.target {
             Target::Discard => Box::new(Discarding),
             Target::Standard(out) => Box::new(Writing { out, what: "standard output".into() }),
-            Target::File { path, staging } => {
-                let out = OpenOptions::new().write(true).open(staging).map_err(|error| cannot_write(path, &error))?;
-                Box::new(Writing { out: SyncedFile(out), what: format!("the target {}", path.display()) })
+            Target::File(file) => {
+                let (out, what) = file.open()?;
+                Box::new(Writing { out: SyncedFile(out), what })
             }
             Target::Exec { loader, .. } => {
                 let loader = loader.get().ok_or_else(|| Failure::new(Code::Internal, "no loader", ""))?;
@@ -116,7 +111,11 @@ impl Sink for OpaqueSink {
     fn prove(&self, _digests: &Digests) -> Outcome<(Proof, Vec<LoadedPart>)> {
         let proof = match &self.target {
             Target::Discard => Proof::Discarded,
-            Target::Standard(_) | Target::File { .. } => Proof::Written,
+            Target::Standard(_) => Proof::Written,
+            Target::File(file) => {
+                file.prove();
+                Proof::Written
+            }
             Target::Exec { loader, .. } => {
                 loader.get().ok_or_else(|| Failure::new(Code::Internal, "no loader", ""))?.finish()?;
                 Proof::LoaderExit
@@ -126,53 +125,41 @@ impl Sink for OpaqueSink {
         Ok((proof, vec![LoadedPart { rows: 0, digest: None }; parts]))
     }
 
-    fn publish(&self, _transfer: TransferId) -> Outcome {
-        let Target::File { path, staging } = &self.target else { return Ok(()) };
-        // Called again after a crash: the staging file has its final name.
-        if fs::symlink_metadata(staging).is_err() && fs::metadata(path).is_ok_and(|found| found.len() > 0) {
-            return Ok(());
+    fn publish(&self, transfer: TransferId) -> Outcome {
+        match &self.target {
+            Target::File(file) => file.publish(transfer),
+            _ => Ok(()),
         }
-        // An empty file under the final name is the one thing that may be replaced.
-        if fs::metadata(path).is_ok_and(|found| found.len() == 0) {
-            let _ = fs::remove_file(path);
-        }
-        renameat2(AT_FDCWD, staging, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE)
-            .map_err(|error| cannot_write(path, &error.into()))?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| cannot_write(path, &error))
     }
 
-    fn abandon_earlier(&self, _transfer: TransferId, proven: bool) -> Outcome<bool> {
+    fn abandon_earlier(&self, transfer: TransferId, proven: bool) -> Outcome<bool> {
         match &self.target {
             Target::Discard => Ok(false),
             // A loader, or whoever read standard output, has what it was given.
             Target::Standard(_) | Target::Exec { .. } => Ok(proven),
-            Target::File { path, staging } => match fs::remove_file(staging) {
-                Ok(()) => Ok(false),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(proven && path.exists()),
-                Err(error) => Err(cannot_write(staging, &error)),
-            },
+            Target::File(file) => file.abandon_earlier(transfer, proven),
         }
     }
 
-    fn staged_bytes(&self) -> u64 {
+    fn staged_bytes(&self, transfer: TransferId) -> u64 {
         match &self.target {
-            Target::File { staging, .. } => fs::symlink_metadata(staging).map_or(0, |found| found.len()),
+            Target::File(file) => file.staged_bytes(transfer),
             _ => 0,
         }
     }
 
     fn suspend(&self) {
         // Nothing of an opaque load is durable before its end.
-        self.abandon();
+        match &self.target {
+            Target::File(file) => file.suspend(),
+            _ => self.abandon(),
+        }
     }
 
     fn abandon(&self) {
         match &self.target {
             Target::Standard(_) | Target::Discard => {}
-            Target::File { staging, .. } => {
-                let _ = fs::remove_file(staging);
-            }
+            Target::File(file) => file.abandon(),
             Target::Exec { loader, .. } => {
                 if let Some(loader) = loader.get() {
                     loader.kill();
@@ -182,24 +169,8 @@ impl Sink for OpaqueSink {
     }
 }
 
-fn prepare_file(path: &Path, staging: &Path) -> Outcome {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() && found.len() == 0 => {}
-        Ok(_) => {
-            let next = "Choose another name, or remove it yourself: nothing is ever overwritten.";
-            return Err(Failure::new(Code::TargetNotEmpty, format!("the target {} exists", path.display()), next));
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(cannot_write(path, &error)),
-    }
-    // What a killed run left under the staging name is nobody's.
-    let _ = fs::remove_file(staging);
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(staging);
-    made.map(|_| ()).map_err(|error| cannot_write(path, &error))
-}
-
-fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
-    let what = format!("the target {} cannot be written", path.display());
+pub fn cannot_write(name: &str, error: &std::io::Error) -> Failure {
+    let what = format!("{name} cannot be written");
     let full = matches!(
         error.kind(),
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge
@@ -262,10 +233,10 @@ impl Write for SyncedFile {
 
 impl<W: Write> PartSink for Writing<W> {
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        self.out.write_all(chunk.plain()).map_err(|error| cannot_write(Path::new(&self.what), &error))
+        self.out.write_all(chunk.plain()).map_err(|error| cannot_write(&self.what, &error))
     }
 
     fn finish(mut self: Box<Self>, _whole: &WholePart) -> Outcome {
-        self.out.flush().map_err(|error| cannot_write(Path::new(&self.what), &error))
+        self.out.flush().map_err(|error| cannot_write(&self.what, &error))
     }
 }

@@ -68,6 +68,27 @@ fn s10_a_second_receiver_of_the_same_target_is_refused_sqlite() {
     assert_done(&place, sender, receiver);
 }
 
+/// S10: of two loads into one file each has a place of its own. The first to end is there, whole; the other replaces nothing.
+#[test]
+fn s10_two_receivers_of_the_same_file() {
+    let place = Place::new(Kind::File(6 * MIB), rate(12), 17);
+    let (mut sender, receiver) = place.start();
+    place.wait_until_passed(&mut sender, 1 << 20);
+    let other = place.path("other");
+    std::fs::write(&other, "another dump").unwrap();
+    let mut second = Launch::receiver(&place.target_url).arg("--danger-plaintext-file").bind_loopback().json().start();
+    let rival = Launch::sender(&format!("file:{}", other.display()), second.ticket()).json().start();
+    rival.wait(WITHIN).assert_code(exit::DONE);
+    second.wait(WITHIN).assert_code(exit::DONE);
+    assert_eq!(std::fs::read_to_string(place.target()).unwrap(), "another dump");
+    for ended in [sender.wait(WITHIN), receiver.wait(WITHIN)] {
+        ended.assert_code(exit::UNUSABLE).assert_one_message();
+        assert_eq!(ended.finished_event()["outcome"], "target_not_empty");
+    }
+    assert_eq!(std::fs::read_to_string(place.target()).unwrap(), "another dump");
+    place.assert_clean(&["to"]);
+}
+
 /// N14: the receiver comes back at another port, with the same identity, and its ticket says where. The sender is given
 /// that ticket, and goes on.
 #[test]

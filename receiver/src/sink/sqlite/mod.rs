@@ -268,7 +268,7 @@ impl Sink for SqliteSink {
         staged::remove_earlier(&self.staging, self.row_bytes_max, transfer).map(|()| false)
     }
 
-    fn staged_bytes(&self) -> u64 {
+    fn staged_bytes(&self, _transfer: TransferId) -> u64 {
         std::fs::symlink_metadata(self.staging.file()).map_or(0, |found| found.len())
     }
 
