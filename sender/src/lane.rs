@@ -23,7 +23,15 @@ use crate::{part::PartSummary, reader::ReadingPart, workers::Workers};
 pub struct Sealer {
     pub workers: Workers,
     pub nonces: RefCell<Nonces<SystemRandom>>,
+    /// An earlier process had read this source, which has to be brought again.
+    comes_again: bool,
     keys: RefCell<Option<Arc<EpochKeys>>>,
+}
+
+/// Somebody gives the same command again and does not know that the input is needed once more.
+pub fn nothing_came() -> Failure {
+    let next = "Give the same command again, with all of the input.";
+    Failure::new(Code::ResumeImpossible, "the source has to be read from its beginning again, and it is empty", next)
 }
 
 /// A chunk that was read.
@@ -45,7 +53,13 @@ pub struct Lane {
 
 impl Sealer {
     pub fn new(workers: Workers) -> Self {
-        Self { workers, nonces: RefCell::new(Nonces::new(SystemRandom::default())), keys: RefCell::default() }
+        let (nonces, keys) = (RefCell::new(Nonces::new(SystemRandom::default())), RefCell::default());
+        Self { workers, nonces, comes_again: false, keys }
+    }
+
+    /// Of a source that an earlier process had read: it was not brought again if it is empty.
+    pub fn comes_again(self, comes_again: bool) -> Self {
+        Self { comes_again, ..self }
     }
 
     /// A connection stands: what is read from now on is sealed with its keys.
@@ -56,6 +70,9 @@ impl Sealer {
     async fn process(&self, chunk: Chunk, held: ChunkCount) -> Outcome<Read> {
         let keys = self.keys.borrow().clone();
         let keys = keys.ok_or_else(|| Failure::new(Code::Internal, "a chunk was read before there were keys", ""))?;
+        if self.comes_again && chunk.index.0 == 0 && chunk.plain().is_empty() {
+            return Err(nothing_came());
+        }
         if chunk.index.0 < held.0 {
             let (index, plain_bytes, last) = (chunk.index, chunk.plain().len() as u64, chunk.last);
             let hash = self.workers.hash(chunk, keys.digests().clone()).await?;

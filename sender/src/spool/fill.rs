@@ -27,7 +27,7 @@ use sealift_protocol::{
 use tokio::sync::watch;
 
 use super::{Log, Progress, Spool, locked, of_spool, stopped};
-use crate::{reader::ReadingPart, workers::Workers};
+use crate::{lane::nothing_came, reader::ReadingPart, workers::Workers};
 
 /// A source is one opaque part where it can be read only once.
 const PART: PartIndex = PartIndex(0);
@@ -99,12 +99,6 @@ impl Filling {
 
 fn record(sealed: &Sealed) -> Record {
     Record::Chunk { header: sealed.header, sealed: sealed.frame.slice(CHUNK_HEADER_BYTES..) }
-}
-
-/// Somebody who goes on with a spool need not bring the source; but this spool was not whole, or could not be used.
-fn nothing_came() -> Failure {
-    let next = "Give the same command again, with all of the input.";
-    Failure::new(Code::ResumeImpossible, "the source has to be read from its beginning again, and it is empty", next)
 }
 
 /// Appends records; they are durable when this returns.

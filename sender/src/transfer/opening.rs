@@ -145,7 +145,9 @@ impl Sending<'_> {
                 }
                 self.record.keep_sent(None)?;
                 let transfer = self.transfer(plan)?;
-                Ok(Outgoing::new(transfer, Some(reader), Sealer::new(Workers::new(self.args.compression))))
+                let comes_again = self.begun_before && !self.connected && matches!(location, Location::Standard);
+                let sealer = Sealer::new(Workers::new(self.args.compression)).comes_again(comes_again);
+                Ok(Outgoing::new(transfer, Some(reader), sealer))
             }
             Err(failure) => {
                 // In the one-line form nobody could use the ticket again: the receiver need not wait for it to expire.

@@ -155,7 +155,12 @@ fn standard_input_and_a_receiver_that_lost_all_is_impossible() {
     assert_eq!(sender.resume().as_deref(), Some("impossible"));
     assert!(!reason(&sender).is_empty());
     assert!(!place.target().exists());
-    // The same command again, with the data again, sends everything.
+    // The same command again without the data does not pass an empty dump for it.
+    let nothing = place.sender().start().wait(WITHIN);
+    nothing.assert_code(exit::INTERRUPTED).assert_one_message();
+    assert!(nothing.message().contains("it is empty"), "{}", nothing.message());
+    assert!(!place.target().exists());
+    // With the data again it sends everything.
     let sender = place.sender().stdin(fs::File::open(place.source()).unwrap()).start();
     let (sender, _) = assert_done(&place, sender, receiver);
     assert_eq!(sender.resume().as_deref(), Some("restarted"));

@@ -151,7 +151,7 @@ fn only_what_a_transfer_left_itself_is_dropped() {
     leave();
     assert_eq!(folder.sink().abandon_earlier(OTHER, false), Ok(false));
     assert_eq!(folder.names(), [".target.db.sealift-staging", "source.db"]);
-    assert!(folder.sink().staged_bytes() > 0);
+    assert!(folder.sink().staged_bytes(TRANSFER) > 0);
     for _ in 0..2 {
         assert_eq!(folder.sink().abandon_earlier(TRANSFER, false), Ok(false));
         assert_eq!(folder.names(), ["source.db"]);
