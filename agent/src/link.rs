@@ -131,7 +131,7 @@ impl Link {
     }
 }
 
-/// Connects to the first of `addresses` that answers.
+/// Connects to the first of `addresses` at which the right peer answers.
 pub async fn connect(
     endpoint_for: impl Fn(SocketAddr) -> Outcome<Endpoint>,
     addresses: &[String],
@@ -142,12 +142,11 @@ pub async fn connect(
         let resolved = match tokio::net::lookup_host(name.as_str()).await {
             Ok(resolved) => resolved.collect::<Vec<_>>(),
             Err(error) => {
-                worst = Failure::io(
-                    Code::Unreachable,
-                    format!("the receiver's address {name} is not known here"),
-                    &error,
-                    "Start the receiver with --address HOST:PORT, a name or address that this host can reach.",
-                );
+                let next = "Start the receiver with --address HOST:PORT, a name or address that this host can reach.";
+                let what = format!("the receiver's address {name} is not known here");
+                if worst.code == Code::Unreachable {
+                    worst = Failure::io(Code::Unreachable, what, &error, next);
+                }
                 continue;
             }
         };
@@ -155,9 +154,9 @@ pub async fn connect(
             let endpoint = endpoint_for(address)?;
             match connect_one(&endpoint, address, identity).await {
                 Ok(link) => return Ok((endpoint, link)),
-                // Somebody is there and it is not the right one: no other address will change that.
-                Err(failure) if failure.code != Code::Unreachable => return Err(failure),
-                Err(failure) => worst = failure,
+                // Where somebody else answers, that says more than silence; the right one may be at another address.
+                Err(failure) if worst.code == Code::Unreachable => worst = failure,
+                Err(_) => {}
             }
         }
     }

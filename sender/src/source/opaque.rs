@@ -1,8 +1,9 @@
 //! Bytes that mean nothing here: standard input, a file, or what a program prints.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::{self, Read, Seek},
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::Arc,
 };
@@ -81,10 +82,16 @@ impl Source for OpaqueSource {
                 let unreadable = |error| {
                     Failure::io(Code::SourceFailed, format!("the source file {name} cannot be read"), &error, "")
                 };
-                if *regular {
-                    file.rewind().map_err(unreadable)?;
+                if !*regular {
+                    return out.read_from(file, unreadable);
                 }
-                out.read_from(file, unreadable)
+                file.rewind().map_err(unreadable)?;
+                let before = file.metadata().map_err(unreadable)?;
+                out.read_from(file, unreadable)?;
+                // One that is still being written is not whole, and its last chunk not handed on yet.
+                let after = file.metadata().map_err(unreadable)?;
+                let state = |found: &Metadata| (found.len(), found.mtime(), found.mtime_nsec());
+                if state(&before) == state(&after) { Ok(()) } else { Err(written_meanwhile(name)) }
             }
             Input::Exec(program) => {
                 let mut output = program.start_reading()?;
@@ -96,6 +103,12 @@ impl Source for OpaqueSource {
             }
         }
     }
+}
+
+fn written_meanwhile(name: &str) -> Failure {
+    let what = format!("the source file {name} was written to while it was read");
+    let next = "Wait until whoever writes it is done. Then give the same command again, with --restart.";
+    Failure::new(Code::SourceChanged, what, next)
 }
 
 #[cfg(test)]
@@ -117,6 +130,30 @@ mod tests {
         source.read(PartIndex(0), &mut writer).unwrap();
         writer.finish().unwrap();
         bytes
+    }
+
+    /// fault-matrix D7: what is read while somebody writes it is no moment of it.
+    #[test]
+    fn a_file_that_grows_meanwhile_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dump");
+        fs::write(&path, vec![1; 3 << 20]).unwrap();
+        let mut source = OpaqueSource::file(&path).unwrap();
+        let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
+        let mut last = false;
+        let mut hand_on = |chunk: Chunk| {
+            last |= chunk.last;
+            let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            if chunk.index.0 == 0 {
+                file.write_all(b"more").unwrap();
+            }
+            Ok(())
+        };
+        let mut writer = PartWriter::new(PartIndex(0), digests.multiset(), 1000, &mut hand_on);
+        let refused = source.read(PartIndex(0), &mut writer).unwrap_err();
+        assert_eq!(refused.code, Code::SourceChanged);
+        drop(writer);
+        assert!(!last, "the last chunk was handed on");
     }
 
     /// fault-matrix C1: a file is read again from its beginning.

@@ -145,7 +145,16 @@ impl Sending<'_> {
     async fn connect(&self) -> Outcome<(quinn::Endpoint, Link)> {
         // The clock may have been set since the last time; certificates would fail by it, and could not say so.
         self.ticket.grant.grant.check_time(now_seconds())?;
-        connect_with(self.ticket, self.identity).await
+        let connected = connect_with(self.ticket, self.identity).await;
+        let is_begun = self.record.is_begun();
+        connected.map_err(|failure| match failure.code {
+            Code::Preflight | Code::Usage | Code::Internal => failure,
+            // Whoever answers there, and is not proven to be it, does not speak for the receiver that has the transfer.
+            _ if is_begun => {
+                Failure { code: Code::Unreachable, told_by_peer: false, stopped_by_person: false, ..failure }
+            }
+            _ => failure,
+        })
     }
 
     /// Says that a connection stands again, and that an earlier process's work goes on.

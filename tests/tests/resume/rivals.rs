@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use sealift_agent::ticket::Ticket;
 use sealift_tests::{
     agents::{Agent, Launch},
     exit,
@@ -87,6 +88,37 @@ fn s10_two_receivers_of_the_same_file() {
     }
     assert_eq!(std::fs::read_to_string(place.target()).unwrap(), "another dump");
     place.assert_clean(&["to"]);
+}
+
+/// N14: somebody else's receiver answers at one of the addresses. The right one is found at the next.
+#[test]
+fn n14_another_receiver_at_the_first_address() {
+    let place = Place::new(Kind::File(MIB), rate(12), 18);
+    let mut other = Launch::receiver("discard:").bind_loopback().start();
+    let other_ticket = Ticket::from_text(&std::fs::read_to_string(other.ticket()).unwrap()).unwrap();
+    let mut receiver = place.receiver().start();
+    let mut ticket = Ticket::from_text(&std::fs::read_to_string(receiver.ticket()).unwrap()).unwrap();
+    ticket.addresses.insert(0, other_ticket.addresses[0].clone());
+    std::fs::write(place.ticket(), ticket.to_text().as_bytes()).unwrap();
+    assert_done(&place, place.sender().start(), receiver);
+    other.sigint();
+    other.wait(WITHIN);
+}
+
+/// N14: while the receiver is away, another one is where it was. The sender does not take its word, and waits.
+#[test]
+fn n14_another_receiver_takes_the_place_for_a_while_sqlite() {
+    let place = Place::new(Kind::Sqlite(30_000), rate(12), 19);
+    let (mut sender, receiver) = place.start();
+    place.wait_until_passed(&mut sender, 2 << 20);
+    receiver.kill9();
+    receiver.wait(WITHIN);
+    let mut other = Launch::receiver("discard:").args(&["--bind", &place.to.to_string()]).start();
+    other.ticket();
+    sender.wait_for_event("attempt", 3, WITHIN);
+    other.sigint();
+    other.wait(WITHIN);
+    assert_resumed(&place, sender, place.receiver().start());
 }
 
 /// N14: the receiver comes back at another port, with the same identity, and its ticket says where. The sender is given
