@@ -38,6 +38,10 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// What the grant calls the one target of a `listen`: the sender names it and never learns what it stands for.
 const TARGET_NAME: &str = "listen";
 
+/// There is nothing to go on with, and a ticket that nobody waits for is good for nothing.
+const TICKET_VOID: &str =
+    "No sender had begun, and the ticket is void. Start the receiver again and use the ticket that it prints.";
+
 pub async fn listen(args: ListenArgs) -> ExitCode {
     let report = Report::new(Role::Receiver, args.transfer.json);
     let outcome = run(&args, &report).await;
@@ -152,6 +156,10 @@ async fn serve(
         outcome = receiving.run(&mut heard, shutdown) => outcome,
         closed = receive_offers(&mut acceptor, listening, &offers) => Err(closed),
     };
+    let outcome = outcome.map_err(|failure| match failure.code {
+        Code::UserInterrupt if receiving.is_untouched() => Failure { next: TICKET_VOID.into(), ..failure },
+        _ => failure,
+    });
     receiving.end(&outcome).await?;
     outcome
 }

@@ -145,6 +145,11 @@ impl<'a> Receiving<'a> {
         Ok(())
     }
 
+    /// No sender has begun anything.
+    pub fn is_untouched(&self) -> bool {
+        self.record.kept.epoch.0 == 0 && self.load.is_none()
+    }
+
     /// Whether the sender can be expected to come back by itself, or with another command.
     fn waits_after(&self, failure: &Failure) -> bool {
         let agreed_once = self.record.kept.epoch.0 > 0;

@@ -345,6 +345,18 @@ fn an_interrupt_ends_both_sides() {
     }
 }
 
+/// C6: nobody is told to go on with what had not begun.
+#[test]
+fn an_interrupt_before_any_sender_says_that_the_ticket_is_void() {
+    let mut receiver = listening();
+    receiver.ticket();
+    receiver.sigint();
+    let ended = receiver.wait(WITHIN);
+    ended.assert_code(exit::USER_INTERRUPT).assert_one_message();
+    assert!(ended.message().contains("the ticket is void"), "{}", ended.message());
+    assert!(!ended.message().contains("goes on"), "{}", ended.message());
+}
+
 /// Stopped after everything was sent, the sender cannot know how it ended, and says so.
 #[test]
 fn a_sender_stopped_before_the_receipt_does_not_say_that_nothing_was_loaded() {
