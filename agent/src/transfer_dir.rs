@@ -149,7 +149,8 @@ impl TransferDir {
 
     /// Whether anything is kept of `transfer`.
     pub fn exists(state: &StateDir, transfer: TransferId) -> Outcome<bool> {
-        Ok(state.subfolder("transfers")?.join(transfer.to_string()).join("record").exists())
+        let record = state.subfolder("transfers")?.join(transfer.to_string()).join("record");
+        record.try_exists().map_err(|error| unusable(&record, &error))
     }
 
     /// Keeps `record`, durable when this returns.
@@ -187,7 +188,11 @@ impl TransferDir {
             fs::remove_file(self.path.join("lock"))?;
             fs::remove_dir(&self.path)
         };
-        remove().map_err(|error| unusable(&self.path, &error))
+        remove().or_else(|error| match error.kind() {
+            // Somebody looks whether there is anything to do; the next sweep removes the folder.
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            _ => Err(unusable(&self.path, &error)),
+        })
     }
 
     /// Finishes clean-ups that were interrupted: folders without a record that nobody holds.
@@ -195,8 +200,10 @@ impl TransferDir {
         for area in [Area::Transfers, Area::Loads] {
             for transfer in Self::list_in(state, area)? {
                 let Ok(dir) = Self::open_in(state, area, transfer) else { continue };
-                if fs::symlink_metadata(dir.path.join("record")).is_err() {
-                    dir.destroy()?;
+                match fs::symlink_metadata(dir.path.join("record")) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => dir.destroy()?,
+                    // What cannot be looked at is not taken for missing.
+                    _ => {}
                 }
             }
         }

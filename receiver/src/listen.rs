@@ -171,7 +171,11 @@ fn find_unfinished(state: &StateDir, target: &str, report: &Report) -> Outcome<O
             Ok(Some(record)) if record.kept.target == target => record,
             Ok(_) => continue,
             Err(failure) if failure.code == Code::TransferBusy => continue,
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                report
+                    .say(&format!("receiver: the unfinished transfer {transfer} is left as it is: {}.", failure.what));
+                continue;
+            }
         };
         let Some(invitation) = record.kept.invitation.clone() else { continue };
         report.say(&format!("receiver: going on with the transfer {transfer}, with the same ticket."));

@@ -46,15 +46,21 @@ fn tell_status(args: &StatusArgs) -> Outcome {
     let state = StateDir::open(args.state_dir.clone(), "sealift-receiver")?;
     let mut lines = Vec::new();
     for transfer in TransferDir::list(&state)? {
-        if let Some(look) = TransferDir::look::<Kept>(&state, transfer)?
-            && let Some(kept) = &look.record
-        {
-            lines.push(line(transfer, kept, &look));
+        match TransferDir::look::<Kept>(&state, transfer) {
+            Ok(Some(look)) => lines.extend(look.record.as_ref().map(|kept| line(transfer, kept, &look))),
+            Ok(None) => {}
+            Err(_) => lines.push(unreadable(transfer)),
         }
     }
     lines.extend(archive::lines(&state)?);
     status::print("receiver", args.json, &lines);
     Ok(())
+}
+
+/// One that cannot be read hides no other.
+fn unreadable(transfer: TransferId) -> Line {
+    let text = "its record cannot be read; `abandon` removes it".to_owned();
+    Line { transfer, text, fields: vec![("stage", json!("unreadable"))] }
 }
 
 fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
@@ -139,10 +145,23 @@ fn run_abandon(args: &AbandonArgs) -> Outcome {
             }
             Ok(None) => {}
             Err(failure) if failure.code == Code::TransferBusy => busy = Some(status::stop_first(transfer)),
+            Err(_) if TransferDir::look::<Kept>(&state, transfer).is_err() => {
+                drop_unreadable(&state, &audit, transfer)?
+            }
             Err(failure) => return Err(failure),
         }
     }
     busy.map_or(Ok(()), Err)
+}
+
+/// What it loaded into, only its record knew.
+fn drop_unreadable(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outcome {
+    audit.append("transfer.abandon", Some(transfer), &[("unreadable", json!(true))])?;
+    TransferDir::open(state, transfer)?.destroy()?;
+    let text = "its record could not be read, and is removed. What it had staged may be left beside its target, in a hidden \
+                file whose name ends in sealift-staging: look, and remove it.";
+    sealift_agent::process::eprintln_safe(&format!("receiver: {transfer}: {text}"));
+    Ok(())
 }
 
 impl Ended {
@@ -214,9 +233,11 @@ fn folder_of(path: &Path) -> &Path {
 pub fn drop_expired(state: &StateDir, audit: &AuditLog, report: &Report) -> Outcome {
     for transfer in TransferDir::list(state)? {
         let expired = |kept: &Kept| Expiry::of(&kept.grant.grant).left().is_zero();
-        let due = match TransferDir::look::<Kept>(state, transfer)? {
-            Some(look) => !look.running && look.record.as_ref().is_some_and(expired),
-            None => false,
+        let due = match TransferDir::look::<Kept>(state, transfer) {
+            Ok(Some(look)) => !look.running && look.record.as_ref().is_some_and(expired),
+            Ok(None) => false,
+            // `status` tells of it, and nobody else has to wait for that.
+            Err(_) => false,
         };
         if !due {
             continue;

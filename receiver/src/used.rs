@@ -38,8 +38,8 @@ impl UsedGrants {
         write_durably(&path, not_after_seconds.to_string().as_bytes()).map_err(|error| self.unusable(&error))
     }
 
-    pub fn holds(&self, transfer: TransferId) -> bool {
-        self.folder.join(transfer.to_string()).exists()
+    pub fn holds(&self, transfer: TransferId) -> Outcome<bool> {
+        self.folder.join(transfer.to_string()).try_exists().map_err(|error| self.unusable(&error))
     }
 
     /// Forgets those whose grant has ended.
@@ -75,8 +75,8 @@ mod tests {
         let (ended, good) = (TransferId([1; 16]), TransferId([2; 16]));
         used.write(ended, now_seconds() - KEPT_AFTER_SECONDS - 1).unwrap();
         used.note_unseen(good).unwrap();
-        assert!(used.holds(ended) && used.holds(good));
+        assert!(used.holds(ended).unwrap() && used.holds(good).unwrap());
         used.forget_expired().unwrap();
-        assert!(!used.holds(ended) && UsedGrants::open(&state).unwrap().holds(good));
+        assert!(!used.holds(ended).unwrap() && UsedGrants::open(&state).unwrap().holds(good).unwrap());
     }
 }

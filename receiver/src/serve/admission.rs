@@ -23,7 +23,7 @@ impl Server<'_> {
         {
             return self.go_on(record, grant);
         }
-        if self.used.holds(transfer) {
+        if self.used.holds(transfer)? {
             return Err(Error::new(Code::GrantUsed, "transfer").into());
         }
         let target = self.config.target(&grant.grant.target)?;
@@ -60,7 +60,8 @@ impl Server<'_> {
     /// the first has loaded.
     fn check_vacant(&self, transfer: TransferId, url: &str) -> Outcome {
         for other in TransferDir::list(self.state)?.into_iter().filter(|other| *other != transfer) {
-            let look = TransferDir::look::<Kept>(self.state, other)?;
+            // One that cannot be read runs nowhere: `status` tells of it, and it keeps nobody out.
+            let Ok(look) = TransferDir::look::<Kept>(self.state, other) else { continue };
             // What is published holds nothing any more.
             let taken =
                 look.and_then(|look| look.record).is_some_and(|kept| kept.target == url && !kept.ending.published);
