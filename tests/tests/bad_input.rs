@@ -345,6 +345,31 @@ fn an_interrupt_ends_both_sides() {
     }
 }
 
+/// A database that needs a function of the program which made it: the message says so, and neither side tells of a number.
+#[test]
+fn a_definition_that_this_sqlite_does_not_understand() {
+    let folder = folder();
+    let url = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
+    let sql = "CREATE TABLE t (a); INSERT INTO t VALUES (1); PRAGMA writable_schema = ON; \
+               UPDATE sqlite_schema SET sql = 'CREATE TABLE t (a CHECK (frobnicate(a)))' WHERE name = 't';";
+    sqlite::create(&folder.path().join("from"), sql);
+    let done = transfer(url("from"), url("to"));
+    done.assert_codes(exit::UNUSABLE, exit::UNUSABLE);
+    let said = done.receiver.message();
+    assert!(said.contains("does not accept a definition of") && !said.contains("result code"), "{said}");
+}
+
+/// The sender may send longer rows than the receiver takes: which setting that is, it says.
+#[test]
+fn a_row_that_is_too_long_for_the_receiver_alone() {
+    let folder = folder();
+    let url = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
+    sqlite::create(&folder.path().join("from"), "CREATE TABLE t (a); INSERT INTO t VALUES (zeroblob(2000000));");
+    let done = Pair::new(url("from"), url("to")).receiver_args(&["--row-bytes-max", "1MiB"]).run();
+    done.assert_codes(exit::UNUSABLE, exit::UNUSABLE);
+    assert!(done.receiver.message().contains("--row-bytes-max"), "{}", done.receiver.message());
+}
+
 /// C6: nobody is told to go on with what had not begun.
 #[test]
 fn an_interrupt_before_any_sender_says_that_the_ticket_is_void() {

@@ -292,6 +292,25 @@ fn a_slow_loader_slows_the_source() {
     }
 }
 
+/// However much the receiver would take before it has loaded any of it.
+#[test]
+fn a_sender_keeps_no_more_than_its_own_memory() {
+    const SLEEP: Duration = Duration::from_secs(4);
+    // Its window, what is being read and packed, and a pipe.
+    const UNDER_WAY_BYTES_MAX: u64 = 48 * MIB;
+    let load = format!("exec:sh -c 'sleep {}; cat > /dev/null'", SLEEP.as_secs());
+    let pair = Pair::new(format!("exec:head -c {} /dev/urandom", 200 * MIB), load);
+    let running = pair.sender_args(&["--memory", "17MiB"]).receiver_args(&["--memory", "256MiB"]).start();
+    let started = Instant::now();
+    let mut produced = 0;
+    while started.elapsed() < SLEEP - Duration::from_secs(1) {
+        produced = children(running.sender.pid()).into_iter().filter_map(written_bytes).max().unwrap_or(produced);
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(produced > 0 && produced < UNDER_WAY_BYTES_MAX, "{produced} bytes were read while the loader slept");
+    running.wait(LARGE_WITHIN).assert_done();
+}
+
 fn assert_memory(done: &sealift_tests::pair::Transfer) {
     for (who, finished) in [("sender", &done.sender), ("receiver", &done.receiver)] {
         let peak = finished.peak_memory_bytes;

@@ -97,8 +97,8 @@ impl Offering {
         let signature = signer.sign(Purpose::Begin, &transcript_hash);
         let session = Session {
             keys: Arc::new(EpochKeys::new(body.suite, id, body.epoch, secret, transfer.digests.clone())),
-            lanes: body.lanes,
-            lane_window_bytes: body.lane_window_bytes,
+            lanes: body.lanes.min(transfer.window_max.lanes),
+            lane_window_bytes: body.lane_window_bytes.min(transfer.window_max.lane_bytes),
             have: body.have,
             spool,
             receiver_key: self.receiver_key,

@@ -31,9 +31,11 @@ use crate::{
     grant::SignedGrant,
     id::{ChunkCount, PartIndex},
     key::DigestSecret,
+    limits::{LANE_WINDOW_BYTES_MAX, LANES_MAX},
     manifest::{Manifest, PartKind, Plan, SentPart, SignedManifest, SignedReceipt},
     message::{Ack, Have, Message, Offer, VERSION},
     random::{Nonce, Random},
+    receive::Window,
     seal::{EpochKeys, Suite, reseal},
     sign::{PublicKey, Signer},
     transcript::{Channel, Transcript},
@@ -49,6 +51,8 @@ pub struct Transfer {
     parts: Vec<PartProgress>,
     manifest: Option<SignedManifest>,
     spool: Option<Spool>,
+    /// What this side has memory for, whatever the receiver would take.
+    window_max: Window,
 }
 
 impl Transfer {
@@ -67,7 +71,14 @@ impl Transfer {
             settled: false,
             spooled: None,
         });
-        Ok(Self { parts: parts.collect(), suites, grant, plan, digest_secret, digests, manifest: None, spool: None })
+        let (parts, manifest, spool) = (parts.collect(), None, None);
+        let window_max = Window { lanes: LANES_MAX, lane_bytes: LANE_WINDOW_BYTES_MAX };
+        Ok(Self { parts, suites, grant, plan, digest_secret, digests, manifest, spool, window_max })
+    }
+
+    /// Keeps unacknowledged no more than what fits `memory_bytes`.
+    pub fn within(self, memory_bytes: u64) -> Self {
+        Self { window_max: Window::share(memory_bytes, self.plan.parts.len()), ..self }
     }
 
     pub fn plan(&self) -> &Plan {

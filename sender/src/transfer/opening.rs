@@ -188,7 +188,8 @@ impl Sending<'_> {
 
     fn transfer(&self, plan: Plan) -> Outcome<Transfer> {
         let suites = self.args.transfer.suite.suites();
-        Ok(Transfer::new(suites, self.ticket.grant.clone(), plan, self.record.digest_secret())?)
+        let transfer = Transfer::new(suites, self.ticket.grant.clone(), plan, self.record.digest_secret())?;
+        Ok(transfer.within(self.args.transfer.memory))
     }
 }
 

@@ -7,6 +7,9 @@ use sealift_protocol::close::Code;
 /// The engine failed at `object`: the staging file, or a table of it.
 pub fn failed(error: &Error, object: &str) -> Failure {
     let fail = |what: String, next: &str| Failure::new(Code::TargetFailed, what, next);
+    if matches!(error, Error::SqlInputError { .. }) {
+        return needs_more(object);
+    }
     let number = error.sqlite_error().map_or(0, |error| error.extended_code);
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Failure::new(
@@ -44,18 +47,21 @@ pub fn failed(error: &Error, object: &str) -> Failure {
     }
 }
 
+/// A statement that this engine cannot make sense of: the schema was made by a program that had added to it.
+fn needs_more(object: &str) -> Failure {
+    let next = "It may need a function or collation of the program that made it. Drop it on a copy and move that.";
+    Failure::new(Code::TargetFailed, format!("SQLite does not accept a definition of {object}"), next)
+}
+
 /// A definition from the source was refused, by the rules here or by the engine.
 pub fn definition_failed(error: &Error, name: &str) -> Failure {
-    let fail = |what: String, next: &str| Failure::new(Code::TargetFailed, what, next);
     match error {
         Error::MultipleStatement => forbidden(name),
         Error::InvalidQuery => forbidden(name),
+        Error::SqlInputError { .. } => needs_more(name),
         _ => match error.sqlite_error_code() {
             Some(ErrorCode::AuthorizationForStatementDenied) => forbidden(name),
-            Some(ErrorCode::Unknown) => fail(
-                format!("SQLite does not accept the definition of {name}"),
-                "It may need a function or collation of the program that made it. Drop it on a copy and move that.",
-            ),
+            Some(ErrorCode::Unknown) => needs_more(name),
             _ => failed(error, name),
         },
     }
@@ -64,6 +70,14 @@ pub fn definition_failed(error: &Error, name: &str) -> Failure {
 pub fn forbidden(name: &str) -> Failure {
     let next = "Look at its definition in the source's sqlite_schema: it is not what it should be.";
     Failure::new(Code::TargetFailed, format!("the definition of {name} would do more than define it"), next)
+}
+
+/// The sender allows longer rows than this side: what it holds of one must stay bounded.
+pub fn row_too_long(row_bytes_max: usize) -> Failure {
+    let what = format!("a row is over this receiver's limit of {row_bytes_max} bytes");
+    let next =
+        "Start it again with a higher --row-bytes-max; it then needs that much memory besides. The transfer goes on.";
+    Failure::new(Code::TargetFailed, what, next)
 }
 
 /// The transfer ended while this was under way.

@@ -5,9 +5,10 @@ use rusqlite::{
     ToSql,
     types::{ToSqlOutput, ValueRef},
 };
-use sealift_agent::failure::Outcome;
+use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
     chunk::VerifiedChunk,
+    close::Code,
     digest::MultisetDigest,
     id::PartIndex,
     receive::WholePart,
@@ -15,7 +16,14 @@ use sealift_protocol::{
     sqlite::{SEQUENCE_TABLE, TextEncoding},
 };
 
-use super::{Done, Turn, failure::failed, indexes::Waiting, ledger::Line, load::check_whole, out_of_order};
+use super::{
+    Done, Turn,
+    failure::{failed, row_too_long},
+    indexes::Waiting,
+    ledger::Line,
+    load::check_whole,
+    out_of_order,
+};
 use crate::sink::PartSink;
 
 /// How much of a chunk is written between two looks at what its indexes would take to sort: tiny rows take ten times
@@ -65,19 +73,24 @@ impl<'a> RowsLoad<'a> {
         let name = &load.schema.tables[*table].name;
         let engine = |error: rusqlite::Error| failed(&error, &format!("table {name}"));
         let mut statement = load.connection.prepare(insert).map_err(engine)?;
-        reader.feed(piece, |row| {
-            sink.check_stop()?;
-            digest.add(row);
-            let mut values = recycle(std::mem::take(spare));
-            read_values(row, *count, &mut values)?;
-            waiting.count(&values);
-            for (place, value) in values.iter().enumerate() {
-                bind(&mut statement, place, *value, encoding).map_err(engine)?;
-            }
-            statement.raw_execute().map_err(engine)?;
-            *spare = recycle(values);
-            Ok(())
-        })
+        reader
+            .feed(piece, |row| {
+                sink.check_stop()?;
+                digest.add(row);
+                let mut values = recycle(std::mem::take(spare));
+                read_values(row, *count, &mut values)?;
+                waiting.count(&values);
+                for (place, value) in values.iter().enumerate() {
+                    bind(&mut statement, place, *value, encoding).map_err(engine)?;
+                }
+                statement.raw_execute().map_err(engine)?;
+                *spare = recycle(values);
+                Ok(())
+            })
+            .map_err(|failure: Failure| match failure.code {
+                Code::LimitExceeded => row_too_long(sink.row_bytes_max),
+                _ => failure,
+            })
     }
 
     fn write_piece(&mut self, piece: Bytes) -> Outcome {
