@@ -1,7 +1,14 @@
 //! `listen`: one transfer, from ticket to receipt.
 
-use std::{net::UdpSocket, process::ExitCode, time::Duration};
+use std::{
+    cell::Cell,
+    net::UdpSocket,
+    os::fd::AsFd,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sealift_agent::{
     acceptor::Acceptor,
     audit::AuditLog,
@@ -34,6 +41,10 @@ use crate::{
 
 /// For the last packets of a connection to leave.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// For a sender whose connection is on its way although its process has ended, and between two looks.
+const READER_GONE_AFTER: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What the grant calls the one target of a `listen`: the sender names it and never learns what it stands for.
 const TARGET_NAME: &str = "listen";
@@ -142,19 +153,24 @@ async fn serve(
 ) -> Outcome<Finished> {
     let identity = setting.identity;
     let mut receiving = Receiving::take_up(setting, record, shutdown).await?;
-    let listening = |link: &Link| Listening {
-        suites: args.transfer.suite.suites(),
-        grant_keys: vec![invitation.grant_key],
-        receiver: identity.id.as_str().to_owned(),
-        sender: link.peer.id.as_str().to_owned(),
-        sender_key: link.peer.key,
-        targets: vec![TARGET_NAME.to_owned()],
+    let came = Cell::new(!receiving.is_untouched());
+    let listening = |link: &Link| {
+        came.set(true);
+        Listening {
+            suites: args.transfer.suite.suites(),
+            grant_keys: vec![invitation.grant_key],
+            receiver: identity.id.as_str().to_owned(),
+            sender: link.peer.id.as_str().to_owned(),
+            sender_key: link.peer.key,
+            targets: vec![TARGET_NAME.to_owned()],
+        }
     };
     let mut acceptor = Acceptor::new(endpoint, identity);
     let (offers, mut heard) = mpsc::channel(1);
     let outcome = tokio::select! {
         outcome = receiving.run(&mut heard, shutdown) => outcome,
         closed = receive_offers(&mut acceptor, listening, &offers) => Err(closed),
+        gone = reader_gone(&came), if args.ticket_out == "-" => Err(gone),
     };
     let outcome = outcome.map_err(|failure| match failure.code {
         Code::UserInterrupt if receiving.is_untouched() => Failure { next: TICKET_VOID.into(), ..failure },
@@ -162,6 +178,25 @@ async fn serve(
     });
     receiving.end(&outcome).await?;
     outcome
+}
+
+/// In the one-line form the ticket goes to the sender alone: one that ends before it has come leaves nobody to wait for.
+async fn reader_gone(came: &Cell<bool>) -> Failure {
+    let stdout = std::io::stdout();
+    let mut gone_since = None;
+    while !came.get() {
+        let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        let polled = poll(&mut watched, PollTimeout::ZERO);
+        let gone = polled.is_ok() && watched[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR));
+        gone_since = if gone { gone_since.or(Some(Instant::now())) } else { None };
+        if gone_since.is_some_and(|since| since.elapsed() >= READER_GONE_AFTER) {
+            let what = "whoever was to read the ticket has ended, and no sender came";
+            let next = "See what the sender said. To carry the ticket yourself, give it a file: --ticket-out FILE.";
+            return Failure::new(Code::Unreachable, what, next);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    std::future::pending().await
 }
 
 /// The unfinished transfer into this target that an earlier `listen` left here, and what it had made for it.

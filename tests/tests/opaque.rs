@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -12,6 +13,7 @@ use sealift_tests::{
     bytes::{digest, digest_file, dump_like, noise, write_file},
     canary::Canaries,
     exit,
+    launch::program,
     memory::{children, written_bytes},
     pair::{Pair, transfer},
 };
@@ -146,6 +148,28 @@ fn a_ticket_may_come_through_a_pipe() {
     sender.wait(LARGE_WITHIN).assert_code(exit::DONE);
     receiver.wait(LARGE_WITHIN).assert_code(exit::DONE);
     drop(writer);
+}
+
+/// The one-line form, whose sender ends before it has used the ticket: nobody waits for an hour.
+#[test]
+fn a_receiver_whose_ticket_nobody_reads_any_more_ends() {
+    let folder = Folder::new();
+    let mut receiver = Command::new(program("sealift-receiver"))
+        .args(["listen", "--target", "discard:", "--ticket-out", "-", "--bind", "127.0.0.1:0", "--state-dir"])
+        .arg(folder.path("state"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = io::BufRead::lines(io::BufReader::new(receiver.stdout.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap() == sealift_tests::agents::TICKET_END));
+    thread::sleep(Duration::from_secs(1));
+    assert!(receiver.try_wait().unwrap().is_none(), "the ticket's reader is there");
+    drop(lines);
+    let ended = receiver.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(exit::PEER), "{said}");
+    assert!(said.contains("whoever was to read the ticket has ended"), "{said}");
 }
 
 #[test]
