@@ -14,7 +14,7 @@ use sealift_agent::{
 use sealift_protocol::{
     close::Code,
     error::Error,
-    id::PartIndex,
+    id::{ChunkCount, ChunkIndex, PartIndex},
     message::Have,
     send::{Resume, Spool as Keys, Transfer},
 };
@@ -33,12 +33,14 @@ pub struct Outgoing {
     pub sealer: Rc<Sealer>,
     spool: RefCell<Option<Rc<Spool>>>,
     lanes: RefCell<BTreeMap<PartIndex, Rc<Mutex<Lane>>>>,
+    /// Chunks of each part that this process has counted, sent or found at the receiver.
+    counted: RefCell<BTreeMap<PartIndex, ChunkCount>>,
 }
 
 impl Outgoing {
     pub fn new(transfer: Transfer, reader: Option<Reader>, sealer: Sealer) -> Self {
         let (transfer, spool, lanes) = (RefCell::new(transfer), RefCell::default(), RefCell::default());
-        Self { transfer, reader, sealer: Rc::new(sealer), spool, lanes }
+        Self { transfer, reader, sealer: Rc::new(sealer), spool, lanes, counted: RefCell::default() }
     }
 
     pub fn transfer(&self) -> Ref<'_, Transfer> {
@@ -57,6 +59,15 @@ impl Outgoing {
 
     pub fn spool(&self) -> Option<Rc<Spool>> {
         self.spool.borrow().clone()
+    }
+
+    /// Whether this chunk comes for the first time: a part that is read again gives those of before.
+    pub fn is_new(&self, part: PartIndex, index: ChunkIndex) -> bool {
+        let mut counted = self.counted.borrow_mut();
+        let counted = counted.entry(part).or_insert(ChunkCount(0));
+        let is_new = index.0 >= counted.0;
+        counted.0 = counted.0.max(index.0 + 1);
+        is_new
     }
 
     /// Whether there is a source to be read.

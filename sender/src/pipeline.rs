@@ -176,9 +176,11 @@ impl<'a> Pipeline<'a> {
             }
             match lane.take() {
                 Some(Read::Sealed(sealed, keys)) => self.send_chunk(sealed, &keys, &mut out).await?,
-                Some(Read::Held { hash, plain_bytes, last, .. }) => {
+                Some(Read::Held { hash, index, plain_bytes, last }) => {
                     self.outgoing.transfer_mut().handle_repeated(part, &hash, plain_bytes, last)?;
-                    self.report.count(|totals| totals.held(plain_bytes));
+                    if self.outgoing.is_new(part, index) {
+                        self.report.count(|totals| totals.held(plain_bytes));
+                    }
                 }
                 None => {}
             }
@@ -226,7 +228,11 @@ impl<'a> Pipeline<'a> {
         let plain_bytes = u64::from(sealed.header.plain_bytes);
         // Kept first: a chunk that was read and not sent when a connection was lost is sent again as if it had been.
         self.outgoing.transfer_mut().handle_sealed(&sealed, keys);
-        self.report.count(|totals| totals.moved(plain_bytes, frame_bytes));
+        let is_new = self.outgoing.is_new(sealed.header.part, sealed.header.index);
+        self.report.count(|totals| match is_new {
+            true => totals.moved(plain_bytes, frame_bytes),
+            false => totals.resent_bytes += frame_bytes,
+        });
         let frame = if Arc::ptr_eq(keys, &self.session.keys) {
             sealed.frame
         } else {

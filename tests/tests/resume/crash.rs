@@ -8,6 +8,7 @@ use sealift_tests::{
     agents::{Agent, Launch},
     cgroup::MemoryGroup,
     exit,
+    finished::Finished,
     link::Faults,
     memory::children,
     place::{Kind, Place},
@@ -144,7 +145,7 @@ fn c3_guard_killed_while_loading() {
 }
 
 /// C2: the sender comes back to a receiver that was started again.
-fn receiver_killed(kind: Kind) {
+fn receiver_killed(kind: Kind) -> Finished {
     let place = Place::new(kind, rate(12), 2);
     let (mut sender, mut receiver) = place.start();
     for bytes in [1 << 20, 8 << 20] {
@@ -152,12 +153,14 @@ fn receiver_killed(kind: Kind) {
         kill(receiver);
         receiver = place.receiver().start();
     }
-    assert_resumed(&place, sender, receiver);
+    assert_resumed(&place, sender, receiver).0
 }
 
+/// What the open part had is read and sent again, and counted as such.
 #[test]
 fn c2_receiver_killed_sqlite() {
-    receiver_killed(Kind::Sqlite(80_000));
+    let sender = receiver_killed(Kind::Sqlite(80_000));
+    assert!(sender.number("resent_bytes") > 0, "{}", sender.message());
 }
 
 #[test]
