@@ -73,6 +73,7 @@ points! {
     SqliteStaged = Receiver, "sqlite-staged", "the staging file is made and empty";
     SqlitePartWritten = Receiver, "sqlite-part-written", "a part is written, its transaction is open";
     SqlitePartCommitted = Receiver, "sqlite-part-committed", "a part is committed, nobody was told";
+    SqliteEdgeCommitted = Receiver, "sqlite-edge-committed", "the first chunks of a part are committed, nobody was told";
     SqliteMarked = Receiver, "sqlite-marked", "the mark says finished, the ledger is still there";
     SqliteProven = Receiver, "sqlite-proven", "everything was read again, there is no receipt";
     SqliteLedgerDropping = Receiver, "sqlite-ledger-dropping", "the ledger is dropped in a transaction that is open";

@@ -9,6 +9,7 @@ use crate::{
     chunk::ChunkHash,
     id::{ChunkCount, PartIndex, TransferId},
     key::DigestSecret,
+    limits::CHUNK_HASH_BYTES,
 };
 
 /// A keyed BLAKE3 output that stands for a part or a transfer, 32 bytes.
@@ -57,6 +58,15 @@ impl Digests {
     }
 
     /// Starts the digest of a table.
+    /// The root of a part whose first chunks have these hashes, one after the other.
+    pub fn part_root_of(&self, part: PartIndex, hashes: &[u8], plain_bytes: u64) -> PartRoot {
+        let mut root = self.part_root(part);
+        root.hasher.update(hashes);
+        root.chunks = (hashes.len() / CHUNK_HASH_BYTES) as u64;
+        root.plain_bytes = plain_bytes;
+        root
+    }
+
     pub fn multiset(&self) -> MultisetDigest {
         MultisetDigest { key: self.row_digest_key, sum: [0; 4], rows: 0 }
     }

@@ -172,6 +172,11 @@ impl RowReader {
         })
     }
 
+    /// Whether nothing is left of what was fed: the last row is whole.
+    pub fn is_between_rows(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// The part is over: nothing may be left.
     pub fn finish(self) -> Result<()> {
         if self.held.is_empty() { Ok(()) } else { Err(malformed("part ends inside a row")) }

@@ -13,7 +13,12 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     report::Report,
 };
-use sealift_protocol::{chunk::VerifiedChunk, close::Code, id::PartIndex, receive::Transfer};
+use sealift_protocol::{
+    chunk::VerifiedChunk,
+    close::Code,
+    id::PartIndex,
+    receive::{Found, Transfer},
+};
 use tokio::{
     sync::{Mutex, Notify, mpsc},
     task::JoinHandle,
@@ -42,7 +47,7 @@ pub struct Load {
 
 impl Load {
     pub fn new(sink: Arc<dyn Sink>, transfer: Transfer, journal: Option<Journal>) -> Self {
-        // Two messages a part at most.
+        // Two messages a part at most, and one for each piece of it that is made durable.
         let (written, events) = mpsc::unbounded_channel();
         Self {
             sink,
@@ -128,6 +133,10 @@ impl Load {
         let mut events = self.events.lock().await;
         loop {
             match events.recv().await {
+                Some(Written::Durable(part, chunks)) => {
+                    self.transfer_mut().handle_durable(part, chunks);
+                    self.moved.notify_waiters();
+                }
                 Some(Written::Finished(part)) => {
                     fail_point::hit(Point::PartFinished);
                     self.transfer_mut().handle_finished(part);
@@ -183,6 +192,20 @@ impl Load {
     ) -> Outcome<T> {
         blocking(&self.sink, step).await
     }
+}
+
+/// What a target has from an earlier process.
+pub fn note_found(transfer: &mut Transfer, found: Vec<Found>, report: &Report) -> Outcome {
+    for found in found {
+        match found {
+            Found::Whole(whole) => {
+                transfer.handle_found(whole);
+                report.count(|totals| totals.parts += 1);
+            }
+            Found::Prefix(prefix) => transfer.handle_found_prefix(prefix)?,
+        }
+    }
+    Ok(())
 }
 
 /// Runs a step of a sink off the async thread.

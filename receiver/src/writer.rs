@@ -4,7 +4,12 @@
 use std::sync::Arc;
 
 use sealift_agent::failure::{Failure, Outcome};
-use sealift_protocol::{chunk::VerifiedChunk, digest::Digests, id::PartIndex, receive::WholePart};
+use sealift_protocol::{
+    chunk::VerifiedChunk,
+    digest::{Digests, PartRoot},
+    id::{ChunkCount, PartIndex},
+    receive::WholePart,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -17,6 +22,8 @@ const CHUNKS_WAITING: usize = 1;
 
 /// What the writers tell the load.
 pub enum Written {
+    /// The sink has the first chunks of the part for good.
+    Durable(PartIndex, ChunkCount),
     /// The sink has all of the part.
     Finished(PartIndex),
     Failed(Failure),
@@ -58,7 +65,9 @@ impl PartWriter {
             if ready_in.send(Ok(())).is_err() {
                 return;
             }
-            if let Some(outcome) = write_part(&mut *out, part, &digests, queue) {
+            let root = out.begun(part, &digests);
+            let durable = |chunks| drop(written.send(Written::Durable(part, chunks)));
+            if let Some(outcome) = write_part(&mut *out, part, root, queue, durable) {
                 let finished = outcome.and_then(|whole| out.finish(&whole));
                 let _ = written.send(match finished {
                     Ok(()) => Written::Finished(part),
@@ -79,10 +88,10 @@ impl PartWriter {
 fn write_part(
     out: &mut dyn PartSink,
     part: PartIndex,
-    digests: &Digests,
+    mut root: PartRoot,
     mut queue: mpsc::Receiver<VerifiedChunk>,
+    durable: impl Fn(ChunkCount),
 ) -> Option<Outcome<WholePart>> {
-    let mut root = digests.part_root(part);
     while let Some(chunk) = queue.blocking_recv() {
         if let Err(failure) = out.write(&chunk) {
             return Some(Err(failure));
@@ -91,6 +100,11 @@ fn write_part(
         if chunk.is_last() {
             let (chunks, plain_bytes, root) = (root.chunks(), root.plain_bytes(), root.root());
             return Some(Ok(WholePart { part, chunks, plain_bytes, root }));
+        }
+        match out.edge(&root) {
+            Ok(true) => durable(root.chunks()),
+            Ok(false) => {}
+            Err(failure) => return Some(Err(failure)),
         }
     }
     None

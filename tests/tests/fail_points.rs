@@ -30,6 +30,8 @@ fn kinds(point: Point) -> Vec<Kind> {
     match point {
         // `sqlite/resume.rs` kills there: in a transfer that ends well nothing staged is removed.
         Point::SqliteRemoving => vec![],
+        // A table that is committed in pieces.
+        Point::SqliteEdgeCommitted => vec![Kind::Sqlite(200_000)],
         _ if point.name().starts_with("sqlite-") => vec![SQLITE],
         _ if point.name().starts_with("spool-") => vec![SPOOL],
         _ if point.name().starts_with("journal-") => vec![LOADER],

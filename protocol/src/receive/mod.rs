@@ -64,6 +64,8 @@ enum Verified {
     Nothing,
     Some(Box<PartRoot>),
     Whole(WholePart),
+    /// An earlier process committed them; what makes their root is not known before a connection is agreed on.
+    Found(Box<FoundPrefix>),
 }
 
 impl PartProgress {
@@ -72,6 +74,7 @@ impl PartProgress {
             Verified::Nothing => ChunkCount(0),
             Verified::Some(root) => root.chunks(),
             Verified::Whole(whole) => whole.chunks,
+            Verified::Found(prefix) => prefix.chunks,
         }
     }
 
@@ -104,6 +107,30 @@ impl Transfer {
         }
     }
 
+    /// The same of the first chunks of a part.
+    pub fn handle_found_prefix(&mut self, prefix: FoundPrefix) -> Result<()> {
+        if let Some(progress) = self.parts.get_mut(prefix.part.0 as usize) {
+            let durable = prefix.chunks;
+            let verified = Verified::Found(Box::new(prefix));
+            *progress = PartProgress { verified, durable, begun: false, finished: false };
+        }
+        self.know_found()
+    }
+
+    /// With the digests, what was found becomes a root that can be gone on with.
+    fn know_found(&mut self) -> Result<()> {
+        let Some(digests) = &self.digests else { return Ok(()) };
+        for progress in &mut self.parts {
+            let Verified::Found(prefix) = &progress.verified else { continue };
+            let root = digests.part_root_of(prefix.part, &prefix.hashes, prefix.plain_bytes);
+            if root.chunks() != prefix.chunks || root.root() != prefix.root {
+                return Err(Error::new(Code::TargetMismatch, "what is committed of a part").at_part(prefix.part));
+            }
+            progress.verified = Verified::Some(Box::new(root));
+        }
+        Ok(())
+    }
+
     /// The secret of the transfer's digests, from the first envelope that was opened. It tells senders apart: whoever does
     /// not know it cannot go on with the transfer, nor drop it.
     pub fn handle_digest_secret(&mut self, secret: &DigestSecret) -> Result<()> {
@@ -113,7 +140,7 @@ impl Transfer {
         }
         self.digest_check = Some(check);
         self.digests.get_or_insert_with(|| Digests::new(secret));
-        Ok(())
+        self.know_found()
     }
 
     pub fn plan(&self) -> &Plan {
@@ -169,6 +196,7 @@ impl Transfer {
                 Verified::Nothing => return None,
                 Verified::Some(root) => root.root(),
                 Verified::Whole(whole) => whole.root,
+                Verified::Found(prefix) => prefix.root,
             };
             let (part, verified, durable) = (PartIndex(index), progress.chunks(), progress.durable);
             Some(Have { part, verified, durable, ended: progress.is_whole(), root })
@@ -206,6 +234,13 @@ impl Transfer {
         if durable {
             progress.durable = progress.chunks();
         }
+    }
+
+    /// The target has the first chunks of a part for good.
+    pub fn handle_durable(&mut self, part: PartIndex, chunks: ChunkCount) {
+        let progress = &mut self.parts[part.0 as usize];
+        // The sink may be ahead of what was counted as handed to it.
+        progress.durable = progress.durable.max(chunks.min(progress.chunks()));
     }
 
     /// All of a part is committed in the target.
@@ -268,6 +303,25 @@ pub struct WholePart {
     pub plain_bytes: u64,
     /// Over the hashes of its chunks.
     pub root: Root,
+}
+
+/// The first chunks of a part, as an earlier process committed them in the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundPrefix {
+    pub part: PartIndex,
+    pub chunks: ChunkCount,
+    pub plain_bytes: u64,
+    /// Over the hashes.
+    pub root: Root,
+    /// Of each chunk, one after the other.
+    pub hashes: Vec<u8>,
+}
+
+/// What is committed in the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    Whole(WholePart),
+    Prefix(FoundPrefix),
 }
 
 /// What a receipt says that the state machine cannot know.

@@ -40,7 +40,7 @@ use self::{
 use crate::{
     cli::LoadArgs,
     ending::{KeepsEnding, Publishing, prove},
-    load::{Load, blocking},
+    load::{Load, blocking, note_found},
     sink::{self, Allowed, Sink},
     standing_key::StandingKey,
     unfinished::drop_target,
@@ -192,10 +192,7 @@ impl<'a> Loading<'a> {
             };
             self.report.resume(resume, reason);
         }
-        for whole in found {
-            transfer.handle_found(whole);
-            self.report.count(|totals| totals.parts += 1);
-        }
+        note_found(&mut transfer, found, self.report)?;
         let load = self.load.insert(Load::new(sink, transfer, None));
         let session = sealed.session(&self.key.sealing, &mut load.transfer_mut())?;
         self.report.event("started", &[("suite", json!(session.keys().suite().name()))]);

@@ -32,7 +32,7 @@ pub struct Unload<'a> {
 /// A record whose place is good.
 enum Placed {
     Chunk(ChunkHeader, Bytes),
-    /// Of a part that the target has.
+    /// Of what the target has.
     Held(ChunkHeader),
     Manifest(Box<SignedManifest>),
     Nothing,
@@ -87,7 +87,8 @@ impl<'a> Unload<'a> {
         match record? {
             Some(Record::Chunk { header, sealed }) => {
                 order.handle_chunk(&header)?;
-                let held = self.load.transfer().is_finished(header.part);
+                let transfer = self.load.transfer();
+                let held = transfer.is_finished(header.part) || header.index.0 < transfer.verified(header.part).0;
                 Ok(if held { Placed::Held(header) } else { Placed::Chunk(header, sealed) })
             }
             Some(Record::Statement(bytes)) => Ok(Placed::Manifest(Box::new(order.handle_finish(&bytes)?))),

@@ -14,10 +14,10 @@ use sealift_agent::{
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
-    digest::Digests,
+    digest::{Digests, PartRoot},
     id::{PartIndex, TransferId},
     manifest::{LoadedPart, Plan, Proof},
-    receive::WholePart,
+    receive::{Found, WholePart},
 };
 
 use self::{opaque::OpaqueSink, sqlite::SqliteSink};
@@ -58,7 +58,7 @@ pub trait Sink: Send + Sync {
     /// Judges the plan, and makes the staging place, or opens the one that this very transfer left there: returns the parts
     /// that are committed in it. `fresh` drops what is there instead. Fails with `PlanRefused` or `TargetNotEmpty` before
     /// anything is sent.
-    fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<WholePart>>;
+    fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>>;
 
     /// Whether a process that dies takes the load with it, and a new one can feed the target afresh: then what is verified is
     /// kept in a journal.
@@ -106,10 +106,21 @@ pub trait Sink: Send + Sync {
     fn abandon(&self);
 }
 
-/// Writes one part. Dropped without `finish`, it leaves nothing of the part behind.
+/// Writes one part. Dropped without `finish`, it leaves nothing of the part behind but what is durable.
 pub trait PartSink {
+    /// What is durable of the part already: the next chunk is the one after it.
+    fn begun(&self, part: PartIndex, digests: &Digests) -> PartRoot {
+        digests.part_root(part)
+    }
+
     /// Takes the next chunk. When this returns, the target's transaction or the loader has it.
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome;
+
+    /// Between two chunks: a target that can make a part durable piece by piece may do so now. Returns whether all that was
+    /// taken so far is.
+    fn edge(&mut self, _so_far: &PartRoot) -> Outcome<bool> {
+        Ok(false)
+    }
 
     /// The part is whole. When this returns, it is durable, if this target can make a part durable on its own; `whole` is
     /// then kept with it, for `prepare` to tell.

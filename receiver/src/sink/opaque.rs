@@ -15,7 +15,7 @@ use sealift_protocol::{
     digest::Digests,
     id::{PartIndex, TransferId},
     manifest::{Engine, LoadedPart, Plan, Proof},
-    receive::WholePart,
+    receive::{Found, WholePart},
 };
 
 use super::{PartSink, Sink, file::FileTarget};
@@ -67,7 +67,7 @@ impl OpaqueSink {
 }
 
 impl Sink for OpaqueSink {
-    fn prepare(&self, transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<WholePart>> {
+    fn prepare(&self, transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<Found>> {
         if plan.engine != Engine::Opaque && !matches!(self.target, Target::Discard) {
             let what = "the sender sends a database, and this target takes the bytes of a dump";
             let next =

@@ -12,7 +12,7 @@ use sealift_protocol::{
     close::Code,
     error::Error,
     message::{BeginBody, Message},
-    receive::{Judging, Session, Transfer, WholePart, Window},
+    receive::{Judging, Session, Transfer, Window},
     sealed_log::{EpochRecord, Record},
 };
 use serde_json::json;
@@ -22,7 +22,7 @@ use super::{Receiving, failed};
 use crate::{
     ending::KeepsEnding,
     journal::{Journal, Place, Replayed, replay},
-    load::{Load, blocking},
+    load::{Load, blocking, note_found},
 };
 
 impl Receiving<'_> {
@@ -106,11 +106,8 @@ impl Receiving<'_> {
     pub(super) async fn open_load(&self, mut transfer: Transfer, fresh: bool) -> Outcome<Load> {
         let sink = (self.setting.open_sink)()?;
         let (id, plan) = (self.record.transfer(), transfer.plan().clone());
-        let found: Vec<WholePart> = blocking(&sink, move |sink| sink.prepare(id, &plan, fresh)).await?;
-        for whole in found {
-            transfer.handle_found(whole);
-            self.setting.report.count(|totals| totals.parts += 1);
-        }
+        let found = blocking(&sink, move |sink| sink.prepare(id, &plan, fresh)).await?;
+        note_found(&mut transfer, found, self.setting.report)?;
         if !sink.wants_journal() || self.setting.journal_bytes_max == 0 {
             return Ok(Load::new(sink, transfer, None));
         }

@@ -163,6 +163,20 @@ fn c2_receiver_killed_sqlite() {
     assert!(sender.number("resent_bytes") > 0, "{}", sender.message());
 }
 
+/// A large table is committed at chunks' edges on the way: what is behind the last of them is sent again, and no more.
+#[test]
+fn c2_receiver_killed_in_a_large_table_sqlite() {
+    let place = Place::new(Kind::Sqlite(400_000), rate(300), 21);
+    let (mut sender, receiver) = place.start();
+    let come = 48 << 20;
+    place.wait_until_passed(&mut sender, come);
+    kill(receiver);
+    let (sender, receiver) = assert_resumed(&place, sender, place.receiver().start());
+    let resent = sender.number("resent_bytes");
+    assert!(resent < come * 3 / 4, "{resent} bytes were sent again");
+    assert_eq!(receiver.resume().as_deref(), Some("resumed"));
+}
+
 #[test]
 fn c2_receiver_killed_loader() {
     receiver_killed(Kind::Loader(16 * MIB));
@@ -245,7 +259,7 @@ fn c3_receiver_and_guard_killed_at_once_postgres() {
     let Some(server) = Postgres::start() else { return };
     let place = visits(&server, 5);
     let (mut sender, mut receiver) = place.start();
-    for bytes in [1 << 19, 1 << 20] {
+    for bytes in [1 << 20, 3 << 19] {
         place.wait_until_passed(&mut sender, bytes);
         let guards = children(receiver.pid());
         assert_eq!(guards.len(), 1);

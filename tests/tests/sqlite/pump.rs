@@ -20,7 +20,7 @@ use sealift_protocol::{
     limits::CHUNK_HEADER_BYTES,
     manifest::{LoadedPart, PartKind, Plan, Proof},
     random::{Nonces, Random},
-    receive::WholePart,
+    receive::{Found, FoundPrefix, WholePart},
     seal::{EpochKeys, Suite, open, seal},
 };
 use sealift_receiver::sink::{PartSink, Sink, sqlite::SqliteSink};
@@ -83,7 +83,7 @@ impl Folder {
     }
 
     pub fn sink(&self) -> SqliteSink {
-        SqliteSink::new(&self.target(), ROW_BYTES_MAX).unwrap()
+        SqliteSink::new(&self.target(), ROW_BYTES_MAX).unwrap().with_edges(1)
     }
 
     /// What lies in the folder, by name.
@@ -142,6 +142,7 @@ pub struct Pump<'a> {
     pub link: Link,
     /// What the sink said is there already.
     pub have: Vec<WholePart>,
+    pub prefix: Option<FoundPrefix>,
 }
 
 impl<'a> Pump<'a> {
@@ -153,8 +154,14 @@ impl<'a> Pump<'a> {
     pub fn start_as(folder: &Folder, sink: &'a SqliteSink, transfer: TransferId, fresh: bool) -> Outcome<Self> {
         let mut source = SqliteSource::open(&folder.source())?;
         let (plan, link) = (source.plan()?, Link::new());
-        let have = sink.prepare(transfer, &plan, fresh)?;
-        Ok(Self { source, sink, plan, link, have })
+        let (mut have, mut prefix) = (Vec::new(), None);
+        for found in sink.prepare(transfer, &plan, fresh)? {
+            match found {
+                Found::Whole(whole) => have.push(whole),
+                Found::Prefix(found) => prefix = Some(found),
+            }
+        }
+        Ok(Self { source, sink, plan, link, have, prefix })
     }
 
     pub fn place(&self, name: &str) -> PartIndex {
@@ -166,11 +173,16 @@ impl<'a> Pump<'a> {
     /// Reads a part into what writes it; returns what the sender would say of it, and what the receiver has verified.
     pub fn feed(&mut self, part: PartIndex, loader: &mut dyn PartSink) -> Outcome<(LoadedPart, WholePart)> {
         let Self { source, link, plan, .. } = self;
-        let mut root = digests().part_root(part);
+        let mut root = loader.begun(part, &digests());
+        let held = root.chunks();
         let mut hand_on = |chunk: Chunk| {
-            let verified = link.carry(&chunk);
+            if chunk.index.0 < held.0 {
+                return Ok(());
+            }
+            let (verified, last) = (link.carry(&chunk), chunk.last);
+            loader.write(&verified)?;
             root.add(verified.hash(), verified.plain().len() as u64);
-            loader.write(&verified)
+            if last { Ok(()) } else { loader.edge(&root).map(drop) }
         };
         let mut writer = PartWriter::new(part, digests().multiset(), ROW_BYTES_MAX, &mut hand_on);
         source.read(part, &mut writer)?;

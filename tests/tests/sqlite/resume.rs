@@ -90,6 +90,45 @@ fn a_suspended_load_goes_on() {
     }
 }
 
+/// Of several chunks, some of which end inside a row; with indexes that are built by sorting, and not.
+const LARGE_TABLE: &str =
+    "CREATE TABLE a(x INTEGER PRIMARY KEY, y UNIQUE, z); CREATE INDEX i ON a(z); CREATE INDEX j ON a(length(z));
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
+    INSERT INTO a SELECT i, 'row ' || i, hex(randomblob(30000 * (i % 7) * (i % 5))) FROM n;";
+
+/// C6, C2: a table of which a part is committed is gone on with at a chunk's edge, over and over.
+#[test]
+fn a_part_goes_on_at_the_edge_of_a_chunk() {
+    let folder = Folder::new();
+    folder.build(LARGE_TABLE);
+    let table = PartIndex(1);
+    let mut held = Vec::new();
+    for stop_after in [1, 2, 4, 7] {
+        let sink = folder.sink();
+        let mut pump = Pump::start(&folder, &sink).unwrap();
+        if pump.have.is_empty() {
+            pump.part(PartIndex(0)).unwrap();
+        }
+        held.push(pump.prefix.as_ref().map_or(0, |prefix| prefix.chunks.0));
+        let (chunks, _) = crate::chunks(&mut pump, table).unwrap();
+        // One that was begun and not used takes nothing away.
+        drop(sink.begin(table, &digests()).unwrap());
+        let mut loader = sink.begin(table, &digests()).unwrap();
+        let mut root = loader.begun(table, &digests());
+        let from = root.chunks().0 as usize;
+        for chunk in chunks.iter().skip(from).take(stop_after) {
+            loader.write(chunk).unwrap();
+            root.add(chunk.hash(), chunk.plain().len() as u64);
+            loader.edge(&root).unwrap();
+        }
+        drop(loader);
+        sink.suspend();
+    }
+    assert!(held.is_sorted() && held[3] > held[1], "{held:?}");
+    assert_eq!(finish(&folder, TRANSFER), 1);
+    assert_same(&folder);
+}
+
 /// Suspended from another thread, a writer and a waiter end, the open part is undone, and what was committed stays.
 #[test]
 fn suspending_ends_writers_and_keeps_what_is_committed() {
@@ -362,7 +401,7 @@ fn a_load_survives_a_kill_at_every_fail_point() {
         let mut kills = 0;
         for (time, elsewhere) in (1..).flat_map(|time| [(time, false), (time, true)]) {
             let folder = Folder::new();
-            folder.build(TWO_TABLES);
+            folder.build(if *point == Point::SqliteEdgeCommitted { LARGE_TABLE } else { TWO_TABLES });
             let place = folder.0.path();
             if *point == Point::SqliteRemoving {
                 // Comes to it by dropping another transfer's load.

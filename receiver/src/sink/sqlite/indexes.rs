@@ -48,6 +48,11 @@ impl Waiting {
         Ok(Self { table: table.name.clone(), indexes })
     }
 
+    /// The table has rows already: its indexes are all there.
+    pub fn none(table: &Table) -> Self {
+        Self { table: table.name.clone(), indexes: Vec::new() }
+    }
+
     /// Takes note of a row.
     pub fn count(&mut self, values: &[Value<'_>]) {
         for index in &mut self.indexes {

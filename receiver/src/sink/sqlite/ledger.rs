@@ -1,5 +1,6 @@
-//! What a staged database says of itself: whose load it is, and which parts are committed. A part's line is written in the
-//! transaction of its rows, so that each is there exactly when the other is. The lines of schema and finish carry their
+//! What a staged database says of itself: whose load it is, and what is committed. A part's line is written in the
+//! transaction of its rows, so that each is there exactly when the other is. A large part is committed in pieces: its line
+//! then has the hashes of the chunks so far, and is written anew with each. The lines of schema and finish carry their
 //! documents: a catalogue does not tell which rowids are carried, nor which indexes still have to be made.
 
 use rusqlite::{Connection, Error, ErrorCode, Row, params};
@@ -9,7 +10,7 @@ use sealift_protocol::{
     digest::Root,
     id::{ChunkCount, PartIndex, TransferId},
     limits::PARTS_MAX,
-    receive::WholePart,
+    receive::{FoundPrefix, WholePart},
     sqlite::{FinishDocument, LEDGER_TABLE, SchemaDocument},
 };
 
@@ -27,18 +28,20 @@ pub struct Bond {
     pub plan_hash: [u8; 32],
 }
 
-/// One committed part.
+/// What is committed of one part.
 pub struct Line<'a> {
-    pub whole: &'a WholePart,
-    pub rows: u64,
-    pub digest: Option<Root>,
+    pub part: &'a WholePart,
     /// The bytes of a schema or finish part.
     pub document: Option<&'a [u8]>,
+    /// Of its chunks, while they are not all of the part.
+    pub hashes: Option<&'a [u8]>,
 }
 
 /// Every line, read again. Without the schema part there is no ledger.
 pub struct Ledger {
     pub parts: Vec<WholePart>,
+    /// Of the part that was being written.
+    pub prefix: Option<FoundPrefix>,
     pub schema: SchemaDocument,
     pub finish: Option<FinishDocument>,
 }
@@ -49,32 +52,31 @@ impl Ledger {
         // Schema, tables, finish. Lines are unique and in order: none is missing if the last has the last place.
         let parts = self.schema.tables.len() + 2;
         let ends = self.parts.last().is_some_and(|last| last.part.0 as usize == parts - 1);
-        ends && self.parts.len() == parts && self.finish.is_some()
+        ends && self.parts.len() == parts && self.finish.is_some() && self.prefix.is_none()
     }
 }
 
 pub fn create(connection: &Connection) -> Outcome {
     let sql = format!(
         "CREATE TABLE main.{LEDGER_TABLE}(part INTEGER PRIMARY KEY, transfer BLOB, plan_hash BLOB, chunks INT, \
-         plain_bytes INT, root BLOB, \"rows\" INT, digest BLOB, document BLOB)"
+         plain_bytes INT, root BLOB, document BLOB, hashes BLOB)"
     );
     connection.execute_batch(&sql).map_err(|error| failed(&error, LEDGER))
 }
 
 /// Writes a part's line in the transaction that is open.
 pub fn note(connection: &Connection, bond: &Bond, line: &Line<'_>) -> Outcome {
-    let sql = format!("INSERT INTO main.{LEDGER_TABLE} VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
-    let whole = line.whole;
+    let sql = format!("INSERT OR REPLACE INTO main.{LEDGER_TABLE} VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
+    let part = line.part;
     let values = params![
-        whole.part.0,
+        part.part.0,
         bond.transfer.0,
         bond.plan_hash,
-        whole.chunks.0.cast_signed(),
-        whole.plain_bytes.cast_signed(),
-        whole.root.0,
-        line.rows.cast_signed(),
-        line.digest.map(|digest| digest.0),
+        part.chunks.0.cast_signed(),
+        part.plain_bytes.cast_signed(),
+        part.root.0,
         line.document,
+        line.hashes,
     ];
     connection.execute(&sql, values).map(drop).map_err(|error| failed(&error, LEDGER))
 }
@@ -99,12 +101,22 @@ pub fn bond(connection: &Connection) -> Outcome<Option<Bond>> {
 
 /// Reads all lines of a ledger that has any.
 pub fn read(connection: &Connection) -> Outcome<Ledger> {
-    let sql = format!("SELECT part, chunks, plain_bytes, root, document FROM main.{LEDGER_TABLE} ORDER BY part");
+    let sql =
+        format!("SELECT part, chunks, plain_bytes, root, document, hashes FROM main.{LEDGER_TABLE} ORDER BY part");
     let mut statement = connection.prepare(&sql).map_err(unreadable)?;
     let mut rows = statement.query([]).map_err(unreadable)?;
-    let (mut parts, mut schema, mut finish) = (Vec::new(), None, None);
+    let (mut parts, mut prefix, mut schema, mut finish) = (Vec::new(), None, None, None);
     while let Some(row) = rows.next().map_err(unreadable)? {
         let (whole, document) = line(row).map_err(unreadable)?;
+        if let Some(hashes) = row.get::<_, Option<Vec<u8>>>(5).map_err(unreadable)? {
+            // There is one writer, and nothing comes after the finish.
+            if prefix.is_some() || schema.is_none() || finish.is_some() || document.is_some() {
+                return Err(senseless());
+            }
+            let WholePart { part, chunks, plain_bytes, root } = whole;
+            prefix = Some(FoundPrefix { part, chunks, plain_bytes, root, hashes });
+            continue;
+        }
         match (&schema, document) {
             (None, Some(bytes)) if whole.part.0 == 0 => {
                 schema = Some(SchemaDocument::from_bytes(&bytes).map_err(|_| senseless())?);
@@ -122,7 +134,7 @@ pub fn read(connection: &Connection) -> Outcome<Ledger> {
         }
     }
     let schema = schema.ok_or_else(senseless)?;
-    let ledger = Ledger { parts, schema, finish };
+    let ledger = Ledger { parts, prefix, schema, finish };
     // The finish comes last of all.
     if ledger.finish.is_some() && !ledger.is_whole() { Err(senseless()) } else { Ok(ledger) }
 }

@@ -1,7 +1,7 @@
 //! A database of the embedded engine as a target.
 //!
 //! The load goes into a staging file beside the target, one part at a time, each part's rows, indexes and ledger line in
-//! one transaction. `prove` reads every table again from the file; `publish` gives the file the target's name. What is
+//! one transaction, or in several with a line for each where a table is large. `prove` reads every table again from the file; `publish` gives the file the target's name. What is
 //! committed stays there when the load stops, and the same transfer goes on from it; another one drops it.
 //!
 //! How it is written. A rollback journal, truncated at each commit, and `synchronous=FULL`: a commit is on the disk when
@@ -42,7 +42,7 @@ use sealift_protocol::{
     digest::Digests,
     id::{PartIndex, TransferId},
     manifest::{Engine, LoadedPart, PartKind, Plan, Proof},
-    receive::WholePart,
+    receive::{Found, FoundPrefix},
     sqlite::{LEDGER_TABLE, SEQUENCE_TABLE, is_internal},
 };
 
@@ -51,7 +51,7 @@ use self::{
     failure::gave_up,
     ledger::Bond,
     load::Load,
-    rows::RowsLoad,
+    rows::{EDGE_BYTES, RowsLoad},
     staged::{Staged, remove_suspended},
     staging::{Identity, Staging},
     turn::{Done, Turn},
@@ -62,6 +62,7 @@ use super::{PartSink, Sink};
 pub struct SqliteSink {
     staging: Staging,
     row_bytes_max: usize,
+    edge_bytes: u64,
     state: Mutex<State>,
     /// Told whenever a part ends or the load stops.
     changed: Condvar,
@@ -75,6 +76,8 @@ struct State {
     prepared: Option<Prepared>,
     /// Which parts are committed.
     committed: Vec<bool>,
+    /// What is committed of a part that is not whole.
+    prefix: Option<FoundPrefix>,
     /// Somebody has the turn to write, and the load with it.
     busy: bool,
     load: Option<Load>,
@@ -110,7 +113,13 @@ impl SqliteSink {
     pub fn new(path: &Path, row_bytes_max: usize) -> Outcome<Self> {
         let staging = Staging::new(path)?;
         let (state, changed, stop) = Default::default();
-        Ok(Self { staging, row_bytes_max, state, changed, stop })
+        Ok(Self { staging, row_bytes_max, edge_bytes: EDGE_BYTES, state, changed, stop })
+    }
+
+    /// Commits a part after so many row bytes, at the next edge of a chunk.
+    pub fn with_edges(mut self, edge_bytes: u64) -> Self {
+        self.edge_bytes = edge_bytes;
+        self
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -188,7 +197,7 @@ fn rank(plan: &Plan, part: usize) -> (PartKind, bool, bool) {
 }
 
 impl Sink for SqliteSink {
-    fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<WholePart>> {
+    fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>> {
         plan.check()?;
         if plan.engine != Engine::Sqlite {
             let next = "Give the receiver a target for dumps: file:PATH, exec:COMMAND or -.";
@@ -202,14 +211,16 @@ impl Sink for SqliteSink {
             return Err(if state.phase.is_stopped() { gave_up() } else { out_of_order() });
         }
         let bond = Bond { transfer, plan_hash: plan.hash() };
-        let Staged { identity, load, have } = Staged::stage(&self.staging, self.row_bytes_max, plan, bond, fresh)?;
+        let staged = Staged::stage(&self.staging, self.row_bytes_max, plan, bond, fresh)?;
+        let Staged { identity, load, have, prefix } = staged;
         state.prepared = Some(Prepared { plan: plan.clone(), bond, identity });
         state.committed = vec![false; plan.parts.len()];
         have.iter().for_each(|whole| state.committed[whole.part.0 as usize] = true);
         state.interrupt = load.as_ref().map(|load| load.connection.get_interrupt_handle());
         state.load = load;
         state.phase = Phase::Loading;
-        Ok(have)
+        state.prefix = prefix.clone();
+        Ok(have.into_iter().map(Found::Whole).chain(prefix.map(Found::Prefix)).collect())
     }
 
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
@@ -225,7 +236,10 @@ impl Sink for SqliteSink {
             return Ok(Box::new(Repeated));
         }
         match kind {
-            PartKind::Rows => Ok(Box::new(RowsLoad::begin(turn, part)?)),
+            PartKind::Rows => {
+                let prefix = self.state().prefix.clone().filter(|prefix| prefix.part == part);
+                Ok(Box::new(RowsLoad::begin(turn, part, prefix)?))
+            }
             _ => Ok(Box::new(DocumentLoad::new(turn, part, kind))),
         }
     }

@@ -9,9 +9,10 @@ use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
-    digest::MultisetDigest,
+    digest::{Digests, PartRoot},
     id::PartIndex,
-    receive::WholePart,
+    limits::CHUNK_HASH_BYTES,
+    receive::{FoundPrefix, WholePart},
     row::{RowReader, Value, read_values},
     sqlite::{SEQUENCE_TABLE, TextEncoding},
 };
@@ -30,6 +31,11 @@ use crate::sink::PartSink;
 /// their own bytes.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// After how many row bytes a part is committed at a chunk's edge, so that whatever happens costs no more; or after a part of
+/// what is there, as each commit writes the hashes of all chunks so far.
+pub const EDGE_BYTES: u64 = 32 << 20;
+const EDGE_SHARE: u64 = 32;
+
 /// Binds and inserts rows as they arrive.
 pub struct RowsLoad<'a> {
     turn: Turn<'a>,
@@ -39,16 +45,18 @@ pub struct RowsLoad<'a> {
     insert: String,
     values: usize,
     reader: RowReader,
-    digest: MultisetDigest,
     waiting: Waiting,
-    chunks: u64,
+    /// Of all chunks so far.
+    hashes: Vec<u8>,
+    /// Row bytes that are committed.
+    committed_bytes: u64,
     ended: bool,
     spare: Vec<Value<'static>>,
 }
 
 impl<'a> RowsLoad<'a> {
-    pub fn begin(mut turn: Turn<'a>, part: PartIndex) -> Outcome<Self> {
-        let (reader, digest) = (RowReader::new(turn.sink.row_bytes_max), turn.digests.multiset());
+    pub fn begin(mut turn: Turn<'a>, part: PartIndex, found: Option<FoundPrefix>) -> Outcome<Self> {
+        let reader = RowReader::new(turn.sink.row_bytes_max);
         // The schema is the part before the first table.
         let table = (part.0 as usize).checked_sub(1).ok_or_else(out_of_order)?;
         let load = turn.load()?;
@@ -60,13 +68,17 @@ impl<'a> RowsLoad<'a> {
             let sql = "DELETE FROM main.sqlite_sequence";
             load.connection.execute(sql, []).map_err(|error| failed(&error, SEQUENCE_TABLE))?;
         }
-        let waiting = Waiting::begin(&load.connection, definition)?;
-        let (chunks, ended, spare) = Default::default();
-        Ok(Self { turn, part, table, insert, values, reader, digest, waiting, chunks, ended, spare })
+        let waiting = match found {
+            Some(_) => Waiting::none(definition),
+            None => Waiting::begin(&load.connection, definition)?,
+        };
+        let (hashes, committed_bytes) = found.map_or_else(Default::default, |found| (found.hashes, found.plain_bytes));
+        let (ended, spare) = Default::default();
+        Ok(Self { turn, part, table, insert, values, reader, waiting, hashes, committed_bytes, ended, spare })
     }
 
     fn insert(&mut self, piece: Bytes) -> Outcome {
-        let Self { turn, table, insert, values: count, reader, digest, waiting, spare, .. } = self;
+        let Self { turn, table, insert, values: count, reader, waiting, spare, .. } = self;
         let sink = turn.sink;
         let load = turn.load.as_ref().ok_or_else(out_of_order)?;
         let encoding = load.schema.encoding;
@@ -76,7 +88,6 @@ impl<'a> RowsLoad<'a> {
         reader
             .feed(piece, |row| {
                 sink.check_stop()?;
-                digest.add(row);
                 let mut values = recycle(std::mem::take(spare));
                 read_values(row, *count, &mut values)?;
                 waiting.count(&values);
@@ -100,28 +111,53 @@ impl<'a> RowsLoad<'a> {
 }
 
 impl PartSink for RowsLoad<'_> {
+    fn begun(&self, part: PartIndex, digests: &Digests) -> PartRoot {
+        digests.part_root_of(part, &self.hashes, self.committed_bytes)
+    }
+
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
         let plain = chunk.plain();
         for start in (0..plain.len()).step_by(PIECE_BYTES) {
             let piece = plain.slice(start..plain.len().min(start + PIECE_BYTES));
             self.write_piece(piece).map_err(|failure| failure.at_part(self.part))?;
         }
-        (self.chunks, self.ended) = (self.chunks + 1, chunk.is_last());
+        self.hashes.extend_from_slice(chunk.hash());
+        self.ended = chunk.is_last();
         Ok(())
+    }
+
+    fn edge(&mut self, so_far: &PartRoot) -> Outcome<bool> {
+        let due = self.turn.sink.edge_bytes.max(self.committed_bytes / EDGE_SHARE);
+        if so_far.plain_bytes() - self.committed_bytes < due || !self.reader.is_between_rows() {
+            return Ok(false);
+        }
+        let (part, chunks, plain_bytes) = (self.part, so_far.chunks(), so_far.plain_bytes());
+        let root = so_far.root();
+        let so_far = WholePart { part, chunks, plain_bytes, root };
+        let load = self.turn.load()?;
+        // Whoever goes on finds them there, and lets them grow.
+        self.waiting.build_all(&mut load.connection)?;
+        load.commit_edge(&so_far, &self.hashes).map_err(|failure| failure.at_part(part))?;
+        self.committed_bytes = plain_bytes;
+        let hashes = self.hashes.clone();
+        self.turn.sink.state().prefix = Some(FoundPrefix { part, chunks, plain_bytes, root, hashes });
+        Ok(true)
     }
 
     fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome {
         let part = self.part;
         let end = |this: &mut Self| {
-            check_whole(whole, this.part, this.chunks, this.ended)?;
+            let chunks = (this.hashes.len() / CHUNK_HASH_BYTES) as u64;
+            check_whole(whole, this.part, chunks, this.ended)?;
             this.turn.sink.check_stop()?;
             std::mem::replace(&mut this.reader, RowReader::new(0)).finish()?;
             let load = this.turn.load()?;
             this.waiting.build_all(&mut load.connection)?;
-            load.commit(&Line { whole, rows: this.digest.rows(), digest: Some(this.digest.root()), document: None })
+            load.commit(&Line { part: whole, document: None, hashes: None })
         };
         end(&mut self).map_err(|failure| failure.at_part(part))?;
         self.turn.done = Done::Part(part);
+        self.turn.sink.state().prefix = None;
         Ok(())
     }
 }

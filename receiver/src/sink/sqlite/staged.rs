@@ -2,7 +2,11 @@
 
 use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
-use sealift_protocol::{id::TransferId, manifest::Plan, receive::WholePart};
+use sealift_protocol::{
+    id::{PartIndex, TransferId},
+    manifest::{PartKind, Plan},
+    receive::{FoundPrefix, WholePart},
+};
 
 use super::{
     ledger::{self, Bond, senseless},
@@ -16,6 +20,7 @@ pub struct Staged {
     pub identity: Identity,
     pub load: Option<Load>,
     pub have: Vec<WholePart>,
+    pub prefix: Option<FoundPrefix>,
 }
 
 impl Staged {
@@ -31,18 +36,21 @@ impl Staged {
         } else {
             leftover.remove(staging)?;
         }
-        Ok(Self { identity: staging.create()?, load: None, have: Vec::new() })
+        Ok(Self { identity: staging.create()?, load: None, have: Vec::new(), prefix: None })
     }
 
     /// Goes on with what is committed.
     fn resume(connection: Connection, identity: Identity, plan: &Plan, bond: Bond) -> Outcome<Self> {
         let ledger = ledger::read(&connection)?;
         check_plan(plan, &ledger.schema).map_err(|_| senseless())?;
-        let have = ledger.parts.clone();
-        if have.last().is_some_and(|last| last.part.0 as usize >= plan.parts.len()) {
+        let (have, prefix) = (ledger.parts.clone(), ledger.prefix.clone());
+        let is_rows = |part: PartIndex| plan.parts.get(part.0 as usize).is_some_and(|part| part.kind == PartKind::Rows);
+        if have.last().is_some_and(|last| last.part.0 as usize >= plan.parts.len())
+            || prefix.as_ref().is_some_and(|prefix| !is_rows(prefix.part))
+        {
             return Err(senseless());
         }
-        Ok(Self { identity, load: Some(Load::resume(connection, bond, ledger)), have })
+        Ok(Self { identity, load: Some(Load::resume(connection, bond, ledger)), have, prefix })
     }
 }
 
