@@ -7,7 +7,8 @@
 //! not end by that. It ends when the guard, told that everything was verified, takes the copy out and drops it.
 //!
 //! A loader that would wait in vain is killed: with its whole process group by the guard, if the receiver goes away; by the
-//! kernel (PR_SET_PDEATHSIG), if the guard does. The guard never reads what passes.
+//! kernel (PR_SET_PDEATHSIG), if the guard does. One that cannot be killed, since `sudo` made it another user's and took the
+//! socket from it, waits as long as its guard does: the guard stays until its loader is gone. It never reads what passes.
 //!
 //! | descriptor of the guard | what it is |
 //! |---|---|
@@ -15,8 +16,8 @@
 //! | standard output | the socket in which the pipe's writing end is under way, which the loader inherits too, under another number |
 //! | standard error | a pipe to the receiver, for what the loader prints; its other end closing says that the receiver died |
 //!
-//! `SIGUSR1` from the receiver is the permission to let go. Loader and guard share a process group, by which the receiver
-//! can kill both even if the guard is gone.
+//! `SIGUSR1` from the receiver is the permission to let go; the guard heeds no other signal. The loader's process group has
+//! the guard's id, and the guard is not in it: by it the receiver kills what it started, even if the guard is gone.
 
 use std::{
     ffi::CStr,
@@ -35,7 +36,7 @@ use nix::{
         signal::{SigSet, SigmaskHow, Signal, killpg},
         signalfd::{SfdFlags, SignalFd},
     },
-    unistd::{Pid, dup, getpgrp, getppid, read},
+    unistd::{Pid, dup, getpgid, getpgrp, getppid, read, setpgid},
 };
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::close::Code;
@@ -67,23 +68,28 @@ fn guard(words: &[String]) -> Outcome<u8> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGUSR1);
     signals.add(Signal::SIGCHLD);
-    signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(failed)?;
+    SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(failed)?;
     let signal_fd = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
     // Says that from here on a signal is heard.
     std::io::stderr().write_all(&READY).map_err(|_| Failure::new(Code::Internal, "loader guard", ""))?;
+    let group = getpgrp();
     let mut loader = start(words)?;
+    // Into the group of the receiver, which is of the same session. Where that is gone, the guard dies with its loader.
+    let _ = getpgid(Some(getppid())).and_then(|receivers| setpgid(Pid::from_raw(0), receivers));
     let stderr = std::io::stderr();
+    let mut receiver_died = false;
     loop {
         let mut watched = [
             PollFd::new(signal_fd.as_fd(), PollFlags::POLLIN),
             // Only errors are reported for a writing end: POLLERR once nobody reads it any more.
             PollFd::new(stderr.as_fd(), PollFlags::empty()),
         ];
-        match poll(&mut watched, PollTimeout::NONE) {
+        let watched = if receiver_died { &mut watched[..1] } else { &mut watched[..] };
+        match poll(watched, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(failed(error)),
         }
-        let receiver_died = watched[1].revents().is_some_and(|events| events.contains(PollFlags::POLLERR));
+        let dies = watched.get(1).and_then(PollFd::revents).is_some_and(|events| events.contains(PollFlags::POLLERR));
         while let Ok(Some(signal)) = signal_fd.read_signal() {
             if signal.ssi_signo == Signal::SIGUSR1 as u32 {
                 let_go()?;
@@ -93,9 +99,10 @@ fn guard(words: &[String]) -> Outcome<u8> {
             let code = status.code().unwrap_or_else(|| SIGNAL_BASE + status.signal().unwrap_or(0));
             return Ok(code as u8);
         }
-        if receiver_died {
-            // Kills the loader, whatever it started, and the guard itself.
-            let _ = killpg(getpgrp(), Signal::SIGKILL);
+        if dies {
+            receiver_died = true;
+            // The loader, and whatever it started.
+            let _ = killpg(group, Signal::SIGKILL);
         }
     }
 }
@@ -115,9 +122,9 @@ fn start(words: &[String]) -> Outcome<Child> {
 pub fn become_loader(guard: i32, words: &[String]) -> ExitCode {
     let Some((program, arguments)) = words.split_first() else { return CANNOT_RUN.into() };
     let bound = prctl::set_pdeathsig(Signal::SIGKILL).is_ok();
-    // The guard may have ended before that was said.
-    // The guard blocks what it reads from a descriptor; a shell that waits for its children would wait for ever.
+    // The guard blocks all signals; a shell that waits for its children would wait for ever.
     let unblocked = SigSet::empty().thread_set_mask().is_ok();
+    // It may have ended before its end was bound to the loader's.
     if bound && unblocked && getppid() == Pid::from_raw(guard) {
         let _ = Command::new(program).args(arguments).exec();
     }

@@ -12,6 +12,8 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -32,6 +34,10 @@ use crate::{
     cli::GUARD_COMMAND,
     guard::{self, OWN_PROGRAM, READY, SIGNAL_BASE},
 };
+
+/// For a guard whose loader was killed.
+const GUARD_ENDS: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A loader that runs and waits for its input.
 pub struct Loader {
@@ -120,8 +126,10 @@ impl Loader {
             Err(failure) => failure,
             Ok(()) => {
                 let what = format!("the loader {} ended before it had read all of its input", self.program);
-                let next = "Its exit code was 0, yet what it loaded is not whole. Check the command after exec:.";
-                Failure::new(Code::LoaderFailed, what, next)
+                let next = "Its exit code was 0: it may have loaded half of it. Look into the target, and check the command \
+                            after exec:. To start over, end this transfer with `sealift-receiver abandon`.";
+                // Fed again, it could load that half twice.
+                Failure { undecided: true, ..Failure::new(Code::LoaderFailed, what, next) }
             }
         }
     }
@@ -180,7 +188,7 @@ impl Loader {
         judged.map_err(|failure| Failure { undecided: had_everything && by_signal, ..failure })
     }
 
-    /// Kills the loader, whatever it started, and its guard, before its input can end. Safe at any time, from any thread.
+    /// Kills the loader and whatever it started, before its input can end. Safe at any time, from any thread.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::SeqCst);
         self.kill_group();
@@ -193,7 +201,11 @@ impl Drop for Loader {
         let mut inside = self.inside();
         if !matches!(inside.guard.try_wait(), Ok(Some(_))) {
             self.kill();
-            let _ = inside.guard.wait();
+            // A loader that cannot be killed keeps its guard, which outlives this process.
+            let started = Instant::now();
+            while started.elapsed() < GUARD_ENDS && matches!(inside.guard.try_wait(), Ok(None)) {
+                thread::sleep(LOOK_EVERY);
+            }
         }
     }
 }

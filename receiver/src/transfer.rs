@@ -93,7 +93,8 @@ impl<'a> Receiving<'a> {
             return Err(receiving.undecided(Failure::new(Code::ResumeImpossible, what, "")));
         } else if receiving.record.kept.plan.is_some() {
             let transfer = receiving.record.state_machine()?;
-            receiving.load = Some(receiving.open_load(transfer, false).await?);
+            let opened = receiving.open_load(transfer, false).await;
+            receiving.load = Some(opened.map_err(|failure| receiving.unless_settling(failure))?);
         }
         Ok(receiving)
     }

@@ -18,7 +18,7 @@ use sealift_protocol::{
 
 use super::{Receiving, failed};
 use crate::{
-    ending::{Publishing, prove},
+    ending::{KeepsEnding, Publishing, prove},
     load::Load,
 };
 
@@ -65,8 +65,13 @@ impl<'a> Receiving<'a> {
     }
 
     /// Stopped while a loader was ending, whoever wanted that: it may have committed.
-    pub(super) fn unless_settling(&self, failure: Failure) -> Failure {
-        let ending = &self.record.kept.ending;
+    pub(super) fn unless_settling(&mut self, failure: Failure) -> Failure {
+        let ending = &mut self.record.kept.ending;
+        if failure.undecided && !ending.settling {
+            // One that ended early, by itself and well: the next process is not to feed another.
+            ending.settling = true;
+            return self.record.keep().err().unwrap_or(failure);
+        }
         if !ending.settling || ending.receipt.is_some() || failure.undecided {
             return failure;
         }

@@ -284,6 +284,9 @@ fn c3_the_guard_goes_by_another_name() {
     let words = told("cmdline");
     assert_eq!((told("comm").trim(), words.split('\0').next()), ("loader-guard", Some("loader-guard")));
     let group = children(guards[0]);
+    // It does not die with what it guards.
+    let group_of = |pid: u32| nix::unistd::getpgid(Some(Pid::from_raw(pid as i32))).unwrap();
+    assert_ne!(group_of(guards[0]), group_of(group[0]));
     kill(receiver);
     let gone = |pid: &u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
     sender.wait_for("the loader's end", WITHIN, |_| guards.iter().chain(&group).all(gone));

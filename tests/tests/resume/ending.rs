@@ -101,6 +101,20 @@ fn c13_what_a_finished_transfer_left_goes_with_the_next() {
     assert_done(&place, sender, receiver);
 }
 
+/// A loader that ends well before it has had everything may have committed what it had: nothing is fed to another.
+#[test]
+fn a_loader_that_ended_early_is_not_fed_again() {
+    let mut place = Place::new(Kind::Loader(4 * MIB), Faults::default(), 6);
+    place.target_url = "exec:head -c 100000".into();
+    let (sender, receiver) = place.start();
+    for ended in [sender.wait(WITHIN), receiver.wait(WITHIN)] {
+        ended.assert_code(exit::UNUSABLE).assert_one_message();
+    }
+    let again = place.receiver().start().wait(WITHIN);
+    again.assert_code(exit::INTERRUPTED).assert_one_message();
+    assert!(again.message().contains("abandon"), "{}", again.message());
+}
+
 /// A receiver with which everything is loaded waits for the sender to fetch the receipt, and then ends well without it.
 #[test]
 fn a_sender_that_never_comes_for_the_receipt_changes_nothing() {
