@@ -11,7 +11,7 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     random::SystemRandom,
-    sealed_file::SealedFile,
+    sealed_file::{self, SealedFile},
 };
 use sealift_protocol::{
     chunk::VerifiedChunk,
@@ -64,17 +64,18 @@ impl Place<'_> {
         LogId { kind: LogKind::Journal, transfer: self.transfer, key: KeyFingerprint::of(&self.key.public_key()) }
     }
 
-    /// Begins a journal; one that is there is dropped.
+    /// Begins a journal, where there is none.
     pub fn create(&self) -> Outcome<SealedFile> {
-        sealift_agent::sealed_file::destroy(self.folder, NAME)?;
         let header = LogHeader::new(self.id(), &mut SystemRandom::default());
         SealedFile::create(self.folder, NAME, header, self.bytes_max)
     }
 
-    /// Opens the journal that an earlier process left; cuts off what a crash tore.
-    pub fn open(&self, audit: &AuditLog) -> Outcome<Option<SealedFile>> {
-        let Some(opened) = SealedFile::open(self.folder, NAME, &self.id(), self.bytes_max, |_| Ok(()))? else {
-            return Ok(None);
+    /// Opens the journal that an earlier process left, `made` if it is known that one did; cuts off what a crash tore.
+    pub fn open(&self, made: bool, audit: &AuditLog) -> Outcome<Option<SealedFile>> {
+        let opened = match SealedFile::open(self.folder, NAME, &self.id(), self.bytes_max, |_| Ok(()))? {
+            Some(opened) => opened,
+            None if made => return Err(self.missing()),
+            None => return Ok(None),
         };
         if let Some(repaired) = opened.repaired {
             let (kept, cut) = (json!(repaired.kept_bytes), json!(repaired.cut_bytes));
@@ -82,6 +83,22 @@ impl Place<'_> {
         }
         Ok(Some(opened.log))
     }
+
+    /// What was acknowledged as durable is nowhere: a person decides whether it is sent again (fault-matrix S4).
+    fn missing(&self) -> Failure {
+        let what = format!("the journal of this transfer is not in {}", self.folder.display());
+        let next = format!(
+            "Bring it back, and give the same command again. Or end this transfer with `sealift-receiver abandon {}`, and \
+             start a new one.",
+            self.transfer
+        );
+        Failure::new(Code::LogDamaged, what, next)
+    }
+}
+
+/// Removes the journal, whosever it is. Where there is none, that is done already.
+pub fn drop_journal(folder: &Path) -> Outcome {
+    sealed_file::destroy(folder, NAME)
 }
 
 impl Journal {

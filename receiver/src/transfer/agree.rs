@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::{Receiving, failed};
 use crate::{
     ending::KeepsEnding,
-    journal::{Journal, Place, Replayed, replay},
+    journal::{Journal, Place, Replayed, drop_journal, replay},
     load::{Load, blocking},
 };
 
@@ -103,7 +103,7 @@ impl Receiving<'_> {
     }
 
     /// Opens the target for the transfer, and takes up what an earlier process left; `fresh` drops that.
-    pub(super) async fn open_load(&self, mut transfer: Transfer, fresh: bool) -> Outcome<Load> {
+    pub(super) async fn open_load(&mut self, mut transfer: Transfer, fresh: bool) -> Outcome<Load> {
         let sink = (self.setting.open_sink)()?;
         let (id, plan) = (self.record.transfer(), transfer.plan().clone());
         let found: Vec<WholePart> = blocking(&sink, move |sink| sink.prepare(id, &plan, fresh)).await?;
@@ -111,20 +111,34 @@ impl Receiving<'_> {
             transfer.handle_found(whole);
             self.setting.report.count(|totals| totals.parts += 1);
         }
-        if !sink.wants_journal() || self.setting.journal_bytes_max == 0 {
+        let journals = sink.wants_journal() && self.setting.journal_bytes_max > 0;
+        if fresh || !journals {
+            self.drop_journal()?;
+        }
+        if !journals {
             return Ok(Load::new(sink, transfer, None));
         }
         let key = self.record.sealing_key()?;
         let (folder, bytes_max) = (self.record.dir.path(), self.setting.journal_bytes_max);
         let place = Place { folder, transfer: id, key: &key, bytes_max };
-        let earlier = if fresh { None } else { place.open(self.setting.audit)? };
-        let Some(log) = earlier else {
-            return Ok(Load::new(sink, transfer, Some(Journal::start(place.create()?))));
+        let (replayed, log) = match place.open(self.record.kept.journal_made, self.setting.audit)? {
+            Some(log) => (Some(replay(&log, id, self.record.sealing_key()?)?), log),
+            None => (None, place.create()?),
         };
-        let replayed = replay(&log, id, key)?;
+        // Durable with the epoch, before anything that matters is in the journal.
+        self.record.kept.journal_made = true;
         let load = Load::new(sink, transfer, Some(Journal::start(log)));
-        self.feed(&load, replayed).await?;
+        if let Some(replayed) = replayed {
+            self.feed(&load, replayed).await?;
+        }
         Ok(load)
+    }
+
+    fn drop_journal(&mut self) -> Outcome {
+        if std::mem::take(&mut self.record.kept.journal_made) {
+            self.record.keep()?;
+        }
+        drop_journal(self.record.dir.path())
     }
 
     /// Feeds a fresh loader from the journal.
