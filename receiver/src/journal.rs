@@ -3,7 +3,11 @@
 //!
 //! One thread writes it. Whatever waits when it comes round is written together and synced once.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::BytesMut;
 use sealift_agent::{
@@ -11,7 +15,7 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     random::SystemRandom,
-    sealed_file::SealedFile,
+    sealed_file::{self, SealedFile},
 };
 use sealift_protocol::{
     chunk::VerifiedChunk,
@@ -52,29 +56,30 @@ struct Entry {
 }
 
 /// Which journal, and what opens it.
-pub struct Place<'a> {
-    pub folder: &'a Path,
+pub struct Place {
+    pub folder: PathBuf,
     pub transfer: TransferId,
-    pub key: &'a SealingKey,
+    pub key: SealingKey,
     pub bytes_max: u64,
 }
 
-impl Place<'_> {
+impl Place {
     fn id(&self) -> LogId {
         LogId { kind: LogKind::Journal, transfer: self.transfer, key: KeyFingerprint::of(&self.key.public_key()) }
     }
 
-    /// Begins a journal; one that is there is dropped.
+    /// Begins a journal, where there is none.
     pub fn create(&self) -> Outcome<SealedFile> {
-        sealift_agent::sealed_file::destroy(self.folder, NAME)?;
         let header = LogHeader::new(self.id(), &mut SystemRandom::default());
-        SealedFile::create(self.folder, NAME, header, self.bytes_max)
+        SealedFile::create(&self.folder, NAME, header, self.bytes_max)
     }
 
-    /// Opens the journal that an earlier process left; cuts off what a crash tore.
-    pub fn open(&self, audit: &AuditLog) -> Outcome<Option<SealedFile>> {
-        let Some(opened) = SealedFile::open(self.folder, NAME, &self.id(), self.bytes_max, |_| Ok(()))? else {
-            return Ok(None);
+    /// Opens the journal that an earlier process left, `made` if it is known that one did; cuts off what a crash tore.
+    pub fn open(&self, made: bool, audit: &AuditLog) -> Outcome<Option<SealedFile>> {
+        let opened = match SealedFile::open(&self.folder, NAME, &self.id(), self.bytes_max, |_| Ok(()))? {
+            Some(opened) => opened,
+            None if made => return Err(self.missing()),
+            None => return Ok(None),
         };
         if let Some(repaired) = opened.repaired {
             let (kept, cut) = (json!(repaired.kept_bytes), json!(repaired.cut_bytes));
@@ -82,6 +87,22 @@ impl Place<'_> {
         }
         Ok(Some(opened.log))
     }
+
+    /// What was acknowledged as durable is nowhere: a person decides whether it is sent again (fault-matrix S4).
+    fn missing(&self) -> Failure {
+        let what = format!("the journal of this transfer is not in {}", self.folder.display());
+        let next = format!(
+            "Bring it back, and give the same command again. Or end this transfer with `sealift-receiver abandon {}`, and \
+             start a new one.",
+            self.transfer
+        );
+        Failure::new(Code::LogDamaged, what, next)
+    }
+}
+
+/// Removes the journal, whosever it is. Where there is none, that is done already.
+pub fn drop_journal(folder: &Path) -> Outcome {
+    sealed_file::destroy(folder, NAME)
 }
 
 impl Journal {

@@ -55,6 +55,9 @@ pub struct Kept {
     pub ending: Ending,
     #[n(9)]
     pub grant: SignedGrant,
+    /// There is a journal: if there is not, somebody took it away. Not set while one is made or destroyed.
+    #[n(10)]
+    pub journal_made: bool,
 }
 
 impl Drop for Kept {
@@ -104,6 +107,7 @@ impl Record {
             started_ms: 0,
             ending: Ending::default(),
             grant,
+            journal_made: false,
         };
         let record = Self { dir, kept };
         record.keep()?;

@@ -138,7 +138,10 @@ impl<'a> Receiving<'a> {
             load.close(keeps).await;
         }
         if !keeps {
-            self.record.dir.destroy()?;
+            // A large journal takes a while.
+            let dir = self.record.dir;
+            let destroyed = tokio::task::spawn_blocking(move || dir.destroy()).await;
+            destroyed.map_err(|_| failed("a clean-up ended early"))??;
         }
         if let Some(link) = self.called_off.take() {
             link.close(outcome.as_ref().map_or_else(|failure| failure.code, |_| Code::Done));

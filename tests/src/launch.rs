@@ -140,6 +140,11 @@ impl Launch {
         self
     }
 
+    /// Bounds the files that it writes, and leaves the signal of that limit as it is. What it starts may lift the limit.
+    pub fn file_bytes_max(self, bytes: u64) -> Self {
+        self.wrapped_in(vec!["prlimit".into(), format!("--fsize={bytes}:unlimited").into()])
+    }
+
     /// Runs as this user and group, who then owns the home and gets a copy of the program.
     pub fn as_user(mut self, uid: u32, gid: u32) -> Self {
         let copy = self.home.path().join("program");

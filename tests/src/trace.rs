@@ -1,4 +1,4 @@
-//! Which files a program has opened for writing, as `strace` saw it.
+//! Which files a program has opened for writing, as `strace` saw it; and killing it at a call.
 
 use std::{
     ffi::OsString,
@@ -11,6 +11,14 @@ pub fn strace_into(log: &Path) -> Vec<OsString> {
     let calls = "trace=open,openat,openat2,creat,memfd_create,mkdir,mkdirat,rename,renameat,renameat2,link,linkat";
     let words = ["strace", "-f", "-qq", "-s", "300", "-y", "-e", calls, "-o"];
     words.into_iter().map(OsString::from).chain([log.into(), "--".into()]).collect()
+}
+
+/// The words to put before a command so that it is killed when it is about to make such a call in this folder, which it has
+/// opened, for the `count`th time.
+pub fn killed_at(call: &str, count: u32, folder: &Path) -> Vec<OsString> {
+    let (traced, inject) = (format!("trace={call}"), format!("inject={call}:signal=KILL:when={count}"));
+    let words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &traced, "-e", &inject, "-P"];
+    words.into_iter().map(OsString::from).chain([folder.into(), "--".into()]).collect()
 }
 
 /// The files that were opened for writing, made, linked or renamed to, and worked. Devices and pipes are no files.

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::{Receiving, failed};
 use crate::{
     ending::KeepsEnding,
-    journal::{Journal, Place, Replayed, replay},
+    journal::{Journal, Place, Replayed, drop_journal, replay},
     load::{Load, blocking, note_found},
 };
 
@@ -103,24 +103,41 @@ impl Receiving<'_> {
     }
 
     /// Opens the target for the transfer, and takes up what an earlier process left; `fresh` drops that.
-    pub(super) async fn open_load(&self, mut transfer: Transfer, fresh: bool) -> Outcome<Load> {
+    pub(super) async fn open_load(&mut self, mut transfer: Transfer, fresh: bool) -> Outcome<Load> {
         let sink = (self.setting.open_sink)()?;
         let (id, plan) = (self.record.transfer(), transfer.plan().clone());
         let found = blocking(&sink, move |sink| sink.prepare(id, &plan, fresh)).await?;
         note_found(&mut transfer, found, self.setting.report)?;
-        if !sink.wants_journal() || self.setting.journal_bytes_max == 0 {
-            return Ok(Load::new(sink, transfer, None));
+        let journals = sink.wants_journal() && self.setting.journal_bytes_max > 0;
+        let drops = fresh || !journals;
+        if drops && std::mem::take(&mut self.record.kept.journal_made) {
+            self.record.keep()?;
         }
-        let key = self.record.sealing_key()?;
-        let (folder, bytes_max) = (self.record.dir.path(), self.setting.journal_bytes_max);
-        let place = Place { folder, transfer: id, key: &key, bytes_max };
-        let earlier = if fresh { None } else { place.open(self.setting.audit)? };
-        let Some(log) = earlier else {
-            return Ok(Load::new(sink, transfer, Some(Journal::start(place.create()?))));
-        };
-        let replayed = replay(&log, id, key)?;
+        let (folder, bytes_max) = (self.record.dir.path().to_owned(), self.setting.journal_bytes_max);
+        let place = Place { folder, transfer: id, key: self.record.sealing_key()?, bytes_max };
+        let (made, audit) = (self.record.kept.journal_made, self.setting.audit.clone());
+        // A large one is read through before it is gone on with: others have to be served meanwhile.
+        let opened = tokio::task::spawn_blocking(move || -> Outcome<_> {
+            if drops {
+                drop_journal(&place.folder)?;
+            }
+            if !journals {
+                return Ok(None);
+            }
+            Ok(Some(match place.open(made, &audit)? {
+                Some(log) => (true, log),
+                None => (false, place.create()?),
+            }))
+        });
+        let opened = opened.await.map_err(|_| failed("a journal was not opened"))??;
+        let Some((is_earlier, log)) = opened else { return Ok(Load::new(sink, transfer, None)) };
+        let replayed = if is_earlier { Some(replay(&log, id, self.record.sealing_key()?)?) } else { None };
+        // Durable with the epoch, before anything that matters is in the journal.
+        self.record.kept.journal_made = true;
         let load = Load::new(sink, transfer, Some(Journal::start(log)));
-        self.feed(&load, replayed).await?;
+        if let Some(replayed) = replayed {
+            self.feed(&load, replayed).await?;
+        }
         Ok(load)
     }
 

@@ -7,6 +7,7 @@ mod clocks;
 mod crash;
 mod ending;
 mod grant;
+mod journal;
 mod outage;
 mod rivals;
 mod room;

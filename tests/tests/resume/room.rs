@@ -1,13 +1,16 @@
-//! A journal without room, and the same commands with more of it (fault matrix S1); a record that rotted (S5).
+//! A journal, a staging file or a spool without room, and the same commands with more of it (fault matrix S1, S12); a record that
+//! rotted (S5).
 
 use std::{fs, path::Path};
 
+use sealift_agent::identity::Role;
 use sealift_tests::{
     agents::{Launch, RECEIVER},
     exit,
     finished::Finished,
     link::Faults,
     place::{Kind, Place},
+    shared::installed,
 };
 
 use super::{MIB, WITHIN, assert_done};
@@ -37,6 +40,56 @@ fn s1_a_journal_that_fills_up_has_no_holes() {
 #[test]
 fn s1_a_journal_without_room_for_the_keys_loader() {
     goes_on_with_room(Kind::Loader(MIB), "1kB");
+}
+
+/// S12: the limit that the system sets on the size of files is an error of a write, and not the signal that would end the
+/// process. Both end in order, and without the limit they go on.
+fn goes_on_without_the_limit(place: &Place, side: Role, code: i32, outcome: &str, word: &str) {
+    if !installed("prlimit") {
+        return;
+    }
+    let limited = |launch: Launch, of: Role| if of == side { launch.file_bytes_max(2_000_000) } else { launch };
+    let mut receiver = limited(place.receiver(), Role::Receiver).start();
+    receiver.ticket();
+    let sender = limited(place.sender(), Role::Sender).start();
+    let (sender, mut receiver) = (sender.wait(WITHIN), Some(receiver));
+    sender.assert_code(code).assert_one_message();
+    assert_eq!(sender.finished_event()["outcome"], outcome, "{}", sender.message());
+    if side == Role::Receiver {
+        let ended = receiver.take().unwrap().wait(WITHIN);
+        ended.assert_code(code).assert_one_message();
+        assert_eq!(ended.finished_event()["outcome"], outcome);
+        assert!(ended.message().contains(word), "{}", ended.message());
+    }
+    assert!(!place.target().exists());
+    let receiver = receiver.unwrap_or_else(|| place.receiver().start());
+    assert_done(place, place.sender().start(), receiver);
+}
+
+#[test]
+fn s12_a_limit_on_the_size_of_the_journal() {
+    let mut place = Place::new(Kind::Loader(6 * MIB), Faults::default(), 9);
+    // The loader has a file of its own.
+    place.target_url = place.target_url.replace("cat >", "ulimit -f unlimited; cat >");
+    goes_on_without_the_limit(&place, Role::Receiver, exit::INTERRUPTED, "log_full", "too large");
+}
+
+#[test]
+fn s12_a_limit_on_the_size_of_the_staging_file_sqlite() {
+    let place = Place::new(Kind::Sqlite(20_000), Faults::default(), 10);
+    goes_on_without_the_limit(
+        &place,
+        Role::Receiver,
+        exit::UNUSABLE,
+        "target_failed",
+        "the disk refused the staging file",
+    );
+}
+
+#[test]
+fn s12_a_limit_on_the_size_of_the_spool() {
+    let place = Place::new(Kind::Spool(6 * MIB), Faults::default(), 11);
+    goes_on_without_the_limit(&place, Role::Sender, exit::INTERRUPTED, "log_full", "too large");
 }
 
 fn command(word: &str, state: &Path, more: &[&str]) -> Finished {
