@@ -139,6 +139,10 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
         Code::GrantInvalid => ("the grant is damaged or not signed by anybody who is trusted here", NEW_TICKET),
         Code::GrantExpired => ("the grant has expired", NEW_TICKET),
         Code::GrantNotYetValid => ("the grant is not valid yet", "Compare the clocks of the two hosts."),
+        Code::ClocksApart => (
+            "the clocks of the two hosts are more than a minute apart",
+            "Compare `date -u` on both, and put the wrong one right; then give the same command again.",
+        ),
         Code::GrantUsed => ("the grant's one transfer has been done", NEW_TICKET),
         Code::GrantForeign => ("the grant is for another sender, receiver, transfer or target", NEW_TICKET),
         Code::TransferBusy => (

@@ -70,6 +70,8 @@ codes! {
     TransferBusy = 0x205, exit 7, "transfer_busy";
     /// The plan asks for what the receiver does not allow, or cannot load.
     PlanRefused = 0x206, exit 7, "plan_refused";
+    /// The clocks of the two hosts are too far apart.
+    ClocksApart = 0x207, exit 7, "clocks_apart";
 
     // What arrived is not what was sent.
     /// Authentication of a sealed chunk failed.
@@ -160,6 +162,7 @@ impl Code {
                 self,
                 Code::UserInterrupt
                     | Code::GrantNotYetValid
+                    | Code::ClocksApart
                     | Code::SourceChanged
                     | Code::ResumeImpossible
                     | Code::TargetFailed

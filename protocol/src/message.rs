@@ -57,6 +57,9 @@ pub struct Offer {
     /// dropped. Never a mix of two.
     #[n(5)]
     pub fresh: bool,
+    /// By the sender's clock, since 1970. Times in grant, receipt and both audit logs are to mean the same.
+    #[n(6)]
+    pub now_seconds: u64,
 }
 
 /// How much of a part the receiver has.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use quinn::{SendStream, VarInt};
 use sealift_agent::{
+    clock::now_seconds,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
@@ -51,7 +52,7 @@ pub async fn negotiate(
     before_begin: impl FnOnce() -> Outcome,
 ) -> Outcome<Session> {
     let mut random = SystemRandom::default();
-    let (offering, offer) = outgoing.transfer().offer(&link.channel, link.peer.key, fresh, &mut random);
+    let (offering, offer) = outgoing.transfer().offer(&link.channel, link.peer.key, fresh, now_seconds(), &mut random);
     let offer_bytes = writer.send(&offer).await?;
     let Message::Accept(accept) = control.expect(offer_bytes).await? else { return Err(out_of_turn("Accept")) };
     let (beginning, begin) = offering.handle_accept(&outgoing.transfer(), accept, identity, &mut random)?;

@@ -17,7 +17,7 @@ use sealift_protocol::{
     seal::Suite,
     sign::Signer,
 };
-use sealift_tests::wire::{Exchange, Parties, Seeded, Terms, opaque_plan, table_plan};
+use sealift_tests::wire::{Exchange, NOW_SECONDS, Parties, Seeded, Terms, opaque_plan, table_plan};
 
 fn code<T>(result: Result<T>) -> Code {
     result.err().map_or(Code::Done, |error| error.code)
@@ -231,7 +231,8 @@ fn grants_are_for_one_use() {
         change(&mut grant);
         let grant = grant.sign(&parties.authority);
         let transfer = parties.transfer(&terms());
-        let (_, offer) = transfer.offer(&parties.channel, parties.receiver.public_key(), false, &mut parties.random);
+        let (_, offer) =
+            transfer.offer(&parties.channel, parties.receiver.public_key(), false, NOW_SECONDS, &mut parties.random);
         let Message::Offer(mut offer) = offer else { unreachable!() };
         offer.grant = grant.clone();
         let judged = parties.listening(&terms()).handle_offer(offer, &parties.channel, now);
@@ -244,6 +245,20 @@ fn grants_are_for_one_use() {
     }
 }
 
+/// fault-matrix T6: a minute of difference is forgiven, whichever clock is ahead.
+#[test]
+fn clocks_may_be_a_minute_apart() {
+    for (by, expected) in [(-61, Code::ClocksApart), (-60, Code::Done), (60, Code::Done), (61, Code::ClocksApart)] {
+        let mut parties = Parties::new(8);
+        let transfer = parties.transfer(&terms());
+        let now = NOW_SECONDS.saturating_add_signed(by);
+        let receiver = parties.receiver.public_key();
+        let (_, offer) = transfer.offer(&parties.channel, receiver, false, now, &mut parties.random);
+        let Message::Offer(offer) = offer else { unreachable!() };
+        assert_eq!(code(parties.listening(&terms()).handle_offer(offer, &parties.channel, NOW_SECONDS)), expected);
+    }
+}
+
 /// fault-matrix X17: another version, an unknown message, an unknown suite: a clean refusal.
 #[test]
 fn strangers_are_refused_cleanly() {
@@ -251,7 +266,8 @@ fn strangers_are_refused_cleanly() {
     let long = Grant { purpose: "x".repeat(NAME_BYTES_MAX + 1), ..parties.grant().grant }.sign(&parties.authority);
     assert_eq!(code(long.verify(&[parties.authority.public_key()])), Code::LimitExceeded);
     let transfer = parties.transfer(&terms());
-    let (_, message) = transfer.offer(&parties.channel, parties.receiver.public_key(), false, &mut parties.random);
+    let (_, message) =
+        transfer.offer(&parties.channel, parties.receiver.public_key(), false, NOW_SECONDS, &mut parties.random);
     let Message::Offer(mut offer) = message.clone() else { unreachable!() };
     offer.versions = vec![2, 3];
     let got = parties.listening(&terms()).handle_offer(offer, &parties.channel, 1_800_000_000);

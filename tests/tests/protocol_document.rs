@@ -45,7 +45,7 @@ fn limits() -> String {
         ("window of a part in bytes, at most", LANE_WINDOW_BYTES_MAX),
         ("bytes of a row, unless set", ROW_BYTES_MAX as u64),
         ("columns of a table", COLUMNS_MAX as u64),
-        ("seconds of clock difference forgiven at a grant's start", CLOCK_SKEW_SECONDS_MAX),
+        ("seconds of clock difference forgiven, between the hosts and at a grant's start", CLOCK_SKEW_SECONDS_MAX),
         ("addresses of a ticket", sealift_agent::ticket::ADDRESSES_MAX as u64),
         ("bytes of a ticket", sealift_agent::ticket::TICKET_BYTES_MAX as u64),
     ];

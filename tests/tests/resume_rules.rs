@@ -24,7 +24,7 @@ const TABLES: usize = 2;
 fn agree(parties: &mut Parties, transfer: &Transfer, have: &[Have], fresh: bool) -> Result<Session> {
     let terms = Terms::new(table_plan(TABLES), Suite::Aes256Gcm);
     let key = parties.receiver.public_key();
-    let (offering, offer) = transfer.offer(&parties.channel, key, fresh, &mut parties.random);
+    let (offering, offer) = transfer.offer(&parties.channel, key, fresh, NOW_SECONDS, &mut parties.random);
     let mut transcript = Transcript::new(&parties.channel, &parties.grant());
     transcript.absorb(&codec::encode(&offer));
     let Message::Offer(offer) = offer else { unreachable!() };

@@ -155,7 +155,7 @@ fn is_excused(scenario: &Scenario, ended: &Ended, code: Code) -> bool {
     // The other side gives up, or waits in vain, after one has ended for a reason.
     let waited = matches!(code, Code::Interrupted | Code::Unreachable | Code::TransferBusy | Code::GrantExpired);
     if scenario.theme == Theme::Clocks {
-        return waited || code == Code::GrantNotYetValid || code == Code::ResumeImpossible;
+        return waited || matches!(code, Code::GrantNotYetValid | Code::ClocksApart | Code::ResumeImpossible);
     }
     let changed = happened(&|action| *action == Action::ChangeSource) && scenario.can_repeat();
     if changed {

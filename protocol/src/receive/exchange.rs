@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     grant::SignedGrant,
     id::Epoch,
-    limits::{EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
+    limits::{CLOCK_SKEW_SECONDS_MAX, EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
     manifest::Plan,
     message::{Accept, AcceptBody, Begin, Have, Message, Offer, Ready},
     negotiate::{choose_suite, choose_version},
@@ -79,6 +79,9 @@ impl Listening {
         let version = choose_version(&offer.versions)?;
         let suite = choose_suite(&offer.suites, &self.suites)?;
         offer.grant.verify(&self.grant_keys)?;
+        if offer.now_seconds.abs_diff(now_seconds) > CLOCK_SKEW_SECONDS_MAX {
+            return Err(Error::new(Code::ClocksApart, "clocks"));
+        }
         offer.grant.grant.check_time(now_seconds)?;
         let grant = &offer.grant.grant;
         let foreign = |check| Err(Error::new(Code::GrantForeign, check));

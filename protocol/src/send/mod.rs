@@ -95,6 +95,7 @@ impl Transfer {
         channel: &Channel,
         receiver_key: PublicKey,
         fresh: bool,
+        now_seconds: u64,
         random: &mut dyn Random,
     ) -> (Offering, Message) {
         let mut nonce = [0; 32];
@@ -106,6 +107,7 @@ impl Transfer {
             plan: self.plan.clone(),
             nonce,
             fresh,
+            now_seconds,
         });
         let mut transcript = Transcript::new(channel, &self.grant);
         transcript.absorb(&codec::encode(&offer));

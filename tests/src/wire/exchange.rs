@@ -123,7 +123,8 @@ impl Parties {
         tamper: &Exchange<'_>,
     ) -> Result<(Session, receive::Session)> {
         let sender_channel = tamper.sender_channel.clone().unwrap_or(self.channel.clone());
-        let (offering, offer) = transfer.offer(&sender_channel, self.receiver.public_key(), fresh, &mut self.random);
+        let (offering, offer) =
+            transfer.offer(&sender_channel, self.receiver.public_key(), fresh, NOW_SECONDS, &mut self.random);
         let Message::Offer(offer) = (tamper.message)(offer) else { panic!("tampered into another kind") };
         let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
         let mut found = match loading.take() {
@@ -182,7 +183,8 @@ impl Parties {
         change_begin: impl Fn(&mut BeginBody),
     ) -> Result<Pair> {
         let transfer = self.transfer(terms);
-        let (offering, offer) = transfer.offer(&self.channel, self.receiver.public_key(), false, &mut self.random);
+        let (offering, offer) =
+            transfer.offer(&self.channel, self.receiver.public_key(), false, NOW_SECONDS, &mut self.random);
         let mut transcript = Transcript::new(&self.channel, &self.grant());
         transcript.absorb(&codec::encode(&offer));
         let Message::Offer(offer) = offer else { unreachable!() };

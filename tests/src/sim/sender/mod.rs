@@ -164,7 +164,9 @@ impl<'a> Sender<'a> {
         world.connections += 1;
         world.wire.dead = [false; 2];
         let channel = world.scenario.channel(world.connections);
-        let (offering, offer) = self.transfer.offer(&channel, self.receiver_key, self.fresh, &mut self.random);
+        let now_seconds = world.wall_ms(SENDER) / 1000;
+        let (offering, offer) =
+            self.transfer.offer(&channel, self.receiver_key, self.fresh, now_seconds, &mut self.random);
         world.link = Some(Link::new(channel));
         self.say(&offer, world);
         self.phase = Phase::Offering(Box::new(offering));
