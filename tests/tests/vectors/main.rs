@@ -5,6 +5,7 @@
 //! `cargo nextest run -p sealift-tests --run-ignored only write_vectors` writes them again after a change that was meant.
 
 mod archive;
+mod cbor;
 mod chunks;
 mod digests;
 mod envelope;
@@ -13,6 +14,7 @@ mod keys;
 mod messages;
 mod reference;
 mod sealed_log;
+mod sqlite;
 mod ticket;
 
 use std::path::PathBuf;
@@ -30,6 +32,7 @@ fn all() -> Vec<(&'static str, Value)> {
         ("keys", keys::vectors()),
         ("messages", messages::vectors()),
         ("sealed_log", sealed_log::vectors()),
+        ("sqlite", sqlite::vectors()),
         ("ticket", ticket::vectors()),
     ]
 }

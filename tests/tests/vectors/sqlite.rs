@@ -1,0 +1,128 @@
+//! The documents of the engine `sqlite`.
+
+use sealift_protocol::{
+    close::Code,
+    limits::NAME_BYTES_MAX,
+    sqlite::{Definition, FinishDocument, RowidName, SchemaDocument, Table, TextEncoding},
+};
+use serde_json::{Value, json};
+
+use super::{bad, cbor, hex};
+
+fn definition(name: &str, sql: &str) -> Definition {
+    Definition { name: name.into(), sql: sql.into() }
+}
+
+fn table(name: &str, sql: &str, columns: &[&str]) -> Table {
+    let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+    Table { name: name.into(), sql: sql.into(), rowid: None, columns, indexes: Vec::new() }
+}
+
+fn schema() -> SchemaDocument {
+    let patient = "CREATE TABLE patient(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, born, age AS (born - 1900))";
+    let mut tables = vec![
+        table("patient", patient, &["id", "name", "born"]),
+        table("note", "CREATE TABLE note(rowid, \"a \"\"b\")", &["rowid", "a \"b"]),
+        table("sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)", &["name", "seq"]),
+    ];
+    tables[0].indexes = vec![definition("by_name", "CREATE INDEX by_name ON patient(name)")];
+    // Its column takes the first of the three names.
+    tables[1].rowid = Some(RowidName::UnderscoreRowid);
+    tables[2].rowid = Some(RowidName::Rowid);
+    SchemaDocument {
+        encoding: TextEncoding::Utf16le,
+        page_bytes: 4096,
+        auto_vacuum: 2,
+        application_id: -2,
+        user_version: 7,
+        tables,
+        virtual_tables: vec![definition("words", "CREATE VIRTUAL TABLE words USING fts5(word)")],
+    }
+}
+
+fn finish() -> FinishDocument {
+    let trigger = "CREATE TRIGGER t AFTER INSERT ON patient BEGIN DELETE FROM note; END";
+    FinishDocument {
+        views: vec![definition("names", "CREATE VIEW names AS SELECT name FROM patient")],
+        triggers: vec![definition("t", trigger)],
+    }
+}
+
+pub fn vectors() -> Value {
+    let (schema_bytes, finish_bytes) = (schema().to_bytes(), finish().to_bytes());
+    assert_eq!(SchemaDocument::from_bytes(&schema_bytes), Ok(schema()));
+    assert_eq!(FinishDocument::from_bytes(&finish_bytes), Ok(finish()));
+    assert_eq!(schema_bytes, reference_schema());
+    json!({
+        "schema": { "bytes": hex(&schema_bytes), "rows_of_parts": schema().tables.iter().map(Table::values).collect::<Vec<_>>() },
+        "finish": { "bytes": hex(&finish_bytes) },
+        "empty_finish": hex(FinishDocument { views: vec![], triggers: vec![] }.to_bytes()),
+        "bad_schemas": bad_schemas(),
+        "bad_finishes": bad_finishes(),
+    })
+}
+
+/// The same document, put together by hand from what docs/sqlite.md says.
+fn reference_schema() -> Vec<u8> {
+    use cbor::{array, map, negative, text, uint};
+    let pair = |name: &str, sql: &str| map(&[(0, text(name)), (1, text(sql))]);
+    let names = |names: &[&str]| array(&names.iter().map(|name| text(name)).collect::<Vec<_>>());
+    let schema = schema();
+    let patient = map(&[
+        (0, text("patient")),
+        (1, text(&schema.tables[0].sql)),
+        (3, names(&["id", "name", "born"])),
+        (4, array(&[pair("by_name", "CREATE INDEX by_name ON patient(name)")])),
+    ]);
+    let with_rowid = |at: usize, rowid: u64, columns: &[&str]| {
+        let (name, sql) = (text(&schema.tables[at].name), text(&schema.tables[at].sql));
+        map(&[(0, name), (1, sql), (2, uint(rowid)), (3, names(columns)), (4, array(&[]))])
+    };
+    map(&[
+        (0, uint(2)),
+        (1, uint(4096)),
+        (2, uint(2)),
+        (3, negative(-2)),
+        (4, uint(7)),
+        (5, array(&[patient, with_rowid(1, 1, &["rowid", "a \"b"]), with_rowid(2, 0, &["name", "seq"])])),
+        (6, array(&[pair("words", "CREATE VIRTUAL TABLE words USING fts5(word)")])),
+    ])
+}
+
+fn bad_schemas() -> Vec<Value> {
+    type Change = fn(&mut SchemaDocument);
+    let changes: [(&str, Change); 8] = [
+        ("page that is no power of two", |schema| schema.page_bytes = 4000),
+        ("page of 131,072 bytes", |schema| schema.page_bytes = 1 << 17),
+        ("auto_vacuum of 3", |schema| schema.auto_vacuum = 3),
+        ("table without a column", |schema| schema.tables[0].columns.clear()),
+        ("name of 1,025 bytes", |schema| schema.tables[0].name = "x".repeat(NAME_BYTES_MAX + 1)),
+        ("another text for sqlite_sequence", |schema| schema.tables[2].sql += " "),
+        ("the catalogue as a table", |schema| schema.tables[2].name = "sqlite_schema".into()),
+        ("a table of SQLite's own in capitals", |schema| schema.tables[2].name = "SQLITE_STAT1".into()),
+    ];
+    let refused = |(defect, change): (&str, Change)| {
+        let mut schema = schema();
+        change(&mut schema);
+        let bytes = schema.to_bytes();
+        bad(defect, &bytes, Code::PlanRefused, SchemaDocument::from_bytes(&bytes))
+    };
+    let mut trailing = schema().to_bytes();
+    trailing.push(0);
+    let behind =
+        bad("byte behind the document", &trailing, Code::ProtocolViolation, SchemaDocument::from_bytes(&trailing));
+    changes.into_iter().map(refused).chain([behind]).collect()
+}
+
+fn bad_finishes() -> Vec<Value> {
+    let whole = finish().to_bytes();
+    let cases = [
+        ("cut short", whole[..whole.len() - 1].to_vec()),
+        ("views as a map", vec![0xa2, 0x00, 0xa0, 0x01, 0x80]),
+        ("no triggers", vec![0xa1, 0x00, 0x80]),
+    ];
+    let refused = |(defect, bytes): (&str, Vec<u8>)| {
+        bad(defect, &bytes, Code::ProtocolViolation, FinishDocument::from_bytes(&bytes))
+    };
+    cases.into_iter().map(refused).collect()
+}
