@@ -1,35 +1,81 @@
 //! Being asked to stop.
 
+use std::time::Duration;
+
 use sealift_protocol::close::Code;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    failure::{Failure, Outcome},
+    process::eprintln_safe,
+};
 
 /// What ends a transfer in an orderly way.
 pub struct Shutdown(By);
 
 enum By {
-    Signals {
-        interrupt: Signal,
-        terminate: Signal,
-        hangup: Signal,
-    },
+    /// Of a process with one transfer. A second signal ends it at once.
+    Signals(Signals),
+    /// Of a standing receiver, which sees to the second signal itself.
+    EverySignal(Signals),
     /// A standing receiver got the signal, and drains.
     Drain(watch::Receiver<bool>),
 }
 
-impl Shutdown {
-    pub fn listen() -> Outcome<Self> {
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Outcome<Self> {
         let on =
             |kind| signal(kind).map_err(|error| Failure::io(Code::Preflight, "signals cannot be received", &error, ""));
-        Ok(Self(By::Signals {
+        Ok(Self {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
             hangup: on(SignalKind::hangup())?,
-        }))
+        })
+    }
+
+    /// The name of the next one. Cancel-safe.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "Ctrl-C",
+            _ = self.terminate.recv() => "a request to end (SIGTERM)",
+            _ = self.hangup.recv() => "the end of its session (SIGHUP)",
+        }
+    }
+}
+
+/// Two signals within this are one: a terminal that closes, or a service manager, may send more than one kind.
+const TOGETHER: Duration = Duration::from_millis(200);
+
+/// Whoever asks again does not want to wait for farewells. What is on the disk then is what a kill leaves, and the next
+/// start goes on from it.
+fn end_at_the_next() {
+    tokio::spawn(async {
+        tokio::time::sleep(TOGETHER).await;
+        // Without, the process ends in its order.
+        let Ok(mut again) = Signals::listen() else { return };
+        again.next().await;
+        eprintln_safe("sealift: asked a second time, it stops at once; the same commands go on.");
+        std::process::exit(Code::UserInterrupt.exit_code().into());
+    });
+}
+
+impl Shutdown {
+    pub fn listen() -> Outcome<Self> {
+        Ok(Self(By::Signals(Signals::listen()?)))
+    }
+
+    /// Resolves anew for each signal.
+    pub fn listen_to_all() -> Outcome<Self> {
+        Ok(Self(By::EverySignal(Signals::listen()?)))
     }
 
     /// One of several transfers of a process, which tells them all when it is to end. The peers are then not told that
@@ -41,11 +87,12 @@ impl Shutdown {
     /// Resolves when the first of them arrives. Cancel-safe.
     pub async fn requested(&mut self) -> Failure {
         let by = match &mut self.0 {
-            By::Signals { interrupt, terminate, hangup } => tokio::select! {
-                _ = interrupt.recv() => "Ctrl-C",
-                _ = terminate.recv() => "a request to end (SIGTERM)",
-                _ = hangup.recv() => "the end of its session (SIGHUP)",
-            },
+            By::Signals(signals) => {
+                let by = signals.next().await;
+                end_at_the_next();
+                by
+            }
+            By::EverySignal(signals) => signals.next().await,
             By::Drain(drains) => {
                 // Whoever would tell has gone: the process ends, too.
                 let _ = drains.wait_for(|drains| *drains).await;

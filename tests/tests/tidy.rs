@@ -21,6 +21,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sealift-operator", &["sealift-agent", "sealift-protocol"]),
 ];
 
+/// What else `protocol` may depend on: arithmetic, encodings and buffers. A crate that reaches for a clock, a file or a socket
+/// would let it do so behind its back.
+const PROTOCOL_MAY_USE: &[&str] = &[
+    "aws-lc-rs",
+    "blake3",
+    "bytes",
+    "chacha20poly1305",
+    "hpke",
+    "minicbor",
+    "rand_core",
+    "thiserror",
+    "zeroize",
+    "zstd",
+];
+
 /// Crates of the product, where a bug must not be hidden and the unsafe not be written.
 const PRODUCT: &[&str] = &["protocol", "agent", "sender", "receiver", "operator"];
 
@@ -33,14 +48,18 @@ const IMPURE: &[&str] = &[
     "std::process",
     "std::thread",
     "std::os",
+    "std::io::std",
+    "std::self",
+    "std::*",
+    "std as ",
     "SystemTime",
     "Instant::now",
     "tokio",
     "quinn",
     "rustls",
     "nix::",
+    "print!",
     "println!",
-    "eprintln!",
 ];
 
 /// Calls that end a program or print where none should. Built from halves, so that this list is not found by itself.
@@ -100,6 +119,52 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines.map(|(at, line)| (at, line.split("//").next().unwrap_or(""))).filter(|(_, line)| !line.trim().is_empty())
 }
 
+/// The paths that each `use` of the code names, its groups taken apart, with the number of the line where it begins.
+fn uses(text: &str) -> Vec<(usize, String)> {
+    let mut found: Vec<(usize, String)> = Vec::new();
+    let mut open = false;
+    for (number, line) in code(text) {
+        let line = line.trim();
+        let begins = line.split_once("use ").filter(|(before, _)| before.is_empty() || before.starts_with("pub"));
+        match begins {
+            Some((_, rest)) if !open => found.push((number, rest.to_owned())),
+            _ if open => found.last_mut().unwrap().1.push_str(line),
+            _ => continue,
+        }
+        open = !line.ends_with(';');
+    }
+    let apart = |(number, tree): &(usize, String)| {
+        expanded(tree.trim_end_matches(';')).into_iter().map(|path| (*number, path)).collect::<Vec<_>>()
+    };
+    found.iter().flat_map(apart).collect()
+}
+
+/// `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
+fn expanded(tree: &str) -> Vec<String> {
+    let Some((prefix, rest)) = tree.split_once('{') else { return vec![tree.trim().to_owned()] };
+    let group = rest.trim_end().strip_suffix('}').unwrap_or(rest);
+    let mut depth = 0;
+    let branches = group.split(|one| {
+        depth += i32::from(one == '{') - i32::from(one == '}');
+        one == ',' && depth == 0
+    });
+    let branches = branches.map(str::trim).filter(|branch| !branch.is_empty());
+    branches.flat_map(|branch| expanded(&format!("{}{branch}", prefix.trim()))).collect()
+}
+
+/// What of [`IMPURE`] the code reaches for, and in which line.
+fn impure(text: &str) -> Vec<(usize, &'static str)> {
+    let lines = code(text).map(|(number, line)| (number, line.to_owned()));
+    let all: Vec<_> = lines.chain(uses(text)).collect();
+    let mut found: Vec<_> = all
+        .iter()
+        .flat_map(|(number, line)| IMPURE.iter().filter(|word| line.contains(*word)).map(|word| (*number, *word)))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
 fn shown(path: &Path) -> String {
     path.strip_prefix(workspace_root()).unwrap_or(path).display().to_string()
 }
@@ -133,18 +198,47 @@ fn versions_are_said_once() {
 
 #[test]
 fn protocol_does_no_io() {
-    let mut wrong = Vec::new();
-    for (path, text) in sources(&["protocol"]) {
-        for (number, line) in code(&text) {
-            wrong.extend(
-                IMPURE
-                    .iter()
-                    .filter(|word| line.contains(*word))
-                    .map(|word| format!("{word} in {}:{number}", shown(&path))),
-            );
-        }
-    }
+    let sources = sources(&["protocol"]);
+    assert!(
+        sources.iter().flat_map(|(_, text)| uses(text)).any(|(_, path)| path.starts_with("std::")),
+        "nothing is seen"
+    );
+    let found = sources.iter().flat_map(|(path, text)| impure(text).into_iter().map(move |found| (path, found)));
+    let wrong: Vec<_> = found.map(|(path, (number, word))| format!("{word} in {}:{number}", shown(path))).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// However the house or anybody else writes it.
+#[test]
+fn what_does_io_is_found() {
+    let planted =
+        |text: &str| impure(text).into_iter().map(|(number, word)| format!("{number} {word}")).collect::<Vec<_>>();
+    assert_eq!(planted("use std::fs;\n"), ["1 std::fs"]);
+    assert_eq!(planted("//! Pure.\n\nuse std::{fmt, fs::{self, File}};\n"), ["3 std::fs"]);
+    assert_eq!(
+        planted("use std::{\n    collections::BTreeMap,\n    net::UdpSocket,\n    sync::Arc,\n};\n"),
+        ["1 std::net"]
+    );
+    assert_eq!(planted("pub(crate) use std::{io::{self, stdin}, time::Instant};\n"), ["1 std::io::std", "1 std::time"]);
+    assert_eq!(planted("fn now() {\n    use ::std::{thread as t};\n}\n"), ["2 std::thread"]);
+    assert_eq!(planted("use std::{self as s, fmt};\n"), ["1 std::self"]);
+    assert_eq!(planted("use std::*;\n"), ["1 std::*"]);
+    assert_eq!(planted("use std as s;\n"), ["1 std as "]);
+    assert_eq!(planted("fn now() -> u64 {\n    std::time::now()\n}\n"), ["2 std::time"]);
+    let pure = "use std::{\n    collections::BTreeMap,\n    io::{self, Read}, // not std::fs\n};\n";
+    assert_eq!(planted(pure), Vec::<String>::new());
+    assert_eq!(planted("#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n"), Vec::<String>::new());
+}
+
+#[test]
+fn protocol_depends_on_nothing_that_could_do_io() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap();
+    let protocol = packages.iter().find(|package| package["name"] == "sealift-protocol").unwrap();
+    let dependencies = protocol["dependencies"].as_array().unwrap().iter().filter(|one| one["kind"] != "dev");
+    let mut uses: Vec<_> = dependencies.map(|one| one["name"].as_str().unwrap()).collect();
+    uses.sort_unstable();
+    assert_eq!(uses, PROTOCOL_MAY_USE);
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub async fn serve(args: ServeArgs, config: Config) -> ExitCode {
 async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     args.log_level.start();
     config.check_targets()?;
-    let mut shutdown = Shutdown::listen()?;
+    let mut shutdown = Shutdown::listen_to_all()?;
     let state = StateDir::open(config.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     TransferDir::sweep(&state)?;

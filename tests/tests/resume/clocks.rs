@@ -1,9 +1,10 @@
 //! The clock is set while a transfer runs (fault matrix T1, T2, T3, T5, T6). Both agents live on a clock of their own, by
-//! libfaketime; the clock that nobody can set is left as it is.
+//! libfaketime; the clock that nobody can set is left as it is. Or the machine sleeps (T4), which that clock alone sees.
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     thread,
 };
 
@@ -13,7 +14,7 @@ use sealift_tests::{
     finished::Finished,
     link::Faults,
     place::{Kind, Place},
-    shared::skip,
+    shared::{installed, run, skip},
 };
 use serde_json::Value;
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
@@ -108,6 +109,42 @@ fn t2_clock_set_back_prolongs_nothing() {
     assert_grant_expired(&receiver.wait(WITHIN));
     place.assert_clean(&[]);
     assert_stepped(&place, -YEAR_SECONDS);
+}
+
+/// Lets two hours pass by the clock that goes on while a machine sleeps, once there is a file. No other clock moves.
+const SLEEP: &str = r#"
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    long failed = syscall(SYS_clock_gettime, clock, now);
+    if (!failed && clock == CLOCK_BOOTTIME && !access(getenv("SLEPT"), F_OK)) now->tv_sec += 7200;
+    return failed;
+}
+"#;
+
+/// T4: asleep for two hours, of which neither the clock on the wall nor the one that stands still meanwhile tells.
+#[test]
+fn t4_asleep_past_the_grant() {
+    if !installed("cc") {
+        return;
+    }
+    let place = Place::new(Kind::Loader(8 * MIB), rate(4), 8);
+    let (library, code, slept) = (place.path("sleep.so"), place.path("sleep.c"), place.path("slept"));
+    fs::write(&code, SLEEP).unwrap();
+    run(Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &code]));
+    let sleeps = |launch: Launch| launch.env("LD_PRELOAD", &library).env("SLEPT", &slept);
+    let mut receiver = sleeps(place.receiver()).args(&["--valid-for", "1h"]).start();
+    receiver.ticket();
+    let mut sender = sleeps(place.sender()).start();
+    place.wait_until_passed(&mut sender, MIB as u64);
+    assert!(sender.is_running() && receiver.is_running(), "the library ends nothing");
+    fs::write(&slept, "").unwrap();
+    assert_grant_expired(&sender.wait(WITHIN));
+    assert_grant_expired(&receiver.wait(WITHIN));
+    place.assert_clean(&[]);
 }
 
 /// T3: back before the certificates and the grant were made. It is said at once and not tried until the grant ends; with the

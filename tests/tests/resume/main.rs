@@ -10,6 +10,7 @@ mod grant;
 mod journal;
 mod outage;
 mod rivals;
+mod rollback;
 mod room;
 mod signals;
 mod sources;

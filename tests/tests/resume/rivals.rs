@@ -137,3 +137,30 @@ fn n14_the_receiver_comes_back_elsewhere_sqlite() {
     receiver.wait_for_event("listening", 1, WITHIN);
     assert_resumed(&place, place.sender().start(), receiver);
 }
+
+/// N14: at the new place that the ticket names, another receiver is. Its certificate is not the one of the ticket: the sender
+/// says so, sends it nothing and keeps the transfer, which goes on with the right one.
+#[test]
+fn n14_another_receiver_at_the_new_place_of_the_ticket_is_refused_sqlite() {
+    let place = Place::new(Kind::Sqlite(30_000), rate(12), 20);
+    let (mut sender, receiver) = place.start();
+    place.wait_until_passed(&mut sender, 2 << 20);
+    sender.sigint();
+    sender.wait(WITHIN).assert_code(exit::USER_INTERRUPT);
+    receiver.wait(WITHIN).assert_code(exit::INTERRUPTED);
+    let mut other = Launch::receiver("discard:").bind_loopback().json().start();
+    let other_ticket = Ticket::from_text(&std::fs::read_to_string(other.ticket()).unwrap()).unwrap();
+    let there = place.ticket_by(other_ticket.addresses[0].parse().unwrap());
+    let led_astray = Launch::sender(&place.source_url, there).state(&place.path("sender")).json();
+    let refused = led_astray.args(&["--retry-for", "3s"]).start().wait(WITHIN);
+    refused.assert_code(exit::INTERRUPTED).assert_one_message();
+    assert!(refused.message().contains("not the one that the ticket is for"), "{}", refused.message());
+    assert_eq!(refused.number("sealed_bytes"), 0);
+    other.sigint();
+    let other = other.wait(WITHIN);
+    assert_eq!((other.count("started"), other.count("finished")), (0, 1), "{:?}", other.events());
+    assert_eq!(place.transfers("sender"), place.transfers("receiver"), "nothing is lost");
+    let mut receiver = place.receiver().start();
+    receiver.wait_for_event("listening", 1, WITHIN);
+    assert_resumed(&place, place.sender().start(), receiver);
+}

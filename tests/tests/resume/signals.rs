@@ -1,7 +1,13 @@
 //! Asked to stop (fault matrix C6): says what state things are in, and the same commands go on.
 
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
 use nix::sys::signal::Signal;
 use sealift_tests::{
+    agents::{Launch, RECEIVER, SENDER},
     exit,
     place::{Kind, Place},
 };
@@ -50,8 +56,59 @@ fn c6_sighup_to_the_receiver_sqlite() {
     stopped_by(Signal::SIGHUP, Side::Receiver, Kind::Sqlite(30_000));
 }
 
+#[test]
+fn c6_sighup_to_the_sender_sqlite() {
+    stopped_by(Signal::SIGHUP, Side::Sender, Kind::Sqlite(30_000));
+}
+
 /// A loader's input cannot be given back: the next one is fed from the journal.
 #[test]
 fn c6_sigterm_to_the_sender_loader() {
     stopped_by(Signal::SIGTERM, Side::Sender, Kind::Loader(8 * MIB));
+}
+
+/// Asked twice while its farewells reach nobody: it ends at once, and leaves what `status` tells of and the next start goes on
+/// from.
+fn asked_twice(first: Signal, second: Signal, side: Side, kind: Kind) {
+    let place = Place::new(kind, rate(12), 20 + second as u64);
+    let (mut sender, receiver) = place.start();
+    place.wait_until_passed(&mut sender, 3 << 20);
+    place.link.cut();
+    let (mut stopped, other, program, folder) = match side {
+        Side::Sender => (sender, receiver, SENDER, "sender"),
+        Side::Receiver => (receiver, sender, RECEIVER, "receiver"),
+    };
+    stopped.signal(first);
+    thread::sleep(Duration::from_millis(500));
+    assert!(stopped.is_running(), "there was nothing to wait for");
+    stopped.signal(second);
+    let asked = Instant::now();
+    let stopped = stopped.wait(WITHIN);
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    stopped.assert_code(exit::USER_INTERRUPT);
+    assert!(stopped.stderr().contains("stops at once"), "{}", stopped.stderr());
+    let status = Launch::bare(program, &["status", "--state-dir"]).arg(place.path(folder)).start().wait(WITHIN);
+    let said = String::from_utf8(status.stdout()).unwrap();
+    let [transfer] = &place.transfers(folder)[..] else { panic!("not one transfer") };
+    assert!(said.contains(transfer) && said.contains("not running"), "{said}");
+    place.link.heal();
+    match side {
+        Side::Sender => assert_resumed(&place, place.sender().start(), other),
+        Side::Receiver => assert_resumed(&place, other, place.receiver().start()),
+    };
+}
+
+#[test]
+fn c6_asked_twice_the_sender_ends_at_once_sqlite() {
+    asked_twice(Signal::SIGINT, Signal::SIGINT, Side::Sender, Kind::Sqlite(30_000));
+}
+
+#[test]
+fn c6_asked_twice_the_receiver_ends_at_once_loader() {
+    asked_twice(Signal::SIGTERM, Signal::SIGHUP, Side::Receiver, Kind::Loader(8 * MIB));
+}
+
+#[test]
+fn c6_asked_twice_the_receiver_ends_at_once_sqlite() {
+    asked_twice(Signal::SIGINT, Signal::SIGINT, Side::Receiver, Kind::Sqlite(30_000));
 }
