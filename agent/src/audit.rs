@@ -104,6 +104,7 @@ impl AuditLog {
         entry.insert("seq".into(), json!(end.seq));
         entry.insert("ts".into(), json!(now_text()));
         entry.insert("program".into(), json!(self.program));
+        entry.insert("uid".into(), json!(nix::unistd::geteuid().as_raw()));
         entry.insert("event".into(), json!(event));
         if let Some(transfer) = transfer {
             entry.insert("transfer".into(), json!(transfer.to_string()));

@@ -198,8 +198,13 @@ fn judge_constraints(certificate: &X509Certificate<'_>, role: Role) -> Result<()
         Role::Sender => uses.client_auth && !uses.server_auth,
         Role::Receiver => uses.server_auth && !uses.client_auth,
     };
-    let nothing_else = !uses.any && !uses.code_signing && !uses.email_protection && uses.other.is_empty();
-    if only_role && nothing_else { Ok(()) } else { Err("extended key usage is not that of the role") }
+    let others = uses.any
+        || uses.code_signing
+        || uses.email_protection
+        || uses.time_stamping
+        || uses.ocsp_signing
+        || !uses.other.is_empty();
+    if only_role && !others { Ok(()) } else { Err("extended key usage is not that of the role") }
 }
 
 fn judge_names(certificate: &X509Certificate<'_>, role: Role) -> Result<SpiffeId, &'static str> {

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    failure::{Failure, Outcome},
+    telemetry::printable,
+};
 
 /// What a `--source` or `--target` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +57,15 @@ impl Location {
             Location::File(path) => Location::File(absolute(path)),
             Location::Sqlite(path) => Location::Sqlite(absolute(path)),
             other => other,
+        }
+    }
+
+    /// What `url` names, without what may be secret: of a command its program alone.
+    pub fn name_of(url: &str) -> String {
+        match Self::parse(url) {
+            Ok(Location::Exec(words)) => format!("exec:{}", printable(&words[0])),
+            Ok(location) => printable(&location.absolute().to_url(url)),
+            Err(_) => "not known".into(),
         }
     }
 

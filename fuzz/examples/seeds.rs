@@ -241,7 +241,18 @@ fn messages(
     let spool = Some(Box::new(epoch_record()));
     let begin = BeginBody { epoch, envelope, commitment, spool };
     [
-        ("offer", Message::Offer(Offer { versions: vec![VERSION], suites, grant, plan, nonce, fresh: false, now_seconds: 1_800_000_000 })),
+        (
+            "offer",
+            Message::Offer(Offer {
+                versions: vec![VERSION],
+                suites,
+                grant,
+                plan,
+                nonce,
+                fresh: false,
+                now_seconds: 1_800_000_000,
+            }),
+        ),
         ("accept", Message::Accept(Accept { body: accept, signature })),
         ("begin", Message::Begin(Begin { body: begin, signature })),
         ("ready", Message::Ready(Ready { transcript: [6; 32] })),

@@ -83,6 +83,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     let (record, invitation) = match earlier {
         // It may have moved: the ticket says where it is now (fault-matrix N14).
         Some((mut record, mut invitation)) => {
+            check_purpose(&args.purpose, &record)?;
             invitation.ticket.addresses = addresses;
             record.kept.invitation = Some(invitation.clone());
             record.kept.port = bound.port();
@@ -217,6 +218,20 @@ fn find_unfinished(state: &StateDir, target: &str, report: &Report) -> Outcome<O
         return Ok(Some((record, invitation)));
     }
     Ok(None)
+}
+
+/// The purpose stands in the signed grant: another one is another transfer.
+fn check_purpose(purpose: &str, record: &Record) -> Outcome {
+    let grant = &record.kept.grant.grant;
+    if purpose.is_empty() || purpose == grant.purpose {
+        return Ok(());
+    }
+    let what = format!("the unfinished transfer into this target was begun for another purpose: {}", grant.purpose);
+    let next = format!(
+        "Give the same command as before to go on with it; or end it with: sealift-receiver abandon {}",
+        grant.transfer
+    );
+    Err(Failure::usage(what, next))
 }
 
 /// A transfer that goes on is where its ticket says.

@@ -64,7 +64,7 @@ fn unreadable(transfer: TransferId) -> Line {
 }
 
 fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
-    let target = target_name(&kept.target);
+    let target = Location::name_of(&kept.target);
     let staged_bytes = staging(&kept.target).ok().flatten().map_or(0, |sink| sink.staged_bytes(transfer));
     let stage = match kept {
         Kept { plan: Some(_), .. } => "loading",
@@ -100,15 +100,6 @@ fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
 
 fn valid_text(left: Duration) -> String {
     if left.is_zero() { "expired".into() } else { format!("good for {}", human_duration(left)) }
-}
-
-/// A target's URL without what may be secret: of a command its program alone.
-pub fn target_name(url: &str) -> String {
-    match Location::parse(url) {
-        Ok(Location::Exec(words)) => format!("exec:{}", printable(&words[0])),
-        Ok(_) => printable(url),
-        Err(_) => "a target that is not known".into(),
-    }
 }
 
 pub fn abandon(args: &AbandonArgs) -> ExitCode {

@@ -4,6 +4,7 @@ use minicbor::{Decode, Encode};
 use sealift_agent::{
     audit::AuditLog,
     failure::{Failure, Outcome},
+    location::Location,
     state::StateDir,
     status::Line,
     transfer_dir::{Area, Look, TransferDir},
@@ -14,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     ending::{Ending, KeepsEnding},
-    unfinished::{Ended, drop_target, staging, target_name},
+    unfinished::{Ended, drop_target, staging},
 };
 
 /// The record, and its folder.
@@ -79,7 +80,7 @@ pub fn lines(state: &StateDir) -> Outcome<Vec<Line>> {
     for transfer in TransferDir::list_in(state, Area::Loads)? {
         let look = TransferDir::look_in::<Kept>(state, Area::Loads, transfer)?;
         let Some(Look { record: Some(kept), running, .. }) = look else { continue };
-        let (target, stage) = (target_name(&kept.target), kept.ending.stage().unwrap_or("loading"));
+        let (target, stage) = (Location::name_of(&kept.target), kept.ending.stage().unwrap_or("loading"));
         let staged_bytes = staging(&kept.target).ok().flatten().map_or(0, |sink| sink.staged_bytes(transfer));
         let holds = human_bytes(staged_bytes);
         let runs = if running { "running" } else { "not running" };

@@ -11,7 +11,6 @@ use super::Server;
 use crate::{
     config::Target,
     record::{Kept, Record},
-    unfinished::target_name,
 };
 
 impl Server<'_> {
@@ -47,7 +46,7 @@ impl Server<'_> {
         target.ok_or_else(|| {
             let what = format!(
                 "the target {name} was {} when the transfer {} began, and is that no longer",
-                target_name(&kept.target),
+                Location::name_of(&kept.target),
                 kept.grant.grant.transfer
             );
             let next =

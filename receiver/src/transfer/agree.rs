@@ -5,6 +5,7 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::Outcome,
     link::{ControlReader, ControlWriter},
+    location::Location,
     random::SystemRandom,
     report::Resume,
 };
@@ -93,7 +94,11 @@ impl Receiving<'_> {
         self.setting.audit.append(
             "transfer.begin",
             Some(grant.transfer),
-            &[("sender", json!(grant.sender)), ("purpose", json!(grant.purpose))],
+            &[
+                ("sender", json!(grant.sender)),
+                ("into", json!(Location::name_of(&self.record.kept.target))),
+                ("purpose", json!(grant.purpose)),
+            ],
         )?;
         let parts = judging.plan().parts.len() as u64;
         self.setting.report.count(|totals| totals.parts_planned = parts);

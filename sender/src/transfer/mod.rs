@@ -86,7 +86,12 @@ impl<'a> Sending<'a> {
         self.audit.append(
             "transfer.begin",
             Some(grant.transfer),
-            &[("receiver", json!(grant.receiver)), ("target", json!(grant.target)), ("purpose", json!(grant.purpose))],
+            &[
+                ("receiver", json!(grant.receiver)),
+                ("source", json!(Location::name_of(&self.args.source))),
+                ("target", json!(grant.target)),
+                ("purpose", json!(grant.purpose)),
+            ],
         )?;
         // An earlier process got the receipt, whether or not it was killed before it had cleaned up.
         if let Some((receipt, receipt_path)) = self.state.receipt(grant.transfer) {

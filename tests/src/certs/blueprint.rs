@@ -15,6 +15,8 @@ pub const NAME_CONSTRAINTS: &[u64] = &[2, 5, 29, 30];
 pub const SERVER_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 1];
 pub const CLIENT_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 2];
 pub const CODE_SIGNING: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 3];
+pub const TIME_STAMPING: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 8];
+pub const OCSP_SIGNING: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 9];
 pub const ANY_PURPOSE: &[u64] = &[2, 5, 29, 37, 0];
 
 /// Bits of KeyUsage, the first being the highest of the first byte.

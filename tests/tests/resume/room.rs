@@ -97,6 +97,25 @@ fn command(word: &str, state: &Path, more: &[&str]) -> Finished {
     launch.args(more).start().wait(WITHIN)
 }
 
+/// What a ticket was issued for is not changed by whoever starts its receiver again.
+#[test]
+fn a_receiver_goes_on_for_the_same_purpose_alone() {
+    let place = Place::new(Kind::File(MIB), Faults::default(), 9);
+    let mut receiver = place.receiver().args(&["--purpose", "CHG-1"]).start();
+    receiver.ticket();
+    receiver.kill9();
+    receiver.wait(WITHIN);
+    let other = place.receiver().args(&["--purpose", "CHG-2"]).start().wait(WITHIN);
+    other.assert_code(exit::USAGE).assert_one_message();
+    let mut receiver = place.receiver().start();
+    receiver.ticket();
+    assert_done(&place, place.sender().start(), receiver);
+    let told = fs::read_to_string(place.path("receiver").join("audit.jsonl")).unwrap();
+    let begun = told.lines().find(|line| line.contains("transfer.begin")).unwrap();
+    let target = format!("\"into\":\"file:{}\"", place.target().display());
+    assert!(begun.contains("CHG-1") && begun.contains(&target) && begun.contains("\"uid\":"), "{begun}");
+}
+
 /// S5: a transfer whose record is damaged hides no other, stops no other, and can be ended.
 #[test]
 fn s5_a_damaged_record_is_in_nobodys_way() {

@@ -3,7 +3,7 @@
 use super::{
     super::blueprint::{
         ANY_PURPOSE, CODE_SIGNING, DIGITAL_SIGNATURE, EXTENDED_KEY_USAGE, Extension, KEY_CERT_SIGN, KEY_ENCIPHERMENT,
-        KEY_USAGE, basic_constraints, key_usage, purposes,
+        KEY_USAGE, OCSP_SIGNING, TIME_STAMPING, basic_constraints, key_usage, purposes,
     },
     super::{
         authority::{DAY, now},
@@ -62,6 +62,12 @@ pub const CASES: &[Bad] = &[
     Bad::leaf("I5", "code signing only", |leaf, _, _| leaf.with(purposes(&[CODE_SIGNING]))),
     Bad::leaf("I5", "right purpose and code signing", |leaf, _, role| {
         leaf.with(purposes(&[role.purpose(), CODE_SIGNING]))
+    }),
+    Bad::leaf("I5", "right purpose and time stamping", |leaf, _, role| {
+        leaf.with(purposes(&[role.purpose(), TIME_STAMPING]))
+    }),
+    Bad::leaf("I5", "right purpose and OCSP signing", |leaf, _, role| {
+        leaf.with(purposes(&[role.purpose(), OCSP_SIGNING]))
     }),
     // Keys and signatures: leaves have Ed25519, chains are signed with Ed25519 or ECDSA P-256 or P-384.
     Bad::leaf_key("leaf key RSA-1024", Kind::Rsa1024Sha256),
