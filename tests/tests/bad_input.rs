@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use nix::unistd::{Uid, User};
 use sealift_tests::{
     agents::{Agent, Launch, OPERATOR, RECEIVER, SENDER, TICKET_END},
     bytes::{noise, write_file},
@@ -15,6 +16,7 @@ use sealift_tests::{
     pair::{Pair, transfer},
     port::free_udp_port,
     random::Random,
+    shared::skip,
     sqlite,
 };
 use tempfile::TempDir;
@@ -343,6 +345,27 @@ fn an_interrupt_ends_both_sides() {
         assert!(!target.exists());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
     }
+}
+
+/// A database in WAL mode that was closed in good order needs no recovery, but a folder that SQLite may write to.
+#[test]
+fn a_wal_source_in_a_folder_that_may_only_be_read() {
+    let user = User::from_name("nobody").unwrap().filter(|_| Uid::effective().is_root());
+    let Some(user) = user else { return skip("needs root and a user nobody", false) };
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    sqlite::create(&path("from"), "PRAGMA journal_mode = WAL; CREATE TABLE t (a); INSERT INTO t VALUES (1);");
+    let mut receiver = listening();
+    fs::copy(receiver.ticket(), path("ticket")).unwrap();
+    for (name, mode) in [("ticket", 0o644), ("from", 0o644), ("", 0o755)] {
+        fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let sender = Launch::sender(&format!("sqlite:{}", path("from").display()), path("ticket"));
+    let ended = sender.as_user(user.uid.as_raw(), user.gid.as_raw()).start().wait(WITHIN);
+    ended.assert_code(exit::UNUSABLE).assert_one_message();
+    assert!(ended.message().contains("may not write to its folder"), "{}", ended.message());
+    receiver.sigint();
+    receiver.wait(WITHIN);
 }
 
 /// A database that needs a function of the program which made it: the message says so, and neither side tells of a number.

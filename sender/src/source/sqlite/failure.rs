@@ -1,6 +1,6 @@
 //! What the engine's errors mean to a person. Its own messages are not used: they quote names and text of statements.
 
-use rusqlite::{Error, ErrorCode};
+use rusqlite::{Error, ErrorCode, ffi};
 use sealift_agent::failure::Failure;
 use sealift_protocol::close::Code;
 
@@ -20,10 +20,17 @@ pub fn failed(error: &Error, object: &str) -> Failure {
             format!("another program keeps {object} locked"),
             "Stop the program that writes to it, or wait until it is done, and start again.",
         ),
-        Some(ErrorCode::ReadOnly) => fail(
-            format!("{object} was not closed in good order and must first be recovered"),
-            "Open it once with the program it belongs to, so that SQLite can roll back what was unfinished.",
-        ),
+        Some(ErrorCode::ReadOnly) => match error.sqlite_error().map_or(0, |error| error.extended_code) {
+            ffi::SQLITE_READONLY_ROLLBACK | ffi::SQLITE_READONLY_RECOVERY => fail(
+                format!("{object} was not closed in good order and must first be recovered"),
+                "Open it once with the program it belongs to, so that SQLite can roll back what was unfinished.",
+            ),
+            _ => fail(
+                format!("{object} is in WAL mode, and this user may not write to its folder"),
+                "SQLite keeps -wal and -shm files beside such a database, also for who only reads. Let this user write to the \
+                 folder; or, while nobody uses the database, have its owner run PRAGMA journal_mode=DELETE on it.",
+            ),
+        },
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => fail(
             format!("SQLite cannot open {object}"),
             "Check that this user may read the file. In WAL mode SQLite must also be able to write to its folder, or \
