@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::Write,
+    io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -22,7 +22,7 @@ impl StateDir {
         let path = given.or_else(|| default_path(program)).ok_or_else(|| {
             Failure::new(Code::Preflight, "there is no place for state: HOME is not set", "Use --state-dir DIR.")
         })?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| unusable(&path, &error))?;
+        make_folder(&path).map_err(|error| unusable(&path, &error))?;
         let found = fs::symlink_metadata(&path).map_err(|error| unusable(&path, &error))?;
         let next = "Give --state-dir a folder of its own, owned by this user, mode 0700.";
         let wrong = |what: &str| {
@@ -49,7 +49,7 @@ impl StateDir {
     /// A folder of its own in this one.
     pub fn subfolder(&self, name: &str) -> Outcome<PathBuf> {
         let path = self.0.join(name);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| unusable(&path, &error))?;
+        make_folder(&path).map_err(|error| unusable(&path, &error))?;
         Ok(path)
     }
 
@@ -92,6 +92,26 @@ fn default_path(program: &str) -> Option<PathBuf> {
         .or_else(|| from("HOME").map(|home| home.join(".local/state").join(program)))
 }
 
+/// Makes a folder of this user's own, and those above it that are missing; durable when this returns. One that is there
+/// stays as it is.
+pub(crate) fn make_folder(path: &Path) -> std::io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => sync_folder_of(path),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            path.parent().map_or(Err(error), make_folder)?;
+            make_folder(path)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the name of a file or folder durable.
+fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
 /// Writes beside the file, syncs, renames, and syncs the folder.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let beside = path.with_extension("partial");
@@ -100,8 +120,5 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    sync_folder_of(path)
 }

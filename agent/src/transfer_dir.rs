@@ -3,16 +3,16 @@
 //! | file | what |
 //! |---|---|
 //! | `lock` | locked by the process that runs the transfer |
-//! | `record` | what it needs to go on, keys among it; written whole or not at all, mode 0600 |
+//! | `record` | what it needs to go on, keys among it, after a checksum; written whole or not at all, mode 0600 |
 //! | others | sealed logs: useless without the record |
 //!
-//! At the end the record loses its name first, is overwritten and removed, and then the rest is. A folder without a record is
+//! A record that is replaced is overwritten. At the end the last one loses its name first, is overwritten and removed, and then the rest is. A folder without a record is
 //! a clean-up that was interrupted, or a start that was: whoever finds it removes it.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,11 +26,19 @@ use crate::{
     failure::{Failure, Outcome},
     own_file::{not_ours, open_own, read_own, unusable},
     sealed_file,
-    state::{StateDir, write_durably},
+    state::{StateDir, make_folder, write_durably},
 };
 
 /// A record holds a plan and a manifest or a receipt, each of which is a control message, and some keys.
 const RECORD_BYTES_MAX: usize = 2 * CONTROL_BYTES_MAX;
+
+const CHECKSUM_BYTES: usize = 32;
+
+/// What a disk spoiled would go on with another key or from another place.
+const CHECKSUM_CONTEXT: &str = "sealift/1 2026-11 record checksum";
+
+/// A record that is being written, or was when its process was killed.
+const UNFINISHED_RECORD: &str = "record.partial";
 
 /// A record that is being overwritten: what still has its own name is whole.
 const REMOVED_RECORD: &str = "record.removed";
@@ -75,7 +83,7 @@ impl TransferDir {
     pub fn open_in(state: &StateDir, area: Area, transfer: TransferId) -> Outcome<Self> {
         let path = state.subfolder(area.name())?.join(transfer.to_string());
         for _ in 0..LOCK_ATTEMPTS {
-            DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| unusable(&path, &error))?;
+            make_folder(&path).map_err(|error| unusable(&path, &error))?;
             let found = fs::symlink_metadata(&path).map_err(|error| unusable(&path, &error))?;
             if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
                 return Err(not_ours(&path));
@@ -153,11 +161,21 @@ impl TransferDir {
         record.try_exists().map_err(|error| unusable(&record, &error))
     }
 
-    /// Keeps `record`, durable when this returns.
+    /// Keeps `record`, durable when this returns, and leaves nothing of the one before.
     pub fn keep<T: minicbor::Encode<()>>(&self, record: &T) -> Outcome {
         let path = self.path.join("record");
-        let bytes = Zeroizing::new(codec::encode(record));
-        write_durably(&path, &bytes).map_err(|error| unusable(&path, &error))
+        let body = Zeroizing::new(codec::encode(record));
+        let checksum = checksum(&body);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(checksum.len() + body.len()));
+        bytes.extend_from_slice(&checksum);
+        bytes.extend_from_slice(&body);
+        let replace = || {
+            overwrite(&self.path.join(UNFINISHED_RECORD))?;
+            let before = open_to_overwrite(&path)?;
+            write_durably(&path, &bytes)?;
+            before.map_or(Ok(()), |file| fill_with_zeros(&file))
+        };
+        replace().map_err(|error| unusable(&path, &error))
     }
 
     /// Removes everything: what holds keys first.
@@ -169,7 +187,7 @@ impl TransferDir {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
                 _ => folder.sync_all()?,
             }
-            for name in [REMOVED_RECORD, "record.partial"] {
+            for name in [REMOVED_RECORD, UNFINISHED_RECORD] {
                 overwrite(&self.path.join(name))?;
             }
             folder.sync_all()?;
@@ -224,24 +242,40 @@ pub struct Look<T> {
 fn read_record<T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>>(folder: &Path) -> Outcome<Option<T>> {
     let path = folder.join("record");
     let Some(bytes) = read_own(&path, RECORD_BYTES_MAX)? else { return Ok(None) };
-    let damaged = |_| {
+    let damaged = || {
         let next = "It is of no use any more. Remove its folder and start the transfer again, with a new ticket.";
         Failure::new(Code::Preflight, format!("{} is damaged", path.display()), next)
     };
-    codec::decode(&bytes, RECORD_BYTES_MAX, "record").map(Some).map_err(damaged)
+    let (found, body) = bytes.split_first_chunk::<CHECKSUM_BYTES>().ok_or_else(damaged)?;
+    match *found == checksum(body) {
+        true => codec::decode(body, RECORD_BYTES_MAX, "record").map(Some).map_err(|_| damaged()),
+        false => Err(damaged()),
+    }
 }
 
-/// Overwrites a small file with zeros, syncs, and removes it.
+fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    blake3::derive_key(CHECKSUM_CONTEXT, body)
+}
+
+/// Overwrites a record with zeros, if there is one, and removes it.
 fn overwrite(path: &Path) -> std::io::Result<()> {
-    let mut file = match open_own(path, OpenOptions::new().write(true)) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    file.write_all(&vec![0; file.metadata()?.len() as usize])?;
-    file.sync_all()?;
+    let Some(file) = open_to_overwrite(path)? else { return Ok(()) };
+    fill_with_zeros(&file)?;
     fail_point::hit(Point::RecordOverwritten);
     fs::remove_file(path)
+}
+
+fn open_to_overwrite(path: &Path) -> std::io::Result<Option<File>> {
+    match open_own(path, OpenOptions::new().write(true)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn fill_with_zeros(mut file: &File) -> std::io::Result<()> {
+    file.write_all(&vec![0; file.metadata()?.len() as usize])?;
+    file.sync_all()
 }
 
 fn busy(transfer: TransferId) -> Failure {
@@ -251,7 +285,10 @@ fn busy(transfer: TransferId) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::{
+        io::Read,
+        os::unix::fs::{PermissionsExt, symlink},
+    };
 
     use super::*;
 
@@ -283,6 +320,45 @@ mod tests {
         assert_eq!(TransferDir::list(&state).unwrap(), [TRANSFER]);
         dir.destroy().unwrap();
         assert_eq!(TransferDir::list(&state).unwrap(), []);
+    }
+
+    /// What was replaced may lie on the disk for long, and it held keys.
+    #[test]
+    fn a_record_that_is_replaced_is_overwritten() {
+        let (_folder, state) = state();
+        let dir = TransferDir::open(&state, TRANSFER).unwrap();
+        dir.keep(&"before".to_owned()).unwrap();
+        fs::rename(dir.path().join("record"), dir.path().join("record.partial")).unwrap();
+        let mut left = File::open(dir.path().join("record.partial")).unwrap();
+        dir.keep(&"replaced".to_owned()).unwrap();
+        let mut replaced = File::open(dir.path().join("record")).unwrap();
+        dir.keep(&"kept".to_owned()).unwrap();
+        assert_eq!(dir.record::<String>().unwrap().as_deref(), Some("kept"));
+        for file in [&mut left, &mut replaced] {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).unwrap();
+            assert!(!bytes.is_empty() && bytes.iter().all(|byte| *byte == 0));
+        }
+    }
+
+    /// fault-matrix S5, for a record: no bit of it may change unseen.
+    #[test]
+    fn a_spoiled_record_is_found() {
+        let (_folder, state) = state();
+        let dir = TransferDir::open(&state, TRANSFER).unwrap();
+        dir.keep(&"kept".to_owned()).unwrap();
+        let path = dir.path().join("record");
+        let good = fs::read(&path).unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(dir.record::<String>().unwrap_err().code, Code::Preflight);
+        }
+        for bytes in 0..good.len() {
+            fs::write(&path, &good[..bytes]).unwrap();
+            assert_eq!(dir.record::<String>().unwrap_err().code, Code::Preflight);
+        }
     }
 
     /// fault-matrix C13: whatever a clean-up left is removed by the next start, and nothing that has a record is.
