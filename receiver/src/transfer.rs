@@ -55,6 +55,8 @@ pub struct Receiving<'a> {
     record: Kept,
     expiry: Expiry,
     load: Option<Load>,
+    /// An earlier process had begun it, and nothing that it took was kept.
+    lost: bool,
     /// Loaded and proven; shown under its final name.
     finished: Option<Finished>,
     /// The sender of the connection that stands is the one that began the transfer: it alone can end it.
@@ -84,8 +86,8 @@ impl<'a> Receiving<'a> {
 
     async fn new(setting: Setting<'a>, record: Kept) -> Outcome<Self> {
         let (expiry, workers, called_off) = (record.expiry(), Workers::default(), Cell::default());
-        let (load, finished, agreed) = (None, None, false);
-        let mut receiving = Self { setting, record, expiry, load, finished, agreed, workers, called_off };
+        let (load, lost, finished, agreed) = (None, false, None, false);
+        let mut receiving = Self { setting, record, expiry, load, lost, finished, agreed, workers, called_off };
         if receiving.record.kept.ending.receipt.is_some() {
             receiving.publish_again().await?;
         } else if receiving.record.kept.ending.settling {
@@ -94,7 +96,9 @@ impl<'a> Receiving<'a> {
         } else if receiving.record.kept.plan.is_some() {
             let transfer = receiving.record.state_machine()?;
             let opened = receiving.open_load(transfer, false).await;
-            receiving.load = Some(opened.map_err(|failure| receiving.unless_settling(failure))?);
+            let load = opened.map_err(|failure| receiving.unless_settling(failure))?;
+            receiving.lost = !load.transfer().has_anything();
+            receiving.load = Some(load);
         }
         Ok(receiving)
     }

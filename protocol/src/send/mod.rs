@@ -169,6 +169,11 @@ impl Transfer {
         have.len() == sent.len() && have.iter().zip(sent).all(same)
     }
 
+    /// Whether the receiver is known to have anything.
+    pub fn has_anything(&self) -> bool {
+        (0..self.parts.len() as u32).any(|part| self.held(PartIndex(part)).0 > 0)
+    }
+
     /// Chunks of a part that the receiver has and that are not sent again.
     pub fn held(&self, part: PartIndex) -> ChunkCount {
         let progress = &self.parts[part.0 as usize];

@@ -169,8 +169,9 @@ impl Receiving<'_> {
         self.record.keep()
     }
 
-    fn tell_started(&self, session: &Session, went_on: bool, fresh: bool) {
+    fn tell_started(&mut self, session: &Session, went_on: bool, fresh: bool) {
         let report = self.setting.report;
+        let lost = std::mem::take(&mut self.lost);
         report.event("started", &[("suite", json!(session.keys().suite().name()))]);
         let Some(load) = &self.load else { return };
         if load.transfer().epoch().0 > 1 {
@@ -179,6 +180,10 @@ impl Receiving<'_> {
         match (went_on, fresh) {
             (true, true) => report.resume(Resume::Restarted, "the sender could not go on; what was here was dropped."),
             (true, false) => report.resume(Resume::Resumed, "the sender goes on from what is here."),
+            (false, _) if lost => report.resume(
+                Resume::Restarted,
+                "an earlier receiver had begun it, and nothing of that is here; all of it is sent again.",
+            ),
             _ => {}
         }
     }

@@ -84,6 +84,7 @@ impl Sending<'_> {
         let expiry = self.expiry;
         let connecting = outgoing.or(self.report, self.connect());
         let (endpoint, link) = shutdown.or(expiry.or(connecting)).await?;
+        let had_anything = outgoing.transfer().has_anything();
         self.report.event("connected", &[("address", json!(link.connection.remote_address().to_string()))]);
         let (mut writer, mut control) = open_control(&link).await?;
         let outcome = async {
@@ -101,7 +102,7 @@ impl Sending<'_> {
             fail_point::hit(Point::Agreed);
             self.begin_spool(outgoing, &session)?;
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
-            self.tell_resumed(outgoing, &session.have);
+            self.tell_resumed(outgoing, &session.have, had_anything);
             let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, session)?;
             (self.connected, self.fresh) = (true, false);
             (self.link_down, self.backoff) = (None, Backoff::default());
@@ -157,14 +158,20 @@ impl Sending<'_> {
         })
     }
 
-    /// Says that a connection stands again, and that an earlier process's work goes on.
-    fn tell_resumed(&self, outgoing: &Outgoing, have: &[Have]) {
+    /// Says that a connection stands again, and what became of what had been sent before.
+    fn tell_resumed(&self, outgoing: &Outgoing, have: &[Have], had_anything: bool) {
         let chunks: u64 = have.iter().map(|have| have.verified.0).sum();
         if self.link_down.is_some() {
             self.report.event("link_up", &[("attempts", json!(self.backoff.attempts()))]);
         }
         let spooled = outgoing.spool().is_some_and(|spool| spool.is_earlier());
-        if !self.fresh && (self.connected || spooled || chunks > 0) {
+        if self.fresh {
+            return;
+        }
+        if chunks == 0 && (had_anything || self.begun_before && !self.connected && !spooled) {
+            let reason = "the receiver has nothing of what was sent before; all of it is sent again.";
+            self.report.resume(Resume::Restarted, reason);
+        } else if self.connected || spooled || chunks > 0 {
             let reason = match (self.connected, spooled) {
                 (true, _) => format!("the link is up again; the receiver has {chunks} chunks."),
                 (false, true) => format!("all of the source was spooled; the receiver has {chunks} chunks of it."),

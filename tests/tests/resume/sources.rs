@@ -183,3 +183,27 @@ fn a_program_and_a_receiver_that_lost_all_is_restarted() {
     let (sender, _) = assert_done(&place, sender, receiver);
     assert_eq!(sender.resume().as_deref(), Some("restarted"));
 }
+
+/// A file is sent again by a sender that lived on, and by one that was killed too: both sides say that it starts over.
+#[test]
+fn a_file_and_a_receiver_that_lost_all_is_restarted() {
+    for sender_dies in [false, true] {
+        let place = Place::new(Kind::File(10 * MIB), rate(12), 1);
+        let mut receiver = place.receiver().args(NO_JOURNAL).start();
+        receiver.ticket();
+        let mut sender = place.sender().start();
+        place.wait_until_passed(&mut sender, 4 << 20);
+        receiver.kill9();
+        let _ = receiver.wait(WITHIN);
+        if sender_dies {
+            sender.kill9();
+            let _ = sender.wait(WITHIN);
+            sender = place.sender().start();
+        }
+        let receiver = place.receiver().args(NO_JOURNAL).start();
+        let (sender, receiver) = assert_done(&place, sender, receiver);
+        for ended in [&sender, &receiver] {
+            assert_eq!(ended.resume().as_deref(), Some("restarted"), "{:?}", ended.events());
+        }
+    }
+}
