@@ -75,7 +75,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     TransferDir::sweep(&state)?;
 
-    drop_expired(&state, &audit, report)?;
+    drop_expired(&state, &audit)?.iter().for_each(|line| report.say(line));
     let earlier = find_unfinished(&state, &target, report)?;
     let socket = bind_socket(args, earlier.as_ref())?;
     let bound = socket.local_addr().unwrap_or(args.bind);

@@ -8,7 +8,6 @@ use sealift_agent::{
     expiry::Expiry,
     failure::{Failure, Outcome},
     location::Location,
-    report::Report,
     state::StateDir,
     status::{self, Line, since_text},
     telemetry::printable,
@@ -220,8 +219,9 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// Ends, for good, those whose ticket has expired: nothing may go on with them. One that cannot be ended now is told of
-/// and tried again by whoever looks next.
-pub fn drop_expired(state: &StateDir, audit: &AuditLog, report: &Report) -> Outcome {
+/// and tried again by whoever looks next. Returns what there is to say.
+pub fn drop_expired(state: &StateDir, audit: &AuditLog) -> Outcome<Vec<String>> {
+    let mut said = Vec::new();
     for transfer in TransferDir::list(state)? {
         let expired = |kept: &Kept| Expiry::of(&kept.grant.grant).left().is_zero();
         let due = match TransferDir::look::<Kept>(state, transfer) {
@@ -238,17 +238,17 @@ pub fn drop_expired(state: &StateDir, audit: &AuditLog, report: &Report) -> Outc
             None => Ok(None),
         });
         match dropped {
-            Ok(Some(ended)) => report.say(&format!(
+            Ok(Some(ended)) => said.push(format!(
                 "receiver: the ticket of the unfinished transfer {transfer} has expired; it is {}.",
                 if ended == Ended::Dropped { "dropped" } else { "forgotten" }
             )),
             Ok(None) => {}
             Err(failure) if failure.code == Code::TransferBusy => {}
             Err(failure) if failure.code == Code::AuditUnwritable => return Err(failure),
-            Err(failure) => report.say(&format!("receiver: the expired transfer {transfer} stays here: {failure}")),
+            Err(failure) => said.push(format!("receiver: the expired transfer {transfer} stays here: {failure}")),
         }
     }
-    Ok(())
+    Ok(said)
 }
 
 /// A sender said so, over the link, about a transfer that nobody runs here.

@@ -48,7 +48,7 @@ impl<'a> Transfers<'a> {
     /// Begins with what earlier processes left, without waiting for its senders.
     pub fn take_up(server: &'a Server<'a>) -> Outcome<Self> {
         server.used.forget_expired()?;
-        drop_expired(server.state, server.audit, server.report)?;
+        drop_expired(server.state, server.audit)?.iter().for_each(|line| server.report.say(line));
         let (ways, running, farewells) = Default::default();
         let mut transfers = Self { server, ways, running, farewells, drains: watch::Sender::new(false) };
         for transfer in TransferDir::list(server.state)? {
@@ -86,7 +86,8 @@ impl<'a> Transfers<'a> {
 
     /// Serves whoever is heard; returns only if it cannot go on.
     pub async fn run(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Failure {
-        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        let sweeping = sweep_expired(self.server);
+        tokio::pin!(sweeping);
         loop {
             tokio::select! {
                 heard = heard.recv(), if self.farewells.len() < FAREWELLS_MAX => match heard {
@@ -98,12 +99,7 @@ impl<'a> Transfers<'a> {
                     self.ways.remove(&transfer);
                 }
                 Some(()) = self.farewells.next() => {}
-                _ = sweep.tick() => {
-                    let server = self.server;
-                    if let Err(failure) = drop_expired(server.state, server.audit, server.report) {
-                        return failure;
-                    }
-                }
+                failure = &mut sweeping => return failure,
             }
         }
     }
@@ -179,6 +175,21 @@ impl<'a> Transfers<'a> {
         let (way, heard) = mpsc::channel(OFFERS_WAITING);
         self.ways.insert(transfer, way);
         self.running.push(Box::pin(run_one(self.server, record, heard, self.drains.subscribe())));
+    }
+}
+
+/// Drops what expires, off the thread that serves everybody; returns only if that cannot go on.
+async fn sweep_expired(server: &Server<'_>) -> Failure {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        let (state, audit) = (server.state.clone(), server.audit.clone());
+        let sweep = move || drop_expired(&state, &audit);
+        match tokio::task::spawn_blocking(sweep).await {
+            Ok(Ok(said)) => said.iter().for_each(|line| server.report.say(line)),
+            Ok(Err(failure)) => return failure,
+            Err(_) => return Failure::new(Code::Internal, "a sweep ended early", ""),
+        }
     }
 }
 
