@@ -1,6 +1,6 @@
 //! The URLs of design.md, 7: where a transfer's data comes from or goes to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{
     failure::{Failure, Outcome},
@@ -60,6 +60,23 @@ impl Location {
         }
     }
 
+    /// Whether both name one place, however they are written.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        let resolved = |path: &Path| {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            match (path.parent().and_then(|folder| folder.canonicalize().ok()), path.file_name()) {
+                (Some(folder), Some(name)) => folder.join(name),
+                _ => path,
+            }
+        };
+        match (self, other) {
+            (Location::File(one) | Location::Sqlite(one), Location::File(two) | Location::Sqlite(two)) => {
+                resolved(one) == resolved(two)
+            }
+            _ => self == other,
+        }
+    }
+
     /// What `url` names, without what may be secret: of a command its program alone.
     pub fn name_of(url: &str) -> String {
         match Self::parse(url) {
@@ -91,6 +108,21 @@ fn split_command(text: &str) -> Outcome<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_place_is_known_however_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+        let parsed = |text: &str| Location::parse(&text.replace("DIR", &folder.path().display().to_string())).unwrap();
+        let is_same = |one: &str, two: &str| parsed(one).is_same_place(&parsed(two));
+        for twin in ["sqlite:DIR/a", "sqlite://DIR/a", "sqlite:DIR/./a", "sqlite:DIR/link/a", "file:DIR/a"] {
+            assert!(is_same("sqlite:DIR/a", twin), "{twin}");
+        }
+        assert!(!is_same("sqlite:DIR/a", "sqlite:DIR/b"));
+        assert!(is_same("exec:psql  -d 'ehr'", "exec:psql -d ehr"));
+        assert!(!is_same("exec:psql -d ehr", "exec:psql -d lab"));
+    }
 
     #[test]
     fn locations_are_read_or_refused() {

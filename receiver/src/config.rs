@@ -151,10 +151,11 @@ impl Config {
             }
             _ => {}
         }
-        let twin = self.targets.iter().find(|(other, found)| *other != name && found.url == target.url);
-        match twin.filter(|_| location != Location::Discard) {
-            Some(_) => wrong("another target has the same url", "Two names for one place would load into each other."),
-            None => Ok(()),
+        let is_same = |url: &str| Location::parse(url).is_ok_and(|other| other.is_same_place(&location));
+        let has_twin = self.targets.iter().any(|(other, found)| other != name && is_same(&found.url));
+        match has_twin && location != Location::Discard {
+            true => wrong("another target is the same place", "Two names for one place would load into each other."),
+            false => Ok(()),
         }
     }
 

@@ -29,7 +29,7 @@ fn a_mistake_is_an_error_and_never_repeats_a_value() {
         ("[targets.other]\nurl = \"postgres://h/secret\"", "targets.other: 'postgres:' is not known"),
         ("[targets.other]\nurl = \"-\"", "no standard output"),
         ("[targets.other]\nurl = \"sqlite:ehr.db\"", "not absolute"),
-        ("[targets.other]\nurl = \"sqlite:/srv/ehr.db\"", "the same url"),
+        ("[targets.other]\nurl = \"sqlite:///srv/./ehr.db\"", "the same place"),
         ("[targets.other]\nurl = \"file:/srv/dump\"", "every row in the clear"),
         ("[targets.other]\nurl = \"exec:psql postgres://u:secret@h/d\"", "seems to hold a password"),
         ("[targets.other]\nurl = \"exec:psql 'host=h password=secret'\"", "seems to hold a password"),
