@@ -78,7 +78,6 @@ points! {
     SqliteProven = Receiver, "sqlite-proven", "everything was read again, there is no receipt";
     SqliteLedgerDropping = Receiver, "sqlite-ledger-dropping", "the ledger is dropped in a transaction that is open";
     SqliteLedgerDropped = Receiver, "sqlite-ledger-dropped", "the ledger is gone, the load has its staging name";
-    SqliteLinked = Receiver, "sqlite-linked", "the load has both names";
     SqliteRenamed = Receiver, "sqlite-renamed", "the load has its final name alone, the mark is there";
     SqliteForgetting = Receiver, "sqlite-forgetting", "the mark is about to be removed, nothing else is left";
     SqliteForgotten = Receiver, "sqlite-forgotten", "the mark is removed";

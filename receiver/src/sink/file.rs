@@ -15,9 +15,10 @@ use std::{
     },
 };
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{close::Code, id::TransferId};
+
+use super::rename_new;
 
 pub struct FileTarget {
     path: PathBuf,
@@ -79,10 +80,9 @@ impl FileTarget {
             if shown == Some(0) && staging.exists() {
                 let _ = fs::remove_file(&self.path);
             }
-            let renamed = renameat2(AT_FDCWD, &staging, AT_FDCWD, &self.path, RenameFlags::RENAME_NOREPLACE);
-            renamed.map_err(|error| match error {
-                nix::errno::Errno::EEXIST => self.exists(),
-                error => self.cannot_write(&error.into()),
+            rename_new(&staging, &self.path).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => self.exists(),
+                _ => self.cannot_write(&error),
             })?;
         }
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

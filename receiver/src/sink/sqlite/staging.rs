@@ -15,6 +15,7 @@ use sealift_agent::{
 use sealift_protocol::{close::Code, id::TransferId};
 
 use super::mark::{Mark, Owner};
+use crate::sink::rename_new;
 
 /// What SQLite puts beside a database.
 const SIBLINGS: [&str; 3] = ["-journal", "-wal", "-shm"];
@@ -162,48 +163,28 @@ impl Staging {
     pub fn rename(&self, identity: Identity) -> Outcome {
         self.check(identity)?;
         self.check_target()?;
-        let rename = || {
-            // A file of no bytes may be replaced. Otherwise a link, since it cannot replace anything, where rename could.
-            if fs::symlink_metadata(&self.target).is_ok() {
-                return fs::rename(&self.file, &self.target);
-            }
-            match fs::hard_link(&self.file, &self.target) {
-                Ok(()) => {
-                    fail_point::hit(Point::SqliteLinked);
-                    // The one name is on the disk before the other goes.
-                    sync_folder(&self.folder)?;
-                    fs::remove_file(&self.file)
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-                // A file system without links.
-                Err(_) => fs::rename(&self.file, &self.target),
-            }
+        // A file of no bytes may be replaced.
+        let renamed = match fs::symlink_metadata(&self.target) {
+            Ok(_) => fs::rename(&self.file, &self.target),
+            Err(_) => rename_new(&self.file, &self.target),
         };
-        let renamed = rename().and_then(|()| sync_folder(&self.folder));
-        renamed.map_err(|error| self.refused("given its final name", &error))?;
+        renamed
+            .and_then(|()| sync_folder(&self.folder))
+            .map_err(|error| self.refused("given its final name", &error))?;
         fail_point::hit(Point::SqliteRenamed);
         self.remove_siblings()
     }
 
     /// Ends what `rename` began, if the target is the load that the mark tells of: whether it is.
     pub fn is_renamed(&self, transfer: TransferId) -> Outcome<bool> {
-        let found =
-            |path: &Path| fs::symlink_metadata(path).ok().filter(Metadata::is_file).map(|file| Identity::of(&file));
-        let Some(target) = found(&self.target) else { return Ok(false) };
-        match self.mark.claim(target) {
+        let found = fs::symlink_metadata(&self.target).ok().filter(Metadata::is_file);
+        let Some(target) = found else { return Ok(false) };
+        match self.mark.claim(Identity::of(&target)) {
             Owner::Free(owner) if owner == transfer => {}
             Owner::Busy => return Err(self.busy()),
             _ => return Ok(false),
         }
-        let end = || {
-            sync_folder(&self.folder)?;
-            if found(&self.file) == Some(target) {
-                fs::remove_file(&self.file)?;
-                sync_folder(&self.folder)?;
-            }
-            Ok(())
-        };
-        end().map_err(|error: io::Error| self.refused("given its final name", &error))?;
+        sync_folder(&self.folder).map_err(|error| self.refused("given its final name", &error))?;
         self.remove_siblings()?;
         Ok(true)
     }
@@ -237,7 +218,8 @@ impl Staging {
     }
 
     pub fn refused(&self, what: &str, error: &io::Error) -> Failure {
-        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let full = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
         let code = if full { Code::TargetFull } else { Code::TargetFailed };
         let next =
             "Check the target's folder: that it is on a writable disk with room, and that this user may write to it.";
