@@ -1,10 +1,6 @@
 //! `push`: one transfer, from ticket to receipt.
 
-use std::{
-    io::{BufRead, BufReader, Read},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{fs::File, io::Read, os::fd::AsFd, process::ExitCode, sync::Arc};
 
 use sealift_agent::{
     audit::AuditLog,
@@ -26,7 +22,7 @@ use zeroize::Zeroizing;
 use crate::{cli::PushArgs, record::Record, transfer::Sending};
 
 /// Base64 and line ends make a ticket's text longer than its bytes by a third and a bit.
-const TICKET_TEXT_BYTES_MAX: u64 = 2 * TICKET_BYTES_MAX as u64;
+const TICKET_TEXT_BYTES_MAX: usize = 2 * TICKET_BYTES_MAX;
 
 pub async fn push(args: PushArgs) -> ExitCode {
     let report = Report::new(Role::Sender, args.transfer.json);
@@ -101,26 +97,28 @@ pub fn read_ticket(from: &str) -> Outcome<Ticket> {
     let next = "Start the receiver with --ticket-out, and give its ticket here: a file, or - for standard input.";
     let unreadable =
         |error: std::io::Error| Failure::io(Code::Usage, format!("the ticket {from} cannot be read"), &error, next);
-    let input: Box<dyn Read> = match from {
-        "-" => Box::new(std::io::stdin().lock()),
-        path => Box::new(std::fs::File::open(path).map_err(unreadable)?),
-    };
-    let mut lines = BufReader::new(input.take(TICKET_TEXT_BYTES_MAX));
-    let mut text = Zeroizing::new(String::new());
-    loop {
-        let start = text.len();
-        let read = lines.read_line(&mut text).map_err(|error| match error.kind() {
-            std::io::ErrorKind::InvalidData => {
-                Failure::new(Code::GrantInvalid, "the ticket is damaged: it is not text", next)
+    let mut input = match from {
+        "-" => std::io::stdin().as_fd().try_clone_to_owned().map(File::from),
+        path => File::open(path),
+    }
+    .map_err(unreadable)?;
+    // Byte by byte, since a buffer would keep a copy of the key; and never moved, for the same reason.
+    let mut text = Zeroizing::new(Vec::with_capacity(TICKET_TEXT_BYTES_MAX));
+    let (mut byte, mut line) = ([0], 0);
+    while text.len() < TICKET_TEXT_BYTES_MAX && input.read(&mut byte).map_err(unreadable)? > 0 {
+        text.push(byte[0]);
+        if byte[0] == b'\n' {
+            if std::str::from_utf8(&text[line..]).is_ok_and(Ticket::is_end) {
+                break;
             }
-            _ => unreadable(error),
-        })?;
-        if read == 0 || Ticket::is_end(&text[start..]) {
-            break;
+            line = text.len();
         }
     }
+    let Ok(text) = std::str::from_utf8(&text) else {
+        return Err(Failure::new(Code::GrantInvalid, "the ticket is damaged: it is not text", next));
+    };
     if text.trim().is_empty() {
         return Err(Failure::new(Code::GrantInvalid, "there is no ticket: the input is empty", next));
     }
-    Ticket::from_text(&text)
+    Ticket::from_text(text)
 }
