@@ -8,7 +8,8 @@
 //!
 //! A loader that would wait in vain is killed: with its whole process group by the guard, if the receiver goes away; by the
 //! kernel (PR_SET_PDEATHSIG), if the guard does. One that cannot be killed, since `sudo` made it another user's and took the
-//! socket from it, waits as long as its guard does: the guard stays until its loader is gone. It never reads what passes.
+//! socket from it, waits as long as its guard does: the guard stays until its loader is gone. It never reads what
+//! passes, and looks at the end whether any of it was left.
 //!
 //! | descriptor of the guard | what it is |
 //! |---|---|
@@ -33,7 +34,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl,
-        signal::{SigSet, SigmaskHow, Signal, killpg},
+        signal::{SigSet, SigmaskHow, Signal, killpg, raise},
         signalfd::{SfdFlags, SignalFd},
     },
     unistd::{Pid, dup, getpgid, getpgrp, getppid, read, setpgid},
@@ -53,6 +54,9 @@ const SHORT_NAME: &CStr = c"loader-guard";
 /// Exit codes of a shell for a program that cannot be run, and the base for one that a signal ended.
 const CANNOT_RUN: u8 = 127;
 pub const SIGNAL_BASE: i32 = 128;
+
+/// What ends a guard whose loader ended with 0 and left some of its input in the pipe: no loader's exit code says that.
+pub const UNREAD: Signal = Signal::SIGUSR2;
 
 /// The one byte that the guard itself writes to its standard error, before the loader exists.
 pub const READY: [u8; 1] = [0];
@@ -96,6 +100,9 @@ fn guard(words: &[String]) -> Outcome<u8> {
             }
         }
         if let Ok(Some(status)) = loader.try_wait() {
+            if status.success() && has_unread() {
+                die_of(UNREAD)?;
+            }
             let code = status.code().unwrap_or_else(|| SIGNAL_BASE + status.signal().unwrap_or(0));
             return Ok(code as u8);
         }
@@ -105,6 +112,21 @@ fn guard(words: &[String]) -> Outcome<u8> {
             let _ = killpg(group, Signal::SIGKILL);
         }
     }
+}
+
+/// Whether something is in the pipe that nobody reads any more.
+fn has_unread() -> bool {
+    let stdin = std::io::stdin();
+    let mut watched = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    poll(&mut watched, PollTimeout::ZERO).is_ok()
+        && watched[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN))
+}
+
+fn die_of(signal: Signal) -> Outcome {
+    let mut own = SigSet::empty();
+    own.add(signal);
+    let died = own.thread_unblock().and_then(|()| raise(signal));
+    died.map_err(|_| Failure::new(Code::Internal, "loader guard", ""))
 }
 
 fn start(words: &[String]) -> Outcome<Child> {

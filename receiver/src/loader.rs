@@ -5,7 +5,7 @@ use std::{
     io::{self, IoSlice, Read, Write},
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::process::CommandExt,
+        unix::process::{CommandExt, ExitStatusExt},
     },
     process::{Child, Command, Stdio},
     sync::{
@@ -32,7 +32,7 @@ use sealift_protocol::close::Code;
 
 use crate::{
     cli::GUARD_COMMAND,
-    guard::{self, OWN_PROGRAM, READY, SIGNAL_BASE},
+    guard::{self, OWN_PROGRAM, READY, SIGNAL_BASE, UNREAD},
 };
 
 /// For a guard whose loader was killed.
@@ -124,14 +124,16 @@ impl Loader {
         }
         match self.wait() {
             Err(failure) => failure,
-            Ok(()) => {
-                let what = format!("the loader {} ended before it had read all of its input", self.program);
-                let next = "Its exit code was 0: it may have loaded half of it. Look into the target, and check the command \
-                            after exec:. To start over, end this transfer with `sealift-receiver abandon`.";
-                // Fed again, it could load that half twice.
-                Failure { undecided: true, ..Failure::new(Code::LoaderFailed, what, next) }
-            }
+            Ok(()) => self.ended_early(),
         }
+    }
+
+    fn ended_early(&self) -> Failure {
+        let what = format!("the loader {} ended before it had read all of its input", self.program);
+        let next = "Its exit code was 0: it may have loaded half of it. Look into the target, and check the command after \
+                    exec:. To start over, end this transfer with `sealift-receiver abandon`.";
+        // Fed again, it could load that half twice.
+        Failure { undecided: true, ..Failure::new(Code::LoaderFailed, what, next) }
     }
 
     /// Everything is verified: ends the loader's input and waits for exit code 0.
@@ -181,6 +183,9 @@ impl Loader {
         drop(inside);
         if self.killed.load(Ordering::SeqCst) {
             return Err(Failure::new(Code::Interrupted, "the load was stopped", ""));
+        }
+        if status.signal() == Some(UNREAD as i32) {
+            return Err(self.ended_early());
         }
         let judged = judge_exit("loader", &self.program, status, printed_bytes, Code::LoaderFailed);
         // A shell and the guard say by a number above 128 that a signal ended what they ran.

@@ -219,10 +219,14 @@ fn a_failing_loader_ends_both_sides() {
 #[test]
 fn a_loader_that_ends_early_has_failed() {
     let folder = Folder::new();
-    write_file(&folder.path("from"), noise(7, 8 * MIB));
-    for body in ["exit 0", "head -c 1000 > /dev/null"] {
-        let load = folder.script("load", body);
-        transfer(folder.url("from"), load).assert_codes(exit::UNUSABLE, exit::UNUSABLE);
+    // The second lies in the pipe, whole, when its loader has ended.
+    for bytes in [8 * MIB, 5000] {
+        write_file(&folder.path("from"), noise(7, bytes));
+        for body in ["exit 0", "head -c 1000 > /dev/null", "sleep 1; head -c 4999 > /dev/null"] {
+            let done = transfer(folder.url("from"), folder.script("load", body));
+            done.assert_codes(exit::UNUSABLE, exit::UNUSABLE);
+            assert!(done.receiver.message().contains("before it had read all"), "{}", done.receiver.message());
+        }
     }
 }
 
