@@ -173,7 +173,7 @@ pub fn judge_leaf(leaf: &CertificateDer<'_>, role: Role) -> Result<PeerIdentity,
 
 /// Judges what path validation leaves open of an intermediate: if it says what its key is for, then for signing
 /// certificates (RFC 5280, 6.1.4 n). The error is the check that failed.
-pub(crate) fn judge_intermediate(intermediate: &CertificateDer<'_>) -> Result<(), &'static str> {
+pub fn judge_intermediate(intermediate: &CertificateDer<'_>) -> Result<(), &'static str> {
     let (_, certificate) = X509Certificate::from_der(intermediate).map_err(|_| "intermediate is no certificate")?;
     let usage = certificate.key_usage().map_err(|_| "key usage of an intermediate")?;
     match usage.is_none_or(|usage| usage.value.key_cert_sign()) {

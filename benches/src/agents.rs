@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     Outcome,
-    measure::{PEAK_EVERY, peak_rss_bytes},
+    measure::{PEAK_EVERY, cpu_seconds_of, peak_rss_bytes},
     network::{End, Places},
 };
 
@@ -48,11 +48,12 @@ pub struct Running {
     sender: Child,
 }
 
-/// The largest memory of each agent.
+/// The largest memory of each agent, and the processor time of one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Peaks {
     pub receiver_bytes: u64,
     pub sender_bytes: u64,
+    pub receiver_cpu_seconds: f64,
 }
 
 /// A program that was built beside this one.
@@ -160,14 +161,15 @@ impl Running {
         Ok(())
     }
 
-    /// The same, watching how much memory each takes.
+    /// The same, watching how much memory each takes, and the receiver's processor time until one of them ends.
     pub fn wait_for_peaks(self) -> Outcome<Peaks> {
         let (receiver, sender) = (self.receiver.id(), self.sender.id());
         let watching = thread::spawn(move || {
             let mut peaks = Peaks::default();
             // A process that has ended, and is not yet waited for, has no memory left to tell of.
             while let (Some(receiver_bytes), Some(sender_bytes)) = (peak_rss_bytes(receiver), peak_rss_bytes(sender)) {
-                peaks = Peaks { receiver_bytes, sender_bytes };
+                let receiver_cpu_seconds = cpu_seconds_of(receiver).unwrap_or(peaks.receiver_cpu_seconds);
+                peaks = Peaks { receiver_bytes, sender_bytes, receiver_cpu_seconds };
                 thread::sleep(PEAK_EVERY);
             }
             peaks

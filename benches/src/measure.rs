@@ -78,6 +78,15 @@ pub fn peak_rss_bytes(pid: u32) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
+/// Processor seconds of a running process so far, in the hundredths that Linux counts (proc_pid_stat(5), fields 14 and 15).
+pub fn cpu_seconds_of(pid: u32) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may have anything in it.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some((ticks()? + ticks()?) as f64 / 100.0)
+}
+
 /// How often a process is asked for its peak; the peak itself is the kernel's and misses nothing but the last moment.
 pub const PEAK_EVERY: Duration = Duration::from_millis(50);
 
@@ -94,5 +103,11 @@ mod tests {
     #[test]
     fn this_process_has_a_peak() {
         assert!(peak_rss_bytes(std::process::id()).unwrap() > 1 << 20);
+    }
+
+    #[test]
+    fn this_process_has_taken_time() {
+        let (usage, ()) = own(|| while cpu_seconds_of(std::process::id()).unwrap() < 0.05 {}).unwrap();
+        assert!(usage.cpu_seconds < 1.0);
     }
 }

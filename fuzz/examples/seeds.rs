@@ -1,10 +1,10 @@
 //! Writes one well-formed input for each kind of bytes into `corpus/TARGET/`, so that the fuzzer need not find them.
 //! Run in this folder: `cargo run --example seeds`.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, time::Duration};
 
 use bytes::BytesMut;
-use sealift_agent::{receiver_key::to_text, ticket::Ticket};
+use sealift_agent::{authority::Authority, identity::Role, receiver_key::to_text, ticket::Ticket};
 use sealift_protocol::{
     archive::{ArchiveOffer, ReceiverKey, Statement},
     chunk::Codec,
@@ -27,6 +27,7 @@ use sealift_protocol::{
     sign::{PublicKey, Purpose, Signature, Signer},
     sqlite::{Definition, FinishDocument, SchemaDocument, Table, TextEncoding},
 };
+use time::OffsetDateTime;
 
 /// Signs nothing: what is fuzzed is the reading, and a signature of zeros is as long as any.
 struct Zeros;
@@ -69,6 +70,8 @@ fn main() -> io::Result<()> {
     write("stream_header", "first", &StreamHeader { part: PartIndex(1), first: ChunkIndex(0) }.to_bytes())?;
     write("control_length", "largest", &[0, 0x40, 0, 0])?;
     write("sealed_log", "one_of_each", &sealed_log())?;
+    certificates()?;
+    frames()?;
     let row = row();
     write("values", "one_of_each", &[&[5], &row[..]].concat())?;
     let mut rows = BytesMut::from(&[3u8][..]);
@@ -83,6 +86,30 @@ fn write(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
     let folder = Path::new("corpus").join(target);
     fs::create_dir_all(&folder)?;
     fs::write(folder.join(name), bytes)
+}
+
+fn certificates() -> io::Result<()> {
+    let (now, valid_for) = (OffsetDateTime::UNIX_EPOCH, Duration::from_secs(3600));
+    let failed = |_| io::Error::other("a certificate cannot be made");
+    let authority = Authority::generate("clinic", now, valid_for).map_err(failed)?;
+    write("certificate", "root", authority.root())?;
+    for role in [Role::Sender, Role::Receiver] {
+        let issued = authority.issue(role, "ward-7", now, valid_for).map_err(failed)?;
+        write("certificate", role.name(), &issued.chain[0])?;
+    }
+    Ok(())
+}
+
+/// Choices and claimed length, as the target reads them, then contents; and a change to a genuine frame that is none.
+fn frames() -> io::Result<()> {
+    let plain = b"patient ".repeat(100);
+    let claimed = (plain.len() as u32).to_be_bytes();
+    let packed = zstd::bulk::compress(&plain, 3)?;
+    write("frame", "zstd", &[&[3], &claimed[..], &packed].concat())?;
+    write("frame", "zstd_wrong_hash", &[&[7], &claimed[..], &packed].concat())?;
+    write("frame", "stored", &[&[0], &claimed[..], &plain].concat())?;
+    write("frame", "genuine", &[2, 0, 0, 0, 0])?;
+    write("frame", "genuine_chacha", &[10, 0, 0, 0, 0])
 }
 
 fn row() -> BytesMut {

@@ -11,6 +11,7 @@ pub mod crash_loop;
 pub mod disk;
 pub mod exit;
 pub mod finished;
+pub mod flood;
 pub mod launch;
 pub mod link;
 pub mod mariadb;

@@ -1,24 +1,20 @@
 //! Others at the receiver's port while it works: a second sender, floods of packets that mean nothing.
 
-use std::{
-    net::UdpSocket,
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs::File, path::Path, time::Duration};
 
 use sealift_agent::ticket::Ticket;
 use sealift_tests::{
     agents::Launch,
     bytes::{digest_file, dump_like, write_file},
     exit,
+    flood::Flood,
     pair::Pair,
-    random::Random,
 };
 
 const WITHIN: Duration = Duration::from_secs(60);
 const MEMORY_BYTES_MAX: u64 = 128 << 20;
+/// Before a transfer, and again while it runs.
+const FLOOD_PACKETS: u64 = 3000;
 
 fn address(ticket: &Path) -> String {
     Ticket::from_text(&std::fs::read_to_string(ticket).unwrap()).unwrap().addresses[0].clone()
@@ -35,66 +31,31 @@ fn n13_a_second_sender_is_turned_away() {
     running.wait(WITHIN).assert_done();
 }
 
-/// fault-matrix X15, X16, X19: packets that are no handshake, and handshakes that go nowhere, from many ports: a transfer
+/// fault-matrix X15, X16, X19: packets that are no handshake, and handshakes that go nowhere, from many addresses: a transfer
 /// that begins and runs meanwhile completes, exact, and memory stays bounded.
 #[test]
 fn x16_x19_a_flood_does_not_stop_a_transfer() {
     let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
-    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
-    write_file(&source, dump_like(19, 30 << 20));
-    let mut receiver =
-        Launch::receiver(&format!("file:{}", target.display())).bind_loopback().arg("--danger-plaintext-file").start();
+    let path = |name| folder.path().join(name);
+    write_file(&path("piece"), dump_like(19, 1 << 20));
+    // It goes on until it is told that the flood has had its time, and keeps what it gave.
+    let pieces = "until test -e enough; do cat piece; sleep 0.05; done; cat piece";
+    let source = format!("exec:sh -c 'cd {} && {{ {pieces}; }} | tee source'", folder.path().display());
+    let target = format!("file:{}", path("target").display());
+    let mut receiver = Launch::receiver(&target).bind_loopback().arg("--danger-plaintext-file").json().start();
     let ticket = receiver.ticket();
-    let victim = address(&ticket);
-    let over = AtomicBool::new(false);
-    let (sender, floods) = thread::scope(|scope| {
-        let flood = scope.spawn(|| flood(&victim, &over));
-        let sender = Launch::sender(&format!("file:{}", source.display()), &ticket).start().wait(WITHIN);
-        over.store(true, Ordering::SeqCst);
-        (sender, flood.join().unwrap())
-    });
-    sender.assert_code(exit::DONE);
+
+    let flood = Flood::start(address(&ticket).parse().unwrap());
+    flood.wait_for_more(FLOOD_PACKETS, WITHIN);
+    let sender = Launch::sender(&source, &ticket).start();
+    receiver.wait_for_event("started", 1, WITHIN);
+    flood.wait_for_more(FLOOD_PACKETS, WITHIN);
+    File::create(path("enough")).unwrap();
+    sender.wait(WITHIN).assert_code(exit::DONE);
     let receiver = receiver.wait(WITHIN);
     receiver.assert_code(exit::DONE);
-    assert_eq!(digest_file(&source), digest_file(&target));
-    assert!(floods > 1000, "only {floods} packets were sent");
+    assert!(flood.asked_for_proof() > 0, "no packet was taken for the first of a connection");
+
+    assert_eq!(digest_file(&path("source")), digest_file(&path("target")));
     assert!(receiver.peak_memory_bytes < MEMORY_BYTES_MAX, "{} bytes", receiver.peak_memory_bytes);
-}
-
-/// Packets a second: ten thousand (fault-matrix X19), with a bound in time besides.
-const FLOOD_BURST: u32 = 100;
-const FLOOD_PAUSE: Duration = Duration::from_millis(10);
-const FLOOD_AT_MOST: Duration = Duration::from_secs(30);
-
-fn flood(victim: &str, over: &AtomicBool) -> u64 {
-    let sockets: Vec<UdpSocket> = (0..20).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-    let (mut random, started, mut sent) = (Random::new(16), Instant::now(), 0);
-    while !over.load(Ordering::SeqCst) && started.elapsed() < FLOOD_AT_MOST {
-        for _ in 0..FLOOD_BURST {
-            let socket = &sockets[random.below(sockets.len())];
-            let packet = packet(&mut random);
-            sent += u64::from(socket.send_to(&packet, victim).is_ok());
-        }
-        thread::sleep(FLOOD_PAUSE);
-    }
-    sent
-}
-
-/// Noise; or what looks like the first packet of a QUIC connection, of version 1 or another, with noise as content.
-fn packet(random: &mut Random) -> Vec<u8> {
-    let noise: Vec<u8> = (0..1 + random.below(1400)).map(|_| random.number() as u8).collect();
-    let version: [u8; 4] = match random.below(3) {
-        0 => return noise,
-        1 => [0, 0, 0, 1],
-        _ => [0xff, 0, 0, 29],
-    };
-    let mut packet = vec![0xc3];
-    packet.extend(version);
-    packet.push(8);
-    packet.extend(&noise[..8.min(noise.len())]);
-    packet.resize(14, 0);
-    packet.extend([0, 0, 0x44, 0xb0]);
-    packet.extend(&noise);
-    packet.resize(1200, 0);
-    packet
 }

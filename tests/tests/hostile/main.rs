@@ -1,6 +1,8 @@
 //! Peers that hold a good ticket and do not keep to the protocol, against the real agents: each is refused with its own
 //! code, nothing is loaded, memory stays bounded, and nobody waits for ever.
 
+mod streams;
+
 use std::{
     net::{SocketAddr, UdpSocket},
     path::PathBuf,
@@ -25,7 +27,6 @@ use sealift_protocol::{
     frame::StreamHeader,
     id::{ChunkCount, ChunkIndex, PartIndex},
     key::DigestSecret,
-    limits::LANES_MAX,
     manifest::{Engine, PartKind, Plan, PlannedPart},
     message::{Accept, Ack, Message, Ready, Refuse},
     negotiate::suites_auto,
@@ -249,29 +250,6 @@ fn change(sealed: Sealed, place: usize, with: u8) -> Vec<u8> {
     let mut frame = sealed.frame.to_vec();
     frame[place] ^= with;
     frame
-}
-
-/// fault-matrix X16: no more streams than are allowed, however many are asked for.
-#[test]
-fn x16_streams_are_bounded() {
-    let mut victim = Victim::start();
-    let ticket = victim.ticket();
-    run(async {
-        let attacker = Attacker::connect(ticket).await;
-        let (_session, _writer, _control) = attacker.ready().await;
-        let mut held = Vec::new();
-        while let Ok(Ok(stream)) =
-            tokio::time::timeout(Duration::from_secs(1), attacker.link.connection.open_uni()).await
-        {
-            held.push(stream);
-            assert!(held.len() <= usize::from(LANES_MAX));
-        }
-        // A second control stream is not to be had either.
-        let second = tokio::time::timeout(Duration::from_secs(1), attacker.link.connection.open_bi()).await;
-        assert!(!matches!(second, Ok(Ok(_))));
-    });
-    // The attacker's process went away without a word.
-    victim.end().assert_code(Code::Interrupted.exit_code().into());
 }
 
 /// fault-matrix X13, X17: messages out of turn, and a manifest that nobody signed.

@@ -1,0 +1,145 @@
+//! Packets that mean nothing, at one port, from many addresses, as if their senders' were forged: noise, first packets of
+//! connections that never come about, and those of a version that nobody speaks.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustls::{Side, crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256, quic};
+
+use crate::random::Random;
+
+/// Ten thousand packets a second (fault-matrix X19).
+const BURST: usize = 100;
+const BURST_EVERY: Duration = Duration::from_millis(10);
+
+/// Made beforehand and sent again and again, so that the flood costs its host little.
+const PACKETS: usize = 1024;
+const SOURCES: usize = 256;
+
+/// The least that a first packet must have (RFC 9000, 14.1).
+const INITIAL_BYTES: usize = 1200;
+const TAG_BYTES: usize = 16;
+
+/// A flood that runs until it is dropped.
+pub struct Flood {
+    sent: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+    sockets: Arc<Vec<UdpSocket>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flood {
+    pub fn start(victim: SocketAddr) -> Self {
+        let mut random = Random::new(16);
+        let sockets = Arc::new((0..SOURCES).map(|_| source(&mut random)).collect::<Vec<_>>());
+        let (sent, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (from, count, stop) = (sockets.clone(), sent.clone(), over.clone());
+        let thread = thread::spawn(move || send(&from, victim, &mut random, &count, &stop));
+        Self { sent, over, sockets, thread: Some(thread) }
+    }
+
+    /// Packets so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Returns once so many more have been sent; panics if that takes longer than `within`.
+    pub fn wait_for_more(&self, packets: u64, within: Duration) {
+        let (enough, deadline) = (self.sent() + packets, Instant::now() + within);
+        while self.sent() < enough {
+            assert!(Instant::now() < deadline, "only {} packets of {enough} were sent within {within:?}", self.sent());
+            thread::sleep(BURST_EVERY);
+        }
+    }
+
+    /// How many sources have an answer waiting that asks them to prove their address (Retry): they were taken seriously.
+    pub fn asked_for_proof(&self) -> usize {
+        self.sockets.iter().filter(|socket| was_asked(socket)).count()
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// All of 127.0.0.0/8 is this host.
+fn source(random: &mut Random) -> UdpSocket {
+    let [a, b, c] = [0; 3].map(|_: u8| 1 + random.below(254) as u8);
+    let socket = UdpSocket::bind((Ipv4Addr::new(127, a, b, c), 0)).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket
+}
+
+fn send(from: &[UdpSocket], victim: SocketAddr, random: &mut Random, sent: &AtomicU64, over: &AtomicBool) {
+    let packets: Vec<_> = (0..PACKETS).map(|_| packet(random)).collect();
+    let mut next = Instant::now();
+    while !over.load(Ordering::Relaxed) {
+        for _ in 0..BURST {
+            let (socket, packet) = (&from[random.below(SOURCES)], &packets[random.below(PACKETS)]);
+            sent.fetch_add(u64::from(socket.send_to(packet, victim).is_ok()), Ordering::Relaxed);
+        }
+        // What a busy host has kept it from sending is not made up for: it would come all at once.
+        next = (next + BURST_EVERY).max(Instant::now());
+        thread::sleep(next - Instant::now());
+    }
+}
+
+fn packet(random: &mut Random) -> Vec<u8> {
+    let noise: Vec<u8> = (0..1 + random.below(1400)).map(|_| random.number() as u8).collect();
+    match random.below(3) {
+        0 => noise,
+        1 => initial([0, 0, 0, 1], &random.number().to_be_bytes()),
+        _ => initial([0xff, 0, 0, 29], &random.number().to_be_bytes()),
+    }
+}
+
+/// The first packet of a connection to this identifier, as its sender seals it (RFC 9000, 17.2.2; RFC 9001, 5.2); but for a
+/// ping there is nothing in it. Nobody looks before the address is proven.
+fn initial(version: [u8; 4], connection: &[u8; 8]) -> Vec<u8> {
+    let mut packet = vec![0xc0];
+    packet.extend(version);
+    packet.push(connection.len() as u8);
+    packet.extend(connection);
+    // No identifier of its own, and no token; then what is left of the packet, as two bytes, and the packet number.
+    packet.extend([0, 0]);
+    let length = INITIAL_BYTES - packet.len() - 2;
+    packet.extend((length as u16 | 0x4000).to_be_bytes());
+    let number_at = packet.len();
+    packet.push(0);
+    let mut payload = vec![0; INITIAL_BYTES - packet.len() - TAG_BYTES];
+    payload[0] = 1;
+    let suite = TLS13_AES_128_GCM_SHA256.tls13().unwrap();
+    let algorithm = suite.quic.unwrap();
+    let keys = quic::Keys::initial(quic::Version::V1, suite, algorithm, connection, Side::Client).local;
+    let tag = keys.packet.encrypt_in_place(0, &packet, &mut payload).unwrap();
+    packet.extend(payload);
+    packet.extend(tag.as_ref());
+    let (header, sealed) = packet.split_at_mut(number_at + 1);
+    let (first, number) = header.split_at_mut(number_at);
+    // The sample begins where it would if the number had four bytes.
+    keys.header.encrypt_in_place(&sealed[3..3 + 16], &mut first[0], number).unwrap();
+    packet
+}
+
+/// Whether a Retry (RFC 9000, 17.2.5) lies before the socket.
+fn was_asked(socket: &UdpSocket) -> bool {
+    let mut answer = [0; 1500];
+    while let Ok(bytes) = socket.recv(&mut answer) {
+        if bytes > 5 && answer[0] & 0xf0 == 0xf0 && answer[1..5] == [0, 0, 0, 1] {
+            return true;
+        }
+    }
+    false
+}
