@@ -262,7 +262,7 @@ impl<'a> Pipeline<'a> {
         loop {
             match control.next().await? {
                 Some(Message::Ack(ack)) => {
-                    self.outgoing.transfer_mut().handle_ack(&ack)?;
+                    self.outgoing.handle_ack(&ack)?;
                     self.moved.notify_waiters();
                 }
                 Some(Message::Receipt(receipt)) => {

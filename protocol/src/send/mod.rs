@@ -255,22 +255,24 @@ impl Transfer {
         ended.fold((0, 0), |(parts, rows), (more, _)| (parts + 1, rows + more))
     }
 
-    /// The receiver has more of a part than before. Refuses what cannot be (fault-matrix X12).
-    pub fn handle_ack(&mut self, ack: &Ack) -> Result<()> {
+    /// The receiver says what it has of a part; returns whether that is more than before. Refuses what cannot be (fault-matrix
+    /// X12).
+    pub fn handle_ack(&mut self, ack: &Ack) -> Result<bool> {
         let impossible = |check| Err(Error::new(Code::AckImpossible, check).at_part(ack.part));
         let Some(progress) = self.parts.get_mut(ack.part.0 as usize) else {
             return impossible("no such part");
         };
         if progress.settled {
-            return Ok(());
+            return Ok(false);
         }
         if let Some(have) = &mut progress.to_prove {
             // Nothing is sent before what is there is proven: it can only have become durable.
             if ack.verified != have.verified || !(have.durable..=have.verified).contains(&ack.durable) {
                 return impossible("a part that is read again");
             }
+            let is_more = ack.durable > have.durable;
             have.durable = ack.durable;
-            return Ok(());
+            return Ok(is_more);
         }
         if ack.verified > progress.sent() {
             return impossible("more chunks than were sent");
@@ -278,9 +280,10 @@ impl Transfer {
         if ack.verified < progress.verified || ack.durable < progress.durable || ack.durable > ack.verified {
             return impossible("counts go backwards");
         }
+        let is_more = ack.verified > progress.verified || ack.durable > progress.durable;
         progress.forget(ack.verified);
         progress.durable = ack.durable;
-        Ok(())
+        Ok(is_more)
     }
 
     /// The manifest, once every part has ended and every chunk is verified; the same one each time it is asked for.

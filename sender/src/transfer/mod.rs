@@ -4,11 +4,10 @@
 mod connections;
 mod opening;
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{rc::Rc, sync::Arc};
 
 use sealift_agent::{
     audit::AuditLog,
-    backoff::Backoff,
     expiry::Expiry,
     failure::{Failure, Outcome},
     identity::Identity,
@@ -23,7 +22,7 @@ use sealift_protocol::close::Code;
 use serde_json::json;
 
 pub use self::connections::connect_with;
-use crate::{cli::PushArgs, record::Record, spool::Spool};
+use crate::{cli::PushArgs, outage::Outage, record::Record, spool::Spool};
 
 /// Everything that running the one transfer needs.
 pub struct Sending<'a> {
@@ -42,9 +41,7 @@ pub struct Sending<'a> {
     begun_before: bool,
     /// A connection of this process got as far as data.
     connected: bool,
-    /// Since when there is no connection, if there was one.
-    link_down: Option<Instant>,
-    backoff: Backoff,
+    outage: Outage,
     /// What this process sends from, if it spools.
     spool: Option<Rc<Spool>>,
 }
@@ -74,8 +71,7 @@ impl<'a> Sending<'a> {
             fresh: args.restart,
             begun_before,
             connected: false,
-            link_down: None,
-            backoff: Backoff::default(),
+            outage: Outage::default(),
             spool: None,
         }
     }
