@@ -117,6 +117,9 @@ impl<'a> Sealing<'a> {
             &mut SystemRandom::default(),
         );
         let opened = source::open(location, self.args.transfer.danger_show_program_output)?;
+        if let Some(program) = &opened.program {
+            shutdown.kills(Arc::clone(program));
+        }
         let writing = Writing::start(ArchiveOut::create(&self.args.out, header)?);
         let reader = Reader::start(opened.source, self.args.transfer.row_bytes_max as usize);
         let sealed = shutdown.or(self.read(reader, &header, &writing)).await;

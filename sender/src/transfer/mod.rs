@@ -134,7 +134,9 @@ impl<'a> Sending<'a> {
 
     /// The transfer is over, or can go on later.
     pub fn end<T>(mut self, outcome: &Outcome<T>) -> Outcome {
-        self.kill_program();
+        if outcome.is_err() {
+            self.kill_program();
+        }
         if outcome.as_ref().is_err_and(|failure| self.keeps(failure)) {
             // What was spooled of a source that had not ended is of no use to anybody.
             return match self.spool.as_ref().is_some_and(|spool| !spool.is_whole()) {

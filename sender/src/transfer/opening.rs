@@ -137,6 +137,9 @@ impl Sending<'_> {
         match shutdown.or(planned).await {
             Ok((reader, plan)) => {
                 announce(self.report, &plan);
+                if let Some(program) = &self.program {
+                    shutdown.kills(Arc::clone(program));
+                }
                 if !reader.can_repeat() {
                     self.judge_pipe();
                 }
