@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    failure::{Failure, Outcome},
+    failure::{Failure, GO_ON, Outcome},
     process::eprintln_safe,
     program::Program,
 };
@@ -67,7 +67,9 @@ fn end_at_the_next() {
         // Without, the process ends in its order.
         let Ok(mut again) = Signals::listen() else { return };
         again.next().await;
-        eprintln_safe("sealift: asked a second time, it stops at once; the same commands go on.");
+        eprintln_safe(
+            "sealift: asked a second time, it stops at once. Start both sides again with the same commands to go on.",
+        );
         std::process::exit(Code::UserInterrupt.exit_code().into());
     });
 }
@@ -116,8 +118,7 @@ impl Shutdown {
         Failure::new(
             Code::UserInterrupt,
             format!("stopped by {by}"),
-            "Nothing is visible in the target yet. Start both sides again with the same commands and the same ticket: \
-             the transfer goes on where it stopped. To drop it instead, use `abandon`.",
+            format!("{GO_ON} To drop it instead, use `abandon`."),
         )
     }
 

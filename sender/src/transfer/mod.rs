@@ -9,7 +9,7 @@ use std::{rc::Rc, sync::Arc};
 use sealift_agent::{
     audit::AuditLog,
     expiry::Expiry,
-    failure::{Failure, Outcome},
+    failure::{BRING_AGAIN, Failure, GO_ON, Outcome, RUN_ANEW},
     identity::Identity,
     location::Location,
     program::Program,
@@ -22,7 +22,7 @@ use sealift_protocol::close::Code;
 use serde_json::json;
 
 pub use self::connections::connect_with;
-use crate::{cli::PushArgs, outage::Outage, record::Record, spool::Spool};
+use crate::{cli::PushArgs, outage::Outage, push::can_repeat, record::Record, spool::Spool};
 
 /// Everything that running the one transfer needs.
 pub struct Sending<'a> {
@@ -130,6 +130,22 @@ impl<'a> Sending<'a> {
                 _ => return Err(failure),
             }
         }
+    }
+
+    /// What to do next is another thing where this process's end takes the source with it.
+    pub fn advise(&self, location: &Location, failure: Failure) -> Failure {
+        let Some(rest) = failure.next.strip_prefix(GO_ON) else { return failure };
+        let spooled = match &self.spool {
+            Some(spool) => spool.is_whole(),
+            // One that this process has not looked into.
+            None => self.record.spool().is_some(),
+        };
+        let next = match location {
+            _ if spooled || can_repeat(location) => return failure,
+            Location::Exec(_) => RUN_ANEW,
+            _ => BRING_AGAIN,
+        };
+        Failure { next: format!("{next}{rest}"), ..failure }
     }
 
     /// The transfer is over, or can go on later.
