@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, ValueEnum};
 use sealift_protocol::{
+    close::Code,
     limits::{LANE_WINDOW_BYTES_MIN, ROW_BYTES_MAX},
     negotiate::suites_auto,
     seal::Suite,
@@ -12,8 +13,9 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     failure::{Failure, Outcome},
+    identity::Role,
     process::aes_accelerated,
-    report::tell_failure,
+    report::{Report, tell_failure},
     units::parse_bytes,
 };
 
@@ -165,9 +167,8 @@ impl DocCommand {
                 let name = command.get_name().to_owned();
                 clap_complete::generate(*shell, &mut command, name, &mut page);
             }
-            DocCommand::Man => render_man(command, &mut page).map_err(|error| {
-                Failure::io(sealift_protocol::close::Code::Internal, "the manual page cannot be made", &error, "")
-            })?,
+            DocCommand::Man => render_man(command, &mut page)
+                .map_err(|error| Failure::io(Code::Internal, "the manual page cannot be made", &error, ""))?,
         }
         use std::io::Write;
         let _ = std::io::stdout().write_all(&page);
@@ -192,10 +193,32 @@ fn render_man(command: clap::Command, page: &mut Vec<u8>) -> std::io::Result<()>
 
 /// Parses arguments; a mistake in them prints clap's message and exits 2, as does a bare call.
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
+    C::try_parse().map_err(|error| refuse(&error))
+}
+
+/// The same of an agent: whoever reads its events is told, too.
+pub fn parse_agent<C: Parser>(role: Role) -> Result<C, ExitCode> {
     C::try_parse().map_err(|error| {
-        let _ = error.print();
-        ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+        // What `status` prints is no event.
+        let reads_events = std::env::args_os().nth(1).is_none_or(|command| command != "status");
+        if error.use_stderr() && reads_events && std::env::args_os().any(|argument| argument == "--json") {
+            Report::new(role, true).end_untold(&mistake(&error));
+        }
+        refuse(&error)
     })
+}
+
+fn refuse(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { Code::Usage.exit_code() } else { 0 })
+}
+
+/// The first paragraph of clap's message, in one line: what is behind it is help.
+fn mistake(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    let what = lines.collect::<Vec<_>>().join(" ");
+    Failure::usage(what.trim_start_matches("error: "), "See --help.")
 }
 
 /// The end of a command that is no transfer.

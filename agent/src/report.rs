@@ -12,6 +12,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use sealift_protocol::{
+    close::Code,
     fingerprint::Fingerprint,
     id::TransferId,
     manifest::{Manifest, Proof, SentPart, SignedReceipt},
@@ -280,15 +281,16 @@ impl Report {
         ExitCode::from(exit_code)
     }
 
+    /// The last word of a run that never began, for the program alone: the person was told.
+    pub fn end_untold(&self, failure: &Failure) {
+        self.last_event("finished", Some(failure), of_receipt(None));
+    }
+
     fn end_run(&self, event: &str, outcome: &Outcome<Finished>) -> u8 {
         if let Ok(finished) = outcome {
             self.totals.borrow_mut().settle(&finished.receipt.receipt.manifest.manifest);
         }
-        let of_receipt = |told: fn(&Finished) -> Value| outcome.as_ref().map_or(Value::Null, told);
-        let own = vec![
-            ("receipt", of_receipt(|finished| json!(finished.receipt_path.to_string_lossy()))),
-            ("proof", of_receipt(|finished| json!(finished.receipt.receipt.proof.word()))),
-        ];
+        let own = of_receipt(outcome.as_ref().ok());
         let verdict =
             |totals: &Totals, finished: &Finished| self.verdict(totals, &finished.receipt, &finished.receipt_path);
         self.end(event, outcome, own, verdict)
@@ -319,10 +321,19 @@ impl Report {
         verdict: impl FnOnce(&Totals, &T) -> Vec<String>,
     ) -> u8 {
         self.bar.finish_and_clear();
-        let (word, exit_code) = match outcome {
-            Ok(_) => ("done", 0),
-            Err(failure) => (failure.code.word(), failure.code.exit_code()),
-        };
+        let exit_code = self.last_event(event, outcome.as_ref().err(), own);
+        match outcome {
+            Ok(done) => verdict(&self.totals.borrow(), done).iter().for_each(|line| self.say(line)),
+            Err(failure) if self.among_others => self.say_lines(&format!("{}: {failure}", self.role)),
+            Err(failure) => tell_failure(self.role.name(), failure),
+        }
+        exit_code
+    }
+
+    /// Returns the exit code that goes with it.
+    fn last_event(&self, event: &str, failure: Option<&Failure>, own: Vec<(&str, Value)>) -> u8 {
+        let code = failure.map_or(Code::Done, |failure| failure.code);
+        let (word, exit_code) = (code.word(), code.exit_code());
         let totals = *self.totals.borrow();
         let mut fields = vec![
             ("role", json!(self.role.name())),
@@ -339,18 +350,13 @@ impl Report {
             ("resume", self.resume.get().map_or(Value::Null, |resume| json!(resume.word()))),
         ];
         fields.extend(own);
-        if let Err(failure) = outcome {
+        if let Some(failure) = failure {
             fields.push(("part", failure.part.map_or(Value::Null, |part| json!(part.0))));
             fields.push(("chunk", failure.chunk.map_or(Value::Null, |chunk| json!(chunk.0))));
             fields.push(("what", json!(printable(&failure.what))));
             fields.push(("next", json!(printable(&failure.next))));
         }
         self.event(event, &fields);
-        match outcome {
-            Ok(done) => verdict(&totals, done).iter().for_each(|line| self.say(line)),
-            Err(failure) if self.among_others => self.say_lines(&format!("{}: {failure}", self.role)),
-            Err(failure) => tell_failure(self.role.name(), failure),
-        }
         exit_code
     }
 
@@ -375,6 +381,14 @@ impl Report {
         let (bytes, took) = (human_bytes(totals.plain_bytes), human_duration(self.started.elapsed()));
         format!("{}, {rows}{bytes} in {took}{packed}", counted(totals.parts, "part"))
     }
+}
+
+fn of_receipt(finished: Option<&Finished>) -> Vec<(&'static str, Value)> {
+    let told = |of: fn(&Finished) -> Value| finished.map_or(Value::Null, of);
+    vec![
+        ("receipt", told(|finished| json!(finished.receipt_path.to_string_lossy()))),
+        ("proof", told(|finished| json!(finished.receipt.receipt.proof.word()))),
+    ]
 }
 
 fn ratio(totals: &Totals) -> Option<f64> {
