@@ -20,6 +20,7 @@ pub mod notify;
 pub mod own_file;
 pub mod process;
 pub mod program;
+pub mod progress;
 pub mod random;
 pub mod receiver_key;
 pub mod report;

@@ -105,6 +105,11 @@ impl Outgoing {
         }
     }
 
+    /// Rows that were read so far; those that the receiver had are among them.
+    pub fn rows(&self) -> u64 {
+        self.reader.as_ref().map_or(0, Reader::rows)
+    }
+
     /// Begins to read a part of the source.
     pub fn read(&self, part: PartIndex) -> Outcome<ReadingPart> {
         let reader = self.reader.as_ref().ok_or_else(|| Failure::new(Code::Internal, "no source", ""))?;

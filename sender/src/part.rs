@@ -1,6 +1,9 @@
 //! Cutting a part into chunks.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use bytes::BytesMut;
 use sealift_agent::failure::{Failure, Outcome};
@@ -22,6 +25,13 @@ pub struct PartWriter<'a> {
     rows: MultisetDigest,
     hand_on: &'a mut dyn FnMut(Chunk) -> Outcome,
     row_bytes_max: usize,
+    passed: Option<Passed<'a>>,
+}
+
+/// Rows that were handed on, of all parts. Those of a part that is read again count once.
+struct Passed<'a> {
+    all: &'a AtomicU64,
+    of_part: &'a mut u64,
 }
 
 /// What a part came to.
@@ -38,7 +48,13 @@ impl<'a> PartWriter<'a> {
         row_bytes_max: usize,
         hand_on: &'a mut dyn FnMut(Chunk) -> Outcome,
     ) -> Self {
-        Self { part, next: ChunkIndex(0), buffer: ChunkBuffer::with_room(), rows, hand_on, row_bytes_max }
+        let (next, buffer, passed) = (ChunkIndex(0), ChunkBuffer::with_room(), None);
+        Self { part, next, buffer, rows, hand_on, row_bytes_max, passed }
+    }
+
+    /// Counts rows as they are handed on; `of_part` were when this part was read before.
+    pub fn counting(self, all: &'a AtomicU64, of_part: &'a mut u64) -> Self {
+        Self { passed: Some(Passed { all, of_part }), ..self }
     }
 
     /// Appends one encoded row. Rows that fit a chunk are never split over two.
@@ -99,6 +115,10 @@ impl<'a> PartWriter<'a> {
         let fresh = if last { ChunkBuffer::from([]) } else { ChunkBuffer::with_room() };
         let chunk = Chunk::new(self.part, self.next, last, std::mem::replace(&mut self.buffer, fresh));
         self.next.0 += 1;
+        if let Some(Passed { all, of_part }) = &mut self.passed {
+            all.fetch_add(self.rows.rows().saturating_sub(**of_part), Ordering::Relaxed);
+            **of_part = self.rows.rows().max(**of_part);
+        }
         (self.hand_on)(chunk)
     }
 

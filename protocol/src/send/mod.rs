@@ -249,10 +249,9 @@ impl Transfer {
         self.parts[part.0 as usize].ended = Some(if has_rows { (rows, digest) } else { (0, None) });
     }
 
-    /// Parts that were read to their end, and their rows.
-    pub fn ended(&self) -> (u64, u64) {
-        let ended = self.parts.iter().filter_map(|part| part.ended);
-        ended.fold((0, 0), |(parts, rows), (more, _)| (parts + 1, rows + more))
+    /// Parts that were read to their end.
+    pub fn ended(&self) -> u64 {
+        self.parts.iter().filter(|part| part.ended.is_some()).count() as u64
     }
 
     /// The receiver says what it has of a part; returns whether that is more than before. Refuses what cannot be (fault-matrix

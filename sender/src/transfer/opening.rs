@@ -197,10 +197,6 @@ impl Sending<'_> {
 }
 
 fn announce(report: &Report, plan: &Plan) {
-    let estimates: Option<u64> = plan.parts.iter().map(|part| part.bytes_estimate).sum::<Option<u64>>();
-    report.count(|totals| {
-        totals.parts_planned = plan.parts.len() as u64;
-        totals.plain_bytes_estimate = estimates;
-    });
+    report.count(|totals| totals.planned(plan));
     report.event("planned", &[("parts", json!(plan.parts.len()))]);
 }
