@@ -57,12 +57,15 @@ impl<'a> PartWriter<'a> {
         Self { passed: Some(Passed { all, of_part }), ..self }
     }
 
+    /// What a row may come to. A source judges it while it makes the row, so that it bounds memory.
+    pub fn row_bytes_max(&self) -> usize {
+        self.row_bytes_max
+    }
+
     /// Appends one encoded row. Rows that fit a chunk are never split over two.
     pub fn row(&mut self, encoded: &[u8]) -> Outcome {
         if encoded.len() > self.row_bytes_max {
-            let what = format!("a row of {} bytes is over the limit of {}", encoded.len(), self.row_bytes_max);
-            let next = "Give both sides a higher --row-bytes-max; each then needs that much memory besides.";
-            return Err(Failure::new(Code::SourceUnsuitable, what, next).at_part(self.part));
+            return Err(row_too_long(self.row_bytes_max).at_part(self.part));
         }
         self.rows.add(encoded);
         let mut prefix = BytesMut::with_capacity(8);
@@ -127,4 +130,11 @@ impl<'a> PartWriter<'a> {
         self.hand_on_buffer(true)?;
         Ok(PartSummary { rows: self.rows.rows(), digest: self.rows.root() })
     }
+}
+
+/// A row that is not moved, since both sides would have to hold it whole.
+pub fn row_too_long(row_bytes_max: usize) -> Failure {
+    let what = format!("a row is over the limit of {row_bytes_max} bytes");
+    let next = "Give both sides a higher --row-bytes-max; each then needs that much memory besides.";
+    Failure::new(Code::SourceUnsuitable, what, next)
 }
