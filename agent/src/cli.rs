@@ -14,6 +14,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::{
     failure::{Failure, Outcome},
     identity::Role,
+    manual,
     process::aes_accelerated,
     report::{Report, tell_failure},
     units::parse_bytes,
@@ -154,8 +155,11 @@ impl LogLevel {
 pub enum DocCommand {
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
-    /// Print the manual page, for `man -l -`
-    Man,
+    /// Print a manual page, for `man -l -`
+    Man {
+        /// The command that it is about [default: the program]
+        command: Vec<String>,
+    },
 }
 
 impl DocCommand {
@@ -167,28 +171,12 @@ impl DocCommand {
                 let name = command.get_name().to_owned();
                 clap_complete::generate(*shell, &mut command, name, &mut page);
             }
-            DocCommand::Man => render_man(command, &mut page)
-                .map_err(|error| Failure::io(Code::Internal, "the manual page cannot be made", &error, ""))?,
+            DocCommand::Man { command: words } => manual::render(command, words, &mut page)?,
         }
         use std::io::Write;
         let _ = std::io::stdout().write_all(&page);
         Ok(())
     }
-}
-
-/// The program's page, then a section for each of its commands.
-fn render_man(command: clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
-    clap_mangen::Man::new(command.clone()).render(page)?;
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        let name = format!("{} {}", command.get_name(), sub.get_name());
-        let man = clap_mangen::Man::new(
-            sub.clone().name(name.clone()).bin_name(name).display_name(sub.get_name().to_owned()),
-        );
-        man.render_name_section(page)?;
-        man.render_synopsis_section(page)?;
-        man.render_options_section(page)?;
-    }
-    Ok(())
 }
 
 /// Parses arguments; a mistake in them prints clap's message and exits 2, as does a bare call.

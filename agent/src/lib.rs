@@ -16,6 +16,7 @@ pub mod failure;
 pub mod identity;
 pub mod link;
 pub mod location;
+mod manual;
 pub mod notify;
 pub mod own_file;
 pub mod process;

@@ -135,8 +135,36 @@ fn help_and_version_end_well() {
         for shell in shells {
             Launch::bare(program, &["completions", shell]).start().wait(WITHIN).assert_code(exit::DONE);
         }
-        Launch::bare(program, &["man"]).start().wait(WITHIN).assert_code(exit::DONE);
     }
+}
+
+/// Each command has a page of its own, which the program's own names.
+#[test]
+fn manual_pages() {
+    let page = |program: &str, words: &[&str]| {
+        let printed = Launch::bare(program, &[&["man"], words].concat()).start().wait(WITHIN);
+        String::from_utf8(printed.assert_code(exit::DONE).stdout()).unwrap()
+    };
+    let commands: [(&str, &[&str], &[&str]); 3] = [
+        (SENDER, &["push", "seal"], &["status", "abandon", "completions", "man"]),
+        (RECEIVER, &["listen", "key", "load", "serve", "ticket"], &["status", "abandon", "completions", "man"]),
+        (OPERATOR, &[], &["receipt", "completions", "man"]),
+    ];
+    for (program, with_examples, others) in commands {
+        let whole = page(program, &[]);
+        assert!(!whole.contains("guard"), "{whole}");
+        for &command in with_examples.iter().chain(others) {
+            let name = format!("{program}-{command}").replace('-', "\\-");
+            assert!(whole.contains(&name), "{program} does not name {command}");
+            let own = page(program, &[command]);
+            assert!(own.contains(&name) && own.contains(".SH SYNOPSIS"), "{own}");
+            assert_eq!(own.contains("\n.SH \"EXIT STATUS\"\n.nf\n0 done"), program != OPERATOR, "{own}");
+            let example = format!("\n.SH EXAMPLES\n.nf\n  {program} {command} ").replace('-', "\\-");
+            assert_eq!(own.contains(&example), with_examples.contains(&command), "{own}");
+        }
+        Launch::bare(program, &["man", "loader-guard"]).start().wait(WITHIN).assert_code(exit::USAGE);
+    }
+    assert!(page(OPERATOR, &["receipt", "verify"]).contains("receipt\\-verify"));
 }
 
 #[test]
