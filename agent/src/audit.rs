@@ -9,7 +9,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    unistd::{AccessFlags, access},
+};
 use sealift_protocol::{close::Code, id::TransferId, limits::NAME_BYTES_MAX};
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -54,7 +57,14 @@ struct End {
 }
 
 impl AuditLog {
+    /// Opens the log of whoever is about to move something. Where not even a file can be made beside it, it is not the log that
+    /// is wrong, and nothing has begun.
     pub fn open(state: &StateDir, program: &'static str) -> Outcome<Self> {
+        access(state.path(), AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| {
+            let what = format!("the state directory {} cannot be written to", state.path().display());
+            let next = "Check --state-dir: owner, mode, and that the file system is not read-only.";
+            Failure::io(Code::Preflight, what, &errno.into(), next)
+        })?;
         let last = Arc::new(Mutex::new(Reading::now()));
         let log = Self { path: state.path().join("audit.jsonl"), program, last };
         log.whole_end(&*log.locked()?)?;

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, ValueEnum};
 use sealift_protocol::{
+    close::Code,
     limits::{LANE_WINDOW_BYTES_MIN, ROW_BYTES_MAX},
     negotiate::suites_auto,
     seal::Suite,
@@ -12,8 +13,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     failure::{Failure, Outcome},
+    identity::Role,
+    manual,
     process::aes_accelerated,
-    report::tell_failure,
+    report::{Report, tell_failure},
     units::parse_bytes,
 };
 
@@ -152,8 +155,11 @@ impl LogLevel {
 pub enum DocCommand {
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
-    /// Print the manual page, for `man -l -`
-    Man,
+    /// Print a manual page, for `man -l -`
+    Man {
+        /// The command that it is about [default: the program]
+        command: Vec<String>,
+    },
 }
 
 impl DocCommand {
@@ -165,9 +171,7 @@ impl DocCommand {
                 let name = command.get_name().to_owned();
                 clap_complete::generate(*shell, &mut command, name, &mut page);
             }
-            DocCommand::Man => render_man(command, &mut page).map_err(|error| {
-                Failure::io(sealift_protocol::close::Code::Internal, "the manual page cannot be made", &error, "")
-            })?,
+            DocCommand::Man { command: words } => manual::render(command, words, &mut page)?,
         }
         use std::io::Write;
         let _ = std::io::stdout().write_all(&page);
@@ -175,27 +179,34 @@ impl DocCommand {
     }
 }
 
-/// The program's page, then a section for each of its commands.
-fn render_man(command: clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
-    clap_mangen::Man::new(command.clone()).render(page)?;
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        let name = format!("{} {}", command.get_name(), sub.get_name());
-        let man = clap_mangen::Man::new(
-            sub.clone().name(name.clone()).bin_name(name).display_name(sub.get_name().to_owned()),
-        );
-        man.render_name_section(page)?;
-        man.render_synopsis_section(page)?;
-        man.render_options_section(page)?;
-    }
-    Ok(())
-}
-
 /// Parses arguments; a mistake in them prints clap's message and exits 2, as does a bare call.
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
+    C::try_parse().map_err(|error| refuse(&error))
+}
+
+/// The same of an agent: whoever reads its events is told, too.
+pub fn parse_agent<C: Parser>(role: Role) -> Result<C, ExitCode> {
     C::try_parse().map_err(|error| {
-        let _ = error.print();
-        ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+        // What `status` prints is no event.
+        let reads_events = std::env::args_os().nth(1).is_none_or(|command| command != "status");
+        if error.use_stderr() && reads_events && std::env::args_os().any(|argument| argument == "--json") {
+            Report::new(role, true).end_untold(&mistake(&error));
+        }
+        refuse(&error)
     })
+}
+
+fn refuse(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { Code::Usage.exit_code() } else { 0 })
+}
+
+/// The first paragraph of clap's message, in one line: what is behind it is help.
+fn mistake(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    let what = lines.collect::<Vec<_>>().join(" ");
+    Failure::usage(what.trim_start_matches("error: "), "See --help.")
 }
 
 /// The end of a command that is no transfer.

@@ -108,9 +108,27 @@ pub fn refused_by_peer(peer: &str, code: Code, part: Option<PartIndex>, chunk: O
     Failure { part, chunk, told_by_peer: true, stopped_by_person, ..Failure::new(code, what, next) }
 }
 
-/// What to do about whatever ended a transfer that can go on.
-pub const GO_ON: &str = "Nothing is visible in the target yet. Start both sides again with the same commands and the same \
-                         ticket: the transfer goes on where it stopped.";
+macro_rules! start_again {
+    () => {
+        "Nothing is visible in the target yet. Start both sides again with the same commands and the same ticket:"
+    };
+}
+
+/// What to do about whatever ended a transfer that can go on, for who does not know its source and its target.
+pub const GO_ON: &str = concat!(
+    start_again!(),
+    " the transfer goes on where it stopped; if its source can be read only once, or its target keeps nothing, it starts over."
+);
+/// The same, of a program that is run anew.
+pub const RUN_ANEW: &str = concat!(
+    start_again!(),
+    " the transfer starts over, and the source program is run anew, since its output cannot be read again."
+);
+/// The same, of a source that has to be brought again.
+pub const BRING_AGAIN: &str = concat!(
+    start_again!(),
+    " the transfer starts over, and needs all of its source again, since that can be read only once."
+);
 
 /// The one table of what each code means and what to do about it.
 pub fn explain(code: Code) -> (&'static str, &'static str) {

@@ -12,9 +12,10 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use sealift_protocol::{
+    close::Code,
     fingerprint::Fingerprint,
     id::TransferId,
-    manifest::{Manifest, Proof, SentPart, SignedReceipt},
+    manifest::{Manifest, Proof, SignedReceipt},
     seal::Suite,
 };
 use serde_json::{Map, Value, json};
@@ -24,55 +25,14 @@ use crate::{
     failure::{Failure, Outcome},
     identity::Role,
     process::eprintln_safe,
+    progress::Totals,
     telemetry::printable,
-    units::{counted, grouped, human_bytes, human_duration},
+    units::{counted, human_bytes, human_duration},
 };
 
 /// How often a terminal is redrawn, and a `progress` event written.
 const REDRAW_EVERY: Duration = Duration::from_millis(200);
 const PROGRESS_EVENT_EVERY: Duration = Duration::from_secs(1);
-
-/// Running totals of one run.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Totals {
-    pub parts: u64,
-    pub parts_planned: u64,
-    pub chunks: u64,
-    pub rows: u64,
-    pub plain_bytes: u64,
-    pub plain_bytes_estimate: Option<u64>,
-    pub sealed_bytes: u64,
-    pub resent_bytes: u64,
-    pub retries: u64,
-    /// What was sealed into `sealed_bytes`, whether or not it was so before.
-    pub packed_plain_bytes: u64,
-}
-
-impl Totals {
-    /// A chunk that was sent or received in this run.
-    pub fn moved(&mut self, plain_bytes: u64, frame_bytes: u64) {
-        self.held(plain_bytes);
-        self.packed_plain_bytes += plain_bytes;
-        self.sealed_bytes += frame_bytes;
-    }
-
-    /// A chunk that is at the receiver already.
-    pub fn held(&mut self, plain_bytes: u64) {
-        self.chunks += 1;
-        self.plain_bytes += plain_bytes;
-    }
-
-    /// All of it is done: counts what the transfer came to, over all its runs.
-    fn settle(&mut self, manifest: &Manifest) {
-        let sent = &manifest.parts;
-        self.parts = sent.len() as u64;
-        // A peer's word: of a target that discards, nothing bounds it.
-        let total = |of: fn(&SentPart) -> u64| sent.iter().map(of).fold(0, u64::saturating_add);
-        self.chunks = total(|part| part.chunks.0);
-        self.rows = total(|part| part.rows);
-        self.plain_bytes = total(|part| part.plain_bytes);
-    }
-}
 
 /// What became of a transfer that was interrupted (design.md, 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +68,8 @@ pub struct Report {
     among_others: bool,
     totals: RefCell<Totals>,
     resume: Cell<Option<Resume>>,
+    /// Since the first data: before, one side waits for the other.
+    flowing: Cell<Option<Instant>>,
     drawn: Cell<Option<Instant>>,
     told: Cell<Option<Instant>>,
 }
@@ -129,6 +91,7 @@ impl Report {
             among_others: false,
             totals: RefCell::default(),
             resume: Cell::new(None),
+            flowing: Cell::new(None),
             drawn: Cell::new(None),
             told: Cell::new(None),
         }
@@ -146,6 +109,7 @@ impl Report {
             among_others: true,
             totals: RefCell::default(),
             resume: Cell::new(None),
+            flowing: Cell::new(None),
             drawn: Cell::new(None),
             told: Cell::new(None),
         }
@@ -198,10 +162,14 @@ impl Report {
     /// Counts something, and redraws if it is time to.
     pub fn count(&self, change: impl FnOnce(&mut Totals)) {
         change(&mut self.totals.borrow_mut());
+        if self.flowing.get().is_none() && self.totals.borrow().plain_bytes > 0 {
+            self.flowing.set(Some(Instant::now()));
+        }
         let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
         if due(self.drawn.get(), REDRAW_EVERY) && !self.bar.is_hidden() {
             self.drawn.set(Some(Instant::now()));
-            self.bar.set_message(self.progress_line());
+            let flowing = self.flowing.get().map_or(Duration::ZERO, |since| since.elapsed());
+            self.bar.set_message(self.totals.borrow().line(flowing));
             self.bar.tick();
         }
         if self.json && due(self.told.get(), PROGRESS_EVENT_EVERY) {
@@ -219,34 +187,6 @@ impl Report {
                 ],
             );
         }
-    }
-
-    fn progress_line(&self) -> String {
-        let totals = self.totals.borrow();
-        let seconds = self.started.elapsed().as_secs_f64().max(0.001);
-        let rate = totals.plain_bytes as f64 / seconds;
-        let mut line = format!(
-            "part {}/{}  {}  {}/s",
-            grouped(totals.parts),
-            grouped(totals.parts_planned),
-            human_bytes(totals.plain_bytes),
-            human_bytes(rate as u64)
-        );
-        if totals.rows > 0 {
-            line += &format!("  {} rows", grouped(totals.rows));
-        }
-        if let Some(ratio) = ratio(&totals) {
-            line += &format!("  packed {ratio:.1}x");
-        }
-        if totals.resent_bytes > 0 {
-            line += &format!("  resent {}", human_bytes(totals.resent_bytes));
-        }
-        let estimate = totals.plain_bytes_estimate.filter(|&all| all > totals.plain_bytes && rate > 1.0);
-        if let Some(all) = estimate {
-            let left = Duration::from_secs_f64((all - totals.plain_bytes) as f64 / rate);
-            line += &format!("  about {} left", human_duration(left));
-        }
-        line
     }
 
     /// The last word: the same verdict on both sides, and the exit code that goes with it.
@@ -280,15 +220,16 @@ impl Report {
         ExitCode::from(exit_code)
     }
 
+    /// The last word of a run that never began, for the program alone: the person was told.
+    pub fn end_untold(&self, failure: &Failure) {
+        self.last_event("finished", Some(failure), of_receipt(None));
+    }
+
     fn end_run(&self, event: &str, outcome: &Outcome<Finished>) -> u8 {
         if let Ok(finished) = outcome {
             self.totals.borrow_mut().settle(&finished.receipt.receipt.manifest.manifest);
         }
-        let of_receipt = |told: fn(&Finished) -> Value| outcome.as_ref().map_or(Value::Null, told);
-        let own = vec![
-            ("receipt", of_receipt(|finished| json!(finished.receipt_path.to_string_lossy()))),
-            ("proof", of_receipt(|finished| json!(finished.receipt.receipt.proof.word()))),
-        ];
+        let own = of_receipt(outcome.as_ref().ok());
         let verdict =
             |totals: &Totals, finished: &Finished| self.verdict(totals, &finished.receipt, &finished.receipt_path);
         self.end(event, outcome, own, verdict)
@@ -319,10 +260,19 @@ impl Report {
         verdict: impl FnOnce(&Totals, &T) -> Vec<String>,
     ) -> u8 {
         self.bar.finish_and_clear();
-        let (word, exit_code) = match outcome {
-            Ok(_) => ("done", 0),
-            Err(failure) => (failure.code.word(), failure.code.exit_code()),
-        };
+        let exit_code = self.last_event(event, outcome.as_ref().err(), own);
+        match outcome {
+            Ok(done) => verdict(&self.totals.borrow(), done).iter().for_each(|line| self.say(line)),
+            Err(failure) if self.among_others => self.say_lines(&format!("{}: {failure}", self.role)),
+            Err(failure) => tell_failure(self.role.name(), failure),
+        }
+        exit_code
+    }
+
+    /// Returns the exit code that goes with it.
+    fn last_event(&self, event: &str, failure: Option<&Failure>, own: Vec<(&str, Value)>) -> u8 {
+        let code = failure.map_or(Code::Done, |failure| failure.code);
+        let (word, exit_code) = (code.word(), code.exit_code());
         let totals = *self.totals.borrow();
         let mut fields = vec![
             ("role", json!(self.role.name())),
@@ -339,18 +289,13 @@ impl Report {
             ("resume", self.resume.get().map_or(Value::Null, |resume| json!(resume.word()))),
         ];
         fields.extend(own);
-        if let Err(failure) = outcome {
+        if let Some(failure) = failure {
             fields.push(("part", failure.part.map_or(Value::Null, |part| json!(part.0))));
             fields.push(("chunk", failure.chunk.map_or(Value::Null, |chunk| json!(chunk.0))));
             fields.push(("what", json!(printable(&failure.what))));
             fields.push(("next", json!(printable(&failure.next))));
         }
         self.event(event, &fields);
-        match outcome {
-            Ok(done) => verdict(&totals, done).iter().for_each(|line| self.say(line)),
-            Err(failure) if self.among_others => self.say_lines(&format!("{}: {failure}", self.role)),
-            Err(failure) => tell_failure(self.role.name(), failure),
-        }
         exit_code
     }
 
@@ -371,15 +316,18 @@ impl Report {
             0 => String::new(),
             rows => format!("{}, ", counted(rows, "row")),
         };
-        let packed = ratio(totals).map_or(String::new(), |ratio| format!(", packed {ratio:.1}x"));
+        let packed = totals.ratio().map_or(String::new(), |ratio| format!(", packed {ratio:.1}x"));
         let (bytes, took) = (human_bytes(totals.plain_bytes), human_duration(self.started.elapsed()));
         format!("{}, {rows}{bytes} in {took}{packed}", counted(totals.parts, "part"))
     }
 }
 
-fn ratio(totals: &Totals) -> Option<f64> {
-    let (plain_bytes, sealed_bytes) = (totals.packed_plain_bytes, totals.sealed_bytes);
-    (sealed_bytes > 0 && plain_bytes > 0).then(|| plain_bytes as f64 / sealed_bytes as f64)
+fn of_receipt(finished: Option<&Finished>) -> Vec<(&'static str, Value)> {
+    let told = |of: fn(&Finished) -> Value| finished.map_or(Value::Null, of);
+    vec![
+        ("receipt", told(|finished| json!(finished.receipt_path.to_string_lossy()))),
+        ("proof", told(|finished| json!(finished.receipt.receipt.proof.word()))),
+    ]
 }
 
 /// A transfer that ended well.

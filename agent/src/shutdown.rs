@@ -1,6 +1,6 @@
 //! Being asked to stop.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sealift_protocol::close::Code;
 use tokio::{
@@ -9,12 +9,16 @@ use tokio::{
 };
 
 use crate::{
-    failure::{Failure, Outcome},
+    failure::{Failure, GO_ON, Outcome},
     process::eprintln_safe,
+    program::Program,
 };
 
 /// What ends a transfer in an orderly way.
-pub struct Shutdown(By);
+pub struct Shutdown {
+    by: By,
+    program: Option<Arc<Program>>,
+}
 
 enum By {
     /// Of a process with one transfer. A second signal ends it at once.
@@ -63,30 +67,37 @@ fn end_at_the_next() {
         // Without, the process ends in its order.
         let Ok(mut again) = Signals::listen() else { return };
         again.next().await;
-        eprintln_safe("sealift: asked a second time, it stops at once; the same commands go on.");
+        eprintln_safe(
+            "sealift: asked a second time, it stops at once. Start both sides again with the same commands to go on.",
+        );
         std::process::exit(Code::UserInterrupt.exit_code().into());
     });
 }
 
 impl Shutdown {
     pub fn listen() -> Outcome<Self> {
-        Ok(Self(By::Signals(Signals::listen()?)))
+        Ok(Self { by: By::Signals(Signals::listen()?), program: None })
     }
 
     /// Resolves anew for each signal.
     pub fn listen_to_all() -> Outcome<Self> {
-        Ok(Self(By::EverySignal(Signals::listen()?)))
+        Ok(Self { by: By::EverySignal(Signals::listen()?), program: None })
     }
 
     /// One of several transfers of a process, which tells them all when it is to end. The peers are then not told that
     /// a person stopped the transfer: they keep trying until this process is there again.
     pub fn with_all(drains: watch::Receiver<bool>) -> Self {
-        Self(By::Drain(drains))
+        Self { by: By::Drain(drains), program: None }
+    }
+
+    /// Kills this source program when it is asked for, and not after the farewells: a second signal does not wait for them.
+    pub fn kills(&mut self, program: Arc<Program>) {
+        self.program = Some(program);
     }
 
     /// Resolves when the first of them arrives. Cancel-safe.
     pub async fn requested(&mut self) -> Failure {
-        let by = match &mut self.0 {
+        let by = match &mut self.by {
             By::Signals(signals) => {
                 let by = signals.next().await;
                 end_at_the_next();
@@ -101,11 +112,13 @@ impl Shutdown {
                 return Failure::new(Code::Interrupted, "this receiver is being stopped", next);
             }
         };
+        if let Some(program) = &self.program {
+            program.kill();
+        }
         Failure::new(
             Code::UserInterrupt,
             format!("stopped by {by}"),
-            "Nothing is visible in the target yet. Start both sides again with the same commands and the same ticket: \
-             the transfer goes on where it stopped. To drop it instead, use `abandon`.",
+            format!("{GO_ON} To drop it instead, use `abandon`."),
         )
     }
 

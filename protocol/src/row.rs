@@ -55,6 +55,16 @@ pub fn put_value(out: &mut BytesMut, value: Value<'_>) {
     }
 }
 
+/// How long a value's encoding is.
+pub fn value_bytes(value: Value<'_>) -> usize {
+    let length_bytes = |length: usize| (usize::BITS - length.leading_zeros()).div_ceil(7).max(1) as usize;
+    match value {
+        Value::Null => 1,
+        Value::Integer(_) | Value::Real(_) => 9,
+        Value::Text(bytes) | Value::Blob(bytes) => 1 + length_bytes(bytes.len()) + bytes.len(),
+    }
+}
+
 fn put_bytes(out: &mut BytesMut, tag: u8, bytes: &[u8]) {
     out.put_u8(tag);
     put_length(out, bytes.len());
@@ -244,6 +254,16 @@ mod tests {
             let _ = read_values(&bytes, 3, &mut values);
             let mut reader = RowReader::new(ROW_BYTES_MAX_IN_TEST);
             let _ = reader.feed(Bytes::from(bytes), |_| -> Result<()> { Ok(()) });
+        }
+    }
+
+    #[test]
+    fn lengths_are_known_before_the_encoding() {
+        let bytes = vec![7; 1 << 21];
+        let blobs = [0, 1, 127, 128, (1 << 14) - 1, 1 << 14, (1 << 21) - 1, 1 << 21].map(|length| &bytes[..length]);
+        let blobs = blobs.map(Value::Blob).into_iter().chain(blobs.map(Value::Text));
+        for value in blobs.chain([Value::Null, Value::Integer(-1), Value::Real(0.5)]) {
+            assert_eq!(value_bytes(value), encode(&[value]).len());
         }
     }
 

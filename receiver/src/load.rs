@@ -4,7 +4,10 @@
 use std::{
     cell::{Ref, RefCell, RefMut},
     collections::BTreeMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,8 @@ pub struct Load {
     threads: RefCell<Vec<JoinHandle<()>>>,
     written: mpsc::UnboundedSender<Written>,
     events: Mutex<mpsc::UnboundedReceiver<Written>>,
+    /// That this process has written.
+    rows: Arc<AtomicU64>,
     /// Told whenever something was taken or finished, or a part was begun.
     pub moved: Notify,
 }
@@ -57,6 +62,7 @@ impl Load {
             threads: RefCell::default(),
             written,
             events: Mutex::new(events),
+            rows: Arc::default(),
             moved: Notify::new(),
         }
     }
@@ -67,6 +73,11 @@ impl Load {
 
     pub fn transfer_mut(&self) -> RefMut<'_, Transfer> {
         self.transfer.borrow_mut()
+    }
+
+    /// Rows that this process has written.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
     }
 
     /// The way into the sink for `part`, once the part's turn has come.
@@ -84,7 +95,7 @@ impl Load {
         let digests = self.transfer().digests().cloned();
         let digests = digests.ok_or_else(|| Failure::new(Code::Internal, "a part before any keys", ""))?;
         let Starting { writer, ready, thread } =
-            PartWriter::start(Arc::clone(&self.sink), part, digests, self.written.clone());
+            PartWriter::start(Arc::clone(&self.sink), part, digests, self.written.clone(), Arc::clone(&self.rows));
         let mut threads = self.threads.take();
         threads.retain(|thread| !thread.is_finished());
         threads.push(thread);
@@ -110,13 +121,14 @@ impl Load {
         self.moved.notify_waiters();
     }
 
-    /// Feeds the sink with what a journal held.
-    pub async fn feed(&self, mut replayed: mpsc::Receiver<Outcome<Replayed>>) -> Outcome {
-        let mut writer = None;
+    /// Feeds the sink with what a journal held; returns how many bytes that were.
+    pub async fn feed(&self, mut replayed: mpsc::Receiver<Outcome<Replayed>>) -> Outcome<u64> {
+        let (mut writer, mut plain_bytes) = (None, 0);
         while let Some(next) = replayed.recv().await {
             match next? {
                 Replayed::Secret(secret) => self.transfer_mut().handle_digest_secret(&secret)?,
                 Replayed::Chunk(chunk) => {
+                    plain_bytes += chunk.plain().len() as u64;
                     let writer = match &mut writer {
                         Some(writer) => writer,
                         None => writer.insert(self.writer(chunk.part()).await?),
@@ -125,7 +137,7 @@ impl Load {
                 }
             }
         }
-        Ok(())
+        Ok(plain_bytes)
     }
 
     /// Notes what the writers finish; returns when one of them fails.
@@ -140,7 +152,10 @@ impl Load {
                 Some(Written::Finished(part)) => {
                     fail_point::hit(Point::PartFinished);
                     self.transfer_mut().handle_finished(part);
-                    report.count(|totals| totals.parts += 1);
+                    report.count(|totals| {
+                        totals.parts += 1;
+                        totals.rows = self.rows();
+                    });
                     self.moved.notify_waiters();
                 }
                 Some(Written::Failed(failure)) => return failure,
@@ -194,18 +209,23 @@ impl Load {
     }
 }
 
-/// What a target has from an earlier process.
-pub fn note_found(transfer: &mut Transfer, found: Vec<Found>, report: &Report) -> Outcome {
+/// What a target has from an earlier process; returns how many bytes that are.
+pub fn note_found(transfer: &mut Transfer, found: Vec<Found>, report: &Report) -> Outcome<u64> {
+    let mut plain_bytes = 0;
     for found in found {
         match found {
             Found::Whole(whole) => {
+                plain_bytes += whole.plain_bytes;
                 transfer.handle_found(whole);
                 report.count(|totals| totals.parts += 1);
             }
-            Found::Prefix(prefix) => transfer.handle_found_prefix(prefix)?,
+            Found::Prefix(prefix) => {
+                plain_bytes += prefix.plain_bytes;
+                transfer.handle_found_prefix(prefix)?;
+            }
         }
     }
-    Ok(())
+    Ok(plain_bytes)
 }
 
 /// Runs a step of a sink off the async thread.

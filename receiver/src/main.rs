@@ -18,7 +18,7 @@ use sealift_receiver::{
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
-    let cli = match cli::parse::<Cli>() {
+    let cli = match cli::parse_agent::<Cli>(Role::Receiver) {
         Ok(cli) => cli,
         Err(exit_code) => return exit_code,
     };

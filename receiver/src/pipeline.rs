@@ -100,7 +100,10 @@ impl<'a> Pipeline<'a> {
             let Opened { chunk, frame_bytes, .. } = opened?;
             let plain_bytes = chunk.plain().len() as u64;
             self.load.take(&writer, chunk, self.load.journal.is_some()).await;
-            self.report.count(|totals| totals.moved(plain_bytes, frame_bytes));
+            self.report.count(|totals| {
+                totals.rows = self.load.rows();
+                totals.moved(plain_bytes, frame_bytes);
+            });
         }
         Ok(())
     }

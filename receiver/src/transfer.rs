@@ -7,7 +7,7 @@ use sealift_agent::{
     audit::AuditLog,
     expiry::Expiry,
     fail_point::{self, Point},
-    failure::{Failure, Outcome},
+    failure::{Failure, GO_ON, Outcome},
     identity::Identity,
     link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT},
     report::{Finished, Report},
@@ -201,8 +201,7 @@ impl<'a> Receiving<'a> {
                 false => Err(self.expiry.or_failure(Failure::new(
                     Code::Interrupted,
                     "the sender did not come back",
-                    "Nothing is visible in the target yet. Start both sides again with the same commands and the same \
-                     ticket: the transfer goes on where it stopped.",
+                    GO_ON,
                 ))),
             },
         }

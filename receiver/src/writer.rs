@@ -1,7 +1,10 @@
 //! The thread that writes one part into the sink. It waits until the part may be written, and until then nothing of the
 //! part is read from the link: parts that wait hold no memory and take nothing from the one that is being written.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
@@ -44,12 +47,13 @@ pub struct Starting {
 }
 
 impl PartWriter {
-    /// Starts the thread. The part may be written once `ready` says so.
+    /// Starts the thread, which adds to `rows` what it has written. The part may be written once `ready` says so.
     pub fn start(
         sink: Arc<dyn Sink>,
         part: PartIndex,
         digests: Digests,
         written: mpsc::UnboundedSender<Written>,
+        rows: Arc<AtomicU64>,
     ) -> Starting {
         let (chunks, queue) = mpsc::channel(CHUNKS_WAITING);
         let (ready_in, ready) = oneshot::channel();
@@ -67,7 +71,7 @@ impl PartWriter {
             }
             let root = out.begun(part, &digests);
             let durable = |chunks| drop(written.send(Written::Durable(part, chunks)));
-            if let Some(outcome) = write_part(&mut *out, part, root, queue, durable) {
+            if let Some(outcome) = write_part(&mut *out, part, root, queue, durable, &rows) {
                 let finished = outcome.and_then(|whole| out.finish(&whole));
                 let _ = written.send(match finished {
                     Ok(()) => Written::Finished(part),
@@ -91,11 +95,14 @@ fn write_part(
     mut root: PartRoot,
     mut queue: mpsc::Receiver<VerifiedChunk>,
     durable: impl Fn(ChunkCount),
+    rows: &AtomicU64,
 ) -> Option<Outcome<WholePart>> {
     while let Some(chunk) = queue.blocking_recv() {
+        let before = out.rows();
         if let Err(failure) = out.write(&chunk) {
             return Some(Err(failure));
         }
+        rows.fetch_add(out.rows() - before, Ordering::Relaxed);
         root.add(chunk.hash(), chunk.plain().len() as u64);
         if chunk.is_last() {
             let (chunks, plain_bytes, root) = (root.chunks(), root.plain_bytes(), root.root());

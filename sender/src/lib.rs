@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod lane;
+pub mod outage;
 pub mod outgoing;
 pub mod part;
 pub mod pipeline;

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use sealift_agent::{cli, process};
+use sealift_agent::{cli, identity::Role, process};
 use sealift_sender::{
     cli::{Cli, Command},
     push::push,
@@ -12,7 +12,7 @@ use sealift_sender::{
 };
 
 fn main() -> ExitCode {
-    let cli = match cli::parse::<Cli>() {
+    let cli = match cli::parse_agent::<Cli>(Role::Sender) {
         Ok(cli) => cli,
         Err(exit_code) => return exit_code,
     };

@@ -2,7 +2,7 @@
 //! are being read.
 
 use std::{
-    cell::{Ref, RefCell, RefMut},
+    cell::{Cell, Ref, RefCell, RefMut},
     collections::BTreeMap,
     rc::Rc,
 };
@@ -15,7 +15,7 @@ use sealift_protocol::{
     close::Code,
     error::Error,
     id::{ChunkCount, ChunkIndex, PartIndex},
-    message::Have,
+    message::{Ack, Have},
     send::{Resume, Spool as Keys, Transfer},
 };
 use tokio::sync::Mutex;
@@ -35,12 +35,15 @@ pub struct Outgoing {
     lanes: RefCell<BTreeMap<PartIndex, Rc<Mutex<Lane>>>>,
     /// Chunks of each part that this process has counted, sent or found at the receiver.
     counted: RefCell<BTreeMap<PartIndex, ChunkCount>>,
+    /// The receiver acknowledged something since `take_progress`.
+    progress: Cell<bool>,
 }
 
 impl Outgoing {
     pub fn new(transfer: Transfer, reader: Option<Reader>, sealer: Sealer) -> Self {
         let (transfer, spool, lanes) = (RefCell::new(transfer), RefCell::default(), RefCell::default());
-        Self { transfer, reader, sealer: Rc::new(sealer), spool, lanes, counted: RefCell::default() }
+        let (counted, progress) = (RefCell::default(), Cell::default());
+        Self { transfer, reader, sealer: Rc::new(sealer), spool, lanes, counted, progress }
     }
 
     pub fn transfer(&self) -> Ref<'_, Transfer> {
@@ -49,6 +52,17 @@ impl Outgoing {
 
     pub fn transfer_mut(&self) -> RefMut<'_, Transfer> {
         self.transfer.borrow_mut()
+    }
+
+    pub fn handle_ack(&self, ack: &Ack) -> Outcome {
+        let is_more = self.transfer_mut().handle_ack(ack)?;
+        self.progress.set(self.progress.get() || is_more);
+        Ok(())
+    }
+
+    /// Whether the receiver acknowledged anything since this was last asked.
+    pub fn take_progress(&self) -> bool {
+        self.progress.take()
     }
 
     /// From now on everything is sent from this spool, which these keys open.
@@ -89,6 +103,11 @@ impl Outgoing {
             outcome = work => outcome,
             failure = self.source_failed(report) => Err(failure),
         }
+    }
+
+    /// Rows that were read so far; those that the receiver had are among them.
+    pub fn rows(&self) -> u64 {
+        self.reader.as_ref().map_or(0, Reader::rows)
     }
 
     /// Begins to read a part of the source.

@@ -1,6 +1,9 @@
 //! Cutting a part into chunks.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use bytes::BytesMut;
 use sealift_agent::failure::{Failure, Outcome};
@@ -22,6 +25,13 @@ pub struct PartWriter<'a> {
     rows: MultisetDigest,
     hand_on: &'a mut dyn FnMut(Chunk) -> Outcome,
     row_bytes_max: usize,
+    passed: Option<Passed<'a>>,
+}
+
+/// Rows that were handed on, of all parts. Those of a part that is read again count once.
+struct Passed<'a> {
+    all: &'a AtomicU64,
+    of_part: &'a mut u64,
 }
 
 /// What a part came to.
@@ -38,15 +48,24 @@ impl<'a> PartWriter<'a> {
         row_bytes_max: usize,
         hand_on: &'a mut dyn FnMut(Chunk) -> Outcome,
     ) -> Self {
-        Self { part, next: ChunkIndex(0), buffer: ChunkBuffer::with_room(), rows, hand_on, row_bytes_max }
+        let (next, buffer, passed) = (ChunkIndex(0), ChunkBuffer::with_room(), None);
+        Self { part, next, buffer, rows, hand_on, row_bytes_max, passed }
+    }
+
+    /// Counts rows as they are handed on; `of_part` were when this part was read before.
+    pub fn counting(self, all: &'a AtomicU64, of_part: &'a mut u64) -> Self {
+        Self { passed: Some(Passed { all, of_part }), ..self }
+    }
+
+    /// What a row may come to. A source judges it while it makes the row, so that it bounds memory.
+    pub fn row_bytes_max(&self) -> usize {
+        self.row_bytes_max
     }
 
     /// Appends one encoded row. Rows that fit a chunk are never split over two.
     pub fn row(&mut self, encoded: &[u8]) -> Outcome {
         if encoded.len() > self.row_bytes_max {
-            let what = format!("a row of {} bytes is over the limit of {}", encoded.len(), self.row_bytes_max);
-            let next = "Give both sides a higher --row-bytes-max; each then needs that much memory besides.";
-            return Err(Failure::new(Code::SourceUnsuitable, what, next).at_part(self.part));
+            return Err(row_too_long(self.row_bytes_max).at_part(self.part));
         }
         self.rows.add(encoded);
         let mut prefix = BytesMut::with_capacity(8);
@@ -99,6 +118,10 @@ impl<'a> PartWriter<'a> {
         let fresh = if last { ChunkBuffer::from([]) } else { ChunkBuffer::with_room() };
         let chunk = Chunk::new(self.part, self.next, last, std::mem::replace(&mut self.buffer, fresh));
         self.next.0 += 1;
+        if let Some(Passed { all, of_part }) = &mut self.passed {
+            all.fetch_add(self.rows.rows().saturating_sub(**of_part), Ordering::Relaxed);
+            **of_part = self.rows.rows().max(**of_part);
+        }
         (self.hand_on)(chunk)
     }
 
@@ -107,4 +130,11 @@ impl<'a> PartWriter<'a> {
         self.hand_on_buffer(true)?;
         Ok(PartSummary { rows: self.rows.rows(), digest: self.rows.root() })
     }
+}
+
+/// A row that is not moved, since both sides would have to hold it whole.
+pub fn row_too_long(row_bytes_max: usize) -> Failure {
+    let what = format!("a row is over the limit of {row_bytes_max} bytes");
+    let next = "Give both sides a higher --row-bytes-max; each then needs that much memory besides.";
+    Failure::new(Code::SourceUnsuitable, what, next)
 }

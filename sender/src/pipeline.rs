@@ -180,7 +180,10 @@ impl<'a> Pipeline<'a> {
                 Some(Read::Held { hash, index, plain_bytes, last }) => {
                     self.outgoing.transfer_mut().handle_repeated(part, &hash, plain_bytes, last)?;
                     if self.outgoing.is_new(part, index) {
-                        self.report.count(|totals| totals.held(plain_bytes));
+                        self.report.count(|totals| {
+                            totals.held(plain_bytes);
+                            totals.rows = self.outgoing.rows();
+                        });
                     }
                 }
                 None => {}
@@ -189,7 +192,7 @@ impl<'a> Pipeline<'a> {
         if !lane.ended {
             let summary = lane.summary().await?;
             self.outgoing.transfer_mut().handle_part_end(part, summary.rows, Some(summary.digest));
-            let (parts, rows) = self.outgoing.transfer().ended();
+            let (parts, rows) = (self.outgoing.transfer().ended(), self.outgoing.rows());
             self.report.count(|totals| (totals.parts, totals.rows) = (parts, rows));
         }
         self.moved.notify_waiters();
@@ -230,9 +233,12 @@ impl<'a> Pipeline<'a> {
         // Kept first: a chunk that was read and not sent when a connection was lost is sent again as if it had been.
         self.outgoing.transfer_mut().handle_sealed(&sealed, keys);
         let is_new = self.outgoing.is_new(sealed.header.part, sealed.header.index);
-        self.report.count(|totals| match is_new {
-            true => totals.moved(plain_bytes, frame_bytes),
-            false => totals.resent_bytes += frame_bytes,
+        self.report.count(|totals| {
+            totals.rows = self.outgoing.rows();
+            match is_new {
+                true => totals.moved(plain_bytes, frame_bytes),
+                false => totals.resent_bytes += frame_bytes,
+            }
         });
         let frame = if Arc::ptr_eq(keys, &self.session.keys) {
             sealed.frame
@@ -262,7 +268,7 @@ impl<'a> Pipeline<'a> {
         loop {
             match control.next().await? {
                 Some(Message::Ack(ack)) => {
-                    self.outgoing.transfer_mut().handle_ack(&ack)?;
+                    self.outgoing.handle_ack(&ack)?;
                     self.moved.notify_waiters();
                 }
                 Some(Message::Receipt(receipt)) => {

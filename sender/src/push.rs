@@ -63,6 +63,7 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     fail_point::hit(Point::RecordKept);
     let mut sending = Sending::new(args, report, &audit, &state, &ticket, &identity, record);
     let outcome = sending.run(&location, &mut shutdown).await;
+    let outcome = outcome.map_err(|failure| sending.advise(&location, failure));
     sending.end(&outcome)?;
     fail_point::hit(Point::RecordGone);
     let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
@@ -83,7 +84,8 @@ fn check_unused(state: &StateDir, transfer: TransferId, restart: bool) -> Outcom
     Err(Failure::new(Code::GrantUsed, what, next))
 }
 
-fn can_repeat(location: &Location) -> bool {
+/// Whether another process can read the source again.
+pub fn can_repeat(location: &Location) -> bool {
     match location {
         // A FIFO or a device gives its bytes once.
         Location::File(path) => path.is_file(),

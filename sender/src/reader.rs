@@ -1,7 +1,14 @@
 //! The thread that owns the source. It reads one part at a time, in the order it is told to, and blocks while the part's
 //! lane is full.
 
-use std::thread;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
 
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{chunk::Chunk, close::Code, digest::MultisetDigest, id::PartIndex, manifest::Plan};
@@ -19,6 +26,8 @@ const CHUNKS_WAITING: usize = 1;
 pub struct Reader {
     jobs: mpsc::UnboundedSender<Job>,
     can_repeat: bool,
+    /// That were handed on.
+    rows: Arc<AtomicU64>,
 }
 
 /// A part on its way out of the source.
@@ -42,14 +51,18 @@ impl Reader {
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
         let (plan_out, plan) = oneshot::channel();
         let can_repeat = source.can_repeat();
+        let rows = Arc::<AtomicU64>::default();
+        let passed = Arc::clone(&rows);
         let run = move || {
+            let mut passed_of_part = BTreeMap::new();
             let planned = source.plan();
             let failed = planned.is_err();
             if plan_out.send(planned).is_err() || failed {
                 return;
             }
             while let Some(job) = queue.blocking_recv() {
-                let summary = read_part(&mut *source, job.part, job.rows, &job.chunks, row_bytes_max);
+                let of_part = passed_of_part.entry(job.part).or_insert(0);
+                let summary = read_part(&mut *source, &job, row_bytes_max, (&*passed, of_part));
                 drop(job.chunks);
                 let _ = job.summary.send(summary);
             }
@@ -59,7 +72,12 @@ impl Reader {
             .spawn(run)
             .map_err(|error| Failure::io(Code::Internal, "the source's thread cannot be started", &error, ""))?;
         let plan = plan.await.map_err(|_| gone())??;
-        Ok((Self { jobs, can_repeat }, plan))
+        Ok((Self { jobs, can_repeat, rows }, plan))
+    }
+
+    /// Rows that have passed so far, in whole or in part.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
     }
 
     /// Whether parts may be asked for again.
@@ -82,14 +100,13 @@ fn gone() -> Failure {
 
 fn read_part(
     source: &mut dyn Source,
-    part: PartIndex,
-    rows: MultisetDigest,
-    chunks: &mpsc::Sender<Chunk>,
+    job: &Job,
     row_bytes_max: usize,
+    (passed, of_part): (&AtomicU64, &mut u64),
 ) -> Outcome<PartSummary> {
     let mut hand_on =
-        |chunk| chunks.blocking_send(chunk).map_err(|_| Failure::new(Code::Interrupted, "the transfer ended", ""));
-    let mut out = PartWriter::new(part, rows, row_bytes_max, &mut hand_on);
-    source.read(part, &mut out).map_err(|failure| failure.at_part(part))?;
+        |chunk| job.chunks.blocking_send(chunk).map_err(|_| Failure::new(Code::Interrupted, "the transfer ended", ""));
+    let mut out = PartWriter::new(job.part, job.rows.clone(), row_bytes_max, &mut hand_on).counting(passed, of_part);
+    source.read(job.part, &mut out).map_err(|failure| failure.at_part(job.part))?;
     out.finish()
 }

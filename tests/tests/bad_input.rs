@@ -97,6 +97,32 @@ fn flags_that_do_not_exist_or_fit_are_usage() {
     }
 }
 
+/// Whoever reads events learns of a mistake in the arguments as of any other end; a person reads what clap says of it.
+#[test]
+fn mistakes_in_arguments_are_told_as_an_event_too() {
+    let cases: &[(&str, &[&str], &str)] = &[
+        (SENDER, &["push", "--json"], "--ticket <FILE>"),
+        (SENDER, &["push", "--source", "file:x", "--ticket", "x", "--memory", "much", "--json"], "--memory"),
+        (SENDER, &["seal", "--json", "--no-encryption"], "--no-encryption"),
+        (SENDER, &["pull", "--json"], "pull"),
+        (RECEIVER, &["listen", "--json", "--target", "discard:"], "--ticket-out <FILE>"),
+        (RECEIVER, &["serve", "--json", "--loud"], "--loud"),
+    ];
+    for (program, arguments, named) in cases {
+        let ended = Launch::bare(program, arguments).start().wait(WITHIN);
+        ended.assert_code(exit::USAGE).assert_one_message().assert_tidy();
+        let event = ended.finished_event();
+        assert_eq!((&event["outcome"], &event["transfer"]), (&"usage".into(), &serde_json::Value::Null));
+        for text in [event["what"].as_str().unwrap(), &ended.stderr()] {
+            assert!(text.contains(named), "no {named} in: {text}");
+        }
+    }
+    let status = Launch::bare(SENDER, &["status", "--json", "--loud"]).start().wait(WITHIN);
+    assert!(status.assert_code(exit::USAGE).stdout().is_empty(), "no event where none is promised");
+    let help = Launch::bare(SENDER, &["push", "--json", "--help"]).start().wait(WITHIN);
+    assert!(!String::from_utf8(help.assert_code(exit::DONE).stdout()).unwrap().contains("finished\":"));
+}
+
 #[test]
 fn help_and_version_end_well() {
     for program in [SENDER, RECEIVER, OPERATOR] {
@@ -109,8 +135,36 @@ fn help_and_version_end_well() {
         for shell in shells {
             Launch::bare(program, &["completions", shell]).start().wait(WITHIN).assert_code(exit::DONE);
         }
-        Launch::bare(program, &["man"]).start().wait(WITHIN).assert_code(exit::DONE);
     }
+}
+
+/// Each command has a page of its own, which the program's own names.
+#[test]
+fn manual_pages() {
+    let page = |program: &str, words: &[&str]| {
+        let printed = Launch::bare(program, &[&["man"], words].concat()).start().wait(WITHIN);
+        String::from_utf8(printed.assert_code(exit::DONE).stdout()).unwrap()
+    };
+    let commands: [(&str, &[&str], &[&str]); 3] = [
+        (SENDER, &["push", "seal"], &["status", "abandon", "completions", "man"]),
+        (RECEIVER, &["listen", "key", "load", "serve", "ticket"], &["status", "abandon", "completions", "man"]),
+        (OPERATOR, &[], &["receipt", "completions", "man"]),
+    ];
+    for (program, with_examples, others) in commands {
+        let whole = page(program, &[]);
+        assert!(!whole.contains("guard"), "{whole}");
+        for &command in with_examples.iter().chain(others) {
+            let name = format!("{program}-{command}").replace('-', "\\-");
+            assert!(whole.contains(&name), "{program} does not name {command}");
+            let own = page(program, &[command]);
+            assert!(own.contains(&name) && own.contains(".SH SYNOPSIS"), "{own}");
+            assert_eq!(own.contains("\n.SH \"EXIT STATUS\"\n.nf\n0 done"), program != OPERATOR, "{own}");
+            let example = format!("\n.SH EXAMPLES\n.nf\n  {program} {command} ").replace('-', "\\-");
+            assert_eq!(own.contains(&example), with_examples.contains(&command), "{own}");
+        }
+        Launch::bare(program, &["man", "loader-guard"]).start().wait(WITHIN).assert_code(exit::USAGE);
+    }
+    assert!(page(OPERATOR, &["receipt", "verify"]).contains("receipt\\-verify"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sealift_tests::{pair::Pair, sqlite};
+use sealift_tests::{exit, pair::Pair, sqlite};
 
 /// What an agent may need: its --memory, and as much again for itself.
 const MEMORY_BYTES_MAX: u64 = 128 << 20;
@@ -36,4 +36,18 @@ fn an_index_of_letters_is_built_in_bounded_memory() {
 #[test]
 fn indexes_of_numbers_are_built_in_bounded_memory() {
     assert_bounded("a, b", "i * 7919 % 1000003, i", "CREATE INDEX one ON t (a); CREATE INDEX two ON t (b, a);");
+}
+
+/// fault-matrix D1: refused before any side holds it.
+#[test]
+fn a_row_over_the_limit_takes_no_memory() {
+    let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
+    let from = folder.path().join("from.db");
+    sqlite::create(&from, "CREATE TABLE t (a, b); INSERT INTO t VALUES (1, zeroblob(300000000));");
+    let pair = Pair::new(format!("sqlite:{}", from.display()), "discard:").within(WITHIN);
+    let done = pair.sender_args(&["--row-bytes-max", "1MiB"]).run();
+    done.assert_codes(exit::UNUSABLE, exit::UNUSABLE);
+    assert!(done.sender.message().contains("--row-bytes-max"), "{}", done.sender.message());
+    let peak = done.sender.peak_memory_bytes;
+    assert!(peak > 0 && peak < MEMORY_BYTES_MAX, "{peak} bytes");
 }

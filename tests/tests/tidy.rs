@@ -196,6 +196,26 @@ fn versions_are_said_once() {
     }
 }
 
+/// What this package's library calls itself is not what its name suggests.
+const LIBRARIES: &[(&str, &str)] = &[("rustls-webpki", "webpki")];
+
+#[test]
+fn every_dependency_is_used() {
+    for package in metadata()["packages"].as_array().unwrap() {
+        let folder = Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned();
+        let rust =
+            files().into_iter().filter(|path| path.starts_with(&folder) && path.extension() == Some("rs".as_ref()));
+        let code: String = rust.map(|path| fs::read_to_string(path).unwrap()).collect();
+        let names = package["dependencies"].as_array().unwrap().iter().map(|uses| uses["name"].as_str().unwrap());
+        let is_used = |name: &str| {
+            let library = LIBRARIES.iter().find(|(package, _)| *package == name).map_or(name, |(_, library)| library);
+            code.contains(&format!("{}::", library.replace('-', "_")))
+        };
+        let unused: Vec<_> = names.filter(|name| !is_used(name)).collect();
+        assert!(unused.is_empty(), "{}: unused: {unused:?}", package["name"]);
+    }
+}
+
 #[test]
 fn protocol_does_no_io() {
     let sources = sources(&["protocol"]);

@@ -254,28 +254,29 @@ impl Transfer {
         self.parts[part.0 as usize].ended = Some(if has_rows { (rows, digest) } else { (0, None) });
     }
 
-    /// Parts that were read to their end, and their rows.
-    pub fn ended(&self) -> (u64, u64) {
-        let ended = self.parts.iter().filter_map(|part| part.ended);
-        ended.fold((0, 0), |(parts, rows), (more, _)| (parts + 1, rows + more))
+    /// Parts that were read to their end.
+    pub fn ended(&self) -> u64 {
+        self.parts.iter().filter(|part| part.ended.is_some()).count() as u64
     }
 
-    /// The receiver has more of a part than before. Refuses what cannot be (fault-matrix X12).
-    pub fn handle_ack(&mut self, ack: &Ack) -> Result<()> {
+    /// The receiver says what it has of a part; returns whether that is more than before. Refuses what cannot be (fault-matrix
+    /// X12).
+    pub fn handle_ack(&mut self, ack: &Ack) -> Result<bool> {
         let impossible = |check| Err(Error::new(Code::AckImpossible, check).at_part(ack.part));
         let Some(progress) = self.parts.get_mut(ack.part.0 as usize) else {
             return impossible("no such part");
         };
         if progress.settled {
-            return Ok(());
+            return Ok(false);
         }
         if let Some(have) = &mut progress.to_prove {
             // Nothing is sent before what is there is proven: it can only have become durable.
             if ack.verified != have.verified || !(have.durable..=have.verified).contains(&ack.durable) {
                 return impossible("a part that is read again");
             }
+            let is_more = ack.durable > have.durable;
             have.durable = ack.durable;
-            return Ok(());
+            return Ok(is_more);
         }
         if ack.verified > progress.sent() {
             return impossible("more chunks than were sent");
@@ -283,9 +284,10 @@ impl Transfer {
         if ack.verified < progress.verified || ack.durable < progress.durable || ack.durable > ack.verified {
             return impossible("counts go backwards");
         }
+        let is_more = ack.verified > progress.verified || ack.durable > progress.durable;
         progress.forget(ack.verified);
         progress.durable = ack.durable;
-        Ok(())
+        Ok(is_more)
     }
 
     /// The manifest, once every part has ended and every chunk is verified; the same one each time it is asked for.

@@ -67,7 +67,10 @@ impl<'a> Unload<'a> {
                     };
                     let plain_bytes = chunk.plain().len() as u64;
                     self.load.take(&writer, chunk, false).await;
-                    self.report.count(|totals| totals.moved(plain_bytes, frame_bytes));
+                    self.report.count(|totals| {
+                        totals.rows = self.load.rows();
+                        totals.moved(plain_bytes, frame_bytes);
+                    });
                     current = Some((part, writer));
                 }
                 Opened::Manifest(manifest) => session.handle_finish(&mut self.load.transfer_mut(), *manifest)?,

@@ -120,6 +120,11 @@ pub trait PartSink {
     /// Takes the next chunk. When this returns, the target's transaction or the loader has it.
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome;
 
+    /// Rows that were taken so far, where the target has rows.
+    fn rows(&self) -> u64 {
+        0
+    }
+
     /// Between two chunks: a target that can make a part durable piece by piece may do so now. Returns whether all that was
     /// taken so far is.
     fn edge(&mut self, _so_far: &PartRoot) -> Outcome<bool> {

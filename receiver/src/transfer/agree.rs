@@ -100,8 +100,6 @@ impl Receiving<'_> {
                 ("purpose", json!(grant.purpose)),
             ],
         )?;
-        let parts = judging.plan().parts.len() as u64;
-        self.setting.report.count(|totals| totals.parts_planned = parts);
         self.record.kept.started_ms = now_ms();
         self.load = Some(self.open_load(judging.new_transfer(), false).await?);
         Ok(())
@@ -111,8 +109,11 @@ impl Receiving<'_> {
     pub(super) async fn open_load(&mut self, mut transfer: Transfer, fresh: bool) -> Outcome<Load> {
         let sink = (self.setting.open_sink)()?;
         let (id, plan) = (self.record.transfer(), transfer.plan().clone());
+        let report = self.setting.report;
+        report.count(|totals| totals.planned(&plan));
         let found = blocking(&sink, move |sink| sink.prepare(id, &plan, fresh)).await?;
-        note_found(&mut transfer, found, self.setting.report)?;
+        let found_bytes = note_found(&mut transfer, found, report)?;
+        report.count(|totals| totals.found(found_bytes));
         let journals = sink.wants_journal() && self.setting.journal_bytes_max > 0;
         let drops = fresh || !journals;
         if drops && std::mem::take(&mut self.record.kept.journal_made) {
@@ -156,7 +157,9 @@ impl Receiving<'_> {
             failure = load.watch(report) => Err(failure),
             expired = self.expiry.passed() => Err(expired),
         };
-        fed.inspect_err(|_| load.sink.suspend())
+        let fed_bytes = fed.inspect_err(|_| load.sink.suspend())?;
+        report.count(|totals| totals.found(fed_bytes));
+        Ok(())
     }
 
     /// The epoch is durable before anything is sealed in it.

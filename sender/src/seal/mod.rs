@@ -117,6 +117,9 @@ impl<'a> Sealing<'a> {
             &mut SystemRandom::default(),
         );
         let opened = source::open(location, self.args.transfer.danger_show_program_output)?;
+        if let Some(program) = &opened.program {
+            shutdown.kills(Arc::clone(program));
+        }
         let writing = Writing::start(ArchiveOut::create(&self.args.out, header)?);
         let reader = Reader::start(opened.source, self.args.transfer.row_bytes_max as usize);
         let sealed = shutdown.or(self.read(reader, &header, &writing)).await;
@@ -139,10 +142,7 @@ impl<'a> Sealing<'a> {
         writing: &Writing,
     ) -> Outcome<(SignedManifest, Suite)> {
         let (reader, plan) = reader.await?;
-        self.report.count(|totals| {
-            totals.parts_planned = plan.parts.len() as u64;
-            totals.plain_bytes_estimate = plan.parts.iter().map(|part| part.bytes_estimate).sum();
-        });
+        self.report.count(|totals| totals.planned(&plan));
         self.report.event("planned", &[("parts", json!(plan.parts.len()))]);
         let suites = self.args.transfer.suite.suites();
         let suite = *suites.first().ok_or_else(|| Failure::new(Code::Internal, "no suite", ""))?;
@@ -194,11 +194,14 @@ impl<'a> Sealing<'a> {
             let written = ChunkCount(header.index.0 + 1);
             append(writing, Record::Chunk { header, sealed: sealed.frame.slice(CHUNK_HEADER_BYTES..) }).await?;
             transfer.handle_ack(&Ack { part, verified: written, durable: written })?;
-            self.report.count(|totals| totals.moved(header.plain_bytes.into(), header.frame_bytes() as u64));
+            self.report.count(|totals| {
+                totals.rows = reader.rows();
+                totals.moved(header.plain_bytes.into(), header.frame_bytes() as u64);
+            });
         }
         let summary = lane.summary().await?;
         transfer.handle_part_end(part, summary.rows, Some(summary.digest));
-        let (parts, rows) = transfer.ended();
+        let (parts, rows) = (transfer.ended(), reader.rows());
         self.report.count(|totals| (totals.parts, totals.rows) = (parts, rows));
         Ok(())
     }

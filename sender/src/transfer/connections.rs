@@ -6,7 +6,6 @@ use std::{
 };
 
 use sealift_agent::{
-    backoff::Backoff,
     clock::now_seconds,
     endpoint::{bind, client_config},
     fail_point::{self, Point},
@@ -46,37 +45,39 @@ impl Sending<'_> {
             if !had_one || !failure.code.retry_may_help() || failure.stopped_by_person {
                 return Err(self.unsure(outgoing, failure));
             }
-            let down = *self.link_down.get_or_insert_with(Instant::now);
-            let limit = self.args.retry_for.map_or(self.expiry.left(), |limit| limit.saturating_sub(down.elapsed()));
+            let now = Instant::now();
+            if outgoing.take_progress() {
+                self.outage.handle_progress();
+            }
+            let is_new = self.outage.handle_lost(now);
+            let elapsed = self.outage.elapsed(now);
+            let limit = self.args.retry_for.map_or(self.expiry.left(), |limit| limit.saturating_sub(elapsed));
             if limit.is_zero() {
                 return Err(self.unsure(outgoing, self.expiry.or_failure(interrupted(failure))));
             }
-            let waited = self.wait_to_retry(outgoing, &failure, limit, shutdown).await;
+            if is_new {
+                self.tell_lost(&failure, limit);
+            }
+            let waited = self.wait_to_retry(outgoing, limit, shutdown).await;
             waited.map_err(|failure| self.unsure(outgoing, failure))?;
         }
     }
 
-    /// Says what is wrong, once an outage, and waits a little.
-    async fn wait_to_retry(
-        &mut self,
-        outgoing: &Outgoing,
-        failure: &Failure,
-        limit: Duration,
-        shutdown: &mut Shutdown,
-    ) -> Outcome {
-        if self.backoff.attempts() == 0 {
-            self.report.event("link_down", &[("reason", json!(failure.code.word()))]);
-            let limit = human_duration(limit);
-            self.report.say(&format!("sender: {}; trying again, for {limit} at most.", failure.what));
-        }
-        let wait = self.backoff.next_wait();
+    fn tell_lost(&self, failure: &Failure, limit: Duration) {
+        self.report.event("link_down", &[("reason", json!(failure.code.word()))]);
+        let limit = human_duration(limit);
+        self.report.say(&format!("sender: {}; trying again, for {limit} at most.", failure.what));
+    }
+
+    async fn wait_to_retry(&mut self, outgoing: &Outgoing, limit: Duration, shutdown: &mut Shutdown) -> Outcome {
+        let wait = self.outage.backoff.next_wait();
         let pause = async {
             tokio::time::sleep(wait.min(limit)).await;
             Ok(())
         };
         shutdown.or(self.expiry.or(outgoing.or(self.report, pause))).await?;
         self.report.count(|totals| totals.retries += 1);
-        self.report.event("attempt", &[("attempt", json!(self.backoff.attempts()))]);
+        self.report.event("attempt", &[("attempt", json!(self.outage.backoff.attempts()))]);
         Ok(())
     }
 
@@ -105,7 +106,7 @@ impl Sending<'_> {
             self.tell_resumed(outgoing, &session.have, had_anything);
             let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, session)?;
             (self.connected, self.fresh) = (true, false);
-            (self.link_down, self.backoff) = (None, Backoff::default());
+            self.outage.handle_ready(Instant::now());
             let record = &mut self.record;
             let keep_manifest = |manifest: &_| {
                 let plan = outgoing.transfer().plan().clone();
@@ -161,8 +162,8 @@ impl Sending<'_> {
     /// Says that a connection stands again, and what became of what had been sent before.
     fn tell_resumed(&self, outgoing: &Outgoing, have: &[Have], had_anything: bool) {
         let chunks: u64 = have.iter().map(|have| have.verified.0).sum();
-        if self.link_down.is_some() {
-            self.report.event("link_up", &[("attempts", json!(self.backoff.attempts()))]);
+        if self.outage.is_down() {
+            self.report.event("link_up", &[("attempts", json!(self.outage.backoff.attempts()))]);
         }
         let spooled = outgoing.spool().is_some_and(|spool| spool.is_earlier());
         if self.fresh {

@@ -4,13 +4,12 @@
 mod connections;
 mod opening;
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{rc::Rc, sync::Arc};
 
 use sealift_agent::{
     audit::AuditLog,
-    backoff::Backoff,
     expiry::Expiry,
-    failure::{Failure, Outcome},
+    failure::{BRING_AGAIN, Failure, GO_ON, Outcome, RUN_ANEW},
     identity::Identity,
     location::Location,
     program::Program,
@@ -23,7 +22,7 @@ use sealift_protocol::close::Code;
 use serde_json::json;
 
 pub use self::connections::connect_with;
-use crate::{cli::PushArgs, record::Record, spool::Spool};
+use crate::{cli::PushArgs, outage::Outage, push::can_repeat, record::Record, spool::Spool};
 
 /// Everything that running the one transfer needs.
 pub struct Sending<'a> {
@@ -42,9 +41,7 @@ pub struct Sending<'a> {
     begun_before: bool,
     /// A connection of this process got as far as data.
     connected: bool,
-    /// Since when there is no connection, if there was one.
-    link_down: Option<Instant>,
-    backoff: Backoff,
+    outage: Outage,
     /// What this process sends from, if it spools.
     spool: Option<Rc<Spool>>,
 }
@@ -74,8 +71,7 @@ impl<'a> Sending<'a> {
             fresh: args.restart,
             begun_before,
             connected: false,
-            link_down: None,
-            backoff: Backoff::default(),
+            outage: Outage::default(),
             spool: None,
         }
     }
@@ -136,9 +132,27 @@ impl<'a> Sending<'a> {
         }
     }
 
+    /// What to do next is another thing where this process's end takes the source with it.
+    pub fn advise(&self, location: &Location, failure: Failure) -> Failure {
+        let Some(rest) = failure.next.strip_prefix(GO_ON) else { return failure };
+        let spooled = match &self.spool {
+            Some(spool) => spool.is_whole(),
+            // One that this process has not looked into.
+            None => self.record.spool().is_some(),
+        };
+        let next = match location {
+            _ if spooled || can_repeat(location) => return failure,
+            Location::Exec(_) => RUN_ANEW,
+            _ => BRING_AGAIN,
+        };
+        Failure { next: format!("{next}{rest}"), ..failure }
+    }
+
     /// The transfer is over, or can go on later.
     pub fn end<T>(mut self, outcome: &Outcome<T>) -> Outcome {
-        self.kill_program();
+        if outcome.is_err() {
+            self.kill_program();
+        }
         if outcome.as_ref().is_err_and(|failure| self.keeps(failure)) {
             // What was spooled of a source that had not ended is of no use to anybody.
             return match self.spool.as_ref().is_some_and(|spool| !spool.is_whole()) {

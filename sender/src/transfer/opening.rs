@@ -137,6 +137,9 @@ impl Sending<'_> {
         match shutdown.or(planned).await {
             Ok((reader, plan)) => {
                 announce(self.report, &plan);
+                if let Some(program) = &self.program {
+                    shutdown.kills(Arc::clone(program));
+                }
                 if !reader.can_repeat() {
                     self.judge_pipe();
                 }
@@ -194,10 +197,6 @@ impl Sending<'_> {
 }
 
 fn announce(report: &Report, plan: &Plan) {
-    let estimates: Option<u64> = plan.parts.iter().map(|part| part.bytes_estimate).sum::<Option<u64>>();
-    report.count(|totals| {
-        totals.parts_planned = plan.parts.len() as u64;
-        totals.plain_bytes_estimate = estimates;
-    });
+    report.count(|totals| totals.planned(plan));
     report.event("planned", &[("parts", json!(plan.parts.len()))]);
 }

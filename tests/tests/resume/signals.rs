@@ -1,6 +1,7 @@
 //! Asked to stop (fault matrix C6): says what state things are in, and the same commands go on.
 
 use std::{
+    fs::File,
     thread,
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use sealift_tests::{
     place::{Kind, Place},
 };
 
-use super::{MIB, WITHIN, assert_resumed, rate};
+use super::{MIB, WITHIN, assert_done, assert_resumed, rate};
 
 #[derive(Clone, Copy)]
 enum Side {
@@ -65,6 +66,29 @@ fn c6_sighup_to_the_sender_sqlite() {
 #[test]
 fn c6_sigterm_to_the_sender_loader() {
     stopped_by(Signal::SIGTERM, Side::Sender, Kind::Loader(8 * MIB));
+}
+
+/// The source ends with its sender: what is said then is what comes of the same commands.
+#[test]
+fn c6_sigint_to_the_sender_of_a_source_that_is_read_once() {
+    for (url, said) in [(None, "the source program is run anew"), (Some("-"), "needs all of its source again")] {
+        let mut place = Place::new(Kind::Program(8 * MIB), rate(12), 31);
+        place.source_url = url.map_or(place.source_url, str::to_owned);
+        let sender = |place: &Place| place.sender().stdin(File::open(place.source()).unwrap()).start();
+        let mut receiver = place.receiver().start();
+        receiver.ticket();
+        let mut stopped = sender(&place);
+        place.wait_until_passed(&mut stopped, 3 << 20);
+        stopped.sigint();
+        let (stopped, receiver) = (stopped.wait(WITHIN), receiver.wait(WITHIN));
+        let message = stopped.assert_code(exit::USER_INTERRUPT).message();
+        assert!(message.contains(said) && !message.contains("where it stopped"), "{message}");
+        assert!(receiver.message().contains("read only once"), "{}", receiver.message());
+        let mut receiver = place.receiver().start();
+        receiver.ticket();
+        let (again, _) = assert_done(&place, sender(&place), receiver);
+        assert_eq!(again.resume().as_deref(), Some("restarted"));
+    }
 }
 
 /// Asked twice while its farewells reach nobody: it ends at once, and leaves what `status` tells of and the next start goes on

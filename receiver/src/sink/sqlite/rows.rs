@@ -45,6 +45,7 @@ pub struct RowsLoad<'a> {
     insert: String,
     values: usize,
     reader: RowReader,
+    rows: u64,
     waiting: Waiting,
     /// Of all chunks so far.
     hashes: Vec<u8>,
@@ -73,12 +74,12 @@ impl<'a> RowsLoad<'a> {
             None => Waiting::begin(&load.connection, definition)?,
         };
         let (hashes, committed_bytes) = found.map_or_else(Default::default, |found| (found.hashes, found.plain_bytes));
-        let (ended, spare) = Default::default();
-        Ok(Self { turn, part, table, insert, values, reader, waiting, hashes, committed_bytes, ended, spare })
+        let (rows, ended, spare) = Default::default();
+        Ok(Self { turn, part, table, insert, values, reader, rows, waiting, hashes, committed_bytes, ended, spare })
     }
 
     fn insert(&mut self, piece: Bytes) -> Outcome {
-        let Self { turn, table, insert, values: count, reader, waiting, spare, .. } = self;
+        let Self { turn, table, insert, values: count, reader, rows, waiting, spare, .. } = self;
         let sink = turn.sink;
         let load = turn.load.as_ref().ok_or_else(out_of_order)?;
         let encoding = load.schema.encoding;
@@ -95,6 +96,7 @@ impl<'a> RowsLoad<'a> {
                     bind(&mut statement, place, *value, encoding).map_err(engine)?;
                 }
                 statement.raw_execute().map_err(engine)?;
+                *rows += 1;
                 *spare = recycle(values);
                 Ok(())
             })
@@ -124,6 +126,10 @@ impl PartSink for RowsLoad<'_> {
         self.hashes.extend_from_slice(chunk.hash());
         self.ended = chunk.is_last();
         Ok(())
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows
     }
 
     fn edge(&mut self, so_far: &PartRoot) -> Outcome<bool> {

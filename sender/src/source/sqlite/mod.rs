@@ -19,14 +19,14 @@ use std::{
 };
 
 use bytes::BytesMut;
-use rusqlite::{Connection, OpenFlags, Rows, Statement, config::DbConfig, limits::Limit, types::ValueRef};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Rows, Statement, config::DbConfig, limits::Limit, types::ValueRef};
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
     close::Code,
     id::PartIndex,
     limits::PARTS_MAX,
     manifest::{Engine, PartKind, Plan, PlannedPart},
-    row::Value,
+    row::{Value, value_bytes},
     sqlite::{DOCUMENT_BYTES_MAX, TextEncoding, put_cells, quote},
 };
 
@@ -35,13 +35,19 @@ use self::{
     failure::{failed, unsuitable},
 };
 use super::Source;
-use crate::part::PartWriter;
+use crate::part::{PartWriter, row_too_long};
 
 /// How long a program that writes to the source may hold it locked before the transfer gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Page cache of the one connection. A table is scanned once, so that more would only be memory.
 const CACHE_KIB: i32 = 8 << 10;
+
+/// A row as it lies in its table may be longer than its encoding by the length of its header's length.
+const PAYLOAD_SLACK_BYTES: usize = 9;
+
+/// Below, the engine's own limit would save nothing, and could get into its way.
+const LENGTH_MAX_MIN: usize = 1 << 20;
 
 /// A source that reads `sqlite:PATH`.
 pub struct SqliteSource {
@@ -81,6 +87,11 @@ impl SqliteSource {
             .and_then(|connection| configure(&connection, busy_timeout).map(|()| connection))
             .map_err(|error| failed(&error, &shown))?;
         Ok(Self { path, connection, snapshot: None })
+    }
+
+    fn limit_length(&self, bytes_max: i32) -> Outcome {
+        let limited = self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, bytes_max);
+        limited.map(drop).map_err(|error| failed(&error, &self.path.display().to_string()))
     }
 
     fn take_snapshot(&self) -> Outcome<(Snapshot, Plan)> {
@@ -171,7 +182,12 @@ impl Source for SqliteSource {
             return out.bytes(&snapshot.finish);
         }
         let table = snapshot.tables.get(place - 1).ok_or_else(missing)?;
-        read_rows(&self.connection, table, snapshot.encoding, out).map_err(|failure| failure.at_part(part))
+        // What the engine holds of a row, too.
+        let length_max = out.row_bytes_max().saturating_add(PAYLOAD_SLACK_BYTES).max(LENGTH_MAX_MIN);
+        self.limit_length(i32::try_from(length_max).unwrap_or(i32::MAX))?;
+        let read = read_rows(&self.connection, table, snapshot.encoding, out);
+        self.limit_length(i32::MAX)?;
+        read.map_err(|failure| failure.at_part(part))
     }
 }
 
@@ -193,7 +209,11 @@ fn read_rows(
     encoding: TextEncoding,
     out: &mut PartWriter<'_>,
 ) -> Outcome {
-    let engine = |error: rusqlite::Error| failed(&error, &format!("table {}", table.table.name));
+    let row_bytes_max = out.row_bytes_max();
+    let engine = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::TooBig) => row_too_long(row_bytes_max),
+        _ => failed(&error, &format!("table {}", table.table.name)),
+    };
     let selects = table.table.selects(encoding);
     let statements = selects.iter().map(|select| connection.prepare(select)).collect::<Result<Vec<_>, _>>();
     let mut statements = statements.map_err(engine)?;
@@ -202,7 +222,7 @@ fn read_rows(
     let mut row = BytesMut::new();
     loop {
         row.clear();
-        match next_row(&mut cursors, &cells, table, encoding, &mut row) {
+        match next_row(&mut cursors, &cells, table, encoding, row_bytes_max, &mut row) {
             Ok(true) => out.row(&row)?,
             Ok(false) => return Ok(()),
             Err(Stop::Engine(error)) => return Err(engine(error)),
@@ -211,21 +231,29 @@ fn read_rows(
     }
 }
 
-/// Steps all cursors to the next row and encodes it; `false` after the last.
+/// Steps all cursors to the next row and encodes it; `false` after the last. A row that is too long is given up before it is
+/// encoded any further.
 fn next_row(
     cursors: &mut [Rows<'_>],
     cells: &[usize],
     table: &SourceTable,
     encoding: TextEncoding,
+    row_bytes_max: usize,
     out: &mut BytesMut,
 ) -> Result<bool, Stop> {
-    let mut first = 0;
+    let (mut first, mut row_bytes) = (0, 0);
     for (cursor, &cells) in cursors.iter_mut().zip(cells) {
         let Some(row) = cursor.next()? else { return Ok(false) };
         let cell = |index| Ok(value_of(row.get_ref(index)?));
-        let judge = |place: usize, value: Value<'_>| match table.affinities.get(first + place) {
-            Some(affinity) if affinity.changes(value, encoding) => Err(Stop::Value(table.unstable(first + place))),
-            _ => Ok(()),
+        let judge = |place: usize, value: Value<'_>| {
+            row_bytes += value_bytes(value);
+            if row_bytes > row_bytes_max {
+                return Err(Stop::Value(row_too_long(row_bytes_max)));
+            }
+            match table.affinities.get(first + place) {
+                Some(affinity) if affinity.changes(value, encoding) => Err(Stop::Value(table.unstable(first + place))),
+                _ => Ok(()),
+            }
         };
         put_cells::<Stop>(out, encoding, cells, cell, judge)?;
         first += cells / encoding.cells_per_value();

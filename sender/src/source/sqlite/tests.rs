@@ -221,6 +221,30 @@ fn the_row_limit_is_kept() {
     folder.database("CREATE TABLE t(x); INSERT INTO t VALUES(zeroblob(5000));");
     let (mut source, _) = folder.plan().unwrap();
     assert_eq!(read(&mut source, 1, 4000).unwrap_err().code, Code::SourceUnsuitable);
+    // The rowid, tag and length, and the value.
+    let exactly = 9 + 3 + 5000;
+    assert_eq!(read(&mut source, 1, exactly).unwrap(), 1);
+    assert!(read(&mut source, 1, exactly - 1).is_err());
+}
+
+/// fault-matrix D1: neither one long value, nor several short ones.
+#[test]
+fn a_row_that_is_too_long_is_not_encoded() {
+    let folder = Folder::new();
+    folder.database(
+        "CREATE TABLE t(x); INSERT INTO t VALUES(zeroblob(5000000));
+         CREATE TABLE u(a, b, c, d); INSERT INTO u VALUES(zeroblob(900), zeroblob(900), zeroblob(900), 1);",
+    );
+    let (mut source, _) = folder.plan().unwrap();
+    for part in [1, 2] {
+        assert_eq!(read(&mut source, part, 2000).unwrap_err(), row_too_long(2000).at_part(PartIndex(part)));
+    }
+    let snapshot = source.snapshot.as_ref().unwrap();
+    let (table, encoding) = (&snapshot.tables[1], snapshot.encoding);
+    let mut select = source.connection.prepare("SELECT a, b, c, d FROM u").unwrap();
+    let (mut cursors, mut row) = ([select.raw_query()], BytesMut::new());
+    assert!(next_row(&mut cursors, &[4], table, encoding, 2000, &mut row).is_err());
+    assert_eq!(row.len(), 2 * 903);
 }
 
 /// fault-matrix D1: text that is not valid in its encoding is carried as it lies there.
