@@ -1,13 +1,17 @@
 //! The link is lost while both sides live.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use sealift_tests::{
+    agents::Agent,
     link::{Direction, Faults},
     place::{Kind, Place},
 };
 
-use super::{MIB, NOTICED_WITHIN, OUTAGE, assert_done, assert_resumed, rate};
+use super::{MIB, NOTICED_WITHIN, OUTAGE, WITHIN, assert_done, assert_resumed, rate};
 
 /// Of one part at `--memory 32MiB`: half of that, as docs/operations.md says.
 const WINDOW_BYTES: u64 = 16 << 20;
@@ -147,6 +151,31 @@ fn a_long_outage_ends_both_in_a_state_to_go_on_from() {
     place.link.heal();
     let (sender, receiver) = place.start();
     assert_resumed(&place, sender, receiver);
+}
+
+/// A link that goes dead after each greeting, before any chunk is across: that there was a connection again is no progress.
+#[test]
+fn a_link_that_dies_after_each_greeting_is_given_up() {
+    let place = Place::new(Kind::Program(8 * MIB), rate(1), 13);
+    let mut receiver = place.receiver().start();
+    receiver.ticket();
+    let mut sender = place.sender().args(&["--retry-for", "12s"]).start();
+    let started = Instant::now();
+    for times in 1.. {
+        let told = |agent: &mut Agent, event: &str| {
+            let named = format!("\"event\":\"{event}\"");
+            String::from_utf8_lossy(&agent.stdout()).matches(&named).count() >= times || !agent.is_running()
+        };
+        sender.wait_for("a start", WITHIN, |agent| told(agent, "started"));
+        if !sender.is_running() {
+            break;
+        }
+        assert!(started.elapsed() < NOTICED_WITHIN * 4, "it is tried for ever");
+        place.link.cut();
+        sender.wait_for("its loss", WITHIN, |agent| told(agent, "link_down"));
+        place.link.heal();
+    }
+    sender.wait(WITHIN).assert_code(sealift_tests::exit::INTERRUPTED).assert_one_message();
 }
 
 /// A loader that is merely slow is not taken for a dead peer.
