@@ -16,7 +16,7 @@ use sealift_protocol::{
 use tokio::time::timeout;
 
 use crate::{
-    failure::{Failure, GO_ON, Outcome, refused_by_peer},
+    failure::{Failure, GO_ON, Outcome, explain, refused_by_peer},
     identity::{Identity, PeerIdentity, Role, judge_leaf},
 };
 
@@ -208,6 +208,9 @@ async fn nobody_listens(address: SocketAddr) -> bool {
     timeout(Duration::from_millis(100), socket.recv(&mut answer)).await.is_ok_and(refused)
 }
 
+/// The TLS alert no_application_protocol (RFC 7301, 3.2), as QUIC carries it (RFC 9001, 4.8): no version of ours is common.
+const NO_COMMON_PROTOCOL: u64 = 0x100 + 120;
+
 /// What the end of a connection means to the agent of this `role`.
 pub fn from_connection(role: Role, error: &ConnectionError) -> Failure {
     let peer = role.peer();
@@ -217,6 +220,10 @@ pub fn from_connection(role: Role, error: &ConnectionError) -> Failure {
             Some(Code::Done) | None => plain(Code::Interrupted, format!("the {peer} went away"), GO_ON),
             Some(code) => refused_by_peer(peer.name(), code, None, None),
         },
+        ConnectionError::TransportError(error) if u64::from(error.code) == NO_COMMON_PROTOCOL => other_version(),
+        ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == NO_COMMON_PROTOCOL => {
+            other_version()
+        }
         ConnectionError::TransportError(error) if u64::from(error.code) & !0xff == 0x100 => plain(
             Code::IdentityRefused,
             format!("the {peer} is not the one that the ticket is for, or refuses this {role}'s certificate"),
@@ -224,8 +231,8 @@ pub fn from_connection(role: Role, error: &ConnectionError) -> Failure {
         ),
         ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) & !0xff == 0x100 => plain(
             Code::IdentityRefused,
-            format!("the {peer} refuses this {role}'s certificate, or speaks another version of the protocol"),
-            "Use the ticket that the receiver printed last, and the same version of Sealift on both hosts.",
+            format!("the {peer} refuses this {role}'s certificate"),
+            "Use the ticket that the receiver printed last, and compare the clocks of the two hosts.",
         ),
         ConnectionError::VersionMismatch => {
             plain(Code::VersionUnsupported, format!("the {peer} speaks another version of QUIC"), "")
@@ -239,6 +246,11 @@ pub fn from_connection(role: Role, error: &ConnectionError) -> Failure {
             plain(Code::ProtocolViolation, format!("the {peer} broke the rules of QUIC"), "")
         }
     }
+}
+
+fn other_version() -> Failure {
+    let (what, next) = explain(Code::VersionUnsupported);
+    Failure::new(Code::VersionUnsupported, what, next)
 }
 
 /// Sends control messages.

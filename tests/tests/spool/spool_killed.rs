@@ -100,7 +100,7 @@ fn n5_link_cut_after_the_source_had_ended() {
 }
 
 /// C2: whether or not the receiver keeps a journal: what it lost is in the spool, while it is filled and after.
-fn receiver_killed(place: Place, with: &[&str]) {
+fn receiver_killed(place: Place, with: &[&str], resume: &str) {
     let mut receiver = place.receiver().args(with).start();
     receiver.ticket();
     let mut sender = place.sender().start();
@@ -114,29 +114,30 @@ fn receiver_killed(place: Place, with: &[&str]) {
         kill(receiver);
         receiver = place.receiver().args(with).start();
     }
-    assert_done(&place, sender, receiver, Some("resumed"));
+    let (_, receiver) = assert_done(&place, sender, receiver, Some(resume));
+    assert_eq!(receiver.resume().as_deref(), Some(resume));
 }
 
 const NO_JOURNAL: &[&str] = &["--journal-bytes-max", "0"];
 
 #[test]
 fn c2_receiver_killed_with_a_journal() {
-    receiver_killed(place(10), &[]);
+    receiver_killed(place(10), &[], "resumed");
 }
 
 #[test]
 fn c2_receiver_killed_with_a_journal_while_the_source_is_read() {
-    receiver_killed(gated(10), &[]);
+    receiver_killed(gated(10), &[], "resumed");
 }
 
 #[test]
 fn c2_receiver_killed_without_a_journal() {
-    receiver_killed(place(10), NO_JOURNAL);
+    receiver_killed(place(10), NO_JOURNAL, "restarted");
 }
 
 #[test]
 fn c2_receiver_killed_without_a_journal_while_the_source_is_read() {
-    receiver_killed(gated(10), NO_JOURNAL);
+    receiver_killed(gated(10), NO_JOURNAL, "restarted");
 }
 
 /// C3: the journal holds chunks of two epochs beside each other.
