@@ -11,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::{Side, crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256, quic};
+use rustls::{Side, quic};
 
-use crate::random::Random;
+use crate::{random::Random, tls};
 
 /// Ten thousand packets a second (fault-matrix X19).
 const BURST: usize = 100;
@@ -120,9 +120,8 @@ fn initial(version: [u8; 4], connection: &[u8; 8]) -> Vec<u8> {
     packet.push(0);
     let mut payload = vec![0; INITIAL_BYTES - packet.len() - TAG_BYTES];
     payload[0] = 1;
-    let suite = TLS13_AES_128_GCM_SHA256.tls13().unwrap();
-    let algorithm = suite.quic.unwrap();
-    let keys = quic::Keys::initial(quic::Version::V1, suite, algorithm, connection, Side::Client).local;
+    let quic::Suite { suite, quic } = tls::initial();
+    let keys = quic::Keys::initial(quic::Version::V1, suite, quic, connection, Side::Client).local;
     let tag = keys.packet.encrypt_in_place(0, &packet, &mut payload).unwrap();
     packet.extend(payload);
     packet.extend(tag.as_ref());

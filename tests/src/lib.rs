@@ -25,5 +25,6 @@ pub mod service;
 pub mod shared;
 pub mod sim;
 pub mod sqlite;
+pub mod tls;
 pub mod trace;
 pub mod wire;

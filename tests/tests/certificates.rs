@@ -15,10 +15,13 @@ use sealift_agent::{
     trust::Trust,
 };
 use sealift_protocol::{close::Code, message::ALPN};
-use sealift_tests::certs::{
-    authority::{Authority, Presented, Role},
-    catalogue,
-    key::Kind,
+use sealift_tests::{
+    certs::{
+        authority::{Authority, Presented, Role},
+        catalogue,
+        key::Kind,
+    },
+    tls::{Anybody, initial},
 };
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -110,49 +113,6 @@ impl Stranger {
         tls.max_early_data_size = u32::MAX;
         let quic = quinn::crypto::rustls::QuicServerConfig::with_initial(Arc::new(tls), initial()).ok()?;
         Some(quinn::ServerConfig::with_crypto(Arc::new(quic)))
-    }
-}
-
-fn initial() -> rustls::quic::Suite {
-    rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().unwrap().quic_suite().unwrap()
-}
-
-/// Believes everybody.
-#[derive(Debug)]
-struct Anybody;
-
-impl rustls::client::danger::ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &rustls_pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls_pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Peers that hold a good ticket and do not keep to the protocol, against the real agents: each is refused with its own
 //! code, nothing is loaded, memory stays bounded, and nobody waits for ever.
 
+mod packets;
 mod streams;
 
 use std::{
