@@ -187,6 +187,8 @@ struct Side {
     undecided: bool,
     /// It said that something is there already.
     target_taken: bool,
+    /// It said so when it ended last.
+    loader_failed: bool,
     /// How each of its processes ended, for whoever looks into a round that failed.
     ends: Vec<String>,
 }
@@ -215,7 +217,7 @@ impl Round {
             if self.receiver.undecided {
                 return self.abandon();
             }
-            if self.receiver.target_taken {
+            if self.receiver.target_taken || self.receiver.loader_failed && self.is_done_before() {
                 return self.done_before();
             }
             if left > 0 && Instant::now() >= next {
@@ -268,7 +270,12 @@ impl Round {
         Tally { undecided: 1, ..self.tally }
     }
 
-    /// Both were killed when nothing was left to do.
+    /// A loader takes nothing over what is there.
+    fn is_done_before(&self) -> bool {
+        self.place.target().exists() && ["sender", "receiver"].iter().all(|side| self.place.has_receipt(side))
+    }
+
+    /// Both were killed when nothing was left to do, and began another transfer.
     fn done_before(mut self) -> Tally {
         self.end_for_good();
         for side in ["sender", "receiver"] {
@@ -412,6 +419,8 @@ impl Side {
         }
         let ended = self.agent.take().expect("looked at above").wait(ENDS_WITHIN);
         self.note(&ended);
+        self.loader_failed =
+            ended.code() == Some(exit::UNUSABLE) && ended.finished_event()["outcome"] == "loader_failed";
         match ended.code() {
             Some(exit::DONE) => self.done = Some(ended),
             Some(exit::UNUSABLE) if ended.finished_event()["outcome"] == "target_not_empty" => self.target_taken = true,
