@@ -63,11 +63,12 @@ impl StateDir {
 
     /// Drops the receipt of a load that was never shown.
     pub fn drop_receipt(&self, transfer: TransferId) -> Outcome {
-        let path = self.subfolder("receipts")?.join(format!("{transfer}.receipt"));
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable(&path, &error)),
-            _ => Ok(()),
-        }
+        remove(&self.subfolder("receipts")?.join(format!("{transfer}.receipt")))
+    }
+
+    /// Drops what a process left that was killed while it kept the receipt.
+    pub(crate) fn drop_unfinished_receipt(&self, transfer: TransferId) -> Outcome {
+        remove(&unfinished(&self.0.join("receipts").join(format!("{transfer}.receipt"))))
     }
 
     /// The receipt of a transfer and where it is, if it is kept here and good.
@@ -77,6 +78,18 @@ impl StateDir {
         let good = receipt.verify().is_ok() && receipt.receipt.grant.grant.transfer == transfer;
         good.then_some((receipt, path))
     }
+}
+
+fn remove(path: &Path) -> Outcome {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(unusable(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// What is written before it gets the name of `path`.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("partial")
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> Failure {
@@ -114,7 +127,7 @@ fn sync_folder_of(path: &Path) -> std::io::Result<()> {
 
 /// Writes beside the file, syncs, renames, and syncs the folder.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let beside = path.with_extension("partial");
+    let beside = unfinished(path);
     let _ = fs::remove_file(&beside);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;

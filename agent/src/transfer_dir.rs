@@ -69,6 +69,8 @@ const LOCK_WAIT: Duration = Duration::from_millis(5);
 
 /// The folder of one transfer, locked.
 pub struct TransferDir {
+    state: StateDir,
+    transfer: TransferId,
     path: PathBuf,
     _lock: Flock<File>,
 }
@@ -92,7 +94,7 @@ impl TransferDir {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // Whoever had it before may have removed it in the meantime.
                 Ok(lock) if lock.metadata().is_ok_and(|held| held.nlink() == 1) => {
-                    return Ok(Self { path, _lock: lock });
+                    return Ok(Self { state: state.clone(), transfer, path, _lock: lock });
                 }
                 Ok(_) => {}
                 // Whoever only looks lets go at once.
@@ -202,6 +204,7 @@ impl TransferDir {
         let logs = keys().map_err(|error| unusable(&self.path, &error))?;
         fail_point::hit(Point::RecordRemoving);
         logs.iter().try_for_each(|log| sealed_file::destroy(&self.path, log))?;
+        self.state.drop_unfinished_receipt(self.transfer)?;
         let remove = || -> std::io::Result<()> {
             fs::remove_file(self.path.join("lock"))?;
             fs::remove_dir(&self.path)
@@ -373,9 +376,11 @@ mod tests {
         drop(dir);
         TransferDir::sweep(&state).unwrap();
         assert!(path.join("journal").exists());
+        let receipt = state.path().join("receipts").join(format!("{TRANSFER}.partial"));
+        fs::write(&receipt, b"half").unwrap();
         fs::remove_file(path.join("record")).unwrap();
         TransferDir::sweep(&state).unwrap();
-        assert!(!path.exists());
+        assert!(!path.exists() && !receipt.exists());
     }
 
     /// fault-matrix S9: a record that is a link, a FIFO, or open to others is refused.
