@@ -187,7 +187,7 @@ struct Side {
     undecided: bool,
     /// It said that something is there already.
     target_taken: bool,
-    /// It said so when it ended last.
+    /// It said so when it ended just now.
     loader_failed: bool,
     /// How each of its processes ended, for whoever looks into a round that failed.
     ends: Vec<String>,
@@ -217,7 +217,7 @@ impl Round {
             if self.receiver.undecided {
                 return self.abandon();
             }
-            if self.receiver.target_taken || self.receiver.loader_failed && self.is_done_before() {
+            if self.receiver.target_taken {
                 return self.done_before();
             }
             if left > 0 && Instant::now() >= next {
@@ -236,7 +236,10 @@ impl Round {
 
     /// Starts what does not run, and takes note of what has ended.
     fn keep_going(&mut self) {
+        self.receiver.loader_failed = false;
         let expected = self.receiver.take_end() & self.sender.take_end();
+        // With a receipt at both: it was the loader of another transfer, which takes nothing over what is there.
+        self.receiver.target_taken |= self.receiver.loader_failed && self.is_done_before();
         if !expected {
             // The other side knows more of it, and is about to say so.
             thread::sleep(WORDS_WITHIN);
@@ -270,7 +273,6 @@ impl Round {
         Tally { undecided: 1, ..self.tally }
     }
 
-    /// A loader takes nothing over what is there.
     fn is_done_before(&self) -> bool {
         self.place.target().exists() && ["sender", "receiver"].iter().all(|side| self.place.has_receipt(side))
     }

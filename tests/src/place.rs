@@ -174,7 +174,7 @@ impl Place {
     }
 
     pub fn has_receipt(&self, side: &str) -> bool {
-        !names(&self.path(side).join("receipts")).is_empty()
+        names(&self.path(side).join("receipts")).iter().any(|name| name.ends_with(".receipt"))
     }
 
     /// The unfinished transfers that are kept there.

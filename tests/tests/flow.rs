@@ -394,28 +394,52 @@ fn a_new_connection_goes_on_where_the_receiver_is() {
     flow.acknowledge().unwrap();
 }
 
+/// A sender that was killed, with the same secret, as its record keeps it, and nothing else: connected again.
+fn restarted() -> Flow {
+    let mut flow = interrupted();
+    let secret = flow.parties.last_secret();
+    let grant = flow.parties.grant();
+    flow.pair.transfer = Transfer::new(vec![Suite::Aes256Gcm], grant, opaque_plan(), secret).unwrap();
+    assert_eq!(connect_again(&mut flow), Ok(vec![Resume::Repeat]));
+    flow
+}
+
+fn repeat(flow: &mut Flow, text: &str, last: bool) -> Result<()> {
+    let hash = flow.pair.transfer.digests().chunk_hash(text.as_bytes());
+    flow.pair.transfer.handle_repeated(PartIndex(0), &hash, text.len() as u64, last)
+}
+
 /// fault-matrix C1: a sender that was killed reads again what is there, and sends nothing before that is proven.
 #[test]
 fn a_new_sender_proves_what_is_there() {
     let repeat = |texts: &[&str], last: usize| {
-        let mut flow = interrupted();
-        // The same secret, as its record keeps it, and nothing else.
-        let secret = flow.parties.last_secret();
-        let grant = flow.parties.grant();
-        flow.pair.transfer = Transfer::new(vec![Suite::Aes256Gcm], grant, opaque_plan(), secret).unwrap();
-        assert_eq!(connect_again(&mut flow), Ok(vec![Resume::Repeat]));
-        let digests = flow.pair.transfer.digests().clone();
-        for (index, text) in texts.iter().enumerate() {
-            let hash = digests.chunk_hash(text.as_bytes());
-            flow.pair.transfer.handle_repeated(PartIndex(0), &hash, text.len() as u64, index == last)?;
-        }
-        Ok(())
+        let mut flow = restarted();
+        texts.iter().enumerate().try_for_each(|(index, text)| repeat(&mut flow, text, index == last))
     };
     let good = ["row 0 of part 0", "row 1 of part 0", "row 2 of part 0"];
     assert_eq!(code(repeat(&good, 9)), Code::Done);
     assert_eq!(code(repeat(&["row 0 of part 0", "row x of part 0", "row 2 of part 0"], 9)), Code::SourceChanged);
     assert_eq!(code(repeat(&good, 2)), Code::SourceChanged, "it ends where it did not");
     assert_eq!(code(repeat(&good[..2], 1)), Code::SourceChanged, "it is shorter");
+}
+
+/// fault-matrix N5: reading again what is there may take longer than any connection stands, and goes on over the next.
+#[test]
+fn a_proof_goes_on_over_the_next_connection() {
+    let mut flow = restarted();
+    for (index, connections) in [(0, 1), (1, 2), (2, 0)] {
+        repeat(&mut flow, &format!("row {index} of part 0"), false).unwrap();
+        for _ in 0..connections {
+            assert_eq!(connect_again(&mut flow), Ok(vec![Resume::Continue]));
+        }
+    }
+    assert_eq!(code(repeat(&mut flow, "row 3 of part 0", false)), Code::Internal, "all of it is proven");
+    // Proven or not: what the receiver has lost meanwhile is read again.
+    let mut flow = restarted();
+    repeat(&mut flow, "row 0 of part 0", false).unwrap();
+    flow.pair.loading = sealift_protocol::receive::Transfer::new(flow.parties.grant(), opaque_plan());
+    flow.pair.loading.handle_earlier(Epoch(2), None);
+    assert_eq!(connect_again(&mut flow), Ok(vec![Resume::Repeat]));
 }
 
 /// fault-matrix N13: who holds the same ticket and does not know the digest secret goes on with nothing and drops nothing.

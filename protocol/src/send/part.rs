@@ -43,7 +43,7 @@ pub(super) struct Kept {
 /// How a part goes on over a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// From where its reading stopped; what was sent and is missing is still here.
+    /// From where its reading stopped, be it to prove what the receiver has; what was sent and is missing is still here.
     Continue,
     /// It has to be read again from its beginning.
     Repeat,
@@ -80,6 +80,13 @@ impl PartProgress {
         self.started = false;
         let verified = have.map_or(ChunkCount(0), |have| have.verified);
         let sent = self.root.chunks();
+        // Proving a long part may take longer than any connection stands: it goes on over the next.
+        if let (false, Some(proving), Some(have)) = (again, &mut self.to_prove, have)
+            && (proving.verified, proving.root, proving.ended) == (have.verified, have.root, have.ended)
+        {
+            proving.durable = have.durable;
+            return Ok(Resume::Continue);
+        }
         let read_before = sent.0 > 0 && self.to_prove.is_none();
         if read_before && verified > sent {
             return Err(Error::new(Code::AckImpossible, "more chunks than were sent"));
