@@ -145,6 +145,7 @@ mod tests {
         (folder, state)
     }
 
+    /// fault-matrix I16: whoever has a ticket finds the same identity, under the same root.
     #[test]
     fn what_is_kept_is_opened_again_and_renewed_in_time() {
         let (_folder, state) = state();

@@ -214,7 +214,9 @@ fn find_unfinished(state: &StateDir, target: &str, report: &Report) -> Outcome<O
             }
         };
         let Some(invitation) = record.kept.invitation.clone() else { continue };
-        report.say(&format!("receiver: going on with the transfer {transfer}, with the same ticket, whose time runs on."));
+        report.say(&format!(
+            "receiver: going on with the transfer {transfer}, with the same ticket, whose time runs on."
+        ));
         return Ok(Some((record, invitation)));
     }
     Ok(None)

@@ -278,6 +278,21 @@ async fn another_identity_than_the_expected_is_refused() {
     }
 }
 
+/// fault-matrix I16: a certificate that was renewed, over another key, is the same identity to whoever connects again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_certificate_is_the_same_identity() {
+    let authority = Authority::new("example.test", Kind::Ed25519);
+    for role in Role::BOTH {
+        let (before, renewed) = (authority.present(role), authority.present(role));
+        assert_ne!((&before.chain, &before.private_key), (&renewed.chain, &renewed.private_key));
+        for presented in [before, renewed] {
+            let root = CertificateDer::from(presented.trusted.clone());
+            let expected = Trust::new(root, Some(authority.identity(role)));
+            assert!(judge(&Stranger::new(&presented), expected, role).await.unwrap().refused.is_none());
+        }
+    }
+}
+
 /// fault-matrix I10, I11: another protocol, none, or weaker cryptography than both must have.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn weaker_terms_are_refused() {
