@@ -9,39 +9,25 @@
 //! A record that is replaced is overwritten. At the end the last one loses its name first, is overwritten and removed, and then the rest is. A folder without a record is
 //! a clean-up that was interrupted, or a start that was: whoever finds it removes it.
 
+mod record_file;
+
 use std::{
     fs::{self, File, OpenOptions},
-    io::Write,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use nix::fcntl::{Flock, FlockArg};
-use sealift_protocol::{close::Code, codec, id::TransferId, limits::CONTROL_BYTES_MAX};
-use zeroize::Zeroizing;
+use sealift_protocol::{close::Code, id::TransferId};
 
 use crate::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
-    own_file::{not_ours, open_own, read_own, unusable},
+    own_file::{not_ours, open_own, unusable},
     sealed_file,
-    state::{StateDir, make_folder, write_durably},
+    state::{StateDir, make_folder},
 };
-
-/// A record holds a plan and a manifest or a receipt, each of which is a control message, and some keys.
-const RECORD_BYTES_MAX: usize = 2 * CONTROL_BYTES_MAX;
-
-const CHECKSUM_BYTES: usize = 32;
-
-/// What a disk spoiled would go on with another key or from another place.
-const CHECKSUM_CONTEXT: &str = "sealift/1 2026-11 record checksum";
-
-/// A record that is being written, or was when its process was killed.
-const UNFINISHED_RECORD: &str = "record.partial";
-
-/// A record that is being overwritten: what still has its own name is whole.
-const REMOVED_RECORD: &str = "record.removed";
 
 /// Attempts to lock a folder that somebody else removes at the same moment.
 const LOCK_ATTEMPTS: usize = 10;
@@ -129,7 +115,7 @@ impl TransferDir {
 
     /// What was kept last, if anything was.
     pub fn record<T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>>(&self) -> Outcome<Option<T>> {
-        read_record(&self.path)
+        record_file::read(&self.path)
     }
 
     /// Looks at a transfer without holding it, so that whoever runs it is not disturbed. `None` if it has no folder.
@@ -154,45 +140,25 @@ impl TransferDir {
             Ok(file) => Flock::lock(file, FlockArg::LockSharedNonblock).is_err(),
             Err(_) => false,
         };
-        Ok(Some(Look { record: read_record(&path)?, running, held_bytes }))
+        Ok(Some(Look { record: record_file::read(&path)?, running, held_bytes }))
     }
 
     /// Whether anything is kept of `transfer`.
     pub fn exists(state: &StateDir, transfer: TransferId) -> Outcome<bool> {
-        let record = state.subfolder("transfers")?.join(transfer.to_string()).join("record");
+        let record = state.subfolder("transfers")?.join(transfer.to_string()).join(record_file::NAME);
         record.try_exists().map_err(|error| unusable(&record, &error))
     }
 
     /// Keeps `record`, durable when this returns, and leaves nothing of the one before.
     pub fn keep<T: minicbor::Encode<()>>(&self, record: &T) -> Outcome {
-        let path = self.path.join("record");
-        let body = Zeroizing::new(codec::encode(record));
-        let checksum = checksum(&body);
-        let mut bytes = Zeroizing::new(Vec::with_capacity(checksum.len() + body.len()));
-        bytes.extend_from_slice(&checksum);
-        bytes.extend_from_slice(&body);
-        let replace = || {
-            overwrite(&self.path.join(UNFINISHED_RECORD))?;
-            let before = open_to_overwrite(&path)?;
-            write_durably(&path, &bytes)?;
-            before.map_or(Ok(()), |file| fill_with_zeros(&file))
-        };
-        replace().map_err(|error| unusable(&path, &error))
+        record_file::keep(&self.path, record)
     }
 
     /// Removes everything: what holds keys first.
     pub fn destroy(self) -> Outcome {
         let keys = || -> std::io::Result<Vec<String>> {
             let mut logs = Vec::new();
-            let folder = File::open(&self.path)?;
-            match fs::rename(self.path.join("record"), self.path.join(REMOVED_RECORD)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => folder.sync_all()?,
-            }
-            for name in [REMOVED_RECORD, UNFINISHED_RECORD] {
-                overwrite(&self.path.join(name))?;
-            }
-            folder.sync_all()?;
+            record_file::destroy(&self.path)?;
             for entry in fs::read_dir(&self.path)? {
                 let entry = entry?;
                 if entry.file_name() != "lock" {
@@ -221,7 +187,7 @@ impl TransferDir {
         for area in [Area::Transfers, Area::Loads] {
             for transfer in Self::list_in(state, area)? {
                 let Ok(dir) = Self::open_in(state, area, transfer) else { continue };
-                match fs::symlink_metadata(dir.path.join("record")) {
+                match fs::symlink_metadata(dir.path.join(record_file::NAME)) {
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => dir.destroy()?,
                     // What cannot be looked at is not taken for missing.
                     _ => {}
@@ -242,168 +208,10 @@ pub struct Look<T> {
     pub held_bytes: u64,
 }
 
-fn read_record<T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>>(folder: &Path) -> Outcome<Option<T>> {
-    let path = folder.join("record");
-    let Some(bytes) = read_own(&path, RECORD_BYTES_MAX)? else { return Ok(None) };
-    let damaged = || {
-        let next = "It is of no use any more. Remove its folder and start the transfer again, with a new ticket.";
-        Failure::new(Code::Preflight, format!("{} is damaged", path.display()), next)
-    };
-    let (found, body) = bytes.split_first_chunk::<CHECKSUM_BYTES>().ok_or_else(damaged)?;
-    match *found == checksum(body) {
-        true => codec::decode(body, RECORD_BYTES_MAX, "record").map(Some).map_err(|_| damaged()),
-        false => Err(damaged()),
-    }
-}
-
-fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    blake3::derive_key(CHECKSUM_CONTEXT, body)
-}
-
-/// Overwrites a record with zeros, if there is one, and removes it.
-fn overwrite(path: &Path) -> std::io::Result<()> {
-    let Some(file) = open_to_overwrite(path)? else { return Ok(()) };
-    fill_with_zeros(&file)?;
-    fail_point::hit(Point::RecordOverwritten);
-    fs::remove_file(path)
-}
-
-fn open_to_overwrite(path: &Path) -> std::io::Result<Option<File>> {
-    match open_own(path, OpenOptions::new().write(true)) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn fill_with_zeros(mut file: &File) -> std::io::Result<()> {
-    file.write_all(&vec![0; file.metadata()?.len() as usize])?;
-    file.sync_all()
-}
-
 fn busy(transfer: TransferId) -> Failure {
     let what = format!("another process runs the transfer {transfer} with this state directory");
     Failure::new(Code::TransferBusy, what, "Wait for it, or stop it; both agents can then be started again.")
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        io::Read,
-        os::unix::fs::{PermissionsExt, symlink},
-    };
-
-    use super::*;
-
-    const TRANSFER: TransferId = TransferId([7; 16]);
-
-    fn state() -> (tempfile::TempDir, StateDir) {
-        let folder = tempfile::tempdir().unwrap();
-        let state = StateDir::open(Some(folder.path().join("state")), "test").unwrap();
-        (folder, state)
-    }
-
-    /// fault-matrix S10: one process at a time.
-    #[test]
-    fn a_second_holder_is_refused() {
-        let (_folder, state) = state();
-        let held = TransferDir::open(&state, TRANSFER).unwrap();
-        assert_eq!(TransferDir::open(&state, TRANSFER).err().unwrap().code, Code::TransferBusy);
-        drop(held);
-        TransferDir::open(&state, TRANSFER).unwrap();
-    }
-
-    #[test]
-    fn a_record_is_kept_and_destroyed() {
-        let (_folder, state) = state();
-        let dir = TransferDir::open(&state, TRANSFER).unwrap();
-        assert_eq!(dir.record::<String>().unwrap(), None);
-        dir.keep(&"kept".to_owned()).unwrap();
-        assert_eq!(dir.record::<String>().unwrap().as_deref(), Some("kept"));
-        assert_eq!(TransferDir::list(&state).unwrap(), [TRANSFER]);
-        dir.destroy().unwrap();
-        assert_eq!(TransferDir::list(&state).unwrap(), []);
-    }
-
-    /// What was replaced may lie on the disk for long, and it held keys.
-    #[test]
-    fn a_record_that_is_replaced_is_overwritten() {
-        let (_folder, state) = state();
-        let dir = TransferDir::open(&state, TRANSFER).unwrap();
-        dir.keep(&"before".to_owned()).unwrap();
-        fs::rename(dir.path().join("record"), dir.path().join("record.partial")).unwrap();
-        let mut left = File::open(dir.path().join("record.partial")).unwrap();
-        dir.keep(&"replaced".to_owned()).unwrap();
-        let mut replaced = File::open(dir.path().join("record")).unwrap();
-        dir.keep(&"kept".to_owned()).unwrap();
-        assert_eq!(dir.record::<String>().unwrap().as_deref(), Some("kept"));
-        for file in [&mut left, &mut replaced] {
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).unwrap();
-            assert!(!bytes.is_empty() && bytes.iter().all(|byte| *byte == 0));
-        }
-    }
-
-    /// fault-matrix S5, for a record: no bit of it may change unseen.
-    #[test]
-    fn a_spoiled_record_is_found() {
-        let (_folder, state) = state();
-        let dir = TransferDir::open(&state, TRANSFER).unwrap();
-        dir.keep(&"kept".to_owned()).unwrap();
-        let path = dir.path().join("record");
-        let good = fs::read(&path).unwrap();
-        for bit in 0..good.len() * 8 {
-            let mut bytes = good.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            fs::write(&path, &bytes).unwrap();
-            assert_eq!(dir.record::<String>().unwrap_err().code, Code::Preflight);
-        }
-        for bytes in 0..good.len() {
-            fs::write(&path, &good[..bytes]).unwrap();
-            assert_eq!(dir.record::<String>().unwrap_err().code, Code::Preflight);
-        }
-    }
-
-    /// fault-matrix C13: whatever a clean-up left is removed by the next start, and nothing that has a record is.
-    #[test]
-    fn an_interrupted_clean_up_is_finished() {
-        let (_folder, state) = state();
-        let dir = TransferDir::open(&state, TRANSFER).unwrap();
-        dir.keep(&"kept".to_owned()).unwrap();
-        fs::write(dir.path().join("journal"), b"sealed").unwrap();
-        fs::set_permissions(dir.path().join("journal"), fs::Permissions::from_mode(0o600)).unwrap();
-        let path = dir.path().to_owned();
-        drop(dir);
-        TransferDir::sweep(&state).unwrap();
-        assert!(path.join("journal").exists());
-        let receipt = state.path().join("receipts").join(format!("{TRANSFER}.partial"));
-        fs::write(&receipt, b"half").unwrap();
-        fs::remove_file(path.join("record")).unwrap();
-        TransferDir::sweep(&state).unwrap();
-        assert!(!path.exists() && !receipt.exists());
-    }
-
-    /// fault-matrix S9: a record that is a link, a FIFO, or open to others is refused.
-    #[test]
-    fn a_record_that_is_not_ours_is_refused() {
-        let (folder, state) = state();
-        let dir = TransferDir::open(&state, TRANSFER).unwrap();
-        let record = dir.path().join("record");
-        let elsewhere = folder.path().join("elsewhere");
-        fs::write(&elsewhere, codec::encode(&"kept".to_owned())).unwrap();
-        let refused = || {
-            let code = dir.record::<String>().unwrap_err().code;
-            fs::remove_file(&record).unwrap();
-            assert_eq!(code, Code::Preflight);
-        };
-        symlink(&elsewhere, &record).unwrap();
-        refused();
-        fs::hard_link(&elsewhere, &record).unwrap();
-        refused();
-        nix::unistd::mkfifo(&record, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        refused();
-        fs::write(&record, codec::encode(&"kept".to_owned())).unwrap();
-        fs::set_permissions(&record, fs::Permissions::from_mode(0o644)).unwrap();
-        refused();
-    }
-}
+mod tests;

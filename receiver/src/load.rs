@@ -211,16 +211,17 @@ impl Load {
 
 /// What a target has from an earlier process; returns how many bytes that are.
 pub fn note_found(transfer: &mut Transfer, found: Vec<Found>, report: &Report) -> Outcome<u64> {
-    let mut plain_bytes = 0;
+    // What a damaged ledger says may be any number.
+    let mut plain_bytes: u64 = 0;
     for found in found {
         match found {
             Found::Whole(whole) => {
-                plain_bytes += whole.plain_bytes;
+                plain_bytes = whole.plain_bytes.saturating_add(plain_bytes);
                 transfer.handle_found(whole);
                 report.count(|totals| totals.parts += 1);
             }
             Found::Prefix(prefix) => {
-                plain_bytes += prefix.plain_bytes;
+                plain_bytes = prefix.plain_bytes.saturating_add(plain_bytes);
                 transfer.handle_found_prefix(prefix)?;
             }
         }

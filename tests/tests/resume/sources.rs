@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::Connection;
 use sealift_tests::{
-    agents::Agent,
+    agents::{Agent, Launch},
     exit,
     finished::Finished,
     place::{Kind, Place},
@@ -143,12 +143,7 @@ fn a_pipe_is_told_of_before_the_start() {
 fn standard_input_and_a_receiver_that_lost_all_is_impossible() {
     let mut place = Place::new(Kind::Program(10 * MIB), rate(12), 1);
     place.source_url = "-".into();
-    let mut receiver = place.receiver().args(NO_JOURNAL).start();
-    receiver.ticket();
-    let mut sender = place.sender().stdin(fs::File::open(place.source()).unwrap()).start();
-    place.wait_until_passed(&mut sender, 4 << 20);
-    receiver.kill9();
-    let _ = receiver.wait(WITHIN);
+    let sender = after_losing_all(&place, place.sender().stdin(fs::File::open(place.source()).unwrap()));
     let receiver = place.receiver().args(NO_JOURNAL).start();
     let sender = sender.wait(WITHIN);
     sender.assert_code(exit::INTERRUPTED).assert_one_message();
@@ -169,16 +164,22 @@ fn standard_input_and_a_receiver_that_lost_all_is_impossible() {
 /// A receiver that keeps nothing of what its loader has.
 const NO_JOURNAL: &[&str] = &["--journal-bytes-max", "0"];
 
+/// The sender that was left when such a receiver was killed with some of its data.
+fn after_losing_all(place: &Place, sender: Launch) -> Agent {
+    let mut receiver = place.receiver().args(NO_JOURNAL).start();
+    receiver.ticket();
+    let mut sender = sender.start();
+    place.wait_until_passed(&mut sender, 4 << 20);
+    receiver.kill9();
+    let _ = receiver.wait(WITHIN);
+    sender
+}
+
 /// A program is run anew by itself, in a like case: nobody has to bring the data again.
 #[test]
 fn a_program_and_a_receiver_that_lost_all_is_restarted() {
     let place = Place::new(Kind::Program(10 * MIB), rate(12), 1);
-    let mut receiver = place.receiver().args(NO_JOURNAL).start();
-    receiver.ticket();
-    let mut sender = place.sender().start();
-    place.wait_until_passed(&mut sender, 4 << 20);
-    receiver.kill9();
-    let _ = receiver.wait(WITHIN);
+    let sender = after_losing_all(&place, place.sender());
     let receiver = place.receiver().args(NO_JOURNAL).start();
     let (sender, _) = assert_done(&place, sender, receiver);
     assert_eq!(sender.resume().as_deref(), Some("restarted"));
@@ -189,12 +190,7 @@ fn a_program_and_a_receiver_that_lost_all_is_restarted() {
 fn a_file_and_a_receiver_that_lost_all_is_restarted() {
     for sender_dies in [false, true] {
         let place = Place::new(Kind::File(10 * MIB), rate(12), 1);
-        let mut receiver = place.receiver().args(NO_JOURNAL).start();
-        receiver.ticket();
-        let mut sender = place.sender().start();
-        place.wait_until_passed(&mut sender, 4 << 20);
-        receiver.kill9();
-        let _ = receiver.wait(WITHIN);
+        let mut sender = after_losing_all(&place, place.sender());
         if sender_dies {
             sender.kill9();
             let _ = sender.wait(WITHIN);
