@@ -46,7 +46,8 @@ pub const INTERNAL_TABLES: [(&str, &str); 5] = [
 pub const SEQUENCE_TABLE: &str = "sqlite_sequence";
 
 /// Modules of virtual tables whose whole content lies in ordinary (shadow) tables, or that have none of their own.
-pub const VIRTUAL_MODULES: [&str; 7] = ["fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "rtree", "rtree_i32"];
+pub const VIRTUAL_MODULES: [&str; 8] =
+    ["fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32"];
 
 /// How a database stores text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

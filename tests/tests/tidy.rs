@@ -16,8 +16,9 @@ const LINES_MAX: usize = 500;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("sealift-protocol", &[]),
     ("sealift-agent", &["sealift-protocol"]),
-    ("sealift-sender", &["sealift-agent", "sealift-protocol"]),
-    ("sealift-receiver", &["sealift-agent", "sealift-protocol"]),
+    ("sealift-sqlite", &["sealift-agent", "sealift-protocol"]),
+    ("sealift-sender", &["sealift-agent", "sealift-protocol", "sealift-sqlite"]),
+    ("sealift-receiver", &["sealift-agent", "sealift-protocol", "sealift-sqlite"]),
     ("sealift-operator", &["sealift-agent", "sealift-protocol"]),
 ];
 
@@ -37,7 +38,7 @@ const PROTOCOL_MAY_USE: &[&str] = &[
 ];
 
 /// Crates of the product, where a bug must not be hidden and the unsafe not be written.
-const PRODUCT: &[&str] = &["protocol", "agent", "sender", "receiver", "operator"];
+const PRODUCT: &[&str] = &["protocol", "agent", "engines/sqlite", "sender", "receiver", "operator"];
 
 /// What `protocol` must not reach for: it has no clock, no file, no socket, no environment.
 const IMPURE: &[&str] = &[

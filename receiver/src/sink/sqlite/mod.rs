@@ -46,6 +46,7 @@ use sealift_protocol::{
     receive::{Found, FoundPrefix},
     sqlite::{LEDGER_TABLE, SEQUENCE_TABLE, is_internal},
 };
+use sealift_sqlite::check_options;
 
 use self::{
     document::{DocumentLoad, Repeated},
@@ -112,6 +113,7 @@ struct Prepared {
 impl SqliteSink {
     /// A target in an existing folder. Nothing is touched before `prepare`.
     pub fn new(path: &Path, row_bytes_max: usize) -> Outcome<Self> {
+        check_options()?;
         let staging = Staging::new(path)?;
         let (state, changed, stop) = Default::default();
         Ok(Self { staging, row_bytes_max, edge_bytes: EDGE_BYTES, state, changed, stop })

@@ -29,6 +29,7 @@ use sealift_protocol::{
     row::{Value, value_bytes},
     sqlite::{DOCUMENT_BYTES_MAX, TextEncoding, put_cells, quote},
 };
+use sealift_sqlite::check_options;
 
 use self::{
     catalogue::{Catalogue, SourceTable},
@@ -71,6 +72,7 @@ impl SqliteSource {
     }
 
     fn open_within(path: &Path, busy_timeout: Duration) -> Outcome<Self> {
+        check_options()?;
         let shown = path.display().to_string();
         let unreadable = |error| {
             let next = "Check the path in --source, and that this user may read the file and its folder.";
@@ -113,7 +115,8 @@ impl SqliteSource {
 
 fn configure(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(busy_timeout)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // Not SQLITE_DBCONFIG_DEFENSIVE: under it SQLite takes a trigger on a shadow table, which is valid, for damage; and what it
+    // forbids is to write, which this connection cannot.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     // A name that is no column is then an error and never a string.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
