@@ -51,7 +51,7 @@ impl<'a> Acceptor<'a> {
     }
 
     fn begin(&self, incoming: Incoming) {
-        if !incoming.remote_address_validated() {
+        if !incoming.remote_address_validated() && !is_link_local(incoming.remote_address()) {
             // Fails only for an address that is validated already.
             let _ = incoming.retry();
             return;
@@ -61,6 +61,12 @@ impl<'a> Acceptor<'a> {
             self.handshakes.push(Box::pin(handshake(connecting, address, identity)));
         }
     }
+}
+
+/// quinn's tokens leave out the zone of an address (quinn-proto 0.11, `token.rs`), so that none for a link-local one is ever
+/// valid. No router passes such an address on: only a host on the same link can pretend to have it.
+fn is_link_local(address: SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local())
 }
 
 async fn handshake(connecting: Connecting, address: SocketAddr, identity: &Identity) -> Option<Link> {

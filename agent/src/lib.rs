@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acceptor;
+pub mod address;
 pub mod armour;
 pub mod audit;
 pub mod authority;
@@ -18,6 +19,7 @@ pub mod link;
 pub mod location;
 mod manual;
 pub mod notify;
+pub mod output;
 pub mod own_file;
 pub mod process;
 pub mod program;
@@ -28,6 +30,7 @@ pub mod report;
 pub mod sealed_file;
 pub mod shutdown;
 pub mod signing_key;
+pub mod socket;
 pub mod standing;
 pub mod state;
 pub mod status;

@@ -1,7 +1,7 @@
 //! A connection to the other agent, and its control stream.
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -16,8 +16,10 @@ use sealift_protocol::{
 use tokio::time::timeout;
 
 use crate::{
-    failure::{Failure, GO_ON, Outcome, explain, refused_by_peer},
+    address::resolve,
+    failure::{Failure, GO_ON, Outcome, explain, io_reason, refused_by_peer},
     identity::{Identity, PeerIdentity, Role, judge_leaf},
+    socket::open_towards,
 };
 
 /// For each message of the exchange before data flows, and for the rest of a message that has begun (fault-matrix X15);
@@ -131,36 +133,59 @@ impl Link {
     }
 }
 
-/// Connects to the first of `addresses` at which the right peer answers.
+/// Connects to the first of `addresses` at which the right peer answers. One that cannot be used does not keep the others
+/// from being tried.
 pub async fn connect(
     endpoint_for: impl Fn(SocketAddr) -> Outcome<Endpoint>,
     addresses: &[String],
     identity: &Identity,
 ) -> Outcome<(Endpoint, Link)> {
-    let mut worst = Failure::from(sealift_protocol::error::Error::new(Code::Unreachable, "no address"));
+    let mut failures = Vec::new();
     for name in addresses {
-        let resolved = match tokio::net::lookup_host(name.as_str()).await {
-            Ok(resolved) => resolved.collect::<Vec<_>>(),
-            Err(error) => {
-                let next = "Start the receiver with --address HOST:PORT, a name or address that this host can reach.";
-                let what = format!("the receiver's address {name} is not known here");
-                if worst.code == Code::Unreachable {
-                    worst = Failure::io(Code::Unreachable, what, &error, next);
-                }
+        let resolved = match resolve(name).await {
+            Ok(resolved) => resolved,
+            Err(failure) => {
+                failures.push(failure);
                 continue;
             }
         };
         for address in resolved {
-            let endpoint = endpoint_for(address)?;
-            match connect_one(&endpoint, address, identity).await {
-                Ok(link) => return Ok((endpoint, link)),
-                // Where somebody else answers, that says more than silence; the right one may be at another address.
-                Err(failure) if worst.code == Code::Unreachable => worst = failure,
-                Err(_) => {}
+            let attempt = async {
+                let endpoint = endpoint_for(address)?;
+                let link = connect_one(&endpoint, address, identity).await?;
+                Ok((endpoint, link))
+            };
+            match attempt.await {
+                Ok(connected) => return Ok(connected),
+                Err(failure) => failures.push(failure),
             }
         }
     }
-    Err(worst)
+    Err(most_telling(failures))
+}
+
+/// Reasons that are told when several addresses were tried.
+const REASONS_MAX: usize = 4;
+
+/// Where somebody else answers, that says more than silence, and silence more than what this host lacks for an address.
+fn most_telling(mut failures: Vec<Failure>) -> Failure {
+    let silent = |failure: &Failure| matches!(failure.code, Code::Unreachable | Code::Preflight);
+    if let Some(at) = failures.iter().position(|failure| !silent(failure)) {
+        return failures.swap_remove(at);
+    }
+    match failures.len() {
+        0 => Failure::from(sealift_protocol::error::Error::new(Code::Unreachable, "no address")),
+        1 => failures.swap_remove(0),
+        count => {
+            let mut whats: Vec<_> = failures.iter().take(REASONS_MAX).map(|failure| failure.what.clone()).collect();
+            if count > REASONS_MAX {
+                whats.push(format!("{} more", count - REASONS_MAX));
+            }
+            let is_reached = |failure: &&Failure| failure.code == Code::Unreachable;
+            let of = failures.iter().rfind(is_reached).unwrap_or(&failures[0]);
+            Failure::new(of.code, format!("the receiver was not reached: {}", whats.join("; ")), of.next.clone())
+        }
+    }
 }
 
 async fn connect_one(endpoint: &Endpoint, address: SocketAddr, identity: &Identity) -> Outcome<Link> {
@@ -176,9 +201,7 @@ async fn connect_one(endpoint: &Endpoint, address: SocketAddr, identity: &Identi
     let connected = tokio::select! {
         biased;
         connected = timeout(CONNECT_TIMEOUT, connecting) => connected,
-        true = nobody_listens(address) => {
-            return Err(unreachable(format!("nothing is listening at {address} (UDP)")));
-        }
+        Some(why) = nobody_listens(address) => return Err(unreachable(why)),
     };
     match connected {
         Ok(Ok(connection)) => Link::new(connection, identity, Role::Sender),
@@ -187,25 +210,26 @@ async fn connect_one(endpoint: &Endpoint, address: SocketAddr, identity: &Identi
     }
 }
 
-/// A closed UDP port on a host that is up answers with ICMP, which only a connected socket is told. Asking beside the
-/// attempt turns a wait of seconds into a clear word; no answer proves nothing.
-async fn nobody_listens(address: SocketAddr) -> bool {
-    let probe = || -> std::io::Result<tokio::net::UdpSocket> {
-        let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        let socket = UdpSocket::bind(any)?;
-        socket.connect(address)?;
-        socket.set_nonblocking(true)?;
-        tokio::net::UdpSocket::from_std(socket)
-    };
-    let Ok(socket) = probe() else { return false };
+/// Why nobody can answer there, if that is known at once: there is no way to it, or its host says that the port is closed,
+/// by ICMP, which only a connected socket is told. Asking beside the attempt turns a wait of seconds into a clear word;
+/// `None` proves nothing.
+async fn nobody_listens(address: SocketAddr) -> Option<String> {
+    let socket = open_towards(address).ok()?;
+    if let Err(error) = socket.connect(address) {
+        return Some(format!("there is no way to {address} from here: {}", io_reason(&error)));
+    }
+    socket.set_nonblocking(true).ok()?;
+    let socket = tokio::net::UdpSocket::from_std(socket).ok()?;
+    let closed = || Some(format!("nothing is listening at {address} (UDP)"));
     let refused = |result: std::io::Result<usize>| {
         result.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
     };
     if refused(socket.send(&[0]).await) {
-        return true;
+        return closed();
     }
     let mut answer = [0; 1];
-    timeout(Duration::from_millis(100), socket.recv(&mut answer)).await.is_ok_and(refused)
+    let heard = timeout(Duration::from_millis(100), socket.recv(&mut answer)).await;
+    if heard.is_ok_and(refused) { closed() } else { None }
 }
 
 /// The TLS alert no_application_protocol (RFC 7301, 3.2), as QUIC carries it (RFC 9001, 4.8): no version of ours is common.

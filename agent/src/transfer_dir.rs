@@ -15,10 +15,14 @@ use std::{
     fs::{self, File, OpenOptions},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use sealift_protocol::{close::Code, id::TransferId};
 
 use crate::{
@@ -29,8 +33,11 @@ use crate::{
     state::{StateDir, make_folder},
 };
 
-/// Attempts to lock a folder that somebody else removes at the same moment.
-const LOCK_ATTEMPTS: usize = 10;
+/// How long a folder is waited for: another process may be removing what was left in it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Looks at a record that is replaced at the same moment.
+const LOOKS: usize = 20;
 
 /// Which records lie beside each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +57,7 @@ impl Area {
     }
 }
 
-/// Between two of them, while somebody holds it.
+/// Between two attempts.
 const LOCK_WAIT: Duration = Duration::from_millis(5);
 
 /// The folder of one transfer, locked.
@@ -69,25 +76,39 @@ impl TransferDir {
 
     /// As `open`, for another area.
     pub fn open_in(state: &StateDir, area: Area, transfer: TransferId) -> Outcome<Self> {
-        let path = state.subfolder(area.name())?.join(transfer.to_string());
-        for _ in 0..LOCK_ATTEMPTS {
-            make_folder(&path).map_err(|error| unusable(&path, &error))?;
-            let found = fs::symlink_metadata(&path).map_err(|error| unusable(&path, &error))?;
-            if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
-                return Err(not_ours(&path));
+        let asked = Instant::now();
+        loop {
+            if let Some(dir) = Self::try_open_in(state, area, transfer)? {
+                return Ok(dir);
             }
-            let Ok(file) = open_own(&path.join("lock"), OpenOptions::new().write(true).create(true)) else { continue };
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                // Whoever had it before may have removed it in the meantime.
-                Ok(lock) if lock.metadata().is_ok_and(|held| held.nlink() == 1) => {
-                    return Ok(Self { state: state.clone(), transfer, path, _lock: lock });
-                }
-                Ok(_) => {}
-                // Whoever only looks lets go at once.
-                Err(_) => std::thread::sleep(LOCK_WAIT),
+            if asked.elapsed() >= LOCK_PATIENCE {
+                return Err(busy(transfer));
             }
+            thread::sleep(LOCK_WAIT);
         }
-        Err(busy(transfer))
+    }
+
+    /// As `open`, without waiting: `None` while another process has it.
+    pub fn try_open(state: &StateDir, transfer: TransferId) -> Outcome<Option<Self>> {
+        Self::try_open_in(state, Area::Transfers, transfer)
+    }
+
+    fn try_open_in(state: &StateDir, area: Area, transfer: TransferId) -> Outcome<Option<Self>> {
+        let folder = state.subfolder(area.name())?;
+        let path = folder.join(transfer.to_string());
+        let _area = lock_area(&folder, FlockArg::LockExclusive).map_err(|error| unusable(&folder, &error))?;
+        make_folder(&path).map_err(|error| unusable(&path, &error))?;
+        let found = fs::symlink_metadata(&path).map_err(|error| unusable(&path, &error))?;
+        if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
+            return Err(not_ours(&path));
+        }
+        let lock = path.join("lock");
+        let file = open_own(&lock, OpenOptions::new().write(true).create(true));
+        match Flock::lock(file.map_err(|error| unusable(&lock, &error))?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Self { state: state.clone(), transfer, path, _lock: lock })),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(unusable(&lock, &errno.into())),
+        }
     }
 
     /// The transfers that have a folder, running or not.
@@ -132,15 +153,19 @@ impl TransferDir {
         area: Area,
         transfer: TransferId,
     ) -> Outcome<Option<Look<T>>> {
-        let path = state.path().join(area.name()).join(transfer.to_string());
-        let Ok(entries) = fs::read_dir(&path) else { return Ok(None) };
-        let held_bytes = entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum();
-        let running = match open_own(&path.join("lock"), OpenOptions::new().read(true)) {
-            // Shared, so that two who look do not take each other for the one who runs it.
-            Ok(file) => Flock::lock(file, FlockArg::LockSharedNonblock).is_err(),
-            Err(_) => false,
-        };
-        Ok(Some(Look { record: record_file::read(&path)?, running, held_bytes }))
+        let folder = state.path().join(area.name());
+        let path = folder.join(transfer.to_string());
+        let Some(seen) = observe(&folder, &path)? else { return Ok(None) };
+        let mut record = record_file::read(&path);
+        // Whoever runs it may be replacing its record: a file without a name, or of zeros, is not what it has.
+        for _ in 0..LOOKS {
+            if record.is_ok() || !seen.running {
+                break;
+            }
+            thread::sleep(LOCK_WAIT);
+            record = record_file::read(&path);
+        }
+        Ok(Some(Look { record: record?, running: seen.running, held_bytes: seen.held_bytes }))
     }
 
     /// Whether anything is kept of `transfer`.
@@ -172,6 +197,7 @@ impl TransferDir {
         logs.iter().try_for_each(|log| sealed_file::destroy(&self.path, log))?;
         self.state.drop_unfinished_receipt(self.transfer)?;
         let remove = || -> std::io::Result<()> {
+            let _area = lock_area(self.path.parent().unwrap_or(&self.path), FlockArg::LockExclusive)?;
             fs::remove_file(self.path.join("lock"))?;
             fs::remove_dir(&self.path)
         };
@@ -182,20 +208,66 @@ impl TransferDir {
         })
     }
 
-    /// Finishes clean-ups that were interrupted: folders without a record that nobody holds.
+    /// Finishes clean-ups that were interrupted: folders without a record that nobody holds. One in which there is nothing
+    /// to do is looked at and not held, so that its own process finds it free.
     pub fn sweep(state: &StateDir) -> Outcome {
         for area in [Area::Transfers, Area::Loads] {
             for transfer in Self::list_in(state, area)? {
-                let Ok(dir) = Self::open_in(state, area, transfer) else { continue };
-                match fs::symlink_metadata(dir.path.join(record_file::NAME)) {
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => dir.destroy()?,
-                    // What cannot be looked at is not taken for missing.
-                    _ => {}
+                let folder = state.path().join(area.name());
+                let path = folder.join(transfer.to_string());
+                if has_record(&path) || observe(&folder, &path)?.is_none_or(|seen| seen.running) {
+                    continue;
+                }
+                if let Some(dir) = Self::try_open_in(state, area, transfer)?
+                    && !has_record(&dir.path)
+                {
+                    dir.destroy()?;
                 }
             }
         }
         Ok(())
     }
+}
+
+/// What cannot be looked at is not taken for missing.
+fn has_record(path: &Path) -> bool {
+    let found = fs::symlink_metadata(path.join(record_file::NAME));
+    !found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// Locks an area while a folder in it is made and locked, looked at, or removed: then nobody removes what another process
+/// has made and not locked yet, and nobody who looks is taken for the one who runs a transfer.
+fn lock_area(folder: &Path, how: FlockArg) -> std::io::Result<Flock<File>> {
+    let mut file = File::open(folder)?;
+    loop {
+        match Flock::lock(file, how) {
+            Ok(lock) => return Ok(lock),
+            Err((unlocked, Errno::EINTR)) => file = unlocked,
+            Err((_, errno)) => return Err(errno.into()),
+        }
+    }
+}
+
+struct Seen {
+    running: bool,
+    held_bytes: u64,
+}
+
+/// Looks into the folder of a transfer, if there is one.
+fn observe(folder: &Path, path: &Path) -> Outcome<Option<Seen>> {
+    let _area = match lock_area(folder, FlockArg::LockShared) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unusable(folder, &error)),
+    };
+    let Ok(entries) = fs::read_dir(path) else { return Ok(None) };
+    let held_bytes = entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum();
+    let running = match open_own(&path.join("lock"), OpenOptions::new().read(true)) {
+        // Shared, so that two who look do not take each other for the one who runs it.
+        Ok(file) => Flock::lock(file, FlockArg::LockSharedNonblock).is_err(),
+        Err(_) => false,
+    };
+    Ok(Some(Seen { running, held_bytes }))
 }
 
 /// What [`TransferDir::look`] saw.
@@ -210,7 +282,9 @@ pub struct Look<T> {
 
 fn busy(transfer: TransferId) -> Failure {
     let what = format!("another process runs the transfer {transfer} with this state directory");
-    Failure::new(Code::TransferBusy, what, "Wait for it, or stop it; both agents can then be started again.")
+    let next = "Wait for it, or stop it; both agents can then be started again. A sender and a receiver on one host need a \
+                --state-dir each.";
+    Failure::new(Code::TransferBusy, what, next)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use sealift_agent::{
+    address::parse_own,
     cli::{DocCommand, EXIT_CODES, LogLevel, StatusArgs, TransferArgs},
     units::{parse_bytes, parse_duration, parse_wait},
 };
@@ -69,7 +70,7 @@ Its fingerprint is shown: whoever seals an archive to the key compares it with y
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct KeyArgs {
-    /// Where to put the public key: a file, or - for standard output
+    /// Where to put the public key: a file, a FIFO, or - for standard output
     #[arg(long, value_name = "FILE")]
     pub out: String,
 
@@ -170,7 +171,7 @@ pub struct TicketArgs {
     #[arg(long, value_name = "NAME")]
     pub target: String,
 
-    /// Where to put the ticket: a file, made with mode 0600, or - for standard output
+    /// Where to put the ticket: a file, made with mode 0600, a FIFO, or - for standard output
     #[arg(long, value_name = "FILE")]
     pub ticket_out: String,
 
@@ -204,12 +205,12 @@ pub struct ListenArgs {
     #[arg(long, value_name = "URL")]
     pub target: String,
 
-    /// Where to put the ticket: a file, made with mode 0600, or - for standard output
+    /// Where to put the ticket: a file, made with mode 0600, a FIFO, or - for standard output
     #[arg(long, value_name = "FILE")]
     pub ticket_out: String,
 
     /// UDP address to listen at
-    #[arg(long, value_name = "IP:PORT", default_value = "[::]:7443")]
+    #[arg(long, value_name = "IP:PORT", default_value = "[::]:7443", value_parser = parse_own)]
     pub bind: SocketAddr,
 
     /// Address that the sender shall use; may be given several times [default: this host's addresses]

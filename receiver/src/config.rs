@@ -12,6 +12,7 @@ use std::{
 
 use clap::ValueEnum;
 use sealift_agent::{
+    address::parse_own,
     cli::{SuiteChoice, judge_memory, judge_row_bytes},
     failure::{Failure, Outcome},
     location::Location,
@@ -39,7 +40,7 @@ const TARGET_NAME_BYTES_MAX: usize = 64;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    #[serde(default = "listen_default")]
+    #[serde(default = "listen_default", deserialize_with = "own_addresses")]
     pub listen: Vec<SocketAddr>,
     /// Addresses that tickets name.
     #[serde(default)]
@@ -225,6 +226,10 @@ fn holds_secret(word: &str) -> bool {
         .and_then(|(_, rest)| rest.split_once('@'))
         .is_some_and(|(user, _)| user.contains(':') && !user.contains('/'));
     assigned || keyword || in_url
+}
+
+fn own_addresses<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<SocketAddr>, D::Error> {
+    Vec::<String>::deserialize(value)?.iter().map(|text| parse_own(text).map_err(D::Error::custom)).collect()
 }
 
 fn bytes<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {

@@ -2,15 +2,17 @@
 //! grant: what is left of it afterwards is the receiver's identity, and what the ticket carries. A standing receiver has an
 //! authority of its own.
 
-use std::{fs::OpenOptions, io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use minicbor::{Decode, Encode};
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
 use sealift_agent::{
+    address::{Address, FORMS, unknown_names},
     authority::Authority,
     failure::{Failure, Outcome},
     identity::{Identity, Role, SpiffeId},
     random::SystemRandom,
+    report::Report,
     ticket::{ADDRESSES_MAX, Ticket},
     trust::Trust,
 };
@@ -117,46 +119,14 @@ pub fn issue_ticket(
     })
 }
 
-/// Writes a ticket to a file of mode 0600, or to standard output.
-pub fn write_ticket(to: &str, ticket: &Ticket) -> Outcome {
-    let text = ticket.to_text();
-    let written = match to {
-        "-" => {
-            let mut out = std::io::stdout().lock();
-            out.write_all(text.as_bytes()).and_then(|()| out.flush())
-        }
-        path => {
-            // A ticket of an earlier run is replaced at once: a sender may be about to read it. Nothing is written through a
-            // link that somebody left there.
-            let path = Path::new(path);
-            let beside = path.with_file_name(format!(".{}.partial", path.file_name().unwrap_or_default().display()));
-            let _ = std::fs::remove_file(&beside);
-            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
-            let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
-            written.and_then(|()| std::fs::rename(&beside, path)).inspect_err(|_| {
-                let _ = std::fs::remove_file(&beside);
-            })
-        }
-    };
-    written.map_err(|error| {
-        let next = "Check the path given to --ticket-out, or that the program behind the pipe is still there.";
-        Failure::io(Code::Usage, "the ticket cannot be written", &error, next)
-    })
-}
-
 /// The addresses that a ticket names: those given, or else where `bound` can be reached from elsewhere.
 pub fn addresses(given: &[String], bound: SocketAddr) -> Outcome<Vec<String>> {
     if given.len() > ADDRESSES_MAX {
         return Err(Failure::usage("too many --address", format!("Give at most {ADDRESSES_MAX}.")));
     }
     for address in given {
-        let port =
-            address.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
-        if port.is_none_or(|port| port == 0) {
-            return Err(Failure::usage(
-                format!("--address {address} cannot be used"),
-                "Give HOST:PORT or [IPv6]:PORT.",
-            ));
+        if Address::parse(address).is_none_or(|parsed| parsed.port() == 0) {
+            return Err(Failure::usage(format!("--address {address} cannot be used"), FORMS));
         }
     }
     if !given.is_empty() {
@@ -171,6 +141,14 @@ pub fn addresses(given: &[String], bound: SocketAddr) -> Outcome<Vec<String>> {
         return Err(Failure::new(Code::Preflight, "this host has no address of its own", next));
     }
     Ok(found)
+}
+
+/// Says which of the names that tickets carry are not known on this host: they may be mistyped.
+pub async fn say_unknown(given: &[String], report: &Report) {
+    for name in unknown_names(given).await {
+        report
+            .say(&format!("receiver: the address {name} is not known on this host; the sender's host has to know it."));
+    }
 }
 
 /// Addresses of the interfaces that are up: global ones first, loopback last, so that a sender on this very host works

@@ -2,7 +2,6 @@
 
 use std::{
     cell::Cell,
-    net::UdpSocket,
     os::fd::AsFd,
     process::ExitCode,
     time::{Duration, Instant},
@@ -18,22 +17,24 @@ use sealift_agent::{
     identity::Role,
     link::Link,
     location::Location,
+    output::Output,
     report::{Finished, Report},
     shutdown::Shutdown,
+    socket::{Listening, listen_at},
     state::StateDir,
     transfer_dir::TransferDir,
     units::human_duration,
 };
-use sealift_protocol::{close::Code, receive::Listening};
+use sealift_protocol::{close::Code, receive};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
     cli::ListenArgs,
     ending::KeepsEnding,
-    invitation::{Invitation, addresses, write_ticket},
+    invitation::{Invitation, addresses, say_unknown},
     reception::receive_offers,
-    record::Record,
+    record::{Kept, Record},
     sink::{self, Allowed},
     transfer::{Receiving, Setting},
     unfinished::drop_expired,
@@ -61,7 +62,8 @@ pub async fn listen(args: ListenArgs) -> ExitCode {
 
 async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     args.transfer.apply()?;
-    check_stdout(args)?;
+    let ticket_out = Output::find("--ticket-out", &args.ticket_out)?;
+    check_stdout(args, &ticket_out)?;
     let location = Location::parse(&args.target)?.absolute();
     let allowed = Allowed {
         row_bytes_max: args.transfer.row_bytes_max,
@@ -77,9 +79,12 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
 
     drop_expired(&state, &audit)?.iter().for_each(|line| report.say(line));
     let earlier = find_unfinished(&state, &target, report)?;
-    let socket = bind_socket(args, earlier.as_ref())?;
+    let Listening { socket, note } = bind_socket(args, earlier.as_ref())?;
+    note.iter().for_each(|note| report.say(&format!("receiver: {note}")));
     let bound = socket.local_addr().unwrap_or(args.bind);
     let addresses = addresses(&args.address, bound)?;
+    say_unknown(&args.address, report).await;
+    let is_new = earlier.is_none();
     let (record, invitation) = match earlier {
         // It may have moved: the ticket says where it is now (fault-matrix N14).
         Some((mut record, mut invitation)) => {
@@ -115,7 +120,14 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     let identity = invitation.identity()?;
     let endpoint = bind(socket, Some(server_config(&identity, invitation.trust())?))?;
     let mut shutdown = Shutdown::listen()?;
-    write_ticket(&args.ticket_out, &invitation.ticket)?;
+    if let Err(failure) = put_ticket(&ticket_out, &invitation, &mut shutdown).await {
+        // Nobody has the ticket; one of an earlier run may have got about.
+        if is_new {
+            record.dir.destroy()?;
+        }
+        audit.append("transfer.end", Some(transfer), &[("outcome", json!(failure.code.word()))])?;
+        return Err(failure);
+    }
     report.event("listening", &[("address", json!(bound.to_string()))]);
     report.say(&format!(
         "receiver: waiting at {bound} (UDP) for the sender that has the ticket; it is good for {}.",
@@ -133,7 +145,8 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
         standing: false,
         open_sink: &open_sink,
     };
-    let outcome = serve(setting, record, &invitation, &endpoint, args, &mut shutdown).await;
+    let piped = ticket_out.is_standard();
+    let outcome = serve(setting, record, &invitation, &endpoint, args, piped, &mut shutdown).await;
     if outcome.is_err() {
         // Gives the packets that say why a moment to leave.
         let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
@@ -143,6 +156,18 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     outcome
 }
 
+/// Off the async thread: a FIFO waits for its reader, and a signal has to end that.
+async fn put_ticket(out: &Output, invitation: &Invitation, shutdown: &mut Shutdown) -> Outcome {
+    let out = out.clone();
+    let text = invitation.ticket.to_text();
+    let putting = tokio::task::spawn_blocking(move || out.put_secret(&text));
+    let put = async { putting.await.map_err(|_| Failure::new(Code::Internal, "the ticket's thread ended early", ""))? };
+    shutdown.or(put).await.map_err(|failure| match failure.code {
+        Code::UserInterrupt => Failure { next: TICKET_VOID.into(), ..failure },
+        _ => failure,
+    })
+}
+
 /// Hears whoever has the ticket, and runs the one transfer.
 async fn serve(
     setting: Setting<'_>,
@@ -150,6 +175,7 @@ async fn serve(
     invitation: &Invitation,
     endpoint: &quinn::Endpoint,
     args: &ListenArgs,
+    piped: bool,
     shutdown: &mut Shutdown,
 ) -> Outcome<Finished> {
     let identity = setting.identity;
@@ -157,7 +183,7 @@ async fn serve(
     let came = Cell::new(!receiving.is_untouched());
     let listening = |link: &Link| {
         came.set(true);
-        Listening {
+        receive::Listening {
             suites: args.transfer.suite.suites(),
             grant_keys: vec![invitation.grant_key],
             receiver: identity.id.as_str().to_owned(),
@@ -171,7 +197,7 @@ async fn serve(
     let outcome = tokio::select! {
         outcome = receiving.run(&mut heard, shutdown) => outcome,
         closed = receive_offers(&mut acceptor, listening, &offers) => Err(closed),
-        gone = reader_gone(&came), if args.ticket_out == "-" => Err(gone),
+        gone = reader_gone(&came), if piped => Err(gone),
     };
     let outcome = outcome.map_err(|failure| match failure.code {
         Code::UserInterrupt if receiving.is_untouched() => Failure { next: TICKET_VOID.into(), ..failure },
@@ -203,8 +229,17 @@ async fn reader_gone(came: &Cell<bool>) -> Failure {
 /// The unfinished transfer into this target that an earlier `listen` left here, and what it had made for it.
 fn find_unfinished(state: &StateDir, target: &str, report: &Report) -> Outcome<Option<(Record, Invitation)>> {
     for transfer in TransferDir::list(state)? {
-        let record = match Record::open(state, transfer) {
-            Ok(Some(record)) if record.kept.target == target => record,
+        let is_ours = |kept: &Kept| kept.target == target;
+        // Looked at first, so that whoever starts it at this moment finds it free.
+        let opened = match TransferDir::look::<Kept>(state, transfer) {
+            Ok(Some(look)) if !look.running && look.record.as_ref().is_some_and(is_ours) => {
+                Record::open(state, transfer)
+            }
+            Ok(_) => continue,
+            Err(failure) => Err(failure),
+        };
+        let record = match opened {
+            Ok(Some(record)) if is_ours(&record.kept) => record,
             Ok(_) => continue,
             Err(failure) if failure.code == Code::TransferBusy => continue,
             Err(failure) => {
@@ -237,21 +272,18 @@ fn check_purpose(purpose: &str, record: &Record) -> Outcome {
 }
 
 /// A transfer that goes on is where its ticket says.
-fn bind_socket(args: &ListenArgs, earlier: Option<&(Record, Invitation)>) -> Outcome<UdpSocket> {
+fn bind_socket(args: &ListenArgs, earlier: Option<&(Record, Invitation)>) -> Outcome<Listening> {
     let mut bind = args.bind;
     if let (0, Some((record, _))) = (bind.port(), earlier) {
         bind.set_port(record.kept.port);
     }
-    UdpSocket::bind(bind).map_err(|error| {
-        let next = "Another receiver may be running there; choose another port with --bind IP:PORT.";
-        Failure::io(Code::Preflight, format!("cannot listen at {bind} (UDP)"), &error, next)
-    })
+    listen_at(bind)
 }
 
 /// Standard output has one use at a time.
-fn check_stdout(args: &ListenArgs) -> Outcome {
+fn check_stdout(args: &ListenArgs, ticket_out: &Output) -> Outcome {
     let uses = [
-        (args.ticket_out == "-", "--ticket-out -"),
+        (ticket_out.is_standard(), "--ticket-out -"),
         (args.target == "-", "--target -"),
         (args.transfer.json, "--json"),
     ];

@@ -1,17 +1,14 @@
 //! The receiver's standing keys: what archives are sealed to, and what signs the receipts of their loads. Made once, kept
 //! in the state directory for as long as archives are to be opened.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
-};
+use std::fs::File;
 
 use minicbor::{Decode, Encode};
 use nix::fcntl::{Flock, FlockArg};
 use sealift_agent::{
     audit::AuditLog,
     failure::{Failure, Outcome},
+    output::Output,
     own_file::read_own,
     process::eprintln_safe,
     random::SystemRandom,
@@ -103,39 +100,12 @@ impl StandingKey {
 
 /// `key`: writes the public half.
 pub fn write(args: &KeyArgs) -> Outcome {
+    let out = Output::find("--out", &args.out)?;
     let state = StateDir::open(args.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     let key = StandingKey::make(&state, &audit)?;
     let text = to_text(&key.public());
-    match args.out.as_str() {
-        "-" => {
-            let mut out = std::io::stdout().lock();
-            out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| unwritable("-", &error))?;
-        }
-        path => write_file(path, &text)?,
-    }
+    out.put_public(&text)?;
     eprintln_safe(&format!("receiver: the fingerprint of this receiver's key is\n  {}", key.fingerprint()));
     Ok(())
-}
-
-/// Nothing is overwritten; the same key may be written again.
-fn write_file(path: &str, text: &str) -> Outcome {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
-    match file {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            match fs::read(path).is_ok_and(|found| found == text.as_bytes()) {
-                true => Ok(()),
-                false => {
-                    Err(Failure::usage(format!("{path} exists and is something else"), "Give --out another name."))
-                }
-            }
-        }
-        file => file
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .map_err(|error| unwritable(path, &error)),
-    }
-}
-
-fn unwritable(path: &str, error: &std::io::Error) -> Failure {
-    Failure::io(Code::Usage, format!("the key cannot be written to {path}"), error, "Check the path given to --out.")
 }

@@ -6,6 +6,7 @@ use sealift_agent::{
     audit::AuditLog,
     cli,
     failure::{Failure, Outcome},
+    output::Output,
     standing::{Standing, TICKET_VALID_FOR_MAX},
     state::StateDir,
 };
@@ -15,7 +16,7 @@ use time::OffsetDateTime;
 use crate::{
     cli::TicketArgs,
     config::Config,
-    invitation::{Addressed, addresses, issue_ticket, random_transfer, write_ticket},
+    invitation::{Addressed, addresses, issue_ticket, random_transfer},
 };
 
 pub fn ticket(args: &TicketArgs) -> ExitCode {
@@ -25,6 +26,7 @@ pub fn ticket(args: &TicketArgs) -> ExitCode {
 fn run(args: &TicketArgs) -> Outcome {
     let config = Config::load(&args.config)?;
     config.target(&args.target)?;
+    let ticket_out = Output::find("--ticket-out", &args.ticket_out)?;
     if args.valid_for > TICKET_VALID_FOR_MAX {
         let days = TICKET_VALID_FOR_MAX.as_secs() / 86_400;
         return Err(Failure::usage("--valid-for is too long", format!("Give at most {days}d.")));
@@ -49,5 +51,5 @@ fn run(args: &TicketArgs) -> Outcome {
             ("valid_seconds", json!(args.valid_for.as_secs())),
         ],
     )?;
-    write_ticket(&args.ticket_out, &ticket)
+    ticket_out.put_secret(&ticket.to_text())
 }

@@ -1,7 +1,7 @@
 //! Which grants a standing receiver has had the one transfer of. A file each, named like the transfer and holding when the
 //! grant ends; after that the grant itself says no.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, io::ErrorKind, path::PathBuf, time::Duration};
 
 use sealift_agent::{
     failure::{Failure, Outcome},
@@ -47,7 +47,11 @@ impl UsedGrants {
         for entry in fs::read_dir(&self.folder).map_err(|error| self.unusable(&error))?.flatten() {
             let not_after = fs::read_to_string(entry.path()).ok().and_then(|text| text.parse::<u64>().ok());
             if not_after.is_some_and(|not_after| not_after.saturating_add(KEPT_AFTER_SECONDS) < now_seconds()) {
-                fs::remove_file(entry.path()).map_err(|error| self.unusable(&error))?;
+                match fs::remove_file(entry.path()) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(self.unusable(&error)),
+                    // Gone now, whoever removed it.
+                    _ => {}
+                }
             }
         }
         Ok(())

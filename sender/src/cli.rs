@@ -112,7 +112,7 @@ pub struct SealArgs {
     #[arg(long, value_name = "RECEIVER.pub")]
     pub to: PathBuf,
 
-    /// Where the archive goes: a new file, or - for standard output
+    /// Where the archive goes: a new file, a FIFO, or - for standard output
     #[arg(long, value_name = "FILE")]
     pub out: String,
 

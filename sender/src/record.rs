@@ -161,11 +161,18 @@ impl Record {
     /// What is kept of `next`, the transfer that is about to run, is its own affair while its grant lasts.
     pub fn sweep(state: &StateDir, next: TransferId, now_seconds: u64) -> Outcome {
         for transfer in TransferDir::list(state)? {
-            let Ok(dir) = TransferDir::open(state, transfer) else { continue };
-            // One that cannot be read is for its own transfer to complain about.
-            let Ok(Some(kept)) = dir.record::<Kept>() else { continue };
-            let is_left = state.receipt(transfer).is_some() || !kept.begun;
-            let is_over = kept.not_after_seconds <= now_seconds || is_left && transfer != next;
+            let is_over = |kept: &Kept| {
+                let is_left = state.receipt(transfer).is_some() || !kept.begun;
+                kept.not_after_seconds <= now_seconds || is_left && transfer != next
+            };
+            // Looked at first, so that whoever starts it at this moment finds it free. One that cannot be read is for its
+            // own transfer to complain about.
+            let Ok(Some(look)) = TransferDir::look::<Kept>(state, transfer) else { continue };
+            if look.running || !look.record.as_ref().is_some_and(is_over) {
+                continue;
+            }
+            let Ok(Some(dir)) = TransferDir::try_open(state, transfer) else { continue };
+            let is_over = dir.record::<Kept>().is_ok_and(|kept| kept.as_ref().is_some_and(is_over));
             // Its spool may lie on another disk: what is wrong there is no reason not to run this transfer.
             if is_over && let Err(failure) = destroy(dir) {
                 eprintln_safe(&format!("sender: {transfer}: it is over, and cannot be removed: {failure}"));

@@ -2,9 +2,12 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{Read, Write},
-    os::unix::{fs::DirBuilderExt, process::CommandExt},
+    os::unix::{
+        fs::{DirBuilderExt, OpenOptionsExt},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -171,7 +174,9 @@ impl Launch {
         command.args(&self.command[1..]).envs(self.environment).current_dir(home.join("work"));
         command.env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
         command.stderr(File::create(home.join("stderr")).unwrap());
-        let stdout = File::create(home.join("stdout")).unwrap();
+        // A ticket may go there, and goes nowhere that others can read.
+        let private = OpenOptions::new().write(true).create_new(true).mode(0o600).open(home.join("stdout"));
+        let stdout = private.unwrap();
         let (from, to) = match self.output_pipe {
             true => (Stdio::piped(), Some(stdout)),
             false => (Stdio::from(stdout), None),

@@ -3,30 +3,31 @@
 mod admission;
 mod dispatch;
 
-use std::{net::UdpSocket, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use sealift_agent::{
     acceptor::Acceptor,
     audit::AuditLog,
     endpoint::{bind, server_config},
-    failure::{Failure, Outcome},
+    failure::Outcome,
     identity::Role,
     link::Link,
     notify::{READY, STOPPING, notify},
     report::Report,
     shutdown::Shutdown,
+    socket::{Listening, listen_at},
     standing::Standing,
     state::StateDir,
     transfer_dir::TransferDir,
     trust::Trust,
 };
-use sealift_protocol::{close::Code, receive::Listening, sign::Signer};
+use sealift_protocol::{receive, sign::Signer};
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::{sync::mpsc, time::timeout};
 
 use self::dispatch::Transfers;
-use crate::{cli::ServeArgs, config::Config, reception::receive_offers, used::UsedGrants};
+use crate::{cli::ServeArgs, config::Config, invitation::say_unknown, reception::receive_offers, used::UsedGrants};
 
 /// How long a drain may take: a farewell to each sender, and a sync of each load. The unit's `TimeoutStopSec` is above it.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -61,7 +62,8 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     TransferDir::sweep(&state)?;
     let standing = Standing::open(&state, OffsetDateTime::now_utc())?;
-    let endpoints = endpoints(config, &standing)?;
+    let endpoints = endpoints(config, &standing, report)?;
+    say_unknown(&config.addresses, report).await;
     audit.append("serve.start", None, &[("targets", json!(config.targets.len()))])?;
     for (name, target) in &config.targets {
         target.dangers().try_for_each(|event| audit.append(event, None, &[("target", json!(name))]))?;
@@ -104,7 +106,7 @@ async fn accept(
     shutdown: &mut Shutdown,
 ) -> Outcome {
     let identity = &server.standing.identity;
-    let listening = |link: &Link| Listening {
+    let listening = |link: &Link| receive::Listening {
         suites: server.config.suite.suites(),
         grant_keys: vec![server.standing.authority.public_key()],
         receiver: identity.id.as_str().to_owned(),
@@ -128,13 +130,10 @@ async fn accept(
     }
 }
 
-fn endpoints(config: &Config, standing: &Standing) -> Outcome<Vec<quinn::Endpoint>> {
-    let open = |address| {
-        let socket = UdpSocket::bind(address).map_err(|error| {
-            let next = "Another receiver may be running there, or the address is not this host's; see `listen` in the \
-                        configuration.";
-            Failure::io(Code::Preflight, format!("cannot listen at {address} (UDP)"), &error, next)
-        })?;
+fn endpoints(config: &Config, standing: &Standing, report: &Report) -> Outcome<Vec<quinn::Endpoint>> {
+    let open = |&address| {
+        let Listening { socket, note } = listen_at(address)?;
+        note.iter().for_each(|note| report.say(&format!("receiver: {note}")));
         // Whoever has a ticket of this authority is let in; its grant says to what.
         let trust = Trust::new(standing.authority.root().clone(), None);
         bind(socket, Some(server_config(&standing.identity, trust)?))

@@ -5,7 +5,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -15,10 +15,11 @@ use std::{
     },
 };
 
-use sealift_agent::failure::{Failure, Outcome};
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    output::rename_new,
+};
 use sealift_protocol::{close::Code, id::TransferId};
-
-use super::rename_new;
 
 pub struct FileTarget {
     path: PathBuf,
@@ -72,7 +73,9 @@ impl FileTarget {
     /// Gives the staging file the target's name. Called again after a crash, finds it there.
     pub fn publish(&self, transfer: TransferId) -> Outcome {
         let staging = self.staging(transfer);
-        let shown = fs::metadata(&self.path).ok().map(|found| found.len());
+        // Nothing but a plain file is taken for the load, or for the empty file that it may replace.
+        let named = fs::symlink_metadata(&self.path).ok().filter(Metadata::is_file);
+        let shown = named.map(|found| found.len());
         // The target that is there was made by the rename; one of no bytes need not have been.
         let was_renamed = fs::symlink_metadata(&staging).is_err() && shown.is_some_and(|bytes| bytes > 0);
         if !was_renamed {

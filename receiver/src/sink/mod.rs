@@ -4,12 +4,8 @@ pub mod file;
 pub mod opaque;
 pub mod sqlite;
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::sync::Arc;
 
-use nix::{
-    errno::Errno,
-    fcntl::{AT_FDCWD, RenameFlags, renameat2},
-};
 use sealift_agent::{
     failure::{Failure, Outcome},
     location::Location,
@@ -134,40 +130,4 @@ pub trait PartSink {
     /// The part is whole. When this returns, it is durable, if this target can make a part durable on its own; `whole` is
     /// then kept with it, for `prepare` to tell.
     fn finish(self: Box<Self>, whole: &WholePart) -> Outcome;
-}
-
-/// Gives `from` the name `to`, which nothing may have. On a file system that cannot promise that (NFS) it is looked at first.
-pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => rename_if_free(from, to),
-        renamed => Ok(renamed?),
-    }
-}
-
-fn rename_if_free(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(to) {
-        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(from, to),
-        Err(error) => Err(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// fault-matrix D2: whatever the file system can do, nothing is overwritten.
-    #[test]
-    fn a_name_that_is_taken_stays_whose_it_is() {
-        for rename in [rename_new, rename_if_free] {
-            let folder = tempfile::tempdir().unwrap();
-            let (from, to) = (folder.path().join("from"), folder.path().join("to"));
-            fs::write(&from, "new").unwrap();
-            rename(&from, &to).unwrap();
-            assert_eq!((from.exists(), fs::read_to_string(&to).unwrap().as_str()), (false, "new"));
-            fs::write(&from, "other").unwrap();
-            assert_eq!(rename(&from, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-            assert_eq!((from.exists(), fs::read_to_string(&to).unwrap().as_str()), (true, "new"));
-        }
-    }
 }

@@ -59,14 +59,14 @@ pub async fn seal(args: SealArgs) -> ExitCode {
 
 async fn run(args: &SealArgs, report: &Report) -> Outcome<Archived> {
     args.transfer.apply()?;
-    if args.out == "-" && args.transfer.json {
+    let out = out::check(&args.out)?;
+    if out.is_standard() && args.transfer.json {
         return Err(Failure::usage("--out - and --json both need standard output", "Give --out a file."));
     }
     if args.purpose.len() > NAME_BYTES_MAX {
         return Err(Failure::usage("--purpose is too long", format!("Use at most {NAME_BYTES_MAX} bytes.")));
     }
     let location = Location::parse(&args.source)?;
-    out::check(&args.out)?;
     let receiver = read_key(args)?;
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-sender")?;
     let audit = AuditLog::open(&state, "sealift-sender")?;
@@ -120,7 +120,11 @@ impl<'a> Sealing<'a> {
         if let Some(program) = &opened.program {
             shutdown.kills(Arc::clone(program));
         }
-        let writing = Writing::start(ArchiveOut::create(&self.args.out, header)?);
+        let named = self.args.out.clone();
+        // Off this thread: a FIFO waits for its reader, and a signal has to end that.
+        let created = tokio::task::spawn_blocking(move || ArchiveOut::create(&named, header));
+        let created = async { created.await.map_err(ended_early)? };
+        let writing = Writing::start(shutdown.or(created).await?);
         let reader = Reader::start(opened.source, self.args.transfer.row_bytes_max as usize);
         let sealed = shutdown.or(self.read(reader, &header, &writing)).await;
         match sealed {
@@ -212,7 +216,6 @@ impl<'a> Sealing<'a> {
         let sender = Fingerprint::of_sender(&self.key.public_key());
         fail_point::hit(Point::ManifestKept);
         self.audit.append("archive.publish", Some(self.transfer), &[("fingerprint", json!(sender.to_string()))])?;
-        let ended_early = |_| Failure::new(Code::Internal, "the archive's thread ended early", "");
         tokio::task::spawn_blocking(move || out.finish()).await.map_err(ended_early)??;
         Ok(Archived { manifest: manifest.manifest, suite, sender })
     }
@@ -233,6 +236,10 @@ impl<'a> Sealing<'a> {
         };
         grant.sign(&self.key)
     }
+}
+
+fn ended_early(_: tokio::task::JoinError) -> Failure {
+    Failure::new(Code::Internal, "the archive's thread ended early", "")
 }
 
 fn signed(duration: Duration) -> time::Duration {

@@ -3,15 +3,15 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, IsTerminal, Write},
-    os::{
-        fd::AsFd,
-        unix::fs::{MetadataExt, OpenOptionsExt},
-    },
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
-use sealift_agent::failure::{Failure, Outcome};
+use nix::fcntl::{Flock, FlockArg};
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    output::{Output, rename_new},
+};
 use sealift_protocol::{
     close::Code,
     sealed_log::{LogHeader, LogWriter, Record},
@@ -27,13 +27,15 @@ const RECORDS_WAITING: usize = 2;
 /// An archive that is being written. Dropped before its end, it leaves nothing behind.
 pub struct ArchiveOut {
     to: To,
+    /// What `--out` says.
+    named: String,
     writer: LogWriter,
     synced: u64,
 }
 
 enum To {
-    Standard(File),
-    File { file: Flock<File>, partial: Partial, path: PathBuf },
+    Stream(File),
+    File { file: Flock<File>, partial: Partial },
 }
 
 /// The name of a file that is not whole; removed when dropped.
@@ -59,42 +61,37 @@ impl Drop for Partial {
     }
 }
 
-/// Judges `--out` before anything is read: a file must not be there yet, and standard output be no terminal.
-pub fn check(out: &str) -> Outcome {
-    if out == "-" {
-        return match io::stdout().is_terminal() {
-            true => {
-                Err(Failure::usage("the archive would go to a terminal", "Give --out a file, or redirect the output."))
-            }
-            false => Ok(()),
-        };
+/// Checks `--out` before anything is read: a file must not be there yet, and a stream must not be a terminal.
+pub fn check(named: &str) -> Outcome<Output> {
+    let out = Output::find("--out", named)?;
+    if out.is_taken() {
+        return Err(exists(Path::new(named)));
     }
-    match fs::symlink_metadata(out) {
-        Ok(_) => Err(exists(Path::new(out))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(unwritable(out, &error)),
+    if out.is_standard() && io::stdout().is_terminal() {
+        return Err(is_terminal());
     }
+    Ok(out)
+}
+
+fn is_terminal() -> Failure {
+    Failure::usage("the archive would go to a terminal", "Give --out a file, or redirect the output.")
 }
 
 impl ArchiveOut {
-    /// Makes the file, under another name, and writes the header.
-    pub fn create(out: &str, header: LogHeader) -> Outcome<Self> {
-        check(out)?;
-        let to = match out {
-            "-" => {
-                // A file of its own, since the library's handle looks for line ends in all that passes.
-                let own = io::stdout().as_fd().try_clone_to_owned().map_err(|error| unwritable(out, &error))?;
-                To::Standard(File::from(own))
-            }
-            path => {
-                let path = PathBuf::from(path);
+    /// Opens the stream, or makes the file under another name, and writes the header. Waits for the reader of a FIFO.
+    pub fn create(named: &str, header: LogHeader) -> Outcome<Self> {
+        let to = match check(named)?.open_stream()? {
+            Some(stream) if stream.is_terminal() => return Err(is_terminal()),
+            Some(stream) => To::Stream(stream),
+            None => {
+                let path = PathBuf::from(named);
                 let name = path.file_name().ok_or_else(|| Failure::usage("--out names no file", ""))?;
                 let partial = path.with_file_name(format!(".{}.sealift-partial", name.to_string_lossy()));
                 let file = create_partial(&partial)?;
-                To::File { file, partial: Partial(Some(partial)), path }
+                To::File { file, partial: Partial(Some(partial)) }
             }
         };
-        let mut made = Self { to, writer: LogWriter::new(header), synced: 0 };
+        let mut made = Self { to, named: named.to_owned(), writer: LogWriter::new(header), synced: 0 };
         made.put(&header.to_bytes())?;
         Ok(made)
     }
@@ -118,36 +115,29 @@ impl ArchiveOut {
     /// All of it was written: makes it durable and gives it its name.
     pub fn finish(mut self) -> Outcome {
         self.sync()?;
-        let shown = self.shown();
+        let path = Path::new(&self.named);
         match self.to {
             // A pipe cannot be synced; a file behind standard output can.
-            To::Standard(file) if file.metadata().is_ok_and(|found| found.is_file()) => file.sync_all(),
-            To::Standard(_) => Ok(()),
-            To::File { file, partial, path } => file.sync_all().and_then(|()| partial.rename(&path)),
+            To::Stream(file) if file.metadata().is_ok_and(|found| found.is_file()) => file.sync_all(),
+            To::Stream(_) => Ok(()),
+            To::File { file, partial } => file.sync_all().and_then(|()| partial.rename(path)),
         }
         .map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => exists(Path::new(&shown)),
-            _ => unwritable(&shown, &error),
+            io::ErrorKind::AlreadyExists => exists(path),
+            _ => unwritable(&self.named, &error),
         })
     }
 
     fn put(&mut self, bytes: &[u8]) -> Outcome {
         let written = match &mut self.to {
-            To::Standard(file) => file.write_all(bytes),
+            To::Stream(file) => file.write_all(bytes),
             To::File { file, .. } => file.write_all(bytes),
         };
         written.map_err(|error| self.failed(&error))
     }
 
     fn failed(&self, error: &io::Error) -> Failure {
-        unwritable(&self.shown(), error)
-    }
-
-    fn shown(&self) -> String {
-        match &self.to {
-            To::Standard(_) => "-".to_owned(),
-            To::File { path, .. } => path.display().to_string(),
-        }
+        unwritable(&self.named, error)
     }
 }
 
@@ -160,7 +150,7 @@ pub struct Writing {
 
 impl Writing {
     pub fn start(mut out: ArchiveOut) -> Self {
-        let may_block = matches!(out.to, To::Standard(_));
+        let may_block = matches!(out.to, To::Stream(_));
         let (queue, mut records) = mpsc::channel(RECORDS_WAITING);
         let thread = tokio::task::spawn_blocking(move || {
             while let Some(record) = records.blocking_recv() {
@@ -220,19 +210,6 @@ fn lock(file: File, shown: &str) -> Outcome<Flock<File>> {
         let what = format!("{shown} is being written by another process");
         Failure::new(Code::TargetFailed, what, "Wait for it, or give --out another name.")
     })
-}
-
-/// Renames without ever replacing anything. Some file systems of disks that are carried know only links, or only renames
-/// that replace; of the latter none is used.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
-        Err(errno) => Err(errno.into()),
-    }
 }
 
 fn exists(path: &Path) -> Failure {

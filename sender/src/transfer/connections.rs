@@ -1,7 +1,7 @@
 //! One connection of a transfer after another, and what is waited for between them.
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,7 @@ use sealift_agent::{
     link::{Link, connect, open_control},
     report::{Finished, Resume},
     shutdown::Shutdown,
+    socket::open_towards,
     ticket::Ticket,
     trust::Trust,
     units::human_duration,
@@ -215,9 +216,11 @@ fn interrupted(failure: Failure) -> Failure {
 /// Connects to the receiver of a ticket.
 pub async fn connect_with(ticket: &Ticket, identity: &Identity) -> Outcome<(quinn::Endpoint, Link)> {
     let endpoint_for = |address: SocketAddr| {
-        let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        let socket = UdpSocket::bind(any)
-            .map_err(|error| Failure::io(Code::Preflight, "no UDP socket can be opened", &error, ""))?;
+        let socket = open_towards(address).map_err(|error| {
+            let next =
+                "If this host has no IPv6, have the ticket made with an IPv4 address: --address on the receiver.";
+            Failure::io(Code::Preflight, format!("no UDP socket can be opened towards {address}"), &error, next)
+        })?;
         let trust = Trust::new(ticket.root_certificate(), Some(ticket.grant.grant.receiver.clone()));
         let mut endpoint = bind(socket, None)?;
         endpoint.set_default_client_config(client_config(identity, trust)?);

@@ -11,11 +11,11 @@ use std::{
 use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
+    output::rename_new,
 };
 use sealift_protocol::{close::Code, id::TransferId};
 
 use super::mark::{Mark, Owner};
-use crate::sink::rename_new;
 
 /// What SQLite puts beside a database.
 const SIBLINGS: [&str; 3] = ["-journal", "-wal", "-shm"];
