@@ -1,0 +1,87 @@
+//! The gate on advisories where RustSec's database cannot be reached (issue 9, D5): a dated copy stands in.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use sealift_tests::shared::{installed, workspace_root};
+use tempfile::TempDir;
+
+const PLANTED: &str = "RUSTSEC-2026-9999";
+
+/// A copy of the database that this repository has, changed and dated anew.
+fn snapshot(dated: &str, change: impl FnOnce(&Path)) -> TempDir {
+    let folder = tempfile::Builder::new().prefix("sealift-advisories-").tempdir().unwrap();
+    let database = folder.path().join("database");
+    fs::create_dir(&database).unwrap();
+    let shell = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(&database).env("KEPT", workspace_root().join("scripts/advisory-db"));
+        assert!(command.status().unwrap().success(), "{script}");
+    };
+    shell("zstd -dcq \"$KEPT/advisory-db.tar.zst\" | tar -xf - --no-same-owner");
+    assert!(database.join("LICENSES/CC-BY-4.0.txt").is_file() && database.join("LICENSE.txt").is_file());
+    change(&database);
+    shell("tar -cf - . | zstd -q -1 >../advisory-db.tar.zst");
+    fs::write(folder.path().join("README.md"), format!("A copy of {dated}.\n")).unwrap();
+    folder
+}
+
+fn checked(folder: &Path) -> Output {
+    let mut script = Command::new(workspace_root().join("scripts/advisories"));
+    script.arg("--snapshot").arg(folder).env("CARGO_NET_OFFLINE", "true").output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+}
+
+fn all_installed() -> bool {
+    ["cargo-deny", "zstd", "git"].into_iter().all(installed)
+}
+
+/// D5: the copy is used, its age is told, and one that is too old is warned of.
+#[test]
+fn a_dated_copy_stands_in_and_says_how_old_it_is() {
+    if !all_installed() {
+        return;
+    }
+    let today = Command::new("date").arg("+%F").output().unwrap();
+    let today = String::from_utf8(today.stdout).unwrap().trim().to_owned();
+    for (dated, is_old) in [(today.as_str(), false), ("2026-01-02", true)] {
+        let folder = snapshot(dated, |_| {});
+        let passed = checked(folder.path());
+        let said = said(&passed);
+        assert!(passed.status.success(), "{said}");
+        assert!(said.contains("advisories ok") && said.contains(&format!("those of {dated}, ")), "{said}");
+        assert_eq!(said.contains("\nWARNING: ADVISORIES OF THE LAST"), is_old, "{said}");
+    }
+}
+
+/// D5: what the copy knows of is found.
+#[test]
+fn a_vulnerability_that_the_copy_knows_of_is_found() {
+    if !all_installed() {
+        return;
+    }
+    let folder = snapshot("2026-01-02", |database| {
+        let advisory = format!(
+            "```toml\n[advisory]\nid = \"{PLANTED}\"\npackage = \"bytes\"\ndate = \"2026-01-01\"\n\n\
+             [versions]\npatched = [\">= 900.0.0\"]\n```\n\n# Planted by a test\n\nIt is none.\n"
+        );
+        fs::create_dir_all(database.join("crates/bytes")).unwrap();
+        fs::write(database.join(format!("crates/bytes/{PLANTED}.md")), advisory).unwrap();
+    });
+    let refused = checked(folder.path());
+    assert!(!refused.status.success() && said(&refused).contains(PLANTED), "{}", said(&refused));
+}
+
+/// D5: where there is no copy, nothing was checked, and the gate does not pass.
+#[test]
+fn without_a_copy_the_check_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = checked(folder.path());
+    assert!(!refused.status.success() && said(&refused).contains("no dated copy"), "{}", said(&refused));
+}
