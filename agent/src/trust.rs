@@ -56,7 +56,7 @@ impl Trust {
         Ok(self)
     }
 
-    /// Path validation (RFC 5280), then what the path says nothing of.
+    /// Whether the peer is believed, as rustls wants to hear it.
     fn check(
         &self,
         role: Role,
@@ -64,22 +64,28 @@ impl Trust {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        let refused = |check: &'static str| {
+        self.judge(role, leaf, intermediates, now).map_err(|check| {
             tracing::warn!(peer = role.name(), check, "certificate refused");
             Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
-        };
+        })
+    }
+
+    /// Path validation (RFC 5280), by a parser that reads no more than that needs; then what the path says nothing of. The
+    /// error is the check that failed.
+    fn judge(
+        &self,
+        role: Role,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), &'static str> {
         let over = |der: &CertificateDer<'_>| der.len() > CERTIFICATE_BYTES_MAX;
         if intermediates.len() > INTERMEDIATES_MAX || over(leaf) || intermediates.iter().any(over) {
-            return Err(refused("size of the chain"));
-        }
-        let peer = judge_leaf(leaf, role).map_err(refused)?;
-        intermediates.iter().try_for_each(judge_intermediate).map_err(refused)?;
-        if self.expected.as_ref().is_some_and(|expected| expected != peer.id.as_str()) {
-            return Err(refused("identity is not the one expected"));
+            return Err("size of the chain");
         }
         let anchors: Vec<_> =
-            self.roots.iter().map(anchor_from_trusted_cert).collect::<Result<_, _>>().map_err(|_| refused("root"))?;
-        // Asked of every certificate in the path. Authorities ordinarily name no use; the leaf's was judged above.
+            self.roots.iter().map(anchor_from_trusted_cert).collect::<Result<_, _>>().map_err(|_| "root")?;
+        // Asked of every certificate in the path. Authorities ordinarily name no use; the leaf's is judged below.
         let usage = KeyUsage::required_if_present(match role {
             Role::Sender => CLIENT_AUTH,
             Role::Receiver => SERVER_AUTH,
@@ -89,18 +95,27 @@ impl Trust {
             None => None,
             Some(_) => Some(
                 RevocationOptionsBuilder::new(&lists)
-                    .map_err(|_| refused("no revocation list"))?
+                    .map_err(|_| "no revocation list")?
                     .with_depth(RevocationCheckDepth::Chain)
                     .with_status_policy(UnknownStatusPolicy::Deny)
                     .with_expiration_policy(ExpirationPolicy::Enforce)
                     .build(),
             ),
         };
-        EndEntityCert::try_from(leaf)
-            .and_then(|end| {
-                end.verify_for_usage(SIGNATURES.all, &anchors, intermediates, now, usage, revocation, None).map(|_| ())
-            })
-            .map_err(|_| refused("path"))
+        let leaf_in_path = EndEntityCert::try_from(leaf).map_err(|_| "path")?;
+        let path = leaf_in_path
+            .verify_for_usage(SIGNATURES.all, &anchors, intermediates, now, usage, revocation, None)
+            .map_err(|_| "path")?;
+        // Only what an authority has signed is given to the parser of everything else.
+        if path.intermediate_certificates().count() != intermediates.len() {
+            return Err("a certificate that is not in the path");
+        }
+        let peer = judge_leaf(leaf, role)?;
+        intermediates.iter().try_for_each(judge_intermediate)?;
+        if self.expected.as_ref().is_some_and(|expected| expected != peer.id.as_str()) {
+            return Err("identity is not the one expected");
+        }
+        Ok(())
     }
 }
 
@@ -197,5 +212,40 @@ impl ClientCertVerifier for PeerVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         SIGNATURES.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::authority::Authority;
+
+    const VALID_FOR: Duration = Duration::from_secs(3600);
+
+    /// C2: the general parser sees only what a trusted authority has signed.
+    #[test]
+    fn a_path_is_checked_before_anything_else() {
+        let now = OffsetDateTime::now_utc();
+        let [trusted, stranger] =
+            ["trusted", "stranger"].map(|name| Authority::generate(name, now, VALID_FOR).unwrap());
+        let trust = Trust::new(trusted.root().clone(), None);
+        let judge = |leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]| {
+            trust.judge(Role::Sender, leaf, intermediates, UnixTime::now())
+        };
+        let leaf_of =
+            |authority: &Authority, role| authority.issue(role, "one", now, VALID_FOR).unwrap().chain[0].clone();
+        let good = leaf_of(&trusted, Role::Sender);
+        assert_eq!(judge(&good, &[]), Ok(()));
+        // Of the wrong role, and an authority's: the path is refused before that is looked at.
+        assert_eq!(judge(&leaf_of(&stranger, Role::Receiver), &[]), Err("path"));
+        assert_eq!(judge(stranger.root(), &[]), Err("path"));
+        assert_eq!(judge(&b"\x30\x03\x02\x01\x00".as_slice().into(), &[]), Err("path"));
+        let beside = "a certificate that is not in the path";
+        assert_eq!(judge(&good, &[stranger.root().clone()]), Err(beside));
+        assert_eq!(judge(&good, &[b"no certificate".as_slice().into()]), Err(beside));
     }
 }
