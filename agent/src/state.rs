@@ -112,7 +112,9 @@ pub(crate) fn make_folder(path: &Path) -> std::io::Result<()> {
         Ok(()) => sync_folder_of(path),
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            path.parent().map_or(Err(error), make_folder)?;
+            // Where nothing can be made, as in /proc, the parent is there.
+            let missing = path.parent().filter(|parent| !parent.is_dir());
+            missing.map_or(Err(error), make_folder)?;
             make_folder(path)
         }
         Err(error) => Err(error),

@@ -72,3 +72,10 @@ fn s8_a_state_directory_that_its_user_may_not_write_to_is_refused() {
         ended.assert_tidy();
     }
 }
+
+/// A folder that can never be made, as in a file system of the kernel's.
+#[test]
+fn a_state_directory_that_cannot_be_made_is_refused() {
+    let ended = Launch::receiver("discard:").bind_loopback().state("/proc/none/state".as_ref()).start().wait(WITHIN);
+    ended.assert_code(3).assert_one_message();
+}
