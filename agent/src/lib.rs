@@ -1,5 +1,5 @@
 //! What both agents are made of: identity, link, telemetry, and the words they use to people.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // `inherited` alone allows it: what is set before and between processes.
 
 pub mod acceptor;
 pub mod address;
@@ -15,6 +15,7 @@ pub mod expiry;
 pub mod fail_point;
 pub mod failure;
 pub mod identity;
+pub mod inherited;
 pub mod link;
 pub mod location;
 mod manual;
@@ -28,6 +29,7 @@ pub mod random;
 pub mod receiver_key;
 pub mod report;
 pub mod sealed_file;
+pub mod session;
 pub mod shutdown;
 pub mod signing_key;
 pub mod socket;
@@ -35,6 +37,7 @@ pub mod standing;
 pub mod state;
 pub mod status;
 pub mod telemetry;
+pub mod threads;
 pub mod ticket;
 pub mod transfer_dir;
 pub mod trust;

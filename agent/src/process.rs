@@ -3,7 +3,7 @@
 use nix::{
     sys::{
         prctl,
-        resource::{Resource, setrlimit},
+        resource::{Resource, getrlimit, rlim_t, setrlimit},
         signal::{SigSet, Signal},
         stat::{Mode, umask},
     },
@@ -11,12 +11,17 @@ use nix::{
 };
 use sealift_protocol::close::Code;
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    failure::{Failure, Outcome},
+    inherited, threads, workers,
+};
 
-/// No core dump, no other process of this user may read its memory, new files are the owner's alone, and a panic says
-/// where it happened, nothing else, and is the end. Call first in `main`, before any thread.
+/// Nothing that was inherited is in the way, no core dump, no other process of this user may read its memory, new files are
+/// the owner's alone, and a panic says where it happened, nothing else, and is the end. Call first in `main`, before any
+/// thread.
 pub fn harden() -> Outcome {
     let refused = |what: &str| Failure::new(Code::Preflight, format!("this process cannot be protected: {what}"), "");
+    inherited::put_right().map_err(|_| refused("signals"))?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|_| refused("core dumps stay on"))?;
     prctl::set_dumpable(false).map_err(|_| refused("its memory stays readable"))?;
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
@@ -62,15 +67,49 @@ pub fn runtime() -> Outcome<tokio::runtime::Runtime> {
     runtime_for(1)
 }
 
-/// As `runtime`, for so many transfers at once: none may wait for a thread that another one holds.
+/// As `runtime`, for so many transfers at once: none may wait for a thread that another one holds. Fails if there cannot be
+/// so many threads; those of one transfer are started now and kept.
 pub fn runtime_for(transfers: usize) -> Outcome<tokio::runtime::Runtime> {
     keep_freed_buffers();
-    tokio::runtime::Builder::new_current_thread()
+    allow_files((transfers * FILES_OF_TRANSFER + OTHER_FILES) as rlim_t)?;
+    threads::check(transfers * BLOCKING_THREADS + processors() + OTHER_THREADS)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(transfers * BLOCKING_THREADS)
+        .thread_keep_alive(threads::KEPT)
         .build()
-        .map_err(|error| Failure::io(Code::Internal, "the runtime cannot be started", &error, ""))
+        .map_err(|error| {
+            let next = "Raise this process's limit of open files (ulimit -n).";
+            Failure::io(Code::Preflight, "the runtime cannot be started", &error, next)
+        })?;
+    threads::start(&runtime, BLOCKING_THREADS);
+    workers::start()?;
+    Ok(runtime)
 }
+
+/// Files that are open at once must not be too few: a library that cannot open one ends the process. The limit is raised as
+/// far as this process may; where that is not enough, it fails.
+fn allow_files(needed: rlim_t) -> Outcome {
+    let refused = |error: nix::errno::Errno| {
+        Failure::io(Code::Preflight, "the limit of open files cannot be used", &error.into(), "")
+    };
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(refused)?;
+    if hard < needed {
+        let what = format!("this process needs {needed} open files and may have only {hard}");
+        let next = "Raise the limit: ulimit -n, --ulimit nofile= of a container, LimitNOFILE= of a service.";
+        return Err(Failure::new(Code::Preflight, what, next));
+    }
+    if soft < needed {
+        setrlimit(Resource::RLIMIT_NOFILE, needed, hard).map_err(refused)?;
+    }
+    Ok(())
+}
+
+/// Those of the source or target, its journal or spool, record and lock, and pipes to a program.
+const FILES_OF_TRANSFER: usize = 16;
+
+/// Those of the runtime, the sockets, the audit log; and as many again that a parent may have left open.
+const OTHER_FILES: usize = 48;
 
 /// A transfer frees and allocates buffers of a megabyte all the time. glibc gives such memory back to the system at once,
 /// and every page of it is faulted in and zeroed again, a tenth of all processor time; but it keeps up to twice the
@@ -85,3 +124,6 @@ const KEPT_BYTES: usize = 32 << 20;
 
 /// Threads of each transfer that wait rather than work: a writer for each lane, its journal, name resolution, clean-up.
 const BLOCKING_THREADS: usize = 2 * sealift_protocol::limits::LANES_MAX as usize + 4;
+
+/// The source's, and those that read what a program prints.
+const OTHER_THREADS: usize = 4;

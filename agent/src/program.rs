@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read, Write},
-    os::unix::process::{CommandExt, ExitStatusExt},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
@@ -24,7 +24,11 @@ use nix::{
 };
 use sealift_protocol::close::Code;
 
-use crate::failure::{Failure, Outcome, io_reason};
+use crate::{
+    failure::{Failure, Outcome, io_reason},
+    inherited::shut_off,
+    threads,
+};
 
 /// A source program: its standard output is data, its standard error is not shown.
 pub struct Program {
@@ -65,19 +69,20 @@ impl Program {
         if state.killed || state.running.is_some() {
             return Err(stopped());
         }
-        let mut child = Command::new(&self.words[0])
-            .args(&self.words[1..])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(|error| cannot_start(&self.words[0], &error, Code::SourceFailed))?;
+        let failed = |error: io::Error| cannot_start(&self.words[0], &error, Code::SourceFailed);
+        let mut command = Command::new(&self.words[0]);
+        command.args(&self.words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = shut_off(&mut command).spawn().map_err(failed)?;
         let missing = || Failure::new(Code::Internal, "a pipe is missing", "");
         let output = child.stdout.take().ok_or_else(missing)?;
         let errors = child.stderr.take().ok_or_else(missing)?;
         let group = Pid::from_raw(child.id() as i32);
-        let errors = Arc::new(OutputCounter::start(errors, self.show_output));
+        let errors = OutputCounter::start(errors, self.show_output).map_err(|error| {
+            let _ = killpg(group, Signal::SIGKILL);
+            let _ = child.wait();
+            failed(error)
+        })?;
+        let errors = Arc::new(errors);
         state.running = Some(Running { child, group, errors });
         Ok(output)
     }
@@ -147,10 +152,10 @@ pub struct OutputCounter {
 }
 
 impl OutputCounter {
-    pub fn start(mut output: impl Read + Send + 'static, show: bool) -> Self {
+    pub fn start(mut output: impl Read + Send + 'static, show: bool) -> io::Result<Self> {
         let bytes = Arc::<AtomicU64>::default();
         let count = Arc::clone(&bytes);
-        let thread = thread::spawn(move || {
+        let thread = threads::spawn("program output", move || {
             let mut buffer = [0; 4096];
             loop {
                 match output.read(&mut buffer) {
@@ -165,8 +170,8 @@ impl OutputCounter {
                     Err(_) => return,
                 }
             }
-        });
-        Self { bytes, thread }
+        })?;
+        Ok(Self { bytes, thread })
     }
 
     /// The count, after the program has ended.
@@ -190,8 +195,8 @@ pub fn judge_exit(what: &str, program: &str, status: ExitStatus, printed_bytes: 
         (None, None) => "ended in an unknown way".to_owned(),
     };
     let text = format!("the {what} {program} {how}, after it had printed {printed_bytes} bytes that are not shown");
-    let next =
-        "What it printed may hold rows. To see it on this terminal, run again with --danger-show-program-output.";
+    let next = "What it printed may hold rows. To see it on this terminal, run again with --danger-show-program-output. It \
+                has no terminal to ask for a password: have that ready, in ~/.pgpass, an option file or a key agent.";
     Err(Failure::new(code, text, next))
 }
 
@@ -200,13 +205,16 @@ pub fn cannot_start(program: &str, error: &io::Error, code: Code) -> Failure {
     Failure::new(code, what, "Check its name, that it is installed on this host, and that this user may run it.")
 }
 
+/// Where programs are looked for while PATH is not set, as execvp(3) does.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
 /// The file that `program` names, as a shell would find it.
 pub fn find(program: &str, code: Code) -> Outcome<PathBuf> {
     let usable = |path: &Path| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
     let found = if program.contains('/') {
         Some(PathBuf::from(program)).filter(|path| usable(path))
     } else {
-        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
         std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| usable(path))
     };
     found.ok_or_else(|| cannot_start(program, &io::Error::from_raw_os_error(nix::libc::ENOENT), code))

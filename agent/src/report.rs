@@ -34,6 +34,11 @@ use crate::{
 const REDRAW_EVERY: Duration = Duration::from_millis(200);
 const PROGRESS_EVENT_EVERY: Duration = Duration::from_secs(1);
 
+/// Where nothing is redrawn, as in a log or behind `ssh HOST COMMAND`, a line is printed now and then: the first soon, and
+/// no more than 60 an hour.
+const FIRST_LINE_AFTER: Duration = Duration::from_secs(10);
+const LINE_EVERY: Duration = Duration::from_secs(60);
+
 /// What became of a transfer that was interrupted (design.md, 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
@@ -72,6 +77,7 @@ pub struct Report {
     flowing: Cell<Option<Instant>>,
     drawn: Cell<Option<Instant>>,
     told: Cell<Option<Instant>>,
+    printed: Cell<Option<Instant>>,
 }
 
 impl Report {
@@ -94,6 +100,7 @@ impl Report {
             flowing: Cell::new(None),
             drawn: Cell::new(None),
             told: Cell::new(None),
+            printed: Cell::new(None),
         }
     }
 
@@ -112,6 +119,7 @@ impl Report {
             flowing: Cell::new(None),
             drawn: Cell::new(None),
             told: Cell::new(None),
+            printed: Cell::new(None),
         }
     }
 
@@ -172,6 +180,9 @@ impl Report {
             self.bar.set_message(self.totals.borrow().line(flowing));
             self.bar.tick();
         }
+        if !self.json && !self.among_others && self.bar.is_hidden() {
+            self.print_progress();
+        }
         if self.json && due(self.told.get(), PROGRESS_EVENT_EVERY) {
             self.told.set(Some(Instant::now()));
             let totals = *self.totals.borrow();
@@ -186,6 +197,16 @@ impl Report {
                     ("resent_bytes", json!(totals.resent_bytes)),
                 ],
             );
+        }
+    }
+
+    fn print_progress(&self) {
+        let elapsed = |since: Option<Instant>| since.map(|since| since.elapsed());
+        if let Some(flowing) = elapsed(self.flowing.get())
+            && is_line_due(flowing, elapsed(self.printed.get()))
+        {
+            self.printed.set(Some(Instant::now()));
+            self.say(&format!("{}: {}", self.role, self.totals.borrow().line(flowing)));
         }
     }
 
@@ -322,6 +343,11 @@ impl Report {
     }
 }
 
+/// Whether a log gets a line when data has flowed for so long, and the last line is so old.
+fn is_line_due(flowing: Duration, last: Option<Duration>) -> bool {
+    last.map_or(flowing >= FIRST_LINE_AFTER, |last| last >= LINE_EVERY)
+}
+
 fn of_receipt(finished: Option<&Finished>) -> Vec<(&'static str, Value)> {
     let told = |of: fn(&Finished) -> Value| finished.map_or(Value::Null, of);
     vec![
@@ -347,4 +373,17 @@ pub struct Archived {
 /// An error as every program of Sealift prints it.
 pub fn tell_failure(program: &str, failure: &Failure) {
     eprintln_safe(&format!("{program}: error: {failure}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C7: a log shows that data flows, and is not filled by it.
+    #[test]
+    fn a_log_gets_a_line_now_and_then() {
+        let seconds = Duration::from_secs;
+        assert!(!is_line_due(seconds(9), None) && is_line_due(seconds(10), None));
+        assert!(!is_line_due(seconds(69), Some(seconds(59))) && is_line_due(seconds(70), Some(seconds(60))));
+    }
 }

@@ -10,8 +10,10 @@ use tokio::{
 
 use crate::{
     failure::{Failure, GO_ON, Outcome},
+    inherited,
     process::eprintln_safe,
     program::Program,
+    session::Session,
 };
 
 /// What ends a transfer in an orderly way.
@@ -29,30 +31,59 @@ enum By {
     Drain(watch::Receiver<bool>),
 }
 
+/// What may ask the process to stop. A signal that it was started to ignore stays ignored: `nohup` and background jobs.
 struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+    hangup: Option<Signal>,
+    session: Option<Session>,
 }
 
 impl Signals {
     fn listen() -> Outcome<Self> {
-        let on =
-            |kind| signal(kind).map_err(|error| Failure::io(Code::Preflight, "signals cannot be received", &error, ""));
+        let on = |kind: SignalKind| match inherited::is_ignored(kind.as_raw_value()) {
+            true => Ok(None),
+            false => signal(kind)
+                .map(Some)
+                .map_err(|error| Failure::io(Code::Preflight, "signals cannot be received", &error, "")),
+        };
         Ok(Self {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
             hangup: on(SignalKind::hangup())?,
+            session: None,
         })
+    }
+
+    /// As `listen`, for a process that somebody started and waits for: it ends with their session.
+    fn listen_in_session() -> Outcome<Self> {
+        let signals = Self::listen()?;
+        let session = signals.hangup.is_some().then(Session::of_this_process).flatten();
+        Ok(Self { session, ..signals })
     }
 
     /// The name of the next one. Cancel-safe.
     async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = self.interrupt.recv() => "Ctrl-C",
-            _ = self.terminate.recv() => "a request to end (SIGTERM)",
-            _ = self.hangup.recv() => "the end of its session (SIGHUP)",
+            () = heard(&mut self.interrupt) => "Ctrl-C",
+            () = heard(&mut self.terminate) => "a request to end (SIGTERM)",
+            () = heard(&mut self.hangup) => "the end of its session (SIGHUP)",
+            () = ended(self.session.as_ref()) => "the end of its session (nobody reads its messages any more)",
         }
+    }
+}
+
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended(session: Option<&Session>) {
+    match session {
+        Some(session) => session.ended().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -76,7 +107,7 @@ fn end_at_the_next() {
 
 impl Shutdown {
     pub fn listen() -> Outcome<Self> {
-        Ok(Self { by: By::Signals(Signals::listen()?), program: None })
+        Ok(Self { by: By::Signals(Signals::listen_in_session()?), program: None })
     }
 
     /// Resolves anew for each signal.

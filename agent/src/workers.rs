@@ -8,18 +8,28 @@ use tokio::runtime::{Builder, Runtime};
 use crate::{
     failure::{Failure, Outcome},
     process::processors,
+    threads,
 };
 
 /// As many as there are processors, whatever waits for them. More would take the processors from each other in the middle of
 /// a chunk, and their caches with them, and each would have a compression context of its own.
-static WORKERS: LazyLock<io::Result<Runtime>> =
-    LazyLock::new(|| Builder::new_current_thread().max_blocking_threads(processors()).build());
+static WORKERS: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
+    Builder::new_current_thread().max_blocking_threads(processors()).thread_keep_alive(threads::KEPT).build()
+});
+
+fn workers() -> Outcome<&'static Runtime> {
+    WORKERS.as_ref().map_err(|error| Failure::io(Code::Preflight, "no worker can be started", error, ""))
+}
+
+/// Starts them before there is anything to do.
+pub fn start() -> Outcome {
+    threads::start(workers()?, processors());
+    Ok(())
+}
 
 /// Runs what burns processor time, and waits for nothing, on one of the workers. They serve in the order of the calls.
 pub async fn work<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
-    let workers =
-        WORKERS.as_ref().map_err(|error| Failure::io(Code::Internal, "no worker can be started", error, ""))?;
-    let done = workers.spawn_blocking(job).await;
+    let done = workers()?.spawn_blocking(job).await;
     done.map_err(|_| Failure::new(Code::Internal, "a worker ended early", ""))
 }
 

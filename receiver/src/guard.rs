@@ -27,6 +27,7 @@ use std::{
         fd::AsFd,
         unix::process::{CommandExt, ExitStatusExt},
     },
+    path::Path,
     process::{Child, Command, ExitCode, Stdio},
 };
 
@@ -39,7 +40,10 @@ use nix::{
     },
     unistd::{Pid, dup, getpgid, getpgrp, getppid, read, setpgid},
 };
-use sealift_agent::failure::{Failure, Outcome};
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    process,
+};
 use sealift_protocol::close::Code;
 
 use crate::cli::GUARDED_COMMAND;
@@ -61,6 +65,15 @@ pub const UNREAD: Signal = Signal::SIGUSR2;
 /// The one byte that the guard itself writes to its standard error, before the loader exists.
 pub const READY: [u8; 1] = [0];
 
+/// Whether a loader can be started at all.
+pub fn check() -> Outcome {
+    if Path::new(OWN_PROGRAM).exists() {
+        return Ok(());
+    }
+    let next = "Mount it, in the container or chroot too; or use another target.";
+    Err(Failure::new(Code::Preflight, "/proc is not mounted, and without it an exec: target cannot be guarded", next))
+}
+
 /// Runs the loader under guard; its exit code becomes the guard's.
 pub fn run(words: &[String]) -> ExitCode {
     ExitCode::from(guard(words).unwrap_or(CANNOT_RUN))
@@ -68,6 +81,7 @@ pub fn run(words: &[String]) -> ExitCode {
 
 fn guard(words: &[String]) -> Outcome<u8> {
     let failed = |_| Failure::new(Code::Internal, "loader guard", "");
+    process::harden()?;
     prctl::set_name(SHORT_NAME).map_err(failed)?;
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGUSR1);

@@ -2,12 +2,12 @@
 
 use std::{
     cell::Cell,
+    io::Write,
     os::fd::AsFd,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sealift_agent::{
     acceptor::Acceptor,
     audit::AuditLog,
@@ -19,6 +19,7 @@ use sealift_agent::{
     location::Location,
     output::Output,
     report::{Finished, Report},
+    session::{is_stream, is_writable, reader_is_gone},
     shutdown::Shutdown,
     socket::{Listening, listen_at},
     state::StateDir,
@@ -46,6 +47,10 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// For a sender whose connection is on its way although its process has ended, and between two looks.
 const READER_GONE_AFTER: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// An `ssh` between this process and the sender notices that the sender has ended when it has something to pass on. So a
+/// blank line follows the ticket now and then; whoever reads a ticket stops at its end.
+const BLANK_LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// What the grant calls the one target of a `listen`: the sender names it and never learns what it stands for.
 const TARGET_NAME: &str = "listen";
@@ -211,13 +216,16 @@ async fn serve(
 async fn reader_gone(came: &Cell<bool>) -> Failure {
     let stdout = std::io::stdout();
     let mut gone_since = None;
+    let mut written = Instant::now();
     while !came.get() {
-        let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
-        let polled = poll(&mut watched, PollTimeout::ZERO);
-        let gone = polled.is_ok() && watched[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR));
-        gone_since = if gone { gone_since.or(Some(Instant::now())) } else { None };
+        if is_stream(&stdout) && written.elapsed() >= BLANK_LINE_EVERY && is_writable(stdout.as_fd()) {
+            written = Instant::now();
+            // Where it cannot be written, the reader has gone: that is seen below.
+            let _ = writeln!(stdout.lock()).and_then(|()| stdout.lock().flush());
+        }
+        gone_since = if reader_is_gone(stdout.as_fd()) { gone_since.or(Some(Instant::now())) } else { None };
         if gone_since.is_some_and(|since| since.elapsed() >= READER_GONE_AFTER) {
-            let what = "whoever was to read the ticket has ended, and no sender came";
+            let what = "the program that was to read the ticket has ended, and no sender came";
             let next = "See what the sender said. To carry the ticket yourself, give it a file: --ticket-out FILE.";
             return Failure::new(Code::Unreachable, what, next);
         }

@@ -26,6 +26,7 @@ use nix::{
 };
 use sealift_agent::{
     failure::{Failure, Outcome},
+    inherited::shut_off,
     program::{OutputCounter, cannot_start, find, judge_exit},
 };
 use sealift_protocol::close::Code;
@@ -62,16 +63,11 @@ impl Loader {
         let no_pipe = |error: nix::errno::Errno| cannot_start(&program, &error.into(), Code::TargetFailed);
         let (reading, writing) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(no_pipe)?;
         let under_way = put_under_way(&writing).map_err(no_pipe)?;
-        let mut guard = Command::new(OWN_PROGRAM)
-            .arg0(guard::NAME)
-            .arg(GUARD_COMMAND)
-            .args(words)
-            .stdin(Stdio::from(reading))
-            .stdout(Stdio::from(under_way))
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(|error| cannot_start(&program, &error, Code::TargetFailed))?;
+        let failed = |error: io::Error| cannot_start(&program, &error, Code::TargetFailed);
+        let mut command = Command::new(OWN_PROGRAM);
+        command.arg0(guard::NAME).arg(GUARD_COMMAND).args(words);
+        command.stdin(Stdio::from(reading)).stdout(Stdio::from(under_way)).stderr(Stdio::piped());
+        let mut guard = shut_off(&mut command).spawn().map_err(failed)?;
         let mut output = guard.stderr.take();
         let mut ready = READY;
         let heard = output.as_mut().map(|output| output.read_exact(&mut ready));
@@ -85,7 +81,7 @@ impl Loader {
                 next,
             ));
         }
-        let output = output.map(|output| OutputCounter::start(output, show_output));
+        let output = output.map(|output| OutputCounter::start(output, show_output)).transpose().map_err(failed)?;
         Ok(Self {
             program,
             group: Pid::from_raw(guard.id() as i32),

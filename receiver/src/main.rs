@@ -27,14 +27,14 @@ fn main() -> ExitCode {
         Command::LoaderGuard { words } => guard::run(&words),
         Command::GuardedLoader { guard, words } => guard::become_loader(guard, &words),
         Command::Key(args) => protected(|| cli::exit("receiver", standing_key::write(&args))),
-        Command::Load(args) => run_async(process::harden().and_then(|()| process::runtime()), load(args)),
-        Command::Listen(args) => run_async(process::harden().and_then(|()| process::runtime()), listen(args)),
+        Command::Load(args) => run_async(args.transfer.json, hardened_runtime(), load(args)),
+        Command::Listen(args) => run_async(args.transfer.json, hardened_runtime(), listen(args)),
         Command::Serve(args) => {
             let config = match process::harden().and_then(|()| Config::load(&args.config)) {
                 Ok(config) => config,
                 Err(failure) => return Report::new(Role::Receiver, args.json).stop(&Err(failure)),
             };
-            run_async(process::runtime_for(config.transfers_max as usize), serve(args, config))
+            run_async(args.json, process::runtime_for(config.transfers_max as usize), serve(args, config))
         }
         Command::Ticket(args) => protected(|| ticket(&args)),
         Command::Status(args) => protected(|| unfinished::status(&args)),
@@ -42,14 +42,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_async(runtime: Outcome<Runtime>, work: impl Future<Output = ExitCode>) -> ExitCode {
+fn hardened_runtime() -> Outcome<Runtime> {
+    process::harden().and_then(|()| process::runtime())
+}
+
+fn run_async(json: bool, runtime: Outcome<Runtime>, work: impl Future<Output = ExitCode>) -> ExitCode {
     match runtime {
         Ok(runtime) => {
             let exit_code = runtime.block_on(work);
             runtime.shutdown_background();
             exit_code
         }
-        Err(failure) => cli::exit("receiver", Err(failure)),
+        Err(failure) => Report::new(Role::Receiver, json).finish(&Err(failure)),
     }
 }
 

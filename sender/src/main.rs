@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use sealift_agent::{cli, identity::Role, process};
+use sealift_agent::{cli, identity::Role, process, report::Report};
 use sealift_sender::{
     cli::{Cli, Command},
     push::push,
@@ -18,9 +18,9 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Doc(doc) => cli::exit("sender", doc.run::<Cli>()),
-        Command::Push(args) => run_async(push(args)),
-        Command::Seal(args) => run_async(seal(args)),
-        Command::Abandon(args) => run_async(abandon(args)),
+        Command::Push(args) => run_async(args.transfer.json, push(args)),
+        Command::Seal(args) => run_async(args.transfer.json, seal(args)),
+        Command::Abandon(args) => run_async(false, abandon(args)),
         Command::Status(args) => match process::harden() {
             Ok(()) => status(&args),
             Err(failure) => cli::exit("sender", Err(failure)),
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_async(work: impl Future<Output = ExitCode>) -> ExitCode {
+fn run_async(json: bool, work: impl Future<Output = ExitCode>) -> ExitCode {
     match process::harden().and_then(|()| process::runtime()) {
         Ok(runtime) => {
             let exit_code = runtime.block_on(work);
@@ -36,6 +36,6 @@ fn run_async(work: impl Future<Output = ExitCode>) -> ExitCode {
             runtime.shutdown_background();
             exit_code
         }
-        Err(failure) => cli::exit("sender", Err(failure)),
+        Err(failure) => Report::new(Role::Sender, json).finish(&Err(failure)),
     }
 }

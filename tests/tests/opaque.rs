@@ -169,7 +169,7 @@ fn a_receiver_whose_ticket_nobody_reads_any_more_ends() {
     let ended = receiver.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(exit::PEER), "{said}");
-    assert!(said.contains("whoever was to read the ticket has ended"), "{said}");
+    assert!(said.contains("the program that was to read the ticket has ended"), "{said}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ use sealift_protocol::{
 };
 
 use self::{opaque::OpaqueSink, sqlite::SqliteSink};
+use crate::guard;
 
 /// What a target may do, and how much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub fn open(location: &Location, allowed: Allowed) -> Outcome<Arc<dyn Sink>> {
         Location::Sqlite(path) => Arc::new(SqliteSink::new(path, allowed.row_bytes_max as usize)?),
         Location::Exec(words) => {
             program::find(&words[0], Code::TargetFailed)?;
+            guard::check()?;
             Arc::new(OpaqueSink::exec(words.clone(), allowed.program_output))
         }
         Location::File(path) if allowed.plaintext_file => Arc::new(OpaqueSink::file(path)?),
