@@ -206,6 +206,14 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
             "the source is not what was sent of it before",
             "Nothing is lost: bring back the source as it was, or type --restart on the sender to send it as it is now.",
         ),
+        Code::SourceEmpty => (
+            "the source has nothing to move",
+            "Nothing was loaded. See the sender's own message; --allow-empty there says that this is meant.",
+        ),
+        Code::LoadImpossible => (
+            "the target cannot take what the source holds",
+            "What was staged is removed, and the transfer is over. See the receiver's own message.",
+        ),
         Code::Interrupted => ("the link was lost, or the other process ended", GO_ON),
         Code::UserInterrupt => ("stopped by a person", GO_ON),
         Code::Abandoned => ("the transfer was abandoned", "Nothing of it is left. Start again with a new ticket."),

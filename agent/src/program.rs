@@ -217,7 +217,9 @@ pub fn find(program: &str, code: Code) -> Outcome<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
         std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| usable(path))
     };
-    found.ok_or_else(|| cannot_start(program, &io::Error::from_raw_os_error(nix::libc::ENOENT), code))
+    let is_there = program.contains('/') && Path::new(program).exists();
+    let errno = if is_there { Errno::EACCES } else { Errno::ENOENT };
+    found.ok_or_else(|| cannot_start(program, &errno.into(), code))
 }
 
 #[cfg(test)]

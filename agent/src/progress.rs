@@ -113,7 +113,7 @@ mod tests {
             rows_estimate: None,
             bytes_estimate,
         };
-        Plan { engine: Engine::Sqlite, parts: estimates.iter().map(part).collect() }
+        Plan { engine: Engine::Sqlite, parts: estimates.iter().map(part).collect(), empty: None }
     }
 
     #[test]

@@ -212,7 +212,7 @@ fn plan() -> Plan {
     let part = |kind, name: &str| PlannedPart { kind, name: name.into(), rows_estimate: Some(3), bytes_estimate: None };
     let parts =
         vec![part(PartKind::Schema, "schema"), part(PartKind::Rows, "patients"), part(PartKind::Finish, "finish")];
-    Plan { engine: Engine::Sqlite, parts }
+    Plan { engine: Engine::Sqlite, parts, empty: None }
 }
 
 fn manifest(grant: &SignedGrant, plan: &Plan) -> SignedManifest {

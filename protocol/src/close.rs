@@ -114,6 +114,10 @@ codes! {
     LoaderFailed = 0x405, exit 8, "loader_failed";
     /// Read again, the source is not what was sent of it before; nothing of it was sent.
     SourceChanged = 0x406, exit 8, "source_changed";
+    /// There was nothing to move, and nobody had said that there may be nothing.
+    SourceEmpty = 0x407, exit 8, "source_empty";
+    /// The target cannot take what the source holds, however often it is tried; what was staged is dropped.
+    LoadImpossible = 0x408, exit 8, "load_impossible";
 
     // Stopped.
     /// The link was lost, or a process went away.

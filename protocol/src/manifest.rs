@@ -13,6 +13,7 @@ use crate::{
     limits::{CONTROL_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX, PLAN_BYTES_MAX},
     seal::Suite,
     sign::{PublicKey, Purpose, Signature, Signer},
+    sqlite::is_internal,
 };
 
 /// What a part's bytes are, which also says when it may be loaded: all of one kind before the next, in this order.
@@ -68,6 +69,17 @@ pub struct Plan {
     pub engine: Engine,
     #[n(1)]
     pub parts: Vec<PlannedPart>,
+    /// Whether there may be nothing to move: a receiver shows no load of nothing without it.
+    #[n(2)]
+    pub empty: Option<Empty>,
+}
+
+/// What the person who started the sender said about a source with nothing in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Empty {
+    #[n(0)]
+    Allowed,
 }
 
 impl Plan {
@@ -94,6 +106,14 @@ impl Plan {
             }
         };
         if kinds_fit { Ok(()) } else { refused("kinds of parts") }
+    }
+
+    /// Whether nothing is moved: not a byte of a dump, or a database without a table of its own.
+    pub fn moves_nothing(&self, plain_bytes: u64) -> bool {
+        match self.engine {
+            Engine::Opaque => plain_bytes == 0,
+            Engine::Sqlite => !self.parts.iter().any(|part| part.kind == PartKind::Rows && !is_internal(&part.name)),
+        }
     }
 
     /// What a resumed transfer and the manifest call this plan by. Estimates do not count.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
     invitation::addresses,
-    sink::{self, Allowed},
+    sink::{self, Allowed, place::Readiness},
 };
 
 /// A configuration of a thousand targets is smaller.
@@ -174,12 +174,17 @@ impl Config {
 
     /// Finds out, before anything is promised, what no transfer could load into.
     pub fn check_targets(&self) -> Outcome {
-        for (name, target) in &self.targets {
-            let opened = Location::parse(&target.url)
-                .and_then(|location| sink::open(&location, target.allowed(self.row_bytes_max)));
-            opened.map_err(|failure| Failure { what: format!("targets.{name}: {}", failure.what), ..failure })?;
-        }
-        Ok(())
+        // What is there under a target's name may be what the last transfer loaded.
+        self.targets.keys().try_for_each(|name| self.check_target(name, Readiness::Place).map(drop))
+    }
+
+    /// Finds out whether a transfer could load into this target; returns what there is to say about it.
+    pub fn check_target(&self, name: &str, readiness: Readiness) -> Outcome<Option<String>> {
+        let target = self.target(name)?;
+        let checked = Location::parse(&target.url)
+            .and_then(|location| sink::open(&location, target.allowed(self.row_bytes_max)))
+            .and_then(|sink| sink.check(readiness));
+        checked.map_err(|failure| Failure { what: format!("targets.{name}: {}", failure.what), ..failure })
     }
 }
 

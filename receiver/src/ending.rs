@@ -73,6 +73,21 @@ pub async fn prove(record: &mut impl KeepsEnding, load: &Load, digests: Digests)
     proven
 }
 
+/// Where rows lie in the clear when a load has stopped, if they do: the person who is told that it failed is told that, too.
+pub fn tell_staged(failure: Failure, sink: &dyn Sink, transfer: TransferId) -> Failure {
+    let stays = match sink.staged(transfer) {
+        Some(path) => format!(
+            "What is loaded so far stays in {}, in the clear and for this user alone; sealift-receiver abandon {transfer} \
+             removes it.",
+            path.display()
+        ),
+        None if failure.code == Code::LoadImpossible => "What was loaded so far is removed.".to_owned(),
+        None => return failure,
+    };
+    let next = if failure.next.is_empty() { stays } else { format!("{} {stays}", failure.next) };
+    Failure { next, ..failure }
+}
+
 /// What a load is shown with.
 pub struct Publishing<'a> {
     pub state: &'a StateDir,

@@ -36,7 +36,7 @@ use crate::{
     invitation::{Invitation, addresses, say_unknown},
     reception::receive_offers,
     record::{Kept, Record},
-    sink::{self, Allowed},
+    sink::{self, Allowed, place::Readiness},
     transfer::{Receiving, Setting},
     unfinished::drop_expired,
 };
@@ -84,6 +84,11 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
 
     drop_expired(&state, &audit)?.iter().for_each(|line| report.say(line));
     let earlier = find_unfinished(&state, &target, report)?;
+    if earlier.is_none()
+        && let Some(described) = open_sink()?.check(Readiness::Staging)?
+    {
+        report.say(&format!("receiver: {described}"));
+    }
     let Listening { socket, note } = bind_socket(args, earlier.as_ref())?;
     note.iter().for_each(|note| report.say(&format!("receiver: {note}")));
     let bound = socket.local_addr().unwrap_or(args.bind);
@@ -208,8 +213,7 @@ async fn serve(
         Code::UserInterrupt if receiving.is_untouched() => Failure { next: TICKET_VOID.into(), ..failure },
         _ => failure,
     });
-    receiving.end(&outcome).await?;
-    outcome
+    receiving.end(outcome).await
 }
 
 /// In the one-line form the ticket goes to the sender alone: one that ends before it has come leaves nobody to wait for.

@@ -7,6 +7,7 @@ use sealift_agent::{
     cli,
     failure::{Failure, Outcome},
     output::Output,
+    process::eprintln_safe,
     standing::{Standing, TICKET_VALID_FOR_MAX},
     state::StateDir,
 };
@@ -17,6 +18,7 @@ use crate::{
     cli::TicketArgs,
     config::Config,
     invitation::{Addressed, addresses, issue_ticket, random_transfer},
+    sink::place::Readiness,
 };
 
 pub fn ticket(args: &TicketArgs) -> ExitCode {
@@ -30,6 +32,9 @@ fn run(args: &TicketArgs) -> Outcome {
     if args.valid_for > TICKET_VALID_FOR_MAX {
         let days = TICKET_VALID_FOR_MAX.as_secs() / 86_400;
         return Err(Failure::usage("--valid-for is too long", format!("Give at most {days}d.")));
+    }
+    if let Some(described) = config.check_target(&args.target, Readiness::Name)? {
+        eprintln_safe(&format!("receiver: {described}"));
     }
     let state = StateDir::open(config.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;

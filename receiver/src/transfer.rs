@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
+    ending::tell_staged,
     load::Load,
     pipeline::Pipeline,
     reception::{CalledOff, Heard, Offered, turn_away},
@@ -130,14 +131,16 @@ impl<'a> Receiving<'a> {
         }
     }
 
-    /// The transfer is over, or can go on later: leaves what that needs, and nothing else.
-    pub async fn end(mut self, outcome: &Outcome<Finished>) -> Outcome {
+    /// The transfer is over, or can go on later: leaves what that needs, and nothing else. What stays in the clear is told.
+    pub async fn end(mut self, outcome: Outcome<Finished>) -> Outcome<Finished> {
         // Once a sender has been agreed with, or was lost while that was done, it may come back with this very ticket.
         let may_come_back = |failure: &Failure| match self.record.kept.epoch.0 {
             0 => self.load.is_some() && failure.code.retry_may_help(),
             _ => failure.code.keeps_transfer(),
         };
         let keeps = outcome.as_ref().is_err_and(may_come_back);
+        let transfer = self.record.transfer();
+        let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
         if let Some(load) = self.load.take() {
             load.close(keeps).await;
         }
@@ -150,7 +153,7 @@ impl<'a> Receiving<'a> {
         if let Some(link) = self.called_off.take() {
             link.close(outcome.as_ref().map_or_else(|failure| failure.code, |_| Code::Done));
         }
-        Ok(())
+        outcome.map_err(|failure| sink.map_or(failure.clone(), |sink| tell_staged(failure, &*sink, transfer)))
     }
 
     /// No sender has begun anything.

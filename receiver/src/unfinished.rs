@@ -64,7 +64,10 @@ fn unreadable(transfer: TransferId) -> Line {
 
 fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
     let target = Location::name_of(&kept.target);
-    let staged_bytes = staging(&kept.target).ok().flatten().map_or(0, |sink| sink.staged_bytes(transfer));
+    let sink = staging(&kept.target).ok().flatten();
+    let staged_bytes = sink.as_ref().map_or(0, |sink| sink.staged_bytes(transfer));
+    let staged = sink.and_then(|sink| sink.staged(transfer)).map(|path| printable(&path.display().to_string()));
+    let staged_text = staged.as_ref().map_or(String::new(), |path| format!(", part of it in {path}"));
     let stage = match kept {
         Kept { plan: Some(_), .. } => "loading",
         _ => "waiting",
@@ -75,7 +78,7 @@ fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
     let valid = Expiry::of(grant).left();
     let running = if look.running { "running" } else { "not running" };
     let text = format!(
-        "into {target} ({}): {stage}, {running}; since {}; {}; holds {}; ticket {}",
+        "into {target} ({}): {stage}, {running}; since {}; {}; holds {}{staged_text}; ticket {}",
         printable(&grant.target),
         since_text(since_seconds),
         counted(kept.epoch.0.into(), "connection"),
@@ -92,6 +95,7 @@ fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
         ("connections", json!(kept.epoch.0)),
         ("held_bytes", json!(look.held_bytes)),
         ("staged_bytes", json!(staged_bytes)),
+        ("staged", json!(staged)),
         ("valid_seconds", json!(valid.as_secs())),
     ];
     Line { transfer, text, fields }

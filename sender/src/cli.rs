@@ -7,7 +7,7 @@ use sealift_agent::{
     cli::{DocCommand, EXIT_CODES, StatusArgs, TransferArgs},
     units::{parse_bytes, parse_duration, parse_wait},
 };
-use sealift_protocol::compress::Compression;
+use sealift_protocol::{compress::Compression, manifest::Empty};
 
 /// Sends a database or a dump, sealed, to one receiver
 ///
@@ -93,7 +93,25 @@ pub struct PushArgs {
     pub spool_bytes_max: u64,
 
     #[command(flatten)]
+    pub empty: EmptyArgs,
+
+    #[command(flatten)]
     pub transfer: TransferArgs,
+}
+
+/// What may be said about a source with nothing in it.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct EmptyArgs {
+    /// Move a source that has nothing in it: a dump without a byte, a database without a table. Without this it is refused,
+    /// since a dump that failed behind a pipe looks the same
+    #[arg(long)]
+    pub allow_empty: bool,
+}
+
+impl EmptyArgs {
+    pub fn said(self) -> Option<Empty> {
+        self.allow_empty.then_some(Empty::Allowed)
+    }
 }
 
 const SEAL_EXAMPLES: &str = "Examples:
@@ -127,6 +145,9 @@ pub struct SealArgs {
     /// zstd level 1 to 19, off, or auto
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = parse_compression)]
     pub compression: Compression,
+
+    #[command(flatten)]
+    pub empty: EmptyArgs,
 
     #[command(flatten)]
     pub transfer: TransferArgs,

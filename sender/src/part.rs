@@ -57,6 +57,11 @@ impl<'a> PartWriter<'a> {
         Self { passed: Some(Passed { all, of_part }), ..self }
     }
 
+    /// Whether nothing was appended.
+    pub fn is_empty(&self) -> bool {
+        self.next.0 == 0 && self.buffer.plain_bytes() == 0
+    }
+
     /// What a row may come to. A source judges it while it makes the row, so that it bounds memory.
     pub fn row_bytes_max(&self) -> usize {
         self.row_bytes_max

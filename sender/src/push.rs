@@ -54,6 +54,9 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     if args.transfer.danger_show_program_output {
         audit.append("danger.show_program_output", Some(transfer_id), &[])?;
     }
+    if args.empty.allow_empty {
+        audit.append("source.empty_allowed", Some(transfer_id), &[])?;
+    }
 
     let mut shutdown = Shutdown::listen()?;
     let identity =

@@ -11,7 +11,13 @@ use std::{
 };
 
 use sealift_agent::failure::{Failure, Outcome};
-use sealift_protocol::{chunk::Chunk, close::Code, digest::MultisetDigest, id::PartIndex, manifest::Plan};
+use sealift_protocol::{
+    chunk::Chunk,
+    close::Code,
+    digest::MultisetDigest,
+    id::PartIndex,
+    manifest::{Empty, Engine, Plan},
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -45,8 +51,12 @@ struct Job {
 }
 
 impl Reader {
-    /// Starts the thread and waits for the plan.
-    pub async fn start(mut source: Box<dyn Source>, row_bytes_max: usize) -> Outcome<(Self, Plan)> {
+    /// Starts the thread and waits for the plan. `empty` is what was said about a source with nothing in it.
+    pub async fn start(
+        mut source: Box<dyn Source>,
+        row_bytes_max: usize,
+        empty: Option<Empty>,
+    ) -> Outcome<(Self, Plan)> {
         // Jobs are bounded by the lanes: one is asked for only when a lane is free.
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
         let (plan_out, plan) = oneshot::channel();
@@ -55,14 +65,16 @@ impl Reader {
         let passed = Arc::clone(&rows);
         let run = move || {
             let mut passed_of_part = BTreeMap::new();
-            let planned = source.plan();
+            let planned = source.plan().and_then(|plan| judge_plan(Plan { empty, ..plan }));
+            let is_opaque = planned.as_ref().is_ok_and(|plan| plan.engine == Engine::Opaque);
             let failed = planned.is_err();
             if plan_out.send(planned).is_err() || failed {
                 return;
             }
             while let Some(job) = queue.blocking_recv() {
                 let of_part = passed_of_part.entry(job.part).or_insert(0);
-                let summary = read_part(&mut *source, &job, row_bytes_max, (&*passed, of_part));
+                let may_be_empty = empty.is_some() || !is_opaque;
+                let summary = read_part(&mut *source, &job, row_bytes_max, (&*passed, of_part), may_be_empty);
                 drop(job.chunks);
                 let _ = job.summary.send(summary);
             }
@@ -103,10 +115,38 @@ fn read_part(
     job: &Job,
     row_bytes_max: usize,
     (passed, of_part): (&AtomicU64, &mut u64),
+    may_be_empty: bool,
 ) -> Outcome<PartSummary> {
     let mut hand_on =
         |chunk| job.chunks.blocking_send(chunk).map_err(|_| Failure::new(Code::Interrupted, "the transfer ended", ""));
     let mut out = PartWriter::new(job.part, job.rows.clone(), row_bytes_max, &mut hand_on).counting(passed, of_part);
     source.read(job.part, &mut out).map_err(|failure| failure.at_part(job.part))?;
+    // Before its last chunk, without which no loader is told that its input is whole.
+    if out.is_empty() && !may_be_empty {
+        return Err(empty_dump());
+    }
     out.finish()
+}
+
+/// What can be known of a source before it is read.
+fn judge_plan(plan: Plan) -> Outcome<Plan> {
+    let bytes_estimate = plan.parts.first().and_then(|part| part.bytes_estimate);
+    match plan.engine {
+        _ if plan.empty.is_some() => Ok(plan),
+        // Only a file knows beforehand.
+        Engine::Opaque if bytes_estimate == Some(0) => Err(empty_dump()),
+        Engine::Sqlite if plan.moves_nothing(0) => {
+            let what = "the source has nothing to move: it is a database without a table";
+            let next = "Check the path in --source. If there is meant to be none, type --allow-empty.";
+            Err(Failure::new(Code::SourceEmpty, what, next))
+        }
+        Engine::Opaque | Engine::Sqlite => Ok(plan),
+    }
+}
+
+fn empty_dump() -> Failure {
+    let what = "the source has nothing to move: it ended without a byte";
+    let next = "In sh -c 'DUMP | FILTER' only the exit code of FILTER counts, and DUMP may have failed: run it alone, or with \
+                bash -o pipefail -c. If there is meant to be nothing, type --allow-empty.";
+    Failure::new(Code::SourceEmpty, what, next)
 }

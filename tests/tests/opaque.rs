@@ -23,6 +23,9 @@ const MIB: u64 = 1 << 20;
 const SIZES: [u64; 6] = [0, 1, MIB - 1, MIB, MIB + 1, 10 * MIB];
 const PLAINTEXT: &[&str] = &["--danger-plaintext-file"];
 
+/// One of the sizes is none.
+const ALLOW_EMPTY: &[&str] = &["--allow-empty"];
+
 /// A debug build seals some 100 MB/s; the machine may be busy.
 const LARGE_WITHIN: Duration = Duration::from_secs(240);
 
@@ -64,7 +67,8 @@ fn file_to_file_is_exact_at_every_size() {
     for size in SIZES {
         let folder = Folder::new();
         write_file(&folder.path("from"), noise(size, size));
-        let done = Pair::new(folder.url("from"), folder.url("to")).receiver_args(PLAINTEXT).run();
+        let done =
+            Pair::new(folder.url("from"), folder.url("to")).receiver_args(PLAINTEXT).sender_args(ALLOW_EMPTY).run();
         done.assert_done();
         assert_eq!(digest_file(&folder.path("from")), digest_file(&folder.path("to")), "{size}");
         assert_eq!(folder.others(&["from", "to"]), [""; 0], "{size}");
@@ -80,6 +84,7 @@ fn file_to_file_is_exact_at_every_size() {
 fn pipe_to_pipe_is_exact_at_every_size() {
     for size in SIZES {
         let running = Pair::new("-", "-")
+            .sender_args(ALLOW_EMPTY)
             .start_with(|sender| sender.stdin(dump_like(size, size)), |receiver| receiver.stdout_pipe());
         let done = running.wait(LARGE_WITHIN);
         done.assert_done();
@@ -93,7 +98,8 @@ fn program_to_program_is_exact_at_every_size() {
         let folder = Folder::new();
         write_file(&folder.path("from"), dump_like(size, size));
         let load = folder.script("load", &format!("exec cat > {}", folder.path("to").display()));
-        transfer(format!("exec:cat {}", folder.path("from").display()), load).assert_done();
+        let source = format!("exec:cat {}", folder.path("from").display());
+        Pair::new(source, load).sender_args(ALLOW_EMPTY).run().assert_done();
         assert_eq!(digest_file(&folder.path("from")), digest_file(&folder.path("to")), "{size}");
     }
 }
@@ -275,12 +281,12 @@ fn a_target_that_exists_is_left_alone() {
     write_file(&folder.path("from"), noise(8, MIB));
     write_file(&folder.path("to"), noise(9, 10));
     let before = digest_file(&folder.path("to"));
-    let mut pair = Pair::new(folder.url("from"), folder.url("to")).receiver_args(PLAINTEXT);
-    pair.run().assert_codes(exit::UNUSABLE, exit::UNUSABLE);
     // A link to nowhere is something too.
     std::os::unix::fs::symlink(folder.path("elsewhere"), folder.path("link")).unwrap();
-    pair = Pair::new(folder.url("from"), folder.url("link")).receiver_args(PLAINTEXT);
-    pair.run().assert_codes(exit::UNUSABLE, exit::UNUSABLE);
+    for target in ["to", "link"] {
+        let receiver = Launch::receiver(&folder.url(target)).args(PLAINTEXT).bind_loopback().start();
+        receiver.wait(LARGE_WITHIN).assert_code(exit::UNUSABLE);
+    }
     assert_eq!(digest_file(&folder.path("to")), before);
     assert_eq!(folder.others(&["from", "to", "link"]), [""; 0]);
 }

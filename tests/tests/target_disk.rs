@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 use sealift_tests::{
+    agents::Launch,
     disk::SmallDisk,
     exit,
     link::Faults,
@@ -84,10 +85,8 @@ fn s11_goes_on_with_room_file() {
 #[test]
 fn s8_a_read_only_disk_is_told_before_anything_is_sent() {
     let Some(disk) = SmallDisk::mount("size=2m,ro") else { return };
-    let folder = folder();
-    let source = source(folder.path(), 100);
     let target = format!("sqlite:{}", disk.path("target.db").display());
-    let refused = Pair::new(&source, &target).run();
-    refused.assert_codes(exit::UNUSABLE, exit::UNUSABLE).receiver.assert_one_message();
-    assert_eq!(refused.sender.number("chunks"), 0);
+    let mut receiver = Launch::receiver(&target).bind_loopback().start();
+    assert_eq!(receiver.ticket_if_it_lives(), None);
+    receiver.wait(WITHIN).assert_code(exit::UNUSABLE).assert_one_message();
 }

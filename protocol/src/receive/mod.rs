@@ -256,6 +256,10 @@ impl Transfer {
         if !self.parts.iter().all(|part| part.finished) {
             return None;
         }
+        let plain_bytes = manifest.parts.iter().fold(0u64, |sum, part| sum.saturating_add(part.plain_bytes));
+        if self.plan.empty.is_none() && self.plan.moves_nothing(plain_bytes) {
+            return Some(Err(Error::new(Code::SourceEmpty, "manifest")));
+        }
         let arrived = manifest.parts.len() == self.parts.len()
             && manifest.parts.iter().zip(&self.parts).all(|(sent, progress)| progress.is_as_sent(sent));
         // The digest is what a table is read again for: without one, nothing would be compared.

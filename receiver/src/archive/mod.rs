@@ -39,9 +39,9 @@ use self::{
 };
 use crate::{
     cli::LoadArgs,
-    ending::{KeepsEnding, Publishing, prove},
+    ending::{KeepsEnding, Publishing, prove, tell_staged},
     load::{Load, blocking, note_found},
-    sink::{self, Allowed, Sink},
+    sink::{self, Allowed, Sink, place::Readiness},
     standing_key::StandingKey,
     unfinished::drop_target,
 };
@@ -91,6 +91,15 @@ async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
     }
     let mut shutdown = Shutdown::listen()?;
     let record = Record::open(&state, transfer, &location.to_url(&args.target))?;
+    if record.earlier.is_none() {
+        match open_sink()?.check(Readiness::Staging) {
+            Ok(described) => described.iter().for_each(|line| report.say(&format!("receiver: {line}"))),
+            Err(failure) => {
+                record.dir.destroy()?;
+                return Err(failure);
+            }
+        }
+    }
     let mut loading = Loading {
         args,
         report,
@@ -103,7 +112,7 @@ async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
         load: None,
     };
     let outcome = loading.run(archive, &mut shutdown).await;
-    loading.end(&outcome).await?;
+    let outcome = loading.end(outcome).await;
     let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
     audit.append("transfer.end", Some(transfer), &[("outcome", json!(word))])?;
     outcome
@@ -240,16 +249,20 @@ impl<'a> Loading<'a> {
     }
 
     /// The load is over, or can go on later: leaves what that needs, and nothing else.
-    async fn end(self, outcome: &Outcome<Finished>) -> Outcome {
+    async fn end(self, outcome: Outcome<Finished>) -> Outcome<Finished> {
         let kept = &self.record.kept;
         let staged = |load: &Load| load.transfer().has_finished() && load.transfer().plan().engine != Engine::Opaque;
         let has_something = self.load.as_ref().is_some_and(staged);
-        let keeps = matches!(outcome, Err(failure) if failure.code.keeps_transfer())
+        let keeps = matches!(&outcome, Err(failure) if failure.code.keeps_transfer())
             && (kept.ending.stage().is_some() || has_something);
+        let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
         if let Some(load) = self.load {
             load.close(keeps).await;
         }
-        if keeps { Ok(()) } else { self.record.dir.destroy() }
+        if !keeps {
+            self.record.dir.destroy()?;
+        }
+        outcome.map_err(|failure| sink.map_or(failure.clone(), |sink| tell_staged(failure, &*sink, self.transfer)))
     }
 
     /// Feeding another loader could load everything twice.

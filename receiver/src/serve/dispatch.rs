@@ -245,7 +245,7 @@ async fn receive(
     if outcome.as_ref().map_or_else(|failure| failure.code == Code::Abandoned, |_| true) {
         server.used.note(&grant)?;
     }
-    receiving.end(&outcome).await?;
+    let outcome = receiving.end(outcome).await;
     let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
     server.audit.append("transfer.end", Some(transfer), &[("outcome", json!(word))])?;
     outcome

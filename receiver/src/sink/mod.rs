@@ -2,9 +2,10 @@
 
 pub mod file;
 pub mod opaque;
+pub mod place;
 pub mod sqlite;
 
-use std::sync::Arc;
+use std::{fs, path::PathBuf, sync::Arc};
 
 use sealift_agent::{
     failure::{Failure, Outcome},
@@ -20,7 +21,7 @@ use sealift_protocol::{
     receive::{Found, WholePart},
 };
 
-use self::{opaque::OpaqueSink, sqlite::SqliteSink};
+use self::{opaque::OpaqueSink, place::Readiness, sqlite::SqliteSink};
 use crate::guard;
 
 /// What a target may do, and how much.
@@ -57,6 +58,12 @@ pub fn open(location: &Location, allowed: Allowed) -> Outcome<Arc<dyn Sink>> {
 /// `publish`, `forget`; or `suspend` or `abandon` at any point, from any thread, more than once. Dropped, a sink is
 /// suspended.
 pub trait Sink: Send + Sync {
+    /// Before anybody is given a ticket: whether a load could begin and be shown, as far as can be found out now; asked of a
+    /// sink that has done nothing else, and leaves nothing behind. Returns what there is to say about the target.
+    fn check(&self, _readiness: Readiness) -> Outcome<Option<String>> {
+        Ok(None)
+    }
+
     /// Judges the plan, and makes the staging place, or opens the one that this very transfer left there: returns the parts
     /// that are committed in it. `fresh` drops what is there instead. Fails with `PlanRefused` or `TargetNotEmpty` before
     /// anything is sent.
@@ -96,9 +103,14 @@ pub trait Sink: Send + Sync {
         Ok(proven)
     }
 
-    /// Bytes of this transfer's staging place on the disk.
-    fn staged_bytes(&self, _transfer: TransferId) -> u64 {
-        0
+    /// The file that holds, in the clear, what is loaded of this transfer and not shown yet, if there is one.
+    fn staged(&self, _transfer: TransferId) -> Option<PathBuf> {
+        None
+    }
+
+    /// Its bytes on the disk.
+    fn staged_bytes(&self, transfer: TransferId) -> u64 {
+        self.staged(transfer).and_then(|path| fs::symlink_metadata(path).ok()).map_or(0, |found| found.len())
     }
 
     /// Stops what runs and undoes what is not durable; keeps what is, for a later `prepare` of the same transfer.

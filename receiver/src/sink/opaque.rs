@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{IsTerminal, Write},
     os::fd::AsFd,
-    path::Path,
+    path::{Path, PathBuf},
     sync::OnceLock,
 };
 
@@ -18,7 +18,7 @@ use sealift_protocol::{
     receive::{Found, WholePart},
 };
 
-use super::{PartSink, Sink, file::FileTarget};
+use super::{PartSink, Sink, file::FileTarget, place::Readiness};
 use crate::loader::Loader;
 
 /// Takes one opaque part; `discard:` takes any plan.
@@ -67,6 +67,14 @@ impl OpaqueSink {
 }
 
 impl Sink for OpaqueSink {
+    fn check(&self, readiness: Readiness) -> Outcome<Option<String>> {
+        match &self.target {
+            Target::File(file) => file.check(readiness),
+            // A program was looked for when the sink was opened.
+            Target::Standard(_) | Target::Discard | Target::Exec { .. } => Ok(None),
+        }
+    }
+
     fn prepare(&self, transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<Found>> {
         if plan.engine != Engine::Opaque && !matches!(self.target, Target::Discard) {
             let what = "the sender sends a database, and this target takes the bytes of a dump";
@@ -141,10 +149,10 @@ impl Sink for OpaqueSink {
         }
     }
 
-    fn staged_bytes(&self, transfer: TransferId) -> u64 {
+    fn staged(&self, transfer: TransferId) -> Option<PathBuf> {
         match &self.target {
-            Target::File(file) => file.staged_bytes(transfer),
-            _ => 0,
+            Target::File(file) => file.staged(transfer),
+            _ => None,
         }
     }
 

@@ -77,6 +77,9 @@ async fn run(args: &SealArgs, report: &Report) -> Outcome<Archived> {
     if args.transfer.danger_show_program_output {
         audit.append("danger.show_program_output", Some(transfer), &[])?;
     }
+    if args.empty.allow_empty {
+        audit.append("source.empty_allowed", Some(transfer), &[])?;
+    }
     let outcome = sealing.run(&location, &mut shutdown).await;
     let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
     audit.append("archive.end", Some(transfer), &[("outcome", json!(word))])?;
@@ -125,7 +128,7 @@ impl<'a> Sealing<'a> {
         let created = tokio::task::spawn_blocking(move || ArchiveOut::create(&named, header));
         let created = async { created.await.map_err(ended_early)? };
         let writing = Writing::start(shutdown.or(created).await?);
-        let reader = Reader::start(opened.source, self.args.transfer.row_bytes_max as usize);
+        let reader = Reader::start(opened.source, self.args.transfer.row_bytes_max as usize, self.args.empty.said());
         let sealed = shutdown.or(self.read(reader, &header, &writing)).await;
         match sealed {
             Ok((manifest, suite)) => self.finish(writing, manifest, suite).await,

@@ -60,12 +60,14 @@ impl OpaqueSource {
 
 impl Source for OpaqueSource {
     fn plan(&mut self) -> Outcome<Plan> {
-        let bytes_estimate = match &self.input {
+        let bytes_estimate = match &mut self.input {
+            // Files below /proc have content and length 0.
+            Input::File { file, bytes: 0, regular: true, .. } => matches!(file.read(&mut [0]), Ok(0)).then_some(0),
             Input::File { bytes, .. } => Some(*bytes).filter(|&bytes| bytes > 0),
             Input::Standard | Input::Exec(_) => None,
         };
         let part = PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate };
-        Ok(Plan { engine: Engine::Opaque, parts: vec![part] })
+        Ok(Plan { engine: Engine::Opaque, parts: vec![part], empty: None })
     }
 
     fn can_repeat(&self) -> bool {

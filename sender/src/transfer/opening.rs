@@ -132,7 +132,7 @@ impl Sending<'_> {
             if let Some(folder) = &self.args.spool {
                 spool::prepare(folder)?;
             }
-            Reader::start(opened.source, self.args.transfer.row_bytes_max as usize).await
+            Reader::start(opened.source, self.args.transfer.row_bytes_max as usize, self.args.empty.said()).await
         };
         match shutdown.or(planned).await {
             Ok((reader, plan)) => {

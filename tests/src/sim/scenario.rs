@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use sealift_protocol::{
     compress::Compression,
-    manifest::{PartKind, Plan},
+    manifest::{Empty, PartKind, Plan},
     row::{Value, put_length, put_value},
     seal::Suite,
     transcript::Channel,
@@ -93,6 +93,8 @@ impl Scenario {
         };
         let opaque = chance.chance(35.0);
         let plan = if opaque { opaque_plan() } else { table_plan(chance.below(7)) };
+        // Some of them hold nothing.
+        let plan = Plan { empty: Some(Empty::Allowed), ..plan };
         let mut tables: Vec<_> = plan.parts.iter().map(|part| Table::draw(part.kind, &mut chance)).collect();
         let mut versions = Vec::new();
         for _ in 0..3 {

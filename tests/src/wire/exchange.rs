@@ -261,7 +261,7 @@ fn part(kind: PartKind, name: &str) -> PlannedPart {
 
 /// One dump.
 pub fn opaque_plan() -> Plan {
-    Plan { engine: Engine::Opaque, parts: vec![part(PartKind::Opaque, "")] }
+    Plan { engine: Engine::Opaque, parts: vec![part(PartKind::Opaque, "")], empty: None }
 }
 
 /// A database with this many tables between its schema and its finish.
@@ -269,5 +269,5 @@ pub fn table_plan(tables: usize) -> Plan {
     let mut parts = vec![part(PartKind::Schema, "schema")];
     parts.extend((0..tables).map(|index| part(PartKind::Rows, &format!("table_{index}"))));
     parts.push(part(PartKind::Finish, "finish"));
-    Plan { engine: Engine::Sqlite, parts }
+    Plan { engine: Engine::Sqlite, parts, empty: None }
 }

@@ -55,7 +55,7 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 
 fn plan() -> Plan {
     let part = PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate: None };
-    Plan { engine: Engine::Opaque, parts: vec![part] }
+    Plan { engine: Engine::Opaque, parts: vec![part], empty: None }
 }
 
 /// A real receiver that waits, and the folder in which nothing may ever appear.

@@ -177,7 +177,7 @@ fn a_constraint_violation_is_told_without_a_value() {
          UPDATE sqlite_schema SET sql='CREATE TABLE t(a, b NOT NULL)' WHERE name='t';",
     );
     let failure = transfer_with(&folder, || ()).unwrap_err();
-    assert_eq!((failure.code, failure.part), (Code::TargetFailed, Some(PartIndex(1))));
+    assert_eq!((failure.code, failure.part), (Code::LoadImpossible, Some(PartIndex(1))));
     assert_eq!(failure.what, "a row does not keep a constraint of table t: NOT NULL");
     assert_eq!(folder.names(), ["source.db"]);
 }
@@ -188,8 +188,8 @@ fn a_constraint_violation_is_told_without_a_value() {
 fn a_hostile_catalogue_does_nothing() {
     for (sql, code, part) in [
         ("CREATE TABLE t(a); ATTACH ''attached'' AS x", Code::SourceFailed, None),
-        ("CREATE TABLE t(a CHECK(load_extension(''x'')))", Code::TargetFailed, Some(PartIndex(0))),
-        ("create table t(a)", Code::TargetFailed, Some(PartIndex(0))),
+        ("CREATE TABLE t(a CHECK(load_extension(''x'')))", Code::LoadImpossible, Some(PartIndex(0))),
+        ("create table t(a)", Code::LoadImpossible, Some(PartIndex(0))),
     ] {
         let folder = Folder::new();
         folder.build(&format!("CREATE TABLE t(a); PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql='{sql}';"));
@@ -219,10 +219,10 @@ fn a_hostile_schema_part_does_nothing() {
     type Change<'a> = &'a dyn Fn(&mut SchemaDocument);
     for (change, code) in [
         (&good as Change<'_>, None),
-        (&second, Some(Code::TargetFailed)),
+        (&second, Some(Code::LoadImpossible)),
         (&missing, Some(Code::PlanRefused)),
-        (&module, Some(Code::TargetFailed)),
-        (&attach, Some(Code::TargetFailed)),
+        (&module, Some(Code::LoadImpossible)),
+        (&attach, Some(Code::LoadImpossible)),
     ] {
         let sink = folder.sink();
         let mut pump = Pump::start(&folder, &sink).unwrap();

@@ -50,7 +50,7 @@ impl Made {
         let header = LogHeader::new(id, &mut random);
         let part =
             PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate: None };
-        let plan = Plan { engine: Engine::Opaque, parts: vec![part] };
+        let plan = Plan { engine: Engine::Opaque, parts: vec![part], empty: None };
         let (from, to) = identities(TRANSFER, &Fingerprint::of_receiver(&receiver));
         let grant = Grant {
             transfer: TRANSFER,

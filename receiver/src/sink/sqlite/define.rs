@@ -201,7 +201,7 @@ mod tests {
             let mut connection = connection();
             let defined = define(&mut connection, kind, &definition("x", sql), "t");
             let failure = defined.expect_err(&format!("{kind:?}: {sql}"));
-            assert_eq!(failure.code, Code::TargetFailed, "{sql}");
+            assert_eq!(failure.code, Code::LoadImpossible, "{sql}");
             let count: u32 = connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
             assert_eq!(count, 1, "{sql}");
         };
@@ -239,7 +239,7 @@ mod tests {
     fn hostile_virtual_tables_are_refused() {
         let refused = |sql: &str| {
             let code = define_virtual(&mut connection(), &definition("f", sql)).unwrap_err().code;
-            assert_eq!(code, Code::TargetFailed, "{sql}");
+            assert_eq!(code, Code::LoadImpossible, "{sql}");
         };
         refused("CREATE VIRTUAL TABLE f USING dbstat");
         refused("CREATE VIRTUAL TABLE g USING fts5(a)");

@@ -7,6 +7,8 @@ use sealift_protocol::close::Code;
 /// The engine failed at `object`: the staging file, or a table of it.
 pub fn failed(error: &Error, object: &str) -> Failure {
     let fail = |what: String, next: &str| Failure::new(Code::TargetFailed, what, next);
+    // However often it is tried.
+    let impossible = |what: String, next: &str| Failure::new(Code::LoadImpossible, what, next);
     if matches!(error, Error::SqlInputError { .. }) {
         return needs_more(object);
     }
@@ -18,7 +20,7 @@ pub fn failed(error: &Error, object: &str) -> Failure {
             "Make room on the target host and start again.",
         ),
         Some(ErrorCode::OperationInterrupted) => gave_up(),
-        Some(ErrorCode::ConstraintViolation) => fail(
+        Some(ErrorCode::ConstraintViolation) => impossible(
             format!("a row does not keep a constraint of {object}: {}", constraint(number)),
             "The source holds rows that break its own schema. Correct them there and start again.",
         ),
@@ -32,7 +34,11 @@ pub fn failed(error: &Error, object: &str) -> Failure {
         Some(ErrorCode::OutOfMemory) => {
             fail(format!("there is not enough memory for {object}"), "Give the receiver more memory.")
         }
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => fail(
+        Some(ErrorCode::TypeMismatch) => impossible(
+            format!("a rowid of {object} is not an integer"),
+            "The source holds rows that break its own schema. Correct them there and start again.",
+        ),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => impossible(
             format!("the staged database is damaged at {object}"),
             "Another program or a bad disk changed it. Check the disk and start again.",
         ),
@@ -47,10 +53,22 @@ pub fn failed(error: &Error, object: &str) -> Failure {
     }
 }
 
+/// A row cannot be inserted into `table`. A function may fail for a value: of a generated column, or of an index on an
+/// expression.
+pub fn row_failed(error: &Error, table: &str) -> Failure {
+    if error.sqlite_error_code() != Some(ErrorCode::Unknown) {
+        return failed(error, table);
+    }
+    let what = format!("an expression in the definition of {table} fails for one of its rows");
+    let next =
+        "SQLite cannot compute it from what the source holds. Correct the row or the definition there and start again.";
+    Failure::new(Code::LoadImpossible, what, next)
+}
+
 /// A statement that this engine cannot make sense of: the schema was made by a program that had added to it.
 fn needs_more(object: &str) -> Failure {
     let next = "It may need a function or collation of the program that made it. Drop it on a copy and move that.";
-    Failure::new(Code::TargetFailed, format!("SQLite does not accept a definition of {object}"), next)
+    Failure::new(Code::LoadImpossible, format!("SQLite does not accept a definition of {object}"), next)
 }
 
 /// A definition from the source was refused, by the rules here or by the engine.
@@ -69,7 +87,7 @@ pub fn definition_failed(error: &Error, name: &str) -> Failure {
 
 pub fn forbidden(name: &str) -> Failure {
     let next = "Look at its definition in the source's sqlite_schema: it is not what it should be.";
-    Failure::new(Code::TargetFailed, format!("the definition of {name} would do more than define it"), next)
+    Failure::new(Code::LoadImpossible, format!("the definition of {name} would do more than define it"), next)
 }
 
 /// The sender allows longer rows than this side: what it holds of one must stay bounded.

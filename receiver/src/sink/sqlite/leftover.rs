@@ -36,8 +36,9 @@ impl Leftover {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Nothing),
             Err(error) => return Err(staging.refused("looked for", &error)),
         };
-        let ours = metadata.is_file() && metadata.uid() == nix::unistd::geteuid().as_raw() && metadata.nlink() == 1;
         let identity = Identity::of(&metadata);
+        let own = metadata.uid() == nix::unistd::geteuid().as_raw() || staging.is_handed_over(&metadata);
+        let ours = own && metadata.is_file() && metadata.nlink() == 1;
         if ours {
             // What a killed process had written may be in the page cache alone: it is durable before anybody is told of it.
             staging.sync_leftover().map_err(|error| staging.refused("synced", &error))?;
@@ -54,6 +55,14 @@ impl Leftover {
                 Err(Failure::new(Code::TargetFailed, what, "Look at what it is, and remove or rename it."))
             }
         }
+    }
+
+    /// Leaves it as it is, for whoever goes on with it.
+    pub fn let_go(self, staging: &Staging) {
+        if let Self::Load(connection, _) = self {
+            let _ = close(connection);
+        }
+        staging.mark.release();
     }
 
     /// Removes it, and what may lie about without it.

@@ -201,7 +201,7 @@ fn make(connection: &mut Connection, schema: &SchemaDocument) -> Outcome {
     if let Some(name) = catalogue_difference(connection, schema, None)? {
         let what = format!("SQLite spells the definition of {name} otherwise than the source does");
         let next = "The source's schema was edited by hand. Make the object anew on the source and start again.";
-        return Err(Failure::new(Code::TargetFailed, what, next));
+        return Err(Failure::new(Code::LoadImpossible, what, next));
     }
     Ok(())
 }

@@ -5,11 +5,12 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use nix::unistd::geteuid;
 use sealift_protocol::id::TransferId;
 
 use super::staging::Identity;
@@ -72,6 +73,10 @@ impl Mark {
             .read(true)
             .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
             .open(&self.path)?;
+        // One that somebody else put there says nothing.
+        if file.metadata()?.uid() != geteuid().as_raw() {
+            return Ok(Owner::Nobody);
+        }
         let mut text = String::new();
         (&file).take(MARK_BYTES_MAX).read_to_string(&mut text)?;
         let Some((transfer, found)) = parse(&text) else { return Ok(Owner::Nobody) };

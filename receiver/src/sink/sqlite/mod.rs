@@ -29,7 +29,7 @@ mod staging;
 mod turn;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -52,13 +52,14 @@ use self::{
     document::{DocumentLoad, Repeated},
     failure::gave_up,
     ledger::Bond,
+    leftover::Leftover,
     load::Load,
     rows::{EDGE_BYTES, RowsLoad},
     staged::{Staged, remove_suspended},
     staging::{Identity, Staging},
     turn::{Done, Turn},
 };
-use super::{PartSink, Sink};
+use super::{PartSink, Sink, place::Readiness};
 
 /// A sink that loads into `sqlite:PATH`.
 pub struct SqliteSink {
@@ -200,6 +201,21 @@ fn rank(plan: &Plan, part: usize) -> (PartKind, bool, bool) {
 }
 
 impl Sink for SqliteSink {
+    fn check(&self, readiness: Readiness) -> Outcome<Option<String>> {
+        let described = match readiness {
+            Readiness::Place => None,
+            Readiness::Name | Readiness::Staging => {
+                self.staging.check_target()?;
+                Some(self.staging.place.describe()?)
+            }
+        };
+        self.staging.try_out(readiness)?;
+        if readiness == Readiness::Staging {
+            Leftover::find(&self.staging, self.row_bytes_max)?.let_go(&self.staging);
+        }
+        Ok(described)
+    }
+
     fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>> {
         plan.check()?;
         if plan.engine != Engine::Sqlite {
@@ -285,8 +301,9 @@ impl Sink for SqliteSink {
         staged::remove_earlier(&self.staging, self.row_bytes_max, transfer).map(|()| false)
     }
 
-    fn staged_bytes(&self, _transfer: TransferId) -> u64 {
-        std::fs::symlink_metadata(self.staging.file()).map_or(0, |found| found.len())
+    fn staged(&self, _transfer: TransferId) -> Option<PathBuf> {
+        let file = self.staging.file();
+        std::fs::symlink_metadata(file).is_ok().then(|| file.to_owned())
     }
 
     fn suspend(&self) {

@@ -19,7 +19,7 @@ use sealift_protocol::{
 
 use super::{
     Done, Turn,
-    failure::{failed, row_too_long},
+    failure::{failed, row_failed, row_too_long},
     indexes::Waiting,
     ledger::Line,
     load::check_whole,
@@ -84,7 +84,7 @@ impl<'a> RowsLoad<'a> {
         let load = turn.load.as_ref().ok_or_else(out_of_order)?;
         let encoding = load.schema.encoding;
         let name = &load.schema.tables[*table].name;
-        let engine = |error: rusqlite::Error| failed(&error, &format!("table {name}"));
+        let engine = |error: rusqlite::Error| row_failed(&error, &format!("table {name}"));
         let mut statement = load.connection.prepare(insert).map_err(engine)?;
         reader
             .feed(piece, |row| {

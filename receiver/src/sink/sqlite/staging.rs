@@ -1,21 +1,22 @@
 //! The staging file: beside the target, readable by its owner alone, and there under the target's name only at the end.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs::{self, File, Metadata, OpenOptions},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
+use rusqlite::{Connection, OpenFlags};
 use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
-    output::rename_new,
 };
 use sealift_protocol::{close::Code, id::TransferId};
 
 use super::mark::{Mark, Owner};
+use crate::sink::place::{Readiness, TargetPlace};
 
 /// What SQLite puts beside a database.
 const SIBLINGS: [&str; 3] = ["-journal", "-wal", "-shm"];
@@ -23,10 +24,15 @@ const SIBLINGS: [&str; 3] = ["-journal", "-wal", "-shm"];
 /// What the mark of a finished load is called, after the staging file.
 const MARK: &str = "-finished";
 
-/// The target's path, and that of the file which becomes it.
+/// As long as the mark's, the longest name beside a target.
+const PROBE: &str = "-checking";
+
+/// SQLite's own limit of a path (`MAX_PATHNAME` of its Unix files); a longer one cannot be opened.
+const PATH_BYTES_MAX: usize = 512;
+
+/// The target's place, and the path of the file which becomes it.
 pub struct Staging {
-    folder: PathBuf,
-    pub target: PathBuf,
+    pub place: TargetPlace,
     file: PathBuf,
     pub mark: Mark,
 }
@@ -47,23 +53,38 @@ impl Identity {
 
 impl Staging {
     pub fn new(target: &Path) -> Outcome<Self> {
-        let next = "Give --target the path of a file in a folder that exists.";
-        let named = target.file_name().map(OsStr::to_owned);
-        let Some(name) = named else {
-            return Err(Failure::new(Code::TargetFailed, format!("{} names no file", target.display()), next));
-        };
-        // Canonical, so that what happens to links or the working folder later does not lead elsewhere.
-        let folder = std::path::absolute(target)
-            .and_then(|target| fs::canonicalize(target.parent().unwrap_or(Path::new("/"))))
-            .map_err(|error| {
-                let what = format!("the folder of the target {} cannot be used", target.display());
-                Failure::io(Code::TargetFailed, what, &error, next)
-            })?;
+        let place = TargetPlace::new(target)?;
         let mut staged = OsString::from(".");
-        staged.push(&name);
+        staged.push(place.path.file_name().unwrap_or_default());
         staged.push(".sealift-staging");
-        let file = folder.join(staged);
-        Ok(Self { target: folder.join(name), mark: Mark::new(beside(&file, MARK)), file, folder })
+        let file = place.folder.join(staged);
+        Ok(Self { mark: Mark::new(beside(&file, MARK)), file, place })
+    }
+
+    /// Whether files can be made in the place, and the engine can lock and write them.
+    pub fn try_out(&self, readiness: Readiness) -> Outcome {
+        let path_bytes = self.file.as_os_str().len();
+        if path_bytes > PATH_BYTES_MAX {
+            let what =
+                format!("the path of the target is too long for SQLite: its staging file has {path_bytes} bytes");
+            let next = format!("SQLite opens paths of up to {PATH_BYTES_MAX} bytes. Choose a shorter one.");
+            return Err(Failure::new(Code::TargetFailed, what, next));
+        }
+        self.place.try_out(&beside(&self.file, PROBE), readiness, |probe| {
+            try_locks(probe).map_err(|_| {
+                let what = format!("SQLite cannot use a file in {}", self.place.folder.display());
+                let next = "It has to lock the file. Network file systems without locks cannot hold a database: choose \
+                            another folder.";
+                Failure::new(Code::TargetFailed, what, next)
+            })
+        })
+    }
+
+    /// Whether this process, or an earlier one of its user, has given the staging file the owner of a target that was made
+    /// beforehand: the last step before it gets its name.
+    pub fn is_handed_over(&self, staged: &Metadata) -> bool {
+        let due = fs::symlink_metadata(&self.place.path).is_ok_and(|target| target.uid() == staged.uid());
+        due && self.mark.claim(Identity::of(staged)) != Owner::Nobody
     }
 
     pub fn file(&self) -> &Path {
@@ -76,7 +97,7 @@ impl Staging {
             // Mode 0600 from the first moment; O_EXCL does not follow a link that somebody put there.
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file)?;
             let metadata = file.metadata()?;
-            sync_folder(&self.folder)?;
+            self.place.sync_folder()?;
             Ok(Identity::of(&metadata))
         };
         let identity = create().map_err(|error: io::Error| self.refused("made", &error))?;
@@ -86,18 +107,12 @@ impl Staging {
 
     /// The target may be missing, or a file of no bytes. Anything else is somebody's.
     pub fn check_target(&self) -> Outcome {
-        let shown = self.target.display();
-        let in_the_way =
-            |what| Err(Failure::new(Code::TargetNotEmpty, what, "Choose another target, or remove it yourself."));
-        match fs::symlink_metadata(&self.target) {
-            Ok(metadata) if metadata.is_file() && metadata.len() == 0 => {}
-            Ok(_) => return in_the_way(format!("{shown} exists and is not an empty file")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(self.refused("looked for", &error)),
-        }
+        self.place.made_beforehand()?;
+        let shown = self.place.path.display();
         for sibling in SIBLINGS {
-            if fs::symlink_metadata(beside(&self.target, sibling)).is_ok() {
-                return in_the_way(format!("{shown}{sibling} exists: a database of this name is or was in use"));
+            if fs::symlink_metadata(beside(&self.place.path, sibling)).is_ok() {
+                let what = format!("{shown}{sibling} exists: a database of this name is or was in use");
+                return Err(Failure::new(Code::TargetNotEmpty, what, "Choose another target, or remove it yourself."));
             }
         }
         Ok(())
@@ -136,7 +151,7 @@ impl Staging {
 
     /// Says, durably, whose load the file is although it will hold no ledger any more.
     pub fn mark_finished(&self, transfer: TransferId, identity: Identity) -> Outcome {
-        let marked = self.mark.set(transfer, identity).and_then(|()| sync_folder(&self.folder));
+        let marked = self.mark.set(transfer, identity).and_then(|()| self.place.sync_folder());
         marked.map_err(|error| self.refused("marked as finished", &error))
     }
 
@@ -154,7 +169,7 @@ impl Staging {
     pub fn sync(&self) -> Outcome {
         let sync = || {
             File::open(&self.file)?.sync_all()?;
-            sync_folder(&self.folder)
+            self.place.sync_folder()
         };
         sync().map_err(|error: io::Error| self.refused("synced", &error))
     }
@@ -163,28 +178,22 @@ impl Staging {
     pub fn rename(&self, identity: Identity) -> Outcome {
         self.check(identity)?;
         self.check_target()?;
-        // A file of no bytes may be replaced.
-        let renamed = match fs::symlink_metadata(&self.target) {
-            Ok(_) => fs::rename(&self.file, &self.target),
-            Err(_) => rename_new(&self.file, &self.target),
-        };
-        renamed
-            .and_then(|()| sync_folder(&self.folder))
-            .map_err(|error| self.refused("given its final name", &error))?;
+        self.place.show(&self.file)?;
+        self.place.sync_folder().map_err(|error| self.refused("given its final name", &error))?;
         fail_point::hit(Point::SqliteRenamed);
         self.remove_siblings()
     }
 
     /// Ends what `rename` began, if the target is the load that the mark tells of: whether it is.
     pub fn is_renamed(&self, transfer: TransferId) -> Outcome<bool> {
-        let found = fs::symlink_metadata(&self.target).ok().filter(Metadata::is_file);
+        let found = fs::symlink_metadata(&self.place.path).ok().filter(Metadata::is_file);
         let Some(target) = found else { return Ok(false) };
         match self.mark.claim(Identity::of(&target)) {
             Owner::Free(owner) if owner == transfer => {}
             Owner::Busy => return Err(self.busy()),
             _ => return Ok(false),
         }
-        sync_folder(&self.folder).map_err(|error| self.refused("given its final name", &error))?;
+        self.place.sync_folder().map_err(|error| self.refused("given its final name", &error))?;
         self.remove_siblings()?;
         Ok(true)
     }
@@ -194,7 +203,7 @@ impl Staging {
         if fs::symlink_metadata(&self.file).is_err() && self.mark.owner() == Owner::Free(transfer) {
             fail_point::hit(Point::SqliteForgetting);
             let _ = self.mark.remove();
-            let _ = sync_folder(&self.folder);
+            let _ = self.place.sync_folder();
             fail_point::hit(Point::SqliteForgotten);
         }
     }
@@ -204,16 +213,16 @@ impl Staging {
         if self.check(identity).is_ok() {
             // The file first: without the journal that undoes its last part, it would pass for a load to go on with.
             let _ = fs::remove_file(&self.file);
-            let _ = sync_folder(&self.folder);
+            let _ = self.place.sync_folder();
             fail_point::hit(Point::SqliteRemoving);
             let _ = self.remove_rest();
-            let _ = sync_folder(&self.folder);
+            let _ = self.place.sync_folder();
         }
     }
 
     /// Another receiver has the file.
     pub fn busy(&self) -> Failure {
-        let what = format!("another receiver is loading into {}", self.target.display());
+        let what = format!("another receiver is loading into {}", self.place.path.display());
         Failure::new(Code::TargetFailed, what, "Wait for it, stop it, or choose another target.")
     }
 
@@ -233,6 +242,11 @@ fn beside(file: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// The engine opens the file and takes its strongest lock.
+fn try_locks(probe: &Path) -> rusqlite::Result<()> {
+    File::options().write(true).truncate(true).open(probe).map_err(|_| rusqlite::Error::InvalidQuery)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(probe, flags)?;
+    // No journal of its own: that would have a name which is longer than any that a load needs.
+    connection.execute_batch("PRAGMA journal_mode=MEMORY; BEGIN EXCLUSIVE; CREATE TABLE probe(a); COMMIT")
 }

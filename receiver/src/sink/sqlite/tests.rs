@@ -52,7 +52,7 @@ fn plan(engine: Engine, tables: &[&str]) -> Plan {
             .chain([part(PartKind::Finish, "")])
             .collect(),
     };
-    Plan { engine, parts }
+    Plan { engine, parts, empty: None }
 }
 
 #[test]
@@ -186,9 +186,9 @@ fn errors_of_the_engine_have_codes_and_no_texts() {
     };
     for (number, code) in [
         (ffi::SQLITE_FULL, Code::TargetFull),
-        (ffi::SQLITE_CONSTRAINT_UNIQUE, Code::TargetFailed),
+        (ffi::SQLITE_CONSTRAINT_UNIQUE, Code::LoadImpossible),
         (ffi::SQLITE_IOERR_WRITE, Code::TargetFailed),
-        (ffi::SQLITE_CORRUPT, Code::TargetFailed),
+        (ffi::SQLITE_CORRUPT, Code::LoadImpossible),
         (ffi::SQLITE_INTERRUPT, Code::Interrupted),
         (ffi::SQLITE_ERROR, Code::TargetFailed),
     ] {

@@ -109,7 +109,7 @@ impl SqliteSource {
             return Err(unsuitable(what, "Split the database, or move it as a dump."));
         }
         let snapshot = Snapshot { encoding, schema, tables: catalogue.tables, finish };
-        Ok((snapshot, Plan { engine: Engine::Sqlite, parts }))
+        Ok((snapshot, Plan { engine: Engine::Sqlite, parts, empty: None }))
     }
 }
 

@@ -1,0 +1,242 @@
+//! The place of a target that is a file: what can be found out about it before anybody is given a ticket, and how a load gets
+//! the target's name. A file of no bytes that was made beforehand is the one thing that may be replaced; its owner, group and
+//! mode are kept.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    sys::statvfs::statvfs,
+    unistd::{Gid, Group, Uid, User, geteuid},
+};
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    output::rename_new,
+    units::human_bytes,
+};
+use sealift_protocol::close::Code;
+
+/// How far a target is looked at. Each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Readiness {
+    /// That its folder is there, can be written and has room, and that all names fit.
+    Place,
+    /// That nothing is in the way under its name.
+    Name,
+    /// That no other load is under way to it.
+    Staging,
+}
+
+/// What a disk must have room for, and a user's quota and limits allow, or there is no use in a ticket.
+const ROOM_BYTES_MIN: usize = 64 << 10;
+
+/// The owner may read and write it.
+const OWN_MODE: u32 = 0o600;
+
+/// Read, write and execute of everybody, and the three bits above them.
+const MODE_BITS: u32 = 0o7777;
+
+/// Where a target lies.
+pub struct TargetPlace {
+    pub folder: PathBuf,
+    pub path: PathBuf,
+}
+
+impl TargetPlace {
+    /// A file in a folder that exists. Nothing is touched.
+    pub fn new(target: &Path) -> Outcome<Self> {
+        let next = "Give --target the path of a file in a folder that exists.";
+        let shown = target.display();
+        let name = target.file_name().filter(|_| !target.as_os_str().as_bytes().ends_with(b"/"));
+        let Some(name) = name else {
+            return Err(Failure::new(Code::TargetFailed, format!("the target {shown} names no file"), next));
+        };
+        // Canonical, so that what happens to links or the working folder later does not lead elsewhere.
+        let folder = std::path::absolute(target)
+            .and_then(|target| fs::canonicalize(target.parent().unwrap_or(Path::new("/"))))
+            .map_err(|error| {
+                let what = format!("the folder of the target {shown} cannot be used");
+                Failure::io(Code::TargetFailed, what, &error, next)
+            })?;
+        if !folder.is_dir() {
+            let what = format!("the target {shown} lies in {}, which is not a folder", folder.display());
+            return Err(Failure::new(Code::TargetFailed, what, next));
+        }
+        Ok(Self { path: folder.join(name), folder })
+    }
+
+    /// What was made beforehand under the target's name: nothing, or a file of no bytes. Anything else is somebody's.
+    pub fn made_beforehand(&self) -> Outcome<Option<Metadata>> {
+        let shown = self.path.display();
+        let found = match fs::symlink_metadata(&self.path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.cannot_write(&error)),
+        };
+        let (what, next) = match found.file_type() {
+            kind if kind.is_dir() => {
+                ("is a folder", "Give the path of the file itself, as in FOLDER/NAME; it need not exist yet.")
+            }
+            kind if kind.is_symlink() => {
+                ("is a symbolic link", "Give the path that it leads to, or remove the link yourself.")
+            }
+            kind if kind.is_block_device() || kind.is_char_device() || kind.is_fifo() || kind.is_socket() => {
+                ("is a device, a FIFO or a socket", "Give the path of a file; it need not exist yet.")
+            }
+            _ if found.len() > 0 => (
+                "exists and is not empty",
+                "Choose another target, or remove it yourself: nothing is ever overwritten.",
+            ),
+            _ if found.mode() & OWN_MODE != OWN_MODE => {
+                ("is a file that its owner may not read and write", "Change its mode, or remove it yourself.")
+            }
+            _ => return Ok(Some(found)),
+        };
+        Err(Failure::new(Code::TargetNotEmpty, format!("the target {shown} {what}"), next))
+    }
+
+    /// Makes a file with the longest name that a load will need, fills it a little, gives it the owner that the target will
+    /// have, and removes it. What it finds cannot be asked for: file systems that are full, read-only, squashed or
+    /// special say so only when they are written. `uses` may try the file out further.
+    pub fn try_out(&self, longest: &Path, readiness: Readiness, uses: impl FnOnce(&Path) -> Outcome) -> Outcome {
+        self.check_names(longest)?;
+        let probe = match make_probe(longest) {
+            // One that was left by a process that was killed here.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_probe(longest) => {
+                let _ = fs::remove_file(longest);
+                make_probe(longest)
+            }
+            made => made,
+        };
+        let probe = probe.map_err(|error| self.cannot_write(&error))?;
+        let tried = self.fill(&probe, longest, readiness).and_then(|()| uses(longest));
+        drop(probe);
+        let removed = fs::remove_file(longest);
+        tried?;
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.cannot_write(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn fill(&self, mut probe: &File, longest: &Path, readiness: Readiness) -> Outcome {
+        let written = probe.write_all(&[0; ROOM_BYTES_MIN]).and_then(|()| probe.sync_all());
+        written.map_err(|error| self.cannot_write(&error))?;
+        if readiness < Readiness::Name {
+            return Ok(());
+        }
+        let Some(found) = self.made_beforehand()? else { return Ok(()) };
+        keep_owner(longest, &found).map_err(|error| {
+            let what = format!(
+                "the target {} was made beforehand for {}, which this user cannot give to a file",
+                self.path.display(),
+                owner_and_mode(&found)
+            );
+            let next = "Remove the empty file, and the target will belong to the receiver's own user with mode 0600; or run \
+                        the receiver as the user that it belongs to.";
+            Failure::io(Code::TargetFailed, what, &error, next)
+        })
+    }
+
+    /// The file system's own limit, where it tells one. What is made will say so otherwise.
+    fn check_names(&self, longest: &Path) -> Outcome {
+        let name_bytes = |path: &Path| path.file_name().map_or(0, |name| name.as_bytes().len());
+        let Ok(bytes_max) = statvfs(&self.folder).map(|found| found.name_max() as usize) else { return Ok(()) };
+        let (own, longest) = (name_bytes(&self.path), name_bytes(longest));
+        if longest <= bytes_max {
+            return Ok(());
+        }
+        let fitting = bytes_max.saturating_sub(longest - own);
+        let what = format!("the name of the target is too long: it has {own} bytes, and up to {fitting} can be used");
+        let next = format!(
+            "Names in {} may have {bytes_max} bytes, and the files that a load has beside its target are named after it. \
+             Choose a shorter name.",
+            self.folder.display()
+        );
+        Err(Failure::new(Code::TargetFailed, what, next))
+    }
+
+    /// Whose the target will be, and what room there is, for the person who starts the receiver.
+    pub fn describe(&self) -> Outcome<String> {
+        let owner = match self.made_beforehand()? {
+            Some(found) => {
+                format!("keeps the owner and mode of the empty file that is there: {}", owner_and_mode(&found))
+            }
+            None => format!("will belong to {}, who alone may read it (mode 0600)", user_name(geteuid())),
+        };
+        let room = match self.room_bytes() {
+            Some(bytes) => format!("; {} are free there", human_bytes(bytes)),
+            None => String::new(),
+        };
+        Ok(format!("the target {} {owner}{room}.", self.path.display()))
+    }
+
+    /// Room for this user on the target's disk.
+    pub fn room_bytes(&self) -> Option<u64> {
+        let found = statvfs(&self.folder).ok()?;
+        // The types of these differ from system to system.
+        #[allow(clippy::unnecessary_cast)]
+        Some((found.blocks_available() as u64).saturating_mul(found.fragment_size() as u64))
+    }
+
+    /// Gives `staged` the target's name, if that is still free. The caller syncs it before, and the folder after.
+    pub fn show(&self, staged: &Path) -> Outcome {
+        let shown = match self.made_beforehand()? {
+            Some(found) => keep_owner(staged, &found).and_then(|()| fs::rename(staged, &self.path)),
+            None => rename_new(staged, &self.path),
+        };
+        shown.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => self.made_beforehand().err().unwrap_or_else(|| self.cannot_write(&error)),
+            _ => self.cannot_write(&error),
+        })
+    }
+
+    pub fn sync_folder(&self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
+    }
+
+    pub fn cannot_write(&self, error: &io::Error) -> Failure {
+        super::opaque::cannot_write(&format!("the target {}", self.path.display()), error)
+    }
+}
+
+fn make_probe(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(OWN_MODE).open(path)
+}
+
+fn is_probe(path: &Path) -> bool {
+    let euid = geteuid();
+    // As root it may have been given another owner already.
+    let own = |found: &Metadata| found.uid() == euid.as_raw() || euid.is_root();
+    let ours = |found: Metadata| found.is_file() && own(&found) && found.nlink() == 1;
+    fs::symlink_metadata(path).is_ok_and(|found| found.len() <= ROOM_BYTES_MIN as u64 && ours(found))
+}
+
+/// Gives a file the owner, group and mode of the one that it is to replace.
+fn keep_owner(staged: &Path, found: &Metadata) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(staged)?;
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (found.uid(), found.gid()) {
+        fchown(&file, Some(found.uid()), Some(found.gid()))?;
+    }
+    // After it: a change of owner clears some of them.
+    file.set_permissions(Permissions::from_mode(found.mode() & MODE_BITS))?;
+    file.sync_all()
+}
+
+fn owner_and_mode(found: &Metadata) -> String {
+    let gid = Gid::from_raw(found.gid());
+    let group = Group::from_gid(gid).ok().flatten().map_or_else(|| gid.to_string(), |group| group.name);
+    format!("{}:{group}, mode {:04o}", user_name(Uid::from_raw(found.uid())), found.mode() & MODE_BITS)
+}
+
+fn user_name(uid: Uid) -> String {
+    User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+}

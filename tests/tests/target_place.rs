@@ -1,0 +1,191 @@
+//! What stands in the way of a target is told before there is a ticket, and a target that was made beforehand stays whose it
+//! was.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+    path::Path,
+    time::Duration,
+};
+
+use nix::{sys::stat::Mode, unistd::mkfifo};
+use sealift_tests::{agents::Launch, disk::SmallDisk, exit, finished::Finished, pair::Pair, sqlite::create_hospital};
+use tempfile::TempDir;
+
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Two users that own nothing else.
+const APPLICATION: u32 = 45_001;
+const AGENT: u32 = 45_002;
+
+fn folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("sealift-place-").tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Everything in a folder, by name.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// A `listen` into this target ends before it has made a ticket, and says why.
+#[track_caller]
+fn refused_with(launch: Launch, says: &str) -> Finished {
+    let ended = launch.bind_loopback().start().wait(WITHIN);
+    ended.assert_code(exit::UNUSABLE).assert_one_message();
+    assert!(ended.stderr().contains(says), "not {says:?}:\n{}", ended.stderr());
+    assert!(!ended.home().join("ticket").exists(), "a ticket was made");
+    ended
+}
+
+#[track_caller]
+fn refused(target: &str, says: &str) {
+    refused_with(Launch::receiver(target).arg("--danger-plaintext-file"), says);
+}
+
+/// B7, E6, E12: before a ticket, with the true reason, and nothing is touched.
+#[test]
+fn what_is_in_the_way_is_told_before_there_is_a_ticket() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::create_dir(path("folder")).unwrap();
+    fs::write(path("full"), "somebody's").unwrap();
+    symlink("nowhere", path("dangling")).unwrap();
+    symlink("empty", path("link")).unwrap();
+    fs::write(path("empty"), "").unwrap();
+    mkfifo(Path::new(&path("fifo")), Mode::S_IRWXU).unwrap();
+    fs::write(path("read-only"), "").unwrap();
+    fs::set_permissions(path("read-only"), fs::Permissions::from_mode(0o444)).unwrap();
+    let before = names(folder.path());
+    for scheme in ["sqlite:", "file:"] {
+        for (name, says) in [
+            ("folder", "is a folder"),
+            ("folder/", "names no file"),
+            ("full", "exists and is not empty"),
+            ("dangling", "is a symbolic link"),
+            ("link", "is a symbolic link"),
+            ("fifo", "is a device, a FIFO or a socket"),
+            ("read-only", "may not read and write"),
+            ("missing/target", "the folder of the target"),
+            ("full/target", "is not a folder"),
+        ] {
+            refused(&format!("{scheme}{}", path(name)), says);
+        }
+        refused(&format!("{scheme}/proc/target"), "cannot be written");
+        refused(&format!("{scheme}{}", path(&"n".repeat(255))), "the name of the target is too long");
+    }
+    fs::write(path("used-wal"), "").unwrap();
+    refused(&format!("sqlite:{}", path("used")), "a database of this name is or was in use");
+    fs::write(path(".foreign.sealift-staging"), "somebody's").unwrap();
+    refused(&format!("sqlite:{}", path("foreign")), "is in the way and is no unfinished load");
+    fs::remove_file(path("used-wal")).unwrap();
+    fs::remove_file(path(".foreign.sealift-staging")).unwrap();
+    assert_eq!(names(folder.path()), before);
+    refused("exec:no-such-loader-anywhere", "cannot be started");
+}
+
+/// B7: the longest name that fits works; one byte more is refused, and what fits is said.
+#[test]
+fn a_name_is_too_long_when_one_of_its_staging_names_is() {
+    let folder = folder();
+    create_hospital(&folder.path().join("source"), 10);
+    let source = format!("sqlite:{}", folder.path().join("source").display());
+    let named = |bytes: usize| format!("sqlite:{}", folder.path().join("n".repeat(bytes)).display());
+    refused(&named(230), "it has 230 bytes, and up to 229 can be used");
+    Pair::new(&source, named(229)).run().assert_done();
+    // SQLite's own limit is of the whole path.
+    let deep = (0..5).fold(folder.path().to_owned(), |path, _| path.join("d".repeat(100)));
+    fs::create_dir_all(&deep).unwrap();
+    refused(&format!("sqlite:{}/target", deep.display()), "too long for SQLite");
+}
+
+/// B7, S8, S11: a disk that cannot be written or has no room.
+#[test]
+fn a_disk_that_takes_nothing_is_told_before_there_is_a_ticket() {
+    for (options, says) in [("size=2m,ro", "read-only file system"), ("size=16k", "no space left")] {
+        let Some(disk) = SmallDisk::mount(options) else { return };
+        for scheme in ["sqlite:", "file:"] {
+            refused(&format!("{scheme}{}", disk.path("target").display()), says);
+        }
+        assert_eq!(disk.names(), Vec::<String>::new());
+    }
+}
+
+/// B7: what this user may not write, or may not keep as it was, is told before there is a ticket.
+#[test]
+fn another_users_folder_and_file_are_told_before_there_is_a_ticket() {
+    if !is_root() {
+        return;
+    }
+    let folder = folder();
+    fs::create_dir(folder.path().join("theirs")).unwrap();
+    fs::create_dir(folder.path().join("open")).unwrap();
+    fs::set_permissions(folder.path().join("open"), fs::Permissions::from_mode(0o1777)).unwrap();
+    let made = folder.path().join("open/made");
+    fs::write(&made, "").unwrap();
+    chown(&made, Some(APPLICATION), Some(APPLICATION)).unwrap();
+    fs::set_permissions(&made, fs::Permissions::from_mode(0o660)).unwrap();
+    let target = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
+    let listen = |name: &str| Launch::receiver(&target(name)).as_user(AGENT, AGENT);
+    refused_with(listen("theirs/target"), "permission denied");
+    refused_with(listen("open/made"), "made beforehand for 45001:45001, mode 0660");
+    assert_eq!(names(&folder.path().join("open")), ["made"]);
+}
+
+/// B7: an empty file that was made beforehand gives the target its owner, group and mode; else it is said whose it will be.
+#[test]
+fn a_target_made_beforehand_keeps_its_owner_and_mode() {
+    let folder = folder();
+    create_hospital(&folder.path().join("source"), 100);
+    let (sqlite, made) = (format!("sqlite:{}", folder.path().join("source").display()), folder.path().join("made"));
+    for scheme in ["sqlite:", "file:"] {
+        fs::write(&made, "").unwrap();
+        fs::set_permissions(&made, fs::Permissions::from_mode(0o664)).unwrap();
+        let owner = if is_root() { APPLICATION } else { nix::unistd::geteuid().as_raw() };
+        chown(&made, Some(owner), None).unwrap();
+        let source = sqlite.replace("sqlite:", scheme);
+        let pair = Pair::new(source, format!("{scheme}{}", made.display())).for_people();
+        let done = pair.receiver_args(&["--danger-plaintext-file"]).run();
+        let said = done.assert_done().receiver.stderr();
+        assert!(said.contains("keeps the owner and mode") && said.contains("mode 0664"), "{said}");
+        let found = fs::metadata(&made).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o7777), (owner, 0o664));
+        assert!(found.len() > 0);
+        fs::remove_file(&made).unwrap();
+    }
+    let done = Pair::new(&sqlite, format!("sqlite:{}", made.display())).for_people().run();
+    let said = done.assert_done().receiver.stderr();
+    assert!(said.contains("will belong to") && said.contains("mode 0600"), "{said}");
+    assert_eq!(fs::metadata(&made).unwrap().mode() & 0o7777, 0o600);
+}
+
+/// B7: what comes under the target's name after the check is never overwritten.
+#[test]
+fn what_comes_after_the_check_is_left_alone() {
+    let folder = folder();
+    create_hospital(&folder.path().join("source"), 100);
+    let target = folder.path().join("target");
+    for scheme in ["sqlite:", "file:"] {
+        let source = format!("{scheme}{}", folder.path().join("source").display());
+        let pair = Pair::new(source, format!("{scheme}{}", target.display()));
+        let pair = pair.receiver_args(&["--danger-plaintext-file"]).start_with(
+            |sender| {
+                fs::write(&target, "somebody's").unwrap();
+                sender
+            },
+            |receiver| receiver,
+        );
+        pair.wait(WITHIN).assert_codes(exit::UNUSABLE, exit::UNUSABLE);
+        assert_eq!(fs::read(&target).unwrap(), b"somebody's");
+        assert_eq!(names(folder.path()), ["source", "target"]);
+        fs::remove_file(&target).unwrap();
+    }
+}
