@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, CommandFactory, Parser, ValueEnum};
+use clap::{
+    Args, CommandFactory, Parser, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use sealift_protocol::{
     close::Code,
     limits::{LANE_WINDOW_BYTES_MIN, ROW_BYTES_MAX},
@@ -14,15 +17,15 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::{
     failure::{Failure, Outcome},
     identity::Role,
-    manual,
-    process::aes_accelerated,
+    manual, misplaced,
+    process::{aes_accelerated, eprintln_safe},
     report::{Report, tell_failure},
     units::parse_bytes,
 };
 
 /// What `--help` says of the exit codes (design.md, 9).
 pub const EXIT_CODES: &str = "Exit codes: 0 done and verified; 1 other failure; 2 usage; 3 preflight; 4 peer or authentication; \
-5 interrupted; 6 verification mismatch; 7 refused by grant; 8 source or target unusable; 9 audit log cannot be written; \
+5 interrupted; 6 verification mismatch; 7 refused: the ticket or grant does not permit it; 8 source or target unusable; 9 audit log cannot be written; \
 130 interrupted by the user.";
 
 /// Options of every command that runs a transfer.
@@ -181,7 +184,7 @@ impl DocCommand {
 
 /// Parses arguments; a mistake in them prints clap's message and exits 2, as does a bare call.
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
-    C::try_parse().map_err(|error| refuse(&error))
+    C::try_parse().map_err(|error| refuse::<C>(&error))
 }
 
 /// The same of an agent: whoever reads its events is told, too.
@@ -190,23 +193,38 @@ pub fn parse_agent<C: Parser>(role: Role) -> Result<C, ExitCode> {
         // What `status` prints is no event.
         let reads_events = std::env::args_os().nth(1).is_none_or(|command| command != "status");
         if error.use_stderr() && reads_events && std::env::args_os().any(|argument| argument == "--json") {
-            Report::new(role, true).end_untold(&mistake(&error));
+            Report::new(role, true).end_untold(&mistake::<C>(&error));
         }
-        refuse(&error)
+        refuse::<C>(&error)
     })
 }
 
-fn refuse(error: &clap::Error) -> ExitCode {
+fn refuse<C: CommandFactory>(error: &clap::Error) -> ExitCode {
     let _ = error.print();
+    if let Some(hint) = hint::<C>(error) {
+        eprintln_safe(&format!("\n{hint}"));
+    }
     ExitCode::from(if error.use_stderr() { Code::Usage.exit_code() } else { 0 })
 }
 
 /// The first paragraph of clap's message, in one line: what is behind it is help.
-fn mistake(error: &clap::Error) -> Failure {
+fn mistake<C: CommandFactory>(error: &clap::Error) -> Failure {
     let text = error.to_string();
     let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
     let what = lines.collect::<Vec<_>>().join(" ");
-    Failure::usage(what.trim_start_matches("error: "), "See --help.")
+    let next = hint::<C>(error).unwrap_or_else(|| "See --help.".into());
+    Failure::usage(what.trim_start_matches("error: "), next)
+}
+
+/// Where a command or an option that this program does not have is at home.
+fn hint<C: CommandFactory>(error: &clap::Error) -> Option<String> {
+    let given = match error.kind() {
+        ErrorKind::InvalidSubcommand => error.get(ContextKind::InvalidSubcommand),
+        ErrorKind::UnknownArgument => error.get(ContextKind::InvalidArg),
+        _ => None,
+    };
+    let Some(ContextValue::String(given)) = given else { return None };
+    misplaced::hint(C::command().get_name(), given)
 }
 
 /// The end of a command that is no transfer.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,12 @@ impl Reading {
 /// Seconds since 1970, UTC.
 pub fn now_seconds() -> u64 {
     OffsetDateTime::now_utc().unix_timestamp().max(0) as u64
+}
+
+/// A time in seconds since 1970 as people and `date -u` write it.
+pub fn utc_text(seconds: u64) -> String {
+    let at = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "an unknown time".into())
 }
 
 /// Milliseconds since 1970, UTC.

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use sealift_protocol::{close::Code, error::Error, grant::Grant};
+use sealift_protocol::{close::Code, grant::Grant};
 
 use crate::{
-    clock::{boottime, now_seconds},
-    failure::{Failure, Outcome},
+    clock::{boottime, now_seconds, utc_text},
+    failure::{Failure, Outcome, explain},
 };
 
 /// How often the clocks are looked at: revocation and expiry are to act within seconds.
@@ -39,7 +39,7 @@ impl Expiry {
         while !self.left().is_zero() {
             tokio::time::sleep(LOOK_EVERY.min(self.left())).await;
         }
-        expired()
+        self.expired()
     }
 
     /// Runs `work` until it ends or the grant does.
@@ -53,16 +53,40 @@ impl Expiry {
     /// The end of the grant, if that is why trying again is of no use. A process that was stopped for long finds its link
     /// gone and its grant ended at the same moment, in either order.
     pub fn or_failure(&self, failure: Failure) -> Failure {
-        if failure.code.retry_may_help() && self.left().is_zero() { expired() } else { failure }
+        if failure.code.retry_may_help() && self.left().is_zero() { self.expired() } else { failure }
+    }
+
+    fn expired(&self) -> Failure {
+        let now = now_seconds();
+        let mut failure = outside(Code::GrantExpired, self.not_after_seconds, now);
+        if now < self.not_after_seconds {
+            failure.what += "; that clock was set back while the transfer ran";
+        }
+        failure
     }
 }
 
-fn expired() -> Failure {
-    Error::new(Code::GrantExpired, "time").into()
+/// Whether the times of a grant allow a start now.
+pub fn check_time(grant: &Grant) -> Outcome {
+    let now = now_seconds();
+    grant.check_time(now).map_err(|error| match error.code {
+        Code::GrantNotYetValid => outside(error.code, grant.not_before_seconds, now),
+        code => outside(code, grant.not_after_seconds, now),
+    })
+}
+
+/// Both times, since either may be wrong: the grant's, and this clock's.
+fn outside(code: Code, limit_seconds: u64, now_seconds: u64) -> Failure {
+    let (what, next) = explain(code);
+    let (limit, now) = (utc_text(limit_seconds), utc_text(now_seconds));
+    let is_good = if code == Code::GrantNotYetValid { "is good from" } else { "was good until" };
+    Failure::new(code, format!("{what}: it {is_good} {limit}, and this host's clock says {now}"), next)
 }
 
 #[cfg(test)]
 mod tests {
+    use sealift_protocol::error::Error;
+
     use super::*;
 
     const DAY: Duration = Duration::from_secs(86_400);

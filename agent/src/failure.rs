@@ -7,9 +7,10 @@ use sealift_protocol::{
     close::Code,
     error::Error,
     id::{ChunkIndex, PartIndex},
+    message::Refuse,
 };
 
-use crate::telemetry::printable;
+use crate::{clock::utc_text, telemetry::printable};
 
 /// A failure that ends a transfer or a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,15 +97,19 @@ impl From<Error> for Failure {
     }
 }
 
-/// What a refusal by the other side means to the person on this side.
-pub fn refused_by_peer(peer: &str, code: Code, part: Option<PartIndex>, chunk: Option<ChunkIndex>) -> Failure {
+/// What a refusal by the other side means to the person on this side, whose clock says `now_seconds`.
+pub fn refused_by_peer(peer: &str, refuse: Refuse, now_seconds: u64) -> Failure {
     // A refusal is never a success, whatever a peer calls it.
-    let code = if code == Code::Done { Code::ProtocolViolation } else { code };
+    let code = if refuse.code == Code::Done { Code::ProtocolViolation } else { refuse.code };
     // Ctrl-C over there is an interruption here.
     let stopped_by_person = code == Code::UserInterrupt;
     let (what, next) = explain(code);
     let code = if stopped_by_person { Code::Interrupted } else { code };
-    let what = format!("the {peer} ended the transfer: {what}");
+    let mut what = format!("the {peer} ended the transfer: {what}");
+    if let Some(theirs) = refuse.now_seconds.filter(|_| code.is_of_clock()) {
+        what += &format!("; this host's clock says {}, the {peer}'s {}", utc_text(now_seconds), utc_text(theirs));
+    }
+    let Refuse { part, chunk, .. } = refuse;
     Failure { part, chunk, told_by_peer: true, stopped_by_person, ..Failure::new(code, what, next) }
 }
 
@@ -154,18 +159,36 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
         Code::ProtocolViolation => ("the other side broke the protocol", PEER_BUG),
         Code::LimitExceeded => ("a limit was exceeded", PEER_BUG),
         Code::TooSlow => ("the other side took too long to hear or to answer", "Try again on a better link."),
-        Code::GrantInvalid => ("the grant is damaged or not signed by anybody who is trusted here", NEW_TICKET),
-        Code::GrantExpired => ("the grant has expired", NEW_TICKET),
-        Code::GrantNotYetValid => ("the grant is not valid yet", "Compare the clocks of the two hosts."),
+        Code::GrantInvalid => ("the ticket is damaged, or this receiver did not make it", NEW_TICKET),
+        Code::GrantExpired => (
+            "the ticket has expired",
+            "Compare `date -u` on both hosts. If the clocks are right, start the receiver again and use the ticket that it \
+             prints; if one is wrong, put it right and give the same command again.",
+        ),
+        Code::GrantNotYetValid => (
+            "the ticket is not valid yet",
+            "Compare `date -u` on both hosts, and put the wrong one right; then give the same command again.",
+        ),
         Code::ClocksApart => (
             "the clocks of the two hosts are more than a minute apart",
             "Compare `date -u` on both, and put the wrong one right; then give the same command again.",
         ),
-        Code::GrantUsed => ("the grant's one transfer has been done", NEW_TICKET),
-        Code::GrantForeign => ("the grant is for another sender, receiver, transfer or target", NEW_TICKET),
+        Code::GrantUsed => ("the one transfer of this ticket has been done", NEW_TICKET),
+        Code::GrantForeign => ("the ticket is for another sender, receiver, transfer or target", NEW_TICKET),
         Code::TransferBusy => (
-            "the transfer is being run by another connection, or its target or the whole receiver is busy with others",
-            "Wait for it, or stop the other sender; the receiver's own messages say which.",
+            "another connection or another process runs this transfer",
+            "If it is yours, stop it, or let it end. A link that was just lost holds the transfer for up to ten seconds: \
+             then give the same command again.",
+        ),
+        Code::TargetBusy => (
+            "another transfer into the same target was begun and has not ended",
+            "Let it end; or, on the target host, see `sealift-receiver status` and end it with `sealift-receiver abandon`. \
+             The ticket stays good.",
+        ),
+        Code::ReceiverBusy => (
+            "the receiver runs as many transfers as it takes at once",
+            "Give the same command again when one of them has ended, or raise transfers_max in the receiver's \
+             configuration. The ticket stays good.",
         ),
         Code::PlanRefused => (
             "the receiver cannot load what the sender wants to send",

@@ -19,6 +19,7 @@ pub mod inherited;
 pub mod link;
 pub mod location;
 mod manual;
+pub mod misplaced;
 pub mod notify;
 pub mod output;
 pub mod own_file;

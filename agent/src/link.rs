@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::{
     address::resolve,
+    clock::now_seconds,
     failure::{Failure, GO_ON, Outcome, explain, io_reason, refused_by_peer},
     identity::{Identity, PeerIdentity, Role, judge_leaf},
     socket::open_towards,
@@ -109,9 +110,14 @@ impl Link {
     /// since a connection that is closed at once may not carry the word any more.
     pub async fn refuse(&self, mut writer: ControlWriter, failure: &Failure) {
         if !failure.told_by_peer {
-            let refuse = Message::Refuse(Refuse { code: failure.code, part: failure.part, chunk: failure.chunk });
+            let refuse = Refuse {
+                part: failure.part,
+                chunk: failure.chunk,
+                now_seconds: failure.code.is_of_clock().then(now_seconds),
+                ..Refuse::new(failure.code)
+            };
             // A word of a few bytes: a peer that has no room for it by then does not want to hear it.
-            if let Ok(Ok(_)) = timeout(FAREWELL_TIMEOUT, writer.send(&refuse)).await {
+            if let Ok(Ok(_)) = timeout(FAREWELL_TIMEOUT, writer.send(&Message::Refuse(refuse))).await {
                 writer.finish().await;
             }
         }
@@ -242,7 +248,7 @@ pub fn from_connection(role: Role, error: &ConnectionError) -> Failure {
     match error {
         ConnectionError::ApplicationClosed(close) => match Code::from_number(close.error_code.into_inner()) {
             Some(Code::Done) | None => plain(Code::Interrupted, format!("the {peer} went away"), GO_ON),
-            Some(code) => refused_by_peer(peer.name(), code, None, None),
+            Some(code) => refused_by_peer(peer.name(), Refuse::new(code), now_seconds()),
         },
         ConnectionError::TransportError(error) if u64::from(error.code) == NO_COMMON_PROTOCOL => other_version(),
         ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == NO_COMMON_PROTOCOL => {
@@ -353,8 +359,8 @@ impl ControlReader {
     }
 
     /// What a refusal by the peer means here.
-    pub fn refused(&self, Refuse { code, part, chunk }: Refuse) -> Failure {
-        refused_by_peer(self.role.peer().name(), code, part, chunk)
+    pub fn refused(&self, refuse: Refuse) -> Failure {
+        refused_by_peer(self.role.peer().name(), refuse, now_seconds())
     }
 
     /// How long a message takes that has begun depends on its own length alone.

@@ -24,6 +24,18 @@ pub enum Location {
 
 const KNOWN: &str = "Use '-', 'file:PATH', 'exec:COMMAND', 'sqlite:PATH', or as a target 'discard:'.";
 
+const POSTGRESQL: &str = "As a source: 'exec:pg_dump -d NAME'. As a target: \
+    'exec:psql -X -q -o /dev/null -v ON_ERROR_STOP=1 --single-transaction -d NAME'. The recipe in docs/operations.md has \
+    the rest: the encoding of the target, settings of the database, roles.";
+const MARIADB: &str = "As a source: 'exec:mariadb-dump --single-transaction --quick --hex-blob --routines --triggers \
+    --events NAME'. As a target: 'exec:mariadb NAME'. The recipe in docs/operations.md has the rest, and what this load \
+    cannot promise.";
+
+/// A database that is moved by its own dump and load programs. The URL may hold a password: only the scheme is repeated.
+fn through_programs(scheme: &str, engine: &str, recipe: &str) -> Failure {
+    Failure::usage(format!("'{scheme}:' is not known: {engine} is moved through its own programs"), recipe)
+}
+
 impl Location {
     pub fn parse(text: &str) -> Outcome<Self> {
         if text == "-" {
@@ -45,6 +57,8 @@ impl Location {
             "sqlite" => path().map(Location::Sqlite),
             "exec" => split_command(rest).map(Location::Exec),
             "discard" if rest.is_empty() => Ok(Location::Discard),
+            "postgres" | "postgresql" => Err(through_programs(scheme, "PostgreSQL", POSTGRESQL)),
+            "mysql" | "mariadb" => Err(through_programs(scheme, "MariaDB and MySQL", MARIADB)),
             // The rest may hold a password: only the scheme is repeated.
             _ => Err(Failure::usage(format!("'{scheme}:' is not known"), KNOWN)),
         }
@@ -193,6 +207,10 @@ mod tests {
         assert_eq!(Location::parse("file:a b"), Ok(Location::File("a b".into())));
         let words = ["psql", "-c", "a b"].map(String::from).to_vec();
         assert_eq!(Location::parse("exec:psql -c 'a b'"), Ok(Location::Exec(words)));
+        for (url, program) in [("postgres://u:secret@h/ehr", "pg_dump"), ("mysql://u:secret@h/ehr", "mariadb-dump")] {
+            let failure = Location::parse(url).unwrap_err();
+            assert!(failure.next.contains(program) && !failure.to_string().contains("secret"), "{failure}");
+        }
         for bad in ["", "x", "ftp://h/p", "exec:", "exec:'open", "exec:''", "sqlite:", "discard:x", "postgres:secret"] {
             let failure = Location::parse(bad).expect_err(bad);
             assert_eq!(failure.code.exit_code(), 2);

@@ -1,5 +1,6 @@
-//! A program that a user named with `exec:`. What it prints may hold rows, so it is counted and thrown away, unless the
-//! user typed the danger of seeing it.
+//! A program that a user named with `exec:`. What it prints may hold rows, so it is counted and not shown, with two
+//! exceptions: the user typed the danger of seeing it; or the program failed before any data had passed, when what it
+//! printed can be about no row.
 
 use std::{
     io::{self, Read, Write},
@@ -7,8 +8,8 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -27,6 +28,7 @@ use sealift_protocol::close::Code;
 use crate::{
     failure::{Failure, Outcome, io_reason},
     inherited::shut_off,
+    telemetry::printable,
     threads,
 };
 
@@ -48,7 +50,24 @@ struct State {
 struct Running {
     child: Child,
     group: Pid,
-    errors: Arc<OutputCounter>,
+    errors: Arc<Printed>,
+    data_passed: Arc<AtomicBool>,
+}
+
+/// The data that a program gives.
+pub struct Data {
+    output: ChildStdout,
+    passed: Arc<AtomicBool>,
+}
+
+impl Read for Data {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.output.read(buffer)?;
+        if read > 0 {
+            self.passed.store(true, Ordering::Relaxed);
+        }
+        Ok(read)
+    }
 }
 
 impl Program {
@@ -63,7 +82,7 @@ impl Program {
     }
 
     /// Starts it, in a process group of its own, and returns its standard output.
-    pub fn start_reading(&self) -> Outcome<ChildStdout> {
+    pub fn start_reading(&self) -> Outcome<Data> {
         // Held until it is known what there is to kill.
         let mut state = self.state();
         if state.killed || state.running.is_some() {
@@ -77,31 +96,35 @@ impl Program {
         let output = child.stdout.take().ok_or_else(missing)?;
         let errors = child.stderr.take().ok_or_else(missing)?;
         let group = Pid::from_raw(child.id() as i32);
-        let errors = OutputCounter::start(errors, self.show_output).map_err(|error| {
+        let errors = Printed::start(errors, self.show_output).map_err(|error| {
             let _ = killpg(group, Signal::SIGKILL);
             let _ = child.wait();
             failed(error)
         })?;
         let errors = Arc::new(errors);
-        state.running = Some(Running { child, group, errors });
-        Ok(output)
+        let data_passed = Arc::<AtomicBool>::default();
+        let data = Data { output, passed: Arc::clone(&data_passed) };
+        state.running = Some(Running { child, group, errors, data_passed });
+        Ok(data)
     }
 
     /// Waits for its end, which must be exit code 0.
     pub fn wait_success(&self) -> Outcome {
-        let running = self.state().running.as_ref().map(|running| (running.group, Arc::clone(&running.errors)));
-        let (group, errors) = running.ok_or_else(stopped)?;
+        let (group, errors, data_passed) = match &self.state().running {
+            Some(running) => (running.group, Arc::clone(&running.errors), Arc::clone(&running.data_passed)),
+            None => return Err(stopped()),
+        };
         // Not under the lock: a program that has closed its output may run on, and has to be killed then.
         let status = wait_unreaped(group).map_err(|errno| {
             Failure::io(Code::SourceFailed, "the source program cannot be waited for", &errno.into(), "")
         })?;
-        let printed_bytes = errors.finish();
+        let printed = errors.finish(data_passed.load(Ordering::Relaxed));
         let mut state = self.state();
         if state.killed {
             return Err(stopped());
         }
         state.ended_well = status.success();
-        judge_exit("source program", &self.words[0], status, printed_bytes, Code::SourceFailed)
+        judge_exit("source program", &self.words[0], status, &printed, Code::SourceFailed)
     }
 
     /// Kills it and everything it started, and keeps it from being started. Safe at any time, from any thread.
@@ -142,19 +165,34 @@ fn wait_unreaped(pid: Pid) -> nix::Result<ExitStatus> {
     }
 }
 
-/// How long the count of a program's output is waited for after its end: what it started may hold the pipe open.
+/// How long the end of a program's output is waited for after its own: what it started may hold the pipe open.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
+/// What is kept of it: the first lines say why a program could not begin.
+const KEPT_BYTES_MAX: usize = 1000;
 
-/// Reads what a program prints, to its end, on a thread of its own: counted, and shown only where the danger was typed.
-pub struct OutputCounter {
+/// Reads what a program prints, to its end, on a thread of its own: counted, its beginning kept, and shown as it comes only
+/// where the danger was typed.
+pub struct Printed {
     bytes: Arc<AtomicU64>,
+    kept: Arc<Mutex<Vec<u8>>>,
+    shown: bool,
     thread: thread::JoinHandle<()>,
 }
 
-impl OutputCounter {
+/// What may be said of it once the program has ended.
+pub enum Said {
+    /// No data had passed: its first lines, safe to print. Empty if there are none, or they were shown as they came.
+    Before(String),
+    /// It may be about rows: how much it was.
+    Bytes(u64),
+}
+
+impl Printed {
     pub fn start(mut output: impl Read + Send + 'static, show: bool) -> io::Result<Self> {
         let bytes = Arc::<AtomicU64>::default();
         let count = Arc::clone(&bytes);
+        let kept = Arc::<Mutex<Vec<u8>>>::default();
+        let keep = Arc::clone(&kept);
         let thread = threads::spawn("program output", move || {
             let mut buffer = [0; 4096];
             loop {
@@ -162,6 +200,9 @@ impl OutputCounter {
                     Ok(0) => return,
                     Ok(read) => {
                         count.fetch_add(read as u64, Ordering::Relaxed);
+                        let mut keep = keep.lock().unwrap_or_else(PoisonError::into_inner);
+                        let room = KEPT_BYTES_MAX - keep.len();
+                        keep.extend_from_slice(&buffer[..read.min(room)]);
                         if show {
                             let _ = io::stderr().write_all(&buffer[..read]);
                         }
@@ -171,21 +212,28 @@ impl OutputCounter {
                 }
             }
         })?;
-        Ok(Self { bytes, thread })
+        Ok(Self { bytes, kept, shown: show, thread })
     }
 
-    /// The count, after the program has ended.
-    pub fn finish(&self) -> u64 {
+    /// After the program has ended.
+    pub fn finish(&self, data_passed: bool) -> Said {
         let ended = Instant::now();
         while !self.thread.is_finished() && ended.elapsed() < OUTPUT_TIMEOUT {
             thread::sleep(Duration::from_millis(5));
         }
-        self.bytes.load(Ordering::Relaxed)
+        if data_passed {
+            return Said::Bytes(self.bytes.load(Ordering::Relaxed));
+        }
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(if self.shown { &[] } else { &kept });
+        let lines: Vec<String> =
+            text.lines().map(|line| printable(line.trim())).filter(|line| !line.is_empty()).collect();
+        Said::Before(lines.join(" / "))
     }
 }
 
-/// Exit code 0 or a failure that tells the code and how much the program printed, never what.
-pub fn judge_exit(what: &str, program: &str, status: ExitStatus, printed_bytes: u64, code: Code) -> Outcome {
+/// Exit code 0, or a failure that says how the program ended, and of what it printed only what can be about no row.
+pub fn judge_exit(what: &str, program: &str, status: ExitStatus, said: &Said, code: Code) -> Outcome {
     if status.success() {
         return Ok(());
     }
@@ -194,9 +242,21 @@ pub fn judge_exit(what: &str, program: &str, status: ExitStatus, printed_bytes: 
         (None, Some(signal)) => format!("was ended by signal {signal}"),
         (None, None) => "ended in an unknown way".to_owned(),
     };
-    let text = format!("the {what} {program} {how}, after it had printed {printed_bytes} bytes that are not shown");
-    let next = "What it printed may hold rows. To see it on this terminal, run again with --danger-show-program-output. It \
-                has no terminal to ask for a password: have that ready, in ~/.pgpass, an option file or a key agent.";
+    let (text, next) = match said {
+        Said::Before(said) => {
+            let said = if said.is_empty() { String::new() } else { format!(". It printed: {said}") };
+            let next = "Run it by hand as this user, put right what it complains about, and give the same command again. \
+                        It has no terminal to ask for a password: have that ready, in ~/.pgpass, an option file or a key \
+                        agent.";
+            (format!("the {what} {program} {how} before any data had passed{said}"), next)
+        }
+        Said::Bytes(bytes) => {
+            let next = "What it printed may hold rows. To see it on this terminal, run again with \
+                        --danger-show-program-output. It has no terminal to ask for a password: have that ready, in \
+                        ~/.pgpass, an option file or a key agent.";
+            (format!("the {what} {program} {how}, after it had printed {bytes} bytes that are not shown"), next)
+        }
+    };
     Err(Failure::new(code, text, next))
 }
 
@@ -300,6 +360,26 @@ mod tests {
         assert_eq!(program.wait_success().unwrap_err().code, Code::SourceFailed);
         drop(program);
         wait_until("gone", || alive(group) == 0);
+    }
+
+    fn failure_of(script: &str) -> Failure {
+        let program = shell(script);
+        program.start_reading().unwrap().read_to_end(&mut Vec::new()).unwrap();
+        program.wait_success().unwrap_err()
+    }
+
+    /// Issue 9, D1: a refused connection, a missing role.
+    #[test]
+    fn what_it_printed_is_shown_only_if_no_data_had_passed() {
+        let failure = failure_of("printf 'no \\033[2Jrole\\n\\nNAME\\n' >&2; exit 1");
+        assert!(
+            failure.what.ends_with("before any data had passed. It printed: no \\u{1b}[2Jrole / NAME"),
+            "{failure}"
+        );
+        let failure = failure_of("echo NAME >&2; echo row; exit 1");
+        assert!(failure.what.ends_with("after it had printed 5 bytes that are not shown"), "{failure}");
+        let failure = failure_of("yes NAME | head -c 100000 >&2; exit 1");
+        assert!(failure.what.len() < 2 * KEPT_BYTES_MAX, "{}", failure.what.len());
     }
 
     #[test]

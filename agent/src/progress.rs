@@ -1,57 +1,83 @@
 //! How far a run has come, and how a terminal shows it.
 
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    fs::{File, OpenOptions},
+    os::unix::fs::FileExt,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use sealift_protocol::manifest::{Manifest, Plan, SentPart};
+use sealift_protocol::{
+    id::PartIndex,
+    manifest::{Manifest, PartKind, Plan, SentPart},
+};
+use serde_json::{Value, json};
 
-use crate::units::{counted, grouped, human_bytes, human_duration};
+use crate::{
+    clock::now_seconds,
+    telemetry::printable,
+    units::{brief_amount, brief_duration, counted, grouped, human_bytes},
+};
 
 /// Before that, a rate says nothing.
 const RATE_AFTER: Duration = Duration::from_secs(1);
+/// A rate is that of the last samples: a transfer may get slower or faster.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+const SAMPLES_MAX: usize = 30;
+/// A percentage is of an estimate: only the end is the end.
+const PERCENT_MAX: u64 = 99;
 
-/// Running totals of one run.
+/// Running totals of one transfer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
     pub parts: u64,
     pub parts_planned: u64,
     pub chunks: u64,
     pub rows: u64,
+    /// What is at the receiver or on its way there: of this run, and of earlier ones.
     pub plain_bytes: u64,
     /// What `plain_bytes` will come to, if anything is known of that.
     pub plain_bytes_estimate: Option<u64>,
     pub sealed_bytes: u64,
     pub resent_bytes: u64,
     pub retries: u64,
-    /// What was sealed into `sealed_bytes`, whether or not it was so before.
+    /// What was sealed into `sealed_bytes`, in this run.
     pub packed_plain_bytes: u64,
+    /// The part that moved last.
+    pub part: Option<PartIndex>,
 }
 
 impl Totals {
     /// A chunk that was sent or received in this run.
-    pub fn moved(&mut self, plain_bytes: u64, frame_bytes: u64) {
-        self.held(plain_bytes);
+    pub fn moved(&mut self, part: PartIndex, plain_bytes: u64, frame_bytes: u64) {
+        self.held(part, plain_bytes);
         self.packed_plain_bytes += plain_bytes;
         self.sealed_bytes += frame_bytes;
     }
 
     /// A chunk that is at the receiver already.
-    pub fn held(&mut self, plain_bytes: u64) {
+    pub fn held(&mut self, part: PartIndex, plain_bytes: u64) {
         self.chunks += 1;
         self.plain_bytes += plain_bytes;
+        self.part = Some(part);
     }
 
-    /// What is planned now, whatever was before.
-    pub fn planned(&mut self, plan: &Plan) {
+    /// What is planned now, whatever was before: nothing of it is there.
+    fn planned(&mut self, plan: &Plan) {
         let estimates = || plan.parts.iter().filter_map(|part| part.bytes_estimate);
         // A peer's word. Parts without an estimate are small beside those with one, or all there is.
-        let estimate = estimates().next().map(|_| estimates().fold(self.plain_bytes, u64::saturating_add));
-        (self.parts, self.rows, self.plain_bytes_estimate) = (0, 0, estimate);
+        self.plain_bytes_estimate = estimates().next().map(|_| estimates().fold(0, u64::saturating_add));
         self.parts_planned = plan.parts.len() as u64;
+        self.parts = 0;
+        self.rows = 0;
+        self.plain_bytes = 0;
+        self.part = None;
     }
 
-    /// So much is there already, and will not be counted.
+    /// So much is there from an earlier run, and is not counted chunk by chunk.
     pub fn found(&mut self, plain_bytes: u64) {
-        self.plain_bytes_estimate = self.plain_bytes_estimate.map(|all| all.saturating_sub(plain_bytes));
+        self.plain_bytes = self.plain_bytes.saturating_add(plain_bytes);
     }
 
     /// All of it is done: counts what the transfer came to, over all its runs.
@@ -71,83 +97,343 @@ impl Totals {
         (sealed_bytes > 0 && plain_bytes > 0).then(|| plain_bytes as f64 / sealed_bytes as f64)
     }
 
-    /// What a terminal shows after data has flowed for so long.
-    pub(crate) fn line(&self, flowing: Duration) -> String {
-        let mut line =
-            format!("part {}/{}  {}", grouped(self.parts), grouped(self.parts_planned), human_bytes(self.plain_bytes));
-        let rate = (flowing >= RATE_AFTER).then(|| self.plain_bytes as f64 / flowing.as_secs_f64());
-        if let Some(rate) = rate {
-            line += &format!("  {}/s", human_bytes(rate as u64));
+    /// The estimate, unless it has proven to be too low.
+    fn total_bytes(&self) -> Option<u64> {
+        self.plain_bytes_estimate.filter(|&all| all > 0 && all >= self.plain_bytes)
+    }
+
+    fn percent(&self) -> Option<u64> {
+        let all = self.plain_bytes_estimate.filter(|&all| all > 0)?;
+        let percent = u128::from(self.plain_bytes) * 100 / u128::from(all);
+        Some(u64::try_from(percent).unwrap_or(PERCENT_MAX).min(PERCENT_MAX))
+    }
+}
+
+/// How fast bytes move while the link is up: an outage is no part of it, so that the time left is the same before and after.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Time in which data flowed, up to `since`.
+    before: Duration,
+    since: Option<Instant>,
+    /// Time in which data had flowed, and what had moved by then; the oldest first.
+    samples: VecDeque<(Duration, u64)>,
+}
+
+impl Pace {
+    fn flowed(&self, now: Instant) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    fn handle_moved(&mut self, bytes: u64, now: Instant) {
+        self.since.get_or_insert(now);
+        let flowed = self.flowed(now);
+        if self.samples.back().is_none_or(|(last, _)| flowed.saturating_sub(*last) >= SAMPLE_EVERY) {
+            if self.samples.len() == SAMPLES_MAX {
+                self.samples.pop_front();
+            }
+            self.samples.push_back((flowed, bytes));
         }
-        if self.rows > 0 {
-            line += &format!("  {}", counted(self.rows, "row"));
+    }
+
+    /// Nothing flows until something moves again.
+    fn handle_lost(&mut self, now: Instant) {
+        self.before = self.flowed(now);
+        self.since = None;
+    }
+
+    /// Bytes a second.
+    fn rate(&self, bytes: u64, now: Instant) -> Option<f64> {
+        let (from, moved) = self.samples.front()?;
+        let span = self.flowed(now).saturating_sub(*from);
+        (span >= RATE_AFTER).then(|| bytes.saturating_sub(*moved) as f64 / span.as_secs_f64())
+    }
+}
+
+/// What is known of a run while it goes.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub totals: Totals,
+    pace: Pace,
+    /// Of the parts, as they can be shown.
+    names: Vec<String>,
+    kept: Option<File>,
+}
+
+impl Progress {
+    pub fn handle_planned(&mut self, plan: &Plan) {
+        self.totals.planned(plan);
+        let name = |kind: PartKind, name: &str| match kind {
+            PartKind::Schema => "schema".to_owned(),
+            PartKind::Finish => "views and triggers".to_owned(),
+            PartKind::Opaque | PartKind::Rows => printable(name),
+        };
+        self.names = plan.parts.iter().map(|part| name(part.kind, &part.name)).collect();
+    }
+
+    pub fn handle_counted(&mut self, now: Instant) {
+        if self.totals.packed_plain_bytes > 0 {
+            self.pace.handle_moved(self.totals.packed_plain_bytes, now);
         }
-        if let Some(ratio) = self.ratio() {
+    }
+
+    pub fn handle_lost(&mut self, now: Instant) {
+        self.pace.handle_lost(now);
+    }
+
+    /// For how long data has flowed. None before it does.
+    pub fn flowing(&self, now: Instant) -> Option<Duration> {
+        self.pace.samples.front().map(|_| self.pace.flowed(now))
+    }
+
+    fn rate(&self, now: Instant) -> Option<f64> {
+        self.pace.rate(self.totals.packed_plain_bytes, now).filter(|&rate| rate >= 1.0)
+    }
+
+    fn seconds_left(&self, now: Instant) -> Option<u64> {
+        let left = self.totals.total_bytes()?.saturating_sub(self.totals.plain_bytes);
+        self.rate(now).map(|rate| (left as f64 / rate) as u64).filter(|_| left > 0)
+    }
+
+    /// The table, or the part that is none, which moves now.
+    fn table(&self) -> Option<&str> {
+        let part = self.totals.part?;
+        self.names.get(part.0 as usize).map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// What a terminal shows. What matters most comes first and fits 38 columns; a narrow terminal cuts off the rest.
+    pub fn line(&self, now: Instant) -> String {
+        let totals = &self.totals;
+        let mut line = totals.percent().map_or(String::new(), |percent| format!("{percent}% "));
+        line += &brief_amount(totals.plain_bytes, totals.total_bytes());
+        if let Some(rate) = self.rate(now) {
+            line += &format!(" {}/s", brief_amount(rate as u64, None));
+        }
+        if let Some(left) = self.seconds_left(now) {
+            line += &format!(" {} left", brief_duration(left));
+        }
+        if let Some(table) = self.table() {
+            line += &format!("  {table}");
+        }
+        line += &format!("  part {}/{}", grouped(totals.parts), grouped(totals.parts_planned));
+        if totals.rows > 0 {
+            line += &format!("  {}", counted(totals.rows, "row"));
+        }
+        if let Some(ratio) = totals.ratio() {
             line += &format!("  packed {ratio:.1}x");
         }
-        if self.resent_bytes > 0 {
-            line += &format!("  resent {}", human_bytes(self.resent_bytes));
-        }
-        let left = self.plain_bytes_estimate.and_then(|all| all.checked_sub(self.plain_bytes)).filter(|&left| left > 0);
-        if let (Some(left), Some(rate @ 1.0..)) = (left, rate) {
-            let left = match (left as f64 / rate) as u64 {
-                seconds @ 0..60 => format!("{seconds} s"),
-                seconds => human_duration(Duration::from_secs(seconds)),
-            };
-            line += &format!("  about {left} left");
+        if totals.resent_bytes > 0 {
+            line += &format!("  resent {}", human_bytes(totals.resent_bytes));
         }
         line
+    }
+
+    /// The fields of a `progress` event.
+    pub fn fields(&self, now: Instant) -> Vec<(&'static str, Value)> {
+        let totals = &self.totals;
+        vec![
+            ("parts", json!(totals.parts)),
+            ("parts_planned", json!(totals.parts_planned)),
+            ("rows", json!(totals.rows)),
+            ("plain_bytes", json!(totals.plain_bytes)),
+            ("plain_bytes_estimate", json!(totals.plain_bytes_estimate)),
+            ("percent", json!(totals.percent())),
+            ("bytes_per_second", json!(self.rate(now).map(|rate| rate as u64))),
+            ("seconds_left", json!(self.seconds_left(now))),
+            ("part", json!(totals.part.map(|part| part.0))),
+            ("table", json!(self.table())),
+            ("sealed_bytes", json!(totals.sealed_bytes)),
+            ("resent_bytes", json!(totals.resent_bytes)),
+        ]
+    }
+
+    /// From now on `keep` writes into this file, which is there.
+    pub fn keep_in(&mut self, path: &Path) {
+        self.kept = OpenOptions::new().write(true).open(path).ok();
+    }
+
+    /// For `status`, which another process runs: not durable, since it is about what was, and nothing depends on it.
+    pub fn keep(&self) {
+        if let Some(file) = &self.kept {
+            let _ = file.write_all_at(&HowFar::of(&self.totals).to_bytes(), 0);
+        }
+    }
+}
+
+/// How far a transfer had come, and when that was noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HowFar {
+    pub plain_bytes: u64,
+    /// 0 for none.
+    pub plain_bytes_estimate: u64,
+    pub rows: u64,
+    pub at_seconds: u64,
+}
+
+impl HowFar {
+    const BYTES: usize = 32;
+
+    fn of(totals: &Totals) -> Self {
+        Self {
+            plain_bytes: totals.plain_bytes,
+            plain_bytes_estimate: totals.plain_bytes_estimate.unwrap_or(0),
+            rows: totals.rows,
+            at_seconds: now_seconds(),
+        }
+    }
+
+    fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let numbers = [self.plain_bytes, self.plain_bytes_estimate, self.rows, self.at_seconds];
+        for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// What was kept in the file, if anything was.
+    pub fn read(path: &Path) -> Option<Self> {
+        let mut bytes = [0; Self::BYTES];
+        File::open(path).ok()?.read_exact_at(&mut bytes, 0).ok()?;
+        let mut numbers =
+            bytes.chunks_exact(8).map(|number| number.iter().fold(0, |all, &byte| all << 8 | u64::from(byte)));
+        Some(Self {
+            plain_bytes: numbers.next()?,
+            plain_bytes_estimate: numbers.next()?,
+            rows: numbers.next()?,
+            at_seconds: numbers.next()?,
+        })
+    }
+
+    /// As `status` prints it.
+    pub fn text(&self) -> String {
+        let totals = Totals {
+            plain_bytes: self.plain_bytes,
+            plain_bytes_estimate: Some(self.plain_bytes_estimate).filter(|&all| all > 0),
+            ..Totals::default()
+        };
+        let percent = totals.percent().map_or(String::new(), |percent| format!("{percent}%, "));
+        let rows = if self.rows > 0 { format!(", {}", counted(self.rows, "row")) } else { String::new() };
+        format!("{percent}{}{rows}", brief_amount(self.plain_bytes, totals.total_bytes()))
+    }
+
+    /// As `status --json` has it.
+    pub fn fields(&self) -> Vec<(&'static str, Value)> {
+        let estimate = Some(self.plain_bytes_estimate).filter(|&all| all > 0);
+        vec![
+            ("plain_bytes", json!(self.plain_bytes)),
+            ("plain_bytes_estimate", json!(estimate)),
+            ("rows", json!(self.rows)),
+        ]
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use sealift_protocol::manifest::{Engine, PartKind, PlannedPart};
+    use sealift_protocol::manifest::{Engine, PlannedPart};
 
     use super::*;
 
-    fn plan(estimates: &[Option<u64>]) -> Plan {
+    const PART: PartIndex = PartIndex(1);
+
+    fn planned(estimates: &[Option<u64>]) -> Progress {
         let part = |&bytes_estimate| PlannedPart {
             kind: PartKind::Rows,
-            name: String::new(),
+            name: "encounters".into(),
             rows_estimate: None,
             bytes_estimate,
         };
-        Plan { engine: Engine::Sqlite, parts: estimates.iter().map(part).collect(), empty: None }
+        let mut progress = Progress::default();
+        progress.handle_planned(&Plan { engine: Engine::Sqlite, parts: estimates.iter().map(part).collect(), empty: None });
+        progress
+    }
+
+    fn moved(progress: &mut Progress, plain_bytes: u64, now: Instant) {
+        progress.totals.moved(PART, plain_bytes, plain_bytes / 2);
+        progress.handle_counted(now);
     }
 
     #[test]
     fn what_flows_is_told_with_its_rate_and_the_time_left() {
-        let mut totals = Totals::default();
+        let start = Instant::now();
         // The schema has no estimate.
-        totals.planned(&plan(&[None, Some(40_000_000), Some(60_000_000)]));
-        totals.found(20_000_000);
-        totals.moved(20_000_000, 10_000_000);
-        totals.rows = 12_345;
-        totals.parts = 1;
-        assert_eq!(totals.line(Duration::from_millis(100)), "part 1/3  20.0 MB  12,345 rows  packed 2.0x");
-        totals.resent_bytes = 1000;
-        let line = "part 1/3  20.0 MB  2.0 MB/s  12,345 rows  packed 2.0x  resent 1.0 kB  about 30 s left";
-        assert_eq!(totals.line(Duration::from_secs(10)), line);
+        let mut progress = planned(&[None, Some(40_000_000), Some(60_000_000)]);
+        progress.totals.found(20_000_000);
+        moved(&mut progress, 2_000_000, start);
+        progress.totals.rows = 12_345;
+        progress.totals.parts = 1;
+        let line = "22% 22.0/100 MB  encounters  part 1/3  12,345 rows  packed 2.0x";
+        assert_eq!(progress.line(start), line);
+        moved(&mut progress, 18_000_000, start + Duration::from_secs(9));
+        progress.totals.resent_bytes = 1000;
+        let line = "40% 40.0/100 MB 2.0 MB/s 30 s left  encounters  part 1/3  12,345 rows  packed 2.0x  resent 1.0 kB";
+        assert_eq!(progress.line(start + Duration::from_secs(9)), line);
+    }
+
+    /// D1: what matters fits a terminal of 40 columns, of which two are the spinner's.
+    #[test]
+    fn what_matters_fits_a_narrow_terminal() {
+        let start = Instant::now();
+        for all in [1_000_000_000, 999_949_999_999, 1 << 50] {
+            let mut progress = planned(&[None, Some(all)]);
+            for second in 0..40 {
+                moved(&mut progress, all / 41, start + Duration::from_secs(second));
+            }
+            let line = progress.line(start + Duration::from_secs(39));
+            let (first, _) = line.split_once("  ").unwrap();
+            assert!(first.contains('%') && first.ends_with("left") && first.len() <= 38, "{line}");
+        }
+    }
+
+    /// D1: an hour without a link is no slower link.
+    #[test]
+    fn an_outage_leaves_the_time_left_as_it_was() {
+        let start = Instant::now();
+        let mut progress = planned(&[Some(100_000_000)]);
+        for second in 0..=10 {
+            moved(&mut progress, 1_000_000, start + Duration::from_secs(second));
+        }
+        let lost = start + Duration::from_secs(10);
+        let before = progress.seconds_left(lost).unwrap();
+        progress.handle_lost(lost);
+        let back = lost + Duration::from_secs(3600);
+        assert_eq!(progress.seconds_left(back), Some(before));
+        moved(&mut progress, 1_000_000, back);
+        assert!(progress.seconds_left(back).unwrap().abs_diff(before) <= 10);
     }
 
     #[test]
     fn where_nothing_is_known_no_time_is_told() {
-        let mut totals = Totals::default();
-        totals.planned(&plan(&[None]));
-        totals.moved(1_000_000, 1_000_000);
-        assert_eq!(totals.line(Duration::from_secs(1)), "part 0/1  1.0 MB  1.0 MB/s  packed 1.0x");
+        let start = Instant::now();
+        let mut progress = planned(&[None]);
+        progress.totals.moved(PartIndex(0), 1_000_000, 1_000_000);
+        assert_eq!(progress.line(start), "1.0 MB  encounters  part 0/1  packed 1.0x");
+        // More than was estimated: the total is not known any more.
+        let mut progress = planned(&[Some(1000)]);
+        progress.totals.moved(PartIndex(0), 2000, 2000);
+        assert_eq!(progress.line(start), "99% 2.0 kB  encounters  part 0/1  packed 1.0x");
     }
 
     /// Sent anew, it is all yet to come; and no peer's estimate is too large to be added up.
     #[test]
     fn a_plan_that_starts_over_counts_from_there() {
-        let mut totals = Totals::default();
-        totals.planned(&plan(&[Some(5_000_000)]));
-        totals.moved(4_000_000, 4_000_000);
-        totals.planned(&plan(&[Some(6_000_000)]));
-        assert_eq!(totals.plain_bytes_estimate, Some(10_000_000));
-        totals.planned(&plan(&[Some(u64::MAX), Some(u64::MAX)]));
-        assert!(totals.line(Duration::from_secs(1)).ends_with("left"));
+        let mut progress = planned(&[Some(5_000_000)]);
+        progress.totals.moved(PART, 4_000_000, 4_000_000);
+        progress.totals.planned(&Plan { engine: Engine::Sqlite, parts: Vec::new(), empty: None });
+        assert_eq!((progress.totals.plain_bytes, progress.totals.plain_bytes_estimate), (0, None));
+        let mut progress = planned(&[Some(u64::MAX), Some(u64::MAX)]);
+        moved(&mut progress, 1, Instant::now());
+        assert!(progress.line(Instant::now()).starts_with("0% "));
+    }
+
+    #[test]
+    fn what_is_kept_is_read_back() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(HowFar::read(file.path()), None);
+        let mut progress = planned(&[Some(5_000_000)]);
+        progress.keep_in(file.path());
+        progress.totals.moved(PART, 4_000_000, 4_000_000);
+        progress.totals.rows = 7;
+        progress.keep();
+        assert_eq!(HowFar::read(file.path()).unwrap().text(), "80%, 4.0/5.0 MB, 7 rows");
     }
 }

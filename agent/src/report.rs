@@ -15,7 +15,7 @@ use sealift_protocol::{
     close::Code,
     fingerprint::Fingerprint,
     id::TransferId,
-    manifest::{Manifest, Proof, SignedReceipt},
+    manifest::{Manifest, Plan, Proof, SignedReceipt},
     seal::Suite,
 };
 use serde_json::{Map, Value, json};
@@ -25,7 +25,7 @@ use crate::{
     failure::{Failure, Outcome},
     identity::Role,
     process::eprintln_safe,
-    progress::Totals,
+    progress::{Progress, Totals},
     telemetry::printable,
     units::{counted, human_bytes, human_duration},
 };
@@ -33,6 +33,8 @@ use crate::{
 /// How often a terminal is redrawn, and a `progress` event written.
 const REDRAW_EVERY: Duration = Duration::from_millis(200);
 const PROGRESS_EVENT_EVERY: Duration = Duration::from_secs(1);
+/// How often it is kept for `status`.
+const KEEP_EVERY: Duration = Duration::from_secs(2);
 
 /// Where nothing is redrawn, as in a log or behind `ssh HOST COMMAND`, a line is printed now and then: the first soon, and
 /// no more than 60 an hour.
@@ -71,13 +73,12 @@ pub struct Report {
     seq: Rc<Cell<u64>>,
     /// One of several: what is said to a person says which.
     among_others: bool,
-    totals: RefCell<Totals>,
+    progress: RefCell<Progress>,
     resume: Cell<Option<Resume>>,
-    /// Since the first data: before, one side waits for the other.
-    flowing: Cell<Option<Instant>>,
     drawn: Cell<Option<Instant>>,
     told: Cell<Option<Instant>>,
     printed: Cell<Option<Instant>>,
+    kept: Cell<Option<Instant>>,
 }
 
 impl Report {
@@ -95,12 +96,12 @@ impl Report {
             transfer: Cell::new(None),
             seq: Rc::default(),
             among_others: false,
-            totals: RefCell::default(),
+            progress: RefCell::default(),
             resume: Cell::new(None),
-            flowing: Cell::new(None),
             drawn: Cell::new(None),
             told: Cell::new(None),
             printed: Cell::new(None),
+            kept: Cell::new(None),
         }
     }
 
@@ -114,12 +115,12 @@ impl Report {
             transfer: Cell::new(Some(transfer)),
             seq: Rc::clone(&self.seq),
             among_others: true,
-            totals: RefCell::default(),
+            progress: RefCell::default(),
             resume: Cell::new(None),
-            flowing: Cell::new(None),
             drawn: Cell::new(None),
             told: Cell::new(None),
             printed: Cell::new(None),
+            kept: Cell::new(None),
         }
     }
 
@@ -167,46 +168,56 @@ impl Report {
         let _ = writeln!(out, "{}", Value::Object(object)).and_then(|()| out.flush());
     }
 
+    /// What is planned now; nothing of it is there yet.
+    pub fn planned(&self, plan: &Plan) {
+        self.progress.borrow_mut().handle_planned(plan);
+    }
+
+    /// From now on `status` finds in this file how far the transfer is.
+    pub fn keep_progress_in(&self, file: &Path) {
+        self.progress.borrow_mut().keep_in(file);
+    }
+
+    /// The link is down: the time until it is back says nothing about how fast it is.
+    pub fn lost(&self) {
+        self.progress.borrow_mut().handle_lost(Instant::now());
+    }
+
     /// Counts something, and redraws if it is time to.
     pub fn count(&self, change: impl FnOnce(&mut Totals)) {
-        change(&mut self.totals.borrow_mut());
-        if self.flowing.get().is_none() && self.totals.borrow().plain_bytes > 0 {
-            self.flowing.set(Some(Instant::now()));
-        }
-        let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
-        if due(self.drawn.get(), REDRAW_EVERY) && !self.bar.is_hidden() {
-            self.drawn.set(Some(Instant::now()));
-            let flowing = self.flowing.get().map_or(Duration::ZERO, |since| since.elapsed());
-            self.bar.set_message(self.totals.borrow().line(flowing));
+        let now = Instant::now();
+        let mut progress = self.progress.borrow_mut();
+        change(&mut progress.totals);
+        progress.handle_counted(now);
+        let due = |last: &Cell<Option<Instant>>, every| {
+            let due = last.get().is_none_or(|last| now.saturating_duration_since(last) >= every);
+            if due {
+                last.set(Some(now));
+            }
+            due
+        };
+        if !self.bar.is_hidden() && due(&self.drawn, REDRAW_EVERY) {
+            self.bar.set_message(progress.line(now));
             self.bar.tick();
         }
         if !self.json && !self.among_others && self.bar.is_hidden() {
-            self.print_progress();
+            self.print_progress(&progress, now);
         }
-        if self.json && due(self.told.get(), PROGRESS_EVENT_EVERY) {
-            self.told.set(Some(Instant::now()));
-            let totals = *self.totals.borrow();
-            self.event(
-                "progress",
-                &[
-                    ("parts", json!(totals.parts)),
-                    ("parts_planned", json!(totals.parts_planned)),
-                    ("rows", json!(totals.rows)),
-                    ("plain_bytes", json!(totals.plain_bytes)),
-                    ("sealed_bytes", json!(totals.sealed_bytes)),
-                    ("resent_bytes", json!(totals.resent_bytes)),
-                ],
-            );
+        if due(&self.kept, KEEP_EVERY) {
+            progress.keep();
+        }
+        if self.json && due(&self.told, PROGRESS_EVENT_EVERY) {
+            self.event("progress", &progress.fields(now));
         }
     }
 
-    fn print_progress(&self) {
-        let elapsed = |since: Option<Instant>| since.map(|since| since.elapsed());
-        if let Some(flowing) = elapsed(self.flowing.get())
-            && is_line_due(flowing, elapsed(self.printed.get()))
+    fn print_progress(&self, progress: &Progress, now: Instant) {
+        let since_printed = self.printed.get().map(|printed| now.saturating_duration_since(printed));
+        if let Some(flowing) = progress.flowing(now)
+            && is_line_due(flowing, since_printed)
         {
-            self.printed.set(Some(Instant::now()));
-            self.say(&format!("{}: {}", self.role, self.totals.borrow().line(flowing)));
+            self.printed.set(Some(now));
+            self.say(&format!("{}: {}", self.role, progress.line(now)));
         }
     }
 
@@ -248,7 +259,7 @@ impl Report {
 
     fn end_run(&self, event: &str, outcome: &Outcome<Finished>) -> u8 {
         if let Ok(finished) = outcome {
-            self.totals.borrow_mut().settle(&finished.receipt.receipt.manifest.manifest);
+            self.progress.borrow_mut().totals.settle(&finished.receipt.receipt.manifest.manifest);
         }
         let own = of_receipt(outcome.as_ref().ok());
         let verdict =
@@ -259,7 +270,7 @@ impl Report {
     /// The last word of a command that makes an archive.
     pub fn finish_archive(&self, outcome: &Outcome<Archived>) -> ExitCode {
         if let Ok(archived) = outcome {
-            self.totals.borrow_mut().settle(&archived.manifest);
+            self.progress.borrow_mut().totals.settle(&archived.manifest);
         }
         let fingerprint = outcome.as_ref().map_or(Value::Null, |archived| json!(archived.sender.to_string()));
         ExitCode::from(self.end("finished", outcome, vec![("fingerprint", fingerprint)], |totals, archived| {
@@ -283,7 +294,7 @@ impl Report {
         self.bar.finish_and_clear();
         let exit_code = self.last_event(event, outcome.as_ref().err(), own);
         match outcome {
-            Ok(done) => verdict(&self.totals.borrow(), done).iter().for_each(|line| self.say(line)),
+            Ok(done) => verdict(&self.progress.borrow().totals, done).iter().for_each(|line| self.say(line)),
             Err(failure) if self.among_others => self.say_lines(&format!("{}: {failure}", self.role)),
             Err(failure) => tell_failure(self.role.name(), failure),
         }
@@ -294,7 +305,8 @@ impl Report {
     fn last_event(&self, event: &str, failure: Option<&Failure>, own: Vec<(&str, Value)>) -> u8 {
         let code = failure.map_or(Code::Done, |failure| failure.code);
         let (word, exit_code) = (code.word(), code.exit_code());
-        let totals = *self.totals.borrow();
+        self.progress.borrow().keep();
+        let totals = self.progress.borrow().totals;
         let mut fields = vec![
             ("role", json!(self.role.name())),
             ("outcome", json!(word)),

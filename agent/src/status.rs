@@ -4,7 +4,6 @@ use std::io::Write;
 
 use sealift_protocol::{close::Code, id::TransferId};
 use serde_json::{Map, Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     failure::{Failure, Outcome},
@@ -42,12 +41,6 @@ impl Line {
         object.extend(self.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         Value::Object(object)
     }
-}
-
-/// A time in seconds since the Unix epoch, in UTC.
-pub fn since_text(seconds: u64) -> String {
-    let at = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
-    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "an unknown time".into())
 }
 
 /// Reads what a person gives as the name of a transfer.

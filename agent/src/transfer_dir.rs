@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `lock` | locked by the process that runs the transfer |
+//! | `lock` | locked by the process that runs the transfer, which notes in it how far that is |
 //! | `record` | what it needs to go on, keys among it, after a checksum; written whole or not at all, mode 0600 |
 //! | others | sealed logs: useless without the record |
 //!
@@ -29,6 +29,7 @@ use crate::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     own_file::{not_ours, open_own, unusable},
+    progress::HowFar,
     sealed_file,
     state::{StateDir, make_folder},
 };
@@ -134,6 +135,11 @@ impl TransferDir {
         &self.path
     }
 
+    /// Where the process that runs the transfer keeps how far it is.
+    pub fn progress_file(&self) -> PathBuf {
+        self.path.join("lock")
+    }
+
     /// What was kept last, if anything was.
     pub fn record<T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>>(&self) -> Outcome<Option<T>> {
         record_file::read(&self.path)
@@ -165,7 +171,8 @@ impl TransferDir {
             thread::sleep(LOCK_WAIT);
             record = record_file::read(&path);
         }
-        Ok(Some(Look { record: record?, running: seen.running, held_bytes: seen.held_bytes }))
+        let how_far = HowFar::read(&path.join(LOCK));
+        Ok(Some(Look { record: record?, running: seen.running, held_bytes: seen.held_bytes, how_far }))
     }
 
     /// Whether anything is kept of `transfer`.
@@ -278,6 +285,8 @@ pub struct Look<T> {
     pub running: bool,
     /// All files of its folder.
     pub held_bytes: u64,
+    /// As the process that ran it last noted.
+    pub how_far: Option<HowFar>,
 }
 
 fn busy(transfer: TransferId) -> Failure {

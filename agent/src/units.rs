@@ -65,6 +65,32 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
+/// Bytes in three digits or so, alone or out of `total` in one unit: `1.2 GB`, `1.2/9.9 GB`.
+pub fn brief_amount(bytes: u64, total: Option<u64>) -> String {
+    const UNITS: [(&str, f64); 6] = [("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)];
+    let most = total.unwrap_or(bytes) as f64;
+    // What rounds up to a thousand is one of the next unit.
+    let unit = UNITS.iter().find(|(_, size)| most >= 0.9995 * size).unwrap_or(&UNITS[5]);
+    let digits = |bytes: u64| match bytes as f64 / unit.1 {
+        number if unit.1 > 1.0 && number < 99.95 => format!("{number:.1}"),
+        number => format!("{number:.0}"),
+    };
+    match total {
+        Some(total) => format!("{}/{} {}", digits(bytes), digits(total), unit.0),
+        None => format!("{} {}", digits(bytes), unit.0),
+    }
+}
+
+/// A time that is only an estimate, in a few characters.
+pub fn brief_duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{:.1} h", seconds as f64 / 3600.0),
+        seconds => format!("{} days", grouped(seconds / 86_400)),
+    }
+}
+
 /// A time to the precision that suits it.
 pub fn human_duration(duration: Duration) -> String {
     match duration.as_secs() {

@@ -286,7 +286,7 @@ fn messages(
         ("ack", Message::Ack(Ack { part, verified, durable })),
         ("finish", Message::Finish(manifest)),
         ("receipt", Message::Receipt(Box::new(receipt))),
-        ("refuse", Message::Refuse(Refuse { code: Code::ChunkForged, part: Some(part), chunk: Some(ChunkIndex(2)) })),
+        ("refuse", Message::Refuse(Refuse { part: Some(part), chunk: Some(ChunkIndex(2)), ..Refuse::new(Code::ChunkForged) })),
     ]
 }
 

@@ -66,12 +66,16 @@ codes! {
     GrantUsed = 0x203, exit 7, "grant_used";
     /// The grant is for another sender, receiver, transfer or target.
     GrantForeign = 0x204, exit 7, "grant_foreign";
-    /// The transfer is being run by another connection.
+    /// Another connection, process or sender has the transfer.
     TransferBusy = 0x205, exit 7, "transfer_busy";
     /// The plan asks for what the receiver does not allow, or cannot load.
     PlanRefused = 0x206, exit 7, "plan_refused";
     /// The clocks of the two hosts are too far apart.
     ClocksApart = 0x207, exit 7, "clocks_apart";
+    /// Another transfer that has not ended has the target.
+    TargetBusy = 0x208, exit 7, "target_busy";
+    /// The receiver runs as many transfers as it takes.
+    ReceiverBusy = 0x209, exit 7, "receiver_busy";
 
     // What arrived is not what was sent.
     /// Authentication of a sealed chunk failed.
@@ -155,7 +159,17 @@ impl Code {
 
     /// Whether the same command, given again, may end better without anybody changing anything.
     pub fn retry_may_help(self) -> bool {
-        matches!(self, Code::Interrupted | Code::Unreachable | Code::TooSlow | Code::TransferBusy)
+        matches!(self, Code::Interrupted | Code::Unreachable | Code::TooSlow) || self.is_busy()
+    }
+
+    /// Whether it ends by itself, once something else has ended.
+    pub fn is_busy(self) -> bool {
+        matches!(self, Code::TransferBusy | Code::TargetBusy | Code::ReceiverBusy)
+    }
+
+    /// Whether a clock decided it, so that both clocks have to be shown.
+    pub fn is_of_clock(self) -> bool {
+        matches!(self, Code::GrantExpired | Code::GrantNotYetValid | Code::ClocksApart)
     }
 
     /// Whether what a receiver has of a transfer is kept when it ends for this reason, so that the transfer can go on later.

@@ -278,7 +278,7 @@ impl Receipt {
     }
 
     /// That what was loaded is what was sent: the same parts, and for each part with rows the same count and digest. A
-    /// database is always read again, unless it was discarded as asked.
+    /// database is always read again, or was read and discarded as asked.
     pub fn check_loaded(&self) -> Result<()> {
         let sent = &self.manifest.manifest.parts;
         if self.loaded.len() != sent.len() || self.plan.parts.len() != sent.len() {
@@ -287,7 +287,7 @@ impl Receipt {
         if self.plan.engine == Engine::Sqlite && !matches!(self.proof, Proof::ReadAgain | Proof::Discarded) {
             return Err(Error::new(Code::TargetMismatch, "a database that was not read again"));
         }
-        if self.proof == Proof::ReadAgain {
+        if self.plan.engine == Engine::Sqlite {
             for (index, (sent, loaded)) in sent.iter().zip(&self.loaded).enumerate() {
                 if sent.rows != loaded.rows || sent.digest != loaded.digest {
                     let mismatch = Error::new(Code::TargetMismatch, "rows or digest of a table");

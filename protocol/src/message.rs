@@ -169,11 +169,20 @@ pub struct Refuse {
     pub part: Option<PartIndex>,
     #[n(2)]
     pub chunk: Option<ChunkIndex>,
+    /// The clock of the refusing side, since 1970, where that decided: the other side shows both.
+    #[n(3)]
+    pub now_seconds: Option<u64>,
+}
+
+impl Refuse {
+    pub fn new(code: Code) -> Self {
+        Self { code, part: None, chunk: None, now_seconds: None }
+    }
 }
 
 impl From<Error> for Refuse {
     fn from(error: Error) -> Self {
-        Self { code: error.code, part: error.part, chunk: error.chunk }
+        Self { part: error.part, chunk: error.chunk, ..Self::new(error.code) }
     }
 }
 

@@ -109,6 +109,14 @@ pub fn read_values<'a>(mut row: &'a [u8], columns: usize, values: &mut Vec<Value
     if row.is_empty() { Ok(()) } else { Err(malformed("more values than columns")) }
 }
 
+/// Whether a row is exactly `columns` values.
+pub fn check_values(mut row: &[u8], columns: usize) -> Result<()> {
+    for _ in 0..columns {
+        take_value(&mut row)?;
+    }
+    if row.is_empty() { Ok(()) } else { Err(malformed("more values than columns")) }
+}
+
 fn take_value<'a>(row: &mut &'a [u8]) -> Result<Value<'a>> {
     let tag = row.try_get_u8().map_err(|_| malformed("fewer values than columns"))?;
     let short = |_| malformed("value cut short");

@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -27,7 +27,7 @@ use nix::{
 use sealift_agent::{
     failure::{Failure, Outcome},
     inherited::shut_off,
-    program::{OutputCounter, cannot_start, find, judge_exit},
+    program::{Printed, Said, cannot_start, find, judge_exit},
 };
 use sealift_protocol::close::Code;
 
@@ -47,13 +47,33 @@ pub struct Loader {
     killed: AtomicBool,
     /// The guard has ended and may have been waited for: its group's id may be another's.
     over: Mutex<bool>,
+    /// That went into its pipe.
+    fed_bytes: AtomicU64,
     inside: Mutex<Inside>,
 }
 
 struct Inside {
     guard: Child,
     input: Option<File>,
-    output: Option<OutputCounter>,
+    /// The reading end, once the input has ended: what is left in it was not read.
+    rest: Option<File>,
+    output: Option<Printed>,
+}
+
+impl Inside {
+    /// Nothing is written any more. Until then there must be no other reading end: a loader that is gone would not break
+    /// the pipe.
+    fn end_input(&mut self) {
+        if let Some(input) = self.input.take() {
+            self.rest = File::open(format!("/proc/self/fd/{}", input.as_raw_fd())).ok();
+        }
+    }
+
+    /// Bytes in the pipe. None where that cannot be known.
+    fn unread_bytes(&self) -> Option<u64> {
+        let end = self.input.as_ref().or(self.rest.as_ref())?;
+        rustix::io::ioctl_fionread(end).ok()
+    }
 }
 
 impl Loader {
@@ -81,13 +101,14 @@ impl Loader {
                 next,
             ));
         }
-        let output = output.map(|output| OutputCounter::start(output, show_output)).transpose().map_err(failed)?;
+        let output = output.map(|output| Printed::start(output, show_output)).transpose().map_err(failed)?;
         Ok(Self {
             program,
             group: Pid::from_raw(guard.id() as i32),
             killed: AtomicBool::new(false),
             over: Mutex::new(false),
-            inside: Mutex::new(Inside { guard, input: Some(File::from(writing)), output }),
+            fed_bytes: AtomicU64::new(0),
+            inside: Mutex::new(Inside { guard, input: Some(File::from(writing)), rest: None, output }),
         })
     }
 
@@ -107,7 +128,21 @@ impl Loader {
         if self.has_failed() {
             return self.give_up();
         }
-        input.write_all(bytes).map_err(|error| self.broken(&error))
+        self.write(input, bytes).map_err(|error| self.broken(&error))
+    }
+
+    fn write(&self, input: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match input.write(bytes) {
+                Ok(written) => {
+                    self.fed_bytes.fetch_add(written as u64, Ordering::Relaxed);
+                    bytes = &bytes[written..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// The loader stopped reading: its exit code says more than the broken pipe.
@@ -137,7 +172,7 @@ impl Loader {
         if self.has_failed() {
             return self.give_up();
         }
-        self.inside().input = None;
+        self.inside().end_input();
         let _ = kill(self.group, Signal::SIGUSR1);
         self.wait()
     }
@@ -174,8 +209,9 @@ impl Loader {
         let status = inside.guard.wait().map_err(|error| {
             Failure::io(Code::LoaderFailed, format!("the loader {} cannot be waited for", self.program), &error, "")
         })?;
-        let printed_bytes = inside.output.as_ref().map_or(0, OutputCounter::finish);
-        let had_everything = inside.input.is_none();
+        let has_read = inside.unread_bytes() != Some(self.fed_bytes.load(Ordering::Relaxed));
+        let said = inside.output.as_ref().map_or(Said::Bytes(0), |output| output.finish(has_read));
+        let had_everything = inside.input.is_none() && has_read;
         drop(inside);
         if self.killed.load(Ordering::SeqCst) {
             return Err(Failure::new(Code::Interrupted, "the load was stopped", ""));
@@ -183,7 +219,7 @@ impl Loader {
         if status.signal() == Some(UNREAD as i32) {
             return Err(self.ended_early());
         }
-        let judged = judge_exit("loader", &self.program, status, printed_bytes, Code::LoaderFailed);
+        let judged = judge_exit("loader", &self.program, status, &said, Code::LoaderFailed);
         // A shell and the guard say by a number above 128 that a signal ended what they ran.
         let by_signal = status.code().is_none_or(|code| code > SIGNAL_BASE);
         judged.map_err(|failure| Failure { undecided: had_everything && by_signal, ..failure })

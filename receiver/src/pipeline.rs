@@ -102,7 +102,7 @@ impl<'a> Pipeline<'a> {
             self.load.take(&writer, chunk, self.load.journal.is_some()).await;
             self.report.count(|totals| {
                 totals.rows = self.load.rows();
-                totals.moved(plain_bytes, frame_bytes);
+                totals.moved(part, plain_bytes, frame_bytes);
             });
         }
         Ok(())

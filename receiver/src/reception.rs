@@ -5,7 +5,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use quinn::Connection;
 use sealift_agent::{
     acceptor::Acceptor,
-    clock::now_seconds,
+    clock::{now_seconds, utc_text},
     failure::{Failure, Outcome},
     identity::SpiffeId,
     link::{ControlReader, ControlWriter, Link, accept_control},
@@ -100,8 +100,9 @@ async fn hear(link: Link, listening: &impl Fn(&Link) -> Listening, heard: &mpsc:
     };
     let judged = match control.first().await {
         Ok(Message::Offer(offer)) => {
-            let now = now_seconds();
-            listening(&link).handle_offer(offer, &link.channel, now).map_err(Failure::from)
+            let (theirs, own) = (offer.now_seconds, now_seconds());
+            let judged = listening(&link).handle_offer(offer, &link.channel, own);
+            judged.map_err(|error| with_clocks(error, theirs, own))
         }
         Ok(Message::Refuse(refuse)) => {
             let failure = control.refused(refuse);
@@ -116,10 +117,20 @@ async fn hear(link: Link, listening: &impl Fn(&Link) -> Listening, heard: &mpsc:
             let _ = heard.send(Heard::Offer(Box::new(Offered { link, judging, writer, control }))).await;
         }
         Err(failure) => {
-            tracing::warn!(code = failure.code.word(), "offer refused");
+            tracing::warn!(code = failure.code.word(), what = failure.what, "offer refused");
             link.refuse(writer, &failure).await;
         }
     }
+}
+
+/// Both clocks, where one of them decided.
+fn with_clocks(error: Error, senders_seconds: u64, own_seconds: u64) -> Failure {
+    let mut failure = Failure::from(error);
+    if failure.code.is_of_clock() {
+        let (own, senders) = (utc_text(own_seconds), utc_text(senders_seconds));
+        failure.what += &format!("; this host's clock says {own}, the sender's {senders}");
+    }
+    failure
 }
 
 /// While a connection of a transfer stands, whoever else offers it is told that it is taken (fault-matrix N13). Returns when

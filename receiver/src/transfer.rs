@@ -86,6 +86,7 @@ impl<'a> Receiving<'a> {
     }
 
     async fn new(setting: Setting<'a>, record: Kept) -> Outcome<Self> {
+        setting.report.keep_progress_in(&record.dir.progress_file());
         let (expiry, workers, called_off) = (record.expiry(), Workers::default(), Cell::default());
         let (load, lost, finished, agreed) = (None, false, None, false);
         let mut receiving = Self { setting, record, expiry, load, lost, finished, agreed, workers, called_off };
@@ -174,6 +175,7 @@ impl<'a> Receiving<'a> {
 
     fn tell_waiting(&self, failure: &Failure) {
         let report = self.setting.report;
+        report.lost();
         report.event("link_down", &[("reason", json!(failure.code.word()))]);
         let grace = human_duration(self.setting.grace);
         report.say(&format!("receiver: {}; keeping the load for the sender to come back, for {grace}.", failure.what));

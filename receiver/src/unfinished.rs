@@ -5,11 +5,13 @@ use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 use sealift_agent::{
     audit::AuditLog,
     cli::{self, StatusArgs},
+    clock::utc_text,
     expiry::Expiry,
     failure::{Failure, Outcome},
     location::Location,
+    progress::HowFar,
     state::StateDir,
-    status::{self, Line, since_text},
+    status::{self, Line},
     telemetry::printable,
     transfer_dir::{Look, TransferDir},
     units::{counted, human_bytes, human_duration},
@@ -77,27 +79,29 @@ fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
     let since_seconds = if kept.started_ms > 0 { kept.started_ms / 1000 } else { grant.not_before_seconds };
     let valid = Expiry::of(grant).left();
     let running = if look.running { "running" } else { "not running" };
+    let how_far = look.how_far.map_or(String::new(), |how_far| format!(", {}", how_far.text()));
     let text = format!(
-        "into {target} ({}): {stage}, {running}; since {}; {}; holds {}{staged_text}; ticket {}",
+        "into {target} ({}): {stage}{how_far}, {running}; since {}; {}; holds {}{staged_text}; ticket {}",
         printable(&grant.target),
-        since_text(since_seconds),
+        utc_text(since_seconds),
         counted(kept.epoch.0.into(), "connection"),
         human_bytes(look.held_bytes + staged_bytes),
         valid_text(valid),
     );
-    let fields = vec![
+    let mut fields = vec![
         ("target", json!(target)),
         ("target_name", json!(printable(&grant.target))),
         ("purpose", json!(printable(&grant.purpose))),
         ("stage", json!(stage)),
         ("running", json!(look.running)),
-        ("since", json!(since_text(since_seconds))),
+        ("since", json!(utc_text(since_seconds))),
         ("connections", json!(kept.epoch.0)),
         ("held_bytes", json!(look.held_bytes)),
         ("staged_bytes", json!(staged_bytes)),
         ("staged", json!(staged)),
         ("valid_seconds", json!(valid.as_secs())),
     ];
+    fields.extend(look.how_far.iter().flat_map(HowFar::fields));
     Line { transfer, text, fields }
 }
 

@@ -181,7 +181,7 @@ impl<'a> Pipeline<'a> {
                     self.outgoing.transfer_mut().handle_repeated(part, &hash, plain_bytes, last)?;
                     if self.outgoing.is_new(part, index) {
                         self.report.count(|totals| {
-                            totals.held(plain_bytes);
+                            totals.held(part, plain_bytes);
                             totals.rows = self.outgoing.rows();
                         });
                     }
@@ -211,7 +211,7 @@ impl<'a> Pipeline<'a> {
             self.outgoing.transfer_mut().handle_spooled(&header)?;
             self.report.count(|totals| match header.index.0 < spool.sent_before.get() {
                 true => totals.resent_bytes += header.frame_bytes() as u64,
-                false => totals.moved(header.plain_bytes.into(), header.frame_bytes() as u64),
+                false => totals.moved(part, header.plain_bytes.into(), header.frame_bytes() as u64),
             });
             spool.sent_before.set(spool.sent_before.get().max(header.index.0 + 1));
             out.write(Bytes::copy_from_slice(&header.to_bytes())).await?;
@@ -232,11 +232,12 @@ impl<'a> Pipeline<'a> {
         let plain_bytes = u64::from(sealed.header.plain_bytes);
         // Kept first: a chunk that was read and not sent when a connection was lost is sent again as if it had been.
         self.outgoing.transfer_mut().handle_sealed(&sealed, keys);
-        let is_new = self.outgoing.is_new(sealed.header.part, sealed.header.index);
+        let sealed_part = sealed.header.part;
+        let is_new = self.outgoing.is_new(sealed_part, sealed.header.index);
         self.report.count(|totals| {
             totals.rows = self.outgoing.rows();
             match is_new {
-                true => totals.moved(plain_bytes, frame_bytes),
+                true => totals.moved(sealed_part, plain_bytes, frame_bytes),
                 false => totals.resent_bytes += frame_bytes,
             }
         });

@@ -5,6 +5,7 @@ use std::{fs::File, io::Read, os::fd::AsFd, process::ExitCode, sync::Arc};
 use sealift_agent::{
     audit::AuditLog,
     clock::now_seconds,
+    expiry::check_time,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
@@ -50,7 +51,7 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     report.set_transfer(transfer_id);
     check_unused(&state, transfer_id, args.restart)?;
     Record::sweep(&state, transfer_id, now_seconds())?;
-    ticket.grant.grant.check_time(now_seconds())?;
+    check_time(&ticket.grant.grant)?;
     if args.transfer.danger_show_program_output {
         audit.append("danger.show_program_output", Some(transfer_id), &[])?;
     }

@@ -6,6 +6,7 @@ use minicbor::{Decode, Encode};
 use sealift_agent::{
     failure::{Failure, Outcome},
     process::eprintln_safe,
+    progress::HowFar,
     random::SystemRandom,
     state::StateDir,
     transfer_dir::TransferDir,
@@ -97,6 +98,8 @@ pub struct Unfinished {
     pub running: bool,
     /// All that is kept of it, the spool included.
     pub held_bytes: u64,
+    /// As the process that ran it last noted.
+    pub how_far: Option<HowFar>,
     /// The folder of its spool.
     pub spool: Option<PathBuf>,
 }
@@ -115,7 +118,8 @@ pub fn unfinished(state: &StateDir) -> Outcome<Vec<Unfinished>> {
         };
         let held_bytes = look.held_bytes + kept.spool.as_ref().map_or(0, Place::held_bytes);
         let spool = kept.spool.as_ref().map(|place| place.folder().to_path_buf());
-        found.push(Unfinished { transfer, stage, running: look.running, held_bytes, spool });
+        let how_far = look.how_far.filter(|_| stage != Stage::Prepared);
+        found.push(Unfinished { transfer, stage, running: look.running, held_bytes, how_far, spool });
     }
     Ok(found)
 }
@@ -179,6 +183,11 @@ impl Record {
             }
         }
         Ok(())
+    }
+
+    /// Where it is kept how far the transfer is.
+    pub fn progress_file(&self) -> PathBuf {
+        self.dir.progress_file()
     }
 
     pub fn digest_secret(&self) -> DigestSecret {

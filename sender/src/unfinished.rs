@@ -6,6 +6,7 @@ use quinn::ConnectionError;
 use sealift_agent::{
     audit::AuditLog,
     cli::{self, StatusArgs},
+    clock::utc_text,
     failure::{Failure, Outcome, explain},
     identity::{Identity, Role},
     link::{Link, open_control},
@@ -42,11 +43,16 @@ pub fn status(args: &StatusArgs) -> ExitCode {
 fn tell_status(args: &StatusArgs) -> Outcome {
     let state = StateDir::open(args.state_dir.clone(), "sealift-sender")?;
     let line = |found: Unfinished| {
-        let Unfinished { transfer, stage, running, held_bytes, spool } = found;
+        let Unfinished { transfer, stage, running, held_bytes, how_far, spool } = found;
         let doing = if running { "running" } else { "not running" };
-        let mut text = format!("{}, {doing}; holds {}", stage.text(), human_bytes(held_bytes));
+        let mut text = format!("{}, {doing}", stage.text());
         let mut fields =
             vec![("stage", json!(stage.word())), ("running", json!(running)), ("held_bytes", json!(held_bytes))];
+        if let Some(how_far) = how_far {
+            text += &format!("; {} by {}", how_far.text(), utc_text(how_far.at_seconds));
+            fields.extend(how_far.fields());
+        }
+        text += &format!("; holds {}", human_bytes(held_bytes));
         if let Some(spool) = spool {
             let spool = printable(&spool.to_string_lossy());
             text += &format!("; spooled in {spool}");
@@ -117,7 +123,7 @@ async fn tell_receiver(ticket: &Ticket) -> Outcome<&'static str> {
         Identity::new(vec![ticket.certificate.clone().into()], Zeroizing::new(ticket.key.clone()), Role::Sender)?;
     let (endpoint, link) = connect_with(ticket, &identity).await?;
     let (mut writer, _control) = open_control(&link).await?;
-    let refuse = Refuse { code: Code::Abandoned, part: None, chunk: None };
+    let refuse = Refuse::new(Code::Abandoned);
     writer.send(&Message::Refuse(refuse)).await?;
     writer.finish().await;
     let answer = answer(&link).await;

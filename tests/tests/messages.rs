@@ -7,6 +7,7 @@ use sealift_agent::failure::{explain, refused_by_peer};
 use sealift_protocol::{
     close::Code,
     id::{ChunkIndex, PartIndex},
+    message::Refuse,
 };
 
 #[test]
@@ -24,8 +25,21 @@ fn every_code_says_what_happened_and_what_to_do() {
 
 #[test]
 fn a_refusal_by_the_other_side_names_it_and_the_place() {
-    let failure = refused_by_peer("receiver", Code::ChunkForged, Some(PartIndex(3)), Some(ChunkIndex(17)));
+    let (part, chunk) = (Some(PartIndex(3)), Some(ChunkIndex(17)));
+    let refuse = Refuse { part, chunk, ..Refuse::new(Code::ChunkForged) };
+    let failure = refused_by_peer("receiver", refuse, 0);
     insta::assert_snapshot!("refused_by_peer", failure.to_string());
+}
+
+/// D1: which clock is wrong, only a person can know.
+#[test]
+fn a_refusal_because_of_a_clock_shows_both() {
+    for code in Code::ALL.iter().copied().filter(|code| code.is_of_clock()) {
+        let refuse = Refuse { now_seconds: Some(1_800_000_000), ..Refuse::new(code) };
+        let failure = refused_by_peer("receiver", refuse, 1_800_003_600);
+        let clocks = "this host's clock says 2027-01-15T09:00:00Z, the receiver's 2027-01-15T08:00:00Z";
+        assert!(failure.what.ends_with(clocks) && failure.next.contains("date -u"), "{failure}");
+    }
 }
 
 fn help(mut command: Command) -> String {

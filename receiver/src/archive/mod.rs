@@ -189,7 +189,7 @@ impl<'a> Loading<'a> {
         let (id, plan) = (self.transfer, sealed.plan().clone());
         self.record.keep()?;
         fail_point::hit(Point::EpochKept);
-        self.report.count(|totals| totals.planned(&plan));
+        self.report.planned(&plan);
         let sink = (self.open_sink)()?;
         let found = blocking(&sink, move |sink| sink.prepare(id, &plan, false)).await?;
         if self.record.earlier.is_some() {

@@ -69,7 +69,7 @@ impl<'a> Unload<'a> {
                     self.load.take(&writer, chunk, false).await;
                     self.report.count(|totals| {
                         totals.rows = self.load.rows();
-                        totals.moved(plain_bytes, frame_bytes);
+                        totals.moved(part, plain_bytes, frame_bytes);
                     });
                     current = Some((part, writer));
                 }
@@ -109,7 +109,7 @@ impl<'a> Unload<'a> {
                 Opened::Chunk(chunk, header.frame_bytes() as u64)
             }
             Placed::Held(header) => {
-                self.report.count(|totals| totals.held(header.plain_bytes.into()));
+                self.report.count(|totals| totals.held(header.part, header.plain_bytes.into()));
                 Opened::Nothing
             }
             Placed::Manifest(manifest) => Opened::Manifest(manifest),

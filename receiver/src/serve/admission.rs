@@ -69,7 +69,7 @@ impl Server<'_> {
                     "receiver: the transfer {transfer} is refused: {other} has begun in the same target and is not \
                      finished. To make room, end it with: sealift-receiver abandon {other}"
                 ));
-                return Err(Error::new(Code::TransferBusy, "target").into());
+                return Err(Error::new(Code::TargetBusy, "target").into());
             }
         }
         Ok(())

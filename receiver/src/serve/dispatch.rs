@@ -116,7 +116,7 @@ impl<'a> Transfers<'a> {
         let transfer = grant.grant.transfer;
         if !self.ways.contains_key(&transfer) {
             let admitted = match self.is_full() {
-                true => Err(Error::new(Code::TransferBusy, "transfers").into()),
+                true => Err(Error::new(Code::ReceiverBusy, "transfers").into()),
                 false => self.server.admit(&grant),
             };
             match admitted {

@@ -1,5 +1,6 @@
 //! Where a transfer's data goes.
 
+mod discard;
 pub mod file;
 pub mod opaque;
 pub mod place;
@@ -21,7 +22,7 @@ use sealift_protocol::{
     receive::{Found, WholePart},
 };
 
-use self::{opaque::OpaqueSink, place::Readiness, sqlite::SqliteSink};
+use self::{discard::DiscardSink, opaque::OpaqueSink, place::Readiness, sqlite::SqliteSink};
 use crate::guard;
 
 /// What a target may do, and how much.
@@ -36,7 +37,7 @@ pub struct Allowed {
 pub fn open(location: &Location, allowed: Allowed) -> Outcome<Arc<dyn Sink>> {
     Ok(match location {
         Location::Standard => Arc::new(OpaqueSink::standard()?),
-        Location::Discard => Arc::new(OpaqueSink::discard()),
+        Location::Discard => Arc::new(DiscardSink::new(allowed.row_bytes_max as usize)),
         Location::Sqlite(path) => Arc::new(SqliteSink::new(path, allowed.row_bytes_max as usize)?),
         Location::Exec(words) => {
             program::find(&words[0], Code::TargetFailed)?;

@@ -1,4 +1,4 @@
-//! Targets that take bytes: a loader, standard output, a file for those who typed the danger, or nothing.
+//! Targets that take bytes: a loader, standard output, or a file for those who typed the danger.
 
 use std::{
     fs::File,
@@ -21,7 +21,7 @@ use sealift_protocol::{
 use super::{PartSink, Sink, file::FileTarget, place::Readiness};
 use crate::loader::Loader;
 
-/// Takes one opaque part; `discard:` takes any plan.
+/// Takes one opaque part.
 pub struct OpaqueSink {
     target: Target,
     parts: OnceLock<usize>,
@@ -29,7 +29,6 @@ pub struct OpaqueSink {
 
 enum Target {
     Standard(File),
-    Discard,
     File(FileTarget),
     Exec { words: Vec<String>, show_output: bool, loader: OnceLock<Loader> },
 }
@@ -52,10 +51,6 @@ impl OpaqueSink {
         Ok(Self::new(Target::Standard(File::from(out))))
     }
 
-    pub fn discard() -> Self {
-        Self::new(Target::Discard)
-    }
-
     /// A plain file: the caller has seen to it that the user typed the danger.
     pub fn file(path: &Path) -> Outcome<Self> {
         FileTarget::new(path).map(|file| Self::new(Target::File(file)))
@@ -76,7 +71,7 @@ impl Sink for OpaqueSink {
     }
 
     fn prepare(&self, transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<Found>> {
-        if plan.engine != Engine::Opaque && !matches!(self.target, Target::Discard) {
+        if plan.engine != Engine::Opaque {
             let what = "the sender sends a database, and this target takes the bytes of a dump";
             let next =
                 "Give --target sqlite:PATH here, or let the sender send a dump: --source exec:COMMAND or file:PATH.";
@@ -84,7 +79,7 @@ impl Sink for OpaqueSink {
         }
         let _ = self.parts.set(plan.parts.len());
         match &self.target {
-            Target::Standard(_) | Target::Discard => {}
+            Target::Standard(_) => {}
             Target::File(file) => file.prepare(transfer)?,
             Target::Exec { words, show_output, loader } => {
                 let _ = loader.set(Loader::start(words, *show_output)?);
@@ -103,7 +98,6 @@ impl Sink for OpaqueSink {
 
     fn begin(&self, _part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         Ok(match &self.target {
-            Target::Discard => Box::new(Discarding),
             Target::Standard(out) => Box::new(Writing { out, what: "standard output".into() }),
             Target::File(file) => {
                 let (out, what) = file.open()?;
@@ -118,7 +112,6 @@ impl Sink for OpaqueSink {
 
     fn prove(&self, _digests: &Digests) -> Outcome<(Proof, Vec<LoadedPart>)> {
         let proof = match &self.target {
-            Target::Discard => Proof::Discarded,
             Target::Standard(_) => Proof::Written,
             Target::File(file) => {
                 file.prove();
@@ -142,7 +135,6 @@ impl Sink for OpaqueSink {
 
     fn abandon_earlier(&self, transfer: TransferId, proven: bool) -> Outcome<bool> {
         match &self.target {
-            Target::Discard => Ok(false),
             // A loader, or whoever read standard output, has what it was given.
             Target::Standard(_) | Target::Exec { .. } => Ok(proven),
             Target::File(file) => file.abandon_earlier(transfer, proven),
@@ -166,7 +158,7 @@ impl Sink for OpaqueSink {
 
     fn abandon(&self) {
         match &self.target {
-            Target::Standard(_) | Target::Discard => {}
+            Target::Standard(_) => {}
             Target::File(file) => file.abandon(),
             Target::Exec { loader, .. } => {
                 if let Some(loader) = loader.get() {
@@ -191,18 +183,6 @@ pub fn cannot_write(name: &str, error: &std::io::Error) -> Failure {
             error,
             "Check the folder: that it exists, and that this user may write.",
         ),
-    }
-}
-
-struct Discarding;
-
-impl PartSink for Discarding {
-    fn write(&mut self, _chunk: &VerifiedChunk) -> Outcome {
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
-        Ok(())
     }
 }
 

@@ -110,7 +110,7 @@ impl Receiving<'_> {
         let sink = (self.setting.open_sink)()?;
         let (id, plan) = (self.record.transfer(), transfer.plan().clone());
         let report = self.setting.report;
-        report.count(|totals| totals.planned(&plan));
+        report.planned(&plan);
         let found = blocking(&sink, move |sink| sink.prepare(id, &plan, fresh)).await?;
         let found_bytes = note_found(&mut transfer, found, report)?;
         report.count(|totals| totals.found(found_bytes));

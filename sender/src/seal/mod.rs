@@ -149,7 +149,7 @@ impl<'a> Sealing<'a> {
         writing: &Writing,
     ) -> Outcome<(SignedManifest, Suite)> {
         let (reader, plan) = reader.await?;
-        self.report.count(|totals| totals.planned(&plan));
+        self.report.planned(&plan);
         self.report.event("planned", &[("parts", json!(plan.parts.len()))]);
         let suites = self.args.transfer.suite.suites();
         let suite = *suites.first().ok_or_else(|| Failure::new(Code::Internal, "no suite", ""))?;
@@ -203,7 +203,7 @@ impl<'a> Sealing<'a> {
             transfer.handle_ack(&Ack { part, verified: written, durable: written })?;
             self.report.count(|totals| {
                 totals.rows = reader.rows();
-                totals.moved(header.plain_bytes.into(), header.frame_bytes() as u64);
+                totals.moved(header.part, header.plain_bytes.into(), header.frame_bytes() as u64);
             });
         }
         let summary = lane.summary().await?;

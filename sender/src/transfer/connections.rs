@@ -6,8 +6,8 @@ use std::{
 };
 
 use sealift_agent::{
-    clock::now_seconds,
     endpoint::{bind, client_config},
+    expiry::check_time,
     fail_point::{self, Point},
     failure::{Failure, Outcome, explain},
     identity::Identity,
@@ -65,6 +65,7 @@ impl Sending<'_> {
     }
 
     fn tell_lost(&self, failure: &Failure, limit: Duration) {
+        self.report.lost();
         self.report.event("link_down", &[("reason", json!(failure.code.word()))]);
         let limit = human_duration(limit);
         self.report.say(&format!("sender: {}; trying again, for {limit} at most.", failure.what));
@@ -147,7 +148,7 @@ impl Sending<'_> {
 
     async fn connect(&self) -> Outcome<(quinn::Endpoint, Link)> {
         // The clock may have been set since the last time; certificates would fail by it, and could not say so.
-        self.ticket.grant.grant.check_time(now_seconds())?;
+        check_time(&self.ticket.grant.grant)?;
         let connected = connect_with(self.ticket, self.identity).await;
         let is_begun = self.record.is_begun();
         connected.map_err(|failure| match failure.code {

@@ -79,6 +79,7 @@ impl<'a> Sending<'a> {
     /// Runs it to its receipt.
     pub async fn run(&mut self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Finished> {
         let grant = &self.ticket.grant.grant;
+        self.report.keep_progress_in(&self.record.progress_file());
         self.audit.append(
             "transfer.begin",
             Some(grant.transfer),

@@ -197,6 +197,6 @@ impl Sending<'_> {
 }
 
 fn announce(report: &Report, plan: &Plan) {
-    report.count(|totals| totals.planned(plan));
+    report.planned(plan);
     report.event("planned", &[("parts", json!(plan.parts.len()))]);
 }

@@ -184,7 +184,7 @@ fn x15_x17_x18_garbage_instead_of_an_offer_is_refused_and_the_ticket_stays_good(
             let (mut out, mut answer) = attacker.link.connection.open_bi().await.unwrap();
             let _ = out.write_all(&garbage).await;
             let answer = answer.read_to_end(1024).await.unwrap();
-            let refuse = Refuse { code, part: None, chunk: None };
+            let refuse = Refuse::new(code);
             assert_eq!(answer, Message::Refuse(refuse).to_frame().unwrap());
         });
         victim.serves_an_honest_sender();
@@ -276,7 +276,7 @@ fn x13_x17_messages_out_of_turn_end_the_transfer() {
 }
 
 fn refuse(code: Code) -> Message {
-    Message::Refuse(Refuse { code, part: None, chunk: None })
+    Message::Refuse(Refuse::new(code))
 }
 
 /// A first word that says "done" does not end a receiver as if something had been loaded.

@@ -48,8 +48,8 @@ pub fn vectors() -> Value {
     messages.push(Message::Finish(receipt.receipt.manifest.clone()));
     messages.push(Message::Receipt(Box::new(receipt.clone())));
     let place = (Some(PartIndex(1)), Some(ChunkIndex(300)));
-    messages.push(Message::Refuse(Refuse { code: Code::ChunkForged, part: place.0, chunk: place.1 }));
-    messages.push(Message::Refuse(Refuse { code: Code::GrantExpired, part: None, chunk: None }));
+    messages.push(Message::Refuse(Refuse { part: place.0, chunk: place.1, ..Refuse::new(Code::ChunkForged) }));
+    messages.push(Message::Refuse(Refuse::new(Code::GrantExpired)));
     messages.push(from_a_spool(&messages[2]));
     let names = [
         "Offer",

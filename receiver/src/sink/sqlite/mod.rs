@@ -59,6 +59,7 @@ use self::{
     staging::{Identity, Staging},
     turn::{Done, Turn},
 };
+pub use self::{failure::row_too_long, load::check_plan};
 use super::{PartSink, Sink, place::Readiness};
 
 /// A sink that loads into `sqlite:PATH`.

@@ -222,7 +222,7 @@ impl<'a> Receiver<'a> {
         let Failed { code, told_by_peer } = failed;
         if !matches!(self.phase, Phase::Waiting(_)) {
             if code != Code::Interrupted && !told_by_peer {
-                say(world.link(), &Message::Refuse(Refuse { code, part: None, chunk: None }));
+                say(world.link(), &Message::Refuse(Refuse::new(code)));
             }
             world.leave(RECEIVER, true);
         } else if world.link.as_ref().is_some_and(|link| !link.left[RECEIVER as usize]) {

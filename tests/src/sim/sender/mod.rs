@@ -243,7 +243,7 @@ impl<'a> Sender<'a> {
         let Failed { code, told_by_peer } = failed;
         if !matches!(self.phase, Phase::Waiting(_)) {
             if code != Code::Interrupted && !told_by_peer {
-                self.say(&Message::Refuse(Refuse { code, part: None, chunk: None }), world);
+                self.say(&Message::Refuse(Refuse::new(code)), world);
             }
             world.leave(SENDER, true);
         }
