@@ -26,6 +26,7 @@ use crate::{
     failure::{Failure, Outcome},
     identity::{Identity, Role},
     link::MESSAGE_TIMEOUT,
+    tls_session::{TlsClient, TlsServer},
     trust::{PeerVerifier, Trust},
 };
 
@@ -111,8 +112,9 @@ pub fn server_config(identity: &Identity, trust: Trust) -> Outcome<quinn::Server
     tls.max_early_data_size = 0;
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     tls.key_log = Arc::new(NoKeyLog {});
-    let crypto = QuicServerConfig::with_initial(Arc::new(tls), initial_suite()?).map_err(|_| broken("QUIC"))?;
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    let tls = Arc::new(tls);
+    let quinn = QuicServerConfig::with_initial(Arc::clone(&tls), initial_suite()?).map_err(|_| broken("QUIC"))?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(TlsServer { tls, quinn: Arc::new(quinn) }));
     config
         .transport_config(Arc::new(transport(Role::Receiver)))
         .migration(false)
@@ -136,8 +138,9 @@ pub fn client_config(identity: &Identity, trust: Trust) -> Outcome<quinn::Client
     tls.enable_early_data = false;
     tls.enable_sni = false;
     tls.key_log = Arc::new(NoKeyLog {});
-    let crypto = QuicClientConfig::with_initial(Arc::new(tls), initial_suite()?).map_err(|_| broken("QUIC"))?;
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    let tls = Arc::new(tls);
+    let quinn = QuicClientConfig::with_initial(Arc::clone(&tls), initial_suite()?).map_err(|_| broken("QUIC"))?;
+    let mut config = quinn::ClientConfig::new(Arc::new(TlsClient { tls, quinn: Arc::new(quinn) }));
     config.transport_config(Arc::new(transport(Role::Sender)));
     Ok(config)
 }

@@ -40,6 +40,7 @@ pub mod status;
 pub mod telemetry;
 pub mod threads;
 pub mod ticket;
+pub mod tls_session;
 pub mod transfer_dir;
 pub mod trust;
 pub mod units;

@@ -21,6 +21,7 @@ use crate::{
     failure::{Failure, GO_ON, Outcome, explain, io_reason, refused_by_peer},
     identity::{Identity, PeerIdentity, Role, judge_leaf},
     socket::open_towards,
+    tls_session::TlsFacts,
 };
 
 /// For each message of the exchange before data flows, and for the rest of a message that has begun (fault-matrix X15);
@@ -101,9 +102,10 @@ impl Link {
         }
     }
 
-    /// What TLS agreed on, for the receipt: both are the only ones that [`crate::endpoint`] allows, or their equals.
+    /// What QUIC and TLS agreed on, for the receipt.
     pub fn tls_description(&self) -> String {
-        "QUIC v1, TLS 1.3, 256-bit cipher, hybrid ML-KEM-768 key exchange, mutual Ed25519 certificates".to_owned()
+        let facts = self.connection.handshake_data().and_then(|any| any.downcast::<TlsFacts>().ok());
+        facts.map_or_else(|| "unknown".to_owned(), |facts| facts.to_string())
     }
 
     /// Ends the exchange with a failure: tells the peer, unless it was the one to say so, and waits until that has arrived,
@@ -254,6 +256,12 @@ pub fn from_connection(role: Role, error: &ConnectionError) -> Failure {
         ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == NO_COMMON_PROTOCOL => {
             other_version()
         }
+        ConnectionError::TransportError(error) if is_without_common_ground(u64::from(error.code)) => {
+            no_common_tls(peer)
+        }
+        ConnectionError::ConnectionClosed(close) if is_without_common_ground(u64::from(close.error_code)) => {
+            no_common_tls(peer)
+        }
         ConnectionError::TransportError(error) if u64::from(error.code) & !0xff == 0x100 => plain(
             Code::IdentityRefused,
             format!("the {peer} is not the one that the ticket is for, or refuses this {role}'s certificate"),
@@ -276,6 +284,17 @@ pub fn from_connection(role: Role, error: &ConnectionError) -> Failure {
             plain(Code::ProtocolViolation, format!("the {peer} broke the rules of QUIC"), "")
         }
     }
+}
+
+/// Alerts that are about TLS itself, not about a certificate: handshake_failure, protocol_version, insufficient_security,
+/// missing_extension (RFC 8446, 6.2).
+fn is_without_common_ground(transport_code: u64) -> bool {
+    [40, 70, 71, 109].iter().any(|alert| transport_code == 0x100 + alert)
+}
+
+fn no_common_tls(peer: Role) -> Failure {
+    let what = format!("the {peer} and this side share no version, cipher suite or key exchange of TLS");
+    Failure::new(Code::SuiteUnsupported, what, "Install the same version of Sealift on both hosts.")
 }
 
 fn other_version() -> Failure {

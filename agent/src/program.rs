@@ -55,6 +55,7 @@ struct Running {
 }
 
 /// The data that a program gives.
+#[derive(Debug)]
 pub struct Data {
     output: ChildStdout,
     passed: Arc<AtomicBool>,

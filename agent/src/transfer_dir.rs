@@ -171,7 +171,7 @@ impl TransferDir {
             thread::sleep(LOCK_WAIT);
             record = record_file::read(&path);
         }
-        let how_far = HowFar::read(&path.join(LOCK));
+        let how_far = HowFar::read(&path.join("lock"));
         Ok(Some(Look { record: record?, running: seen.running, held_bytes: seen.held_bytes, how_far }))
     }
 

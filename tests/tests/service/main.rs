@@ -47,7 +47,7 @@ fn two_run_at_once_and_a_third_is_refused() {
     wait_for_events(&mut receiver, "started", 2);
     let c = place.push(&url(&sources[2]), &tickets[2]).wait(WITHIN);
     c.assert_code(exit::REFUSED).assert_one_message();
-    assert_eq!(c.finished_event()["outcome"], "transfer_busy");
+    assert_eq!(c.finished_event()["outcome"], "receiver_busy");
     let (a, b) = (a.wait(WITHIN), b.wait(WITHIN));
     a.assert_code(exit::DONE);
     b.assert_code(exit::DONE);
@@ -135,7 +135,7 @@ fn a_transfer_whose_grace_has_passed_is_put_down_and_taken_up() {
         place.ticket_command("ehr", &second).assert_code(0);
         second
     });
-    assert_eq!(other.wait(WITHIN).assert_code(exit::REFUSED).finished_event()["outcome"], "transfer_busy");
+    assert_eq!(other.wait(WITHIN).assert_code(exit::REFUSED).finished_event()["outcome"], "target_busy");
     speed_up(&place);
     let sender = place.push(&url(&source), &ticket).wait(WITHIN);
     assert_eq!(sender.assert_code(exit::DONE).finished_event()["resume"], "resumed");

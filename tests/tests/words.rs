@@ -1,0 +1,147 @@
+//! What a person is told, by whole agents (issue 9, D1).
+
+use std::{fs, thread, time::Duration};
+
+use sealift_tests::{
+    agents::{Launch, OPERATOR, RECEIVER, SENDER},
+    exit,
+    finished::Finished,
+    link::Faults,
+    pair::Pair,
+    place::{Kind, Place},
+};
+use serde_json::Value;
+
+const WITHIN: Duration = Duration::from_secs(60);
+
+fn says(program: &str, arguments: &[&str]) -> String {
+    let ended = Launch::bare(program, arguments).start().wait(WITHIN);
+    ended.assert_code(exit::USAGE).assert_tidy();
+    ended.stderr()
+}
+
+#[test]
+fn the_wrong_program_names_the_right_one() {
+    for (program, arguments, right) in [
+        (SENDER, &["listen", "--target", "discard:"][..], "sealift-receiver listen --help"),
+        (SENDER, &["load", "x"], "sealift-receiver load --help"),
+        (RECEIVER, &["push", "--source", "-"], "sealift-sender push --help"),
+        (OPERATOR, &["push"], "sealift-sender push --help"),
+        (OPERATOR, &["status"], "sealift-sender status, or sealift-receiver status"),
+        (SENDER, &["push", "--target", "discard:"], "an option of sealift-receiver"),
+        (RECEIVER, &["listen", "--source=-"], "an option of sealift-sender"),
+        (RECEIVER, &["receipt", "verify", "x"], "sealift receipt --help"),
+    ] {
+        let stderr = says(program, arguments);
+        assert!(stderr.contains(right), "{program} {arguments:?}: {stderr}");
+    }
+    // With --json the one event says it, too.
+    let ended = Launch::bare(SENDER, &["listen", "--json"]).start().wait(WITHIN);
+    let next = ended.finished_event()["next"].as_str().unwrap().to_owned();
+    assert!(next.contains("sealift-receiver listen"), "{next}");
+}
+
+#[test]
+fn a_database_url_names_the_recipe_and_not_the_password() {
+    let arguments = |url| ["listen", "--target", url, "--ticket-out", "x"];
+    for (url, program) in [
+        ("postgres://u:hunter2@h/ehr", "psql -X"),
+        ("postgresql:///ehr", "psql -X"),
+        ("mysql://u:hunter2@h/ehr", "mariadb"),
+    ] {
+        let stderr = says(RECEIVER, &arguments(url));
+        assert!(stderr.contains(program) && stderr.contains("docs/operations.md"), "{stderr}");
+        assert!(!stderr.contains("hunter2"), "{stderr}");
+    }
+}
+
+#[track_caller]
+fn assert_said(ended: &Finished, expected: &str) {
+    let what = ended.finished_event()["what"].as_str().unwrap().to_owned();
+    assert!(what.contains(expected), "{what}");
+}
+
+/// What cannot be about a row may be shown; whatever comes after the first byte of data may not.
+#[test]
+fn what_a_program_says_before_any_data_is_shown() {
+    let complains = "exec:sh -c 'printf \"no \\033[2Jrole canary\\n\" >&2; exit 2'";
+    let failed = Pair::new(complains, "discard:").run();
+    failed.assert_codes(exit::UNUSABLE, exit::UNUSABLE);
+    assert_said(&failed.sender, "before any data had passed. It printed: no \\u{1b}[2Jrole canary");
+
+    // The loader may fail before or after the data is in its pipe: it has read none of it.
+    let failed = Pair::new("exec:echo row", complains).run();
+    failed.assert_codes(exit::UNUSABLE, exit::UNUSABLE);
+    assert_said(&failed.receiver, "before any data had passed. It printed: no \\u{1b}[2Jrole canary");
+    let slow = "exec:sh -c 'sleep 1; echo canary >&2; exit 2'";
+    let failed = Pair::new("exec:head -c 1000000 /dev/zero", slow).run();
+    assert_said(&failed.receiver, "It printed: canary");
+
+    for (source, target) in [
+        ("exec:sh -c 'echo row; echo canary >&2; exit 2'", "discard:"),
+        ("exec:echo row", "exec:sh -c 'head -c 1; echo canary >&2; exit 2'"),
+        ("exec:head -c 1000000 /dev/zero", "exec:sh -c 'head -c 1; echo canary >&2; exit 2'"),
+    ] {
+        let failed = Pair::new(source, target).run();
+        for ended in [&failed.sender, &failed.receiver] {
+            let told = format!("{}{}", ended.stderr(), String::from_utf8_lossy(&ended.stdout()));
+            assert!(!told.contains("canary"), "{told}");
+        }
+    }
+}
+
+#[test]
+fn an_expired_ticket_shows_both_times() {
+    let mut receiver = Launch::receiver("discard:").bind_loopback().args(&["--valid-for", "1s"]).json().start();
+    let ticket = receiver.ticket();
+    thread::sleep(Duration::from_secs(2));
+    let sender = Launch::sender("exec:echo row", ticket).json().start().wait(WITHIN);
+    sender.assert_code(exit::REFUSED);
+    for ended in [&sender, &receiver.wait(WITHIN)] {
+        assert_said(ended, "the ticket has expired: it was good until 20");
+        assert_said(ended, ", and this host's clock says 20");
+    }
+}
+
+fn status(program: &str, place: &Place, side: &str) -> Value {
+    let state = place.path(side).display().to_string();
+    let ended = Launch::bare(program, &["status", "--json", "--state-dir", &state]).start().wait(WITHIN);
+    let status: Value = serde_json::from_slice(&ended.assert_code(exit::DONE).stdout()).unwrap();
+    status["transfers"][0].clone()
+}
+
+/// `status` says how far a transfer is, also once its process has gone; and both sides count the same after a resume.
+#[test]
+fn both_sides_know_how_far_it_is_and_agree_after_a_resume() {
+    const ROWS: u32 = 60_000;
+    let faults = Faults { bits_per_second: Some(16_000_000), ..Faults::default() };
+    let place = Place::new(Kind::Sqlite(ROWS), faults, 3);
+    let mut receiver = place.receiver().start();
+    receiver.ticket();
+    let mut sender = place.sender().args(&["--memory", "17MiB"]).start();
+    sender.wait_for_event("progress", 4, WITHIN);
+    sender.kill9();
+    sender.wait(WITHIN);
+    let left = status(SENDER, &place, "sender");
+    assert!(left["plain_bytes"].as_u64() > Some(0) && left["plain_bytes_estimate"].as_u64() > Some(0), "{left}");
+    receiver.kill9();
+    receiver.wait(WITHIN);
+    let left = status(RECEIVER, &place, "receiver");
+    assert!(left["plain_bytes"].as_u64() > Some(0), "{left}");
+
+    let mut receiver = place.receiver().start();
+    receiver.ticket();
+    let sender = place.sender().args(&["--memory", "17MiB"]).start();
+    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
+    place.assert_done();
+    for counted in ["rows", "plain_bytes", "parts", "chunks"] {
+        assert_eq!(sender.number(counted), receiver.number(counted), "{counted}");
+    }
+    for ended in [&sender, &receiver] {
+        let events = ended.events();
+        let progress: Vec<_> = events.iter().filter(|event| event["event"] == "progress").collect();
+        assert!(progress.iter().all(|event| event["percent"].as_u64() <= Some(99)), "{progress:?}");
+        assert!(progress.iter().any(|event| event["table"].is_string()), "{progress:?}");
+    }
+    assert!(fs::read_dir(place.path("sender").join("transfers")).unwrap().next().is_none());
+}
