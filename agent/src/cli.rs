@@ -31,7 +31,8 @@ pub const EXIT_CODES: &str = "Exit codes: 0 done and verified; 1 other failure; 
 /// Options of every command that runs a transfer.
 #[derive(Args, Clone, Debug)]
 pub struct TransferArgs {
-    /// Folder for receipts and the audit log [default: the system's state directory for a service, else
+    /// Folder for receipts, the audit log and unfinished transfers, keys among them [default: the system's state
+    /// directory for a service, else
     /// ~/.local/state/PROGRAM]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,

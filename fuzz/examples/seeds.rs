@@ -253,7 +253,7 @@ fn messages(
     receipt: SignedReceipt,
 ) -> [(&'static str, Message); 8] {
     let (part, verified, durable) = (PartIndex(1), ChunkCount(2), ChunkCount(1));
-    let (suites, nonce, signature) = (vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305], [8; 32], Signature([0; 64]));
+    let (suites, nonce, signature) = (vec![Suite::Aes256Gcm.into(), Suite::ChaCha20Poly1305.into()], [8; 32], Signature([0; 64]));
     let accept = AcceptBody {
         version: VERSION,
         suite: Suite::Aes256Gcm,

@@ -63,7 +63,7 @@ fn describe(receipt: &Receipt) -> String {
             Proof::ReadAgain => "every table was read again from the target, counted and digested",
             Proof::LoaderExit => "the loader took every verified byte and ended with exit code 0",
             Proof::Written => "every verified byte was written out",
-            Proof::Discarded => "everything was verified and nothing loaded",
+            Proof::Discarded => "a drill: nothing was loaded; every row that arrived was counted and digested",
         },
         human_bytes(plain_bytes),
         grouped(manifest.parts.len() as u64),

@@ -27,7 +27,7 @@ use crate::{
     key::KeyCommitment,
     limits::CONTROL_BYTES_MAX,
     manifest::{Plan, SignedManifest, SignedReceipt},
-    seal::Suite,
+    seal::{Suite, SuiteNumber},
     sealed_log::EpochRecord,
     sign::Signature,
 };
@@ -43,9 +43,10 @@ pub const ALPN: &[u8] = b"sealift/1";
 pub struct Offer {
     #[n(0)]
     pub versions: Vec<u16>,
-    /// In the order that the sender prefers.
+    /// In the order that the sender prefers. One that is not known here is skipped: so a new one can be offered beside those
+    /// of before.
     #[n(1)]
-    pub suites: Vec<Suite>,
+    pub suites: Vec<SuiteNumber>,
     #[n(2)]
     pub grant: SignedGrant,
     #[n(3)]

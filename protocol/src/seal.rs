@@ -53,6 +53,23 @@ impl Suite {
     }
 }
 
+/// A suite as an Offer names it, whether or not it is known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct SuiteNumber(#[n(0)] pub u16);
+
+impl SuiteNumber {
+    pub fn known(self) -> Option<Suite> {
+        u8::try_from(self.0).ok().and_then(Suite::from_byte)
+    }
+}
+
+impl From<Suite> for SuiteNumber {
+    fn from(suite: Suite) -> Self {
+        Self(suite as u16)
+    }
+}
+
 /// What seals and opens the chunks of one epoch.
 pub struct EpochKeys {
     suite: Suite,

@@ -81,7 +81,7 @@ pub struct KeyArgs {
 
 const LOAD_EXAMPLES: &str = "Examples:
   sealift-receiver load ehr.sealift --target sqlite:/srv/ehr.db --from 0f3a-...
-  sealift-receiver load ehr.sealift --target discard: --from 0f3a-...      # verifies it and loads nothing
+  sealift-receiver load ehr.sealift --target discard: --from 0f3a-...      # looks at all of it, loads nothing
 
 The fingerprint is what `sealift-sender seal` printed. Have it told to you by another way than the archive came.";
 

@@ -13,8 +13,8 @@ use sealift_protocol::{
         CONTROL_BYTES_MAX, EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX, NAME_BYTES_MAX,
         PARTS_MAX,
     },
-    message::{AcceptBody, Have, Message},
-    seal::Suite,
+    message::{AcceptBody, Have, Message, Offer},
+    seal::{Suite, SuiteNumber},
     sign::Signer,
 };
 use sealift_tests::wire::{Exchange, NOW_SECONDS, Parties, Seeded, Terms, opaque_plan, table_plan};
@@ -50,7 +50,7 @@ fn untouched_it_succeeds() {
 fn a_suite_cannot_be_talked_down() {
     let struck = tampered(&|message| {
         if let Message::Offer(offer) = message {
-            offer.suites = vec![Suite::ChaCha20Poly1305];
+            offer.suites = vec![Suite::ChaCha20Poly1305.into()];
         }
     });
     assert_eq!(struck, Code::TranscriptMismatch);
@@ -272,6 +272,16 @@ fn strangers_are_refused_cleanly() {
     offer.versions = vec![2, 3];
     let got = parties.listening(&terms()).handle_offer(offer, &parties.channel, 1_800_000_000);
     assert_eq!(code(got), Code::VersionUnsupported);
+
+    // A suite of a later release beside those of this one is passed over; alone, there is none in common.
+    let Message::Offer(offer) = message.clone() else { unreachable!() };
+    let later = |suites: Vec<SuiteNumber>| {
+        let message = Message::Offer(Offer { suites, ..offer.clone() });
+        let Message::Offer(offer) = Message::from_bytes(&codec::encode(&message)).unwrap() else { unreachable!() };
+        code(parties.listening(&terms()).handle_offer(offer, &parties.channel, 1_800_000_000))
+    };
+    assert_eq!(later(vec![SuiteNumber(3), Suite::Aes256Gcm.into(), SuiteNumber(u16::MAX)]), Code::Done);
+    assert_eq!(later(vec![SuiteNumber(3), SuiteNumber(0x0101)]), Code::SuiteUnsupported);
 
     let bytes = codec::encode(&message);
     assert_eq!(bytes[..2], [0x82, 0x01], "a message is [kind, [body]]");

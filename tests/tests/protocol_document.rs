@@ -1,13 +1,21 @@
-//! The tables of docs/protocol.md that repeat the code. `SEALIFT_BLESS=1` writes them again.
+//! The tables of docs/protocol.md and docs/codes.md that repeat the code. `SEALIFT_BLESS=1` writes them again.
 
 use std::{fmt::Write, path::PathBuf};
 
 use sealift_protocol::{close::Code, limits::*, message::ALPN};
 
 fn codes() -> String {
-    let mut table = String::from("| number | word | exit code |\n|---|---|---|\n");
-    for code in Code::ALL {
-        writeln!(table, "| 0x{:03x} | `{}` | {} |", code.number(), code.word(), code.exit_code()).unwrap();
+    let mut table =
+        String::from("| number | word | exit code | a begun transfer is | sender |\n|---|---|---|---|---|\n");
+    for &code in Code::ALL {
+        let (number, word, exit) = (code.number(), code.word(), code.exit_code());
+        let transfer = match code {
+            Code::Done => "over",
+            code if code.keeps_transfer() => "kept",
+            _ => "dropped",
+        };
+        let sender = if code.retry_may_help() { "again" } else { "" };
+        writeln!(table, "| 0x{number:03x} | `{word}` | {exit} | {transfer} | {sender} |").unwrap();
     }
     table
 }
@@ -57,19 +65,25 @@ fn limits() -> String {
 
 #[test]
 fn the_tables_are_those_of_the_code() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let mut expected = text.clone();
-    for (name, table) in [("codes", codes()), ("limits", limits())] {
-        let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
-        let (before, rest) = expected.split_once(&begin).unwrap();
-        let (_, after) = rest.split_once(&end).unwrap();
-        expected = format!("{before}{begin}{table}{end}{after}");
-    }
+    check_table("codes.md", "codes", &codes());
+    check_table("protocol.md", "limits", &limits());
+    let text = std::fs::read_to_string(document("protocol.md")).unwrap();
+    assert!(text.contains(&format!("`{}`", std::str::from_utf8(ALPN).unwrap())));
+}
+
+fn document(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
+}
+
+fn check_table(file: &str, name: &str, table: &str) {
+    let now = std::fs::read_to_string(document(file)).unwrap();
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
+    let (before, rest) = now.split_once(&begin).unwrap();
+    let (_, after) = rest.split_once(&end).unwrap();
+    let expected = format!("{before}{begin}{table}{end}{after}");
     if std::env::var_os("SEALIFT_BLESS").is_some() {
-        std::fs::write(&path, &expected).unwrap();
+        std::fs::write(document(file), &expected).unwrap();
+    } else {
+        assert!(now == expected, "docs/{file}: SEALIFT_BLESS=1 writes its table again");
     }
-    let now = std::fs::read_to_string(&path).unwrap();
-    assert!(now == expected, "docs/protocol.md: SEALIFT_BLESS=1 writes its tables again");
-    assert!(now.contains(&format!("`{}`", std::str::from_utf8(ALPN).unwrap())));
 }

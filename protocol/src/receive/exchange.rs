@@ -77,7 +77,8 @@ impl Listening {
     /// Judges an offer at `now_seconds`: version, suite, grant, who and where to, plan.
     pub fn handle_offer(self, offer: Offer, channel: &Channel, now_seconds: u64) -> Result<Judging> {
         let version = choose_version(&offer.versions)?;
-        let suite = choose_suite(&offer.suites, &self.suites)?;
+        let known: Vec<Suite> = offer.suites.iter().filter_map(|number| number.known()).collect();
+        let suite = choose_suite(&known, &self.suites)?;
         offer.grant.verify(&self.grant_keys)?;
         if offer.now_seconds.abs_diff(now_seconds) > CLOCK_SKEW_SECONDS_MAX {
             return Err(Error::new(Code::ClocksApart, "clocks"));

@@ -102,7 +102,7 @@ impl Transfer {
         random.fill(&mut nonce);
         let offer = Message::Offer(Offer {
             versions: vec![VERSION],
-            suites: self.suites.clone(),
+            suites: self.suites.iter().map(|&suite| suite.into()).collect(),
             grant: self.grant.clone(),
             plan: self.plan.clone(),
             nonce,

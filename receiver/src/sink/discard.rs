@@ -174,3 +174,120 @@ impl PartSink for Rows<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sealift_agent::random::SystemRandom;
+    use sealift_protocol::{
+        chunk::Chunk,
+        compress::{Compression, Packer, Unpacker},
+        id::{ChunkCount, ChunkIndex, Epoch},
+        key::{DigestSecret, EpochSecret},
+        limits::CHUNK_HEADER_BYTES,
+        manifest::{Engine, PlannedPart},
+        random::Nonces,
+        row::{Value, put_length, put_value},
+        seal::{EpochKeys, Suite, open, seal},
+        sqlite::{Table, TextEncoding},
+    };
+
+    use super::*;
+
+    const TRANSFER: TransferId = TransferId([5; 16]);
+
+    fn digests() -> Digests {
+        Digests::new(&DigestSecret::from_bytes([7; 32]))
+    }
+
+    fn planned() -> DiscardSink {
+        let part =
+            |kind, name: &str| PlannedPart { kind, name: name.into(), rows_estimate: None, bytes_estimate: None };
+        let parts = vec![part(PartKind::Schema, ""), part(PartKind::Rows, "t"), part(PartKind::Finish, "")];
+        let sink = DiscardSink::new(1000);
+        sink.prepare(TRANSFER, &Plan { engine: Engine::Sqlite, parts }, false).unwrap();
+        sink
+    }
+
+    fn schema(table: &str) -> Vec<u8> {
+        let (name, sql) = (table.to_owned(), format!("CREATE TABLE {table}(a)"));
+        let table = Table { name, sql, rowid: None, columns: vec!["a".into()], indexes: Vec::new() };
+        let schema = SchemaDocument {
+            encoding: TextEncoding::Utf8,
+            page_bytes: 4096,
+            auto_vacuum: 0,
+            application_id: 0,
+            user_version: 0,
+            tables: vec![table],
+            virtual_tables: Vec::new(),
+        };
+        schema.to_bytes()
+    }
+
+    fn rows(values: &[&[Value<'_>]]) -> Vec<u8> {
+        let mut bytes = BytesMut::new();
+        for values in values {
+            let mut row = BytesMut::new();
+            values.iter().for_each(|&value| put_value(&mut row, value));
+            put_length(&mut bytes, row.len());
+            bytes.extend_from_slice(&row);
+        }
+        bytes.to_vec()
+    }
+
+    /// Only what was opened can be given to a sink.
+    fn verified(part: u32, plain: &[u8]) -> VerifiedChunk {
+        let mut random = SystemRandom::default();
+        let secret = EpochSecret::generate(&mut random);
+        let keys = EpochKeys::new(Suite::Aes256Gcm, TRANSFER, Epoch(1), secret, digests());
+        let chunk = Chunk::new(PartIndex(part), ChunkIndex(0), true, plain.to_vec());
+        let packed = Packer::new(Compression::Off).unwrap().pack(chunk, keys.digests());
+        let sealed = seal(packed, &keys, Nonces::new(&mut random).draw().unwrap()).unwrap();
+        let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
+        open(&sealed.header, body, &keys, &mut Unpacker::new().unwrap()).unwrap()
+    }
+
+    fn take(sink: &DiscardSink, part: u32, plain: &[u8]) -> Outcome {
+        let mut out = sink.begin(PartIndex(part), &digests())?;
+        let chunk = verified(part, plain);
+        out.write(&chunk)?;
+        let root = digests().part_root(PartIndex(part)).root();
+        let (part, chunks) = (PartIndex(part), ChunkCount(1));
+        out.finish(&WholePart { part, chunks, plain_bytes: plain.len() as u64, root })
+    }
+
+    /// Issue 9, D4: a drill looks at rows, documents and digests.
+    #[test]
+    fn rows_are_counted_and_digested() {
+        let sink = planned();
+        take(&sink, 0, &schema("t")).unwrap();
+        take(&sink, 1, &rows(&[&[Value::Integer(1)], &[Value::Null]])).unwrap();
+        let finish = FinishDocument { views: Vec::new(), triggers: Vec::new() };
+        take(&sink, 2, &finish.to_bytes()).unwrap();
+        let mut digest = digests().multiset();
+        for value in [Value::Null, Value::Integer(1)] {
+            let mut row = BytesMut::new();
+            put_value(&mut row, value);
+            digest.add(&row);
+        }
+        let (proof, loaded) = sink.prove(&digests()).unwrap();
+        let none = LoadedPart { rows: 0, digest: None };
+        assert_eq!(proof, Proof::Discarded);
+        assert_eq!(loaded, [none.clone(), LoadedPart { rows: 2, digest: Some(digest.root()) }, none]);
+    }
+
+    #[test]
+    fn what_no_target_could_take_fails_a_drill() {
+        let code = |sink: &DiscardSink, part, plain: &[u8]| take(sink, part, plain).unwrap_err().code;
+        assert_eq!(code(&planned(), 0, b"garbage"), Code::ProtocolViolation);
+        assert_eq!(code(&planned(), 0, &schema("other")), Code::PlanRefused);
+        assert_eq!(code(&planned(), 0, &vec![0; DOCUMENT_BYTES_MAX.min(4 << 20)]), Code::ProtocolViolation);
+        assert_eq!(code(&planned(), 1, &[]), Code::Internal, "rows before the schema");
+        assert_eq!(code(&planned(), 2, b"garbage"), Code::ProtocolViolation);
+        let sink = planned();
+        take(&sink, 0, &schema("t")).unwrap();
+        assert_eq!(code(&sink, 1, &rows(&[&[Value::Null, Value::Null]])), Code::RowMalformed, "a column too many");
+        assert_eq!(code(&sink, 1, &[1, 9]), Code::RowMalformed, "no such value");
+        assert_eq!(code(&sink, 1, &[5, 0]), Code::RowMalformed, "half a row");
+        assert_eq!(code(&sink, 1, &rows(&[&[Value::Blob(&[0; 1000])]])), Code::TargetFailed, "a row over the limit");
+    }
+}

@@ -1,0 +1,37 @@
+//! A drill, `discard:`: everything that can be looked at without a target is (issue 9, D4).
+
+use std::{fs, time::Duration};
+
+use sealift_protocol::{
+    close::Code,
+    manifest::{Proof, SignedReceipt},
+};
+use sealift_tests::{pair::Pair, sqlite};
+use tempfile::TempDir;
+
+const WITHIN: Duration = Duration::from_secs(60);
+
+#[test]
+fn the_receipt_of_a_drill_has_the_rows_and_digests_that_arrived() {
+    let folder: TempDir = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source.db");
+    sqlite::create_hospital(&source, 500);
+    let done = Pair::new(format!("sqlite:{}", source.display()), "discard:").within(WITHIN).run();
+    done.assert_done();
+    let receipt = SignedReceipt::from_bytes(&fs::read(&done.receiver.receipts()[0]).unwrap()).unwrap();
+    receipt.verify().unwrap();
+    let mut receipt = receipt.receipt;
+    assert_eq!(receipt.proof, Proof::Discarded);
+    let sent = &receipt.manifest.manifest.parts;
+    assert!(sent.iter().map(|part| part.rows).sum::<u64>() > 500);
+    for (sent, loaded) in sent.iter().zip(&receipt.loaded) {
+        assert_eq!((sent.rows, sent.digest), (loaded.rows, loaded.digest));
+    }
+    // What TLS agreed on is read from the connection.
+    assert_eq!(receipt.tls.split(", ").collect::<Vec<_>>()[..2], ["QUIC version 1", "TLS 1.3"]);
+    assert!(receipt.tls.contains("MLKEM768") && receipt.tls.contains("TLS_"), "{}", receipt.tls);
+    // A count that is not the manifest's does not hold.
+    let rows = receipt.loaded.iter_mut().find(|part| part.rows > 0).unwrap();
+    rows.rows -= 1;
+    assert_eq!(receipt.check_loaded().unwrap_err().code, Code::TargetMismatch);
+}
