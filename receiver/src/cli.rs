@@ -17,9 +17,9 @@ pub const GUARDED_COMMAND: &str = "guarded-loader";
 
 /// Receives a database or a dump, verifies each chunk before it is loaded, and proves what was loaded
 ///
-/// Waits for the one sender that holds its ticket, takes what that sends over mutually authenticated QUIC, and loads it
-/// under a staging name that becomes the final one only when everything was verified. Nothing is written to disk in the
-/// clear except by the target itself.
+/// Takes what the sender that holds its ticket sends over mutually authenticated QUIC, and loads it. A database and a file
+/// have a staging name until everything was verified; a program that loads sees the end of its input only then. Nothing
+/// is written to disk in the clear except by the target itself.
 #[derive(Parser, Debug)]
 #[command(name = "sealift-receiver", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {

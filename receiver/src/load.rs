@@ -46,6 +46,7 @@ pub struct Load {
     events: Mutex<mpsc::UnboundedReceiver<Written>>,
     /// That this process has written.
     rows: Arc<AtomicU64>,
+    rows_found: u64,
     /// Told whenever something was taken or finished, or a part was begun.
     pub moved: Notify,
 }
@@ -55,6 +56,7 @@ impl Load {
         // Two messages a part at most, and one for each piece of it that is made durable.
         let (written, events) = mpsc::unbounded_channel();
         Self {
+            rows_found: sink.rows_found(),
             sink,
             journal,
             transfer: RefCell::new(transfer),
@@ -75,9 +77,9 @@ impl Load {
         self.transfer.borrow_mut()
     }
 
-    /// Rows that this process has written.
+    /// Rows that the target has taken: of this process, and of earlier ones.
     pub fn rows(&self) -> u64 {
-        self.rows.load(Ordering::Relaxed)
+        self.rows_found.saturating_add(self.rows.load(Ordering::Relaxed))
     }
 
     /// The way into the sink for `part`, once the part's turn has come.
@@ -209,16 +211,23 @@ impl Load {
     }
 }
 
-/// What a target has from an earlier process; returns how many bytes that are.
-pub fn note_found(transfer: &mut Transfer, found: Vec<Found>, report: &Report) -> Outcome<u64> {
+/// How much that is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FoundAmount {
+    pub parts: u64,
+    pub plain_bytes: u64,
+}
+
+/// What a target has from an earlier process.
+pub fn note_found(transfer: &mut Transfer, found: Vec<Found>) -> Outcome<FoundAmount> {
+    let (mut parts, mut plain_bytes) = (0, 0u64);
     // What a damaged ledger says may be any number.
-    let mut plain_bytes: u64 = 0;
     for found in found {
         match found {
             Found::Whole(whole) => {
                 plain_bytes = whole.plain_bytes.saturating_add(plain_bytes);
                 transfer.handle_found(whole);
-                report.count(|totals| totals.parts += 1);
+                parts += 1;
             }
             Found::Prefix(prefix) => {
                 plain_bytes = prefix.plain_bytes.saturating_add(plain_bytes);
@@ -226,7 +235,7 @@ pub fn note_found(transfer: &mut Transfer, found: Vec<Found>, report: &Report) -
             }
         }
     }
-    Ok(plain_bytes)
+    Ok(FoundAmount { parts, plain_bytes })
 }
 
 /// Runs a step of a sink off the async thread.

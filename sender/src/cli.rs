@@ -12,7 +12,7 @@ use sealift_protocol::{compress::Compression, manifest::Empty};
 /// Sends a database or a dump, sealed, to one receiver
 ///
 /// Reads the source, hashes, compresses and seals it chunk by chunk, and sends it over mutually authenticated QUIC to the
-/// receiver that issued the ticket. Nothing is written to disk in the clear, on either host.
+/// receiver that issued the ticket. Nothing is written to this host's disk in the clear.
 #[derive(Parser, Debug)]
 #[command(name = "sealift-sender", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {

@@ -189,6 +189,11 @@ impl Transfer {
         self.parts[part.0 as usize].chunks()
     }
 
+    /// The same of all parts.
+    pub fn verified_in_all(&self) -> u64 {
+        self.parts.iter().map(|progress| progress.chunks().0).fold(0, u64::saturating_add)
+    }
+
     /// What is there, for a sender to go on from.
     fn have(&self) -> Vec<Have> {
         let have = self.parts.iter().zip(0..).filter_map(|(progress, index)| {

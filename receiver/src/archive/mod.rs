@@ -201,7 +201,9 @@ impl<'a> Loading<'a> {
             };
             self.report.resume(resume, reason);
         }
-        note_found(&mut transfer, found, self.report)?;
+        let found = note_found(&mut transfer, found)?;
+        // Its bytes are counted as the archive is read past them.
+        self.report.count(|totals| totals.parts += found.parts);
         let load = self.load.insert(Load::new(sink, transfer, None));
         let session = sealed.session(&self.key.sealing, &mut load.transfer_mut())?;
         self.report.event("started", &[("suite", json!(session.keys().suite().name()))]);

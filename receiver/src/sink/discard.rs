@@ -4,7 +4,7 @@
 //! they come, so that the receipt can say that they are the rows that the manifest promises. What no drill can show is
 //! that an engine takes the definitions and the rows.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 use sealift_agent::failure::{Failure, Outcome};
@@ -17,7 +17,7 @@ use sealift_protocol::{
     manifest::{LoadedPart, PartKind, Plan, Proof},
     receive::{Found, WholePart},
     row::{RowReader, check_values},
-    sqlite::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument},
+    sqlite::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument, Table},
 };
 
 use super::{
@@ -28,23 +28,47 @@ use super::{
 pub struct DiscardSink {
     row_bytes_max: usize,
     state: Mutex<State>,
+    /// Told when the schema is here, or the drill stops.
+    changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     plan: Option<Plan>,
     schema: Option<SchemaDocument>,
+    stopped: bool,
     /// By part: what was in it.
     loaded: Vec<LoadedPart>,
 }
 
 impl DiscardSink {
     pub fn new(row_bytes_max: usize) -> Self {
-        Self { row_bytes_max, state: Mutex::default() }
+        Self { row_bytes_max, state: Mutex::default(), changed: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Values in a row of the table that this part holds. The part that says so may still be on its way through.
+    fn values(&self, part: PartIndex) -> Outcome<usize> {
+        // The schema is the part before the first table.
+        let table = (part.0 as usize).checked_sub(1).ok_or_else(out_of_order)?;
+        let mut state = self.state();
+        loop {
+            if state.stopped {
+                return Err(Failure::new(Code::Interrupted, "the drill was given up", ""));
+            }
+            if let Some(schema) = &state.schema {
+                return schema.tables.get(table).map(Table::values).ok_or_else(out_of_order);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn stop(&self) {
+        self.state().stopped = true;
+        self.changed.notify_all();
     }
 }
 
@@ -52,25 +76,24 @@ impl Sink for DiscardSink {
     fn prepare(&self, _transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<Found>> {
         plan.check()?;
         let loaded = vec![LoadedPart { rows: 0, digest: None }; plan.parts.len()];
-        *self.state() = State { plan: Some(plan.clone()), schema: None, loaded };
+        *self.state() = State { plan: Some(plan.clone()), schema: None, stopped: false, loaded };
         Ok(Vec::new())
     }
 
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
-        let state = self.state();
-        let planned = state.plan.as_ref().and_then(|plan| plan.parts.get(part.0 as usize)).ok_or_else(out_of_order)?;
-        Ok(match planned.kind {
+        let kind = {
+            let state = self.state();
+            let planned = state.plan.as_ref().and_then(|plan| plan.parts.get(part.0 as usize));
+            planned.ok_or_else(out_of_order)?.kind
+        };
+        Ok(match kind {
             PartKind::Opaque => Box::new(Bytes),
             PartKind::Schema | PartKind::Finish => {
-                Box::new(Document { sink: self, part, kind: planned.kind, bytes: BytesMut::new() })
+                Box::new(Document { sink: self, part, kind, bytes: BytesMut::new() })
             }
             PartKind::Rows => {
-                // The schema is the part before the first table.
-                let table = (part.0 as usize).checked_sub(1).ok_or_else(out_of_order)?;
-                let table =
-                    state.schema.as_ref().and_then(|schema| schema.tables.get(table)).ok_or_else(out_of_order)?;
                 let (reader, digest) = (RowReader::new(self.row_bytes_max), digests.multiset());
-                Box::new(Rows { sink: self, part, values: table.values(), reader, digest })
+                Box::new(Rows { sink: self, part, values: self.values(part)?, reader, digest })
             }
         })
     }
@@ -87,9 +110,13 @@ impl Sink for DiscardSink {
         Ok(false)
     }
 
-    fn suspend(&self) {}
+    fn suspend(&self) {
+        self.stop();
+    }
 
-    fn abandon(&self) {}
+    fn abandon(&self) {
+        self.stop();
+    }
 }
 
 fn out_of_order() -> Failure {
@@ -136,6 +163,7 @@ impl PartSink for Document<'_> {
         let mut state = self.sink.state();
         check_plan(state.plan.as_ref().ok_or_else(out_of_order)?, &schema)?;
         state.schema = Some(schema);
+        self.sink.changed.notify_all();
         Ok(())
     }
 }
@@ -188,7 +216,7 @@ mod tests {
         random::Nonces,
         row::{Value, put_length, put_value},
         seal::{EpochKeys, Suite, open, seal},
-        sqlite::{Table, TextEncoding},
+        sqlite::TextEncoding,
     };
 
     use super::*;
@@ -281,7 +309,9 @@ mod tests {
         assert_eq!(code(&planned(), 0, b"garbage"), Code::ProtocolViolation);
         assert_eq!(code(&planned(), 0, &schema("other")), Code::PlanRefused);
         assert_eq!(code(&planned(), 0, &vec![0; DOCUMENT_BYTES_MAX.min(4 << 20)]), Code::ProtocolViolation);
-        assert_eq!(code(&planned(), 1, &[]), Code::Internal, "rows before the schema");
+        let stopped = planned();
+        stopped.suspend();
+        assert_eq!(code(&stopped, 1, &[]), Code::Interrupted, "rows whose schema does not come any more");
         assert_eq!(code(&planned(), 2, b"garbage"), Code::ProtocolViolation);
         let sink = planned();
         take(&sink, 0, &schema("t")).unwrap();

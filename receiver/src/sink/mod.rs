@@ -82,6 +82,11 @@ pub trait Sink: Send + Sync {
         false
     }
 
+    /// Rows that `prepare` found committed.
+    fn rows_found(&self) -> u64 {
+        0
+    }
+
     /// Waits until this part may be written, and returns what writes it. Asked for one part at a time, in the order of the
     /// plan; the parts of earlier kinds are durable by then. Rows are digested under the
     /// transfer's own keys.

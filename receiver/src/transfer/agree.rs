@@ -8,6 +8,7 @@ use sealift_agent::{
     location::Location,
     random::SystemRandom,
     report::Resume,
+    units::counted,
 };
 use sealift_protocol::{
     close::Code,
@@ -112,8 +113,12 @@ impl Receiving<'_> {
         let report = self.setting.report;
         report.planned(&plan);
         let found = blocking(&sink, move |sink| sink.prepare(id, &plan, fresh)).await?;
-        let found_bytes = note_found(&mut transfer, found, report)?;
-        report.count(|totals| totals.found(found_bytes));
+        let found = note_found(&mut transfer, found)?;
+        report.count(|totals| {
+            totals.parts += found.parts;
+            totals.rows = sink.rows_found();
+            totals.found(found.plain_bytes);
+        });
         let journals = sink.wants_journal() && self.setting.journal_bytes_max > 0;
         let drops = fresh || !journals;
         if drops && std::mem::take(&mut self.record.kept.journal_made) {
@@ -182,7 +187,10 @@ impl Receiving<'_> {
         }
         match (went_on, fresh) {
             (true, true) => report.resume(Resume::Restarted, "the sender could not go on; what was here was dropped."),
-            (true, false) => report.resume(Resume::Resumed, "the sender goes on from what is here."),
+            (true, false) => {
+                let here = counted(load.transfer().verified_in_all(), "chunk");
+                report.resume(Resume::Resumed, &format!("the sender goes on from what is here, {here}."));
+            }
             (false, _) if lost => report.resume(
                 Resume::Restarted,
                 "an earlier receiver had begun it, and nothing of that is here; all of it is sent again.",

@@ -17,7 +17,7 @@ use sealift_agent::{
     socket::open_towards,
     ticket::Ticket,
     trust::Trust,
-    units::human_duration,
+    units::{counted, human_duration},
 };
 use sealift_protocol::{close::Code, message::Have};
 use serde_json::json;
@@ -175,10 +175,11 @@ impl Sending<'_> {
             let reason = "the receiver has nothing of what was sent before; all of it is sent again.";
             self.report.resume(Resume::Restarted, reason);
         } else if self.connected || spooled || chunks > 0 {
+            let there = counted(chunks, "chunk");
             let reason = match (self.connected, spooled) {
-                (true, _) => format!("the link is up again; the receiver has {chunks} chunks."),
-                (false, true) => format!("all of the source was spooled; the receiver has {chunks} chunks of it."),
-                (false, false) => format!("the receiver has {chunks} chunks of an earlier run."),
+                (true, _) => format!("the link is up again; the receiver has {there}."),
+                (false, true) => format!("all of the source was spooled; the receiver has {there} of it."),
+                (false, false) => format!("the receiver has {there} of an earlier run."),
             };
             self.report.resume(Resume::Resumed, &reason);
         }

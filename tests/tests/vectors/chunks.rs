@@ -65,7 +65,7 @@ pub fn vectors() -> Value {
         cases.push(good("empty, the last of its part", suite, Compression::Off, 2, true, b""));
         cases.push(good("under the second key of its part", suite, Compression::Off, 65_536, true, b"x"));
     }
-    json!({ "note": "keys and secrets are those of keys.json", "good": cases, "bad": bad_frames(), "streams": streams() })
+    json!({ "note": "keys and secrets are those of keys.json", "good": cases, "bad": bad_frames(), "unpacking": unpacking(), "streams": streams() })
 }
 
 fn bad_frames() -> Vec<Value> {
@@ -110,7 +110,70 @@ fn bad_frames() -> Vec<Value> {
             Code::ChunkForged,
         ),
     ];
-    cases.into_iter().map(|(defect, frame, code)| bad(defect, &frame, code, opened(&frame, &keys))).collect()
+    let mut frames: Vec<Value> =
+        cases.into_iter().map(|(defect, frame, code)| bad(defect, &frame, code, opened(&frame, &keys))).collect();
+    // Sealed as it should be, over what it should not.
+    let header = |frame: &[u8]| <[u8; 80]>::try_from(&frame[..80]).unwrap();
+    let (_, secret) = keys::epoch_secret();
+    let key = reference::data_key(&secret, keys::TRANSFER, keys::EPOCH, 1, 0);
+    let (hash, plain) = reference::open(&good, &key);
+    assert_eq!(reference::seal(&header(&good), &key, &hash, &plain), good);
+    let hashed = reference::seal(&header(&good), &key, &[7; 32], &plain);
+    frames.push(bad("sealed with another hash", &hashed, Code::ChunkHash, opened(&hashed, &keys)));
+    let changed = reference::seal(&header(&good), &key, &hash, &vec![7; plain.len()]);
+    frames.push(bad("sealed with other bytes than were hashed", &changed, Code::ChunkHash, opened(&changed, &keys)));
+    let (hash, zstd) = reference::open(&packed, &key);
+    let garbage = reference::seal(&header(&packed), &key, &hash, &vec![7; zstd.len()]);
+    frames.push(bad("sealed with what does not unpack", &garbage, Code::ChunkUnpack, opened(&garbage, &keys)));
+    frames
+}
+
+/// Packed bytes of a hundred equal ones: good, and bad ones that are sealed as they should be.
+fn unpacking() -> Value {
+    // A frame of one block of a repeated byte (RFC 8878, 3.1.1): magic, descriptor, what that announces, the block.
+    let frame = |descriptor: u8, announced: &[u8], count: u32| {
+        let block = (count << 3 | 0b011).to_le_bytes();
+        [&[0x28, 0xb5, 0x2f, 0xfd, descriptor][..], announced, &block[..3], b"p"].concat()
+    };
+    let keys = keys_of(Suite::Aes256Gcm);
+    let plain = [b'p'; 100];
+    let (_, secret) = keys::epoch_secret();
+    let key = reference::data_key(&secret, keys::TRANSFER, keys::EPOCH, 1, 0);
+    let hash_key = reference::digest_key("sealift/1 2026-11 chunk hash", &keys::DIGEST_SECRET);
+    let hash = blake3::keyed_hash(&hash_key, &plain);
+    let template = sealed(Suite::Aes256Gcm, Compression::Level(1), 0, true, &plain).header;
+    let sealed = |packed: &[u8]| {
+        let header = ChunkHeader { packed_bytes: packed.len() as u32, ..template };
+        reference::seal(&header.to_bytes(), &key, hash.as_bytes(), packed)
+    };
+    let good = frame(0x20, &[100], 100);
+    assert_eq!(opened(&sealed(&good), &keys).unwrap().plain(), &plain[..]);
+    let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 0][..], &good].concat();
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("nothing", Vec::new()),
+        ("no frame", b"plain text".to_vec()),
+        ("a byte short", good[..good.len() - 1].to_vec()),
+        ("a zero behind the frame", [&good[..], &[0]].concat()),
+        ("two frames", [&good[..], &good[..]].concat()),
+        ("an empty frame behind it", [&good[..], &frame(0x20, &[0], 0)[..]].concat()),
+        ("a skippable frame before it", skippable),
+        ("fewer bytes than the header says", frame(0x20, &[99], 99)),
+        ("more bytes than the header says", frame(0x20, &[101], 101)),
+        ("a content size that lies", frame(0x20, &[100], 99)),
+        ("no content size", frame(0x00, &[0x00], 100)),
+        ("a dictionary named", frame(0x21, &[1, 100], 100)),
+        ("a checksum announced", [&frame(0x24, &[100], 100)[..], &[0; 4]].concat()),
+        ("reserved bit set", frame(0x28, &[100], 100)),
+        ("a window of 16 MiB", frame(0x80, &[0x70, 100, 0, 0, 0], 100)),
+    ];
+    let judge = |(defect, packed): &(&str, Vec<u8>)| {
+        let frame = sealed(packed);
+        let mut vector = bad(defect, &frame, Code::ChunkUnpack, opened(&frame, &keys));
+        vector["packed"] = hex(packed).into();
+        vector
+    };
+    let bad: Vec<Value> = cases.iter().map(judge).collect();
+    json!({ "plain": hex(plain), "good": { "packed": hex(&good), "bytes": hex(sealed(&good)) }, "bad": bad })
 }
 
 fn streams() -> Value {

@@ -5,11 +5,21 @@ use sealift_protocol::{
     error::Result,
     id::Epoch,
     key::DigestSecret,
+    random::Random,
 };
 use sealift_tests::wire::Seeded;
 use serde_json::{Value, json};
 
-use super::{bad, hex, keys};
+use super::{bad, hex, keys, reference};
+
+/// Randomness that was drawn before.
+struct Once(Option<Vec<u8>>);
+
+impl Random for Once {
+    fn fill(&mut self, out: &mut [u8]) {
+        out.copy_from_slice(&self.0.take().expect("asked once"));
+    }
+}
 
 pub fn vectors() -> Value {
     let key = || SealingKey::generate(&mut Seeded::new("sealing key", 0));
@@ -23,6 +33,15 @@ pub fn vectors() -> Value {
         envelope.open(&key(), &info, Epoch(epoch)).map(|_| ())
     };
     opens(&envelope, info, keys::EPOCH).unwrap();
+    // The encapsulation takes its 64 random bytes at once, and no others.
+    let randomness = Seeded::new("encapsulation", 0).bytes(64);
+    let mut once = Once(Some(randomness.clone()));
+    let again = KeyEnvelope::seal(&secret, &digest_secret, &public, &info, epoch, &mut once).unwrap();
+    assert_eq!(again, envelope);
+    let private_key: [u8; 32] = key().expose()[..].try_into().unwrap();
+    let (hpke_info, aad) = ([&b"sealift/1 key envelope\0"[..], &info].concat(), keys::EPOCH.to_be_bytes());
+    let opened = reference::hpke_open(private_key, &envelope.encapsulated, &envelope.sealed, &hpke_info, &aad);
+    assert_eq!(opened.plaintext, [secret_bytes, keys::DIGEST_SECRET].concat());
     let changed = |change: fn(&mut KeyEnvelope)| {
         let mut envelope = envelope.clone();
         change(&mut envelope);
@@ -45,11 +64,18 @@ pub fn vectors() -> Value {
     json!({
         "suite": envelope.suite,
         "sealing_key_ikm": hex(Seeded::new("sealing key", 0).bytes(64)),
+        "sealing_private_key": hex(private_key),
         "sealing_public_key": hex(&public.0),
         "transcript": hex(info),
         "epoch": keys::EPOCH,
         "epoch_secret": hex(secret_bytes),
         "digest_secret": hex(keys::DIGEST_SECRET),
+        "encapsulation_randomness": hex(randomness),
+        "hpke_info": hex(&hpke_info),
+        "hpke_aad": hex(aad),
+        "hpke_shared_secret": hex(opened.shared_secret),
+        "hpke_key": hex(opened.key),
+        "hpke_base_nonce": hex(opened.nonce),
         "encapsulated": hex(&envelope.encapsulated),
         "sealed": hex(&envelope.sealed),
         "bad": defects,

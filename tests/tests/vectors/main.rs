@@ -53,6 +53,22 @@ fn the_vectors_are_what_the_code_does() {
     }
 }
 
+/// D3: a code is its number on the wire; the word is for people.
+#[test]
+fn every_code_has_its_number() {
+    fn check(value: &Value, at: &str) {
+        match value {
+            Value::Object(fields) => {
+                assert!(!fields.contains_key("code") || fields.contains_key("number"), "{at}: {value}");
+                fields.iter().for_each(|(name, value)| check(value, &format!("{at}/{name}")));
+            }
+            Value::Array(values) => values.iter().for_each(|value| check(value, at)),
+            _ => {}
+        }
+    }
+    all().iter().for_each(|(name, value)| check(value, name));
+}
+
 #[test]
 #[ignore = "writes docs/vectors"]
 fn write_vectors() {

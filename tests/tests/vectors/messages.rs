@@ -49,7 +49,7 @@ pub fn vectors() -> Value {
     messages.push(Message::Receipt(Box::new(receipt.clone())));
     let place = (Some(PartIndex(1)), Some(ChunkIndex(300)));
     messages.push(Message::Refuse(Refuse { part: place.0, chunk: place.1, ..Refuse::new(Code::ChunkForged) }));
-    messages.push(Message::Refuse(Refuse::new(Code::GrantExpired)));
+    messages.push(Message::Refuse(Refuse { now_seconds: Some(1_800_000_000), ..Refuse::new(Code::GrantExpired) }));
     messages.push(from_a_spool(&messages[2]));
     let names = [
         "Offer",
@@ -60,7 +60,7 @@ pub fn vectors() -> Value {
         "Finish",
         "Receipt",
         "Refuse with a place",
-        "Refuse",
+        "Refuse with a clock",
         "Begin that goes on from a spool",
     ];
     let good = messages.iter().zip(names).map(|(message, name)| {

@@ -4,7 +4,8 @@ use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
     hmac,
 };
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce, aead::AeadInOut};
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit, XChaCha20Poly1305, XNonce, aead::AeadInOut};
+use x_wing::Decapsulate;
 
 /// HKDF-SHA256-Expand (RFC 5869, 2.3) for 32 bytes: one block, HMAC(key, info ‖ 0x01).
 pub fn expand(secret: &[u8; 32], info: &[&[u8]]) -> [u8; 32] {
@@ -49,6 +50,50 @@ pub fn open(frame: &[u8], key: &[u8; 32]) -> (Vec<u8>, Vec<u8>) {
     };
     let packed = text.split_off(32);
     (text, packed)
+}
+
+/// Seals a chunk hash and packed bytes, whether or not they fit each other, under a header of AES-256-GCM: a whole frame.
+pub fn seal(header: &[u8; 80], key: &[u8; 32], hash: &[u8], packed: &[u8]) -> Vec<u8> {
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
+    let nonce = Nonce::try_assume_unique_for_key(&header[48..60]).unwrap();
+    let mut text = [hash, packed].concat();
+    key.seal_in_place_append_tag(nonce, Aad::from(header), &mut text).unwrap();
+    [&header[..], &text].concat()
+}
+
+/// What HPKE in base mode (RFC 9180, 5.1 and 5.2) has on the way to one message.
+pub struct Hpke {
+    pub shared_secret: [u8; 32],
+    pub key: [u8; 32],
+    pub nonce: [u8; 12],
+    pub plaintext: Vec<u8>,
+}
+
+/// Opens what was sealed with X-Wing, HKDF-SHA256 and ChaCha20-Poly1305.
+pub fn hpke_open(private_key: [u8; 32], encapsulated: &[u8], sealed: &[u8], info: &[u8], aad: &[u8]) -> Hpke {
+    const SUITE: &[u8] = &[b'H', b'P', b'K', b'E', 0x64, 0x7a, 0, 1, 0, 3];
+    let hmac = |key: &[u8], parts: &[&[u8]]| -> [u8; 32] {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &parts.concat());
+        tag.as_ref().try_into().unwrap()
+    };
+    let extract = |salt: &[u8], label: &[u8], ikm: &[u8]| hmac(salt, &[b"HPKE-v1", SUITE, label, ikm]);
+    let expand = |secret: &[u8], label: &[u8], context: &[u8], length: u8| {
+        hmac(secret, &[&[0, length], b"HPKE-v1", SUITE, label, context, &[1]])
+    };
+    let ciphertext = x_wing::Ciphertext::try_from(encapsulated).unwrap();
+    let shared_secret: [u8; 32] = x_wing::DecapsulationKey::from(private_key).decapsulate(&ciphertext).into();
+    let (psk_id_hash, info_hash) = (extract(&[0; 32], b"psk_id_hash", b""), extract(&[0; 32], b"info_hash", info));
+    let context = [&[0][..], &psk_id_hash, &info_hash].concat();
+    let secret = extract(&shared_secret, b"secret", b"");
+    let key = expand(&secret, b"key", &context, 32);
+    let nonce: [u8; 12] = expand(&secret, b"base_nonce", &context, 12)[..12].try_into().unwrap();
+    let (text, tag) = sealed.split_at(sealed.len() - 16);
+    let mut plaintext = text.to_vec();
+    let tag = <[u8; 16]>::try_from(tag).unwrap();
+    ChaCha20Poly1305::new(&key.into())
+        .decrypt_inout_detached(&nonce.into(), aad, (&mut plaintext[..]).into(), &tag.into())
+        .unwrap();
+    Hpke { shared_secret, key, nonce, plaintext }
 }
 
 /// BLAKE3 in key-derivation mode gives the key, keyed BLAKE3 the hash.

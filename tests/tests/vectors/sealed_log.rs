@@ -19,8 +19,12 @@ const TRANSFER: TransferId = TransferId([0x21; 16]);
 const PUBLIC_KEY: [u8; 1216] = [0x23; 1216];
 
 fn header(transfer: TransferId) -> LogHeader {
+    header_of(LogKind::Journal, transfer)
+}
+
+fn header_of(kind: LogKind, transfer: TransferId) -> LogHeader {
     let key = KeyFingerprint::of(&SealingPublicKey(PUBLIC_KEY.to_vec()));
-    LogHeader::new(LogId { kind: LogKind::Journal, transfer, key }, &mut Seeded::new("salt", 0))
+    LogHeader::new(LogId { kind, transfer, key }, &mut Seeded::new("salt", 0))
 }
 
 fn epoch(epoch: u32) -> Record {
@@ -157,5 +161,25 @@ pub fn vectors() -> Value {
         "records": parts(&bytes, &places),
         "bytes": hex(&bytes),
         "bad": bad(),
+        "spool": spool(),
+    })
+}
+
+/// A spool with a mark after each step: the epoch, a chunk, the last chunk, the manifest.
+fn spool() -> Value {
+    let header = header_of(LogKind::Spool, TRANSFER);
+    let manifest = Record::Statement(vec![0xa0].into());
+    let steps = [epoch(1), Record::Mark, chunk(0), Record::Mark, chunk(1), Record::Mark, manifest, Record::Mark];
+    let (bytes, places) = log_of(header, &steps);
+    assert_eq!(outcome(&bytes)["ending"], "whole");
+    let journal = header.expect(&LogId { kind: LogKind::Journal, ..header.id });
+    let foreign = super::bad("read as a journal", &bytes, Code::LogForeign, journal);
+    json!({
+        "note": "the statement stands for a manifest: what it means is no affair of the log",
+        "kind": header.id.kind as u8,
+        "header": hex(header.to_bytes()),
+        "records": parts(&bytes, &places),
+        "bytes": hex(&bytes),
+        "bad": [foreign],
     })
 }

@@ -31,6 +31,8 @@ pub struct Bond {
 /// What is committed of one part.
 pub struct Line<'a> {
     pub part: &'a WholePart,
+    /// For people alone, who are told how far a load is: what it proves is counted from the table.
+    pub rows: u64,
     /// The bytes of a schema or finish part.
     pub document: Option<&'a [u8]>,
     /// Of its chunks, while they are not all of the part.
@@ -42,6 +44,8 @@ pub struct Ledger {
     pub parts: Vec<WholePart>,
     /// Of the part that was being written.
     pub prefix: Option<FoundPrefix>,
+    /// Of all parts.
+    pub rows: u64,
     pub schema: SchemaDocument,
     pub finish: Option<FinishDocument>,
 }
@@ -59,14 +63,14 @@ impl Ledger {
 pub fn create(connection: &Connection) -> Outcome {
     let sql = format!(
         "CREATE TABLE main.{LEDGER_TABLE}(part INTEGER PRIMARY KEY, transfer BLOB, plan_hash BLOB, chunks INT, \
-         plain_bytes INT, root BLOB, document BLOB, hashes BLOB)"
+         plain_bytes INT, root BLOB, document BLOB, hashes BLOB, rows INT)"
     );
     connection.execute_batch(&sql).map_err(|error| failed(&error, LEDGER))
 }
 
 /// Writes a part's line in the transaction that is open.
 pub fn note(connection: &Connection, bond: &Bond, line: &Line<'_>) -> Outcome {
-    let sql = format!("INSERT OR REPLACE INTO main.{LEDGER_TABLE} VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
+    let sql = format!("INSERT OR REPLACE INTO main.{LEDGER_TABLE} VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
     let part = line.part;
     let values = params![
         part.part.0,
@@ -77,8 +81,15 @@ pub fn note(connection: &Connection, bond: &Bond, line: &Line<'_>) -> Outcome {
         part.root.0,
         line.document,
         line.hashes,
+        line.rows.cast_signed(),
     ];
     connection.execute(&sql, values).map(drop).map_err(|error| failed(&error, LEDGER))
+}
+
+/// Rows that are committed of a part.
+pub fn rows_of(connection: &Connection, part: PartIndex) -> Outcome<u64> {
+    let sql = format!("SELECT coalesce(max(rows), 0) FROM main.{LEDGER_TABLE} WHERE part = ?1");
+    connection.query_row(&sql, [part.0], |row| row.get(0)).map(i64::cast_unsigned).map_err(unreadable)
 }
 
 /// Whose load it is. `None` for one of nobody's: without a line, or with a ledger of another version.
@@ -101,13 +112,15 @@ pub fn bond(connection: &Connection) -> Outcome<Option<Bond>> {
 
 /// Reads all lines of a ledger that has any.
 pub fn read(connection: &Connection) -> Outcome<Ledger> {
-    let sql =
-        format!("SELECT part, chunks, plain_bytes, root, document, hashes FROM main.{LEDGER_TABLE} ORDER BY part");
+    let sql = format!(
+        "SELECT part, chunks, plain_bytes, root, document, hashes, rows FROM main.{LEDGER_TABLE} ORDER BY part"
+    );
     let mut statement = connection.prepare(&sql).map_err(unreadable)?;
     let mut rows = statement.query([]).map_err(unreadable)?;
-    let (mut parts, mut prefix, mut schema, mut finish) = (Vec::new(), None, None, None);
+    let (mut parts, mut prefix, mut schema, mut finish, mut all_rows) = (Vec::new(), None, None, None, 0u64);
     while let Some(row) = rows.next().map_err(unreadable)? {
         let (whole, document) = line(row).map_err(unreadable)?;
+        all_rows = all_rows.saturating_add(row.get::<_, i64>(6).map_err(unreadable)?.cast_unsigned());
         if let Some(hashes) = row.get::<_, Option<Vec<u8>>>(5).map_err(unreadable)? {
             // There is one writer, and nothing comes after the finish.
             if prefix.is_some() || schema.is_none() || finish.is_some() || document.is_some() {
@@ -134,7 +147,7 @@ pub fn read(connection: &Connection) -> Outcome<Ledger> {
         }
     }
     let schema = schema.ok_or_else(senseless)?;
-    let ledger = Ledger { parts, prefix, schema, finish };
+    let ledger = Ledger { parts, prefix, rows: all_rows, schema, finish };
     // The finish comes last of all.
     if ledger.finish.is_some() && !ledger.is_whole() { Err(senseless()) } else { Ok(ledger) }
 }

@@ -49,7 +49,7 @@ impl Load {
         connection.execute_batch("BEGIN IMMEDIATE").map_err(engine)?;
         make(&mut connection, &schema)?;
         let load = Load { connection, schema, finish: None, bond: turn.prepared.bond };
-        load.commit(&Line { part: whole, document: Some(bytes), hashes: None })?;
+        load.commit(&Line { part: whole, rows: 0, document: Some(bytes), hashes: None })?;
         // Makes the connection read the catalogue as it now is.
         load.connection.execute_batch("PRAGMA writable_schema=RESET").map_err(engine)?;
         Ok(load)
@@ -72,8 +72,8 @@ impl Load {
     }
 
     /// Commits the chunks of a part so far, and begins anew.
-    pub fn commit_edge(&self, part: &WholePart, hashes: &[u8]) -> Outcome {
-        ledger::note(&self.connection, &self.bond, &Line { part, document: None, hashes: Some(hashes) })?;
+    pub fn commit_edge(&self, part: &WholePart, rows: u64, hashes: &[u8]) -> Outcome {
+        ledger::note(&self.connection, &self.bond, &Line { part, rows, document: None, hashes: Some(hashes) })?;
         self.connection.execute_batch("COMMIT").map_err(engine)?;
         fail_point::hit(Point::SqliteEdgeCommitted);
         self.begin()
@@ -96,7 +96,7 @@ impl Load {
     pub fn complete(&mut self, document: FinishDocument, bytes: &[u8], whole: &WholePart) -> Outcome {
         self.begin()?;
         // The line in the ledger is the last row written; what could be triggered comes after it.
-        let line = Line { part: whole, document: Some(bytes), hashes: None };
+        let line = Line { part: whole, rows: 0, document: Some(bytes), hashes: None };
         ledger::note(&self.connection, &self.bond, &line)?;
         for view in &document.views {
             define(&mut self.connection, Kind::View, view, &view.name)?;

@@ -82,6 +82,8 @@ struct State {
     committed: Vec<bool>,
     /// What is committed of a part that is not whole.
     prefix: Option<FoundPrefix>,
+    /// That an earlier process committed.
+    rows_found: u64,
     /// Somebody has the turn to write, and the load with it.
     busy: bool,
     load: Option<Load>,
@@ -232,7 +234,7 @@ impl Sink for SqliteSink {
         }
         let bond = Bond { transfer, plan_hash: plan.hash() };
         let staged = Staged::stage(&self.staging, self.row_bytes_max, plan, bond, fresh)?;
-        let Staged { identity, load, have, prefix } = staged;
+        let Staged { identity, load, have, prefix, rows } = staged;
         state.prepared = Some(Prepared { plan: plan.clone(), bond, identity });
         state.committed = vec![false; plan.parts.len()];
         have.iter().for_each(|whole| state.committed[whole.part.0 as usize] = true);
@@ -240,7 +242,12 @@ impl Sink for SqliteSink {
         state.load = load;
         state.phase = Phase::Loading;
         state.prefix = prefix.clone();
+        state.rows_found = rows;
         Ok(have.into_iter().map(Found::Whole).chain(prefix.map(Found::Prefix)).collect())
+    }
+
+    fn rows_found(&self) -> u64 {
+        self.state().rows_found
     }
 
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {

@@ -21,7 +21,7 @@ use super::{
     Done, Turn,
     failure::{failed, row_failed, row_too_long},
     indexes::Waiting,
-    ledger::Line,
+    ledger::{self, Line},
     load::check_whole,
     out_of_order,
 };
@@ -46,6 +46,8 @@ pub struct RowsLoad<'a> {
     values: usize,
     reader: RowReader,
     rows: u64,
+    /// That an earlier process committed.
+    rows_before: u64,
     waiting: Waiting,
     /// Of all chunks so far.
     hashes: Vec<u8>,
@@ -73,9 +75,24 @@ impl<'a> RowsLoad<'a> {
             Some(_) => Waiting::none(definition),
             None => Waiting::begin(&load.connection, definition)?,
         };
+        let rows_before = if found.is_some() { ledger::rows_of(&load.connection, part)? } else { 0 };
         let (hashes, committed_bytes) = found.map_or_else(Default::default, |found| (found.hashes, found.plain_bytes));
         let (rows, ended, spare) = Default::default();
-        Ok(Self { turn, part, table, insert, values, reader, rows, waiting, hashes, committed_bytes, ended, spare })
+        Ok(Self {
+            turn,
+            part,
+            table,
+            insert,
+            values,
+            reader,
+            rows,
+            rows_before,
+            waiting,
+            hashes,
+            committed_bytes,
+            ended,
+            spare,
+        })
     }
 
     fn insert(&mut self, piece: Bytes) -> Outcome {
@@ -140,10 +157,11 @@ impl PartSink for RowsLoad<'_> {
         let (part, chunks, plain_bytes) = (self.part, so_far.chunks(), so_far.plain_bytes());
         let root = so_far.root();
         let so_far = WholePart { part, chunks, plain_bytes, root };
+        let rows = self.rows_before + self.rows;
         let load = self.turn.load()?;
         // Whoever goes on finds them there, and lets them grow.
         self.waiting.build_all(&mut load.connection)?;
-        load.commit_edge(&so_far, &self.hashes).map_err(|failure| failure.at_part(part))?;
+        load.commit_edge(&so_far, rows, &self.hashes).map_err(|failure| failure.at_part(part))?;
         self.committed_bytes = plain_bytes;
         let hashes = self.hashes.clone();
         self.turn.sink.state().prefix = Some(FoundPrefix { part, chunks, plain_bytes, root, hashes });
@@ -157,9 +175,10 @@ impl PartSink for RowsLoad<'_> {
             check_whole(whole, this.part, chunks, this.ended)?;
             this.turn.sink.check_stop()?;
             std::mem::replace(&mut this.reader, RowReader::new(0)).finish()?;
+            let rows = this.rows_before + this.rows;
             let load = this.turn.load()?;
             this.waiting.build_all(&mut load.connection)?;
-            load.commit(&Line { part: whole, document: None, hashes: None })
+            load.commit(&Line { part: whole, rows, document: None, hashes: None })
         };
         end(&mut self).map_err(|failure| failure.at_part(part))?;
         self.turn.done = Done::Part(part);

@@ -21,6 +21,8 @@ pub struct Staged {
     pub load: Option<Load>,
     pub have: Vec<WholePart>,
     pub prefix: Option<FoundPrefix>,
+    /// Of both.
+    pub rows: u64,
 }
 
 impl Staged {
@@ -36,21 +38,21 @@ impl Staged {
         } else {
             leftover.remove(staging)?;
         }
-        Ok(Self { identity: staging.create()?, load: None, have: Vec::new(), prefix: None })
+        Ok(Self { identity: staging.create()?, load: None, have: Vec::new(), prefix: None, rows: 0 })
     }
 
     /// Goes on with what is committed.
     fn resume(connection: Connection, identity: Identity, plan: &Plan, bond: Bond) -> Outcome<Self> {
         let ledger = ledger::read(&connection)?;
         check_plan(plan, &ledger.schema).map_err(|_| senseless())?;
-        let (have, prefix) = (ledger.parts.clone(), ledger.prefix.clone());
+        let (have, prefix, rows) = (ledger.parts.clone(), ledger.prefix.clone(), ledger.rows);
         let is_rows = |part: PartIndex| plan.parts.get(part.0 as usize).is_some_and(|part| part.kind == PartKind::Rows);
         if have.last().is_some_and(|last| last.part.0 as usize >= plan.parts.len())
             || prefix.as_ref().is_some_and(|prefix| !is_rows(prefix.part))
         {
             return Err(senseless());
         }
-        Ok(Self { identity, load: Some(Load::resume(connection, bond, ledger)), have, prefix })
+        Ok(Self { identity, load: Some(Load::resume(connection, bond, ledger)), have, prefix, rows })
     }
 }
 
