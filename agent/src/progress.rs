@@ -343,7 +343,11 @@ mod tests {
             bytes_estimate,
         };
         let mut progress = Progress::default();
-        progress.handle_planned(&Plan { engine: Engine::Sqlite, parts: estimates.iter().map(part).collect(), empty: None });
+        progress.handle_planned(&Plan {
+            engine: Engine::Sqlite,
+            parts: estimates.iter().map(part).collect(),
+            empty: None,
+        });
         progress
     }
 

@@ -232,7 +232,7 @@ mod tests {
             |kind, name: &str| PlannedPart { kind, name: name.into(), rows_estimate: None, bytes_estimate: None };
         let parts = vec![part(PartKind::Schema, ""), part(PartKind::Rows, "t"), part(PartKind::Finish, "")];
         let sink = DiscardSink::new(1000);
-        sink.prepare(TRANSFER, &Plan { engine: Engine::Sqlite, parts }, false).unwrap();
+        sink.prepare(TRANSFER, &Plan { engine: Engine::Sqlite, parts, empty: None }, false).unwrap();
         sink
     }
 

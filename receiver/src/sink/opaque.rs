@@ -66,7 +66,7 @@ impl Sink for OpaqueSink {
         match &self.target {
             Target::File(file) => file.check(readiness),
             // A program was looked for when the sink was opened.
-            Target::Standard(_) | Target::Discard | Target::Exec { .. } => Ok(None),
+            Target::Standard(_) | Target::Exec { .. } => Ok(None),
         }
     }
 
