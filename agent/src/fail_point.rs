@@ -68,6 +68,8 @@ points! {
     Forgotten = Receiver, "forgotten", "the load is shown, and nothing but the record is left";
     ReceiptDue = Receiver, "receipt-due", "the receipt is to be sent";
     ReceiptFetched = Receiver, "receipt-fetched", "both sides have the receipt, the receiver's record is still there";
+    RecordWritten = Receiver, "record-written", "a file that may hold keys is written and has not got its name";
+    RecordReplaced = Receiver, "record-replaced", "such a file has its name, the one before is not overwritten yet";
     RecordOverwritten = Receiver, "record-overwritten", "the keys of the record are gone, its file is not";
     RecordRemoving = Receiver, "record-removing", "the keys are gone, the folder is not";
     SqliteStaged = Receiver, "sqlite-staged", "the staging file is made and empty";

@@ -2,8 +2,8 @@
 //! through any link.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read},
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
 };
@@ -12,7 +12,10 @@ use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
 use sealift_protocol::close::Code;
 use zeroize::Zeroizing;
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    failure::{Failure, Outcome},
+    state::sync_folder_of,
+};
 
 /// Opens without following a link, and without waiting for the other end of a FIFO.
 pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
@@ -35,6 +38,32 @@ pub fn read_own(path: &Path, bytes_max: usize) -> Outcome<Option<Zeroizing<Vec<u
     let read = (&mut file).take(bytes_max as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|error| unusable(path, &error))?;
     Ok(Some(bytes))
+}
+
+/// Overwrites a file that holds a secret, if it is there, and removes it; durable when this returns. Copy-on-write file
+/// systems, snapshots and solid-state disks may keep what was there before.
+pub fn destroy_own(path: &Path) -> io::Result<()> {
+    if erase_own(path)? {
+        fs::remove_file(path)?;
+        sync_folder_of(path)?;
+    }
+    Ok(())
+}
+
+/// Overwrites a file with zeros, durable when this returns; whether it is there.
+pub(crate) fn erase_own(path: &Path) -> io::Result<bool> {
+    let file = match open_own(path, OpenOptions::new().write(true)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    fill_with_zeros(&file)?;
+    Ok(true)
+}
+
+pub(crate) fn fill_with_zeros(mut file: &File) -> io::Result<()> {
+    file.write_all(&vec![0; file.metadata()?.len() as usize])?;
+    file.sync_all()
 }
 
 pub(crate) fn not_ours(path: &Path) -> Failure {

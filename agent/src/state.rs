@@ -7,9 +7,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, RenameFlags, renameat2},
+};
 use sealift_protocol::{close::Code, id::TransferId, manifest::SignedReceipt};
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    fail_point::{self, Point},
+    failure::{Failure, Outcome},
+    own_file::{destroy_own, fill_with_zeros, open_own},
+};
 
 /// A folder of mode 0700 that belongs to the user of this process.
 #[derive(Clone, Debug)]
@@ -122,18 +130,41 @@ pub(crate) fn make_folder(path: &Path) -> std::io::Result<()> {
 }
 
 /// Makes the name of a file or folder durable.
-fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+pub(crate) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
 
-/// Writes beside the file, syncs, renames, and syncs the folder.
+/// Replaces what a file holds, whole or not at all; durable when this returns. What was there before, and what a process
+/// left that was killed while it wrote, may be a key: it keeps a name until it is overwritten, so that whoever comes next
+/// overwrites it if this process is killed.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let beside = unfinished(path);
-    let _ = fs::remove_file(&beside);
+    destroy_own(&beside)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&beside, path)?;
+    fail_point::hit(Point::RecordWritten);
+    if take_place(&beside, path)? {
+        sync_folder_of(path)?;
+        fail_point::hit(Point::RecordReplaced);
+        return destroy_own(&beside);
+    }
     sync_folder_of(path)
+}
+
+/// Gives `path` to the file `beside`; whether what had it until now has the name `beside` in exchange.
+fn take_place(beside: &Path, path: &Path) -> std::io::Result<bool> {
+    match renameat2(AT_FDCWD, beside, AT_FDCWD, path, RenameFlags::RENAME_EXCHANGE) {
+        Ok(()) => return Ok(true),
+        Err(Errno::ENOENT) => fs::rename(beside, path)?,
+        // A file system without the exchange, such as NFS: what is replaced has no name for a moment.
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+            let before = open_own(path, OpenOptions::new().write(true))?;
+            fs::rename(beside, path)?;
+            fill_with_zeros(&before)?;
+        }
+        Err(errno) => return Err(errno.into()),
+    }
+    Ok(false)
 }

@@ -1,8 +1,7 @@
 //! The record as a file: after a checksum, written whole or not at all, and overwritten when it is replaced or removed.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::Write,
+    fs::{self, File},
     path::Path,
 };
 
@@ -12,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
-    own_file::{open_own, read_own, unusable},
+    own_file::{erase_own, read_own, unusable},
     state::write_durably,
 };
 
@@ -40,13 +39,7 @@ pub(super) fn keep<T: minicbor::Encode<()>>(folder: &Path, record: &T) -> Outcom
     let mut bytes = Zeroizing::new(Vec::with_capacity(checksum.len() + body.len()));
     bytes.extend_from_slice(&checksum);
     bytes.extend_from_slice(&body);
-    let replace = || {
-        overwrite(&folder.join(UNFINISHED_RECORD))?;
-        let before = open_to_overwrite(&path)?;
-        write_durably(&path, &bytes)?;
-        before.map_or(Ok(()), |file| fill_with_zeros(&file))
-    };
-    replace().map_err(|error| unusable(&path, &error))
+    write_durably(&path, &bytes).map_err(|error| unusable(&path, &error))
 }
 
 pub(super) fn read<T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>>(folder: &Path) -> Outcome<Option<T>> {
@@ -71,32 +64,15 @@ pub(super) fn destroy(path: &Path) -> std::io::Result<()> {
         _ => folder.sync_all()?,
     }
     for name in [REMOVED_RECORD, UNFINISHED_RECORD] {
-        overwrite(&path.join(name))?;
+        let record = path.join(name);
+        if erase_own(&record)? {
+            fail_point::hit(Point::RecordOverwritten);
+            fs::remove_file(record)?;
+        }
     }
     folder.sync_all()
 }
 
 fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {
     blake3::derive_key(CHECKSUM_CONTEXT, body)
-}
-
-/// Overwrites a record with zeros, if there is one, and removes it.
-fn overwrite(path: &Path) -> std::io::Result<()> {
-    let Some(file) = open_to_overwrite(path)? else { return Ok(()) };
-    fill_with_zeros(&file)?;
-    fail_point::hit(Point::RecordOverwritten);
-    fs::remove_file(path)
-}
-
-fn open_to_overwrite(path: &Path) -> std::io::Result<Option<File>> {
-    match open_own(path, OpenOptions::new().write(true)) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn fill_with_zeros(mut file: &File) -> std::io::Result<()> {
-    file.write_all(&vec![0; file.metadata()?.len() as usize])?;
-    file.sync_all()
 }
