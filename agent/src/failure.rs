@@ -26,8 +26,6 @@ pub struct Failure {
     pub told_by_peer: bool,
     /// A person at the other side stopped it: trying again by itself would be against their will.
     pub stopped_by_person: bool,
-    /// A loader was ended by a signal when it had everything: nobody here can know whether it committed.
-    pub undecided: bool,
 }
 
 pub type Outcome<T = ()> = Result<T, Failure>;
@@ -42,7 +40,6 @@ impl Failure {
             chunk: None,
             told_by_peer: false,
             stopped_by_person: false,
-            undecided: false,
         }
     }
 
@@ -54,6 +51,16 @@ impl Failure {
     /// An operation on a file or socket that the system refused; only the kind of the error is told.
     pub fn io(code: Code, what: impl Into<String>, error: &io::Error, next: impl Into<String>) -> Self {
         Self::new(code, format!("{}: {}", what.into(), io_reason(error)), next)
+    }
+
+    /// Adds that nothing is visible in the target, to what interrupts a transfer. Only for who knows that from the state of
+    /// the transfer: no code says so.
+    pub fn while_nothing_is_visible(mut self) -> Self {
+        if matches!(self.code, Code::Interrupted | Code::UserInterrupt) {
+            let separator = if self.next.is_empty() { "" } else { " " };
+            self.next = format!("{NOTHING_VISIBLE}{separator}{}", self.next);
+        }
+        self
     }
 
     pub fn at_part(mut self, part: PartIndex) -> Self {
@@ -113,9 +120,12 @@ pub fn refused_by_peer(peer: &str, refuse: Refuse, now_seconds: u64) -> Failure 
     Failure { part, chunk, told_by_peer: true, stopped_by_person, ..Failure::new(code, what, next) }
 }
 
+/// What a person reads who wonders whether half of it is there.
+const NOTHING_VISIBLE: &str = "Nothing is visible in the target yet.";
+
 macro_rules! start_again {
     () => {
-        "Nothing is visible in the target yet. Start both sides again with the same commands and the same ticket:"
+        "Start both sides again with the same commands and the same ticket:"
     };
 }
 
@@ -137,8 +147,8 @@ pub const BRING_AGAIN: &str = concat!(
 
 /// The one table of what each code means and what to do about it.
 pub fn explain(code: Code) -> (&'static str, &'static str) {
-    const TAMPERED: &str = "Nothing of it was loaded. If it happens again, have the path between the hosts and both \
-                            hosts' memory examined: this is damage or tampering, not a busy network.";
+    const TAMPERED: &str = "No chunk that fails a check is loaded. If it happens again, have the path between the hosts and \
+                            both hosts' memory examined: this is damage or tampering, not a busy network.";
     const PEER_BUG: &str = "Check that both sides run the same version of Sealift, and that the other side is one.";
     const NEW_TICKET: &str = "Start the receiver again and use the ticket that it prints.";
     match code {
@@ -243,6 +253,15 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
         Code::ResumeImpossible => (
             "what the receiver lacks cannot be read again from the source",
             "Start the sender again with the same ticket: it sends everything anew.",
+        ),
+        Code::InDoubt => (
+            "the loader had everything, and whether it committed is not known",
+            "Nothing is loaded again by itself. The receiver's operator looks into the target and states what it holds, with \
+             `sealift-receiver resolve`; then give the same command again.",
+        ),
+        Code::StatedLoaded => (
+            "the receiver's operator states that the load is in the target; no receipt proves it",
+            "Nothing has to be sent again. The statement is in the receiver's audit log; keep both sides' logs with it.",
         ),
         Code::LogFull => (
             "a sealed log has no room left",

@@ -135,8 +135,13 @@ impl Link {
     /// RFC 9000, 10.2, has a closed connection linger for three times its probe timeout, most of which is there for delayed
     /// acknowledgements; nobody waits for one any more.
     pub async fn leave(&self) {
+        self.leave_with(Code::Done).await;
+    }
+
+    /// The same with any code, for a peer that waits for nothing but that code.
+    pub async fn leave_with(&self, code: Code) {
         let stay = LEAVE_MIN.max(LEAVE_ROUND_TRIPS * self.connection.rtt());
-        self.close(Code::Done);
+        self.close(code);
         tokio::time::sleep(stay.min(FAREWELL_TIMEOUT)).await;
     }
 }

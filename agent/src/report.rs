@@ -50,6 +50,8 @@ pub enum Resume {
     Restarted,
     /// It could not go on.
     Impossible,
+    /// Whether the load is in the target is not known: its operator has to look.
+    InDoubt,
 }
 
 impl Resume {
@@ -58,6 +60,7 @@ impl Resume {
             Resume::Resumed => "resumed",
             Resume::Restarted => "restarted",
             Resume::Impossible => "impossible",
+            Resume::InDoubt => "in_doubt",
         }
     }
 }
@@ -79,6 +82,8 @@ pub struct Report {
     told: Cell<Option<Instant>>,
     printed: Cell<Option<Instant>>,
     kept: Cell<Option<Instant>>,
+    /// What the person has read already, before the clean-up.
+    told_failure: RefCell<Option<Failure>>,
 }
 
 impl Report {
@@ -102,6 +107,7 @@ impl Report {
             told: Cell::new(None),
             printed: Cell::new(None),
             kept: Cell::new(None),
+            told_failure: RefCell::default(),
         }
     }
 
@@ -121,6 +127,7 @@ impl Report {
             told: Cell::new(None),
             printed: Cell::new(None),
             kept: Cell::new(None),
+            told_failure: RefCell::default(),
         }
     }
 
@@ -132,7 +139,7 @@ impl Report {
     pub fn resume(&self, resume: Resume, reason: &str) {
         self.resume.set(Some(resume));
         self.event("resume", &[("resume", json!(resume.word())), ("reason", json!(printable(reason)))]);
-        self.say(&format!("{}: {}: {reason}", self.role, resume.word()));
+        self.say(&format!("{}: {}: {reason}", self.role, resume.word().replace('_', " ")));
     }
 
     /// A line for the person, if no program listens.
@@ -295,10 +302,30 @@ impl Report {
         let exit_code = self.last_event(event, outcome.as_ref().err(), own);
         match outcome {
             Ok(done) => verdict(&self.progress.borrow().totals, done).iter().for_each(|line| self.say(line)),
-            Err(failure) if self.among_others => self.say_lines(&format!("{}: {failure}", self.role)),
-            Err(failure) => tell_failure(self.role.name(), failure),
+            Err(failure) => self.tell(failure),
         }
         exit_code
+    }
+
+    /// Tells the person what ended the transfer, unless that was told already: before the clean-up, which may take long, or
+    /// fail for another reason.
+    pub fn tell(&self, failure: &Failure) {
+        let told = self.told_failure.replace(Some(failure.clone()));
+        let again = told.filter(|told| (told.code, &told.what) == (failure.code, &failure.what));
+        if let Some(told) = again {
+            // The clean-up may have added to what is to be done.
+            let added = failure.next.strip_prefix(told.next.as_str()).unwrap_or(&failure.next).trim();
+            match self.among_others {
+                _ if added.is_empty() => {}
+                true => self.say(&format!("{}: {added}", self.role)),
+                false => eprintln_safe(&format!("{}: {}", self.role, printable(added))),
+            }
+            return;
+        }
+        match self.among_others {
+            true => self.say_lines(&format!("{}: {failure}", self.role)),
+            false => self.bar.suspend(|| tell_failure(self.role.name(), failure)),
+        }
     }
 
     /// Returns the exit code that goes with it.

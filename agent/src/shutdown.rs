@@ -1,6 +1,16 @@
 //! Being asked to stop.
+//!
+//! A thread of its own counts the signals, so that they are noticed whatever the others are busy
+//! with: a second one ends the process even while a clean-up is stuck in a system call.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
 
 use sealift_protocol::close::Code;
 use tokio::{
@@ -14,6 +24,7 @@ use crate::{
     process::eprintln_safe,
     program::Program,
     session::Session,
+    threads::{RAISE, spawn},
 };
 
 /// What ends a transfer in an orderly way.
@@ -24,11 +35,99 @@ pub struct Shutdown {
 
 enum By {
     /// Of a process with one transfer. A second signal ends it at once.
-    Signals(Signals),
-    /// Of a standing receiver, which sees to the second signal itself.
-    EverySignal(Signals),
+    Signals(Arrived),
+    /// Of a standing receiver, which handles the second signal itself.
+    EverySignal(Arrived),
     /// A standing receiver got the signal, and drains.
     Drain(watch::Receiver<bool>),
+}
+
+/// The signals so far, and the name of the last one.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    signals: u32,
+    last: &'static str,
+}
+
+/// Two signals within this are one: a terminal that closes, or a service manager, may send more than one kind.
+const TOGETHER: Duration = Duration::from_millis(200);
+
+/// How signals are counted.
+#[derive(Clone, Copy)]
+struct Counting {
+    /// The signal that ends the process, whatever it is doing; counted from 1.
+    ends_at: u32,
+    /// Signals within this are one.
+    together: Duration,
+    /// Whether the end of the session that the process was started in is one of them.
+    in_session: bool,
+}
+
+/// Of a process with one transfer.
+const SINGLE: Counting = Counting { ends_at: 2, together: TOGETHER, in_session: true };
+
+/// Of a standing receiver the first signal drains, and the second ends the drain.
+const STANDING: Counting = Counting { ends_at: 3, together: Duration::ZERO, in_session: false };
+
+/// The signals that have arrived, as the watching thread counts them.
+struct Arrived {
+    count: watch::Receiver<Count>,
+    seen: u32,
+    /// How many tasks wait for a signal. While there is none, the thread itself says that one was noticed.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Arrived {
+    /// Starts the thread.
+    fn watch(counting: Counting) -> Outcome<Self> {
+        let (counted, count) = watch::channel(Count::default());
+        let waiting = Arc::<AtomicUsize>::default();
+        let (started, start) = mpsc::sync_channel(1);
+        let waited_for = Arc::clone(&waiting);
+        let watcher = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let signals = runtime.and_then(|runtime| {
+                let signals = {
+                    let _entered = runtime.enter();
+                    Signals::listen(counting)?
+                };
+                Ok((runtime, signals))
+            });
+            match signals {
+                Ok((runtime, signals)) => {
+                    let _ = started.send(Ok(()));
+                    runtime.block_on(signals.count(&counted, &waited_for, counting));
+                }
+                Err(error) => drop(started.send(Err(error))),
+            }
+        };
+        let no_thread = |error| Failure::io(Code::Preflight, "no thread can be started for signals", &error, RAISE);
+        spawn("signals", watcher).map_err(no_thread)?;
+        let unusable = |error| Failure::io(Code::Preflight, "signals cannot be received", &error, "");
+        start.recv().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into())).map_err(unusable)?;
+        Ok(Self { count, seen: 0, waiting })
+    }
+
+    /// The name of the next one. Cancel-safe.
+    async fn next(&mut self) -> &'static str {
+        struct Waiting<'a>(&'a AtomicUsize);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _waiting = Waiting(&self.waiting);
+        let seen = self.seen;
+        match self.count.wait_for(|count| count.signals > seen).await {
+            Ok(count) => {
+                self.seen = count.signals;
+                count.last
+            }
+            // The thread ends with the process.
+            Err(_) => std::future::pending().await,
+        }
+    }
 }
 
 /// What may ask the process to stop. A signal that it was started to ignore stays ignored: `nohup` and background jobs.
@@ -36,30 +135,24 @@ struct Signals {
     interrupt: Option<Signal>,
     terminate: Option<Signal>,
     hangup: Option<Signal>,
+    /// Of a process that somebody started and waits for: it ends with their session.
     session: Option<Session>,
 }
 
 impl Signals {
-    fn listen() -> Outcome<Self> {
+    fn listen(counting: Counting) -> std::io::Result<Self> {
         let on = |kind: SignalKind| match inherited::is_ignored(kind.as_raw_value()) {
             true => Ok(None),
-            false => signal(kind)
-                .map(Some)
-                .map_err(|error| Failure::io(Code::Preflight, "signals cannot be received", &error, "")),
+            false => signal(kind).map(Some),
         };
+        let hangup = on(SignalKind::hangup())?;
+        let in_session = counting.in_session && hangup.is_some();
         Ok(Self {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
-            hangup: on(SignalKind::hangup())?,
-            session: None,
+            session: in_session.then(Session::of_this_process).flatten(),
+            hangup,
         })
-    }
-
-    /// As `listen`, for a process that somebody started and waits for: it ends with their session.
-    fn listen_in_session() -> Outcome<Self> {
-        let signals = Self::listen()?;
-        let session = signals.hangup.is_some().then(Session::of_this_process).flatten();
-        Ok(Self { session, ..signals })
     }
 
     /// The name of the next one. Cancel-safe.
@@ -68,7 +161,37 @@ impl Signals {
             () = heard(&mut self.interrupt) => "Ctrl-C",
             () = heard(&mut self.terminate) => "a request to end (SIGTERM)",
             () = heard(&mut self.hangup) => "the end of its session (SIGHUP)",
-            () = ended(self.session.as_ref()) => "the end of its session (nobody reads its messages any more)",
+            () = ended(self.session.as_ref()) => {
+                // It ends once.
+                self.session = None;
+                "the end of its session (nobody reads its messages any more)"
+            }
+        }
+    }
+
+    /// Counts them for as long as the process lives.
+    async fn count(mut self, counted: &watch::Sender<Count>, waiting: &AtomicUsize, counting: Counting) {
+        let mut previous: Option<Instant> = None;
+        loop {
+            let last = self.next().await;
+            if previous.is_some_and(|previous| previous.elapsed() < counting.together) {
+                continue;
+            }
+            previous = Some(Instant::now());
+            if counted.borrow().signals + 1 == counting.ends_at {
+                eprintln_safe(
+                    "sealift: asked again, it stops at once. `status` shows what is left of the transfer, and the \
+                     same commands continue from there.",
+                );
+                std::process::exit(Code::UserInterrupt.exit_code().into());
+            }
+            if waiting.load(Ordering::SeqCst) == 0 {
+                eprintln_safe(&format!(
+                    "sealift: stopped by {last}: what is being finished or cleaned up comes first. Another signal ends it \
+                     at once, and leaves the rest to the next start."
+                ));
+            }
+            counted.send_modify(|count| *count = Count { signals: count.signals + 1, last });
         }
     }
 }
@@ -87,32 +210,14 @@ async fn ended(session: Option<&Session>) {
     }
 }
 
-/// Two signals within this are one: a terminal that closes, or a service manager, may send more than one kind.
-const TOGETHER: Duration = Duration::from_millis(200);
-
-/// Whoever asks again does not want to wait for farewells. What is on the disk then is what a kill leaves, and the next
-/// start goes on from it.
-fn end_at_the_next() {
-    tokio::spawn(async {
-        tokio::time::sleep(TOGETHER).await;
-        // Without, the process ends in its order.
-        let Ok(mut again) = Signals::listen() else { return };
-        again.next().await;
-        eprintln_safe(
-            "sealift: asked a second time, it stops at once. Start both sides again with the same commands to go on.",
-        );
-        std::process::exit(Code::UserInterrupt.exit_code().into());
-    });
-}
-
 impl Shutdown {
     pub fn listen() -> Outcome<Self> {
-        Ok(Self { by: By::Signals(Signals::listen_in_session()?), program: None })
+        Ok(Self { by: By::Signals(Arrived::watch(SINGLE)?), program: None })
     }
 
     /// Resolves anew for each signal.
     pub fn listen_to_all() -> Outcome<Self> {
-        Ok(Self { by: By::EverySignal(Signals::listen()?), program: None })
+        Ok(Self { by: By::EverySignal(Arrived::watch(STANDING)?), program: None })
     }
 
     /// One of several transfers of a process, which tells them all when it is to end. The peers are then not told that
@@ -126,20 +231,19 @@ impl Shutdown {
         self.program = Some(program);
     }
 
-    /// Resolves when the first of them arrives. Cancel-safe.
+    /// Resolves when the first of them arrives, and for a process with one transfer at once from then on. Cancel-safe.
     pub async fn requested(&mut self) -> Failure {
         let by = match &mut self.by {
-            By::Signals(signals) => {
-                let by = signals.next().await;
-                end_at_the_next();
+            By::Signals(arrived) => {
+                let by = arrived.next().await;
+                arrived.seen = 0;
                 by
             }
-            By::EverySignal(signals) => signals.next().await,
+            By::EverySignal(arrived) => arrived.next().await,
             By::Drain(drains) => {
                 // Whoever would tell has gone: the process ends, too.
                 let _ = drains.wait_for(|drains| *drains).await;
-                let next =
-                    "Nothing is visible in the target yet. The transfer goes on when this receiver is started again.";
+                let next = "The transfer continues when this receiver is started again.";
                 return Failure::new(Code::Interrupted, "this receiver is being stopped", next);
             }
         };

@@ -42,7 +42,8 @@ pub fn check(count: usize) -> Outcome {
     Ok(())
 }
 
-const RAISE: &str = "Raise the limit: ulimit -u of this user, --pids-limit of a container, TasksMax= of a service.";
+/// What to do where no more threads can be started.
+pub const RAISE: &str = "Raise the limit: ulimit -u of this user, --pids-limit of a container, TasksMax= of a service.";
 
 /// Has a pool start so many of its threads. There must be room for them: see [`check`].
 pub fn start(pool: &Runtime, count: usize) {

@@ -36,8 +36,9 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Everything arrived, was verified, loaded, and proven from the target.
-    Done = 0, exit 0, "done";
+    /// Everything arrived, was verified, loaded, and proven from the target. Not 0: that is what a QUIC
+    /// implementation closes with when a connection is dropped without a word.
+    Done = 1, exit 0, "done";
 
     // The peer, or who it says it is.
     /// The peer could not be reached, or fell silent before anything was agreed.
@@ -136,6 +137,10 @@ codes! {
     ResumeImpossible = 0x504, exit 5, "resume_impossible";
     /// Somebody ended the transfer for good; what was staged is gone.
     Abandoned = 0x505, exit 5, "abandoned";
+    /// The loader had everything, and its exit is not known: the load may be there or not.
+    InDoubt = 0x506, exit 5, "in_doubt";
+    /// In doubt, and the receiver's operator states that the load is there. There is no receipt.
+    StatedLoaded = 0x507, exit 1, "stated_loaded";
 
     // This host.
     Usage = 0x600, exit 2, "usage";
@@ -183,6 +188,7 @@ impl Code {
                     | Code::ClocksApart
                     | Code::SourceChanged
                     | Code::ResumeImpossible
+                    | Code::InDoubt
                     | Code::TargetFailed
                     | Code::TargetFull
                     | Code::LoaderFailed
@@ -208,6 +214,8 @@ mod tests {
             assert_eq!(Code::from_number(code.number().into()), Some(code));
         }
         assert_eq!(Code::from_number(u64::MAX), None);
+        // A connection that was dropped says nothing.
+        assert_eq!(Code::from_number(0), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod close;
 pub mod codec;
 pub mod compress;
 pub mod digest;
+pub mod disposition;
 pub mod envelope;
 pub mod error;
 pub mod fingerprint;

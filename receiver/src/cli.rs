@@ -48,6 +48,9 @@ pub enum Command {
     Status(StatusArgs),
     /// End an unfinished transfer for good: drop what is staged, the journal and the keys
     Abandon(AbandonArgs),
+    /// State what the target holds of a transfer that is in doubt
+    #[command(after_help = RESOLVE_EXAMPLES)]
+    Resolve(ResolveArgs),
     #[command(flatten)]
     Doc(DocCommand),
     #[command(name = GUARD_COMMAND, hide = true)]
@@ -193,6 +196,32 @@ pub struct AbandonArgs {
     /// Every unfinished transfer of this state directory that no process runs
     #[arg(long)]
     pub all: bool,
+
+    /// The folder that the transfer was run with [default: as for a transfer]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+const RESOLVE_EXAMPLES: &str = "Examples:
+  sealift-receiver resolve 0f3a...        --loaded         # the target holds the load: it is not loaded again
+  sealift-receiver resolve 0f3a...        --not-loaded     # nothing of it is there: the same commands load it
+
+A transfer is in doubt if its loader was given everything and its exit was not seen. Look into the target first,
+once nothing of the loader is at work there any more. What you state goes into the audit log as your statement;
+it proves nothing, and there is no receipt for a load that is only stated.";
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct ResolveArgs {
+    /// The transfer, as `status` prints it
+    pub transfer: String,
+
+    /// The load is in the target: it is not loaded again, and its sender is told so
+    #[arg(long, required_unless_present = "not_loaded", conflicts_with = "not_loaded")]
+    pub loaded: bool,
+
+    /// Nothing of the load is in the target: the same commands load it again
+    #[arg(long)]
+    pub not_loaded: bool,
 
     /// The folder that the transfer was run with [default: as for a transfer]
     #[arg(long, value_name = "DIR")]

@@ -1,74 +1,80 @@
-//! The end of a load, over a link or of an archive: proven from the target, its receipt kept, and shown. Killed anywhere in
-//! between, the next process finishes it; where it cannot know what a loader did, it says so and loads nothing twice.
+//! The end of a load, over a link or of an archive: proven from the target, its receipt kept, and published. Killed anywhere
+//! in between, the next process finishes it; where it cannot know what a loader did, the load is in doubt, and nothing is
+//! loaded until the operator has stated what the target holds. What is done about what is decided in
+//! [`sealift_protocol::disposition`].
 
-use std::sync::Arc;
+use std::{mem, sync::Arc, time::Duration};
 
 use minicbor::{Decode, Encode};
 use sealift_agent::{
     audit::AuditLog,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
-    report::Finished,
+    report::{Finished, Report, Resume},
     state::StateDir,
+    units::human_duration,
 };
 use sealift_protocol::{
     close::Code,
     digest::Digests,
+    disposition::{Disposition, Event, Stage, disposition},
     id::TransferId,
     manifest::{LoadedPart, Proof, SignedReceipt},
 };
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     load::{Load, blocking},
     sink::Sink,
 };
 
+/// How long a loader that has everything is waited for once the receiver is asked to stop. Deferred checks, a synchronous
+/// standby or a slow disk hold up a COMMIT for seconds; what takes longer than this is for the operator.
+pub const LOADER_WAIT_MAX: Duration = Duration::from_secs(120);
+
 /// How far the end has come: part of what is kept of an unfinished load.
 #[derive(Clone, Default, Encode, Decode)]
 #[cbor(map)]
 pub struct Ending {
-    /// All of it is proven; it is shown under its final name, or will be.
+    /// From [`Stage::ReceiptSigned`] on.
     #[n(0)]
     pub receipt: Option<SignedReceipt>,
-    /// It is shown, and nothing needs to be done for that again.
     #[n(1)]
-    pub published: bool,
-    /// A loader was told that its input is whole. Whether it committed, only its exit code says.
-    #[n(2)]
-    pub settling: bool,
+    pub stage: Stage,
 }
 
 /// What is kept of an unfinished load, whatever else that is.
 pub trait KeepsEnding {
     fn ending(&mut self) -> &mut Ending;
+
     /// Makes what was changed durable.
     fn keep(&self) -> Outcome;
-}
 
-impl Ending {
-    /// How far it has come, in a word; `None` while it is being loaded.
-    pub fn stage(&self) -> Option<&'static str> {
-        match self {
-            Self { published: true, .. } => Some("published"),
-            Self { receipt: Some(_), .. } => Some("proven"),
-            Self { settling: true, .. } => Some("settling"),
-            _ => None,
-        }
+    /// Goes on to `stage`, durable when this returns. Where that fails, the record on the disk may be of either stage, and
+    /// this process stays at the earlier one.
+    fn advance(&mut self, stage: Stage) -> Outcome {
+        let earlier = mem::replace(&mut self.ending().stage, stage);
+        self.keep().inspect_err(|_| self.ending().stage = earlier)
     }
 }
 
-/// Ends the load, and proves it from the target.
+/// Ends the load, and proves it from the target. Cancel-safe only where the sink does not [end unseen](Sink::ends_unseen).
 pub async fn prove(record: &mut impl KeepsEnding, load: &Load, digests: Digests) -> Outcome<(Proof, Vec<LoadedPart>)> {
-    if load.sink.ends_unseen() {
-        record.ending().settling = true;
-        record.keep()?;
+    let ends_unseen = load.sink.ends_unseen();
+    if ends_unseen {
+        record.advance(Stage::InDoubt)?;
     }
     fail_point::hit(Point::Settling);
     let proven = load.blocking(move |sink| sink.prove(&digests)).await;
-    // A loader that ended badly by itself has committed nothing, and may be fed again.
-    if matches!(&proven, Err(failure) if failure.code == Code::LoaderFailed && !failure.undecided) {
-        record.ending().settling = false;
-        record.keep()?;
+    if let (true, Err(failure)) = (ends_unseen, &proven) {
+        let event = match failure.code {
+            Code::LoaderFailed => Event::LoaderFailed,
+            _ => Event::LoaderUnknown,
+        };
+        if disposition(Stage::Ending, event) == Disposition::Load {
+            record.advance(Stage::Loading)?;
+        }
     }
     proven
 }
@@ -88,7 +94,88 @@ pub fn tell_staged(failure: Failure, sink: &dyn Sink, transfer: TransferId) -> F
     Failure { next, ..failure }
 }
 
-/// What a load is shown with.
+/// Waits for a loader that has everything, whatever happens meanwhile; `outside` resolves with what does, once for each event.
+/// Fails with [`Code::InDoubt`] if a stop was requested and the loader takes too long.
+pub async fn await_loader<T>(
+    report: &Report,
+    proving: impl Future<Output = Outcome<T>>,
+    mut outside: impl AsyncFnMut() -> Event,
+) -> Outcome<T> {
+    tokio::pin!(proving);
+    let mut wait_until = None;
+    loop {
+        let wait_exceeded = async {
+            match wait_until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+            Event::WaitExceeded
+        };
+        let event = tokio::select! {
+            biased;
+            proven = &mut proving => return proven,
+            event = wait_exceeded => event,
+            event = outside() => event,
+        };
+        if disposition(Stage::Ending, event) != Disposition::AwaitLoader {
+            return Err(Failure::new(Code::InDoubt, "the loader had everything, and did not end in time", ""));
+        }
+        if event == Event::StopRequested {
+            wait_until = wait_until.or(Some(Instant::now() + LOADER_WAIT_MAX));
+        }
+        say_waiting(report, event);
+    }
+}
+
+fn say_waiting(report: &Report, event: Event) {
+    let (word, text) = match event {
+        Event::StopRequested => (
+            "stop_requested",
+            format!(
+                "asked to stop. The loader has all of its input and is ending: waiting for it, for {} at most, since only \
+                 its exit says whether it committed. A second signal ends this at once and leaves the transfer in doubt.",
+                human_duration(LOADER_WAIT_MAX)
+            ),
+        ),
+        Event::Expired => {
+            ("expired", "the ticket has expired while the loader is ending; its exit still counts.".to_owned())
+        }
+        Event::AbandonedBySender => (
+            "abandoned",
+            "the sender abandons the transfer while the loader is ending; its exit decides what becomes of it."
+                .to_owned(),
+        ),
+        _ => return,
+    };
+    report.event("awaiting_loader", &[("because", json!(word))]);
+    report.say(&format!("receiver: {text}"));
+}
+
+/// What an operator reads of a load that is in doubt, and what a program is told.
+pub fn in_doubt(report: &Report, transfer: TransferId, failure: Failure) -> Failure {
+    let what = format!("{}; whether it committed is not known", failure.what);
+    report.resume(Resume::InDoubt, &what);
+    let next = format!(
+        "Look into the target, once nothing of the loader is at work there any more. If the load is there, all of it is: \
+         everything had been verified. Then state what you found: `sealift-receiver resolve {transfer} --loaded`, or \
+         `--not-loaded`, after which the same commands load it again."
+    );
+    Failure { code: Code::InDoubt, what, next, ..failure }
+}
+
+/// The same of what an earlier process has left.
+pub fn found_in_doubt(report: &Report, transfer: TransferId) -> Failure {
+    let what = "an earlier receiver ended while its loader was ending";
+    in_doubt(report, transfer, Failure::new(Code::InDoubt, what, ""))
+}
+
+/// The operator has stated that the load is there.
+pub fn stated_loaded(what: &str) -> Failure {
+    let next = "There is no receipt: nothing was proven. The statement is in the audit log.";
+    Failure::new(Code::StatedLoaded, what, next)
+}
+
+/// What a load is published with.
 pub struct Publishing<'a> {
     pub state: &'a StateDir,
     pub audit: &'a AuditLog,
@@ -101,7 +188,7 @@ impl Publishing<'_> {
     pub async fn publish(&self, record: &mut impl KeepsEnding, receipt: SignedReceipt) -> Outcome<Finished> {
         record.ending().receipt = Some(receipt);
         fail_point::hit(Point::ReceiptSigned);
-        record.keep()?;
+        record.advance(Stage::ReceiptSigned)?;
         fail_point::hit(Point::ReceiptKept);
         self.publish_kept(record).await
     }
@@ -112,15 +199,14 @@ impl Publishing<'_> {
         let no_receipt = || Failure::new(Code::Internal, "no receipt", "");
         let receipt = record.ending().receipt.clone().ok_or_else(no_receipt)?;
         let receipt_path = self.state.keep_receipt(transfer, &receipt)?;
-        if !record.ending().published {
+        if record.ending().stage != Stage::Published {
             self.audit.append("transfer.publish", Some(transfer), &[])?;
             if let Err(failure) = blocking(&self.sink, move |sink| sink.publish(transfer)).await {
                 let _ = std::fs::remove_file(&receipt_path);
                 return Err(failure);
             }
             fail_point::hit(Point::Published);
-            record.ending().published = true;
-            record.keep()?;
+            record.advance(Stage::Published)?;
         }
         let forget = move |sink: &dyn Sink| {
             sink.forget(transfer);

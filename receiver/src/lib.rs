@@ -14,6 +14,7 @@ pub mod loader;
 pub mod pipeline;
 pub mod reception;
 pub mod record;
+pub mod resolve;
 pub mod serve;
 pub mod sink;
 pub mod standing_key;

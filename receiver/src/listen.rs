@@ -26,13 +26,17 @@ use sealift_agent::{
     transfer_dir::TransferDir,
     units::human_duration,
 };
-use sealift_protocol::{close::Code, receive};
+use sealift_protocol::{
+    close::Code,
+    disposition::{Disposition, Event, disposition},
+    receive,
+};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
     cli::ListenArgs,
-    ending::KeepsEnding,
+    ending::{KeepsEnding, found_in_doubt},
     invitation::{Invitation, addresses, say_unknown},
     reception::receive_offers,
     record::{Kept, Record},
@@ -112,6 +116,9 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     };
     let transfer = record.transfer();
     report.set_transfer(transfer);
+    if disposition(record.kept.ending.stage, Event::Opened) == Disposition::AskOperator {
+        return Err(found_in_doubt(report, transfer));
+    }
     for (typed, event) in [
         (args.danger_plaintext_file, "danger.plaintext_file"),
         (args.transfer.danger_show_program_output, "danger.show_program_output"),
@@ -189,6 +196,7 @@ async fn serve(
     shutdown: &mut Shutdown,
 ) -> Outcome<Finished> {
     let identity = setting.identity;
+    let report = setting.report;
     let mut receiving = Receiving::take_up(setting, record, shutdown).await?;
     let came = Cell::new(!receiving.is_untouched());
     let listening = |link: &Link| {
@@ -211,8 +219,11 @@ async fn serve(
     };
     let outcome = outcome.map_err(|failure| match failure.code {
         Code::UserInterrupt if receiving.is_untouched() => Failure { next: TICKET_VOID.into(), ..failure },
-        _ => failure,
+        _ => receiving.with_visibility(failure),
     });
+    if let Err(failure) = &outcome {
+        report.tell(failure);
+    }
     receiving.end(outcome).await
 }
 

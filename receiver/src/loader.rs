@@ -1,4 +1,5 @@
-//! The receiver's side of a guarded loader: feeds it, ends its input when everything is verified, judges its exit.
+//! The receiver's side of a guarded loader: feeds it, ends its input when everything is verified, judges its exit. Where its
+//! exit does not say whether it committed, the failure is [`Code::InDoubt`].
 
 use std::{
     fs::File,
@@ -161,10 +162,8 @@ impl Loader {
 
     fn ended_early(&self) -> Failure {
         let what = format!("the loader {} ended before it had read all of its input", self.program);
-        let next = "Its exit code was 0: it may have loaded half of it. Look into the target, and check the command after \
-                    exec:. To start over, end this transfer with `sealift-receiver abandon`.";
-        // Fed again, it could load that half twice.
-        Failure { undecided: true, ..Failure::new(Code::LoaderFailed, what, next) }
+        // Fed again, it could load twice what it had read. Its exit code was 0.
+        Failure::new(Code::InDoubt, what, "")
     }
 
     /// Everything is verified: ends the loader's input and waits for exit code 0.
@@ -207,7 +206,7 @@ impl Loader {
         {}
         *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         let status = inside.guard.wait().map_err(|error| {
-            Failure::io(Code::LoaderFailed, format!("the loader {} cannot be waited for", self.program), &error, "")
+            Failure::io(Code::InDoubt, format!("the loader {} cannot be waited for", self.program), &error, "")
         })?;
         let has_read = inside.unread_bytes() != Some(self.fed_bytes.load(Ordering::Relaxed));
         let said = inside.output.as_ref().map_or(Said::Bytes(0), |output| output.finish(has_read));
@@ -222,7 +221,8 @@ impl Loader {
         let judged = judge_exit("loader", &self.program, status, &said, Code::LoaderFailed);
         // A shell and the guard say by a number above 128 that a signal ended what they ran.
         let by_signal = status.code().is_none_or(|code| code > SIGNAL_BASE);
-        judged.map_err(|failure| Failure { undecided: had_everything && by_signal, ..failure })
+        let unknown = had_everything && by_signal;
+        judged.map_err(|failure| if unknown { Failure { code: Code::InDoubt, ..failure } } else { failure })
     }
 
     /// Kills the loader and whatever it started, before its input can end. Safe at any time, from any thread.

@@ -10,6 +10,7 @@ use sealift_receiver::{
     config::Config,
     guard,
     listen::listen,
+    resolve::resolve,
     serve::serve,
     standing_key,
     ticket::ticket,
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Ticket(args) => protected(|| ticket(&args)),
         Command::Status(args) => protected(|| unfinished::status(&args)),
         Command::Abandon(args) => protected(|| unfinished::abandon(&args)),
+        Command::Resolve(args) => protected(|| resolve(&args)),
     }
 }
 

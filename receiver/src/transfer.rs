@@ -15,12 +15,19 @@ use sealift_agent::{
     state::StateDir,
     units::human_duration,
 };
-use sealift_protocol::{close::Code, error::Error, manifest::SignedReceipt, message::Message, receive::Judging};
+use sealift_protocol::{
+    close::Code,
+    disposition::{Disposition, Event, Stage, disposition},
+    error::Error,
+    manifest::SignedReceipt,
+    message::Message,
+    receive::{Judging, Session},
+};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
-    ending::tell_staged,
+    ending::{found_in_doubt, stated_loaded, tell_staged},
     load::Load,
     pipeline::Pipeline,
     reception::{CalledOff, Heard, Offered, turn_away},
@@ -79,9 +86,9 @@ impl<'a> Receiving<'a> {
     /// Takes up a transfer where its record says it is, unless somebody asks to stop. What was proven is shown all the same:
     /// nobody is told then that nothing is there.
     pub async fn take_up(setting: Setting<'a>, record: Kept, shutdown: &mut Shutdown) -> Outcome<Self> {
-        match record.kept.ending.receipt {
-            Some(_) => Self::new(setting, record).await,
-            None => shutdown.or(Self::new(setting, record)).await,
+        match disposition(record.kept.ending.stage, Event::Opened) {
+            Disposition::Publish => Self::new(setting, record).await,
+            _ => shutdown.or(Self::new(setting, record)).await,
         }
     }
 
@@ -90,19 +97,35 @@ impl<'a> Receiving<'a> {
         let (expiry, workers, called_off) = (record.expiry(), Workers::default(), Cell::default());
         let (load, lost, finished, agreed) = (None, false, None, false);
         let mut receiving = Self { setting, record, expiry, load, lost, finished, agreed, workers, called_off };
-        if receiving.record.kept.ending.receipt.is_some() {
-            receiving.publish_again().await?;
-        } else if receiving.record.kept.ending.settling {
-            let what = "the earlier receiver was killed while the loader was ending";
-            return Err(receiving.undecided(Failure::new(Code::ResumeImpossible, what, "")));
-        } else if receiving.record.kept.plan.is_some() {
-            let transfer = receiving.record.state_machine()?;
-            let opened = receiving.open_load(transfer, false).await;
-            let load = opened.map_err(|failure| receiving.unless_settling(failure))?;
-            receiving.lost = !load.transfer().has_anything();
-            receiving.load = Some(load);
+        match disposition(receiving.record.kept.ending.stage, Event::Opened) {
+            Disposition::Publish => receiving.publish_again().await?,
+            Disposition::TellStatement => {}
+            Disposition::Load => receiving.load_again().await?,
+            _ => return Err(found_in_doubt(receiving.setting.report, receiving.record.transfer())),
         }
         Ok(receiving)
+    }
+
+    /// Goes on with what an earlier process had begun to load, if one had.
+    async fn load_again(&mut self) -> Outcome {
+        if self.record.kept.plan.is_none() {
+            return Ok(());
+        }
+        let transfer = self.record.state_machine()?;
+        let opened = self.open_load(transfer, false).await;
+        let load = opened.map_err(|failure| self.note_doubt(failure))?;
+        self.lost = !load.transfer().has_anything();
+        self.load = Some(load);
+        Ok(())
+    }
+
+    fn stage(&self) -> Stage {
+        self.record.kept.ending.stage
+    }
+
+    /// Adds to what interrupted the transfer that nothing is visible, where that is so.
+    pub fn with_visibility(&self, failure: Failure) -> Failure {
+        if self.stage().shows_nothing() { failure.while_nothing_is_visible() } else { failure }
     }
 
     /// Runs it to its end.
@@ -115,6 +138,9 @@ impl<'a> Receiving<'a> {
             };
             match self.connection(offered, heard, shutdown).await {
                 Ok(Conversed::Delivered) => return self.finished.take().ok_or_else(|| failed("no receipt")),
+                Ok(Conversed::Undelivered) if self.is_called_off() => {
+                    return self.finished.take().ok_or_else(|| failed("no receipt"));
+                }
                 Ok(Conversed::Undelivered) => {}
                 // What is shown stays shown, and nobody will come for the receipt, or it is not waited for.
                 Err(Failure { code: Code::Abandoned | Code::UserInterrupt, .. }) if self.finished.is_some() => {
@@ -126,10 +152,16 @@ impl<'a> Receiving<'a> {
                         return self.finished.take().ok_or_else(|| failed("no receipt"));
                     }
                 }
+                Err(failure) if self.is_for_another(&failure) => {}
                 Err(failure) if self.waits_after(&failure) => self.tell_waiting(&failure),
                 Err(failure) => return Err(self.expiry.or_failure(failure)),
             }
         }
+    }
+
+    /// A sender that was to be told the operator's statement is not the one that began the transfer, or was lost.
+    fn is_for_another(&self, failure: &Failure) -> bool {
+        self.stage() == Stage::StatedLoaded && (failure.code.is_of_peer() || failure.code.retry_may_help())
     }
 
     /// The transfer is over, or can go on later: leaves what that needs, and nothing else. What stays in the clear is told.
@@ -139,7 +171,14 @@ impl<'a> Receiving<'a> {
             0 => self.load.is_some() && failure.code.retry_may_help(),
             _ => failure.code.keeps_transfer(),
         };
-        let keeps = outcome.as_ref().is_err_and(may_come_back);
+        let keeps = match (&outcome, self.stage()) {
+            // Whatever the failure was: only the operator's statement ends this.
+            (Err(_), Stage::Ending | Stage::InDoubt) => true,
+            // Until the sender knows.
+            (Err(failure), Stage::StatedLoaded) => failure.code != Code::StatedLoaded,
+            (Err(failure), _) => may_come_back(failure),
+            (Ok(_), _) => false,
+        };
         let transfer = self.record.transfer();
         let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
         if let Some(load) = self.load.take() {
@@ -152,9 +191,16 @@ impl<'a> Receiving<'a> {
             destroyed.map_err(|_| failed("a clean-up ended early"))??;
         }
         if let Some(link) = self.called_off.take() {
-            link.close(outcome.as_ref().map_or_else(|failure| failure.code, |_| Code::Done));
+            link.leave_with(outcome.as_ref().map_or_else(|failure| failure.code, |_| Code::Done)).await;
         }
         outcome.map_err(|failure| sink.map_or(failure.clone(), |sink| tell_staged(failure, &*sink, transfer)))
+    }
+
+    fn is_called_off(&self) -> bool {
+        let link = self.called_off.take();
+        let is_called_off = link.is_some();
+        self.called_off.set(link);
+        is_called_off
     }
 
     /// No sender has begun anything.
@@ -170,7 +216,9 @@ impl<'a> Receiving<'a> {
             // Of the sender's spool.
             || agreed_once && failure.told_by_peer && matches!(failure.code, Code::LogFull | Code::LogFailed)
             || agreed_once && !self.agreed && (failure.told_by_peer || failure.code.is_of_peer());
-        hopeful && (agreed_once || self.load.is_some()) && !failure.stopped_by_person && !self.setting.grace.is_zero()
+        let loading = disposition(self.stage(), Event::ConnectionLost) == Disposition::Load;
+        let begun = agreed_once || self.load.is_some();
+        hopeful && loading && begun && !failure.stopped_by_person && !self.setting.grace.is_zero()
     }
 
     fn tell_waiting(&self, failure: &Failure) {
@@ -225,9 +273,7 @@ impl<'a> Receiving<'a> {
         loop {
             match heard.recv().await {
                 Some(Heard::Offer(offered)) => return Ok(offered),
-                Some(Heard::CalledOff(called_off))
-                    if called_off.is_final() || (self.load.is_none() && self.finished.is_none()) =>
-                {
+                Some(Heard::CalledOff(called_off)) if called_off.is_final() || self.is_untouched() => {
                     return Err(self.call_off(*called_off));
                 }
                 // Whoever began the transfer decides about it.
@@ -239,7 +285,10 @@ impl<'a> Receiving<'a> {
 
     fn call_off(&self, called_off: CalledOff) -> Failure {
         self.called_off.set(Some(called_off.link));
-        called_off.failure
+        match self.stage() {
+            Stage::StatedLoaded => stated_loaded("the sender has abandoned a load that is stated to be in the target"),
+            _ => called_off.failure,
+        }
     }
 
     async fn connection(
@@ -248,22 +297,29 @@ impl<'a> Receiving<'a> {
         heard: &mut mpsc::Receiver<Heard>,
         shutdown: &mut Shutdown,
     ) -> Outcome<Conversed> {
-        let Offered { link, judging, mut writer, mut control } = offered;
-        self.agreed = false;
         let expiry = self.expiry;
         let mut called_off = None;
+        if disposition(self.stage(), Event::Opened) == Disposition::TellStatement {
+            let told = unless_ended(self.tell_statement(offered), expiry, heard, shutdown, &mut called_off).await;
+            self.called_off.set(called_off);
+            return told;
+        }
+        let Offered { link, judging, mut writer, mut control } = offered;
+        self.agreed = false;
         let conversing = self.converse(&link, judging, &mut writer, &mut control);
-        let proven = unless_ended(conversing, expiry, heard, shutdown, &mut called_off).await;
-        // What was proven is shown, whoever wants to stop it now.
-        let shown = match proven {
-            Ok(receipt) => self.show(receipt).await,
-            Err(failure) => Err(self.unless_settling(failure)),
+        let received = unless_ended(conversing, expiry, heard, shutdown, &mut called_off).await;
+        let proven = match received {
+            Ok(Some(session)) => self.settle(&link, &session, heard, shutdown, &mut called_off).await.map(Some),
+            Ok(None) => Ok(None),
+            Err(failure) => Err(self.note_doubt(failure)),
         };
-        let outcome = match shown {
-            Ok(()) => {
-                let delivering = self.deliver(&mut writer, &mut control);
-                unless_ended(delivering, expiry, heard, shutdown, &mut called_off).await
-            }
+        // What was proven is published, whoever wants to stop it now.
+        let published = match proven {
+            Ok(receipt) => self.publish(receipt).await,
+            Err(failure) => Err(failure),
+        };
+        let outcome = match published {
+            Ok(()) => self.deliver(&mut writer, &mut control, heard, &mut called_off).await,
             Err(failure) => Err(failure),
         };
         match &outcome {
@@ -279,14 +335,14 @@ impl<'a> Receiving<'a> {
         outcome
     }
 
-    /// Takes all that is missing and proves it. `None` where that was done over an earlier connection.
+    /// Takes all that is missing. `None` where it was proven over an earlier connection.
     async fn converse(
         &mut self,
         link: &Link,
         judging: Judging,
         writer: &mut ControlWriter,
         control: &mut ControlReader,
-    ) -> Outcome<Option<SignedReceipt>> {
+    ) -> Outcome<Option<Session>> {
         let session = self.negotiate(judging, writer, control).await?;
         self.agreed = true;
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
@@ -296,12 +352,12 @@ impl<'a> Receiving<'a> {
         match &self.finished {
             Some(finished) if load.transfer().manifest() == Some(&finished.receipt.receipt.manifest) => Ok(None),
             Some(_) => Err(Error::new(Code::ManifestMismatch, "another manifest than was loaded").into()),
-            None => self.settle(link, &session).await.map(Some),
+            None => Ok(Some(session)),
         }
     }
 
-    /// Shows the load. Not cancel-safe: what it begins goes on in its thread.
-    async fn show(&mut self, receipt: Option<SignedReceipt>) -> Outcome {
+    /// Publishes the load. Not cancel-safe: what it begins continues in its thread.
+    async fn publish(&mut self, receipt: Option<SignedReceipt>) -> Outcome {
         if let Some(receipt) = receipt {
             let finished = self.publishing()?.publish(&mut self.record, receipt).await?;
             self.finished = Some(finished);
@@ -309,8 +365,30 @@ impl<'a> Receiving<'a> {
         Ok(())
     }
 
-    /// The load is there, whether or not the sender can be told.
-    async fn deliver(&self, writer: &mut ControlWriter, control: &mut ControlReader) -> Outcome<Conversed> {
+    /// The load is there, whether or not the sender can be told. Takes [`MESSAGE_TIMEOUT`] or so at most, and is not stopped
+    /// before: the sender would not know.
+    async fn deliver(
+        &self,
+        writer: &mut ControlWriter,
+        control: &mut ControlReader,
+        heard: &mut mpsc::Receiver<Heard>,
+        called_off: &mut Option<Link>,
+    ) -> Outcome<Conversed> {
+        if called_off.is_some() {
+            // The sender has abandoned the transfer while the load ended, and learns by that link that it is there.
+            return Ok(Conversed::Undelivered);
+        }
+        let delivering = self.deliver_receipt(writer, control);
+        tokio::pin!(delivering);
+        tokio::select! {
+            biased;
+            delivered = &mut delivering => return delivered,
+            by = turn_away(heard) => *called_off = by.ok().map(|by| by.link),
+        }
+        delivering.await
+    }
+
+    async fn deliver_receipt(&self, writer: &mut ControlWriter, control: &mut ControlReader) -> Outcome<Conversed> {
         let finished = self.finished.as_ref().ok_or_else(|| failed("no receipt"))?;
         let receipt = Message::Receipt(Box::new(finished.receipt.clone()));
         fail_point::hit(Point::ReceiptDue);

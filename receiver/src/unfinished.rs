@@ -16,7 +16,12 @@ use sealift_agent::{
     transfer_dir::{Look, TransferDir},
     units::{counted, human_bytes, human_duration},
 };
-use sealift_protocol::{close::Code, id::TransferId, limits::ROW_BYTES_MAX};
+use sealift_protocol::{
+    close::Code,
+    disposition::{Disposition, Event, Stage, disposition},
+    id::TransferId,
+    limits::ROW_BYTES_MAX,
+};
 use serde_json::json;
 
 use crate::{
@@ -35,8 +40,8 @@ pub enum Ended {
     Dropped,
     /// It had its final name already: it stays, and is forgotten here.
     Published,
-    /// The loader was ending when its receiver died.
-    Unknown,
+    /// The operator had stated that the load is in the target.
+    Stated,
 }
 
 pub fn status(args: &StatusArgs) -> ExitCode {
@@ -71,18 +76,18 @@ fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
     let staged = sink.and_then(|sink| sink.staged(transfer)).map(|path| printable(&path.display().to_string()));
     let staged_text = staged.as_ref().map_or(String::new(), |path| format!(", part of it in {path}"));
     let stage = match kept {
-        Kept { plan: Some(_), .. } => "loading",
-        _ => "waiting",
+        Kept { plan: None, ending: Ending { stage: Stage::Loading, .. }, .. } => "waiting",
+        _ => kept.ending.stage.as_str(),
     };
-    let stage = kept.ending.stage().unwrap_or(stage);
     let grant = &kept.grant.grant;
     let since_seconds = if kept.started_ms > 0 { kept.started_ms / 1000 } else { grant.not_before_seconds };
     let valid = Expiry::of(grant).left();
     let running = if look.running { "running" } else { "not running" };
     let how_far = look.how_far.map_or(String::new(), |how_far| format!(", {}", how_far.text()));
     let text = format!(
-        "into {target} ({}): {stage}{how_far}, {running}; since {}; {}; holds {}{staged_text}; ticket {}",
+        "into {target} ({}): {}{how_far}, {running}; since {}; {}; holds {}{staged_text}; ticket {}",
         printable(&grant.target),
+        stage_text(stage),
         utc_text(since_seconds),
         counted(kept.epoch.0.into(), "connection"),
         human_bytes(look.held_bytes + staged_bytes),
@@ -105,6 +110,12 @@ fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
     Line { transfer, text, fields }
 }
 
+/// The word of a stage, for people.
+pub fn stage_text(stage: &str) -> String {
+    let text = stage.replace('_', " ");
+    if stage == Stage::InDoubt.as_str() { format!("{text} (see `resolve`)") } else { text }
+}
+
 fn valid_text(left: Duration) -> String {
     if left.is_zero() { "expired".into() } else { format!("good for {}", human_duration(left)) }
 }
@@ -118,7 +129,8 @@ fn run_abandon(args: &AbandonArgs) -> Outcome {
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     TransferDir::sweep(&state)?;
     let chosen = status::choose(&state, args.transfer.as_deref(), args.all)?;
-    let mut busy = None;
+    // Of those that stay, the first says why.
+    let mut stays = None;
     for transfer in chosen {
         match archive::abandon(&state, &audit, transfer) {
             Ok(Some(ended)) => {
@@ -131,25 +143,47 @@ fn run_abandon(args: &AbandonArgs) -> Outcome {
             }
             Ok(None) => {}
             Err(failure) if failure.code == Code::TransferBusy => {
-                busy = Some(status::stop_first(transfer));
+                stays = stays.or(Some(status::stop_first(transfer)));
+                continue;
+            }
+            Err(failure) if failure.code == Code::InDoubt => {
+                stays = stays.or(Some(failure));
                 continue;
             }
             Err(failure) => return Err(failure),
         }
-        match Record::open(&state, transfer) {
-            Ok(Some(record)) => {
-                let ended = end_for_good(&state, &audit, record, "transfer.abandon")?;
+        let opened = Record::open(&state, transfer);
+        let ended = opened.and_then(|record| {
+            record.map(|record| end_for_good(&state, &audit, record, Event::AbandonedByOperator)).transpose()
+        });
+        match ended {
+            Ok(Some(ended)) => {
                 sealift_agent::process::eprintln_safe(&format!("receiver: {transfer}: {}", ended.text()));
             }
             Ok(None) => {}
-            Err(failure) if failure.code == Code::TransferBusy => busy = Some(status::stop_first(transfer)),
+            Err(failure) if failure.code == Code::TransferBusy => {
+                stays = stays.or(Some(status::stop_first(transfer)));
+            }
+            Err(failure) if failure.code == Code::InDoubt => stays = stays.or(Some(failure)),
             Err(_) if TransferDir::look::<Kept>(&state, transfer).is_err() => {
                 drop_unreadable(&state, &audit, transfer)?
             }
             Err(failure) => return Err(failure),
         }
     }
-    busy.map_or(Ok(()), Err)
+    stays.map_or(Ok(()), Err)
+}
+
+/// Only what the operator states ends a transfer that is in doubt.
+pub fn resolve_first(transfer: TransferId) -> Failure {
+    let what = format!(
+        "the transfer {transfer} is in doubt: its loader had everything, and whether it committed is not known"
+    );
+    let next = format!(
+        "Look into the target, and state what it holds: sealift-receiver resolve {transfer} --loaded, or --not-loaded. \
+         After that it can be abandoned."
+    );
+    Failure::new(Code::InDoubt, what, next)
 }
 
 /// What it loaded into, only its record knew.
@@ -157,7 +191,7 @@ fn drop_unreadable(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> 
     audit.append("transfer.abandon", Some(transfer), &[("unreadable", json!(true))])?;
     TransferDir::open(state, transfer)?.destroy()?;
     let text = "its record could not be read, and is removed. What it had staged may be left beside its target, in a hidden \
-                file whose name ends in sealift-staging: look, and remove it.";
+                file whose name ends in sealift-staging: look, and remove it. Whether a loader had committed is not known.";
     sealift_agent::process::eprintln_safe(&format!("receiver: {transfer}: {text}"));
     Ok(())
 }
@@ -167,18 +201,29 @@ impl Ended {
         match self {
             Self::Dropped => "abandoned; nothing of it is left, nor can its ticket be used again.",
             Self::Published => "forgotten here; what it loaded is there under its final name, and stays.",
-            Self::Unknown => {
-                "forgotten here. Its loader was ending when the receiver was killed: look into the target. If the load is \
-                 there, all of it is."
-            }
+            Self::Stated => "forgotten here; by your statement its load is in the target, and stays.",
+        }
+    }
+
+    /// What a sender that abandons the transfer is told.
+    pub fn code(self) -> Code {
+        match self {
+            Self::Dropped => Code::Abandoned,
+            Self::Published => Code::Done,
+            Self::Stated => Code::StatedLoaded,
         }
     }
 }
 
-/// Drops what is staged, then what is kept. Killed in between, it can be done again.
-pub fn end_for_good(state: &StateDir, audit: &AuditLog, record: Record, event: &str) -> Outcome<Ended> {
+/// Drops what is staged, then what is kept. Killed in between, it can be done again. Fails with `InDoubt` where only the
+/// operator's statement may end the transfer.
+pub fn end_for_good(state: &StateDir, audit: &AuditLog, record: Record, event: Event) -> Outcome<Ended> {
     let transfer = record.transfer();
-    audit.append(event, Some(transfer), &[])?;
+    if !matches!(disposition(record.kept.ending.stage, event), Disposition::Drop | Disposition::Forget) {
+        return Err(resolve_first(transfer));
+    }
+    let entry = if event == Event::Expired { "transfer.expire" } else { "transfer.abandon" };
+    audit.append(entry, Some(transfer), &[])?;
     let kept = &record.kept;
     if kept.invitation.is_none() {
         UsedGrants::open(state)?.note(&kept.grant.grant)?;
@@ -190,7 +235,11 @@ pub fn end_for_good(state: &StateDir, audit: &AuditLog, record: Record, event: &
 
 /// Drops what is staged in the target, and a receipt of what is not shown.
 pub fn drop_target(state: &StateDir, transfer: TransferId, url: &str, ending: &Ending) -> Outcome<Ended> {
-    let (proven, published, settling) = (ending.receipt.is_some(), ending.published, ending.settling);
+    let proven = matches!(ending.stage, Stage::ReceiptSigned | Stage::Published);
+    let published = ending.stage == Stage::Published;
+    if ending.stage == Stage::StatedLoaded {
+        return Ok(Ended::Stated);
+    }
     Ok(match staging(url)? {
         Some(sink) if published => {
             sink.forget(transfer);
@@ -198,7 +247,6 @@ pub fn drop_target(state: &StateDir, transfer: TransferId, url: &str, ending: &E
         }
         Some(sink) if sink.abandon_earlier(transfer, proven)? => Ended::Published,
         _ if published => Ended::Published,
-        _ if settling && !proven => Ended::Unknown,
         _ => {
             // It was signed for what is not shown.
             if proven {
@@ -231,7 +279,11 @@ fn folder_of(path: &Path) -> &Path {
 pub fn drop_expired(state: &StateDir, audit: &AuditLog) -> Outcome<Vec<String>> {
     let mut said = Vec::new();
     for transfer in TransferDir::list(state)? {
-        let expired = |kept: &Kept| Expiry::of(&kept.grant.grant).left().is_zero();
+        let drops = |kept: &Kept| {
+            let done = disposition(kept.ending.stage, Event::Expired);
+            matches!(done, Disposition::Drop | Disposition::Forget)
+        };
+        let expired = |kept: &Kept| Expiry::of(&kept.grant.grant).left().is_zero() && drops(kept);
         let due = match TransferDir::look::<Kept>(state, transfer) {
             Ok(Some(look)) => !look.running && look.record.as_ref().is_some_and(expired),
             Ok(None) => false,
@@ -242,7 +294,7 @@ pub fn drop_expired(state: &StateDir, audit: &AuditLog) -> Outcome<Vec<String>> 
             continue;
         }
         let dropped = Record::open(state, transfer).and_then(|record| match record {
-            Some(record) => end_for_good(state, audit, record, "transfer.expire").map(Some),
+            Some(record) => end_for_good(state, audit, record, Event::Expired).map(Some),
             None => Ok(None),
         });
         match dropped {
@@ -262,7 +314,7 @@ pub fn drop_expired(state: &StateDir, audit: &AuditLog) -> Outcome<Vec<String>> 
 /// A sender said so, over the link, about a transfer that nobody runs here.
 pub fn abandon_by_sender(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outcome<Ended> {
     match Record::open(state, transfer)? {
-        Some(record) => end_for_good(state, audit, record, "transfer.abandon"),
+        Some(record) => end_for_good(state, audit, record, Event::AbandonedBySender),
         None => Err(Failure::new(Code::Abandoned, "nothing is kept of the transfer", "")),
     }
 }

@@ -68,6 +68,9 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     let mut sending = Sending::new(args, report, &audit, &state, &ticket, &identity, record);
     let outcome = sending.run(&location, &mut shutdown).await;
     let outcome = outcome.map_err(|failure| sending.advise(&location, failure));
+    if let Err(failure) = &outcome {
+        report.tell(failure);
+    }
     sending.end(&outcome)?;
     fail_point::hit(Point::RecordGone);
     let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());

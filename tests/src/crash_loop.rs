@@ -3,13 +3,13 @@
 //! staging, no record and no key is left.
 //!
 //! One case cannot go on: a receiver killed while its loader was ending cannot know whether that committed. It says so; the
-//! target then holds all or nothing, and `abandon` clears up on both sides. And agents that were both killed on their way
+//! target then holds all or nothing, the operator states which, and `abandon` clears up on both sides. And agents that were both killed on their way
 //! out, with everything done, begin another transfer when they are started again: it is refused, since its target is there.
 
 use std::{
     fmt,
     ops::AddAssign,
-    panic::catch_unwind,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
@@ -25,7 +25,7 @@ use nix::{
 
 use crate::{
     agents::{Agent, Launch, RECEIVER, SENDER},
-    exit,
+    doubt_loop, exit,
     finished::Finished,
     link::Faults,
     memory::children,
@@ -54,10 +54,13 @@ pub enum Engine {
     Loader,
     Program,
     Spool,
+    /// `psql` with a slow COMMIT: see [`doubt_loop`].
+    Commit,
 }
 
 impl Engine {
-    pub const ALL: [Engine; 5] = [Engine::Sqlite, Engine::File, Engine::Loader, Engine::Program, Engine::Spool];
+    pub const ALL: [Engine; 6] =
+        [Engine::Sqlite, Engine::File, Engine::Loader, Engine::Program, Engine::Spool, Engine::Commit];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -66,6 +69,7 @@ impl Engine {
             Engine::Loader => "loader",
             Engine::Program => "program",
             Engine::Spool => "spool",
+            Engine::Commit => "commit",
         }
     }
 
@@ -83,6 +87,8 @@ impl Engine {
             Engine::Loader => Kind::Loader(bytes),
             Engine::Program => Kind::Program(bytes),
             Engine::Spool => Kind::Spool(bytes),
+            // Rounds of its own.
+            Engine::Commit => Kind::Loader(bytes),
         }
     }
 }
@@ -137,6 +143,7 @@ impl fmt::Display for Tally {
 /// Runs so many rounds, some at a time; they wait more than they work. Returns the seeds of those that failed, too.
 pub fn run(seed: u64, rounds: u64, engines: &[Engine], at_once: usize) -> (Tally, Vec<u64>) {
     let (next, total) = (AtomicU64::new(0), Mutex::new((Tally::default(), Vec::new())));
+    let postgres = if engines.contains(&Engine::Commit) { doubt_loop::server() } else { None };
     thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
@@ -146,7 +153,11 @@ pub fn run(seed: u64, rounds: u64, engines: &[Engine], at_once: usize) -> (Tally
                         return;
                     }
                     let (engine, seed) = (engines[number as usize % engines.len()], seed.wrapping_add(number));
-                    let outcome = catch_unwind(|| Round::new(engine, seed).run());
+                    let outcome = catch_unwind(AssertUnwindSafe(|| match (engine, &postgres) {
+                        (Engine::Commit, Some(postgres)) => doubt_loop::Round::new(postgres, seed).run(),
+                        (Engine::Commit, None) => Tally::default(),
+                        _ => Round::new(engine, seed).run(),
+                    }));
                     let mut total = total.lock().unwrap();
                     match outcome {
                         Ok(tally) => total.0 += tally,
@@ -266,8 +277,16 @@ impl Round {
 
     /// Nobody can know whether the loader committed: a person looks, and ends the transfer on both sides.
     fn abandon(mut self) -> Tally {
-        self.end_for_good();
+        self.sender.kill();
+        self.receiver.kill();
         let is_there = self.place.target().exists();
+        let statement = if is_there { "--loaded" } else { "--not-loaded" };
+        for transfer in self.place.transfers("receiver") {
+            let words = ["resolve", &transfer, statement, "--state-dir"];
+            let resolve = Launch::bare(RECEIVER, &words).arg(self.place.path("receiver"));
+            resolve.start().wait(ENDS_WITHIN).assert_code(exit::DONE);
+        }
+        self.end_for_good();
         assert!(!is_there || self.place.is_same(), "the copy differs");
         self.place.assert_clean(if is_there { &["to"] } else { &[] });
         Tally { undecided: 1, ..self.tally }
@@ -426,7 +445,7 @@ impl Side {
         match ended.code() {
             Some(exit::DONE) => self.done = Some(ended),
             Some(exit::UNUSABLE) if ended.finished_event()["outcome"] == "target_not_empty" => self.target_taken = true,
-            Some(exit::INTERRUPTED) if ended.resume().as_deref() == Some("impossible") => self.undecided = true,
+            Some(exit::INTERRUPTED) if ended.resume().as_deref() == Some("in_doubt") => self.undecided = true,
             // Unreachable or busy before anything was agreed, interrupted, or a loader that was killed.
             Some(exit::PEER | exit::INTERRUPTED | exit::REFUSED | exit::UNUSABLE) => thread::sleep(START_AGAIN_AFTER),
             _ => {

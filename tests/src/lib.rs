@@ -9,6 +9,7 @@ pub mod certs;
 pub mod cgroup;
 pub mod crash_loop;
 pub mod disk;
+pub mod doubt_loop;
 pub mod exit;
 pub mod finished;
 pub mod flood;

@@ -382,11 +382,17 @@ fn a_killed_load_into_a_loader_begins_anew() {
     let killed = hosts.loading("archive", &target, &from).env("SEALIFT_FAIL_POINT", "settling").start().wait(WITHIN);
     assert_eq!(killed.killed_by(), Some(9));
     let unknown = hosts.load("archive", &target, &from);
-    refused(&unknown, exit::INTERRUPTED, "resume_impossible", "cannot be known");
-    assert_eq!(unknown.finished_event()["resume"], "impossible");
+    refused(&unknown, exit::INTERRUPTED, "in_doubt", "is not known");
+    assert_eq!(unknown.finished_event()["resume"], "in_doubt");
     let transfer = unknown.finished_event()["transfer"].as_str().unwrap().to_owned();
-    let forgotten = hosts.receiver(&["abandon", &transfer]);
-    assert!(forgotten.stderr().contains("look into the target"), "{}", forgotten.stderr());
+    // Forgotten, it could be loaded a second time.
+    let kept = Launch::bare(RECEIVER, &["abandon", &transfer]).arg("--state-dir").arg(hosts.state("receiver"));
+    let kept = kept.start().wait(WITHIN);
+    assert!(kept.assert_code(exit::INTERRUPTED).stderr().contains("resolve"), "{}", kept.stderr());
+    hosts.receiver(&["resolve", &transfer, "--loaded"]);
+    let stated = hosts.load("archive", &target, &from);
+    refused(&stated, exit::OTHER, "stated_loaded", "statement");
+    hosts.receiver(&["resolve", &transfer, "--not-loaded"]);
     hosts.load("archive", &target, &from).assert_code(exit::DONE);
 }
 

@@ -158,7 +158,8 @@ fn a_loader_that_may_have_committed_is_not_fed_again() {
         died(receiver, point, LOADER);
         let again = place.receiver().start().wait(WITHIN);
         again.assert_code(exit::INTERRUPTED).assert_one_message();
-        assert!(again.message().contains("abandon"), "{}", again.message());
+        assert_eq!(again.finished_event()["outcome"], "in_doubt");
+        assert!(again.message().contains("resolve"), "{}", again.message());
         sender.wait(WITHIN).assert_code(exit::INTERRUPTED);
     }
 }

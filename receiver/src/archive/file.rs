@@ -19,8 +19,8 @@ use crate::standing_key::StandingKey;
 /// Records that wait, sealed, for a worker: one is read while the next is ready.
 const RECORDS_WAITING: usize = 2;
 
-const COPY_AGAIN: &str = "Nothing of it is visible in the target. Copy it again, whole, from the disk that it came on; if that \
-                          does not help, have it made again.";
+const COPY_AGAIN: &str =
+    "Copy it again, whole, from the disk that it came on; if that does not help, have it made again.";
 
 /// An archive for this receiver.
 pub struct Archive {
@@ -118,13 +118,13 @@ pub fn cut_short() -> Failure {
 
 /// What a failure means where there is no peer. Texts that name a place already stay as they are.
 pub fn reword(failure: Failure) -> Failure {
-    const AGAIN: &str = "Nothing of it is visible in the target. Have the archive made again.";
-    const CHANGED: &str = "Nothing of it is visible in the target. What was sealed was changed on its way, or in this host's \
-                           memory. Copy it again; if that does not help, find out by whom.";
+    const AGAIN: &str = "Have the archive made again.";
+    const CHANGED: &str = "What was sealed was changed on its way, or in this host's memory. Copy it again; if that does not \
+                           help, find out by whom.";
     let usual = explain(failure.code).0;
     let (what, next) = match failure.code {
         Code::UserInterrupt => {
-            let next = "Nothing is visible in the target yet. Give the same command again to load it.";
+            let next = "Give the same command again to load it.";
             return Failure { next: next.to_owned(), ..failure };
         }
         Code::IdentityRefused => (

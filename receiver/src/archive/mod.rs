@@ -25,6 +25,7 @@ use sealift_agent::{
 };
 use sealift_protocol::{
     close::Code,
+    disposition::{Disposition, Event, Stage, disposition},
     fingerprint::Fingerprint,
     id::TransferId,
     manifest::{Engine, SignedReceipt},
@@ -39,7 +40,7 @@ use self::{
 };
 use crate::{
     cli::LoadArgs,
-    ending::{KeepsEnding, Publishing, prove, tell_staged},
+    ending::{KeepsEnding, Publishing, await_loader, found_in_doubt, in_doubt, prove, stated_loaded, tell_staged},
     load::{Load, blocking, note_found},
     sink::{self, Allowed, Sink, place::Readiness},
     standing_key::StandingKey,
@@ -49,7 +50,7 @@ use crate::{
 /// What a receipt says of the connection where there was none.
 const NO_CONNECTION: &str = "none: carried as an archive";
 
-pub use self::record::{abandon, lines};
+pub use self::record::{abandon, lines, resolve};
 
 pub async fn load(args: LoadArgs) -> ExitCode {
     let report = Report::new(Role::Receiver, args.transfer.json);
@@ -111,7 +112,11 @@ async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
         record,
         load: None,
     };
-    let outcome = loading.run(archive, &mut shutdown).await;
+    let outcome = loading.run(archive, &mut shutdown).await.map_err(reword);
+    let outcome = outcome.map_err(|failure| loading.with_visibility(failure));
+    if let Err(failure) = &outcome {
+        report.tell(failure);
+    }
     let outcome = loading.end(outcome).await;
     let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
     audit.append("transfer.end", Some(transfer), &[("outcome", json!(word))])?;
@@ -133,12 +138,13 @@ struct Loading<'a> {
 
 impl<'a> Loading<'a> {
     async fn run(&mut self, archive: Archive, shutdown: &mut Shutdown) -> Outcome<Finished> {
-        if self.record.kept.ending.receipt.is_some() {
-            return self.publishing()?.publish_kept(&mut self.record).await;
-        }
-        if self.record.kept.ending.settling {
-            let what = "the earlier run was killed while the loader was ending";
-            return Err(self.undecided(Failure::new(Code::ResumeImpossible, what, "")));
+        match disposition(self.record.kept.ending.stage, Event::Opened) {
+            Disposition::Load => {}
+            Disposition::Publish => return self.publishing()?.publish_kept(&mut self.record).await,
+            Disposition::TellStatement => {
+                return Err(stated_loaded("by the operator's statement, this archive is in the target already"));
+            }
+            _ => return Err(found_in_doubt(self.report, self.transfer)),
         }
         let started_ms = now_ms();
         let header = *archive.header();
@@ -146,8 +152,10 @@ impl<'a> Loading<'a> {
         let sealed = shutdown.or(self.opening(Unsealing::new(&header), &mut records)).await?;
         let expiry = Expiry::of(&sealed.grant().grant);
         let session = shutdown.or(expiry.or(self.begin(sealed))).await?;
-        let receipt = shutdown.or(expiry.or(self.unload(session, records, started_ms))).await?;
-        // From here on the load is there: nothing stops it from being shown.
+        let session = shutdown.or(expiry.or(self.unload(session, records))).await;
+        let session = session.map_err(|failure| self.note_doubt(failure))?;
+        let receipt = self.settle(session, started_ms, expiry, shutdown).await?;
+        // From here on the load is there: nothing stops it from being published.
         self.publishing()?.publish(&mut self.record, receipt).await
     }
 
@@ -220,19 +228,47 @@ impl<'a> Loading<'a> {
         }
     }
 
-    /// Loads everything, proves it from the target, and signs what was found.
-    async fn unload(&mut self, session: Session, records: Records, started_ms: u64) -> Outcome<SignedReceipt> {
+    /// Loads everything.
+    async fn unload(&self, session: Session, records: Records) -> Outcome<Session> {
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         let unload = Unload::new(load, self.report);
-        let session = tokio::select! {
+        tokio::select! {
             biased;
-            failure = load.watch(self.report) => return Err(failure),
-            session = unload.run(session, records) => session?,
+            failure = load.watch(self.report) => Err(failure),
+            session = unload.run(session, records) => session,
+        }
+    }
+
+    /// Ends the load, proves it from the target, and signs what was found.
+    async fn settle(
+        &mut self,
+        session: Session,
+        started_ms: u64,
+        expiry: Expiry,
+        shutdown: &mut Shutdown,
+    ) -> Outcome<SignedReceipt> {
+        let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
+        let proving = prove(&mut self.record, load, session.keys().digests().clone());
+        let mut stopping = false;
+        let proven = match load.sink.ends_unseen() {
+            true => {
+                let outside = async || {
+                    match stopping {
+                        true => std::future::pending().await,
+                        false => drop(shutdown.requested().await),
+                    }
+                    stopping = true;
+                    Event::StopRequested
+                };
+                await_loader(self.report, proving, outside).await
+            }
+            false => shutdown.or(expiry.or(proving)).await,
         };
-        let digests = session.keys().digests().clone();
-        let proven = prove(&mut self.record, load, digests).await;
-        let (proof, loaded) =
-            proven.map_err(|failure| if failure.undecided { self.undecided(failure) } else { failure })?;
+        let (proof, loaded) = proven.map_err(|failure| match self.record.kept.ending.stage {
+            Stage::InDoubt => in_doubt(self.report, self.transfer, failure),
+            _ => failure,
+        })?;
+        let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         let facts = ReceiptFacts {
             proof,
             loaded,
@@ -255,8 +291,14 @@ impl<'a> Loading<'a> {
         let kept = &self.record.kept;
         let staged = |load: &Load| load.transfer().has_finished() && load.transfer().plan().engine != Engine::Opaque;
         let has_something = self.load.as_ref().is_some_and(staged);
-        let keeps = matches!(&outcome, Err(failure) if failure.code.keeps_transfer())
-            && (kept.ending.stage().is_some() || has_something);
+        let keeps = match kept.ending.stage {
+            // What only the operator's statement ends, and that statement: the archive is not loaded again.
+            Stage::Ending | Stage::InDoubt | Stage::StatedLoaded => outcome.is_err(),
+            stage => {
+                matches!(&outcome, Err(failure) if failure.code.keeps_transfer())
+                    && (stage != Stage::Loading || has_something)
+            }
+        };
         let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
         if let Some(load) = self.load {
             load.close(keeps).await;
@@ -267,16 +309,23 @@ impl<'a> Loading<'a> {
         outcome.map_err(|failure| sink.map_or(failure.clone(), |sink| tell_staged(failure, &*sink, self.transfer)))
     }
 
-    /// Feeding another loader could load everything twice.
-    fn undecided(&self, failure: Failure) -> Failure {
-        let what = format!("{}; whether it committed cannot be known", failure.what);
-        self.report.resume(Resume::Impossible, &what);
-        let next = format!(
-            "Look into the target. If the load is there, all of it is: everything had been verified. To load it nevertheless, \
-             empty the target, forget this load with: sealift-receiver abandon {}, and give the same command again.",
-            self.transfer
-        );
-        Failure { what, next, ..failure }
+    /// A loader that ended early with exit code 0 may have committed what it had read.
+    fn note_doubt(&mut self, failure: Failure) -> Failure {
+        if failure.code != Code::InDoubt {
+            return failure;
+        }
+        match self.record.advance(Stage::InDoubt) {
+            Ok(()) => in_doubt(self.report, self.transfer, failure),
+            Err(failure) => failure,
+        }
+    }
+
+    /// Adds to what interrupted the load, or is wrong with the archive, that nothing is visible, where that is so.
+    fn with_visibility(&self, failure: Failure) -> Failure {
+        match self.record.kept.ending.stage.shows_nothing() {
+            true => failure.while_nothing_is_visible(),
+            false => failure,
+        }
     }
 }
 

@@ -10,12 +10,18 @@ use sealift_agent::{
     transfer_dir::{Area, Look, TransferDir},
     units::human_bytes,
 };
-use sealift_protocol::{close::Code, id::TransferId, manifest::Proof};
+use sealift_protocol::{
+    close::Code,
+    disposition::{Event, Stage},
+    id::TransferId,
+    manifest::Proof,
+};
 use serde_json::json;
 
 use crate::{
     ending::{Ending, KeepsEnding},
-    unfinished::{Ended, drop_target, staging},
+    resolve::{note_statement, state_stage},
+    unfinished::{Ended, drop_target, resolve_first, stage_text, staging},
 };
 
 /// The record, and its folder.
@@ -48,7 +54,7 @@ impl Record {
         let dir = TransferDir::open_in(state, Area::Loads, transfer)?;
         match dir.record::<Kept>()? {
             Some(kept) if kept.target == target => Ok(Self { dir, earlier: Some(kept.clone()), kept }),
-            Some(kept) if kept.ending.stage().is_some() => {
+            Some(kept) if kept.ending.stage != Stage::Loading => {
                 let next = "Give the same --target as before: the load is as good as done there.";
                 Err(Failure::usage("this archive is loaded into another target", next))
             }
@@ -80,13 +86,13 @@ pub fn lines(state: &StateDir) -> Outcome<Vec<Line>> {
     for transfer in TransferDir::list_in(state, Area::Loads)? {
         let look = TransferDir::look_in::<Kept>(state, Area::Loads, transfer)?;
         let Some(Look { record: Some(kept), running, .. }) = look else { continue };
-        let (target, stage) = (Location::name_of(&kept.target), kept.ending.stage().unwrap_or("loading"));
+        let (target, stage) = (Location::name_of(&kept.target), kept.ending.stage.as_str());
         let staged_bytes = staging(&kept.target).ok().flatten().map_or(0, |sink| sink.staged_bytes(transfer));
         let holds = human_bytes(staged_bytes);
         let runs = if running { "running" } else { "not running" };
         lines.push(Line {
             transfer,
-            text: format!("an archive into {target}: {stage}, {runs}; holds {holds}"),
+            text: format!("an archive into {target}: {}, {runs}; holds {holds}", stage_text(stage)),
             fields: vec![
                 ("archive", json!(true)),
                 ("target", json!(target)),
@@ -109,10 +115,28 @@ pub fn abandon(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outc
         dir.destroy()?;
         return Ok(None);
     };
+    // Forgotten, it could be loaded a second time.
+    if matches!(kept.ending.stage, Stage::InDoubt | Stage::StatedLoaded) {
+        return Err(resolve_first(transfer));
+    }
     audit.append("transfer.abandon", Some(transfer), &[])?;
     let ended = drop_target(state, transfer, &kept.target, &kept.ending)?;
     dir.destroy()?;
     Ok(Some(ended))
+}
+
+/// Keeps what the operator states about a load that is in doubt; `None` if there is none of `transfer`.
+pub fn resolve(state: &StateDir, audit: &AuditLog, transfer: TransferId, event: Event) -> Outcome<Option<Stage>> {
+    if !TransferDir::list_in(state, Area::Loads)?.contains(&transfer) {
+        return Ok(None);
+    }
+    let dir = TransferDir::open_in(state, Area::Loads, transfer)?;
+    let Some(kept) = dir.record::<Kept>()? else { return Ok(None) };
+    let mut record = Record { dir, kept, earlier: None };
+    let stage = state_stage(transfer, record.kept.ending.stage, event)?;
+    note_statement(audit, transfer, stage)?;
+    record.advance(stage)?;
+    Ok(Some(stage))
 }
 
 /// A grant is good for one load (fault-matrix T4). A drill that discarded everything was none.

@@ -5,7 +5,7 @@ use sealift_agent::{
     location::Location,
     transfer_dir::TransferDir,
 };
-use sealift_protocol::{close::Code, error::Error, grant::SignedGrant, id::TransferId};
+use sealift_protocol::{close::Code, disposition::Stage, error::Error, grant::SignedGrant, id::TransferId};
 
 use super::Server;
 use crate::{
@@ -61,13 +61,20 @@ impl Server<'_> {
         for other in TransferDir::list(self.state)?.into_iter().filter(|other| *other != transfer) {
             // One that cannot be read runs nowhere: `status` tells of it, and it keeps nobody out.
             let Ok(look) = TransferDir::look::<Kept>(self.state, other) else { continue };
-            // What is published holds nothing any more.
-            let taken =
-                look.and_then(|look| look.record).is_some_and(|kept| kept.target == url && !kept.ending.published);
-            if taken {
+            // What is published, or stated to be loaded, holds nothing any more.
+            let holds = |kept: &Kept| {
+                let over = matches!(kept.ending.stage, Stage::Published | Stage::StatedLoaded);
+                kept.target == url && !over
+            };
+            if let Some(kept) = look.and_then(|look| look.record).filter(holds) {
+                let how = match kept.ending.stage {
+                    Stage::InDoubt => {
+                        "is in doubt. Look into the target, and state what it holds with: sealift-receiver resolve"
+                    }
+                    _ => "is not finished. To make room, end it with: sealift-receiver abandon",
+                };
                 self.report.say(&format!(
-                    "receiver: the transfer {transfer} is refused: {other} has begun in the same target and is not \
-                     finished. To make room, end it with: sealift-receiver abandon {other}"
+                    "receiver: the transfer {transfer} is refused: {other} has begun in the same target and {how} {other}"
                 ));
                 return Err(Error::new(Code::TargetBusy, "target").into());
             }

@@ -10,7 +10,7 @@ use sealift_agent::{
     shutdown::Shutdown,
     transfer_dir::TransferDir,
 };
-use sealift_protocol::{close::Code, error::Error, id::TransferId};
+use sealift_protocol::{close::Code, disposition::Stage, error::Error, id::TransferId};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
@@ -20,7 +20,7 @@ use crate::{
     record::{Kept, Record},
     sink,
     transfer::{Receiving, Setting},
-    unfinished::{abandon_by_sender, drop_expired},
+    unfinished::{Ended, abandon_by_sender, drop_expired},
 };
 
 /// What one transfer may have waiting: a sender that has come back while the last connection is being given up.
@@ -63,8 +63,9 @@ impl<'a> Transfers<'a> {
     }
 
     fn take_up_one(&mut self, transfer: TransferId) -> Outcome {
-        // One that is published waits for its sender alone.
-        let is_due = |kept: &Kept| kept.invitation.is_none() && !kept.ending.published;
+        // What is published, or stated to be loaded, waits for its sender alone.
+        let waits = |kept: &Kept| matches!(kept.ending.stage, Stage::Published | Stage::StatedLoaded);
+        let is_due = |kept: &Kept| kept.invitation.is_none() && !waits(kept);
         let looked = TransferDir::look::<Kept>(self.server.state, transfer)?;
         // What a `listen` began goes on with that.
         if !looked.is_some_and(|look| look.record.as_ref().is_some_and(is_due)) {
@@ -160,13 +161,17 @@ impl<'a> Transfers<'a> {
         self.farewells.push(Box::pin(async move {
             let abandon = move || abandon_by_sender(&state, &audit, transfer);
             let ended = match TransferDir::exists(server.state, transfer) {
-                Ok(true) => tokio::task::spawn_blocking(abandon).await.is_ok_and(|ended| ended.is_ok()),
+                Ok(true) => tokio::task::spawn_blocking(abandon)
+                    .await
+                    .unwrap_or_else(|_| Err(Failure::new(Code::Internal, "an abandonment ended early", ""))),
                 // It has not begun, and never will.
-                Ok(false) => server.used.note_unseen(transfer).is_ok(),
-                Err(_) => false,
+                Ok(false) => server.used.note_unseen(transfer).map(|()| Ended::Dropped),
+                Err(failure) => Err(failure),
             };
-            server.report.of_transfer(transfer).event("abandoned", &[("ended", json!(ended))]);
-            called_off.link.close(if ended { Code::Abandoned } else { Code::Internal });
+            let code = ended.map_or_else(|failure| failure.code, Ended::code);
+            let report = server.report.of_transfer(transfer);
+            report.event("abandoned", &[("outcome", json!(code.word()))]);
+            called_off.link.close(code);
         }));
     }
 
@@ -209,9 +214,7 @@ async fn run_one(
     while let Ok(late) = heard.try_recv() {
         if let (Heard::Offer(offered), Err(failure)) = (late, &outcome) {
             let Offered { link, writer, .. } = *offered;
-            // What is impossible here is for a person here; a sender that heard so would run its program again.
-            let code = if failure.code == Code::ResumeImpossible { Code::TargetFailed } else { failure.code };
-            link.refuse(writer, &Failure { code, told_by_peer: false, ..failure.clone() }).await;
+            link.refuse(writer, &Failure { told_by_peer: false, ..failure.clone() }).await;
         }
     }
     report.end_transfer(&outcome);
@@ -241,9 +244,13 @@ async fn receive(
         open_sink: &open_sink,
     };
     let mut receiving = Receiving::take_up(setting, record, shutdown).await?;
-    let outcome = receiving.run(heard, shutdown).await;
-    if outcome.as_ref().map_or_else(|failure| failure.code == Code::Abandoned, |_| true) {
+    let outcome = receiving.run(heard, shutdown).await.map_err(|failure| receiving.with_visibility(failure));
+    let ends_grant = |failure: &Failure| matches!(failure.code, Code::Abandoned | Code::StatedLoaded);
+    if outcome.as_ref().map_or_else(ends_grant, |_| true) {
         server.used.note(&grant)?;
+    }
+    if let Err(failure) = &outcome {
+        report.tell(failure);
     }
     let outcome = receiving.end(outcome).await;
     let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());

@@ -27,10 +27,14 @@ use time::OffsetDateTime;
 use tokio::{sync::mpsc, time::timeout};
 
 use self::dispatch::Transfers;
-use crate::{cli::ServeArgs, config::Config, invitation::say_unknown, reception::receive_offers, used::UsedGrants};
+use crate::{
+    cli::ServeArgs, config::Config, ending::LOADER_WAIT_MAX, invitation::say_unknown, reception::receive_offers,
+    used::UsedGrants,
+};
 
-/// How long a drain may take: a farewell to each sender, and a sync of each load. The unit's `TimeoutStopSec` is above it.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a drain may take: a farewell to each sender, and a sync of each load; and before that, a loader that is ending. The
+/// unit's `TimeoutStopSec` is above it.
+pub const DRAIN_TIMEOUT: Duration = LOADER_WAIT_MAX.saturating_add(Duration::from_secs(30));
 
 /// For the last packets of all connections to leave.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -79,7 +83,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     let outcome = accept(&server, &endpoints, &mut transfers, &mut shutdown).await;
     notify(STOPPING);
     report.event("draining", &[("transfers", json!(transfers.running()))]);
-    report.say(&format!("receiver: stopping; {} transfers are put down.", transfers.running()));
+    report.say(&format!("receiver: stopping; {} transfers are suspended.", transfers.running()));
     // Nobody new; those who are here are told in their own connections.
     endpoints.iter().for_each(|endpoint| endpoint.set_server_config(None));
     let drained = tokio::select! {

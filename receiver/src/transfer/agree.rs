@@ -20,11 +20,12 @@ use sealift_protocol::{
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::{Receiving, failed};
+use super::{Conversed, Receiving, failed};
 use crate::{
-    ending::KeepsEnding,
+    ending::{KeepsEnding, stated_loaded},
     journal::{Journal, Place, Replayed, drop_journal, replay},
     load::{Load, blocking, note_found},
+    reception::Offered,
 };
 
 impl Receiving<'_> {
@@ -87,6 +88,39 @@ impl Receiving<'_> {
         writer.send(&ready).await?;
         self.tell_started(&session, went_on, fresh);
         Ok(session)
+    }
+
+    /// Tells the sender that began the transfer, and no other, what the operator has stated about the load.
+    pub(super) async fn tell_statement(&mut self, offered: Offered) -> Outcome<Conversed> {
+        let Offered { link, judging, mut writer, mut control } = offered;
+        let failure = match self.know_sender(judging, &mut writer, &mut control).await {
+            Ok(()) => stated_loaded("the sender was told that the load is stated to be in the target"),
+            Err(failure) => failure,
+        };
+        link.refuse(writer, &failure).await;
+        Err(failure)
+    }
+
+    /// Exchanges messages up to Begin, by which a sender proves that it is the one that began the transfer.
+    async fn know_sender(
+        &mut self,
+        judging: Judging,
+        writer: &mut ControlWriter,
+        control: &mut ControlReader,
+    ) -> Outcome {
+        let sealing_key = self.record.sealing_key()?;
+        let mut transfer = self.record.state_machine()?;
+        let window = Window::share(self.setting.memory / 2, judging.plan().parts.len());
+        let (public_key, identity) = (sealing_key.public_key(), self.setting.identity);
+        let (accepting, message) =
+            judging.accept(&transfer, window, public_key, identity, &mut SystemRandom::default())?;
+        let accept_bytes = writer.send(&message).await?;
+        let Message::Begin(begin) = control.expect(accept_bytes).await? else {
+            return Err(Error::new(Code::ProtocolViolation, "Begin").into());
+        };
+        accepting.handle_begin(begin, &sealing_key, &mut transfer)?;
+        self.record.kept.epoch = transfer.epoch();
+        self.record.keep()
     }
 
     /// The first offer of the transfer: makes a place for what it plans to send.

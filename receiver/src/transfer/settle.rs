@@ -1,35 +1,53 @@
-//! The end of a transfer at its receiver: the load is proven, its receipt is signed, and it is shown. Killed anywhere in
+//! The end of a transfer at its receiver: the load is proven, its receipt is signed, and it is published. Killed anywhere in
 //! between, the next process finishes it.
 
 use std::sync::Arc;
 
 use sealift_agent::{
     clock::now_ms,
-    failure::{Failure, Outcome},
+    expiry::Expiry,
+    failure::{Failure, Outcome, explain},
     link::Link,
-    report::Resume,
+    shutdown::Shutdown,
 };
 use sealift_protocol::{
     close::Code,
+    disposition::{Disposition, Event, Stage, disposition},
     id::PartIndex,
     manifest::SignedReceipt,
     receive::{ReceiptFacts, Session, WholePart},
 };
+use tokio::sync::mpsc;
 
-use super::{Receiving, failed};
+use super::{Receiving, failed, unless_ended};
 use crate::{
-    ending::{KeepsEnding, Publishing, prove},
+    ending::{KeepsEnding, Publishing, await_loader, in_doubt, prove},
     load::Load,
+    reception::{Heard, turn_away},
 };
 
 impl<'a> Receiving<'a> {
     /// Ends the load, proves it from the target, and signs what was found.
-    pub(super) async fn settle(&mut self, link: &Link, session: &Session) -> Outcome<SignedReceipt> {
+    pub(super) async fn settle(
+        &mut self,
+        link: &Link,
+        session: &Session,
+        heard: &mut mpsc::Receiver<Heard>,
+        shutdown: &mut Shutdown,
+        called_off: &mut Option<Link>,
+    ) -> Outcome<SignedReceipt> {
         tracing::info!(transfer = %self.record.transfer(), "everything arrived; proving it from the target");
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
-        let proven = prove(&mut self.record, load, session.keys().digests().clone()).await;
-        let (proof, loaded) =
-            proven.map_err(|failure| if failure.undecided { self.undecided(failure) } else { failure })?;
+        let (report, expiry) = (self.setting.report, self.expiry);
+        let proving = prove(&mut self.record, load, session.keys().digests().clone());
+        let proven = match load.sink.ends_unseen() {
+            true => {
+                let mut pending = Outside { expiry: Some(expiry), shutdown: Some(shutdown), heard, called_off };
+                await_loader(report, proving, async || pending.next().await).await
+            }
+            false => unless_ended(proving, expiry, heard, shutdown, called_off).await,
+        };
+        let (proof, loaded) = proven.map_err(|failure| self.without_proof(failure, called_off.is_some()))?;
         let facts = ReceiptFacts {
             proof,
             loaded,
@@ -38,10 +56,24 @@ impl<'a> Receiving<'a> {
             finished_ms: now_ms(),
             software: format!("sealift-receiver {}", env!("CARGO_PKG_VERSION")),
         };
+        let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         Ok(load.transfer().receipt(session, facts, self.setting.identity)?)
     }
 
-    /// What the load is shown with.
+    /// The load is not proven: it is in doubt, or it failed.
+    fn without_proof(&self, failure: Failure, called_off: bool) -> Failure {
+        if self.stage() == Stage::InDoubt {
+            return self.doubt(failure);
+        }
+        // The loader has failed by itself, and the sender had abandoned the transfer meanwhile.
+        if called_off && disposition(self.stage(), Event::AbandonedBySender) == Disposition::Drop {
+            let (what, next) = explain(Code::Abandoned);
+            return Failure::new(Code::Abandoned, what, next);
+        }
+        failure
+    }
+
+    /// What the load is published with.
     pub(super) fn publishing(&self) -> Outcome<Publishing<'a>> {
         let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
         let sink = sink.map_or_else(|| (self.setting.open_sink)(), Ok)?;
@@ -64,30 +96,71 @@ impl<'a> Receiving<'a> {
         Ok(())
     }
 
-    /// Stopped while a loader was ending, whoever wanted that: it may have committed.
-    pub(super) fn unless_settling(&mut self, failure: Failure) -> Failure {
-        let ending = &mut self.record.kept.ending;
-        if failure.undecided && !ending.settling {
-            // One that ended early, by itself and well: the next process is not to feed another.
-            ending.settling = true;
-            return self.record.keep().err().unwrap_or(failure);
-        }
-        if !ending.settling || ending.receipt.is_some() || failure.undecided {
+    /// A loader that ended early, by itself and with exit code 0, may have committed what it had read: the next process is
+    /// not to feed another.
+    pub(super) fn note_doubt(&mut self, failure: Failure) -> Failure {
+        if failure.code != Code::InDoubt || failure.told_by_peer {
             return failure;
         }
-        let what = format!("{}, while the loader was ending", failure.what);
-        self.undecided(Failure::new(Code::ResumeImpossible, what, ""))
+        match self.record.advance(Stage::InDoubt) {
+            Ok(()) => self.doubt(failure),
+            Err(failure) => failure,
+        }
     }
 
     /// Feeding another loader could load everything twice.
-    pub(super) fn undecided(&self, failure: Failure) -> Failure {
-        let what = format!("{}; whether it committed cannot be known", failure.what);
-        self.setting.report.resume(Resume::Impossible, &what);
-        let transfer = self.record.transfer();
-        let next = format!(
-            "Look into the target. If the load is there, all of it is: everything had been verified. Then, or to start over, \
-             end this transfer with: sealift-receiver abandon {transfer}"
-        );
-        Failure { what, next, ..failure }
+    pub(super) fn doubt(&self, failure: Failure) -> Failure {
+        in_doubt(self.setting.report, self.record.transfer(), failure)
+    }
+}
+
+/// What may happen while a loader ends. Each kind comes once.
+struct Outside<'a> {
+    expiry: Option<Expiry>,
+    shutdown: Option<&'a mut Shutdown>,
+    heard: &'a mut mpsc::Receiver<Heard>,
+    called_off: &'a mut Option<Link>,
+}
+
+impl Outside<'_> {
+    /// Cancel-safe, but for refusals on their way to senders that come while the transfer is busy.
+    async fn next(&mut self) -> Event {
+        let Self { expiry, shutdown, heard, called_off } = self;
+        let expired = async {
+            match expiry {
+                Some(expiry) => expiry.passed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let stopped = async {
+            match shutdown {
+                Some(shutdown) => shutdown.requested().await,
+                None => std::future::pending().await,
+            }
+        };
+        let abandoned = async {
+            match called_off.is_none() {
+                true => turn_away(heard).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = expired => {
+                *expiry = None;
+                Event::Expired
+            }
+            _ = stopped => {
+                *shutdown = None;
+                Event::StopRequested
+            }
+            by = abandoned => match by {
+                Ok(by) => {
+                    **called_off = Some(by.link);
+                    Event::AbandonedBySender
+                }
+                // Nobody hears senders any more: the loader is waited for all the same.
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 }

@@ -129,8 +129,6 @@ fn of_spool(failure: Failure) -> Failure {
         Code::LogFailed => "Examine the disk of --spool, or give another",
         _ => return failure,
     };
-    let next = format!(
-        "{what_to_do}, and the same command again: the source is then read anew. Nothing is visible in the target yet."
-    );
+    let next = format!("{what_to_do}, and the same command again: the source is then read anew.");
     Failure { next, ..failure }
 }

@@ -43,6 +43,9 @@ impl Sending<'_> {
             // From Begin on the receiver may have the transfer; one that turned it down would do so again.
             let agreed = self.record.is_begun() && !failure.told_by_peer;
             let had_one = self.connected || self.begun_before || agreed;
+            if failure.code == Code::InDoubt {
+                self.report.resume(Resume::InDoubt, &failure.what);
+            }
             if !had_one || !failure.code.retry_may_help() || failure.stopped_by_person {
                 return Err(self.unsure(outgoing, failure));
             }

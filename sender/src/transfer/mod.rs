@@ -44,6 +44,8 @@ pub struct Sending<'a> {
     outage: Outage,
     /// What this process sends from, if it spools.
     spool: Option<Rc<Spool>>,
+    /// An earlier process had sent everything: the load may be there, until the receiver says otherwise.
+    sent_before: bool,
 }
 
 impl<'a> Sending<'a> {
@@ -58,6 +60,7 @@ impl<'a> Sending<'a> {
     ) -> Self {
         let expiry = Expiry::of(&ticket.grant.grant);
         let begun_before = record.is_begun();
+        let sent_before = record.sent().is_some();
         Self {
             args,
             report,
@@ -73,6 +76,7 @@ impl<'a> Sending<'a> {
             connected: false,
             outage: Outage::default(),
             spool: None,
+            sent_before,
         }
     }
 
@@ -133,8 +137,18 @@ impl<'a> Sending<'a> {
         }
     }
 
-    /// What to do next is another thing where this process's end takes the source with it.
+    /// What a person reads about a failure, given the source and how far the transfer has come.
     pub fn advise(&self, location: &Location, failure: Failure) -> Failure {
+        let failure = self.with_source(location, failure);
+        // From Finish on, the receiver may load and publish.
+        match self.sent_before || self.record.sent().is_some() {
+            true => failure,
+            false => failure.while_nothing_is_visible(),
+        }
+    }
+
+    /// What to do next is another thing where this process's end takes the source with it.
+    fn with_source(&self, location: &Location, failure: Failure) -> Failure {
         let Some(rest) = failure.next.strip_prefix(GO_ON) else { return failure };
         let spooled = match &self.spool {
             Some(spool) => spool.is_whole(),

@@ -8,7 +8,7 @@ use sealift_tests::crash_loop::{Engine, Tally, run};
 const AT_ONCE: usize = 16;
 
 /// Rounds after which a long run says how far it is. A multiple of the number of engines, which take turns.
-const TOLD_EVERY: u64 = 500;
+const TOLD_EVERY: u64 = 504;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some(((seed, rounds), engines)) = parsed else {
-        eprintln!("usage: crash-loop SEED ROUNDS sqlite|file|loader|program|spool|all");
+        eprintln!("usage: crash-loop SEED ROUNDS sqlite|file|loader|program|spool|commit|all");
         return ExitCode::from(2);
     };
     let at_once =

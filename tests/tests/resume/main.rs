@@ -5,6 +5,7 @@
 
 mod clocks;
 mod crash;
+mod doubt;
 mod ending;
 mod grant;
 mod journal;

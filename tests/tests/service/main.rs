@@ -228,19 +228,35 @@ fn a_load_of_unknown_end_is_for_a_person() {
     let mut receiver = place.launch().env("SEALIFT_FAIL_POINT", "settling").start();
     wait_for_events(&mut receiver, "listening", 1);
     let source = format!("exec:cat {}", place.dump("dump").display());
-    let sender = place.push(&source, &place.ticket("dump"));
+    let ticket = place.ticket("dump");
+    let sender = place.push(&source, &ticket);
     assert_eq!(receiver.wait(WITHIN).killed_by(), Some(Signal::SIGKILL as i32));
     let mut receiver = place.serve();
     wait_for_events(&mut receiver, "ended", 1);
     let ended = &events(&receiver, "ended")[0];
-    assert_eq!((&ended["outcome"], &ended["resume"]), (&"resume_impossible".into(), &"impossible".into()), "{ended}");
-    sender.wait(WITHIN).assert_code(exit::UNUSABLE).assert_one_message();
+    assert_eq!((&ended["outcome"], &ended["resume"]), (&"in_doubt".into(), &"in_doubt".into()), "{ended}");
+    let sender = sender.wait(WITHIN);
+    assert_eq!(sender.assert_code(exit::INTERRUPTED).finished_event()["outcome"], "in_doubt");
     let status = &place.status(RECEIVER)[0];
-    assert_eq!((&status["stage"], &status["target"]), (&"settling".into(), &"exec:sh".into()), "{status}");
+    assert_eq!((&status["stage"], &status["target"]), (&"in_doubt".into(), &"exec:sh".into()), "{status}");
     let transfer = status["transfer"].as_str().unwrap();
-    let told = place.run(RECEIVER, &["abandon", transfer]);
-    assert!(told.assert_code(0).stderr().contains("look into the target"), "{}", told.stderr());
+    // Neither the operator nor the sender ends it without a word about what the target holds.
+    for refused in [&["abandon", transfer][..], &["abandon", "--all"]] {
+        let refused = place.run(RECEIVER, refused);
+        assert!(refused.assert_code(exit::INTERRUPTED).stderr().contains("is in doubt"), "{}", refused.stderr());
+    }
+    let stated = place.run(RECEIVER, &["resolve", transfer, "--loaded"]);
+    assert!(stated.assert_code(0).stderr().contains("your statement"), "{}", stated.stderr());
+    assert_eq!(place.status(RECEIVER)[0]["stage"], "stated_loaded");
+    // The sender that comes again is told, and that ends it.
+    let told = place.push(&source, &ticket).wait(WITHIN);
+    assert_eq!(told.assert_code(exit::OTHER).finished_event()["outcome"], "stated_loaded");
+    // At the start, at the offer of the first sender, and now.
+    wait_for_events(&mut receiver, "ended", 3);
+    assert_eq!(events(&receiver, "ended")[2]["outcome"], "stated_loaded");
     assert_eq!(place.files("receiver/transfers"), Vec::<String>::new());
+    assert_eq!(place.files("receiver/receipts"), Vec::<String>::new());
+    place.push(&source, &ticket).wait(WITHIN).assert_code(exit::REFUSED);
     stop(receiver);
 }
 

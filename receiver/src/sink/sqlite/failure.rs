@@ -100,7 +100,7 @@ pub fn row_too_long(row_bytes_max: usize) -> Failure {
 
 /// The transfer ended while this was under way.
 pub fn gave_up() -> Failure {
-    Failure::new(Code::Interrupted, "the load was given up", "Nothing is visible in the target.")
+    Failure::new(Code::Interrupted, "the load was given up", "")
 }
 
 fn constraint(number: i32) -> &'static str {

@@ -1,0 +1,216 @@
+//! What may happen to a receiver while its loader is ending (fault matrix E1): nothing of it makes a load happen twice, and
+//! nothing but the loader's exit makes it done.
+
+use std::{ffi::OsStr, fs, thread, time::Duration};
+
+use nix::sys::signal::Signal;
+use sealift_tests::{
+    agents::{Agent, Launch, RECEIVER, SENDER},
+    exit,
+    finished::Finished,
+    place::Place,
+};
+
+use super::{
+    WITHIN, assert_done,
+    ending::{slow_to_end, wait_until_all_is_read},
+};
+
+/// It says that nobody knows whether the loader committed, and says nothing else about the target.
+#[track_caller]
+pub fn assert_in_doubt(ended: &Finished) {
+    ended.assert_code(exit::INTERRUPTED).assert_one_message();
+    let event = ended.finished_event();
+    assert_eq!((&event["outcome"], &event["resume"]), (&"in_doubt".into(), &"in_doubt".into()), "{event}");
+    assert_no_claim(ended);
+    assert!(ended.message().contains("is not known"), "{}", ended.message());
+}
+
+#[track_caller]
+fn assert_no_claim(ended: &Finished) {
+    let said = ended.message() + &ended.stderr();
+    assert!(!said.contains("othing is visible"), "{said}");
+}
+
+fn run(place: &Place, program: &str, words: &[&OsStr]) -> Finished {
+    let folder = if program == SENDER { "sender" } else { "receiver" };
+    Launch::bare(program, words).arg("--state-dir").arg(place.path(folder)).start().wait(WITHIN)
+}
+
+fn abandon(place: &Place) -> Finished {
+    run(place, SENDER, &["abandon".as_ref(), "--ticket".as_ref(), place.ticket().as_os_str()])
+}
+
+fn resolve(place: &Place, statement: &str) -> Finished {
+    let [transfer] = &place.transfers("receiver")[..] else { panic!("not one transfer") };
+    run(place, RECEIVER, &["resolve".as_ref(), transfer.as_ref(), statement.as_ref()])
+}
+
+fn start(ends: &str) -> (Place, Agent, Agent) {
+    let place = slow_to_end(ends);
+    let mut receiver = place.receiver().start();
+    receiver.ticket();
+    let sender = place.sender().args(&["--retry-for", "2s"]).start();
+    wait_until_all_is_read(&place, &mut receiver);
+    (place, sender, receiver)
+}
+
+/// Hangs the first time, and ends at once after that.
+const SLOW_ONCE: &str = "test -e FOLDER/once || { touch FOLDER/once; sleep 60; }";
+
+/// Fails the first time.
+const FAILS_ONCE: &str = "sleep 2; test -e FOLDER/once || { touch FOLDER/once; exit 3; }";
+
+/// A receiver that was asked twice, and a sender that has given up: the load is in doubt.
+fn left_in_doubt() -> Place {
+    let (place, sender, mut receiver) = start(SLOW_ONCE);
+    receiver.sigint();
+    receiver.wait_for_event("awaiting_loader", 1, WITHIN);
+    thread::sleep(Duration::from_millis(300));
+    receiver.sigint();
+    let receiver = receiver.wait(WITHIN);
+    assert!(receiver.assert_code(exit::USER_INTERRUPT).stderr().contains("stops at once"), "{}", receiver.stderr());
+    assert_no_claim(&receiver);
+    let sender = sender.wait(WITHIN);
+    assert!(sender.assert_code(exit::INTERRUPTED).message().contains("may have loaded it"), "{}", sender.message());
+    assert_no_claim(&sender);
+    assert!(!place.target().exists(), "its loader ends with it");
+    place
+}
+
+/// B1, E1, case 01: a receiver that is asked to stop while its loader is ending waits for it, and the sender gets its receipt.
+#[test]
+fn e1_a_signal_while_the_loader_is_ending_waits_for_it() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let (place, sender, mut receiver) = start("sleep 3");
+        receiver.signal(signal);
+        receiver.wait_for_event("awaiting_loader", 1, WITHIN);
+        assert_done(&place, sender, receiver);
+    }
+}
+
+/// E1: a loader that then fails by itself has committed nothing: the receiver ends, and the same commands load it.
+#[test]
+fn e1_a_loader_that_fails_after_a_signal_may_be_fed_again() {
+    let (place, sender, receiver) = start(FAILS_ONCE);
+    receiver.sigint();
+    for ended in [sender.wait(WITHIN), receiver.wait(WITHIN)] {
+        assert_eq!(ended.assert_code(exit::UNUSABLE).finished_event()["outcome"], "loader_failed");
+    }
+    assert!(!place.target().exists());
+    let (sender, receiver) = place.start();
+    assert_done(&place, sender, receiver);
+}
+
+/// B1, E1: a second signal ends the process at once and leaves the load in doubt. From then on nothing feeds another loader
+/// or forgets the transfer until the operator has stated what the target holds; then the same commands load it, once.
+#[test]
+fn e1_in_doubt_until_the_operator_states_that_nothing_was_loaded() {
+    let place = left_in_doubt();
+    let status = run(&place, RECEIVER, &["status".as_ref()]);
+    let status = String::from_utf8(status.stdout()).unwrap();
+    assert!(status.contains("in doubt (see `resolve`)"), "{status}");
+    for _ in 0..2 {
+        let again = place.receiver().start().wait(WITHIN);
+        assert_in_doubt(&again);
+        assert!(again.message().contains("sealift-receiver resolve"), "{}", again.message());
+    }
+    let refused = run(&place, RECEIVER, &["abandon".as_ref(), "--all".as_ref()]);
+    assert!(refused.assert_code(exit::INTERRUPTED).stderr().contains("is in doubt"), "{}", refused.stderr());
+    assert!(!place.target().exists(), "nothing was fed again");
+    let words = run(&place, RECEIVER, &["resolve".as_ref(), place.transfers("receiver")[0].as_ref()]);
+    words.assert_code(exit::USAGE);
+
+    resolve(&place, "--not-loaded").assert_code(exit::DONE);
+    resolve(&place, "--not-loaded").assert_code(exit::USAGE);
+    let audit = fs::read_to_string(place.path("receiver").join("audit.jsonl")).unwrap();
+    let stated = audit.lines().find(|line| line.contains("transfer.resolve")).expect("the statement is logged");
+    assert!(stated.contains("\"statement\":\"not_loaded\"") && stated.contains("\"by\":\"operator\""), "{stated}");
+    let (sender, receiver) = place.start();
+    assert_done(&place, sender, receiver);
+}
+
+/// B1: an operator who states that the load is there ends the transfer on both sides, and no receipt comes of it.
+#[test]
+fn e1_what_the_operator_states_to_be_loaded_is_no_receipt() {
+    let place = left_in_doubt();
+    let stated = resolve(&place, "--loaded");
+    assert!(stated.assert_code(exit::DONE).stderr().contains("There is no receipt"), "{}", stated.stderr());
+    let (sender, receiver) = place.start();
+    for ended in [sender.wait(WITHIN), receiver.wait(WITHIN)] {
+        let event = ended.assert_code(exit::OTHER).finished_event();
+        assert_eq!(
+            (&event["outcome"], &event["receipt"]),
+            (&"stated_loaded".into(), &serde_json::Value::Null),
+            "{event}"
+        );
+        assert_no_claim(&ended);
+    }
+    assert!(!place.target().exists(), "nothing was loaded again");
+    place.assert_clean(&[]);
+    assert!(!place.has_receipt("sender") && !place.has_receipt("receiver"));
+}
+
+/// E1, E11: a ticket that expires while the loader is ending. Its exit still counts, and in doubt it is not dropped.
+#[test]
+fn e1_a_ticket_that_expires_while_the_loader_is_ending() {
+    let place = slow_to_end("sleep 8");
+    let mut receiver = place.receiver().args(&["--valid-for", "6s"]).start();
+    receiver.ticket();
+    let sender = place.sender().start();
+    wait_until_all_is_read(&place, &mut receiver);
+    receiver.wait_for_event("awaiting_loader", 1, WITHIN);
+    let sender = sender.wait(WITHIN);
+    assert!(sender.assert_code(exit::REFUSED).message().contains("may have loaded it"), "{}", sender.message());
+    receiver.wait(WITHIN).assert_code(exit::DONE);
+    place.assert_same();
+
+    let place = slow_to_end("sleep 60");
+    let mut receiver = place.receiver().args(&["--valid-for", "6s"]).start();
+    receiver.ticket();
+    let sender = place.sender().start();
+    wait_until_all_is_read(&place, &mut receiver);
+    receiver.kill9();
+    let (_, _) = (receiver.wait(WITHIN), sender.wait(WITHIN));
+    assert_in_doubt(&place.receiver().start().wait(WITHIN));
+    assert_eq!(place.transfers("receiver").len(), 1, "expiry does not end it");
+}
+
+/// B1, E1: a sender that abandons the transfer while the loader is ending is told what its exit says.
+#[test]
+fn e1_abandoned_by_the_sender_while_the_loader_is_ending() {
+    let (place, sender, receiver) = start("sleep 3");
+    sender.kill9();
+    let _ = sender.wait(WITHIN);
+    let told = abandon(&place);
+    assert!(told.assert_code(exit::DONE).stderr().contains("had finished it"), "{}", told.stderr());
+    receiver.wait(WITHIN).assert_code(exit::DONE);
+    place.assert_same();
+
+    let (place, sender, receiver) = start("sleep 3; exit 3");
+    sender.kill9();
+    let _ = sender.wait(WITHIN);
+    let told = abandon(&place);
+    assert!(told.assert_code(exit::DONE).stderr().contains("nothing of it is left"), "{}", told.stderr());
+    receiver.wait(WITHIN).assert_code(exit::INTERRUPTED);
+    place.assert_clean(&[]);
+}
+
+/// B1, the sibling: whenever a sender abandons a transfer whose receiver is failing, it is never told that the load is there.
+#[test]
+fn a_failing_receiver_is_not_taken_for_one_that_has_finished() {
+    const RACES: u64 = 12;
+    thread::scope(|scope| {
+        for race in 0..RACES {
+            scope.spawn(move || {
+                let (place, sender, receiver) = start("sleep 0.5; exit 3");
+                thread::sleep(Duration::from_millis(80 * race));
+                let told = abandon(&place);
+                assert!(!told.stderr().contains("had finished it"), "{}", told.stderr());
+                assert!(!place.target().exists());
+                let (_, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
+                assert_ne!(receiver.code(), Some(exit::DONE));
+            });
+        }
+    });
+}
