@@ -17,9 +17,10 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::{
     failure::{Failure, Outcome},
     identity::Role,
-    manual, misplaced,
-    process::{aes_accelerated, eprintln_safe},
+    manual, misplaced, output,
+    process::{aes_accelerated, report_panics},
     report::{Report, tell_failure},
+    telemetry,
     units::parse_bytes,
 };
 
@@ -141,16 +142,13 @@ pub fn judge_row_bytes(setting: &str, bytes: u64) -> Outcome {
 impl LogLevel {
     /// Starts the log.
     pub fn start(self) {
-        let level = match self {
+        telemetry::start(match self {
             LogLevel::Error => LevelFilter::ERROR,
             LogLevel::Warn => LevelFilter::WARN,
             LogLevel::Info => LevelFilter::INFO,
             LogLevel::Debug => LevelFilter::DEBUG,
             LogLevel::Trace => LevelFilter::TRACE,
-        };
-        // A second start in one process, as in tests, keeps the first log.
-        let _ =
-            tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).try_init();
+        });
     }
 }
 
@@ -177,44 +175,52 @@ impl DocCommand {
             }
             DocCommand::Man { command: words } => manual::render(command, words, &mut page)?,
         }
-        use std::io::Write;
-        let _ = std::io::stdout().write_all(&page);
-        Ok(())
+        output::print(&page)
     }
 }
 
-/// Parses arguments; a mistake in them prints clap's message and exits 2, as does a bare call.
-pub fn parse<C: Parser>() -> Result<C, ExitCode> {
-    C::try_parse().map_err(|error| refuse::<C>(&error))
+/// Parses arguments; a mistake in them is told and exits 2. Call first: from here on every line on standard error is ours.
+pub fn parse<C: Parser>(program: &str) -> Result<C, ExitCode> {
+    report_panics();
+    C::try_parse().map_err(|error| refuse::<C>(program, &error))
 }
 
 /// The same of an agent: whoever reads its events is told, too.
 pub fn parse_agent<C: Parser>(role: Role) -> Result<C, ExitCode> {
+    report_panics();
     C::try_parse().map_err(|error| {
         // What `status` prints is no event.
         let reads_events = std::env::args_os().nth(1).is_none_or(|command| command != "status");
         if error.use_stderr() && reads_events && std::env::args_os().any(|argument| argument == "--json") {
             Report::new(role, true).end_untold(&mistake::<C>(&error));
         }
-        refuse::<C>(&error)
+        refuse::<C>(role.name(), &error)
     })
 }
 
-fn refuse<C: CommandFactory>(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
-    if let Some(hint) = hint::<C>(error) {
-        eprintln_safe(&format!("\n{hint}"));
+/// Help was asked for, or is what a bare call needs; anything else is a mistake, told as any other failure.
+fn refuse<C: CommandFactory>(program: &str, error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => exit(program, output::printed(error.print())),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(Code::Usage.exit_code())
+        }
+        _ => exit(program, Err(mistake::<C>(error))),
     }
-    ExitCode::from(if error.use_stderr() { Code::Usage.exit_code() } else { 0 })
 }
 
-/// The first paragraph of clap's message, in one line: what is behind it is help.
+/// The first paragraph of clap's message in one line, and what there is to say about it. Behind it are usage and help.
 fn mistake<C: CommandFactory>(error: &clap::Error) -> Failure {
     let text = error.to_string();
-    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
-    let what = lines.collect::<Vec<_>>().join(" ");
-    let next = hint::<C>(error).unwrap_or_else(|| "See --help.".into());
-    Failure::usage(what.trim_start_matches("error: "), next)
+    let mut paragraphs = text.split("\n\n").map(|lines| lines.split_whitespace().collect::<Vec<_>>().join(" "));
+    let what = paragraphs.next().unwrap_or_default();
+    let tips = paragraphs.filter_map(|tip| Some(format!("Hint: {}.", tip.strip_prefix("tip: ")?)));
+    let hints = match hint::<C>(error) {
+        Some(hint) => vec![hint],
+        None => tips.chain(["See --help.".to_owned()]).collect(),
+    };
+    Failure::usage(what.trim_start_matches("error: "), hints.join(" "))
 }
 
 /// Where a command or an option that this program does not have is at home.

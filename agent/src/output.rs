@@ -162,6 +162,23 @@ impl Output {
     }
 }
 
+/// Prints what was asked for on standard output. A reader that has read enough is no failure; a disk that is full is one.
+pub fn print(text: &[u8]) -> Outcome {
+    let mut out = io::stdout().lock();
+    printed(out.write_all(text).and_then(|()| out.flush()))
+}
+
+/// What became of printing.
+pub fn printed(result: io::Result<()>) -> Outcome {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let next = "Make room where it goes, or let it go elsewhere, and give the same command again.";
+            Err(Failure::io(Code::Internal, "standard output cannot be written", &error, next))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn refused(option: &str, path: &Path, why: &str) -> Failure {
     let next = "Give a new name in a folder of this user's own, a FIFO that only this user may read, or - for standard \
                 output. Nothing was written.";

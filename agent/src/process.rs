@@ -29,20 +29,25 @@ pub fn harden() -> Outcome {
     let mut file_size = SigSet::empty();
     file_size.add(Signal::SIGXFSZ);
     file_size.thread_block().map_err(|_| refused("signals"))?;
+    report_panics();
+    Ok(())
+}
+
+/// A panic says where it happened, nothing else, and is the end.
+pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         // The payload may hold anything; the place cannot.
         let place = panic.location().map_or_else(String::new, |place| format!(" at {}:{}", place.file(), place.line()));
-        eprintln_safe(&format!("sealift: a bug was met{place}; the process stops."));
+        eprintln_safe(&format!("sealift: internal error{place}; the process stops."));
         // In every build, and before anything unwinds through work that is half done.
         std::process::abort();
     }));
-    Ok(())
 }
 
 /// Writes a line to standard error, whether or not anybody still reads it.
 pub fn eprintln_safe(line: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Whether this processor accelerates AES-GCM: what `--suite auto` goes by.

@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     audit::now_text,
-    failure::{Failure, Outcome},
+    failure::{Failure, Outcome, io_reason},
     identity::Role,
     process::eprintln_safe,
     progress::{Progress, Totals},
@@ -76,6 +76,8 @@ pub struct Report {
     seq: Rc<Cell<u64>>,
     /// One of several: what is said to a person says which.
     among_others: bool,
+    /// Some event could not be written, and that was said.
+    events_lost: Rc<Cell<bool>>,
     progress: RefCell<Progress>,
     resume: Cell<Option<Resume>>,
     drawn: Cell<Option<Instant>>,
@@ -101,6 +103,7 @@ impl Report {
             transfer: Cell::new(None),
             seq: Rc::default(),
             among_others: false,
+            events_lost: Rc::default(),
             progress: RefCell::default(),
             resume: Cell::new(None),
             drawn: Cell::new(None),
@@ -121,6 +124,7 @@ impl Report {
             transfer: Cell::new(Some(transfer)),
             seq: Rc::clone(&self.seq),
             among_others: true,
+            events_lost: Rc::clone(&self.events_lost),
             progress: RefCell::default(),
             resume: Cell::new(None),
             drawn: Cell::new(None),
@@ -172,7 +176,13 @@ impl Report {
         });
         self.seq.set(self.seq.get() + 1);
         let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{}", Value::Object(object)).and_then(|()| out.flush());
+        let written = writeln!(out, "{}", Value::Object(object)).and_then(|()| out.flush());
+        if let Err(error) = written
+            && !self.events_lost.replace(true)
+        {
+            let (role, reason) = (self.role, io_reason(&error));
+            eprintln_safe(&format!("{role}: events cannot be written ({reason}); the transfer goes on without them."));
+        }
     }
 
     /// What is planned now; nothing of it is there yet.

@@ -28,8 +28,10 @@ impl StateDir {
     /// it if it is missing.
     pub fn open(given: Option<PathBuf>, program: &str) -> Outcome<Self> {
         let path = given.or_else(|| default_path(program)).ok_or_else(|| {
-            Failure::new(Code::Preflight, "there is no place for state: HOME is not set", "Use --state-dir DIR.")
+            let what = "there is no place for state: neither HOME nor XDG_STATE_HOME is an absolute path";
+            Failure::new(Code::Preflight, what, "Use --state-dir DIR.")
         })?;
+        let path = std::path::absolute(&path).map_err(|error| unusable(&path, &error))?;
         make_folder(&path).map_err(|error| unusable(&path, &error))?;
         let found = fs::symlink_metadata(&path).map_err(|error| unusable(&path, &error))?;
         let next = "Give --state-dir a folder of its own, owned by this user, mode 0700.";
@@ -105,8 +107,10 @@ fn unusable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::io(Code::Preflight, format!("the state directory cannot be used ({})", path.display()), error, next)
 }
 
+/// What is not absolute is ignored, as the XDG base directory specification wants it: it would be another folder for each
+/// folder that the program is started in.
 fn default_path(program: &str) -> Option<PathBuf> {
-    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     // systemd's StateDirectory= is already the service's own.
     from("STATE_DIRECTORY")
         .or_else(|| from("XDG_STATE_HOME").map(|base| base.join(program)))

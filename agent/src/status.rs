@@ -1,12 +1,11 @@
 //! What `status` and `abandon` of both agents have in common.
 
-use std::io::Write;
-
 use sealift_protocol::{close::Code, id::TransferId};
 use serde_json::{Map, Value, json};
 
 use crate::{
     failure::{Failure, Outcome},
+    output,
     state::StateDir,
     transfer_dir::{Area, TransferDir},
 };
@@ -19,7 +18,7 @@ pub struct Line {
 }
 
 /// Prints them on standard output: they are what was asked for.
-pub fn print(role: &str, as_json: bool, lines: &[Line]) {
+pub fn print(role: &str, as_json: bool, lines: &[Line]) -> Outcome {
     let mut out = String::new();
     if as_json {
         let transfers: Vec<Value> = lines.iter().map(Line::object).collect();
@@ -30,8 +29,7 @@ pub fn print(role: &str, as_json: bool, lines: &[Line]) {
     } else {
         lines.iter().for_each(|line| out += &format!("{}  {}\n", line.transfer, line.text));
     }
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(out.as_bytes()).and_then(|()| stdout.flush());
+    output::print(out.as_bytes())
 }
 
 impl Line {

@@ -35,7 +35,7 @@ enum ReceiptCommand {
 }
 
 fn main() -> ExitCode {
-    let cli = match cli::parse::<Cli>() {
+    let cli = match cli::parse::<Cli>("sealift") {
         Ok(cli) => cli,
         Err(exit_code) => return exit_code,
     };

@@ -1,13 +1,10 @@
 //! Reading a receipt.
 
-use std::{
-    fs::File,
-    io::{Read, Write},
-    path::Path,
-};
+use std::{fs::File, io::Read, path::Path};
 
 use sealift_agent::{
     failure::{Failure, Outcome},
+    output,
     telemetry::printable,
     units::{grouped, human_bytes},
 };
@@ -33,9 +30,7 @@ pub fn verify(file: &Path) -> Outcome {
         ..Failure::from(error)
     })?;
     let text = describe(&signed.receipt);
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| Failure::io(Code::Internal, "standard output", &error, ""))
+    output::print(text.as_bytes())
 }
 
 fn describe(receipt: &Receipt) -> String {

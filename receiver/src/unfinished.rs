@@ -59,8 +59,7 @@ fn tell_status(args: &StatusArgs) -> Outcome {
         }
     }
     lines.extend(archive::lines(&state)?);
-    status::print("receiver", args.json, &lines);
-    Ok(())
+    status::print("receiver", args.json, &lines)
 }
 
 /// One that cannot be read hides no other.

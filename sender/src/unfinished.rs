@@ -61,8 +61,7 @@ fn tell_status(args: &StatusArgs) -> Outcome {
         Line { transfer, text, fields }
     };
     let lines: Vec<Line> = unfinished(&state)?.into_iter().map(line).collect();
-    status::print("sender", args.json, &lines);
-    Ok(())
+    status::print("sender", args.json, &lines)
 }
 
 pub async fn abandon(args: AbandonArgs) -> ExitCode {

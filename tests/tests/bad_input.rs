@@ -97,7 +97,7 @@ fn flags_that_do_not_exist_or_fit_are_usage() {
     }
 }
 
-/// Whoever reads events learns of a mistake in the arguments as of any other end; a person reads what clap says of it.
+/// Whoever reads events learns of a mistake in the arguments as of any other end; a person reads it on standard error.
 #[test]
 fn mistakes_in_arguments_are_told_as_an_event_too() {
     let cases: &[(&str, &[&str], &str)] = &[

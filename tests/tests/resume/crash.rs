@@ -71,7 +71,7 @@ fn worker_panics(side: Role, point: &str) {
     };
     assert_eq!(ended.killed_by(), Some(Signal::SIGABRT as i32), "{}", ended.message());
     let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout()), ended.stderr());
-    assert!(said.contains("a bug was met at "), "{said}");
+    assert!(said.contains("internal error at "), "{said}");
     assert!(!said.contains(PANIC_PAYLOAD) && !said.contains("backtrace"), "{said}");
     assert_resumed(&place, sender, receiver);
 }
