@@ -1,13 +1,19 @@
 # What scripts/test and scripts/demo share: getting what is missing onto the machine. Sourced, not run.
 # shellcheck shell=bash
 
-# Installs those of the Debian packages named that are missing: no questions, no output unless it fails, no service started.
-install_packages() {
-  local package missing=()
+# Those of the Debian packages named that are missing, one a line; none where there is no apt-get.
+missing_packages() {
+  local package
   command -v apt-get >/dev/null || return 0
   for package in "$@"; do
-    [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+    [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || echo "$package"
   done
+}
+
+# Installs those of the Debian packages named that are missing: no questions, no output unless it fails, no service started.
+install_packages() {
+  local missing
+  mapfile -t missing < <(missing_packages "$@")
   ((${#missing[@]})) || return 0
   echo "installing ${missing[*]}"
   apt_install "${missing[@]}"

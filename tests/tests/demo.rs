@@ -17,6 +17,10 @@ fn the_demo_ends_well() {
     let ended = demo.env("SEALIFT_BIN", bin.parent().unwrap()).output().unwrap();
     let said = String::from_utf8_lossy(&ended.stdout);
     assert!(ended.status.success(), "{said}\n{}", String::from_utf8_lossy(&ended.stderr));
+    // D6: a kill of both agents, and the resume.
+    for shown in ["kill -9", "Both are gone", "resumed: the receiver has"] {
+        assert!(said.contains(shown), "no {shown:?} in:\n{said}");
+    }
     for shown in ["done and verified", "receipt good", "proof      every table was read again", "nothing was sent"] {
         assert!(said.contains(shown), "no {shown:?} in:\n{said}");
     }
