@@ -28,7 +28,7 @@ impl StateDir {
     /// it if it is missing.
     pub fn open(given: Option<PathBuf>, program: &str) -> Outcome<Self> {
         let path = given.or_else(|| default_path(program)).ok_or_else(|| {
-            let what = "there is no place for state: neither HOME nor XDG_STATE_HOME is an absolute path";
+            let what = "there is no place for state: HOME is not set, or is no absolute path";
             Failure::new(Code::Preflight, what, "Use --state-dir DIR.")
         })?;
         let path = std::path::absolute(&path).map_err(|error| unusable(&path, &error))?;
