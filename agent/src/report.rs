@@ -155,6 +155,12 @@ impl Report {
         }
     }
 
+    /// What somebody may want to know before it goes on.
+    pub fn notice(&self, program: &str, what: &str) {
+        self.event("notice", &[("what", json!(what))]);
+        self.say(&format!("{program}: {what}"));
+    }
+
     /// Several lines of ours, names in them made printable.
     pub fn say_lines(&self, text: &str) {
         text.lines().for_each(|line| self.say(line));

@@ -165,13 +165,14 @@ fn statements(grant: &SignedGrant, plan: &Plan, manifest: &SignedManifest) -> [(
 }
 
 fn schema() -> SchemaDocument {
-    let definition = |name: &str, sql: &str| Definition { name: name.into(), sql: sql.into() };
+    let definition = |name: &str, sql: &str| Definition { name: name.into(), sql: sql.into(), table: Some("patients".into()) };
     let table = Table {
         name: "patients".into(),
         sql: "CREATE TABLE patients (id INTEGER PRIMARY KEY, name TEXT)".into(),
         rowid: None,
         columns: vec!["id".into(), "name".into()],
         indexes: vec![definition("by_name", "CREATE INDEX by_name ON patients (name)")],
+        automatic_indexes: vec![],
     };
     SchemaDocument {
         encoding: TextEncoding::Utf8,
@@ -181,12 +182,14 @@ fn schema() -> SchemaDocument {
         user_version: 1,
         tables: vec![table],
         virtual_tables: vec![],
+        wal: true,
+        default_cache_size: 0,
     }
 }
 
 fn finish() -> FinishDocument {
     let sql = "CREATE VIEW names AS SELECT name FROM patients".into();
-    FinishDocument { views: vec![Definition { name: "names".into(), sql }], triggers: vec![] }
+    FinishDocument { views: vec![Definition { name: "names".into(), sql, table: None }], triggers: vec![] }
 }
 
 fn grant() -> SignedGrant {

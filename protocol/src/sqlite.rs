@@ -73,7 +73,7 @@ pub enum RowidName {
     Oid,
 }
 
-/// One object's name and the text that defines it, as the catalogue has them.
+/// One object's entry in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Definition {
@@ -81,6 +81,9 @@ pub struct Definition {
     pub name: String,
     #[n(1)]
     pub sql: String,
+    /// The table that it belongs to, as its entry spells it, where that is not the name itself.
+    #[n(2)]
+    pub table: Option<String>,
 }
 
 /// One table whose rows are a part.
@@ -94,11 +97,14 @@ pub struct Table {
     /// Carried for a rowid table whose rowid is no column of it.
     #[n(2)]
     pub rowid: Option<RowidName>,
-    /// The stored columns, in order; generated ones left out.
+    /// The stored columns, in order: all but VIRTUAL generated ones. Those that are STORED are carried as they are stored.
     #[n(3)]
     pub columns: Vec<String>,
     #[n(4)]
     pub indexes: Vec<Definition>,
+    /// The names of the indexes that its UNIQUE and PRIMARY KEY make, in the catalogue's order.
+    #[n(5)]
+    pub automatic_indexes: Vec<String>,
 }
 
 /// The schema part.
@@ -121,6 +127,12 @@ pub struct SchemaDocument {
     pub tables: Vec<Table>,
     #[n(6)]
     pub virtual_tables: Vec<Definition>,
+    /// Whether it is in WAL mode.
+    #[n(7)]
+    pub wal: bool,
+    /// As `PRAGMA default_cache_size` has set it; 0 where it never has.
+    #[n(8)]
+    pub default_cache_size: u32,
 }
 
 /// The finish part.
@@ -148,6 +160,9 @@ impl SchemaDocument {
         let refused = |check| Err(Error::new(Code::PlanRefused, check));
         if !self.page_bytes.is_power_of_two() || !(512..=65536).contains(&self.page_bytes) || self.auto_vacuum > 2 {
             return refused("page size or vacuum mode");
+        }
+        if self.default_cache_size > i32::MAX.unsigned_abs() {
+            return refused("size of the cache");
         }
         if self.tables.len() > PARTS_MAX {
             return refused("number of tables");
@@ -209,6 +224,13 @@ impl TextEncoding {
     /// Result columns, or parameters, that stand for one value.
     pub fn cells_per_value(self) -> usize {
         if self == TextEncoding::Utf8 { 1 } else { 2 }
+    }
+}
+
+impl Definition {
+    /// `tbl_name` of its entry.
+    pub fn table(&self) -> &str {
+        self.table.as_deref().unwrap_or(&self.name)
     }
 }
 
@@ -297,7 +319,8 @@ mod tests {
 
     fn table(columns: usize, rowid: Option<RowidName>) -> Table {
         let columns = (0..columns).map(|index| format!("c{index}")).collect();
-        Table { name: "a\"b".into(), sql: String::new(), rowid, columns, indexes: Vec::new() }
+        let (indexes, automatic_indexes) = Default::default();
+        Table { name: "a\"b".into(), sql: String::new(), rowid, columns, indexes, automatic_indexes }
     }
 
     fn document() -> SchemaDocument {
@@ -308,7 +331,13 @@ mod tests {
             application_id: -1,
             user_version: 7,
             tables: vec![table(2, Some(RowidName::Oid))],
-            virtual_tables: vec![Definition { name: "v".into(), sql: "CREATE VIRTUAL TABLE v USING fts5(a)".into() }],
+            virtual_tables: vec![Definition {
+                name: "v".into(),
+                sql: "CREATE VIRTUAL TABLE v USING fts5(a)".into(),
+                table: None,
+            }],
+            wal: true,
+            default_cache_size: 0,
         }
     }
 

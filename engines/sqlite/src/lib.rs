@@ -1,7 +1,19 @@
-//! What both agents do with SQLite, the embedded engine.
+//! What both agents do with SQLite, the embedded engine: how it was built, and how definitions of an untrusted database are
+//! entered into another.
 
 #![forbid(unsafe_code)]
 
+mod define;
+mod loading;
+mod make;
 mod options;
+mod rehearse;
 
+pub use define::{Cause, Refused, define_virtual, with_writable_schema};
+pub use loading::{begin_loading, end_loading, has_computed_index};
+pub use make::{make_index, make_table, make_trigger, make_view};
 pub use options::check_options;
+pub use rehearse::{distrust, rehearse};
+
+/// What moves a database that cannot be moved row by row, as the next step of a refusal.
+pub const MOVE_IMAGE: &str = "To move the database exactly as it is, page by page, give the sender --form image.";

@@ -238,7 +238,8 @@ mod tests {
 
     fn schema(table: &str) -> Vec<u8> {
         let (name, sql) = (table.to_owned(), format!("CREATE TABLE {table}(a)"));
-        let table = Table { name, sql, rowid: None, columns: vec!["a".into()], indexes: Vec::new() };
+        let (columns, indexes, automatic_indexes) = (vec!["a".into()], Vec::new(), Vec::new());
+        let table = Table { name, sql, rowid: None, columns, indexes, automatic_indexes };
         let schema = SchemaDocument {
             encoding: TextEncoding::Utf8,
             page_bytes: 4096,
@@ -247,6 +248,8 @@ mod tests {
             user_version: 0,
             tables: vec![table],
             virtual_tables: Vec::new(),
+            wal: false,
+            default_cache_size: 0,
         };
         schema.to_bytes()
     }

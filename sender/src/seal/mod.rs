@@ -120,6 +120,9 @@ impl<'a> Sealing<'a> {
             &mut SystemRandom::default(),
         );
         let opened = source::open(location, self.args.transfer.danger_show_program_output)?;
+        if let Some(notice) = opened.notice {
+            self.report.notice("sender", notice);
+        }
         if let Some(program) = &opened.program {
             shutdown.kills(Arc::clone(program));
         }

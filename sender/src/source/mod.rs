@@ -36,18 +36,25 @@ pub trait Source: Send {
 pub struct OpenedSource {
     pub source: Box<dyn Source>,
     pub program: Option<Arc<Program>>,
+    /// What reading it means for those who use it meanwhile.
+    pub notice: Option<&'static str>,
 }
 
 /// Opens what a URL names.
 pub fn open(location: &Location, show_program_output: bool) -> Outcome<OpenedSource> {
-    let plain = |source: Box<dyn Source>| OpenedSource { source, program: None };
+    let plain = |source: Box<dyn Source>| OpenedSource { source, program: None, notice: None };
     Ok(match location {
         Location::Standard => plain(Box::new(OpaqueSource::standard())),
         Location::File(path) => plain(Box::new(OpaqueSource::file(path)?)),
-        Location::Sqlite(path) => plain(Box::new(SqliteSource::open(path)?)),
+        Location::Sqlite(path) => {
+            let source = SqliteSource::open(path)?;
+            let notice = Some(source.notice());
+            OpenedSource { source: Box::new(source), program: None, notice }
+        }
         Location::Exec(words) => {
             let program = Arc::new(Program::new(words.clone(), show_program_output)?);
-            OpenedSource { source: Box::new(OpaqueSource::exec(Arc::clone(&program))), program: Some(program) }
+            let source = Box::new(OpaqueSource::exec(Arc::clone(&program)));
+            OpenedSource { source, program: Some(program), notice: None }
         }
         Location::Discard => {
             return Err(Failure::usage("discard: is a target, not a source", "Give the source of the data."));

@@ -129,6 +129,9 @@ impl Sending<'_> {
         let planned = async {
             let opened = source::open(location, show_output)?;
             self.program = opened.program;
+            if let Some(notice) = opened.notice.filter(|_| !self.connected) {
+                self.report.notice("sender", notice);
+            }
             if let Some(folder) = &self.args.spool {
                 spool::prepare(folder)?;
             }
@@ -175,8 +178,7 @@ impl Sending<'_> {
                      it would go on once the source has ended. If only the link is lost, it goes on."
                 }
             };
-            self.report.event("notice", &[("what", json!(what))]);
-            self.report.say(&format!("sender: {what}"));
+            self.report.notice("sender", what);
         } else if !self.connected && !self.fresh {
             self.fresh = true;
             let reason = match self.args.spool {

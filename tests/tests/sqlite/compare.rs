@@ -11,7 +11,9 @@ const COLUMNS: usize = 600;
 pub fn contents(path: &Path) -> Vec<String> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let mut lines = Vec::new();
-    for pragma in ["encoding", "page_size", "auto_vacuum", "application_id", "user_version"] {
+    for pragma in
+        ["encoding", "page_size", "auto_vacuum", "application_id", "user_version", "journal_mode", "default_cache_size"]
+    {
         lines.push(format!("{pragma}: {}", strings(&connection, &format!("PRAGMA {pragma}")).join(",")));
     }
     lines.extend(strings(

@@ -10,22 +10,29 @@ use serde_json::{Value, json};
 use super::{bad, cbor, hex};
 
 fn definition(name: &str, sql: &str) -> Definition {
-    Definition { name: name.into(), sql: sql.into() }
+    Definition { name: name.into(), sql: sql.into(), table: None }
+}
+
+fn owned(name: &str, sql: &str, table: &str) -> Definition {
+    Definition { table: Some(table.into()), ..definition(name, sql) }
 }
 
 fn table(name: &str, sql: &str, columns: &[&str]) -> Table {
     let columns = columns.iter().map(|column| (*column).to_owned()).collect();
-    Table { name: name.into(), sql: sql.into(), rowid: None, columns, indexes: Vec::new() }
+    let (indexes, automatic_indexes) = Default::default();
+    Table { name: name.into(), sql: sql.into(), rowid: None, columns, indexes, automatic_indexes }
 }
 
 fn schema() -> SchemaDocument {
-    let patient = "CREATE TABLE patient(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, born, age AS (born - 1900))";
+    let patient = "CREATE TABLE patient(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, born UNIQUE, age AS (born - 1900), \
+                   code TEXT AS ('P' || born) STORED)";
     let mut tables = vec![
-        table("patient", patient, &["id", "name", "born"]),
+        table("patient", patient, &["id", "name", "born", "code"]),
         table("note", "CREATE TABLE note(rowid, \"a \"\"b\")", &["rowid", "a \"b"]),
         table("sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)", &["name", "seq"]),
     ];
-    tables[0].indexes = vec![definition("by_name", "CREATE INDEX by_name ON patient(name)")];
+    tables[0].indexes = vec![owned("by_name", "CREATE INDEX by_name ON patient(name)", "patient")];
+    tables[0].automatic_indexes = vec!["sqlite_autoindex_patient_1".into()];
     // Its column takes the first of the three names.
     tables[1].rowid = Some(RowidName::UnderscoreRowid);
     tables[2].rowid = Some(RowidName::Rowid);
@@ -37,6 +44,8 @@ fn schema() -> SchemaDocument {
         user_version: 7,
         tables,
         virtual_tables: vec![definition("words", "CREATE VIRTUAL TABLE words USING fts5(word)")],
+        wal: true,
+        default_cache_size: 2000,
     }
 }
 
@@ -44,7 +53,7 @@ fn finish() -> FinishDocument {
     let trigger = "CREATE TRIGGER t AFTER INSERT ON patient BEGIN DELETE FROM note; END";
     FinishDocument {
         views: vec![definition("names", "CREATE VIEW names AS SELECT name FROM patient")],
-        triggers: vec![definition("t", trigger)],
+        triggers: vec![owned("t", trigger, "patient")],
     }
 }
 
@@ -71,12 +80,20 @@ fn reference_schema() -> Vec<u8> {
     let patient = map(&[
         (0, text("patient")),
         (1, text(&schema.tables[0].sql)),
-        (3, names(&["id", "name", "born"])),
-        (4, array(&[pair("by_name", "CREATE INDEX by_name ON patient(name)")])),
+        (3, names(&["id", "name", "born", "code"])),
+        (
+            4,
+            array(&[map(&[
+                (0, text("by_name")),
+                (1, text("CREATE INDEX by_name ON patient(name)")),
+                (2, text("patient")),
+            ])]),
+        ),
+        (5, names(&["sqlite_autoindex_patient_1"])),
     ]);
     let with_rowid = |at: usize, rowid: u64, columns: &[&str]| {
         let (name, sql) = (text(&schema.tables[at].name), text(&schema.tables[at].sql));
-        map(&[(0, name), (1, sql), (2, uint(rowid)), (3, names(columns)), (4, array(&[]))])
+        map(&[(0, name), (1, sql), (2, uint(rowid)), (3, names(columns)), (4, array(&[])), (5, array(&[]))])
     };
     map(&[
         (0, uint(2)),
@@ -86,15 +103,18 @@ fn reference_schema() -> Vec<u8> {
         (4, uint(7)),
         (5, array(&[patient, with_rowid(1, 1, &["rowid", "a \"b"]), with_rowid(2, 0, &["name", "seq"])])),
         (6, array(&[pair("words", "CREATE VIRTUAL TABLE words USING fts5(word)")])),
+        (7, vec![0xf5]),
+        (8, uint(2000)),
     ])
 }
 
 fn bad_schemas() -> Vec<Value> {
     type Change = fn(&mut SchemaDocument);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 9] = [
         ("page that is no power of two", |schema| schema.page_bytes = 4000),
         ("page of 131,072 bytes", |schema| schema.page_bytes = 1 << 17),
         ("auto_vacuum of 3", |schema| schema.auto_vacuum = 3),
+        ("default_cache_size of 2,147,483,648", |schema| schema.default_cache_size = 1 << 31),
         ("table without a column", |schema| schema.tables[0].columns.clear()),
         ("name of 1,025 bytes", |schema| schema.tables[0].name = "x".repeat(NAME_BYTES_MAX + 1)),
         ("another text for sqlite_sequence", |schema| schema.tables[2].sql += " "),

@@ -3,16 +3,17 @@
 use rusqlite::{Error, ErrorCode, ffi};
 use sealift_agent::failure::Failure;
 use sealift_protocol::close::Code;
+use sealift_sqlite::{Cause, MOVE_IMAGE, Refused};
 
 /// The engine failed at `object`: the staging file, or a table of it.
 pub fn failed(error: &Error, object: &str) -> Failure {
     let fail = |what: String, next: &str| Failure::new(Code::TargetFailed, what, next);
     // However often it is tried.
     let impossible = |what: String, next: &str| Failure::new(Code::LoadImpossible, what, next);
+    let number = error.sqlite_error().map_or(0, |error| error.extended_code);
     if matches!(error, Error::SqlInputError { .. }) {
         return needs_more(object);
     }
-    let number = error.sqlite_error().map_or(0, |error| error.extended_code);
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Failure::new(
             Code::TargetFull,
@@ -22,7 +23,9 @@ pub fn failed(error: &Error, object: &str) -> Failure {
         Some(ErrorCode::OperationInterrupted) => gave_up(),
         Some(ErrorCode::ConstraintViolation) => impossible(
             format!("a row does not keep a constraint of {object}: {}", constraint(number)),
-            "The source holds rows that break its own schema. Correct them there and start again.",
+            &format!(
+                "The source holds rows that break its own schema, as SQLite itself compares and computes. {MOVE_IMAGE}"
+            ),
         ),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => fail(
             format!("another program has the staging file locked, at {object}"),
@@ -61,33 +64,31 @@ pub fn row_failed(error: &Error, table: &str) -> Failure {
     }
     let what = format!("an expression in the definition of {table} fails for one of its rows");
     let next =
-        "SQLite cannot compute it from what the source holds. Correct the row or the definition there and start again.";
+        format!("SQLite cannot compute it from what the source holds. Correct the row or the definition. {MOVE_IMAGE}");
     Failure::new(Code::LoadImpossible, what, next)
 }
 
-/// A statement that this engine cannot make sense of: the schema was made by a program that had added to it.
+/// A statement that this engine does not understand: the schema was made by a program that had added to it.
 fn needs_more(object: &str) -> Failure {
-    let next = "It may need a function or collation of the program that made it. Drop it on a copy and move that.";
+    let next = format!("It may need a function or collation of the application that made it. {MOVE_IMAGE}");
     Failure::new(Code::LoadImpossible, format!("SQLite does not accept a definition of {object}"), next)
 }
 
 /// A definition from the source was refused, by the rules here or by the engine.
-pub fn definition_failed(error: &Error, name: &str) -> Failure {
-    match error {
-        Error::MultipleStatement => forbidden(name),
-        Error::InvalidQuery => forbidden(name),
-        Error::SqlInputError { .. } => needs_more(name),
-        _ => match error.sqlite_error_code() {
-            Some(ErrorCode::AuthorizationForStatementDenied) => forbidden(name),
-            Some(ErrorCode::Unknown) => needs_more(name),
-            _ => failed(error, name),
-        },
+pub fn definition_failed(refused: Refused) -> Failure {
+    let Refused { name, cause } = refused;
+    match cause {
+        Cause::DoesMore => {
+            let next = "Look at its definition in the source's sqlite_schema: it is not what it should be.";
+            Failure::new(Code::LoadImpossible, format!("the definition of {name} would do more than define it"), next)
+        }
+        Cause::NotUnderstood => needs_more(&name),
+        Cause::MakesOther => {
+            let what = format!("SQLite makes something else of the definition of {name} than the source has");
+            Failure::new(Code::LoadImpossible, what, MOVE_IMAGE)
+        }
+        Cause::Engine(error) => failed(&error, &name),
     }
-}
-
-pub fn forbidden(name: &str) -> Failure {
-    let next = "Look at its definition in the source's sqlite_schema: it is not what it should be.";
-    Failure::new(Code::LoadImpossible, format!("the definition of {name} would do more than define it"), next)
 }
 
 /// The sender allows longer rows than this side: what it holds of one must stay bounded.

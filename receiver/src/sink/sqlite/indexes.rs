@@ -11,11 +11,9 @@ use sealift_protocol::{
     row::Value,
     sqlite::{Definition, Table, quote},
 };
+use sealift_sqlite::make_index;
 
-use super::{
-    define::{Kind, define},
-    failure::failed,
-};
+use super::failure::{definition_failed, failed};
 
 /// What SQLite may hold to sort one index: with its page cache and what is under way to it, within 128 MiB.
 const SORT_BYTES_MAX: u64 = 64 << 20;
@@ -73,12 +71,17 @@ impl Waiting {
 }
 
 fn build(mut indexes: impl Iterator<Item = Index>, table: &str, connection: &mut Connection) -> Outcome {
-    indexes.try_for_each(|index| define(connection, Kind::Index, &index.definition, table))
+    indexes.try_for_each(|index| make_index(connection, &index.definition, table).map_err(definition_failed))
 }
 
 /// Which values of a row an index sorts, if those bound what it takes: if each entry is made of columns that rows carry,
-/// each at most once, and not of expressions or generated columns, which may be of any length.
+/// each at most once, and not of expressions or VIRTUAL columns, which may be of any length. Nor one whose entry has another
+/// name than its text, by which SQLite would drop it.
 fn sorted_places(connection: &Connection, index: &Definition, table: &Table) -> rusqlite::Result<Option<Vec<usize>>> {
+    let named = "SELECT EXISTS(SELECT 1 FROM pragma_index_list(?1, 'main') WHERE name = ?2)";
+    if !connection.query_row(named, [&table.name, &index.name], |row| row.get::<_, bool>(0))? {
+        return Ok(None);
+    }
     let mut statement = connection.prepare("SELECT cid, name FROM pragma_index_xinfo(?1, 'main')")?;
     let mut rows = statement.query([&index.name])?;
     let mut places = Vec::new();

@@ -1,6 +1,6 @@
 //! The staged database while it is loaded: its connection, its schema, its ledger.
 
-use rusqlite::{Connection, OpenFlags, config::DbConfig, limits::Limit};
+use rusqlite::{Connection, OpenFlags, limits::Limit};
 use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
@@ -10,16 +10,18 @@ use sealift_protocol::{
     id::PartIndex,
     manifest::{PartKind, Plan},
     receive::WholePart,
-    sqlite::{DOCUMENT_BYTES_MAX, Definition, FinishDocument, SchemaDocument, Table, is_internal},
+    sqlite::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument, Table, is_internal},
+};
+use sealift_sqlite::{
+    Refused, begin_loading, define_virtual, distrust, end_loading, make_index, make_table, make_trigger, make_view,
+    with_writable_schema,
 };
 
 use super::{
     Turn,
-    define::{Kind, define, define_virtual, with_writable_schema},
-    failure::failed,
+    failure::{definition_failed, failed},
     ledger::{self, Bond, LINE_BYTES_MAX, Ledger, Line},
     out_of_order,
-    prove::catalogue_difference,
 };
 
 /// Page cache of the loading connection. What does not fit is written to the staging file before the commit.
@@ -50,8 +52,6 @@ impl Load {
         make(&mut connection, &schema)?;
         let load = Load { connection, schema, finish: None, bond: turn.prepared.bond };
         load.commit(&Line { part: whole, rows: 0, document: Some(bytes), hashes: None })?;
-        // Makes the connection read the catalogue as it now is.
-        load.connection.execute_batch("PRAGMA writable_schema=RESET").map_err(engine)?;
         Ok(load)
     }
 
@@ -98,11 +98,12 @@ impl Load {
         // The line in the ledger is the last row written; what could be triggered comes after it.
         let line = Line { part: whole, rows: 0, document: Some(bytes), hashes: None };
         ledger::note(&self.connection, &self.bond, &line)?;
+        end_loading(&self.connection, &ordinary(&self.schema)).map_err(definition_failed)?;
         for view in &document.views {
-            define(&mut self.connection, Kind::View, view, &view.name)?;
+            make_view(&mut self.connection, view).map_err(definition_failed)?;
         }
         for trigger in &document.triggers {
-            define(&mut self.connection, Kind::Trigger, trigger, &trigger.name)?;
+            make_trigger(&mut self.connection, trigger).map_err(definition_failed)?;
         }
         self.end_part()?;
         self.finish = Some(document);
@@ -157,53 +158,51 @@ pub fn configure(connection: &Connection, row_bytes_max: usize) -> rusqlite::Res
 
 /// What every connection to a staged database keeps to.
 pub fn guard(connection: &Connection, row_bytes_max: usize) -> rusqlite::Result<()> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
-    // A name that is no column is then an error and never a string.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+    distrust(connection)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "mmap_size", 0)?;
-    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
-    connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
     let length = i32::try_from(row_bytes_max.saturating_add(LENGTH_SLACK_BYTES)).unwrap_or(i32::MAX);
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, length)?;
     connection.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, DOCUMENT_BYTES_MAX as i32).map(drop)
 }
 
-/// Makes everything but rows, views and triggers.
+/// Makes everything but rows, views and triggers, ready for the rows.
 fn make(connection: &mut Connection, schema: &SchemaDocument) -> Outcome {
     connection.pragma_update(None, "application_id", schema.application_id).map_err(engine)?;
     connection.pragma_update(None, "user_version", schema.user_version).map_err(engine)?;
-    ledger::create(connection)?;
-    let (internal, ordinary): (Vec<&Table>, Vec<&Table>) =
-        schema.tables.iter().partition(|table| is_internal(&table.name));
-    for table in ordinary {
-        let definition = Definition { name: table.name.clone(), sql: table.sql.clone() };
-        define(connection, Kind::Table, &definition, &table.name)?;
+    if schema.default_cache_size > 0 {
+        connection.pragma_update(None, "default_cache_size", schema.default_cache_size).map_err(engine)?;
+        // It is for those who open the target, not for this connection.
+        connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(engine)?;
     }
-    for table in internal {
-        // `SchemaDocument` has judged that the text is SQLite's own. AUTOINCREMENT may have made its table already.
+    ledger::create(connection)?;
+    let ordinary = ordinary(schema);
+    for table in &ordinary {
+        make_table(connection, table).map_err(definition_failed)?;
+    }
+    for table in schema.tables.iter().filter(|table| is_internal(&table.name)) {
+        // `SchemaDocument` has checked that the text is SQLite's own. AUTOINCREMENT may have made its table already.
         let exists = "SELECT EXISTS(SELECT 1 FROM sqlite_schema WHERE name = ?1)";
         if !connection.query_row(exists, [&table.name], |row| row.get(0)).map_err(engine)? {
             with_writable_schema(connection, |connection| connection.execute_batch(&table.sql)).map_err(engine)?;
         }
     }
-    for definition in &schema.virtual_tables {
-        define_virtual(connection, definition)?;
+    for table in &schema.virtual_tables {
+        let defined = define_virtual(connection, table);
+        defined.map_err(|cause| definition_failed(Refused::new(&table.name, cause)))?;
     }
     for table in &schema.tables {
         // Made while the table is empty, an index that cannot be made fails before a row is sent.
         for index in &table.indexes {
-            define(connection, Kind::Index, index, &table.name)?;
+            make_index(connection, index, &table.name).map_err(definition_failed)?;
         }
     }
-    if let Some(name) = catalogue_difference(connection, schema, None)? {
-        let what = format!("SQLite spells the definition of {name} otherwise than the source does");
-        let next = "The source's schema was edited by hand. Make the object anew on the source and start again.";
-        return Err(Failure::new(Code::LoadImpossible, what, next));
-    }
-    Ok(())
+    begin_loading(connection, &ordinary).map_err(definition_failed)
+}
+
+/// The tables that are not SQLite's own.
+fn ordinary(schema: &SchemaDocument) -> Vec<&Table> {
+    schema.tables.iter().filter(|table| !is_internal(&table.name)).collect()
 }
 
 /// A part is only whole with the chunk that says it is the last, and what is noted of it must be what was written.

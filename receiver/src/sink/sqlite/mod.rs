@@ -13,7 +13,6 @@
 //! What a definition from the source may do is [`define`]'s affair. Triggers and views come last, and are switched off
 //! on these connections besides.
 
-mod define;
 mod document;
 mod failure;
 mod indexes;

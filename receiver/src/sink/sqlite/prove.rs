@@ -1,8 +1,9 @@
 //! Reading the staged database again.
 //!
 //! The loading connection is closed first, so that what is read comes from the file, which from then on nobody writes.
-//! Each table is read as the source reads it, and counted and digested. The catalogue must be, text for text, what the
-//! source sent, beside the ledger, which stays until the load is published. Indexes are not read: they were built by SQLite from these tables, and hold nothing of their own.
+//! Each table is read as the source reads it, and counted and digested. The catalogue must be, entry for entry, what the
+//! source sent, beside the ledger, which stays until the load is published. Indexes are not read: they were built by SQLite
+//! from these tables, and hold nothing of their own; that the source's hold the same was checked there.
 
 use bytes::BytesMut;
 use rusqlite::{Connection, OpenFlags, Rows, Statement, types::ValueRef};
@@ -63,48 +64,55 @@ pub fn prove(turn: &mut Turn<'_>) -> Outcome<Vec<LoadedPart>> {
 }
 
 fn check_catalogue(connection: &Connection, schema: &SchemaDocument, finish: &FinishDocument) -> Outcome {
-    let Some(name) = catalogue_difference(connection, schema, Some(finish))? else { return Ok(()) };
+    let Some(name) = catalogue_difference(connection, schema, finish)? else { return Ok(()) };
     let what = format!("the definition of {name} in the staged database is not what the source sent");
     Err(Failure::new(Code::TargetMismatch, what, "The load was dropped. Look for other programs that write there."))
 }
 
-/// The first object, the ledger aside, that is not in both the catalogue and the documents with the same text.
-pub fn catalogue_difference(
+/// Type, name, table and text of an entry. An index of a constraint has no text.
+type Entry<'a> = (&'a str, &'a str, &'a str, Option<&'a str>);
+
+/// The first entry, the ledger's aside, that is not in both the catalogue and the documents.
+fn catalogue_difference(
     connection: &Connection,
     schema: &SchemaDocument,
-    finish: Option<&FinishDocument>,
+    finish: &FinishDocument,
 ) -> Outcome<Option<String>> {
     let engine = |error: rusqlite::Error| failed(&error, STAGING);
-    let mut expected: Vec<(&str, &str, &str)> = Vec::new();
+    let mut expected: Vec<Entry<'_>> = Vec::new();
     for table in &schema.tables {
-        expected.push(("table", &table.name, &table.sql));
-        expected.extend(triples("index", &table.indexes));
+        expected.push(("table", &table.name, &table.name, Some(&table.sql)));
+        expected.extend(table.automatic_indexes.iter().map(|index| ("index", &**index, &*table.name, None)));
+        expected.extend(entries("index", &table.indexes));
     }
-    expected.extend(triples("table", &schema.virtual_tables));
-    if let Some(finish) = finish {
-        expected.extend(triples("view", &finish.views));
-        expected.extend(triples("trigger", &finish.triggers));
-    }
+    expected.extend(entries("table", &schema.virtual_tables));
+    expected.extend(entries("view", &finish.views));
+    expected.extend(entries("trigger", &finish.triggers));
     expected.sort_unstable();
-    let sql = "SELECT type, name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name <> ?1";
+    let sql = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema WHERE name <> ?1";
     let mut statement = connection.prepare(sql).map_err(engine)?;
-    let rows =
-        statement.query_map([LEDGER_TABLE], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(engine)?;
-    let mut found = rows.collect::<rusqlite::Result<Vec<(String, String, String)>>>().map_err(engine)?;
+    let rows = statement
+        .query_map([LEDGER_TABLE], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .map_err(engine)?;
+    let found = rows.collect::<rusqlite::Result<Vec<(String, String, String, Option<String>)>>>().map_err(engine)?;
+    let mut found: Vec<Entry<'_>> =
+        found.iter().map(|(kind, name, table, sql)| (&**kind, &**name, &**table, sql.as_deref())).collect();
     found.sort_unstable();
-    let mut found = found.iter().map(|(kind, name, sql)| (kind.as_str(), name.as_str(), sql.as_str()));
+    let mut found = found.into_iter();
     let mut expected = expected.into_iter();
     loop {
         match (expected.next(), found.next()) {
             (None, None) => return Ok(None),
             (expected, found) if expected == found => {}
-            (expected, found) => return Ok(expected.or(found).map(|(_, name, _)| name.to_owned())),
+            (expected, found) => return Ok(expected.or(found).map(|(_, name, ..)| name.to_owned())),
         }
     }
 }
 
-fn triples<'a>(kind: &'a str, definitions: &'a [Definition]) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
-    definitions.iter().map(move |definition| (kind, definition.name.as_str(), definition.sql.as_str()))
+fn entries<'a>(kind: &'a str, definitions: &'a [Definition]) -> impl Iterator<Item = Entry<'a>> {
+    definitions
+        .iter()
+        .map(move |definition| (kind, &*definition.name, definition.table(), Some(definition.sql.as_str())))
 }
 
 fn read_again(

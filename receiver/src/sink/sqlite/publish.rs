@@ -19,7 +19,7 @@ use sealift_protocol::{close::Code, id::TransferId};
 
 use super::{
     failure::failed,
-    ledger,
+    ledger::{self, Ledger},
     leftover::Leftover,
     load::close,
     staging::{Identity, Staging},
@@ -35,9 +35,9 @@ pub fn publish(staging: &Staging, transfer: TransferId, proven: Option<Identity>
     proven.map_or(Ok(()), |proven| staging.check(proven))?;
     let identity = match Leftover::find(staging, row_bytes_max)? {
         Leftover::Load(connection, identity) => {
-            check_whole(&connection, transfer)?;
+            let ledger = whole_ledger(&connection, transfer)?;
             staging.mark_finished(transfer, identity)?;
-            drop_ledger(connection)?;
+            drop_ledger(connection, ledger.schema.wal)?;
             identity
         }
         Leftover::Finished(owner, identity) if owner == transfer => identity,
@@ -46,24 +46,34 @@ pub fn publish(staging: &Staging, transfer: TransferId, proven: Option<Identity>
         Leftover::Nothing => return Err(unpublishable("is gone")),
     };
     fail_point::hit(Point::SqliteLedgerDropped);
+    staging.check_closed()?;
     staging.sync()?;
     staging.rename(proven.unwrap_or(identity))
 }
 
-fn check_whole(connection: &Connection, transfer: TransferId) -> Outcome {
+fn whole_ledger(connection: &Connection, transfer: TransferId) -> Outcome<Ledger> {
     match ledger::bond(connection)? {
         Some(bond) if bond.transfer == transfer => {}
         _ => return Err(unpublishable("is a load of another transfer")),
     }
-    if ledger::read(connection)?.is_whole() { Ok(()) } else { Err(unpublishable("is not whole")) }
+    let ledger = ledger::read(connection)?;
+    if ledger.is_whole() { Ok(ledger) } else { Err(unpublishable("is not whole")) }
 }
 
-fn drop_ledger(connection: Connection) -> Outcome {
+/// The journal mode that the source has comes first: without the ledger nothing says which that is.
+fn drop_ledger(connection: Connection, wal: bool) -> Outcome {
     let engine = |error: rusqlite::Error| failed(&error, "the staging file");
+    if wal {
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(engine)?;
+    }
     connection.execute_batch("BEGIN IMMEDIATE").map_err(engine)?;
     ledger::drop_table(&connection)?;
     fail_point::hit(Point::SqliteLedgerDropping);
     connection.execute_batch("COMMIT").map_err(engine)?;
+    if wal {
+        // Closing the last connection moves what is in the log into the database, and removes it.
+        return connection.close().map_err(|(_, error)| engine(error));
+    }
     close(connection)
 }
 

@@ -158,10 +158,21 @@ impl Staging {
     /// Makes durable what an earlier process wrote. No connection may be open.
     pub fn sync_leftover(&self) -> io::Result<()> {
         File::open(&self.file)?.sync_all()?;
-        match File::open(beside(&self.file, "-journal")) {
-            Ok(journal) => journal.sync_all(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+        for sibling in ["-journal", "-wal"] {
+            match File::open(beside(&self.file, sibling)) {
+                Ok(journal) => journal.sync_all()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// That everything is in the file itself: without its log, it would get its final name incomplete.
+    pub fn check_closed(&self) -> Outcome {
+        match fs::symlink_metadata(beside(&self.file, "-wal")) {
+            Ok(log) if log.len() > 0 => Err(self.refused("closed", &io::ErrorKind::ResourceBusy.into())),
+            _ => Ok(()),
         }
     }
 

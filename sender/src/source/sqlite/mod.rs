@@ -2,8 +2,10 @@
 //!
 //! One connection, opened read-only, and one read transaction from `plan` to the end: every part is of one moment. A
 //! database in WAL mode can be written meanwhile; one with a rollback journal makes its writers wait until the transfer
-//! is over. What is not carried, since it says how a file is kept and not what is in it: the journal mode, the free
-//! pages, the reserved bytes of pages, and the counters in the file's header.
+//! is over. What is not carried, since it says how a file is kept and not what is in it: the free pages, the reserved bytes
+//! of pages, the schema format number, and the counters in the file's header.
+//!
+//! The file stays as it was found: nothing is written, checkpointed or removed ([`sidecars`]).
 //!
 //! A virtual table of full-text search or an r-tree is moved as its definition and the rows of its shadow tables, in
 //! which all of it lies; it is never read through its module.
@@ -11,6 +13,7 @@
 mod affinity;
 mod catalogue;
 mod failure;
+mod sidecars;
 
 use std::{
     fs,
@@ -34,6 +37,7 @@ use sealift_sqlite::check_options;
 use self::{
     catalogue::{Catalogue, SourceTable},
     failure::{failed, unsuitable},
+    sidecars::JournalMode,
 };
 use super::Source;
 use crate::part::{PartWriter, row_too_long};
@@ -53,6 +57,7 @@ const LENGTH_MAX_MIN: usize = 1 << 20;
 /// A source that reads `sqlite:PATH`.
 pub struct SqliteSource {
     path: PathBuf,
+    journal_mode: JournalMode,
     connection: Connection,
     snapshot: Option<Snapshot>,
 }
@@ -84,11 +89,20 @@ impl SqliteSource {
             let next = "Give --source the path of the database file itself.";
             return Err(Failure::new(Code::SourceFailed, format!("{shown} is not a file"), next));
         }
+        let journal_mode = sidecars::journal_mode(&path).map_err(unreadable)?;
+        if journal_mode == JournalMode::Wal {
+            sidecars::check_owner(&path, &shown, nix::unistd::geteuid())?;
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&path, flags)
             .and_then(|connection| configure(&connection, busy_timeout).map(|()| connection))
             .map_err(|error| failed(&error, &shown))?;
-        Ok(Self { path, connection, snapshot: None })
+        Ok(Self { path, journal_mode, connection, snapshot: None })
+    }
+
+    /// What is to be said before the source is read.
+    pub fn notice(&self) -> &'static str {
+        self.journal_mode.notice()
     }
 
     fn limit_length(&self, bytes_max: i32) -> Outcome {
@@ -101,6 +115,9 @@ impl SqliteSource {
         // A deferred transaction takes its snapshot at the first read, which the catalogue is.
         self.connection.execute_batch("BEGIN").map_err(|error| failed(&error, &shown))?;
         let catalogue = Catalogue::read(&self.connection, &shown)?;
+        for table in &catalogue.tables {
+            table.check_indexes(&self.connection)?;
+        }
         let parts = parts(&self.connection, &catalogue.tables).map_err(|error| failed(&error, &shown))?;
         let (encoding, schema, finish) =
             (catalogue.schema.encoding, catalogue.schema.to_bytes(), catalogue.finish.to_bytes());
@@ -118,6 +135,8 @@ fn configure(connection: &Connection, busy_timeout: Duration) -> rusqlite::Resul
     // Not SQLITE_DBCONFIG_DEFENSIVE: under it SQLite takes a trigger on a shadow table, which is valid, for damage; and what it
     // forbids is to write, which this connection cannot.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // What the application has left in the log is for it to checkpoint.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // A name that is no column is then an error and never a string.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
@@ -125,6 +144,8 @@ fn configure(connection: &Connection, busy_timeout: Duration) -> rusqlite::Resul
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "query_only", true)?;
+    // Rows are moved as they are, also those that break a CHECK.
+    connection.pragma_update(None, "ignore_check_constraints", true)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)
 }

@@ -1,7 +1,8 @@
 //! Running definitions that come from an untrusted database.
 //!
 //! Each is one statement, prepared under an authorizer that knows what kind of object of what name it should make and
-//! refuses everything else: other statements, other names, other databases, a query, a function that acts.
+//! refuses everything else: other statements, other names, other databases, a query, a function that acts. Names are
+//! compared as SQLite compares them, whatever the case of ASCII letters.
 
 use std::sync::{
     Arc,
@@ -9,13 +10,10 @@ use std::sync::{
 };
 
 use rusqlite::{
-    Connection, Error,
+    Connection, Error, ErrorCode,
     hooks::{AuthAction, AuthContext, Authorization},
 };
-use sealift_agent::failure::Outcome;
 use sealift_protocol::sqlite::{Definition, LEDGER_TABLE, SEQUENCE_TABLE, VIRTUAL_MODULES};
-
-use super::failure::{definition_failed, forbidden};
 
 /// What a definition is to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,22 +24,77 @@ pub enum Kind {
     Trigger,
 }
 
+impl Kind {
+    /// As `sqlite_schema.type` has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Table => "table",
+            Kind::Index => "index",
+            Kind::View => "view",
+            Kind::Trigger => "trigger",
+        }
+    }
+}
+
+/// A definition that was not entered.
+#[derive(Debug)]
+pub struct Refused {
+    pub name: String,
+    pub cause: Cause,
+}
+
+#[derive(Debug)]
+pub enum Cause {
+    /// It would do more than define the one object of its name.
+    DoesMore,
+    /// The engine does not understand it: it may need a function, collation or module of the application that made it.
+    NotUnderstood,
+    /// The engine makes other catalogue entries of it than the source has.
+    MakesOther,
+    /// The engine failed.
+    Engine(Error),
+}
+
+impl Refused {
+    pub fn new(name: &str, cause: Cause) -> Self {
+        Self { name: name.to_owned(), cause }
+    }
+
+    pub fn engine(name: &str, error: Error) -> Self {
+        Self::new(name, Cause::from(error))
+    }
+}
+
+impl From<Error> for Cause {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::MultipleStatement | Error::InvalidQuery => Cause::DoesMore,
+            Error::SqlInputError { .. } => Cause::NotUnderstood,
+            error => match error.sqlite_error_code() {
+                Some(ErrorCode::AuthorizationForStatementDenied) => Cause::DoesMore,
+                Some(ErrorCode::Unknown) => Cause::NotUnderstood,
+                _ => Cause::Engine(error),
+            },
+        }
+    }
+}
+
 /// Functions that do something beyond returning a value. The engine keeps them out of schemas already
 /// (`trusted_schema=OFF`); this does not rely on it.
 const ACTING_FUNCTIONS: [&str; 3] = ["load_extension", "fts3_tokenizer", "writefile"];
 
 /// Runs the definition. `table` is what it belongs to: itself for a table.
-pub fn define(connection: &mut Connection, kind: Kind, definition: &Definition, table: &str) -> Outcome {
-    let (name, table) = (definition.name.clone(), table.to_owned());
+pub fn define(connection: &mut Connection, kind: Kind, name: &str, sql: &str, table: &str) -> Result<(), Cause> {
+    let (own, table) = (name.to_owned(), table.to_owned());
     let makes = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&makes);
     let judge = move |context: AuthContext<'_>| {
         seen.fetch_or(is_creation(kind, &context.action), Ordering::Relaxed);
-        verdict(allows(kind, &name, &table, context))
+        verdict(allows(kind, &own, &table, context))
     };
     let run = |connection: &mut Connection| -> rusqlite::Result<()> {
         connection.authorizer(Some(judge))?;
-        let mut statement = connection.prepare(&definition.sql)?;
+        let mut statement = connection.prepare(sql)?;
         // A statement that makes nothing, gives rows or takes values is no definition.
         if !makes.load(Ordering::Relaxed) || statement.column_count() > 0 || statement.parameter_count() > 0 {
             return Err(Error::InvalidQuery);
@@ -49,8 +102,8 @@ pub fn define(connection: &mut Connection, kind: Kind, definition: &Definition, 
         statement.raw_execute().map(drop)
     };
     let outcome = run(connection);
-    trust(connection).map_err(|error| definition_failed(&error, &definition.name))?;
-    outcome.map_err(|error| definition_failed(&error, &definition.name))
+    trust(connection)?;
+    Ok(outcome?)
 }
 
 /// Ends the authorizer: what follows is Sealift's own.
@@ -79,19 +132,20 @@ fn allows(kind: Kind, name: &str, table: &str, context: AuthContext<'_>) -> bool
     let is_catalogue = |table: &str| matches!(table, "sqlite_master" | "sqlite_schema");
     match context.action {
         AuthAction::CreateTable { table_name } => {
-            kind == Kind::Table && (table_name == name || table_name == SEQUENCE_TABLE)
+            kind == Kind::Table && (table_name.eq_ignore_ascii_case(name) || table_name == SEQUENCE_TABLE)
         }
         AuthAction::CreateIndex { index_name, table_name } => match kind {
             // Those of its own UNIQUE and PRIMARY KEY.
-            Kind::Table => table_name == table,
-            Kind::Index => index_name == name && table_name.eq_ignore_ascii_case(table),
+            Kind::Table => table_name.eq_ignore_ascii_case(table),
+            Kind::Index => index_name.eq_ignore_ascii_case(name) && table_name.eq_ignore_ascii_case(table),
             _ => false,
         },
-        AuthAction::CreateView { view_name } => kind == Kind::View && view_name == name,
+        AuthAction::CreateView { view_name } => kind == Kind::View && view_name.eq_ignore_ascii_case(name),
         AuthAction::CreateTrigger { trigger_name, table_name } => {
-            kind == Kind::Trigger && trigger_name == name && !table_name.eq_ignore_ascii_case(LEDGER_TABLE)
+            let own = kind == Kind::Trigger && trigger_name.eq_ignore_ascii_case(name);
+            own && !table_name.eq_ignore_ascii_case(LEDGER_TABLE)
         }
-        AuthAction::Reindex { index_name } => kind == Kind::Index && index_name == name,
+        AuthAction::Reindex { index_name } => kind == Kind::Index && index_name.eq_ignore_ascii_case(name),
         // The engine's own book-keeping, and the columns that expressions name.
         AuthAction::Insert { table_name } | AuthAction::Update { table_name, .. } => is_catalogue(table_name),
         AuthAction::Read { table_name, .. } => {
@@ -106,34 +160,32 @@ fn allows(kind: Kind, name: &str, table: &str, context: AuthContext<'_>) -> bool
 
 /// Enters a virtual table into the catalogue without running its module, as `.dump` of SQLite's own shell does. Its
 /// shadow tables are made and filled like any other; a module's code first runs when somebody uses the target.
-pub fn define_virtual(connection: &mut Connection, definition: &Definition) -> Outcome {
-    let failed = |error: rusqlite::Error| definition_failed(&error, &definition.name);
+pub fn define_virtual(connection: &mut Connection, definition: &Definition) -> Result<(), Cause> {
     let permitted = Arc::new(AtomicBool::new(false));
     let (seen, name) = (Arc::clone(&permitted), definition.name.clone());
-    connection
-        .authorizer(Some(move |context: AuthContext<'_>| match context.action {
-            AuthAction::CreateVtable { table_name, module_name } => {
-                let known = VIRTUAL_MODULES.iter().any(|module| module.eq_ignore_ascii_case(module_name));
-                let allowed = known && table_name == name && context.database_name == Some("main");
-                seen.store(allowed, Ordering::Relaxed);
-                verdict(allowed)
-            }
-            AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Read { .. } => Authorization::Allow,
-            _ => Authorization::Deny,
-        }))
-        .map_err(failed)?;
+    connection.authorizer(Some(move |context: AuthContext<'_>| match context.action {
+        AuthAction::CreateVtable { table_name, module_name } => {
+            let known = VIRTUAL_MODULES.iter().any(|module| module.eq_ignore_ascii_case(module_name));
+            let own = table_name.eq_ignore_ascii_case(&name) && context.database_name == Some("main");
+            seen.store(known && own, Ordering::Relaxed);
+            verdict(known && own)
+        }
+        AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Read { .. } => Authorization::Allow,
+        _ => Authorization::Deny,
+    }))?;
     let prepared = connection.prepare(&definition.sql).map(drop);
-    trust(connection).map_err(failed)?;
-    prepared.map_err(failed)?;
-    // SQLite keeps these definitions in this very spelling.
-    if !permitted.load(Ordering::Relaxed) || !definition.sql.starts_with("CREATE VIRTUAL TABLE ") {
-        return Err(forbidden(&definition.name));
+    trust(connection)?;
+    prepared?;
+    // What does not begin so, SQLite would not read from a catalogue.
+    let begins = definition.sql.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("CREATE "));
+    if !permitted.load(Ordering::Relaxed) || !begins {
+        return Err(Cause::DoesMore);
     }
     let sql = "INSERT INTO main.sqlite_schema(type, name, tbl_name, rootpage, sql) VALUES('table', ?1, ?1, 0, ?2)";
     with_writable_schema(connection, |connection| {
         connection.execute(sql, [&definition.name, &definition.sql]).map(drop)
-    })
-    .map_err(failed)
+    })?;
+    Ok(())
 }
 
 /// Runs Sealift's own statement with the catalogue open to it.
@@ -149,8 +201,6 @@ pub fn with_writable_schema(
 
 #[cfg(test)]
 mod tests {
-    use sealift_protocol::close::Code;
-
     use super::*;
 
     fn connection() -> Connection {
@@ -164,13 +214,13 @@ mod tests {
     }
 
     fn definition(name: &str, sql: &str) -> Definition {
-        Definition { name: name.into(), sql: sql.into() }
+        Definition { name: name.into(), sql: sql.into(), table: None }
     }
 
     #[test]
     fn definitions_are_run() {
         let mut connection = connection();
-        let mut run = |kind, name, sql, table| define(&mut connection, kind, &definition(name, sql), table).unwrap();
+        let mut run = |kind, name, sql, table| define(&mut connection, kind, name, sql, table).unwrap();
         run(
             Kind::Table,
             "u",
@@ -199,9 +249,8 @@ mod tests {
         let file = folder.path().join("attached").display().to_string();
         let refused = |kind, sql: &str| {
             let mut connection = connection();
-            let defined = define(&mut connection, kind, &definition("x", sql), "t");
-            let failure = defined.expect_err(&format!("{kind:?}: {sql}"));
-            assert_eq!(failure.code, Code::LoadImpossible, "{sql}");
+            let cause = define(&mut connection, kind, "x", sql, "t").expect_err(&format!("{kind:?}: {sql}"));
+            assert!(matches!(cause, Cause::DoesMore | Cause::NotUnderstood), "{sql}: {cause:?}");
             let count: u32 = connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
             assert_eq!(count, 1, "{sql}");
         };
@@ -238,8 +287,8 @@ mod tests {
     #[test]
     fn hostile_virtual_tables_are_refused() {
         let refused = |sql: &str| {
-            let code = define_virtual(&mut connection(), &definition("f", sql)).unwrap_err().code;
-            assert_eq!(code, Code::LoadImpossible, "{sql}");
+            let cause = define_virtual(&mut connection(), &definition("f", sql)).unwrap_err();
+            assert!(matches!(cause, Cause::DoesMore | Cause::NotUnderstood), "{sql}: {cause:?}");
         };
         refused("CREATE VIRTUAL TABLE f USING dbstat");
         refused("CREATE VIRTUAL TABLE g USING fts5(a)");
