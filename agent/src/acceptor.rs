@@ -1,64 +1,111 @@
 //! Lets senders in: validates addresses by Retry and runs handshakes side by side, so that one that stalls keeps nobody
-//! else waiting.
+//! else waiting. How many there may be is for [`crate::admission`] to say.
 
-use std::{net::SocketAddr, pin::Pin, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, pin::Pin};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use quinn::{Connecting, Endpoint, Incoming};
+use quinn::{Connection, ConnectionError, Endpoint, Incoming, ServerConfig, ZeroRttAccepted};
 use sealift_protocol::close::Code;
-use tokio::time::timeout;
+use tokio::{task::yield_now, time::timeout};
 
 use crate::{
+    admission::{Stage, host},
+    door::{Door, Slot},
+    endpoint::tracked,
     failure::{Failure, Outcome},
     identity::{Identity, Role},
     link::{Link, from_connection},
 };
 
-/// From a peer's first validated packet to the end of its TLS handshake (fault-matrix X15).
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Peers with a validated address whose handshake has not begun. They wait only where the processor is too slow for all of
+/// them, and then a long queue would make all wait for so long that none is served in time.
+const WAITING_MAX: usize = 32;
 
-/// Handshakes at once. Each costs some milliseconds of processor time and some ten kilobytes; one sender needs one.
-const HANDSHAKES_MAX: usize = 16;
+type Handshake<'a> = Pin<Box<dyn Future<Output = Option<Arrived>> + 'a>>;
 
-type Handshake<'a> = Pin<Box<dyn Future<Output = Option<Link>> + 'a>>;
+/// A connection whose handshake is complete, and the place that it has here.
+pub struct Arrived {
+    pub link: Link,
+    pub slot: Slot,
+}
 
-/// The receiver's front door.
+/// The receiver's front door at one address.
 pub struct Acceptor<'a> {
     endpoint: &'a Endpoint,
+    config: ServerConfig,
     identity: &'a Identity,
+    door: Door,
+    waiting: VecDeque<Incoming>,
     handshakes: FuturesUnordered<Handshake<'a>>,
 }
 
 impl<'a> Acceptor<'a> {
-    pub fn new(endpoint: &'a Endpoint, identity: &'a Identity) -> Self {
-        Self { endpoint, identity, handshakes: FuturesUnordered::new() }
+    /// Accepts as `config` says, within the bounds of `door`.
+    pub fn new(endpoint: &'a Endpoint, config: ServerConfig, identity: &'a Identity, door: &Door) -> Self {
+        let (waiting, handshakes) = (VecDeque::new(), FuturesUnordered::new());
+        Self { endpoint, config, identity, door: door.clone(), waiting, handshakes }
     }
 
-    /// The next connection whose handshake succeeded in its time. Those that fail are told in the log alone: they are
+    /// The next connection whose handshake succeeded in its time. Those that fail are counted, and nothing else: they are
     /// nobody yet. Cancel-safe.
-    pub async fn next(&mut self) -> Outcome<Link> {
+    pub async fn next(&mut self) -> Outcome<Arrived> {
         loop {
             tokio::select! {
-                incoming = self.endpoint.accept(), if self.handshakes.len() < HANDSHAKES_MAX => match incoming {
-                    Some(incoming) => self.begin(incoming),
+                biased;
+                Some(done) = self.handshakes.next() => if let Some(arrived) = done {
+                    return Ok(arrived);
+                },
+                incoming = self.endpoint.accept() => match incoming {
+                    Some(incoming) => self.sort(incoming),
                     None => return Err(Failure::new(Code::Interrupted, "the endpoint was closed", "")),
                 },
-                Some(done) = self.handshakes.next() => if let Some(link) = done {
-                    return Ok(link);
-                },
+                // A handshake costs a hundred times what an address does. The thread is that of everything else, too.
+                () = yield_now(), if !self.waiting.is_empty() => self.begin_next(),
             }
         }
     }
 
-    fn begin(&self, incoming: Incoming) {
+    /// Asks for a proof of the address. Who has given it waits for a handshake; of too many, the oldest of the address that has
+    /// most of them is dropped, and tries again if it is honest.
+    fn sort(&mut self, incoming: Incoming) {
         if !incoming.remote_address_validated() && !is_link_local(incoming.remote_address()) {
             // Fails only for an address that is validated already.
             let _ = incoming.retry();
             return;
         }
-        let (address, identity) = (incoming.remote_address(), self.identity);
-        if let Ok(connecting) = incoming.accept() {
-            self.handshakes.push(Box::pin(handshake(connecting, address, identity)));
+        self.waiting.push_back(incoming);
+        if self.waiting.len() > WAITING_MAX
+            && let Some(dropped) = self.most_crowded().and_then(|at| self.waiting.remove(at))
+        {
+            dropped.ignore();
+        }
+    }
+
+    fn most_crowded(&self) -> Option<usize> {
+        let addresses: Vec<_> = self.waiting.iter().map(|incoming| host(incoming.remote_address().ip())).collect();
+        let count = |address| addresses.iter().filter(|other| **other == address).count();
+        // Of equal ones the last that is looked at is taken, which is the oldest.
+        (0..addresses.len()).rev().max_by_key(|&at| count(addresses[at]))
+    }
+
+    fn begin_next(&mut self) {
+        let Some(incoming) = self.waiting.pop_front() else { return };
+        let Some(slot) = self.door.arrive(incoming.remote_address().ip()) else {
+            incoming.ignore();
+            return;
+        };
+        let (config, left) = tracked(&self.config);
+        // A server's connection is there at once, as RFC 9001, 5.7, lets it send at once, which this one does not. It is what
+        // an eviction closes.
+        match incoming.accept_with(config).map(quinn::Connecting::into_0rtt) {
+            Ok(Ok((connection, complete))) => {
+                slot.hold(Some(connection.clone()), left);
+                self.handshakes.push(Box::pin(handshake(connection, complete, slot, self.identity)));
+            }
+            Ok(Err(_)) | Err(_) => {
+                slot.hold(None, left);
+                slot.refuse(Code::ProtocolViolation.word());
+            }
         }
     }
 }
@@ -69,11 +116,27 @@ fn is_link_local(address: SocketAddr) -> bool {
     matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local())
 }
 
-async fn handshake(connecting: Connecting, address: SocketAddr, identity: &Identity) -> Option<Link> {
-    let judged = match timeout(HANDSHAKE_TIMEOUT, connecting).await {
-        Ok(Ok(connection)) => Link::new(connection, identity, Role::Receiver),
-        Ok(Err(error)) => Err(from_connection(Role::Receiver, &error)),
-        Err(_) => Err(Failure::new(Code::TooSlow, "handshake", "")),
+async fn handshake(
+    connection: Connection,
+    complete: ZeroRttAccepted,
+    slot: Slot,
+    identity: &Identity,
+) -> Option<Arrived> {
+    let refused = match timeout(Stage::Handshake.limits().time, complete).await {
+        Ok(_) => match connection.close_reason() {
+            // It was evicted, and counted then.
+            Some(ConnectionError::LocallyClosed) => return None,
+            Some(error) => from_connection(Role::Receiver, &error),
+            None => match Link::new(connection, identity, Role::Receiver) {
+                Ok(link) => {
+                    slot.advance(Stage::Unproven, link.peer.key.0);
+                    return Some(Arrived { link, slot });
+                }
+                Err(failure) => failure,
+            },
+        },
+        Err(_) => Failure::new(Code::TooSlow, "handshake", ""),
     };
-    judged.inspect_err(|failure| tracing::warn!(%address, code = failure.code.word(), "connection refused")).ok()
+    slot.refuse(refused.code.word());
+    None
 }

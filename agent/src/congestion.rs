@@ -80,16 +80,20 @@ const BARE_PERIOD: Duration = Duration::from_secs(5);
 
 /// Makes one controller for each path.
 #[derive(Debug, Default)]
-pub struct Congestion;
+pub struct Congestion {
+    /// Kept by each controller: quinn drops it with the last of a connection, and in no other way says that it has.
+    pub kept: Option<Arc<()>>,
+}
 
 impl ControllerFactory for Congestion {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Path::new(now, current_mtu))
+        Box::new(Path { _kept: self.kept.clone(), ..Path::new(now, current_mtu) })
     }
 }
 
 #[derive(Clone, Debug)]
 struct Path {
+    _kept: Option<Arc<()>>,
     mtu: u64,
     window: u64,
     phase: Phase,
@@ -142,6 +146,7 @@ impl Round {
 impl Path {
     fn new(now: Instant, mtu: u16) -> Self {
         Self {
+            _kept: None,
             mtu: mtu.into(),
             window: START_PACKETS * u64::from(mtu),
             phase: Phase::Start { best: 0.0, stalled: 0 },

@@ -1,7 +1,11 @@
 //! The only place that builds TLS and QUIC configurations. TLS 1.3 alone, both sides with certificates, hybrid key
 //! exchange, 256-bit ciphers, no resumption of any kind, no key log; every window, stream count and time is bounded.
 
-use std::{net::UdpSocket, sync::Arc, time::Duration};
+use std::{
+    net::UdpSocket,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use quinn::{
     AckFrequencyConfig, EndpointConfig, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
@@ -44,8 +48,21 @@ const STREAM_RECEIVE_WINDOW_BYTES: u32 = 5 << 20;
 
 /// What a receiver buffers of all streams. Every stream in flight must fit with its whole window, or parts that wait for
 /// their turn would take the credit of the one that is being loaded.
-const RECEIVE_WINDOW_BYTES: u32 = (LANES_MAX as u32 + 1) * STREAM_RECEIVE_WINDOW_BYTES;
+pub(crate) const RECEIVE_WINDOW_BYTES: u32 = (LANES_MAX as u32 + 1) * STREAM_RECEIVE_WINDOW_BYTES;
 const _: () = assert!(CONTROL_BYTES_MAX <= STREAM_RECEIVE_WINDOW_BYTES as usize);
+
+/// What a receiver buffers of a peer that has no accepted offer, which is its control stream alone: a window's round trip is
+/// all that this costs an offer of a megabyte. An accepted one raises it ([`crate::link::Link::open_data`]).
+const OFFER_WINDOW_BYTES: u32 = 64 << 10;
+
+/// What a sender buffers: the control stream is the only one that its receiver may use.
+const ANSWER_WINDOW_BYTES: u32 = STREAM_RECEIVE_WINDOW_BYTES;
+
+/// The round trip before anything is known of a path. RFC 9002, 6.2.2, recommends 333 ms; less costs a distant peer some
+/// packets that are sent twice. A sender repeats a first packet that a flood displaced after three of these. A receiver keeps
+/// a connection that it closed before its peer ever answered for nine, and a flood leaves many.
+const SENDER_INITIAL_RTT: Duration = Duration::from_millis(100);
+const RECEIVER_INITIAL_RTT: Duration = Duration::from_millis(30);
 
 /// What a sender keeps for retransmission.
 const SEND_WINDOW_BYTES: u64 = 16 << 20;
@@ -62,8 +79,9 @@ const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
 /// Socket buffers: at 212 KB, the default, bursts are lost while a processor is busy.
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 
-/// Connections that may be in their handshake at once, and what they may have buffered.
-const INCOMING_MAX: usize = 64;
+/// First packets that wait to be looked at, and what they may have buffered. A thread that is busy for a tenth of a second
+/// under a flood of ten thousand a second (fault-matrix X19) still has the packet of an honest sender.
+const INCOMING_MAX: usize = 1024;
 const INCOMING_BUFFER_BYTES: u64 = 64 << 10;
 const INCOMING_BUFFER_BYTES_TOTAL: u64 = 1 << 20;
 
@@ -116,7 +134,7 @@ pub fn server_config(identity: &Identity, trust: Trust) -> Outcome<quinn::Server
     let quinn = QuicServerConfig::with_initial(Arc::clone(&tls), initial_suite()?).map_err(|_| broken("QUIC"))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(TlsServer { tls, quinn: Arc::new(quinn) }));
     config
-        .transport_config(Arc::new(transport(Role::Receiver)))
+        .transport_config(Arc::new(transport(Role::Receiver, Congestion::default())))
         .migration(false)
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size(INCOMING_BUFFER_BYTES)
@@ -141,14 +159,23 @@ pub fn client_config(identity: &Identity, trust: Trust) -> Outcome<quinn::Client
     let tls = Arc::new(tls);
     let quinn = QuicClientConfig::with_initial(Arc::clone(&tls), initial_suite()?).map_err(|_| broken("QUIC"))?;
     let mut config = quinn::ClientConfig::new(Arc::new(TlsClient { tls, quinn: Arc::new(quinn) }));
-    config.transport_config(Arc::new(transport(Role::Sender)));
+    config.transport_config(Arc::new(transport(Role::Sender, Congestion::default())));
     Ok(config)
 }
 
-fn transport(role: Role) -> TransportConfig {
-    let (bidirectional, unidirectional) = match role {
-        Role::Receiver => (1u32, u32::from(LANES_MAX)),
-        Role::Sender => (0, 0),
+/// `config` for one connection, and what tells that nothing is left of that: it is gone then.
+pub(crate) fn tracked(config: &quinn::ServerConfig) -> (Arc<quinn::ServerConfig>, Weak<()>) {
+    let kept = Arc::new(());
+    let left = Arc::downgrade(&kept);
+    let mut config = config.clone();
+    config.transport_config(Arc::new(transport(Role::Receiver, Congestion { kept: Some(kept) })));
+    (Arc::new(config), left)
+}
+
+fn transport(role: Role, congestion: Congestion) -> TransportConfig {
+    let (bidirectional, receive_window_bytes, initial_rtt) = match role {
+        Role::Receiver => (1u32, OFFER_WINDOW_BYTES, RECEIVER_INITIAL_RTT),
+        Role::Sender => (0, ANSWER_WINDOW_BYTES, SENDER_INITIAL_RTT),
     };
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_BYTES_MAX);
@@ -157,14 +184,19 @@ fn transport(role: Role) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(bidirectional.into())
-        .max_concurrent_uni_streams(unidirectional.into())
+        // A receiver allows some once an offer was accepted.
+        .max_concurrent_uni_streams(0u32.into())
         .stream_receive_window(STREAM_RECEIVE_WINDOW_BYTES.into())
-        .receive_window(RECEIVE_WINDOW_BYTES.into())
+        .receive_window(receive_window_bytes.into())
+        .initial_rtt(initial_rtt)
+        // A receiver sends acknowledgements, one packet at a time. Room for ten, in each connection that a stranger opens, is a
+        // quarter of what that takes.
+        .enable_segmentation_offload(role == Role::Sender)
         .send_window(SEND_WINDOW_BYTES)
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .datagram_receive_buffer_size(None)
-        .congestion_controller_factory(Arc::new(Congestion))
+        .congestion_controller_factory(Arc::new(congestion))
         .ack_frequency_config(Some(acknowledgements))
         .mtu_discovery_config(Some(mtu));
     transport

@@ -3,6 +3,7 @@
 
 pub mod acceptor;
 pub mod address;
+pub mod admission;
 pub mod armour;
 pub mod audit;
 pub mod authority;
@@ -10,6 +11,7 @@ pub mod backoff;
 pub mod cli;
 pub mod clock;
 pub mod congestion;
+pub mod door;
 pub mod endpoint;
 pub mod expiry;
 pub mod fail_point;
@@ -28,6 +30,7 @@ pub mod program;
 pub mod progress;
 pub mod random;
 pub mod receiver_key;
+pub mod refusals;
 pub mod report;
 pub mod sealed_file;
 pub mod session;

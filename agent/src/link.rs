@@ -5,27 +5,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quinn::{Connection, ConnectionError, Endpoint, ReadExactError, RecvStream, SendStream, VarInt};
+use quinn::{Chunk, Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendStream, VarInt};
 use rustls_pki_types::CertificateDer;
 use sealift_protocol::{
     close::Code,
+    error::Error,
     frame::control_length,
-    message::{Message, Refuse},
+    limits::{CONTROL_BYTES_MAX, LANES_MAX, OFFER_BYTES_MAX},
+    message::{Message, Offer, Refuse},
     transcript::Channel,
 };
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::{
     address::resolve,
     clock::now_seconds,
+    door::Slot,
+    endpoint::RECEIVE_WINDOW_BYTES,
     failure::{Failure, GO_ON, Outcome, explain, io_reason, refused_by_peer},
     identity::{Identity, PeerIdentity, Role, judge_leaf},
     socket::open_towards,
     tls_session::TlsFacts,
 };
 
-/// For each message of the exchange before data flows, and for the rest of a message that has begun (fault-matrix X15);
-/// besides, as long as its bytes take at the least rate.
+/// For each whole message of the exchange before data flows, and for one that has begun later (fault-matrix X15); besides, as
+/// long as its bytes take at the least rate, counted as they come and not as they are announced.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The slowest link that is served, 64 kbit/s, less what its overhead takes.
@@ -42,6 +46,28 @@ const LEAVE_ROUND_TRIPS: u32 = 3;
 fn patience(bytes: usize) -> Duration {
     MESSAGE_TIMEOUT + Duration::from_secs(bytes as u64 / BYTES_PER_SECOND_MIN)
 }
+
+/// The one clock of a message. It does not start again inside it, and a peer gains time by what it sends alone.
+#[derive(Clone, Copy)]
+struct Clock {
+    since: Instant,
+    /// Of what the message answers: a slow link takes as long to deliver that.
+    asked_bytes: usize,
+}
+
+impl Clock {
+    fn start(asked_bytes: usize) -> Self {
+        Self { since: Instant::now(), asked_bytes }
+    }
+
+    /// When the next byte has to be here, after so many.
+    fn due(&self, received_bytes: usize) -> Instant {
+        self.since + patience(self.asked_bytes + received_bytes)
+    }
+}
+
+/// The most that is taken from a stream at once.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// For an acknowledgement of anything: with the time between two looks, a dead direction is noticed within ten seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
@@ -72,7 +98,7 @@ impl Link {
         let mut exporter = [0; 32];
         connection
             .export_keying_material(&mut exporter, EXPORTER_LABEL, &[])
-            .map_err(|_| Failure::from(sealift_protocol::error::Error::new(Code::TranscriptMismatch, "exporter")))?;
+            .map_err(|_| Failure::from(Error::new(Code::TranscriptMismatch, "exporter")))?;
         let (own, other) = (identity.leaf().to_vec(), leaf.to_vec());
         let (sender_certificate, receiver_certificate) = match role {
             Role::Sender => (own, other),
@@ -106,6 +132,12 @@ impl Link {
     pub fn tls_description(&self) -> String {
         let facts = self.connection.handshake_data().and_then(|any| any.downcast::<TlsFacts>().ok());
         facts.map_or_else(|| "unknown".to_owned(), |facts| facts.to_string())
+    }
+
+    /// Lets data come: an offer was accepted, and what the peer may have in flight is bounded by that from now on.
+    pub fn open_data(&self) {
+        self.connection.set_receive_window(RECEIVE_WINDOW_BYTES.into());
+        self.connection.set_max_concurrent_uni_streams(u32::from(LANES_MAX).into());
     }
 
     /// Ends the exchange with a failure: tells the peer, unless it was the one to say so, and waits until that has arrived,
@@ -187,7 +219,7 @@ fn most_telling(mut failures: Vec<Failure>) -> Failure {
         return failures.swap_remove(at);
     }
     match failures.len() {
-        0 => Failure::from(sealift_protocol::error::Error::new(Code::Unreachable, "no address")),
+        0 => Failure::from(Error::new(Code::Unreachable, "no address")),
         1 => failures.swap_remove(0),
         count => {
             let mut whats: Vec<_> = failures.iter().take(REASONS_MAX).map(|failure| failure.what.clone()).collect();
@@ -248,6 +280,9 @@ async fn nobody_listens(address: SocketAddr) -> Option<String> {
 /// The TLS alert no_application_protocol (RFC 7301, 3.2), as QUIC carries it (RFC 9001, 4.8): no version of ours is common.
 const NO_COMMON_PROTOCOL: u64 = 0x100 + 120;
 
+/// RFC 9000, 20.1.
+const APPLICATION_ERROR: u64 = 0x0c;
+
 /// What the end of a connection means to the agent of this `role`.
 pub fn from_connection(role: Role, error: &ConnectionError) -> Failure {
     let peer = role.peer();
@@ -280,6 +315,10 @@ pub fn from_connection(role: Role, error: &ConnectionError) -> Failure {
         ConnectionError::VersionMismatch => {
             plain(Code::VersionUnsupported, format!("the {peer} speaks another version of QUIC"), "")
         }
+        // How QUIC closes for an application before the handshake is complete (RFC 9000, 10.2.3): without its code.
+        ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == APPLICATION_ERROR => {
+            refused_by_peer(peer.name(), Refuse::new(Code::Interrupted), now_seconds())
+        }
         ConnectionError::TimedOut => plain(Code::Interrupted, format!("the link to the {peer} is down"), GO_ON),
         ConnectionError::LocallyClosed => plain(Code::Interrupted, "the connection was closed here".into(), ""),
         ConnectionError::Reset | ConnectionError::ConnectionClosed(_) => {
@@ -307,6 +346,9 @@ fn other_version() -> Failure {
     Failure::new(Code::VersionUnsupported, what, next)
 }
 
+/// Of a control message's length.
+const PREFIX_BYTES: usize = 4;
+
 /// Sends control messages.
 pub struct ControlWriter {
     stream: SendStream,
@@ -326,7 +368,7 @@ pub async fn open_control(link: &Link) -> Outcome<(ControlWriter, ControlReader)
     Ok((ControlWriter { stream: send, role }, ControlReader { stream: receive, role }))
 }
 
-/// Waits for the control stream (the receiver does).
+/// Waits for the control stream (the receiver does), for as long as its first message may take.
 pub async fn accept_control(link: &Link) -> Outcome<(ControlWriter, ControlReader)> {
     let role = Role::Receiver;
     let accepted = timeout(MESSAGE_TIMEOUT, link.connection.accept_bi()).await.map_err(|_| too_slow(role))?;
@@ -360,14 +402,17 @@ impl ControlWriter {
 }
 
 impl ControlReader {
-    /// The first message of an exchange, which may be a refusal: a sender that cannot even begin says so.
-    pub async fn first(&mut self) -> Outcome<Message> {
-        self.message(Some(MESSAGE_TIMEOUT)).await?.ok_or_else(|| self.ended())
+    /// The first message of an exchange, which may be a refusal: a sender that cannot even begin says so. Its clock began
+    /// at `since`, with the connection; what it takes of memory comes out of what all offers may take together.
+    pub async fn first(&mut self, since: Instant, slot: &Slot) -> Outcome<Message> {
+        let clock = Clock { since, asked_bytes: 0 };
+        let hold = |bytes| slot.hold_bytes(Offer::memory_bytes(bytes));
+        self.message(Some(clock), OFFER_BYTES_MAX, hold).await?.ok_or_else(|| self.ended())
     }
 
-    /// The answer to a message of `asked_bytes`, which must begin within the time of the exchange.
+    /// The answer to a message of `asked_bytes`, which must be whole within the time of the exchange.
     pub async fn expect(&mut self, asked_bytes: usize) -> Outcome<Message> {
-        self.not_refused(Some(patience(asked_bytes))).await?.ok_or_else(|| self.ended())
+        self.not_refused(Some(Clock::start(asked_bytes))).await?.ok_or_else(|| self.ended())
     }
 
     /// The next message, or `None` at the clean end of the stream. A refusal by the peer is an error. Not cancel-safe.
@@ -375,8 +420,8 @@ impl ControlReader {
         self.not_refused(None).await
     }
 
-    async fn not_refused(&mut self, begins_within: Option<Duration>) -> Outcome<Option<Message>> {
-        match self.message(begins_within).await? {
+    async fn not_refused(&mut self, clock: Option<Clock>) -> Outcome<Option<Message>> {
+        match self.message(clock, CONTROL_BYTES_MAX, |_| Ok(())).await? {
             Some(Message::Refuse(refuse)) => Err(self.refused(refuse)),
             message => Ok(message),
         }
@@ -387,33 +432,54 @@ impl ControlReader {
         refused_by_peer(self.role.peer().name(), refuse, now_seconds())
     }
 
-    /// How long a message takes that has begun depends on its own length alone.
-    async fn message(&mut self, begins_within: Option<Duration>) -> Outcome<Option<Message>> {
-        let mut prefix = [0; 4];
-        let reading = self.stream.read_exact(&mut prefix);
-        let begun = match begins_within {
-            Some(time) => timeout(time, reading).await.map_err(|_| too_slow(self.role))?,
+    /// Without a clock, it starts with the first byte. `hold` is told of each piece before it is kept.
+    async fn message(
+        &mut self,
+        mut clock: Option<Clock>,
+        bytes_max: usize,
+        hold: impl Fn(usize) -> Outcome,
+    ) -> Outcome<Option<Message>> {
+        let mut prefix = Vec::with_capacity(PREFIX_BYTES);
+        while prefix.len() < PREFIX_BYTES {
+            let Some(piece) = self.piece(PREFIX_BYTES - prefix.len(), clock, prefix.len()).await? else {
+                return if prefix.is_empty() { Ok(None) } else { Err(self.ended()) };
+            };
+            prefix.extend_from_slice(&piece.bytes);
+            clock = clock.or_else(|| Some(Clock::start(0)));
+        }
+        let body_bytes = control_length([prefix[0], prefix[1], prefix[2], prefix[3]])?;
+        if body_bytes > bytes_max {
+            return Err(Error::new(Code::LimitExceeded, "length of the first message").into());
+        }
+        // Grows with what comes: an announcement takes nothing.
+        let mut body = Vec::new();
+        while body.len() < body_bytes {
+            let wanted = PIECE_BYTES.min(body_bytes - body.len());
+            let piece = self.piece(wanted, clock, body.len()).await?.ok_or_else(|| self.ended())?;
+            hold(body.len() + piece.bytes.len())?;
+            body.extend_from_slice(&piece.bytes);
+        }
+        Ok(Some(Message::from_bytes(&body)?))
+    }
+
+    /// What is there of the stream, `wanted` bytes at most; `None` at its end. `received` bytes of the message came before.
+    async fn piece(&mut self, wanted: usize, clock: Option<Clock>, received: usize) -> Outcome<Option<Chunk>> {
+        let reading = self.stream.read_chunk(wanted, true);
+        let read = match clock {
+            Some(clock) => {
+                let due = clock.due(received);
+                timeout_at(due.into(), reading).await.map_err(|_| too_slow(self.role))?
+            }
             None => reading.await,
         };
-        match begun {
-            Ok(()) => {}
-            Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
-            Err(error) => return Err(self.broken(error)),
+        match read {
+            Ok(chunk) => Ok(chunk),
+            Err(ReadError::ConnectionLost(lost)) => Err(from_connection(self.role, &lost)),
+            Err(_) => Err(self.ended()),
         }
-        let mut body = vec![0; control_length(prefix)?];
-        let read = timeout(patience(body.len()), self.stream.read_exact(&mut body)).await;
-        read.map_err(|_| too_slow(self.role))?.map_err(|error| self.broken(error))?;
-        Ok(Some(Message::from_bytes(&body)?))
     }
 
     fn ended(&self) -> Failure {
         Failure::new(Code::Interrupted, format!("the {} ended the exchange", self.role.peer()), "")
-    }
-
-    fn broken(&self, error: ReadExactError) -> Failure {
-        match error {
-            ReadExactError::ReadError(quinn::ReadError::ConnectionLost(lost)) => from_connection(self.role, &lost),
-            _ => self.ended(),
-        }
     }
 }

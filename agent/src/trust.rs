@@ -1,7 +1,12 @@
 //! Which peers an agent believes: a root, the one identity that is expected if it is known, and revocation lists if any
 //! are configured.
 
-use std::fmt;
+use std::{
+    fmt,
+    net::Ipv4Addr,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
@@ -20,6 +25,7 @@ use crate::{
     endpoint::SIGNATURES,
     failure::{Failure, Outcome},
     identity::{Role, judge_intermediate, judge_leaf},
+    refusals::Refusals,
 };
 
 /// Certificates between a peer's and the root. Two allow an offline root over an issuing authority and one more.
@@ -54,20 +60,6 @@ impl Trust {
         };
         self.revocation = Some(lists.iter().map(parse).collect::<Outcome<_>>()?);
         Ok(self)
-    }
-
-    /// Whether the peer is believed, as rustls wants to hear it.
-    fn check(
-        &self,
-        role: Role,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<(), Error> {
-        self.judge(role, leaf, intermediates, now).map_err(|check| {
-            tracing::warn!(peer = role.name(), check, "certificate refused");
-            Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
-        })
     }
 
     /// Path validation (RFC 5280), by a parser that reads no more than that needs; then what the path says nothing of. The
@@ -123,11 +115,31 @@ impl Trust {
 pub(crate) struct PeerVerifier {
     trust: Trust,
     role: Role,
+    /// So that strangers do not fill the log.
+    refusals: Mutex<Refusals>,
 }
 
 impl PeerVerifier {
     pub(crate) fn new(trust: Trust, role: Role) -> Self {
-        Self { trust, role }
+        Self { trust, role, refusals: Mutex::default() }
+    }
+
+    fn check(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        self.trust.judge(self.role, leaf, intermediates, now).map_err(|check| {
+            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            // The connections are counted by address elsewhere; this says what was wrong with the first of them.
+            let time = Instant::now();
+            refusals.report(time);
+            if refusals.count(check, Ipv4Addr::UNSPECIFIED.into(), time) {
+                tracing::warn!(peer = self.role.name(), check, "certificate refused");
+            }
+            Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
+        })
     }
 }
 
@@ -150,7 +162,7 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.trust.check(self.role, end_entity, intermediates, now)?;
+        self.check(end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -188,7 +200,7 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.trust.check(self.role, end_entity, intermediates, now)?;
+        self.check(end_entity, intermediates, now)?;
         Ok(ClientCertVerified::assertion())
     }
 

@@ -4,7 +4,8 @@ use std::{net::UdpSocket, thread, time::Duration};
 
 use bytes::Bytes;
 use sealift_agent::{
-    acceptor::Acceptor,
+    acceptor::{Acceptor, Arrived},
+    door::Door,
     endpoint::{bind, client_config, server_config},
     failure::Outcome as AgentOutcome,
     identity::{Identity, Role},
@@ -44,8 +45,11 @@ pub fn transfer(bytes: u64) -> Outcome<Usage> {
 
 async fn receive(socket: UdpSocket, invitation: &Invitation) -> Outcome<u64> {
     let identity = invitation.identity()?;
-    let endpoint = bind(socket, Some(server_config(&identity, invitation.trust())?))?;
-    let link = Acceptor::new(&endpoint, &identity).next().await?;
+    let config = server_config(&identity, invitation.trust())?;
+    let endpoint = bind(socket, Some(config.clone()))?;
+    let Arrived { link, slot } = Acceptor::new(&endpoint, config, &identity, &Door::default()).next().await?;
+    slot.accept();
+    link.open_data();
     let mut stream = link.connection.accept_uni().await?;
     let mut received = 0;
     while let Some(piece) = stream.read_chunk(PIECE_BYTES, true).await? {

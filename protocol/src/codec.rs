@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 
-use minicbor::{Decode, Encode, encode::Write};
+use minicbor::{Decode, Decoder, Encode, encode::Write};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -42,12 +42,40 @@ where
         return Err(Error::new(Code::LimitExceeded, what));
     }
     let violation = Error::new(Code::ProtocolViolation, what);
-    let value: T = minicbor::decode(bytes).map_err(|_| violation)?;
+    let value: T = minicbor::decode(bytes).map_err(|error| match error.is_custom() {
+        // Of those there is one: a list of too many items.
+        true => Error::new(Code::LimitExceeded, what),
+        false => violation,
+    })?;
     let again = Zeroizing::new(encode(&value));
     if *again != bytes {
         return Err(violation);
     }
     Ok(value)
+}
+
+/// A list has more items than it may.
+#[derive(Debug, thiserror::Error)]
+#[error("too many items")]
+struct TooMany;
+
+/// A list of at most `N` items. A longer one is refused by the number in front of it: decoded items may take many times the
+/// memory of their encoding.
+pub fn bounded<'b, C, T: Decode<'b, C>, const N: usize>(
+    decoder: &mut Decoder<'b>,
+    context: &mut C,
+) -> std::result::Result<Vec<T>, minicbor::decode::Error> {
+    let count = decoder.array()?.ok_or_else(|| minicbor::decode::Error::message("a list without its length"))?;
+    if count > N as u64 {
+        return Err(minicbor::decode::Error::custom(TooMany));
+    }
+    // An item has at least a byte, and room is made for no more than can be there.
+    let left = decoder.input().len() - decoder.position();
+    let mut items = Vec::with_capacity((count as usize).min(left));
+    for _ in 0..count {
+        items.push(T::decode(decoder, context)?);
+    }
+    Ok(items)
 }
 
 #[cfg(test)]
@@ -61,6 +89,28 @@ mod tests {
         a: u64,
         #[n(1)]
         b: Option<u8>,
+    }
+
+    #[derive(Debug, PartialEq, Encode, Decode)]
+    #[cbor(map)]
+    struct Few {
+        #[n(0)]
+        #[cbor(decode_with = "bounded::<_, _, 2>")]
+        few: Vec<u8>,
+    }
+
+    /// C1: a list is judged by the number in front of it.
+    #[test]
+    fn a_list_is_no_longer_than_it_may_be() {
+        let decoded = |bytes: &[u8]| decode::<Few>(bytes, 64, "few");
+        assert_eq!(decoded(&[0xa1, 0x00, 0x82, 1, 2]), Ok(Few { few: vec![1, 2] }));
+        let too_long = Err(Error::new(Code::LimitExceeded, "few"));
+        assert_eq!(decoded(&[0xa1, 0x00, 0x83, 1, 2, 3]), too_long);
+        // 2^62 items that are not there.
+        assert_eq!(decoded(&[0xa1, 0x00, 0x9b, 0x40, 0, 0, 0, 0, 0, 0, 0]), too_long);
+        let violation = Err(Error::new(Code::ProtocolViolation, "few"));
+        assert_eq!(decoded(&[0xa1, 0x00, 0x82, 1]), violation);
+        assert_eq!(decoded(&[0xa1, 0x00, 0x9f, 1, 0xff]), violation);
     }
 
     fn refused(bytes: &[u8]) {

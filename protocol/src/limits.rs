@@ -48,6 +48,12 @@ pub const LOADED_PART_BYTES_MAX: usize = 46;
 /// A control message. The largest is a receipt, which holds plan, manifest, what was loaded, and the grant.
 pub const CONTROL_BYTES_MAX: usize = 4 << 20;
 
+/// An Offer: a plan, a grant, and what is beside them.
+pub const OFFER_BYTES_MAX: usize = PLAN_BYTES_MAX + GRANT_BYTES_MAX + (4 << 10);
+
+/// Versions and suites that one side may list.
+pub const CHOICES_MAX: usize = 16;
+
 /// Parts in flight at once that a receiver may allow: each has a stream and its share of the window.
 pub const LANES_MAX: u16 = 4;
 
@@ -81,6 +87,7 @@ const _: () = assert!(
     PLAN_BYTES_MAX + PARTS_MAX * (SENT_PART_BYTES_MAX + LOADED_PART_BYTES_MAX) + GRANT_BYTES_MAX + (4 << 10)
         <= CONTROL_BYTES_MAX
 );
+const _: () = assert!(OFFER_BYTES_MAX <= CONTROL_BYTES_MAX);
 const _: () = assert!(CHUNK_PLAIN_BYTES <= CHUNK_PLAIN_BYTES_MAX);
 const _: () = assert!(CHUNK_PLAIN_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(LANE_WINDOW_BYTES_MIN <= LANE_WINDOW_BYTES_MAX);

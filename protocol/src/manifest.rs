@@ -68,6 +68,7 @@ pub struct Plan {
     #[n(0)]
     pub engine: Engine,
     #[n(1)]
+    #[cbor(decode_with = "codec::bounded::<_, _, PARTS_MAX>")]
     pub parts: Vec<PlannedPart>,
     /// Whether there may be nothing to move: a receiver shows no load of nothing without it.
     #[n(2)]
@@ -158,6 +159,7 @@ pub struct Manifest {
     #[cbor(with = "minicbor::bytes")]
     pub plan_hash: [u8; 32],
     #[n(3)]
+    #[cbor(decode_with = "codec::bounded::<_, _, PARTS_MAX>")]
     pub parts: Vec<SentPart>,
     /// Root over the parts' roots.
     #[n(4)]
@@ -237,6 +239,7 @@ pub struct Receipt {
     #[n(1)]
     pub plan: Plan,
     #[n(2)]
+    #[cbor(decode_with = "codec::bounded::<_, _, PARTS_MAX>")]
     pub loaded: Vec<LoadedPart>,
     #[n(3)]
     pub proof: Proof,

@@ -25,8 +25,8 @@ use crate::{
     grant::SignedGrant,
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
     key::KeyCommitment,
-    limits::CONTROL_BYTES_MAX,
-    manifest::{Plan, SignedManifest, SignedReceipt},
+    limits::{CHOICES_MAX, CONTROL_BYTES_MAX, PARTS_MAX},
+    manifest::{Plan, PlannedPart, SignedManifest, SignedReceipt},
     seal::{Suite, SuiteNumber},
     sealed_log::EpochRecord,
     sign::Signature,
@@ -42,10 +42,12 @@ pub const ALPN: &[u8] = b"sealift/1";
 #[cbor(map)]
 pub struct Offer {
     #[n(0)]
+    #[cbor(decode_with = "codec::bounded::<_, _, CHOICES_MAX>")]
     pub versions: Vec<u16>,
     /// In the order that the sender prefers. One that is not known here is skipped: so a new one can be offered beside those
     /// of before.
     #[n(1)]
+    #[cbor(decode_with = "codec::bounded::<_, _, CHOICES_MAX>")]
     pub suites: Vec<SuiteNumber>,
     #[n(2)]
     pub grant: SignedGrant,
@@ -61,6 +63,19 @@ pub struct Offer {
     /// By the sender's clock, since 1970. Times in grant, receipt and both audit logs are to mean the same.
     #[n(6)]
     pub now_seconds: u64,
+}
+
+/// What the allocator adds to a short text.
+const TEXT_BYTES_MIN: usize = 32;
+
+impl Offer {
+    /// A bound on the memory that an offer takes, of which so many bytes of a message have come: the message in a buffer that
+    /// doubles, its texts and its parts. The least part has six bytes, and becomes sixteen times as many.
+    pub const fn memory_bytes(message_bytes: usize) -> usize {
+        let part_bytes = size_of::<PlannedPart>() + TEXT_BYTES_MIN;
+        let parts = if message_bytes / 6 < PARTS_MAX { message_bytes / 6 } else { PARTS_MAX };
+        3 * message_bytes + parts * part_bytes
+    }
 }
 
 /// How much of a part the receiver has.
@@ -101,6 +116,7 @@ pub struct AcceptBody {
     pub lane_window_bytes: u64,
     /// Parts of which anything is there already, in order; empty on a first connection.
     #[n(6)]
+    #[cbor(decode_with = "codec::bounded::<_, _, PARTS_MAX>")]
     pub have: Vec<Have>,
     #[n(7)]
     #[cbor(with = "minicbor::bytes")]

@@ -11,6 +11,7 @@ use std::{
 use sealift_agent::{
     acceptor::Acceptor,
     audit::AuditLog,
+    door::Door,
     endpoint::{bind, server_config},
     fail_point::{self, Point},
     failure::{Failure, Outcome},
@@ -38,7 +39,7 @@ use crate::{
     cli::ListenArgs,
     ending::{KeepsEnding, found_in_doubt},
     invitation::{Invitation, addresses, say_unknown},
-    reception::receive_offers,
+    reception::{receive_offers, record_last_refusals, record_refusals},
     record::{Kept, Record},
     sink::{self, Allowed, place::Readiness},
     transfer::{Receiving, Setting},
@@ -135,7 +136,10 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
         &[("purpose", json!(invitation.ticket.grant.grant.purpose)), ("valid_seconds", json!(expiry.left().as_secs()))],
     )?;
     let identity = invitation.identity()?;
-    let endpoint = bind(socket, Some(server_config(&identity, invitation.trust())?))?;
+    let config = server_config(&identity, invitation.trust())?;
+    let endpoint = bind(socket, Some(config.clone()))?;
+    let door = Door::default();
+    let acceptor = Acceptor::new(&endpoint, config, &identity, &door);
     let mut shutdown = Shutdown::listen()?;
     if let Err(failure) = put_ticket(&ticket_out, &invitation, &mut shutdown).await {
         // Nobody has the ticket; one of an earlier run may have got about.
@@ -163,7 +167,11 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
         open_sink: &open_sink,
     };
     let piped = ticket_out.is_standard();
-    let outcome = serve(setting, record, &invitation, &endpoint, args, piped, &mut shutdown).await;
+    let outcome = tokio::select! {
+        outcome = serve(setting, record, &invitation, acceptor, args, piped, &mut shutdown) => outcome,
+        failure = record_refusals(&door, &audit) => Err(failure),
+    };
+    record_last_refusals(&door, &audit)?;
     if outcome.is_err() {
         // Gives the packets that say why a moment to leave.
         let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
@@ -190,13 +198,13 @@ async fn serve(
     setting: Setting<'_>,
     record: Record,
     invitation: &Invitation,
-    endpoint: &quinn::Endpoint,
+    mut acceptor: Acceptor<'_>,
     args: &ListenArgs,
     piped: bool,
     shutdown: &mut Shutdown,
 ) -> Outcome<Finished> {
-    let identity = setting.identity;
     let report = setting.report;
+    let receiver = setting.identity.id.as_str().to_owned();
     let mut receiving = Receiving::take_up(setting, record, shutdown).await?;
     let came = Cell::new(!receiving.is_untouched());
     let listening = |link: &Link| {
@@ -204,13 +212,12 @@ async fn serve(
         receive::Listening {
             suites: args.transfer.suite.suites(),
             grant_keys: vec![invitation.grant_key],
-            receiver: identity.id.as_str().to_owned(),
+            receiver: receiver.clone(),
             sender: link.peer.id.as_str().to_owned(),
             sender_key: link.peer.key,
             targets: vec![TARGET_NAME.to_owned()],
         }
     };
-    let mut acceptor = Acceptor::new(endpoint, identity);
     let (offers, mut heard) = mpsc::channel(1);
     let outcome = tokio::select! {
         outcome = receiving.run(&mut heard, shutdown) => outcome,

@@ -1,14 +1,18 @@
 //! Who is heard: the first sender that makes a good offer. Exchanges run side by side, so that a sender that died after it
 //! had connected does not keep the next one waiting.
 
+use std::{net::IpAddr, time::Instant};
+
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use quinn::Connection;
 use sealift_agent::{
-    acceptor::Acceptor,
+    acceptor::{Acceptor, Arrived},
+    admission::Stage,
+    audit::AuditLog,
     clock::{now_seconds, utc_text},
+    door::{Door, Slot},
     failure::{Failure, Outcome},
-    identity::SpiffeId,
     link::{ControlReader, ControlWriter, Link, accept_control},
+    refusals::{Counts, REPORT_EVERY},
 };
 use sealift_protocol::{
     close::Code,
@@ -16,19 +20,31 @@ use sealift_protocol::{
     message::Message,
     receive::{Judging, Listening},
 };
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
-
-/// Exchanges at once.
-const EXCHANGES_MAX: usize = 8;
-/// Of one sender: its oldest makes room for its newest, so that one which draws its exchanges out keeps nobody else waiting.
-const EXCHANGES_EACH_MAX: usize = 3;
 
 /// A good offer, and where it came from.
 pub struct Offered {
     pub link: Link,
+    pub slot: Slot,
     pub judging: Judging,
     pub writer: ControlWriter,
     pub control: ControlReader,
+}
+
+impl Offered {
+    /// Tells the sender, within its place, so that one which does not listen keeps nobody else waiting. What it had offered
+    /// is dropped before.
+    pub fn refuse(self, failure: Failure) -> impl Future<Output = ()> + use<> {
+        let Self { link, slot, writer, .. } = self;
+        let held = slot.hold_bytes(0);
+        async move {
+            // It may have been evicted.
+            if held.is_ok() {
+                link.refuse(writer, &failure).await;
+            }
+        }
+    }
 }
 
 /// What comes from a sender before anything is agreed.
@@ -41,6 +57,7 @@ pub enum Heard {
 /// Who called a transfer off. The link stands until that is done, so that the sender knows.
 pub struct CalledOff {
     pub link: Link,
+    pub slot: Slot,
     pub failure: Failure,
 }
 
@@ -58,47 +75,33 @@ pub async fn receive_offers(
     listening: impl Fn(&Link) -> Listening,
     heard: &mpsc::Sender<Heard>,
 ) -> Failure {
+    // As many as there are slots: whoever needs one takes it from the oldest.
     let mut exchanges = FuturesUnordered::new();
-    let mut heard_now: Vec<(SpiffeId, Connection)> = Vec::new();
     loop {
         tokio::select! {
-            link = acceptor.next(), if exchanges.len() < EXCHANGES_MAX => match link {
-                Ok(link) => {
-                    make_room(&heard_now, &link.peer.id);
-                    heard_now.push((link.peer.id.clone(), link.connection.clone()));
-                    let (listening, of) = (&listening, link.connection.stable_id());
-                    exchanges.push(async move {
-                        hear(link, listening, heard).await;
-                        of
-                    });
-                }
+            arrived = acceptor.next() => match arrived {
+                Ok(arrived) => exchanges.push(hear(arrived, &listening, heard)),
                 Err(failure) => return failure,
             },
-            Some(of) = exchanges.next() => heard_now.retain(|(_, connection)| connection.stable_id() != of),
+            Some(()) = exchanges.next() => {}
         }
     }
 }
 
-/// Ends the oldest exchange of a sender that has as many as it may.
-fn make_room(heard_now: &[(SpiffeId, Connection)], sender: &SpiffeId) {
-    let mut own = heard_now.iter().filter(|(other, _)| other == sender).map(|(_, connection)| connection);
-    if own.clone().count() >= EXCHANGES_EACH_MAX
-        && let Some(oldest) = own.next()
-    {
-        oldest.close(u32::from(Code::TransferBusy.number()).into(), b"");
-    }
-}
-
-async fn hear(link: Link, listening: &impl Fn(&Link) -> Listening, heard: &mpsc::Sender<Heard>) {
+async fn hear(arrived: Arrived, listening: &impl Fn(&Link) -> Listening, heard: &mpsc::Sender<Heard>) {
+    let Arrived { link, slot } = arrived;
+    let since = Instant::now();
+    // The certificate is one of the ticket's, or of the authority's. A proof that has to be asked for comes before this.
+    slot.advance(Stage::Proven, link.peer.key.0);
     let (writer, mut control) = match accept_control(&link).await {
         Ok(streams) => streams,
         Err(failure) => {
-            tracing::warn!(code = failure.code.word(), "connection without an exchange");
+            slot.refuse(failure.code.word());
             link.close(failure.code);
             return;
         }
     };
-    let judged = match control.first().await {
+    let judged = match control.first(since, &slot).await {
         Ok(Message::Offer(offer)) => {
             let (theirs, own) = (offer.now_seconds, now_seconds());
             let judged = listening(&link).handle_offer(offer, &link.channel, own);
@@ -106,7 +109,7 @@ async fn hear(link: Link, listening: &impl Fn(&Link) -> Listening, heard: &mpsc:
         }
         Ok(Message::Refuse(refuse)) => {
             let failure = control.refused(refuse);
-            let _ = heard.send(Heard::CalledOff(Box::new(CalledOff { link, failure }))).await;
+            let _ = heard.send(Heard::CalledOff(Box::new(CalledOff { link, slot, failure }))).await;
             return;
         }
         Ok(_) => Err(Error::new(Code::ProtocolViolation, "Offer").into()),
@@ -114,13 +117,49 @@ async fn hear(link: Link, listening: &impl Fn(&Link) -> Listening, heard: &mpsc:
     };
     match judged {
         Ok(judging) => {
-            let _ = heard.send(Heard::Offer(Box::new(Offered { link, judging, writer, control }))).await;
+            let _ = heard.send(Heard::Offer(Box::new(Offered { link, slot, judging, writer, control }))).await;
         }
         Err(failure) => {
-            tracing::warn!(code = failure.code.word(), what = failure.what, "offer refused");
+            if slot.count_refusal(failure.code.word()) {
+                tracing::warn!(code = failure.code.word(), what = failure.what, "offer refused");
+            }
             link.refuse(writer, &failure).await;
         }
     }
+}
+
+/// Puts what was refused into the audit log: counts, now and then, however many there are. Returns if that cannot be done.
+pub async fn record_refusals(door: &Door, audit: &AuditLog) -> Failure {
+    let mut ticks = tokio::time::interval(REPORT_EVERY / 4);
+    loop {
+        ticks.tick().await;
+        if let Some(counts) = door.report()
+            && let Err(failure) = record(&counts, audit)
+        {
+            return failure;
+        }
+    }
+}
+
+/// The same, when nothing more comes.
+pub fn record_last_refusals(door: &Door, audit: &AuditLog) -> Outcome {
+    door.last_report().map_or(Ok(()), |counts| record(&counts, audit))
+}
+
+fn record(counts: &Counts, audit: &AuditLog) -> Outcome {
+    let Counts { total, causes, addresses, elsewhere } = counts;
+    if counts.exceeds_lines() {
+        tracing::warn!(total, ?causes, ?addresses, elsewhere, "connections refused");
+    }
+    let of_address = |(address, count): (&IpAddr, &u64)| (address.to_string(), json!(count));
+    let addresses: Map<String, Value> = addresses.iter().map(of_address).collect();
+    let fields = [
+        ("total", json!(total)),
+        ("causes", json!(causes)),
+        ("addresses", Value::Object(addresses)),
+        ("elsewhere", json!(elsewhere)),
+    ];
+    audit.append("connections.refused", None, &fields)
 }
 
 /// Both clocks, where one of them decided.
@@ -139,8 +178,11 @@ pub async fn turn_away(heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<CalledO
     let mut farewells = FuturesUnordered::new();
     loop {
         tokio::select! {
-            more = heard.recv(), if farewells.len() < EXCHANGES_MAX => match more {
-                Some(Heard::Offer(offered)) => farewells.push(say_busy(offered)),
+            more = heard.recv() => match more {
+                Some(Heard::Offer(offered)) => {
+                    offered.slot.refuse(Code::TransferBusy.word());
+                    farewells.push(offered.refuse(Error::new(Code::TransferBusy, "connection").into()));
+                }
                 Some(Heard::CalledOff(called_off)) if called_off.is_final() => return Ok(called_off),
                 Some(Heard::CalledOff(_)) => {}
                 None => return Err(Failure::new(Code::Interrupted, "the endpoint was closed", "")),
@@ -148,9 +190,4 @@ pub async fn turn_away(heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<CalledO
             Some(()) = farewells.next() => {}
         }
     }
-}
-
-async fn say_busy(offered: Box<Offered>) {
-    tracing::warn!("second connection of a transfer");
-    offered.link.refuse(offered.writer, &Error::new(Code::TransferBusy, "connection").into()).await;
 }

@@ -304,7 +304,8 @@ impl<'a> Receiving<'a> {
             self.called_off.set(called_off);
             return told;
         }
-        let Offered { link, judging, mut writer, mut control } = offered;
+        let Offered { link, slot, judging, mut writer, mut control } = offered;
+        slot.accept();
         self.agreed = false;
         let conversing = self.converse(&link, judging, &mut writer, &mut control);
         let received = unless_ended(conversing, expiry, heard, shutdown, &mut called_off).await;
@@ -344,6 +345,7 @@ impl<'a> Receiving<'a> {
         control: &mut ControlReader,
     ) -> Outcome<Option<Session>> {
         let session = self.negotiate(judging, writer, control).await?;
+        link.open_data();
         self.agreed = true;
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         let pipeline = Pipeline::new(link, self.setting.report, load, &self.workers, session);

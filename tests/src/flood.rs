@@ -98,45 +98,64 @@ fn send(from: &[UdpSocket], victim: SocketAddr, random: &mut Random, sent: &Atom
 
 fn packet(random: &mut Random) -> Vec<u8> {
     let noise: Vec<u8> = (0..1 + random.below(1400)).map(|_| random.number() as u8).collect();
-    match random.below(3) {
-        0 => noise,
-        1 => initial([0, 0, 0, 1], &random.number().to_be_bytes()),
-        _ => initial([0xff, 0, 0, 29], &random.number().to_be_bytes()),
-    }
+    let destination = random.number().to_be_bytes();
+    let version = match random.below(3) {
+        0 => return noise,
+        1 => V1,
+        _ => [0xff, 0, 0, 29],
+    };
+    // But for a ping there is nothing in it. Nobody looks before the address is proven.
+    Initial { version, destination: &destination, source: &[], token: &[], number: 0 }.seal(&[1])
 }
 
-/// The first packet of a connection to this identifier, as its sender seals it (RFC 9000, 17.2.2; RFC 9001, 5.2); but for a
-/// ping there is nothing in it. Nobody looks before the address is proven.
-fn initial(version: [u8; 4], connection: &[u8; 8]) -> Vec<u8> {
-    let mut packet = vec![0xc0];
-    packet.extend(version);
-    packet.push(connection.len() as u8);
-    packet.extend(connection);
-    // No identifier of its own, and no token; then what is left of the packet, as two bytes, and the packet number.
-    packet.extend([0, 0]);
-    let length = INITIAL_BYTES - packet.len() - 2;
-    packet.extend((length as u16 | 0x4000).to_be_bytes());
-    let number_at = packet.len();
-    packet.push(0);
-    let mut payload = vec![0; INITIAL_BYTES - packet.len() - TAG_BYTES];
-    payload[0] = 1;
-    let quic::Suite { suite, quic } = tls::initial();
-    let keys = quic::Keys::initial(quic::Version::V1, suite, quic, connection, Side::Client).local;
-    let tag = keys.packet.encrypt_in_place(0, &packet, &mut payload).unwrap();
-    packet.extend(payload);
-    packet.extend(tag.as_ref());
-    let (header, sealed) = packet.split_at_mut(number_at + 1);
-    let (first, number) = header.split_at_mut(number_at);
-    // The sample begins where it would if the number had four bytes.
-    keys.header.encrypt_in_place(&sealed[3..3 + 16], &mut first[0], number).unwrap();
-    packet
+/// QUIC's version 1.
+pub(crate) const V1: [u8; 4] = [0, 0, 0, 1];
+
+/// One of the first packets of a connection (RFC 9000, 17.2.2).
+pub(crate) struct Initial<'a> {
+    pub version: [u8; 4],
+    pub destination: &'a [u8],
+    pub source: &'a [u8],
+    pub token: &'a [u8],
+    pub number: u8,
+}
+
+impl Initial<'_> {
+    /// The packet as its sender seals it, padded to the least length (RFC 9001, 5.2).
+    pub(crate) fn seal(&self, frames: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0xc0];
+        packet.extend(self.version);
+        for id in [self.destination, self.source] {
+            packet.push(id.len() as u8);
+            packet.extend(id);
+        }
+        packet.extend((self.token.len() as u16 | 0x4000).to_be_bytes());
+        packet.extend(self.token);
+        // What is left of the packet, as two bytes, and the packet number.
+        let length = INITIAL_BYTES - packet.len() - 2;
+        packet.extend((length as u16 | 0x4000).to_be_bytes());
+        let number_at = packet.len();
+        packet.push(self.number);
+        let mut payload = vec![0; INITIAL_BYTES - packet.len() - TAG_BYTES];
+        payload[..frames.len()].copy_from_slice(frames);
+        let quic::Suite { suite, quic } = tls::initial();
+        let keys = quic::Keys::initial(quic::Version::V1, suite, quic, self.destination, Side::Client).local;
+        let tag = keys.packet.encrypt_in_place(self.number.into(), &packet, &mut payload).unwrap();
+        packet.extend(payload);
+        packet.extend(tag.as_ref());
+        let (header, sealed) = packet.split_at_mut(number_at + 1);
+        let (first, number) = header.split_at_mut(number_at);
+        // The sample begins where it would if the number had four bytes.
+        keys.header.encrypt_in_place(&sealed[3..3 + 16], &mut first[0], number).unwrap();
+        packet
+    }
 }
 
 /// Whether a Retry (RFC 9000, 17.2.5) lies before the socket.
 fn was_asked(socket: &UdpSocket) -> bool {
     let mut answer = [0; 1500];
     while let Ok(bytes) = socket.recv(&mut answer) {
-        if bytes > 5 && answer[0] & 0xf0 == 0xf0 && answer[1..5] == [0, 0, 0, 1] {
+        if bytes > 5 && answer[0] & 0xf0 == 0xf0 && answer[1..5] == V1 {
             return true;
         }
     }

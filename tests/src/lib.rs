@@ -26,6 +26,7 @@ pub mod service;
 pub mod shared;
 pub mod sim;
 pub mod sqlite;
+pub mod stranger;
 pub mod tls;
 pub mod trace;
 pub mod wire;

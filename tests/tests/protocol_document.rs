@@ -34,7 +34,7 @@ fn grouped(number: u64) -> String {
 
 fn limits() -> String {
     let mut table = String::from("| what | limit |\n|---|---|\n");
-    let rows: [(&str, u64); 21] = [
+    let rows: [(&str, u64); 22] = [
         ("plaintext of a chunk, as senders cut it", CHUNK_PLAIN_BYTES as u64),
         ("plaintext of a chunk, at most", CHUNK_PLAIN_BYTES_MAX as u64),
         ("frame of a sealed chunk", FRAME_BYTES_MAX as u64),
@@ -46,6 +46,7 @@ fn limits() -> String {
         ("bytes of a plan", PLAN_BYTES_MAX as u64),
         ("bytes of a name or text", NAME_BYTES_MAX as u64),
         ("bytes of a control message", CONTROL_BYTES_MAX as u64),
+        ("bytes of an Offer", OFFER_BYTES_MAX as u64),
         ("bytes of a signed grant", GRANT_BYTES_MAX as u64),
         ("lanes, at least", 1),
         ("lanes, at most", LANES_MAX.into()),

@@ -73,10 +73,8 @@ impl Server<'_> {
                     }
                     _ => "is not finished. To make room, end it with: sealift-receiver abandon",
                 };
-                self.report.say(&format!(
-                    "receiver: the transfer {transfer} is refused: {other} has begun in the same target and {how} {other}"
-                ));
-                return Err(Error::new(Code::TargetBusy, "target").into());
+                let what = format!("the transfer {transfer}: {other} has begun in the same target and {how} {other}");
+                return Err(Failure::new(Code::TargetBusy, what, ""));
             }
         }
         Ok(())

@@ -26,9 +26,6 @@ use crate::{
 /// What one transfer may have waiting: a sender that has come back while the last connection is being given up.
 const OFFERS_WAITING: usize = 2;
 
-/// Refusals on their way; more senders wait for theirs.
-const FAREWELLS_MAX: usize = 16;
-
 /// How often expired transfers are looked for that nobody runs.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
@@ -40,6 +37,7 @@ pub struct Transfers<'a> {
     server: &'a Server<'a>,
     ways: BTreeMap<TransferId, mpsc::Sender<Heard>>,
     running: FuturesUnordered<Running<'a>>,
+    /// Refusals on their way. Each has a place of those that [`sealift_agent::admission`] bounds.
     farewells: FuturesUnordered<Farewell<'a>>,
     drains: watch::Sender<bool>,
 }
@@ -91,7 +89,7 @@ impl<'a> Transfers<'a> {
         tokio::pin!(sweeping);
         loop {
             tokio::select! {
-                heard = heard.recv(), if self.farewells.len() < FAREWELLS_MAX => match heard {
+                heard = heard.recv() => match heard {
                     Some(Heard::Offer(offered)) => self.offer(*offered),
                     Some(Heard::CalledOff(called_off)) => self.call_off(*called_off),
                     None => return Failure::new(Code::Interrupted, "the endpoints were closed", ""),
@@ -142,9 +140,11 @@ impl<'a> Transfers<'a> {
     fn refuse(&mut self, offered: Offered, failure: Failure) {
         let transfer = offered.judging.grant().grant.transfer;
         let report = self.server.report.of_transfer(transfer);
-        report.event("refused", &[("reason", json!(failure.code.word()))]);
-        report.say(&format!("receiver: refused: {}", failure.what));
-        self.farewells.push(Box::pin(async move { offered.link.refuse(offered.writer, &failure).await }));
+        if offered.slot.count_refusal(failure.code.word()) {
+            report.event("refused", &[("reason", json!(failure.code.word()))]);
+            report.say(&format!("receiver: refused: {}", failure.what));
+        }
+        self.farewells.push(Box::pin(offered.refuse(failure)));
     }
 
     /// A sender is named like its transfer, by our own authority.
@@ -213,8 +213,7 @@ async fn run_one(
     heard.close();
     while let Ok(late) = heard.try_recv() {
         if let (Heard::Offer(offered), Err(failure)) = (late, &outcome) {
-            let Offered { link, writer, .. } = *offered;
-            link.refuse(writer, &Failure { told_by_peer: false, ..failure.clone() }).await;
+            offered.refuse(Failure { told_by_peer: false, ..failure.clone() }).await;
         }
     }
     report.end_transfer(&outcome);

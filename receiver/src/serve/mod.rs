@@ -8,6 +8,7 @@ use std::{process::ExitCode, time::Duration};
 use sealift_agent::{
     acceptor::Acceptor,
     audit::AuditLog,
+    door::Door,
     endpoint::{bind, server_config},
     failure::Outcome,
     identity::Role,
@@ -28,7 +29,11 @@ use tokio::{sync::mpsc, time::timeout};
 
 use self::dispatch::Transfers;
 use crate::{
-    cli::ServeArgs, config::Config, ending::LOADER_WAIT_MAX, invitation::say_unknown, reception::receive_offers,
+    cli::ServeArgs,
+    config::Config,
+    ending::LOADER_WAIT_MAX,
+    invitation::say_unknown,
+    reception::{receive_offers, record_last_refusals, record_refusals},
     used::UsedGrants,
 };
 
@@ -80,24 +85,29 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
         report.event("listening", &[("address", json!(address.to_string()))]);
         report.say(&format!("receiver: serving at {address} (UDP)."));
     }
-    let outcome = accept(&server, &endpoints, &mut transfers, &mut shutdown).await;
+    let door = Door::default();
+    let outcome = tokio::select! {
+        outcome = accept(&server, &endpoints, &door, &mut transfers, &mut shutdown) => outcome,
+        failure = record_refusals(&door, audit) => Err(failure),
+    };
     notify(STOPPING);
     report.event("draining", &[("transfers", json!(transfers.running()))]);
     report.say(&format!("receiver: stopping; {} transfers are suspended.", transfers.running()));
     // Nobody new; those who are here are told in their own connections.
-    endpoints.iter().for_each(|endpoint| endpoint.set_server_config(None));
+    endpoints.iter().for_each(|(endpoint, _)| endpoint.set_server_config(None));
     let drained = tokio::select! {
         drained = timeout(DRAIN_TIMEOUT, transfers.drain()) => drained.is_ok(),
         _ = shutdown.requested() => false,
     };
     if drained {
         let left = async {
-            for endpoint in &endpoints {
+            for (endpoint, _) in &endpoints {
                 endpoint.wait_idle().await;
             }
         };
         let _ = timeout(FAREWELL, left).await;
     }
+    record_last_refusals(&door, audit)?;
     audit.append("serve.stop", None, &[("drained", json!(drained))])?;
     outcome
 }
@@ -105,7 +115,8 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
 /// Lets senders in and runs what they begin. Ends well when somebody asks to stop.
 async fn accept(
     server: &Server<'_>,
-    endpoints: &[quinn::Endpoint],
+    endpoints: &[(quinn::Endpoint, quinn::ServerConfig)],
+    door: &Door,
     transfers: &mut Transfers<'_>,
     shutdown: &mut Shutdown,
 ) -> Outcome {
@@ -119,10 +130,10 @@ async fn accept(
         targets: server.config.targets.keys().cloned().collect(),
     };
     let (to_heard, mut heard) = mpsc::channel(HEARD_WAITING);
-    let fronts = endpoints.iter().map(|endpoint| {
+    let fronts = endpoints.iter().map(|(endpoint, config)| {
         let (to_heard, listening) = (&to_heard, &listening);
         Box::pin(async move {
-            let mut acceptor = Acceptor::new(endpoint, identity);
+            let mut acceptor = Acceptor::new(endpoint, config.clone(), identity, door);
             receive_offers(&mut acceptor, listening, to_heard).await
         })
     });
@@ -134,13 +145,18 @@ async fn accept(
     }
 }
 
-fn endpoints(config: &Config, standing: &Standing, report: &Report) -> Outcome<Vec<quinn::Endpoint>> {
+fn endpoints(
+    config: &Config,
+    standing: &Standing,
+    report: &Report,
+) -> Outcome<Vec<(quinn::Endpoint, quinn::ServerConfig)>> {
     let open = |&address| {
         let Listening { socket, note } = listen_at(address)?;
         note.iter().for_each(|note| report.say(&format!("receiver: {note}")));
         // Whoever has a ticket of this authority is let in; its grant says to what.
         let trust = Trust::new(standing.authority.root().clone(), None);
-        bind(socket, Some(server_config(&standing.identity, trust)?))
+        let server = server_config(&standing.identity, trust)?;
+        Ok((bind(socket, Some(server.clone()))?, server))
     };
     config.listen.iter().map(open).collect()
 }

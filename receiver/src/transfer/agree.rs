@@ -92,7 +92,7 @@ impl Receiving<'_> {
 
     /// Tells the sender that began the transfer, and no other, what the operator has stated about the load.
     pub(super) async fn tell_statement(&mut self, offered: Offered) -> Outcome<Conversed> {
-        let Offered { link, judging, mut writer, mut control } = offered;
+        let Offered { link, slot: _slot, judging, mut writer, mut control } = offered;
         let failure = match self.know_sender(judging, &mut writer, &mut control).await {
             Ok(()) => stated_loaded("the sender was told that the load is stated to be in the target"),
             Err(failure) => failure,

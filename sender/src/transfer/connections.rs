@@ -32,9 +32,14 @@ use crate::{
 /// For the last packets of a connection to leave.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// For a receiver to hear a sender that it does not know yet. One that many connect to at once closes the oldest of those
+/// that it has not heard.
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
+
 impl Sending<'_> {
     /// One connection after another, until one ends with the receipt or with what no other would change.
     pub(super) async fn connections(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
+        let began = Instant::now();
         loop {
             let failure = match self.connection(outgoing, shutdown).await {
                 Ok(finished) => return Ok(finished),
@@ -46,7 +51,9 @@ impl Sending<'_> {
             if failure.code == Code::InDoubt {
                 self.report.resume(Resume::InDoubt, &failure.what);
             }
-            if !had_one || !failure.code.retry_may_help() || failure.stopped_by_person {
+            let crowded_out =
+                failure.told_by_peer && failure.code == Code::Interrupted && began.elapsed() < HEARD_WITHIN;
+            if !(had_one || crowded_out) || !failure.code.retry_may_help() || failure.stopped_by_person {
                 return Err(self.unsure(outgoing, failure));
             }
             let now = Instant::now();

@@ -1,21 +1,24 @@
 //! Peers that hold a good ticket and do not keep to the protocol, against the real agents: each is refused with its own
 //! code, nothing is loaded, memory stays bounded, and nobody waits for ever.
 
+mod offers;
 mod packets;
+mod strangers;
 mod streams;
 
 use std::{
     net::{SocketAddr, UdpSocket},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use quinn::Connection;
 use sealift_agent::{
-    acceptor::Acceptor,
+    acceptor::{Acceptor, Arrived},
+    door::{Door, Slot},
     endpoint::{bind, client_config, server_config},
     identity::{Identity, Role},
-    link::{ControlReader, ControlWriter, Link, accept_control, connect, open_control},
+    link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT, accept_control, connect, open_control},
     random::SystemRandom,
     ticket::Ticket,
     trust::Trust,
@@ -77,6 +80,10 @@ impl Victim {
         Ticket::from_text(&std::fs::read_to_string(self.receiver.ticket()).unwrap()).unwrap()
     }
 
+    fn address(&mut self) -> SocketAddr {
+        self.ticket().addresses[0].parse().unwrap()
+    }
+
     fn end(self) -> Finished {
         let finished = self.receiver.wait(WITHIN);
         let left: Vec<_> = std::fs::read_dir(self.folder.path()).unwrap().flatten().map(|entry| entry.path()).collect();
@@ -86,17 +93,19 @@ impl Victim {
         finished
     }
 
-    /// Still there, and good for an honest sender.
-    fn serves_an_honest_sender(mut self) {
+    /// Still there, and good for an honest sender, which is heard the first time that it tries.
+    fn serves_an_honest_sender(mut self) -> Finished {
         let source = self.folder.path().join("source");
         std::fs::write(&source, "rows").unwrap();
         let ticket = self.receiver.ticket();
-        let sender = Launch::sender(&format!("file:{}", source.display()), ticket).start().wait(WITHIN);
+        let sender = Launch::sender(&format!("file:{}", source.display()), ticket).json().start().wait(WITHIN);
         sender.assert_code(0);
+        assert_eq!(sender.number("retries"), 0, "{}", sender.stderr());
         let receiver = self.receiver.wait(WITHIN);
         receiver.assert_code(0);
         assert!(receiver.peak_memory_bytes < MEMORY_BYTES_MAX, "{} bytes", receiver.peak_memory_bytes);
         assert_eq!(std::fs::read(self.folder.path().join("target")).unwrap(), b"rows");
+        receiver
     }
 }
 
@@ -191,7 +200,7 @@ fn x15_x17_x18_garbage_instead_of_an_offer_is_refused_and_the_ticket_stays_good(
     }
 }
 
-/// fault-matrix X15: a peer that says nothing, or a byte a second, is let go within the time of the exchange.
+/// C1, X15: a peer that says nothing, or a byte a second, is let go within the time of the exchange.
 #[test]
 fn x15_silence_is_let_go_and_the_ticket_stays_good() {
     let mut victim = Victim::start();
@@ -201,11 +210,13 @@ fn x15_silence_is_let_go_and_the_ticket_stays_good() {
         assert_eq!(closed_with(&attacker.link.connection).await, Some(Code::TooSlow));
         let attacker = Attacker::connect(slow).await;
         let (mut out, _in) = attacker.link.connection.open_bi().await.unwrap();
+        let mut dripped = 0;
         let drip = async {
             for byte in [0u8, 0, 0x10, 0, 0x82, 0x01].iter().cycle() {
                 if out.write_all(&[*byte]).await.is_err() {
                     return;
                 }
+                dripped += 1;
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         };
@@ -213,6 +224,8 @@ fn x15_silence_is_let_go_and_the_ticket_stays_good() {
             () = drip => {}
             code = closed_with(&attacker.link.connection) => assert_eq!(code, Some(Code::TooSlow)),
         }
+        // C1: the length and the rest of a message have one clock together.
+        assert!(dripped <= MESSAGE_TIMEOUT.as_secs() + 1, "{dripped} bytes, one a second, were waited for");
     });
     victim.serves_an_honest_sender();
 }
@@ -356,9 +369,10 @@ fn x7_x12_a_false_receiver_is_found_out() {
         run(async {
             let identity = invitation.identity().unwrap();
             let server = server_config(&identity, invitation.trust()).unwrap();
-            let endpoint = bind(socket, Some(server)).unwrap();
-            let link = Acceptor::new(&endpoint, &identity).next().await.unwrap();
-            deceive(&link, &invitation, falsehood).await;
+            let endpoint = bind(socket, Some(server.clone())).unwrap();
+            let mut acceptor = Acceptor::new(&endpoint, server, &identity, &Door::default());
+            let Arrived { link, slot } = acceptor.next().await.unwrap();
+            deceive(&link, &slot, &invitation, falsehood).await;
             if matches!(falsehood, Falsehood::GoesAway) {
                 link.close(Code::Done);
                 endpoint.wait_idle().await;
@@ -370,10 +384,10 @@ fn x7_x12_a_false_receiver_is_found_out() {
     }
 }
 
-async fn deceive(link: &Link, invitation: &Invitation, falsehood: Falsehood) {
+async fn deceive(link: &Link, slot: &Slot, invitation: &Invitation, falsehood: Falsehood) {
     let mut random = SystemRandom::default();
     let (mut writer, mut control) = accept_control(link).await.unwrap();
-    let Message::Offer(offer) = control.first().await.unwrap() else { panic!("no offer") };
+    let Message::Offer(offer) = control.first(Instant::now(), slot).await.unwrap() else { panic!("no offer") };
     if matches!(falsehood, Falsehood::SaysNothing | Falsehood::GoesAway) {
         return hold_open(link, writer, falsehood).await;
     }
