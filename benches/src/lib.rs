@@ -12,6 +12,7 @@ pub mod pipeline;
 pub mod quic;
 pub mod ssh;
 pub mod stages;
+pub mod strangers;
 pub mod table;
 
 /// Why a bench could not run. What it measured is never a failure.

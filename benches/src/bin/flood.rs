@@ -18,6 +18,7 @@ use sealift_benches::{
     measure::median,
     network::Places,
     stages::SEED,
+    strangers,
     table::{Table, tell, verdict},
 };
 use sealift_tests::{flood::Flood, port::free_udp_port};
@@ -25,7 +26,7 @@ use sealift_tests::{flood::Flood, port::free_udp_port};
 /// The share of its speed that a transfer keeps.
 const KEPT_MIN: f64 = 0.80;
 
-/// One transfer beside a flood of packets that mean nothing
+/// One transfer beside a flood of packets that mean nothing, and beside handshakes of those who have no ticket
 #[derive(Parser)]
 struct Args {
     /// Bytes of the dump
@@ -37,6 +38,9 @@ struct Args {
     /// Where the dump lies; a tmpfs keeps the disk out of the figures
     #[arg(long, default_value = "/dev/shm")]
     dir: PathBuf,
+    /// Only beside handshakes: how long a sender takes to be heard, and a transfer to come back
+    #[arg(long)]
+    handshakes: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -61,6 +65,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Outcome {
+    strangers::run(args.runs)?;
+    if args.handshakes {
+        return Ok(());
+    }
     let folder = tempfile::Builder::new().prefix("sealift-bench-").tempdir_in(&args.dir)?;
     let dump = folder.path().join("dump.sql");
     dump::write_file(&dump, SEED, args.size)?;
