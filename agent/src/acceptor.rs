@@ -129,7 +129,7 @@ async fn handshake(
             Some(error) => from_connection(Role::Receiver, &error),
             None => match Link::new(connection, identity, Role::Receiver) {
                 Ok(link) => {
-                    slot.advance(Stage::Unproven, link.peer.key.0);
+                    slot.advance(Stage::Unproven, link.peer.0);
                     return Some(Arrived { link, slot });
                 }
                 Err(failure) => failure,

@@ -1,6 +1,6 @@
 //! Arguments that both agents have, and what they do with them.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::{
     Args, CommandFactory, Parser, ValueEnum,
@@ -15,11 +15,13 @@ use sealift_protocol::{
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
+    audit::AuditLog,
     failure::{Failure, Outcome},
-    identity::Role,
+    identity::{Identity, Role},
     manual, misplaced, output,
     process::{aes_accelerated, report_panics},
     report::{Report, tell_failure},
+    state::StateDir,
     telemetry,
     units::parse_bytes,
 };
@@ -73,6 +75,24 @@ pub struct StatusArgs {
     /// The folder that the transfers were run with [default: as for a transfer]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+}
+
+/// Options of `identity`.
+#[derive(Args, Clone, Debug)]
+pub struct IdentityArgs {
+    /// The folder that holds the identity [default: as for a transfer]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// `identity`: prints the fingerprint, and nothing else, on standard output.
+pub fn identity(args: &IdentityArgs, role: Role) -> Outcome {
+    let program = role.program();
+    let state = StateDir::open(args.state_dir.clone(), program)?;
+    let audit = AuditLog::open(&state, program)?;
+    let fingerprint = Identity::open(&state, role, &audit)?.fingerprint();
+    writeln!(std::io::stdout().lock(), "{fingerprint}")
+        .map_err(|error| Failure::io(Code::Internal, "standard output", &error, ""))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,7 +1,14 @@
 //! The end of a grant. It comes by the wall clock, whoever sets it; and by a clock that nobody can set and that goes on
 //! while the machine sleeps, so that neither a step backwards nor a suspended machine prolongs anything.
 
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use sealift_protocol::{close::Code, grant::Grant};
 
@@ -13,25 +20,49 @@ use crate::{
 /// How often the clocks are looked at: revocation and expiry are to act within seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// When a grant ends, on two clocks.
-#[derive(Clone, Copy, Debug)]
-pub struct Expiry {
-    not_after_seconds: u64,
-    boottime_deadline: Duration,
+/// When both sides say how little time is left: enough to look at the progress, and to have a new ticket ready.
+const WARNED_BEFORE: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(60)];
+
+/// When a grant ends, on two clocks. Clones share it: that a transfer has begun moves the end for all of them.
+#[derive(Clone, Debug)]
+pub struct Expiry(Arc<Deadlines>);
+
+#[derive(Debug)]
+struct Deadlines {
+    end_seconds: AtomicU64,
+    boottime_ms: AtomicU64,
+    begun: AtomicBool,
 }
 
 impl Expiry {
-    pub fn of(grant: &Grant) -> Self {
-        let left = grant.not_after_seconds.saturating_sub(now_seconds());
-        Self {
-            not_after_seconds: grant.not_after_seconds,
-            boottime_deadline: boottime().saturating_add(Duration::from_secs(left)),
-        }
+    /// Of a transfer that has `begun`, or has until then to begin.
+    pub fn of(grant: &Grant, begun: bool) -> Self {
+        let end_seconds = grant.end_seconds(begun);
+        Self::new(end_seconds, boottime_deadline(end_seconds), begun)
+    }
+
+    fn new(end_seconds: u64, boottime_deadline: Duration, begun: bool) -> Self {
+        let boottime_ms = u64::try_from(boottime_deadline.as_millis()).unwrap_or(u64::MAX);
+        Self(Arc::new(Deadlines {
+            end_seconds: end_seconds.into(),
+            boottime_ms: boottime_ms.into(),
+            begun: begun.into(),
+        }))
+    }
+
+    /// The transfer has begun: from now on it has until `finish_before`.
+    pub fn begin(&self, grant: &Grant) {
+        let begun = Self::of(grant, true);
+        self.0.boottime_ms.store(begun.0.boottime_ms.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.0.end_seconds.store(begun.0.end_seconds.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.0.begun.store(true, Ordering::Relaxed);
     }
 
     pub fn left(&self) -> Duration {
-        let wall = Duration::from_secs(self.not_after_seconds.saturating_sub(now_seconds()));
-        wall.min(self.boottime_deadline.saturating_sub(boottime()))
+        let end_seconds = self.0.end_seconds.load(Ordering::Relaxed);
+        let wall = Duration::from_secs(end_seconds.saturating_sub(now_seconds()));
+        let deadline = Duration::from_millis(self.0.boottime_ms.load(Ordering::Relaxed));
+        wall.min(deadline.saturating_sub(boottime()))
     }
 
     /// Resolves when the grant has ended. Cancel-safe.
@@ -40,6 +71,21 @@ impl Expiry {
             tokio::time::sleep(LOOK_EVERY.min(self.left())).await;
         }
         self.expired()
+    }
+
+    /// Says how much time a transfer that has begun has left to finish, when that is ten minutes and when it is one. Never
+    /// returns. Cancel safe.
+    pub async fn warn(&self, say: impl Fn(Duration)) -> Infallible {
+        for warned_before in WARNED_BEFORE {
+            while !self.0.begun.load(Ordering::Relaxed) || self.left() > warned_before {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            // A grant that is shorter than that is known to be.
+            if self.left() + 2 * LOOK_EVERY >= warned_before {
+                say(self.left());
+            }
+        }
+        std::future::pending().await
     }
 
     /// Runs `work` until it ends or the grant does.
@@ -57,21 +103,29 @@ impl Expiry {
     }
 
     fn expired(&self) -> Failure {
-        let now = now_seconds();
-        let mut failure = outside(Code::GrantExpired, self.not_after_seconds, now);
-        if now < self.not_after_seconds {
+        let (now, end_seconds) = (now_seconds(), self.0.end_seconds.load(Ordering::Relaxed));
+        let mut failure = outside(Code::GrantExpired, end_seconds, now);
+        if now < end_seconds {
             failure.what += "; that clock was set back while the transfer ran";
+        }
+        if self.0.begun.load(Ordering::Relaxed) {
+            failure.next = SUSPENDED.into();
         }
         failure
     }
 }
 
-/// Whether the times of a grant allow a start now.
-pub fn check_time(grant: &Grant) -> Outcome {
+/// What to do once the time that a grant gives to finish has run out.
+const SUSPENDED: &str = "The transfer is suspended, and what was loaded is kept for a while: give the receiver's command again, \
+                         and the sender's with the ticket that it prints.";
+
+/// Whether the times of a grant allow the transfer to begin now, or, once it is `begun`, to continue.
+pub fn check_time(grant: &Grant, begun: bool) -> Outcome {
     let now = now_seconds();
-    grant.check_time(now).map_err(|error| match error.code {
+    grant.check_time(now, begun).map_err(|error| match error.code {
         Code::GrantNotYetValid => outside(error.code, grant.not_before_seconds, now),
-        code => outside(code, grant.not_after_seconds, now),
+        code if begun => Failure { next: SUSPENDED.into(), ..outside(code, grant.end_seconds(begun), now) },
+        code => outside(code, grant.end_seconds(begun), now),
     })
 }
 
@@ -83,6 +137,10 @@ fn outside(code: Code, limit_seconds: u64, now_seconds: u64) -> Failure {
     Failure::new(code, format!("{what}: it {is_good} {limit}, and this host's clock says {now}"), next)
 }
 
+fn boottime_deadline(end_seconds: u64) -> Duration {
+    boottime().saturating_add(Duration::from_secs(end_seconds.saturating_sub(now_seconds())))
+}
+
 #[cfg(test)]
 mod tests {
     use sealift_protocol::error::Error;
@@ -91,8 +149,8 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(86_400);
 
-    fn outcome(not_after_seconds: u64, boottime_deadline: Duration) -> Outcome {
-        let expiry = Expiry { not_after_seconds, boottime_deadline };
+    fn outcome(end_seconds: u64, boottime_deadline: Duration) -> Outcome {
+        let expiry = Expiry::new(end_seconds, boottime_deadline, false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let work = async {
             tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -119,7 +177,7 @@ mod tests {
     #[test]
     fn an_ended_grant_outweighs_a_lost_link() {
         let code_of = |left: Duration, code: Code| {
-            let expiry = Expiry { not_after_seconds: u64::MAX, boottime_deadline: boottime() + left };
+            let expiry = Expiry::new(u64::MAX, boottime() + left, false);
             expiry.or_failure(Error::new(code, "link").into()).code
         };
         assert_eq!(code_of(Duration::ZERO, Code::Interrupted), Code::GrantExpired);

@@ -6,6 +6,7 @@ use std::{fmt, io};
 use sealift_protocol::{
     close::Code,
     error::Error,
+    fingerprint::Fingerprint,
     id::{ChunkIndex, PartIndex},
     message::Refuse,
 };
@@ -22,6 +23,8 @@ pub struct Failure {
     pub next: String,
     pub part: Option<PartIndex>,
     pub chunk: Option<ChunkIndex>,
+    /// The sender that a ticket is bound to, where another one came with it.
+    pub bound: Option<Fingerprint>,
     /// The peer said so, and need not be told.
     pub told_by_peer: bool,
     /// A person at the other side stopped it: trying again by itself would be against their will.
@@ -38,6 +41,7 @@ impl Failure {
             next: next.into(),
             part: None,
             chunk: None,
+            bound: None,
             told_by_peer: false,
             stopped_by_person: false,
         }
@@ -116,8 +120,11 @@ pub fn refused_by_peer(peer: &str, refuse: Refuse, now_seconds: u64) -> Failure 
     if let Some(theirs) = refuse.now_seconds.filter(|_| code.is_of_clock()) {
         what += &format!("; this host's clock says {}, the {peer}'s {}", utc_text(now_seconds), utc_text(theirs));
     }
-    let Refuse { part, chunk, .. } = refuse;
-    Failure { part, chunk, told_by_peer: true, stopped_by_person, ..Failure::new(code, what, next) }
+    if let Some(bound) = refuse.bound {
+        what += &format!("; it is bound to {bound}");
+    }
+    let Refuse { part, chunk, bound, .. } = refuse;
+    Failure { part, chunk, bound, told_by_peer: true, stopped_by_person, ..Failure::new(code, what, next) }
 }
 
 /// What a person reads who wonders whether half of it is there.
@@ -161,7 +168,21 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
             ("the two agents share no protocol version", "Install the same version on both hosts.")
         }
         Code::SuiteUnsupported => ("the two agents share no cipher suite", "Use --suite auto on both sides."),
-        Code::IdentityRefused => ("the other side's certificate was refused", NEW_TICKET),
+        Code::IdentityRefused => (
+            "the other side does not have the key that it is known by",
+            "Compare the fingerprints that `identity` prints on both hosts, out of band; then use a new ticket.",
+        ),
+        Code::ProofRefused => (
+            "the ticket's proof is wrong",
+            "The ticket was altered, or is another receiver's: start the receiver again and use the ticket that it prints. \
+             If that happens twice, somebody alters tickets on their way.",
+        ),
+        Code::TicketBound => (
+            "the ticket is bound to another sender",
+            "If that is not a sender of yours, somebody has a copy of the ticket: abandon the transfer at the receiver and \
+             make a new ticket. To resume from here, give this sender the --state-dir of the one that began.",
+        ),
+        Code::TicketUnknown => ("the receiver knows no such ticket, or its transfer is over", NEW_TICKET),
         Code::TranscriptMismatch => (
             "a signature does not belong to this connection",
             "Somebody may be in between. Do not use this path until you know.",

@@ -5,14 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quinn::{Chunk, Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendStream, VarInt};
+use quinn::{Chunk, Connection, ConnectionError, Endpoint, ReadError, ReadExactError, RecvStream, SendStream, VarInt};
 use rustls_pki_types::CertificateDer;
 use sealift_protocol::{
     close::Code,
     error::Error,
+    fingerprint::Fingerprint,
     frame::control_length,
     limits::{CONTROL_BYTES_MAX, LANES_MAX, OFFER_BYTES_MAX},
     message::{Message, Offer, Refuse},
+    sign::PublicKey,
+    ticket_proof::{ProvenOn, TICKET_PROOF_BYTES, TicketProof},
     transcript::Channel,
 };
 use tokio::time::{timeout, timeout_at};
@@ -23,7 +26,7 @@ use crate::{
     door::Slot,
     endpoint::RECEIVE_WINDOW_BYTES,
     failure::{Failure, GO_ON, Outcome, explain, io_reason, refused_by_peer},
-    identity::{Identity, PeerIdentity, Role, judge_leaf},
+    identity::{Identity, Role, certified_key},
     socket::open_towards,
     tls_session::TlsFacts,
 };
@@ -79,10 +82,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 /// RFC 9266: the exporter that binds a channel.
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
-/// An authenticated connection: who is at the other end, and what binds the exchange to it.
+/// From the end of the handshake to the last byte of a ticket's proof, which is short.
+pub const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection whose peer has proven to hold the key in its certificate, and what binds the exchange to it.
 pub struct Link {
     pub connection: Connection,
-    pub peer: PeerIdentity,
+    pub peer: PublicKey,
     pub channel: Channel,
 }
 
@@ -94,7 +100,7 @@ impl Link {
             .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
             .ok_or_else(|| refused("none"))?;
         let leaf = chain.first().ok_or_else(|| refused("none"))?;
-        let peer = judge_leaf(leaf, role.peer()).map_err(refused)?;
+        let peer = certified_key(leaf).ok_or_else(|| refused("its key"))?;
         let mut exporter = [0; 32];
         connection
             .export_keying_material(&mut exporter, EXPORTER_LABEL, &[])
@@ -106,6 +112,20 @@ impl Link {
         };
         let channel = Channel { exporter, sender_certificate, receiver_certificate };
         Ok(Self { connection, peer, channel })
+    }
+
+    /// What a ticket's proof is bound to on this connection.
+    pub fn proven_on(&self, own: &Identity, role: Role, grant_hash: [u8; 32]) -> ProvenOn<'_> {
+        let (own, peer) = (own.fingerprint(), self.peer_fingerprint());
+        let (sender, receiver) = match role {
+            Role::Sender => (own, peer),
+            Role::Receiver => (peer, own),
+        };
+        ProvenOn { exporter: &self.channel.exporter, sender, receiver, grant_hash }
+    }
+
+    pub fn peer_fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.peer)
     }
 
     /// Resolves when what was sent is not acknowledged for too long, although packets may still arrive: the way there is
@@ -148,6 +168,7 @@ impl Link {
                 part: failure.part,
                 chunk: failure.chunk,
                 now_seconds: failure.code.is_of_clock().then(now_seconds),
+                bound: failure.bound,
                 ..Refuse::new(failure.code)
             };
             // A word of a few bytes: a peer that has no room for it by then does not want to hear it.
@@ -361,19 +382,28 @@ pub struct ControlReader {
     role: Role,
 }
 
-/// Opens the control stream (the sender does).
-pub async fn open_control(link: &Link) -> Outcome<(ControlWriter, ControlReader)> {
+/// Opens the control stream (the sender does), with the proof of the ticket before anything else.
+pub async fn open_control(link: &Link, proof: &TicketProof) -> Outcome<(ControlWriter, ControlReader)> {
     let role = Role::Sender;
-    let (send, receive) = link.connection.open_bi().await.map_err(|error| from_connection(role, &error))?;
+    let (mut send, receive) = link.connection.open_bi().await.map_err(|error| from_connection(role, &error))?;
+    let written = timeout(MESSAGE_TIMEOUT, send.write_all(&proof.to_bytes())).await;
+    written.map_err(|_| too_slow(role))?.map_err(|error| broken_write(role, error))?;
     Ok((ControlWriter { stream: send, role }, ControlReader { stream: receive, role }))
 }
 
-/// Waits for the control stream (the receiver does), for as long as its first message may take.
-pub async fn accept_control(link: &Link) -> Outcome<(ControlWriter, ControlReader)> {
+/// Waits for the control stream and the proof of a ticket on it (the receiver does), both within [`PROOF_TIMEOUT`].
+pub async fn accept_control(link: &Link) -> Outcome<(ControlWriter, ControlReader, TicketProof)> {
     let role = Role::Receiver;
-    let accepted = timeout(MESSAGE_TIMEOUT, link.connection.accept_bi()).await.map_err(|_| too_slow(role))?;
-    let (send, receive) = accepted.map_err(|error| from_connection(role, &error))?;
-    Ok((ControlWriter { stream: send, role }, ControlReader { stream: receive, role }))
+    let accepting = async {
+        let (send, mut receive) = link.connection.accept_bi().await.map_err(|error| from_connection(role, &error))?;
+        let mut bytes = [0; TICKET_PROOF_BYTES];
+        let read = receive.read_exact(&mut bytes).await;
+        read.map_err(|error| broken_read(role, error))?;
+        Ok((send, receive, TicketProof::from_bytes(&bytes)?))
+    };
+    let accepted: Outcome<_> = timeout(PROOF_TIMEOUT, accepting).await.map_err(|_| too_slow(role))?;
+    let (send, receive, proof) = accepted?;
+    Ok((ControlWriter { stream: send, role }, ControlReader { stream: receive, role }, proof))
 }
 
 fn too_slow(role: Role) -> Failure {
@@ -387,10 +417,7 @@ impl ControlWriter {
     pub async fn send(&mut self, message: &Message) -> Outcome<usize> {
         let frame = message.to_frame()?;
         let written = timeout(patience(frame.len()), self.stream.write_all(&frame)).await;
-        written.map_err(|_| too_slow(self.role))?.map_err(|error| match error {
-            quinn::WriteError::ConnectionLost(lost) => from_connection(self.role, &lost),
-            _ => Failure::new(Code::ProtocolViolation, "the control stream was closed", ""),
-        })?;
+        written.map_err(|_| too_slow(self.role))?.map_err(|error| broken_write(self.role, error))?;
         Ok(frame.len())
     }
 
@@ -480,6 +507,24 @@ impl ControlReader {
     }
 
     fn ended(&self) -> Failure {
-        Failure::new(Code::Interrupted, format!("the {} ended the exchange", self.role.peer()), "")
+        ended(self.role)
+    }
+}
+
+fn ended(role: Role) -> Failure {
+    Failure::new(Code::Interrupted, format!("the {} ended the exchange", role.peer()), "")
+}
+
+fn broken_read(role: Role, error: ReadExactError) -> Failure {
+    match error {
+        ReadExactError::ReadError(quinn::ReadError::ConnectionLost(lost)) => from_connection(role, &lost),
+        _ => ended(role),
+    }
+}
+
+fn broken_write(role: Role, error: quinn::WriteError) -> Failure {
+    match error {
+        quinn::WriteError::ConnectionLost(lost) => from_connection(role, &lost),
+        _ => Failure::new(Code::ProtocolViolation, "the control stream was closed", ""),
     }
 }

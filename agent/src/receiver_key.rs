@@ -1,7 +1,7 @@
-//! `RECEIVER.pub`: a receiver's standing public keys as text that can be mailed. Whoever seals to them compares their
-//! fingerprint with the receiver's operator first: the text by itself proves nothing.
+//! `RECEIVER.pub`: a receiver's standing public keys as text that can be mailed. The fingerprint in it is that of the
+//! receiver's identity and has to be compared with its operator's first: the text by itself proves nothing.
 
-use sealift_protocol::{archive::ReceiverKey, codec, fingerprint::Fingerprint};
+use sealift_protocol::{archive::ReceiverKey, codec};
 
 use crate::{
     armour::Armour,
@@ -20,7 +20,7 @@ pub const RECEIVER_KEY_TEXT_BYTES_MAX: u64 = 64 << 10;
 /// The text, with the fingerprint above it for people.
 pub fn to_text(key: &ReceiverKey) -> String {
     let armour = ARMOUR.to_text(&codec::encode(key));
-    format!("Fingerprint: {}\n{}", Fingerprint::of_receiver(key), *armour)
+    format!("Fingerprint: {}\n{}", key.fingerprint(), *armour)
 }
 
 /// Reads the one key in `text`.
@@ -32,18 +32,20 @@ pub fn from_text(text: &str) -> Outcome<ReceiverKey> {
     let bytes = ARMOUR.bytes_of(text).map_err(damaged)?;
     let key: ReceiverKey =
         codec::decode(&bytes, RECEIVER_KEY_BYTES_MAX, "receiver key").map_err(|_| damaged("its content"))?;
+    key.sealing().map_err(|_| damaged("its signature"))?;
     Ok(key)
 }
 
 #[cfg(test)]
 mod tests {
-    use sealift_protocol::{close::Code, envelope::SealingPublicKey, sign::PublicKey};
+    use sealift_protocol::{close::Code, envelope::SealingPublicKey};
 
     use super::*;
+    use crate::identity::{Identity, Role};
 
     #[test]
     fn a_key_is_read_or_refused() {
-        let key = ReceiverKey { sealing: SealingPublicKey(vec![7; 1216]), signing: PublicKey([8; 32]) };
+        let key = ReceiverKey::sign(SealingPublicKey(vec![7; 1216]), &Identity::generate(Role::Receiver).unwrap());
         let text = to_text(&key);
         assert_eq!(from_text(&format!("Dear colleague,\r\n{}", text.replace('\n', "\r\n"))).unwrap(), key);
         let bad =

@@ -161,6 +161,12 @@ impl Report {
         self.say(&format!("{program}: {what}"));
     }
 
+    /// How long a transfer has left before it is suspended.
+    pub fn time_left(&self, left: Duration) {
+        self.event("time_left", &[("seconds", json!(left.as_secs()))]);
+        self.say(&format!("{}: {} left to finish; then the transfer is suspended.", self.role, human_duration(left)));
+    }
+
     /// Several lines of ours, names in them made printable.
     pub fn say_lines(&self, text: &str) {
         text.lines().for_each(|line| self.say(line));

@@ -9,7 +9,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{AT_FDCWD, RenameFlags, renameat2},
+    fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2},
 };
 use sealift_protocol::{close::Code, id::TransferId, manifest::SignedReceipt};
 
@@ -54,6 +54,12 @@ impl StateDir {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Holds the whole directory, for what is made there once: the agents that start at once take turns. Blocks.
+    pub fn lock(&self) -> Outcome<Flock<File>> {
+        let folder = File::open(&self.0).map_err(|error| unusable(&self.0, &error))?;
+        Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, errno)| unusable(&self.0, &errno.into()))
     }
 
     /// A folder of its own in this one.

@@ -1,15 +1,17 @@
-//! A ticket: everything a sender needs for one transfer, as text that can be piped or mailed as a file. It holds a
-//! private key, so whoever has it can run that transfer until it expires or is used.
+//! A ticket: everything a sender needs for one transfer, as text that can be piped or carried as a file. Whoever holds an
+//! unused one can run that transfer, and whoever can alter it on its way can redirect it: it has to be secret and authentic.
 
 use minicbor::{Decode, Encode};
-use rustls_pki_types::CertificateDer;
 use sealift_protocol::{
     close::Code,
     codec,
+    fingerprint::Fingerprint,
     grant::SignedGrant,
     limits::{GRANT_BYTES_MAX, NAME_BYTES_MAX},
+    sealed_log::KeyFingerprint,
+    ticket_proof::TicketSecret,
 };
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{
     armour::Armour,
@@ -18,8 +20,8 @@ use crate::{
 
 const ARMOUR: Armour = Armour { label: "SEALIFT TICKET", checksum_context: "sealift/1 2026-11 ticket checksum" };
 
-/// The largest ticket: a grant, two certificates, a key, and addresses.
-pub const TICKET_BYTES_MAX: usize = GRANT_BYTES_MAX + (16 << 10);
+/// The largest ticket: a grant, some hashes and keys, and addresses.
+pub const TICKET_BYTES_MAX: usize = GRANT_BYTES_MAX + (8 << 10);
 
 /// Addresses that a ticket may carry: every interface of an ordinary host and a few names.
 pub const ADDRESSES_MAX: usize = 16;
@@ -30,33 +32,20 @@ pub struct Ticket {
     /// `HOST:PORT`, tried in order.
     #[n(0)]
     pub addresses: Vec<String>,
-    /// DER of the root that the receiver's certificate chains to.
+    /// Of the receiver's key.
     #[n(1)]
-    #[cbor(with = "minicbor::bytes")]
-    pub root: Vec<u8>,
-    /// DER of the sender's one-time certificate.
+    pub receiver: Fingerprint,
+    /// Of the key to which the receiver has the data keys sealed: the inner layer of encryption does not depend on TLS.
     #[n(2)]
-    #[cbor(with = "minicbor::bytes")]
-    pub certificate: Vec<u8>,
-    /// PKCS #8 of its key.
+    pub sealing_key: KeyFingerprint,
     #[n(3)]
-    #[cbor(with = "minicbor::bytes")]
-    pub key: Vec<u8>,
-    #[n(4)]
     pub grant: SignedGrant,
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.key.zeroize();
-    }
+    /// Absent once the ticket is bound to its sender, which needs no more than its own key.
+    #[n(4)]
+    pub secret: Option<TicketSecret>,
 }
 
 impl Ticket {
-    pub fn root_certificate(&self) -> CertificateDer<'static> {
-        CertificateDer::from(self.root.clone())
-    }
-
     /// The ticket as text, ending in a newline. The checksum tells a damaged ticket from a foreign one.
     pub fn to_text(&self) -> Zeroizing<String> {
         ARMOUR.to_text(&Zeroizing::new(codec::encode(self)))
@@ -73,11 +62,16 @@ impl Ticket {
         if ticket.addresses.is_empty() || ticket.addresses.len() > ADDRESSES_MAX {
             return Err(damaged("its addresses"));
         }
+        if ticket.addresses.iter().any(|address| address.len() > NAME_BYTES_MAX) {
+            return Err(damaged("its addresses"));
+        }
         // They go into the audit log before the receiver, which can check the grant, has been asked.
         let grant = &ticket.grant.grant;
-        let texts = [&grant.sender, &grant.receiver, &grant.source, &grant.target, &grant.purpose];
-        if texts.iter().any(|text| text.len() > NAME_BYTES_MAX) {
+        if [&grant.source, &grant.target, &grant.purpose].iter().any(|text| text.len() > NAME_BYTES_MAX) {
             return Err(damaged("the texts of its grant"));
+        }
+        if grant.receiver != ticket.receiver {
+            return Err(damaged("its grant is for another receiver"));
         }
         Ok(ticket)
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `lock` | locked by the process that runs the transfer, which notes in it how far that is |
 //! | `record` | what it needs to go on, keys among it, after a checksum; written whole or not at all, mode 0600 |
+//! | `ticket-secret`, `ticket-sender` | at the receiver: the secret of an unused ticket, or the sender that it is bound to |
 //! | others | sealed logs: useless without the record |
 //!
 //! A record that is replaced is overwritten. At the end the last one loses its name first, is overwritten and removed, and then the rest is. A folder without a record is
@@ -28,7 +29,7 @@ use sealift_protocol::{close::Code, id::TransferId};
 use crate::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
-    own_file::{not_ours, open_own, unusable},
+    own_file::{destroy_own, not_ours, open_own, unusable},
     progress::HowFar,
     sealed_file,
     state::{StateDir, make_folder},
@@ -39,6 +40,10 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Looks at a record that is replaced at the same moment.
 const LOOKS: usize = 20;
+
+/// Of a ticket, until it is bound, and the sender that it is bound to: each file is written once.
+pub const TICKET_SECRET: &str = "ticket-secret";
+pub const TICKET_SENDER: &str = "ticket-sender";
 
 /// Which records lie beside each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +136,11 @@ impl TransferDir {
         Ok(found)
     }
 
+    /// The folder of `transfer`, which need not be there.
+    pub fn folder(state: &StateDir, transfer: TransferId) -> PathBuf {
+        state.path().join(Area::Transfers.name()).join(transfer.to_string())
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -191,6 +201,9 @@ impl TransferDir {
         let keys = || -> std::io::Result<Vec<String>> {
             let mut logs = Vec::new();
             record_file::destroy(&self.path)?;
+            for secret in [TICKET_SECRET, TICKET_SENDER] {
+                destroy_own(&self.path.join(secret))?;
+            }
             for entry in fs::read_dir(&self.path)? {
                 let entry = entry?;
                 if entry.file_name() != "lock" {

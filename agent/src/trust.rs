@@ -1,5 +1,5 @@
-//! Which peers an agent believes: a root, the one identity that is expected if it is known, and revocation lists if any
-//! are configured.
+//! Which peers TLS lets through: the one that a ticket names by the fingerprint of its key; any key, where the proof of a
+//! ticket follows; or those that an authority certifies.
 
 use std::{
     fmt,
@@ -15,16 +15,17 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
-use sealift_protocol::close::Code;
+use sealift_protocol::{close::Code, fingerprint::Fingerprint};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList, RevocationCheckDepth,
     RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
 };
 
 use crate::{
+    certificate::{judge_intermediate, judge_leaf},
     endpoint::SIGNATURES,
     failure::{Failure, Outcome},
-    identity::{Role, judge_intermediate, judge_leaf},
+    identity::{Role, certified_key},
     refusals::Refusals,
 };
 
@@ -38,13 +39,46 @@ const CERTIFICATE_BYTES_MAX: usize = 8 << 10;
 const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 
-pub struct Trust {
+pub enum Trust {
+    /// The peer with this key, whatever else its certificate says.
+    Pinned(Fingerprint),
+    /// Any peer that holds the key in its certificate. Who that is has to be proven by other means.
+    AnyKey,
+    /// Those that an authority vouches for.
+    Authority(Authority),
+}
+
+impl Trust {
+    /// Whether the peer is let through; the error is the check that failed.
+    fn judge(
+        &self,
+        role: Role,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), &'static str> {
+        if let Self::Authority(authority) = self {
+            return authority.judge(role, leaf, intermediates, now);
+        }
+        if leaf.len() > CERTIFICATE_BYTES_MAX || !intermediates.is_empty() {
+            return Err("size of the chain");
+        }
+        let key = certified_key(leaf).ok_or("key is not Ed25519")?;
+        match self {
+            Self::Pinned(fingerprint) if *fingerprint != Fingerprint::of(&key) => Err("fingerprint"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A root, the one identity that is expected if it is known, and revocation lists if any are configured.
+pub struct Authority {
     roots: Vec<CertificateDer<'static>>,
     expected: Option<String>,
     revocation: Option<Vec<CertRevocationList<'static>>>,
 }
 
-impl Trust {
+impl Authority {
     /// Peers under `root`; if `expected` is given, only the one with that identity.
     pub fn new(root: CertificateDer<'static>, expected: Option<String>) -> Self {
         Self { roots: vec![root], expected, revocation: None }
@@ -229,35 +263,83 @@ impl ClientCertVerifier for PeerVerifier {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use time::OffsetDateTime;
+    use rcgen::{
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+        PKCS_ED25519, SanType,
+    };
 
     use super::*;
-    use crate::authority::Authority;
 
-    const VALID_FOR: Duration = Duration::from_secs(3600);
+    struct TestAuthority {
+        root: CertificateDer<'static>,
+        issuer: Issuer<'static, KeyPair>,
+    }
+
+    impl TestAuthority {
+        fn new() -> Self {
+            let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+            let root = params.self_signed(&key).unwrap().der().clone();
+            Self { root, issuer: Issuer::new(params, key) }
+        }
+
+        fn leaf(&self, role: Role) -> CertificateDer<'static> {
+            let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::ExplicitNoCa;
+            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            params.extended_key_usages = vec![match role {
+                Role::Sender => ExtendedKeyUsagePurpose::ClientAuth,
+                Role::Receiver => ExtendedKeyUsagePurpose::ServerAuth,
+            }];
+            let id = format!("spiffe://example.test/sealift/{role}/one");
+            params.subject_alt_names = vec![SanType::URI(id.as_str().try_into().unwrap())];
+            params.signed_by(&key, &self.issuer).unwrap().der().clone()
+        }
+    }
 
     /// C2: the general parser sees only what a trusted authority has signed.
     #[test]
     fn a_path_is_checked_before_anything_else() {
-        let now = OffsetDateTime::now_utc();
-        let [trusted, stranger] =
-            ["trusted", "stranger"].map(|name| Authority::generate(name, now, VALID_FOR).unwrap());
-        let trust = Trust::new(trusted.root().clone(), None);
+        let trusted = TestAuthority::new();
+        let stranger = TestAuthority::new();
+        let trust = Authority::new(trusted.root.clone(), None);
         let judge = |leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]| {
             trust.judge(Role::Sender, leaf, intermediates, UnixTime::now())
         };
-        let leaf_of =
-            |authority: &Authority, role| authority.issue(role, "one", now, VALID_FOR).unwrap().chain[0].clone();
-        let good = leaf_of(&trusted, Role::Sender);
+        let good = trusted.leaf(Role::Sender);
         assert_eq!(judge(&good, &[]), Ok(()));
         // Of the wrong role, and an authority's: the path is refused before that is looked at.
-        assert_eq!(judge(&leaf_of(&stranger, Role::Receiver), &[]), Err("path"));
-        assert_eq!(judge(stranger.root(), &[]), Err("path"));
+        assert_eq!(judge(&stranger.leaf(Role::Receiver), &[]), Err("path"));
+        assert_eq!(judge(&stranger.root, &[]), Err("path"));
         assert_eq!(judge(&b"\x30\x03\x02\x01\x00".as_slice().into(), &[]), Err("path"));
         let beside = "a certificate that is not in the path";
-        assert_eq!(judge(&good, &[stranger.root().clone()]), Err(beside));
+        assert_eq!(judge(&good, &[stranger.root.clone()]), Err(beside));
         assert_eq!(judge(&good, &[b"no certificate".as_slice().into()]), Err(beside));
+    }
+
+    /// A1: a pin is for one key, and whatever stands for a ticket takes one certificate with an Ed25519 key.
+    #[test]
+    fn a_pin_is_for_one_key() {
+        use crate::identity::Identity;
+        let own = Identity::generate(Role::Receiver).unwrap();
+        let other = Identity::generate(Role::Receiver).unwrap();
+        let passes = |trust: &Trust, leaf: &CertificateDer<'_>, more: &[CertificateDer<'_>]| {
+            trust.judge(Role::Receiver, leaf, more, UnixTime::now()).is_ok()
+        };
+        let pinned = Trust::Pinned(own.fingerprint());
+        assert!(passes(&pinned, own.leaf(), &[]));
+        assert!(!passes(&pinned, other.leaf(), &[]));
+        assert!(!passes(&pinned, own.leaf(), &[other.leaf().clone()]));
+        let p256 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let p256 = CertificateParams::default().self_signed(&p256).unwrap().der().clone();
+        for trust in [pinned, Trust::AnyKey] {
+            assert!(!passes(&trust, &p256, &[]));
+            assert!(!passes(&trust, &b"no certificate".as_slice().into(), &[]));
+            assert!(!passes(&trust, &vec![0x30; CERTIFICATE_BYTES_MAX + 1].into(), &[]));
+        }
+        assert!(passes(&Trust::AnyKey, other.leaf(), &[]));
     }
 }

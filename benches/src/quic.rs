@@ -1,6 +1,6 @@
 //! A raw transfer over QUIC on loopback, set up exactly as the agents set it up: what the link alone costs.
 
-use std::{net::UdpSocket, thread, time::Duration};
+use std::{net::UdpSocket, thread};
 
 use bytes::Bytes;
 use sealift_agent::{
@@ -13,7 +13,7 @@ use sealift_agent::{
     process::runtime,
     trust::Trust,
 };
-use sealift_receiver::invitation::Invitation;
+use sealift_tests::invited::Invited;
 
 use crate::{
     Outcome,
@@ -26,12 +26,12 @@ const PIECE_BYTES: usize = 1 << 20;
 /// Moves `bytes` over one stream, each end on a thread and a runtime of its own, and returns what both ends took.
 pub fn transfer(bytes: u64) -> Outcome<Usage> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
-    let addresses = vec![socket.local_addr()?.to_string()];
-    let invitation = Invitation::make(addresses, "bench", "", Duration::from_secs(600))?;
+    let address = socket.local_addr()?.to_string();
+    let invited = Invited::at(address);
     let (usage, moved) = own(|| {
         thread::scope(|scope| {
-            let receiving = scope.spawn(|| runtime()?.block_on(receive(socket, &invitation)));
-            let sent = scope.spawn(|| runtime()?.block_on(send(bytes, &invitation))).join();
+            let receiving = scope.spawn(|| runtime()?.block_on(receive(socket, &invited)));
+            let sent = scope.spawn(|| runtime()?.block_on(send(bytes, &invited))).join();
             sent.map_err(|_| "the sending end stopped")??;
             let received: Outcome<u64> = receiving.join().map_err(|_| "the receiving end stopped")?;
             received
@@ -43,11 +43,11 @@ pub fn transfer(bytes: u64) -> Outcome<Usage> {
     Ok(usage)
 }
 
-async fn receive(socket: UdpSocket, invitation: &Invitation) -> Outcome<u64> {
-    let identity = invitation.identity()?;
-    let config = server_config(&identity, invitation.trust())?;
+async fn receive(socket: UdpSocket, invited: &Invited) -> Outcome<u64> {
+    let config = server_config(&invited.identity, Trust::AnyKey)?;
     let endpoint = bind(socket, Some(config.clone()))?;
-    let Arrived { link, slot } = Acceptor::new(&endpoint, config, &identity, &Door::default()).next().await?;
+    let door = Door::default();
+    let Arrived { link, slot } = Acceptor::new(&endpoint, config, &invited.identity, &door).next().await?;
     slot.accept();
     link.open_data();
     let mut stream = link.connection.accept_uni().await?;
@@ -59,15 +59,15 @@ async fn receive(socket: UdpSocket, invitation: &Invitation) -> Outcome<u64> {
     Ok(received)
 }
 
-async fn send(bytes: u64, invitation: &Invitation) -> Outcome {
-    let ticket = &invitation.ticket;
-    let identity = Identity::new(vec![ticket.certificate.clone().into()], ticket.key.clone().into(), Role::Sender)?;
+async fn send(bytes: u64, invited: &Invited) -> Outcome {
+    let ticket = &invited.ticket;
+    let identity = Identity::generate(Role::Sender)?;
     let endpoint_for = |_| -> AgentOutcome<quinn::Endpoint> {
         let socket = UdpSocket::bind("127.0.0.1:0").map_err(|error| {
             let code = sealift_protocol::close::Code::Preflight;
             sealift_agent::failure::Failure::io(code, "no UDP socket", &error, "")
         })?;
-        let trust = Trust::new(ticket.root_certificate(), Some(ticket.grant.grant.receiver.clone()));
+        let trust = Trust::Pinned(ticket.receiver);
         let mut endpoint = bind(socket, None)?;
         endpoint.set_default_client_config(client_config(&identity, trust)?);
         Ok(endpoint)

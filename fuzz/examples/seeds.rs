@@ -1,10 +1,14 @@
 //! Writes one well-formed input for each kind of bytes into `corpus/TARGET/`, so that the fuzzer need not find them.
 //! Run in this folder: `cargo run --example seeds`.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{fs, io, path::Path};
 
 use bytes::BytesMut;
-use sealift_agent::{authority::Authority, identity::Role, receiver_key::to_text, ticket::Ticket};
+use sealift_agent::{
+    identity::{Identity, Role},
+    receiver_key::to_text,
+    ticket::Ticket,
+};
 use sealift_protocol::{
     archive::{ArchiveOffer, ReceiverKey, Statement},
     chunk::Codec,
@@ -12,6 +16,7 @@ use sealift_protocol::{
     codec,
     digest::Root,
     envelope::{ENVELOPE_SUITE, KeyEnvelope, SealingPublicKey},
+    fingerprint::Fingerprint,
     frame::{ChunkHeader, StreamHeader},
     grant::{Grant, SignedGrant},
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex, TransferId},
@@ -26,8 +31,8 @@ use sealift_protocol::{
     sealed_log::{EpochRecord, KeyFingerprint, LogHeader, LogId, LogKind, LogWriter, Record},
     sign::{PublicKey, Purpose, Signature, Signer},
     sqlite::{Definition, FinishDocument, SchemaDocument, Table, TextEncoding},
+    ticket_proof::TicketSecret,
 };
-use time::OffsetDateTime;
 
 /// Signs nothing: what is fuzzed is the reading, and a signature of zeros is as long as any.
 struct Zeros;
@@ -60,7 +65,7 @@ fn main() -> io::Result<()> {
     }
     write("schema", "schema", &schema().to_bytes())?;
     write("schema", "finish", &finish().to_bytes())?;
-    let key = ReceiverKey { sealing: SealingPublicKey(vec![9; 1216]), signing: PublicKey([5; 32]) };
+    let key = ReceiverKey::sign(SealingPublicKey(vec![9; 1216]), &identity(Role::Receiver)?);
     write("receiver_key", "text", to_text(&key).as_bytes())?;
     write("receiver_key", "bytes", &codec::encode(&key))?;
     for (name, message) in messages(grant, plan, manifest, receipt) {
@@ -89,15 +94,14 @@ fn write(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn certificates() -> io::Result<()> {
-    let (now, valid_for) = (OffsetDateTime::UNIX_EPOCH, Duration::from_secs(3600));
-    let failed = |_| io::Error::other("a certificate cannot be made");
-    let authority = Authority::generate("clinic", now, valid_for).map_err(failed)?;
-    write("certificate", "root", authority.root())?;
     for role in [Role::Sender, Role::Receiver] {
-        let issued = authority.issue(role, "ward-7", now, valid_for).map_err(failed)?;
-        write("certificate", role.name(), &issued.chain[0])?;
+        write("certificate", role.name(), identity(role)?.leaf())?;
     }
     Ok(())
+}
+
+fn identity(role: Role) -> io::Result<Identity> {
+    Identity::generate(role).map_err(|_| io::Error::other("an identity cannot be made"))
 }
 
 /// Choices and claimed length, as the target reads them, then contents; and a change to a genuine frame that is none.
@@ -120,7 +124,7 @@ fn row() -> BytesMut {
     row
 }
 
-/// A salt of zeros, which is what the fuzz target puts into every header.
+/// Zeros: as a salt, that is what the fuzz target puts into every header.
 struct NoSalt;
 
 impl Random for NoSalt {
@@ -195,20 +199,28 @@ fn finish() -> FinishDocument {
 fn grant() -> SignedGrant {
     let grant = Grant {
         transfer: TRANSFER,
-        sender: "spiffe://sealift/sender".into(),
-        receiver: "spiffe://sealift/receiver".into(),
+        sender: Some(Fingerprint([4; 32])),
+        receiver: Fingerprint([5; 32]),
         source: String::new(),
         target: "target".into(),
         purpose: "CHG-1234".into(),
         not_before_seconds: 1_800_000_000,
-        not_after_seconds: 1_800_003_600,
+        begin_before_seconds: 1_800_003_600,
+        finish_before_seconds: 1_800_007_200,
+        retain_until_seconds: 1_800_100_000,
     };
     grant.sign(&Zeros)
 }
 
 fn ticket(grant: &SignedGrant) -> Ticket {
     let addresses = vec!["192.0.2.1:7443".into(), "[2001:db8::1]:7443".into()];
-    Ticket { addresses, root: vec![1; 400], certificate: vec![2; 400], key: vec![3; 48], grant: grant.clone() }
+    Ticket {
+        addresses,
+        receiver: grant.grant.receiver,
+        sealing_key: KeyFingerprint([1; 32]),
+        grant: grant.clone(),
+        secret: Some(TicketSecret::generate(&mut NoSalt)),
+    }
 }
 
 fn plan() -> Plan {

@@ -4,7 +4,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use rustls_pki_types::CertificateDer;
-use sealift_agent::identity::{Role, SpiffeId, judge_intermediate, judge_leaf};
+use sealift_agent::{
+    certificate::{SpiffeId, judge_intermediate, judge_leaf},
+    identity::{Role, certified_key},
+};
 
 fuzz_target!(|bytes: &[u8]| {
     let certificate = CertificateDer::from(bytes);
@@ -19,4 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(judge_leaf(&longer, role).is_err(), "bytes after the certificate");
     }
     let _ = judge_intermediate(&certificate);
+    if let Some(key) = certified_key(&certificate) {
+        assert!(bytes.windows(key.0.len()).any(|window| window == key.0));
+    }
 });

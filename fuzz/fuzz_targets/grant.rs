@@ -15,6 +15,8 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(grant.to_bytes(), bytes);
     assert!(grant.verify(&[]).is_err());
     assert!(grant.verify(&[SOMEBODY]).is_err());
-    let end = grant.grant.not_after_seconds;
-    assert!(grant.grant.check_time(end).is_err(), "a grant is over at its end");
+    for begun in [false, true] {
+        let end = grant.grant.end_seconds(begun);
+        assert!(grant.grant.check_time(end, begun).is_err(), "a grant is over at its end");
+    }
 });

@@ -10,6 +10,7 @@ use sealift_agent::{
 };
 use sealift_protocol::{
     close::Code,
+    fingerprint::Fingerprint,
     limits::CONTROL_BYTES_MAX,
     manifest::{PartKind, Proof, Receipt, SignedReceipt},
 };
@@ -41,13 +42,11 @@ fn describe(receipt: &Receipt) -> String {
     let named = |text: &str| printable(if text.is_empty() { "-" } else { text });
     let mut text = format!(
         "receipt good: both signatures hold, and what was loaded is what was sent\n\
-         transfer   {}\nsender     {}\n  its key  {}\nreceiver   {}\n  its key  {}\ntarget     {}\npurpose    {}\n\
+         transfer   {}\nsender     {}\nreceiver   {}\ntarget     {}\npurpose    {}\n\
          time       {} to {}\nsealed     {}\nlink       {}\nproof      {}\nsize       {} in {} parts\n",
         manifest.transfer,
-        named(&grant.sender),
-        hex(&receipt.sender_key.0),
-        named(&grant.receiver),
-        hex(&receipt.receiver_key.0),
+        Fingerprint::of(&receipt.sender_key),
+        Fingerprint::of(&receipt.receiver_key),
         named(&grant.target),
         named(&grant.purpose),
         when(receipt.started_ms),

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Begin is what it is on the link: with it the sender vouches for the keys, before anything is opened with them, and
-//! by them for every chunk. Who the sender is, only its fingerprint says, which reaches the receiver's operator by another
-//! way. Here is what both sides share, and how an archive begins; how it is read is [`crate::receive`]'s.
+//! by them for every chunk. Who the sender is, only its fingerprint says, which reaches the receiver's operator out of
+//! band. Here is what both sides share, and how an archive begins; how it is read is [`crate::receive`]'s.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::{
     error::{Error, Result},
     fingerprint::Fingerprint,
     grant::SignedGrant,
-    id::{Epoch, TransferId},
+    id::Epoch,
     key::{DigestSecret, EpochSecret},
     limits::CONTROL_BYTES_MAX,
     manifest::{Plan, SignedManifest},
@@ -44,20 +44,36 @@ pub const ARCHIVE_TARGET: &str = "load";
 /// An archive has one epoch: nothing is ever added to it.
 pub const ARCHIVE_EPOCH: Epoch = Epoch(1);
 
-/// A receiver's standing public keys: what archives are sealed to, and what signs the receipts of their loads.
+/// A receiver's standing public keys: what archives are sealed to, and the key of its identity, which vouches for that
+/// and signs the receipts of their loads.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct ReceiverKey {
     #[n(0)]
-    pub sealing: SealingPublicKey,
+    sealing: SealingPublicKey,
     #[n(1)]
-    pub signing: PublicKey,
+    identity: PublicKey,
+    #[n(2)]
+    signature: Signature,
 }
 
-/// The identities that the grant of an archive names: both exist for this one transfer and this one key.
-pub fn identities(transfer: TransferId, receiver: &Fingerprint) -> (String, String) {
-    let authority = format!("spiffe://archive-{transfer}/sealift");
-    (format!("{authority}/sender/once"), format!("{authority}/receiver/{}", receiver.digits()))
+impl ReceiverKey {
+    pub fn sign(sealing: SealingPublicKey, identity: &dyn Signer) -> Self {
+        let signature = identity.sign(Purpose::SealingKey, &codec::encode(&sealing));
+        Self { sealing, identity: identity.public_key(), signature }
+    }
+
+    /// The key to seal to, once the identity with [`Self::fingerprint`] is seen to have signed it; else `IdentityRefused`.
+    pub fn sealing(&self) -> Result<&SealingPublicKey> {
+        let signed = codec::encode(&self.sealing);
+        self.identity.verify(Purpose::SealingKey, &signed, &self.signature, Code::IdentityRefused)?;
+        Ok(&self.sealing)
+    }
+
+    /// Of the receiver's identity: it stands for both keys.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.identity)
+    }
 }
 
 /// What is to come, and who says so.

@@ -57,6 +57,8 @@ codes! {
     LimitExceeded = 0x106, exit 4, "limit_exceeded";
     /// The peer took longer than the protocol allows before data flowed.
     TooSlow = 0x107, exit 4, "too_slow";
+    /// The proof of a ticket is wrong: the secret, the grant or a key is not the one that the receiver issued it for.
+    ProofRefused = 0x108, exit 4, "proof_refused";
 
     // What may be done.
     /// The grant is damaged, forged, or signed by somebody who is not trusted here.
@@ -77,6 +79,10 @@ codes! {
     TargetBusy = 0x208, exit 7, "target_busy";
     /// The receiver runs as many transfers as it takes.
     ReceiverBusy = 0x209, exit 7, "receiver_busy";
+    /// The ticket is bound to the key of another sender.
+    TicketBound = 0x20a, exit 7, "ticket_bound";
+    /// The receiver has issued no such ticket, or the transfer is over.
+    TicketUnknown = 0x20b, exit 7, "ticket_unknown";
 
     // What arrived is not what was sent.
     /// Authentication of a sealed chunk failed.
@@ -184,6 +190,7 @@ impl Code {
             || matches!(
                 self,
                 Code::UserInterrupt
+                    | Code::GrantExpired
                     | Code::GrantNotYetValid
                     | Code::ClocksApart
                     | Code::SourceChanged

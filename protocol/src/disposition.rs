@@ -67,7 +67,10 @@ pub enum Event {
     StopRequested,
     /// Since the stop was requested, the loader was waited for as long as is waited at most.
     WaitExceeded,
-    /// The grant has expired.
+    /// The time that the grant gives to finish has run out.
+    TimeRanOut,
+    /// A ticket that no sender has used has expired, or what is suspended was kept for as long as
+    /// its grant says.
     Expired,
     /// The sender abandons the transfer.
     AbandonedBySender,
@@ -87,12 +90,13 @@ pub enum Event {
 }
 
 impl Event {
-    pub const ALL: [Event; 13] = [
+    pub const ALL: [Event; 14] = [
         Event::Opened,
         Event::OfferedAnew,
         Event::ConnectionLost,
         Event::StopRequested,
         Event::WaitExceeded,
+        Event::TimeRanOut,
         Event::Expired,
         Event::AbandonedBySender,
         Event::AbandonedByOperator,
@@ -139,7 +143,7 @@ pub fn disposition(stage: Stage, event: Event) -> Disposition {
     match (stage, event) {
         (Stage::Loading, Event::Opened | Event::ConnectionLost | Event::LoaderFailed) => Load,
         (Stage::Loading, Event::OfferedAnew) => StartOver,
-        (Stage::Loading, Event::StopRequested | Event::WaitExceeded) => Suspend,
+        (Stage::Loading, Event::StopRequested | Event::WaitExceeded | Event::TimeRanOut) => Suspend,
         (Stage::Loading, Event::Expired | Event::AbandonedBySender | Event::AbandonedByOperator) => Drop,
         (Stage::Loading, Event::LoaderUnknown) => AskOperator,
         (Stage::Loading, Event::LoaderSucceeded | Event::StatedLoaded | Event::StatedNotLoaded) => Refuse,
@@ -169,7 +173,7 @@ pub fn disposition(stage: Stage, event: Event) -> Disposition {
         // A statement may be corrected as long as nobody was told.
         (Stage::StatedLoaded, Event::StatedNotLoaded) => Load,
         (Stage::StatedLoaded, Event::Expired | Event::AbandonedBySender | Event::AbandonedByOperator) => Forget,
-        (Stage::StatedLoaded, Event::StopRequested | Event::WaitExceeded) => Suspend,
+        (Stage::StatedLoaded, Event::StopRequested | Event::WaitExceeded | Event::TimeRanOut) => Suspend,
         (Stage::StatedLoaded, Event::LoaderSucceeded | Event::LoaderFailed | Event::LoaderUnknown) => Refuse,
         (Stage::StatedLoaded, _) => TellStatement,
     }

@@ -14,6 +14,7 @@ use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
 use crate::{
+    bytes::hex,
     close::Code,
     error::{Error, Result},
     id::Epoch,
@@ -70,6 +71,39 @@ impl SealingKey {
     }
 }
 
+/// Bytes of an X-Wing public key: ML-KEM-768's encapsulation key, then X25519's public key.
+const ML_KEM_KEY_BYTES: usize = 1184;
+const X25519_KEY_BYTES: usize = 32;
+
+/// The u coordinates of small order on curve25519 and its twist, below 2^255; and p and p + 1, which are 0 and 1 in another
+/// encoding (RFC 7748, 6.1: with each, the shared secret is zero whatever the sender's key).
+const SMALL_ORDER_U: [[u8; 32]; 7] = [
+    hex("0000000000000000000000000000000000000000000000000000000000000000"),
+    hex("0100000000000000000000000000000000000000000000000000000000000000"),
+    hex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+    hex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+    hex("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+    hex("edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+    hex("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+];
+
+impl SealingPublicKey {
+    /// That neither half is one with which anybody could open what is sealed to it.
+    fn check(&self) -> Result<()> {
+        let refused = |check| Err(Error::new(Code::ProtocolViolation, check));
+        let halves = self.0.split_at_checked(ML_KEM_KEY_BYTES);
+        let Some((ml_kem, x25519)) = halves.filter(|(_, x25519)| x25519.len() == X25519_KEY_BYTES) else {
+            return refused("sealing public key");
+        };
+        if ml_kem.iter().all(|byte| *byte == 0) {
+            return refused("sealing public key of zeros");
+        }
+        let mut u: [u8; X25519_KEY_BYTES] = x25519.try_into().expect("its length was checked");
+        u[31] &= 0x7f;
+        if SMALL_ORDER_U.contains(&u) { refused("sealing public key of small order") } else { Ok(()) }
+    }
+}
+
 impl KeyEnvelope {
     /// Seals both secrets so that they open only with `to` and only under the same `info` and `epoch`.
     pub fn seal(
@@ -80,6 +114,7 @@ impl KeyEnvelope {
         epoch: Epoch,
         random: &mut dyn Random,
     ) -> Result<Self> {
+        to.check()?;
         let to = <XWing as Kem>::PublicKey::from_bytes(&to.0)
             .map_err(|_| Error::new(Code::ProtocolViolation, "sealing public key"))?;
         let mut secrets = Zeroizing::new([0; 64]);
@@ -147,3 +182,27 @@ impl TryRng for HpkeRandom<'_> {
 }
 
 impl TryCryptoRng for HpkeRandom<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A3: keys that are zero or of small order, in every encoding, are refused whichever half they are in.
+    #[test]
+    fn sealing_keys_that_anybody_could_open_are_refused() {
+        let good = SealingPublicKey([vec![7; ML_KEM_KEY_BYTES], vec![9; X25519_KEY_BYTES]].concat());
+        assert_eq!(good.check(), Ok(()));
+        let refused = |key: Vec<u8>| {
+            assert_eq!(SealingPublicKey(key).check().unwrap_err().code, Code::ProtocolViolation);
+        };
+        refused([vec![0; ML_KEM_KEY_BYTES], vec![9; X25519_KEY_BYTES]].concat());
+        for u in SMALL_ORDER_U {
+            for high_bit in [0, 0x80] {
+                let mut u = u;
+                u[31] |= high_bit;
+                refused([vec![7; ML_KEM_KEY_BYTES], u.to_vec()].concat());
+            }
+        }
+        refused(good.0[1..].to_vec());
+    }
+}

@@ -1,42 +1,35 @@
-//! Fingerprints of public keys, for two people to compare by voice.
+//! Fingerprints of public keys, for two people to compare out of band.
 
 use std::fmt;
 
-use crate::{archive::ReceiverKey, codec, sign::PublicKey};
+use aws_lc_rs::digest::{SHA256, digest};
+use minicbor::{Decode, Encode};
 
-const CONTEXT_SENDER: &str = "sealift/1 2026-11 sender key fingerprint";
-const CONTEXT_RECEIVER: &str = "sealift/1 2026-11 receiver key fingerprint";
+use crate::sign::PublicKey;
 
-/// 160 bits: nobody finds a second key with the same, and two people read it to each other in half a minute.
-const BYTES: usize = 20;
+const BYTES: usize = 32;
 
 /// Hexadecimal digits that are read in one breath.
 const GROUP_DIGITS: usize = 4;
 
-/// The first 20 bytes of BLAKE3 in key-derivation mode over a public key. Written as ten groups of four hexadecimal
-/// digits with `-` between them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint([u8; BYTES]);
+/// The SHA-256 hash of a key's SubjectPublicKeyInfo (RFC 5280, 4.1.2.7): what `openssl pkey -pubin -outform DER |
+/// sha256sum` prints. Written as sixteen groups of four hexadecimal digits with `-` between them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Fingerprint(#[cbor(with = "minicbor::bytes")] pub [u8; BYTES]);
 
 impl Fingerprint {
-    /// Of the key that signed an archive.
-    pub fn of_sender(key: &PublicKey) -> Self {
-        Self::of(CONTEXT_SENDER, &key.0)
+    /// Of an Ed25519 key.
+    pub fn of(key: &PublicKey) -> Self {
+        let hash = digest(&SHA256, &key.to_spki());
+        Self(hash.as_ref().try_into().expect("a SHA-256 hash has 32 bytes"))
     }
 
-    /// Of both keys of a receiver.
-    pub fn of_receiver(key: &ReceiverKey) -> Self {
-        Self::of(CONTEXT_RECEIVER, &codec::encode(key))
-    }
-
-    fn of(context: &str, bytes: &[u8]) -> Self {
-        let hash = blake3::derive_key(context, bytes);
-        Self(hash[..BYTES].try_into().expect("a BLAKE3 hash has 32 bytes"))
-    }
-
-    /// Reads what `Display` writes, in capitals too, and with or without something between the groups.
+    /// Reads what `Display` writes, in capitals too, with or without separators and the prefix `SHA256:`.
     pub fn parse(text: &str) -> Option<Self> {
-        let digits: Vec<u8> = text.bytes().filter(|byte| !b"- :".contains(byte)).collect();
+        let text = text.trim();
+        let bare = text.strip_prefix("SHA256:").or_else(|| text.strip_prefix("sha256:")).unwrap_or(text);
+        let digits: Vec<u8> = bare.bytes().filter(|byte| !b"- :".contains(byte)).collect();
         let mut out = [0; BYTES];
         if digits.len() != 2 * BYTES {
             return None;
@@ -48,7 +41,7 @@ impl Fingerprint {
         Some(Self(out))
     }
 
-    /// The digits alone: part of an identity's name.
+    /// The digits alone.
     pub fn digits(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -74,16 +67,25 @@ mod tests {
 
     #[test]
     fn a_fingerprint_reads_what_it_writes() {
-        let fingerprint = Fingerprint::of_sender(&PublicKey([7; 32]));
+        let fingerprint = Fingerprint::of(&PublicKey([7; 32]));
         let text = fingerprint.to_string();
-        assert_eq!(text.len(), 49);
+        assert_eq!(text.len(), 79);
         let spoken = text.to_uppercase().replace('-', " ");
-        for text in [&text, &fingerprint.digits(), &spoken] {
+        for text in [&text, &fingerprint.digits(), &spoken, &format!("SHA256:{text}")] {
             assert_eq!(Fingerprint::parse(text), Some(fingerprint));
         }
-        for bad in ["", "x", &text[..48], &format!("{text}0"), &text.replace(&text[..1], "g")] {
+        for bad in ["", "x", &text[..78], &format!("{text}0"), &text.replace(&text[..1], "g")] {
             assert_eq!(Fingerprint::parse(bad), None, "{bad}");
         }
-        assert_ne!(fingerprint, Fingerprint::of_sender(&PublicKey([8; 32])));
+        assert_ne!(fingerprint, Fingerprint::of(&PublicKey([8; 32])));
+    }
+
+    /// Known answer: `openssl pkey -pubin -inform DER -outform DER | sha256sum` of the key of RFC 8032, 7.1, TEST 1.
+    #[test]
+    fn a_fingerprint_is_that_of_the_subject_public_key_info() {
+        let key = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+        let bytes: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&key[2 * at..][..2], 16).unwrap()).collect();
+        let fingerprint = Fingerprint::of(&PublicKey(bytes.try_into().unwrap()));
+        assert_eq!(fingerprint.digits(), "06e3fd8fda29bb60ab59557de61edb0aecdb231134be30e75b455f8e1b792fa9");
     }
 }

@@ -1,5 +1,5 @@
-//! A grant: who may move what, where to, why, until when; for one transfer. Signed by the operator's grant key, or, for
-//! a ticket, by the authority that the receiver makes for one transfer.
+//! A grant: who may move what, where to, why, until when; for one transfer. The grant of a ticket is signed by the
+//! receiver's own key, that of an archive by the sender's: no third party vouches for it.
 
 use minicbor::{Decode, Encode};
 
@@ -7,6 +7,7 @@ use crate::{
     close::Code,
     codec,
     error::{Error, Result},
+    fingerprint::Fingerprint,
     id::TransferId,
     limits::{CLOCK_SKEW_SECONDS_MAX, GRANT_BYTES_MAX, NAME_BYTES_MAX},
     sign::{PublicKey, Purpose, Signature, Signer},
@@ -18,12 +19,12 @@ use crate::{
 pub struct Grant {
     #[n(0)]
     pub transfer: TransferId,
-    /// SPIFFE identity of the sender that may use it.
+    /// The one sender that may use it; `None` where the first valid proof of the ticket decides that.
     #[n(1)]
-    pub sender: String,
-    /// SPIFFE identity of the receiver that may accept it.
+    pub sender: Option<Fingerprint>,
+    /// The one receiver that may accept it.
     #[n(2)]
-    pub receiver: String,
+    pub receiver: Fingerprint,
     /// What the sender's configuration calls the source; empty where the sender names it on its command line.
     #[n(3)]
     pub source: String,
@@ -35,8 +36,15 @@ pub struct Grant {
     pub purpose: String,
     #[n(6)]
     pub not_before_seconds: u64,
+    /// The first sealed chunk is opened before this time, exclusive, or none is.
     #[n(7)]
-    pub not_after_seconds: u64,
+    pub begin_before_seconds: u64,
+    /// From this time on nothing more is read, opened or committed: the transfer is suspended.
+    #[n(8)]
+    pub finish_before_seconds: u64,
+    /// How long what is staged, and the key to it, are kept for another grant once this one has ended.
+    #[n(9)]
+    pub retain_until_seconds: u64,
 }
 
 /// A grant and the signature over its canonical bytes.
@@ -55,19 +63,28 @@ impl Grant {
         SignedGrant { grant: self, signature }
     }
 
-    /// Whether the times allow a start at `now_seconds`.
-    pub fn check_time(&self, now_seconds: u64) -> Result<()> {
+    /// Whether the times allow the transfer to begin at `now_seconds`, or, once it is `begun`, to continue. Both ends are
+    /// exclusive.
+    pub fn check_time(&self, now_seconds: u64, begun: bool) -> Result<()> {
         if now_seconds.saturating_add(CLOCK_SKEW_SECONDS_MAX) < self.not_before_seconds {
             return Err(Error::new(Code::GrantNotYetValid, "grant start"));
         }
-        if now_seconds >= self.not_after_seconds {
+        if now_seconds >= self.end_seconds(begun) {
             return Err(Error::new(Code::GrantExpired, "grant end"));
         }
         Ok(())
     }
 
+    /// When the grant ends, exclusive, for a transfer that has or has not begun.
+    pub fn end_seconds(&self, begun: bool) -> u64 {
+        match begun {
+            true => self.finish_before_seconds,
+            false => self.begin_before_seconds.min(self.finish_before_seconds),
+        }
+    }
+
     fn check_lengths(&self) -> Result<()> {
-        let texts = [&self.sender, &self.receiver, &self.source, &self.target, &self.purpose];
+        let texts = [&self.source, &self.target, &self.purpose];
         match texts.iter().all(|text| text.len() <= NAME_BYTES_MAX) {
             true => Ok(()),
             false => Err(Error::new(Code::LimitExceeded, "grant text")),

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+mod bytes;
 pub mod chunk;
 pub mod close;
 pub mod codec;
@@ -31,4 +32,5 @@ pub mod sealed_log;
 pub mod send;
 pub mod sign;
 pub mod sqlite;
+pub mod ticket_proof;
 pub mod transcript;

@@ -8,6 +8,7 @@ use crate::{
     codec,
     digest::Root,
     error::{Error, Result},
+    fingerprint::Fingerprint,
     grant::SignedGrant,
     id::{ChunkCount, TransferId},
     limits::{CONTROL_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX, PLAN_BYTES_MAX},
@@ -280,6 +281,21 @@ impl Receipt {
         SignedReceipt { receipt: self, signature }
     }
 
+    /// That the grant is for these two agents, and one of them signed it: the receiver that of a ticket, the sender that of
+    /// an archive.
+    fn check_grant(&self) -> Result<()> {
+        self.grant.verify(&[self.receiver_key, self.sender_key])?;
+        let grant = &self.grant.grant;
+        let foreign = |check| Err(Error::new(Code::GrantForeign, check));
+        if grant.receiver != Fingerprint::of(&self.receiver_key) {
+            return foreign("receiver of the grant");
+        }
+        match grant.sender {
+            Some(sender) if sender != Fingerprint::of(&self.sender_key) => foreign("sender of the grant"),
+            _ => Ok(()),
+        }
+    }
+
     /// That what was loaded is what was sent: the same parts, and for each part with rows the same count and digest. A
     /// database is always read again, or was read and discarded as asked.
     pub fn check_loaded(&self) -> Result<()> {
@@ -325,6 +341,7 @@ impl SignedReceipt {
         if !belongs {
             return Err(Error::new(Code::ManifestMismatch, "transfer, grant or plan"));
         }
+        receipt.check_grant()?;
         receipt.check_loaded()
     }
 }

@@ -1,7 +1,8 @@
 //! The control messages. Each is canonical CBOR behind a four-byte length on the one bidirectional stream that the
-//! sender opens:
+//! sender opens, after the [proof of the ticket](crate::ticket_proof):
 //!
 //! ```text
+//! sender   → Proof     52 bytes, in ticket transfers: who holds the ticket's secret
 //! sender   → Offer     what it wants to send, and under which grant
 //! receiver → Accept    suite, sealing key, epoch, window, what it already has; signed over the transcript
 //! sender   → Begin     key envelope and commitment; signed over the transcript
@@ -22,6 +23,7 @@ use crate::{
     digest::Root,
     envelope::{KeyEnvelope, SealingPublicKey},
     error::{Error, Result},
+    fingerprint::Fingerprint,
     grant::SignedGrant,
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
     key::KeyCommitment,
@@ -189,11 +191,14 @@ pub struct Refuse {
     /// The clock of the refusing side, since 1970, where that decided: the other side shows both.
     #[n(3)]
     pub now_seconds: Option<u64>,
+    /// With `TicketBound`: the sender that the ticket is bound to.
+    #[n(4)]
+    pub bound: Option<Fingerprint>,
 }
 
 impl Refuse {
     pub fn new(code: Code) -> Self {
-        Self { code, part: None, chunk: None, now_seconds: None }
+        Self { code, part: None, chunk: None, now_seconds: None, bound: None }
     }
 }
 

@@ -6,6 +6,7 @@ use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use minicbor::{Decode, Encode};
 
 use crate::{
+    bytes::hex,
     close::Code,
     error::{Error, Result},
 };
@@ -19,6 +20,7 @@ pub enum Purpose {
     Receipt,
     Grant,
     Archive,
+    SealingKey,
 }
 
 impl Purpose {
@@ -30,6 +32,7 @@ impl Purpose {
             Purpose::Receipt => b"sealift/1 receipt\0",
             Purpose::Grant => b"sealift/1 grant\0",
             Purpose::Archive => b"sealift/1 archive\0",
+            Purpose::SealingKey => b"sealift/1 sealing key\0",
         }
     }
 
@@ -55,11 +58,73 @@ pub trait Signer {
     fn public_key(&self) -> PublicKey;
 }
 
+/// What stands before the 32 bytes of an Ed25519 key in its SubjectPublicKeyInfo (RFC 8410, 4).
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// The y coordinates of the eight points of small order on edwards25519, without the sign of x; and p and p + 1, which are 0
+/// and 1 in another encoding.
+const SMALL_ORDER_Y: [[u8; 32]; 7] = [
+    hex("0000000000000000000000000000000000000000000000000000000000000000"),
+    hex("0100000000000000000000000000000000000000000000000000000000000000"),
+    hex("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+    hex("edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+    hex("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+    hex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+    hex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
+];
+
 impl PublicKey {
+    /// DER of the key's SubjectPublicKeyInfo, as it stands in a certificate.
+    pub fn to_spki(&self) -> [u8; 44] {
+        let mut spki = [0; 44];
+        spki[..12].copy_from_slice(&SPKI_PREFIX);
+        spki[12..].copy_from_slice(&self.0);
+        spki
+    }
+
+    /// The key in a SubjectPublicKeyInfo; `None` unless it is one of Ed25519 in its one encoding.
+    pub fn from_spki(spki: &[u8]) -> Option<Self> {
+        let key = spki.strip_prefix(&SPKI_PREFIX)?;
+        key.try_into().ok().map(Self)
+    }
+
+    /// Whether it is one of the points of small order, under which a signature can be good for any message.
+    fn is_of_small_order(&self) -> bool {
+        let mut y = self.0;
+        y[31] &= 0x7f;
+        SMALL_ORDER_Y.contains(&y)
+    }
+
     /// Whether the holder of this key signed `message` for `purpose`; `otherwise` is the code of the error if not.
     pub fn verify(&self, purpose: Purpose, message: &[u8], signature: &Signature, otherwise: Code) -> Result<()> {
+        if self.is_of_small_order() {
+            return Err(Error::new(otherwise, "public key of small order"));
+        }
         UnparsedPublicKey::new(&ED25519, &self.0)
             .verify(&purpose.signed_bytes(message), &signature.0)
             .map_err(|_| Error::new(otherwise, "signature"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A2: under the neutral element, a signature of zeros with the right R is good for every message; a verifier that does
+    /// not look at the key accepts it.
+    #[test]
+    fn a_key_of_small_order_verifies_nothing() {
+        for y in SMALL_ORDER_Y {
+            for sign_of_x in [0, 0x80] {
+                let mut key = PublicKey(y);
+                key.0[31] |= sign_of_x;
+                assert!(key.is_of_small_order());
+                let mut forged = Signature([0; 64]);
+                forged.0[0] = 1;
+                let got = key.verify(Purpose::Receipt, b"anything", &forged, Code::TranscriptMismatch);
+                assert_eq!(got.unwrap_err().check, "public key of small order");
+            }
+        }
+        assert!(!PublicKey([9; 32]).is_of_small_order());
     }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand};
 use sealift_agent::{
     address::parse_own,
-    cli::{DocCommand, EXIT_CODES, LogLevel, StatusArgs, TransferArgs},
+    cli::{DocCommand, EXIT_CODES, IdentityArgs, LogLevel, StatusArgs, TransferArgs},
     units::{parse_bytes, parse_duration, parse_wait},
 };
 use sealift_protocol::fingerprint::Fingerprint;
@@ -32,6 +32,8 @@ pub enum Command {
     /// Print a ticket, wait for the sender that uses it, load what it sends, and end
     #[command(after_help = LISTEN_EXAMPLES)]
     Listen(ListenArgs),
+    /// Print the fingerprint by which senders know this receiver; makes its identity the first time
+    Identity(IdentityArgs),
     /// Write this receiver's public key, to which archives are sealed; makes the key the first time
     #[command(after_help = KEY_EXAMPLE)]
     Key(KeyArgs),
@@ -69,7 +71,7 @@ pub enum Command {
 const KEY_EXAMPLE: &str = "Example:
   sealift-receiver key --out RECEIVER.pub
 
-Its fingerprint is shown: whoever seals an archive to the key compares it with you by voice first.";
+Its fingerprint is shown, for the person who seals an archive to the key to compare out of band first.";
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct KeyArgs {
@@ -86,7 +88,7 @@ const LOAD_EXAMPLES: &str = "Examples:
   sealift-receiver load ehr.sealift --target sqlite:/srv/ehr.db --from 0f3a-...
   sealift-receiver load ehr.sealift --target discard: --from 0f3a-...      # looks at all of it, loads nothing
 
-The fingerprint is what `sealift-sender seal` printed. Have it told to you by another way than the archive came.";
+The fingerprint is what `sealift-sender seal` printed. Compare it out of band, not over the way that the archive came.";
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct LoadArgs {
@@ -98,7 +100,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "URL")]
     pub target: String,
 
-    /// The sender's fingerprint for this archive
+    /// The sender's fingerprint
     #[arg(long, value_name = "FINGERPRINT", value_parser = parse_fingerprint)]
     pub from: Fingerprint,
 
@@ -112,7 +114,7 @@ pub struct LoadArgs {
 
 fn parse_fingerprint(text: &str) -> Result<Fingerprint, String> {
     Fingerprint::parse(text)
-        .ok_or_else(|| "give the ten groups of four digits that `sealift-sender seal` printed".into())
+        .ok_or_else(|| "give the sixteen groups of four digits that `sealift-sender seal` printed".into())
 }
 
 const LISTEN_EXAMPLES: &str = "Examples:
@@ -178,9 +180,36 @@ pub struct TicketArgs {
     #[arg(long, value_name = "FILE")]
     pub ticket_out: String,
 
-    /// How long the ticket is good for; it must cover the whole transfer
+    /// The unfinished transfer to continue, as `status` prints it: gives it new times [default: a new transfer]
+    #[arg(long, value_name = "TRANSFER")]
+    pub transfer: Option<String>,
+
+    #[command(flatten)]
+    pub grant: GrantArgs,
+}
+
+/// What a ticket permits.
+#[derive(clap::Args, Clone, Debug)]
+pub struct GrantArgs {
+    /// How long the ticket can be used: the sender has to begin within this time
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
     pub valid_for: Duration,
+
+    /// When a transfer that has begun is suspended; another ticket for it lets it continue
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    pub finish_within: Duration,
+
+    /// How long what is staged of a suspended transfer is kept after that; then it is dropped
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_duration)]
+    pub keep_for: Duration,
+
+    /// The only sender that may use the ticket: its fingerprint, or its name in the file of known agents
+    #[arg(long, value_name = "FINGERPRINT|NAME")]
+    pub from: Option<String>,
+
+    /// File of known agents: a name and a fingerprint a line [default: known-agents in the state directory]
+    #[arg(long, value_name = "FILE")]
+    pub known_agents: Option<PathBuf>,
 
     /// Why: a change or ticket number, for the grant, the audit log and the receipt
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -246,10 +275,6 @@ pub struct ListenArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Vec<String>,
 
-    /// How long the ticket is good for; it must cover the whole transfer
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
-    pub valid_for: Duration,
-
     /// How long to wait for a sender whose link was lost; 0s: not at all
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_wait)]
     pub grace: Duration,
@@ -259,9 +284,8 @@ pub struct ListenArgs {
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = parse_bytes)]
     pub journal_bytes_max: u64,
 
-    /// Why: a change or ticket number, for the grant, the audit log and the receipt
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub purpose: String,
+    #[command(flatten)]
+    pub grant: GrantArgs,
 
     /// Write plaintext to a file: for file: targets, which hold every row in the clear
     #[arg(long)]

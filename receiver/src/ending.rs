@@ -137,8 +137,8 @@ fn say_waiting(report: &Report, event: Event) {
                 human_duration(LOADER_WAIT_MAX)
             ),
         ),
-        Event::Expired => {
-            ("expired", "the ticket has expired while the loader is ending; its exit still counts.".to_owned())
+        Event::TimeRanOut => {
+            ("expired", "the time has run out while the loader is ending; its exit still counts.".to_owned())
         }
         Event::AbandonedBySender => (
             "abandoned",

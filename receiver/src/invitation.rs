@@ -1,84 +1,29 @@
-//! Makes the ticket of one transfer. For `listen`, an authority lives for a moment, certifies two identities and signs the
-//! grant: what is left of it afterwards is the receiver's identity, and what the ticket carries. A standing receiver has an
-//! authority of its own.
+//! Permits one transfer: the grant, which this receiver signs, and the ticket that carries it to the sender.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
-use minicbor::{Decode, Encode};
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
 use sealift_agent::{
     address::{Address, FORMS, unknown_names},
-    authority::Authority,
     failure::{Failure, Outcome},
-    identity::{Identity, Role, SpiffeId},
+    identity::Identity,
+    pins,
     random::SystemRandom,
     report::Report,
+    state::StateDir,
     ticket::{ADDRESSES_MAX, Ticket},
-    trust::Trust,
 };
 use sealift_protocol::{
     close::Code,
-    grant::Grant,
+    fingerprint::Fingerprint,
+    grant::{Grant, SignedGrant},
     id::TransferId,
     limits::NAME_BYTES_MAX,
     random::Random,
-    sign::{PublicKey, Signer},
+    sealed_log::KeyFingerprint,
 };
-use time::OffsetDateTime;
-use zeroize::{Zeroize, Zeroizing};
 
-/// What the receiver keeps, and the ticket to give away.
-#[derive(Clone, Encode, Decode)]
-#[cbor(map)]
-pub struct Invitation {
-    #[n(0)]
-    pub ticket: Ticket,
-    /// DER of the receiver's certificate, and PKCS #8 of its key.
-    #[n(1)]
-    #[cbor(with = "minicbor::bytes")]
-    certificate: Vec<u8>,
-    #[n(2)]
-    #[cbor(with = "minicbor::bytes")]
-    key: Vec<u8>,
-    #[n(3)]
-    pub grant_key: PublicKey,
-}
-
-impl Drop for Invitation {
-    fn drop(&mut self) {
-        self.key.zeroize();
-    }
-}
-
-impl Invitation {
-    pub fn make(addresses: Vec<String>, target: &str, purpose: &str, valid_for: Duration) -> Outcome<Self> {
-        let transfer = random_transfer();
-        let now = OffsetDateTime::now_utc();
-        let authority = Authority::generate(&format!("ticket-{transfer}"), now, valid_for)?;
-        let receiver = authority.issue(Role::Receiver, "once", now, valid_for)?;
-        let to = Addressed { addresses, receiver: authority.id(Role::Receiver, "once")?, target: target.to_owned() };
-        let ticket = issue_ticket(&authority, transfer, to, purpose, now, valid_for)?;
-        let (certificate, key) = (receiver.chain[0].to_vec(), receiver.pkcs8.to_vec());
-        Ok(Self { ticket, certificate, key, grant_key: authority.public_key() })
-    }
-
-    pub fn identity(&self) -> Outcome<Identity> {
-        Identity::new(vec![self.certificate.clone().into()], Zeroizing::new(self.key.clone()), Role::Receiver)
-    }
-
-    /// Whom the receiver lets in: the one sender of the ticket.
-    pub fn trust(&self) -> Trust {
-        Trust::new(self.ticket.root_certificate(), Some(self.ticket.grant.grant.sender.clone()))
-    }
-}
-
-/// Where a ticket leads.
-pub struct Addressed {
-    pub addresses: Vec<String>,
-    pub receiver: SpiffeId,
-    /// What the receiver calls the target.
-    pub target: String,
-}
+use crate::{cli::GrantArgs, record::Record, ticket_book::TicketBook};
 
 pub fn random_transfer() -> TransferId {
     let mut id = [0; 16];
@@ -86,36 +31,49 @@ pub fn random_transfer() -> TransferId {
     TransferId(id)
 }
 
-/// A ticket for one transfer: makes its sender, which is named like the transfer, and signs its grant.
-pub fn issue_ticket(
-    authority: &Authority,
+/// Permits `transfer` into `target`, as the operator asks for.
+pub fn permit(
+    args: &GrantArgs,
     transfer: TransferId,
-    to: Addressed,
-    purpose: &str,
-    now: OffsetDateTime,
-    valid_for: Duration,
-) -> Outcome<Ticket> {
-    if purpose.len() > NAME_BYTES_MAX {
+    target: &str,
+    state: &StateDir,
+    identity: &Identity,
+    now_seconds: u64,
+) -> Outcome<SignedGrant> {
+    if args.purpose.len() > NAME_BYTES_MAX {
         return Err(Failure::usage("--purpose is too long", format!("Use at most {NAME_BYTES_MAX} bytes.")));
     }
-    let name = transfer.to_string();
-    let sender = authority.issue(Role::Sender, &name, now, valid_for)?;
+    let finish_before_seconds = now_seconds.saturating_add(args.finish_within.as_secs());
     let grant = Grant {
         transfer,
-        sender: authority.id(Role::Sender, &name)?.as_str().to_owned(),
-        receiver: to.receiver.as_str().to_owned(),
+        sender: pinned_sender(args, state)?,
+        receiver: identity.fingerprint(),
         source: String::new(),
-        target: to.target,
-        purpose: purpose.to_owned(),
-        not_before_seconds: now.unix_timestamp() as u64,
-        not_after_seconds: u64::try_from((now + valid_for).unix_timestamp()).unwrap_or(0),
+        target: target.to_owned(),
+        purpose: args.purpose.clone(),
+        not_before_seconds: now_seconds,
+        begin_before_seconds: now_seconds.saturating_add(args.valid_for.as_secs()),
+        finish_before_seconds,
+        retain_until_seconds: finish_before_seconds.saturating_add(args.keep_for.as_secs()),
     };
+    Ok(grant.sign(identity))
+}
+
+fn pinned_sender(args: &GrantArgs, state: &StateDir) -> Outcome<Option<Fingerprint>> {
+    let Some(pin) = &args.from else { return Ok(None) };
+    let known_agents = args.known_agents.clone().unwrap_or_else(|| state.path().join(pins::KNOWN_AGENTS));
+    pins::resolve(pin, &known_agents).map(Some)
+}
+
+/// The ticket of a transfer whose record is there. Once the transfer is bound to its sender, it holds no secret.
+pub fn ticket_for(record: &Record, book: &TicketBook, addresses: Vec<String>) -> Outcome<Ticket> {
+    let grant = record.kept.grant.clone();
     Ok(Ticket {
-        addresses: to.addresses,
-        root: authority.root().to_vec(),
-        certificate: sender.chain[0].to_vec(),
-        key: sender.pkcs8.to_vec(),
-        grant: grant.sign(authority),
+        addresses,
+        receiver: grant.grant.receiver,
+        sealing_key: KeyFingerprint::of(&record.sealing_key()?.public_key()),
+        secret: book.issue(record.transfer())?,
+        grant,
     })
 }
 

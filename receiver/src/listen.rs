@@ -11,11 +11,13 @@ use std::{
 use sealift_agent::{
     acceptor::Acceptor,
     audit::AuditLog,
+    clock::now_seconds,
     door::Door,
     endpoint::{bind, server_config},
+    expiry::Expiry,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
-    identity::Role,
+    identity::{Identity, Role},
     link::Link,
     location::Location,
     output::Output,
@@ -24,13 +26,16 @@ use sealift_agent::{
     shutdown::Shutdown,
     socket::{Listening, listen_at},
     state::StateDir,
+    ticket::Ticket,
     transfer_dir::TransferDir,
+    trust::Trust,
     units::human_duration,
 };
 use sealift_protocol::{
     close::Code,
     disposition::{Disposition, Event, disposition},
     receive,
+    sign::Signer,
 };
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -38,10 +43,11 @@ use tokio::sync::mpsc;
 use crate::{
     cli::ListenArgs,
     ending::{KeepsEnding, found_in_doubt},
-    invitation::{Invitation, addresses, say_unknown},
-    reception::{receive_offers, record_last_refusals, record_refusals},
+    invitation::{addresses, permit, random_transfer, say_unknown, ticket_for},
+    reception::{Proofs, receive_offers, record_last_refusals, record_refusals},
     record::{Kept, Record},
     sink::{self, Allowed, place::Readiness},
+    ticket_book::{Proven, TicketBook},
     transfer::{Receiving, Setting},
     unfinished::drop_expired,
 };
@@ -88,6 +94,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     TransferDir::sweep(&state)?;
 
     drop_expired(&state, &audit)?.iter().for_each(|line| report.say(line));
+    let identity = Identity::open(&state, Role::Receiver, &audit)?;
     let earlier = find_unfinished(&state, &target, report)?;
     if earlier.is_none()
         && let Some(described) = open_sink()?.check(Readiness::Staging)?
@@ -100,22 +107,25 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     let addresses = addresses(&args.address, bound)?;
     say_unknown(&args.address, report).await;
     let is_new = earlier.is_none();
-    let (record, invitation) = match earlier {
+    let record = match earlier {
         // It may have moved: the ticket says where it is now (fault-matrix N14).
-        Some((mut record, mut invitation)) => {
-            check_purpose(&args.purpose, &record)?;
-            invitation.ticket.addresses = addresses;
-            record.kept.invitation = Some(invitation.clone());
-            record.kept.port = bound.port();
+        Some(mut record) => {
+            check_purpose(&args.grant.purpose, &record)?;
+            record.kept.port = Some(bound.port());
+            if record.expiry().left().is_zero() {
+                renew(&mut record, args, &state, &identity, report)?;
+            }
             record.keep()?;
-            (record, invitation)
+            record
         }
         None => {
-            let invitation = Invitation::make(addresses, TARGET_NAME, &args.purpose, args.valid_for)?;
-            (Record::begin(&state, invitation.clone(), &target, bound.port())?, invitation)
+            let grant = permit(&args.grant, random_transfer(), TARGET_NAME, &state, &identity, now_seconds())?;
+            Record::begin(&state, grant, &target, Some(bound.port()))?
         }
     };
     let transfer = record.transfer();
+    let book = TicketBook::new(&state, &audit);
+    let ticket = ticket_for(&record, &book, addresses)?;
     report.set_transfer(transfer);
     if disposition(record.kept.ending.stage, Event::Opened) == Disposition::AskOperator {
         return Err(found_in_doubt(report, transfer));
@@ -133,15 +143,15 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     audit.append(
         "ticket.issue",
         Some(transfer),
-        &[("purpose", json!(invitation.ticket.grant.grant.purpose)), ("valid_seconds", json!(expiry.left().as_secs()))],
+        &[("purpose", json!(record.kept.grant.grant.purpose)), ("valid_seconds", json!(expiry.left().as_secs()))],
     )?;
-    let identity = invitation.identity()?;
-    let config = server_config(&identity, invitation.trust())?;
+    // The proof of the ticket, and not the handshake, says who the sender is.
+    let config = server_config(&identity, Trust::AnyKey)?;
     let endpoint = bind(socket, Some(config.clone()))?;
     let door = Door::default();
     let acceptor = Acceptor::new(&endpoint, config, &identity, &door);
     let mut shutdown = Shutdown::listen()?;
-    if let Err(failure) = put_ticket(&ticket_out, &invitation, &mut shutdown).await {
+    if let Err(failure) = put_ticket(&ticket_out, &ticket, &mut shutdown).await {
         // Nobody has the ticket; one of an earlier run may have got about.
         if is_new {
             record.dir.destroy()?;
@@ -150,10 +160,8 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
         return Err(failure);
     }
     report.event("listening", &[("address", json!(bound.to_string()))]);
-    report.say(&format!(
-        "receiver: waiting at {bound} (UDP) for the sender that has the ticket; it is good for {}.",
-        human_duration(expiry.left())
-    ));
+    report.say(&waiting_text(&bound.to_string(), &ticket, &record, &expiry));
+    report.say(&format!("receiver: its fingerprint is {}", identity.fingerprint()));
 
     let setting = Setting {
         report,
@@ -168,7 +176,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     };
     let piped = ticket_out.is_standard();
     let outcome = tokio::select! {
-        outcome = serve(setting, record, &invitation, acceptor, args, piped, &mut shutdown) => outcome,
+        outcome = serve(setting, record, &book, acceptor, args, piped, &mut shutdown) => outcome,
         failure = record_refusals(&door, &audit) => Err(failure),
     };
     record_last_refusals(&door, &audit)?;
@@ -182,9 +190,9 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
 }
 
 /// Off the async thread: a FIFO waits for its reader, and a signal has to end that.
-async fn put_ticket(out: &Output, invitation: &Invitation, shutdown: &mut Shutdown) -> Outcome {
+async fn put_ticket(out: &Output, ticket: &Ticket, shutdown: &mut Shutdown) -> Outcome {
     let out = out.clone();
-    let text = invitation.ticket.to_text();
+    let text = ticket.to_text();
     let putting = tokio::task::spawn_blocking(move || out.put_secret(&text));
     let put = async { putting.await.map_err(|_| Failure::new(Code::Internal, "the ticket's thread ended early", ""))? };
     shutdown.or(put).await.map_err(|failure| match failure.code {
@@ -197,31 +205,33 @@ async fn put_ticket(out: &Output, invitation: &Invitation, shutdown: &mut Shutdo
 async fn serve(
     setting: Setting<'_>,
     record: Record,
-    invitation: &Invitation,
+    book: &TicketBook,
     mut acceptor: Acceptor<'_>,
     args: &ListenArgs,
     piped: bool,
     shutdown: &mut Shutdown,
 ) -> Outcome<Finished> {
     let report = setting.report;
-    let receiver = setting.identity.id.as_str().to_owned();
+    let identity = setting.identity;
     let mut receiving = Receiving::take_up(setting, record, shutdown).await?;
     let came = Cell::new(!receiving.is_untouched());
-    let listening = |link: &Link| {
+    let listening = |link: &Link, proven: Proven| {
         came.set(true);
         receive::Listening {
             suites: args.transfer.suite.suites(),
-            grant_keys: vec![invitation.grant_key],
-            receiver: receiver.clone(),
-            sender: link.peer.id.as_str().to_owned(),
-            sender_key: link.peer.key,
+            grant_keys: vec![identity.public_key()],
+            receiver: identity.fingerprint(),
+            sender_key: link.peer,
+            proven: proven.transfer,
+            begun: proven.begun,
             targets: vec![TARGET_NAME.to_owned()],
         }
     };
+    let proofs = Proofs { book, identity };
     let (offers, mut heard) = mpsc::channel(1);
     let outcome = tokio::select! {
         outcome = receiving.run(&mut heard, shutdown) => outcome,
-        closed = receive_offers(&mut acceptor, listening, &offers) => Err(closed),
+        closed = receive_offers(&mut acceptor, proofs, listening, &offers) => Err(closed),
         gone = reader_gone(&came), if piped => Err(gone),
     };
     let outcome = outcome.map_err(|failure| match failure.code {
@@ -256,8 +266,34 @@ async fn reader_gone(came: &Cell<bool>) -> Failure {
     std::future::pending().await
 }
 
-/// The unfinished transfer into this target that an earlier `listen` left here, and what it had made for it.
-fn find_unfinished(state: &StateDir, target: &str, report: &Report) -> Outcome<Option<(Record, Invitation)>> {
+/// Who may come, and until when.
+fn waiting_text(bound: &str, ticket: &Ticket, record: &Record, expiry: &Expiry) -> String {
+    let left = human_duration(expiry.left());
+    match (&ticket.secret, record.kept.is_begun()) {
+        (_, true) => format!("receiver: waiting at {bound} (UDP) for the sender that began; it has {left} to finish."),
+        (Some(_), false) => {
+            format!(
+                "receiver: waiting at {bound} (UDP) for the sender that has the ticket, which it can use for {left}."
+            )
+        }
+        (None, false) => {
+            format!("receiver: waiting at {bound} (UDP) for the sender that the ticket is bound to, for {left}.")
+        }
+    }
+}
+
+/// The grant of a suspended transfer has ended: whoever gives the command again permits the rest of it.
+fn renew(record: &mut Record, args: &ListenArgs, state: &StateDir, identity: &Identity, report: &Report) -> Outcome {
+    let earlier = record.kept.grant.grant.clone();
+    let mut grant = args.grant.clone();
+    grant.purpose = earlier.purpose;
+    record.kept.grant = permit(&grant, earlier.transfer, &earlier.target, state, identity, now_seconds())?;
+    report.say("receiver: its time had run out. This command permits the rest of it: the sender needs the new ticket.");
+    Ok(())
+}
+
+/// The unfinished transfer into this target that an earlier `listen` left here.
+fn find_unfinished(state: &StateDir, target: &str, report: &Report) -> Outcome<Option<Record>> {
     for transfer in TransferDir::list(state)? {
         let is_ours = |kept: &Kept| kept.target == target;
         // Looked at first, so that whoever starts it at this moment finds it free.
@@ -278,11 +314,11 @@ fn find_unfinished(state: &StateDir, target: &str, report: &Report) -> Outcome<O
                 continue;
             }
         };
-        let Some(invitation) = record.kept.invitation.clone() else { continue };
-        report.say(&format!(
-            "receiver: going on with the transfer {transfer}, with the same ticket, whose time runs on."
-        ));
-        return Ok(Some((record, invitation)));
+        if record.kept.port.is_none() {
+            continue;
+        }
+        report.say(&format!("receiver: continuing the transfer {transfer}."));
+        return Ok(Some(record));
     }
     Ok(None)
 }
@@ -302,10 +338,10 @@ fn check_purpose(purpose: &str, record: &Record) -> Outcome {
 }
 
 /// A transfer that goes on is where its ticket says.
-fn bind_socket(args: &ListenArgs, earlier: Option<&(Record, Invitation)>) -> Outcome<Listening> {
+fn bind_socket(args: &ListenArgs, earlier: Option<&Record>) -> Outcome<Listening> {
     let mut bind = args.bind;
-    if let (0, Some((record, _))) = (bind.port(), earlier) {
-        bind.set_port(record.kept.port);
+    if let (0, Some(port)) = (bind.port(), earlier.and_then(|record| record.kept.port)) {
+        bind.set_port(port);
     }
     listen_at(bind)
 }

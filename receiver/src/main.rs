@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Doc(doc) => cli::exit("receiver", doc.run::<Cli>()),
         Command::LoaderGuard { words } => guard::run(&words),
         Command::GuardedLoader { guard, words } => guard::become_loader(guard, &words),
+        Command::Identity(args) => protected(|| cli::exit("receiver", cli::identity(&args, Role::Receiver))),
         Command::Key(args) => protected(|| cli::exit("receiver", standing_key::write(&args))),
         Command::Load(args) => run_async(args.transfer.json, hardened_runtime(), load(args)),
         Command::Listen(args) => run_async(args.transfer.json, hardened_runtime(), listen(args)),

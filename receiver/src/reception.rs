@@ -11,17 +11,21 @@ use sealift_agent::{
     clock::{now_seconds, utc_text},
     door::{Door, Slot},
     failure::{Failure, Outcome},
+    identity::Identity,
     link::{ControlReader, ControlWriter, Link, accept_control},
     refusals::{Counts, REPORT_EVERY},
 };
 use sealift_protocol::{
     close::Code,
     error::Error,
+    id::TransferId,
     message::Message,
     receive::{Judging, Listening},
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
+
+use crate::ticket_book::{Proven, TicketBook};
 
 /// A good offer, and where it came from.
 pub struct Offered {
@@ -54,8 +58,9 @@ pub enum Heard {
     CalledOff(Box<CalledOff>),
 }
 
-/// Who called a transfer off. The link stands until that is done, so that the sender knows.
+/// Who called a transfer off: the sender that it is bound to. The link stands until that is done, so that the sender knows.
 pub struct CalledOff {
+    pub transfer: TransferId,
     pub link: Link,
     pub slot: Slot,
     pub failure: Failure,
@@ -68,11 +73,19 @@ impl CalledOff {
     }
 }
 
+/// What a proof is checked against.
+#[derive(Clone, Copy)]
+pub struct Proofs<'a> {
+    pub book: &'a TicketBook,
+    pub identity: &'a Identity,
+}
+
 /// Hears everybody who connects, and hands on good offers. Whoever connects and goes away without one is forgotten.
 /// Returns when the endpoint is closed.
 pub async fn receive_offers(
     acceptor: &mut Acceptor<'_>,
-    listening: impl Fn(&Link) -> Listening,
+    proofs: Proofs<'_>,
+    listening: impl Fn(&Link, Proven) -> Listening,
     heard: &mpsc::Sender<Heard>,
 ) -> Failure {
     // As many as there are slots: whoever needs one takes it from the oldest.
@@ -80,7 +93,7 @@ pub async fn receive_offers(
     loop {
         tokio::select! {
             arrived = acceptor.next() => match arrived {
-                Ok(arrived) => exchanges.push(hear(arrived, &listening, heard)),
+                Ok(arrived) => exchanges.push(hear(arrived, proofs, &listening, heard)),
                 Err(failure) => return failure,
             },
             Some(()) = exchanges.next() => {}
@@ -88,28 +101,43 @@ pub async fn receive_offers(
     }
 }
 
-async fn hear(arrived: Arrived, listening: &impl Fn(&Link) -> Listening, heard: &mpsc::Sender<Heard>) {
+async fn hear(
+    arrived: Arrived,
+    proofs: Proofs<'_>,
+    listening: &impl Fn(&Link, Proven) -> Listening,
+    heard: &mpsc::Sender<Heard>,
+) {
     let Arrived { link, slot } = arrived;
     let since = Instant::now();
-    // The certificate is one of the ticket's, or of the authority's. A proof that has to be asked for comes before this.
-    slot.advance(Stage::Proven, link.peer.key.0);
-    let (writer, mut control) = match accept_control(&link).await {
-        Ok(streams) => streams,
+    let (writer, mut control, proof) = match accept_control(&link).await {
+        Ok(accepted) => accepted,
         Err(failure) => {
             slot.refuse(failure.code.word());
             link.close(failure.code);
             return;
         }
     };
+    let proven = match proofs.book.admit(&proof, &link, proofs.identity, now_seconds()) {
+        Ok(proven) => proven,
+        Err(failure) => {
+            if slot.count_refusal(failure.code.word()) {
+                tracing::warn!(code = failure.code.word(), "proof of a ticket refused");
+            }
+            link.refuse(writer, &failure).await;
+            return;
+        }
+    };
+    slot.advance(Stage::Proven, link.peer.0);
     let judged = match control.first(since, &slot).await {
         Ok(Message::Offer(offer)) => {
             let (theirs, own) = (offer.now_seconds, now_seconds());
-            let judged = listening(&link).handle_offer(offer, &link.channel, own);
+            let judged = listening(&link, proven).handle_offer(offer, &link.channel, own);
             judged.map_err(|error| with_clocks(error, theirs, own))
         }
         Ok(Message::Refuse(refuse)) => {
             let failure = control.refused(refuse);
-            let _ = heard.send(Heard::CalledOff(Box::new(CalledOff { link, slot, failure }))).await;
+            let called_off = CalledOff { transfer: proven.transfer, link, slot, failure };
+            let _ = heard.send(Heard::CalledOff(Box::new(called_off))).await;
             return;
         }
         Ok(_) => Err(Error::new(Code::ProtocolViolation, "Offer").into()),

@@ -15,10 +15,7 @@ use sealift_protocol::{
 };
 use zeroize::Zeroize;
 
-use crate::{
-    ending::{Ending, KeepsEnding},
-    invitation::Invitation,
-};
+use crate::ending::{Ending, KeepsEnding};
 
 /// The record, and its folder.
 pub struct Record {
@@ -29,35 +26,43 @@ pub struct Record {
 #[derive(Encode, Decode)]
 #[cbor(map)]
 pub struct Kept {
-    /// What `listen` made for this one transfer; a standing receiver has what it needs beside.
-    #[n(0)]
-    pub invitation: Option<Invitation>,
     /// The target's URL: what is staged for it has to be found again. It is as secret as this folder.
-    #[n(1)]
+    #[n(0)]
     pub target: String,
-    /// Where the ticket of a `listen` says that this receiver is.
+    /// Of a `listen`: where its ticket says that this receiver is. `None` for a target of `serve`.
+    #[n(1)]
+    pub port: Option<u16>,
     #[n(2)]
-    pub port: u16,
-    #[n(3)]
     #[cbor(with = "minicbor::bytes")]
     sealing_key: Vec<u8>,
-    #[n(4)]
+    #[n(3)]
     pub epoch: Epoch,
-    #[n(5)]
+    #[n(4)]
     #[cbor(with = "minicbor::bytes")]
     pub digest_check: Option<[u8; 32]>,
     /// What is being loaded, once something is.
-    #[n(6)]
+    #[n(5)]
     pub plan: Option<Plan>,
-    #[n(7)]
+    #[n(6)]
     pub started_ms: u64,
-    #[n(8)]
+    #[n(7)]
     pub ending: Ending,
-    #[n(9)]
+    #[n(8)]
     pub grant: SignedGrant,
     /// There is a journal: if there is not, somebody took it away. Not set while one is made or destroyed.
-    #[n(10)]
+    #[n(9)]
     pub journal_made: bool,
+}
+
+impl Kept {
+    /// A sender has begun it: it can be resumed until the grant's `finish_before`.
+    pub fn is_begun(&self) -> bool {
+        self.epoch.0 > 0
+    }
+
+    pub fn expiry(&self) -> Expiry {
+        Expiry::of(&self.grant.grant, self.is_begun())
+    }
 }
 
 impl Drop for Kept {
@@ -77,27 +82,11 @@ impl KeepsEnding for Record {
 }
 
 impl Record {
-    /// Begins the record of a transfer that was invited just now.
-    pub fn begin(state: &StateDir, invitation: Invitation, target: &str, port: u16) -> Outcome<Self> {
-        Self::make(state, invitation.ticket.grant.clone(), Some(invitation), target, port)
-    }
-
-    /// Begins the record of a transfer whose sender has come to a standing receiver.
-    pub fn begin_standing(state: &StateDir, grant: SignedGrant, target: &str) -> Outcome<Self> {
-        Self::make(state, grant, None, target, 0)
-    }
-
-    fn make(
-        state: &StateDir,
-        grant: SignedGrant,
-        invitation: Option<Invitation>,
-        target: &str,
-        port: u16,
-    ) -> Outcome<Self> {
+    /// Begins the record of a transfer that is permitted just now: into the target of a `listen` at `port`, or of `serve`.
+    pub fn begin(state: &StateDir, grant: SignedGrant, target: &str, port: Option<u16>) -> Outcome<Self> {
         let dir = TransferDir::open(state, grant.grant.transfer)?;
         let sealing_key = SealingKey::generate(&mut SystemRandom::default()).expose().to_vec();
         let kept = Kept {
-            invitation,
             target: target.to_owned(),
             port,
             sealing_key,
@@ -121,7 +110,7 @@ impl Record {
     }
 
     pub fn expiry(&self) -> Expiry {
-        Expiry::of(&self.kept.grant.grant)
+        self.kept.expiry()
     }
 
     pub fn transfer(&self) -> TransferId {

@@ -19,7 +19,7 @@ use sealift_protocol::{
 };
 use serde_json::json;
 
-use crate::{archive, cli::ResolveArgs, ending::KeepsEnding, journal::drop_journal, record::Record, used::UsedGrants};
+use crate::{archive, cli::ResolveArgs, ending::KeepsEnding, journal::drop_journal, record::Record};
 
 pub fn resolve(args: &ResolveArgs) -> ExitCode {
     cli::exit("receiver", run(args))
@@ -55,9 +55,6 @@ fn resolve_transfer(state: &StateDir, audit: &AuditLog, transfer: TransferId, ev
     let stage = state_stage(transfer, record.kept.ending.stage, event)?;
     note_statement(audit, transfer, stage)?;
     if stage == Stage::StatedLoaded {
-        if record.kept.invitation.is_none() {
-            UsedGrants::open(state)?.note(&record.kept.grant.grant)?;
-        }
         // What could feed another loader is of no use any more.
         record.kept.journal_made = false;
         record.advance(stage)?;

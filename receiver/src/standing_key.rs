@@ -1,24 +1,19 @@
-//! The receiver's standing keys: what archives are sealed to, and what signs the receipts of their loads. Made once, kept
+//! The receiver's standing sealing key: what archives are sealed to, vouched for by the receiver's identity. Made once, kept
 //! in the state directory for as long as archives are to be opened.
 
-use std::fs::File;
-
 use minicbor::{Decode, Encode};
-use nix::fcntl::{Flock, FlockArg};
 use sealift_agent::{
     audit::AuditLog,
     failure::{Failure, Outcome},
+    identity::{Identity, Role},
     output::Output,
     own_file::read_own,
     process::eprintln_safe,
     random::SystemRandom,
     receiver_key::to_text,
-    signing_key::SigningKey,
     state::{StateDir, write_durably},
 };
-use sealift_protocol::{
-    archive::ReceiverKey, close::Code, codec, envelope::SealingKey, fingerprint::Fingerprint, sign::Signer,
-};
+use sealift_protocol::{archive::ReceiverKey, close::Code, codec, envelope::SealingKey, fingerprint::Fingerprint};
 use serde_json::json;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -26,12 +21,12 @@ use crate::cli::KeyArgs;
 
 const NAME: &str = "receiver.key";
 
-/// Two keys of under 100 bytes each.
+/// One key of under 100 bytes.
 const KEPT_BYTES_MAX: usize = 1 << 10;
 
 pub struct StandingKey {
     pub sealing: SealingKey,
-    pub signing: SigningKey,
+    pub identity: Identity,
 }
 
 #[derive(Encode, Decode)]
@@ -40,22 +35,17 @@ struct Kept {
     #[n(0)]
     #[cbor(with = "minicbor::bytes")]
     sealing: Vec<u8>,
-    /// PKCS #8.
-    #[n(1)]
-    #[cbor(with = "minicbor::bytes")]
-    signing: Vec<u8>,
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
         self.sealing.zeroize();
-        self.signing.zeroize();
     }
 }
 
 impl StandingKey {
-    /// The keys, if this receiver has any.
-    pub fn open(state: &StateDir) -> Outcome<Option<Self>> {
+    /// The key, if this receiver has one.
+    pub fn open(state: &StateDir, audit: &AuditLog) -> Outcome<Option<Self>> {
         let path = state.path().join(NAME);
         let Some(bytes) = read_own(&path, KEPT_BYTES_MAX)? else { return Ok(None) };
         let damaged = |_| {
@@ -65,36 +55,37 @@ impl StandingKey {
         };
         let kept: Kept = codec::decode(&bytes, KEPT_BYTES_MAX, "receiver key").map_err(damaged)?;
         let sealing = SealingKey::from_bytes(&kept.sealing).map_err(damaged)?;
-        Ok(Some(Self { sealing, signing: SigningKey::from_pkcs8(&kept.signing)? }))
+        Ok(Some(Self { sealing, identity: Identity::open(state, Role::Receiver, audit)? }))
     }
 
-    /// The keys; made the first time.
+    /// The key; made the first time.
     fn make(state: &StateDir, audit: &AuditLog) -> Outcome<Self> {
         let unusable = |error: std::io::Error| {
             let what = format!("the key cannot be kept in {}", state.path().display());
             Failure::io(Code::Preflight, what, &error, "Check --state-dir: owner, mode, free space.")
         };
+        let identity = Identity::open(state, Role::Receiver, audit)?;
         // Of two that are started at once, one makes the key and the other finds it.
-        let folder = File::open(state.path()).map_err(unusable)?;
-        let _lock = Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, errno)| unusable(errno.into()))?;
-        if let Some(found) = Self::open(state)? {
-            return Ok(found);
+        let lock = state.lock()?;
+        if state.path().join(NAME).exists() {
+            drop(lock);
+            let missing = || Failure::new(Code::Internal, "a key that was just made is missing", "");
+            return Self::open(state, audit)?.ok_or_else(missing);
         }
         let sealing = SealingKey::generate(&mut SystemRandom::default());
-        let signing = SigningKey::generate_pkcs8()?;
-        let kept = Kept { sealing: sealing.expose().to_vec(), signing: signing.to_vec() };
-        let made = Self { sealing, signing: SigningKey::from_pkcs8(&signing)? };
+        let kept = Kept { sealing: sealing.expose().to_vec() };
+        let made = Self { sealing, identity };
         audit.append("key.make", None, &[("fingerprint", json!(made.fingerprint().to_string()))])?;
         write_durably(&state.path().join(NAME), &Zeroizing::new(codec::encode(&kept))).map_err(unusable)?;
         Ok(made)
     }
 
     pub fn public(&self) -> ReceiverKey {
-        ReceiverKey { sealing: self.sealing.public_key(), signing: self.signing.public_key() }
+        ReceiverKey::sign(self.sealing.public_key(), &self.identity)
     }
 
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of_receiver(&self.public())
+        self.identity.fingerprint()
     }
 }
 
@@ -106,6 +97,6 @@ pub fn write(args: &KeyArgs) -> Outcome {
     let key = StandingKey::make(&state, &audit)?;
     let text = to_text(&key.public());
     out.put_public(&text)?;
-    eprintln_safe(&format!("receiver: the fingerprint of this receiver's key is\n  {}", key.fingerprint()));
+    eprintln_safe(&format!("receiver: its fingerprint is\n  {}", key.fingerprint()));
     Ok(())
 }

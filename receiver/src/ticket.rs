@@ -1,24 +1,29 @@
-//! `ticket`: a ticket for one transfer into a target of the standing receiver.
+//! `ticket`: a ticket for one transfer into a target of the standing receiver, or for one that is unfinished there.
 
 use std::process::ExitCode;
 
 use sealift_agent::{
     audit::AuditLog,
     cli,
+    clock::now_seconds,
     failure::{Failure, Outcome},
+    identity::{Identity, Role},
     output::Output,
     process::eprintln_safe,
-    standing::{Standing, TICKET_VALID_FOR_MAX},
     state::StateDir,
+    status,
+    transfer_dir::TransferDir,
 };
 use serde_json::json;
-use time::OffsetDateTime;
 
 use crate::{
     cli::TicketArgs,
     config::Config,
-    invitation::{Addressed, addresses, issue_ticket, random_transfer},
+    ending::KeepsEnding,
+    invitation::{addresses, permit, random_transfer, ticket_for},
+    record::Record,
     sink::place::Readiness,
+    ticket_book::TicketBook,
 };
 
 pub fn ticket(args: &TicketArgs) -> ExitCode {
@@ -27,34 +32,56 @@ pub fn ticket(args: &TicketArgs) -> ExitCode {
 
 fn run(args: &TicketArgs) -> Outcome {
     let config = Config::load(&args.config)?;
-    config.target(&args.target)?;
+    let target = config.target(&args.target)?;
     let ticket_out = Output::find("--ticket-out", &args.ticket_out)?;
-    if args.valid_for > TICKET_VALID_FOR_MAX {
-        let days = TICKET_VALID_FOR_MAX.as_secs() / 86_400;
-        return Err(Failure::usage("--valid-for is too long", format!("Give at most {days}d.")));
-    }
     if let Some(described) = config.check_target(&args.target, Readiness::Name)? {
         eprintln_safe(&format!("receiver: {described}"));
     }
     let state = StateDir::open(config.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
-    let now = OffsetDateTime::now_utc();
-    let Standing { authority, identity } = Standing::open(&state, now)?;
-    let to = Addressed {
-        addresses: addresses(&config.addresses, config.listen[0])?,
-        receiver: identity.id,
-        target: args.target.clone(),
-    };
-    let transfer = random_transfer();
-    let ticket = issue_ticket(&authority, transfer, to, &args.purpose, now, args.valid_for)?;
+    let identity = Identity::open(&state, Role::Receiver, &audit)?;
+    let addresses = addresses(&config.addresses, config.listen[0])?;
+    TransferDir::sweep(&state)?;
+    let earlier = args.transfer.as_deref().map(|typed| unfinished(&state, typed, args)).transpose()?;
+    let transfer = earlier.as_ref().map_or_else(random_transfer, Record::transfer);
+    let grant = permit(&args.grant, transfer, &args.target, &state, &identity, now_seconds())?;
     audit.append(
         "ticket.issue",
         Some(transfer),
         &[
             ("target", json!(args.target)),
-            ("purpose", json!(args.purpose)),
-            ("valid_seconds", json!(args.valid_for.as_secs())),
+            ("purpose", json!(args.grant.purpose)),
+            ("begin_within_seconds", json!(args.grant.valid_for.as_secs())),
+            ("finish_within_seconds", json!(args.grant.finish_within.as_secs())),
         ],
     )?;
-    ticket_out.put_secret(&ticket.to_text())
+    let is_new = earlier.is_none();
+    let record = match earlier {
+        Some(mut record) => {
+            record.kept.grant = grant;
+            record.keep()?;
+            record
+        }
+        None => Record::begin(&state, grant, &target.url, None)?,
+    };
+    let book = TicketBook::new(&state, &audit);
+    let ticket = ticket_for(&record, &book, addresses)?;
+    ticket_out.put_secret(&ticket.to_text()).or_else(|failure| match is_new {
+        // Nobody has the ticket.
+        true => record.dir.destroy().and(Err(failure)),
+        false => Err(failure),
+    })
+}
+
+/// The transfer that is to get another ticket. One that runs now has to end first: it runs under the grant that it has.
+fn unfinished(state: &StateDir, typed: &str, args: &TicketArgs) -> Outcome<Record> {
+    let chosen = status::choose(state, Some(typed), false)?;
+    let record = chosen.first().map(|transfer| Record::open(state, *transfer)).transpose()?.flatten();
+    match record {
+        Some(record) if record.kept.port.is_none() && record.kept.grant.grant.target == args.target => Ok(record),
+        _ => {
+            let what = format!("there is no unfinished transfer {typed} into the target {}", args.target);
+            Err(Failure::usage(what, "`sealift-receiver status` lists the unfinished transfers and their targets."))
+        }
+    }
 }

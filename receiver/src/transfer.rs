@@ -128,8 +128,16 @@ impl<'a> Receiving<'a> {
         if self.stage().shows_nothing() { failure.while_nothing_is_visible() } else { failure }
     }
 
-    /// Runs it to its end.
+    /// Runs it to its end, and says in time how little of that is left.
     pub async fn run(&mut self, heard: &mut mpsc::Receiver<Heard>, shutdown: &mut Shutdown) -> Outcome<Finished> {
+        let (expiry, report) = (self.expiry.clone(), self.setting.report);
+        tokio::select! {
+            outcome = self.connections(heard, shutdown) => outcome,
+            never = expiry.warn(|left| report.time_left(left)) => match never {},
+        }
+    }
+
+    async fn connections(&mut self, heard: &mut mpsc::Receiver<Heard>, shutdown: &mut Shutdown) -> Outcome<Finished> {
         loop {
             let offered = match self.wait(heard, shutdown).await? {
                 Some(offered) => *offered,
@@ -297,10 +305,10 @@ impl<'a> Receiving<'a> {
         heard: &mut mpsc::Receiver<Heard>,
         shutdown: &mut Shutdown,
     ) -> Outcome<Conversed> {
-        let expiry = self.expiry;
+        let expiry = self.expiry.clone();
         let mut called_off = None;
         if disposition(self.stage(), Event::Opened) == Disposition::TellStatement {
-            let told = unless_ended(self.tell_statement(offered), expiry, heard, shutdown, &mut called_off).await;
+            let told = unless_ended(self.tell_statement(offered), &expiry, heard, shutdown, &mut called_off).await;
             self.called_off.set(called_off);
             return told;
         }
@@ -308,7 +316,7 @@ impl<'a> Receiving<'a> {
         slot.accept();
         self.agreed = false;
         let conversing = self.converse(&link, judging, &mut writer, &mut control);
-        let received = unless_ended(conversing, expiry, heard, shutdown, &mut called_off).await;
+        let received = unless_ended(conversing, &expiry, heard, shutdown, &mut called_off).await;
         let proven = match received {
             Ok(Some(session)) => self.settle(&link, &session, heard, shutdown, &mut called_off).await.map(Some),
             Ok(None) => Ok(None),
@@ -404,7 +412,7 @@ impl<'a> Receiving<'a> {
 /// Runs `work`, unless the grant ends, somebody asks to stop, or who began the transfer calls it off.
 async fn unless_ended<T>(
     work: impl Future<Output = Outcome<T>>,
-    expiry: Expiry,
+    expiry: &Expiry,
     heard: &mut mpsc::Receiver<Heard>,
     shutdown: &mut Shutdown,
     called_off: &mut Option<Link>,

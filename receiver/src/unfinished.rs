@@ -5,8 +5,7 @@ use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 use sealift_agent::{
     audit::AuditLog,
     cli::{self, StatusArgs},
-    clock::utc_text,
-    expiry::Expiry,
+    clock::{now_seconds, utc_text},
     failure::{Failure, Outcome},
     location::Location,
     progress::HowFar,
@@ -30,7 +29,6 @@ use crate::{
     ending::Ending,
     record::{Kept, Record},
     sink::{self, Allowed, Sink},
-    used::UsedGrants,
 };
 
 /// What became of a transfer that was ended for good.
@@ -75,12 +73,12 @@ fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
     let staged = sink.and_then(|sink| sink.staged(transfer)).map(|path| printable(&path.display().to_string()));
     let staged_text = staged.as_ref().map_or(String::new(), |path| format!(", part of it in {path}"));
     let stage = match kept {
-        Kept { plan: None, ending: Ending { stage: Stage::Loading, .. }, .. } => "waiting",
+        Kept { plan: None, ending: Ending { stage: Stage::Loading, .. }, .. } => "ticket_unused",
         _ => kept.ending.stage.as_str(),
     };
     let grant = &kept.grant.grant;
     let since_seconds = if kept.started_ms > 0 { kept.started_ms / 1000 } else { grant.not_before_seconds };
-    let valid = Expiry::of(grant).left();
+    let valid = kept.expiry().left();
     let running = if look.running { "running" } else { "not running" };
     let how_far = look.how_far.map_or(String::new(), |how_far| format!(", {}", how_far.text()));
     let text = format!(
@@ -224,9 +222,6 @@ pub fn end_for_good(state: &StateDir, audit: &AuditLog, record: Record, event: E
     let entry = if event == Event::Expired { "transfer.expire" } else { "transfer.abandon" };
     audit.append(entry, Some(transfer), &[])?;
     let kept = &record.kept;
-    if kept.invitation.is_none() {
-        UsedGrants::open(state)?.note(&kept.grant.grant)?;
-    }
     let ended = drop_target(state, transfer, &kept.target, &kept.ending)?;
     record.dir.destroy()?;
     Ok(ended)
@@ -273,7 +268,8 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Ends, for good, those whose ticket has expired: nothing may go on with them. One that cannot be ended now is told of
+/// Ends, for good, those that nothing may continue any more: an unused ticket that has expired, or a suspended transfer that
+/// was kept for another ticket for as long as its grant says. One that cannot be ended now is told of
 /// and tried again by whoever looks next. Returns what there is to say.
 pub fn drop_expired(state: &StateDir, audit: &AuditLog) -> Outcome<Vec<String>> {
     let mut said = Vec::new();
@@ -282,7 +278,11 @@ pub fn drop_expired(state: &StateDir, audit: &AuditLog) -> Outcome<Vec<String>> 
             let done = disposition(kept.ending.stage, Event::Expired);
             matches!(done, Disposition::Drop | Disposition::Forget)
         };
-        let expired = |kept: &Kept| Expiry::of(&kept.grant.grant).left().is_zero() && drops(kept);
+        let is_past = |kept: &Kept| match kept.is_begun() {
+            true => now_seconds() >= kept.grant.grant.retain_until_seconds,
+            false => kept.expiry().left().is_zero(),
+        };
+        let expired = |kept: &Kept| is_past(kept) && drops(kept);
         let due = match TransferDir::look::<Kept>(state, transfer) {
             Ok(Some(look)) => !look.running && look.record.as_ref().is_some_and(expired),
             Ok(None) => false,

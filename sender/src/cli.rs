@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use sealift_agent::{
-    cli::{DocCommand, EXIT_CODES, StatusArgs, TransferArgs},
+    cli::{DocCommand, EXIT_CODES, IdentityArgs, StatusArgs, TransferArgs},
     units::{parse_bytes, parse_duration, parse_wait},
 };
 use sealift_protocol::{compress::Compression, manifest::Empty};
@@ -28,6 +28,8 @@ pub enum Command {
     /// Seal the source into a file that is carried to one receiver, and that nobody else can open
     #[command(after_help = SEAL_EXAMPLES)]
     Seal(SealArgs),
+    /// Print the fingerprint by which receivers know this sender; makes its identity the first time
+    Identity(IdentityArgs),
     /// List the transfers that were begun and have not ended
     Status(StatusArgs),
     /// End an unfinished transfer for good: at the receiver, too, if its ticket is given
@@ -37,7 +39,7 @@ pub enum Command {
 }
 
 const PUSH_EXAMPLES: &str = "Examples:
-  sealift-sender push --source sqlite:/srv/ehr.db --ticket ehr.ticket
+  sealift-sender push --source sqlite:/srv/ehr.db --ticket ehr.ticket --to FINGERPRINT
   sealift-sender push --source 'exec:pg_dump -Fc ehr' --ticket -
   ssh dst sealift-receiver listen --target sqlite:/srv/ehr.db --ticket-out - |
     ssh src sealift-sender push --source sqlite:/srv/ehr.db --ticket -";
@@ -70,6 +72,18 @@ pub struct PushArgs {
     /// The ticket that the receiver printed: a file, or - for standard input
     #[arg(long, value_name = "FILE")]
     pub ticket: String,
+
+    /// The receiver that the ticket has to lead to: its fingerprint, or its name in the file of known agents
+    #[arg(long, value_name = "FINGERPRINT|NAME")]
+    pub to: Option<String>,
+
+    /// File of known agents: a name and a fingerprint a line [default: known-agents in the state directory]
+    #[arg(long, value_name = "FILE")]
+    pub known_agents: Option<PathBuf>,
+
+    /// The ticket came by a way on which nobody can alter it: go where it leads, without a pin and without asking
+    #[arg(long, conflicts_with = "to")]
+    pub trust_ticket: bool,
 
     /// zstd level 1 to 19, off, or auto
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = parse_compression)]
@@ -118,7 +132,7 @@ const SEAL_EXAMPLES: &str = "Examples:
   sealift-sender seal --source sqlite:/srv/ehr.db --to RECEIVER.pub --out /media/disk/ehr.sealift
   sealift-sender seal --source 'exec:pg_dump -Fc ehr' --to RECEIVER.pub --out - | ssh dst 'cat > ehr.sealift'
 
-RECEIVER.pub is made on the target host: sealift-receiver key --out RECEIVER.pub. Compare its fingerprint by voice.";
+RECEIVER.pub is made on the target host: sealift-receiver key --out RECEIVER.pub. Compare its fingerprint out of band.";
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct SealArgs {

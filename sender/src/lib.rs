@@ -9,6 +9,7 @@ pub mod part;
 pub mod pipeline;
 pub mod push;
 pub mod reader;
+pub mod receiver_trust;
 pub mod record;
 pub mod seal;
 pub mod source;

@@ -21,10 +21,15 @@ fn main() -> ExitCode {
         Command::Push(args) => run_async(args.transfer.json, push(args)),
         Command::Seal(args) => run_async(args.transfer.json, seal(args)),
         Command::Abandon(args) => run_async(false, abandon(args)),
-        Command::Status(args) => match process::harden() {
-            Ok(()) => status(&args),
-            Err(failure) => cli::exit("sender", Err(failure)),
-        },
+        Command::Identity(args) => protected(|| cli::exit("sender", cli::identity(&args, Role::Sender))),
+        Command::Status(args) => protected(|| status(&args)),
+    }
+}
+
+fn protected(work: impl FnOnce() -> ExitCode) -> ExitCode {
+    match process::harden() {
+        Ok(()) => work(),
+        Err(failure) => cli::exit("sender", Err(failure)),
     }
 }
 

@@ -15,8 +15,8 @@ use sealift_protocol::{
     close::Code,
     error::Error,
     id::{ChunkCount, ChunkIndex, PartIndex},
-    message::{Ack, Have},
-    send::{Resume, Spool as Keys, Transfer},
+    message::Ack,
+    send::{Resume, Session, Spool as Keys, Transfer},
 };
 use tokio::sync::Mutex;
 
@@ -116,17 +116,18 @@ impl Outgoing {
         reader.read(part, self.transfer().digests().multiset())
     }
 
-    /// A new connection stands, and the receiver has this much. Fails with `ResumeImpossible` where it lacks what cannot be
+    /// A new connection stands, and the receiver has what its session says. Fails with `ResumeImpossible` where it lacks what cannot be
     /// read again.
-    pub fn resume(&self, have: &[Have]) -> Outcome {
+    pub fn resume(&self, session: &Session) -> Outcome {
+        let (have, epoch) = (&session.have, session.keys.epoch());
         if let Some(spool) = self.spool() {
             if have.iter().any(|have| have.verified.0 > spool.frames()) {
                 return Err(Error::new(Code::AckImpossible, "more than was spooled").into());
             }
-            self.transfer_mut().handle_have(have)?;
+            self.transfer_mut().handle_have(have, epoch)?;
             return Ok(());
         }
-        let resumed = self.transfer_mut().handle_have(have)?;
+        let resumed = self.transfer_mut().handle_have(have, epoch)?;
         let impossible = || Err(Error::new(Code::ResumeImpossible, "source").into());
         let is_whole = || (0..resumed.len() as u32).all(|part| !self.transfer().is_open(PartIndex(part)));
         // Nothing was opened to be read, since all of it had been sent; and the receiver has lost it.

@@ -23,7 +23,8 @@ use sealift_protocol::{
     manifest::{SignedManifest, SignedReceipt},
     message::Message,
     seal::EpochKeys,
-    send::{Session, Transfer},
+    sealed_log::KeyFingerprint,
+    send::{Expected, Session, Transfer},
 };
 use tokio::sync::Notify;
 
@@ -47,12 +48,14 @@ pub async fn negotiate(
     fresh: bool,
     link: &Link,
     identity: &Identity,
+    sealing_key: KeyFingerprint,
     writer: &mut ControlWriter,
     control: &mut ControlReader,
     before_begin: impl FnOnce() -> Outcome,
 ) -> Outcome<Session> {
     let mut random = SystemRandom::default();
-    let (offering, offer) = outgoing.transfer().offer(&link.channel, link.peer.key, fresh, now_seconds(), &mut random);
+    let expected = Expected { receiver_key: link.peer, sealing_key };
+    let (offering, offer) = outgoing.transfer().offer(&link.channel, expected, fresh, now_seconds(), &mut random);
     let offer_bytes = writer.send(&offer).await?;
     let Message::Accept(accept) = control.expect(offer_bytes).await? else { return Err(out_of_turn("Accept")) };
     let (beginning, begin) = offering.handle_accept(&outgoing.transfer(), accept, identity, &mut random)?;
@@ -75,7 +78,7 @@ impl<'a> Pipeline<'a> {
         identity: &'a Identity,
         session: Session,
     ) -> Outcome<Self> {
-        outgoing.resume(&session.have)?;
+        outgoing.resume(&session)?;
         outgoing.sealer.set_keys(session.keys.clone());
         Ok(Self { link, outgoing, report, identity, session, moved: Notify::new() })
     }

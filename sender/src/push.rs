@@ -1,6 +1,13 @@
 //! `push`: one transfer, from ticket to receipt.
 
-use std::{fs::File, io::Read, os::fd::AsFd, process::ExitCode, sync::Arc};
+use std::{
+    fs::File,
+    io::Read,
+    os::{fd::AsFd, unix::fs::MetadataExt},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use sealift_agent::{
     audit::AuditLog,
@@ -20,7 +27,7 @@ use sealift_protocol::{close::Code, id::TransferId};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::{cli::PushArgs, record::Record, transfer::Sending};
+use crate::{cli::PushArgs, receiver_trust::establish, record::Record, transfer::Sending};
 
 /// Base64 and line ends make a ticket's text longer than its bytes by a third and a bit.
 const TICKET_TEXT_BYTES_MAX: usize = 2 * TICKET_BYTES_MAX;
@@ -51,7 +58,7 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     report.set_transfer(transfer_id);
     check_unused(&state, transfer_id, args.restart)?;
     Record::sweep(&state, transfer_id, now_seconds())?;
-    check_time(&ticket.grant.grant)?;
+    let identity = Arc::new(Identity::open(&state, Role::Sender, &audit)?);
     if args.transfer.danger_show_program_output {
         audit.append("danger.show_program_output", Some(transfer_id), &[])?;
     }
@@ -60,13 +67,22 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     }
 
     let mut shutdown = Shutdown::listen()?;
-    let identity =
-        Identity::new(vec![ticket.certificate.clone().into()], Zeroizing::new(ticket.key.clone()), Role::Sender)?;
-    let identity = Arc::new(identity);
     let record = Record::open(&state, &ticket.grant.grant, &args.source, args.restart)?;
     fail_point::hit(Point::RecordKept);
-    let mut sending = Sending::new(args, report, &audit, &state, &ticket, &identity, record);
-    let outcome = sending.run(&location, &mut shutdown).await;
+    let begun_with = record.is_begun().then(|| record.receiver());
+    let trust = establish(args, &ticket, begun_with, &state, report);
+    let trust = match trust.and_then(|trust| check_time(&ticket.grant.grant, record.is_begun()).map(|()| trust)) {
+        Ok(trust) => trust,
+        Err(failure) if record.is_begun() => return Err(failure),
+        // Nothing was begun, and nothing has to be kept for it.
+        Err(failure) => return record.destroy().and(Err(failure)),
+    };
+    let mut sending = Sending::new(args, report, &audit, &state, &ticket, &identity, record, trust);
+    let expiry = sending.expiry();
+    let outcome = tokio::select! {
+        outcome = sending.run(&location, &mut shutdown) => outcome,
+        never = expiry.warn(|left| report.time_left(left)) => match never {},
+    };
     let outcome = outcome.map_err(|failure| sending.advise(&location, failure));
     if let Err(failure) = &outcome {
         report.tell(failure);
@@ -101,6 +117,25 @@ pub fn can_repeat(location: &Location) -> bool {
     }
 }
 
+/// Whoever can read a ticket can use it, and whoever can write it can redirect it.
+fn check_own(path: &str, file: &File) -> std::io::Result<Outcome> {
+    let found = file.metadata()?;
+    let closed = found.mode() & 0o077 == 0 || !found.is_file();
+    if found.uid() == nix::unistd::geteuid().as_raw() && closed {
+        return Ok(Ok(()));
+    }
+    let next = format!(
+        "It has to be this user's own and closed to others: chmod 600 {path}. If others could read it \
+                        until now, have a new one made."
+    );
+    Ok(Err(Failure::new(Code::Preflight, format!("the ticket {path} is open to other users"), next)))
+}
+
+/// Whether systemd handed it over: it guards its credentials by access control lists, which look like an open mode.
+fn is_credential(path: &Path) -> bool {
+    std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|folder| path.starts_with(folder))
+}
+
 /// Reads up to the end of the one ticket, and no further: a pipe from the receiver stays open while it works.
 pub fn read_ticket(from: &str) -> Outcome<Ticket> {
     let next = "Start the receiver with --ticket-out, and give its ticket here: a file, or - for standard input.";
@@ -111,6 +146,9 @@ pub fn read_ticket(from: &str) -> Outcome<Ticket> {
         path => File::open(path),
     }
     .map_err(unreadable)?;
+    if from != "-" && !is_credential(Path::new(from)) {
+        check_own(from, &input).map_err(unreadable)??;
+    }
     // Byte by byte, since a buffer would keep a copy of the key; and never moved, for the same reason.
     let mut text = Zeroizing::new(Vec::with_capacity(TICKET_TEXT_BYTES_MAX));
     let (mut byte, mut line) = ([0], 0);

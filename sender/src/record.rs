@@ -12,6 +12,7 @@ use sealift_agent::{
     transfer_dir::TransferDir,
 };
 use sealift_protocol::{
+    fingerprint::Fingerprint,
     grant::Grant,
     id::TransferId,
     key::DigestSecret,
@@ -43,12 +44,15 @@ struct Kept {
     /// All of it was sent, and the receiver may have loaded it.
     #[n(3)]
     sent: Option<Sent>,
-    /// When its grant ends: nothing can go on with it then.
+    /// When the receiver drops what it has: nothing can be resumed then.
     #[n(4)]
-    not_after_seconds: u64,
+    retain_until_seconds: u64,
     /// Where the source is spooled: removed before this record is.
     #[n(5)]
     spool: Option<Place>,
+    /// The receiver that it was begun with.
+    #[n(6)]
+    receiver: Fingerprint,
 }
 
 #[derive(Clone, Encode, Decode)]
@@ -136,7 +140,11 @@ impl Record {
         let dir = TransferDir::open(state, grant.transfer)?;
         let source = blake3_of(source);
         let kept = match dir.record::<Kept>()? {
-            Some(kept) if kept.source == source => kept,
+            Some(mut kept) if kept.source == source => {
+                // Another ticket may give it more time.
+                kept.retain_until_seconds = grant.retain_until_seconds;
+                kept
+            }
             Some(mut kept) if restart => {
                 (kept.source, kept.sent) = (source, None);
                 kept
@@ -151,8 +159,9 @@ impl Record {
                 digest_secret: *DigestSecret::generate(&mut SystemRandom::default()).expose(),
                 begun: false,
                 sent: None,
-                not_after_seconds: grant.not_after_seconds,
+                retain_until_seconds: grant.retain_until_seconds,
                 spool: None,
+                receiver: grant.receiver,
             },
         };
         let record = Self { dir, kept };
@@ -167,7 +176,7 @@ impl Record {
         for transfer in TransferDir::list(state)? {
             let is_over = |kept: &Kept| {
                 let is_left = state.receipt(transfer).is_some() || !kept.begun;
-                kept.not_after_seconds <= now_seconds || is_left && transfer != next
+                kept.retain_until_seconds <= now_seconds || is_left && transfer != next
             };
             // Looked at first, so that whoever starts it at this moment finds it free. One that cannot be read is for its
             // own transfer to complain about.
@@ -197,6 +206,11 @@ impl Record {
     /// Whether an earlier process, or an earlier connection of this one, got as far as data.
     pub fn is_begun(&self) -> bool {
         self.kept.begun
+    }
+
+    /// The receiver of the ticket that it was begun with.
+    pub fn receiver(&self) -> Fingerprint {
+        self.kept.receiver
     }
 
     pub fn sent(&self) -> Option<&Sent> {

@@ -24,13 +24,12 @@ use sealift_protocol::{
     message::{Message, Refuse},
 };
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use crate::{
     cli::AbandonArgs,
     push::read_ticket,
     record::{Unfinished, destroy, unfinished},
-    transfer::connect_with,
+    transfer::{connect_with, proof_of},
 };
 
 /// For the receiver to drop what it has: a staging file of any size is unlinked, a journal's envelopes are overwritten.
@@ -88,7 +87,8 @@ async fn run(args: &AbandonArgs) -> Outcome {
     // First, so that nobody here goes on while the receiver is told.
     let dir = hold(&state, transfer)?;
     audit.append("transfer.abandon", Some(transfer), &[])?;
-    let told = tell_receiver(&ticket).await;
+    let identity = Identity::open(&state, Role::Sender, &audit)?;
+    let told = tell_receiver(&ticket, &identity).await;
     destroy(dir)?;
     match told {
         Ok(text) => {
@@ -117,11 +117,9 @@ fn hold(state: &StateDir, transfer: TransferId) -> Outcome<TransferDir> {
 }
 
 /// Says so as the first word of a connection, and waits until the receiver has done it.
-async fn tell_receiver(ticket: &Ticket) -> Outcome<&'static str> {
-    let identity =
-        Identity::new(vec![ticket.certificate.clone().into()], Zeroizing::new(ticket.key.clone()), Role::Sender)?;
-    let (endpoint, link) = connect_with(ticket, &identity).await?;
-    let (mut writer, _control) = open_control(&link).await?;
+async fn tell_receiver(ticket: &Ticket, identity: &Identity) -> Outcome<&'static str> {
+    let (endpoint, link) = connect_with(ticket, identity).await?;
+    let (mut writer, _control) = open_control(&link, &proof_of(ticket, identity, &link)).await?;
     let refuse = Refuse::new(Code::Abandoned);
     writer.send(&Message::Refuse(refuse)).await?;
     writer.finish().await;

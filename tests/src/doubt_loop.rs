@@ -146,7 +146,7 @@ impl<'a> Round<'a> {
             return Launch::bare(RECEIVER, &["serve", "--json", "--config"]).arg(self.path("receiver.toml")).start();
         }
         let launch = Launch::receiver(&self.target()).state(&self.path("receiver")).ticket_at(&self.path("ticket"));
-        launch.args(&["--bind", &self.bind.to_string(), "--valid-for", self.valid_for()]).json().start()
+        launch.args(&["--bind", &self.bind.to_string(), "--finish-within", self.valid_for()]).json().start()
     }
 
     fn sender(&mut self) -> Agent {
@@ -166,7 +166,7 @@ impl<'a> Round<'a> {
         let mut receiver = self.receiver();
         if self.standing {
             receiver.wait_for_event("listening", 1, ENDS_WITHIN);
-            let words = ["ticket", "--target", "ehr", "--valid-for", self.valid_for(), "--config"];
+            let words = ["ticket", "--target", "ehr", "--finish-within", self.valid_for(), "--config"];
             let ticket = Launch::bare(RECEIVER, &words).arg(self.path("receiver.toml"));
             let ticket = ticket.arg("--ticket-out").arg(self.path("ticket")).start();
             ticket.wait(ENDS_WITHIN).assert_code(exit::DONE);

@@ -13,6 +13,7 @@ pub mod doubt_loop;
 pub mod exit;
 pub mod finished;
 pub mod flood;
+pub mod invited;
 pub mod launch;
 pub mod link;
 pub mod mariadb;

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::{
     agents::{Agent, Launch},
     finished::Finished,
+    invited::write_ticket,
     link::{Direction, Faults, Link},
     port::free_udp_port,
     random::Random,
@@ -124,7 +125,7 @@ impl Place {
         let mut ticket = Ticket::from_text(&fs::read_to_string(self.ticket()).unwrap()).unwrap();
         ticket.addresses = vec![address.to_string()];
         let path = self.path("other-ticket");
-        fs::write(&path, ticket.to_text().as_bytes()).unwrap();
+        write_ticket(&path, ticket.to_text().as_bytes());
         path
     }
 
@@ -167,7 +168,8 @@ impl Place {
     pub fn assert_no_transfer(&self, side: &str) {
         assert_eq!(self.transfers(side), Vec::<String>::new(), "unfinished at the {side}");
         let files = names(&self.path(side));
-        let known = |name: &String| ["receipts", "transfers"].contains(&name.as_str()) || name.ends_with(".jsonl");
+        let known =
+            |name: &String| ["identity", "receipts", "transfers"].contains(&name.as_str()) || name.ends_with(".jsonl");
         assert!(files.iter().all(known), "in the state directory of the {side}: {files:?}");
         let receipts = names(&self.path(side).join("receipts"));
         assert!(receipts.iter().all(|name| name.ends_with(".receipt")), "{side}: {receipts:?}");

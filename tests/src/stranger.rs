@@ -19,9 +19,8 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
-use sealift_agent::ticket::Ticket;
+use sealift_agent::identity::{Identity, Role};
 use sealift_protocol::message::ALPN;
-use sealift_receiver::invitation::Invitation;
 
 use crate::{
     flood::{Initial, V1},
@@ -54,7 +53,7 @@ impl Strangers {
         Self::start(move |begun, over| half_open(victim, address, per_second, begun, over))
     }
 
-    /// Handshakes that are completed from `address` with a certificate of nobody's.
+    /// Handshakes that are completed from `address` with a key of its own, and never followed by a proof.
     pub fn foreign(victim: SocketAddr, address: IpAddr, per_second: u64) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self::start(move |begun, over| runtime.block_on(foreign(victim, address, per_second, begun, over)))
@@ -166,7 +165,7 @@ fn client_hello() -> Vec<u8> {
     hello
 }
 
-fn client(certificate: Option<&Ticket>) -> rustls::ClientConfig {
+fn client(identity: Option<&Identity>) -> rustls::ClientConfig {
     let provider =
         CryptoProvider { kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768], ..aws_lc_rs::default_provider() };
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
@@ -174,12 +173,10 @@ fn client(certificate: Option<&Ticket>) -> rustls::ClientConfig {
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody));
-    let mut tls = match certificate {
+    let mut tls = match identity {
         None => tls.with_no_client_auth(),
-        Some(ticket) => {
-            let key = rustls::pki_types::PrivatePkcs8KeyDer::from(ticket.key.to_vec()).into();
-            let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
-            let certified = CertifiedKey::new(vec![ticket.certificate.clone().into()], key);
+        Some(identity) => {
+            let certified = CertifiedKey::clone(&identity.certified_key().unwrap());
             tls.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
         }
     };
@@ -189,9 +186,8 @@ fn client(certificate: Option<&Ticket>) -> rustls::ClientConfig {
 }
 
 async fn foreign(victim: SocketAddr, address: IpAddr, per_second: u64, begun: &Arc<AtomicU64>, over: &AtomicBool) {
-    // The ticket of another receiver.
-    let invitation = Invitation::make(vec![victim.to_string()], "other", "", Duration::from_secs(600)).unwrap();
-    let tls = QuicClientConfig::with_initial(Arc::new(client(Some(&invitation.ticket))), tls::initial()).unwrap();
+    let identity = Identity::generate(Role::Sender).unwrap();
+    let tls = QuicClientConfig::with_initial(Arc::new(client(Some(&identity))), tls::initial()).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(tls));
     let endpoint = quinn::Endpoint::client((address, 0).into()).unwrap();
     let mut pace = Pace::new(per_second);
@@ -200,7 +196,6 @@ async fn foreign(victim: SocketAddr, address: IpAddr, per_second: u64, begun: &A
             let connecting = endpoint.connect_with(config.clone(), victim, "receiver.sealift.invalid").unwrap();
             let begun = begun.clone();
             tokio::spawn(tokio::time::timeout(PATIENCE, async move {
-                // It believes itself connected before the receiver has judged its certificate.
                 if let Ok(connection) = connecting.await {
                     begun.fetch_add(1, Ordering::Relaxed);
                     connection.closed().await;

@@ -54,7 +54,7 @@ fn a_host_without_ipv6_uses_ipv4_and_says_so() {
     let receiver = receiver.args(&["--address", &addresses[0], "--address", &addresses[1]]);
     let mut receiver = receiver.env("LD_PRELOAD", &library).start();
     let ticket = receiver.ticket();
-    let sender = Launch::sender("exec:echo row", &ticket).env("LD_PRELOAD", &library).start();
+    let sender = Launch::sender("exec:echo row", &ticket).arg("--trust-ticket").env("LD_PRELOAD", &library).start();
     sender.wait(WITHIN).assert_code(exit::DONE);
     let ended = receiver.wait(WITHIN);
     ended.assert_code(exit::DONE);
@@ -74,14 +74,14 @@ fn an_address_that_cannot_be_used_does_not_end_the_try_of_all() {
     };
     let mut receiver = listen(&[&bad[..], &[&good]].concat());
     let ticket = receiver.ticket();
-    Launch::sender("exec:echo row", &ticket).start().wait(WITHIN).assert_code(exit::DONE);
+    Launch::sender("exec:echo row", &ticket).arg("--trust-ticket").start().wait(WITHIN).assert_code(exit::DONE);
     let ended = receiver.wait(WITHIN);
     ended.assert_code(exit::DONE);
     assert!(ended.stderr().contains("nowhere.invalid:7443 is not known on this host"), "{}", ended.stderr());
 
     let mut receiver = listen(&bad[..2]);
     let ticket = receiver.ticket();
-    let refused = Launch::sender("exec:echo row", &ticket).start().wait(WITHIN);
+    let refused = Launch::sender("exec:echo row", &ticket).arg("--trust-ticket").start().wait(WITHIN);
     refused.assert_code(exit::PEER).assert_one_message();
     let message = refused.message();
     for word in ["the name nowhere.invalid is not known", "no interface nowhere", "/etc/hosts", "--address IP:PORT"] {

@@ -13,6 +13,7 @@ use sealift_tests::{
     bytes::{noise, write_file},
     exit,
     finished::Finished,
+    invited::write_ticket,
     pair::{Pair, transfer},
     port::free_udp_port,
     random::Random,
@@ -254,7 +255,7 @@ fn an_expired_ticket_is_refused_on_both_sides() {
     let ticket = fs::read(receiver.ticket()).unwrap();
     let receiver = receiver.wait(Duration::from_secs(20));
     receiver.assert_code(exit::REFUSED).assert_one_message();
-    fs::write(folder.path().join("ticket"), ticket).unwrap();
+    write_ticket(&folder.path().join("ticket"), ticket);
     sender_ends(&source, &folder.path().join("ticket")).assert_code(exit::REFUSED).assert_one_message();
 }
 
@@ -350,7 +351,7 @@ fn damaged_tickets_are_refused() {
     }
     let path = folder.path().join("ticket");
     for (name, bytes) in cases {
-        fs::write(&path, bytes).unwrap();
+        write_ticket(&path, bytes);
         println!("{name}");
         let sender = sender_ends(&source, &path);
         sender.assert_code(exit::REFUSED).assert_one_message();
@@ -359,7 +360,7 @@ fn damaged_tickets_are_refused() {
     let missing: PathBuf = folder.path().join("no ticket");
     sender_ends(&source, &missing).assert_code(exit::USAGE).assert_one_message();
     // After all that, the ticket is as good as new.
-    fs::write(&path, ticket).unwrap();
+    write_ticket(&path, ticket);
     sender_ends(&source, &path).assert_code(exit::DONE);
     receiver.wait(WITHIN).assert_code(exit::DONE);
 }
@@ -411,9 +412,10 @@ fn a_wal_source_in_a_folder_that_may_only_be_read() {
     sqlite::create(&path("from"), "PRAGMA journal_mode = WAL; CREATE TABLE t (a); INSERT INTO t VALUES (1);");
     let mut receiver = listening();
     fs::copy(receiver.ticket(), path("ticket")).unwrap();
-    for (name, mode) in [("ticket", 0o644), ("from", 0o644), ("", 0o755)] {
+    for (name, mode) in [("ticket", 0o600), ("from", 0o644), ("", 0o755)] {
         fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
+    std::os::unix::fs::chown(path("ticket"), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
     let sender = Launch::sender(&format!("sqlite:{}", path("from").display()), path("ticket"));
     let ended = sender.as_user(user.uid.as_raw(), user.gid.as_raw()).start().wait(WITHIN);
     ended.assert_code(exit::UNUSABLE).assert_one_message();

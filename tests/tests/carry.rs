@@ -478,7 +478,7 @@ fn no_key_is_left_at_the_sender() {
     let left: Vec<_> = fs::read_dir(hosts.state("sender")).unwrap().flatten().map(|entry| entry.file_name()).collect();
     let mut left: Vec<_> = left.iter().map(|name| name.to_string_lossy().into_owned()).collect();
     left.sort();
-    assert_eq!(left, ["audit.jsonl", "receipts"]);
+    assert_eq!(left, ["audit.jsonl", "identity", "receipts"]);
 }
 
 /// Memory is bounded whatever the archive's size.

@@ -9,10 +9,11 @@ use std::{
 use quinn::ConnectionError;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sealift_agent::{
+    certificate::judge_leaf,
     endpoint::{bind, client_config, server_config},
-    identity::{Identity, Role as AgentRole, judge_leaf},
+    identity::{Identity, Role as AgentRole},
     link::from_connection,
-    trust::Trust,
+    trust::{self, Trust},
 };
 use sealift_protocol::{close::Code, message::ALPN};
 use sealift_tests::{
@@ -39,19 +40,22 @@ fn agent_role(role: Role) -> AgentRole {
     }
 }
 
-fn identity(presented: &Presented, role: Role) -> Identity {
+fn identity(presented: &Presented) -> Identity {
     let chain = presented.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
-    Identity::new(chain, Zeroizing::new(presented.private_key.clone()), agent_role(role))
-        .unwrap_or_else(|failure| panic!("{failure}"))
+    Identity::new(chain, Zeroizing::new(presented.private_key.clone())).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+fn trusting(root: CertificateDer<'static>, expected: Option<String>) -> Trust {
+    Trust::Authority(trust::Authority::new(root, expected))
 }
 
 fn trust(root: &[u8]) -> Trust {
-    Trust::new(CertificateDer::from(root.to_vec()), None)
+    trusting(CertificateDer::from(root.to_vec()), None)
 }
 
 /// A good agent of this role. Strangers believe everybody, so any authority will do.
 fn good(role: Role) -> Identity {
-    identity(&Authority::new("good.test", Kind::Ed25519).present(role), role)
+    identity(&Authority::new("good.test", Kind::Ed25519).present(role))
 }
 
 fn socket() -> UdpSocket {
@@ -272,9 +276,9 @@ async fn another_identity_than_the_expected_is_refused() {
     for role in Role::BOTH {
         let presented = authority.present(role);
         let root = || CertificateDer::from(presented.trusted.clone());
-        let right = Trust::new(root(), Some(authority.identity(role)));
+        let right = trusting(root(), Some(authority.identity(role)));
         assert!(judge(&Stranger::new(&presented), right, role).await.unwrap().refused.is_none());
-        let wrong = Trust::new(root(), Some(authority.identity(role) + "2"));
+        let wrong = trusting(root(), Some(authority.identity(role) + "2"));
         let met = judge(&Stranger::new(&presented), wrong, role).await.unwrap();
         assert_refused(&met, role, &[Code::IdentityRefused], "another identity");
     }
@@ -289,7 +293,7 @@ async fn a_renewed_certificate_is_the_same_identity() {
         assert_ne!((&before.chain, &before.private_key), (&renewed.chain, &renewed.private_key));
         for presented in [before, renewed] {
             let root = CertificateDer::from(presented.trusted.clone());
-            let expected = Trust::new(root, Some(authority.identity(role)));
+            let expected = trusting(root, Some(authority.identity(role)));
             assert!(judge(&Stranger::new(&presented), expected, role).await.unwrap().refused.is_none());
         }
     }

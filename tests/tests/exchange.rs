@@ -6,6 +6,7 @@ use sealift_protocol::{
     digest::Root,
     envelope::{KeyEnvelope, SealingKey, SealingPublicKey},
     error::Result,
+    fingerprint::Fingerprint,
     grant::Grant,
     id::{ChunkCount, Epoch, PartIndex},
     key::{DigestSecret, EpochSecret},
@@ -116,7 +117,7 @@ fn every_field_of_the_exchange_counts() {
         ("offer versions", Code::TranscriptMismatch, |m| offer(m, |o| o.versions.push(2))),
         ("offer plan", Code::TranscriptMismatch, |m| offer(m, |o| o.plan.parts[1].name.push('x'))),
         ("offer estimates", Code::TranscriptMismatch, |m| offer(m, |o| o.plan.parts[1].rows_estimate = Some(1))),
-        ("offer grant", Code::GrantInvalid, |m| offer(m, |o| o.grant.grant.not_after_seconds += 1)),
+        ("offer grant", Code::GrantInvalid, |m| offer(m, |o| o.grant.grant.finish_before_seconds += 1)),
         ("offer grant signature", Code::GrantInvalid, |m| offer(m, |o| o.grant.signature.0[5] ^= 1)),
         ("accept version", Code::TranscriptMismatch, |m| accept(m, |a| a.body.version = 2)),
         ("accept key", Code::TranscriptMismatch, |m| accept(m, |a| a.body.sealing_key.0[0] ^= 1)),
@@ -216,12 +217,15 @@ fn a_wrong_commitment_is_refused_though_signed() {
 fn grants_are_for_one_use() {
     type Change = fn(&mut Grant);
     let now = 1_800_000_000;
-    let cases: [(&str, Code, Change); 7] = [
+    let cases: [(&str, Code, Change); 10] = [
         ("good", Code::Done, |_| {}),
-        ("another sender", Code::GrantForeign, |grant| grant.sender.push('x')),
-        ("another receiver", Code::GrantForeign, |grant| grant.receiver.push('x')),
+        ("another sender", Code::GrantForeign, |grant| grant.sender = Some(Fingerprint([9; 32]))),
+        ("another receiver", Code::GrantForeign, |grant| grant.receiver = Fingerprint([9; 32])),
         ("another target", Code::GrantForeign, |grant| grant.target.push('x')),
-        ("expired", Code::GrantExpired, |grant| grant.not_after_seconds = 1_800_000_000),
+        ("another transfer", Code::GrantForeign, |grant| grant.transfer.0[0] ^= 1),
+        ("nobody in particular", Code::Done, |grant| grant.sender = None),
+        ("expired", Code::GrantExpired, |grant| grant.begin_before_seconds = 1_800_000_000),
+        ("to be finished before it begins", Code::GrantExpired, |grant| grant.finish_before_seconds = 1_800_000_000),
         ("not yet valid", Code::GrantNotYetValid, |grant| grant.not_before_seconds = 1_800_000_061),
         ("within the skew", Code::Done, |grant| grant.not_before_seconds = 1_800_000_060),
     ];
@@ -229,10 +233,10 @@ fn grants_are_for_one_use() {
         let mut parties = Parties::new(6);
         let mut grant = parties.grant().grant;
         change(&mut grant);
-        let grant = grant.sign(&parties.authority);
+        let grant = grant.sign(&parties.receiver);
         let transfer = parties.transfer(&terms());
-        let (_, offer) =
-            transfer.offer(&parties.channel, parties.receiver.public_key(), false, NOW_SECONDS, &mut parties.random);
+        let expected_receiver = parties.anybody();
+        let (_, offer) = transfer.offer(&parties.channel, expected_receiver, false, NOW_SECONDS, &mut parties.random);
         let Message::Offer(mut offer) = offer else { unreachable!() };
         offer.grant = grant.clone();
         let judged = parties.listening(&terms()).handle_offer(offer, &parties.channel, now);
@@ -252,7 +256,7 @@ fn clocks_may_be_a_minute_apart() {
         let mut parties = Parties::new(8);
         let transfer = parties.transfer(&terms());
         let now = NOW_SECONDS.saturating_add_signed(by);
-        let receiver = parties.receiver.public_key();
+        let receiver = parties.anybody();
         let (_, offer) = transfer.offer(&parties.channel, receiver, false, now, &mut parties.random);
         let Message::Offer(offer) = offer else { unreachable!() };
         assert_eq!(code(parties.listening(&terms()).handle_offer(offer, &parties.channel, NOW_SECONDS)), expected);
@@ -263,11 +267,11 @@ fn clocks_may_be_a_minute_apart() {
 #[test]
 fn strangers_are_refused_cleanly() {
     let mut parties = Parties::new(7);
-    let long = Grant { purpose: "x".repeat(NAME_BYTES_MAX + 1), ..parties.grant().grant }.sign(&parties.authority);
-    assert_eq!(code(long.verify(&[parties.authority.public_key()])), Code::LimitExceeded);
+    let long = Grant { purpose: "x".repeat(NAME_BYTES_MAX + 1), ..parties.grant().grant }.sign(&parties.receiver);
+    assert_eq!(code(long.verify(&[parties.receiver.public_key()])), Code::LimitExceeded);
     let transfer = parties.transfer(&terms());
-    let (_, message) =
-        transfer.offer(&parties.channel, parties.receiver.public_key(), false, NOW_SECONDS, &mut parties.random);
+    let receiver = parties.anybody();
+    let (_, message) = transfer.offer(&parties.channel, receiver, false, NOW_SECONDS, &mut parties.random);
     let Message::Offer(mut offer) = message.clone() else { unreachable!() };
     offer.versions = vec![2, 3];
     let got = parties.listening(&terms()).handle_offer(offer, &parties.channel, 1_800_000_000);

@@ -20,16 +20,19 @@ use sealift_tests::wire::{NOW_SECONDS, Parties, Seeded, Terms, table_plan};
 
 const TABLES: usize = 2;
 
+/// Where a test does not care: each receiver here begins to count anew.
+const EPOCH: Epoch = Epoch(0);
+
 /// Agrees with a receiver that holds its keys and says that it has this.
 fn agree(parties: &mut Parties, transfer: &Transfer, have: &[Have], fresh: bool) -> Result<Session> {
     let terms = Terms::new(table_plan(TABLES), Suite::Aes256Gcm);
-    let key = parties.receiver.public_key();
-    let (offering, offer) = transfer.offer(&parties.channel, key, fresh, NOW_SECONDS, &mut parties.random);
+    let sealing_key = sealift_protocol::envelope::SealingKey::generate(&mut parties.random);
+    let expected = parties.expected(&sealing_key);
+    let (offering, offer) = transfer.offer(&parties.channel, expected, fresh, NOW_SECONDS, &mut parties.random);
     let mut transcript = Transcript::new(&parties.channel, &parties.grant());
     transcript.absorb(&codec::encode(&offer));
     let Message::Offer(offer) = offer else { unreachable!() };
     let judging = parties.listening(&terms).handle_offer(offer, &parties.channel, NOW_SECONDS)?;
-    let sealing_key = sealift_protocol::envelope::SealingKey::generate(&mut parties.random);
     let received = judging.new_transfer();
     let public_key = sealing_key.public_key();
     let (_, accept) = judging.accept(&received, terms.window, public_key, &parties.receiver, &mut parties.random)?;
@@ -101,7 +104,7 @@ fn a_receiver_cannot_have_more_than_was_sent() {
     let (mut parties, mut transfer) = parties();
     let session = agree(&mut parties, &transfer, &[], false).unwrap();
     send(&mut transfer, &session, 0..3);
-    assert_eq!(code(transfer.handle_have(&[have(0, 4, 0)])), Code::AckImpossible);
+    assert_eq!(code(transfer.handle_have(&[have(0, 4, 0)], EPOCH)), Code::AckImpossible);
 }
 
 /// A part that is read again has to come to the root that the receiver named, with its last chunk where it was.
@@ -123,13 +126,13 @@ fn a_receiver_with_another_root_is_not_gone_on_with() {
         (said, [true, true], Code::SourceChanged),
     ] {
         let session = agree(&mut parties, &transfer, &[have], false).unwrap();
-        let resumed = transfer.handle_have(&session.have).unwrap();
+        let resumed = transfer.handle_have(&session.have, EPOCH).unwrap();
         assert_eq!(resumed[0], Resume::Repeat);
         let mut proven = hashes.iter().zip(lasts);
         let first = proven.find_map(|(hash, last)| transfer.handle_repeated(PartIndex(0), hash, 1, last).err());
         assert_eq!(first.map_or(Code::Done, |error| error.code), judged, "{have:?} {lasts:?}");
         // The next connection begins to prove anew.
-        transfer.handle_have(&[]).unwrap();
+        transfer.handle_have(&[], EPOCH).unwrap();
     }
 }
 
@@ -137,7 +140,7 @@ fn a_receiver_with_another_root_is_not_gone_on_with() {
 #[test]
 fn acknowledgements_of_a_part_that_is_read_again_are_bounded() {
     let (_, mut transfer) = parties();
-    transfer.handle_have(&[have(0, 3, 1)]).unwrap();
+    transfer.handle_have(&[have(0, 3, 1)], EPOCH).unwrap();
     let ack = |verified, durable| {
         let (verified, durable) = (ChunkCount(verified), ChunkCount(durable));
         Ack { part: PartIndex(0), verified, durable }
@@ -159,24 +162,61 @@ fn what_is_read_behind_a_lost_part_is_read_again() {
     send(&mut transfer, &session, 0..2);
     let ack = Ack { part: PartIndex(0), verified: ChunkCount(2), durable: ChunkCount(0) };
     transfer.handle_ack(&ack).unwrap();
-    let resumed = transfer.handle_have(&[]).unwrap();
+    let resumed = transfer.handle_have(&[], EPOCH).unwrap();
     assert_eq!(resumed, vec![Resume::Repeat; TABLES + 2]);
 }
 
-/// Chunks are sent again whenever their keys are not those of the connection, even if a receiver that was restored from a
-/// snapshot gave it a number that another connection had.
+/// A3: an epoch that is not later than the last was never agreed on by an honest receiver, or by one that was restored from
+/// a snapshot: either way, what it says that it has cannot be believed.
 #[test]
-fn an_epoch_that_comes_twice_has_other_keys() {
+fn an_epoch_that_comes_twice_is_refused() {
     let (mut parties, mut transfer) = parties();
     let first = agree(&mut parties, &transfer, &[], false).unwrap();
     send(&mut transfer, &first, 0..2);
-    let again = agree(&mut parties, &transfer, &[], false).unwrap();
-    assert_eq!(first.keys.epoch(), again.keys.epoch());
-    transfer.handle_have(&again.have).unwrap();
-    let mut nonces = Nonces::new(Seeded::new("again", 1));
-    let mut resent = || transfer.poll_resend(PartIndex(0), &again, nonces.draw().unwrap()).unwrap();
-    let indices = [resent(), resent(), resent()].map(|sealed| sealed.map(|sealed| sealed.header.index.0));
-    assert_eq!(indices, [Some(0), Some(1), None]);
+    transfer.handle_have(&first.have, first.keys.epoch()).unwrap();
+    assert_eq!(code(agree(&mut parties, &transfer, &[], false)), Code::AckImpossible);
+}
+
+/// A3: a receiver that lies on a later connection, about what the sender still knows.
+#[test]
+fn a_receiver_that_contradicts_what_it_said_is_refused() {
+    let sent = || {
+        let (mut parties, mut transfer) = parties();
+        let session = agree(&mut parties, &transfer, &[], false).unwrap();
+        let mut root = transfer.digests().part_root(PartIndex(0));
+        for _ in 0..2 {
+            root.add(&transfer.digests().chunk_hash(b"row"), 3);
+        }
+        send(&mut transfer, &session, 0..3);
+        let ack = Ack { part: PartIndex(0), verified: ChunkCount(2), durable: ChunkCount(2) };
+        transfer.handle_ack(&ack).unwrap();
+        (transfer, Have { root: root.root(), ..have(0, 2, 2) })
+    };
+    let after = |change: fn(&mut Have)| {
+        let (mut transfer, mut have) = sent();
+        change(&mut have);
+        code(transfer.handle_have(&[have], EPOCH))
+    };
+    assert_eq!(after(|_| {}), Code::Done);
+    assert_eq!(after(|have| have.durable.0 = 1), Code::AckImpossible, "durable counts fall");
+    assert_eq!(after(|have| have.root.0[0] ^= 1), Code::AckImpossible, "another root");
+    assert_eq!(after(|have| have.ended = true), Code::AckImpossible, "another last chunk");
+    let (mut transfer, _) = sent();
+    assert_eq!(code(transfer.handle_have(&[], EPOCH)), Code::AckImpossible, "nothing is left of what was durable");
+}
+
+/// A1, A4: the sealing key of Accept is the one of the ticket, and not one of the keys with which anybody could open the
+/// envelope.
+#[test]
+fn another_sealing_key_is_refused() {
+    let terms = Terms::new(table_plan(TABLES), Suite::Aes256Gcm);
+    let with_key = |change: fn(&mut Vec<u8>)| {
+        let mut parties = Parties::new(1);
+        code(parties.resigned(&terms, |accept| change(&mut accept.sealing_key.0), |_| {}))
+    };
+    assert_eq!(with_key(|_| {}), Code::Done);
+    assert_eq!(with_key(|key| key[7] ^= 1), Code::IdentityRefused);
+    assert_eq!(with_key(|key| key.fill(0)), Code::IdentityRefused);
 }
 
 /// fault-matrix X11: after the last epoch there is no connection.

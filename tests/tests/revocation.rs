@@ -14,7 +14,7 @@ use sealift_agent::{
     endpoint::{bind, client_config, server_config},
     identity::{Identity, Role},
     link::from_connection,
-    trust::Trust,
+    trust::{self, Trust},
 };
 use sealift_protocol::close::Code;
 use time::OffsetDateTime;
@@ -59,7 +59,7 @@ impl Authority {
         let uri = format!("spiffe://example.test/sealift/{role}/agent");
         params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().unwrap())];
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Identity::new(vec![certificate.der().clone()], Zeroizing::new(key.serialize_der()), role)
+        Identity::new(vec![certificate.der().clone()], Zeroizing::new(key.serialize_der()))
             .unwrap_or_else(|failure| panic!("{failure}"))
     }
 
@@ -86,7 +86,7 @@ impl Authority {
 
 /// Whether the good side of this role lets its peer in: `None`, or the code of the refusal.
 async fn refusal(authority: &Authority, judge: Role, lists: &[CertificateRevocationListDer<'_>]) -> Option<Code> {
-    let plain = || Trust::new(authority.root.clone(), None);
+    let plain = || trust::Authority::new(authority.root.clone(), None);
     let strict = || plain().with_revocation_lists(lists).unwrap_or_else(|failure| panic!("{failure}"));
     let (sender_trust, receiver_trust) = match judge {
         Role::Sender => (strict(), plain()),
@@ -94,9 +94,9 @@ async fn refusal(authority: &Authority, judge: Role, lists: &[CertificateRevocat
     };
     let socket = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let (sender, receiver) = (authority.identity(Role::Sender, 7), authority.identity(Role::Receiver, 7));
-    let server = bind(socket(), Some(server_config(&receiver, receiver_trust).unwrap())).unwrap();
+    let server = bind(socket(), Some(server_config(&receiver, Trust::Authority(receiver_trust)).unwrap())).unwrap();
     let mut client = bind(socket(), None).unwrap();
-    client.set_default_client_config(client_config(&sender, sender_trust).unwrap());
+    client.set_default_client_config(client_config(&sender, Trust::Authority(sender_trust)).unwrap());
     let connecting = client.connect(server.local_addr().unwrap(), "receiver.sealift.invalid").unwrap();
     let accepting = async {
         let incoming = server.accept().await.unwrap();
@@ -134,6 +134,6 @@ async fn lists_are_asked_and_must_be_there_current_and_genuine() {
 fn a_list_that_is_none_is_an_error_at_the_start() {
     let authority = Authority::new("one");
     let garbage = CertificateRevocationListDer::from(vec![0x30, 0]);
-    let trust = Trust::new(authority.root.clone(), None).with_revocation_lists(&[garbage]);
+    let trust = trust::Authority::new(authority.root.clone(), None).with_revocation_lists(&[garbage]);
     assert_eq!(trust.err().map(|failure| failure.code), Some(Code::Usage));
 }

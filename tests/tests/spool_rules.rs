@@ -195,7 +195,7 @@ fn x12_what_is_sent_from_a_spool_is_counted() {
     let (parties, pair) = begun();
     let mut transfer = restarted(&parties, &pair);
     let frames = frames(&pair.session, 12, 1 << 20);
-    transfer.handle_have(&[]).unwrap();
+    transfer.handle_have(&[], Epoch(1)).unwrap();
     assert_eq!(code(transfer.handle_spooled(&frames[1].header)), Code::LogDamaged);
     let fit = LANE_WINDOW_BYTES_MIN as usize / frames[0].frame.len();
     for frame in &frames[..fit] {
@@ -205,11 +205,13 @@ fn x12_what_is_sent_from_a_spool_is_counted() {
     assert!(!transfer.may_send(&frames[fit].header, &pair.session));
     assert_eq!(code(transfer.handle_spooled(&frames[0].header)), Code::LogDamaged);
     assert_eq!(code(transfer.handle_ack(&ack(fit as u64 + 1))), Code::AckImpossible);
-    transfer.handle_ack(&ack(2)).unwrap();
+    transfer.handle_ack(&Ack { durable: ChunkCount(1), ..ack(2) }).unwrap();
     assert!(transfer.may_send(&frames[fit].header, &pair.session));
     assert_eq!(code(transfer.handle_ack(&ack(1))), Code::AckImpossible);
     // The next connection goes on behind what the receiver has, be it less.
-    transfer.handle_have(&[Have { part: PART, verified: ChunkCount(1), durable: ChunkCount(1), ..nothing() }]).unwrap();
+    transfer
+        .handle_have(&[Have { part: PART, verified: ChunkCount(1), durable: ChunkCount(1), ..nothing() }], Epoch(2))
+        .unwrap();
     assert_eq!(transfer.held(PART), ChunkCount(1));
     transfer.handle_spooled(&frames[1].header).unwrap();
     assert!(transfer.poll_finish(&parties.sender).is_none(), "not all of it is verified");
@@ -243,7 +245,7 @@ fn x12_a_receiver_cannot_have_what_the_manifest_does_not() {
     ] {
         let mut transfer = restarted(&parties, &pair);
         transfer.handle_earlier(manifest.clone());
-        assert_eq!(code(transfer.handle_have(&[have])), judged, "{have:?}");
+        assert_eq!(code(transfer.handle_have(&[have], Epoch(2))), judged, "{have:?}");
         let is_all = judged == Code::Done && have.ended;
         assert_eq!(transfer.poll_finish(&parties.sender).is_some(), is_all, "{have:?}");
     }
@@ -256,11 +258,13 @@ fn what_is_there_whole_has_the_manifest_of_the_spool() {
     let (parties, pair) = begun();
     let frames = frames(&pair.session, 2, 10);
     let mut transfer = restarted(&parties, &pair);
-    transfer.handle_have(&[]).unwrap();
+    transfer.handle_have(&[], Epoch(1)).unwrap();
     frames.iter().for_each(|frame| transfer.handle_spooled(&frame.header).unwrap());
     transfer.handle_ack(&ack(2)).unwrap();
     assert!(transfer.poll_finish(&parties.sender).is_none());
-    transfer.handle_have(&[Have { verified: ChunkCount(2), ended: true, ..nothing() }]).unwrap();
+    transfer
+        .handle_have(&[Have { verified: ChunkCount(2), durable: ChunkCount(2), ended: true, ..nothing() }], Epoch(2))
+        .unwrap();
     assert!(!transfer.is_open(PART));
     assert!(transfer.poll_finish(&parties.sender).is_none());
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Session, Transfer};
 use crate::{
-    archive::{ARCHIVE_EPOCH, ARCHIVE_TARGET, ARCHIVE_VERSION, ArchiveOffer, Statement, identities},
+    archive::{ARCHIVE_EPOCH, ARCHIVE_TARGET, ARCHIVE_VERSION, ArchiveOffer, Statement},
     close::Code,
     codec,
     digest::Digests,
@@ -99,21 +99,26 @@ impl Unsealing {
         if offer.version != ARCHIVE_VERSION {
             return Err(Error::new(Code::VersionUnsupported, "version of an archive"));
         }
-        if Fingerprint::of_sender(&offer.sender_key) != expected.from {
+        if Fingerprint::of(&offer.sender_key) != expected.from {
             return Err(Error::new(Code::IdentityRefused, "fingerprint of the sender"));
         }
         offer.grant.verify(&[offer.sender_key])?;
-        offer.grant.grant.check_time(now_seconds)?;
-        let (grant, transfer) = (&offer.grant.grant, self.header.id.transfer);
-        let (sender, receiver) = identities(transfer, &expected.receiver);
+        offer.grant.grant.check_time(now_seconds, false)?;
+        let grant = &offer.grant.grant;
         let foreign = |check| Err(Error::new(Code::GrantForeign, check));
-        match () {
-            () if grant.transfer != transfer => foreign("transfer"),
-            () if grant.sender != sender => foreign("sender"),
-            () if grant.receiver != receiver => foreign("receiver"),
-            () if grant.target != ARCHIVE_TARGET => foreign("target"),
-            () => offer.plan.check(),
+        if grant.transfer != self.header.id.transfer {
+            return foreign("transfer");
         }
+        if grant.sender != Some(expected.from) {
+            return foreign("sender");
+        }
+        if grant.receiver != expected.receiver {
+            return foreign("receiver");
+        }
+        if grant.target != ARCHIVE_TARGET {
+            return foreign("target");
+        }
+        offer.plan.check()
     }
 }
 

@@ -9,8 +9,9 @@ use crate::{
     digest::Digests,
     envelope::{SealingKey, SealingPublicKey},
     error::{Error, Result},
+    fingerprint::Fingerprint,
     grant::SignedGrant,
-    id::Epoch,
+    id::{Epoch, TransferId},
     limits::{CLOCK_SKEW_SECONDS_MAX, EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
     manifest::Plan,
     message::{Accept, AcceptBody, Begin, Have, Message, Offer, Ready},
@@ -27,10 +28,14 @@ pub struct Listening {
     pub suites: Vec<Suite>,
     /// Keys whose grants count here.
     pub grant_keys: Vec<PublicKey>,
-    /// This receiver's SPIFFE identity, and the one in the sender's certificate.
-    pub receiver: String,
-    pub sender: String,
+    /// This receiver.
+    pub receiver: Fingerprint,
+    /// The key in the sender's certificate, which it has proven to hold.
     pub sender_key: PublicKey,
+    /// The transfer whose ticket the sender has proven to hold.
+    pub proven: TransferId,
+    /// Whether that transfer has begun: its grant then ends later.
+    pub begun: bool,
     /// Targets that a grant may name here.
     pub targets: Vec<String>,
 }
@@ -83,10 +88,13 @@ impl Listening {
         if offer.now_seconds.abs_diff(now_seconds) > CLOCK_SKEW_SECONDS_MAX {
             return Err(Error::new(Code::ClocksApart, "clocks"));
         }
-        offer.grant.grant.check_time(now_seconds)?;
+        offer.grant.grant.check_time(now_seconds, self.begun)?;
         let grant = &offer.grant.grant;
         let foreign = |check| Err(Error::new(Code::GrantForeign, check));
-        if grant.sender != self.sender {
+        if grant.transfer != self.proven {
+            return foreign("transfer");
+        }
+        if grant.sender.is_some_and(|sender| sender != Fingerprint::of(&self.sender_key)) {
             return foreign("sender");
         }
         if grant.receiver != self.receiver {
@@ -109,6 +117,10 @@ impl Judging {
 
     pub fn grant(&self) -> &SignedGrant {
         &self.offer.grant
+    }
+
+    pub fn sender_key(&self) -> PublicKey {
+        self.sender_key
     }
 
     /// Whether the sender asks to drop what is there.

@@ -142,8 +142,22 @@ impl Session {
         })
     }
 
-    /// The sender says what it sent. Judged here as far as a signature goes; the rest when all of it is there.
+    /// The sender says what it sent, which it may once every chunk was acknowledged. Checked here as far as a signature
+    /// goes; the rest when all of it is committed.
     pub fn handle_finish(&mut self, transfer: &mut Transfer, manifest: SignedManifest) -> Result<()> {
+        let acknowledged = self
+            .parts
+            .iter()
+            .zip(&transfer.parts)
+            .all(|(arriving, progress)| progress.is_whole() && arriving.acknowledged.0 == progress.chunks());
+        match acknowledged {
+            true => self.handle_carried_finish(transfer, manifest),
+            false => Err(Error::new(Code::ProtocolViolation, "manifest before the last acknowledgement")),
+        }
+    }
+
+    /// The same from an archive, in which nothing is acknowledged: its order says when the manifest may come.
+    pub fn handle_carried_finish(&mut self, transfer: &mut Transfer, manifest: SignedManifest) -> Result<()> {
         if self.manifest_heard {
             return Err(Error::new(Code::ProtocolViolation, "second manifest"));
         }

@@ -40,8 +40,9 @@ pub enum LogKind {
 }
 
 /// BLAKE3 of a sealing public key: for whom a log's envelopes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyFingerprint(pub [u8; 32]);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct KeyFingerprint(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
 
 impl KeyFingerprint {
     pub fn of(key: &SealingPublicKey) -> Self {

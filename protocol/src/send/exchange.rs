@@ -26,7 +26,15 @@ pub struct Offering {
     pub(super) grant: SignedGrant,
     pub(super) fresh: bool,
     pub(super) transcript: Transcript,
-    pub(super) receiver_key: PublicKey,
+    pub(super) expected: Expected,
+}
+
+/// Which receiver is to answer: the key that it has proven to hold, and the key that it may have the data keys sealed to.
+/// The second is known from the ticket, so that the inner layer of encryption does not depend on the outer one.
+#[derive(Clone, Copy)]
+pub struct Expected {
+    pub receiver_key: PublicKey,
+    pub sealing_key: KeyFingerprint,
 }
 
 /// Begin sent.
@@ -59,8 +67,8 @@ impl Offering {
     ) -> Result<(Beginning, Message)> {
         self.transcript.absorb(&codec::encode(&accept.body));
         let mismatch = Code::TranscriptMismatch;
-        self.receiver_key.verify(Purpose::Accept, &self.transcript.hash(), &accept.signature, mismatch)?;
-        self.check_terms(&accept)?;
+        self.expected.receiver_key.verify(Purpose::Accept, &self.transcript.hash(), &accept.signature, mismatch)?;
+        self.check_terms(&accept, transfer)?;
         self.check_have(&accept.body.have, &transfer.plan)?;
         self.check_spool(transfer.spool.as_ref(), &accept)?;
         self.transcript.absorb(&accept.signature.0);
@@ -101,13 +109,13 @@ impl Offering {
             lane_window_bytes: body.lane_window_bytes.min(transfer.window_max.lane_bytes),
             have: body.have,
             spool,
-            receiver_key: self.receiver_key,
+            receiver_key: self.expected.receiver_key,
             sender_key: signer.public_key(),
         };
         Ok((Beginning { session, transcript_hash }, Message::Begin(Begin { body: begin, signature })))
     }
 
-    fn check_terms(&self, accept: &Accept) -> Result<()> {
+    fn check_terms(&self, accept: &Accept, transfer: &Transfer) -> Result<()> {
         let body = &accept.body;
         if body.version != VERSION {
             return Err(Error::new(Code::VersionUnsupported, "version was not offered"));
@@ -115,8 +123,14 @@ impl Offering {
         if !self.offered_suites.contains(&body.suite) {
             return Err(Error::new(Code::SuiteUnsupported, "suite was not offered"));
         }
+        if KeyFingerprint::of(&body.sealing_key) != self.expected.sealing_key {
+            return Err(Error::new(Code::IdentityRefused, "sealing key is not the one of the ticket"));
+        }
         if !(1..=EPOCH_MAX).contains(&body.epoch.0) {
             return Err(Error::new(Code::LimitExceeded, "epoch"));
+        }
+        if body.epoch <= transfer.epoch {
+            return Err(Error::new(Code::AckImpossible, "an epoch that is not later than the last"));
         }
         let window = LANE_WINDOW_BYTES_MIN..=LANE_WINDOW_BYTES_MAX;
         if !(1..=LANES_MAX).contains(&body.lanes) || !window.contains(&body.lane_window_bytes) {

@@ -17,7 +17,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use self::part::{Kept, PartProgress, weight};
 pub use self::{
-    exchange::{Beginning, Offering, Session},
+    exchange::{Beginning, Expected, Offering, Session},
     part::Resume,
     spool::Spool,
 };
@@ -29,7 +29,7 @@ use crate::{
     error::{Error, Result},
     frame::ChunkHeader,
     grant::SignedGrant,
-    id::{ChunkCount, PartIndex},
+    id::{ChunkCount, Epoch, PartIndex},
     key::DigestSecret,
     limits::{LANE_WINDOW_BYTES_MAX, LANES_MAX},
     manifest::{Manifest, PartKind, Plan, SentPart, SignedManifest, SignedReceipt},
@@ -37,7 +37,7 @@ use crate::{
     random::{Nonce, Random},
     receive::Window,
     seal::{EpochKeys, Suite, reseal},
-    sign::{PublicKey, Signer},
+    sign::Signer,
     transcript::{Channel, Transcript},
 };
 
@@ -51,6 +51,8 @@ pub struct Transfer {
     parts: Vec<PartProgress>,
     manifest: Option<SignedManifest>,
     spool: Option<Spool>,
+    /// Of the last connection that was agreed on; 0 before the first of this process.
+    epoch: Epoch,
     /// What this side has memory for, whatever the receiver would take.
     window_max: Window,
 }
@@ -61,6 +63,8 @@ impl Transfer {
         let digests = Digests::new(&digest_secret);
         let parts = (0..plan.parts.len() as u32).map(|index| PartProgress {
             root: digests.part_root(PartIndex(index)),
+            verified_root: digests.part_root(PartIndex(index)),
+            verified_last: false,
             kept: VecDeque::new(),
             kept_bytes: 0,
             verified: ChunkCount(0),
@@ -73,7 +77,8 @@ impl Transfer {
         });
         let (parts, manifest, spool) = (parts.collect(), None, None);
         let window_max = Window { lanes: LANES_MAX, lane_bytes: LANE_WINDOW_BYTES_MAX };
-        Ok(Self { parts, suites, grant, plan, digest_secret, digests, manifest, spool, window_max })
+        let epoch = Epoch(0);
+        Ok(Self { parts, suites, grant, plan, digest_secret, digests, manifest, spool, epoch, window_max })
     }
 
     /// Keeps unacknowledged no more than what fits `memory_bytes`.
@@ -89,11 +94,11 @@ impl Transfer {
         &self.digests
     }
 
-    /// Opens the exchange on a new connection to the holder of `receiver_key`. `fresh` asks it to drop what it has.
+    /// Opens the exchange on a new connection to the receiver that is expected. `fresh` asks it to drop what it has.
     pub fn offer(
         &self,
         channel: &Channel,
-        receiver_key: PublicKey,
+        expected: Expected,
         fresh: bool,
         now_seconds: u64,
         random: &mut dyn Random,
@@ -111,22 +116,18 @@ impl Transfer {
         });
         let mut transcript = Transcript::new(channel, &self.grant);
         transcript.absorb(&codec::encode(&offer));
-        let offering = Offering {
-            offered_suites: self.suites.clone(),
-            grant: self.grant.clone(),
-            fresh,
-            transcript,
-            receiver_key,
-        };
+        let offering =
+            Offering { offered_suites: self.suites.clone(), grant: self.grant.clone(), fresh, transcript, expected };
         (offering, offer)
     }
 
-    /// A new connection stands, and the receiver has this much: says how each part goes on. Parts to be repeated start as
+    /// A new connection stands, of this epoch, and the receiver has this much: says how each part goes on. Parts to be repeated start as
     /// if nothing of them had been sent.
     ///
     /// After a part that is read again, every part whose reading had not ended is read again too: a source that reads one
     /// part at a time would wait to hand on more of that one, whose turn comes only after the earlier part's.
-    pub fn handle_have(&mut self, have: &[Have]) -> Result<Vec<Resume>> {
+    pub fn handle_have(&mut self, have: &[Have], epoch: Epoch) -> Result<Vec<Resume>> {
+        self.epoch = epoch;
         if self.is_as_sent(have) {
             self.parts.iter_mut().for_each(|progress| (progress.settled, progress.started) = (true, false));
             return Ok(vec![Resume::Continue; self.parts.len()]);
@@ -212,6 +213,8 @@ impl Transfer {
             return changed;
         }
         progress.to_prove = None;
+        progress.verified_root = progress.root.clone();
+        progress.verified_last = have.ended;
         (progress.verified, progress.durable) = (have.verified, have.durable);
         Ok(())
     }

@@ -18,6 +18,9 @@ use crate::{
 pub(super) struct PartProgress {
     /// Over the chunks sent, or read again and found to be what the receiver has.
     pub(super) root: PartRoot,
+    /// Over those of them that the receiver has verified, and whether the part's last chunk is among them.
+    pub(super) verified_root: PartRoot,
+    pub(super) verified_last: bool,
     /// Chunks sent and not yet verified, oldest first.
     pub(super) kept: VecDeque<Kept>,
     pub(super) kept_bytes: u64,
@@ -68,11 +71,24 @@ impl PartProgress {
         for _ in self.verified.0..verified.0 {
             let weight = match &mut self.spooled {
                 Some(spooled) => spooled.weights.pop_front(),
-                None => self.kept.pop_front().map(|kept| weight(&kept.sealed.header)),
+                None => self.kept.pop_front().map(|Kept { sealed, .. }| {
+                    self.verified_root.add(&sealed.hash, sealed.header.plain_bytes.into());
+                    self.verified_last = sealed.header.last;
+                    weight(&sealed.header)
+                }),
             };
             self.kept_bytes -= weight.unwrap_or(0);
         }
         self.verified = verified;
+    }
+
+    /// What the receiver says that it has is what was sent: the same chunks, and the last of them if it has that.
+    fn check_verified(&self, have: Option<&Have>) -> Result<()> {
+        let Some(have) = have else { return Ok(()) };
+        match have.root == self.verified_root.root() && have.ended == self.verified_last {
+            true => Ok(()),
+            false => Err(Error::new(Code::AckImpossible, "another part than was sent")),
+        }
     }
 
     /// `again` says that it has to be read again, whatever is still here.
@@ -91,13 +107,19 @@ impl PartProgress {
         if read_before && verified > sent {
             return Err(Error::new(Code::AckImpossible, "more chunks than were sent"));
         }
+        let durable = have.map_or(ChunkCount(0), |have| have.durable);
+        if durable < self.durable {
+            return Err(Error::new(Code::AckImpossible, "what was durable is gone"));
+        }
         let still_here = !again && self.to_prove.is_none() && (self.verified..=sent).contains(&verified);
         if still_here {
             self.forget(verified);
-            self.durable = have.map_or(ChunkCount(0), |have| have.durable);
-            return Ok(Resume::Continue);
+            self.durable = durable;
+            return self.check_verified(have).map(|()| Resume::Continue);
         }
-        self.root = fresh_root;
+        self.root = fresh_root.clone();
+        self.verified_root = fresh_root;
+        self.verified_last = false;
         self.kept.clear();
         (self.kept_bytes, self.verified, self.durable) = (0, ChunkCount(0), ChunkCount(0));
         self.ended = None;

@@ -71,6 +71,9 @@ impl Transfer {
                     return Err(Error::new(Code::AckImpossible, "another end than was sent").at_part(part));
                 }
             }
+            if have.map_or(ChunkCount(0), |have| have.durable) < progress.durable {
+                return Err(Error::new(Code::AckImpossible, "what was durable is gone").at_part(part));
+            }
             progress.resume_spooled(have);
         }
         Ok(vec![Resume::Continue; self.parts.len()])

@@ -129,7 +129,7 @@ pub fn reword(failure: Failure) -> Failure {
         }
         Code::IdentityRefused => (
             "the archive was sealed by somebody else",
-            "Compare what is given with --from with what `sealift-sender seal` printed, by voice. If they are the same, do \
+            "Compare what is given with --from with what `sealift-sender seal` printed, out of band. If they are the same, do \
              not load this archive.",
         ),
         Code::TranscriptMismatch => ("the sender has not signed what this archive begins with", CHANGED),

@@ -74,7 +74,7 @@ async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     TransferDir::sweep(&state)?;
-    let key = StandingKey::open(&state)?.ok_or_else(|| {
+    let key = StandingKey::open(&state, &audit)?.ok_or_else(|| {
         let next =
             "An archive is sealed to the key of one receiver: give --state-dir as it was for `sealift-receiver key`.";
         Failure::new(Code::Preflight, "this receiver has no key, so no archive is for it", next)
@@ -150,7 +150,7 @@ impl<'a> Loading<'a> {
         let header = *archive.header();
         let mut records = archive.read();
         let sealed = shutdown.or(self.opening(Unsealing::new(&header), &mut records)).await?;
-        let expiry = Expiry::of(&sealed.grant().grant);
+        let expiry = Expiry::of(&sealed.grant().grant, true);
         let session = shutdown.or(expiry.or(self.begin(sealed))).await?;
         let session = shutdown.or(expiry.or(self.unload(session, records))).await;
         let session = session.map_err(|failure| self.note_doubt(failure))?;
@@ -179,15 +179,11 @@ impl<'a> Loading<'a> {
     /// Makes a place for what is to come, or finds what an earlier process left of it.
     async fn begin(&mut self, sealed: Sealed) -> Outcome<Session> {
         let grant = sealed.grant().grant.clone();
-        let sender = Fingerprint::of_sender(&sealed.sender_key());
+        let sender = Fingerprint::of(&sealed.sender_key());
         self.audit.append(
             "transfer.begin",
             Some(self.transfer),
-            &[
-                ("sender", json!(grant.sender)),
-                ("fingerprint", json!(sender.to_string())),
-                ("purpose", json!(grant.purpose)),
-            ],
+            &[("sender", json!(sender.to_string())), ("purpose", json!(grant.purpose))],
         )?;
         let elsewhere = self.record.earlier.take_if(|earlier| earlier.target != self.record.kept.target);
         if let Some(earlier) = elsewhere {
@@ -277,7 +273,7 @@ impl<'a> Loading<'a> {
             finished_ms: now_ms(),
             software: format!("sealift-receiver {}", env!("CARGO_PKG_VERSION")),
         };
-        Ok(load.transfer().receipt(&session, facts, &self.key.signing)?)
+        Ok(load.transfer().receipt(&session, facts, &self.key.identity)?)
     }
 
     fn publishing(&self) -> Outcome<Publishing<'a>> {

@@ -73,7 +73,9 @@ impl<'a> Unload<'a> {
                     });
                     current = Some((part, writer));
                 }
-                Opened::Manifest(manifest) => session.handle_finish(&mut self.load.transfer_mut(), *manifest)?,
+                Opened::Manifest(manifest) => {
+                    session.handle_carried_finish(&mut self.load.transfer_mut(), *manifest)?
+                }
                 Opened::Nothing => {}
             }
         }

@@ -17,26 +17,16 @@ impl Server<'_> {
     /// The record of the transfer that `grant` permits, whose sender has come; its signature and times are good.
     pub fn admit(&self, grant: &SignedGrant) -> Outcome<Record> {
         let transfer = grant.grant.transfer;
-        if TransferDir::exists(self.state, transfer)?
-            && let Some(record) = Record::open(self.state, transfer)?
-        {
-            return self.go_on(record, grant);
-        }
-        if self.used.holds(transfer)? {
-            return Err(Error::new(Code::GrantUsed, "transfer").into());
-        }
-        let target = self.config.target(&grant.grant.target)?;
-        if Location::parse(&target.url)? != Location::Discard {
-            self.check_vacant(transfer, &target.url)?;
-        }
-        Record::begin_standing(self.state, grant.clone(), &target.url)
-    }
-
-    fn go_on(&self, record: Record, grant: &SignedGrant) -> Outcome<Record> {
-        if record.kept.invitation.is_some() || record.kept.grant != *grant {
+        let record = Record::open(self.state, transfer)?.ok_or(Error::new(Code::TicketUnknown, "transfer"))?;
+        // One of a `listen` is continued by that; one that has another ticket by now, with that.
+        if record.kept.port.is_some() || record.kept.grant != *grant {
             return Err(Error::new(Code::GrantForeign, "transfer").into());
         }
-        self.target_of(&record.kept).map(|_| record)
+        let target = self.target_of(&record.kept)?;
+        if !record.kept.is_begun() && Location::parse(&target.url)? != Location::Discard {
+            self.check_vacant(transfer, &target.url)?;
+        }
+        Ok(record)
     }
 
     /// What a kept transfer loads into, if the configuration still means by it what it did.
@@ -61,10 +51,10 @@ impl Server<'_> {
         for other in TransferDir::list(self.state)?.into_iter().filter(|other| *other != transfer) {
             // One that cannot be read runs nowhere: `status` tells of it, and it keeps nobody out.
             let Ok(look) = TransferDir::look::<Kept>(self.state, other) else { continue };
-            // What is published, or stated to be loaded, holds nothing any more.
+            // An unused ticket holds nothing yet; what is published, or stated to be loaded, nothing any more.
             let holds = |kept: &Kept| {
                 let over = matches!(kept.ending.stage, Stage::Published | Stage::StatedLoaded);
-                kept.target == url && !over
+                kept.target == url && kept.is_begun() && !over
             };
             if let Some(kept) = look.and_then(|look| look.record).filter(holds) {
                 let how = match kept.ending.stage {

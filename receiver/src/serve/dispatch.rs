@@ -45,7 +45,6 @@ pub struct Transfers<'a> {
 impl<'a> Transfers<'a> {
     /// Begins with what earlier processes left, without waiting for its senders.
     pub fn take_up(server: &'a Server<'a>) -> Outcome<Self> {
-        server.used.forget_expired()?;
         drop_expired(server.state, server.audit)?.iter().for_each(|line| server.report.say(line));
         let (ways, running, farewells) = Default::default();
         let mut transfers = Self { server, ways, running, farewells, drains: watch::Sender::new(false) };
@@ -61,9 +60,9 @@ impl<'a> Transfers<'a> {
     }
 
     fn take_up_one(&mut self, transfer: TransferId) -> Outcome {
-        // What is published, or stated to be loaded, waits for its sender alone.
+        // What is published, or stated to be loaded, waits for its sender alone; so does an unused ticket.
         let waits = |kept: &Kept| matches!(kept.ending.stage, Stage::Published | Stage::StatedLoaded);
-        let is_due = |kept: &Kept| kept.invitation.is_none() && !waits(kept);
+        let is_due = |kept: &Kept| kept.port.is_none() && kept.is_begun() && !waits(kept);
         let looked = TransferDir::look::<Kept>(self.server.state, transfer)?;
         // What a `listen` began goes on with that.
         if !looked.is_some_and(|look| look.record.as_ref().is_some_and(is_due)) {
@@ -147,10 +146,12 @@ impl<'a> Transfers<'a> {
         self.farewells.push(Box::pin(offered.refuse(failure)));
     }
 
-    /// A sender is named like its transfer, by our own authority.
+    /// The sender that a transfer is bound to ends it.
     fn call_off(&mut self, called_off: CalledOff) {
-        let name = called_off.link.peer.id.as_str().rsplit('/').next().and_then(TransferId::from_hex);
-        let (Some(transfer), true) = (name, called_off.is_final()) else { return };
+        if !called_off.is_final() {
+            return;
+        }
+        let transfer = called_off.transfer;
         if let Some(way) = self.ways.get(&transfer) {
             // If too many wait, it learns nothing, and its person is told to look here.
             let _ = way.try_send(Heard::CalledOff(Box::new(called_off)));
@@ -160,14 +161,8 @@ impl<'a> Transfers<'a> {
         let (state, audit) = (server.state.clone(), server.audit.clone());
         self.farewells.push(Box::pin(async move {
             let abandon = move || abandon_by_sender(&state, &audit, transfer);
-            let ended = match TransferDir::exists(server.state, transfer) {
-                Ok(true) => tokio::task::spawn_blocking(abandon)
-                    .await
-                    .unwrap_or_else(|_| Err(Failure::new(Code::Internal, "an abandonment ended early", ""))),
-                // It has not begun, and never will.
-                Ok(false) => server.used.note_unseen(transfer).map(|()| Ended::Dropped),
-                Err(failure) => Err(failure),
-            };
+            let ended = tokio::task::spawn_blocking(abandon).await;
+            let ended = ended.unwrap_or_else(|_| Err(Failure::new(Code::Internal, "an abandonment ended early", "")));
             let code = ended.map_or_else(|failure| failure.code, Ended::code);
             let report = server.report.of_transfer(transfer);
             report.event("abandoned", &[("outcome", json!(code.word()))]);
@@ -227,7 +222,7 @@ async fn receive(
     heard: &mut mpsc::Receiver<Heard>,
     shutdown: &mut Shutdown,
 ) -> Outcome<Finished> {
-    let (transfer, grant) = (record.transfer(), record.kept.grant.grant.clone());
+    let transfer = record.transfer();
     let target = server.target_of(&record.kept)?;
     let location = Location::parse(&target.url)?;
     let open_sink = || sink::open(&location, target.allowed(server.config.row_bytes_max));
@@ -235,7 +230,7 @@ async fn receive(
         report,
         audit: server.audit,
         state: server.state,
-        identity: &server.standing.identity,
+        identity: server.identity,
         memory: server.config.memory_each(),
         grace: server.config.grace,
         journal_bytes_max: server.config.journal_bytes_max,
@@ -244,10 +239,6 @@ async fn receive(
     };
     let mut receiving = Receiving::take_up(setting, record, shutdown).await?;
     let outcome = receiving.run(heard, shutdown).await.map_err(|failure| receiving.with_visibility(failure));
-    let ends_grant = |failure: &Failure| matches!(failure.code, Code::Abandoned | Code::StatedLoaded);
-    if outcome.as_ref().map_or_else(ends_grant, |_| true) {
-        server.used.note(&grant)?;
-    }
     if let Err(failure) = &outcome {
         report.tell(failure);
     }

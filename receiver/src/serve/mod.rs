@@ -11,20 +11,18 @@ use sealift_agent::{
     door::Door,
     endpoint::{bind, server_config},
     failure::Outcome,
-    identity::Role,
+    identity::{Identity, Role},
     link::Link,
     notify::{READY, STOPPING, notify},
     report::Report,
     shutdown::Shutdown,
     socket::{Listening, listen_at},
-    standing::Standing,
     state::StateDir,
     transfer_dir::TransferDir,
     trust::Trust,
 };
 use sealift_protocol::{receive, sign::Signer};
 use serde_json::json;
-use time::OffsetDateTime;
 use tokio::{sync::mpsc, time::timeout};
 
 use self::dispatch::Transfers;
@@ -33,8 +31,8 @@ use crate::{
     config::Config,
     ending::LOADER_WAIT_MAX,
     invitation::say_unknown,
-    reception::{receive_offers, record_last_refusals, record_refusals},
-    used::UsedGrants,
+    reception::{Proofs, receive_offers, record_last_refusals, record_refusals},
+    ticket_book::{Proven, TicketBook},
 };
 
 /// How long a drain may take: a farewell to each sender, and a sync of each load; and before that, a loader that is ending. The
@@ -53,8 +51,8 @@ struct Server<'a> {
     report: &'a Report,
     audit: &'a AuditLog,
     state: &'a StateDir,
-    standing: &'a Standing,
-    used: UsedGrants,
+    identity: &'a Identity,
+    book: TicketBook,
 }
 
 pub async fn serve(args: ServeArgs, config: Config) -> ExitCode {
@@ -70,15 +68,15 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     let state = StateDir::open(config.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     TransferDir::sweep(&state)?;
-    let standing = Standing::open(&state, OffsetDateTime::now_utc())?;
-    let endpoints = endpoints(config, &standing, report)?;
+    let identity = Identity::open(&state, Role::Receiver, &audit)?;
+    let endpoints = endpoints(config, &identity, report)?;
     say_unknown(&config.addresses, report).await;
     audit.append("serve.start", None, &[("targets", json!(config.targets.len()))])?;
     for (name, target) in &config.targets {
         target.dangers().try_for_each(|event| audit.append(event, None, &[("target", json!(name))]))?;
     }
-    let (report, audit, state, standing) = (report, &audit, &state, &standing);
-    let server = Server { config, report, audit, state, standing, used: UsedGrants::open(state)? };
+    let book = TicketBook::new(&state, &audit);
+    let server = Server { config, report, audit: &audit, state: &state, identity: &identity, book };
     let mut transfers = Transfers::take_up(&server)?;
     notify(READY);
     for address in &config.listen {
@@ -88,7 +86,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     let door = Door::default();
     let outcome = tokio::select! {
         outcome = accept(&server, &endpoints, &door, &mut transfers, &mut shutdown) => outcome,
-        failure = record_refusals(&door, audit) => Err(failure),
+        failure = record_refusals(&door, server.audit) => Err(failure),
     };
     notify(STOPPING);
     report.event("draining", &[("transfers", json!(transfers.running()))]);
@@ -107,7 +105,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
         };
         let _ = timeout(FAREWELL, left).await;
     }
-    record_last_refusals(&door, audit)?;
+    record_last_refusals(&door, server.audit)?;
     audit.append("serve.stop", None, &[("drained", json!(drained))])?;
     outcome
 }
@@ -120,13 +118,15 @@ async fn accept(
     transfers: &mut Transfers<'_>,
     shutdown: &mut Shutdown,
 ) -> Outcome {
-    let identity = &server.standing.identity;
-    let listening = |link: &Link| receive::Listening {
+    let identity = server.identity;
+    let proofs = Proofs { book: &server.book, identity };
+    let listening = |link: &Link, proven: Proven| receive::Listening {
         suites: server.config.suite.suites(),
-        grant_keys: vec![server.standing.authority.public_key()],
-        receiver: identity.id.as_str().to_owned(),
-        sender: link.peer.id.as_str().to_owned(),
-        sender_key: link.peer.key,
+        grant_keys: vec![identity.public_key()],
+        receiver: identity.fingerprint(),
+        sender_key: link.peer,
+        proven: proven.transfer,
+        begun: proven.begun,
         targets: server.config.targets.keys().cloned().collect(),
     };
     let (to_heard, mut heard) = mpsc::channel(HEARD_WAITING);
@@ -134,7 +134,7 @@ async fn accept(
         let (to_heard, listening) = (&to_heard, &listening);
         Box::pin(async move {
             let mut acceptor = Acceptor::new(endpoint, config.clone(), identity, door);
-            receive_offers(&mut acceptor, listening, to_heard).await
+            receive_offers(&mut acceptor, proofs, listening, to_heard).await
         })
     });
     let fronts = futures_util::future::select_all(fronts);
@@ -147,15 +147,14 @@ async fn accept(
 
 fn endpoints(
     config: &Config,
-    standing: &Standing,
+    identity: &Identity,
     report: &Report,
 ) -> Outcome<Vec<(quinn::Endpoint, quinn::ServerConfig)>> {
     let open = |&address| {
         let Listening { socket, note } = listen_at(address)?;
         note.iter().for_each(|note| report.say(&format!("receiver: {note}")));
-        // Whoever has a ticket of this authority is let in; its grant says to what.
-        let trust = Trust::new(standing.authority.root().clone(), None);
-        let server = server_config(&standing.identity, trust)?;
+        // The proof of a ticket, and not the handshake, says who a sender is.
+        let server = server_config(identity, Trust::AnyKey)?;
         Ok((bind(socket, Some(server.clone()))?, server))
     };
     config.listen.iter().map(open).collect()

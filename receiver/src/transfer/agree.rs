@@ -13,6 +13,7 @@ use sealift_agent::{
 use sealift_protocol::{
     close::Code,
     error::Error,
+    fingerprint::Fingerprint,
     message::{BeginBody, Message},
     receive::{Judging, Session, Transfer, Window},
     sealed_log::{EpochRecord, Record},
@@ -130,7 +131,7 @@ impl Receiving<'_> {
             "transfer.begin",
             Some(grant.transfer),
             &[
-                ("sender", json!(grant.sender)),
+                ("sender", json!(Fingerprint::of(&judging.sender_key()).to_string())),
                 ("into", json!(Location::name_of(&self.record.kept.target))),
                 ("purpose", json!(grant.purpose)),
             ],
@@ -208,7 +209,10 @@ impl Receiving<'_> {
         let kept = &mut self.record.kept;
         (kept.epoch, kept.digest_check) = (transfer.epoch(), transfer.digest_check());
         kept.plan = Some(transfer.plan().clone());
-        self.record.keep()
+        self.record.keep()?;
+        // It has begun: from here on it may take as long as the grant gives it to finish.
+        self.expiry.begin(&self.record.kept.grant.grant);
+        Ok(())
     }
 
     fn tell_started(&mut self, session: &Session, went_on: bool, fresh: bool) {

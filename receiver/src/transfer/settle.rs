@@ -38,14 +38,15 @@ impl<'a> Receiving<'a> {
     ) -> Outcome<SignedReceipt> {
         tracing::info!(transfer = %self.record.transfer(), "everything arrived; proving it from the target");
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
-        let (report, expiry) = (self.setting.report, self.expiry);
+        let report = self.setting.report;
+        let expiry = self.expiry.clone();
         let proving = prove(&mut self.record, load, session.keys().digests().clone());
         let proven = match load.sink.ends_unseen() {
             true => {
                 let mut pending = Outside { expiry: Some(expiry), shutdown: Some(shutdown), heard, called_off };
                 await_loader(report, proving, async || pending.next().await).await
             }
-            false => unless_ended(proving, expiry, heard, shutdown, called_off).await,
+            false => unless_ended(proving, &expiry, heard, shutdown, called_off).await,
         };
         let (proof, loaded) = proven.map_err(|failure| self.without_proof(failure, called_off.is_some()))?;
         let facts = ReceiptFacts {
@@ -147,7 +148,7 @@ impl Outside<'_> {
         tokio::select! {
             _ = expired => {
                 *expiry = None;
-                Event::Expired
+                Event::TimeRanOut
             }
             _ = stopped => {
                 *shutdown = None;

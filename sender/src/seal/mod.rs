@@ -9,20 +9,19 @@ use sealift_agent::{
     audit::AuditLog,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
-    identity::Role,
+    identity::{Identity, Role},
     location::Location,
     program::Program,
     random::SystemRandom,
     receiver_key::{self, RECEIVER_KEY_TEXT_BYTES_MAX},
     report::{Archived, Report},
     shutdown::Shutdown,
-    signing_key::SigningKey,
     state::StateDir,
 };
 use sealift_protocol::{
-    archive::{ARCHIVE_TARGET, ARCHIVE_VERSION, ArchiveOffer, Opening, ReceiverKey, Statement, identities},
+    archive::{ARCHIVE_TARGET, ARCHIVE_VERSION, ArchiveOffer, Opening, ReceiverKey, Statement},
     close::Code,
-    fingerprint::Fingerprint,
+    envelope::SealingPublicKey,
     frame::ChunkHeader,
     grant::{Grant, SignedGrant},
     id::{ChunkCount, PartIndex, TransferId},
@@ -71,7 +70,7 @@ async fn run(args: &SealArgs, report: &Report) -> Outcome<Archived> {
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-sender")?;
     let audit = AuditLog::open(&state, "sealift-sender")?;
     let mut shutdown = Shutdown::listen()?;
-    let sealing = Sealing::new(args, report, &audit, receiver)?;
+    let sealing = Sealing::new(args, report, &audit, receiver, Identity::open(&state, Role::Sender, &audit)?)?;
     let transfer = sealing.transfer;
     report.set_transfer(transfer);
     if args.transfer.danger_show_program_output {
@@ -93,19 +92,27 @@ struct Sealing<'a> {
     audit: &'a AuditLog,
     receiver: ReceiverKey,
     transfer: TransferId,
-    /// Who seals it: a key that is made for this one archive and ends with it.
-    key: SigningKey,
+    identity: Identity,
+    /// The receiver's, which its identity vouches for.
+    sealing_key: SealingPublicKey,
 }
 
 impl<'a> Sealing<'a> {
-    fn new(args: &'a SealArgs, report: &'a Report, audit: &'a AuditLog, receiver: ReceiverKey) -> Outcome<Self> {
+    fn new(
+        args: &'a SealArgs,
+        report: &'a Report,
+        audit: &'a AuditLog,
+        receiver: ReceiverKey,
+        identity: Identity,
+    ) -> Outcome<Self> {
         let mut id = [0; 16];
         SystemRandom::default().fill(&mut id);
-        Ok(Self { args, report, audit, receiver, transfer: TransferId(id), key: SigningKey::generate()? })
+        let sealing_key = receiver.sealing()?.clone();
+        Ok(Self { args, report, audit, receiver, transfer: TransferId(id), identity, sealing_key })
     }
 
     async fn run(&self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Archived> {
-        let to = Fingerprint::of_receiver(&self.receiver);
+        let to = self.receiver.fingerprint();
         self.audit.append(
             "archive.begin",
             Some(self.transfer),
@@ -113,10 +120,10 @@ impl<'a> Sealing<'a> {
         )?;
         self.report.event("sealing", &[("receiver", json!(to.to_string()))]);
         self.report.say_lines(&format!(
-            "sender: sealing to the receiver whose key has this fingerprint; compare it with its operator, by voice:\n  {to}"
+            "sender: sealing to the receiver whose key has this fingerprint; compare it with its operator, out of band:\n  {to}"
         ));
         let header = LogHeader::new(
-            LogId { kind: LogKind::Archive, transfer: self.transfer, key: KeyFingerprint::of(&self.receiver.sealing) },
+            LogId { kind: LogKind::Archive, transfer: self.transfer, key: KeyFingerprint::of(&self.sealing_key) },
             &mut SystemRandom::default(),
         );
         let opened = source::open(location, self.args.transfer.danger_show_program_output)?;
@@ -163,10 +170,10 @@ impl<'a> Sealing<'a> {
             version: ARCHIVE_VERSION,
             grant: grant.clone(),
             plan: plan.clone(),
-            sender_key: self.key.public_key(),
+            sender_key: self.identity.public_key(),
         };
-        let to = &self.receiver.sealing;
-        let opening = Opening::make(header, offer, suite, &digest_secret, to, &self.key, &mut random)?;
+        let to = &self.sealing_key;
+        let opening = Opening::make(header, offer, suite, &digest_secret, to, &self.identity, &mut random)?;
         for record in opening.records {
             append(writing, record).await?;
         }
@@ -178,7 +185,7 @@ impl<'a> Sealing<'a> {
         for part in (0..parts).map(PartIndex) {
             self.seal_part(part, &reader, &sealer, &mut transfer, writing).await?;
         }
-        let Some(Message::Finish(manifest)) = transfer.poll_finish(&self.key) else {
+        let Some(Message::Finish(manifest)) = transfer.poll_finish(&self.identity) else {
             return Err(Failure::new(Code::Internal, "no manifest", ""));
         };
         append(writing, Statement::Finish(manifest.clone()).to_record()).await?;
@@ -219,7 +226,7 @@ impl<'a> Sealing<'a> {
     /// Everything is written: makes it durable, and visible.
     async fn finish(&self, writing: Writing, manifest: SignedManifest, suite: Suite) -> Outcome<Archived> {
         let out = writing.finish().await?;
-        let sender = Fingerprint::of_sender(&self.key.public_key());
+        let sender = self.identity.fingerprint();
         fail_point::hit(Point::ManifestKept);
         self.audit.append("archive.publish", Some(self.transfer), &[("fingerprint", json!(sender.to_string()))])?;
         tokio::task::spawn_blocking(move || out.finish()).await.map_err(ended_early)??;
@@ -229,18 +236,20 @@ impl<'a> Sealing<'a> {
     fn grant(&self) -> SignedGrant {
         let now = OffsetDateTime::now_utc();
         let seconds = |at: OffsetDateTime| u64::try_from(at.unix_timestamp()).unwrap_or(0);
-        let (sender, receiver) = identities(self.transfer, &Fingerprint::of_receiver(&self.receiver));
+        let load_before_seconds = seconds(now.saturating_add(signed(self.args.valid_for)));
         let grant = Grant {
             transfer: self.transfer,
-            sender,
-            receiver,
+            sender: Some(self.identity.fingerprint()),
+            receiver: self.receiver.fingerprint(),
             source: String::new(),
             target: ARCHIVE_TARGET.to_owned(),
             purpose: self.args.purpose.clone(),
             not_before_seconds: seconds(now),
-            not_after_seconds: seconds(now.saturating_add(signed(self.args.valid_for))),
+            begin_before_seconds: load_before_seconds,
+            finish_before_seconds: load_before_seconds,
+            retain_until_seconds: load_before_seconds,
         };
-        grant.sign(&self.key)
+        grant.sign(&self.identity)
     }
 }
 

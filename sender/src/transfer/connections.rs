@@ -10,7 +10,7 @@ use sealift_agent::{
     expiry::check_time,
     fail_point::{self, Point},
     failure::{Failure, Outcome, explain},
-    identity::Identity,
+    identity::{Identity, Role},
     link::{Link, connect, open_control},
     report::{Finished, Resume},
     shutdown::Shutdown,
@@ -19,7 +19,7 @@ use sealift_agent::{
     trust::Trust,
     units::{counted, human_duration},
 };
-use sealift_protocol::{close::Code, message::Have};
+use sealift_protocol::{close::Code, message::Have, ticket_proof::TicketProof};
 use serde_json::json;
 
 use super::Sending;
@@ -94,12 +94,12 @@ impl Sending<'_> {
     }
 
     async fn connection(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
-        let expiry = self.expiry;
+        let expiry = self.expiry.clone();
         let connecting = outgoing.or(self.report, self.connect());
         let (endpoint, link) = shutdown.or(expiry.or(connecting)).await?;
         let had_anything = outgoing.transfer().has_anything();
         self.report.event("connected", &[("address", json!(link.connection.remote_address().to_string()))]);
-        let (mut writer, mut control) = open_control(&link).await?;
+        let (mut writer, mut control) = open_control(&link, &self.proof(&link)).await?;
         let outcome = async {
             let session = {
                 // From Begin on the receiver may know the transfer by a secret that is kept here alone.
@@ -109,7 +109,9 @@ impl Sending<'_> {
                     Ok(())
                 };
                 let (fresh, identity) = (self.fresh, self.identity);
-                let negotiating = negotiate(outgoing, fresh, &link, identity, &mut writer, &mut control, keep_begun);
+                let sealing_key = self.ticket.sealing_key;
+                let negotiating =
+                    negotiate(outgoing, fresh, &link, identity, sealing_key, &mut writer, &mut control, keep_begun);
                 shutdown.or(expiry.or(negotiating)).await?
             };
             fail_point::hit(Point::Agreed);
@@ -118,6 +120,7 @@ impl Sending<'_> {
             self.tell_resumed(outgoing, &session.have, had_anything);
             let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, session)?;
             (self.connected, self.fresh) = (true, false);
+            self.expiry.begin(&self.ticket.grant.grant);
             self.outage.handle_ready(Instant::now());
             let record = &mut self.record;
             let keep_manifest = |manifest: &_| {
@@ -150,7 +153,7 @@ impl Sending<'_> {
     /// Tells the receiver that there will be no transfer.
     pub(super) async fn call_off(&self, failure: &Failure) -> Outcome {
         let (endpoint, link) = self.connect().await?;
-        let (writer, _control) = open_control(&link).await?;
+        let (writer, _control) = open_control(&link, &self.proof(&link)).await?;
         link.refuse(writer, failure).await;
         endpoint.wait_idle().await;
         Ok(())
@@ -158,7 +161,7 @@ impl Sending<'_> {
 
     async fn connect(&self) -> Outcome<(quinn::Endpoint, Link)> {
         // The clock may have been set since the last time; certificates would fail by it, and could not say so.
-        check_time(&self.ticket.grant.grant)?;
+        check_time(&self.ticket.grant.grant, self.record.is_begun())?;
         let connected = connect_with(self.ticket, self.identity).await;
         let is_begun = self.record.is_begun();
         connected.map_err(|failure| match failure.code {
@@ -169,6 +172,10 @@ impl Sending<'_> {
             }
             _ => failure,
         })
+    }
+
+    fn proof(&self, link: &Link) -> TicketProof {
+        proof_of(self.ticket, self.identity, link)
     }
 
     /// Says that a connection stands again, and what became of what had been sent before.
@@ -225,6 +232,18 @@ fn interrupted(failure: Failure) -> Failure {
     }
 }
 
+/// What shows the receiver that this sender holds the ticket. Once the ticket is bound, the sender's key alone does.
+pub fn proof_of(ticket: &Ticket, identity: &Identity, link: &Link) -> TicketProof {
+    let transfer = ticket.grant.grant.transfer;
+    match &ticket.secret {
+        Some(secret) => {
+            let on = link.proven_on(identity, Role::Sender, ticket.grant.hash());
+            TicketProof::make(transfer, secret, on)
+        }
+        None => TicketProof::bound(transfer),
+    }
+}
+
 /// Connects to the receiver of a ticket.
 pub async fn connect_with(ticket: &Ticket, identity: &Identity) -> Outcome<(quinn::Endpoint, Link)> {
     let endpoint_for = |address: SocketAddr| {
@@ -233,7 +252,7 @@ pub async fn connect_with(ticket: &Ticket, identity: &Identity) -> Outcome<(quin
                 "If this host has no IPv6, have the ticket made with an IPv4 address: --address on the receiver.";
             Failure::io(Code::Preflight, format!("no UDP socket can be opened towards {address}"), &error, next)
         })?;
-        let trust = Trust::new(ticket.root_certificate(), Some(ticket.grant.grant.receiver.clone()));
+        let trust = Trust::Pinned(ticket.receiver);
         let mut endpoint = bind(socket, None)?;
         endpoint.set_default_client_config(client_config(identity, trust)?);
         Ok(endpoint)

@@ -21,8 +21,10 @@ use sealift_agent::{
 use sealift_protocol::close::Code;
 use serde_json::json;
 
-pub use self::connections::connect_with;
-use crate::{cli::PushArgs, outage::Outage, push::can_repeat, record::Record, spool::Spool};
+pub use self::connections::{connect_with, proof_of};
+use crate::{
+    cli::PushArgs, outage::Outage, push::can_repeat, receiver_trust::ReceiverTrust, record::Record, spool::Spool,
+};
 
 /// Everything that running the one transfer needs.
 pub struct Sending<'a> {
@@ -34,6 +36,8 @@ pub struct Sending<'a> {
     identity: &'a Arc<Identity>,
     expiry: Expiry,
     record: Record,
+    /// What stands behind the receiver's key.
+    trust: ReceiverTrust,
     program: Option<Arc<Program>>,
     /// The receiver is asked to drop what it has.
     fresh: bool,
@@ -57,9 +61,10 @@ impl<'a> Sending<'a> {
         ticket: &'a Ticket,
         identity: &'a Arc<Identity>,
         record: Record,
+        trust: ReceiverTrust,
     ) -> Self {
-        let expiry = Expiry::of(&ticket.grant.grant);
         let begun_before = record.is_begun();
+        let expiry = Expiry::of(&ticket.grant.grant, begun_before);
         let sent_before = record.sent().is_some();
         Self {
             args,
@@ -70,6 +75,7 @@ impl<'a> Sending<'a> {
             identity,
             expiry,
             record,
+            trust,
             program: None,
             fresh: args.restart,
             begun_before,
@@ -80,6 +86,11 @@ impl<'a> Sending<'a> {
         }
     }
 
+    /// When the grant ends.
+    pub fn expiry(&self) -> Expiry {
+        self.expiry.clone()
+    }
+
     /// Runs it to its receipt.
     pub async fn run(&mut self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Finished> {
         let grant = &self.ticket.grant.grant;
@@ -88,7 +99,8 @@ impl<'a> Sending<'a> {
             "transfer.begin",
             Some(grant.transfer),
             &[
-                ("receiver", json!(grant.receiver)),
+                ("receiver", json!(grant.receiver.to_string())),
+                ("receiver_trust", json!(self.trust.as_str())),
                 ("source", json!(Location::name_of(&self.args.source))),
                 ("target", json!(grant.target)),
                 ("purpose", json!(grant.purpose)),

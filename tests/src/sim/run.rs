@@ -15,7 +15,7 @@ use super::{
     sender::{self, Sender},
     world::{Side, World},
 };
-use crate::wire::{Parties, TRANSFER, grant_of};
+use crate::wire::{Parties, TRANSFER};
 
 pub struct Ended {
     pub sender: End,
@@ -35,9 +35,10 @@ const STEPS_MAX: usize = 2_000_000;
 
 pub fn run(scenario: &Scenario) -> Ended {
     let mut parties = Parties::new(scenario.seed);
-    let mut grant = grant_of(TRANSFER);
-    grant.not_after_seconds = scenario.not_after_seconds;
-    let grant = grant.sign(&parties.authority);
+    let mut grant = parties.grant_of(TRANSFER);
+    grant.begin_before_seconds = scenario.not_after_seconds;
+    grant.finish_before_seconds = scenario.not_after_seconds;
+    let grant = grant.sign(&parties.receiver);
     let sealing_key = SealingKey::generate(&mut parties.random);
     let sealing_key = (sealing_key.public_key(), sealing_key);
     let mut world = World::new(scenario);
@@ -102,10 +103,13 @@ impl Simulation<'_> {
             None if let Some(receipt) = host.disk.receipt.read() => Ok(Moved::Ended(Box::new(receipt.clone()))),
             None => {
                 host.processes += 1;
-                Sender::start(self.parties, self.grant.clone(), host.processes, &mut host.disk, world).map(|process| {
-                    host.process = Some(process);
-                    Moved::Yes
-                })
+                let expected = self.parties.expected(&self.sealing_key.1);
+                Sender::start(self.parties, self.grant.clone(), expected, host.processes, &mut host.disk, world).map(
+                    |process| {
+                        host.process = Some(process);
+                        Moved::Yes
+                    },
+                )
             }
         };
         world.harmed |= host.process.as_ref().is_some_and(|process| process.did_harm());

@@ -2,6 +2,7 @@ use sealift_protocol::{
     codec,
     envelope::SealingKey,
     error::Result,
+    fingerprint::Fingerprint,
     grant::{Grant, SignedGrant},
     id::{Epoch, TransferId},
     key::DigestSecret,
@@ -10,15 +11,14 @@ use sealift_protocol::{
     message::{AcceptBody, BeginBody, Message},
     receive::{self, Listening, Window},
     seal::Suite,
-    send::{Resume, Session, Transfer},
+    sealed_log::KeyFingerprint,
+    send::{Expected, Resume, Session, Transfer},
     sign::{Purpose, Signer},
     transcript::{Channel, Transcript},
 };
 
 use super::{Seeded, TestSigner};
 
-pub const SENDER: &str = "spiffe://example.test/sealift/sender/source";
-pub const RECEIVER: &str = "spiffe://example.test/sealift/receiver/target";
 /// The one transfer of a test.
 pub const TRANSFER: TransferId = TransferId([7; 16]);
 /// A moment within every grant made here.
@@ -28,7 +28,6 @@ pub const NOW_SECONDS: u64 = 1_800_000_000;
 pub struct Parties {
     pub sender: TestSigner,
     pub receiver: TestSigner,
-    pub authority: TestSigner,
     pub channel: Channel,
     pub random: Seeded,
     /// The receiver's, where it has to be the same on several connections; else each has another.
@@ -58,26 +57,43 @@ impl Parties {
     pub fn new(seed: u64) -> Self {
         let mut random = Seeded::new("parties", seed);
         let mut key = || TestSigner::new(random.bytes(32).try_into().unwrap());
-        let (sender, receiver, authority) = (key(), key(), key());
+        let (sender, receiver) = (key(), key());
         let channel = Channel {
             exporter: random.bytes(32).try_into().unwrap(),
             sender_certificate: random.bytes(300),
             receiver_certificate: random.bytes(310),
         };
-        Self { sender, receiver, authority, channel, random, sealing_key: None, last_secret: [0; 32] }
+        Self { sender, receiver, channel, random, sealing_key: None, last_secret: [0; 32] }
     }
 
     pub fn grant(&self) -> SignedGrant {
-        grant_of(TRANSFER).sign(&self.authority)
+        self.grant_of(TRANSFER).sign(&self.receiver)
+    }
+
+    /// What the receiver permits the sender.
+    pub fn grant_of(&self, transfer: TransferId) -> Grant {
+        Grant {
+            transfer,
+            sender: Some(Fingerprint::of(&self.sender.public_key())),
+            receiver: Fingerprint::of(&self.receiver.public_key()),
+            source: "ehr".into(),
+            target: "ehr_prod".into(),
+            purpose: "CHG-1234".into(),
+            not_before_seconds: NOW_SECONDS - 3600,
+            begin_before_seconds: NOW_SECONDS + 3600,
+            finish_before_seconds: NOW_SECONDS + 7200,
+            retain_until_seconds: NOW_SECONDS + 86_400,
+        }
     }
 
     pub fn listening(&self, terms: &Terms) -> Listening {
         Listening {
             suites: terms.allowed.clone(),
-            grant_keys: vec![self.authority.public_key()],
-            receiver: RECEIVER.into(),
-            sender: SENDER.into(),
+            grant_keys: vec![self.receiver.public_key()],
+            receiver: Fingerprint::of(&self.receiver.public_key()),
             sender_key: self.sender.public_key(),
+            proven: TRANSFER,
+            begun: false,
             targets: vec!["ehr_prod".into()],
         }
     }
@@ -93,6 +109,17 @@ impl Parties {
             Some(key) => SealingKey::from_bytes(&key.expose()).unwrap(),
             None => SealingKey::generate(&mut self.random),
         }
+    }
+
+    /// What the sender knows of the receiver from its ticket.
+    pub fn expected(&self, sealing_key: &SealingKey) -> Expected {
+        let sealing_key = KeyFingerprint::of(&sealing_key.public_key());
+        Expected { receiver_key: self.receiver.public_key(), sealing_key }
+    }
+
+    /// The receiver, whatever it has the keys sealed to: for offers that are not answered.
+    pub fn anybody(&self) -> Expected {
+        Expected { receiver_key: self.receiver.public_key(), sealing_key: KeyFingerprint([0; 32]) }
     }
 
     /// The digest secret of the transfer that was made last.
@@ -123,8 +150,9 @@ impl Parties {
         tamper: &Exchange<'_>,
     ) -> Result<(Session, receive::Session)> {
         let sender_channel = tamper.sender_channel.clone().unwrap_or(self.channel.clone());
-        let (offering, offer) =
-            transfer.offer(&sender_channel, self.receiver.public_key(), fresh, NOW_SECONDS, &mut self.random);
+        let sealing_key = self.sealing_key();
+        let expected = self.expected(&sealing_key);
+        let (offering, offer) = transfer.offer(&sender_channel, expected, fresh, NOW_SECONDS, &mut self.random);
         let Message::Offer(offer) = (tamper.message)(offer) else { panic!("tampered into another kind") };
         let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
         let mut found = match loading.take() {
@@ -136,7 +164,6 @@ impl Parties {
             Some(found) => found,
             None => terms.first(judging.new_transfer()),
         };
-        let sealing_key = self.sealing_key();
         let (accepting, accept) =
             judging.accept(&found, terms.window, sealing_key.public_key(), &self.receiver, &mut self.random)?;
         let Message::Accept(accept) = (tamper.message)(accept) else { panic!("tampered into another kind") };
@@ -169,7 +196,7 @@ impl Pair {
         let (session, receiving) = parties.connect(terms, &self.transfer, &mut loading, fresh, tamper)?;
         self.loading = loading.expect("was there");
         (self.session, self.receiving) = (session, receiving);
-        self.transfer.handle_have(&self.session.have)
+        self.transfer.handle_have(&self.session.have, self.session.keys.epoch())
     }
 }
 
@@ -183,14 +210,14 @@ impl Parties {
         change_begin: impl Fn(&mut BeginBody),
     ) -> Result<Pair> {
         let transfer = self.transfer(terms);
-        let (offering, offer) =
-            transfer.offer(&self.channel, self.receiver.public_key(), false, NOW_SECONDS, &mut self.random);
+        let sealing_key = self.sealing_key();
+        let expected = self.expected(&sealing_key);
+        let (offering, offer) = transfer.offer(&self.channel, expected, false, NOW_SECONDS, &mut self.random);
         let mut transcript = Transcript::new(&self.channel, &self.grant());
         transcript.absorb(&codec::encode(&offer));
         let Message::Offer(offer) = offer else { unreachable!() };
         let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
         let mut loading = terms.first(judging.new_transfer());
-        let sealing_key = self.sealing_key();
         let public_key = sealing_key.public_key();
         let (accepting, accept) =
             judging.accept(&loading, terms.window, public_key, &self.receiver, &mut self.random)?;
@@ -239,19 +266,6 @@ impl Terms {
     fn first(&self, mut transfer: receive::Transfer) -> receive::Transfer {
         transfer.handle_earlier(Epoch(self.epoch.0 - 1), None);
         transfer
-    }
-}
-
-pub fn grant_of(transfer: TransferId) -> Grant {
-    Grant {
-        transfer,
-        sender: SENDER.into(),
-        receiver: RECEIVER.into(),
-        source: "ehr".into(),
-        target: "ehr_prod".into(),
-        purpose: "CHG-1234".into(),
-        not_before_seconds: NOW_SECONDS - 3600,
-        not_after_seconds: NOW_SECONDS + 3600,
     }
 }
 

@@ -27,7 +27,6 @@ use sealift_protocol::{
     chunk::{Chunk, Sealed},
     close::Code,
     compress::{Compression, Packer},
-    envelope::SealingKey,
     frame::StreamHeader,
     id::{ChunkCount, ChunkIndex, PartIndex},
     key::DigestSecret,
@@ -38,16 +37,15 @@ use sealift_protocol::{
     receive::{Listening, Window},
     seal::seal,
     send::{Session, Transfer},
-    sign::Signature,
+    sign::{Signature, Signer},
 };
-use sealift_receiver::invitation::Invitation;
-use sealift_sender::{lane::Sealer, outgoing::Outgoing, pipeline::negotiate, workers::Workers};
+use sealift_sender::{lane::Sealer, outgoing::Outgoing, pipeline::negotiate, transfer::proof_of, workers::Workers};
 use sealift_tests::{
     agents::{Agent, Launch},
     finished::Finished,
+    invited::{Invited, write_ticket},
 };
 use tempfile::TempDir;
-use zeroize::Zeroizing;
 
 const WITHIN: Duration = Duration::from_secs(60);
 const MEMORY_BYTES_MAX: u64 = 128 << 20;
@@ -119,17 +117,16 @@ struct Attacker {
 
 impl Attacker {
     async fn connect(ticket: Ticket) -> Self {
-        Self::connect_with(ticket, |_| {}).await
+        Self::connect_with(ticket, |_, _| {}).await
     }
 
-    async fn connect_with(ticket: Ticket, change: impl Fn(&mut quinn::ClientConfig)) -> Self {
-        let key = Zeroizing::new(ticket.key.clone());
-        let identity = Identity::new(vec![ticket.certificate.clone().into()], key, Role::Sender).unwrap();
+    async fn connect_with(ticket: Ticket, change: impl Fn(&Identity, &mut quinn::ClientConfig)) -> Self {
+        let identity = Identity::generate(Role::Sender).unwrap();
         let endpoint_for = |_: SocketAddr| {
-            let trust = Trust::new(ticket.root_certificate(), None);
+            let trust = Trust::Pinned(ticket.receiver);
             let mut endpoint = bind(UdpSocket::bind("127.0.0.1:0").unwrap(), None)?;
             let mut config = client_config(&identity, trust)?;
-            change(&mut config);
+            change(&identity, &mut config);
             endpoint.set_default_client_config(config);
             Ok(endpoint)
         };
@@ -137,15 +134,29 @@ impl Attacker {
         Self { _endpoint: endpoint, link, identity, ticket }
     }
 
+    /// The control stream, behind a good proof of the ticket.
+    async fn control(&self) -> (ControlWriter, ControlReader) {
+        open_control(&self.link, &proof_of(&self.ticket, &self.identity, &self.link)).await.unwrap()
+    }
+
     /// Goes through the exchange as an honest sender does.
     async fn ready(&self) -> (Session, ControlWriter, ControlReader) {
         let secret = DigestSecret::generate(&mut SystemRandom::default());
         let transfer = Transfer::new(suites_auto(true), self.ticket.grant.clone(), plan(), secret).unwrap();
-        let (mut writer, mut control) = open_control(&self.link).await.unwrap();
+        let (mut writer, mut control) = self.control().await;
         let outgoing = Outgoing::new(transfer, None, Sealer::new(Workers::new(Compression::Off)));
-        let session = negotiate(&outgoing, false, &self.link, &self.identity, &mut writer, &mut control, || Ok(()))
-            .await
-            .unwrap();
+        let session = negotiate(
+            &outgoing,
+            false,
+            &self.link,
+            &self.identity,
+            self.ticket.sealing_key,
+            &mut writer,
+            &mut control,
+            || Ok(()),
+        )
+        .await
+        .unwrap();
         (session, writer, control)
     }
 }
@@ -299,7 +310,7 @@ fn x13_done_as_the_first_word_is_no_success() {
     let ticket = victim.ticket();
     run(async {
         let attacker = Attacker::connect(ticket).await;
-        let (mut writer, _control) = open_control(&attacker.link).await.unwrap();
+        let (mut writer, _control) = attacker.control().await;
         writer.send(&refuse(Code::Done)).await.unwrap();
         let _ = closed_with(&attacker.link.connection).await;
     });
@@ -312,7 +323,7 @@ fn x13_done_as_the_first_word_is_no_success() {
 fn x16_peers_that_take_no_answer_are_let_go() {
     let mut victim = Victim::start();
     let tickets: Vec<Ticket> = (0..12).map(|_| victim.ticket()).collect();
-    let deaf = |config: &mut quinn::ClientConfig| {
+    let deaf = |_: &Identity, config: &mut quinn::ClientConfig| {
         let mut transport = quinn::TransportConfig::default();
         transport.stream_receive_window(quinn::VarInt::from_u32(0)).keep_alive_interval(Some(Duration::from_secs(1)));
         config.transport_config(std::sync::Arc::new(transport));
@@ -363,16 +374,16 @@ fn x7_x12_a_false_receiver_is_found_out() {
         let ticket = folder.path().join("ticket");
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap().to_string();
-        let invitation = Invitation::make(vec![address], "listen", "", Duration::from_secs(600)).unwrap();
-        std::fs::write(&ticket, invitation.ticket.to_text().as_bytes()).unwrap();
+        let invited = Invited::at(address);
+        write_ticket(&ticket, invited.ticket.to_text().as_bytes());
         let sender = Launch::sender("exec:sleep 60", &ticket).start();
         run(async {
-            let identity = invitation.identity().unwrap();
-            let server = server_config(&identity, invitation.trust()).unwrap();
+            let server = server_config(&invited.identity, Trust::AnyKey).unwrap();
             let endpoint = bind(socket, Some(server.clone())).unwrap();
-            let mut acceptor = Acceptor::new(&endpoint, server, &identity, &Door::default());
+            let door = Door::default();
+            let mut acceptor = Acceptor::new(&endpoint, server, &invited.identity, &door);
             let Arrived { link, slot } = acceptor.next().await.unwrap();
-            deceive(&link, &slot, &invitation, falsehood).await;
+            deceive(&link, &slot, &invited, falsehood).await;
             if matches!(falsehood, Falsehood::GoesAway) {
                 link.close(Code::Done);
                 endpoint.wait_idle().await;
@@ -384,9 +395,9 @@ fn x7_x12_a_false_receiver_is_found_out() {
     }
 }
 
-async fn deceive(link: &Link, slot: &Slot, invitation: &Invitation, falsehood: Falsehood) {
+async fn deceive(link: &Link, slot: &Slot, invited: &Invited, falsehood: Falsehood) {
     let mut random = SystemRandom::default();
-    let (mut writer, mut control) = accept_control(link).await.unwrap();
+    let (mut writer, mut control, proof) = accept_control(link).await.unwrap();
     let Message::Offer(offer) = control.first(Instant::now(), slot).await.unwrap() else { panic!("no offer") };
     if matches!(falsehood, Falsehood::SaysNothing | Falsehood::GoesAway) {
         return hold_open(link, writer, falsehood).await;
@@ -394,18 +405,19 @@ async fn deceive(link: &Link, slot: &Slot, invitation: &Invitation, falsehood: F
     let grant = offer.grant.grant.clone();
     let listening = Listening {
         suites: suites_auto(true),
-        grant_keys: vec![invitation.grant_key],
-        receiver: grant.receiver.clone(),
-        sender: grant.sender.clone(),
-        sender_key: link.peer.key,
+        grant_keys: vec![invited.identity.public_key()],
+        receiver: grant.receiver,
+        sender_key: link.peer,
+        proven: proof.transfer,
+        begun: false,
         targets: vec![grant.target.clone()],
     };
     let judging = listening.handle_offer(offer, &link.channel, grant.not_before_seconds).unwrap();
-    let key = SealingKey::generate(&mut random);
+    let key = &invited.sealing_key;
     let window = Window::share(32 << 20, 1);
     let mut loading = judging.new_transfer();
-    let identity = invitation.identity().unwrap();
-    let (accepting, message) = judging.accept(&loading, window, key.public_key(), &identity, &mut random).unwrap();
+    let (accepting, message) =
+        judging.accept(&loading, window, key.public_key(), &invited.identity, &mut random).unwrap();
     if let (Falsehood::ForgesAccept, Message::Accept(accept)) = (falsehood, &message) {
         let forged = Message::Accept(Accept { body: accept.body.clone(), signature: Signature([9; 64]) });
         writer.send(&forged).await.unwrap();
@@ -413,7 +425,7 @@ async fn deceive(link: &Link, slot: &Slot, invitation: &Invitation, falsehood: F
     }
     writer.send(&message).await.unwrap();
     let Message::Begin(begin) = control.expect(0).await.unwrap() else { panic!("no Begin") };
-    let (_receiving, ready) = accepting.handle_begin(begin, &key, &mut loading).unwrap();
+    let (_receiving, ready) = accepting.handle_begin(begin, key, &mut loading).unwrap();
     if matches!(falsehood, Falsehood::ForgesReady) {
         writer.send(&Message::Ready(Ready { transcript: [7; 32] })).await.unwrap();
     } else {

@@ -20,10 +20,9 @@ use quinn::{
 use quinn_proto::{TransportError, transport_parameters::TransportParameters};
 use rustls::{
     crypto::aws_lc_rs,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use sealift_agent::ticket::Ticket;
+use sealift_agent::identity::Identity;
 use sealift_protocol::{
     close::Code,
     limits::LANES_MAX,
@@ -156,11 +155,9 @@ impl PacketKey for Forging<Box<dyn PacketKey>> {
     }
 }
 
-/// The settings of a sender with this ticket.
-fn config(ticket: &Ticket, forger: &Arc<Forger>) -> quinn::ClientConfig {
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(ticket.key.to_vec()));
-    let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
-    let certified = CertifiedKey::new(vec![ticket.certificate.clone().into()], key);
+/// The settings of a sender with this identity.
+fn config(identity: &Identity, forger: &Arc<Forger>) -> quinn::ClientConfig {
+    let certified = CertifiedKey::clone(&identity.certified_key().unwrap());
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -179,8 +176,8 @@ fn attack(victim: &mut Victim, make: Make) -> (Option<Code>, u64) {
     let forger = Arc::new(Forger { make, begun: AtomicBool::new(false), bytes: AtomicU64::new(0) });
     let forged = || forger.bytes.load(Ordering::Relaxed);
     let code = run(async {
-        let forging = config(&ticket, &forger);
-        let attacker = Attacker::connect_with(ticket, |config| *config = forging.clone()).await;
+        let forge = |identity: &Identity, settings: &mut _| *settings = config(identity, &forger);
+        let attacker = Attacker::connect_with(ticket, forge).await;
         let (_session, mut writer, _control) = attacker.ready().await;
         let connection = &attacker.link.connection;
         forger.begun.store(true, Ordering::Relaxed);

@@ -61,7 +61,7 @@ impl Clock {
 
 /// Begun, and some of it has arrived.
 fn under_way(place: &Place, clocks: [&Clock; 2], valid_for: &str) -> (Agent, Agent) {
-    let mut receiver = clocks[1].on(place.receiver()).args(&["--valid-for", valid_for]).start();
+    let mut receiver = clocks[1].on(place.receiver()).args(&["--finish-within", valid_for]).start();
     receiver.ticket();
     let mut sender = clocks[0].on(place.sender()).start();
     place.wait_until_passed(&mut sender, MIB as u64);
@@ -136,7 +136,7 @@ fn t4_asleep_past_the_grant() {
     fs::write(&code, SLEEP).unwrap();
     run(Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &code]));
     let sleeps = |launch: Launch| launch.env("LD_PRELOAD", &library).env("SLEPT", &slept);
-    let mut receiver = sleeps(place.receiver()).args(&["--valid-for", "1h"]).start();
+    let mut receiver = sleeps(place.receiver()).args(&["--finish-within", "1h"]).start();
     receiver.ticket();
     let mut sender = sleeps(place.sender()).start();
     place.wait_until_passed(&mut sender, MIB as u64);
@@ -208,7 +208,7 @@ fn summer_time_in(seconds: i64) -> String {
 fn t5_summer_time_and_a_leap_second_change_nothing() {
     let place = Place::new(Kind::Loader(8 * MIB), rate(12), 5);
     let Some(clock) = Clock::new(&place, "clock") else { return };
-    let mut receiver = clock.on(place.receiver()).env("TZ", "FAR-13:45").args(&["--valid-for", "60s"]).start();
+    let mut receiver = clock.on(place.receiver()).env("TZ", "FAR-13:45").args(&["--finish-within", "60s"]).start();
     receiver.ticket();
     let mut sender = clock.on(place.sender()).env("TZ", summer_time_in(3)).start();
     place.wait_until_passed(&mut sender, MIB as u64);

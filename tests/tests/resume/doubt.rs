@@ -155,7 +155,7 @@ fn e1_what_the_operator_states_to_be_loaded_is_no_receipt() {
 #[test]
 fn e1_a_ticket_that_expires_while_the_loader_is_ending() {
     let place = slow_to_end("sleep 8");
-    let mut receiver = place.receiver().args(&["--valid-for", "6s"]).start();
+    let mut receiver = place.receiver().args(&["--finish-within", "6s"]).start();
     receiver.ticket();
     let sender = place.sender().start();
     wait_until_all_is_read(&place, &mut receiver);
@@ -166,7 +166,7 @@ fn e1_a_ticket_that_expires_while_the_loader_is_ending() {
     place.assert_same();
 
     let place = slow_to_end("sleep 60");
-    let mut receiver = place.receiver().args(&["--valid-for", "6s"]).start();
+    let mut receiver = place.receiver().args(&["--finish-within", "6s"]).start();
     receiver.ticket();
     let sender = place.sender().start();
     wait_until_all_is_read(&place, &mut receiver);

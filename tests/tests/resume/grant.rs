@@ -1,4 +1,5 @@
-//! The grant ends: nothing goes on after it, and nothing is left (fault matrix N6, T1, T7).
+//! The time that a grant gives to finish runs out: nothing more is read, opened or committed, and the transfer is suspended until
+//! another ticket permits the rest (A5; fault matrix E11, N6, T1, T7).
 
 use std::{
     fs, thread,
@@ -18,9 +19,9 @@ use super::{WITHIN, rate};
 /// The end of a grant is acted upon within seconds.
 const EXPIRY_WITHIN: Duration = Duration::from_secs(8);
 
-fn start(kind: Kind, valid_for: &str) -> (Place, Agent, Agent, Instant) {
+fn start(kind: Kind, finish_within: &str) -> (Place, Agent, Agent, Instant) {
     let place = Place::new(kind, rate(4), 6);
-    let mut receiver = place.receiver().args(&["--valid-for", valid_for]).start();
+    let mut receiver = place.receiver().args(&["--finish-within", finish_within]).start();
     let issued = Instant::now();
     receiver.ticket();
     let sender = place.sender().start();
@@ -32,10 +33,20 @@ fn assert_expired(place: &Place, sender: Agent, receiver: Agent) {
         ended.assert_code(exit::REFUSED).assert_one_message();
         assert_eq!(ended.finished_event()["outcome"], "grant_expired");
     }
-    place.assert_clean(&[]);
+    assert_eq!(place.transfers("receiver").len(), 1, "it is suspended");
+    assert_eq!(place.transfers("sender").len(), 1, "it is suspended");
 }
 
-/// N6, T1: during a black hole. Both end, nothing staged is left, and the ticket is good for nothing.
+/// The same command at the receiver permits the rest, and its ticket lets the same sender resume.
+fn assert_resumed_with_another_ticket(place: &Place) {
+    place.sender().start().wait(WITHIN).assert_code(exit::REFUSED).assert_one_message();
+    place.link.change(Direction::ToReceiver, |faults| faults.bits_per_second = None);
+    let mut receiver = place.receiver().start();
+    receiver.wait_for_event("listening", 1, WITHIN);
+    super::assert_done(place, place.sender().start(), receiver);
+}
+
+/// N6, T1: during a black hole. Both end, and the old ticket is good for nothing.
 #[test]
 fn n6_t1_expires_while_the_link_is_down_sqlite() {
     let (place, mut sender, receiver, issued) = start(Kind::Sqlite(40_000), "15s");
@@ -44,12 +55,10 @@ fn n6_t1_expires_while_the_link_is_down_sqlite() {
     assert_expired(&place, sender, receiver);
     assert!(issued.elapsed() < Duration::from_secs(15) + EXPIRY_WITHIN, "{:?}", issued.elapsed());
     place.link.heal();
-    let again = place.sender().start().wait(WITHIN);
-    again.assert_code(exit::REFUSED).assert_one_message();
-    place.assert_clean(&[]);
+    assert_resumed_with_another_ticket(&place);
 }
 
-/// T7: while a chunk is on its way. What of the load was committed goes with its staging file.
+/// T7: while a chunk is on its way. What of the load was committed stays staged.
 #[test]
 fn t7_expires_while_data_flows_sqlite() {
     let (place, mut sender, receiver, _) = start(Kind::Sqlite(40_000), "6s");
@@ -59,7 +68,8 @@ fn t7_expires_while_data_flows_sqlite() {
     let flowing = place.link.counters(Direction::ToReceiver).sent_bytes;
     assert_expired(&place, sender, receiver);
     assert!(place.link.counters(Direction::ToReceiver).sent_bytes > flowing, "nothing was on its way");
-    assert!(!staging.exists());
+    assert!(staging.exists(), "what was loaded stays");
+    assert_resumed_with_another_ticket(&place);
 }
 
 /// T7: a loader that commits when its input ends is killed before it sees an end.
@@ -77,9 +87,10 @@ fn t7_expires_while_data_flows_loader() {
     let stats = loader.into_iter().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
     let left: Vec<_> = stats.filter(|stat| !stat.contains(") Z ")).collect();
     assert!(left.is_empty(), "still there: {left:?}");
+    assert_resumed_with_another_ticket(&place);
 }
 
-/// T1: the grant ended while neither ran. The receiver says so, drops what it had, and issues a new ticket.
+/// T1: the time ran out while neither ran. What was begun is resumed with another ticket.
 #[test]
 fn t1_expired_while_nobody_ran_sqlite() {
     let (place, mut sender, receiver, issued) = start(Kind::Sqlite(20_000), "6s");
@@ -87,13 +98,25 @@ fn t1_expired_while_nobody_ran_sqlite() {
     sender.kill9();
     receiver.kill9();
     let _ = (sender.wait(WITHIN), receiver.wait(WITHIN));
-    let old = place.transfers("receiver");
-    assert_eq!(old.len(), 1);
+    assert_eq!(place.transfers("receiver").len(), 1);
     thread::sleep(Duration::from_secs(7).saturating_sub(issued.elapsed()));
-    place.sender().start().wait(WITHIN).assert_code(exit::REFUSED);
+    assert_resumed_with_another_ticket(&place);
+}
+
+/// A5: what nobody has resumed while it was kept is dropped by the next command, staging included.
+#[test]
+fn what_is_suspended_is_dropped_when_its_retention_ends_sqlite() {
+    let place = Place::new(Kind::Sqlite(20_000), rate(4), 7);
+    let mut receiver = place.receiver().args(&["--finish-within", "4s", "--keep-for", "1s"]).start();
+    receiver.ticket();
+    let mut sender = place.sender().start();
+    place.wait_until_passed(&mut sender, 500 << 10);
+    assert_expired(&place, sender, receiver);
+    let old = place.transfers("receiver");
+    thread::sleep(Duration::from_secs(2));
     place.link.change(Direction::ToReceiver, |faults| faults.bits_per_second = None);
     let mut receiver = place.receiver().start();
     receiver.wait_for_event("listening", 1, WITHIN);
-    assert!(!place.transfers("receiver").contains(&old[0]), "the transfer that expired is dropped");
+    assert!(!place.transfers("receiver").contains(&old[0]), "it is dropped");
     super::assert_done(&place, place.sender().start(), receiver);
 }

@@ -6,6 +6,7 @@ use sealift_agent::ticket::Ticket;
 use sealift_tests::{
     agents::{Agent, Launch},
     exit,
+    invited::write_ticket,
     place::{Kind, Place},
     port::free_udp_port,
 };
@@ -20,7 +21,7 @@ fn second_sender(place: &Place) -> Launch {
 fn assert_refused(rival: Agent) {
     let rival = rival.wait(WITHIN);
     rival.assert_code(exit::REFUSED).assert_one_message();
-    assert_eq!(rival.finished_event()["outcome"], "transfer_busy");
+    assert_eq!(rival.finished_event()["outcome"], "ticket_bound");
     let left = std::fs::read_dir(rival.state_dir().join("transfers")).unwrap().count();
     assert_eq!(left, 0, "a sender that was turned down keeps nothing");
 }
@@ -99,7 +100,7 @@ fn n14_another_receiver_at_the_first_address() {
     let mut receiver = place.receiver().start();
     let mut ticket = Ticket::from_text(&std::fs::read_to_string(receiver.ticket()).unwrap()).unwrap();
     ticket.addresses.insert(0, other_ticket.addresses[0].clone());
-    std::fs::write(place.ticket(), ticket.to_text().as_bytes()).unwrap();
+    write_ticket(&place.ticket(), ticket.to_text().as_bytes());
     assert_done(&place, place.sender().start(), receiver);
     other.sigint();
     other.wait(WITHIN);

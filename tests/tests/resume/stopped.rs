@@ -37,7 +37,7 @@ fn stop_for(pause: Duration, side: Side, sender: &Agent, receiver: &Agent) {
 /// Until its grant has ended: it says that, not that a link was lost, and nothing goes on.
 fn stopped_past_the_grant(side: Side, kind: Kind) {
     let place = Place::new(kind, rate(4), 7);
-    let mut receiver = place.receiver().args(&["--valid-for", "10s"]).start();
+    let mut receiver = place.receiver().args(&["--finish-within", "10s"]).start();
     let issued = Instant::now();
     receiver.ticket();
     let mut sender = place.sender().start();

@@ -13,8 +13,8 @@ use sealift_agent::{
 };
 use sealift_protocol::limits::OFFER_BYTES_MAX;
 use sealift_receiver::serve::DRAIN_TIMEOUT;
+use sealift_sender::transfer::proof_of;
 use sealift_tests::exit;
-use zeroize::Zeroizing;
 
 use crate::place::{Place, WITHIN, wait_for_events};
 
@@ -24,25 +24,24 @@ const MEMORY_BYTES_MAX: u64 = 128 << 20;
 const CONNECTIONS_EACH: usize = 12;
 const DRIP_EVERY: Duration = Duration::from_millis(100);
 
-async fn connected(ticket: &Path) -> (quinn::Endpoint, Link) {
-    let ticket = Ticket::from_text(&fs::read_to_string(ticket).unwrap()).unwrap();
-    let key = Zeroizing::new(ticket.key.clone());
-    let identity = Identity::new(vec![ticket.certificate.clone().into()], key, Role::Sender).unwrap();
+async fn connected(ticket: &Ticket, identity: &Identity) -> (quinn::Endpoint, Link) {
     let endpoint_for = |_| {
         let mut endpoint = bind(UdpSocket::bind("127.0.0.1:0").unwrap(), None)?;
-        let trust = Trust::new(ticket.root_certificate(), None);
-        endpoint.set_default_client_config(client_config(&identity, trust)?);
+        endpoint.set_default_client_config(client_config(identity, Trust::Pinned(ticket.receiver))?);
         Ok(endpoint)
     };
-    connect(endpoint_for, &ticket.addresses, &identity).await.unwrap()
+    connect(endpoint_for, &ticket.addresses, identity).await.unwrap()
 }
 
 /// Goes on until its connection is closed, and then begins again.
-async fn dribble(ticket: &Path) {
+async fn dribble(ticket: &Ticket, identity: &Identity) {
     loop {
-        let (_endpoint, link) = connected(ticket).await;
+        let (_endpoint, link) = connected(ticket, identity).await;
         let Ok((mut out, _answers)) = link.connection.open_bi().await else { continue };
-        let _ = drip(&mut out).await;
+        let proof = proof_of(ticket, identity, &link).to_bytes();
+        if out.write_all(&proof).await.is_ok() {
+            let _ = drip(&mut out).await;
+        }
     }
 }
 
@@ -67,13 +66,15 @@ fn c1_offers_that_dribble_neither_shut_a_service_nor_fill_it() {
     let tickets = ["a", "b", "c"].map(|name| place.ticket(name));
     let push = |ticket: &Path| place.push(&format!("file:{}", source.display()), ticket).wait(WITHIN);
     push(&tickets[0]).assert_code(exit::DONE);
-    let (spent, unused) = (tickets[0].clone(), tickets[1].clone());
+    let read = |path: &Path| Ticket::from_text(&fs::read_to_string(path).unwrap()).unwrap();
+    let (spent, unused) = (read(&tickets[0]), read(&tickets[1]));
+    let identity = Identity::generate(Role::Sender).unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let attack = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let holders = [&spent, &unused].into_iter().flat_map(|ticket| (0..CONNECTIONS_EACH).map(move |_| ticket));
-            let attackers = futures_util::future::join_all(holders.map(|ticket| dribble(ticket)));
+            let attackers = futures_util::future::join_all(holders.map(|ticket| dribble(ticket, &identity)));
             tokio::select! {
                 _ = attackers => {}
                 _ = stopped => {}
@@ -87,8 +88,8 @@ fn c1_offers_that_dribble_neither_shut_a_service_nor_fill_it() {
     wait_for_events(&mut receiver, "ended", 2);
     drop(stop);
     attack.join().unwrap();
-    // The ticket that was not used is still good.
-    push(&tickets[1]).assert_code(exit::DONE);
+    // Whoever proved it first is the one that it is good for.
+    push(&tickets[1]).assert_code(exit::REFUSED);
     receiver.signal(Signal::SIGTERM);
     let receiver = receiver.wait(DRAIN_TIMEOUT + Duration::from_secs(10));
     receiver.assert_code(exit::DONE);

@@ -134,7 +134,7 @@ fn abandoned_by_its_ticket() {
 #[test]
 fn n6_an_expired_spool_is_removed() {
     let place = place(6);
-    let mut receiver = place.receiver().args(&["--valid-for", "6s"]).start();
+    let mut receiver = place.receiver().args(&["--finish-within", "6s"]).start();
     receiver.ticket();
     let mut sender = place.sender().start();
     sender.wait_for_event("spooled", 1, WITHIN);

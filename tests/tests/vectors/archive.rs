@@ -1,7 +1,7 @@
 use bytes::BytesMut;
 use sealift_agent::receiver_key;
 use sealift_protocol::{
-    archive::{ARCHIVE_TARGET, ARCHIVE_VERSION, ArchiveOffer, Opening, ReceiverKey, Statement, identities},
+    archive::{ARCHIVE_TARGET, ARCHIVE_VERSION, ArchiveOffer, Opening, ReceiverKey, Statement},
     chunk::Chunk,
     close::Code,
     codec,
@@ -44,29 +44,30 @@ impl Made {
     fn make() -> Self {
         let mut random = Seeded::new("archive", 0);
         let key = SealingKey::generate(&mut random);
-        let receiver = ReceiverKey { sealing: key.public_key(), signing: TestSigner::new([0x42; 32]).public_key() };
+        let receiver = ReceiverKey::sign(key.public_key(), &TestSigner::new([0x42; 32]));
         let sender = TestSigner::new([0x43; 32]);
-        let id = LogId { kind: LogKind::Archive, transfer: TRANSFER, key: KeyFingerprint::of(&receiver.sealing) };
+        let id = LogId { kind: LogKind::Archive, transfer: TRANSFER, key: KeyFingerprint::of(&key.public_key()) };
         let header = LogHeader::new(id, &mut random);
         let part =
             PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate: None };
         let plan = Plan { engine: Engine::Opaque, parts: vec![part], empty: None };
-        let (from, to) = identities(TRANSFER, &Fingerprint::of_receiver(&receiver));
         let grant = Grant {
             transfer: TRANSFER,
-            sender: from,
-            receiver: to,
+            sender: Some(Fingerprint::of(&sender.public_key())),
+            receiver: receiver.fingerprint(),
             source: String::new(),
             target: ARCHIVE_TARGET.into(),
             purpose: "CHG-1".into(),
             not_before_seconds: NOW,
-            not_after_seconds: NOW + 3600,
+            begin_before_seconds: NOW + 3600,
+            finish_before_seconds: NOW + 3600,
+            retain_until_seconds: NOW + 3600,
         }
         .sign(&sender);
         let secret = DigestSecret::generate(&mut random);
         let sender_key = sender.public_key();
         let offer = ArchiveOffer { version: ARCHIVE_VERSION, grant: grant.clone(), plan: plan.clone(), sender_key };
-        let to = &receiver.sealing;
+        let to = &key.public_key();
         let opening = Opening::make(&header, offer, SUITE, &secret, to, &sender, &mut random).unwrap();
         let mut records = opening.records.to_vec();
         let mut transfer = Transfer::new(vec![SUITE], grant, plan, secret).unwrap();
@@ -85,8 +86,8 @@ impl Made {
 
     fn expected(&self) -> Expected {
         Expected {
-            from: Fingerprint::of_sender(&self.sender.public_key()),
-            receiver: Fingerprint::of_receiver(&self.receiver),
+            from: Fingerprint::of(&self.sender.public_key()),
+            receiver: self.receiver.fingerprint(),
             suites: vec![SUITE],
         }
     }
@@ -117,7 +118,9 @@ impl Made {
                     let chunk = open(&header, BytesMut::from(sealed), session.keys(), &mut Unpacker::new()?)?;
                     plain.extend_from_slice(chunk.plain());
                 }
-                Record::Statement(bytes) => session.handle_finish(&mut transfer, order.handle_finish(&bytes)?)?,
+                Record::Statement(bytes) => {
+                    session.handle_carried_finish(&mut transfer, order.handle_finish(&bytes)?)?
+                }
                 _ => return Err(Error::new(Code::ProtocolViolation, "record")),
             }
         }
@@ -143,8 +146,8 @@ pub fn vectors() -> Value {
         log_of(made.header, &records)
     };
     let salted = LogHeader::new(made.header.id, &mut Seeded::new("other salt", 0));
-    let other = Expected { from: Fingerprint::of_sender(&made.receiver.signing), ..made.expected() };
-    let elsewhere = Expected { receiver: other.from, ..made.expected() };
+    let other = Expected { from: made.receiver.fingerprint(), ..made.expected() };
+    let elsewhere = Expected { receiver: expected.from, ..made.expected() };
     let cases: Vec<(&str, Vec<u8>, &Expected, u64, Code)> = vec![
         ("another sender than was told", good.clone(), &other, NOW, Code::IdentityRefused),
         ("for another receiver", good.clone(), &elsewhere, NOW, Code::GrantForeign),

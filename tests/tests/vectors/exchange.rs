@@ -83,7 +83,6 @@ pub fn vectors() -> Value {
     json!({
         "sender_private_key": hex(parties.sender.seed()),
         "receiver_private_key": hex(parties.receiver.seed()),
-        "authority_private_key": hex(parties.authority.seed()),
         "sealing_private_key": hex(private_key),
         "epoch_secret": hex(epoch_secret),
         "digest_secret": hex(digest_secret),
@@ -91,7 +90,6 @@ pub fn vectors() -> Value {
         "bad_spool": bad_spool(),
         "sender_key": hex(parties.sender.public_key().0),
         "receiver_key": hex(parties.receiver.public_key().0),
-        "authority_key": hex(parties.authority.public_key().0),
         "note": "Accept signs the hash after its body; the envelope's info is the hash after Accept's signature; Begin signs, and Ready repeats, the hash after Begin's body",
         "transcript": steps,
         "begin_signature": hex(begin.signature.0),

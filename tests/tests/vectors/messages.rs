@@ -2,6 +2,7 @@ use sealift_protocol::{
     close::Code,
     codec,
     digest::Root,
+    fingerprint::Fingerprint,
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
     manifest::{LoadedPart, Manifest, Proof, Receipt, SentPart, SignedReceipt},
     message::{Ack, Message, Refuse},
@@ -49,6 +50,7 @@ pub fn vectors() -> Value {
     messages.push(Message::Receipt(Box::new(receipt.clone())));
     let place = (Some(PartIndex(1)), Some(ChunkIndex(300)));
     messages.push(Message::Refuse(Refuse { part: place.0, chunk: place.1, ..Refuse::new(Code::ChunkForged) }));
+    messages.push(Message::Refuse(Refuse { bound: Some(Fingerprint([8; 32])), ..Refuse::new(Code::TicketBound) }));
     messages.push(Message::Refuse(Refuse { now_seconds: Some(1_800_000_000), ..Refuse::new(Code::GrantExpired) }));
     messages.push(from_a_spool(&messages[2]));
     let names = [

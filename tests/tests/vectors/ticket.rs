@@ -1,29 +1,40 @@
 use sealift_agent::ticket::Ticket;
-use sealift_protocol::codec;
-use sealift_tests::wire::Parties;
+use sealift_protocol::{
+    codec,
+    fingerprint::Fingerprint,
+    sealed_log::KeyFingerprint,
+    sign::Signer,
+    ticket_proof::{ProvenOn, TicketProof, TicketSecret},
+};
+use sealift_tests::wire::{Parties, Seeded};
 use serde_json::{Value, json};
 
 use super::hex;
 
-fn ticket(addresses: &[&str]) -> Ticket {
+fn ticket(parties: &Parties, addresses: &[&str]) -> Ticket {
+    let grant = parties.grant();
     Ticket {
         addresses: addresses.iter().map(|address| (*address).to_owned()).collect(),
-        root: vec![0x30; 40],
-        certificate: vec![0x31; 44],
-        key: vec![0x32; 48],
-        grant: Parties::new(99).grant(),
+        receiver: grant.grant.receiver,
+        sealing_key: KeyFingerprint([0x31; 32]),
+        grant,
+        secret: Some(TicketSecret::generate(&mut Seeded::new("ticket", 0))),
     }
 }
 
 pub fn vectors() -> Value {
-    let good = ticket(&["receiver.example.test:7443", "[2001:db8::1]:7443"]);
+    let parties = Parties::new(99);
+    let good = ticket(&parties, &["receiver.example.test:7443", "[2001:db8::1]:7443"]);
     let text = good.to_text().to_string();
     assert_eq!(codec::encode(&Ticket::from_text(&text).unwrap_or_else(|_| panic!("it is good"))), codec::encode(&good));
+    let bound = Ticket { secret: None, ..ticket(&parties, &["receiver.example.test:7443"]) };
     let first = text.lines().nth(1).unwrap();
     let mut lines: Vec<&str> = text.lines().collect();
     lines.swap(1, 2);
-    let no_address = ticket(&[]);
-    let many = ticket(&["h:1"; 17]);
+    let no_address = ticket(&parties, &[]);
+    let many = ticket(&parties, &["h:1"; 17]);
+    let long = ticket(&parties, &[&"h".repeat(1025)]);
+    let foreign = Ticket { receiver: Fingerprint([9; 32]), ..ticket(&parties, &["h:1"]) };
     let cases = [
         ("nothing", String::new()),
         ("no end", text.replace("-----END SEALIFT TICKET-----", "")),
@@ -34,10 +45,38 @@ pub fn vectors() -> Value {
         ("not base64", text.replacen(&first[..4], "****", 1)),
         ("no address", no_address.to_text().to_string()),
         ("seventeen addresses", many.to_text().to_string()),
+        ("an address of 1,025 bytes", long.to_text().to_string()),
+        ("a grant for another receiver", foreign.to_text().to_string()),
     ];
     let bad = cases.map(|(defect, text)| {
         let failure = Ticket::from_text(&text).err().unwrap_or_else(|| panic!("{defect} was accepted"));
         json!({ "defect": defect, "text": text, "code": failure.code.word(), "number": failure.code.number() })
     });
-    json!({ "good": { "bytes": hex(codec::encode(&good)), "text": text }, "bad": bad })
+    json!({
+        "good": { "bytes": hex(codec::encode(&good)), "text": text },
+        "bound": { "bytes": hex(codec::encode(&bound)), "text": bound.to_text().to_string() },
+        "bad": bad,
+        "proof": proof(&parties, &good),
+    })
+}
+
+fn proof(parties: &Parties, ticket: &Ticket) -> Value {
+    let secret = ticket.secret.as_ref().expect("it is not bound");
+    let on = ProvenOn {
+        exporter: &parties.channel.exporter,
+        sender: Fingerprint::of(&parties.sender.public_key()),
+        receiver: Fingerprint::of(&parties.receiver.public_key()),
+        grant_hash: ticket.grant.hash(),
+    };
+    let proof = TicketProof::make(ticket.grant.grant.transfer, secret, on);
+    json!({
+        "secret": hex(&codec::encode(secret)[2..]),
+        "exporter": hex(on.exporter),
+        "sender_key": hex(parties.sender.public_key().0),
+        "sender_fingerprint": on.sender.digits(),
+        "receiver_key": hex(parties.receiver.public_key().0),
+        "receiver_fingerprint": on.receiver.digits(),
+        "grant_hash": hex(on.grant_hash),
+        "message": hex(proof.to_bytes()),
+    })
 }

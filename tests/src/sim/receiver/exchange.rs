@@ -2,6 +2,7 @@
 
 use sealift_protocol::{
     close::Code,
+    fingerprint::Fingerprint,
     limits::LANE_WINDOW_BYTES_MIN,
     message::{Begin, Message, Offer},
     receive::{Accepting, Listening, Transfer, Window},
@@ -17,17 +18,18 @@ use super::{
     Connection, Disk, Load, Phase, RECEIVER, Receiver, Record, keep, record, say,
     target::Journalled,
 };
-use crate::wire;
+use crate::wire::TRANSFER;
 
 impl Receiver<'_> {
     pub(super) fn handle_offer(&mut self, offer: Offer, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
         let scenario = world.scenario;
         let listening = Listening {
             suites: scenario.allowed.clone(),
-            grant_keys: vec![self.parties.authority.public_key()],
-            receiver: wire::RECEIVER.into(),
-            sender: wire::SENDER.into(),
+            grant_keys: vec![self.parties.receiver.public_key()],
+            receiver: Fingerprint::of(&self.parties.receiver.public_key()),
             sender_key: self.parties.sender.public_key(),
+            proven: TRANSFER,
+            begun: self.load.as_ref().is_some_and(|load| load.transfer.epoch().0 > 0),
             targets: vec!["ehr_prod".into()],
         };
         let now_seconds = world.wall_ms(RECEIVER) / 1000;

@@ -15,8 +15,7 @@ use sealift_protocol::{
     key::{DigestSecret, KeyCommitment},
     message::{Message, Refuse},
     random::Nonces,
-    send::{Beginning, Offering, Resume, Transfer},
-    sign::{PublicKey, Signer},
+    send::{Beginning, Expected, Offering, Resume, Session, Transfer},
 };
 
 pub use self::disk::Disk;
@@ -41,7 +40,7 @@ const ATTEMPTS_MAX: u32 = 45;
 
 pub struct Sender<'a> {
     signer: &'a TestSigner,
-    receiver_key: PublicKey,
+    expected: Expected,
     grant: SignedGrant,
     expiry: Expiry,
     transfer: Transfer,
@@ -72,6 +71,7 @@ impl<'a> Sender<'a> {
     pub fn start(
         parties: &'a Parties,
         grant: SignedGrant,
+        expected: Expected,
         process: u32,
         disk: &mut Disk,
         world: &mut World<'_>,
@@ -85,7 +85,7 @@ impl<'a> Sender<'a> {
         keep(disk, Some(record.clone()), world)?;
         let mut sender = Self {
             signer: &parties.sender,
-            receiver_key: parties.receiver.public_key(),
+            expected,
             expiry: Expiry::of(world, SENDER),
             transfer: transfer(&record, &grant, world)?,
             grant,
@@ -165,8 +165,7 @@ impl<'a> Sender<'a> {
         world.wire.dead = [false; 2];
         let channel = world.scenario.channel(world.connections);
         let now_seconds = world.wall_ms(SENDER) / 1000;
-        let (offering, offer) =
-            self.transfer.offer(&channel, self.receiver_key, self.fresh, now_seconds, &mut self.random);
+        let (offering, offer) = self.transfer.offer(&channel, self.expected, self.fresh, now_seconds, &mut self.random);
         world.link = Some(Link::new(channel));
         self.say(&offer, world);
         self.phase = Phase::Offering(Box::new(offering));
@@ -196,7 +195,7 @@ impl<'a> Sender<'a> {
                 session.lane_window_bytes = world.scenario.window_bytes;
                 let receiver_left = world.link().left[Side::Receiver as usize];
                 world.checks.agreed(&session.have, world.scenario.keeps_durable(), receiver_left);
-                self.resume(&session.have)?;
+                self.resume(&session)?;
                 (self.connected, self.fresh, self.attempts) = (true, false, 0);
                 self.phase = Phase::Sending(Rc::new(Connection::new(session, commitment)));
             }
@@ -224,8 +223,8 @@ impl<'a> Sender<'a> {
     }
 
     /// Takes up what earlier connections left, as `Outgoing::resume` does.
-    fn resume(&mut self, have: &[sealift_protocol::message::Have]) -> Outcome {
-        let resumed = self.transfer.handle_have(have)?;
+    fn resume(&mut self, session: &Session) -> Outcome {
+        let resumed = self.transfer.handle_have(&session.have, session.keys.epoch())?;
         for (part, _) in (0..).zip(resumed).filter(|(_, resume)| *resume == Resume::Repeat) {
             let can_repeat = |source: &mut Source| {
                 source.lanes.remove(&part);
