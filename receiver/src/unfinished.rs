@@ -314,6 +314,8 @@ pub fn drop_expired(state: &StateDir, audit: &AuditLog) -> Outcome<Vec<String>> 
 pub fn abandon_by_sender(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outcome<Ended> {
     match Record::open(state, transfer)? {
         Some(record) => end_for_good(state, audit, record, Event::AbandonedBySender),
+        // It was done, and its sender comes too late.
+        None if state.receipt(transfer).is_some() => Ok(Ended::Published),
         None => Err(Failure::new(Code::Abandoned, "nothing is kept of the transfer", "")),
     }
 }
