@@ -76,6 +76,8 @@ points! {
     SqlitePartWritten = Receiver, "sqlite-part-written", "a part is written, its transaction is open";
     SqlitePartCommitted = Receiver, "sqlite-part-committed", "a part is committed, nobody was told";
     SqliteEdgeCommitted = Receiver, "sqlite-edge-committed", "the first chunks of a part are committed, nobody was told";
+    ImageSynced = Receiver, "image-synced", "pages of an image are durable, its ledger does not say so";
+    ImageNoted = Receiver, "image-noted", "the ledger says which pages are durable, nobody was told";
     SqliteMarked = Receiver, "sqlite-marked", "the mark says finished, the ledger is still there";
     SqliteProven = Receiver, "sqlite-proven", "everything was read again, there is no receipt";
     SqliteLedgerDropping = Receiver, "sqlite-ledger-dropping", "the ledger is dropped in a transaction that is open";

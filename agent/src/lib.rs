@@ -17,6 +17,7 @@ pub mod expiry;
 pub mod fail_point;
 pub mod failure;
 pub mod identity;
+pub mod image;
 pub mod inherited;
 pub mod link;
 pub mod location;

@@ -24,6 +24,7 @@ use crate::{
     audit::now_text,
     failure::{Failure, Outcome, io_reason},
     identity::Role,
+    image,
     process::eprintln_safe,
     progress::{Progress, Totals},
     telemetry::printable,
@@ -389,7 +390,10 @@ impl Report {
             _ => "",
         };
         let verified = format!("{role}: done and verified: {amount}, sealed with {suite}.{drill}");
-        vec![verified, format!("receipt: {}", path.display())]
+        let image = receipt.receipt.loaded.first().and_then(|loaded| loaded.image.as_ref());
+        let checked = image.into_iter().flat_map(image::describe).map(|line| format!("image: {line}"));
+        let receipt = format!("receipt: {}", path.display());
+        [verified].into_iter().chain(checked).chain([receipt]).collect()
     }
 
     /// What it came to, and how long it took.
@@ -414,7 +418,14 @@ fn of_receipt(finished: Option<&Finished>) -> Vec<(&'static str, Value)> {
     vec![
         ("receipt", told(|finished| json!(finished.receipt_path.to_string_lossy()))),
         ("proof", told(|finished| json!(finished.receipt.receipt.proof.word()))),
+        ("image", told(image_of)),
     ]
+}
+
+/// What was checked of an image.
+fn image_of(finished: &Finished) -> Value {
+    let loaded = finished.receipt.receipt.loaded.first();
+    loaded.and_then(|loaded| loaded.image.as_ref()).map_or(Value::Null, image::to_json)
 }
 
 /// A transfer that ended well.

@@ -20,6 +20,7 @@ use sealift_protocol::{
     frame::{ChunkHeader, StreamHeader},
     grant::{Grant, SignedGrant},
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex, TransferId},
+    image::{Checked, CountedTable, ImageChecks},
     manifest::{
         Engine, LoadedPart, Manifest, PartKind, Plan, PlannedPart, Proof, Receipt, SentPart, SignedManifest,
         SignedReceipt,
@@ -60,6 +61,8 @@ fn main() -> io::Result<()> {
     write("plan", "sqlite", &codec::encode(&plan))?;
     write("manifest", "signed", &codec::encode(&manifest))?;
     write("receipt", "signed", &receipt.to_bytes())?;
+    write("plan", "image", &codec::encode(&image_plan()))?;
+    write("receipt", "image", &image_receipt(&receipt).to_bytes())?;
     for (name, statement) in statements(&grant, &plan, &manifest) {
         write("statement", name, &codec::encode(&statement))?;
     }
@@ -243,7 +246,7 @@ fn manifest(grant: &SignedGrant, plan: &Plan) -> SignedManifest {
 }
 
 fn receipt(grant: &SignedGrant, plan: &Plan, manifest: &SignedManifest) -> SignedReceipt {
-    let loaded = |part: &SentPart| LoadedPart { rows: part.rows, digest: part.digest };
+    let loaded = |part: &SentPart| LoadedPart { rows: part.rows, digest: part.digest, image: None };
     let receipt = Receipt {
         manifest: manifest.clone(),
         plan: plan.clone(),
@@ -258,6 +261,29 @@ fn receipt(grant: &SignedGrant, plan: &Plan, manifest: &SignedManifest) -> Signe
         finished_ms: 1_800_000_001_000,
         software: "0.1.0".into(),
     };
+    receipt.sign(&Zeros)
+}
+
+fn image_plan() -> Plan {
+    let part = PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate: None };
+    Plan { engine: Engine::SqliteImage, parts: vec![part], empty: None }
+}
+
+/// The same of an image.
+fn image_receipt(rows: &SignedReceipt) -> SignedReceipt {
+    let table = CountedTable { name: "patients".into(), rows: Some(3), checked: true };
+    let checks = ImageChecks {
+        page_bytes: 512,
+        pages: 3,
+        checked: Checked::Everything,
+        findings: 0,
+        tables: vec![table],
+        tables_left_out: 0,
+    };
+    let mut receipt = rows.receipt.clone();
+    receipt.plan = image_plan();
+    receipt.proof = Proof::PagesReadAgain;
+    receipt.loaded = vec![LoadedPart { rows: 0, digest: Some(Root([1; 32])), image: Some(checks) }];
     receipt.sign(&Zeros)
 }
 

@@ -4,7 +4,7 @@ use std::{fs::File, io::Read, path::Path};
 
 use sealift_agent::{
     failure::{Failure, Outcome},
-    output,
+    image, output,
     telemetry::printable,
     units::{grouped, human_bytes},
 };
@@ -58,6 +58,7 @@ fn describe(receipt: &Receipt) -> String {
             Proof::LoaderExit => "the loader took every verified byte and ended with exit code 0",
             Proof::Written => "every verified byte was written out",
             Proof::Discarded => "a drill: nothing was loaded; every row that arrived was counted and digested",
+            Proof::PagesReadAgain => "every page was read again from the target and is the one that was sent",
         },
         human_bytes(plain_bytes),
         grouped(manifest.parts.len() as u64),
@@ -66,6 +67,15 @@ fn describe(receipt: &Receipt) -> String {
     for (part, loaded) in tables {
         let digest = loaded.digest.map_or_else(|| "not read again".to_owned(), |root| hex(&root.0[..8]));
         text += &format!("table      {:<40} {:>14} rows  {digest}\n", named(&part.name), grouped(loaded.rows));
+    }
+    let image = receipt.loaded.first().and_then(|loaded| loaded.image.as_ref());
+    for line in image.into_iter().flat_map(image::describe) {
+        text += &format!("image      {line}\n");
+    }
+    for table in image.iter().flat_map(|image| &image.tables) {
+        let rows = table.rows.map_or_else(|| "not counted".to_owned(), |rows| format!("{} rows", grouped(rows)));
+        let checked = if table.checked { "" } else { "  not checked" };
+        text += &format!("table      {:<40} {rows:>19}{checked}\n", named(&table.name));
     }
     text
 }

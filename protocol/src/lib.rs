@@ -19,6 +19,7 @@ pub mod fingerprint;
 pub mod frame;
 pub mod grant;
 pub mod id;
+pub mod image;
 pub mod key;
 pub mod limits;
 pub mod manifest;

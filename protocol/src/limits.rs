@@ -45,6 +45,10 @@ pub const PLAN_BYTES_MAX: usize = 3 << 19;
 pub const SENT_PART_BYTES_MAX: usize = 101;
 pub const LOADED_PART_BYTES_MAX: usize = 46;
 
+/// What a receipt says of an image's tables, encoded: some 30,000 names of usual length. The plan of an image has one
+/// part, so that its receipt has room for them.
+pub const IMAGE_CHECKS_BYTES_MAX: usize = 1 << 20;
+
 /// A control message. The largest is a receipt, which holds plan, manifest, what was loaded, and the grant.
 pub const CONTROL_BYTES_MAX: usize = 4 << 20;
 
@@ -87,6 +91,7 @@ const _: () = assert!(
     PLAN_BYTES_MAX + PARTS_MAX * (SENT_PART_BYTES_MAX + LOADED_PART_BYTES_MAX) + GRANT_BYTES_MAX + (4 << 10)
         <= CONTROL_BYTES_MAX
 );
+const _: () = assert!(IMAGE_CHECKS_BYTES_MAX <= PLAN_BYTES_MAX);
 const _: () = assert!(OFFER_BYTES_MAX <= CONTROL_BYTES_MAX);
 const _: () = assert!(CHUNK_PLAIN_BYTES <= CHUNK_PLAIN_BYTES_MAX);
 const _: () = assert!(CHUNK_PLAIN_BYTES_MAX <= u32::MAX as usize);

@@ -11,6 +11,7 @@ use crate::{
     fingerprint::Fingerprint,
     grant::SignedGrant,
     id::{ChunkCount, TransferId},
+    image::ImageChecks,
     limits::{CONTROL_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX, PLAN_BYTES_MAX},
     seal::Suite,
     sign::{PublicKey, Purpose, Signature, Signer},
@@ -43,6 +44,20 @@ pub enum Engine {
     Opaque,
     #[n(1)]
     Sqlite,
+    /// The pages of a database, [`crate::image`].
+    #[n(2)]
+    SqliteImage,
+}
+
+impl Engine {
+    /// The word for logs and `--json`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Engine::Opaque => "opaque",
+            Engine::Sqlite => "sqlite",
+            Engine::SqliteImage => "sqlite-image",
+        }
+    }
 }
 
 /// One part of the plan.
@@ -101,7 +116,7 @@ impl Plan {
             return refused("order of parts");
         }
         let kinds_fit = match self.engine {
-            Engine::Opaque => self.parts.len() == 1 && self.parts[0].kind == PartKind::Opaque,
+            Engine::Opaque | Engine::SqliteImage => self.parts.len() == 1 && self.parts[0].kind == PartKind::Opaque,
             Engine::Sqlite => {
                 let count = |kind| self.parts.iter().filter(|part| part.kind == kind).count();
                 count(PartKind::Opaque) == 0 && count(PartKind::Schema) == 1 && count(PartKind::Finish) == 1
@@ -115,6 +130,8 @@ impl Plan {
         match self.engine {
             Engine::Opaque => plain_bytes == 0,
             Engine::Sqlite => !self.parts.iter().any(|part| part.kind == PartKind::Rows && !is_internal(&part.name)),
+            // Only who opens it can tell.
+            Engine::SqliteImage => plain_bytes == 0,
         }
     }
 
@@ -206,6 +223,9 @@ pub enum Proof {
     /// Everything was verified and nothing loaded, as asked.
     #[n(3)]
     Discarded,
+    /// Every page was read again from the target and compared, and the engine checked the database.
+    #[n(4)]
+    PagesReadAgain,
 }
 
 impl Proof {
@@ -216,6 +236,7 @@ impl Proof {
             Proof::LoaderExit => "loader_exit",
             Proof::Written => "written",
             Proof::Discarded => "discarded",
+            Proof::PagesReadAgain => "pages_read_again",
         }
     }
 }
@@ -226,9 +247,24 @@ impl Proof {
 pub struct LoadedPart {
     #[n(0)]
     pub rows: u64,
-    /// Recomputed from the target where it can be read again.
+    /// Recomputed from the target where it can be read again: the digest of a table, or the root of an image.
     #[n(1)]
     pub digest: Option<Root>,
+    /// What else was found in an image.
+    #[n(2)]
+    pub image: Option<ImageChecks>,
+}
+
+impl LoadedPart {
+    /// A part that is not read again.
+    pub fn bare() -> Self {
+        Self { rows: 0, digest: None, image: None }
+    }
+
+    /// A table as it was read again.
+    pub fn table(rows: u64, digest: Root) -> Self {
+        Self { rows, digest: Some(digest), image: None }
+    }
 }
 
 /// What the receiver says it verified and loaded.
@@ -306,6 +342,15 @@ impl Receipt {
         if self.plan.engine == Engine::Sqlite && !matches!(self.proof, Proof::ReadAgain | Proof::Discarded) {
             return Err(Error::new(Code::TargetMismatch, "a database that was not read again"));
         }
+        if self.plan.engine == Engine::SqliteImage && !matches!(self.proof, Proof::PagesReadAgain | Proof::Discarded) {
+            return Err(Error::new(Code::TargetMismatch, "an image that was not read again"));
+        }
+        if self.proof == Proof::PagesReadAgain {
+            return self.check_image();
+        }
+        if self.loaded.iter().any(|loaded| loaded.image.is_some()) {
+            return Err(Error::new(Code::TargetMismatch, "checks of what is no image"));
+        }
         if self.plan.engine == Engine::Sqlite {
             for (index, (sent, loaded)) in sent.iter().zip(&self.loaded).enumerate() {
                 if sent.rows != loaded.rows || sent.digest != loaded.digest {
@@ -313,6 +358,23 @@ impl Receipt {
                     return Err(mismatch.at_part(crate::id::PartIndex(index as u32)));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// That the pages which were read again are those that were sent.
+    fn check_image(&self) -> Result<()> {
+        let refused = |check| Err(Error::new(Code::TargetMismatch, check));
+        let ([sent], [loaded]) = (self.manifest.manifest.parts.as_slice(), self.loaded.as_slice()) else {
+            return refused("parts of an image");
+        };
+        let (Engine::SqliteImage, Some(checks)) = (self.plan.engine, &loaded.image) else {
+            return refused("checks of an image");
+        };
+        checks.check()?;
+        let bytes = checks.pages.checked_mul(checks.page_bytes.into());
+        if loaded.digest != Some(sent.root) || loaded.rows != 0 || bytes != Some(sent.plain_bytes) {
+            return refused("pages of an image");
         }
         Ok(())
     }

@@ -9,6 +9,8 @@ use sealift_agent::{
 };
 use sealift_protocol::{compress::Compression, manifest::Empty};
 
+use crate::form::Form;
+
 /// Sends a database or a dump, sealed, to one receiver
 ///
 /// Reads the source, hashes, compresses and seals it chunk by chunk, and sends it over mutually authenticated QUIC to the
@@ -68,6 +70,10 @@ pub struct PushArgs {
     /// What to send: sqlite:PATH, exec:COMMAND, file:PATH, or - for standard input
     #[arg(long, value_name = "URL")]
     pub source: String,
+
+    /// How an sqlite: source is sent
+    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
+    pub form: Form,
 
     /// The ticket that the receiver printed: a file, or - for standard input
     #[arg(long, value_name = "FILE")]
@@ -139,6 +145,10 @@ pub struct SealArgs {
     /// What to seal: sqlite:PATH, exec:COMMAND, file:PATH, or - for standard input
     #[arg(long, value_name = "URL")]
     pub source: String,
+
+    /// How an sqlite: source is sent
+    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
+    pub form: Form,
 
     /// The public key of the receiver that is to load it
     #[arg(long, value_name = "RECEIVER.pub")]

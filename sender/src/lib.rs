@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod form;
 pub mod lane;
 pub mod outage;
 pub mod outgoing;

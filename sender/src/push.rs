@@ -41,6 +41,7 @@ pub async fn push(args: PushArgs) -> ExitCode {
 async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     args.transfer.apply()?;
     let location = Location::parse(&args.source)?;
+    args.form.check(&location)?;
     if args.source == "-" && args.ticket == "-" {
         let next = "Give the ticket as a file, or the source as file: or exec:.";
         return Err(Failure::usage("source and ticket cannot both be standard input", next));
@@ -67,7 +68,8 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     }
 
     let mut shutdown = Shutdown::listen()?;
-    let record = Record::open(&state, &ticket.grant.grant, &args.source, args.restart)?;
+    let source = args.form.of_source(&args.source);
+    let record = Record::open(&state, &ticket.grant.grant, &source, args.restart)?;
     fail_point::hit(Point::RecordKept);
     let begun_with = record.is_begun().then(|| record.receiver());
     let trust = establish(args, &ticket, begun_with, &state, report);

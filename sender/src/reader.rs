@@ -135,13 +135,18 @@ fn judge_plan(plan: Plan) -> Outcome<Plan> {
         _ if plan.empty.is_some() => Ok(plan),
         // Only a file knows beforehand.
         Engine::Opaque if bytes_estimate == Some(0) => Err(empty_dump()),
-        Engine::Sqlite if plan.moves_nothing(0) => {
-            let what = "the source has nothing to move: it is a database without a table";
-            let next = "Check the path in --source. If there is meant to be none, type --allow-empty.";
-            Err(Failure::new(Code::SourceEmpty, what, next))
+        Engine::Sqlite if plan.moves_nothing(0) => Err(empty_database()),
+        Engine::SqliteImage if plan.parts.first().and_then(|part| part.rows_estimate) == Some(0) => {
+            Err(empty_database())
         }
-        Engine::Opaque | Engine::Sqlite => Ok(plan),
+        Engine::Opaque | Engine::Sqlite | Engine::SqliteImage => Ok(plan),
     }
+}
+
+fn empty_database() -> Failure {
+    let what = "the source has nothing to move: it is a database without a table";
+    let next = "Check the path in --source. If there is meant to be none, type --allow-empty.";
+    Failure::new(Code::SourceEmpty, what, next)
 }
 
 fn empty_dump() -> Failure {

@@ -50,6 +50,7 @@ const WORDS_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     Sqlite,
+    Image,
     File,
     Loader,
     Program,
@@ -59,12 +60,13 @@ pub enum Engine {
 }
 
 impl Engine {
-    pub const ALL: [Engine; 6] =
-        [Engine::Sqlite, Engine::File, Engine::Loader, Engine::Program, Engine::Spool, Engine::Commit];
+    pub const ALL: [Engine; 7] =
+        [Engine::Sqlite, Engine::Image, Engine::File, Engine::Loader, Engine::Program, Engine::Spool, Engine::Commit];
 
     pub fn name(self) -> &'static str {
         match self {
             Engine::Sqlite => "sqlite",
+            Engine::Image => "image",
             Engine::File => "file",
             Engine::Loader => "loader",
             Engine::Program => "program",
@@ -83,6 +85,7 @@ impl Engine {
         let bytes = random.below(4 << 20);
         match self {
             Engine::Sqlite => Kind::Sqlite(20 + random.below(10_000) as u32),
+            Engine::Image => Kind::Image(20 + random.below(10_000) as u32),
             Engine::File => Kind::File(bytes),
             Engine::Loader => Kind::Loader(bytes),
             Engine::Program => Kind::Program(bytes),

@@ -26,6 +26,8 @@ use crate::{
 pub enum Kind {
     /// A database of this many rows, each some 200 bytes.
     Sqlite(u32),
+    /// The same, as an image.
+    Image(u32),
     /// So many random bytes, from a file into a file.
     File(usize),
     /// The same, into a loader that shows all or nothing.
@@ -62,7 +64,7 @@ impl Place {
             fs::set_permissions(place.path(name), fs::Permissions::from_mode(0o700)).unwrap();
         }
         match kind {
-            Kind::Sqlite(rows) => sqlite::create_hospital(&place.source(), rows),
+            Kind::Sqlite(rows) | Kind::Image(rows) => sqlite::create_hospital(&place.source(), rows),
             Kind::File(bytes) | Kind::Loader(bytes) | Kind::Program(bytes) | Kind::Spool(bytes) => {
                 fs::write(place.source(), random_bytes(bytes, seed)).unwrap();
             }
@@ -103,7 +105,11 @@ impl Place {
     /// The sender's command, the same each time.
     pub fn sender(&self) -> Launch {
         let launch = Launch::sender(&self.source_url, self.ticket()).state(&self.path("sender")).json();
-        if matches!(self.kind, Kind::Spool(_)) { launch.arg("--spool").arg(self.spool()) } else { launch }
+        match self.kind {
+            Kind::Spool(_) => launch.arg("--spool").arg(self.spool()),
+            Kind::Image(_) => launch.args(&["--form", "image"]),
+            _ => launch,
+        }
     }
 
     /// Both, from the beginning.
@@ -141,7 +147,7 @@ impl Place {
     pub fn assert_same(&self) {
         assert!(self.target().exists(), "nothing is there");
         assert!(self.is_same(), "the copy differs");
-        if let Kind::Sqlite(_) = self.kind {
+        if let Kind::Sqlite(_) | Kind::Image(_) = self.kind {
             assert_eq!(sqlite::integrity(&self.target()), "ok");
         }
     }
@@ -189,7 +195,7 @@ fn urls(kind: Kind, source: &str, target: &str) -> (String, String) {
     // A loader's unfinished output lies where nobody looks for it, as a database's would; and a second load fails.
     let loader = format!("exec:sh -c 'cat >{source}.loading && ln {source}.loading {target} && rm {source}.loading'");
     match kind {
-        Kind::Sqlite(_) => (format!("sqlite:{source}"), format!("sqlite:{target}")),
+        Kind::Sqlite(_) | Kind::Image(_) => (format!("sqlite:{source}"), format!("sqlite:{target}")),
         Kind::File(_) => (format!("file:{source}"), format!("file:{target}")),
         Kind::Loader(_) => (format!("file:{source}"), loader),
         Kind::Program(_) | Kind::Spool(_) => (format!("exec:cat {source}"), loader),

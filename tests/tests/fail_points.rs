@@ -24,6 +24,7 @@ const LOADER: Kind = Kind::Loader(3 << 20);
 /// The same, by way of a spool.
 const SPOOL: Kind = Kind::Spool(3 << 20);
 const SQLITE: Kind = Kind::Sqlite(2000);
+const IMAGE: Kind = Kind::Image(2000);
 
 /// What a point is reached by; every other one is by both.
 fn kinds(point: Point) -> Vec<Kind> {
@@ -32,6 +33,15 @@ fn kinds(point: Point) -> Vec<Kind> {
         Point::SqliteRemoving => vec![],
         // A table that is committed in pieces.
         Point::SqliteEdgeCommitted => vec![Kind::Sqlite(200_000)],
+        // Of both forms.
+        Point::SqliteStaged
+        | Point::SqliteMarked
+        | Point::SqliteProven
+        | Point::SqliteRenamed
+        | Point::SqliteForgetting
+        | Point::SqliteForgotten => vec![SQLITE, IMAGE],
+        // In the middle of it, and at its end.
+        Point::ImageSynced | Point::ImageNoted => vec![IMAGE, Kind::Image(200_000)],
         _ if point.name().starts_with("sqlite-") => vec![SQLITE],
         _ if point.name().starts_with("spool-") => vec![SPOOL],
         _ if point.name().starts_with("journal-") => vec![LOADER],

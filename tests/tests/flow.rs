@@ -102,7 +102,7 @@ impl Flow {
 
     /// What a target that was loaded faithfully says.
     fn facts(&self, manifest: &Manifest) -> ReceiptFacts {
-        let loaded = manifest.parts.iter().map(|part| LoadedPart { rows: part.rows, digest: part.digest });
+        let loaded = manifest.parts.iter().map(|part| LoadedPart { rows: part.rows, digest: part.digest, image: None });
         ReceiptFacts {
             proof: Proof::ReadAgain,
             loaded: loaded.collect(),

@@ -183,7 +183,11 @@ impl<'a> Loading<'a> {
         self.audit.append(
             "transfer.begin",
             Some(self.transfer),
-            &[("sender", json!(sender.to_string())), ("purpose", json!(grant.purpose))],
+            &[
+                ("sender", json!(sender.to_string())),
+                ("engine", json!(sealed.plan().engine.word())),
+                ("purpose", json!(grant.purpose)),
+            ],
         )?;
         let elsewhere = self.record.earlier.take_if(|earlier| earlier.target != self.record.kept.target);
         if let Some(earlier) = elsewhere {
@@ -285,7 +289,12 @@ impl<'a> Loading<'a> {
     /// The load is over, or can go on later: leaves what that needs, and nothing else.
     async fn end(self, outcome: Outcome<Finished>) -> Outcome<Finished> {
         let kept = &self.record.kept;
-        let staged = |load: &Load| load.transfer().has_finished() && load.transfer().plan().engine != Engine::Opaque;
+        let staged = |load: &Load| match load.transfer().plan().engine {
+            Engine::Opaque => false,
+            Engine::Sqlite => load.transfer().has_finished(),
+            // What is durable of an image need not be all of its one part.
+            Engine::SqliteImage => load.transfer().has_anything(),
+        };
         let has_something = self.load.as_ref().is_some_and(staged);
         let keeps = match kept.ending.stage {
             // What only the operator's statement ends, and that statement: the archive is not loaded again.

@@ -75,7 +75,7 @@ impl DiscardSink {
 impl Sink for DiscardSink {
     fn prepare(&self, _transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<Found>> {
         plan.check()?;
-        let loaded = vec![LoadedPart { rows: 0, digest: None }; plan.parts.len()];
+        let loaded = vec![LoadedPart::bare(); plan.parts.len()];
         *self.state() = State { plan: Some(plan.clone()), schema: None, stopped: false, loaded };
         Ok(Vec::new())
     }
@@ -198,7 +198,7 @@ impl PartSink for Rows<'_> {
     fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
         let Self { sink, part, reader, digest, .. } = *self;
         reader.finish().map_err(|error| error.at_part(part))?;
-        sink.state().loaded[part.0 as usize] = LoadedPart { rows: digest.rows(), digest: Some(digest.root()) };
+        sink.state().loaded[part.0 as usize] = LoadedPart::table(digest.rows(), digest.root());
         Ok(())
     }
 }
@@ -301,9 +301,9 @@ mod tests {
             digest.add(&row);
         }
         let (proof, loaded) = sink.prove(&digests()).unwrap();
-        let none = LoadedPart { rows: 0, digest: None };
+        let none = LoadedPart::bare();
         assert_eq!(proof, Proof::Discarded);
-        assert_eq!(loaded, [none.clone(), LoadedPart { rows: 2, digest: Some(digest.root()) }, none]);
+        assert_eq!(loaded, [none.clone(), LoadedPart::table(2, digest.root()), none]);
     }
 
     #[test]

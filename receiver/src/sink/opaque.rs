@@ -123,7 +123,7 @@ impl Sink for OpaqueSink {
             }
         };
         let parts = self.parts.get().copied().unwrap_or(0);
-        Ok((proof, vec![LoadedPart { rows: 0, digest: None }; parts]))
+        Ok((proof, vec![LoadedPart::bare(); parts]))
     }
 
     fn publish(&self, transfer: TransferId) -> Outcome {

@@ -133,6 +133,7 @@ impl Receiving<'_> {
             &[
                 ("sender", json!(Fingerprint::of(&judging.sender_key()).to_string())),
                 ("into", json!(Location::name_of(&self.record.kept.target))),
+                ("engine", json!(judging.plan().engine.word())),
                 ("purpose", json!(grant.purpose)),
             ],
         )?;
@@ -218,8 +219,9 @@ impl Receiving<'_> {
     fn tell_started(&mut self, session: &Session, went_on: bool, fresh: bool) {
         let report = self.setting.report;
         let lost = std::mem::take(&mut self.lost);
-        report.event("started", &[("suite", json!(session.keys().suite().name()))]);
         let Some(load) = &self.load else { return };
+        let (engine, suite) = (load.transfer().plan().engine.word(), session.keys().suite().name());
+        report.event("started", &[("engine", json!(engine)), ("suite", json!(suite))]);
         if load.transfer().epoch().0 > 1 {
             report.event("link_up", &[("epoch", json!(load.transfer().epoch().0))]);
         }

@@ -66,6 +66,7 @@ async fn run(args: &SealArgs, report: &Report) -> Outcome<Archived> {
         return Err(Failure::usage("--purpose is too long", format!("Use at most {NAME_BYTES_MAX} bytes.")));
     }
     let location = Location::parse(&args.source)?;
+    args.form.check(&location)?;
     let receiver = read_key(args)?;
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-sender")?;
     let audit = AuditLog::open(&state, "sealift-sender")?;
@@ -116,7 +117,11 @@ impl<'a> Sealing<'a> {
         self.audit.append(
             "archive.begin",
             Some(self.transfer),
-            &[("receiver", json!(to.to_string())), ("purpose", json!(self.args.purpose))],
+            &[
+                ("receiver", json!(to.to_string())),
+                ("form", self.args.form.audited(location)),
+                ("purpose", json!(self.args.purpose)),
+            ],
         )?;
         self.report.event("sealing", &[("receiver", json!(to.to_string()))]);
         self.report.say_lines(&format!(
@@ -126,7 +131,7 @@ impl<'a> Sealing<'a> {
             LogId { kind: LogKind::Archive, transfer: self.transfer, key: KeyFingerprint::of(&self.sealing_key) },
             &mut SystemRandom::default(),
         );
-        let opened = source::open(location, self.args.transfer.danger_show_program_output)?;
+        let opened = source::open(location, self.args.form, self.args.transfer.danger_show_program_output)?;
         if let Some(notice) = opened.notice {
             self.report.notice("sender", notice);
         }
@@ -160,7 +165,9 @@ impl<'a> Sealing<'a> {
     ) -> Outcome<(SignedManifest, Suite)> {
         let (reader, plan) = reader.await?;
         self.report.planned(&plan);
-        self.report.event("planned", &[("parts", json!(plan.parts.len()))]);
+        let (engine, parts) = (json!(plan.engine.word()), json!(plan.parts.len()));
+        self.report.event("planned", &[("engine", engine), ("parts", parts)]);
+        self.args.form.tell(self.report);
         let suites = self.args.transfer.suite.suites();
         let suite = *suites.first().ok_or_else(|| Failure::new(Code::Internal, "no suite", ""))?;
         let grant = self.grant();

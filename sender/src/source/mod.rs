@@ -12,8 +12,11 @@ use sealift_agent::{
 };
 use sealift_protocol::{id::PartIndex, manifest::Plan};
 
-use self::{opaque::OpaqueSource, sqlite::SqliteSource};
-use crate::part::PartWriter;
+use self::{
+    opaque::OpaqueSource,
+    sqlite::{ImageSource, SqliteSource},
+};
+use crate::{form::Form, part::PartWriter};
 
 /// Something that can be read from beginning to end as parts of a plan, as of one moment.
 ///
@@ -41,7 +44,7 @@ pub struct OpenedSource {
 }
 
 /// Opens what a URL names.
-pub fn open(location: &Location, show_program_output: bool) -> Outcome<OpenedSource> {
+pub fn open(location: &Location, form: Form, show_program_output: bool) -> Outcome<OpenedSource> {
     let plain = |source: Box<dyn Source>| OpenedSource { source, program: None, notice: None };
     Ok(match location {
         Location::Standard => plain(Box::new(OpaqueSource::standard())),
@@ -49,7 +52,11 @@ pub fn open(location: &Location, show_program_output: bool) -> Outcome<OpenedSou
         Location::Sqlite(path) => {
             let source = SqliteSource::open(path)?;
             let notice = Some(source.notice());
-            OpenedSource { source: Box::new(source), program: None, notice }
+            let source: Box<dyn Source> = match form {
+                Form::Rows => Box::new(source),
+                Form::Image => Box::new(ImageSource::new(source)),
+            };
+            OpenedSource { source, program: None, notice }
         }
         Location::Exec(words) => {
             let program = Arc::new(Program::new(words.clone(), show_program_output)?);

@@ -102,6 +102,7 @@ impl<'a> Sending<'a> {
                 ("receiver", json!(grant.receiver.to_string())),
                 ("receiver_trust", json!(self.trust.as_str())),
                 ("source", json!(Location::name_of(&self.args.source))),
+                ("form", self.args.form.audited(location)),
                 ("target", json!(grant.target)),
                 ("purpose", json!(grant.purpose)),
             ],

@@ -127,7 +127,7 @@ impl Sending<'_> {
         self.drop_spool()?;
         let show_output = self.args.transfer.danger_show_program_output;
         let planned = async {
-            let opened = source::open(location, show_output)?;
+            let opened = source::open(location, self.args.form, show_output)?;
             self.program = opened.program;
             if let Some(notice) = opened.notice.filter(|_| !self.connected) {
                 self.report.notice("sender", notice);
@@ -140,6 +140,7 @@ impl Sending<'_> {
         match shutdown.or(planned).await {
             Ok((reader, plan)) => {
                 announce(self.report, &plan);
+                self.args.form.tell(self.report);
                 if let Some(program) = &self.program {
                     shutdown.kills(Arc::clone(program));
                 }
@@ -200,5 +201,6 @@ impl Sending<'_> {
 
 fn announce(report: &Report, plan: &Plan) {
     report.planned(plan);
-    report.event("planned", &[("parts", json!(plan.parts.len()))]);
+    let (engine, parts) = (json!(plan.engine.word()), json!(plan.parts.len()));
+    report.event("planned", &[("engine", engine), ("parts", parts)]);
 }

@@ -56,6 +56,11 @@ fn c1_sender_killed_sqlite() {
     sender_killed(Kind::Sqlite(40_000));
 }
 
+#[test]
+fn c1_sender_killed_image() {
+    sender_killed(Kind::Image(40_000));
+}
+
 /// C8: a bug in a worker of either side ends the process at once, says where and nothing else, and is survived as a kill is.
 fn worker_panics(side: Role, point: &str) {
     let place = Place::new(Kind::Loader(24 * MIB), rate(40), 8);
@@ -177,6 +182,20 @@ fn c2_receiver_killed_in_a_large_table_sqlite() {
     assert_eq!(receiver.resume().as_deref(), Some("resumed"));
 }
 
+/// The pages that were durable are not sent again.
+#[test]
+fn c2_receiver_killed_in_an_image() {
+    let place = Place::new(Kind::Image(400_000), rate(300), 21);
+    let (mut sender, receiver) = place.start();
+    let come = 48 << 20;
+    place.wait_until_passed(&mut sender, come);
+    kill(receiver);
+    let (sender, receiver) = assert_resumed(&place, sender, place.receiver().start());
+    let resent = sender.number("resent_bytes");
+    assert!(resent < come * 3 / 4, "{resent} bytes were sent again");
+    assert_eq!(receiver.resume().as_deref(), Some("resumed"));
+}
+
 #[test]
 fn c2_receiver_killed_loader() {
     receiver_killed(Kind::Loader(16 * MIB));
@@ -205,6 +224,11 @@ fn both_killed(kind: Kind) {
 #[test]
 fn c3_both_killed_sqlite() {
     both_killed(Kind::Sqlite(80_000));
+}
+
+#[test]
+fn c3_both_killed_image() {
+    both_killed(Kind::Image(80_000));
 }
 
 /// A new loader is fed from the journal, and the file is read again for what is missing.

@@ -104,6 +104,12 @@ fn a_changed_schema_is_sent_anew_if_asked_sqlite() {
     changed(Kind::Sqlite(40_000), |path| execute(path, "create table another (x)"), None);
 }
 
+/// An image is of its pages: that the header counts a change up is enough.
+#[test]
+fn a_changed_page_is_sent_anew_if_asked_image() {
+    changed(Kind::Image(40_000), |path| execute(path, "pragma user_version = 8"), None);
+}
+
 /// Another source is another transfer: said before anything is asked of the receiver.
 #[test]
 fn another_source_is_refused() {

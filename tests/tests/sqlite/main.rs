@@ -3,6 +3,7 @@
 
 mod compare;
 mod exact;
+mod image;
 mod nasty;
 mod pump;
 mod resume;

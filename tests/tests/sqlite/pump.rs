@@ -196,7 +196,7 @@ impl<'a> Pump<'a> {
         let summary = writer.finish()?;
         let has_rows = plan.parts[part.0 as usize].kind == PartKind::Rows;
         let whole = WholePart { part, chunks: root.chunks(), plain_bytes: root.plain_bytes(), root: root.root() };
-        Ok((LoadedPart { rows: summary.rows, digest: has_rows.then_some(summary.digest) }, whole))
+        Ok((LoadedPart { rows: summary.rows, digest: has_rows.then_some(summary.digest), image: None }, whole))
     }
 
     pub fn part(&mut self, part: PartIndex) -> Outcome<LoadedPart> {

@@ -10,6 +10,7 @@ mod chunks;
 mod digests;
 mod envelope;
 mod exchange;
+mod image;
 mod keys;
 mod messages;
 mod reference;
@@ -29,6 +30,7 @@ fn all() -> Vec<(&'static str, Value)> {
         ("digests", digests::vectors()),
         ("envelope", envelope::vectors()),
         ("exchange", exchange::vectors()),
+        ("image", image::vectors()),
         ("keys", keys::vectors()),
         ("messages", messages::vectors()),
         ("sealed_log", sealed_log::vectors()),

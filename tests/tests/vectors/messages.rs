@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 
 use super::{bad, exchange, hex};
 
-fn receipt(parties: &Parties) -> SignedReceipt {
+pub fn receipt(parties: &Parties) -> SignedReceipt {
     let grant = parties.grant();
     let plan = table_plan(1);
     let part = |rows, digest| SentPart { chunks: ChunkCount(1), plain_bytes: 20, root: Root([9; 32]), rows, digest };
     let parts = vec![part(0, None), part(2, Some(Root([8; 32]))), part(0, None)];
-    let loaded = parts.iter().map(|part| LoadedPart { rows: part.rows, digest: part.digest }).collect();
+    let loaded = parts.iter().map(|part| LoadedPart { rows: part.rows, digest: part.digest, image: None }).collect();
     let (transfer, grant_hash, plan_hash) = (grant.grant.transfer, grant.hash(), plan.hash());
     let manifest = Manifest { transfer, grant_hash, plan_hash, parts, root: Root([7; 32]) }.sign(&parties.sender);
     let receipt = Receipt {

@@ -12,6 +12,7 @@ use sealift_protocol::{close::Code, id::TransferId, sqlite::LEDGER_TABLE};
 
 use super::{
     failure::failed,
+    image::ledger::{Found, ImageLedger},
     load::{close, configure, flags},
     mark::Owner,
     staging::{Identity, Staging},
@@ -24,6 +25,8 @@ pub enum Leftover {
     Empty(Identity),
     /// A load with its ledger, open and kept from others by the engine's lock.
     Load(Connection, Identity),
+    /// Pages of an image, with their ledger, which keeps others out.
+    Image(ImageLedger, Identity),
     /// A whole load of this transfer, its ledger dropped, and its mark claimed.
     Finished(TransferId, Identity),
 }
@@ -42,6 +45,12 @@ impl Leftover {
         if ours {
             // What a killed process had written may be in the page cache alone: it is durable before anybody is told of it.
             staging.sync_leftover().map_err(|error| staging.refused("synced", &error))?;
+            // The engine is not let near an image before all of it is there.
+            match image(staging, identity)? {
+                Found::Nothing => {}
+                Found::Busy => return Err(staging.busy()),
+                Found::Ledger(ledger) => return Ok(Self::Image(ledger, identity)),
+            }
         }
         match if ours { look(staging, identity)? } else { None } {
             Some(Self::Load(connection, identity)) => {
@@ -74,9 +83,20 @@ impl Leftover {
                 let _ = close(connection);
                 staging.remove(identity);
             }
-            Self::Empty(identity) | Self::Finished(_, identity) => staging.remove(identity),
+            Self::Image(_, identity) | Self::Empty(identity) | Self::Finished(_, identity) => staging.remove(identity),
         }
         Ok(())
+    }
+}
+
+/// The ledger of an image, if that is what the file is.
+fn image(staging: &Staging, identity: Identity) -> Outcome<Found> {
+    let found = ImageLedger::find(&staging.image_ledger(), identity);
+    let found = found.map_err(|error| staging.refused("looked for", &error))?;
+    // One that is proven and not yet published has its mark held, and its ledger closed.
+    match &found {
+        Found::Ledger(_) if staging.mark.claim(identity) == Owner::Busy => Ok(Found::Busy),
+        _ => Ok(found),
     }
 }
 

@@ -15,6 +15,7 @@
 
 mod document;
 mod failure;
+mod image;
 mod indexes;
 mod ledger;
 mod leftover;
@@ -50,6 +51,7 @@ use sealift_sqlite::check_options;
 use self::{
     document::{DocumentLoad, Repeated},
     failure::gave_up,
+    image::{Image, PagesLoad},
     ledger::Bond,
     leftover::Leftover,
     load::Load,
@@ -86,6 +88,8 @@ struct State {
     /// Somebody has the turn to write, and the load with it.
     busy: bool,
     load: Option<Load>,
+    /// Instead of a load, for the pages of an image.
+    image: Option<Image>,
     interrupt: Option<InterruptHandle>,
 }
 
@@ -171,7 +175,8 @@ impl SqliteSink {
         }
         state.busy = true;
         let prepared = state.prepared.clone().ok_or_else(out_of_order)?;
-        Ok(Turn { sink: self, prepared, digests: digests.clone(), load: state.load.take(), done: Done::Nothing })
+        let (load, image) = (state.load.take(), state.image.take());
+        Ok(Turn { sink: self, prepared, digests: digests.clone(), load, image, done: Done::Nothing })
     }
 }
 
@@ -181,12 +186,15 @@ impl State {
         if let Some(load) = self.load.take() {
             let _ = load.close();
         }
+        let image = self.image.take();
         self.interrupt = None;
         let Some(prepared) = &self.prepared else { return };
-        // Without a part there is nothing to go on with.
-        if self.phase == Phase::Abandoned || !self.committed.contains(&true) {
+        // Without a part, or some of an image, there is nothing to go on with.
+        let has_anything = self.committed.contains(&true) || image.as_ref().is_some_and(Image::has_anything);
+        if self.phase == Phase::Abandoned || !has_anything {
             sink.staging.remove(prepared.identity);
         }
+        drop(image);
         sink.staging.mark.release();
     }
 }
@@ -220,7 +228,7 @@ impl Sink for SqliteSink {
 
     fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>> {
         plan.check()?;
-        if plan.engine != Engine::Sqlite {
+        if plan.engine == Engine::Opaque {
             let next = "Give the receiver a target for dumps: file:PATH, exec:COMMAND or -.";
             return Err(Failure::new(Code::PlanRefused, "the source is a dump, the target an SQLite database", next));
         }
@@ -233,12 +241,13 @@ impl Sink for SqliteSink {
         }
         let bond = Bond { transfer, plan_hash: plan.hash() };
         let staged = Staged::stage(&self.staging, self.row_bytes_max, plan, bond, fresh)?;
-        let Staged { identity, load, have, prefix, rows } = staged;
+        let Staged { identity, load, image, have, prefix, rows } = staged;
         state.prepared = Some(Prepared { plan: plan.clone(), bond, identity });
         state.committed = vec![false; plan.parts.len()];
         have.iter().for_each(|whole| state.committed[whole.part.0 as usize] = true);
         state.interrupt = load.as_ref().map(|load| load.connection.get_interrupt_handle());
         state.load = load;
+        state.image = image;
         state.phase = Phase::Loading;
         state.prefix = prefix.clone();
         state.rows_found = rows;
@@ -266,7 +275,8 @@ impl Sink for SqliteSink {
                 let prefix = self.state().prefix.clone().filter(|prefix| prefix.part == part);
                 Ok(Box::new(RowsLoad::begin(turn, part, prefix)?))
             }
-            _ => Ok(Box::new(DocumentLoad::new(turn, part, kind))),
+            PartKind::Opaque => Ok(Box::new(PagesLoad::begin(turn)?)),
+            PartKind::Schema | PartKind::Finish => Ok(Box::new(DocumentLoad::new(turn, part, kind))),
         }
     }
 
@@ -275,9 +285,12 @@ impl Sink for SqliteSink {
         if self.state().committed.contains(&false) {
             return Err(out_of_order());
         }
-        let loaded = prove::prove(&mut turn)?;
+        let proven = match turn.prepared.plan.engine {
+            Engine::SqliteImage => (Proof::PagesReadAgain, vec![image::prove(&mut turn)?]),
+            _ => (Proof::ReadAgain, prove::prove(&mut turn)?),
+        };
         turn.done = Done::Proof;
-        Ok((Proof::ReadAgain, loaded))
+        Ok(proven)
     }
 
     fn publish(&self, transfer: TransferId) -> Outcome {

@@ -47,15 +47,14 @@ pub fn prove(turn: &mut Turn<'_>) -> Outcome<Vec<LoadedPart>> {
     connection.pragma_update(None, "cell_size_check", true).map_err(engine)?;
     connection.execute_batch("BEGIN").map_err(engine)?;
     check_catalogue(&connection, &schema, &finish)?;
-    let bare = LoadedPart { rows: 0, digest: None };
-    let mut loaded = vec![bare.clone()];
+    let mut loaded = vec![LoadedPart::bare()];
     for (place, table) in schema.tables.iter().enumerate() {
         let mut digest = turn.digests.multiset();
         read_again(turn, &connection, table, schema.encoding, &mut digest)
             .map_err(|failure| failure.at_part(PartIndex(place as u32 + 1)))?;
-        loaded.push(LoadedPart { rows: digest.rows(), digest: Some(digest.root()) });
+        loaded.push(LoadedPart::table(digest.rows(), digest.root()));
     }
-    loaded.push(bare);
+    loaded.push(LoadedPart::bare());
     // Still the same file, or what was read is not what would be published.
     drop(connection);
     sink.staging.check(identity)?;

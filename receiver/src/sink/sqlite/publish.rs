@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | staging file with its ledger | at most the mark was set | mark, drop the ledger, rename |
 //! | staging file without it, and its mark | the ledger was dropped | rename |
+//! | staging file that an image's ledger says is whole | at most the mark was set | mark, rename, remove the ledger |
 //! | both names, one file, its mark | the target was linked | remove the staging name |
 //! | target alone, and its mark | all of it | nothing |
 //!
@@ -38,6 +39,16 @@ pub fn publish(staging: &Staging, transfer: TransferId, proven: Option<Identity>
             let ledger = whole_ledger(&connection, transfer)?;
             staging.mark_finished(transfer, identity)?;
             drop_ledger(connection, ledger.schema.wal)?;
+            identity
+        }
+        Leftover::Image(ledger, identity) => {
+            if ledger.bond().transfer != transfer {
+                return Err(unpublishable("is a load of another transfer"));
+            }
+            if !ledger.is_whole() {
+                return Err(unpublishable("is not whole"));
+            }
+            staging.mark_finished(transfer, identity)?;
             identity
         }
         Leftover::Finished(owner, identity) if owner == transfer => identity,

@@ -4,11 +4,12 @@ use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
 use sealift_protocol::{
     id::{PartIndex, TransferId},
-    manifest::{PartKind, Plan},
+    manifest::{Engine, PartKind, Plan},
     receive::{FoundPrefix, WholePart},
 };
 
 use super::{
+    image::Image,
     ledger::{self, Bond, senseless},
     leftover::Leftover,
     load::{Load, check_plan},
@@ -19,6 +20,8 @@ use super::{
 pub struct Staged {
     pub identity: Identity,
     pub load: Option<Load>,
+    /// Instead of a load, for the pages of an image.
+    pub image: Option<Image>,
     pub have: Vec<WholePart>,
     pub prefix: Option<FoundPrefix>,
     /// Of both.
@@ -29,16 +32,25 @@ impl Staged {
     /// Makes the staging file, or opens the one that this transfer left.
     pub fn stage(staging: &Staging, row_bytes_max: usize, plan: &Plan, bond: Bond, fresh: bool) -> Outcome<Self> {
         staging.check_target()?;
-        let leftover = Leftover::find(staging, row_bytes_max)?;
-        if let Leftover::Load(connection, identity) = leftover {
-            if !fresh && ledger::bond(&connection)? == Some(bond) {
+        match Leftover::find(staging, row_bytes_max)? {
+            Leftover::Load(connection, identity) if !fresh && ledger::bond(&connection)? == Some(bond) => {
                 return Self::resume(connection, identity, plan, bond);
             }
-            Leftover::Load(connection, identity).remove(staging)?;
-        } else {
-            leftover.remove(staging)?;
+            Leftover::Image(ledger, identity) if !fresh && ledger.bond() == bond => {
+                return Ok(Self::of_image(Image::resume(staging, identity, ledger)?, identity));
+            }
+            leftover => leftover.remove(staging)?,
         }
-        Ok(Self { identity: staging.create()?, load: None, have: Vec::new(), prefix: None, rows: 0 })
+        let identity = staging.create()?;
+        if plan.engine == Engine::SqliteImage {
+            return Ok(Self::of_image(Image::create(staging, identity, bond)?, identity));
+        }
+        Ok(Self { identity, load: None, image: None, have: Vec::new(), prefix: None, rows: 0 })
+    }
+
+    fn of_image(image: Image, identity: Identity) -> Self {
+        let (have, prefix) = (image.whole.into_iter().collect(), image.prefix());
+        Self { identity, load: None, image: Some(image), have, prefix, rows: 0 }
     }
 
     /// Goes on with what is committed.
@@ -52,16 +64,20 @@ impl Staged {
         {
             return Err(senseless());
         }
-        Ok(Self { identity, load: Some(Load::resume(connection, bond, ledger)), have, prefix, rows })
+        Ok(Self { identity, load: Some(Load::resume(connection, bond, ledger)), image: None, have, prefix, rows })
     }
 }
 
 /// Removes a load that was let go of, unless somebody else has it by now.
 pub fn remove_suspended(staging: &Staging, row_bytes_max: usize, bond: Bond) {
-    if let Ok(Leftover::Load(connection, identity)) = Leftover::find(staging, row_bytes_max)
-        && ledger::bond(&connection) == Ok(Some(bond))
-    {
-        let _ = Leftover::Load(connection, identity).remove(staging);
+    let leftover = Leftover::find(staging, row_bytes_max).ok();
+    let is_its = match &leftover {
+        Some(Leftover::Load(connection, _)) => ledger::bond(connection) == Ok(Some(bond)),
+        Some(Leftover::Image(ledger, _)) => ledger.bond() == bond,
+        _ => false,
+    };
+    if let Some(leftover) = leftover.filter(|_| is_its) {
+        let _ = leftover.remove(staging);
     }
     staging.mark.release();
 }
@@ -73,9 +89,12 @@ pub fn remove_earlier(staging: &Staging, row_bytes_max: usize, transfer: Transfe
         Leftover::Load(connection, _) if ledger::bond(connection)?.is_none_or(|bond| bond.transfer != transfer) => {
             Ok(())
         }
+        Leftover::Image(ledger, _) if ledger.bond().transfer != transfer => Ok(()),
         Leftover::Finished(owner, _) if *owner != transfer => Ok(()),
         // Whose an empty file was, nothing says; nobody misses it.
-        Leftover::Load(..) | Leftover::Finished(..) | Leftover::Empty(_) => leftover.remove(staging),
+        Leftover::Load(..) | Leftover::Image(..) | Leftover::Finished(..) | Leftover::Empty(_) => {
+            leftover.remove(staging)
+        }
         Leftover::Nothing => {
             staging.forget(transfer);
             staging.remove_siblings()

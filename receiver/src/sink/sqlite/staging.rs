@@ -21,6 +21,9 @@ use crate::sink::place::{Readiness, TargetPlace};
 /// What SQLite puts beside a database.
 const SIBLINGS: [&str; 3] = ["-journal", "-wal", "-shm"];
 
+/// What says of an image how much of it is durable.
+const IMAGE_LEDGER: &str = "-pages";
+
 /// What the mark of a finished load is called, after the staging file.
 const MARK: &str = "-finished";
 
@@ -91,6 +94,11 @@ impl Staging {
         &self.file
     }
 
+    /// Where the ledger of an image is kept: in the file itself there is no place for it.
+    pub fn image_ledger(&self) -> PathBuf {
+        beside(&self.file, IMAGE_LEDGER)
+    }
+
     /// Makes the file, empty, where nothing is.
     pub fn create(&self) -> Outcome<Identity> {
         let create = || {
@@ -124,7 +132,8 @@ impl Staging {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         };
-        let removed = SIBLINGS.iter().try_for_each(|sibling| remove(beside(&self.file, sibling)));
+        let mut siblings = SIBLINGS.iter().chain([&IMAGE_LEDGER]);
+        let removed = siblings.try_for_each(|sibling| remove(beside(&self.file, sibling)));
         removed.map_err(|error| self.refused("cleaned up", &error))
     }
 

@@ -46,7 +46,7 @@ fn digests() -> Digests {
 fn plan(engine: Engine, tables: &[&str]) -> Plan {
     let part = |kind, name: &str| PlannedPart { kind, name: name.into(), rows_estimate: None, bytes_estimate: None };
     let parts = match engine {
-        Engine::Opaque => vec![part(PartKind::Opaque, "")],
+        Engine::Opaque | Engine::SqliteImage => vec![part(PartKind::Opaque, "")],
         Engine::Sqlite => std::iter::once(part(PartKind::Schema, ""))
             .chain(tables.iter().map(|table| part(PartKind::Rows, table)))
             .chain([part(PartKind::Finish, "")])

@@ -4,7 +4,7 @@ use rusqlite::InterruptHandle;
 use sealift_agent::failure::Outcome;
 use sealift_protocol::{digest::Digests, id::PartIndex};
 
-use super::{Phase, Prepared, SqliteSink, load::Load, out_of_order};
+use super::{Phase, Prepared, SqliteSink, image::Image, load::Load, out_of_order};
 
 /// The right to write, and what is written to. Dropped, it undoes what was not committed and lets the next one in.
 pub struct Turn<'a> {
@@ -12,6 +12,8 @@ pub struct Turn<'a> {
     pub prepared: Prepared,
     pub digests: Digests,
     pub load: Option<Load>,
+    /// Instead of a load, for the pages of an image.
+    pub image: Option<Image>,
     pub done: Done,
 }
 
@@ -42,6 +44,7 @@ impl Drop for Turn<'_> {
         let mut state = self.sink.state();
         state.busy = false;
         state.load = self.load.take();
+        state.image = self.image.take();
         match self.done {
             Done::Part(part) => state.committed[part.0 as usize] = true,
             Done::Proof if state.phase == Phase::Loading => state.phase = Phase::Proven,

@@ -13,7 +13,10 @@
 mod affinity;
 mod catalogue;
 mod failure;
+mod image;
 mod sidecars;
+
+pub use self::image::ImageSource;
 
 use std::{
     fs,
@@ -113,7 +116,8 @@ impl SqliteSource {
     fn take_snapshot(&self) -> Outcome<(Snapshot, Plan)> {
         let shown = self.path.display().to_string();
         // A deferred transaction takes its snapshot at the first read, which the catalogue is.
-        self.connection.execute_batch("BEGIN").map_err(|error| failed(&error, &shown))?;
+        let begin = || bound_cache(&self.connection).and_then(|()| self.connection.execute_batch("BEGIN"));
+        begin().map_err(|error| failed(&error, &shown))?;
         let catalogue = Catalogue::read(&self.connection, &shown)?;
         for table in &catalogue.tables {
             table.check_indexes(&self.connection)?;
@@ -146,7 +150,11 @@ fn configure(connection: &Connection, busy_timeout: Duration) -> rusqlite::Resul
     connection.pragma_update(None, "query_only", true)?;
     // Rows are moved as they are, also those that break a CHECK.
     connection.pragma_update(None, "ignore_check_constraints", true)?;
-    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "cell_size_check", true)
+}
+
+/// Apart from the rest, since the engine reads the catalogue for it.
+fn bound_cache(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cache_size", -CACHE_KIB)
 }
 

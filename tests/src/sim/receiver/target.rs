@@ -149,9 +149,9 @@ impl Target {
                         Ok(())
                     });
                     fed.and_then(|()| reader.finish()).expect("the source wrote rows");
-                    LoadedPart { rows: digest.rows(), digest: Some(digest.root()) }
+                    LoadedPart::table(digest.rows(), digest.root())
                 }
-                _ => LoadedPart { rows: 0, digest: None },
+                _ => LoadedPart::bare(),
             })
             .collect()
     }

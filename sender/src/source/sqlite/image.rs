@@ -1,0 +1,268 @@
+//! A database as its pages: the exact form.
+//!
+//! The pages are read through `sqlite_dbpage` in the one read transaction, so that they are those of a snapshot, in WAL mode
+//! too, and only one of them is held at a time. No table is opened and nothing of the schema is run: what this engine does
+//! not know, or what would need a collation or module of an application, is moved like everything else. Pages on the free
+//! list still hold deleted rows, and are moved as well.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use sealift_agent::failure::{Failure, Outcome};
+use sealift_protocol::{
+    close::Code,
+    id::PartIndex,
+    manifest::{Engine, PartKind, Plan, PlannedPart},
+};
+
+use super::{SqliteSource, bound_cache, failure::failed};
+use crate::{part::PartWriter, source::Source};
+
+/// A source that reads the pages of `sqlite:PATH`.
+pub struct ImageSource {
+    source: SqliteSource,
+    snapshot: Option<Snapshot>,
+}
+
+#[derive(Clone, Copy)]
+struct Snapshot {
+    page_bytes: usize,
+    pages: u64,
+    /// Besides SQLite's own.
+    has_tables: bool,
+}
+
+impl ImageSource {
+    /// The pages of a database that was opened, and of which nothing was read yet.
+    pub fn new(source: SqliteSource) -> Self {
+        Self { source, snapshot: None }
+    }
+
+    /// Opens an existing database; nothing is read of it yet.
+    pub fn open(path: &Path) -> Outcome<Self> {
+        SqliteSource::open(path).map(Self::new)
+    }
+
+    fn shown(&self) -> String {
+        self.source.path.display().to_string()
+    }
+}
+
+impl Source for ImageSource {
+    fn plan(&mut self) -> Outcome<Plan> {
+        let shown = self.shown();
+        let snapshot = take_snapshot(&self.source.connection).map_err(|error| failed(&error, &shown))?;
+        if snapshot.pages == 0 {
+            let next = "Check the path in --source. If it is meant to be empty, use --form rows --allow-empty.";
+            let what = format!("the source has nothing to move: {shown} has no page");
+            return Err(Failure::new(Code::SourceEmpty, what, next));
+        }
+        self.snapshot = Some(snapshot);
+        let bytes_estimate = Some(snapshot.pages.saturating_mul(snapshot.page_bytes as u64));
+        // Where there is no table, it is known that there is no row.
+        let rows_estimate = (!snapshot.has_tables).then_some(0);
+        let part = PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate, bytes_estimate };
+        Ok(Plan { engine: Engine::SqliteImage, parts: vec![part], empty: None })
+    }
+
+    fn can_repeat(&self) -> bool {
+        true
+    }
+
+    fn read(&mut self, part: PartIndex, out: &mut PartWriter<'_>) -> Outcome {
+        let snapshot = self.snapshot.filter(|_| part == PartIndex(0)).ok_or_else(|| {
+            Failure::new(Code::Internal, "a part was asked for that is not in the plan", "").at_part(part)
+        })?;
+        read_pages(&self.source.connection, snapshot, &self.shown(), out)
+    }
+}
+
+/// Begins the read transaction, and says how large the database is in it.
+fn take_snapshot(connection: &Connection) -> rusqlite::Result<Snapshot> {
+    let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    connection.execute_batch("BEGIN")?;
+    // Reads the header and takes the lock, and does not look at the schema: a file that is no database, or shorter than
+    // its header says, ends here.
+    number("schema_version")?;
+    // From here on a definition that this engine does not understand is passed over. `sqlite_dbpage` is all that is read,
+    // and the connection cannot write.
+    connection.pragma_update(None, "writable_schema", true)?;
+    // The first statement may still fail for what was not understood. The next is prepared with what was.
+    let _ = connection.prepare("SELECT 1 FROM main.sqlite_schema");
+    bound_cache(connection)?;
+    let (page_bytes, pages) = (number("page_size")?, number("page_count")?);
+    let sql =
+        "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_')";
+    let has_tables = connection.query_row(sql, [], |row| row.get(0))?;
+    Ok(Snapshot { page_bytes: usize::try_from(page_bytes).unwrap_or(0), pages: pages.unsigned_abs(), has_tables })
+}
+
+fn read_pages(connection: &Connection, snapshot: Snapshot, shown: &str, out: &mut PartWriter<'_>) -> Outcome {
+    let engine = |error: rusqlite::Error| failed(&error, shown);
+    let mut statement =
+        connection.prepare("SELECT pgno, data FROM sqlite_dbpage('main') ORDER BY pgno").map_err(engine)?;
+    let mut rows = statement.raw_query();
+    let mut pages = 0;
+    while let Some(row) = rows.next().map_err(engine)? {
+        let number: i64 = row.get(0).map_err(engine)?;
+        let page = row.get_ref(1).map_err(engine)?.as_blob().map_err(|_| unlike_itself(shown))?;
+        pages += 1;
+        if number.unsigned_abs() != pages || page.len() != snapshot.page_bytes {
+            return Err(unlike_itself(shown));
+        }
+        out.bytes(page)?;
+    }
+    if pages == snapshot.pages { Ok(()) } else { Err(unlike_itself(shown)) }
+}
+
+fn unlike_itself(shown: &str) -> Failure {
+    let what = format!("the pages of {shown} are not those that its header announces");
+    Failure::new(Code::SourceFailed, what, "Run `PRAGMA integrity_check` on it, and start again.")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use sealift_protocol::{chunk::Chunk, digest::Digests, image, key::DigestSecret, limits::CHUNK_PLAIN_BYTES};
+
+    use super::*;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.path().join("source.db")
+        }
+
+        fn database(&self, sql: &str) -> Connection {
+            let connection = Connection::open(self.path()).unwrap();
+            connection.execute_batch(sql).unwrap();
+            connection
+        }
+
+        fn plan(&self) -> Outcome<(ImageSource, Plan)> {
+            let mut source = ImageSource::open(&self.path())?;
+            let plan = source.plan()?;
+            plan.check().unwrap();
+            Ok((source, plan))
+        }
+    }
+
+    /// The part's bytes; every chunk is as long as the protocol has it.
+    fn read(source: &mut ImageSource) -> Vec<u8> {
+        let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
+        let mut bytes = Vec::new();
+        let mut hand_on = |chunk: Chunk| {
+            let page_bytes = image::page_bytes(if bytes.is_empty() { chunk.plain() } else { &bytes }).unwrap();
+            image::check_chunk(chunk.plain().len(), chunk.last, page_bytes).unwrap();
+            bytes.extend_from_slice(chunk.plain());
+            Ok(())
+        };
+        let mut writer = PartWriter::new(PartIndex(0), digests.multiset(), 1000, &mut hand_on);
+        source.read(PartIndex(0), &mut writer).unwrap();
+        assert_eq!(writer.finish().unwrap().rows, 0);
+        bytes
+    }
+
+    const ROWS: &str = "CREATE TABLE t(a TEXT PRIMARY KEY, b); CREATE INDEX i ON t(b);
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 20000)
+        INSERT INTO t SELECT 'canary' || (i * 7919 % 40009), randomblob(100) FROM n;
+        DELETE FROM t WHERE rowid % 3 = 0;";
+
+    #[test]
+    fn the_bytes_are_those_of_the_file() {
+        for page_bytes in [512, 1024, 4096, 65536] {
+            let folder = Folder::new();
+            folder
+                .database(&format!("PRAGMA page_size={page_bytes}; PRAGMA auto_vacuum=FULL; {ROWS}"))
+                .close()
+                .unwrap();
+            let (mut source, plan) = folder.plan().unwrap();
+            let file = fs::read(folder.path()).unwrap();
+            assert!(file.len() > CHUNK_PLAIN_BYTES);
+            assert_eq!(plan.parts[0].bytes_estimate, Some(file.len() as u64));
+            assert!(read(&mut source) == file, "{page_bytes}");
+            assert_eq!(source.read(PartIndex(1), &mut unused()).unwrap_err().code, Code::Internal);
+        }
+    }
+
+    fn unused() -> PartWriter<'static> {
+        let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
+        PartWriter::new(PartIndex(1), digests.multiset(), 1000, Box::leak(Box::new(|_| Ok(()))))
+    }
+
+    /// fault-matrix D7: what is written meanwhile is not in it, and another process gets the same bytes while nothing is.
+    #[test]
+    fn the_pages_are_of_one_moment() {
+        let folder = Folder::new();
+        let writer = folder.database(&format!("PRAGMA journal_mode=WAL; {ROWS}"));
+        let (mut source, plan) = folder.plan().unwrap();
+        assert!(source.can_repeat());
+        let first = read(&mut source);
+        let (mut second, again) = folder.plan().unwrap();
+        assert_eq!(plan.hash(), again.hash());
+        assert!(read(&mut second) == first);
+        writer.execute_batch("UPDATE t SET b = 1; CREATE TABLE late(x);").unwrap();
+        assert!(read(&mut source) == first);
+        let (mut third, _) = folder.plan().unwrap();
+        assert!(read(&mut third) != first);
+        // What a backup makes, once the log is in the file.
+        drop((source, second));
+        writer.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        assert!(read(&mut third) == fs::read(folder.path()).unwrap());
+    }
+
+    /// B2, B3, cases 02, 10, 21 and 27: whatever is in the catalogue.
+    #[test]
+    fn what_the_row_form_refuses_is_read() {
+        let folder = Folder::new();
+        folder
+            .database(
+                "CREATE TABLE log(x); CREATE VIRTUAL TABLE f USING fts5(body); INSERT INTO f VALUES('a');
+                 CREATE TRIGGER g AFTER INSERT ON f_data BEGIN INSERT INTO log VALUES(1); END;
+                 CREATE UNIQUE INDEX one ON log(x);
+                 PRAGMA writable_schema=ON; UPDATE sqlite_schema SET tbl_name='Log' WHERE name='one';
+                 INSERT INTO sqlite_schema VALUES('table','v','v',0,'CREATE VIRTUAL TABLE v USING vec0(a)'),
+                    ('gadget','w','w',0,'CREATE GADGET w'), ('table','n','n',99,'CREATE TABLE n(a FUTURE SYNTAX HERE(');",
+            )
+            .close()
+            .unwrap();
+        let (mut source, _) = folder.plan().unwrap();
+        assert!(read(&mut source) == fs::read(folder.path()).unwrap());
+    }
+
+    /// Deleted rows lie in free pages, and travel.
+    #[test]
+    fn free_pages_are_in_it() {
+        let folder = Folder::new();
+        let sql = "PRAGMA secure_delete=OFF; CREATE TABLE t(x); INSERT INTO t VALUES('canary' || hex(zeroblob(9000))); \
+                   DELETE FROM t;";
+        folder.database(sql).close().unwrap();
+        let (mut source, _) = folder.plan().unwrap();
+        let bytes = read(&mut source);
+        assert!(bytes.windows(6).any(|window| window == b"canary"));
+    }
+
+    #[test]
+    fn what_is_no_whole_database_is_refused() {
+        let refused = |bytes: &[u8]| {
+            let folder = Folder::new();
+            fs::write(folder.path(), bytes).unwrap();
+            let failure = folder.plan().map(|(_, plan)| plan).unwrap_err();
+            assert!(!failure.next.is_empty());
+            failure.code
+        };
+        assert_eq!(refused(b""), Code::SourceEmpty);
+        assert_eq!(refused(&b"PGDMP ".repeat(1000)), Code::SourceFailed);
+        let folder = Folder::new();
+        folder.database(ROWS).close().unwrap();
+        let whole = fs::read(folder.path()).unwrap();
+        assert_eq!(refused(&whole[..whole.len() / 2]), Code::SourceFailed);
+        assert_eq!(refused(&whole[..700]), Code::SourceFailed);
+    }
+}
