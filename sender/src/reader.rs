@@ -51,11 +51,13 @@ struct Job {
 }
 
 impl Reader {
-    /// Starts the thread and waits for the plan. `empty` is what was said about a source with nothing in it.
+    /// Starts the thread and waits for the plan. `empty` is what was said about a source with nothing in it; `is_empty`, what
+    /// is wrong with a dump that has none.
     pub async fn start(
         mut source: Box<dyn Source>,
         row_bytes_max: usize,
         empty: Option<Empty>,
+        is_empty: fn() -> Failure,
     ) -> Outcome<(Self, Plan)> {
         // Jobs are bounded by the lanes: one is asked for only when a lane is free.
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
@@ -73,8 +75,8 @@ impl Reader {
             }
             while let Some(job) = queue.blocking_recv() {
                 let of_part = passed_of_part.entry(job.part).or_insert(0);
-                let may_be_empty = empty.is_some() || !is_opaque;
-                let summary = read_part(&mut *source, &job, row_bytes_max, (&*passed, of_part), may_be_empty);
+                let refuse_empty = (empty.is_none() && is_opaque).then_some(is_empty);
+                let summary = read_part(&mut *source, &job, row_bytes_max, (&*passed, of_part), refuse_empty);
                 drop(job.chunks);
                 let _ = job.summary.send(summary);
             }
@@ -115,15 +117,15 @@ fn read_part(
     job: &Job,
     row_bytes_max: usize,
     (passed, of_part): (&AtomicU64, &mut u64),
-    may_be_empty: bool,
+    refuse_empty: Option<fn() -> Failure>,
 ) -> Outcome<PartSummary> {
     let mut hand_on =
         |chunk| job.chunks.blocking_send(chunk).map_err(|_| Failure::new(Code::Interrupted, "the transfer ended", ""));
     let mut out = PartWriter::new(job.part, job.rows.clone(), row_bytes_max, &mut hand_on).counting(passed, of_part);
     source.read(job.part, &mut out).map_err(|failure| failure.at_part(job.part))?;
     // Before its last chunk, without which no loader is told that its input is whole.
-    if out.is_empty() && !may_be_empty {
-        return Err(empty_dump());
+    if let Some(is_empty) = refuse_empty.filter(|_| out.is_empty()) {
+        return Err(is_empty());
     }
     out.finish()
 }
@@ -149,7 +151,8 @@ fn empty_database() -> Failure {
     Failure::new(Code::SourceEmpty, what, next)
 }
 
-fn empty_dump() -> Failure {
+/// A dump that ended without a byte.
+pub fn empty_dump() -> Failure {
     let what = "the source has nothing to move: it ended without a byte";
     let next = "In sh -c 'DUMP | FILTER' only the exit code of FILTER counts, and DUMP may have failed: run it alone, or with \
                 bash -o pipefail -c. If there is meant to be nothing, type --allow-empty.";

@@ -79,7 +79,7 @@ fn terms_are_judged_though_signed() {
     assert_eq!(agree(|body| body.lanes = LANES_MAX + 1), Code::LimitExceeded);
     assert_eq!(agree(|body| body.lane_window_bytes = LANE_WINDOW_BYTES_MIN - 1), Code::LimitExceeded);
     assert_eq!(agree(|body| body.lane_window_bytes = LANE_WINDOW_BYTES_MAX + 1), Code::LimitExceeded);
-    assert_eq!(agree(|body| body.sealing_key.0.truncate(32)), Code::ProtocolViolation);
+    assert_eq!(agree(|body| body.sealing_key.0.truncate(32)), Code::IdentityRefused);
 }
 
 fn terms_of_one() -> Terms {
@@ -307,7 +307,7 @@ fn counts_that_lie_are_refused() {
     assert_eq!(code(Message::from_bytes(&huge(&[0x82, 0x01, 0x81]))), Code::ProtocolViolation);
     // Offer with an array of 2^40 versions.
     let versions = [&[0x82, 0x01, 0x81, 0xa5, 0x00, 0x9b, 0, 0, 1][..], &[0; 5]].concat();
-    assert_eq!(code(Message::from_bytes(&versions)), Code::ProtocolViolation);
+    assert_eq!(code(Message::from_bytes(&versions)), Code::LimitExceeded);
 }
 
 /// A plan at its bounds is taken, one over them is not.

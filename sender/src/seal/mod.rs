@@ -42,7 +42,7 @@ use self::out::{ArchiveOut, Writing};
 use crate::{
     cli::SealArgs,
     lane::{Lane, Read as LaneRead, Sealer},
-    reader::Reader,
+    reader::{Reader, empty_dump},
     source,
     workers::Workers,
 };
@@ -143,7 +143,8 @@ impl<'a> Sealing<'a> {
         let created = tokio::task::spawn_blocking(move || ArchiveOut::create(&named, header));
         let created = async { created.await.map_err(ended_early)? };
         let writing = Writing::start(shutdown.or(created).await?);
-        let reader = Reader::start(opened.source, self.args.transfer.row_bytes_max as usize, self.args.empty.said());
+        let reader =
+            Reader::start(opened.source, self.args.transfer.row_bytes_max as usize, self.args.empty.said(), empty_dump);
         let sealed = shutdown.or(self.read(reader, &header, &writing)).await;
         match sealed {
             Ok((manifest, suite)) => self.finish(writing, manifest, suite).await,

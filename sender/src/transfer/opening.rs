@@ -20,9 +20,9 @@ use serde_json::json;
 
 use super::Sending;
 use crate::{
-    lane::Sealer,
+    lane::{Sealer, nothing_came},
     outgoing::Outgoing,
-    reader::Reader,
+    reader::{Reader, empty_dump},
     record::Sent,
     source,
     spool::{self, Filling, Place, Spool, Whole},
@@ -126,6 +126,8 @@ impl Sending<'_> {
     pub(super) async fn open(&mut self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Outgoing> {
         self.drop_spool()?;
         let show_output = self.args.transfer.danger_show_program_output;
+        let comes_again = self.begun_before && !self.connected && matches!(location, Location::Standard);
+        let is_empty = if comes_again { nothing_came } else { empty_dump };
         let planned = async {
             let opened = source::open(location, self.args.form, show_output)?;
             self.program = opened.program;
@@ -135,7 +137,8 @@ impl Sending<'_> {
             if let Some(folder) = &self.args.spool {
                 spool::prepare(folder)?;
             }
-            Reader::start(opened.source, self.args.transfer.row_bytes_max as usize, self.args.empty.said()).await
+            let row_bytes_max = self.args.transfer.row_bytes_max as usize;
+            Reader::start(opened.source, row_bytes_max, self.args.empty.said(), is_empty).await
         };
         match shutdown.or(planned).await {
             Ok((reader, plan)) => {
@@ -152,7 +155,6 @@ impl Sending<'_> {
                 }
                 self.record.keep_sent(None)?;
                 let transfer = self.transfer(plan)?;
-                let comes_again = self.begun_before && !self.connected && matches!(location, Location::Standard);
                 let sealer = Sealer::new(Workers::new(self.args.compression)).comes_again(comes_again);
                 Ok(Outgoing::new(transfer, Some(reader), sealer))
             }
