@@ -27,9 +27,9 @@ use sealift_protocol::{
 
 use crate::{
     congestion::Congestion,
+    control::MESSAGE_TIMEOUT,
     failure::{Failure, Outcome},
     identity::{Identity, Role},
-    link::MESSAGE_TIMEOUT,
     tls_session::{TlsClient, TlsServer},
     trust::{PeerVerifier, Trust},
 };

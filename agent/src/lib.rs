@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod congestion;
+pub mod control;
 pub mod door;
 pub mod endpoint;
 pub mod expiry;

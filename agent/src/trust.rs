@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(judge(&stranger.root, &[]), Err("path"));
         assert_eq!(judge(&b"\x30\x03\x02\x01\x00".as_slice().into(), &[]), Err("path"));
         let beside = "a certificate that is not in the path";
-        assert_eq!(judge(&good, &[stranger.root.clone()]), Err(beside));
+        assert_eq!(judge(&good, std::slice::from_ref(&stranger.root)), Err(beside));
         assert_eq!(judge(&good, &[b"no certificate".as_slice().into()]), Err(beside));
     }
 
@@ -332,7 +332,7 @@ mod tests {
         let pinned = Trust::Pinned(own.fingerprint());
         assert!(passes(&pinned, own.leaf(), &[]));
         assert!(!passes(&pinned, other.leaf(), &[]));
-        assert!(!passes(&pinned, own.leaf(), &[other.leaf().clone()]));
+        assert!(!passes(&pinned, own.leaf(), std::slice::from_ref(other.leaf())));
         let p256 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let p256 = CertificateParams::default().self_signed(&p256).unwrap().der().clone();
         for trust in [pinned, Trust::AnyKey] {

@@ -7,9 +7,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
 use quinn::{ReadExactError, RecvStream};
 use sealift_agent::{
+    control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT},
     failure::{Failure, GO_ON, Outcome},
     identity::Role,
-    link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT, from_connection},
+    link::{Link, from_connection},
     report::Report,
     workers::chunks_at_work,
 };

@@ -9,10 +9,11 @@ use sealift_agent::{
     admission::Stage,
     audit::AuditLog,
     clock::{now_seconds, utc_text},
+    control::{ControlReader, ControlWriter, accept_control},
     door::{Door, Slot},
     failure::{Failure, Outcome},
     identity::Identity,
-    link::{ControlReader, ControlWriter, Link, accept_control},
+    link::Link,
     refusals::{Counts, REPORT_EVERY},
 };
 use sealift_protocol::{

@@ -5,11 +5,12 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 
 use sealift_agent::{
     audit::AuditLog,
+    control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT},
     expiry::Expiry,
     fail_point::{self, Point},
     failure::{Failure, GO_ON, Outcome},
     identity::Identity,
-    link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT},
+    link::Link,
     report::{Finished, Report},
     shutdown::Shutdown,
     state::StateDir,

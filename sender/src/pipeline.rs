@@ -8,10 +8,11 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use quinn::{SendStream, VarInt};
 use sealift_agent::{
     clock::now_seconds,
+    control::{ControlReader, ControlWriter},
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
-    link::{ControlReader, ControlWriter, Link, from_connection},
+    link::{Link, from_connection},
     random::SystemRandom,
     report::Report,
 };
@@ -41,21 +42,29 @@ pub struct Pipeline<'a> {
     moved: Notify,
 }
 
+/// What one offer asks for, and what it expects of the answer.
+#[derive(Clone, Copy)]
+pub struct OfferTerms {
+    /// The receiver is asked to drop what it has.
+    pub fresh: bool,
+    /// The key that the ticket says the data keys are to be sealed to.
+    pub sealing_key: KeyFingerprint,
+}
+
 /// The exchange before any data: Offer, Accept, Begin, Ready. `before_begin` runs while the receiver cannot know yet whose
 /// transfer it is.
 pub async fn negotiate(
     outgoing: &Outgoing,
-    fresh: bool,
+    terms: OfferTerms,
     link: &Link,
     identity: &Identity,
-    sealing_key: KeyFingerprint,
     writer: &mut ControlWriter,
     control: &mut ControlReader,
     before_begin: impl FnOnce() -> Outcome,
 ) -> Outcome<Session> {
     let mut random = SystemRandom::default();
-    let expected = Expected { receiver_key: link.peer, sealing_key };
-    let (offering, offer) = outgoing.transfer().offer(&link.channel, expected, fresh, now_seconds(), &mut random);
+    let expected = Expected { receiver_key: link.peer, sealing_key: terms.sealing_key };
+    let (offering, offer) = outgoing.transfer().offer(&link.channel, expected, terms.fresh, now_seconds(), &mut random);
     let offer_bytes = writer.send(&offer).await?;
     let Message::Accept(accept) = control.expect(offer_bytes).await? else { return Err(out_of_turn("Accept")) };
     let (beginning, begin) = offering.handle_accept(&outgoing.transfer(), accept, identity, &mut random)?;
@@ -127,7 +136,7 @@ impl<'a> Pipeline<'a> {
         failure: Failure,
         listening: impl Future<Output = Outcome<SignedReceipt>>,
     ) -> Outcome<SignedReceipt> {
-        match tokio::time::timeout(sealift_agent::link::MESSAGE_TIMEOUT, listening).await {
+        match tokio::time::timeout(sealift_agent::control::MESSAGE_TIMEOUT, listening).await {
             Ok(Err(reason)) => Err(reason),
             Ok(Ok(_)) | Err(_) => Err(failure),
         }

@@ -27,7 +27,12 @@ use sealift_protocol::{close::Code, id::TransferId};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::{cli::PushArgs, receiver_trust::establish, record::Record, transfer::Sending};
+use crate::{
+    cli::PushArgs,
+    receiver_trust::establish,
+    record::Record,
+    transfer::{Destination, Sending},
+};
 
 /// Base64 and line ends make a ticket's text longer than its bytes by a third and a bit.
 const TICKET_TEXT_BYTES_MAX: usize = 2 * TICKET_BYTES_MAX;
@@ -79,7 +84,8 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
         // Nothing was begun, and nothing has to be kept for it.
         Err(failure) => return record.destroy().and(Err(failure)),
     };
-    let mut sending = Sending::new(args, report, &audit, &state, &ticket, &identity, record, trust);
+    let mut sending =
+        Sending::new(args, report, &audit, &state, Destination { ticket: &ticket, trust }, &identity, record);
     let expiry = sending.expiry();
     let outcome = tokio::select! {
         outcome = sending.run(&location, &mut shutdown) => outcome,

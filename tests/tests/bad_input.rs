@@ -436,7 +436,7 @@ fn a_definition_that_this_sqlite_does_not_understand() {
     let refused = sender_ends(&url("from"), &receiver.ticket());
     refused.assert_code(exit::UNUSABLE).assert_one_message();
     let said = refused.message();
-    assert!(said.contains("frobnicate") && !said.contains("result code"), "{said}");
+    assert!(said.contains("the definition of t needs a function") && !said.contains("result code"), "{said}");
     receiver.sigint();
     receiver.wait(WITHIN);
 }

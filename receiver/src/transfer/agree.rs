@@ -2,9 +2,9 @@
 
 use sealift_agent::{
     clock::now_ms,
+    control::{ControlReader, ControlWriter},
     fail_point::{self, Point},
     failure::Outcome,
-    link::{ControlReader, ControlWriter},
     location::Location,
     random::SystemRandom,
     report::Resume,

@@ -6,12 +6,13 @@ use std::{
 };
 
 use sealift_agent::{
+    control::open_control,
     endpoint::{bind, client_config},
     expiry::check_time,
     fail_point::{self, Point},
     failure::{Failure, Outcome, explain},
     identity::{Identity, Role},
-    link::{Link, connect, open_control},
+    link::{Link, connect},
     report::{Finished, Resume},
     shutdown::Shutdown,
     socket::open_towards,
@@ -25,7 +26,7 @@ use serde_json::json;
 use super::Sending;
 use crate::{
     outgoing::Outgoing,
-    pipeline::{Pipeline, negotiate},
+    pipeline::{OfferTerms, Pipeline, negotiate},
     record::Sent,
 };
 
@@ -108,10 +109,9 @@ impl Sending<'_> {
                     fail_point::hit(Point::BeginKept);
                     Ok(())
                 };
-                let (fresh, identity) = (self.fresh, self.identity);
-                let sealing_key = self.ticket.sealing_key;
-                let negotiating =
-                    negotiate(outgoing, fresh, &link, identity, sealing_key, &mut writer, &mut control, keep_begun);
+                let terms = OfferTerms { fresh: self.fresh, sealing_key: self.ticket.sealing_key };
+                let identity = self.identity;
+                let negotiating = negotiate(outgoing, terms, &link, identity, &mut writer, &mut control, keep_begun);
                 shutdown.or(expiry.or(negotiating)).await?
             };
             fail_point::hit(Point::Agreed);

@@ -26,6 +26,13 @@ use crate::{
     cli::PushArgs, outage::Outage, push::can_repeat, receiver_trust::ReceiverTrust, record::Record, spool::Spool,
 };
 
+/// Where the transfer goes.
+pub struct Destination<'a> {
+    pub ticket: &'a Ticket,
+    /// What stands behind the receiver's key.
+    pub trust: ReceiverTrust,
+}
+
 /// Everything that running the one transfer needs.
 pub struct Sending<'a> {
     args: &'a PushArgs,
@@ -58,11 +65,11 @@ impl<'a> Sending<'a> {
         report: &'a Report,
         audit: &'a AuditLog,
         state: &'a StateDir,
-        ticket: &'a Ticket,
+        to: Destination<'a>,
         identity: &'a Arc<Identity>,
         record: Record,
-        trust: ReceiverTrust,
     ) -> Self {
+        let Destination { ticket, trust } = to;
         let begun_before = record.is_begun();
         let expiry = Expiry::of(&ticket.grant.grant, begun_before);
         let sent_before = record.sent().is_some();

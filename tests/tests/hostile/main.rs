@@ -15,10 +15,11 @@ use std::{
 use quinn::Connection;
 use sealift_agent::{
     acceptor::{Acceptor, Arrived},
+    control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT, accept_control, open_control},
     door::{Door, Slot},
     endpoint::{bind, client_config, server_config},
     identity::{Identity, Role},
-    link::{ControlReader, ControlWriter, Link, MESSAGE_TIMEOUT, accept_control, connect, open_control},
+    link::{Link, connect},
     random::SystemRandom,
     ticket::Ticket,
     trust::Trust,
@@ -39,7 +40,13 @@ use sealift_protocol::{
     send::{Session, Transfer},
     sign::{Signature, Signer},
 };
-use sealift_sender::{lane::Sealer, outgoing::Outgoing, pipeline::negotiate, transfer::proof_of, workers::Workers};
+use sealift_sender::{
+    lane::Sealer,
+    outgoing::Outgoing,
+    pipeline::{OfferTerms, negotiate},
+    transfer::proof_of,
+    workers::Workers,
+};
 use sealift_tests::{
     agents::{Agent, Launch},
     finished::Finished,
@@ -147,10 +154,9 @@ impl Attacker {
         let outgoing = Outgoing::new(transfer, None, Sealer::new(Workers::new(Compression::Off)));
         let session = negotiate(
             &outgoing,
-            false,
+            OfferTerms { fresh: false, sealing_key: self.ticket.sealing_key },
             &self.link,
             &self.identity,
-            self.ticket.sealing_key,
             &mut writer,
             &mut control,
             || Ok(()),
