@@ -44,7 +44,14 @@ impl Begun {
 fn listen(place: &Place, target: &str, ticket: &std::path::Path, finish_within: &str) -> Agent {
     let (bind, address) = (format!("127.0.0.1:{}", place.port()), place.link.address().to_string());
     let words = ["listen", "--json", "--target", target, "--bind", &bind, "--address", &address];
-    let launch = Launch::bare(RECEIVER, &words).args(&["--finish-within", finish_within, "--keep-for", "1s", "--purpose", "CHG-1"]);
+    let launch = Launch::bare(RECEIVER, &words).args(&[
+        "--finish-within",
+        finish_within,
+        "--keep-for",
+        "1s",
+        "--purpose",
+        "CHG-1",
+    ]);
     launch.arg("--ticket-out").arg(ticket).arg("--state-dir").arg(place.state_dir()).start()
 }
 
