@@ -26,7 +26,7 @@ pub enum Leftover {
     /// A load with its ledger, open and kept from others by the engine's lock.
     Load(Connection, Identity),
     /// Pages of an image, with their ledger, which keeps others out.
-    Image(ImageLedger, Identity),
+    Image(Box<ImageLedger>, Identity),
     /// A whole load of this transfer, its ledger dropped, and its mark claimed.
     Finished(TransferId, Identity),
 }

@@ -37,7 +37,7 @@ impl Staged {
                 return Self::resume(connection, identity, plan, bond);
             }
             Leftover::Image(ledger, identity) if !fresh && ledger.bond() == bond => {
-                return Ok(Self::of_image(Image::resume(staging, identity, ledger)?, identity));
+                return Ok(Self::of_image(Image::resume(staging, identity, *ledger)?, identity));
             }
             leftover => leftover.remove(staging)?,
         }

@@ -55,7 +55,7 @@ pub enum Found {
     Nothing,
     /// Another process loads.
     Busy,
-    Ledger(ImageLedger),
+    Ledger(Box<ImageLedger>),
 }
 
 impl ImageLedger {
@@ -92,7 +92,7 @@ impl ImageLedger {
         file.sync_all()?;
         let mut ledger = Self { file, bond, check, last: None, is_whole: false, noted: Noted::default() };
         ledger.read_entries()?;
-        Ok(Found::Ledger(ledger))
+        Ok(Found::Ledger(Box::new(ledger)))
     }
 
     pub fn bond(&self) -> Bond {
@@ -262,7 +262,7 @@ mod tests {
 
         fn found(&self, of: Identity) -> ImageLedger {
             match ImageLedger::find(&self.path(), of).unwrap() {
-                Found::Ledger(ledger) => ledger,
+                Found::Ledger(ledger) => *ledger,
                 Found::Nothing => panic!("no ledger"),
                 Found::Busy => panic!("busy"),
             }
