@@ -102,7 +102,7 @@ fn in_own_network(prepare: &str, bind: &str, address: &str) {
          {receiver} listen --target discard: --ticket-out ticket --bind '{bind}' --address '{address}' \
            --state-dir receiver 2>receiver.log &\n\
          for _ in $(seq 600); do [ -s ticket ] && break; sleep 0.05; done\n\
-         {sender} push --source 'exec:echo row' --ticket ticket --state-dir sender && wait $!",
+         {sender} push --source 'exec:echo row' --ticket ticket --trust-ticket --state-dir sender && wait $!",
         folder = folder.path().display(),
         receiver = program(RECEIVER).display(),
         sender = program(SENDER).display(),
