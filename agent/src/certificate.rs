@@ -1,5 +1,6 @@
 //! What a certificate that an operator's authority issued says of an agent: its one subject alternative name is a SPIFFE
-//! identity with the agent's role. Nothing here is asked before the certificate's path was validated.
+//! identity with the agent's role. Nothing here is asked before the certificate's path was validated. No command makes or
+//! takes such certificates yet: tickets pin keys.
 
 use std::fmt;
 
