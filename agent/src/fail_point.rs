@@ -54,6 +54,7 @@ points! {
     ReceiptDelivered = Sender, "receipt-delivered", "both sides have the receipt, the sender's record is still there";
     RecordGone = Sender, "record-gone", "the receipt is kept and the sender's record removed";
     Invited = Receiver, "invited", "the receiver has a record, nobody has the ticket";
+    TicketBound = Receiver, "ticket-bound", "the ticket is bound to its sender, its secret is still there";
     EpochKept = Receiver, "epoch-kept", "the record says which epoch it is, the sender waits";
     ReadyDue = Receiver, "ready-due", "everything is made, no data was asked for";
     ChunkOpened = Receiver, "chunk-opened", "a chunk is opened, the sink has not seen it";

@@ -1,5 +1,5 @@
 //! Which peers TLS lets through: the one that a ticket names by the fingerprint of its key; any key, where the proof of a
-//! ticket follows; or those that an authority certifies.
+//! ticket follows; or those that an authority certifies, which no command offers yet: it is for an operator's authority.
 
 use std::{
     fmt,

@@ -124,7 +124,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
         }
     };
     let transfer = record.transfer();
-    let book = TicketBook::new(&state, &audit);
+    let book = TicketBook::open(&state, &audit)?;
     let ticket = ticket_for(&record, &book, addresses)?;
     report.set_transfer(transfer);
     if disposition(record.kept.ending.stage, Event::Opened) == Disposition::AskOperator {

@@ -64,7 +64,7 @@ fn run(args: &TicketArgs) -> Outcome {
         }
         None => Record::begin(&state, grant, &target.url, None)?,
     };
-    let book = TicketBook::new(&state, &audit);
+    let book = TicketBook::open(&state, &audit)?;
     let ticket = ticket_for(&record, &book, addresses)?;
     ticket_out.put_secret(&ticket.to_text()).or_else(|failure| match is_new {
         // Nobody has the ticket.

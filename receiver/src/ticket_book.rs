@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sealift_agent::{
     audit::AuditLog,
+    fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
     link::Link,
@@ -52,8 +53,16 @@ pub struct Proven {
 }
 
 impl TicketBook {
-    pub fn new(state: &StateDir, audit: &AuditLog) -> Self {
-        Self { state: state.clone(), audit: audit.clone(), refused: Mutex::default() }
+    /// Finishes what a process left that was killed while it bound a ticket: the secret of a bound ticket goes at once.
+    pub fn open(state: &StateDir, audit: &AuditLog) -> Outcome<Self> {
+        let book = Self { state: state.clone(), audit: audit.clone(), refused: Mutex::default() };
+        for transfer in TransferDir::list(state)? {
+            // One that cannot be read keeps nobody out; `check` refuses its senders.
+            if let Ok(Some(_)) = book.bound(transfer) {
+                book.destroy_secret(transfer)?;
+            }
+        }
+        Ok(book)
     }
 
     /// Makes the secret of a ticket for a transfer whose record is there; what is bound already stays bound.
@@ -102,8 +111,6 @@ impl TicketBook {
             return refused(Code::IdentityRefused, "fingerprint of the sender");
         }
         if let Some(bound) = self.bound(transfer)? {
-            // A process that was killed while it bound the ticket may have left it.
-            self.destroy_secret(transfer)?;
             if bound == sender {
                 return Ok(proven);
             }
@@ -123,6 +130,7 @@ impl TicketBook {
         let fields = [("sender", json!(sender.to_string())), ("address", json!(address))];
         self.audit.append("ticket.bind", Some(transfer), &fields)?;
         self.write(transfer, TICKET_SENDER, &sender)?;
+        fail_point::hit(Point::TicketBound);
         self.destroy_secret(transfer)
     }
 

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::Read,
     os::{fd::AsFd, unix::fs::MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
@@ -139,9 +139,11 @@ fn check_own(path: &str, file: &File) -> std::io::Result<Outcome> {
     Ok(Err(Failure::new(Code::Preflight, format!("the ticket {path} is open to other users"), next)))
 }
 
-/// Whether systemd handed it over: it guards its credentials by access control lists, which look like an open mode.
+/// Whether systemd handed it over: it guards its credentials by access control lists, which look like an open mode. An empty
+/// variable, or a path that leaves the folder again, names nothing that systemd guards.
 fn is_credential(path: &Path) -> bool {
-    std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|folder| path.starts_with(folder))
+    let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) else { return false };
+    folder.is_absolute() && path.parent().is_some_and(|parent| parent == folder)
 }
 
 /// Reads up to the end of the one ticket, and no further: a pipe from the receiver stays open while it works.

@@ -120,11 +120,16 @@ fn hold(state: &StateDir, transfer: TransferId) -> Outcome<TransferDir> {
 /// Says so as the first word of a connection, and waits until the receiver has done it.
 async fn tell_receiver(ticket: &Ticket, identity: &Identity) -> Outcome<&'static str> {
     let (endpoint, link) = connect_with(ticket, identity).await?;
-    let (mut writer, _control) = open_control(&link, &proof_of(ticket, identity, &link)).await?;
+    let (mut writer, mut control) = open_control(&link, &proof_of(ticket, identity, &link)).await?;
     let refuse = Refuse::new(Code::Abandoned);
     writer.send(&Message::Refuse(refuse)).await?;
     writer.finish().await;
-    let answer = answer(&link).await;
+    // A receiver that does so closes the connection with its answer; one that refuses the proof says why before it closes.
+    let refused = tokio::time::timeout(ABANDON_TIMEOUT, control.next()).await;
+    let answer = match refused {
+        Ok(Err(failure)) if failure.bound.is_some() => Err(failure),
+        _ => answer(&link).await,
+    };
     link.close(Code::Abandoned);
     endpoint.wait_idle().await;
     answer

@@ -115,7 +115,7 @@ fn survives(point: Point, kind: Kind) {
             return;
         }
         // Nothing was agreed on yet: a sender that is turned away at its first word does not try by itself.
-        Point::SqliteStaged => {
+        Point::TicketBound | Point::SqliteStaged => {
             died(receiver, point, kind);
             // Its link is given up, or its offer is unanswered for too long, whichever comes first.
             let sender = sender.wait(WITHIN);

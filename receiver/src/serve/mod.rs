@@ -75,7 +75,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     for (name, target) in &config.targets {
         target.dangers().try_for_each(|event| audit.append(event, None, &[("target", json!(name))]))?;
     }
-    let book = TicketBook::new(&state, &audit);
+    let book = TicketBook::open(&state, &audit)?;
     let server = Server { config, report, audit: &audit, state: &state, identity: &identity, book };
     let mut transfers = Transfers::take_up(&server)?;
     notify(READY);

@@ -3,9 +3,17 @@
 use std::time::Duration;
 
 use sealift_agent::ticket::Ticket;
-use sealift_protocol::{close::Code, limits::LANES_MAX};
+use sealift_protocol::{
+    archive::Root,
+    close::Code,
+    digest::Root,
+    id::ChunkCount,
+    limits::LANES_MAX,
+    manifest::{Manifest, SentPart},
+    message::Message,
+};
 
-use super::{Attacker, Victim, closed_with, raw_part, run, sealed};
+use super::{Attacker, Victim, closed_with, plan, raw_part, run, sealed};
 
 /// More than are heard at once.
 const BROKEN_OFF: usize = 40;
@@ -105,4 +113,33 @@ fn x16_control_streams_that_are_broken_off_are_let_go() {
         }
     });
     victim.serves_an_honest_sender();
+}
+
+/// A3: a manifest that comes before its data, or before the last of its chunks, is out of turn, however well it is signed.
+#[test]
+fn a3_a_manifest_before_its_data_is_refused() {
+    for chunks in [0, 1] {
+        let mut victim = Victim::start();
+        let ticket = victim.ticket();
+        run(async {
+            let attacker = Attacker::connect(ticket).await;
+            let (session, mut writer, _control) = attacker.ready().await;
+            let frame = sealed(&session, 0, false).frame;
+            let sent: &[u8] = if chunks > 0 { &frame } else { &[] };
+            let _stream = raw_part(&attacker.link.connection, 0, sent).await;
+            let root = Root([1; 32]);
+            let part = SentPart { chunks: ChunkCount(chunks), plain_bytes: 4000 * chunks, root, rows: 0, digest: None };
+            let grant = &attacker.ticket.grant;
+            let manifest = Manifest {
+                transfer: grant.grant.transfer,
+                grant_hash: grant.hash(),
+                plan_hash: plan().hash(),
+                parts: vec![part],
+                root,
+            };
+            writer.send(&Message::Finish(manifest.sign(&attacker.identity))).await.unwrap();
+            assert_eq!(closed_with(&attacker.link.connection).await, Some(Code::ProtocolViolation), "{chunks} chunks");
+        });
+        victim.end().assert_code(Code::ProtocolViolation.exit_code().into()).assert_one_message();
+    }
 }
