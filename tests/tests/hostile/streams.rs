@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sealift_agent::ticket::Ticket;
 use sealift_protocol::{
-    archive::Root,
     close::Code,
     digest::Root,
     id::ChunkCount,
