@@ -96,6 +96,10 @@ async fn run(args: &AbandonArgs) -> Outcome {
             eprintln_safe(&format!("sender: {transfer}: {text}"));
             Ok(())
         }
+        Err(failure) if failure.bound.is_some() => {
+            let what = format!("{transfer} is forgotten here, and goes on at the receiver: {}", failure.what);
+            Err(Failure { what, ..failure })
+        }
         Err(failure) => {
             let what = format!("{transfer} is forgotten here, and the receiver could not be told: {}", failure.what);
             let next = format!("At the receiver, end it with: sealift-receiver abandon {transfer}");

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sealift_agent::{
     clock::now_seconds,
+    control::{ControlReader, ControlWriter, open_control},
     identity::{Identity, Role},
-    link::{ControlReader, ControlWriter, open_control},
     ticket::Ticket,
 };
 use sealift_protocol::{

@@ -5,8 +5,8 @@ use std::time::Duration;
 use quinn::{RecvStream, SendStream};
 use sealift_agent::{
     clock::now_seconds,
+    control::PROOF_TIMEOUT,
     identity::{Identity, Role},
-    link::PROOF_TIMEOUT,
     random::SystemRandom,
     ticket::Ticket,
 };
