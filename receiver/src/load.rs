@@ -151,9 +151,9 @@ impl Load {
                     self.transfer_mut().handle_durable(part, chunks);
                     self.moved.notify_waiters();
                 }
-                Some(Written::Finished(part)) => {
+                Some(Written::Finished { part, durable }) => {
                     fail_point::hit(Point::PartFinished);
-                    self.transfer_mut().handle_finished(part);
+                    self.transfer_mut().handle_finished(part, durable);
                     report.count(|totals| {
                         totals.parts += 1;
                         totals.rows = self.rows();

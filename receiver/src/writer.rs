@@ -28,7 +28,7 @@ pub enum Written {
     /// The sink has the first chunks of the part for good.
     Durable(PartIndex, ChunkCount),
     /// The sink has all of the part.
-    Finished(PartIndex),
+    Finished { part: PartIndex, durable: bool },
     Failed(Failure),
 }
 
@@ -72,9 +72,10 @@ impl PartWriter {
             let root = out.begun(part, &digests);
             let durable = |chunks| drop(written.send(Written::Durable(part, chunks)));
             if let Some(outcome) = write_part(&mut *out, part, root, queue, durable, &rows) {
+                let durable = out.keeps();
                 let finished = outcome.and_then(|whole| out.finish(&whole));
                 let _ = written.send(match finished {
-                    Ok(()) => Written::Finished(part),
+                    Ok(()) => Written::Finished { part, durable },
                     Err(failure) => Written::Failed(failure.at_part(part)),
                 });
             }

@@ -82,7 +82,7 @@ impl Flow {
         let digest = self.pair.session.keys.digests().multiset().root();
         self.pair.transfer.handle_part_end(index, 5, Some(digest));
         self.pair.receiving.handle_stream_end(index).unwrap();
-        self.pair.loading.handle_finished(index);
+        self.pair.loading.handle_finished(index, true);
         self.acknowledge().unwrap();
     }
 

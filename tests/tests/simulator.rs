@@ -189,7 +189,8 @@ fn outcomes(hostile: Hostile) -> Option<Vec<Both>> {
             SenderFault::Skip | SenderFault::Swap => refused(&[Code::ChunkOrder, Code::Interrupted]),
             // What comes after everything may not be looked at any more.
             SenderFault::Repeat | SenderFault::AfterLast => [vec![good], refused(&[Code::ChunkOrder])].concat(),
-            SenderFault::EndPart => refused(&[Code::PartTruncated]),
+            // The manifest may overtake the end of the stream.
+            SenderFault::EndPart => refused(&[Code::PartTruncated, Code::ProtocolViolation]),
             SenderFault::OtherPart => refused(&[Code::ChunkOrder, Code::ChunkForeign]),
             SenderFault::ForeignKeys => refused(&[Code::ChunkForged]),
             // Too early for the sender's rules may be in time when it arrives.

@@ -248,10 +248,13 @@ impl Transfer {
         progress.durable = progress.durable.max(chunks.min(progress.chunks()));
     }
 
-    /// All of a part is committed in the target.
-    pub fn handle_finished(&mut self, part: PartIndex) {
+    /// The target has taken all of a part; if it is `durable`, for good.
+    pub fn handle_finished(&mut self, part: PartIndex, durable: bool) {
         let progress = &mut self.parts[part.0 as usize];
-        (progress.durable, progress.finished) = (progress.chunks(), true);
+        progress.finished = true;
+        if durable {
+            progress.durable = progress.chunks();
+        }
     }
 
     /// Once the manifest is here and the sink has finished every part: whether what arrived is what it says (fault-matrix X13).

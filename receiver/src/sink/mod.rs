@@ -147,7 +147,12 @@ pub trait PartSink {
         Ok(false)
     }
 
-    /// The part is whole. When this returns, it is durable, if this target can make a part durable on its own; `whole` is
-    /// then kept with it, for `prepare` to tell.
+    /// Whether a part that is finished outlives this process. Only then is the sender told that it is durable.
+    fn keeps(&self) -> bool {
+        true
+    }
+
+    /// The part is whole. When this returns, it is durable, if this target `keeps` a part; `whole` is then kept with it, for
+    /// `prepare` to tell.
     fn finish(self: Box<Self>, whole: &WholePart) -> Outcome;
 }

@@ -196,6 +196,11 @@ impl PartSink for Feeding<'_> {
         self.loader.feed(&mut self.input, chunk.plain())
     }
 
+    /// A loader commits at its end, and not with what it was given.
+    fn keeps(&self) -> bool {
+        false
+    }
+
     fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
         Ok(())
     }

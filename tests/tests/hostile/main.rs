@@ -208,6 +208,9 @@ fn x15_x17_x18_garbage_instead_of_an_offer_is_refused_and_the_ticket_stays_good(
         run(async {
             let attacker = Attacker::connect(ticket).await;
             let (mut out, mut answer) = attacker.link.connection.open_bi().await.unwrap();
+            let proof = proof_of(&attacker.ticket, &attacker.identity, &attacker.link);
+            out.write_all(&proof.to_bytes()).await.unwrap();
+            // It may be refused before all of it is written.
             let _ = out.write_all(&garbage).await;
             let answer = answer.read_to_end(1024).await.unwrap();
             let refuse = Refuse::new(code);
@@ -339,6 +342,8 @@ fn x16_peers_that_take_no_answer_are_let_go() {
         for ticket in tickets {
             let attacker = Attacker::connect_with(ticket, deaf).await;
             let (mut out, _in) = attacker.link.connection.open_bi().await.unwrap();
+            let proof = proof_of(&attacker.ticket, &attacker.identity, &attacker.link);
+            out.write_all(&proof.to_bytes()).await.unwrap();
             out.write_all(&Message::Ready(Ready { transcript: [0; 32] }).to_frame().unwrap()).await.unwrap();
             attackers.push((attacker, out));
         }

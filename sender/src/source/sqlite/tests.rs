@@ -278,7 +278,8 @@ fn invalid_text_is_carried_as_bytes() {
 fn a_writer_that_does_not_let_go_is_told() {
     let folder = Folder::new();
     let writer = folder.database("CREATE TABLE t(x); BEGIN EXCLUSIVE;");
-    let failure = SqliteSource::open_within(&folder.path(), Duration::from_millis(50)).map(|_| ()).unwrap_err();
+    let source = SqliteSource::open_within(&folder.path(), Duration::from_millis(50));
+    let failure = source.and_then(|mut source| source.plan()).map(drop).unwrap_err();
     assert!(failure.what.contains("keeps") && failure.what.ends_with("locked"), "{failure}");
     drop(writer);
 }

@@ -154,7 +154,7 @@ impl Load {
             self.target.finish(part as usize, disk);
             world.reach(RECEIVER, Moment::CommitWritten)?;
             disk.parts[part as usize].sync();
-            self.transfer.handle_finished(PartIndex(part));
+            self.transfer.handle_finished(PartIndex(part), world.scenario.keeps_durable());
             world.reach(RECEIVER, Moment::Committed)?;
             return Ok(true);
         }
