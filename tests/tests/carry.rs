@@ -145,8 +145,7 @@ fn a_database_is_carried_and_proven() {
     let verify = Launch::bare(OPERATOR, &["receipt", "verify", event["receipt"].as_str().unwrap(), "--audit"]);
     verify.arg(hosts.state("receiver").join("audit.jsonl")).start().wait(WITHIN).assert_code(exit::DONE);
     hosts.assert_nothing_is_kept();
-    // A7: whatever becomes of the receipts, which people move away.
-    fs::remove_dir_all(hosts.state("receiver").join("receipts")).unwrap();
+    fs::remove_dir_all(hosts.state("receiver").join("receipts")).unwrap(); // A7: people move them away.
     refused(&hosts.load("archive", &hosts.url("again.db"), &from), exit::REFUSED, "grant_used", "loaded already");
     assert!(!hosts.path("again.db").exists());
     hosts.assert_nothing_is_kept();
