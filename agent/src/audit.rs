@@ -3,7 +3,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::Write,
+    io::{BufReader, Write},
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -13,27 +13,27 @@ use nix::{
     fcntl::{Flock, FlockArg},
     unistd::{AccessFlags, access},
 };
-use sealift_protocol::{close::Code, id::TransferId, limits::NAME_BYTES_MAX};
+use sealift_protocol::{
+    close::Code, fingerprint::Fingerprint, id::TransferId, limits::NAME_BYTES_MAX, manifest::SignedReceipt,
+};
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
+    audit_chain::{self, Broken, LINE_BYTES_MAX, Link, SCHEMA},
     clock::Reading,
     failure::{Failure, Outcome},
     state::StateDir,
 };
-
-/// The hash before the first entry.
-const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-
-/// A line: the texts of a grant, which are at most five, and typed fields of a few hundred bytes. Longer is damage.
-const LINE_BYTES_MAX: usize = 32 << 10;
 
 /// JSON escapes a control character, of one byte, to six.
 const ESCAPED_BYTES_MAX: usize = 6;
 
 // Whatever a grant may say can be told of it.
 const _: () = assert!(5 * ESCAPED_BYTES_MAX * NAME_BYTES_MAX + (2 << 10) <= LINE_BYTES_MAX);
+
+const LOOK_AT_IT: &str =
+    "Nothing is moved without a record of it. Look at the file, keep it, and use another --state-dir.";
 
 /// A clock that is merely put right is slewed by less between two entries; one that was set moves by more.
 const CLOCK_STEP_SECONDS_MIN: u64 = 10;
@@ -50,10 +50,16 @@ pub struct AuditLog {
 /// Where the log's whole lines end, and what the next one follows.
 struct End {
     bytes: u64,
-    seq: u64,
-    prev: String,
-    /// Behind them: what an append that was cut off had written of its line.
-    torn_bytes: u64,
+    link: Link,
+    behind: Behind,
+}
+
+/// What an append that was cut off had written of its line.
+enum Behind {
+    Nothing,
+    /// All of the entry, and not its newline.
+    Entry,
+    Torn(u64),
 }
 
 impl AuditLog {
@@ -67,8 +73,22 @@ impl AuditLog {
         })?;
         let last = Arc::new(Mutex::new(Reading::now()));
         let log = Self { path: state.path().join("audit.jsonl"), program, last };
-        log.whole_end(&*log.locked()?)?;
+        let file = log.locked()?;
+        log.check_chain(&file)?;
+        log.whole_end(&file)?;
         Ok(log)
+    }
+
+    /// What an agent adds to a log that was changed proves nothing.
+    fn check_chain(&self, file: &File) -> Outcome {
+        match audit_chain::check(BufReader::new(file), |_| {}) {
+            Ok(_) => Ok(()),
+            Err(Broken::Unreadable(error)) => Err(self.unwritable(&error)),
+            Err(broken) => {
+                let what = format!("the audit log {} does not hold, {broken}", self.path.display());
+                Err(Failure::new(Code::Preflight, what, LOOK_AT_IT))
+            }
+        }
     }
 
     /// Appends one entry and makes it durable. Where the clock was set since the last one, an entry before it says so, as the
@@ -89,15 +109,24 @@ impl AuditLog {
         self.put(&file, &end, event, transfer, fields)
     }
 
-    /// Where the next entry goes. What is there of a line that was never whole is cut off first, and said so: whatever it was
-    /// to announce did not happen, since its append had not returned.
-    fn whole_end(&self, file: &File) -> Outcome<End> {
+    /// Where the next entry goes. What is there of a line that was never whole is cut off first, and said so: what it was to
+    /// announce did not happen, since its append had not returned. An entry that lacks its newline alone gets it: nothing
+    /// that can be read is removed.
+    fn whole_end(&self, mut file: &File) -> Outcome<End> {
         let end = self.end(file)?;
-        if end.torn_bytes == 0 {
-            return Ok(end);
-        }
-        file.set_len(end.bytes).map_err(|error| self.unwritable(&error))?;
-        self.put(file, &end, "audit.repaired", None, &[("cut_bytes", json!(end.torn_bytes))])?;
+        let (end, repair) = match end.behind {
+            Behind::Nothing => return Ok(end),
+            Behind::Entry => {
+                let completed = file.write_all(b"\n").and_then(|()| file.sync_data());
+                completed.map_err(|error| self.unwritable(&error))?;
+                (self.end(file)?, ("added_bytes", json!(1)))
+            }
+            Behind::Torn(bytes) => {
+                file.set_len(end.bytes).map_err(|error| self.unwritable(&error))?;
+                (end, ("cut_bytes", json!(bytes)))
+            }
+        };
+        self.put(file, &end, "audit.repaired", None, &[repair])?;
         self.end(file)
     }
 
@@ -110,8 +139,8 @@ impl AuditLog {
         fields: &[(&str, Value)],
     ) -> Outcome {
         let mut entry = Map::new();
-        entry.insert("schema".into(), json!("sealift.audit/1"));
-        entry.insert("seq".into(), json!(end.seq));
+        entry.insert("schema".into(), json!(SCHEMA));
+        entry.insert("seq".into(), json!(end.link.seq));
         entry.insert("ts".into(), json!(now_text()));
         entry.insert("program".into(), json!(self.program));
         entry.insert("uid".into(), json!(nix::unistd::geteuid().as_raw()));
@@ -122,7 +151,7 @@ impl AuditLog {
         for (name, value) in fields {
             entry.insert((*name).to_owned(), value.clone());
         }
-        entry.insert("prev".into(), json!(end.prev));
+        entry.insert("prev".into(), json!(end.link.prev));
         // serde_json's map is sorted by key, which with no spaces is the canonical form.
         let line = Value::Object(entry).to_string() + "\n";
         if line.len() > LINE_BYTES_MAX {
@@ -170,29 +199,61 @@ impl AuditLog {
         let from = bytes - tail.len() as u64;
         file.read_exact_at(&mut tail, from).map_err(|error| self.unwritable(&error))?;
         let whole = tail.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
-        let torn_bytes = (tail.len() - whole) as u64;
-        if torn_bytes > LINE_BYTES_MAX as u64 {
+        let (lines, torn) = tail.split_at(whole);
+        if torn.len() > LINE_BYTES_MAX {
             return Err(self.wrong("ends in what is no entry: it was damaged"));
         }
-        let bytes = bytes - torn_bytes;
-        let Some((_, lines)) = tail[..whole].split_last() else {
-            return Ok(End { bytes, seq: 0, prev: GENESIS.to_owned(), torn_bytes });
+        let link = match lines.split_last() {
+            None => Link::first(),
+            Some((_, lines)) => {
+                let line = lines.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+                let no_entry = || self.wrong("ends in a line that is no entry");
+                let entry: Value = serde_json::from_slice(line).map_err(|_| no_entry())?;
+                let seq = entry["seq"].as_u64().ok_or_else(no_entry)?;
+                Link { seq, prev: String::new() }.next(line)
+            }
         };
-        let line = lines.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
-        let entry: Value = serde_json::from_slice(line).map_err(|_| self.wrong("ends in a line that is no entry"))?;
-        let seq = entry["seq"].as_u64().ok_or_else(|| self.wrong("ends in a line that is no entry"))?;
-        Ok(End { bytes, seq: seq + 1, prev: blake3::hash(line).to_string(), torn_bytes })
+        let behind = match torn {
+            [] => Behind::Nothing,
+            torn if link.entry(torn).is_ok() => Behind::Entry,
+            torn => Behind::Torn(torn.len() as u64),
+        };
+        Ok(End { bytes: bytes - torn.len() as u64, link, behind })
     }
 
     fn wrong(&self, what: &str) -> Failure {
-        let next = "Nothing is moved without a record of it. Look at the file, keep it, and use another --state-dir.";
-        Failure::new(Code::AuditUnwritable, format!("the audit log {} {what}", self.path.display()), next)
+        let what = format!("the audit log {} {what}", self.path.display());
+        Failure::new(Code::AuditUnwritable, what, LOOK_AT_IT)
     }
 
     fn unwritable(&self, error: &std::io::Error) -> Failure {
         let next = "Nothing is moved without a record of it. Check --state-dir: space, owner, mode.";
         Failure::io(Code::AuditUnwritable, format!("the audit log {}", self.path.display()), error, next)
     }
+}
+
+/// What both logs keep of a receipt: whose it is, what it counts, and the hash of its file, by which a log vouches for it.
+pub fn receipt_fields(signed: &SignedReceipt) -> Vec<(&'static str, Value)> {
+    let receipt = &signed.receipt;
+    let sent = &receipt.manifest.manifest.parts;
+    let sum = |counts: &mut dyn Iterator<Item = u64>| json!(counts.fold(0, u64::saturating_add));
+    vec![
+        ("receipt", json!(receipt_hash(signed))),
+        ("sender", json!(Fingerprint::of(&receipt.sender_key).to_string())),
+        ("receiver", json!(Fingerprint::of(&receipt.receiver_key).to_string())),
+        ("receiver_trust", json!(receipt.manifest.manifest.origin.receiver_trust.word())),
+        ("suite", json!(receipt.suite.name())),
+        ("proof", json!(receipt.proof.word())),
+        ("parts", json!(sent.len())),
+        ("chunks", sum(&mut sent.iter().map(|part| part.chunks.0))),
+        ("rows", sum(&mut sent.iter().map(|part| part.rows))),
+        ("plain_bytes", sum(&mut sent.iter().map(|part| part.plain_bytes))),
+    ]
+}
+
+/// As `b3sum` prints it of the receipt's file.
+pub fn receipt_hash(signed: &SignedReceipt) -> String {
+    blake3::Hash::from_bytes(signed.hash()).to_string()
 }
 
 /// Now, in UTC, to the millisecond.

@@ -71,7 +71,7 @@ pub(crate) fn not_ours(path: &Path) -> Failure {
     Failure::new(Code::Preflight, format!("{} is not what Sealift made", path.display()), next)
 }
 
-pub(crate) fn unusable(path: &Path, error: &io::Error) -> Failure {
+pub fn unusable(path: &Path, error: &io::Error) -> Failure {
     let next = "Check --state-dir: owner, mode, free space, and that the file system is not read-only.";
     Failure::io(Code::Preflight, format!("{} cannot be used", path.display()), error, next)
 }

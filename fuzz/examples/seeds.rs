@@ -22,7 +22,7 @@ use sealift_protocol::{
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex, TransferId},
     image::{Checked, CountedTable, ImageChecks},
     manifest::{
-        Engine, LoadedPart, Manifest, PartKind, Plan, PlannedPart, Proof, Receipt, SentPart, SignedManifest,
+        Engine, LoadedPart, Manifest, Origin, PartKind, Plan, PlannedPart, Proof, Receipt, ReceiverTrust, SentPart, SignedManifest,
         SignedReceipt,
     },
     message::{Accept, AcceptBody, Ack, Begin, BeginBody, Have, Message, Offer, Ready, Refuse, VERSION},
@@ -241,6 +241,7 @@ fn manifest(grant: &SignedGrant, plan: &Plan) -> SignedManifest {
         plan_hash: plan.hash(),
         parts: vec![part(0, None), part(3, Some(Root([2; 32]))), part(0, None)],
         root: Root([3; 32]),
+        origin: Origin { receiver_trust: ReceiverTrust::Pinned, host: "db1".into(), source: "-".into() },
     };
     manifest.sign(&Zeros)
 }
@@ -260,6 +261,7 @@ fn receipt(grant: &SignedGrant, plan: &Plan, manifest: &SignedManifest) -> Signe
         started_ms: 1_800_000_000_000,
         finished_ms: 1_800_000_001_000,
         software: "0.1.0".into(),
+        target_host: "db2".into(),
     };
     receipt.sign(&Zeros)
 }

@@ -7,6 +7,6 @@ use sealift_protocol::manifest::SignedReceipt;
 fuzz_target!(|bytes: &[u8]| {
     let Ok(receipt) = SignedReceipt::from_bytes(bytes) else { return };
     assert_eq!(receipt.to_bytes(), bytes);
-    let _ = receipt.receipt.check_loaded();
+    let _ = receipt.receipt.check();
     let _ = receipt.verify();
 });

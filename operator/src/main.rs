@@ -3,10 +3,12 @@
 
 mod receipt;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sealift_agent::cli::{self, DocCommand};
+
+use self::receipt::Vouched;
 
 /// Checks what the two agents have signed
 #[derive(Parser, Debug)]
@@ -27,11 +29,12 @@ enum Command {
 
 #[derive(Subcommand, Debug)]
 enum ReceiptCommand {
-    /// Check a receipt's signatures and sums, offline, and print what it says. Exit code 6 if it is not good
-    Verify {
-        /// The receipt that an agent kept in its state directory
-        file: PathBuf,
-    },
+    /// Check a receipt offline, and print what it says. Its keys stand in the receipt itself: it is called good only if
+    /// something else vouches for it, both --sender and --receiver, or --audit
+    ///
+    /// Exit codes: 0 good; 4 another sender or receiver than the one given; 6 the receipt does not hold, or a log given with
+    /// --audit does not hold or does not have it; 10 consistent, but nothing vouches for its keys; 2 usage.
+    Verify(receipt::VerifyArgs),
 }
 
 fn main() -> ExitCode {
@@ -41,7 +44,11 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Doc(doc) => cli::exit("sealift", doc.run::<Cli>()),
-        Command::Receipt(ReceiptCommand::Verify { file }) => cli::exit("sealift", receipt::verify(&file)),
+        Command::Receipt(ReceiptCommand::Verify(args)) => match receipt::verify(&args) {
+            Ok(Vouched::Both) => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::from(receipt::NOT_VOUCHED),
+            Err(failure) => cli::exit("sealift", Err(failure)),
+        },
     }
 }
 

@@ -1,10 +1,17 @@
-//! Reading a receipt.
+//! Reading a receipt: whether it contradicts itself, what vouches for it, and what it says.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::{BufReader, Read},
+    path::{Path, PathBuf},
+};
 
+use clap::Args;
 use sealift_agent::{
+    audit::receipt_hash,
+    audit_chain,
     failure::{Failure, Outcome},
-    image, output,
+    image, output, pins,
     telemetry::printable,
     units::{grouped, human_bytes},
 };
@@ -12,70 +19,198 @@ use sealift_protocol::{
     close::Code,
     fingerprint::Fingerprint,
     limits::CONTROL_BYTES_MAX,
-    manifest::{PartKind, Proof, Receipt, SignedReceipt},
+    manifest::{PartKind, Proof, Receipt, ReceiverTrust, SignedReceipt},
+    sign::PublicKey,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// Checks the receipt in `file` and prints it. Whoever trusts the two public keys that it names can trust the rest.
-pub fn verify(file: &Path) -> Outcome {
+/// The exit code for a receipt that contradicts nothing, and that nothing vouches for. No transfer ends with it.
+pub const NOT_VOUCHED: u8 = 10;
+
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// The receipt that an agent kept in its state directory
+    file: PathBuf,
+
+    /// The sender that must have signed it: its fingerprint, or a name in --known-agents
+    #[arg(long, value_name = "FINGERPRINT")]
+    sender: Option<String>,
+
+    /// The receiver that must have signed it, likewise
+    #[arg(long, value_name = "FINGERPRINT")]
+    receiver: Option<String>,
+
+    /// File of agents, one a line: NAME FINGERPRINT
+    #[arg(long, value_name = "FILE")]
+    known_agents: Option<PathBuf>,
+
+    /// An agent's audit log that must have an entry of this receipt. It vouches as far as you trust where it comes from.
+    /// May be repeated
+    #[arg(long, value_name = "LOG")]
+    audit: Vec<PathBuf>,
+}
+
+/// What vouches for the keys of a receipt that does not contradict itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vouched {
+    Both,
+    SenderAlone,
+    ReceiverAlone,
+    Nothing,
+}
+
+/// Checks the receipt and prints it.
+pub fn verify(args: &VerifyArgs) -> Outcome<Vouched> {
+    let signed = read(&args.file)?;
+    signed.verify().map_err(|error| {
+        let what = format!("{} does not hold: {}", args.file.display(), error.check);
+        let next = "It was changed after it was signed, or was not made by the agents that it names.";
+        Failure { part: error.part, ..Failure::new(Code::ManifestMismatch, what, next) }
+    })?;
+    let receipt = &signed.receipt;
+    let sender = is_as_given("sender", args.sender.as_deref(), &receipt.sender_key, args)?;
+    let receiver = is_as_given("receiver", args.receiver.as_deref(), &receipt.receiver_key, args)?;
+    args.audit.iter().try_for_each(|log| find_in(log, &signed))?;
+    let vouched = match (sender, receiver) {
+        _ if !args.audit.is_empty() => Vouched::Both,
+        (true, true) => Vouched::Both,
+        (true, false) => Vouched::SenderAlone,
+        (false, true) => Vouched::ReceiverAlone,
+        (false, false) => Vouched::Nothing,
+    };
+    output::print(describe(&signed, vouched).as_bytes())?;
+    Ok(vouched)
+}
+
+fn read(file: &Path) -> Outcome<SignedReceipt> {
     let mut bytes = Vec::new();
     File::open(file)
         .and_then(|file| file.take(CONTROL_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| Failure::io(Code::Usage, format!("{} cannot be read", file.display()), &error, ""))?;
-    let signed = SignedReceipt::from_bytes(&bytes).map_err(|_| {
+    SignedReceipt::from_bytes(&bytes).map_err(|_| {
         Failure::new(Code::ManifestMismatch, format!("{} is no receipt, or was changed", file.display()), "")
-    })?;
-    signed.verify().map_err(|error| Failure {
-        what: format!("{} does not hold: {}", file.display(), error.check),
-        next: "It was changed after it was signed, or was not made by the agents that it names.".into(),
-        ..Failure::from(error)
-    })?;
-    let text = describe(&signed.receipt);
-    output::print(text.as_bytes())
+    })
 }
 
-fn describe(receipt: &Receipt) -> String {
+/// Whether a key was given for this side; fails if it is another than the receipt's.
+fn is_as_given(side: &str, given: Option<&str>, found: &PublicKey, args: &VerifyArgs) -> Outcome<bool> {
+    let Some(given) = given else { return Ok(false) };
+    let meant = match (Fingerprint::parse(given), &args.known_agents) {
+        (Some(fingerprint), _) => fingerprint,
+        (None, Some(file)) => pins::resolve(given, file)?,
+        (None, None) => {
+            let what = format!("'{}' is no fingerprint", printable(given));
+            return Err(Failure::usage(what, "Give the fingerprint, or name the file of agents with --known-agents."));
+        }
+    };
+    let found = Fingerprint::of(found);
+    if found == meant {
+        return Ok(true);
+    }
+    let what = format!("the {side} of this receipt is {found}, and not {meant}");
+    let next =
+        format!("Compare both with what `sealift-{side} identity` prints. This receipt proves nothing of the other.");
+    Err(Failure::new(Code::IdentityRefused, what, next))
+}
+
+/// A log whose chain holds, and which has this receipt.
+fn find_in(log: &Path, signed: &SignedReceipt) -> Outcome {
+    let file = File::open(log)
+        .map_err(|error| Failure::io(Code::Usage, format!("{} cannot be read", log.display()), &error, ""))?;
+    let (hash, transfer) = (receipt_hash(signed), signed.receipt.grant.grant.transfer.to_string());
+    let mut found = false;
+    let checked = audit_chain::check(BufReader::new(file), |entry| {
+        let kind = &entry["event"];
+        found |= (kind == "transfer.publish" || kind == "transfer.end")
+            && entry["receipt"] == hash.as_str()
+            && entry["transfer"] == transfer.as_str();
+    });
+    checked.map_err(|broken| {
+        let what = format!("the audit log {} does not hold, {broken}", log.display());
+        Failure::new(Code::ManifestMismatch, what, "It was changed after it was written, and vouches for nothing.")
+    })?;
+    if found {
+        return Ok(());
+    }
+    let what = format!("the audit log {} has no entry of this receipt", log.display());
+    Err(Failure::new(Code::ManifestMismatch, what, "Give a log of an agent that took part in this transfer."))
+}
+
+fn verdict(vouched: Vouched, proof: Proof) -> String {
+    let (is, but) = match vouched {
+        Vouched::Both => ("receipt good", None),
+        Vouched::SenderAlone => ("consistent", Some("but nothing vouches for the receiver's key")),
+        Vouched::ReceiverAlone => ("consistent", Some("but nothing vouches for the sender's key")),
+        Vouched::Nothing => ("consistent", Some("but nothing vouches for these keys")),
+    };
+    let holds = match proof {
+        Proof::Discarded => "of a drill: nothing was loaded, and what arrived is what was sent",
+        _ => "all signatures hold, and what was loaded is what was sent",
+    };
+    match but {
+        None => format!("{is}: {holds}\n"),
+        Some(but) => format!(
+            "{is}, {but}: anybody can make such a receipt\n\
+             next       compare the fingerprints with what `identity` prints on each host, and give them as --sender and \
+             --receiver; or give an agent's log as --audit\n"
+        ),
+    }
+}
+
+fn describe(signed: &SignedReceipt, vouched: Vouched) -> String {
+    let receipt: &Receipt = &signed.receipt;
     let manifest = &receipt.manifest.manifest;
-    let grant = &receipt.grant.grant;
+    let (origin, grant) = (&manifest.origin, &receipt.grant.grant);
     let plain_bytes = manifest.parts.iter().map(|part| part.plain_bytes).fold(0, u64::saturating_add);
     // Names come from a database or a peer: none may steer the terminal, or pass for a line of the receipt.
     let named = |text: &str| printable(if text.is_empty() { "-" } else { text });
-    let mut text = format!(
-        "receipt good: both signatures hold, and what was loaded is what was sent\n\
-         transfer   {}\nsender     {}\nreceiver   {}\ntarget     {}\npurpose    {}\n\
-         time       {} to {}\nsealed     {}\nlink       {}\nproof      {}\nsize       {} in {} parts\n",
-        manifest.transfer,
-        Fingerprint::of(&receipt.sender_key),
-        Fingerprint::of(&receipt.receiver_key),
-        named(&grant.target),
-        named(&grant.purpose),
-        when(receipt.started_ms),
-        when(receipt.finished_ms),
-        receipt.suite.name(),
-        named(&receipt.tls),
-        match receipt.proof {
-            Proof::ReadAgain => "every table was read again from the target, counted and digested",
-            Proof::LoaderExit => "the loader took every verified byte and ended with exit code 0",
-            Proof::Written => "every verified byte was written out",
-            Proof::Discarded => "a drill: nothing was loaded; every row that arrived was counted and digested",
-            Proof::PagesReadAgain => "every page was read again from the target and is the one that was sent",
+    let mut text = verdict(vouched, receipt.proof);
+    let mut line = |name: &str, value: String| text += &format!("{name:<10} {value}\n");
+    line("transfer", manifest.transfer.to_string());
+    line("receipt", receipt_hash(signed));
+    line("sender", Fingerprint::of(&receipt.sender_key).to_string());
+    line("receiver", Fingerprint::of(&receipt.receiver_key).to_string());
+    line(
+        "trust",
+        match origin.receiver_trust {
+            ReceiverTrust::Pinned => "pinned: the sender's operator had named the receiver's key".into(),
+            ReceiverTrust::Ticket => {
+                "ticket: the ticket, or the key file of an archive, named the receiver's key, and nothing else".into()
+            }
         },
-        human_bytes(plain_bytes),
-        grouped(manifest.parts.len() as u64),
     );
+    line("from", format!("{} on {}", named(&origin.source), named(&origin.host)));
+    line("target", format!("{} on {}", named(&grant.target), named(&receipt.target_host)));
+    line("purpose", named(&grant.purpose));
+    line("time", format!("{} to {}", when(receipt.started_ms), when(receipt.finished_ms)));
+    line("sealed", receipt.suite.name().to_owned());
+    line("link", named(&receipt.tls));
+    line("software", named(&receipt.software));
+    line(
+        "proof",
+        match receipt.proof {
+            Proof::ReadAgain => "every table was read again from the target, counted and digested".into(),
+            Proof::LoaderExit => "the loader took every verified byte and ended with exit code 0".into(),
+            Proof::Written => "every verified byte was written out".into(),
+            Proof::Discarded => "a drill: nothing was loaded; every row that arrived was counted and digested".into(),
+            Proof::PagesReadAgain => "every page was read again from the target and is the one that was sent".into(),
+        },
+    );
+    let how = if receipt.proof == Proof::Discarded { "sent" } else { "size" };
+    line(how, format!("{} in {} parts", human_bytes(plain_bytes), grouped(manifest.parts.len() as u64)));
     let tables = receipt.plan.parts.iter().zip(&receipt.loaded).filter(|(part, _)| part.kind == PartKind::Rows);
     for (part, loaded) in tables {
         let digest = loaded.digest.map_or_else(|| "not read again".to_owned(), |root| hex(&root.0[..8]));
-        text += &format!("table      {:<40} {:>14} rows  {digest}\n", named(&part.name), grouped(loaded.rows));
+        line("table", format!("{:<40} {:>14} rows  {digest}", named(&part.name), grouped(loaded.rows)));
     }
     let image = receipt.loaded.first().and_then(|loaded| loaded.image.as_ref());
-    for line in image.into_iter().flat_map(image::describe) {
-        text += &format!("image      {line}\n");
+    for found in image.into_iter().flat_map(image::describe) {
+        line("image", found);
     }
     for table in image.iter().flat_map(|image| &image.tables) {
         let rows = table.rows.map_or_else(|| "not counted".to_owned(), |rows| format!("{} rows", grouped(rows)));
         let checked = if table.checked { "" } else { "  not checked" };
-        text += &format!("table      {:<40} {rows:>19}{checked}\n", named(&table.name));
+        line("table", format!("{:<40} {rows:>19}{checked}", named(&table.name)));
     }
     text
 }

@@ -1,19 +1,18 @@
-//! What is to be sent (plan), what was sent (manifest, signed by the sender), and what was verified and loaded (receipt,
-//! which carries the manifest and is counter-signed by the receiver).
+//! What is to be sent (plan), what was sent (manifest, signed by the sender), and what was verified and loaded
+//! ([`receipt`], which carries the manifest and is counter-signed by the receiver).
+
+mod receipt;
 
 use minicbor::{Decode, Encode};
 
+pub use self::receipt::{LoadedPart, Proof, Receipt, SignedReceipt};
 use crate::{
     close::Code,
     codec,
     digest::Root,
     error::{Error, Result},
-    fingerprint::Fingerprint,
-    grant::SignedGrant,
     id::{ChunkCount, TransferId},
-    image::ImageChecks,
-    limits::{CONTROL_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX, PLAN_BYTES_MAX},
-    seal::Suite,
+    limits::{NAME_BYTES_MAX, PARTS_MAX, PLAN_BYTES_MAX},
     sign::{PublicKey, Purpose, Signature, Signer},
     sqlite::is_internal,
 };
@@ -182,6 +181,58 @@ pub struct Manifest {
     /// Root over the parts' roots.
     #[n(4)]
     pub root: Root,
+    #[n(5)]
+    pub origin: Origin,
+}
+
+/// What stood behind the receiver's key when the transfer began, as the sender says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum ReceiverTrust {
+    /// The operator named the key.
+    #[n(0)]
+    Pinned,
+    /// The ticket did, or the key file that an archive was sealed to, and nothing else.
+    #[n(1)]
+    Ticket,
+}
+
+impl ReceiverTrust {
+    /// The word for logs and `--json`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::Ticket => "ticket",
+        }
+    }
+}
+
+/// Where the data came from, and what the sender knew of the receiver. The sender's word: nobody else can check it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Origin {
+    #[n(0)]
+    pub receiver_trust: ReceiverTrust,
+    /// Name of the source host.
+    #[n(1)]
+    pub host: String,
+    /// The source without what may be secret: of a command its program alone.
+    #[n(2)]
+    pub source: String,
+}
+
+impl Origin {
+    pub fn check(&self) -> Result<()> {
+        match self.host.len() <= NAME_BYTES_MAX && self.source.len() <= NAME_BYTES_MAX {
+            true => Ok(()),
+            false => Err(Error::new(Code::LimitExceeded, "name of the source or its host")),
+        }
+    }
+
+    /// Of a transfer of which nothing is known, for tests and tools.
+    pub fn unknown() -> Self {
+        Self { receiver_trust: ReceiverTrust::Ticket, host: String::new(), source: String::new() }
+    }
 }
 
 /// A manifest with the sender's signature over its canonical bytes.
@@ -204,206 +255,5 @@ impl Manifest {
 impl SignedManifest {
     pub fn verify(&self, sender: &PublicKey) -> Result<()> {
         sender.verify(Purpose::Manifest, &codec::encode(&self.manifest), &self.signature, Code::ManifestMismatch)
-    }
-}
-
-/// How the receiver knows that what it loaded is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(index_only)]
-pub enum Proof {
-    /// Every table was read again from the target, counted and digested.
-    #[n(0)]
-    ReadAgain,
-    /// The loader took every verified byte and ended with exit code 0.
-    #[n(1)]
-    LoaderExit,
-    /// Every verified byte was written and synced to a file, or to a pipe.
-    #[n(2)]
-    Written,
-    /// Everything was verified and nothing loaded, as asked.
-    #[n(3)]
-    Discarded,
-    /// Every page was read again from the target and compared, and the engine checked the database.
-    #[n(4)]
-    PagesReadAgain,
-}
-
-impl Proof {
-    /// The word for `--json`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Proof::ReadAgain => "read_again",
-            Proof::LoaderExit => "loader_exit",
-            Proof::Written => "written",
-            Proof::Discarded => "discarded",
-            Proof::PagesReadAgain => "pages_read_again",
-        }
-    }
-}
-
-/// One part as it was found in the target.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct LoadedPart {
-    #[n(0)]
-    pub rows: u64,
-    /// Recomputed from the target where it can be read again: the digest of a table, or the root of an image.
-    #[n(1)]
-    pub digest: Option<Root>,
-    /// What else was found in an image.
-    #[n(2)]
-    pub image: Option<ImageChecks>,
-}
-
-impl LoadedPart {
-    /// A part that is not read again.
-    pub fn bare() -> Self {
-        Self { rows: 0, digest: None, image: None }
-    }
-
-    /// A table as it was read again.
-    pub fn table(rows: u64, digest: Root) -> Self {
-        Self { rows, digest: Some(digest), image: None }
-    }
-}
-
-/// What the receiver says it verified and loaded.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct Receipt {
-    #[n(0)]
-    pub manifest: SignedManifest,
-    #[n(1)]
-    pub plan: Plan,
-    #[n(2)]
-    #[cbor(decode_with = "codec::bounded::<_, _, PARTS_MAX>")]
-    pub loaded: Vec<LoadedPart>,
-    #[n(3)]
-    pub proof: Proof,
-    #[n(4)]
-    pub grant: SignedGrant,
-    #[n(5)]
-    pub sender_key: PublicKey,
-    #[n(6)]
-    pub receiver_key: PublicKey,
-    #[n(7)]
-    pub suite: Suite,
-    /// What the connection's TLS had agreed on, for people.
-    #[n(8)]
-    pub tls: String,
-    /// Milliseconds since the Unix epoch by the receiver's clock.
-    #[n(9)]
-    pub started_ms: u64,
-    #[n(10)]
-    pub finished_ms: u64,
-    /// Version of the receiver.
-    #[n(11)]
-    pub software: String,
-}
-
-/// A receipt with the receiver's signature over its canonical bytes, which include the sender's signed manifest.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct SignedReceipt {
-    #[n(0)]
-    pub receipt: Receipt,
-    #[n(1)]
-    pub signature: Signature,
-}
-
-impl Receipt {
-    pub fn sign(self, signer: &dyn Signer) -> SignedReceipt {
-        let signature = signer.sign(Purpose::Receipt, &codec::encode(&self));
-        SignedReceipt { receipt: self, signature }
-    }
-
-    /// That the grant is for these two agents, and one of them signed it: the receiver that of a ticket, the sender that of
-    /// an archive.
-    fn check_grant(&self) -> Result<()> {
-        self.grant.verify(&[self.receiver_key, self.sender_key])?;
-        let grant = &self.grant.grant;
-        let foreign = |check| Err(Error::new(Code::GrantForeign, check));
-        if grant.receiver != Fingerprint::of(&self.receiver_key) {
-            return foreign("receiver of the grant");
-        }
-        match grant.sender {
-            Some(sender) if sender != Fingerprint::of(&self.sender_key) => foreign("sender of the grant"),
-            _ => Ok(()),
-        }
-    }
-
-    /// That what was loaded is what was sent: the same parts, and for each part with rows the same count and digest. A
-    /// database is always read again, or was read and discarded as asked.
-    pub fn check_loaded(&self) -> Result<()> {
-        let sent = &self.manifest.manifest.parts;
-        if self.loaded.len() != sent.len() || self.plan.parts.len() != sent.len() {
-            return Err(Error::new(Code::TargetMismatch, "number of parts"));
-        }
-        if self.plan.engine == Engine::Sqlite && !matches!(self.proof, Proof::ReadAgain | Proof::Discarded) {
-            return Err(Error::new(Code::TargetMismatch, "a database that was not read again"));
-        }
-        if self.plan.engine == Engine::SqliteImage && !matches!(self.proof, Proof::PagesReadAgain | Proof::Discarded) {
-            return Err(Error::new(Code::TargetMismatch, "an image that was not read again"));
-        }
-        if self.proof == Proof::PagesReadAgain {
-            return self.check_image();
-        }
-        if self.loaded.iter().any(|loaded| loaded.image.is_some()) {
-            return Err(Error::new(Code::TargetMismatch, "checks of what is no image"));
-        }
-        if self.plan.engine == Engine::Sqlite {
-            for (index, (sent, loaded)) in sent.iter().zip(&self.loaded).enumerate() {
-                if sent.rows != loaded.rows || sent.digest != loaded.digest {
-                    let mismatch = Error::new(Code::TargetMismatch, "rows or digest of a table");
-                    return Err(mismatch.at_part(crate::id::PartIndex(index as u32)));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// That the pages which were read again are those that were sent.
-    fn check_image(&self) -> Result<()> {
-        let refused = |check| Err(Error::new(Code::TargetMismatch, check));
-        let ([sent], [loaded]) = (self.manifest.manifest.parts.as_slice(), self.loaded.as_slice()) else {
-            return refused("parts of an image");
-        };
-        let (Engine::SqliteImage, Some(checks)) = (self.plan.engine, &loaded.image) else {
-            return refused("checks of an image");
-        };
-        checks.check()?;
-        let bytes = checks.pages.checked_mul(checks.page_bytes.into());
-        if loaded.digest != Some(sent.root) || loaded.rows != 0 || bytes != Some(sent.plain_bytes) {
-            return refused("pages of an image");
-        }
-        Ok(())
-    }
-}
-
-impl SignedReceipt {
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        codec::decode(bytes, CONTROL_BYTES_MAX, "receipt")
-    }
-
-    pub fn to_bytes(&self) -> Vec<u8> {
-        codec::encode(self)
-    }
-
-    /// Everything that can be checked with nothing but the receipt: both signatures, and that manifest, plan, grant and
-    /// what was loaded belong together.
-    pub fn verify(&self) -> Result<()> {
-        let receipt = &self.receipt;
-        let signed = codec::encode(receipt);
-        receipt.receiver_key.verify(Purpose::Receipt, &signed, &self.signature, Code::TranscriptMismatch)?;
-        receipt.manifest.verify(&receipt.sender_key)?;
-        let manifest = &receipt.manifest.manifest;
-        let belongs = manifest.transfer == receipt.grant.grant.transfer
-            && manifest.grant_hash == receipt.grant.hash()
-            && manifest.plan_hash == receipt.plan.hash();
-        if !belongs {
-            return Err(Error::new(Code::ManifestMismatch, "transfer, grant or plan"));
-        }
-        receipt.check_grant()?;
-        receipt.check_loaded()
     }
 }

@@ -7,7 +7,7 @@ use std::{mem, sync::Arc, time::Duration};
 
 use minicbor::{Decode, Encode};
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{AuditLog, receipt_fields},
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     report::{Finished, Report, Resume},
@@ -25,6 +25,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
+    archive::used,
     load::{Load, blocking},
     sink::Sink,
 };
@@ -181,6 +182,8 @@ pub struct Publishing<'a> {
     pub audit: &'a AuditLog,
     pub transfer: TransferId,
     pub sink: Arc<dyn Sink>,
+    /// It is loaded from an archive, which is good for one load.
+    pub uses_archive: bool,
 }
 
 impl Publishing<'_> {
@@ -200,9 +203,13 @@ impl Publishing<'_> {
         let receipt = record.ending().receipt.clone().ok_or_else(no_receipt)?;
         let receipt_path = self.state.keep_receipt(transfer, &receipt)?;
         if record.ending().stage != Stage::Published {
-            self.audit.append("transfer.publish", Some(transfer), &[])?;
+            if self.uses_archive && receipt.receipt.proof != Proof::Discarded {
+                used::note(self.state, self.audit, &receipt.receipt.grant.grant)?;
+            }
+            self.audit.append("transfer.publish", Some(transfer), &receipt_fields(&receipt))?;
             if let Err(failure) = blocking(&self.sink, move |sink| sink.publish(transfer)).await {
                 let _ = std::fs::remove_file(&receipt_path);
+                used::forget(self.state, transfer)?;
                 return Err(failure);
             }
             fail_point::hit(Point::Published);

@@ -20,6 +20,7 @@ use sealift_protocol::{
     close::Code,
     disposition::{Disposition, Event, Stage, disposition},
     error::Error,
+    fingerprint::Fingerprint,
     manifest::SignedReceipt,
     message::Message,
     receive::{Judging, Session},
@@ -34,6 +35,7 @@ use crate::{
     reception::{CalledOff, Heard, Offered, turn_away},
     record::Record as Kept,
     sink::Sink,
+    unfinished::note_abandoned_by,
     workers::Workers,
 };
 
@@ -189,6 +191,10 @@ impl<'a> Receiving<'a> {
             (Ok(_), _) => false,
         };
         let transfer = self.record.transfer();
+        let called_off = self.called_off.take();
+        if let (Some(link), Err(Failure { code: Code::Abandoned, .. })) = (&called_off, &outcome) {
+            note_abandoned_by(self.setting.audit, transfer, Fingerprint::of(&link.peer))?;
+        }
         let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
         if let Some(load) = self.load.take() {
             load.close(keeps).await;
@@ -199,7 +205,7 @@ impl<'a> Receiving<'a> {
             let destroyed = tokio::task::spawn_blocking(move || dir.destroy()).await;
             destroyed.map_err(|_| failed("a clean-up ended early"))??;
         }
-        if let Some(link) = self.called_off.take() {
+        if let Some(link) = called_off {
             link.leave_with(outcome.as_ref().map_or_else(|failure| failure.code, |_| Code::Done)).await;
         }
         outcome.map_err(|failure| sink.map_or(failure.clone(), |sink| tell_staged(failure, &*sink, transfer)))
@@ -353,7 +359,7 @@ impl<'a> Receiving<'a> {
         writer: &mut ControlWriter,
         control: &mut ControlReader,
     ) -> Outcome<Option<Session>> {
-        let session = self.negotiate(judging, writer, control).await?;
+        let session = self.negotiate(judging, link.connection.remote_address(), writer, control).await?;
         link.open_data();
         self.agreed = true;
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;

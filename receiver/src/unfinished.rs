@@ -18,6 +18,7 @@ use sealift_agent::{
 use sealift_protocol::{
     close::Code,
     disposition::{Disposition, Event, Stage, disposition},
+    fingerprint::Fingerprint,
     id::TransferId,
     limits::ROW_BYTES_MAX,
 };
@@ -150,9 +151,8 @@ fn run_abandon(args: &AbandonArgs) -> Outcome {
             Err(failure) => return Err(failure),
         }
         let opened = Record::open(&state, transfer);
-        let ended = opened.and_then(|record| {
-            record.map(|record| end_for_good(&state, &audit, record, Event::AbandonedByOperator)).transpose()
-        });
+        let ended = opened
+            .and_then(|record| record.map(|record| end_for_good(&state, &audit, record, By::Operator)).transpose());
         match ended {
             Ok(Some(ended)) => {
                 sealift_agent::process::eprintln_safe(&format!("receiver: {transfer}: {}", ended.text()));
@@ -185,7 +185,7 @@ pub fn resolve_first(transfer: TransferId) -> Failure {
 
 /// What it loaded into, only its record knew.
 fn drop_unreadable(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outcome {
-    audit.append("transfer.abandon", Some(transfer), &[("unreadable", json!(true))])?;
+    audit.append("transfer.abandon", Some(transfer), &[("by", json!("operator")), ("unreadable", json!(true))])?;
     TransferDir::open(state, transfer)?.destroy()?;
     let text = "its record could not be read, and is removed. What it had staged may be left beside its target, in a hidden \
                 file whose name ends in sealift-staging: look, and remove it. Whether a loader had committed is not known.";
@@ -212,15 +212,38 @@ impl Ended {
     }
 }
 
+/// What ends a transfer for good.
+#[derive(Clone, Copy, Debug)]
+pub enum By {
+    Expiry,
+    Operator,
+    Sender(Fingerprint),
+}
+
+/// Whose key it was that ended the transfer over the link.
+pub fn note_abandoned_by(audit: &AuditLog, transfer: TransferId, sender: Fingerprint) -> Outcome {
+    let fields = [("by", json!("sender")), ("sender", json!(sender.to_string()))];
+    audit.append("transfer.abandon", Some(transfer), &fields)
+}
+
 /// Drops what is staged, then what is kept. Killed in between, it can be done again. Fails with `InDoubt` where only the
 /// operator's statement may end the transfer.
-pub fn end_for_good(state: &StateDir, audit: &AuditLog, record: Record, event: Event) -> Outcome<Ended> {
+pub fn end_for_good(state: &StateDir, audit: &AuditLog, record: Record, by: By) -> Outcome<Ended> {
+    let event = match by {
+        By::Expiry => Event::Expired,
+        By::Operator => Event::AbandonedByOperator,
+        By::Sender(_) => Event::AbandonedBySender,
+    };
     let transfer = record.transfer();
     if !matches!(disposition(record.kept.ending.stage, event), Disposition::Drop | Disposition::Forget) {
         return Err(resolve_first(transfer));
     }
-    let entry = if event == Event::Expired { "transfer.expire" } else { "transfer.abandon" };
-    audit.append(entry, Some(transfer), &[])?;
+    match by {
+        By::Expiry => audit.append("transfer.expire", Some(transfer), &[])?,
+        // Its uid stands in every entry.
+        By::Operator => audit.append("transfer.abandon", Some(transfer), &[("by", json!("operator"))])?,
+        By::Sender(sender) => note_abandoned_by(audit, transfer, sender)?,
+    }
     let kept = &record.kept;
     let ended = drop_target(state, transfer, &kept.target, &kept.ending)?;
     record.dir.destroy()?;
@@ -293,7 +316,7 @@ pub fn drop_expired(state: &StateDir, audit: &AuditLog) -> Outcome<Vec<String>> 
             continue;
         }
         let dropped = Record::open(state, transfer).and_then(|record| match record {
-            Some(record) => end_for_good(state, audit, record, Event::Expired).map(Some),
+            Some(record) => end_for_good(state, audit, record, By::Expiry).map(Some),
             None => Ok(None),
         });
         match dropped {
@@ -311,9 +334,14 @@ pub fn drop_expired(state: &StateDir, audit: &AuditLog) -> Outcome<Vec<String>> 
 }
 
 /// A sender said so, over the link, about a transfer that nobody runs here.
-pub fn abandon_by_sender(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outcome<Ended> {
+pub fn abandon_by_sender(
+    state: &StateDir,
+    audit: &AuditLog,
+    transfer: TransferId,
+    sender: Fingerprint,
+) -> Outcome<Ended> {
     match Record::open(state, transfer)? {
-        Some(record) => end_for_good(state, audit, record, Event::AbandonedBySender),
+        Some(record) => end_for_good(state, audit, record, By::Sender(sender)),
         // It was done, and its sender comes too late.
         None if state.receipt(transfer).is_some() => Ok(Ended::Published),
         None => Err(Failure::new(Code::Abandoned, "nothing is kept of the transfer", "")),

@@ -23,7 +23,7 @@ use sealift_protocol::{
     id::{ChunkCount, PartIndex},
     manifest::{SignedManifest, SignedReceipt},
     message::Message,
-    seal::EpochKeys,
+    seal::{EpochKeys, Suite},
     sealed_log::KeyFingerprint,
     send::{Expected, Session, Transfer},
 };
@@ -60,7 +60,7 @@ pub async fn negotiate(
     identity: &Identity,
     writer: &mut ControlWriter,
     control: &mut ControlReader,
-    before_begin: impl FnOnce() -> Outcome,
+    before_begin: impl FnOnce(Suite) -> Outcome,
 ) -> Outcome<Session> {
     let mut random = SystemRandom::default();
     let expected = Expected { receiver_key: link.peer, sealing_key: terms.sealing_key };
@@ -68,7 +68,8 @@ pub async fn negotiate(
     let offer_bytes = writer.send(&offer).await?;
     let Message::Accept(accept) = control.expect(offer_bytes).await? else { return Err(out_of_turn("Accept")) };
     let (beginning, begin) = offering.handle_accept(&outgoing.transfer(), accept, identity, &mut random)?;
-    before_begin()?;
+    outgoing.transfer_mut().handle_agreed(beginning.suite());
+    before_begin(beginning.suite())?;
     let begin_bytes = writer.send(&begin).await?;
     let Message::Ready(ready) = control.expect(begin_bytes).await? else { return Err(out_of_turn("Ready")) };
     Ok(beginning.handle_ready(ready)?)

@@ -10,7 +10,7 @@ use std::{
 };
 
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{AuditLog, receipt_fields},
     clock::now_seconds,
     expiry::check_time,
     fail_point::{self, Point},
@@ -98,7 +98,11 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     sending.end(&outcome)?;
     fail_point::hit(Point::RecordGone);
     let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
-    audit.append("transfer.end", Some(transfer_id), &[("outcome", json!(word))])?;
+    let mut fields = vec![("outcome", json!(word))];
+    if let Ok(finished) = &outcome {
+        fields.extend(receipt_fields(&finished.receipt));
+    }
+    audit.append("transfer.end", Some(transfer_id), &fields)?;
     outcome
 }
 

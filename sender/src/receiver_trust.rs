@@ -14,27 +14,9 @@ use sealift_agent::{
     telemetry::printable,
     ticket::Ticket,
 };
-use sealift_protocol::{close::Code, fingerprint::Fingerprint};
+use sealift_protocol::{close::Code, fingerprint::Fingerprint, manifest::ReceiverTrust};
 
 use crate::cli::PushArgs;
-
-/// What stood behind the receiver's key when the transfer began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReceiverTrust {
-    /// The operator named the key.
-    Pinned,
-    /// The ticket did, and nothing else.
-    Ticket,
-}
-
-impl ReceiverTrust {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pinned => "pinned",
-            Self::Ticket => "ticket",
-        }
-    }
-}
 
 /// What is known before the first connection.
 #[derive(Clone, Copy, Debug)]

@@ -17,6 +17,7 @@ use sealift_protocol::{
     id::TransferId,
     key::DigestSecret,
     manifest::{Plan, SignedManifest},
+    seal::Suite,
 };
 use zeroize::Zeroize;
 
@@ -53,6 +54,9 @@ struct Kept {
     /// The receiver that it was begun with.
     #[n(6)]
     receiver: Fingerprint,
+    /// That a receipt may have been signed under: those of its connections. There are as many as there are suites.
+    #[n(7)]
+    suites: Vec<Suite>,
 }
 
 #[derive(Clone, Encode, Decode)]
@@ -162,6 +166,7 @@ impl Record {
                 retain_until_seconds: grant.retain_until_seconds,
                 spool: None,
                 receiver: grant.receiver,
+                suites: Vec::new(),
             },
         };
         let record = Self { dir, kept };
@@ -217,11 +222,19 @@ impl Record {
         self.kept.sent.as_ref()
     }
 
-    pub fn keep_begun(&mut self) -> Outcome {
-        if self.kept.begun {
+    /// The suites that its connections were agreed on with.
+    pub fn suites(&self) -> &[Suite] {
+        &self.kept.suites
+    }
+
+    pub fn keep_begun(&mut self, suite: Suite) -> Outcome {
+        if self.kept.begun && self.kept.suites.contains(&suite) {
             return Ok(());
         }
         self.kept.begun = true;
+        if !self.kept.suites.contains(&suite) {
+            self.kept.suites.push(suite);
+        }
         self.dir.keep(&self.kept)
     }
 

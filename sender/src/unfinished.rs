@@ -87,7 +87,7 @@ async fn run(args: &AbandonArgs) -> Outcome {
     let transfer = ticket.grant.grant.transfer;
     // First, so that nobody here goes on while the receiver is told.
     let dir = hold(&state, transfer)?;
-    audit.append("transfer.abandon", Some(transfer), &[])?;
+    audit.append("transfer.abandon", Some(transfer), &[("by", json!("operator"))])?;
     let identity = Identity::open(&state, Role::Sender, &audit)?;
     let told = tell_receiver(&ticket, &identity).await;
     destroy(dir)?;
@@ -110,7 +110,7 @@ async fn run(args: &AbandonArgs) -> Outcome {
 
 fn forget(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outcome {
     let dir = hold(state, transfer)?;
-    audit.append("transfer.abandon", Some(transfer), &[])?;
+    audit.append("transfer.abandon", Some(transfer), &[("by", json!("operator"))])?;
     destroy(dir)
 }
 

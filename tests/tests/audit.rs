@@ -120,7 +120,7 @@ fn c11_a_torn_line_is_cut_off_and_told_of() {
         let bytes = fs::read(place.log()).unwrap();
         let lines = bytes.split_inclusive(|&byte| byte == b'\n');
         let whole_bytes: usize = lines.take(whole).map(<[u8]>::len).sum();
-        for torn in 0..bytes.len() - whole_bytes {
+        for torn in 0..bytes.len() - whole_bytes - 1 {
             fs::write(place.log(), &bytes[..whole_bytes + torn]).unwrap();
             place.opened().append("test.event", None, &[]).unwrap();
             let expected: &[u64] = if torn == 0 { &[] } else { &[torn as u64] };
@@ -153,8 +153,57 @@ fn a1_other_damage_is_refused_and_left_as_it_is() {
     for bytes in damaged {
         fs::write(place.log(), &bytes).unwrap();
         let refused: Finished = place.receiver().start().wait(WITHIN);
-        refused.assert_code(exit::AUDIT).assert_one_message();
+        refused.assert_code(exit::PREFLIGHT).assert_one_message();
         assert!(fs::read(place.log()).unwrap() == bytes, "it was changed");
+    }
+}
+
+/// A6: an entry that lacks its newline alone is an entry: it stays, gets its newline, and the chain goes on behind it.
+#[test]
+fn an_entry_without_its_newline_is_kept() {
+    for entries in [1, 4] {
+        let place = Place::filled(entries);
+        let bytes = fs::read(place.log()).unwrap();
+        fs::write(place.log(), &bytes[..bytes.len() - 1]).unwrap();
+        place.opened().append("test.event", None, &[]).unwrap();
+        assert!(fs::read(place.log()).unwrap().starts_with(&bytes), "an entry was removed");
+        let found = place.entries();
+        assert_eq!(found.len(), entries + 2);
+        assert_eq!((&found[entries]["event"], &found[entries]["added_bytes"]), (&json!("audit.repaired"), &json!(1)));
+    }
+    // One that follows another line is none.
+    let place = Place::filled(3);
+    let good = fs::read_to_string(place.log()).unwrap();
+    let first = good.lines().next().unwrap();
+    fs::write(place.log(), format!("{good}{first}")).unwrap();
+    place.opened();
+    assert_eq!(place.cut_bytes(), [first.len() as u64]);
+}
+
+/// A6: an agent checks all of its log when it starts, and says which line was changed, removed or moved.
+#[test]
+fn a_start_checks_the_whole_chain() {
+    type Edit = fn(&mut Vec<String>);
+    let edits: [(&str, Edit); 5] = [
+        // A change shows in the line behind it.
+        ("line 4:", |lines| lines[2] = lines[2].replace("\"at\":2", "\"at\":7")),
+        ("line 2:", |lines| drop(lines.remove(1))),
+        ("line 2:", |lines| lines.swap(1, 2)),
+        ("line 1:", |lines| drop(lines.remove(0))),
+        ("line 4:", |lines| lines[3] = lines[3].replace("\"at\":3", "\"at\": 3")),
+    ];
+    for (named, edit) in edits {
+        let place = Place::filled(600);
+        let good = fs::read_to_string(place.log()).unwrap();
+        let mut lines: Vec<String> = good.lines().map(str::to_owned).collect();
+        edit(&mut lines);
+        let edited = lines.join("\n") + "\n";
+        fs::write(place.log(), &edited).unwrap();
+        let refused = place.receiver().start().wait(WITHIN);
+        refused.assert_code(exit::PREFLIGHT).assert_one_message();
+        assert!(refused.stderr().contains(named), "{named}: {}", refused.stderr());
+        assert!(!refused.home().join("ticket").exists());
+        assert_eq!(fs::read_to_string(place.log()).unwrap(), edited);
     }
 }
 

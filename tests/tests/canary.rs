@@ -170,7 +170,8 @@ fn what_the_dangerous_flag_shows_is_found() {
     let place = Place::new("danger");
     let canary = &place.canaries.all()[0];
     let flag = &["--danger-show-program-output"];
-    let (dump, load) = (format!("exec:sh -c 'echo {canary} >&2; echo row'"), format!("exec:sh -c 'cat; echo {canary}'"));
+    let (dump, load) =
+        (format!("exec:sh -c 'echo {canary} >&2; echo row'"), format!("exec:sh -c 'cat; echo {canary}'"));
     let done = Pair::new(dump, load).sender_args(flag).receiver_args(flag).run();
     done.assert_done();
     for finished in [&done.sender, &done.receiver] {

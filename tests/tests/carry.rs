@@ -141,9 +141,11 @@ fn a_database_is_carried_and_proven() {
     let load = hosts.load("archive", &hosts.url("to.db"), &spoken);
     load.assert_code(exit::DONE).assert_tidy();
     assert!(hosts.same("to.db"));
-    let receipt = load.finished_event()["receipt"].as_str().unwrap().to_owned();
-    Launch::bare(OPERATOR, &["receipt", "verify", &receipt]).start().wait(WITHIN).assert_code(exit::DONE);
+    let event = load.finished_event();
+    let verify = Launch::bare(OPERATOR, &["receipt", "verify", event["receipt"].as_str().unwrap(), "--audit"]);
+    verify.arg(hosts.state("receiver").join("audit.jsonl")).start().wait(WITHIN).assert_code(exit::DONE);
     hosts.assert_nothing_is_kept();
+    fs::remove_dir_all(hosts.state("receiver").join("receipts")).unwrap(); // A7: people move them away.
     refused(&hosts.load("archive", &hosts.url("again.db"), &from), exit::REFUSED, "grant_used", "loaded already");
     assert!(!hosts.path("again.db").exists());
     hosts.assert_nothing_is_kept();

@@ -9,7 +9,7 @@ use sealift_protocol::{
     frame::{ChunkHeader, StreamHeader},
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
     limits::{CHUNK_HEADER_BYTES, LANES_MAX},
-    manifest::{LoadedPart, Manifest, Plan, Proof, Receipt, SignedManifest, SignedReceipt},
+    manifest::{LoadedPart, Manifest, Origin, Plan, Proof, Receipt, SignedManifest, SignedReceipt},
     message::{Ack, Message},
     random::Nonces,
     receive::ReceiptFacts,
@@ -110,6 +110,7 @@ impl Flow {
             started_ms: 1,
             finished_ms: 2,
             software: "test".into(),
+            target_host: "target".into(),
         }
     }
 }
@@ -306,8 +307,17 @@ fn one_manifest_by_the_sender_alone() {
 #[test]
 fn every_field_of_the_receipt_is_compared() {
     type Change = fn(&mut Receipt);
-    let changes: [(&str, Code, Change); 12] = [
+    let changes: [(&str, Code, Change); 18] = [
         ("nothing", Code::Done, |_| {}),
+        ("rows of a schema", Code::TargetMismatch, |receipt| receipt.loaded[0].rows = u64::MAX),
+        ("a row less in a drill", Code::TargetMismatch, |receipt| {
+            receipt.proof = Proof::Discarded;
+            receipt.loaded[1].rows -= 1;
+        }),
+        ("a loader's proof", Code::TargetMismatch, |receipt| receipt.proof = Proof::LoaderExit),
+        ("times", Code::ManifestMismatch, |receipt| receipt.finished_ms = receipt.started_ms - 1),
+        ("after the grant", Code::GrantExpired, |receipt| receipt.finished_ms = u64::MAX),
+        ("a text of 4 MB", Code::LimitExceeded, |receipt| receipt.tls = "x".repeat(4 << 20)),
         ("manifest", Code::AckImpossible, |receipt| receipt.manifest.manifest.parts[1].rows += 1),
         ("manifest's signature", Code::AckImpossible, |receipt| receipt.manifest.signature.0[0] ^= 1),
         ("grant", Code::AckImpossible, |receipt| receipt.grant.grant.purpose.push('x')),
@@ -332,6 +342,10 @@ fn every_field_of_the_receipt_is_compared() {
         let signed = receipt.sign(&flow.parties.receiver);
         assert_eq!(code(flow.pair.transfer.handle_receipt(&signed, &flow.pair.session)), expected, "{name}");
     }
+    // What an earlier connection was agreed on with may still stand in it; what was only offered may not (above).
+    let earlier = Receipt { suite: Suite::ChaCha20Poly1305, ..good.receipt.clone() }.sign(&flow.parties.receiver);
+    flow.pair.transfer.handle_agreed(Suite::ChaCha20Poly1305);
+    assert_eq!(code(flow.pair.transfer.handle_receipt(&earlier, &flow.pair.session)), Code::Done);
     let mut unsigned = good.clone();
     unsigned.receipt.software.push('x');
     let got = flow.pair.transfer.handle_receipt(&unsigned, &flow.pair.session);
@@ -399,7 +413,8 @@ fn restarted() -> Flow {
     let mut flow = interrupted();
     let secret = flow.parties.last_secret();
     let grant = flow.parties.grant();
-    flow.pair.transfer = Transfer::new(vec![Suite::Aes256Gcm], grant, opaque_plan(), secret).unwrap();
+    flow.pair.transfer =
+        Transfer::new(vec![Suite::Aes256Gcm], grant, opaque_plan(), secret, Origin::unknown()).unwrap();
     assert_eq!(connect_again(&mut flow), Ok(vec![Resume::Repeat]));
     flow
 }

@@ -11,6 +11,7 @@ use sealift_protocol::{
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex, TransferId},
     key::{DigestSecret, EpochSecret},
     limits::{CHUNK_HEADER_BYTES, LANE_WINDOW_BYTES_MIN},
+    manifest::Origin,
     message::{Ack, Have, Message},
     random::Nonces,
     receive,
@@ -52,7 +53,8 @@ fn frames(session: &Session, count: u64, bytes: usize) -> Vec<Sealed> {
 /// The sender after a restart: it knows the secret of its hashes, and nothing that opens the spool.
 fn restarted(parties: &Parties, pair: &Pair) -> Transfer {
     let secret = parties.last_secret();
-    let mut transfer = Transfer::new(vec![Suite::Aes256Gcm], parties.grant(), opaque_plan(), secret).unwrap();
+    let mut transfer =
+        Transfer::new(vec![Suite::Aes256Gcm], parties.grant(), opaque_plan(), secret, Origin::unknown()).unwrap();
     transfer.handle_spool(pair.session.spool.clone());
     transfer
 }
@@ -170,7 +172,8 @@ fn a_suite_that_is_no_longer_allowed_is_not_gone_on_with() {
     let (mut parties, pair) = begun();
     let other = Terms::new(opaque_plan(), Suite::ChaCha20Poly1305);
     let mut transfer =
-        Transfer::new(other.offered.clone(), parties.grant(), opaque_plan(), parties.last_secret()).unwrap();
+        Transfer::new(other.offered.clone(), parties.grant(), opaque_plan(), parties.last_secret(), Origin::unknown())
+            .unwrap();
     transfer.handle_spool(pair.session.spool.clone());
     let connected = parties.connect(&other, &transfer, &mut Some(pair.loading), false, &Exchange::default());
     assert_eq!(code(connected), Code::SuiteUnsupported);

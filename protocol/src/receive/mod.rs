@@ -28,7 +28,7 @@ use crate::{
     grant::SignedGrant,
     id::{ChunkCount, Epoch, PartIndex},
     key::DigestSecret,
-    manifest::{LoadedPart, PartKind, Plan, Proof, Receipt, SentPart, SignedManifest, SignedReceipt},
+    manifest::{LoadedPart, Plan, Proof, Receipt, SentPart, SignedManifest, SignedReceipt},
     message::Have,
     sign::Signer,
 };
@@ -271,13 +271,12 @@ impl Transfer {
         let arrived = manifest.parts.len() == self.parts.len()
             && manifest.parts.iter().zip(&self.parts).all(|(sent, progress)| progress.is_as_sent(sent));
         // The digest is what a table is read again for: without one, nothing would be compared.
-        let described = manifest.parts.iter().zip(&self.plan.parts).all(|(sent, planned)| match planned.kind {
-            PartKind::Rows => sent.digest.is_some(),
-            _ => sent.rows == 0 && sent.digest.is_none(),
-        });
+        let described =
+            manifest.parts.iter().zip(&self.plan.parts).all(|(sent, planned)| sent.check(planned.kind).is_ok());
         let transfer = self.grant.grant.transfer;
         let fits = arrived
             && described
+            && manifest.origin.check().is_ok()
             && manifest.transfer == transfer
             && manifest.grant_hash == self.grant.hash()
             && manifest.plan_hash == self.plan.hash()
@@ -288,6 +287,9 @@ impl Transfer {
     /// Counter-signs the manifest, if what the target holds is what it says.
     pub fn receipt(&self, session: &Session, facts: ReceiptFacts, signer: &dyn Signer) -> Result<SignedReceipt> {
         let manifest = self.manifest.clone().ok_or(Error::new(Code::Internal, "receipt before the manifest"))?;
+        // A later grant may go on with what began under an earlier one; and a clock may be set back meanwhile.
+        let not_before_ms = self.grant.grant.not_before_seconds.saturating_mul(1000);
+        let started_ms = facts.started_ms.max(not_before_ms);
         let receipt = Receipt {
             manifest,
             plan: self.plan.clone(),
@@ -298,11 +300,12 @@ impl Transfer {
             receiver_key: signer.public_key(),
             suite: session.keys.suite(),
             tls: facts.tls,
-            started_ms: facts.started_ms,
-            finished_ms: facts.finished_ms,
+            started_ms,
+            finished_ms: facts.finished_ms.max(started_ms),
             software: facts.software,
+            target_host: facts.target_host,
         };
-        receipt.check_loaded()?;
+        receipt.check()?;
         Ok(receipt.sign(signer))
     }
 }
@@ -344,4 +347,5 @@ pub struct ReceiptFacts {
     pub started_ms: u64,
     pub finished_ms: u64,
     pub software: String,
+    pub target_host: String,
 }

@@ -165,6 +165,11 @@ impl Offering {
 }
 
 impl Beginning {
+    /// The suite that the receiver chose.
+    pub fn suite(&self) -> Suite {
+        self.session.keys.suite()
+    }
+
     /// The receiver has the keys and the same transcript: data may flow.
     pub fn handle_ready(self, ready: Ready) -> Result<Session> {
         match ready.transcript == self.transcript_hash {

@@ -32,7 +32,7 @@ use crate::{
     id::{ChunkCount, Epoch, PartIndex},
     key::DigestSecret,
     limits::{LANE_WINDOW_BYTES_MAX, LANES_MAX},
-    manifest::{Manifest, PartKind, Plan, SentPart, SignedManifest, SignedReceipt},
+    manifest::{Manifest, Origin, PartKind, Plan, SentPart, SignedManifest, SignedReceipt},
     message::{Ack, Have, Message, Offer, VERSION},
     random::{Nonce, Random},
     receive::Window,
@@ -44,6 +44,8 @@ use crate::{
 /// One transfer as its sender knows it, over all its connections.
 pub struct Transfer {
     suites: Vec<Suite>,
+    /// Those that a connection of this transfer was agreed on with, in this process or an earlier one.
+    agreed: Vec<Suite>,
     grant: SignedGrant,
     plan: Plan,
     digest_secret: DigestSecret,
@@ -55,11 +57,20 @@ pub struct Transfer {
     epoch: Epoch,
     /// What this side has memory for, whatever the receiver would take.
     window_max: Window,
+    /// What the manifest says of where the data comes from.
+    origin: Origin,
 }
 
 impl Transfer {
-    pub fn new(suites: Vec<Suite>, grant: SignedGrant, plan: Plan, digest_secret: DigestSecret) -> Result<Self> {
+    pub fn new(
+        suites: Vec<Suite>,
+        grant: SignedGrant,
+        plan: Plan,
+        digest_secret: DigestSecret,
+        origin: Origin,
+    ) -> Result<Self> {
         plan.check()?;
+        origin.check()?;
         let digests = Digests::new(&digest_secret);
         let parts = (0..plan.parts.len() as u32).map(|index| PartProgress {
             root: digests.part_root(PartIndex(index)),
@@ -78,7 +89,20 @@ impl Transfer {
         let (parts, manifest, spool) = (parts.collect(), None, None);
         let window_max = Window { lanes: LANES_MAX, lane_bytes: LANE_WINDOW_BYTES_MAX };
         let epoch = Epoch(0);
-        Ok(Self { parts, suites, grant, plan, digest_secret, digests, manifest, spool, epoch, window_max })
+        Ok(Self {
+            parts,
+            suites,
+            agreed: Vec::new(),
+            grant,
+            plan,
+            digest_secret,
+            digests,
+            manifest,
+            spool,
+            epoch,
+            window_max,
+            origin,
+        })
     }
 
     /// Keeps unacknowledged no more than what fits `memory_bytes`.
@@ -329,6 +353,14 @@ impl Transfer {
             plan_hash: self.plan.hash(),
             root: self.digests.transfer_root(transfer, parts.iter().map(|part| part.root)),
             parts,
+            origin: self.origin.clone(),
+        }
+    }
+
+    /// A connection, of this process or an earlier one, was agreed on with this suite.
+    pub fn handle_agreed(&mut self, suite: Suite) {
+        if !self.agreed.contains(&suite) {
+            self.agreed.push(suite);
         }
     }
 
@@ -341,9 +373,13 @@ impl Transfer {
         if receipt.receipt.receiver_key != session.receiver_key {
             return wrong("receipt of another receiver");
         }
+        if receipt.receipt.sender_key != session.sender_key {
+            return wrong("receipt for another sender");
+        }
         // The suite is that of the connection on which it was signed, which may have been an earlier one.
-        if receipt.receipt.sender_key != session.sender_key || !self.suites.contains(&receipt.receipt.suite) {
-            return wrong("receipt for another sender or suite");
+        let suite = receipt.receipt.suite;
+        if suite != session.keys.suite() && !self.agreed.contains(&suite) {
+            return wrong("receipt with a suite that no connection was agreed on with");
         }
         if receipt.receipt.manifest != *manifest || receipt.receipt.grant != self.grant {
             return wrong("receipt for another manifest or grant");

@@ -7,6 +7,7 @@
 mod file;
 mod record;
 mod unload;
+pub mod used;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -16,6 +17,7 @@ use sealift_agent::{
     expiry::Expiry,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
+    host,
     identity::Role,
     location::Location,
     report::{Finished, Report, Resume},
@@ -74,6 +76,7 @@ async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     TransferDir::sweep(&state)?;
+    used::sweep(&state, now_seconds())?;
     let key = StandingKey::open(&state, &audit)?.ok_or_else(|| {
         let next =
             "An archive is sealed to the key of one receiver: give --state-dir as it was for `sealift-receiver key`.";
@@ -276,6 +279,7 @@ impl<'a> Loading<'a> {
             started_ms,
             finished_ms: now_ms(),
             software: format!("sealift-receiver {}", env!("CARGO_PKG_VERSION")),
+            target_host: host::name(),
         };
         Ok(load.transfer().receipt(&session, facts, &self.key.identity)?)
     }
@@ -283,7 +287,7 @@ impl<'a> Loading<'a> {
     fn publishing(&self) -> Outcome<Publishing<'a>> {
         let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
         let sink = sink.map_or_else(|| (self.open_sink)(), Ok)?;
-        Ok(Publishing { state: self.state, audit: self.audit, transfer: self.transfer, sink })
+        Ok(Publishing { state: self.state, audit: self.audit, transfer: self.transfer, sink, uses_archive: true })
     }
 
     /// The load is over, or can go on later: leaves what that needs, and nothing else.

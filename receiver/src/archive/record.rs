@@ -11,13 +11,12 @@ use sealift_agent::{
     units::human_bytes,
 };
 use sealift_protocol::{
-    close::Code,
     disposition::{Event, Stage},
     id::TransferId,
-    manifest::Proof,
 };
 use serde_json::json;
 
+use super::used;
 use crate::{
     ending::{Ending, KeepsEnding},
     resolve::{note_statement, state_stage},
@@ -60,9 +59,9 @@ impl Record {
             }
             Some(kept) => Ok(Self { dir, kept: Kept::new(target), earlier: Some(kept) }),
             None => {
-                if let Err(used) = check_unused(state, transfer) {
+                if let Err(failure) = used::check(state, transfer) {
                     dir.destroy()?;
-                    return Err(used);
+                    return Err(failure);
                 }
                 Ok(Self { dir, kept: Kept::new(target), earlier: None })
             }
@@ -119,8 +118,11 @@ pub fn abandon(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outc
     if matches!(kept.ending.stage, Stage::InDoubt | Stage::StatedLoaded) {
         return Err(resolve_first(transfer));
     }
-    audit.append("transfer.abandon", Some(transfer), &[])?;
+    audit.append("transfer.abandon", Some(transfer), &[("by", json!("operator"))])?;
     let ended = drop_target(state, transfer, &kept.target, &kept.ending)?;
+    if ended == Ended::Dropped {
+        used::forget(state, transfer)?;
+    }
     dir.destroy()?;
     Ok(Some(ended))
 }
@@ -137,15 +139,4 @@ pub fn resolve(state: &StateDir, audit: &AuditLog, transfer: TransferId, event: 
     note_statement(audit, transfer, stage)?;
     record.advance(stage)?;
     Ok(Some(stage))
-}
-
-/// A grant is good for one load (fault-matrix T4). A drill that discarded everything was none.
-fn check_unused(state: &StateDir, transfer: TransferId) -> Outcome {
-    match state.receipt(transfer) {
-        Some((receipt, path)) if receipt.receipt.proof != Proof::Discarded => {
-            let what = format!("this archive was loaded already; its receipt is {}", path.display());
-            Err(Failure::new(Code::GrantUsed, what, "To load the source once more, have it sealed once more."))
-        }
-        _ => Ok(()),
-    }
 }

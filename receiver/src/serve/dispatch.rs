@@ -10,7 +10,7 @@ use sealift_agent::{
     shutdown::Shutdown,
     transfer_dir::TransferDir,
 };
-use sealift_protocol::{close::Code, disposition::Stage, error::Error, id::TransferId};
+use sealift_protocol::{close::Code, disposition::Stage, error::Error, fingerprint::Fingerprint, id::TransferId};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
@@ -160,7 +160,8 @@ impl<'a> Transfers<'a> {
         let server = self.server;
         let (state, audit) = (server.state.clone(), server.audit.clone());
         self.farewells.push(Box::pin(async move {
-            let abandon = move || abandon_by_sender(&state, &audit, transfer);
+            let sender = Fingerprint::of(&called_off.link.peer);
+            let abandon = move || abandon_by_sender(&state, &audit, transfer, sender);
             let ended = tokio::task::spawn_blocking(abandon).await;
             let ended = ended.unwrap_or_else(|_| Err(Failure::new(Code::Internal, "an abandonment ended early", "")));
             let code = ended.map_or_else(|failure| failure.code, Ended::code);

@@ -1,5 +1,7 @@
 //! What a connection is agreed on over, and the load that it goes on with: found, made, or fed from the journal.
 
+use std::net::SocketAddr;
+
 use sealift_agent::{
     clock::now_ms,
     control::{ControlReader, ControlWriter},
@@ -34,9 +36,11 @@ impl Receiving<'_> {
     pub(super) async fn negotiate(
         &mut self,
         judging: Judging,
+        from: SocketAddr,
         writer: &mut ControlWriter,
         control: &mut ControlReader,
     ) -> Outcome<Session> {
+        let sender = Fingerprint::of(&judging.sender_key());
         let fresh = judging.is_fresh() && self.finished.is_none();
         let went_on = self.load.as_ref().is_some_and(|load| load.transfer().has_anything());
         if self.load.is_none() {
@@ -78,6 +82,13 @@ impl Receiving<'_> {
         }
         self.keep_epoch()?;
         fail_point::hit(Point::EpochKept);
+        let fields = [
+            ("address", json!(from.to_string())),
+            ("sender", json!(sender.to_string())),
+            ("suite", json!(suite.name())),
+            ("epoch", json!(session.keys().epoch().0)),
+        ];
+        self.setting.audit.append("transfer.connect", Some(self.record.transfer()), &fields)?;
         if let Some(journal) = self.load.as_ref().and_then(|load| load.journal.as_ref()) {
             let BeginBody { epoch, envelope, commitment, spool } = sealed;
             let own = Box::new(EpochRecord { epoch, suite, envelope, info, commitment });

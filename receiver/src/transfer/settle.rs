@@ -7,6 +7,7 @@ use sealift_agent::{
     clock::now_ms,
     expiry::Expiry,
     failure::{Failure, Outcome, explain},
+    host,
     link::Link,
     shutdown::Shutdown,
 };
@@ -56,6 +57,7 @@ impl<'a> Receiving<'a> {
             started_ms: self.record.kept.started_ms,
             finished_ms: now_ms(),
             software: format!("sealift-receiver {}", env!("CARGO_PKG_VERSION")),
+            target_host: host::name(),
         };
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         Ok(load.transfer().receipt(session, facts, self.setting.identity)?)
@@ -79,7 +81,7 @@ impl<'a> Receiving<'a> {
         let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
         let sink = sink.map_or_else(|| (self.setting.open_sink)(), Ok)?;
         let (state, audit) = (self.setting.state, self.setting.audit);
-        Ok(Publishing { state, audit, transfer: self.record.transfer(), sink })
+        Ok(Publishing { state, audit, transfer: self.record.transfer(), sink, uses_archive: false })
     }
 
     /// An earlier process had signed the receipt: finishes what it began, and waits for the sender to fetch it.

@@ -27,7 +27,7 @@ use sealift_protocol::{
     id::{ChunkCount, PartIndex, TransferId},
     key::DigestSecret,
     limits::{CHUNK_HEADER_BYTES, NAME_BYTES_MAX},
-    manifest::SignedManifest,
+    manifest::{ReceiverTrust, SignedManifest},
     message::{Ack, Message},
     random::Random,
     seal::Suite,
@@ -44,6 +44,7 @@ use crate::{
     lane::{Lane, Read as LaneRead, Sealer},
     reader::{Reader, empty_dump},
     source,
+    transfer::origin,
     workers::Workers,
 };
 
@@ -189,7 +190,8 @@ impl<'a> Sealing<'a> {
         let sealer = Rc::new(Sealer::new(Workers::new(self.args.compression)));
         sealer.set_keys(opening.keys);
         let parts = plan.parts.len() as u32;
-        let mut transfer = Transfer::new(suites, grant, plan, digest_secret)?;
+        let mut transfer =
+            Transfer::new(suites, grant, plan, digest_secret, origin(ReceiverTrust::Ticket, &self.args.source))?;
         for part in (0..parts).map(PartIndex) {
             self.seal_part(part, &reader, &sealer, &mut transfer, writing).await?;
         }

@@ -20,7 +20,7 @@ use sealift_agent::{
     trust::Trust,
     units::{counted, human_duration},
 };
-use sealift_protocol::{close::Code, message::Have, ticket_proof::TicketProof};
+use sealift_protocol::{close::Code, fingerprint::Fingerprint, message::Have, ticket_proof::TicketProof};
 use serde_json::json;
 
 use super::Sending;
@@ -104,8 +104,8 @@ impl Sending<'_> {
         let outcome = async {
             let session = {
                 // From Begin on the receiver may know the transfer by a secret that is kept here alone.
-                let keep_begun = || {
-                    self.record.keep_begun()?;
+                let keep_begun = |suite| {
+                    self.record.keep_begun(suite)?;
                     fail_point::hit(Point::BeginKept);
                     Ok(())
                 };
@@ -115,6 +115,13 @@ impl Sending<'_> {
                 shutdown.or(expiry.or(negotiating)).await?
             };
             fail_point::hit(Point::Agreed);
+            let fields = [
+                ("address", json!(link.connection.remote_address().to_string())),
+                ("receiver", json!(Fingerprint::of(&session.receiver_key).to_string())),
+                ("suite", json!(session.keys.suite().name())),
+                ("epoch", json!(session.keys.epoch().0)),
+            ];
+            self.audit.append("transfer.connect", Some(self.ticket.grant.grant.transfer), &fields)?;
             self.begin_spool(outgoing, &session)?;
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
             self.tell_resumed(outgoing, &session.have, had_anything);

@@ -18,13 +18,14 @@ use sealift_agent::{
     state::StateDir,
     ticket::Ticket,
 };
-use sealift_protocol::close::Code;
+use sealift_protocol::{close::Code, manifest::ReceiverTrust};
 use serde_json::json;
 
-pub use self::connections::{connect_with, proof_of};
-use crate::{
-    cli::PushArgs, outage::Outage, push::can_repeat, receiver_trust::ReceiverTrust, record::Record, spool::Spool,
+pub use self::{
+    connections::{connect_with, proof_of},
+    opening::origin,
 };
+use crate::{cli::PushArgs, outage::Outage, push::can_repeat, record::Record, spool::Spool};
 
 /// Where the transfer goes.
 pub struct Destination<'a> {
@@ -107,7 +108,7 @@ impl<'a> Sending<'a> {
             Some(grant.transfer),
             &[
                 ("receiver", json!(grant.receiver.to_string())),
-                ("receiver_trust", json!(self.trust.as_str())),
+                ("receiver_trust", json!(self.trust.word())),
                 ("source", json!(Location::name_of(&self.args.source))),
                 ("form", self.args.form.audited(location)),
                 ("target", json!(grant.target)),

@@ -5,6 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
+    host::{self, bounded},
     location::Location,
     report::{Finished, Report, Resume},
     shutdown::Shutdown,
@@ -13,7 +14,7 @@ use sealift_agent::{
 use sealift_protocol::{
     close::Code,
     id::PartIndex,
-    manifest::Plan,
+    manifest::{Origin, Plan, ReceiverTrust},
     send::{Session, Transfer},
 };
 use serde_json::json;
@@ -196,9 +197,18 @@ impl Sending<'_> {
 
     fn transfer(&self, plan: Plan) -> Outcome<Transfer> {
         let suites = self.args.transfer.suite.suites();
-        let transfer = Transfer::new(suites, self.ticket.grant.clone(), plan, self.record.digest_secret())?;
+        let origin = origin(self.trust, &self.args.source);
+        let mut transfer = Transfer::new(suites, self.ticket.grant.clone(), plan, self.record.digest_secret(), origin)?;
+        for &suite in self.record.suites() {
+            transfer.handle_agreed(suite);
+        }
         Ok(transfer.within(self.args.transfer.memory))
     }
+}
+
+/// What the manifest says of where the data comes from.
+pub fn origin(receiver_trust: ReceiverTrust, source: &str) -> Origin {
+    Origin { receiver_trust, host: host::name(), source: bounded(Location::name_of(source)) }
 }
 
 fn announce(report: &Report, plan: &Plan) {

@@ -7,7 +7,7 @@ use sealift_protocol::{
     id::{Epoch, TransferId},
     key::DigestSecret,
     limits::{LANE_WINDOW_BYTES_MIN, LANES_MAX},
-    manifest::{Engine, PartKind, Plan, PlannedPart},
+    manifest::{Engine, Origin, PartKind, Plan, PlannedPart},
     message::{AcceptBody, BeginBody, Message},
     receive::{self, Listening, Window},
     seal::Suite,
@@ -101,7 +101,7 @@ impl Parties {
     pub fn transfer(&mut self, terms: &Terms) -> Transfer {
         let secret = DigestSecret::generate(&mut self.random);
         self.last_secret = *secret.expose();
-        Transfer::new(terms.offered.clone(), self.grant(), terms.plan.clone(), secret).unwrap()
+        Transfer::new(terms.offered.clone(), self.grant(), terms.plan.clone(), secret, Origin::unknown()).unwrap()
     }
 
     fn sealing_key(&mut self) -> SealingKey {
@@ -195,6 +195,7 @@ impl Pair {
         let mut loading = Some(std::mem::replace(&mut self.loading, empty));
         let (session, receiving) = parties.connect(terms, &self.transfer, &mut loading, fresh, tamper)?;
         self.loading = loading.expect("was there");
+        self.transfer.handle_agreed(self.session.keys.suite());
         (self.session, self.receiving) = (session, receiving);
         self.transfer.handle_have(&self.session.have, self.session.keys.epoch())
     }

@@ -31,7 +31,7 @@ use sealift_protocol::{
     frame::StreamHeader,
     id::{ChunkCount, ChunkIndex, PartIndex},
     key::DigestSecret,
-    manifest::{Engine, PartKind, Plan, PlannedPart},
+    manifest::{Engine, Origin, PartKind, Plan, PlannedPart},
     message::{Accept, Ack, Message, Ready, Refuse},
     negotiate::suites_auto,
     random::Nonces,
@@ -149,7 +149,8 @@ impl Attacker {
     /// Goes through the exchange as an honest sender does.
     async fn ready(&self) -> (Session, ControlWriter, ControlReader) {
         let secret = DigestSecret::generate(&mut SystemRandom::default());
-        let transfer = Transfer::new(suites_auto(true), self.ticket.grant.clone(), plan(), secret).unwrap();
+        let transfer =
+            Transfer::new(suites_auto(true), self.ticket.grant.clone(), plan(), secret, Origin::unknown()).unwrap();
         let (mut writer, mut control) = self.control().await;
         let outgoing = Outgoing::new(transfer, None, Sealer::new(Workers::new(Compression::Off)));
         let session = negotiate(
@@ -159,7 +160,7 @@ impl Attacker {
             &self.identity,
             &mut writer,
             &mut control,
-            || Ok(()),
+            |_| Ok(()),
         )
         .await
         .unwrap();

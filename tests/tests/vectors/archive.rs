@@ -25,7 +25,7 @@ use sealift_protocol::{
 use sealift_tests::wire::{Seeded, TestSigner};
 use serde_json::{Value, json};
 
-use super::hex;
+use super::{hex, messages::origin};
 
 const TRANSFER: TransferId = TransferId([0x41; 16]);
 const SUITE: Suite = Suite::ChaCha20Poly1305;
@@ -70,7 +70,7 @@ impl Made {
         let to = &key.public_key();
         let opening = Opening::make(&header, offer, SUITE, &secret, to, &sender, &mut random).unwrap();
         let mut records = opening.records.to_vec();
-        let mut transfer = Transfer::new(vec![SUITE], grant, plan, secret).unwrap();
+        let mut transfer = Transfer::new(vec![SUITE], grant, plan, secret, origin()).unwrap();
         let chunk = Chunk::new(PartIndex(0), ChunkIndex(0), true, PLAIN);
         let packed = Packer::new(Compression::Off).unwrap().pack(chunk, opening.keys.digests());
         let sealed = seal(packed, &opening.keys, Nonces::new(&mut random).draw().unwrap()).unwrap();

@@ -4,7 +4,7 @@ use sealift_protocol::{
     digest::Root,
     fingerprint::Fingerprint,
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
-    manifest::{LoadedPart, Manifest, Proof, Receipt, SentPart, SignedReceipt},
+    manifest::{LoadedPart, Manifest, Origin, Proof, Receipt, ReceiverTrust, SentPart, SignedReceipt},
     message::{Ack, Message, Refuse},
     seal::Suite,
     sealed_log::EpochRecord,
@@ -22,7 +22,8 @@ pub fn receipt(parties: &Parties) -> SignedReceipt {
     let parts = vec![part(0, None), part(2, Some(Root([8; 32]))), part(0, None)];
     let loaded = parts.iter().map(|part| LoadedPart { rows: part.rows, digest: part.digest, image: None }).collect();
     let (transfer, grant_hash, plan_hash) = (grant.grant.transfer, grant.hash(), plan.hash());
-    let manifest = Manifest { transfer, grant_hash, plan_hash, parts, root: Root([7; 32]) }.sign(&parties.sender);
+    let manifest = Manifest { transfer, grant_hash, plan_hash, parts, root: Root([7; 32]), origin: origin() };
+    let manifest = manifest.sign(&parties.sender);
     let receipt = Receipt {
         manifest,
         plan,
@@ -36,10 +37,15 @@ pub fn receipt(parties: &Parties) -> SignedReceipt {
         started_ms: 1_800_000_000_000,
         finished_ms: 1_800_000_001_000,
         software: "sealift-receiver 0.1.0".into(),
+        target_host: "db2".into(),
     };
     let signed = receipt.sign(&parties.receiver);
     signed.verify().unwrap();
     signed
+}
+
+pub fn origin() -> Origin {
+    Origin { receiver_trust: ReceiverTrust::Pinned, host: "db1".into(), source: "sqlite:/srv/ehr.db".into() }
 }
 
 pub fn vectors() -> Value {
@@ -120,7 +126,7 @@ fn receipt_file(parties: &Parties, good: &SignedReceipt) -> Value {
         let bytes = receipt.to_bytes();
         bad(defect, &bytes, code, SignedReceipt::from_bytes(&bytes).and_then(|receipt| receipt.verify()))
     };
-    let resigned: [(&str, Code, Change); 6] = [
+    let resigned: [(&str, Code, Change); 16] = [
         ("manifest changed, signed by the receiver", Code::ManifestMismatch, |receipt| {
             receipt.manifest.manifest.parts[1].rows = 3;
         }),
@@ -129,6 +135,26 @@ fn receipt_file(parties: &Parties, good: &SignedReceipt) -> Value {
         ("a row less loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].rows = 1),
         ("another digest loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].digest = Some(Root([0; 32]))),
         ("a database not read again", Code::TargetMismatch, |receipt| receipt.proof = Proof::Written),
+        ("a row less in a drill", Code::TargetMismatch, |receipt| {
+            (receipt.proof, receipt.loaded[1].rows) = (Proof::Discarded, 1);
+        }),
+        ("rows of a schema", Code::TargetMismatch, |receipt| receipt.loaded[0].rows = u64::MAX),
+        ("no digest loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].digest = None),
+        ("a part less loaded", Code::TargetMismatch, |receipt| receipt.loaded.truncate(2)),
+        ("finished before it started", Code::ManifestMismatch, |receipt| receipt.finished_ms = receipt.started_ms - 1),
+        ("started before the grant", Code::GrantNotYetValid, |receipt| {
+            receipt.started_ms = (receipt.grant.grant.not_before_seconds - 61) * 1000;
+        }),
+        ("finished when the grant had ended", Code::GrantExpired, |receipt| {
+            receipt.finished_ms = receipt.grant.grant.finish_before_seconds * 1000;
+        }),
+        ("a text of 1,025 bytes about the link", Code::LimitExceeded, |receipt| receipt.tls = "x".repeat(1025)),
+        ("a text of 1,025 bytes about the program", Code::LimitExceeded, |receipt| {
+            receipt.software = "x".repeat(1025);
+        }),
+        ("a name of 1,025 bytes of the target host", Code::LimitExceeded, |receipt| {
+            receipt.target_host = "x".repeat(1025);
+        }),
     ];
     let mut defects: Vec<Value> = resigned
         .into_iter()

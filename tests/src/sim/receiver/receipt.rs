@@ -52,6 +52,7 @@ pub fn sign(
         started_ms: 0,
         finished_ms: 1,
         software: "simulator".into(),
+        target_host: "target".into(),
     };
     Ok(load.transfer.receipt(&connection.session, facts, signer)?)
 }

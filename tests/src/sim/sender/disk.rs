@@ -4,7 +4,8 @@ use sealift_protocol::{
     close::Code,
     grant::SignedGrant,
     key::DigestSecret,
-    manifest::{SignedManifest, SignedReceipt},
+    manifest::{Origin, SignedManifest, SignedReceipt},
+    seal::Suite,
     send::Transfer,
 };
 
@@ -41,6 +42,7 @@ impl Disk {
 pub struct Record {
     pub digest_secret: [u8; 32],
     pub begun: bool,
+    pub suites: Vec<Suite>,
     pub sent: Option<SignedManifest>,
 }
 
@@ -50,7 +52,12 @@ pub fn record(disk: &Disk) -> Outcome<Record> {
 
 pub fn transfer(record: &Record, grant: &SignedGrant, world: &World<'_>) -> Outcome<Transfer> {
     let (suites, plan) = (world.scenario.offered.clone(), world.scenario.plan.clone());
-    Ok(Transfer::new(suites, grant.clone(), plan, DigestSecret::from_bytes(record.digest_secret))?)
+    let secret = DigestSecret::from_bytes(record.digest_secret);
+    let mut transfer = Transfer::new(suites, grant.clone(), plan, secret, Origin::unknown())?;
+    for &suite in &record.suites {
+        transfer.handle_agreed(suite);
+    }
+    Ok(transfer)
 }
 
 pub fn keep(disk: &mut Disk, record: Option<Record>, world: &mut World<'_>) -> Outcome {

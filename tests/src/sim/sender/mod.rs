@@ -80,7 +80,7 @@ impl<'a> Sender<'a> {
         let (mut random, nonces) = (seeded("random"), Nonces::new(seeded("nonces")));
         let record = disk.record.read().clone().unwrap_or_else(|| {
             let digest_secret = *DigestSecret::generate(&mut random).expose();
-            Record { digest_secret, begun: false, sent: None }
+            Record { digest_secret, begun: false, suites: Vec::new(), sent: None }
         });
         keep(disk, Some(record.clone()), world)?;
         let mut sender = Self {
@@ -184,7 +184,13 @@ impl<'a> Sender<'a> {
                     offering.handle_accept(&self.transfer, accept, self.signer, &mut self.random)?;
                 let Message::Begin(body) = &begin else { unreachable!("what handle_accept makes") };
                 // The receiver knows this sender by its digest secret from now on: it is not to be lost.
-                keep(disk, Some(Record { begun: true, ..record(disk)? }), world)?;
+                self.transfer.handle_agreed(beginning.suite());
+                let mut kept = record(disk)?;
+                kept.begun = true;
+                if !kept.suites.contains(&beginning.suite()) {
+                    kept.suites.push(beginning.suite());
+                }
+                keep(disk, Some(kept), world)?;
                 self.phase = Phase::Beginning(Box::new(beginning), body.body.commitment);
                 self.say(&begin, world);
                 world.reach(SENDER, Moment::Begun)?;
