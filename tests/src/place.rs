@@ -169,6 +169,14 @@ impl Place {
         }
     }
 
+    /// The transfer is suspended, or over: nothing of it is shown as a result, and there is no receipt.
+    #[track_caller]
+    pub fn assert_not_loaded(&self) {
+        let shown = names(&self.path("target")).into_iter().filter(|name| !name.ends_with(".sealift-staging"));
+        assert_eq!(shown.collect::<Vec<_>>(), Vec::<String>::new(), "in the target's folder");
+        assert!(!self.has_receipt("sender") && !self.has_receipt("receiver"));
+    }
+
     /// Nothing of an unfinished transfer is in this state directory.
     #[track_caller]
     pub fn assert_no_transfer(&self, side: &str) {

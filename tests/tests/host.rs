@@ -121,8 +121,8 @@ fn programs_do_not_inherit_what_is_the_agents() {
 /// core dump.
 #[test]
 fn the_guard_of_a_loader_is_protected_like_its_agent() {
-    let as_other = |receiver: Launch| if is_root() { receiver.as_user(45_009, 45_009) } else { receiver };
-    let mut running = Pair::new(shell("echo row; sleep 30"), "exec:cat").start_with(|sender| sender, as_other);
+    let as_other = |agent: Launch| if is_root() { agent.as_user(45_009, 45_009) } else { agent };
+    let mut running = Pair::new(shell("echo row; sleep 30"), "exec:cat").start_with(as_other, as_other);
     running.wait_until_started();
     let mut guard = 0;
     running.receiver.wait_for("a guard and its loader", WITHIN, |receiver| {

@@ -144,7 +144,7 @@ fn an_archive_and_a_key_go_into_the_fifo_that_is_named() {
     let sealed = sealing.wait(WITHIN);
     sealed.assert_code(exit::DONE);
     let said = sealed.stderr();
-    let fingerprint = said.lines().rev().find(|line| line.matches('-').count() == 9).expect("a fingerprint").trim();
+    let fingerprint = said.lines().rev().find(|line| line.matches('-').count() == 15).expect("a fingerprint").trim();
     let load = Launch::bare(RECEIVER, &["load"]).arg(&archive).args(&["--target", "discard:", "--from", fingerprint]);
     load.arg("--state-dir").arg(state("receiver")).start().wait(WITHIN).assert_code(exit::DONE);
 }

@@ -21,15 +21,16 @@ use sealift_tests::{
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// Moments at which a file that holds keys is written, replaced or destroyed, or has been; and how often that comes before.
+// The first that each agent writes is its identity, which it keeps.
 const KILLED_AT: &[(&str, &str)] = &[
-    (RECEIVER, "record-written:1"),
     (RECEIVER, "record-written:2"),
+    (RECEIVER, "record-written:3"),
     (RECEIVER, "record-replaced:1"),
     (RECEIVER, "record-replaced:2"),
     (RECEIVER, "record-overwritten"),
     (RECEIVER, "record-removing"),
-    (SENDER, "record-written:1"),
     (SENDER, "record-written:2"),
+    (SENDER, "record-written:3"),
     (SENDER, "record-replaced:1"),
     (SENDER, "record-gone"),
 ];

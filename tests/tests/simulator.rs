@@ -198,7 +198,7 @@ fn outcomes(hostile: Hostile) -> Option<Vec<Both>> {
                 [vec![good], refused(&[Code::ProtocolViolation, Code::LimitExceeded])].concat()
             }
             SenderFault::Manifest => refused(&[Code::ManifestMismatch]),
-            SenderFault::RowsMiscounted => refused(&[Code::TargetMismatch]),
+            SenderFault::RowsMiscounted => refused(&[Code::TargetMismatch, Code::ManifestMismatch]),
         },
         Hostile::Receiver(fault, _) => match fault {
             ReceiverFault::AckAhead | ReceiverFault::AckBackwards => {
