@@ -19,13 +19,13 @@ const FOLDER: &str = "archives-loaded";
 /// A clock that is set back by less than this lets no archive in again. Beyond it, the grant has ended for any clock.
 const KEPT_LONGER_SECONDS: u64 = 86_400;
 
-fn path_of(state: &StateDir, transfer: TransferId) -> Outcome<PathBuf> {
-    Ok(state.subfolder(FOLDER)?.join(transfer.to_string()))
+fn path_of(state: &StateDir, transfer: TransferId) -> PathBuf {
+    state.path().join(FOLDER).join(transfer.to_string())
 }
 
 /// Fails if the archive of `transfer` was loaded.
 pub fn check(state: &StateDir, transfer: TransferId) -> Outcome {
-    let path = path_of(state, transfer)?;
+    let path = path_of(state, transfer);
     match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(unusable(&path, &error)),
@@ -45,19 +45,23 @@ pub fn check(state: &StateDir, transfer: TransferId) -> Outcome {
 pub fn note(state: &StateDir, audit: &AuditLog, grant: &Grant) -> Outcome {
     let until_seconds = grant.finish_before_seconds;
     audit.append("archive.use", Some(grant.transfer), &[("until", json!(utc_text(until_seconds)))])?;
-    let path = path_of(state, grant.transfer)?;
+    state.subfolder(FOLDER)?;
+    let path = path_of(state, grant.transfer);
     write_durably(&path, until_seconds.to_string().as_bytes()).map_err(|error| unusable(&path, &error))
 }
 
 /// It was not shown after all.
 pub fn forget(state: &StateDir, transfer: TransferId) -> Outcome {
-    remove(path_of(state, transfer)?)
+    remove(path_of(state, transfer))
 }
 
 /// Removes what belongs to grants that have ended: those archives are refused for that. What cannot be read stays.
 pub fn sweep(state: &StateDir, now_seconds: u64) -> Outcome {
-    let folder = state.subfolder(FOLDER)?;
-    let entries = fs::read_dir(&folder).map_err(|error| unusable(&folder, &error))?;
+    let folder = state.path().join(FOLDER);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|error| unusable(&folder, &error))?,
+    };
     for entry in entries {
         let path = entry.map_err(|error| unusable(&folder, &error))?.path();
         let until_seconds = fs::read_to_string(&path).ok().and_then(|text| text.parse::<u64>().ok());
