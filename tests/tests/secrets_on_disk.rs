@@ -79,6 +79,12 @@ impl States {
     }
 
     fn abandon_all(&self) {
+        // Killed after its loader had everything, a transfer is in doubt, and that is for the operator to say first.
+        for transfer in fs::read_dir(self.receiver.join("transfers")).unwrap() {
+            let transfer = transfer.unwrap().file_name().into_string().unwrap();
+            let words = ["resolve", &transfer, "--not-loaded", "--state-dir", self.receiver.to_str().unwrap()];
+            Launch::bare(RECEIVER, &words).start().wait(WITHIN);
+        }
         for (program, state) in [(SENDER, &self.sender), (RECEIVER, &self.receiver)] {
             let words = ["abandon", "--all", "--state-dir", state.to_str().unwrap()];
             Launch::bare(program, &words).start().wait(WITHIN).assert_code(0);

@@ -183,7 +183,7 @@ fn a_ticket_works_once_also_after_a_restart() {
     place.push(&dump, &place.ticket("drill")).wait(WITHIN).assert_code(exit::DONE);
     let ticket = place.ticket("drill");
     stop(receiver);
-    fs::remove_dir_all(place.state_dir().join("identity")).unwrap();
+    fs::remove_file(place.state_dir().join("identity")).unwrap();
     let receiver = place.serve();
     let stranger = place.push(&dump, &ticket).wait(WITHIN);
     assert_eq!(stranger.assert_code(exit::PEER).finished_event()["outcome"], "identity_refused");
