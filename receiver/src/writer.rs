@@ -28,7 +28,10 @@ pub enum Written {
     /// The sink has the first chunks of the part for good.
     Durable(PartIndex, ChunkCount),
     /// The sink has all of the part.
-    Finished { part: PartIndex, durable: bool },
+    Finished {
+        part: PartIndex,
+        durable: bool,
+    },
     Failed(Failure),
 }
 
