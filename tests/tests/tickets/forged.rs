@@ -169,8 +169,11 @@ const TICKETS: &[(&str, Forge, i32, &str)] = &[
     ),
 ];
 
+/// What is done to the text of a ticket.
+type Damage = fn(&str) -> String;
+
 /// Texts that are no ticket any more.
-const TEXTS: &[(&str, fn(&str) -> String)] = &[
+const TEXTS: &[(&str, Damage)] = &[
     ("empty", |_| String::new()),
     ("white space", |_| "\n \n".into()),
     ("without an end", |text| text.replace("-----END SEALIFT TICKET-----", "")),

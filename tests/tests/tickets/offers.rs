@@ -40,8 +40,11 @@ fn offer(grant: SignedGrant) -> Offer {
     }
 }
 
+/// What is changed in a grant.
+type Alter = fn(&mut Grant);
+
 /// Every field of the grant.
-const FIELDS: &[(&str, fn(&mut Grant))] = &[
+const FIELDS: &[(&str, Alter)] = &[
     ("transfer", |grant| grant.transfer = TransferId([9; 16])),
     ("sender", |grant| grant.sender = Some(Fingerprint([7; 32]))),
     ("receiver", |grant| grant.receiver = Fingerprint([7; 32])),
