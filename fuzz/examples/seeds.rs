@@ -22,8 +22,8 @@ use sealift_protocol::{
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex, TransferId},
     image::{Checked, CountedTable, ImageChecks},
     manifest::{
-        Engine, LoadedPart, Manifest, Origin, PartKind, Plan, PlannedPart, Proof, Receipt, ReceiverTrust, SentPart, SignedManifest,
-        SignedReceipt,
+        Engine, LoadedPart, Manifest, Origin, PartKind, Plan, PlannedPart, Proof, Receipt, ReceiverTrust, SentPart,
+        SignedManifest, SignedReceipt,
     },
     message::{Accept, AcceptBody, Ack, Begin, BeginBody, Have, Message, Offer, Ready, Refuse, VERSION},
     random::Random,
@@ -172,7 +172,8 @@ fn statements(grant: &SignedGrant, plan: &Plan, manifest: &SignedManifest) -> [(
 }
 
 fn schema() -> SchemaDocument {
-    let definition = |name: &str, sql: &str| Definition { name: name.into(), sql: sql.into(), table: Some("patients".into()) };
+    let definition =
+        |name: &str, sql: &str| Definition { name: name.into(), sql: sql.into(), table: Some("patients".into()) };
     let table = Table {
         name: "patients".into(),
         sql: "CREATE TABLE patients (id INTEGER PRIMARY KEY, name TEXT)".into(),
@@ -296,7 +297,8 @@ fn messages(
     receipt: SignedReceipt,
 ) -> [(&'static str, Message); 8] {
     let (part, verified, durable) = (PartIndex(1), ChunkCount(2), ChunkCount(1));
-    let (suites, nonce, signature) = (vec![Suite::Aes256Gcm.into(), Suite::ChaCha20Poly1305.into()], [8; 32], Signature([0; 64]));
+    let (suites, nonce, signature) =
+        (vec![Suite::Aes256Gcm.into(), Suite::ChaCha20Poly1305.into()], [8; 32], Signature([0; 64]));
     let accept = AcceptBody {
         version: VERSION,
         suite: Suite::Aes256Gcm,
@@ -329,7 +331,10 @@ fn messages(
         ("ack", Message::Ack(Ack { part, verified, durable })),
         ("finish", Message::Finish(manifest)),
         ("receipt", Message::Receipt(Box::new(receipt))),
-        ("refuse", Message::Refuse(Refuse { part: Some(part), chunk: Some(ChunkIndex(2)), ..Refuse::new(Code::ChunkForged) })),
+        (
+            "refuse",
+            Message::Refuse(Refuse { part: Some(part), chunk: Some(ChunkIndex(2)), ..Refuse::new(Code::ChunkForged) }),
+        ),
     ]
 }
 
