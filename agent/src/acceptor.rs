@@ -42,7 +42,8 @@ pub struct Acceptor<'a> {
 impl<'a> Acceptor<'a> {
     /// Accepts as `config` says, within the bounds of `door`.
     pub fn new(endpoint: &'a Endpoint, config: ServerConfig, identity: &'a Identity, door: &Door) -> Self {
-        let (waiting, handshakes) = (VecDeque::new(), FuturesUnordered::new());
+        let waiting = VecDeque::new();
+        let handshakes = FuturesUnordered::new();
         Self { endpoint, config, identity, door: door.clone(), waiting, handshakes }
     }
 

@@ -179,7 +179,7 @@ impl Admission {
         evicted
     }
 
-    /// The offer of a connection now takes so many bytes of memory. Whoever holds most by one key makes room first.
+    /// The offer of a connection now takes so many bytes of memory. The key that holds most is evicted from first.
     pub fn hold(&mut self, slot: SlotId, bytes: usize) -> Growth {
         if !self.is_open(slot) {
             return Growth::Refused;

@@ -29,7 +29,8 @@ impl Armour {
         whole.extend_from_slice(bytes);
         whole.extend_from_slice(&self.checksum(bytes));
         let armour = Zeroizing::new(STANDARD.encode(&*whole));
-        let (begin, end) = (self.begin(), self.end());
+        let begin = self.begin();
+        let end = self.end();
         let lines = armour.len().div_ceil(LINE_CHARACTERS);
         let mut text = Zeroizing::new(String::with_capacity(begin.len() + armour.len() + lines + end.len() + 2));
         text.push_str(&begin);

@@ -199,7 +199,7 @@ impl DocCommand {
     }
 }
 
-/// Parses arguments; a mistake in them is told and exits 2. Call first: from here on every line on standard error is ours.
+/// Parses arguments; a mistake in them is reported, and the exit code is 2. Call first: from here on every line on standard error is ours.
 pub fn parse<C: Parser>(program: &str) -> Result<C, ExitCode> {
     report_panics();
     C::try_parse().map_err(|error| refuse::<C>(program, &error))

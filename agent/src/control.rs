@@ -149,7 +149,7 @@ impl ControlReader {
         refused_by_peer(self.role.peer().name(), refuse, now_seconds())
     }
 
-    /// Without a clock, it starts with the first byte. `hold` is told of each piece before it is kept.
+    /// Without a clock, it starts with the first byte. `hold` is called with each piece before it is kept.
     async fn message(
         &mut self,
         mut clock: Option<Clock>,

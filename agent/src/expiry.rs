@@ -103,7 +103,8 @@ impl Expiry {
     }
 
     fn expired(&self) -> Failure {
-        let (now, end_seconds) = (now_seconds(), self.0.end_seconds.load(Ordering::Relaxed));
+        let now = now_seconds();
+        let end_seconds = self.0.end_seconds.load(Ordering::Relaxed);
         let mut failure = outside(Code::GrantExpired, end_seconds, now);
         if now < end_seconds {
             failure.what += "; that clock was set back while the transfer ran";
@@ -132,7 +133,8 @@ pub fn check_time(grant: &Grant, begun: bool) -> Outcome {
 /// Both times, since either may be wrong: the grant's, and this clock's.
 fn outside(code: Code, limit_seconds: u64, now_seconds: u64) -> Failure {
     let (what, next) = explain(code);
-    let (limit, now) = (utc_text(limit_seconds), utc_text(now_seconds));
+    let limit = utc_text(limit_seconds);
+    let now = utc_text(now_seconds);
     let is_good = if code == Code::GrantNotYetValid { "is good from" } else { "was good until" };
     Failure::new(code, format!("{what}: it {is_good} {limit}, and this host's clock says {now}"), next)
 }

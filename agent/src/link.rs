@@ -193,7 +193,7 @@ pub async fn connect(
     Err(most_telling(failures))
 }
 
-/// Reasons that are told when several addresses were tried.
+/// Reasons that are reported when several addresses were tried.
 const REASONS_MAX: usize = 4;
 
 /// Where somebody else answers, that says more than silence, and silence more than what this host lacks for an address.

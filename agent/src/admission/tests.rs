@@ -22,7 +22,7 @@ fn at(admission: &mut Admission, stage: Stage, key: u8) -> SlotId {
     slot
 }
 
-/// C1: whoever floods displaces itself, and nobody else.
+/// C1: a flood evicts its own connections, and no others.
 #[test]
 fn a_flood_from_one_address_evicts_its_own_oldest() {
     let mut admission = Admission::default();
@@ -97,7 +97,7 @@ fn connections_of_one_key_are_bounded() {
     assert_eq!(admission.hold(honest, 1), Growth::Granted(vec![]));
 }
 
-/// C1: what offers take before they are accepted is bounded, and whoever takes most loses first.
+/// C1: the memory of offers before they are accepted is bounded, and the largest holder is evicted first.
 #[test]
 fn the_bytes_of_offers_are_bounded() {
     let mut admission = Admission::default();
