@@ -2,30 +2,30 @@
 
 use std::time::Duration;
 
-use sealift_protocol::random::Random;
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-use crate::random::SystemRandom;
-
-/// The first wait, and the longest: with the time of an attempt itself, data flows again within ten seconds of the link's
-/// return.
-const FIRST: Duration = Duration::from_millis(250);
+/// The shortest first wait, and the longest of all; jitter makes each wait up to twice as long. With the time of an attempt
+/// itself, data flows again within ten seconds of the link's return.
+const FIRST_MIN: Duration = Duration::from_millis(125);
 const LONGEST: Duration = Duration::from_secs(3);
 
 /// Exponential back-off with jitter, so that many senders do not all come back to a restarted receiver at once.
-#[derive(Default)]
 pub struct Backoff {
+    waits: ExponentialBackoff,
     attempts: u32,
-    random: SystemRandom,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        let waits = ExponentialBuilder::new().with_min_delay(FIRST_MIN).with_max_delay(LONGEST / 2);
+        Self { waits: waits.with_jitter().without_max_times().build(), attempts: 0 }
+    }
 }
 
 impl Backoff {
-    /// The next wait: between half and all of twice the one before.
     pub fn next_wait(&mut self) -> Duration {
-        let full = FIRST.saturating_mul(1 << self.attempts.min(10)).min(LONGEST);
-        self.attempts += 1;
-        let mut byte = [0];
-        self.random.fill(&mut byte);
-        full / 2 + full.mul_f64(f64::from(byte[0]) / 512.0)
+        self.attempts = self.attempts.saturating_add(1);
+        self.waits.next().unwrap_or(LONGEST)
     }
 
     pub fn attempts(&self) -> u32 {
@@ -41,9 +41,9 @@ mod tests {
     fn waits_grow_and_stay_bounded() {
         let mut backoff = Backoff::default();
         for attempt in 0..50 {
-            let full = FIRST.saturating_mul(1 << attempt.min(10)).min(LONGEST);
+            let half = FIRST_MIN.saturating_mul(1 << attempt.min(10)).min(LONGEST / 2);
             let wait = backoff.next_wait();
-            assert!(full / 2 <= wait && wait <= full, "{attempt}: {wait:?}");
+            assert!(half <= wait && wait <= 2 * half, "{attempt}: {wait:?}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Tells the service manager how a service is (sd_notify(3)), if there is one that asks.
+//! Tells the service manager how a service is (sd_notify(3)), if there is one that asks. By hand, since the crate `sd-notify`
+//! takes the name of an abstract socket, as containers and test managers give, for a path.
 
 use std::os::{
     linux::net::SocketAddrExt,
@@ -13,7 +14,7 @@ pub const READY: &str = "READY=1";
 /// It drains and then ends.
 pub const STOPPING: &str = "STOPPING=1";
 
-/// Best effort: whoever started this without a service manager misses nothing.
+/// Best effort: without a service manager there is nothing to do.
 pub fn notify(state: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let address = match socket.as_bytes() {

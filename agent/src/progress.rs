@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use indicatif::HumanDuration;
 use sealift_protocol::{
     id::PartIndex,
     manifest::{Manifest, PartKind, Plan, SentPart},
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     clock::now_seconds,
     telemetry::printable,
-    units::{brief_amount, brief_duration, counted, grouped, human_bytes},
+    units::{brief_amount, counted, grouped, human_bytes},
 };
 
 /// Before that, a rate says nothing.
@@ -209,7 +210,7 @@ impl Progress {
             line += &format!(" {}/s", brief_amount(rate as u64, None));
         }
         if let Some(left) = self.seconds_left(now) {
-            line += &format!(" {} left", brief_duration(left));
+            line += &format!(" {:#} left", HumanDuration(Duration::from_secs(left)));
         }
         if let Some(table) = self.table() {
             line += &format!("  {table}");
@@ -369,7 +370,7 @@ mod tests {
         assert_eq!(progress.line(start), line);
         moved(&mut progress, 18_000_000, start + Duration::from_secs(9));
         progress.totals.resent_bytes = 1000;
-        let line = "40% 40.0/100 MB 2.0 MB/s 30 s left  encounters  part 1/3  12,345 rows  packed 2.0x  resent 1.0 kB";
+        let line = "40% 40.0/100 MB 2.0 MB/s 30s left  encounters  part 1/3  12,345 rows  packed 2.0x  resent 1.00 kB";
         assert_eq!(progress.line(start + Duration::from_secs(9)), line);
     }
 
