@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use quinn::{Chunk, ReadError, ReadExactError, RecvStream, SendStream};
+use bytes::{BufMut, Bytes, BytesMut};
 use sealift_protocol::{
     close::Code,
     error::Error,
@@ -18,7 +18,11 @@ use crate::{
     door::Slot,
     failure::{Failure, Outcome, refused_by_peer},
     identity::Role,
-    link::{FAREWELL_TIMEOUT, Link, from_connection},
+    link::{
+        FAREWELL_TIMEOUT, Link,
+        end::exchange_ended,
+        stream::{StreamIn, StreamOut},
+    },
 };
 
 /// For each whole message of the exchange before data flows, and for one that has begun later (fault-matrix X15); besides, as
@@ -54,46 +58,44 @@ impl Clock {
     }
 }
 
-/// The most that is taken from a stream at once.
-const PIECE_BYTES: usize = 64 << 10;
+/// The most that is taken from a stream at once, and what a message may take of memory before that is counted.
+const PIECE_BYTES: usize = 16 << 10;
 
 /// Of a control message's length.
 const PREFIX_BYTES: usize = 4;
 
 /// Sends control messages.
 pub struct ControlWriter {
-    stream: SendStream,
+    stream: StreamOut,
     role: Role,
 }
 
 /// Receives control messages.
 pub struct ControlReader {
-    stream: RecvStream,
+    stream: StreamIn,
     role: Role,
 }
 
 /// Opens the control stream (the sender does), with the proof of the ticket before anything else.
 pub async fn open_control(link: &Link, proof: &TicketProof) -> Outcome<(ControlWriter, ControlReader)> {
-    let role = Role::Sender;
-    let (mut send, receive) = link.connection.open_bi().await.map_err(|error| from_connection(role, &error))?;
-    let written = timeout(MESSAGE_TIMEOUT, send.write_all(&proof.to_bytes())).await;
-    written.map_err(|_| too_slow(role))?.map_err(|error| broken_write(role, error))?;
-    Ok((ControlWriter { stream: send, role }, ControlReader { stream: receive, role }))
+    let role = link.role();
+    let (mut out, answers) = link.open_control().await?;
+    let proof = Bytes::copy_from_slice(&proof.to_bytes());
+    timeout(MESSAGE_TIMEOUT, out.send(proof)).await.map_err(|_| too_slow(role))??;
+    Ok((ControlWriter { stream: out, role }, ControlReader { stream: answers, role }))
 }
 
 /// Waits for the control stream and the proof of a ticket on it (the receiver does), both within [`PROOF_TIMEOUT`].
 pub async fn accept_control(link: &Link) -> Outcome<(ControlWriter, ControlReader, TicketProof)> {
-    let role = Role::Receiver;
+    let role = link.role();
     let accepting = async {
-        let (send, mut receive) = link.connection.accept_bi().await.map_err(|error| from_connection(role, &error))?;
-        let mut bytes = [0; TICKET_PROOF_BYTES];
-        let read = receive.read_exact(&mut bytes).await;
-        read.map_err(|error| broken_read(role, error))?;
-        Ok((send, receive, TicketProof::from_bytes(&bytes)?))
+        let (out, mut requests) = link.accept_control().await?;
+        let proof = requests.recv_exact::<TICKET_PROOF_BYTES>().await?.ok_or_else(|| exchange_ended(role))?;
+        Ok((out, requests, TicketProof::from_bytes(&proof)?))
     };
     let accepted: Outcome<_> = timeout(PROOF_TIMEOUT, accepting).await.map_err(|_| too_slow(role))?;
-    let (send, receive, proof) = accepted?;
-    Ok((ControlWriter { stream: send, role }, ControlReader { stream: receive, role }, proof))
+    let (out, requests, proof) = accepted?;
+    Ok((ControlWriter { stream: out, role }, ControlReader { stream: requests, role }, proof))
 }
 
 fn too_slow(role: Role) -> Failure {
@@ -106,15 +108,16 @@ impl ControlWriter {
     /// the word that it is over, for ever. Not cancel-safe: part of the message may have been written.
     pub async fn send(&mut self, message: &Message) -> Outcome<usize> {
         let frame = message.to_frame()?;
-        let written = timeout(patience(frame.len()), self.stream.write_all(&frame)).await;
-        written.map_err(|_| too_slow(self.role))?.map_err(|error| broken_write(self.role, error))?;
-        Ok(frame.len())
+        let frame_bytes = frame.len();
+        let sent = timeout(patience(frame_bytes), self.stream.send(frame.into())).await;
+        sent.map_err(|_| too_slow(self.role))??;
+        Ok(frame_bytes)
     }
 
     /// Ends this side of the stream and waits until the peer has all of it, or has gone, but not for long.
     pub async fn finish(mut self) {
         let _ = self.stream.finish();
-        let _ = timeout(FAREWELL_TIMEOUT, self.stream.stopped()).await;
+        let _ = timeout(FAREWELL_TIMEOUT, self.stream.delivered()).await;
     }
 }
 
@@ -124,12 +127,12 @@ impl ControlReader {
     pub async fn first(&mut self, since: Instant, slot: &Slot) -> Outcome<Message> {
         let clock = Clock { since, asked_bytes: 0 };
         let hold = |bytes| slot.hold_bytes(Offer::memory_bytes(bytes));
-        self.message(Some(clock), OFFER_BYTES_MAX, hold).await?.ok_or_else(|| self.ended())
+        self.message(Some(clock), OFFER_BYTES_MAX, hold).await?.ok_or_else(|| exchange_ended(self.role))
     }
 
     /// The answer to a message of `asked_bytes`, which must be whole within the time of the exchange.
     pub async fn expect(&mut self, asked_bytes: usize) -> Outcome<Message> {
-        self.not_refused(Some(Clock::start(asked_bytes))).await?.ok_or_else(|| self.ended())
+        self.not_refused(Some(Clock::start(asked_bytes))).await?.ok_or_else(|| exchange_ended(self.role))
     }
 
     /// The next message, or `None` at the clean end of the stream. A refusal by the peer is an error. Not cancel-safe.
@@ -149,72 +152,48 @@ impl ControlReader {
         refused_by_peer(self.role.peer().name(), refuse, now_seconds())
     }
 
-    /// Without a clock, it starts with the first byte. `hold` is called with each piece before it is kept.
+    /// Without a clock, it starts with the first byte. `hold` is called as the message grows.
     async fn message(
         &mut self,
         mut clock: Option<Clock>,
         bytes_max: usize,
         hold: impl Fn(usize) -> Outcome,
     ) -> Outcome<Option<Message>> {
-        let mut prefix = Vec::with_capacity(PREFIX_BYTES);
+        let mut prefix = BytesMut::with_capacity(PREFIX_BYTES);
         while prefix.len() < PREFIX_BYTES {
-            let Some(piece) = self.piece(PREFIX_BYTES - prefix.len(), clock, prefix.len()).await? else {
-                return if prefix.is_empty() { Ok(None) } else { Err(self.ended()) };
-            };
-            prefix.extend_from_slice(&piece.bytes);
+            if self.piece(PREFIX_BYTES, &mut prefix, clock).await? == 0 {
+                return if prefix.is_empty() { Ok(None) } else { Err(exchange_ended(self.role)) };
+            }
             clock = clock.or_else(|| Some(Clock::start(0)));
         }
         let body_bytes = control_length([prefix[0], prefix[1], prefix[2], prefix[3]])?;
         if body_bytes > bytes_max {
             return Err(Error::new(Code::LimitExceeded, "length of the first message").into());
         }
-        // Grows with what comes: an announcement takes nothing.
-        let mut body = Vec::new();
+        // Grows with what comes: an announcement takes no more than a piece.
+        let mut body = BytesMut::new();
         while body.len() < body_bytes {
-            let wanted = PIECE_BYTES.min(body_bytes - body.len());
-            let piece = self.piece(wanted, clock, body.len()).await?.ok_or_else(|| self.ended())?;
-            hold(body.len() + piece.bytes.len())?;
-            body.extend_from_slice(&piece.bytes);
+            if self.piece(body_bytes, &mut body, clock).await? == 0 {
+                return Err(exchange_ended(self.role));
+            }
+            hold(body.len())?;
         }
         Ok(Some(Message::from_bytes(&body)?))
     }
 
-    /// What is there of the stream, `wanted` bytes at most; `None` at its end. `received` bytes of the message came before.
-    async fn piece(&mut self, wanted: usize, clock: Option<Clock>, received: usize) -> Outcome<Option<Chunk>> {
-        let reading = self.stream.read_chunk(wanted, true);
-        let read = match clock {
+    /// Appends what is there of the stream, until `into` has `bytes_max` at most; returns how many bytes, 0 at the end.
+    async fn piece(&mut self, bytes_max: usize, into: &mut BytesMut, clock: Option<Clock>) -> Outcome<usize> {
+        let received_bytes = into.len();
+        let wanted = PIECE_BYTES.min(bytes_max - received_bytes);
+        into.reserve(wanted);
+        let mut into = into.limit(wanted);
+        let receiving = self.stream.recv(&mut into);
+        match clock {
             Some(clock) => {
-                let due = clock.due(received);
-                timeout_at(due.into(), reading).await.map_err(|_| too_slow(self.role))?
+                let due = clock.due(received_bytes);
+                timeout_at(due.into(), receiving).await.map_err(|_| too_slow(self.role))?
             }
-            None => reading.await,
-        };
-        match read {
-            Ok(chunk) => Ok(chunk),
-            Err(ReadError::ConnectionLost(lost)) => Err(from_connection(self.role, &lost)),
-            Err(_) => Err(self.ended()),
+            None => receiving.await,
         }
-    }
-
-    fn ended(&self) -> Failure {
-        ended(self.role)
-    }
-}
-
-fn ended(role: Role) -> Failure {
-    Failure::new(Code::Interrupted, format!("the {} ended the exchange", role.peer()), "")
-}
-
-fn broken_read(role: Role, error: ReadExactError) -> Failure {
-    match error {
-        ReadExactError::ReadError(quinn::ReadError::ConnectionLost(lost)) => from_connection(role, &lost),
-        _ => ended(role),
-    }
-}
-
-fn broken_write(role: Role, error: quinn::WriteError) -> Failure {
-    match error {
-        quinn::WriteError::ConnectionLost(lost) => from_connection(role, &lost),
-        _ => Failure::new(Code::ProtocolViolation, "the control stream was closed", ""),
     }
 }

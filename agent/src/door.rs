@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quinn::{Connection, VarInt};
 use sealift_protocol::{close::Code, error::Error};
 
 use crate::{
     admission::{Admission, Arrival, Growth, Key, SlotId, Stage},
     failure::Outcome,
+    link::Connection,
     refusals::{Counts, Refusals},
 };
 
@@ -41,7 +41,7 @@ struct State {
 struct Behind {
     /// `None` once it was closed.
     connection: Option<Connection>,
-    /// Cannot be upgraded any more when QUIC has forgotten it.
+    /// Cannot be upgraded any more once the transport has forgotten the connection.
     left: Weak<()>,
     address: IpAddr,
 }
@@ -90,7 +90,7 @@ impl State {
     fn evict(&mut self, slot: SlotId) {
         let Some(behind) = self.connections.get_mut(&slot) else { return };
         if let Some(connection) = behind.connection.take() {
-            connection.close(VarInt::from_u32(Code::Interrupted.number().into()), b"");
+            connection.close(Code::Interrupted);
         }
         let address = behind.address;
         self.refuse(EVICTED, address);

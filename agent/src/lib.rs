@@ -1,7 +1,6 @@
 //! What both agents are made of: identity, link, telemetry, and the words they use to people.
 #![deny(unsafe_code)] // `inherited` alone allows it: what is set before and between processes.
 
-pub mod acceptor;
 pub mod address;
 pub mod admission;
 pub mod armour;
@@ -11,10 +10,8 @@ pub mod backoff;
 pub mod certificate;
 pub mod cli;
 pub mod clock;
-pub mod congestion;
 pub mod control;
 pub mod door;
-pub mod endpoint;
 pub mod expiry;
 pub mod fail_point;
 pub mod failure;
@@ -40,13 +37,11 @@ pub mod report;
 pub mod sealed_file;
 pub mod session;
 pub mod shutdown;
-pub mod socket;
 pub mod state;
 pub mod status;
 pub mod telemetry;
 pub mod threads;
 pub mod ticket;
-pub mod tls_session;
 pub mod transfer_dir;
 pub mod trust;
 pub mod units;

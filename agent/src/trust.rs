@@ -23,9 +23,9 @@ use webpki::{
 
 use crate::{
     certificate::{judge_intermediate, judge_leaf},
-    endpoint::SIGNATURES,
     failure::{Failure, Outcome},
     identity::{Role, certified_key},
+    link::SIGNATURES,
     refusals::Refusals,
 };
 

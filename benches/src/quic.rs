@@ -2,17 +2,15 @@
 
 use std::{net::UdpSocket, thread};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use sealift_agent::{
-    acceptor::{Acceptor, Arrived},
     door::Door,
-    endpoint::{bind, client_config, server_config},
-    failure::Outcome as AgentOutcome,
     identity::{Identity, Role},
-    link::connect,
+    link::{Acceptor, Arrived, Dialer, Listener},
     process::runtime,
     trust::Trust,
 };
+use sealift_protocol::close::Code;
 use sealift_tests::invited::Invited;
 
 use crate::{
@@ -44,46 +42,41 @@ pub fn transfer(bytes: u64) -> Outcome<Usage> {
 }
 
 async fn receive(socket: UdpSocket, invited: &Invited) -> Outcome<u64> {
-    let config = server_config(&invited.identity, Trust::AnyKey)?;
-    let endpoint = bind(socket, Some(config.clone()))?;
+    let listener = Listener::start(socket, &invited.identity, Trust::AnyKey)?;
     let door = Door::default();
-    let Arrived { link, slot } = Acceptor::new(&endpoint, config, &invited.identity, &door).next().await?;
+    let Arrived { link, slot } = Acceptor::new(&listener, &invited.identity, &door).next().await?;
     slot.accept();
     link.open_data();
-    let mut stream = link.connection.accept_uni().await?;
+    let mut stream = link.accept_part().await?;
     let mut received = 0;
-    while let Some(piece) = stream.read_chunk(PIECE_BYTES, true).await? {
-        received += piece.bytes.len() as u64;
+    let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+    loop {
+        piece.clear();
+        match stream.recv(&mut (&mut piece).limit(PIECE_BYTES)).await? {
+            0 => break,
+            bytes => received += bytes as u64,
+        }
     }
-    link.connection.closed().await;
+    link.closed().await;
     Ok(received)
 }
 
 async fn send(bytes: u64, invited: &Invited) -> Outcome {
     let ticket = &invited.ticket;
     let identity = Identity::generate(Role::Sender)?;
-    let endpoint_for = |_| -> AgentOutcome<quinn::Endpoint> {
-        let socket = UdpSocket::bind("127.0.0.1:0").map_err(|error| {
-            let code = sealift_protocol::close::Code::Preflight;
-            sealift_agent::failure::Failure::io(code, "no UDP socket", &error, "")
-        })?;
-        let trust = Trust::Pinned(ticket.receiver);
-        let mut endpoint = bind(socket, None)?;
-        endpoint.set_default_client_config(client_config(&identity, trust)?);
-        Ok(endpoint)
-    };
-    let (endpoint, link) = connect(endpoint_for, &ticket.addresses, &identity).await?;
-    let mut stream = link.connection.open_uni().await?;
+    let dialer = Dialer::new(&identity, Trust::Pinned(ticket.receiver))?;
+    let link = dialer.connect(&ticket.addresses).await?;
+    let mut stream = link.open_part().await?;
     let piece = Bytes::from(vec![0x5a; PIECE_BYTES]);
     let mut left = bytes;
     while left > 0 {
         let part = piece.slice(..left.min(PIECE_BYTES as u64) as usize);
         left -= part.len() as u64;
-        stream.write_chunk(part).await?;
+        stream.send(part).await?;
     }
     stream.finish()?;
-    stream.stopped().await?;
-    link.connection.close(0u32.into(), b"");
-    endpoint.wait_idle().await;
+    stream.delivered().await;
+    link.close(Code::Done);
+    link.wait_idle().await;
     Ok(())
 }

@@ -9,22 +9,22 @@ use std::{
 };
 
 use sealift_agent::{
-    acceptor::Acceptor,
     audit::AuditLog,
     clock::now_seconds,
     door::Door,
-    endpoint::{bind, server_config},
     expiry::Expiry,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
-    link::Link,
+    link::{
+        Acceptor, Link, Listener,
+        socket::{Listening, listen_at},
+    },
     location::Location,
     output::Output,
     report::{Finished, Report},
     session::{is_stream, is_writable, reader_is_gone},
     shutdown::Shutdown,
-    socket::{Listening, listen_at},
     state::StateDir,
     ticket::Ticket,
     transfer_dir::TransferDir,
@@ -146,10 +146,9 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
         &[("purpose", json!(record.kept.grant.grant.purpose)), ("valid_seconds", json!(expiry.left().as_secs()))],
     )?;
     // The proof of the ticket, and not the handshake, says who the sender is.
-    let config = server_config(&identity, Trust::AnyKey)?;
-    let endpoint = bind(socket, Some(config.clone()))?;
+    let listener = Listener::start(socket, &identity, Trust::AnyKey)?;
     let door = Door::default();
-    let acceptor = Acceptor::new(&endpoint, config, &identity, &door);
+    let acceptor = Acceptor::new(&listener, &identity, &door);
     let mut shutdown = Shutdown::listen()?;
     if let Err(failure) = put_ticket(&ticket_out, &ticket, &mut shutdown).await {
         // Nobody has the ticket; one of an earlier run may have got about.
@@ -182,7 +181,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     record_last_refusals(&door, &audit)?;
     if outcome.is_err() {
         // Gives the packets that say why a moment to leave.
-        let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
+        let _ = tokio::time::timeout(FAREWELL, listener.wait_idle()).await;
     }
     let word = outcome.as_ref().map_or_else(|failure: &Failure| failure.code.word(), |_| Code::Done.word());
     audit.append("transfer.end", Some(transfer), &[("outcome", json!(word))])?;

@@ -5,12 +5,10 @@ use std::{cell::RefCell, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
-use quinn::{ReadExactError, RecvStream};
 use sealift_agent::{
     control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT},
     failure::{Failure, GO_ON, Outcome},
-    identity::Role,
-    link::{Link, from_connection},
+    link::{Link, stream::StreamIn},
     report::Report,
     workers::chunks_at_work,
 };
@@ -25,7 +23,7 @@ use sealift_protocol::{
     receive::Session,
     sealed_log::Record,
 };
-use tokio::{io::AsyncReadExt, time::timeout};
+use tokio::time::timeout;
 
 use crate::{load::Load, workers::Workers};
 
@@ -54,7 +52,7 @@ impl<'a> Pipeline<'a> {
             biased;
             failed = &mut listening => return Err(failed),
             failed = self.load.watch(self.report) => return Err(failed),
-            failed = self.link.unanswered(Role::Receiver) => return Err(failed),
+            failed = self.link.unanswered() => return Err(failed),
             failed = self.receive_parts() => failed,
             failed = self.acknowledge(writer) => failed,
             complete = self.load.complete() => return complete,
@@ -75,9 +73,9 @@ impl<'a> Pipeline<'a> {
         let mut lanes = FuturesUnordered::new();
         loop {
             tokio::select! {
-                accepted = self.link.connection.accept_uni() => match accepted {
+                accepted = self.link.accept_part() => match accepted {
                     Ok(stream) => lanes.push(self.receive_part(stream)),
-                    Err(error) => return from_connection(Role::Receiver, &error),
+                    Err(failure) => return failure,
                 },
                 Some(done) = lanes.next() => if let Err(failure) = done {
                     return failure;
@@ -87,10 +85,9 @@ impl<'a> Pipeline<'a> {
     }
 
     /// One lane: a part's frames, judged in order, opened side by side, written in order.
-    async fn receive_part(&self, mut stream: RecvStream) -> Outcome {
-        let mut header = [0; StreamHeader::BYTES];
-        let read = timeout(MESSAGE_TIMEOUT, stream.read_exact(&mut header)).await;
-        read.map_err(|_| slow("stream header"))?.map_err(|error| broken_stream(error, "stream header"))?;
+    async fn receive_part(&self, mut stream: StreamIn) -> Outcome {
+        let header = timeout(MESSAGE_TIMEOUT, stream.recv_exact::<{ StreamHeader::BYTES }>()).await;
+        let header = header.map_err(|_| slow("stream header"))??.ok_or_else(|| truncated("no stream header"))?;
         let header = StreamHeader::from_bytes(&header)?;
         self.session.borrow_mut().handle_stream(&self.load.transfer(), header)?;
         let part = header.part;
@@ -113,7 +110,7 @@ impl<'a> Pipeline<'a> {
     fn opened(
         &self,
         part: PartIndex,
-        stream: RecvStream,
+        stream: StreamIn,
     ) -> impl stream::Stream<Item = impl Future<Output = Outcome<Opened>> + '_> + '_ {
         stream::unfold(Some(stream), move |stream| async move {
             let mut stream = stream?;
@@ -149,33 +146,27 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    async fn read_frame(&self, part: PartIndex, stream: &mut RecvStream) -> Outcome<Option<(ChunkHeader, BytesMut)>> {
-        let mut header = [0; CHUNK_HEADER_BYTES];
-        match stream.read_exact(&mut header).await {
-            Ok(()) => {}
-            Err(ReadExactError::FinishedEarly(0)) => {
-                self.session.borrow_mut().handle_stream_end(part)?;
-                return Ok(None);
-            }
-            Err(error) => return Err(broken_stream(error, "chunk header").at_part(part)),
-        }
+    async fn read_frame(&self, part: PartIndex, stream: &mut StreamIn) -> Outcome<Option<(ChunkHeader, BytesMut)>> {
+        let header = stream.recv_exact::<CHUNK_HEADER_BYTES>().await.map_err(|failure| failure.at_part(part))?;
+        let Some(header) = header else {
+            self.session.borrow_mut().handle_stream_end(part)?;
+            return Ok(None);
+        };
         let header = ChunkHeader::from_bytes(&header)?;
         self.session.borrow_mut().handle_header(part, &header)?;
         let sealed_bytes = header.sealed_bytes();
-        let mut body = BytesMut::with_capacity(sealed_bytes).limit(sealed_bytes);
+        let mut body = BytesMut::with_capacity(sealed_bytes);
+        let mut into = (&mut body).limit(sealed_bytes);
         let read = timeout(FRAME_TIMEOUT, async {
-            while body.has_remaining_mut() {
-                // Takes all that has come at once; piece by piece, every packet would lock the connection anew.
-                match stream.read_buf(&mut body).await {
-                    Ok(0) => return Err(Error::new(Code::PartTruncated, "stream ends inside a chunk").into()),
-                    Ok(_) => {}
-                    Err(error) => return Err(broken_read(error)),
+            while into.has_remaining_mut() {
+                if stream.recv(&mut into).await? == 0 {
+                    return Err(truncated("stream ends inside a chunk"));
                 }
             }
             Ok(())
         });
-        read.await.map_err(|_| slow("chunk"))?.map_err(|failure: Failure| failure.at_part(part))?;
-        Ok(Some((header, body.into_inner())))
+        read.await.map_err(|_| slow("chunk"))?.map_err(|failure| failure.at_part(part))?;
+        Ok(Some((header, body)))
     }
 
     /// Tells the sender what is there; several steps that happened together become one message a part.
@@ -223,19 +214,6 @@ fn slow(check: &'static str) -> Failure {
     Error::new(Code::TooSlow, check).into()
 }
 
-/// As an `AsyncRead`, a stream wraps its own error.
-fn broken_read(error: std::io::Error) -> Failure {
-    match error.downcast() {
-        Ok(error) => broken_stream(ReadExactError::ReadError(error), "chunk"),
-        Err(_) => Failure::new(Code::Interrupted, "a part cannot be read", ""),
-    }
-}
-
-fn broken_stream(error: ReadExactError, check: &'static str) -> Failure {
-    match error {
-        ReadExactError::ReadError(quinn::ReadError::ConnectionLost(lost)) => from_connection(Role::Receiver, &lost),
-        ReadExactError::FinishedEarly(_) => Error::new(Code::PartTruncated, check).into(),
-        // A sender that gives up resets its streams; why, it says on the control stream.
-        ReadExactError::ReadError(_) => Failure::new(Code::Interrupted, "the sender gave a part up", GO_ON),
-    }
+fn truncated(check: &'static str) -> Failure {
+    Error::new(Code::PartTruncated, check).into()
 }

@@ -5,7 +5,6 @@ use std::{net::IpAddr, time::Instant};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use sealift_agent::{
-    acceptor::{Acceptor, Arrived},
     admission::Stage,
     audit::AuditLog,
     clock::{now_seconds, utc_text},
@@ -13,7 +12,7 @@ use sealift_agent::{
     door::{Door, Slot},
     failure::{Failure, Outcome},
     identity::Identity,
-    link::Link,
+    link::{Acceptor, Arrived, Link},
     refusals::{Counts, REPORT_EVERY},
 };
 use sealift_protocol::{

@@ -10,7 +10,7 @@ use sealift_agent::{
     audit::AuditLog,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
-    identity::{Identity, Role},
+    identity::Identity,
     link::Link,
     own_file::{destroy_own, read_own},
     random::SystemRandom,
@@ -119,14 +119,14 @@ impl TicketBook {
         let Some(secret) = self.read::<TicketSecret>(transfer, TICKET_SECRET)? else {
             return refused(Code::TicketUnknown, "ticket");
         };
-        proof.verify(&secret, link.proven_on(own, Role::Receiver, kept.grant.hash()))?;
+        proof.verify(&secret, link.proven_on(own, kept.grant.hash()))?;
         kept.grant.grant.check_time(now_seconds, proven.begun)?;
         self.bind(transfer, sender, link)?;
         Ok(proven)
     }
 
     fn bind(&self, transfer: TransferId, sender: Fingerprint, link: &Link) -> Outcome {
-        let address = link.connection.remote_address().to_string();
+        let address = link.remote_address().to_string();
         let fields = [("sender", json!(sender.to_string())), ("address", json!(address))];
         self.audit.append("ticket.bind", Some(transfer), &fields)?;
         self.write(transfer, TICKET_SENDER, &sender)?;
@@ -150,7 +150,7 @@ impl TicketBook {
         let mut fields = vec![
             ("reason", json!(failure.code.word())),
             ("sender", json!(sender.to_string())),
-            ("address", json!(link.connection.remote_address().to_string())),
+            ("address", json!(link.remote_address().to_string())),
         ];
         fields.extend(failure.bound.map(|bound| ("bound", json!(bound.to_string()))));
         self.audit.append("ticket.refuse", Some(transfer), &fields)

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sealift_agent::{backoff::Backoff, endpoint::IDLE_TIMEOUT};
+use sealift_agent::{backoff::Backoff, link::IDLE_TIMEOUT};
 
 /// How long a link may have been dead before that is noticed, and its connection left.
 const UNNOTICED_MAX: Duration = IDLE_TIMEOUT.saturating_add(Duration::from_secs(4));

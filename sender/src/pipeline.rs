@@ -5,14 +5,13 @@ use std::{future::Future, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use quinn::{SendStream, VarInt};
 use sealift_agent::{
     clock::now_seconds,
     control::{ControlReader, ControlWriter},
     fail_point::{self, Point},
     failure::{Failure, Outcome},
-    identity::{Identity, Role},
-    link::{Link, from_connection},
+    identity::Identity,
+    link::{Link, stream::StreamOut},
     random::SystemRandom,
     report::Report,
 };
@@ -118,12 +117,12 @@ impl<'a> Pipeline<'a> {
         tokio::select! {
             biased;
             receipt = &mut listening => receipt,
-            dead = self.link.unanswered(Role::Sender) => Err(dead),
+            dead = self.link.unanswered() => Err(dead),
             failure = self.outgoing.source_failed(self.report) => Err(failure),
             sent = &mut sending => match sent {
                 Ok(()) => tokio::select! {
                     receipt = listening => receipt,
-                    dead = self.link.unanswered(Role::Sender) => Err(dead),
+                    dead = self.link.unanswered() => Err(dead),
                 },
                 Err(failure) if failure.code == Code::Interrupted => self.reason(failure, listening).await,
                 Err(failure) => Err(failure),
@@ -296,14 +295,13 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-/// A part's stream, opened with the first chunk that is sent. quinn ends a stream that is dropped as if all had been
-/// written; this one is reset, unless it was finished, so that the receiver does not take a part that was given up for one
-/// that was cut short.
+/// A part's stream, opened with the first chunk that is sent. Dropped without [`Self::finish`], it is reset, so that the receiver
+/// does not take a part that was given up for one that was cut short.
 struct PartStream<'a> {
     link: &'a Link,
     part: PartIndex,
     first: ChunkCount,
-    stream: Option<SendStream>,
+    stream: Option<StreamOut>,
 }
 
 impl PartStream<'_> {
@@ -311,19 +309,20 @@ impl PartStream<'_> {
         let out = match &mut self.stream {
             Some(out) => out,
             None => {
-                let lost = |error| from_connection(Role::Sender, &error);
-                let out = self.stream.insert(self.link.connection.open_uni().await.map_err(lost)?);
+                let out = self.stream.insert(self.link.open_part().await?);
                 let header = StreamHeader { part: self.part, first: self.first.next_index() };
-                out.write_all(&header.to_bytes()).await.map_err(|error| broken_stream(&error))?;
+                out.send(Bytes::copy_from_slice(&header.to_bytes())).await?;
                 out
             }
         };
-        out.write_chunk(frame).await.map_err(|error| broken_stream(&error))
+        out.send(frame).await
     }
 
     fn finish(mut self) -> Outcome {
-        let Some(mut out) = self.stream.take() else { return Ok(()) };
-        out.finish().map_err(|_| Failure::new(Code::Interrupted, "a stream was closed", ""))
+        match self.stream.take() {
+            Some(mut out) => out.finish(),
+            None => Ok(()),
+        }
     }
 }
 
@@ -331,14 +330,7 @@ impl Drop for PartStream<'_> {
     fn drop(&mut self) {
         // A reset after the end would still take back what has not arrived.
         if let Some(mut out) = self.stream.take() {
-            let _ = out.reset(VarInt::from_u32(Code::Interrupted.number().into()));
+            out.reset(Code::Interrupted);
         }
-    }
-}
-
-fn broken_stream(error: &quinn::WriteError) -> Failure {
-    match error {
-        quinn::WriteError::ConnectionLost(lost) => from_connection(Role::Sender, lost),
-        _ => Failure::new(Code::Interrupted, "the receiver stopped reading a part", ""),
     }
 }

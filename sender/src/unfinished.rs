@@ -2,7 +2,6 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use quinn::ConnectionError;
 use sealift_agent::{
     audit::AuditLog,
     cli::{self, StatusArgs},
@@ -10,7 +9,7 @@ use sealift_agent::{
     control::open_control,
     failure::{Failure, Outcome, explain},
     identity::{Identity, Role},
-    link::Link,
+    link::{Link, end::LinkEnd},
     process::eprintln_safe,
     state::StateDir,
     status::{self, Line},
@@ -123,7 +122,7 @@ fn hold(state: &StateDir, transfer: TransferId) -> Outcome<TransferDir> {
 
 /// Says so as the first word of a connection, and waits until the receiver has done it.
 async fn tell_receiver(ticket: &Ticket, identity: &Identity) -> Outcome<&'static str> {
-    let (endpoint, link) = connect_with(ticket, identity).await?;
+    let link = connect_with(ticket, identity).await?;
     let (mut writer, mut control) = open_control(&link, &proof_of(ticket, identity, &link)).await?;
     let refuse = Refuse::new(Code::Abandoned);
     writer.send(&Message::Refuse(refuse)).await?;
@@ -135,14 +134,14 @@ async fn tell_receiver(ticket: &Ticket, identity: &Identity) -> Outcome<&'static
         _ => answer(&link).await,
     };
     link.close(Code::Abandoned);
-    endpoint.wait_idle().await;
+    link.wait_idle().await;
     answer
 }
 
 async fn answer(link: &Link) -> Outcome<&'static str> {
-    let closed = tokio::time::timeout(ABANDON_TIMEOUT, link.connection.closed()).await;
+    let closed = tokio::time::timeout(ABANDON_TIMEOUT, link.closed()).await;
     let code = match closed {
-        Ok(ConnectionError::ApplicationClosed(close)) => Code::from_number(close.error_code.into_inner()),
+        Ok(LinkEnd::Closed(code)) => code,
         _ => None,
     };
     match code {

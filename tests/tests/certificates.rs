@@ -10,9 +10,11 @@ use quinn::ConnectionError;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sealift_agent::{
     certificate::judge_leaf,
-    endpoint::{bind, client_config, server_config},
     identity::{Identity, Role as AgentRole},
-    link::from_connection,
+    link::quic::{
+        end_of,
+        endpoint::{bind, client_config, server_config},
+    },
     trust::{self, Trust},
 };
 use sealift_protocol::{close::Code, message::ALPN};
@@ -197,7 +199,7 @@ async fn judge(stranger: &Stranger, trust: Trust, role: Role) -> Option<Met> {
 /// What is wrong with the way in which a stranger in this role was met, if anything is.
 fn offence(met: &Met, role: Role, allowed: &[Code]) -> Option<String> {
     let Some(error) = &met.refused else { return Some("accepted".into()) };
-    let code = from_connection(agent_role(role.other()), error).code;
+    let code = end_of(error).failure(agent_role(role.other())).code;
     if met.read {
         return Some("application data was read".into());
     }

@@ -11,9 +11,11 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use sealift_agent::{
-    endpoint::{bind, client_config, server_config},
     identity::{Identity, Role},
-    link::from_connection,
+    link::quic::{
+        end_of,
+        endpoint::{bind, client_config, server_config},
+    },
     trust::{self, Trust},
 };
 use sealift_protocol::close::Code;
@@ -104,7 +106,7 @@ async fn refusal(authority: &Authority, judge: Role, lists: &[CertificateRevocat
     };
     let (accepted, connected) = timeout(PATIENCE, async { tokio::join!(accepting, connecting) }).await.unwrap();
     let judged = if judge == Role::Sender { connected } else { accepted };
-    judged.err().map(|error| from_connection(judge, &error).code)
+    judged.err().map(|error| end_of(&error).failure(judge).code)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

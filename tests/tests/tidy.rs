@@ -229,6 +229,35 @@ fn protocol_does_no_io() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The one folder of the product that knows how a transport is implemented (issue 10, item 7).
+const LINK: &str = "agent/src/link";
+
+/// A second transport is added by touching that folder alone.
+#[test]
+fn transports_stay_inside_the_link() {
+    let names_transport = |text: &str| {
+        let lines = code(text).map(|(number, line)| (number, line.to_owned()));
+        let found = lines.chain(uses(text)).filter(|(_, line)| line.contains("quinn")).map(|(number, _)| number);
+        found.collect::<Vec<_>>()
+    };
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        sources(PRODUCT).into_iter().partition(|(path, _)| path.starts_with(workspace_root().join(LINK)));
+    assert!(inside.iter().any(|(_, text)| !names_transport(text).is_empty()), "nothing is seen");
+    let found = outside.iter().flat_map(|(path, text)| names_transport(text).into_iter().map(move |at| (path, at)));
+    let wrong: Vec<_> = found.map(|(path, number)| format!("{}:{number}", shown(path))).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    let uses = |package: &&Value| {
+        let is_product = MAY_USE.iter().any(|(name, _)| package["name"] == *name);
+        let mut dependencies = package["dependencies"].as_array().unwrap().iter();
+        is_product && dependencies.any(|one| one["name"].as_str().is_some_and(|name| name.starts_with("quinn")))
+    };
+    let users: Vec<_> = packages.filter(uses).map(|package| package["name"].as_str().unwrap()).collect();
+    assert_eq!(users, ["sealift-agent"]);
+}
+
 /// However the house or anybody else writes it.
 #[test]
 fn what_does_io_is_found() {

@@ -6,17 +6,17 @@ mod dispatch;
 use std::{process::ExitCode, time::Duration};
 
 use sealift_agent::{
-    acceptor::Acceptor,
     audit::AuditLog,
     door::Door,
-    endpoint::{bind, server_config},
     failure::Outcome,
     identity::{Identity, Role},
-    link::Link,
+    link::{
+        Acceptor, Link, Listener,
+        socket::{Listening, listen_at},
+    },
     notify::{READY, STOPPING, notify},
     report::Report,
     shutdown::Shutdown,
-    socket::{Listening, listen_at},
     state::StateDir,
     transfer_dir::TransferDir,
     trust::Trust,
@@ -69,7 +69,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     TransferDir::sweep(&state)?;
     let identity = Identity::open(&state, Role::Receiver, &audit)?;
-    let endpoints = endpoints(config, &identity, report)?;
+    let listeners = listeners(config, &identity, report)?;
     say_unknown(&config.addresses, report).await;
     audit.append("serve.start", None, &[("targets", json!(config.targets.len()))])?;
     for (name, target) in &config.targets {
@@ -85,22 +85,22 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     }
     let door = Door::default();
     let outcome = tokio::select! {
-        outcome = accept(&server, &endpoints, &door, &mut transfers, &mut shutdown) => outcome,
+        outcome = accept(&server, &listeners, &door, &mut transfers, &mut shutdown) => outcome,
         failure = record_refusals(&door, server.audit) => Err(failure),
     };
     notify(STOPPING);
     report.event("draining", &[("transfers", json!(transfers.running()))]);
     report.say(&format!("receiver: stopping; {} transfers are suspended.", transfers.running()));
     // Nobody new; those who are here are told in their own connections.
-    endpoints.iter().for_each(|(endpoint, _)| endpoint.set_server_config(None));
+    listeners.iter().for_each(Listener::refuse_new);
     let drained = tokio::select! {
         drained = timeout(DRAIN_TIMEOUT, transfers.drain()) => drained.is_ok(),
         _ = shutdown.requested() => false,
     };
     if drained {
         let left = async {
-            for (endpoint, _) in &endpoints {
-                endpoint.wait_idle().await;
+            for listener in &listeners {
+                listener.wait_idle().await;
             }
         };
         let _ = timeout(FAREWELL, left).await;
@@ -113,7 +113,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
 /// Lets senders in and runs what they begin. Ends well when somebody asks to stop.
 async fn accept(
     server: &Server<'_>,
-    endpoints: &[(quinn::Endpoint, quinn::ServerConfig)],
+    listeners: &[Listener],
     door: &Door,
     transfers: &mut Transfers<'_>,
     shutdown: &mut Shutdown,
@@ -130,10 +130,10 @@ async fn accept(
         targets: server.config.targets.keys().cloned().collect(),
     };
     let (to_heard, mut heard) = mpsc::channel(HEARD_WAITING);
-    let fronts = endpoints.iter().map(|(endpoint, config)| {
+    let fronts = listeners.iter().map(|listener| {
         let (to_heard, listening) = (&to_heard, &listening);
         Box::pin(async move {
-            let mut acceptor = Acceptor::new(endpoint, config.clone(), identity, door);
+            let mut acceptor = Acceptor::new(listener, identity, door);
             receive_offers(&mut acceptor, proofs, listening, to_heard).await
         })
     });
@@ -145,17 +145,12 @@ async fn accept(
     }
 }
 
-fn endpoints(
-    config: &Config,
-    identity: &Identity,
-    report: &Report,
-) -> Outcome<Vec<(quinn::Endpoint, quinn::ServerConfig)>> {
+fn listeners(config: &Config, identity: &Identity, report: &Report) -> Outcome<Vec<Listener>> {
     let open = |&address| {
         let Listening { socket, note } = listen_at(address)?;
         note.iter().for_each(|note| report.say(&format!("receiver: {note}")));
         // The proof of a ticket, and not the handshake, says who a sender is.
-        let server = server_config(identity, Trust::AnyKey)?;
-        Ok((bind(socket, Some(server.clone()))?, server))
+        Listener::start(socket, identity, Trust::AnyKey)
     };
     config.listen.iter().map(open).collect()
 }

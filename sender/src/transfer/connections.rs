@@ -1,21 +1,16 @@
 //! One connection of a transfer after another, and what is waited for between them.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use sealift_agent::{
     control::open_control,
-    endpoint::{bind, client_config},
     expiry::check_time,
     fail_point::{self, Point},
     failure::{Failure, Outcome, explain},
-    identity::{Identity, Role},
-    link::{Link, connect},
+    identity::Identity,
+    link::{Dialer, Link},
     report::{Finished, Resume},
     shutdown::Shutdown,
-    socket::open_towards,
     ticket::Ticket,
     trust::Trust,
     units::{counted, human_duration},
@@ -97,9 +92,9 @@ impl Sending<'_> {
     async fn connection(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
         let expiry = self.expiry.clone();
         let connecting = outgoing.or(self.report, self.connect());
-        let (endpoint, link) = shutdown.or(expiry.or(connecting)).await?;
+        let link = shutdown.or(expiry.or(connecting)).await?;
         let had_anything = outgoing.transfer().has_anything();
-        self.report.event("connected", &[("address", json!(link.connection.remote_address().to_string()))]);
+        self.report.event("connected", &[("address", json!(link.remote_address().to_string()))]);
         let (mut writer, mut control) = open_control(&link, &self.proof(&link)).await?;
         let outcome = async {
             let session = {
@@ -116,7 +111,7 @@ impl Sending<'_> {
             };
             fail_point::hit(Point::Agreed);
             let fields = [
-                ("address", json!(link.connection.remote_address().to_string())),
+                ("address", json!(link.remote_address().to_string())),
                 ("receiver", json!(Fingerprint::of(&session.receiver_key).to_string())),
                 ("suite", json!(session.keys.suite().name())),
                 ("epoch", json!(session.keys.epoch().0)),
@@ -151,7 +146,7 @@ impl Sending<'_> {
             }
             Err(failure) => {
                 link.refuse(writer, failure).await;
-                let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
+                let _ = tokio::time::timeout(FAREWELL, link.wait_idle()).await;
             }
         }
         outcome
@@ -159,14 +154,14 @@ impl Sending<'_> {
 
     /// Tells the receiver that there will be no transfer.
     pub(super) async fn call_off(&self, failure: &Failure) -> Outcome {
-        let (endpoint, link) = self.connect().await?;
+        let link = self.connect().await?;
         let (writer, _control) = open_control(&link, &self.proof(&link)).await?;
         link.refuse(writer, failure).await;
-        endpoint.wait_idle().await;
+        link.wait_idle().await;
         Ok(())
     }
 
-    async fn connect(&self) -> Outcome<(quinn::Endpoint, Link)> {
+    async fn connect(&self) -> Outcome<Link> {
         // The clock may have been set since the last time; certificates would fail by it, and could not say so.
         check_time(&self.ticket.grant.grant, self.record.is_begun())?;
         let connected = connect_with(self.ticket, self.identity).await;
@@ -244,7 +239,7 @@ pub fn proof_of(ticket: &Ticket, identity: &Identity, link: &Link) -> TicketProo
     let transfer = ticket.grant.grant.transfer;
     match &ticket.secret {
         Some(secret) => {
-            let on = link.proven_on(identity, Role::Sender, ticket.grant.hash());
+            let on = link.proven_on(identity, ticket.grant.hash());
             TicketProof::make(transfer, secret, on)
         }
         None => TicketProof::bound(transfer),
@@ -252,17 +247,6 @@ pub fn proof_of(ticket: &Ticket, identity: &Identity, link: &Link) -> TicketProo
 }
 
 /// Connects to the receiver of a ticket.
-pub async fn connect_with(ticket: &Ticket, identity: &Identity) -> Outcome<(quinn::Endpoint, Link)> {
-    let endpoint_for = |address: SocketAddr| {
-        let socket = open_towards(address).map_err(|error| {
-            let next =
-                "If this host has no IPv6, have the ticket made with an IPv4 address: --address on the receiver.";
-            Failure::io(Code::Preflight, format!("no UDP socket can be opened towards {address}"), &error, next)
-        })?;
-        let trust = Trust::Pinned(ticket.receiver);
-        let mut endpoint = bind(socket, None)?;
-        endpoint.set_default_client_config(client_config(identity, trust)?);
-        Ok(endpoint)
-    };
-    connect(endpoint_for, &ticket.addresses, identity).await
+pub async fn connect_with(ticket: &Ticket, identity: &Identity) -> Outcome<Link> {
+    Dialer::new(identity, Trust::Pinned(ticket.receiver))?.connect(&ticket.addresses).await
 }

@@ -14,12 +14,10 @@ use std::{
 
 use quinn::Connection;
 use sealift_agent::{
-    acceptor::{Acceptor, Arrived},
     control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT, accept_control, open_control},
     door::{Door, Slot},
-    endpoint::{bind, client_config, server_config},
     identity::{Identity, Role},
-    link::{Link, connect},
+    link::{Acceptor, Arrived, Dialer, Link, Listener},
     random::SystemRandom,
     ticket::Ticket,
     trust::Trust,
@@ -116,7 +114,6 @@ impl Victim {
 
 /// A sender of ours that can do what the real one never does.
 struct Attacker {
-    _endpoint: quinn::Endpoint,
     link: Link,
     identity: Identity,
     ticket: Ticket,
@@ -129,16 +126,10 @@ impl Attacker {
 
     async fn connect_with(ticket: Ticket, change: impl Fn(&Identity, &mut quinn::ClientConfig)) -> Self {
         let identity = Identity::generate(Role::Sender).unwrap();
-        let endpoint_for = |_: SocketAddr| {
-            let trust = Trust::Pinned(ticket.receiver);
-            let mut endpoint = bind(UdpSocket::bind("127.0.0.1:0").unwrap(), None)?;
-            let mut config = client_config(&identity, trust)?;
-            change(&identity, &mut config);
-            endpoint.set_default_client_config(config);
-            Ok(endpoint)
-        };
-        let (endpoint, link) = connect(endpoint_for, &ticket.addresses, &identity).await.unwrap();
-        Self { _endpoint: endpoint, link, identity, ticket }
+        let mut dialer = Dialer::new(&identity, Trust::Pinned(ticket.receiver)).unwrap();
+        change(&identity, &mut dialer.quic);
+        let link = dialer.connect(&ticket.addresses).await.unwrap();
+        Self { link, identity, ticket }
     }
 
     /// The control stream, behind a good proof of the ticket.
@@ -208,7 +199,7 @@ fn x15_x17_x18_garbage_instead_of_an_offer_is_refused() {
         let ticket = victim.ticket();
         run(async {
             let attacker = Attacker::connect(ticket).await;
-            let (mut out, mut answer) = attacker.link.connection.open_bi().await.unwrap();
+            let (mut out, mut answer) = attacker.link.quic().open_bi().await.unwrap();
             let proof = proof_of(&attacker.ticket, &attacker.identity, &attacker.link);
             out.write_all(&proof.to_bytes()).await.unwrap();
             // It may be refused before all of it is written.
@@ -227,9 +218,9 @@ fn x15_silence_is_let_go_and_the_ticket_stays_good() {
     let (silent, slow) = (victim.ticket(), victim.ticket());
     run(async {
         let attacker = Attacker::connect(silent).await;
-        assert_eq!(closed_with(&attacker.link.connection).await, Some(Code::TooSlow));
+        assert_eq!(closed_with(attacker.link.quic()).await, Some(Code::TooSlow));
         let attacker = Attacker::connect(slow).await;
-        let (mut out, _in) = attacker.link.connection.open_bi().await.unwrap();
+        let (mut out, _in) = attacker.link.quic().open_bi().await.unwrap();
         let mut dripped = 0;
         let drip = async {
             for byte in [0u8, 0, 0x10, 0, 0x82, 0x01].iter().cycle() {
@@ -242,7 +233,7 @@ fn x15_silence_is_let_go_and_the_ticket_stays_good() {
         };
         tokio::select! {
             () = drip => {}
-            code = closed_with(&attacker.link.connection) => assert_eq!(code, Some(Code::TooSlow)),
+            code = closed_with(attacker.link.quic()) => assert_eq!(code, Some(Code::TooSlow)),
         }
         // C1: the length and the rest of a message have one clock together.
         assert!(dripped <= MESSAGE_TIMEOUT.as_secs() + 1, "{dripped} bytes, one a second, were waited for");
@@ -272,9 +263,9 @@ fn x1_to_x8_wrong_data_ends_the_transfer_with_nothing_loaded() {
             let attacker = Attacker::connect(ticket).await;
             let (session, _writer, _control) = attacker.ready().await;
             let (part, bytes) = make(&session);
-            let mut stream = raw_part(&attacker.link.connection, part, &bytes).await;
+            let mut stream = raw_part(attacker.link.quic(), part, &bytes).await;
             let _ = stream.finish();
-            assert_eq!(closed_with(&attacker.link.connection).await, Some(code), "{name}");
+            assert_eq!(closed_with(attacker.link.quic()).await, Some(code), "{name}");
         });
         victim.end().assert_code(code.exit_code().into()).assert_one_message();
     }
@@ -302,7 +293,7 @@ fn x13_x17_messages_out_of_turn_end_the_transfer() {
             let attacker = Attacker::connect(ticket).await;
             let (_session, mut writer, _control) = attacker.ready().await;
             writer.send(&message).await.unwrap();
-            assert_eq!(closed_with(&attacker.link.connection).await, Some(code));
+            assert_eq!(closed_with(attacker.link.quic()).await, Some(code));
         });
         victim.end().assert_code(code.exit_code().into());
     }
@@ -321,7 +312,7 @@ fn x13_done_as_the_first_word_is_no_success() {
         let attacker = Attacker::connect(ticket).await;
         let (mut writer, _control) = attacker.control().await;
         writer.send(&refuse(Code::Done)).await.unwrap();
-        let _ = closed_with(&attacker.link.connection).await;
+        let _ = closed_with(attacker.link.quic()).await;
     });
     victim.end().assert_code(Code::ProtocolViolation.exit_code().into()).assert_one_message();
 }
@@ -341,12 +332,12 @@ fn x16_peers_that_take_no_answer_are_let_go() {
         let mut attackers = Vec::new();
         for ticket in tickets {
             let attacker = Attacker::connect_with(ticket, deaf).await;
-            let (mut out, _in) = attacker.link.connection.open_bi().await.unwrap();
+            let (mut out, _in) = attacker.link.quic().open_bi().await.unwrap();
             out.write_all(&Message::Ready(Ready { transcript: [0; 32] }).to_frame().unwrap()).await.unwrap();
             attackers.push((attacker, out));
         }
         for (attacker, _out) in attackers {
-            let code = closed_with(&attacker.link.connection).await;
+            let code = closed_with(attacker.link.quic()).await;
             assert!(matches!(code, Some(Code::ProtocolViolation | Code::Interrupted | Code::TooSlow)), "{code:?}");
         }
     });
@@ -387,17 +378,16 @@ fn x7_x12_a_false_receiver_is_found_out() {
         write_ticket(&ticket, invited.ticket.to_text().as_bytes());
         let sender = Launch::sender("exec:sleep 60", &ticket).start();
         run(async {
-            let server = server_config(&invited.identity, Trust::AnyKey).unwrap();
-            let endpoint = bind(socket, Some(server.clone())).unwrap();
+            let listener = Listener::start(socket, &invited.identity, Trust::AnyKey).unwrap();
             let door = Door::default();
-            let mut acceptor = Acceptor::new(&endpoint, server, &invited.identity, &door);
+            let mut acceptor = Acceptor::new(&listener, &invited.identity, &door);
             let Arrived { link, slot } = acceptor.next().await.unwrap();
             deceive(&link, &slot, &invited, falsehood).await;
             if matches!(falsehood, Falsehood::GoesAway) {
                 link.close(Code::Done);
-                endpoint.wait_idle().await;
+                listener.wait_idle().await;
             } else {
-                assert_eq!(closed_with(&link.connection).await, Some(code), "{falsehood:?}");
+                assert_eq!(closed_with(link.quic()).await, Some(code), "{falsehood:?}");
             }
         });
         sender.wait(WITHIN).assert_code(code.exit_code().into()).assert_one_message();
@@ -448,7 +438,7 @@ async fn deceive(link: &Link, slot: &Slot, invited: &Invited, falsehood: Falseho
 /// Keeps the control stream open until the sender has made up its mind.
 async fn hold_open(link: &Link, writer: ControlWriter, falsehood: Falsehood) {
     if !matches!(falsehood, Falsehood::GoesAway) {
-        let _ = tokio::time::timeout(WITHIN, link.connection.closed()).await;
+        let _ = tokio::time::timeout(WITHIN, link.quic().closed()).await;
     }
     drop(writer);
 }

@@ -41,7 +41,7 @@ fn c1_an_offer_of_too_many_parts_is_refused_before_it_is_decoded() {
         let ticket = victim.ticket();
         run(async {
             let attacker = Attacker::connect(ticket).await;
-            let (mut out, mut answer) = attacker.link.connection.open_bi().await.unwrap();
+            let (mut out, mut answer) = attacker.link.quic().open_bi().await.unwrap();
             let proof = proof_of(&attacker.ticket, &attacker.identity, &attacker.link);
             out.write_all(&proof.to_bytes()).await.unwrap();
             // It may be refused before all of it is written.

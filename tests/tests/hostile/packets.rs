@@ -179,7 +179,7 @@ fn attack(victim: &mut Victim, make: Make) -> (Option<Code>, u64) {
         let forge = |identity: &Identity, settings: &mut _| *settings = config(identity, &forger);
         let attacker = Attacker::connect_with(ticket, forge).await;
         let (_session, mut writer, _control) = attacker.ready().await;
-        let connection = &attacker.link.connection;
+        let connection = attacker.link.quic();
         forger.begun.store(true, Ordering::Relaxed);
         let mut held = Vec::new();
         for _ in 0..LANES_MAX {

@@ -26,14 +26,12 @@ fn x16_streams_are_bounded() {
         let attacker = Attacker::connect(ticket).await;
         let (_session, _writer, _control) = attacker.ready().await;
         let mut held = Vec::new();
-        while let Ok(Ok(stream)) =
-            tokio::time::timeout(Duration::from_secs(1), attacker.link.connection.open_uni()).await
-        {
+        while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_secs(1), attacker.link.quic().open_uni()).await {
             held.push(stream);
             assert!(held.len() <= usize::from(LANES_MAX));
         }
         // A second control stream is not to be had either.
-        let second = tokio::time::timeout(Duration::from_secs(1), attacker.link.connection.open_bi()).await;
+        let second = tokio::time::timeout(Duration::from_secs(1), attacker.link.quic().open_bi()).await;
         assert!(!matches!(second, Ok(Ok(_))));
     });
     // The attacker's process went away without a word.
@@ -49,7 +47,7 @@ fn x16_resets_without_end_end_the_transfer() {
     let opened = run(async {
         let attacker = Attacker::connect(ticket).await;
         let (_session, _writer, _control) = attacker.ready().await;
-        let connection = &attacker.link.connection;
+        let connection = attacker.link.quic();
         let resetting = async {
             let mut opened = 0;
             while let Ok(mut stream) = connection.open_uni().await {
@@ -84,8 +82,8 @@ fn x16_no_control_stream_is_no_transfer() {
                 drop(writer)
             }
             let frame = sealed(&session, 0, false).frame;
-            let _stream = raw_part(&attacker.link.connection, 0, &frame).await;
-            assert_eq!(closed_with(&attacker.link.connection).await, Some(code), "deaf: {deaf}");
+            let _stream = raw_part(attacker.link.quic(), 0, &frame).await;
+            assert_eq!(closed_with(attacker.link.quic()).await, Some(code), "deaf: {deaf}");
         });
         victim.end().assert_code(code.exit_code().into()).assert_one_message();
     }
@@ -100,7 +98,7 @@ fn x16_control_streams_that_are_broken_off_are_let_go() {
     run(async {
         for (at, ticket) in tickets.into_iter().enumerate() {
             let attacker = Attacker::connect(ticket).await;
-            let (mut out, mut answer) = attacker.link.connection.open_bi().await.unwrap();
+            let (mut out, mut answer) = attacker.link.quic().open_bi().await.unwrap();
             let _ = out.write_all(&[0, 0, 0x10, 0, 0x82]).await;
             if at % 2 == 0 {
                 let _ = answer.stop(0u32.into());
@@ -108,7 +106,7 @@ fn x16_control_streams_that_are_broken_off_are_let_go() {
             } else {
                 let _ = out.reset(0u32.into());
             }
-            assert_eq!(closed_with(&attacker.link.connection).await, Some(Code::Interrupted));
+            assert_eq!(closed_with(attacker.link.quic()).await, Some(Code::Interrupted));
         }
     });
     victim.serves_an_honest_sender();
@@ -125,7 +123,7 @@ fn a3_a_manifest_before_its_data_is_refused() {
             let (session, mut writer, _control) = attacker.ready().await;
             let frame = sealed(&session, 0, false).frame;
             let sent: &[u8] = if chunks > 0 { &frame } else { &[] };
-            let _stream = raw_part(&attacker.link.connection, 0, sent).await;
+            let _stream = raw_part(attacker.link.quic(), 0, sent).await;
             let root = Root([1; 32]);
             let part = SentPart { chunks: ChunkCount(chunks), plain_bytes: 4000 * chunks, root, rows: 0, digest: None };
             let grant = &attacker.ticket.grant;
@@ -138,7 +136,7 @@ fn a3_a_manifest_before_its_data_is_refused() {
                 origin: sealift_protocol::manifest::Origin::unknown(),
             };
             writer.send(&Message::Finish(manifest.sign(&attacker.identity))).await.unwrap();
-            assert_eq!(closed_with(&attacker.link.connection).await, Some(Code::ProtocolViolation), "{chunks} chunks");
+            assert_eq!(closed_with(attacker.link.quic()).await, Some(Code::ProtocolViolation), "{chunks} chunks");
         });
         victim.end().assert_code(Code::ProtocolViolation.exit_code().into()).assert_one_message();
     }

@@ -1,13 +1,12 @@
 //! Those who have a ticket and do nothing with it, beside somebody who wants to be served.
 
-use std::{fs, net::UdpSocket, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use nix::sys::signal::Signal;
 use quinn::SendStream;
 use sealift_agent::{
-    endpoint::{bind, client_config},
     identity::{Identity, Role},
-    link::{Link, connect},
+    link::{Dialer, Link},
     ticket::Ticket,
     trust::Trust,
 };
@@ -24,20 +23,15 @@ const MEMORY_BYTES_MAX: u64 = 128 << 20;
 const CONNECTIONS_EACH: usize = 12;
 const DRIP_EVERY: Duration = Duration::from_millis(100);
 
-async fn connected(ticket: &Ticket, identity: &Identity) -> (quinn::Endpoint, Link) {
-    let endpoint_for = |_| {
-        let mut endpoint = bind(UdpSocket::bind("127.0.0.1:0").unwrap(), None)?;
-        endpoint.set_default_client_config(client_config(identity, Trust::Pinned(ticket.receiver))?);
-        Ok(endpoint)
-    };
-    connect(endpoint_for, &ticket.addresses, identity).await.unwrap()
+async fn connected(ticket: &Ticket, identity: &Identity) -> Link {
+    Dialer::new(identity, Trust::Pinned(ticket.receiver)).unwrap().connect(&ticket.addresses).await.unwrap()
 }
 
 /// Goes on until its connection is closed, and then begins again.
 async fn dribble(ticket: &Ticket, identity: &Identity) {
     loop {
-        let (_endpoint, link) = connected(ticket, identity).await;
-        let Ok((mut out, _answers)) = link.connection.open_bi().await else { continue };
+        let link = connected(ticket, identity).await;
+        let Ok((mut out, _answers)) = link.quic().open_bi().await else { continue };
         let proof = proof_of(ticket, identity, &link).to_bytes();
         if out.write_all(&proof).await.is_ok() {
             let _ = drip(&mut out).await;

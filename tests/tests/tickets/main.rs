@@ -11,7 +11,6 @@ mod standing;
 
 use std::{
     fs,
-    net::{SocketAddr, UdpSocket},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -20,9 +19,8 @@ use std::{
 use quinn::{Connection, ConnectionError};
 use sealift_agent::{
     audit::AuditLog,
-    endpoint::{bind, client_config},
     identity::{Identity, Role},
-    link::{Link, connect},
+    link::{Dialer, Link},
     state::StateDir,
     ticket::Ticket,
     trust::Trust,
@@ -160,19 +158,13 @@ fn put_ticket(folder: &Path, name: &str, ticket: &Ticket) -> PathBuf {
 
 /// A connection of ours to the receiver of a ticket, behind which no proof was sent yet.
 struct Peer {
-    _endpoint: quinn::Endpoint,
     link: Link,
 }
 
 impl Peer {
     async fn connect(ticket: &Ticket, identity: &Identity) -> Self {
-        let endpoint_for = |_: SocketAddr| {
-            let mut endpoint = bind(UdpSocket::bind("127.0.0.1:0").unwrap(), None)?;
-            endpoint.set_default_client_config(client_config(identity, Trust::Pinned(ticket.receiver))?);
-            Ok(endpoint)
-        };
-        let (endpoint, link) = connect(endpoint_for, &ticket.addresses, identity).await.unwrap();
-        Self { _endpoint: endpoint, link }
+        let dialer = Dialer::new(identity, Trust::Pinned(ticket.receiver)).unwrap();
+        Self { link: dialer.connect(&ticket.addresses).await.unwrap() }
     }
 }
 

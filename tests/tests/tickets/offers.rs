@@ -90,7 +90,7 @@ impl Bound<'_> {
         writer.send(message).await.unwrap();
         let failure = control.expect(0).await.unwrap_err();
         assert_eq!((failure.code, failure.told_by_peer), (code, true), "{name}: {failure}");
-        assert_eq!(closed_with(&peer.link.connection).await, Some(code), "{name}");
+        assert_eq!(closed_with(peer.link.quic()).await, Some(code), "{name}");
     }
 }
 
@@ -133,7 +133,7 @@ fn an_offer_other_than_what_was_proven_is_refused() {
         }
         // Data before Begin: there is no stream to be had for it.
         let (peer, _writer, _control) = bound.control().await;
-        let stream = tokio::time::timeout(Duration::from_secs(1), peer.link.connection.open_uni()).await;
+        let stream = tokio::time::timeout(Duration::from_secs(1), peer.link.quic().open_uni()).await;
         assert!(stream.is_err(), "a stream of data before anything was agreed");
         peer.link.close(Code::Interrupted);
 

@@ -38,7 +38,7 @@ const ALTERED: &[(&str, Over)] = &[
 ];
 
 async fn say(peer: &Peer, bytes: &[u8]) -> (SendStream, RecvStream) {
-    let (mut out, answer) = peer.link.connection.open_bi().await.unwrap();
+    let (mut out, answer) = peer.link.quic().open_bi().await.unwrap();
     out.write_all(bytes).await.unwrap();
     (out, answer)
 }
@@ -48,7 +48,7 @@ async fn refused(peer: &Peer, bytes: &[u8], code: Code, name: &str) {
     let (_out, mut answer) = say(peer, bytes).await;
     let frame = answer.read_to_end(1024).await.unwrap();
     assert_eq!(frame, Message::Refuse(Refuse::new(code)).to_frame().unwrap(), "{name}");
-    assert_eq!(closed_with(&peer.link.connection).await, Some(code), "{name}");
+    assert_eq!(closed_with(peer.link.quic()).await, Some(code), "{name}");
 }
 
 fn offer(ticket: &Ticket) -> Message {
@@ -77,13 +77,13 @@ fn a_wrong_proof_binds_nothing() {
     run(async {
         for (name, over) in ALTERED {
             let peer = Peer::connect(&ticket, &identity).await;
-            let on = peer.link.proven_on(&identity, Role::Sender, ticket.grant.hash());
+            let on = peer.link.proven_on(&identity, ticket.grant.hash());
             let proof = TicketProof::make(transfer, &secret, over(on, &forger));
             refused(&peer, &proof.to_bytes(), Code::ProofRefused, name).await;
         }
         let made_up = TicketSecret::generate(&mut SystemRandom::default());
         let peer = Peer::connect(&ticket, &identity).await;
-        let on = peer.link.proven_on(&identity, Role::Sender, ticket.grant.hash());
+        let on = peer.link.proven_on(&identity, ticket.grant.hash());
         let proof = TicketProof::make(transfer, &made_up, on).to_bytes();
         refused(&peer, &proof, Code::ProofRefused, "another secret").await;
 
@@ -132,16 +132,16 @@ fn no_proof_is_refused_by_a_code_and_binds_nothing() {
                 bytes[3] += 1;
             }
             let _streams = say(&peer, &bytes).await;
-            assert_eq!(closed_with(&peer.link.connection).await, Some(Code::ProtocolViolation), "row {row}");
+            assert_eq!(closed_with(peer.link.quic()).await, Some(Code::ProtocolViolation), "row {row}");
         }
         // Short, and ended.
         let peer = Peer::connect(&ticket, &identity).await;
         let (mut out, _answer) = say(&peer, &proof_on(&peer)[..TICKET_PROOF_BYTES - 1]).await;
         out.finish().unwrap();
-        assert_eq!(closed_with(&peer.link.connection).await, Some(Code::Interrupted));
+        assert_eq!(closed_with(peer.link.quic()).await, Some(Code::Interrupted));
         // Streams of data are not to be had before anything is agreed.
         let peer = Peer::connect(&ticket, &identity).await;
-        let stream = tokio::time::timeout(Duration::from_secs(1), peer.link.connection.open_uni()).await;
+        let stream = tokio::time::timeout(Duration::from_secs(1), peer.link.quic().open_uni()).await;
         assert!(stream.is_err(), "a stream of data before a proof");
         // Missing; short, and going on for ever; and whole, too late. Side by side.
         let (missing, short, late) = tokio::join!(
@@ -155,7 +155,7 @@ fn no_proof_is_refused_by_a_code_and_binds_nothing() {
         tokio::time::sleep(PROOF_TIMEOUT + Duration::from_secs(1)).await;
         let _ = out.write_all(&proof[4..]).await;
         for peer in [missing, short, late] {
-            assert_eq!(closed_with(&peer.link.connection).await, Some(Code::TooSlow));
+            assert_eq!(closed_with(peer.link.quic()).await, Some(Code::TooSlow));
         }
     });
     hosts.assert_unbound(transfer);

@@ -1,24 +1,28 @@
-//! Lets senders in: validates addresses by Retry and runs handshakes side by side, so that one that stalls keeps nobody
-//! else waiting. How many there may be is for [`crate::admission`] to say.
+//! Lets senders in: validates addresses by Retry and runs handshakes side by side, so that one that
+//! stalls keeps nobody else waiting. How many there may be is for [`crate::admission`] to say.
 
 use std::{collections::VecDeque, net::SocketAddr, pin::Pin};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use quinn::{Connection, ConnectionError, Endpoint, Incoming, ServerConfig, ZeroRttAccepted};
+use quinn::{ConnectionError, Incoming, ZeroRttAccepted};
 use sealift_protocol::close::Code;
 use tokio::{task::yield_now, time::timeout};
 
+use super::{
+    Connection, end_of,
+    endpoint::{Listener, tracked},
+};
 use crate::{
     admission::{Stage, host},
     door::{Door, Slot},
-    endpoint::tracked,
     failure::{Failure, Outcome},
     identity::{Identity, Role},
-    link::{Link, from_connection},
+    link::{self, Link},
 };
 
-/// Peers with a validated address whose handshake has not begun. They wait only where the processor is too slow for all of
-/// them, and then a long queue would make all wait for so long that none is served in time.
+/// Peers with a validated address whose handshake has not begun. They wait only where the processor
+/// is too slow for all of them, and then a long queue would make all wait for so long that none is
+/// served in time.
 const WAITING_MAX: usize = 32;
 
 type Handshake<'a> = Pin<Box<dyn Future<Output = Option<Arrived>> + 'a>>;
@@ -31,8 +35,7 @@ pub struct Arrived {
 
 /// The receiver's front door at one address.
 pub struct Acceptor<'a> {
-    endpoint: &'a Endpoint,
-    config: ServerConfig,
+    listener: &'a Listener,
     identity: &'a Identity,
     door: Door,
     waiting: VecDeque<Incoming>,
@@ -40,15 +43,15 @@ pub struct Acceptor<'a> {
 }
 
 impl<'a> Acceptor<'a> {
-    /// Accepts as `config` says, within the bounds of `door`.
-    pub fn new(endpoint: &'a Endpoint, config: ServerConfig, identity: &'a Identity, door: &Door) -> Self {
+    /// Accepts what comes to `listener`, within the bounds of `door`.
+    pub fn new(listener: &'a Listener, identity: &'a Identity, door: &Door) -> Self {
         let waiting = VecDeque::new();
         let handshakes = FuturesUnordered::new();
-        Self { endpoint, config, identity, door: door.clone(), waiting, handshakes }
+        Self { listener, identity, door: door.clone(), waiting, handshakes }
     }
 
-    /// The next connection whose handshake succeeded in its time. Those that fail are counted, and nothing else: they are
-    /// nobody yet. Cancel-safe.
+    /// The next connection whose handshake succeeded in its time. Those that fail are counted, and
+    /// nothing else: they are nobody yet. Cancel-safe.
     pub async fn next(&mut self) -> Outcome<Arrived> {
         loop {
             tokio::select! {
@@ -56,18 +59,19 @@ impl<'a> Acceptor<'a> {
                 Some(done) = self.handshakes.next() => if let Some(arrived) = done {
                     return Ok(arrived);
                 },
-                incoming = self.endpoint.accept() => match incoming {
+                incoming = self.listener.endpoint.accept() => match incoming {
                     Some(incoming) => self.sort(incoming),
                     None => return Err(Failure::new(Code::Interrupted, "the endpoint was closed", "")),
                 },
-                // A handshake costs a hundred times what an address does. The thread is that of everything else, too.
+                // A handshake costs a hundred times what an address does. The thread is that of
+                // everything else, too.
                 () = yield_now(), if !self.waiting.is_empty() => self.begin_next(),
             }
         }
     }
 
-    /// Asks for a proof of the address. Who has given it waits for a handshake; of too many, the oldest of the address that has
-    /// most of them is dropped, and tries again if it is honest.
+    /// Asks for a proof of the address. Who has given it waits for a handshake; of too many, the
+    /// oldest of the address that has most of them is dropped, and tries again if it is honest.
     fn sort(&mut self, incoming: Incoming) {
         if !incoming.remote_address_validated() && !is_link_local(incoming.remote_address()) {
             // Fails only for an address that is validated already.
@@ -95,12 +99,13 @@ impl<'a> Acceptor<'a> {
             incoming.ignore();
             return;
         };
-        let (config, left) = tracked(&self.config);
-        // A server's connection is there at once, as RFC 9001, 5.7, lets it send at once, which this one does not. It is what
-        // an eviction closes.
+        let (config, left) = tracked(&self.listener.config);
+        // A server's connection is there at once, as RFC 9001, 5.7, lets it send at once, which
+        // this one does not. It is what an eviction closes.
         match incoming.accept_with(config).map(quinn::Connecting::into_0rtt) {
             Ok(Ok((connection, complete))) => {
-                slot.hold(Some(connection.clone()), left);
+                let connection = Connection::new(connection, None);
+                slot.hold(Some(link::Connection::Quic(connection.clone())), left);
                 self.handshakes.push(Box::pin(handshake(connection, complete, slot, self.identity)));
             }
             Ok(Err(_)) | Err(_) => {
@@ -111,8 +116,9 @@ impl<'a> Acceptor<'a> {
     }
 }
 
-/// quinn's tokens leave out the zone of an address (quinn-proto 0.11, `token.rs`), so that none for a link-local one is ever
-/// valid. No router passes such an address on: only a host on the same link can pretend to have it.
+/// quinn's tokens leave out the zone of an address (quinn-proto 0.11, `token.rs`), so that none for
+/// a link-local one is ever valid. No router passes such an address on: only a host on the same
+/// link can pretend to have it.
 fn is_link_local(address: SocketAddr) -> bool {
     matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local())
 }
@@ -124,11 +130,11 @@ async fn handshake(
     identity: &Identity,
 ) -> Option<Arrived> {
     let refused = match timeout(Stage::Handshake.limits().time, complete).await {
-        Ok(_) => match connection.close_reason() {
+        Ok(_) => match connection.connection.close_reason() {
             // It was evicted, and counted then.
             Some(ConnectionError::LocallyClosed) => return None,
-            Some(error) => from_connection(Role::Receiver, &error),
-            None => match Link::new(connection, identity, Role::Receiver) {
+            Some(error) => end_of(&error).failure(Role::Receiver),
+            None => match Link::new(link::Connection::Quic(connection), identity, Role::Receiver) {
                 Ok(link) => {
                     slot.advance(Stage::Unproven, link.peer.0);
                     return Some(Arrived { link, slot });

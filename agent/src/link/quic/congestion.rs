@@ -1,24 +1,33 @@
-//! How much may be in flight: a congestion controller that models the path and does not take every lost packet for a
-//! full queue.
+//! How much may be in flight: a congestion controller that models the path and does not take every
+//! lost packet for a full queue.
 //!
-//! CUBIC, quinn's default, halves at a loss: at 1 % random loss, as on radio and on long or shaped lines, it carries a
-//! few per cent of the line. What this one does is the idea of BBR (Cardwell et al., "BBR: Congestion-Based Congestion
-//! Control", 2016; draft-ietf-ccwg-bbr), reduced to one number per round trip:
+//! CUBIC, quinn's default, halves at a loss: at 1 % random loss, as on radio and on long or shaped
+//! lines, it carries a few per cent of the line. What this one does is the idea of BBR (Cardwell et
+//! al., "BBR: Congestion-Based Congestion Control", 2016; draft-ietf-ccwg-bbr), reduced to one
+//! number per round trip:
 //!
-//! - A *round* ends when a packet that was sent after its beginning is acknowledged. What was delivered in it, over its
-//!   length, is one sample of the rate. The *rate* is the largest sample of the last rounds.
-//! - The *bare round trip* is the smallest one of the last seconds, which is that of an empty queue.
-//! - Their product is what the path itself holds. The *window* is a little more than it: the surplus waits in the queue
-//!   of the narrowest hop, keeps it busy, and lets the rate be seen to grow. quinn paces at 1.25 windows a round trip.
-//! - *Start* doubles the window each round until the rate no longer grows, the round trip does, or much is lost.
-//! - Then a *cycle* of rounds repeats: two at a larger surplus, by which a flow with a small share gains more than one
-//!   with a large one; one below the product, so that the queue drains and the bare round trip is seen; the rest to cruise.
-//! - Loss up to [`LOSS_HIGH`] is ignored. More of it, or a congestion mark, means that the queue overflows: the surplus
-//!   (the *headroom*) halves and what was seen before is forgotten. Each round without it gives a thirty-second back.
-//! - When the application had nothing to send, a low rate says nothing about the path and is not recorded.
+//! - A *round* ends when a packet that was sent after its beginning is acknowledged. What was
+//!   delivered in it, over its length, is one sample of the rate. The *rate* is the largest sample
+//!   of the last rounds.
+//! - The *bare round trip* is the smallest one of the last seconds, which is that of an empty
+//!   queue.
+//! - Their product is what the path itself holds. The *window* is a little more than it: the
+//!   surplus waits in the queue of the narrowest hop, keeps it busy, and lets the rate be seen to
+//!   grow. quinn paces at 1.25 windows a round trip.
+//! - *Start* doubles the window each round until the rate no longer grows, the round trip does, or
+//!   much is lost.
+//! - Then a *cycle* of rounds repeats: two at a larger surplus, by which a flow with a small share
+//!   gains more than one with a large one; one below the product, so that the queue drains and the
+//!   bare round trip is seen; the rest to cruise.
+//! - Loss up to [`LOSS_HIGH`] is ignored. More of it, or a congestion mark, means that the queue
+//!   overflows: the surplus (the *headroom*) halves and what was seen before is forgotten. Each
+//!   round without it gives a thirty-second back.
+//! - When the application had nothing to send, a low rate says nothing about the path and is not
+//!   recorded.
 //! - After persistent congestion (RFC 9002, 7.6) the path is taken for a new one.
 //!
-//! It reads no clock and draws no random number: the same events at the same times give the same windows.
+//! It reads no clock and draws no random number: the same events at the same times give the same
+//! windows.
 
 use std::{any::Any, sync::Arc, time::Duration, time::Instant};
 
@@ -37,27 +46,31 @@ const WINDOW_PACKETS_MIN: u64 = 4;
 /// Twice what a connection keeps for retransmission; only a bound on the arithmetic.
 const WINDOW_BYTES_MAX: u64 = 32 << 20;
 
-/// Window per product during the start. A sample is a round old, so doubling needs up to four; three costs one round more
-/// and puts less into a queue at the end.
+/// Window per product during the start. A sample is a round old, so doubling needs up to four;
+/// three costs one round more and puts less into a queue at the end.
 const START_GAIN: f64 = 3.0;
 
-/// The start is over when the rate grew by less than this in so many rounds, or when the round trip grew by more.
+/// The start is over when the rate grew by less than this in so many rounds, or when the round trip
+/// grew by more.
 const START_GROWTH: f64 = 1.25;
 const START_ROUNDS: u32 = 3;
 
-/// Window per product in each round of the cycle. Cruising at 1.15 lets the rate grow by itself and bears 13 % of loss.
+/// Window per product in each round of the cycle. Cruising at 1.15 lets the rate grow by itself and
+/// bears 13 % of loss.
 const DRAIN: usize = 2;
 const CYCLE: [f64; 10] = [1.4, 1.4, 0.75, 1.15, 1.15, 1.15, 1.15, 1.15, 1.15, 1.15];
 
-/// Packets added to every surplus: a small window grows too, and a flow that has little gains more than one with much.
+/// Packets added to every surplus: a small window grows too, and a flow that has little gains more
+/// than one with much.
 const SURPLUS_PACKETS: u64 = 3;
 
-/// Rounds a sample of the rate lives: longer than the cycle, so that one of its larger rounds is always among them.
+/// Rounds a sample of the rate lives: longer than the cycle, so that one of its larger rounds is
+/// always among them.
 const RATES: usize = 12;
 const _: () = assert!(RATES > CYCLE.len());
 
-/// Of those, what is kept when the queue overflows, or stands: when even the shortest round trip of a round is so much
-/// longer than the bare one, the line has become slower.
+/// Of those, what is kept when the queue overflows, or stands: when even the shortest round trip of
+/// a round is so much longer than the bare one, the line has become slower.
 const RATES_CROWDED: usize = 2;
 const QUEUE_STANDING: f64 = 2.0;
 
@@ -67,12 +80,14 @@ const LOSS_HIGH: f64 = 0.15;
 /// Loss is judged over so many packets at least, or two lost of ten would count.
 const LOSS_PACKETS: u64 = 100;
 
-/// The least share of the surplus that is left, however much is lost: without any, nothing could grow again.
+/// The least share of the surplus that is left, however much is lost: without any, nothing could
+/// grow again.
 const HEADROOM_MIN: f64 = 0.125;
 const HEADROOM_STEP: f64 = 1.0 / 32.0;
 
-/// What a busy machine adds to a round trip: processes wait for their turn. Added to the bare one, or a local link, whose
-/// round trip is far shorter, would idle meanwhile. Rounds are no shorter either, since samples would be noise.
+/// What a busy machine adds to a round trip: processes wait for their turn. Added to the bare one,
+/// or a local link, whose round trip is far shorter, would idle meanwhile. Rounds are no shorter
+/// either, since samples would be noise.
 const SCHEDULING: Duration = Duration::from_millis(3);
 
 /// The bare round trip is the smallest of this and the previous period.
@@ -81,7 +96,8 @@ const BARE_PERIOD: Duration = Duration::from_secs(5);
 /// Makes one controller for each path.
 #[derive(Debug, Default)]
 pub struct Congestion {
-    /// Kept by each controller: quinn drops it with the last of a connection, and in no other way says that it has.
+    /// Kept by each controller: quinn drops it with the last of a connection, and in no other way
+    /// says that it has.
     pub kept: Option<Arc<()>>,
 }
 
@@ -243,7 +259,8 @@ impl Path {
         share > LOSS_HIGH
     }
 
-    /// Whether a round trip is longer than the bare one by more than the surplus and a busy machine explain.
+    /// Whether a round trip is longer than the bare one by more than the surplus and a busy machine
+    /// explain.
     fn is_queueing(&self, rtt: Duration, growth: f64, slack: Duration) -> bool {
         rtt > self.bare_rtt().mul_f64(growth) + slack
     }

@@ -1,8 +1,9 @@
-//! TLS of a QUIC connection, as quinn has it, but for two things: what was agreed can be read from it, and a handshake that
-//! fails says so by its alert alone, without the text that quinn would send along.
+//! TLS of a QUIC connection, as quinn has it, but for two things: what was agreed can be read from
+//! it, and a handshake that fails says so by its alert alone, without the text that quinn would
+//! send along.
 //!
-//! The packets that come before any key is agreed (Initial, Retry) are protected with published keys (RFC 9001, 5.2 and
-//! 5.8): these are left to a session of quinn's own.
+//! The packets that come before any key is agreed (Initial, Retry) are protected with published
+//! keys (RFC 9001, 5.2 and 5.8): these are left to a session of quinn's own.
 
 use std::{any::Any, fmt, io, sync::Arc};
 

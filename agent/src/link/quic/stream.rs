@@ -1,0 +1,50 @@
+//! Streams of QUIC.
+
+use bytes::Bytes;
+use quinn::{ReadError, WriteError};
+use sealift_protocol::close::Code;
+use tokio::io::AsyncReadExt;
+
+use super::{end_of, number};
+use crate::link::{
+    end::Broken,
+    stream::{Bounded, RecvStream, SendStream},
+};
+
+pub(in crate::link) struct Sending(pub(super) quinn::SendStream);
+
+pub(in crate::link) struct Receiving(pub(super) quinn::RecvStream);
+
+impl SendStream for Sending {
+    async fn send(&mut self, bytes: Bytes) -> Result<(), Broken> {
+        self.0.write_chunk(bytes).await.map_err(|error| match error {
+            WriteError::ConnectionLost(lost) => Broken::Lost(end_of(&lost)),
+            WriteError::Stopped(_) | WriteError::ClosedStream | WriteError::ZeroRttRejected => Broken::Stopped,
+        })
+    }
+
+    fn finish(&mut self) -> Result<(), Broken> {
+        self.0.finish().map_err(|_| Broken::Stopped)
+    }
+
+    async fn delivered(&mut self) {
+        let _ = self.0.stopped().await;
+    }
+
+    fn reset(&mut self, code: Code) {
+        // Fails only for a stream that has ended already.
+        let _ = self.0.reset(number(code));
+    }
+}
+
+impl RecvStream for Receiving {
+    /// Takes all that has arrived at once: piece by piece, every packet would lock the connection
+    /// anew.
+    async fn recv(&mut self, into: &mut Bounded<'_>) -> Result<usize, Broken> {
+        // As an `AsyncRead`, a stream wraps its own error.
+        self.0.read_buf(into).await.map_err(|error| match error.downcast() {
+            Ok(ReadError::ConnectionLost(lost)) => Broken::Lost(end_of(&lost)),
+            Ok(_) | Err(_) => Broken::Reset,
+        })
+    }
+}
