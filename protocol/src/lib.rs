@@ -22,6 +22,7 @@ pub mod id;
 pub mod image;
 pub mod key;
 pub mod limits;
+pub mod loader_exit;
 pub mod manifest;
 pub mod message;
 pub mod negotiate;

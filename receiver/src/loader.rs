@@ -1,14 +1,20 @@
-//! The receiver's side of a guarded loader: feeds it, ends its input when everything is verified, judges its exit. Where its
-//! exit does not say whether it committed, the failure is [`Code::InDoubt`].
+//! The receiver's side of a guarded loader: feeds it, ends its input when everything is verified, and observes its exit. Where
+//! that does not say whether it committed ([`loader_ended`]), the failure is [`Code::InDoubt`].
+//!
+//! Some loaders commit when their input ends (`psql --single-transaction`), others as soon as they have read what ends a dump:
+//! the last data of an archive (`pg_restore`), or a COMMIT in its last lines (`sqlite3`). So the last bytes of a load are held
+//! back until the receiver has recorded that the loader may commit from then on.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     io::{self, IoSlice, Read, Write},
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::process::{CommandExt, ExitStatusExt},
     },
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,6 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use nix::{
     sys::{
         signal::{Signal, kill, killpg},
@@ -30,20 +37,31 @@ use sealift_agent::{
     inherited::shut_off,
     program::{Printed, Said, cannot_start, find, judge_exit},
 };
-use sealift_protocol::close::Code;
+use sealift_protocol::{
+    close::Code,
+    disposition::Event,
+    loader_exit::{LoaderExit, Taken, loader_ended},
+};
 
 use crate::{
     cli::GUARD_COMMAND,
-    guard::{self, OWN_PROGRAM, READY, SIGNAL_BASE, UNREAD},
+    guard::{self, OWN_PROGRAM, READY, UNREAD},
 };
 
 /// For a guard whose loader was killed.
 const GUARD_ENDS: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// What is held back of a load: as much as a pipe holds (pipe(7)), in which the end of a dump lies, with what follows its COMMIT.
+const TAIL_BYTES: usize = 64 << 10;
+
+/// The exit code by which `psql` says that a statement has failed while ON_ERROR_STOP was set (psql(1), Exit Status). In a
+/// single transaction that is rolled back then. A lost connection is another code, also during COMMIT.
+const PSQL_SCRIPT_ERROR: i32 = 3;
+
 /// A loader that runs and waits for its input.
 pub struct Loader {
-    program: String,
+    words: Vec<String>,
     group: Pid,
     killed: AtomicBool,
     /// The guard has ended and may have been waited for: its group's id may be another's.
@@ -58,7 +76,35 @@ struct Inside {
     input: Option<File>,
     /// The reading end, once the input has ended: what is left in it was not read.
     rest: Option<File>,
+    /// The end of the load, once all of it has come.
+    tail: Tail,
     output: Option<Printed>,
+}
+
+/// The last bytes that came, which the loader is not given yet.
+#[derive(Default)]
+pub struct Tail {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Tail {
+    fn push(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
+        self.pieces.push_back(piece);
+    }
+
+    /// The oldest piece of what exceeds `keep` bytes.
+    fn take_beyond(&mut self, keep: usize) -> Option<Bytes> {
+        let beyond = self.bytes.checked_sub(keep).filter(|beyond| *beyond > 0)?;
+        let oldest = self.pieces.front_mut()?;
+        let piece = oldest.split_to(beyond.min(oldest.len()));
+        if oldest.is_empty() {
+            self.pieces.pop_front();
+        }
+        self.bytes -= piece.len();
+        Some(piece)
+    }
 }
 
 impl Inside {
@@ -79,12 +125,12 @@ impl Inside {
 
 impl Loader {
     pub fn start(words: &[String], show_output: bool) -> Outcome<Self> {
-        let program = words[0].clone();
-        find(&program, Code::TargetFailed)?;
-        let no_pipe = |error: nix::errno::Errno| cannot_start(&program, &error.into(), Code::TargetFailed);
+        let program = &words[0];
+        find(program, Code::TargetFailed)?;
+        let no_pipe = |error: nix::errno::Errno| cannot_start(program, &error.into(), Code::TargetFailed);
         let (reading, writing) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(no_pipe)?;
         let under_way = put_under_way(&writing).map_err(no_pipe)?;
-        let failed = |error: io::Error| cannot_start(&program, &error, Code::TargetFailed);
+        let failed = |error: io::Error| cannot_start(program, &error, Code::TargetFailed);
         let mut command = Command::new(OWN_PROGRAM);
         command.arg0(guard::NAME).arg(GUARD_COMMAND).args(words);
         command.stdin(Stdio::from(reading)).stdout(Stdio::from(under_way)).stderr(Stdio::piped());
@@ -104,13 +150,23 @@ impl Loader {
         }
         let output = output.map(|output| Printed::start(output, show_output)).transpose().map_err(failed)?;
         Ok(Self {
-            program,
+            words: words.to_vec(),
             group: Pid::from_raw(guard.id() as i32),
             killed: AtomicBool::new(false),
             over: Mutex::new(false),
             fed_bytes: AtomicU64::new(0),
-            inside: Mutex::new(Inside { guard, input: Some(File::from(writing)), rest: None, output }),
+            inside: Mutex::new(Inside {
+                guard,
+                input: Some(File::from(writing)),
+                rest: None,
+                tail: Tail::default(),
+                output,
+            }),
         })
+    }
+
+    fn program(&self) -> &str {
+        &self.words[0]
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -124,12 +180,25 @@ impl Loader {
         inside.input.as_ref().and_then(|input| input.try_clone().ok()).ok_or_else(closed)
     }
 
-    /// Writes to the loader; blocks while it is busy.
-    pub fn feed(&self, input: &mut File, bytes: &[u8]) -> Outcome {
+    /// Takes the next bytes of the load and writes all but the last of them; blocks while the loader is busy.
+    pub fn feed(&self, input: &mut File, tail: &mut Tail, bytes: Bytes) -> Outcome {
+        tail.push(bytes);
+        self.feed_beyond(TAIL_BYTES, input, tail)
+    }
+
+    /// All of the load has come: its end is given to the loader by [`Loader::finish`].
+    pub fn keep_tail(&self, tail: Tail) {
+        self.inside().tail = tail;
+    }
+
+    fn feed_beyond(&self, keep: usize, input: &mut File, tail: &mut Tail) -> Outcome {
         if self.has_failed() {
             return self.give_up();
         }
-        self.write(input, bytes).map_err(|error| self.broken(&error))
+        while let Some(piece) = tail.take_beyond(keep) {
+            self.write(input, &piece).map_err(|error| self.broken(&error))?;
+        }
+        Ok(())
     }
 
     fn write(&self, input: &mut File, mut bytes: &[u8]) -> io::Result<()> {
@@ -152,7 +221,7 @@ impl Loader {
             return Failure::new(Code::Interrupted, "the load was stopped", "");
         }
         if error.kind() != io::ErrorKind::BrokenPipe {
-            return Failure::io(Code::LoaderFailed, format!("the loader {} cannot be fed", self.program), error, "");
+            return Failure::io(Code::LoaderFailed, format!("the loader {} cannot be fed", self.program()), error, "");
         }
         match self.wait() {
             Err(failure) => failure,
@@ -161,16 +230,18 @@ impl Loader {
     }
 
     fn ended_early(&self) -> Failure {
-        let what = format!("the loader {} ended before it had read all of its input", self.program);
+        let what = format!("the loader {} ended before it had read all of its input", self.program());
         // Fed again, it could load twice what it had read. Its exit code was 0.
         Failure::new(Code::InDoubt, what, "")
     }
 
-    /// Everything is verified: ends the loader's input and waits for exit code 0.
+    /// Everything is verified, and it is recorded that the loader may commit from now on: gives it the end of the load, ends its
+    /// input and waits for its exit.
     pub fn finish(&self) -> Outcome {
-        if self.has_failed() {
-            return self.give_up();
-        }
+        let mut tail = std::mem::take(&mut self.inside().tail);
+        let mut input = self.input()?;
+        self.feed_beyond(0, &mut input, &mut tail)?;
+        drop(input);
         self.inside().end_input();
         let _ = kill(self.group, Signal::SIGUSR1);
         self.wait()
@@ -206,11 +277,10 @@ impl Loader {
         {}
         *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         let status = inside.guard.wait().map_err(|error| {
-            Failure::io(Code::InDoubt, format!("the loader {} cannot be waited for", self.program), &error, "")
+            Failure::io(Code::InDoubt, format!("the loader {} cannot be waited for", self.program()), &error, "")
         })?;
-        let has_read = inside.unread_bytes() != Some(self.fed_bytes.load(Ordering::Relaxed));
-        let said = inside.output.as_ref().map_or(Said::Bytes(0), |output| output.finish(has_read));
-        let had_everything = inside.input.is_none() && has_read;
+        let taken = self.taken(&inside);
+        let printed = inside.output.as_ref().map_or(Said::Bytes(0), |output| output.finish(taken != Taken::Nothing));
         drop(inside);
         if self.killed.load(Ordering::SeqCst) {
             return Err(Failure::new(Code::Interrupted, "the load was stopped", ""));
@@ -218,11 +288,24 @@ impl Loader {
         if status.signal() == Some(UNREAD as i32) {
             return Err(self.ended_early());
         }
-        let judged = judge_exit("loader", &self.program, status, &said, Code::LoaderFailed);
-        // A shell and the guard say by a number above 128 that a signal ended what they ran.
-        let by_signal = status.code().is_none_or(|code| code > SIGNAL_BASE);
-        let unknown = had_everything && by_signal;
-        judged.map_err(|failure| if unknown { Failure { code: Code::InDoubt, ..failure } } else { failure })
+        let code = match loader_ended(taken, loader_exit(&self.words, status)) {
+            Event::LoaderSucceeded => return Ok(()),
+            Event::LoaderFailed => Code::LoaderFailed,
+            _ if status.success() => return Err(self.ended_early()),
+            _ => Code::InDoubt,
+        };
+        judge_exit("loader", self.program(), status, &printed, code)
+    }
+
+    /// After its end: how much of its input it has read.
+    fn taken(&self, inside: &Inside) -> Taken {
+        let fed_bytes = self.fed_bytes.load(Ordering::Relaxed);
+        match inside.unread_bytes() {
+            Some(unread) if unread == fed_bytes && fed_bytes > 0 => Taken::Nothing,
+            // Where it cannot be known, it may have read everything.
+            Some(0) | None if inside.input.is_none() => Taken::Whole,
+            _ => Taken::Part,
+        }
     }
 
     /// Kills the loader and whatever it started, before its input can end. Safe at any time, from any thread.
@@ -247,6 +330,26 @@ impl Drop for Loader {
     }
 }
 
+/// What an exit says by itself. Only `psql` tells a failed statement from a lost connection: `pg_restore` and `mariadb` have one
+/// code for both, `sqlite3` goes on after an error, and of a shell nobody knows which of its commands has failed.
+fn loader_exit(words: &[String], status: ExitStatus) -> LoaderExit {
+    let is_psql = Path::new(&words[0]).file_name().is_some_and(|name| name == "psql");
+    match status.code() {
+        Some(0) => LoaderExit::Success,
+        Some(PSQL_SCRIPT_ERROR) if is_psql && words[1..].iter().any(|word| is_single_transaction(word)) => {
+            LoaderExit::RolledBack
+        }
+        _ => LoaderExit::Other,
+    }
+}
+
+/// `-1` alone or among other letters that take no value (psql(1)), or in full.
+fn is_single_transaction(word: &str) -> bool {
+    const LETTERS: &str = "1AabEeHlnqSstwWXxz0";
+    let letters = word.strip_prefix('-').filter(|letters| letters.chars().all(|letter| LETTERS.contains(letter)));
+    word == "--single-transaction" || letters.is_some_and(|letters| letters.contains('1'))
+}
+
 /// A socket in which a copy of a pipe's writing end is under way: see [`guard`].
 fn put_under_way(writing: &OwnedFd) -> nix::Result<OwnedFd> {
     let (into, out_of) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
@@ -254,4 +357,52 @@ fn put_under_way(writing: &OwnedFd) -> nix::Result<OwnedFd> {
     let copy = [ControlMessage::ScmRights(&copies)];
     sendmsg::<()>(into.as_raw_fd(), &message, &copy, MsgFlags::empty(), None)?;
     Ok(out_of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit_of(command: &str, code: i32) -> LoaderExit {
+        let words: Vec<String> = command.split(' ').map(str::to_owned).collect();
+        loader_exit(&words, ExitStatus::from_raw(code << 8))
+    }
+
+    /// B1: what each kind of loader says by its exit code once it has read everything.
+    #[test]
+    fn only_a_failed_script_of_psql_in_one_transaction_says_that_it_was_rolled_back() {
+        for command in ["psql -X -v ON_ERROR_STOP=1 --single-transaction", "/usr/bin/psql -1", "psql -qX1 -d ehr"] {
+            assert_eq!(exit_of(command, 3), LoaderExit::RolledBack, "{command}");
+            assert_eq!(exit_of(command, 0), LoaderExit::Success, "{command}");
+            for lost_or_fatal in [1, 2, 127, 137] {
+                assert_eq!(exit_of(command, lost_or_fatal), LoaderExit::Other, "{command}: {lost_or_fatal}");
+            }
+        }
+        let others =
+            ["psql -d ehr", "psql -dehr1", "psql -v1", "pg_restore -1 -d ehr", "sh psql -1", "mariadb", "sqlite3"];
+        for command in others {
+            for code in [1, 2, 3] {
+                assert_eq!(exit_of(command, code), LoaderExit::Other, "{command}: {code}");
+            }
+        }
+        assert_eq!(loader_exit(&["psql".into(), "-1".into()], ExitStatus::from_raw(9)), LoaderExit::Other);
+    }
+
+    #[test]
+    fn the_last_bytes_are_held_back() {
+        let mut tail = Tail::default();
+        let mut given = Vec::new();
+        for length in [0, 3, 1, 10, 0, 2] {
+            tail.push(Bytes::from(vec![length as u8; length]));
+            while let Some(piece) = tail.take_beyond(4) {
+                given.extend_from_slice(&piece);
+            }
+            assert_eq!(tail.bytes, tail.pieces.iter().map(Bytes::len).sum::<usize>());
+        }
+        assert_eq!((given.len(), tail.bytes), (12, 4));
+        while let Some(piece) = tail.take_beyond(0) {
+            given.extend_from_slice(&piece);
+        }
+        assert_eq!(given, [&[3; 3][..], &[1], &[10; 10], &[2; 2]].concat());
+    }
 }

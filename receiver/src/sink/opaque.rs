@@ -19,7 +19,7 @@ use sealift_protocol::{
 };
 
 use super::{PartSink, Sink, file::FileTarget, place::Readiness};
-use crate::loader::Loader;
+use crate::loader::{Loader, Tail};
 
 /// Takes one opaque part.
 pub struct OpaqueSink {
@@ -105,7 +105,7 @@ impl Sink for OpaqueSink {
             }
             Target::Exec { loader, .. } => {
                 let loader = loader.get().ok_or_else(|| Failure::new(Code::Internal, "no loader", ""))?;
-                Box::new(Feeding { input: loader.input()?, loader })
+                Box::new(Feeding { input: loader.input()?, loader, tail: Tail::default() })
             }
         })
     }
@@ -189,11 +189,12 @@ pub fn cannot_write(name: &str, error: &std::io::Error) -> Failure {
 struct Feeding<'a> {
     loader: &'a Loader,
     input: File,
+    tail: Tail,
 }
 
 impl PartSink for Feeding<'_> {
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        self.loader.feed(&mut self.input, chunk.plain())
+        self.loader.feed(&mut self.input, &mut self.tail, chunk.plain().clone())
     }
 
     /// A loader commits at its end, and not with what it was given.
@@ -202,6 +203,7 @@ impl PartSink for Feeding<'_> {
     }
 
     fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
+        self.loader.keep_tail(self.tail);
         Ok(())
     }
 }
