@@ -300,10 +300,12 @@ impl Loader {
     /// After its end: how much of its input it has read.
     fn taken(&self, inside: &Inside) -> Taken {
         let fed_bytes = self.fed_bytes.load(Ordering::Relaxed);
+        let input_ended = inside.input.is_none();
         match inside.unread_bytes() {
-            Some(unread) if unread == fed_bytes && fed_bytes > 0 => Taken::Nothing,
-            // Where it cannot be known, it may have read everything.
-            Some(0) | None if inside.input.is_none() => Taken::Whole,
+            // Where it cannot be known, or there was nothing to read, it may have read everything.
+            Some(0) | None if input_ended && fed_bytes == 0 => Taken::Whole,
+            Some(unread) if unread == fed_bytes => Taken::Nothing,
+            Some(0) | None if input_ended => Taken::Whole,
             _ => Taken::Part,
         }
     }
