@@ -22,11 +22,8 @@ pub mod id;
 pub mod image;
 pub mod key;
 pub mod limits;
-<<<<<<< HEAD
-pub mod loader_exit;
-=======
 pub mod link_facts;
->>>>>>> b71ef64 (LinkFacts: transport, TLS version, group and cipher suite of one connection, by their registries' numbers)
+pub mod loader_exit;
 pub mod manifest;
 pub mod message;
 pub mod negotiate;
