@@ -16,13 +16,14 @@ use tokio::time::{timeout, timeout_at};
 use crate::{
     clock::now_seconds,
     door::Slot,
-    failure::{Failure, Outcome, refused_by_peer},
+    failure::{Failure, Outcome},
     identity::Role,
     link::{
         FAREWELL_TIMEOUT, Link,
         end::exchange_ended,
         stream::{StreamIn, StreamOut},
     },
+    refused::refused_by_peer,
 };
 
 /// For each whole message of the exchange before data flows, and for one that has begun later (fault-matrix X15); besides, as

@@ -1,5 +1,5 @@
 //! What both agents are made of: identity, link, telemetry, and the words they use to people.
-#![deny(unsafe_code)] // `inherited` alone allows it: what is set before and between processes.
+#![deny(unsafe_code)] // `inherited` alone allows it: what is set before the first thread.
 
 pub mod address;
 pub mod admission;
@@ -14,7 +14,6 @@ pub mod control;
 pub mod door;
 pub mod expiry;
 pub mod fail_point;
-pub mod failure;
 pub mod host;
 pub mod identity;
 pub mod image;
@@ -28,11 +27,11 @@ pub mod output;
 pub mod own_file;
 pub mod pins;
 pub mod process;
-pub mod program;
 pub mod progress;
 pub mod random;
 pub mod receiver_key;
 pub mod refusals;
+pub mod refused;
 pub mod report;
 pub mod sealed_file;
 pub mod session;
@@ -46,3 +45,5 @@ pub mod transfer_dir;
 pub mod trust;
 pub mod units;
 pub mod workers;
+
+pub use sealift_protocol::failure;

@@ -22,7 +22,6 @@ use crate::{
     failure::{Failure, GO_ON, Outcome},
     inherited,
     process::eprintln_safe,
-    program::Program,
     session::Session,
     threads::{RAISE, spawn},
 };
@@ -30,7 +29,8 @@ use crate::{
 /// What ends a transfer in an orderly way.
 pub struct Shutdown {
     by: By,
-    program: Option<Arc<Program>>,
+    /// Ends what must not wait for the farewells.
+    interrupt: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 enum By {
@@ -212,23 +212,23 @@ async fn ended(session: Option<&Session>) {
 
 impl Shutdown {
     pub fn listen() -> Outcome<Self> {
-        Ok(Self { by: By::Signals(Arrived::watch(SINGLE)?), program: None })
+        Ok(Self { by: By::Signals(Arrived::watch(SINGLE)?), interrupt: None })
     }
 
     /// Resolves anew for each signal.
     pub fn listen_to_all() -> Outcome<Self> {
-        Ok(Self { by: By::EverySignal(Arrived::watch(STANDING)?), program: None })
+        Ok(Self { by: By::EverySignal(Arrived::watch(STANDING)?), interrupt: None })
     }
 
     /// One of several transfers of a process, which tells them all when it is to end. The peers are then not told that
     /// a person stopped the transfer: they keep trying until this process is there again.
     pub fn with_all(drains: watch::Receiver<bool>) -> Self {
-        Self { by: By::Drain(drains), program: None }
+        Self { by: By::Drain(drains), interrupt: None }
     }
 
-    /// Kills this source program when it is asked for, and not after the farewells: a second signal does not wait for them.
-    pub fn kills(&mut self, program: Arc<Program>) {
-        self.program = Some(program);
+    /// Calls this when a stop is requested, and not after the farewells: a second signal does not wait for them.
+    pub fn interrupts(&mut self, interrupt: impl Fn() + Send + Sync + 'static) {
+        self.interrupt = Some(Box::new(interrupt));
     }
 
     /// Resolves when the first of them arrives, and for a process with one transfer at once from then on. Cancel-safe.
@@ -247,8 +247,8 @@ impl Shutdown {
                 return Failure::new(Code::Interrupted, "this receiver is being stopped", next);
             }
         };
-        if let Some(program) = &self.program {
-            program.kill();
+        if let Some(interrupt) = &self.interrupt {
+            interrupt();
         }
         Failure::new(
             Code::UserInterrupt,

@@ -5,6 +5,7 @@ use std::{hint::black_box, thread};
 
 use bytes::BytesMut;
 use sealift_agent::{failure::Outcome as AgentOutcome, process::processors, random::SystemRandom};
+use sealift_engine_api::RowSink;
 use sealift_protocol::{
     chunk::{Chunk, ChunkBuffer, Sealed},
     compress::{Compression, Packer, Unpacker},

@@ -32,10 +32,10 @@ use nix::{
     },
     unistd::{Pid, pipe2},
 };
-use sealift_agent::{
-    failure::{Failure, Outcome},
-    inherited::shut_off,
+use sealift_agent::failure::{Failure, Outcome};
+use sealift_opaque::{
     program::{Printed, Said, cannot_start, find, judge_exit},
+    shut_off,
 };
 use sealift_protocol::{
     close::Code,

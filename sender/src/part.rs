@@ -7,9 +7,9 @@ use std::{
 
 use bytes::BytesMut;
 use sealift_agent::failure::{Failure, Outcome};
+use sealift_engine_api::{RowSink, row_too_long};
 use sealift_protocol::{
     chunk::{Chunk, ChunkBuffer},
-    close::Code,
     digest::{MultisetDigest, Root},
     id::{ChunkIndex, PartIndex},
     limits::CHUNK_PLAIN_BYTES,
@@ -62,59 +62,6 @@ impl<'a> PartWriter<'a> {
         self.next.0 == 0 && self.buffer.plain_bytes() == 0
     }
 
-    /// What a row may come to. A source judges it while it makes the row, so that it bounds memory.
-    pub fn row_bytes_max(&self) -> usize {
-        self.row_bytes_max
-    }
-
-    /// Appends one encoded row. Rows that fit a chunk are never split over two.
-    pub fn row(&mut self, encoded: &[u8]) -> Outcome {
-        if encoded.len() > self.row_bytes_max {
-            return Err(row_too_long(self.row_bytes_max).at_part(self.part));
-        }
-        self.rows.add(encoded);
-        let mut prefix = BytesMut::with_capacity(8);
-        put_length(&mut prefix, encoded.len());
-        let row_bytes = prefix.len() + encoded.len();
-        if self.buffer.plain_bytes() + row_bytes > CHUNK_PLAIN_BYTES && row_bytes <= CHUNK_PLAIN_BYTES {
-            self.flush()?;
-        }
-        self.bytes(&prefix)?;
-        self.bytes(encoded)
-    }
-
-    /// Appends bytes that mean nothing here.
-    pub fn bytes(&mut self, mut bytes: &[u8]) -> Outcome {
-        while !bytes.is_empty() {
-            // Only here, with more to come, is it sure that a full chunk is not the last.
-            if self.buffer.plain_bytes() == CHUNK_PLAIN_BYTES {
-                self.flush()?;
-            }
-            let taken = bytes.len().min(CHUNK_PLAIN_BYTES - self.buffer.plain_bytes());
-            self.buffer.extend(&bytes[..taken]);
-            bytes = &bytes[taken..];
-        }
-        Ok(())
-    }
-
-    /// Appends all that `reader` has, up to its end.
-    pub fn read_from(&mut self, reader: &mut impl Read, failed: impl Fn(io::Error) -> Failure) -> Outcome {
-        loop {
-            let room = CHUNK_PLAIN_BYTES - self.buffer.plain_bytes();
-            self.buffer.read_from(&mut *reader, room).map_err(&failed)?;
-            if self.buffer.plain_bytes() < CHUNK_PLAIN_BYTES {
-                return Ok(());
-            }
-            // One byte more tells whether this chunk is the last.
-            let mut probe = Vec::new();
-            reader.take(1).read_to_end(&mut probe).map_err(&failed)?;
-            if probe.is_empty() {
-                return Ok(());
-            }
-            self.bytes(&probe)?;
-        }
-    }
-
     fn flush(&mut self) -> Outcome {
         self.hand_on_buffer(false)
     }
@@ -137,9 +84,54 @@ impl<'a> PartWriter<'a> {
     }
 }
 
-/// A row that is not moved, since both sides would have to hold it whole.
-pub fn row_too_long(row_bytes_max: usize) -> Failure {
-    let what = format!("a row is over the limit of {row_bytes_max} bytes");
-    let next = "Give both sides a higher --row-bytes-max; each then needs that much memory besides.";
-    Failure::new(Code::SourceUnsuitable, what, next)
+impl RowSink for PartWriter<'_> {
+    fn row_bytes_max(&self) -> usize {
+        self.row_bytes_max
+    }
+
+    /// Rows that fit a chunk are never split over two.
+    fn row(&mut self, encoded: &[u8]) -> Outcome {
+        if encoded.len() > self.row_bytes_max {
+            return Err(row_too_long(self.row_bytes_max).at_part(self.part));
+        }
+        self.rows.add(encoded);
+        let mut prefix = BytesMut::with_capacity(8);
+        put_length(&mut prefix, encoded.len());
+        let row_bytes = prefix.len() + encoded.len();
+        if self.buffer.plain_bytes() + row_bytes > CHUNK_PLAIN_BYTES && row_bytes <= CHUNK_PLAIN_BYTES {
+            self.flush()?;
+        }
+        self.bytes(&prefix)?;
+        self.bytes(encoded)
+    }
+
+    fn bytes(&mut self, mut bytes: &[u8]) -> Outcome {
+        while !bytes.is_empty() {
+            // Only here, with more to come, is it sure that a full chunk is not the last.
+            if self.buffer.plain_bytes() == CHUNK_PLAIN_BYTES {
+                self.flush()?;
+            }
+            let taken = bytes.len().min(CHUNK_PLAIN_BYTES - self.buffer.plain_bytes());
+            self.buffer.extend(&bytes[..taken]);
+            bytes = &bytes[taken..];
+        }
+        Ok(())
+    }
+
+    fn read_from(&mut self, reader: &mut dyn Read, failed: &dyn Fn(io::Error) -> Failure) -> Outcome {
+        loop {
+            let room = CHUNK_PLAIN_BYTES - self.buffer.plain_bytes();
+            self.buffer.read_from(&mut *reader, room).map_err(failed)?;
+            if self.buffer.plain_bytes() < CHUNK_PLAIN_BYTES {
+                return Ok(());
+            }
+            // One byte more tells whether this chunk is the last.
+            let mut probe = Vec::new();
+            reader.take(1).read_to_end(&mut probe).map_err(failed)?;
+            if probe.is_empty() {
+                return Ok(());
+            }
+            self.bytes(&probe)?;
+        }
+    }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use sealift_agent::failure::{Failure, Outcome};
+use sealift_engine_api::Source;
 use sealift_protocol::{
     chunk::Chunk,
     close::Code,
@@ -20,10 +21,7 @@ use sealift_protocol::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{
-    part::{PartSummary, PartWriter},
-    source::Source,
-};
+use crate::part::{PartSummary, PartWriter};
 
 /// Chunks that a part's lane may have waiting: the source fills the next while the workers have this one.
 const CHUNKS_WAITING: usize = 1;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use clap::{Command, CommandFactory};
-use sealift_agent::failure::{explain, refused_by_peer};
+use sealift_agent::{failure::explain, refused::refused_by_peer};
 use sealift_protocol::{
     close::Code,
     id::{ChunkIndex, PartIndex},

@@ -15,10 +15,18 @@ const LINES_MAX: usize = 500;
 /// Our own crates that each may depend on; tests and benches may use all.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("sealift-protocol", &[]),
+    ("sealift-engine-api", &["sealift-protocol"]),
+    ("sealift-opaque", &["sealift-engine-api", "sealift-protocol"]),
+    ("sealift-sqlite", &["sealift-engine-api", "sealift-protocol"]),
     ("sealift-agent", &["sealift-protocol"]),
-    ("sealift-sqlite", &["sealift-agent", "sealift-protocol"]),
-    ("sealift-sender", &["sealift-agent", "sealift-protocol", "sealift-sqlite"]),
-    ("sealift-receiver", &["sealift-agent", "sealift-protocol", "sealift-sqlite"]),
+    (
+        "sealift-sender",
+        &["sealift-agent", "sealift-engine-api", "sealift-opaque", "sealift-protocol", "sealift-sqlite"],
+    ),
+    (
+        "sealift-receiver",
+        &["sealift-agent", "sealift-engine-api", "sealift-opaque", "sealift-protocol", "sealift-sqlite"],
+    ),
     ("sealift-operator", &["sealift-agent", "sealift-protocol"]),
 ];
 
@@ -38,7 +46,8 @@ const PROTOCOL_MAY_USE: &[&str] = &[
 ];
 
 /// Crates of the product, where a bug must not be hidden and the unsafe not be written.
-const PRODUCT: &[&str] = &["protocol", "agent", "engines/sqlite", "sender", "receiver", "operator"];
+const PRODUCT: &[&str] =
+    &["protocol", "engines/api", "engines/opaque", "engines/sqlite", "agent", "sender", "receiver", "operator"];
 
 /// What `protocol` must not reach for: it has no clock, no file, no socket, no environment.
 const IMPURE: &[&str] = &[

@@ -8,12 +8,14 @@ mod loading;
 mod make;
 mod options;
 mod rehearse;
+mod source;
 
 pub use define::{Cause, Refused, define_virtual, with_writable_schema};
 pub use loading::{begin_loading, end_loading, has_computed_index};
 pub use make::{make_index, make_table, make_trigger, make_view};
 pub use options::check_options;
 pub use rehearse::{distrust, rehearse};
+pub use source::{ImageSource, SqliteSource};
 
 /// What moves a database that cannot be moved row by row, as the next step of a refusal.
 pub const MOVE_IMAGE: &str = "To move the database exactly as it is, page by page, give the sender --form image.";

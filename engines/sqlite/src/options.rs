@@ -5,8 +5,10 @@
 //! missing would show only when a schema needs it, so it is looked for before anything else.
 
 use rusqlite::Connection;
-use sealift_agent::failure::{Failure, Outcome};
-use sealift_protocol::close::Code;
+use sealift_protocol::{
+    close::Code,
+    failure::{Failure, Outcome},
+};
 
 /// Options that `libsqlite3-sys` does not set by itself, as `PRAGMA compile_options` spells them.
 const NEEDED: [&str; 3] = [

@@ -11,8 +11,8 @@ use std::{fs, path::PathBuf, sync::Arc};
 use sealift_agent::{
     failure::{Failure, Outcome},
     location::Location,
-    program,
 };
+use sealift_opaque::program;
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,

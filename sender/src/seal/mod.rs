@@ -3,7 +3,7 @@
 
 mod out;
 
-use std::{io::Read, process::ExitCode, rc::Rc, sync::Arc, time::Duration};
+use std::{io::Read, process::ExitCode, rc::Rc, time::Duration};
 
 use sealift_agent::{
     audit::AuditLog,
@@ -11,7 +11,6 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     identity::{Identity, Role},
     location::Location,
-    program::Program,
     random::SystemRandom,
     receiver_key::{self, RECEIVER_KEY_TEXT_BYTES_MAX},
     report::{Archived, Report},
@@ -136,8 +135,9 @@ impl<'a> Sealing<'a> {
         if let Some(notice) = opened.notice {
             self.report.notice("sender", notice);
         }
-        if let Some(program) = &opened.program {
-            shutdown.kills(Arc::clone(program));
+        let running = opened.interrupt;
+        if let Some(running) = running.clone() {
+            shutdown.interrupts(move || running.interrupt());
         }
         let named = self.args.out.clone();
         // Off this thread: a FIFO waits for its reader, and a signal has to end that.
@@ -150,7 +150,9 @@ impl<'a> Sealing<'a> {
         match sealed {
             Ok((manifest, suite)) => self.finish(writing, manifest, suite).await,
             Err(failure) => {
-                kill(opened.program.as_ref());
+                if let Some(running) = running {
+                    running.interrupt();
+                }
                 // A thread that could not write says more than who noticed it.
                 let why = writing.abandon().await;
                 Err(why.filter(|_| failure.code == Code::Internal).unwrap_or(failure))
@@ -275,12 +277,6 @@ async fn append(writing: &Writing, record: Record) -> Outcome {
     match writing.append(record).await {
         true => Ok(()),
         false => Err(Failure::new(Code::Internal, "the archive's thread ended early", "")),
-    }
-}
-
-fn kill(program: Option<&Arc<Program>>) {
-    if let Some(program) = program {
-        program.kill();
     }
 }
 

@@ -12,12 +12,12 @@ use sealift_agent::{
     failure::{BRING_AGAIN, Failure, GO_ON, Outcome, RUN_ANEW},
     identity::Identity,
     location::Location,
-    program::Program,
     report::{Finished, Report, Resume},
     shutdown::Shutdown,
     state::StateDir,
     ticket::Ticket,
 };
+use sealift_engine_api::Interrupt;
 use sealift_protocol::{close::Code, manifest::ReceiverTrust};
 use serde_json::json;
 
@@ -46,7 +46,8 @@ pub struct Sending<'a> {
     record: Record,
     /// What stands behind the receiver's key.
     trust: ReceiverTrust,
-    program: Option<Arc<Program>>,
+    /// What the source has running.
+    program: Option<Arc<dyn Interrupt>>,
     /// The receiver is asked to drop what it has.
     fresh: bool,
     /// An earlier process had begun it.
@@ -213,7 +214,7 @@ impl<'a> Sending<'a> {
 
     fn kill_program(&self) {
         if let Some(program) = &self.program {
-            program.kill();
+            program.interrupt();
         }
     }
 }

@@ -131,7 +131,7 @@ impl Sending<'_> {
         let is_empty = if comes_again { nothing_came } else { empty_dump };
         let planned = async {
             let opened = source::open(location, self.args.form, show_output)?;
-            self.program = opened.program;
+            self.program = opened.interrupt;
             if let Some(notice) = opened.notice.filter(|_| !self.connected) {
                 self.report.notice("sender", notice);
             }
@@ -145,8 +145,8 @@ impl Sending<'_> {
             Ok((reader, plan)) => {
                 announce(self.report, &plan);
                 self.args.form.tell(self.report);
-                if let Some(program) = &self.program {
-                    shutdown.kills(Arc::clone(program));
+                if let Some(program) = self.program.clone() {
+                    shutdown.interrupts(move || program.interrupt());
                 }
                 if !reader.can_repeat() {
                     self.judge_pipe();

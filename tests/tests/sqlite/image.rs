@@ -5,6 +5,7 @@ use std::{fs, path::Path, process::Command};
 
 use rusqlite::Connection;
 use sealift_agent::failure::{Failure, Outcome};
+use sealift_engine_api::Source;
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     close::Code,
@@ -14,10 +15,8 @@ use sealift_protocol::{
     receive::{Found, WholePart},
 };
 use sealift_receiver::sink::{PartSink, Sink, sqlite::SqliteSink};
-use sealift_sender::{
-    part::PartWriter,
-    source::{Source, sqlite::ImageSource},
-};
+use sealift_sender::part::PartWriter;
+use sealift_sqlite::ImageSource;
 use sealift_tests::shared;
 
 use crate::{

@@ -10,6 +10,7 @@ use std::{
 use bytes::BytesMut;
 use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
+use sealift_engine_api::Source;
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     compress::{Compression, Packer, Unpacker},
@@ -24,10 +25,8 @@ use sealift_protocol::{
     seal::{EpochKeys, Suite, open, seal},
 };
 use sealift_receiver::sink::{PartSink, Sink, sqlite::SqliteSink};
-use sealift_sender::{
-    part::PartWriter,
-    source::{Source, sqlite::SqliteSource},
-};
+use sealift_sender::part::PartWriter;
+use sealift_sqlite::SqliteSource;
 
 pub const ROW_BYTES_MAX: usize = 128 << 20;
 

@@ -8,18 +8,15 @@ use std::{
     sync::Arc,
 };
 
-use sealift_agent::{
-    failure::{Failure, Outcome},
-    program::Program,
-};
+use sealift_engine_api::{RowSink, Source};
 use sealift_protocol::{
     close::Code,
+    failure::{Failure, Outcome},
     id::PartIndex,
     manifest::{Engine, PartKind, Plan, PlannedPart},
 };
 
-use super::Source;
-use crate::part::PartWriter;
+use crate::program::Program;
 
 /// One opaque part.
 pub struct OpaqueSource {
@@ -75,9 +72,9 @@ impl Source for OpaqueSource {
         matches!(self.input, Input::File { regular: true, .. })
     }
 
-    fn read(&mut self, _part: PartIndex, out: &mut PartWriter<'_>) -> Outcome {
+    fn read(&mut self, _part: PartIndex, out: &mut dyn RowSink) -> Outcome {
         match &mut self.input {
-            Input::Standard => out.read_from(&mut io::stdin().lock(), |error| {
+            Input::Standard => out.read_from(&mut io::stdin().lock(), &|error| {
                 Failure::io(Code::SourceFailed, "standard input cannot be read", &error, "")
             }),
             Input::File { file, name, regular, .. } => {
@@ -85,11 +82,11 @@ impl Source for OpaqueSource {
                     Failure::io(Code::SourceFailed, format!("the source file {name} cannot be read"), &error, "")
                 };
                 if !*regular {
-                    return out.read_from(file, unreadable);
+                    return out.read_from(file, &unreadable);
                 }
                 file.rewind().map_err(unreadable)?;
                 let before = file.metadata().map_err(unreadable)?;
-                out.read_from(file, unreadable)?;
+                out.read_from(file, &unreadable)?;
                 // One that is still being written is not whole, and its last chunk not handed on yet.
                 let after = file.metadata().map_err(unreadable)?;
                 let state = |found: &Metadata| (found.len(), found.mtime(), found.mtime_nsec());
@@ -97,7 +94,7 @@ impl Source for OpaqueSource {
             }
             Input::Exec(program) => {
                 let mut output = program.start_reading()?;
-                out.read_from(&mut output.by_ref(), |error| {
+                out.read_from(&mut output, &|error| {
                     Failure::io(Code::SourceFailed, "the source program cannot be read", &error, "")
                 })?;
                 // Only its exit code says whether what it printed is whole.
@@ -117,21 +114,44 @@ fn written_meanwhile(name: &str) -> Failure {
 mod tests {
     use std::{fs, io::Write};
 
-    use sealift_protocol::{chunk::Chunk, digest::Digests, key::DigestSecret};
-
     use super::*;
 
-    fn read(source: &mut OpaqueSource) -> Vec<u8> {
-        let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
-        let mut bytes = Vec::new();
-        let mut hand_on = |chunk: Chunk| {
-            bytes.extend_from_slice(chunk.plain());
+    /// Keeps what it is given, a piece at a time.
+    struct Kept<F: FnMut()> {
+        bytes: Vec<u8>,
+        after_each_piece: F,
+    }
+
+    impl<F: FnMut()> RowSink for Kept<F> {
+        fn row_bytes_max(&self) -> usize {
+            0
+        }
+
+        fn row(&mut self, _encoded: &[u8]) -> Outcome {
+            panic!("a dump has no rows");
+        }
+
+        fn bytes(&mut self, bytes: &[u8]) -> Outcome {
+            self.bytes.extend_from_slice(bytes);
+            (self.after_each_piece)();
             Ok(())
-        };
-        let mut writer = PartWriter::new(PartIndex(0), digests.multiset(), 1000, &mut hand_on);
-        source.read(PartIndex(0), &mut writer).unwrap();
-        writer.finish().unwrap();
-        bytes
+        }
+
+        fn read_from(&mut self, reader: &mut dyn Read, failed: &dyn Fn(io::Error) -> Failure) -> Outcome {
+            let mut piece = vec![0; 1 << 20];
+            loop {
+                match reader.read(&mut piece).map_err(failed)? {
+                    0 => return Ok(()),
+                    read => self.bytes(&piece[..read])?,
+                }
+            }
+        }
+    }
+
+    fn read(source: &mut OpaqueSource) -> Vec<u8> {
+        let mut kept = Kept { bytes: Vec::new(), after_each_piece: || {} };
+        source.read(PartIndex(0), &mut kept).unwrap();
+        kept.bytes
     }
 
     /// fault-matrix D7: what is read while somebody writes it is no moment of it.
@@ -141,21 +161,17 @@ mod tests {
         let path = folder.path().join("dump");
         fs::write(&path, vec![1; 3 << 20]).unwrap();
         let mut source = OpaqueSource::file(&path).unwrap();
-        let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
-        let mut last = false;
-        let mut hand_on = |chunk: Chunk| {
-            last |= chunk.last;
-            let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
-            if chunk.index.0 == 0 {
-                file.write_all(b"more").unwrap();
-            }
-            Ok(())
+        let mut file = Some(fs::OpenOptions::new().append(true).open(&path).unwrap());
+        let mut kept = Kept {
+            bytes: Vec::new(),
+            after_each_piece: || {
+                if let Some(mut file) = file.take() {
+                    file.write_all(b"more").unwrap();
+                }
+            },
         };
-        let mut writer = PartWriter::new(PartIndex(0), digests.multiset(), 1000, &mut hand_on);
-        let refused = source.read(PartIndex(0), &mut writer).unwrap_err();
+        let refused = source.read(PartIndex(0), &mut kept).unwrap_err();
         assert_eq!(refused.code, Code::SourceChanged);
-        drop(writer);
-        assert!(!last, "the last chunk was handed on");
     }
 
     /// fault-matrix C1: a file is read again from its beginning.

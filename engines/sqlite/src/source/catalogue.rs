@@ -9,20 +9,20 @@ use rusqlite::{
     Connection, ErrorCode, Row,
     hooks::{AuthAction, AuthContext, Authorization},
 };
-use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
+    failure::{Failure, Outcome},
     limits::NAME_BYTES_MAX,
     sqlite::{
         Definition, FinishDocument, LEDGER_TABLE, RowidName, SEQUENCE_TABLE, SchemaDocument, Table, TextEncoding,
         VIRTUAL_MODULES, internal_sql, is_internal, quote,
     },
 };
-use sealift_sqlite::{Cause, MOVE_IMAGE, Refused, has_computed_index, rehearse};
 
 use super::{
     affinity::Affinity,
     failure::{failed, unsuitable},
 };
+use crate::{Cause, MOVE_IMAGE, Refused, has_computed_index, rehearse};
 
 /// Everything but the rows.
 pub struct Catalogue {

@@ -12,8 +12,10 @@ use std::{
 };
 
 use nix::unistd::Uid;
-use sealift_agent::failure::{Failure, Outcome};
-use sealift_protocol::close::Code;
+use sealift_protocol::{
+    close::Code,
+    failure::{Failure, Outcome},
+};
 
 use super::failure::unsuitable;
 

@@ -23,14 +23,14 @@ use nix::{
     },
     unistd::{AccessFlags, Pid, access},
 };
-use sealift_protocol::close::Code;
-
-use crate::{
+use sealift_engine_api::Interrupt;
+use sealift_protocol::{
+    close::Code,
     failure::{Failure, Outcome, io_reason},
-    inherited::shut_off,
-    telemetry::printable,
-    threads,
+    printable::printable,
 };
+
+use crate::detached::shut_off;
 
 /// A source program: its standard output is data, its standard error is not shown.
 pub struct Program {
@@ -138,6 +138,12 @@ impl Program {
     }
 }
 
+impl Interrupt for Program {
+    fn interrupt(&self) {
+        self.kill();
+    }
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         // What one that ended well has left behind is its own affair.
@@ -194,7 +200,7 @@ impl Printed {
         let count = Arc::clone(&bytes);
         let kept = Arc::<Mutex<Vec<u8>>>::default();
         let keep = Arc::clone(&kept);
-        let thread = threads::spawn("program output", move || {
+        let thread = thread::Builder::new().name("program output".to_owned()).spawn(move || {
             let mut buffer = [0; 4096];
             loop {
                 match output.read(&mut buffer) {

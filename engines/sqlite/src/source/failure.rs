@@ -1,8 +1,7 @@
 //! What the engine's errors mean to a person. Its own messages are not used: they quote names and text of statements.
 
 use rusqlite::{Error, ErrorCode, ffi};
-use sealift_agent::failure::Failure;
-use sealift_protocol::close::Code;
+use sealift_protocol::{close::Code, failure::Failure};
 
 /// The engine failed at `object`: the file, or a table of it.
 pub fn failed(error: &Error, object: &str) -> Failure {

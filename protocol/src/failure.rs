@@ -3,15 +3,13 @@
 
 use std::{fmt, io};
 
-use sealift_protocol::{
+use crate::{
     close::Code,
     error::Error,
     fingerprint::Fingerprint,
     id::{ChunkIndex, PartIndex},
-    message::Refuse,
+    printable::printable,
 };
-
-use crate::{clock::utc_text, telemetry::printable};
 
 /// A failure that ends a transfer or a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +74,11 @@ impl Failure {
 /// The reason of an I/O error in fixed words.
 pub fn io_reason(error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
+        // Its display is the system's own text for the number, and the number.
+        Some(number) => {
+            let text = io::Error::from_raw_os_error(number).to_string();
+            text.strip_suffix(&format!(" (os error {number})")).unwrap_or(&text).to_lowercase()
+        }
         None => error.kind().to_string(),
     }
 }
@@ -106,25 +108,6 @@ impl From<Error> for Failure {
         let what = format!("{what} ({})", error.check);
         Self { part: error.part, chunk: error.chunk, ..Self::new(error.code, what, next) }
     }
-}
-
-/// What a refusal by the other side means to the person on this side, whose clock says `now_seconds`.
-pub fn refused_by_peer(peer: &str, refuse: Refuse, now_seconds: u64) -> Failure {
-    // A refusal is never a success, whatever a peer calls it.
-    let code = if refuse.code == Code::Done { Code::ProtocolViolation } else { refuse.code };
-    // Ctrl-C over there is an interruption here.
-    let stopped_by_person = code == Code::UserInterrupt;
-    let (what, next) = explain(code);
-    let code = if stopped_by_person { Code::Interrupted } else { code };
-    let mut what = format!("the {peer} ended the transfer: {what}");
-    if let Some(theirs) = refuse.now_seconds.filter(|_| code.is_of_clock()) {
-        what += &format!("; this host's clock says {}, the {peer}'s {}", utc_text(now_seconds), utc_text(theirs));
-    }
-    if let Some(bound) = refuse.bound {
-        what += &format!("; it is bound to {bound}");
-    }
-    let Refuse { part, chunk, bound, .. } = refuse;
-    Failure { part, chunk, bound, told_by_peer: true, stopped_by_person, ..Failure::new(code, what, next) }
 }
 
 /// What a person reads who wonders whether half of it is there.

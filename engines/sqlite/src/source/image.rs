@@ -8,15 +8,15 @@
 use std::path::Path;
 
 use rusqlite::Connection;
-use sealift_agent::failure::{Failure, Outcome};
+use sealift_engine_api::{RowSink, Source};
 use sealift_protocol::{
     close::Code,
+    failure::{Failure, Outcome},
     id::PartIndex,
     manifest::{Engine, PartKind, Plan, PlannedPart},
 };
 
 use super::{SqliteSource, bound_cache, failure::failed};
-use crate::{part::PartWriter, source::Source};
 
 /// A source that reads the pages of `sqlite:PATH`.
 pub struct ImageSource {
@@ -69,7 +69,7 @@ impl Source for ImageSource {
         true
     }
 
-    fn read(&mut self, part: PartIndex, out: &mut PartWriter<'_>) -> Outcome {
+    fn read(&mut self, part: PartIndex, out: &mut dyn RowSink) -> Outcome {
         let snapshot = self.snapshot.filter(|_| part == PartIndex(0)).ok_or_else(|| {
             Failure::new(Code::Internal, "a part was asked for that is not in the plan", "").at_part(part)
         })?;
@@ -97,7 +97,7 @@ fn take_snapshot(connection: &Connection) -> rusqlite::Result<Snapshot> {
     Ok(Snapshot { page_bytes: usize::try_from(page_bytes).unwrap_or(0), pages: pages.unsigned_abs(), has_tables })
 }
 
-fn read_pages(connection: &Connection, snapshot: Snapshot, shown: &str, out: &mut PartWriter<'_>) -> Outcome {
+fn read_pages(connection: &Connection, snapshot: Snapshot, shown: &str, out: &mut dyn RowSink) -> Outcome {
     let engine = |error: rusqlite::Error| failed(&error, shown);
     let mut statement =
         connection.prepare("SELECT pgno, data FROM sqlite_dbpage('main') ORDER BY pgno").map_err(engine)?;
@@ -124,9 +124,10 @@ fn unlike_itself(shown: &str) -> Failure {
 mod tests {
     use std::{fs, path::PathBuf};
 
-    use sealift_protocol::{chunk::Chunk, digest::Digests, image, key::DigestSecret, limits::CHUNK_PLAIN_BYTES};
+    use sealift_protocol::limits::CHUNK_PLAIN_BYTES;
 
     use super::*;
+    use crate::source::kept::Kept;
 
     struct Folder(tempfile::TempDir);
 
@@ -153,20 +154,12 @@ mod tests {
         }
     }
 
-    /// The part's bytes; every chunk is as long as the protocol has it.
+    /// The part's bytes.
     fn read(source: &mut ImageSource) -> Vec<u8> {
-        let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
-        let mut bytes = Vec::new();
-        let mut hand_on = |chunk: Chunk| {
-            let page_bytes = image::page_bytes(if bytes.is_empty() { chunk.plain() } else { &bytes }).unwrap();
-            image::check_chunk(chunk.plain().len(), chunk.last, page_bytes).unwrap();
-            bytes.extend_from_slice(chunk.plain());
-            Ok(())
-        };
-        let mut writer = PartWriter::new(PartIndex(0), digests.multiset(), 1000, &mut hand_on);
-        source.read(PartIndex(0), &mut writer).unwrap();
-        assert_eq!(writer.finish().unwrap().rows, 0);
-        bytes
+        let mut kept = Kept::new(1000);
+        source.read(PartIndex(0), &mut kept).unwrap();
+        assert!(kept.rows.is_empty());
+        kept.bytes
     }
 
     const ROWS: &str = "CREATE TABLE t(a TEXT PRIMARY KEY, b); CREATE INDEX i ON t(b);
@@ -187,13 +180,8 @@ mod tests {
             assert!(file.len() > CHUNK_PLAIN_BYTES);
             assert_eq!(plan.parts[0].bytes_estimate, Some(file.len() as u64));
             assert!(read(&mut source) == file, "{page_bytes}");
-            assert_eq!(source.read(PartIndex(1), &mut unused()).unwrap_err().code, Code::Internal);
+            assert_eq!(source.read(PartIndex(1), &mut Kept::new(1000)).unwrap_err().code, Code::Internal);
         }
-    }
-
-    fn unused() -> PartWriter<'static> {
-        let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
-        PartWriter::new(PartIndex(1), digests.multiset(), 1000, Box::leak(Box::new(|_| Ok(()))))
     }
 
     /// fault-matrix D7: what is written meanwhile is not in it, and another process gets the same bytes while nothing is.

@@ -26,24 +26,23 @@ use std::{
 
 use bytes::BytesMut;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Rows, Statement, config::DbConfig, limits::Limit, types::ValueRef};
-use sealift_agent::failure::{Failure, Outcome};
+use sealift_engine_api::{RowSink, Source, row_too_long};
 use sealift_protocol::{
     close::Code,
+    failure::{Failure, Outcome},
     id::PartIndex,
     limits::PARTS_MAX,
     manifest::{Engine, PartKind, Plan, PlannedPart},
     row::{Value, value_bytes},
     sqlite::{DOCUMENT_BYTES_MAX, TextEncoding, put_cells, quote},
 };
-use sealift_sqlite::check_options;
 
 use self::{
     catalogue::{Catalogue, SourceTable},
     failure::{failed, unsuitable},
     sidecars::JournalMode,
 };
-use super::Source;
-use crate::part::{PartWriter, row_too_long};
+use crate::check_options;
 
 /// How long a program that writes to the source may hold it locked before the transfer gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -203,7 +202,7 @@ impl Source for SqliteSource {
         true
     }
 
-    fn read(&mut self, part: PartIndex, out: &mut PartWriter<'_>) -> Outcome {
+    fn read(&mut self, part: PartIndex, out: &mut dyn RowSink) -> Outcome {
         let missing = || Failure::new(Code::Internal, "a part was asked for that is not in the plan", "");
         let snapshot = self.snapshot.as_ref().ok_or_else(missing)?;
         let place = part.0 as usize;
@@ -235,12 +234,7 @@ impl From<rusqlite::Error> for Stop {
     }
 }
 
-fn read_rows(
-    connection: &Connection,
-    table: &SourceTable,
-    encoding: TextEncoding,
-    out: &mut PartWriter<'_>,
-) -> Outcome {
+fn read_rows(connection: &Connection, table: &SourceTable, encoding: TextEncoding, out: &mut dyn RowSink) -> Outcome {
     let row_bytes_max = out.row_bytes_max();
     let engine = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(ErrorCode::TooBig) => row_too_long(row_bytes_max),
@@ -303,5 +297,7 @@ fn value_of(value: ValueRef<'_>) -> Value<'_> {
     }
 }
 
+#[cfg(test)]
+mod kept;
 #[cfg(test)]
 mod tests;

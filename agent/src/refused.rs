@@ -1,0 +1,28 @@
+//! What a refusal by the peer means to the person on this side.
+
+use sealift_protocol::{
+    close::Code,
+    failure::{Failure, explain},
+    message::Refuse,
+};
+
+use crate::clock::utc_text;
+
+/// The failure of this side, whose clock says `now_seconds`.
+pub fn refused_by_peer(peer: &str, refuse: Refuse, now_seconds: u64) -> Failure {
+    // A refusal is never a success, whatever a peer calls it.
+    let code = if refuse.code == Code::Done { Code::ProtocolViolation } else { refuse.code };
+    // Ctrl-C over there is an interruption here.
+    let stopped_by_person = code == Code::UserInterrupt;
+    let (what, next) = explain(code);
+    let code = if stopped_by_person { Code::Interrupted } else { code };
+    let mut what = format!("the {peer} ended the transfer: {what}");
+    if let Some(theirs) = refuse.now_seconds.filter(|_| code.is_of_clock()) {
+        what += &format!("; this host's clock says {}, the {peer}'s {}", utc_text(now_seconds), utc_text(theirs));
+    }
+    if let Some(bound) = refuse.bound {
+        what += &format!("; it is bound to {bound}");
+    }
+    let Refuse { part, chunk, bound, .. } = refuse;
+    Failure { part, chunk, bound, told_by_peer: true, stopped_by_person, ..Failure::new(code, what, next) }
+}

@@ -1,0 +1,13 @@
+//! The contract of an engine: what reads a source and what writes a target, for code that knows no engine by name.
+//!
+//! No I/O: types and traits alone. An engine is a crate of its own that depends on this one and on `protocol`.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod row_sink;
+mod source;
+
+pub use self::{
+    row_sink::{RowSink, row_too_long},
+    source::{Interrupt, OpenedSource, Source},
+};

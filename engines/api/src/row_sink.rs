@@ -1,0 +1,31 @@
+//! Where a source puts the bytes and the rows of a part.
+
+use std::io::{self, Read};
+
+use sealift_protocol::{
+    close::Code,
+    failure::{Failure, Outcome},
+};
+
+/// Takes the content of one part, in order. Every method blocks while what follows is busy: this is how a slow target slows
+/// the source.
+pub trait RowSink {
+    /// The longest row in bytes that is moved. A source checks it while it makes a row, so that it bounds memory.
+    fn row_bytes_max(&self) -> usize;
+
+    /// Appends one encoded row of a table.
+    fn row(&mut self, encoded: &[u8]) -> Outcome;
+
+    /// Appends bytes that are no rows: a document of the engine's own, or those of a dump.
+    fn bytes(&mut self, bytes: &[u8]) -> Outcome;
+
+    /// Appends all that `reader` has, up to its end; `failed` says what an error in it means.
+    fn read_from(&mut self, reader: &mut dyn Read, failed: &dyn Fn(io::Error) -> Failure) -> Outcome;
+}
+
+/// A row that is not moved, since both sides would have to hold it whole.
+pub fn row_too_long(row_bytes_max: usize) -> Failure {
+    let what = format!("a row is over the limit of {row_bytes_max} bytes");
+    let next = "Give both sides a higher --row-bytes-max; each then needs that much memory besides.";
+    Failure::new(Code::SourceUnsuitable, what, next)
+}

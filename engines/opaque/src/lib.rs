@@ -1,0 +1,8 @@
+//! The opaque engine: bytes that mean nothing to Sealift, from a file, a program or standard input.
+#![deny(unsafe_code)] // `detached` alone allows it: what runs between fork and exec.
+
+mod detached;
+pub mod program;
+mod source;
+
+pub use self::{detached::shut_off, source::OpaqueSource};

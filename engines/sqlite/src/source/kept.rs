@@ -1,0 +1,39 @@
+//! A sink for the tests of the sources.
+
+use std::io::{self, Read};
+
+use sealift_engine_api::RowSink;
+use sealift_protocol::failure::{Failure, Outcome};
+
+/// Keeps what it is given.
+pub struct Kept {
+    pub rows: Vec<Vec<u8>>,
+    pub bytes: Vec<u8>,
+    row_bytes_max: usize,
+}
+
+impl Kept {
+    pub fn new(row_bytes_max: usize) -> Self {
+        Self { rows: Vec::new(), bytes: Vec::new(), row_bytes_max }
+    }
+}
+
+impl RowSink for Kept {
+    fn row_bytes_max(&self) -> usize {
+        self.row_bytes_max
+    }
+
+    fn row(&mut self, encoded: &[u8]) -> Outcome {
+        self.rows.push(encoded.to_vec());
+        Ok(())
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Outcome {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read_from(&mut self, _reader: &mut dyn Read, _failed: &dyn Fn(io::Error) -> Failure) -> Outcome {
+        panic!("a database is not read through a reader");
+    }
+}

@@ -1,0 +1,29 @@
+//! Names and texts from elsewhere, made safe to show.
+
+/// `text` with everything a terminal could obey (control characters, ends of lines among them, and bidirectional overrides)
+/// escaped, so that a name from a database or a peer can be shown, and cannot pass for a line of ours (fault-matrix L11).
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        let overrides = matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if character.is_control() || overrides {
+            out.extend(character.escape_unicode());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    /// fault-matrix L11.
+    #[test]
+    fn what_a_terminal_obeys_is_escaped() {
+        assert_eq!(printable("a\u{1b}[2Jb\u{202e}c\r"), "a\\u{1b}[2Jb\\u{202e}c\\u{d}");
+        assert_eq!(printable("a\nreceipt good\u{2028}"), "a\\u{a}receipt good\\u{2028}");
+        assert_eq!(printable("Müller 山田"), "Müller 山田");
+    }
+}
