@@ -5,8 +5,9 @@ use sealift_protocol::{close::Code, error::Error, message::Refuse};
 
 use crate::{
     clock::now_seconds,
-    failure::{Failure, GO_ON, explain, refused_by_peer},
+    failure::{Failure, GO_ON, explain},
     identity::Role,
+    refused::refused_by_peer,
 };
 
 /// Why a connection is over. Each transport translates its own errors into this.
