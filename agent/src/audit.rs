@@ -1,6 +1,8 @@
 //! The audit log: canonical JSON Lines, each with the hash of the one before. An entry is durable before what it
 //! describes happens; where it cannot be written, the transfer does not happen. It tells of access and never of data.
 
+pub mod entry;
+
 use std::{
     fs::{File, OpenOptions},
     io::{BufReader, Write},
@@ -13,12 +15,12 @@ use nix::{
     fcntl::{Flock, FlockArg},
     unistd::{AccessFlags, access},
 };
-use sealift_protocol::{
-    close::Code, fingerprint::Fingerprint, id::TransferId, limits::NAME_BYTES_MAX, manifest::SignedReceipt,
-};
-use serde_json::{Map, Value, json};
+use sealift_protocol::{close::Code, id::TransferId, limits::NAME_BYTES_MAX};
+use serde::Serialize;
+use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use self::entry::{AuditRepair, Entry};
 use crate::{
     audit_chain::{self, Broken, LINE_BYTES_MAX, Link, SCHEMA},
     clock::Reading,
@@ -52,6 +54,28 @@ struct End {
     bytes: u64,
     link: Link,
     behind: Behind,
+}
+
+/// One line: the fields that every entry has, and its own.
+#[derive(Serialize)]
+struct Line<'a> {
+    schema: &'static str,
+    seq: u64,
+    ts: String,
+    program: &'static str,
+    uid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transfer: Option<String>,
+    prev: &'a str,
+    #[serde(flatten)]
+    entry: &'a Entry,
+}
+
+impl Line<'_> {
+    /// serde_json's map is sorted by key, which with no spaces is the canonical form.
+    fn canonical(&self) -> String {
+        serde_json::to_value(self).expect("texts, numbers and maps with texts for keys").to_string()
+    }
 }
 
 /// What an append that was cut off had written of its line.
@@ -93,20 +117,20 @@ impl AuditLog {
 
     /// Appends one entry and makes it durable. Where the clock was set since the last one, an entry before it says so, as the
     /// times of the entries cannot be compared across it.
-    pub fn append(&self, event: &str, transfer: Option<TransferId>, fields: &[(&str, Value)]) -> Outcome {
+    pub fn append(&self, transfer: Option<TransferId>, entry: &Entry) -> Outcome {
         let now = Reading::now();
         let last = std::mem::replace(&mut *self.last.lock().unwrap_or_else(PoisonError::into_inner), now);
         let step = now.step_since(&last);
         if step.unsigned_abs() >= CLOCK_STEP_SECONDS_MIN {
-            self.write("clock.step", transfer, &[("seconds", json!(step))])?;
+            self.write(transfer, &Entry::ClockStep { seconds: step })?;
         }
-        self.write(event, transfer, fields)
+        self.write(transfer, entry)
     }
 
-    fn write(&self, event: &str, transfer: Option<TransferId>, fields: &[(&str, Value)]) -> Outcome {
+    fn write(&self, transfer: Option<TransferId>, entry: &Entry) -> Outcome {
         let file = self.locked()?;
         let end = self.whole_end(&file)?;
-        self.put(&file, &end, event, transfer, fields)
+        self.put(&file, &end, transfer, entry)
     }
 
     /// Where the next entry goes. What is there of a line that was never whole is cut off first, and said so: what it was to
@@ -119,41 +143,29 @@ impl AuditLog {
             Behind::Entry => {
                 let completed = file.write_all(b"\n").and_then(|()| file.sync_data());
                 completed.map_err(|error| self.unwritable(&error))?;
-                (self.end(file)?, ("added_bytes", json!(1)))
+                (self.end(file)?, AuditRepair::AddedBytes(1))
             }
             Behind::Torn(bytes) => {
                 file.set_len(end.bytes).map_err(|error| self.unwritable(&error))?;
-                (end, ("cut_bytes", json!(bytes)))
+                (end, AuditRepair::CutBytes(bytes))
             }
         };
-        self.put(file, &end, "audit.repaired", None, &[repair])?;
+        self.put(file, &end, None, &Entry::AuditRepaired(repair))?;
         self.end(file)
     }
 
-    fn put(
-        &self,
-        mut file: &File,
-        end: &End,
-        event: &str,
-        transfer: Option<TransferId>,
-        fields: &[(&str, Value)],
-    ) -> Outcome {
-        let mut entry = Map::new();
-        entry.insert("schema".into(), json!(SCHEMA));
-        entry.insert("seq".into(), json!(end.link.seq));
-        entry.insert("ts".into(), json!(now_text()));
-        entry.insert("program".into(), json!(self.program));
-        entry.insert("uid".into(), json!(nix::unistd::geteuid().as_raw()));
-        entry.insert("event".into(), json!(event));
-        if let Some(transfer) = transfer {
-            entry.insert("transfer".into(), json!(transfer.to_string()));
-        }
-        for (name, value) in fields {
-            entry.insert((*name).to_owned(), value.clone());
-        }
-        entry.insert("prev".into(), json!(end.link.prev));
-        // serde_json's map is sorted by key, which with no spaces is the canonical form.
-        let line = Value::Object(entry).to_string() + "\n";
+    fn put(&self, mut file: &File, end: &End, transfer: Option<TransferId>, entry: &Entry) -> Outcome {
+        let line = Line {
+            schema: SCHEMA,
+            seq: end.link.seq,
+            ts: now_text(),
+            program: self.program,
+            uid: nix::unistd::geteuid().as_raw(),
+            transfer: transfer.map(|transfer| transfer.to_string()),
+            prev: &end.link.prev,
+            entry,
+        };
+        let line = line.canonical() + "\n";
         if line.len() > LINE_BYTES_MAX {
             // Written, it would be damage to whoever reads it.
             let what = format!("an entry of {} bytes is too long for the audit log", line.len());
@@ -230,30 +242,6 @@ impl AuditLog {
         let next = "Nothing is moved without a record of it. Check --state-dir: space, owner, mode.";
         Failure::io(Code::AuditUnwritable, format!("the audit log {}", self.path.display()), error, next)
     }
-}
-
-/// What both logs keep of a receipt: whose it is, what it counts, and the hash of its file, by which a log vouches for it.
-pub fn receipt_fields(signed: &SignedReceipt) -> Vec<(&'static str, Value)> {
-    let receipt = &signed.receipt;
-    let sent = &receipt.manifest.manifest.parts;
-    let sum = |counts: &mut dyn Iterator<Item = u64>| json!(counts.fold(0, u64::saturating_add));
-    vec![
-        ("receipt", json!(receipt_hash(signed))),
-        ("sender", json!(Fingerprint::of(&receipt.sender_key).to_string())),
-        ("receiver", json!(Fingerprint::of(&receipt.receiver_key).to_string())),
-        ("receiver_trust", json!(receipt.manifest.manifest.origin.receiver_trust.word())),
-        ("suite", json!(receipt.suite.name())),
-        ("proof", json!(receipt.proof.word())),
-        ("parts", json!(sent.len())),
-        ("chunks", sum(&mut sent.iter().map(|part| part.chunks.0))),
-        ("rows", sum(&mut sent.iter().map(|part| part.rows))),
-        ("plain_bytes", sum(&mut sent.iter().map(|part| part.plain_bytes))),
-    ]
-}
-
-/// As `b3sum` prints it of the receipt's file.
-pub fn receipt_hash(signed: &SignedReceipt) -> String {
-    blake3::Hash::from_bytes(signed.hash()).to_string()
 }
 
 /// Now, in UTC, to the millisecond.

@@ -14,14 +14,11 @@ use crate::{
     admission::{Admission, Arrival, Growth, Key, SlotId, Stage},
     failure::Outcome,
     link::Connection,
-    refusals::{Counts, Refusals},
+    refusals::{Cause, Counts, Refusals},
 };
 
 /// How often it is looked which connections are gone. A peer that is closed now waits for some 300 ms at least.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
-
-/// The word by which evicted connections are counted.
-const EVICTED: &str = "evicted";
 
 /// Bounds and counts what comes to a receiver.
 #[derive(Clone, Default)]
@@ -64,7 +61,7 @@ impl Door {
                 Some(Slot { door: self.clone(), id: slot, address })
             }
             Arrival::Ignored => {
-                state.refuse("ignored", address);
+                state.refuse(Cause::Ignored, address);
                 None
             }
         }
@@ -93,12 +90,12 @@ impl State {
             connection.close(Code::Interrupted);
         }
         let address = behind.address;
-        self.refuse(EVICTED, address);
+        self.refuse(Cause::Evicted, address);
     }
 
-    fn refuse(&mut self, cause: &'static str, address: IpAddr) {
+    fn refuse(&mut self, cause: Cause, address: IpAddr) {
         if self.refusals.count(cause, address, Instant::now()) {
-            tracing::warn!(%address, cause, "connection refused");
+            tracing::warn!(%address, cause = cause.as_str(), "connection refused");
         }
     }
 
@@ -145,13 +142,13 @@ impl Slot {
     }
 
     /// Counts that the peer was refused, and logs it if there were not too many.
-    pub fn refuse(&self, cause: &'static str) {
-        self.door.lock().refuse(cause, self.address);
+    pub fn refuse(&self, cause: impl Into<Cause>) {
+        self.door.lock().refuse(cause.into(), self.address);
     }
 
     /// The same for a caller that says it in its own words, if this returns true.
-    pub fn count_refusal(&self, cause: &'static str) -> bool {
-        self.door.lock().refusals.count(cause, self.address, Instant::now())
+    pub fn count_refusal(&self, cause: impl Into<Cause>) -> bool {
+        self.door.lock().refusals.count(cause.into(), self.address, Instant::now())
     }
 
     /// A transfer has the connection, and bounds what it holds.

@@ -14,13 +14,12 @@ use sealift_protocol::{
     fingerprint::Fingerprint,
     sign::{PublicKey, Purpose, Signature, Signer},
 };
-use serde_json::json;
 use time::OffsetDateTime;
 use webpki::EndEntityCert;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    audit::AuditLog,
+    audit::{AuditLog, entry::Entry},
     failure::{Failure, Outcome},
     own_file::{read_own, unusable},
     state::{StateDir, write_durably},
@@ -110,7 +109,7 @@ impl Identity {
             return Ok(identity);
         }
         let (kept, identity) = make(role)?;
-        audit.append("identity.make", None, &[("fingerprint", json!(identity.fingerprint().to_string()))])?;
+        audit.append(None, &Entry::IdentityMake { fingerprint: identity.fingerprint() })?;
         let path = state.path().join(NAME);
         let bytes = Zeroizing::new(codec::encode(&kept));
         write_durably(&path, &bytes).map_err(|error| unusable(&path, &error))?;

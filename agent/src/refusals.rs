@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sealift_protocol::close::Code;
+
 use crate::admission::host;
 
 /// How often the counts are reported, and how many refusals have a line of their own in between.
@@ -15,6 +17,35 @@ const LINES_MAX: u64 = 8;
 
 /// Addresses that are told apart in one report; the others are counted together.
 const ADDRESSES_MAX: usize = 16;
+
+/// Why a connection was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    Code(Code),
+    /// Its certificate was not accepted.
+    Certificate,
+    /// Its place went to a newcomer.
+    Evicted,
+    /// Too much of its address, or of all, was closing.
+    Ignored,
+}
+
+impl Cause {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Code(code) => code.word(),
+            Self::Certificate => "certificate",
+            Self::Evicted => "evicted",
+            Self::Ignored => "ignored",
+        }
+    }
+}
+
+impl From<Code> for Cause {
+    fn from(code: Code) -> Self {
+        Self::Code(code)
+    }
+}
 
 /// The refusals since the last report.
 #[derive(Default)]
@@ -27,14 +58,14 @@ pub struct Refusals {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub total: u64,
-    pub causes: BTreeMap<&'static str, u64>,
+    pub causes: BTreeMap<Cause, u64>,
     pub addresses: BTreeMap<IpAddr, u64>,
     pub elsewhere: u64,
 }
 
 impl Refusals {
-    /// One more; returns whether it may have a line of its own. The causes are words of this program, and few.
-    pub fn count(&mut self, cause: &'static str, address: IpAddr, now: Instant) -> bool {
+    /// One more; returns whether it may have a line of its own.
+    pub fn count(&mut self, cause: Cause, address: IpAddr, now: Instant) -> bool {
         self.since.get_or_insert(now);
         let counts = &mut self.counts;
         counts.total += 1;
@@ -81,7 +112,7 @@ mod tests {
         assert_eq!(refusals.report(now), None);
         let mut lines = 0;
         for count in 0..100_000u32 {
-            let cause = if count % 4 == 0 { "too_slow" } else { "evicted" };
+            let cause = if count % 4 == 0 { Cause::Code(Code::TooSlow) } else { Cause::Evicted };
             let address = Ipv4Addr::from(0x0a00_0000 + count % 1000);
             lines += u64::from(refusals.count(cause, address.into(), now));
         }
@@ -89,12 +120,12 @@ mod tests {
         assert_eq!(refusals.report(now + REPORT_EVERY / 2), None);
         let counts = refusals.report(now + REPORT_EVERY).unwrap();
         assert!(counts.exceeds_lines());
-        assert_eq!(counts.causes, BTreeMap::from([("evicted", 75_000), ("too_slow", 25_000)]));
+        assert_eq!(counts.causes, BTreeMap::from([(Cause::Evicted, 75_000), (Cause::Code(Code::TooSlow), 25_000)]));
         assert_eq!((counts.addresses.len(), counts.elsewhere), (ADDRESSES_MAX, 98_400));
         assert_eq!(counts.addresses.values().sum::<u64>() + counts.elsewhere, counts.total);
         // Then it begins again.
         assert_eq!(refusals.report(now + 2 * REPORT_EVERY), None);
-        assert!(refusals.count("too_slow", Ipv4Addr::LOCALHOST.into(), now + 2 * REPORT_EVERY));
+        assert!(refusals.count(Cause::Ignored, Ipv4Addr::LOCALHOST.into(), now + 2 * REPORT_EVERY));
         assert_eq!(refusals.drain().map(|counts| counts.total), Some(1));
         assert_eq!(refusals.drain(), None);
     }

@@ -26,7 +26,7 @@ use crate::{
     failure::{Failure, Outcome},
     identity::{Role, certified_key},
     link::SIGNATURES,
-    refusals::Refusals,
+    refusals::{Cause, Refusals},
 };
 
 /// Certificates between a peer's and the root. Two allow an offline root over an issuing authority and one more.
@@ -169,7 +169,7 @@ impl PeerVerifier {
             // The connections are counted by address elsewhere; this says what was wrong with the first of them.
             let time = Instant::now();
             refusals.report(time);
-            if refusals.count(check, Ipv4Addr::UNSPECIFIED.into(), time) {
+            if refusals.count(Cause::Certificate, Ipv4Addr::UNSPECIFIED.into(), time) {
                 tracing::warn!(peer = self.role.name(), check, "certificate refused");
             }
             Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)

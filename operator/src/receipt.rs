@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use sealift_agent::{
-    audit::receipt_hash,
+    audit::entry::receipt_hash,
     audit_chain,
     failure::{Failure, Outcome},
     image, output, pins,
@@ -117,7 +117,8 @@ fn is_as_given(side: &str, given: Option<&str>, found: &PublicKey, args: &Verify
 fn find_in(log: &Path, signed: &SignedReceipt) -> Outcome {
     let file = File::open(log)
         .map_err(|error| Failure::io(Code::Usage, format!("{} cannot be read", log.display()), &error, ""))?;
-    let (hash, transfer) = (receipt_hash(signed), signed.receipt.grant.grant.transfer.to_string());
+    let hash = receipt_hash(signed).to_string();
+    let transfer = signed.receipt.grant.grant.transfer.to_string();
     let mut found = false;
     let checked = audit_chain::check(BufReader::new(file), |entry| {
         let kind = &entry["event"];
@@ -167,7 +168,7 @@ fn describe(signed: &SignedReceipt, vouched: Vouched) -> String {
     let mut text = verdict(vouched, receipt.proof);
     let mut line = |name: &str, value: String| text += &format!("{name:<10} {value}\n");
     line("transfer", manifest.transfer.to_string());
-    line("receipt", receipt_hash(signed));
+    line("receipt", receipt_hash(signed).to_string());
     line("sender", Fingerprint::of(&receipt.sender_key).to_string());
     line("receiver", Fingerprint::of(&receipt.receiver_key).to_string());
     line(

@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode};
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $number:literal, exit $exit:literal, $word:literal;)*) => {
         /// Why a transfer ended. The high half of the number says whose affair it is.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
         #[cbor(index_only)]
         #[repr(u16)]
         pub enum Code {

@@ -31,6 +31,11 @@ pub struct Failure {
 
 pub type Outcome<T = ()> = Result<T, Failure>;
 
+/// The code that an outcome is recorded under.
+pub fn code_of<T>(outcome: &Outcome<T>) -> Code {
+    outcome.as_ref().err().map_or(Code::Done, |failure| failure.code)
+}
+
 impl Failure {
     pub fn new(code: Code, what: impl Into<String>, next: impl Into<String>) -> Self {
         Self {

@@ -74,15 +74,6 @@ pub struct Target {
 }
 
 impl Target {
-    /// What the danger flags of this target allow, as the audit log calls it.
-    pub fn dangers(&self) -> impl Iterator<Item = &'static str> {
-        let dangers = [
-            (self.danger_plaintext_file, "danger.plaintext_file"),
-            (self.danger_show_program_output, "danger.show_program_output"),
-        ];
-        dangers.into_iter().filter(|(typed, _)| *typed).map(|(_, event)| event)
-    }
-
     pub fn allowed(&self, row_bytes_max: u64) -> Allowed {
         Allowed {
             row_bytes_max,

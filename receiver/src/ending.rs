@@ -7,7 +7,10 @@ use std::{mem, sync::Arc, time::Duration};
 
 use minicbor::{Decode, Encode};
 use sealift_agent::{
-    audit::{AuditLog, receipt_fields},
+    audit::{
+        AuditLog,
+        entry::{Entry, ReceiptFields},
+    },
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     report::{Finished, Report, Resume},
@@ -206,7 +209,7 @@ impl Publishing<'_> {
             if self.uses_archive && receipt.receipt.proof != Proof::Discarded {
                 used::note(self.state, self.audit, &receipt.receipt.grant.grant)?;
             }
-            self.audit.append("transfer.publish", Some(transfer), &receipt_fields(&receipt))?;
+            self.audit.append(Some(transfer), &Entry::TransferPublish(ReceiptFields::of(&receipt)))?;
             if let Err(failure) = blocking(&self.sink, move |sink| sink.publish(transfer)).await {
                 let _ = std::fs::remove_file(&receipt_path);
                 used::forget(self.state, transfer)?;

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::BytesMut;
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{AuditLog, entry},
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     random::SystemRandom,
@@ -29,7 +29,6 @@ use sealift_protocol::{
     seal::{EpochKeys, open},
     sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, Record},
 };
-use serde_json::json;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -82,8 +81,9 @@ impl Place {
             None => return Ok(None),
         };
         if let Some(repaired) = opened.repaired {
-            let (kept, cut) = (json!(repaired.kept_bytes), json!(repaired.cut_bytes));
-            audit.append("journal.repaired", Some(self.transfer), &[("kept_bytes", kept), ("cut_bytes", cut)])?;
+            let entry =
+                entry::Entry::JournalRepaired { kept_bytes: repaired.kept_bytes, cut_bytes: repaired.cut_bytes };
+            audit.append(Some(self.transfer), &entry)?;
         }
         Ok(Some(opened.log))
     }

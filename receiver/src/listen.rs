@@ -9,7 +9,7 @@ use std::{
 };
 
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{AuditLog, entry::Entry},
     clock::now_seconds,
     door::Door,
     expiry::Expiry,
@@ -130,21 +130,10 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     if disposition(record.kept.ending.stage, Event::Opened) == Disposition::AskOperator {
         return Err(found_in_doubt(report, transfer));
     }
-    for (typed, event) in [
-        (args.danger_plaintext_file, "danger.plaintext_file"),
-        (args.transfer.danger_show_program_output, "danger.show_program_output"),
-    ] {
-        if typed {
-            audit.append(event, Some(transfer), &[])?;
-        }
-    }
+    allowed.dangers(None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
     fail_point::hit(Point::Invited);
     let expiry = record.expiry();
-    audit.append(
-        "ticket.issue",
-        Some(transfer),
-        &[("purpose", json!(record.kept.grant.grant.purpose)), ("valid_seconds", json!(expiry.left().as_secs()))],
-    )?;
+    audit.append(Some(transfer), &Entry::ticket_issue(&record.kept.grant.grant))?;
     // The proof of the ticket, and not the handshake, says who the sender is.
     let listener = Listener::start(socket, &identity, Trust::AnyKey)?;
     let door = Door::default();
@@ -155,7 +144,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
         if is_new {
             record.dir.destroy()?;
         }
-        audit.append("transfer.end", Some(transfer), &[("outcome", json!(failure.code.word()))])?;
+        audit.append(Some(transfer), &Entry::TransferEnd { outcome: failure.code, receipt: None })?;
         return Err(failure);
     }
     report.event("listening", &[("address", json!(bound.to_string()))]);
@@ -183,8 +172,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
         // Gives the packets that say why a moment to leave.
         let _ = tokio::time::timeout(FAREWELL, listener.wait_idle()).await;
     }
-    let word = outcome.as_ref().map_or_else(|failure: &Failure| failure.code.word(), |_| Code::Done.word());
-    audit.append("transfer.end", Some(transfer), &[("outcome", json!(word))])?;
+    audit.append(Some(transfer), &Entry::transfer_end(&outcome))?;
     outcome
 }
 

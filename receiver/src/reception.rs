@@ -1,12 +1,12 @@
 //! Who is heard: the first sender that makes a good offer. Exchanges run side by side, so that a sender that died after it
 //! had connected does not keep the next one waiting.
 
-use std::{net::IpAddr, time::Instant};
+use std::time::Instant;
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use sealift_agent::{
     admission::Stage,
-    audit::AuditLog,
+    audit::{AuditLog, entry::Entry},
     clock::{now_seconds, utc_text},
     control::{ControlReader, ControlWriter, accept_control},
     door::{Door, Slot},
@@ -22,7 +22,6 @@ use sealift_protocol::{
     message::Message,
     receive::{Judging, Listening},
 };
-use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use crate::ticket_book::{Proven, TicketBook};
@@ -112,7 +111,7 @@ async fn hear(
     let (writer, mut control, proof) = match accept_control(&link).await {
         Ok(accepted) => accepted,
         Err(failure) => {
-            slot.refuse(failure.code.word());
+            slot.refuse(failure.code);
             link.close(failure.code);
             return;
         }
@@ -120,7 +119,7 @@ async fn hear(
     let proven = match proofs.book.admit(&proof, &link, proofs.identity, now_seconds()) {
         Ok(proven) => proven,
         Err(failure) => {
-            if slot.count_refusal(failure.code.word()) {
+            if slot.count_refusal(failure.code) {
                 tracing::warn!(code = failure.code.word(), "proof of a ticket refused");
             }
             link.refuse(writer, &failure).await;
@@ -148,7 +147,7 @@ async fn hear(
             let _ = heard.send(Heard::Offer(Box::new(Offered { link, slot, judging, writer, control }))).await;
         }
         Err(failure) => {
-            if slot.count_refusal(failure.code.word()) {
+            if slot.count_refusal(failure.code) {
                 tracing::warn!(code = failure.code.word(), what = failure.what, "offer refused");
             }
             link.refuse(writer, &failure).await;
@@ -162,7 +161,7 @@ pub async fn record_refusals(door: &Door, audit: &AuditLog) -> Failure {
     loop {
         ticks.tick().await;
         if let Some(counts) = door.report()
-            && let Err(failure) = record(&counts, audit)
+            && let Err(failure) = record(counts, audit)
         {
             return failure;
         }
@@ -171,23 +170,15 @@ pub async fn record_refusals(door: &Door, audit: &AuditLog) -> Failure {
 
 /// The same, when nothing more comes.
 pub fn record_last_refusals(door: &Door, audit: &AuditLog) -> Outcome {
-    door.last_report().map_or(Ok(()), |counts| record(&counts, audit))
+    door.last_report().map_or(Ok(()), |counts| record(counts, audit))
 }
 
-fn record(counts: &Counts, audit: &AuditLog) -> Outcome {
-    let Counts { total, causes, addresses, elsewhere } = counts;
+fn record(counts: Counts, audit: &AuditLog) -> Outcome {
     if counts.exceeds_lines() {
+        let Counts { total, causes, addresses, elsewhere } = &counts;
         tracing::warn!(total, ?causes, ?addresses, elsewhere, "connections refused");
     }
-    let of_address = |(address, count): (&IpAddr, &u64)| (address.to_string(), json!(count));
-    let addresses: Map<String, Value> = addresses.iter().map(of_address).collect();
-    let fields = [
-        ("total", json!(total)),
-        ("causes", json!(causes)),
-        ("addresses", Value::Object(addresses)),
-        ("elsewhere", json!(elsewhere)),
-    ];
-    audit.append("connections.refused", None, &fields)
+    audit.append(None, &Entry::connections_refused(counts))
 }
 
 /// Both clocks, where one of them decided.
@@ -208,7 +199,7 @@ pub async fn turn_away(heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<CalledO
         tokio::select! {
             more = heard.recv() => match more {
                 Some(Heard::Offer(offered)) => {
-                    offered.slot.refuse(Code::TransferBusy.word());
+                    offered.slot.refuse(Code::TransferBusy);
                     farewells.push(offered.refuse(Error::new(Code::TransferBusy, "connection").into()));
                 }
                 Some(Heard::CalledOff(called_off)) if called_off.is_final() => return Ok(called_off),

@@ -4,7 +4,10 @@
 use std::process::ExitCode;
 
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{
+        AuditLog,
+        entry::{Entry, Statement},
+    },
     cli,
     failure::{Failure, Outcome},
     process::eprintln_safe,
@@ -17,7 +20,6 @@ use sealift_protocol::{
     disposition::{Disposition, Event, Stage, disposition},
     id::TransferId,
 };
-use serde_json::json;
 
 use crate::{archive, cli::ResolveArgs, ending::KeepsEnding, journal::drop_journal, record::Record};
 
@@ -76,9 +78,8 @@ pub fn state_stage(transfer: TransferId, stage: Stage, event: Event) -> Outcome<
 
 /// Durable before anything comes of it.
 pub fn note_statement(audit: &AuditLog, transfer: TransferId, stage: Stage) -> Outcome {
-    let statement = if stage == Stage::StatedLoaded { "loaded" } else { "not_loaded" };
-    let fields = [("statement", json!(statement)), ("by", json!("operator"))];
-    audit.append("transfer.resolve", Some(transfer), &fields)
+    let statement = if stage == Stage::StatedLoaded { Statement::Loaded } else { Statement::NotLoaded };
+    audit.append(Some(transfer), &Entry::TransferResolve { statement })
 }
 
 fn not_in_doubt(transfer: TransferId) -> Failure {

@@ -3,7 +3,7 @@
 
 use minicbor::{Decode, Encode};
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{AuditLog, entry::Entry},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
     output::Output,
@@ -14,7 +14,6 @@ use sealift_agent::{
     state::{StateDir, write_durably},
 };
 use sealift_protocol::{archive::ReceiverKey, close::Code, codec, envelope::SealingKey, fingerprint::Fingerprint};
-use serde_json::json;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::cli::KeyArgs;
@@ -75,7 +74,7 @@ impl StandingKey {
         let sealing = SealingKey::generate(&mut SystemRandom::default());
         let kept = Kept { sealing: sealing.expose().to_vec() };
         let made = Self { sealing, identity };
-        audit.append("key.make", None, &[("fingerprint", json!(made.fingerprint().to_string()))])?;
+        audit.append(None, &Entry::KeyMake { fingerprint: made.fingerprint() })?;
         write_durably(&state.path().join(NAME), &Zeroizing::new(codec::encode(&kept))).map_err(unusable)?;
         Ok(made)
     }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{AuditLog, entry::Entry},
     cli,
     clock::now_seconds,
     failure::{Failure, Outcome},
@@ -14,7 +14,6 @@ use sealift_agent::{
     status,
     transfer_dir::TransferDir,
 };
-use serde_json::json;
 
 use crate::{
     cli::TicketArgs,
@@ -45,16 +44,7 @@ fn run(args: &TicketArgs) -> Outcome {
     let earlier = args.transfer.as_deref().map(|typed| unfinished(&state, typed, args)).transpose()?;
     let transfer = earlier.as_ref().map_or_else(random_transfer, Record::transfer);
     let grant = permit(&args.grant, transfer, &args.target, &state, &identity, now_seconds())?;
-    audit.append(
-        "ticket.issue",
-        Some(transfer),
-        &[
-            ("target", json!(args.target)),
-            ("purpose", json!(args.grant.purpose)),
-            ("begin_within_seconds", json!(args.grant.valid_for.as_secs())),
-            ("finish_within_seconds", json!(args.grant.finish_within.as_secs())),
-        ],
-    )?;
+    audit.append(Some(transfer), &Entry::ticket_issue(&grant.grant))?;
     let is_new = earlier.is_none();
     let record = match earlier {
         Some(mut record) => {

@@ -7,7 +7,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{AuditLog, entry::Entry},
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::Identity,
@@ -25,7 +25,6 @@ use sealift_protocol::{
     id::TransferId,
     ticket_proof::{TicketProof, TicketSecret},
 };
-use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::record::Kept;
@@ -126,9 +125,7 @@ impl TicketBook {
     }
 
     fn bind(&self, transfer: TransferId, sender: Fingerprint, link: &Link) -> Outcome {
-        let address = link.remote_address().to_string();
-        let fields = [("sender", json!(sender.to_string())), ("address", json!(address))];
-        self.audit.append("ticket.bind", Some(transfer), &fields)?;
+        self.audit.append(Some(transfer), &Entry::TicketBind { sender, address: link.remote_address() })?;
         self.write(transfer, TICKET_SENDER, &sender)?;
         fail_point::hit(Point::TicketBound);
         self.destroy_secret(transfer)
@@ -147,13 +144,9 @@ impl TicketBook {
         }
         refused.push(known);
         drop(refused);
-        let mut fields = vec![
-            ("reason", json!(failure.code.word())),
-            ("sender", json!(sender.to_string())),
-            ("address", json!(link.remote_address().to_string())),
-        ];
-        fields.extend(failure.bound.map(|bound| ("bound", json!(bound.to_string()))));
-        self.audit.append("ticket.refuse", Some(transfer), &fields)
+        let entry =
+            Entry::TicketRefuse { reason: failure.code, sender, address: link.remote_address(), bound: failure.bound };
+        self.audit.append(Some(transfer), &entry)
     }
 
     fn read<T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>>(

@@ -359,7 +359,7 @@ impl<'a> Receiving<'a> {
         writer: &mut ControlWriter,
         control: &mut ControlReader,
     ) -> Outcome<Option<Session>> {
-        let session = self.negotiate(judging, link.remote_address(), writer, control).await?;
+        let session = self.negotiate(judging, link, writer, control).await?;
         link.open_data();
         self.agreed = true;
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;

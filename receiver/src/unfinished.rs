@@ -3,7 +3,10 @@
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{
+        AuditLog,
+        entry::{AbandonedBy, Entry},
+    },
     cli::{self, StatusArgs},
     clock::{now_seconds, utc_text},
     failure::{Failure, Outcome},
@@ -185,7 +188,7 @@ pub fn resolve_first(transfer: TransferId) -> Failure {
 
 /// What it loaded into, only its record knew.
 fn drop_unreadable(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outcome {
-    audit.append("transfer.abandon", Some(transfer), &[("by", json!("operator")), ("unreadable", json!(true))])?;
+    audit.append(Some(transfer), &Entry::TransferAbandon { by: AbandonedBy::Operator, unreadable: true })?;
     TransferDir::open(state, transfer)?.destroy()?;
     let text = "its record could not be read, and is removed. What it had staged may be left beside its target, in a hidden \
                 file whose name ends in sealift-staging: look, and remove it. Whether a loader had committed is not known.";
@@ -222,8 +225,8 @@ pub enum By {
 
 /// Whose key it was that ended the transfer over the link.
 pub fn note_abandoned_by(audit: &AuditLog, transfer: TransferId, sender: Fingerprint) -> Outcome {
-    let fields = [("by", json!("sender")), ("sender", json!(sender.to_string()))];
-    audit.append("transfer.abandon", Some(transfer), &fields)
+    let by = AbandonedBy::Sender { sender };
+    audit.append(Some(transfer), &Entry::TransferAbandon { by, unreadable: false })
 }
 
 /// Drops what is staged, then what is kept. Killed in between, it can be done again. Fails with `InDoubt` where only the
@@ -239,9 +242,9 @@ pub fn end_for_good(state: &StateDir, audit: &AuditLog, record: Record, by: By) 
         return Err(resolve_first(transfer));
     }
     match by {
-        By::Expiry => audit.append("transfer.expire", Some(transfer), &[])?,
+        By::Expiry => audit.append(Some(transfer), &Entry::TransferExpire {})?,
         // Its uid stands in every entry.
-        By::Operator => audit.append("transfer.abandon", Some(transfer), &[("by", json!("operator"))])?,
+        By::Operator => audit.append(Some(transfer), &Entry::abandoned_by_operator())?,
         By::Sender(sender) => note_abandoned_by(audit, transfer, sender)?,
     }
     let kept = &record.kept;

@@ -6,7 +6,7 @@ use sealift_agent::{
     location::Location,
     report::Report,
 };
-use serde_json::{Value, json};
+use sealift_protocol::manifest::Engine;
 
 /// What `--form` says of an `sqlite:` source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -30,18 +30,12 @@ impl Form {
         }
     }
 
-    /// For the audit log. What is no database has no form.
-    pub fn audited(self, location: &Location) -> Value {
-        match location {
-            Location::Sqlite(_) => json!(self.word()),
-            _ => Value::Null,
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Form::Rows => "rows",
-            Form::Image => "image",
+    /// The engine that reads `location` in this form, for the audit log.
+    pub fn engine(self, location: &Location) -> Engine {
+        match (self, location) {
+            (Form::Rows, Location::Sqlite(_)) => Engine::Sqlite,
+            (Form::Image, Location::Sqlite(_)) => Engine::SqliteImage,
+            _ => Engine::Opaque,
         }
     }
 

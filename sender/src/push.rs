@@ -10,11 +10,14 @@ use std::{
 };
 
 use sealift_agent::{
-    audit::{AuditLog, receipt_fields},
+    audit::{
+        AuditLog,
+        entry::{Entry, ReceiptFields},
+    },
     clock::now_seconds,
     expiry::check_time,
     fail_point::{self, Point},
-    failure::{Failure, Outcome},
+    failure::{Failure, Outcome, code_of},
     identity::{Identity, Role},
     location::Location,
     report::{Finished, Report},
@@ -24,7 +27,6 @@ use sealift_agent::{
     transfer_dir::TransferDir,
 };
 use sealift_protocol::{close::Code, id::TransferId};
-use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -66,10 +68,10 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     Record::sweep(&state, transfer_id, now_seconds())?;
     let identity = Arc::new(Identity::open(&state, Role::Sender, &audit)?);
     if args.transfer.danger_show_program_output {
-        audit.append("danger.show_program_output", Some(transfer_id), &[])?;
+        audit.append(Some(transfer_id), &Entry::DangerShowProgramOutput { target: None })?;
     }
     if args.empty.allow_empty {
-        audit.append("source.empty_allowed", Some(transfer_id), &[])?;
+        audit.append(Some(transfer_id), &Entry::SourceEmptyAllowed {})?;
     }
 
     let mut shutdown = Shutdown::listen()?;
@@ -97,12 +99,8 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     }
     sending.end(&outcome)?;
     fail_point::hit(Point::RecordGone);
-    let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
-    let mut fields = vec![("outcome", json!(word))];
-    if let Ok(finished) = &outcome {
-        fields.extend(receipt_fields(&finished.receipt));
-    }
-    audit.append("transfer.end", Some(transfer_id), &fields)?;
+    let receipt = outcome.as_ref().ok().map(|finished| ReceiptFields::of(&finished.receipt));
+    audit.append(Some(transfer_id), &Entry::TransferEnd { outcome: code_of(&outcome), receipt })?;
     outcome
 }
 

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{AuditLog, entry::Entry},
     cli::{self, StatusArgs},
     clock::utc_text,
     control::open_control,
@@ -86,7 +86,7 @@ async fn run(args: &AbandonArgs) -> Outcome {
     let transfer = ticket.grant.grant.transfer;
     // First, so that nobody here goes on while the receiver is told.
     let dir = hold(&state, transfer)?;
-    audit.append("transfer.abandon", Some(transfer), &[("by", json!("operator"))])?;
+    audit.append(Some(transfer), &Entry::abandoned_by_operator())?;
     let identity = Identity::open(&state, Role::Sender, &audit)?;
     let told = tell_receiver(&ticket, &identity).await;
     destroy(dir)?;
@@ -109,7 +109,7 @@ async fn run(args: &AbandonArgs) -> Outcome {
 
 fn forget(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outcome {
     let dir = hold(state, transfer)?;
-    audit.append("transfer.abandon", Some(transfer), &[("by", json!("operator"))])?;
+    audit.append(Some(transfer), &Entry::abandoned_by_operator())?;
     destroy(dir)
 }
 

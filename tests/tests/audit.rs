@@ -7,8 +7,20 @@ use std::{
     time::Duration,
 };
 
-use sealift_agent::{audit::AuditLog, state::StateDir, ticket::Ticket};
-use sealift_protocol::{close::Code, limits::NAME_BYTES_MAX};
+use sealift_agent::{
+    audit::{
+        AuditLog,
+        entry::{Entry, Name, Purpose},
+    },
+    state::StateDir,
+    ticket::Ticket,
+};
+use sealift_protocol::{
+    close::Code,
+    fingerprint::Fingerprint,
+    limits::NAME_BYTES_MAX,
+    manifest::{Engine, ReceiverTrust},
+};
 use sealift_tests::{
     agents::{Agent, Launch},
     exit,
@@ -48,7 +60,7 @@ impl Place {
     fn filled(entries: usize) -> Self {
         let place = Self::new();
         let log = place.opened();
-        (0..entries).for_each(|at| log.append("test.event", None, &[("at", json!(at))]).unwrap());
+        (0..entries).for_each(|at| log.append(None, &Entry::ServeStart { targets: at }).unwrap());
         place
     }
 
@@ -122,7 +134,7 @@ fn c11_a_torn_line_is_cut_off_and_told_of() {
         let whole_bytes: usize = lines.take(whole).map(<[u8]>::len).sum();
         for torn in 0..bytes.len() - whole_bytes - 1 {
             fs::write(place.log(), &bytes[..whole_bytes + torn]).unwrap();
-            place.opened().append("test.event", None, &[]).unwrap();
+            place.opened().append(None, &Entry::SourceEmptyAllowed {}).unwrap();
             let expected: &[u64] = if torn == 0 { &[] } else { &[torn as u64] };
             assert_eq!(place.cut_bytes(), expected);
             assert_eq!(place.entries().len(), whole + expected.len() + 1);
@@ -165,7 +177,7 @@ fn an_entry_without_its_newline_is_kept() {
         let place = Place::filled(entries);
         let bytes = fs::read(place.log()).unwrap();
         fs::write(place.log(), &bytes[..bytes.len() - 1]).unwrap();
-        place.opened().append("test.event", None, &[]).unwrap();
+        place.opened().append(None, &Entry::SourceEmptyAllowed {}).unwrap();
         assert!(fs::read(place.log()).unwrap().starts_with(&bytes), "an entry was removed");
         let found = place.entries();
         assert_eq!(found.len(), entries + 2);
@@ -186,11 +198,11 @@ fn a_start_checks_the_whole_chain() {
     type Edit = fn(&mut Vec<String>);
     let edits: [(&str, Edit); 5] = [
         // A change shows in the line behind it.
-        ("line 4:", |lines| lines[2] = lines[2].replace("\"at\":2", "\"at\":7")),
+        ("line 4:", |lines| lines[2] = lines[2].replace("\"targets\":2", "\"targets\":7")),
         ("line 2:", |lines| drop(lines.remove(1))),
         ("line 2:", |lines| lines.swap(1, 2)),
         ("line 1:", |lines| drop(lines.remove(0))),
-        ("line 4:", |lines| lines[3] = lines[3].replace("\"at\":3", "\"at\": 3")),
+        ("line 4:", |lines| lines[3] = lines[3].replace("\"targets\":3", "\"targets\": 3")),
     ];
     for (named, edit) in edits {
         let place = Place::filled(600);
@@ -211,12 +223,19 @@ fn a_start_checks_the_whole_chain() {
 #[test]
 fn a9_the_longest_texts_fit_and_longer_ones_are_not_written() {
     let place = Place::filled(1);
-    let (log, text) = (place.opened(), "\u{1}".repeat(NAME_BYTES_MAX));
-    let fields: Vec<_> = ["purpose", "receiver", "sender", "source", "target"].map(|name| (name, json!(text))).into();
-    log.append("transfer.begin", None, &fields).unwrap();
-    let refused = log.append("transfer.begin", None, &[("purpose", json!(text.repeat(6)))]).unwrap_err();
+    let log = place.opened();
+    let begin = |purpose_bytes| Entry::SendBegin {
+        receiver: Fingerprint([7; 32]),
+        receiver_trust: ReceiverTrust::Ticket,
+        source: Name::new("\u{1}".repeat(NAME_BYTES_MAX)),
+        engine: Engine::Opaque,
+        target: Name::new("\u{1}".repeat(NAME_BYTES_MAX)),
+        purpose: Purpose::new("\u{1}".repeat(purpose_bytes)),
+    };
+    log.append(None, &begin(NAME_BYTES_MAX)).unwrap();
+    let refused = log.append(None, &begin(6 * NAME_BYTES_MAX)).unwrap_err();
     assert_eq!(refused.code, Code::AuditUnwritable);
-    log.append("transfer.end", None, &[]).unwrap();
+    log.append(None, &Entry::SourceEmptyAllowed {}).unwrap();
     assert_eq!(place.entries().len(), 3);
 }
 

@@ -1,4 +1,4 @@
-//! The documents name what the code has: events, audit entries, states.
+//! The documents name what the code has: events, states. Audit entries are in `audit_entries.rs`.
 
 use std::{
     collections::BTreeSet,
@@ -54,14 +54,4 @@ fn every_event_has_its_line() {
     let known = documented("events.md");
     let missing: Vec<_> = first_arguments(".event(").into_iter().filter(|event| !known.contains(event)).collect();
     assert!(missing.is_empty(), "docs/events.md lacks {missing:?}");
-}
-
-/// D3: a page for `audit.jsonl`.
-#[test]
-fn every_audit_entry_has_its_line() {
-    let known = documented("audit.md");
-    let is_entry = |name: &String| name.contains('.');
-    let missing: Vec<_> =
-        first_arguments("audit.append(").into_iter().filter(is_entry).filter(|entry| !known.contains(entry)).collect();
-    assert!(missing.is_empty(), "docs/audit.md lacks {missing:?}");
 }

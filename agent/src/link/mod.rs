@@ -20,6 +20,7 @@ use sealift_protocol::{
     close::Code,
     error::Error,
     fingerprint::Fingerprint,
+    link_facts::LinkFacts,
     message::{Message, Refuse},
     sign::PublicKey,
     ticket_proof::ProvenOn,
@@ -73,6 +74,13 @@ impl Connection {
         }
     }
 
+    /// What the transport and TLS agreed on.
+    fn facts(&self) -> Option<LinkFacts> {
+        match self {
+            Self::Quic(quic) => quic.facts(),
+        }
+    }
+
     /// Keying material of the TLS session (RFC 8446, 7.5).
     fn export(&self, label: &[u8]) -> Option<[u8; 32]> {
         match self {
@@ -88,6 +96,7 @@ pub struct Link {
     role: Role,
     pub peer: PublicKey,
     pub channel: Channel,
+    pub facts: LinkFacts,
 }
 
 impl Link {
@@ -101,6 +110,7 @@ impl Link {
         let exporter = connection
             .export(EXPORTER_LABEL)
             .ok_or_else(|| Failure::from(Error::new(Code::TranscriptMismatch, "exporter")))?;
+        let facts = connection.facts().ok_or_else(|| Failure::new(Code::Internal, "no TLS on the link", ""))?;
         let own = identity.leaf().to_vec();
         let other = leaf.to_vec();
         let (sender_certificate, receiver_certificate) = match role {
@@ -108,7 +118,7 @@ impl Link {
             Role::Receiver => (other, own),
         };
         let channel = Channel { exporter, sender_certificate, receiver_certificate };
-        Ok(Self { connection, role, peer, channel })
+        Ok(Self { connection, role, peer, channel, facts })
     }
 
     /// What a ticket's proof is bound to on this connection.
@@ -142,14 +152,6 @@ impl Link {
         match &self.connection {
             Connection::Quic(quic) => &quic.connection,
         }
-    }
-
-    /// What transport and TLS agreed on, for the receipt.
-    pub fn tls_description(&self) -> String {
-        let facts = match &self.connection {
-            Connection::Quic(quic) => quic.tls_facts(),
-        };
-        facts.map_or_else(|| "unknown".to_owned(), |facts| facts.to_string())
     }
 
     /// Opens the control stream (the sender does). Waits while the peer allows none. Cancel-safe.

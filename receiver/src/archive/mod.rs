@@ -12,7 +12,10 @@ pub mod used;
 use std::{process::ExitCode, sync::Arc};
 
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{
+        AuditLog,
+        entry::{Entry, Purpose},
+    },
     clock::{now_ms, now_seconds},
     expiry::Expiry,
     fail_point::{self, Point},
@@ -85,14 +88,7 @@ async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
     let archive = Archive::open(&args.file, &key)?;
     let transfer = archive.transfer();
     report.set_transfer(transfer);
-    for (typed, event) in [
-        (args.danger_plaintext_file, "danger.plaintext_file"),
-        (args.transfer.danger_show_program_output, "danger.show_program_output"),
-    ] {
-        if typed {
-            audit.append(event, Some(transfer), &[])?;
-        }
-    }
+    allowed.dangers(None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
     let mut shutdown = Shutdown::listen()?;
     let record = Record::open(&state, transfer, &location.to_url(&args.target))?;
     if record.earlier.is_none() {
@@ -121,8 +117,7 @@ async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
         report.tell(failure);
     }
     let outcome = loading.end(outcome).await;
-    let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
-    audit.append("transfer.end", Some(transfer), &[("outcome", json!(word))])?;
+    audit.append(Some(transfer), &Entry::transfer_end(&outcome))?;
     outcome
 }
 
@@ -183,15 +178,13 @@ impl<'a> Loading<'a> {
     async fn begin(&mut self, sealed: Sealed) -> Outcome<Session> {
         let grant = sealed.grant().grant.clone();
         let sender = Fingerprint::of(&sealed.sender_key());
-        self.audit.append(
-            "transfer.begin",
-            Some(self.transfer),
-            &[
-                ("sender", json!(sender.to_string())),
-                ("engine", json!(sealed.plan().engine.word())),
-                ("purpose", json!(grant.purpose)),
-            ],
-        )?;
+        let entry = Entry::LoadBegin {
+            sender,
+            into: None,
+            engine: sealed.plan().engine,
+            purpose: Purpose::new(&grant.purpose),
+        };
+        self.audit.append(Some(self.transfer), &entry)?;
         let elsewhere = self.record.earlier.take_if(|earlier| earlier.target != self.record.kept.target);
         if let Some(earlier) = elsewhere {
             self.drop_staged(&earlier);

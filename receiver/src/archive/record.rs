@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{AuditLog, entry::Entry},
     failure::{Failure, Outcome},
     location::Location,
     state::StateDir,
@@ -118,7 +118,7 @@ pub fn abandon(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outc
     if matches!(kept.ending.stage, Stage::InDoubt | Stage::StatedLoaded) {
         return Err(resolve_first(transfer));
     }
-    audit.append("transfer.abandon", Some(transfer), &[("by", json!("operator"))])?;
+    audit.append(Some(transfer), &Entry::abandoned_by_operator())?;
     let ended = drop_target(state, transfer, &kept.target, &kept.ending)?;
     if ended == Ended::Dropped {
         used::forget(state, transfer)?;

@@ -5,14 +5,12 @@
 use std::{fs, io::ErrorKind, path::PathBuf};
 
 use sealift_agent::{
-    audit::AuditLog,
-    clock::utc_text,
+    audit::{AuditLog, entry::Entry},
     failure::{Failure, Outcome},
     own_file::unusable,
     state::{StateDir, write_durably},
 };
 use sealift_protocol::{close::Code, grant::Grant, id::TransferId};
-use serde_json::json;
 
 const FOLDER: &str = "archives-loaded";
 
@@ -44,7 +42,7 @@ pub fn check(state: &StateDir, transfer: TransferId) -> Outcome {
 /// The archive of this grant is about to be shown; durable when this returns.
 pub fn note(state: &StateDir, audit: &AuditLog, grant: &Grant) -> Outcome {
     let until_seconds = grant.finish_before_seconds;
-    audit.append("archive.use", Some(grant.transfer), &[("until", json!(utc_text(until_seconds)))])?;
+    audit.append(Some(grant.transfer), &Entry::ArchiveUse { until: until_seconds })?;
     state.subfolder(FOLDER)?;
     let path = path_of(state, grant.transfer);
     write_durably(&path, until_seconds.to_string().as_bytes()).map_err(|error| unusable(&path, &error))

@@ -60,7 +60,7 @@ fn what_is_not_said_has_a_default() {
     let named = config.target("ehr_prod").expect_err("no such target");
     assert!(named.next.contains("ehr"));
     let dangerous = "[targets.a]\nurl = \"file:/srv/a\"\ndanger_plaintext_file = true\n";
-    let dangers: Vec<_> = Config::parse(dangerous).unwrap().targets["a"].dangers().collect();
-    assert_eq!(dangers, ["danger.plaintext_file"]);
+    let allowed = Config::parse(dangerous).unwrap().targets["a"].allowed(1);
+    assert_eq!((allowed.plaintext_file, allowed.program_output), (true, false));
     assert!(!holds_secret("--no-password") && !holds_secret("dbname=ehr") && !holds_secret("postgres://u@h:5432/d"));
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, pin::Pin, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use sealift_agent::{
+    audit::entry::Entry,
     failure::{Failure, Outcome},
     location::Location,
     report::Finished,
@@ -139,7 +140,7 @@ impl<'a> Transfers<'a> {
     fn refuse(&mut self, offered: Offered, failure: Failure) {
         let transfer = offered.judging.grant().grant.transfer;
         let report = self.server.report.of_transfer(transfer);
-        if offered.slot.count_refusal(failure.code.word()) {
+        if offered.slot.count_refusal(failure.code) {
             report.event("refused", &[("reason", json!(failure.code.word()))]);
             report.say(&format!("receiver: refused: {}", failure.what));
         }
@@ -244,7 +245,6 @@ async fn receive(
         report.tell(failure);
     }
     let outcome = receiving.end(outcome).await;
-    let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
-    server.audit.append("transfer.end", Some(transfer), &[("outcome", json!(word))])?;
+    server.audit.append(Some(transfer), &Entry::transfer_end(&outcome))?;
     outcome
 }

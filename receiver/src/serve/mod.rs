@@ -6,7 +6,7 @@ mod dispatch;
 use std::{process::ExitCode, time::Duration};
 
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{AuditLog, entry::Entry},
     door::Door,
     failure::Outcome,
     identity::{Identity, Role},
@@ -71,9 +71,10 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     let identity = Identity::open(&state, Role::Receiver, &audit)?;
     let listeners = listeners(config, &identity, report)?;
     say_unknown(&config.addresses, report).await;
-    audit.append("serve.start", None, &[("targets", json!(config.targets.len()))])?;
+    audit.append(None, &Entry::ServeStart { targets: config.targets.len() })?;
     for (name, target) in &config.targets {
-        target.dangers().try_for_each(|event| audit.append(event, None, &[("target", json!(name))]))?;
+        let allowed = target.allowed(config.row_bytes_max);
+        allowed.dangers(Some(name)).iter().try_for_each(|entry| audit.append(None, entry))?;
     }
     let book = TicketBook::open(&state, &audit)?;
     let server = Server { config, report, audit: &audit, state: &state, identity: &identity, book };
@@ -106,7 +107,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
         let _ = timeout(FAREWELL, left).await;
     }
     record_last_refusals(&door, server.audit)?;
-    audit.append("serve.stop", None, &[("drained", json!(drained))])?;
+    audit.append(None, &Entry::ServeStop { drained })?;
     outcome
 }
 

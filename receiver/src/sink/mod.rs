@@ -9,6 +9,7 @@ pub mod sqlite;
 use std::{fs, path::PathBuf, sync::Arc};
 
 use sealift_agent::{
+    audit::entry::{Entry, Name},
     failure::{Failure, Outcome},
     location::Location,
 };
@@ -31,6 +32,20 @@ pub struct Allowed {
     pub row_bytes_max: u64,
     pub plaintext_file: bool,
     pub program_output: bool,
+}
+
+impl Allowed {
+    /// The audit entries of the dangerous options that are in force, of a standing receiver's `target`.
+    pub fn dangers(self, target: Option<&str>) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        if self.plaintext_file {
+            entries.push(Entry::DangerPlaintextFile { target: target.map(Name::new) });
+        }
+        if self.program_output {
+            entries.push(Entry::DangerShowProgramOutput { target: target.map(Name::new) });
+        }
+        entries
+    }
 }
 
 /// The sink of a target.

@@ -1,12 +1,12 @@
 //! What a connection is agreed on over, and the load that it goes on with: found, made, or fed from the journal.
 
-use std::net::SocketAddr;
-
 use sealift_agent::{
+    audit::entry::{Entry, Name, Peer, Purpose},
     clock::now_ms,
     control::{ControlReader, ControlWriter},
     fail_point::{self, Point},
     failure::Outcome,
+    link::Link,
     location::Location,
     random::SystemRandom,
     report::Resume,
@@ -36,7 +36,7 @@ impl Receiving<'_> {
     pub(super) async fn negotiate(
         &mut self,
         judging: Judging,
-        from: SocketAddr,
+        link: &Link,
         writer: &mut ControlWriter,
         control: &mut ControlReader,
     ) -> Outcome<Session> {
@@ -82,13 +82,14 @@ impl Receiving<'_> {
         }
         self.keep_epoch()?;
         fail_point::hit(Point::EpochKept);
-        let fields = [
-            ("address", json!(from.to_string())),
-            ("sender", json!(sender.to_string())),
-            ("suite", json!(suite.name())),
-            ("epoch", json!(session.keys().epoch().0)),
-        ];
-        self.setting.audit.append("transfer.connect", Some(self.record.transfer()), &fields)?;
+        let entry = Entry::TransferConnect {
+            address: link.remote_address(),
+            peer: Peer::Sender(sender),
+            suite,
+            epoch: session.keys().epoch(),
+            link: link.facts.into(),
+        };
+        self.setting.audit.append(Some(self.record.transfer()), &entry)?;
         if let Some(journal) = self.load.as_ref().and_then(|load| load.journal.as_ref()) {
             let BeginBody { epoch, envelope, commitment, spool } = sealed;
             let own = Box::new(EpochRecord { epoch, suite, envelope, info, commitment });
@@ -138,16 +139,13 @@ impl Receiving<'_> {
     /// The first offer of the transfer: makes a place for what it plans to send.
     async fn begin(&mut self, judging: &Judging) -> Outcome {
         let grant = judging.grant().grant.clone();
-        self.setting.audit.append(
-            "transfer.begin",
-            Some(grant.transfer),
-            &[
-                ("sender", json!(Fingerprint::of(&judging.sender_key()).to_string())),
-                ("into", json!(Location::name_of(&self.record.kept.target))),
-                ("engine", json!(judging.plan().engine.word())),
-                ("purpose", json!(grant.purpose)),
-            ],
-        )?;
+        let entry = Entry::LoadBegin {
+            sender: Fingerprint::of(&judging.sender_key()),
+            into: Some(Name::new(Location::name_of(&self.record.kept.target))),
+            engine: judging.plan().engine,
+            purpose: Purpose::new(&grant.purpose),
+        };
+        self.setting.audit.append(Some(grant.transfer), &entry)?;
         self.record.kept.started_ms = now_ms();
         self.load = Some(self.open_load(judging.new_transfer(), false).await?);
         Ok(())

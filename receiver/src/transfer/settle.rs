@@ -53,7 +53,7 @@ impl<'a> Receiving<'a> {
         let facts = ReceiptFacts {
             proof,
             loaded,
-            tls: link.tls_description(),
+            tls: link.facts.to_string(),
             started_ms: self.record.kept.started_ms,
             finished_ms: now_ms(),
             software: format!("sealift-receiver {}", env!("CARGO_PKG_VERSION")),

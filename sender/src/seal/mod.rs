@@ -6,9 +6,12 @@ mod out;
 use std::{io::Read, process::ExitCode, rc::Rc, time::Duration};
 
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{
+        AuditLog,
+        entry::{Entry, Name, Purpose},
+    },
     fail_point::{self, Point},
-    failure::{Failure, Outcome},
+    failure::{Failure, Outcome, code_of},
     identity::{Identity, Role},
     location::Location,
     random::SystemRandom,
@@ -75,14 +78,13 @@ async fn run(args: &SealArgs, report: &Report) -> Outcome<Archived> {
     let transfer = sealing.transfer;
     report.set_transfer(transfer);
     if args.transfer.danger_show_program_output {
-        audit.append("danger.show_program_output", Some(transfer), &[])?;
+        audit.append(Some(transfer), &Entry::DangerShowProgramOutput { target: None })?;
     }
     if args.empty.allow_empty {
-        audit.append("source.empty_allowed", Some(transfer), &[])?;
+        audit.append(Some(transfer), &Entry::SourceEmptyAllowed {})?;
     }
     let outcome = sealing.run(&location, &mut shutdown).await;
-    let word = outcome.as_ref().map_or_else(|failure| failure.code.word(), |_| Code::Done.word());
-    audit.append("archive.end", Some(transfer), &[("outcome", json!(word))])?;
+    audit.append(Some(transfer), &Entry::ArchiveEnd { outcome: code_of(&outcome) })?;
     outcome
 }
 
@@ -114,15 +116,13 @@ impl<'a> Sealing<'a> {
 
     async fn run(&self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Archived> {
         let to = self.receiver.fingerprint();
-        self.audit.append(
-            "archive.begin",
-            Some(self.transfer),
-            &[
-                ("receiver", json!(to.to_string())),
-                ("form", self.args.form.audited(location)),
-                ("purpose", json!(self.args.purpose)),
-            ],
-        )?;
+        let entry = Entry::ArchiveBegin {
+            receiver: to,
+            source: Name::new(Location::name_of(&self.args.source)),
+            engine: self.args.form.engine(location),
+            purpose: Purpose::new(&self.args.purpose),
+        };
+        self.audit.append(Some(self.transfer), &entry)?;
         self.report.event("sealing", &[("receiver", json!(to.to_string()))]);
         self.report.say_lines(&format!(
             "sender: sealing to the receiver whose key has this fingerprint; compare it with its operator, out of band:\n  {to}"
@@ -240,7 +240,7 @@ impl<'a> Sealing<'a> {
         let out = writing.finish().await?;
         let sender = self.identity.fingerprint();
         fail_point::hit(Point::ManifestKept);
-        self.audit.append("archive.publish", Some(self.transfer), &[("fingerprint", json!(sender.to_string()))])?;
+        self.audit.append(Some(self.transfer), &Entry::ArchivePublish { sender })?;
         tokio::task::spawn_blocking(move || out.finish()).await.map_err(ended_early)??;
         Ok(Archived { manifest: manifest.manifest, suite, sender })
     }

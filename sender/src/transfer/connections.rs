@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sealift_agent::{
+    audit::entry::{Entry, Peer},
     control::open_control,
     expiry::check_time,
     fail_point::{self, Point},
@@ -110,13 +111,14 @@ impl Sending<'_> {
                 shutdown.or(expiry.or(negotiating)).await?
             };
             fail_point::hit(Point::Agreed);
-            let fields = [
-                ("address", json!(link.remote_address().to_string())),
-                ("receiver", json!(Fingerprint::of(&session.receiver_key).to_string())),
-                ("suite", json!(session.keys.suite().name())),
-                ("epoch", json!(session.keys.epoch().0)),
-            ];
-            self.audit.append("transfer.connect", Some(self.ticket.grant.grant.transfer), &fields)?;
+            let entry = Entry::TransferConnect {
+                address: link.remote_address(),
+                peer: Peer::Receiver(Fingerprint::of(&session.receiver_key)),
+                suite: session.keys.suite(),
+                epoch: session.keys.epoch(),
+                link: link.facts.into(),
+            };
+            self.audit.append(Some(self.ticket.grant.grant.transfer), &entry)?;
             self.begin_spool(outgoing, &session)?;
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
             self.tell_resumed(outgoing, &session.have, had_anything);

@@ -7,7 +7,10 @@ mod opening;
 use std::{rc::Rc, sync::Arc};
 
 use sealift_agent::{
-    audit::AuditLog,
+    audit::{
+        AuditLog,
+        entry::{Entry, Name, Purpose},
+    },
     expiry::Expiry,
     failure::{BRING_AGAIN, Failure, GO_ON, Outcome, RUN_ANEW},
     identity::Identity,
@@ -19,7 +22,6 @@ use sealift_agent::{
 };
 use sealift_engine_api::Interrupt;
 use sealift_protocol::{close::Code, manifest::ReceiverTrust};
-use serde_json::json;
 
 pub use self::{
     connections::{connect_with, proof_of},
@@ -104,18 +106,15 @@ impl<'a> Sending<'a> {
     pub async fn run(&mut self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Finished> {
         let grant = &self.ticket.grant.grant;
         self.report.keep_progress_in(&self.record.progress_file());
-        self.audit.append(
-            "transfer.begin",
-            Some(grant.transfer),
-            &[
-                ("receiver", json!(grant.receiver.to_string())),
-                ("receiver_trust", json!(self.trust.word())),
-                ("source", json!(Location::name_of(&self.args.source))),
-                ("form", self.args.form.audited(location)),
-                ("target", json!(grant.target)),
-                ("purpose", json!(grant.purpose)),
-            ],
-        )?;
+        let entry = Entry::SendBegin {
+            receiver: grant.receiver,
+            receiver_trust: self.trust,
+            source: Name::new(Location::name_of(&self.args.source)),
+            engine: self.args.form.engine(location),
+            target: Name::new(&grant.target),
+            purpose: Purpose::new(&grant.purpose),
+        };
+        self.audit.append(Some(grant.transfer), &entry)?;
         // An earlier process got the receipt, whether or not it was killed before it had cleaned up.
         if let Some((receipt, receipt_path)) = self.state.receipt(grant.transfer) {
             self.report.say("sender: the transfer of this ticket was done before; nothing is sent again.");

@@ -3,6 +3,7 @@
 use std::{rc::Rc, sync::Arc};
 
 use sealift_agent::{
+    audit::entry::Entry,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     host::{self, bounded},
@@ -52,9 +53,8 @@ impl Sending<'_> {
         };
         let found = shutdown.or(opening).await?;
         if let Some(repaired) = found.repaired {
-            let (kept, cut) = (json!(repaired.kept_bytes), json!(repaired.cut_bytes));
-            let transfer = self.ticket.grant.grant.transfer;
-            self.audit.append("spool.repaired", Some(transfer), &[("kept_bytes", kept), ("cut_bytes", cut)])?;
+            let entry = Entry::SpoolRepaired { kept_bytes: repaired.kept_bytes, cut_bytes: repaired.cut_bytes };
+            self.audit.append(Some(self.ticket.grant.grant.transfer), &entry)?;
         }
         let Some(Whole { spool, keys, manifest }) = found.whole else { return Ok(None) };
         announce(self.report, &plan);

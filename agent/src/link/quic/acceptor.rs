@@ -110,7 +110,7 @@ impl<'a> Acceptor<'a> {
             }
             Ok(Err(_)) | Err(_) => {
                 slot.hold(None, left);
-                slot.refuse(Code::ProtocolViolation.word());
+                slot.refuse(Code::ProtocolViolation);
             }
         }
     }
@@ -144,6 +144,6 @@ async fn handshake(
         },
         Err(_) => Failure::new(Code::TooSlow, "handshake", ""),
     };
-    slot.refuse(refused.code.word());
+    slot.refuse(refused.code);
     None
 }

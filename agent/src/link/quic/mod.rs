@@ -14,10 +14,10 @@ use std::{
 
 use quinn::{ConnectionError, VarInt};
 use rustls_pki_types::CertificateDer;
-use sealift_protocol::{close::Code, limits::LANES_MAX};
+use sealift_protocol::{close::Code, limits::LANES_MAX, link_facts::LinkFacts};
 
+use self::endpoint::RECEIVE_WINDOW_BYTES;
 pub(super) use self::stream::{Receiving, Sending};
-use self::{endpoint::RECEIVE_WINDOW_BYTES, tls_session::TlsFacts};
 use super::end::LinkEnd;
 
 /// For the last packet to leave, on a machine that is busy.
@@ -56,8 +56,8 @@ impl Connection {
         self.connection.remote_address()
     }
 
-    pub(super) fn tls_facts(&self) -> Option<TlsFacts> {
-        self.connection.handshake_data()?.downcast::<TlsFacts>().ok().map(|facts| *facts)
+    pub(super) fn facts(&self) -> Option<LinkFacts> {
+        self.connection.handshake_data()?.downcast::<LinkFacts>().ok().map(|facts| *facts)
     }
 
     pub(super) async fn open_control(&self) -> Result<(Sending, Receiving), LinkEnd> {

@@ -5,7 +5,7 @@
 //! The packets that come before any key is agreed (Initial, Retry) are protected with published
 //! keys (RFC 9001, 5.2 and 5.8): these are left to a session of quinn's own.
 
-use std::{any::Any, fmt, io, sync::Arc};
+use std::{any::Any, io, sync::Arc};
 
 use quinn_proto::{
     ConnectError, ConnectionId, Side, TransportError, TransportErrorCode,
@@ -15,32 +15,9 @@ use quinn_proto::{
     },
     transport_parameters::TransportParameters,
 };
-use rustls::{
-    CipherSuite, NamedGroup, ProtocolVersion,
-    quic::{self, ClientConnection, Connection, KeyChange, Secrets, ServerConnection, Version},
-};
+use rustls::quic::{self, ClientConnection, Connection, KeyChange, Secrets, ServerConnection, Version};
 use rustls_pki_types::{CertificateDer, ServerName};
-
-/// What TLS has agreed on, read from the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TlsFacts {
-    pub version: ProtocolVersion,
-    pub suite: CipherSuite,
-    pub group: NamedGroup,
-}
-
-impl fmt::Display for TlsFacts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let version = match self.version {
-            ProtocolVersion::TLSv1_3 => "TLS 1.3",
-            other => other.as_str().unwrap_or("an unknown TLS"),
-        };
-        let suite = self.suite.as_str().unwrap_or("an unknown cipher suite");
-        let group = self.group.as_str().unwrap_or("an unknown key exchange");
-        // The registry's name has no 13 in it.
-        write!(f, "QUIC version 1, {version}, {}, {group}", suite.replace("TLS13_", "TLS_"))
-    }
-}
+use sealift_protocol::link_facts::{CipherSuite, KeyExchangeGroup, LinkFacts, TlsVersion, Transport};
 
 /// The one version of QUIC that an endpoint speaks.
 const VERSION: Version = Version::V1;
@@ -113,11 +90,12 @@ impl TlsSession {
         Self { tls, quinn, told: false, next_secrets: None }
     }
 
-    fn facts(&self) -> Option<TlsFacts> {
-        Some(TlsFacts {
-            version: self.tls.protocol_version()?,
-            suite: self.tls.negotiated_cipher_suite()?.suite(),
-            group: self.tls.negotiated_key_exchange_group()?.name(),
+    fn facts(&self) -> Option<LinkFacts> {
+        Some(LinkFacts {
+            transport: Transport::Quic,
+            tls_version: TlsVersion(self.tls.protocol_version()?.into()),
+            group: KeyExchangeGroup(self.tls.negotiated_key_exchange_group()?.name().into()),
+            cipher_suite: CipherSuite(self.tls.negotiated_cipher_suite()?.suite().into()),
         })
     }
 }
@@ -131,7 +109,7 @@ impl Session for TlsSession {
         self.quinn.initial_keys(destination, side)
     }
 
-    /// [`TlsFacts`], once they are agreed.
+    /// [`LinkFacts`], once they are agreed.
     fn handshake_data(&self) -> Option<Box<dyn Any>> {
         self.facts().map(|facts| -> Box<dyn Any> { Box::new(facts) })
     }
