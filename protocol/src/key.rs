@@ -27,6 +27,7 @@ const CONTEXT_PART_ROOT: &str = "sealift/1 2026-11 part root";
 const CONTEXT_TRANSFER_ROOT: &str = "sealift/1 2026-11 transfer root";
 const CONTEXT_ROW_DIGEST: &str = "sealift/1 2026-11 row digest";
 const CONTEXT_DIGEST_CHECK: &str = "sealift/1 2026-11 digest secret check";
+const CONTEXT_SOURCE_TAG: &str = "sealift/1 2026-11 source tag";
 
 /// Public value that fixes an epoch's secret, 32 bytes.
 pub type KeyCommitment = [u8; 32];
@@ -89,6 +90,12 @@ impl DigestSecret {
         blake3::derive_key(CONTEXT_DIGEST_CHECK, &self.0)
     }
 
+    /// What a sender keeps of its source's URL: only with this secret can a guess be compared with it.
+    pub fn source_tag(&self, source: &str) -> [u8; 32] {
+        let key = blake3::derive_key(CONTEXT_SOURCE_TAG, &self.0);
+        *blake3::keyed_hash(&key, source.as_bytes()).as_bytes()
+    }
+
     pub(crate) fn chunk_hash_key(&self) -> [u8; 32] {
         blake3::derive_key(CONTEXT_CHUNK_HASH, &self.0)
     }
@@ -127,5 +134,14 @@ mod tests {
         assert_eq!(at(1, 1), at(1, 1));
         assert_ne!(at(1, 1), at(2, 1));
         assert_ne!(at(1, 1), at(1, 2));
+    }
+
+    /// Issue 10, item 6: two transfers of one source have nothing on disk that can be compared.
+    #[test]
+    fn a_source_tag_is_of_one_transfer() {
+        let tag = |secret, source: &str| DigestSecret([secret; 32]).source_tag(source);
+        assert_eq!(tag(1, "sqlite:/srv/ehr.db"), tag(1, "sqlite:/srv/ehr.db"));
+        assert_ne!(tag(1, "sqlite:/srv/ehr.db"), tag(2, "sqlite:/srv/ehr.db"));
+        assert_ne!(tag(1, "sqlite:/srv/ehr.db"), tag(1, "sqlite:/srv/ehr2.db"));
     }
 }

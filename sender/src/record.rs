@@ -32,10 +32,10 @@ pub struct Record {
 #[derive(Encode, Decode)]
 #[cbor(map)]
 struct Kept {
-    /// BLAKE3 of the source's URL: another source is another transfer.
+    /// Of the source's URL, keyed by the secret below: another source is another transfer.
     #[n(0)]
     #[cbor(with = "minicbor::bytes")]
-    source: [u8; 32],
+    source_tag: [u8; 32],
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     digest_secret: [u8; 32],
@@ -132,6 +132,12 @@ pub fn unfinished(state: &StateDir) -> Outcome<Vec<Unfinished>> {
     Ok(found)
 }
 
+impl Kept {
+    fn is_of(&self, source: &str) -> bool {
+        self.source_tag == DigestSecret::from_bytes(self.digest_secret).source_tag(source)
+    }
+}
+
 impl Drop for Kept {
     fn drop(&mut self) {
         self.digest_secret.zeroize();
@@ -142,15 +148,15 @@ impl Record {
     /// Opens the record of `transfer`, or begins one. One process at a time.
     pub fn open(state: &StateDir, grant: &Grant, source: &str, restart: bool) -> Outcome<Self> {
         let dir = TransferDir::open(state, grant.transfer)?;
-        let source = blake3_of(source);
         let kept = match dir.record::<Kept>()? {
-            Some(mut kept) if kept.source == source => {
+            Some(mut kept) if kept.is_of(source) => {
                 // Another ticket may give it more time.
                 kept.retain_until_seconds = grant.retain_until_seconds;
                 kept
             }
             Some(mut kept) if restart => {
-                (kept.source, kept.sent) = (source, None);
+                kept.source_tag = DigestSecret::from_bytes(kept.digest_secret).source_tag(source);
+                kept.sent = None;
                 kept
             }
             Some(_) => {
@@ -158,16 +164,19 @@ impl Record {
                     "Give the same --source as before; or type --restart to drop what was sent and send this one.";
                 return Err(Failure::usage("the transfer of this ticket was begun with another source", next));
             }
-            None => Kept {
-                source,
-                digest_secret: *DigestSecret::generate(&mut SystemRandom::default()).expose(),
-                begun: false,
-                sent: None,
-                retain_until_seconds: grant.retain_until_seconds,
-                spool: None,
-                receiver: grant.receiver,
-                suites: Vec::new(),
-            },
+            None => {
+                let digest_secret = DigestSecret::generate(&mut SystemRandom::default());
+                Kept {
+                    source_tag: digest_secret.source_tag(source),
+                    digest_secret: *digest_secret.expose(),
+                    begun: false,
+                    sent: None,
+                    retain_until_seconds: grant.retain_until_seconds,
+                    spool: None,
+                    receiver: grant.receiver,
+                    suites: Vec::new(),
+                }
+            }
         };
         let record = Self { dir, kept };
         record.dir.keep(&record.kept)?;
@@ -267,8 +276,4 @@ pub fn destroy(dir: TransferDir) -> Outcome {
         spool.destroy()?;
     }
     dir.destroy()
-}
-
-fn blake3_of(source: &str) -> [u8; 32] {
-    *blake3::hash(source.as_bytes()).as_bytes()
 }

@@ -267,6 +267,23 @@ fn transports_stay_inside_the_link() {
     assert_eq!(users, ["sealift-agent"]);
 }
 
+/// Issue 10, item 6: a bare hash on a disk can be compared with guesses of what was hashed. These are not of a row, a URL or a
+/// credential.
+const UNKEYED: &[(&str, &str)] = &[
+    ("agent/src/audit_chain.rs", "the chain of a log that is read in the clear"),
+    ("protocol/src/manifest/receipt.rs", "the receipt's file, as b3sum prints it"),
+    ("protocol/src/sealed_log/record.rs", "the check of a header, which lies beside it"),
+];
+
+#[test]
+fn nothing_else_is_hashed_without_a_key() {
+    let is_bare = |line: &str| line.contains("blake3::hash(") || line.contains("Hasher::new()");
+    let bare = |(path, text): &(PathBuf, String)| code(text).any(|(_, line)| is_bare(line)).then(|| shown(path));
+    let mut found: Vec<_> = sources(PRODUCT).iter().filter_map(bare).collect();
+    found.sort();
+    assert_eq!(found, UNKEYED.iter().map(|(path, _)| *path).collect::<Vec<_>>());
+}
+
 /// However the house or anybody else writes it.
 #[test]
 fn what_does_io_is_found() {
