@@ -2,6 +2,7 @@
 
 use sealift_protocol::{
     close::Code,
+    disposition::RaisedBy,
     failure::{Failure, explain},
     message::Refuse,
 };
@@ -12,10 +13,12 @@ use crate::clock::utc_text;
 pub fn refused_by_peer(peer: &str, refuse: Refuse, now_seconds: u64) -> Failure {
     // A refusal is never a success, whatever a peer calls it.
     let code = if refuse.code == Code::Done { Code::ProtocolViolation } else { refuse.code };
-    // Ctrl-C over there is an interruption here.
-    let stopped_by_person = code == Code::UserInterrupt;
     let (what, next) = explain(code);
-    let code = if stopped_by_person { Code::Interrupted } else { code };
+    // Ctrl-C over there is an interruption here.
+    let (code, raised_by) = match code {
+        Code::UserInterrupt => (Code::Interrupted, RaisedBy::PeerOperator),
+        code => (code, RaisedBy::Peer),
+    };
     let mut what = format!("the {peer} ended the transfer: {what}");
     if let Some(theirs) = refuse.now_seconds.filter(|_| code.is_of_clock()) {
         what += &format!("; this host's clock says {}, the {peer}'s {}", utc_text(now_seconds), utc_text(theirs));
@@ -24,5 +27,5 @@ pub fn refused_by_peer(peer: &str, refuse: Refuse, now_seconds: u64) -> Failure 
         what += &format!("; it is bound to {bound}");
     }
     let Refuse { part, chunk, bound, .. } = refuse;
-    Failure { part, chunk, bound, told_by_peer: true, stopped_by_person, ..Failure::new(code, what, next) }
+    Failure { part, chunk, bound, raised_by, ..Failure::new(code, what, next) }
 }

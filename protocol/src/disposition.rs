@@ -1,10 +1,33 @@
-//! What becomes of a transfer at its receiver when something happens to it: one table, without I/O.
+//! What becomes of a transfer when something happens to it: one table for each side, without I/O. This is the receiver's;
+//! [`sender`] is the sender's.
 //!
 //! A loader that is told the end of its input may commit from then on, and only its exit says
 //! whether it has. Until that exit is observed and recorded, the load may be there or not. Nothing
 //! from outside decides that: it is either observed, or stated by the receiver's operator.
 
 use minicbor::{Decode, Encode};
+
+pub mod sender;
+
+/// Who found the reason why something ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RaisedBy {
+    /// This side, which tells the other.
+    ThisSide,
+    /// The other side, which need not be told.
+    Peer,
+    /// A person at the other side: to try again unasked would be against their will.
+    PeerOperator,
+}
+
+impl RaisedBy {
+    pub const ALL: [RaisedBy; 3] = [RaisedBy::ThisSide, RaisedBy::Peer, RaisedBy::PeerOperator];
+
+    /// Whether the other side said so.
+    pub fn is_peer(self) -> bool {
+        self != RaisedBy::ThisSide
+    }
+}
 
 /// How far a transfer has come at its receiver, as it is kept on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]

@@ -5,6 +5,7 @@ use std::{fmt, io};
 
 use crate::{
     close::Code,
+    disposition::RaisedBy,
     error::Error,
     fingerprint::Fingerprint,
     id::{ChunkIndex, PartIndex},
@@ -23,10 +24,7 @@ pub struct Failure {
     pub chunk: Option<ChunkIndex>,
     /// The sender that a ticket is bound to, where another one came with it.
     pub bound: Option<Fingerprint>,
-    /// The peer said so, and need not be told.
-    pub told_by_peer: bool,
-    /// A person at the other side stopped it: trying again by itself would be against their will.
-    pub stopped_by_person: bool,
+    pub raised_by: RaisedBy,
 }
 
 pub type Outcome<T = ()> = Result<T, Failure>;
@@ -45,8 +43,7 @@ impl Failure {
             part: None,
             chunk: None,
             bound: None,
-            told_by_peer: false,
-            stopped_by_person: false,
+            raised_by: RaisedBy::ThisSide,
         }
     }
 
@@ -170,7 +167,9 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
             "If that is not a sender of yours, somebody has a copy of the ticket: abandon the transfer at the receiver and \
              make a new ticket. To resume from here, give this sender the --state-dir of the one that began.",
         ),
-        Code::TicketUnknown => ("the receiver knows no such ticket, or its transfer is over", NEW_TICKET),
+        Code::TicketUnknown => {
+            ("the receiver knows no such ticket: its transfer is over, or the receiver has lost its state", NEW_TICKET)
+        }
         Code::TranscriptMismatch => (
             "a signature does not belong to this connection",
             "Somebody may be in between. Do not use this path until you know.",

@@ -18,7 +18,7 @@ use sealift_agent::{
 };
 use sealift_protocol::{
     close::Code,
-    disposition::{Disposition, Event, Stage, disposition},
+    disposition::{Disposition, Event, RaisedBy, Stage, disposition},
     error::Error,
     fingerprint::Fingerprint,
     manifest::SignedReceipt,
@@ -159,7 +159,8 @@ impl<'a> Receiving<'a> {
                 }
                 // What is shown stays: a sender that comes for its receipt and fails changes nothing about that.
                 Err(failure) if self.finished.is_some() => {
-                    if !failure.told_by_peer && matches!(failure.code, Code::UserInterrupt | Code::GrantExpired) {
+                    if !failure.raised_by.is_peer() && matches!(failure.code, Code::UserInterrupt | Code::GrantExpired)
+                    {
                         return self.finished.take().ok_or_else(|| failed("no receipt"));
                     }
                 }
@@ -229,11 +230,11 @@ impl<'a> Receiving<'a> {
         let hopeful = failure.code.retry_may_help()
             || agreed_once && matches!(failure.code, Code::ResumeImpossible | Code::SourceChanged)
             // Of the sender's spool.
-            || agreed_once && failure.told_by_peer && matches!(failure.code, Code::LogFull | Code::LogFailed)
-            || agreed_once && !self.agreed && (failure.told_by_peer || failure.code.is_of_peer());
+            || agreed_once && failure.raised_by.is_peer() && matches!(failure.code, Code::LogFull | Code::LogFailed)
+            || agreed_once && !self.agreed && (failure.raised_by.is_peer() || failure.code.is_of_peer());
         let loading = disposition(self.stage(), Event::ConnectionLost) == Disposition::Load;
         let begun = agreed_once || self.load.is_some();
-        hopeful && loading && begun && !failure.stopped_by_person && !self.setting.grace.is_zero()
+        hopeful && loading && begun && failure.raised_by != RaisedBy::PeerOperator && !self.setting.grace.is_zero()
     }
 
     fn tell_waiting(&self, failure: &Failure) {
@@ -428,7 +429,7 @@ async fn unless_ended<T>(
         outcome = work => outcome,
         by = turn_away(heard) => Err(by.map_or_else(|closed| closed, |by| {
             *called_off = Some(by.link);
-            Failure { told_by_peer: false, ..by.failure }
+            Failure { raised_by: RaisedBy::ThisSide, ..by.failure }
         })),
         expired = expiry.passed() => Err(expired),
         stopped = shutdown.requested() => Err(stopped),

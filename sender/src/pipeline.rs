@@ -18,6 +18,7 @@ use sealift_agent::{
 use sealift_protocol::{
     chunk::Sealed,
     close::Code,
+    disposition::sender::Asks,
     frame::StreamHeader,
     id::{ChunkCount, PartIndex},
     manifest::{SignedManifest, SignedReceipt},
@@ -44,8 +45,7 @@ pub struct Pipeline<'a> {
 /// What one offer asks for, and what it expects of the answer.
 #[derive(Clone, Copy)]
 pub struct OfferTerms {
-    /// The receiver is asked to drop what it has.
-    pub fresh: bool,
+    pub asks: Asks,
     /// The key that the ticket says the data keys are to be sealed to.
     pub sealing_key: KeyFingerprint,
 }
@@ -63,7 +63,7 @@ pub async fn negotiate(
 ) -> Outcome<Session> {
     let mut random = SystemRandom::default();
     let expected = Expected { receiver_key: link.peer, sealing_key: terms.sealing_key };
-    let (offering, offer) = outgoing.transfer().offer(&link.channel, expected, terms.fresh, now_seconds(), &mut random);
+    let (offering, offer) = outgoing.transfer().offer(&link.channel, expected, terms.asks, now_seconds(), &mut random);
     let offer_bytes = writer.send(&offer).await?;
     let Message::Accept(accept) = control.expect(offer_bytes).await? else { return Err(out_of_turn("Accept")) };
     let (beginning, begin) = offering.handle_accept(&outgoing.transfer(), accept, identity, &mut random)?;

@@ -26,7 +26,11 @@ use sealift_agent::{
     ticket::{TICKET_BYTES_MAX, Ticket},
     transfer_dir::TransferDir,
 };
-use sealift_protocol::{close::Code, id::TransferId};
+use sealift_protocol::{
+    close::Code,
+    disposition::sender::{Failed, Replay, SenderDisposition, Standing, sender_disposition},
+    id::TransferId,
+};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -53,7 +57,7 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
         let next = "Give the ticket as a file, or the source as file: or exec:.";
         return Err(Failure::usage("source and ticket cannot both be standard input", next));
     }
-    if args.spool.is_some() && can_repeat(&location) {
+    if args.spool.is_some() && replay_of(&location) == Replay::Always {
         let next =
             "Leave --spool away: this source is read again where that is needed, and nothing has to be kept of it.";
         return Err(Failure::usage("--spool is for a source that can be read only once: - or exec:", next));
@@ -82,18 +86,22 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     let trust = establish(args, &ticket, begun_with, &state, report);
     let trust = match trust.and_then(|trust| check_time(&ticket.grant.grant, record.is_begun()).map(|()| trust)) {
         Ok(trust) => trust,
-        Err(failure) if record.is_begun() => return Err(failure),
-        // Nothing was begun, and nothing has to be kept for it.
-        Err(failure) => return record.destroy().and(Err(failure)),
+        Err(failure) => {
+            let at = Standing::found(record.stage(), replay_of(&location));
+            return match sender_disposition(at, Failed::unconnected(failure.code)) {
+                SenderDisposition::Drop => record.destroy().and(Err(failure)),
+                _ => Err(failure),
+            };
+        }
     };
-    let mut sending =
-        Sending::new(args, report, &audit, &state, Destination { ticket: &ticket, trust }, &identity, record);
+    let to = Destination { ticket: &ticket, trust };
+    let mut sending = Sending::new(args, &location, report, &audit, &state, to, &identity, record);
     let expiry = sending.expiry();
     let outcome = tokio::select! {
-        outcome = sending.run(&location, &mut shutdown) => outcome,
+        outcome = sending.run(&mut shutdown) => outcome,
         never = expiry.warn(|left| report.time_left(left)) => match never {},
     };
-    let outcome = outcome.map_err(|failure| sending.advise(&location, failure));
+    let outcome = outcome.map_err(|failure| sending.advise(failure));
     if let Err(failure) = &outcome {
         report.tell(failure);
     }
@@ -117,13 +125,14 @@ fn check_unused(state: &StateDir, transfer: TransferId, restart: bool) -> Outcom
     Err(Failure::new(Code::GrantUsed, what, next))
 }
 
-/// Whether another process can read the source again.
-pub fn can_repeat(location: &Location) -> bool {
+/// What another process can read of the source.
+pub fn replay_of(location: &Location) -> Replay {
     match location {
         // A FIFO or a device gives its bytes once.
-        Location::File(path) => path.is_file(),
-        Location::Sqlite(_) => true,
-        Location::Standard | Location::Exec(_) | Location::Discard => false,
+        Location::File(path) if !path.is_file() => Replay::Never,
+        Location::File(_) | Location::Sqlite(_) => Replay::Always,
+        Location::Exec(_) => Replay::Anew,
+        Location::Standard | Location::Discard => Replay::Never,
     }
 }
 

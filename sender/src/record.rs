@@ -12,6 +12,7 @@ use sealift_agent::{
     transfer_dir::TransferDir,
 };
 use sealift_protocol::{
+    disposition::sender::SenderStage,
     fingerprint::Fingerprint,
     grant::Grant,
     id::TransferId,
@@ -39,10 +40,9 @@ struct Kept {
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     digest_secret: [u8; 32],
-    /// The receiver may have something of it.
     #[n(2)]
-    begun: bool,
-    /// All of it was sent, and the receiver may have loaded it.
+    stage: SenderStage,
+    /// From [`SenderStage::AllSent`] on.
     #[n(3)]
     sent: Option<Sent>,
     /// When the receiver drops what it has: nothing can be resumed then.
@@ -68,40 +68,10 @@ pub struct Sent {
     pub manifest: SignedManifest,
 }
 
-/// How far a transfer has come, as its sender knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    Prepared,
-    Begun,
-    AllSent,
-    /// It has its receipt; what is kept is what a process left that was killed in its clean-up.
-    Done,
-}
-
-impl Stage {
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Prepared => "prepared",
-            Self::Begun => "begun",
-            Self::AllSent => "all_sent",
-            Self::Done => "done",
-        }
-    }
-
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Prepared => "prepared, nothing was sent",
-            Self::Begun => "begun",
-            Self::AllSent => "all of it was sent; the receipt is missing",
-            Self::Done => "done, the receipt is here; the next push clears up what is left",
-        }
-    }
-}
-
 /// What `status` tells of a transfer.
 pub struct Unfinished {
     pub transfer: TransferId,
-    pub stage: Stage,
+    pub stage: SenderStage,
     /// A process runs it now.
     pub running: bool,
     /// All that is kept of it, the spool included.
@@ -118,15 +88,13 @@ pub fn unfinished(state: &StateDir) -> Outcome<Vec<Unfinished>> {
     for transfer in TransferDir::list(state)? {
         let Some(look) = TransferDir::look::<Kept>(state, transfer)? else { continue };
         let Some(kept) = &look.record else { continue };
-        let stage = match kept {
-            _ if state.receipt(transfer).is_some() => Stage::Done,
-            Kept { sent: Some(_), .. } => Stage::AllSent,
-            Kept { begun: true, .. } => Stage::Begun,
-            _ => Stage::Prepared,
+        let stage = match state.receipt(transfer) {
+            Some(_) => SenderStage::Acknowledged,
+            None => kept.stage,
         };
         let held_bytes = look.held_bytes + kept.spool.as_ref().map_or(0, Place::held_bytes);
         let spool = kept.spool.as_ref().map(|place| place.folder().to_path_buf());
-        let how_far = look.how_far.filter(|_| stage != Stage::Prepared);
+        let how_far = look.how_far.filter(|_| stage != SenderStage::Prepared);
         found.push(Unfinished { transfer, stage, running: look.running, held_bytes, how_far, spool });
     }
     Ok(found)
@@ -169,7 +137,7 @@ impl Record {
                 Kept {
                     source_tag: digest_secret.source_tag(source),
                     digest_secret: *digest_secret.expose(),
-                    begun: false,
+                    stage: SenderStage::Prepared,
                     sent: None,
                     retain_until_seconds: grant.retain_until_seconds,
                     spool: None,
@@ -189,7 +157,7 @@ impl Record {
     pub fn sweep(state: &StateDir, next: TransferId, now_seconds: u64) -> Outcome {
         for transfer in TransferDir::list(state)? {
             let is_over = |kept: &Kept| {
-                let is_left = state.receipt(transfer).is_some() || !kept.begun;
+                let is_left = state.receipt(transfer).is_some() || kept.stage == SenderStage::Prepared;
                 kept.retain_until_seconds <= now_seconds || is_left && transfer != next
             };
             // Looked at first, so that whoever starts it at this moment finds it free. One that cannot be read is for its
@@ -217,9 +185,13 @@ impl Record {
         DigestSecret::from_bytes(self.kept.digest_secret)
     }
 
-    /// Whether an earlier process, or an earlier connection of this one, got as far as data.
+    pub fn stage(&self) -> SenderStage {
+        self.kept.stage
+    }
+
+    /// Whether a receiver may know the transfer, so that it has until `finish_before`.
     pub fn is_begun(&self) -> bool {
-        self.kept.begun
+        self.kept.stage != SenderStage::Prepared
     }
 
     /// The receiver of the ticket that it was begun with.
@@ -237,18 +209,26 @@ impl Record {
     }
 
     pub fn keep_begun(&mut self, suite: Suite) -> Outcome {
-        if self.kept.begun && self.kept.suites.contains(&suite) {
+        if self.is_begun() && self.kept.suites.contains(&suite) {
             return Ok(());
         }
-        self.kept.begun = true;
+        self.kept.stage = self.kept.stage.max(SenderStage::Begun);
         if !self.kept.suites.contains(&suite) {
             self.kept.suites.push(suite);
         }
         self.dir.keep(&self.kept)
     }
 
-    pub fn keep_sent(&mut self, sent: Option<Sent>) -> Outcome {
-        self.kept.sent = sent;
+    pub fn keep_sent(&mut self, sent: Sent) -> Outcome {
+        self.kept.sent = Some(sent);
+        self.kept.stage = SenderStage::AllSent;
+        self.dir.keep(&self.kept)
+    }
+
+    /// The source is sent from its beginning: an earlier manifest is of no use any more.
+    pub fn keep_unsent(&mut self) -> Outcome {
+        self.kept.sent = None;
+        self.kept.stage = self.kept.stage.min(SenderStage::Begun);
         self.dir.keep(&self.kept)
     }
 

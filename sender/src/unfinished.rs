@@ -20,6 +20,7 @@ use sealift_agent::{
 };
 use sealift_protocol::{
     close::Code,
+    disposition::sender::SenderStage,
     id::TransferId,
     message::{Message, Refuse},
 };
@@ -44,9 +45,9 @@ fn tell_status(args: &StatusArgs) -> Outcome {
     let line = |found: Unfinished| {
         let Unfinished { transfer, stage, running, held_bytes, how_far, spool } = found;
         let doing = if running { "running" } else { "not running" };
-        let mut text = format!("{}, {doing}", stage.text());
+        let mut text = format!("{}, {doing}", stage_text(stage));
         let mut fields =
-            vec![("stage", json!(stage.word())), ("running", json!(running)), ("held_bytes", json!(held_bytes))];
+            vec![("stage", json!(stage.as_str())), ("running", json!(running)), ("held_bytes", json!(held_bytes))];
         if let Some(how_far) = how_far {
             text += &format!("; {} by {}", how_far.text(), utc_text(how_far.at_seconds));
             fields.extend(how_far.fields());
@@ -61,6 +62,15 @@ fn tell_status(args: &StatusArgs) -> Outcome {
     };
     let lines: Vec<Line> = unfinished(&state)?.into_iter().map(line).collect();
     status::print("sender", args.json, &lines)
+}
+
+fn stage_text(stage: SenderStage) -> &'static str {
+    match stage {
+        SenderStage::Prepared => "prepared, nothing was sent",
+        SenderStage::Begun => "begun",
+        SenderStage::AllSent => "all of it was sent; the receipt is missing",
+        SenderStage::Acknowledged => "done, the receipt is here; the next push clears up what is left",
+    }
 }
 
 pub async fn abandon(args: AbandonArgs) -> ExitCode {

@@ -12,7 +12,8 @@ use sealift_agent::ticket::Ticket;
 use tempfile::TempDir;
 
 use crate::{
-    agents::{Agent, Launch},
+    agents::{Agent, Launch, RECEIVER, SENDER},
+    exit,
     finished::Finished,
     invited::write_ticket,
     link::{Direction, Faults, Link},
@@ -167,6 +168,19 @@ impl Place {
         for side in ["sender", "receiver"] {
             self.assert_no_transfer(side);
         }
+    }
+
+    /// The transfer is suspended on both sides with nothing shown; `abandon` then leaves nothing of it on either.
+    #[track_caller]
+    pub fn assert_suspended(&self) {
+        self.assert_not_loaded();
+        for (program, side) in [(SENDER, "sender"), (RECEIVER, "receiver")] {
+            assert_eq!(self.transfers(side).len(), 1, "unfinished at the {side}");
+            let abandoned = Launch::bare(program, &["abandon", "--all", "--state-dir"]).arg(self.path(side)).start();
+            let abandoned = abandoned.wait(WITHIN);
+            abandoned.assert_code(exit::DONE);
+        }
+        self.assert_clean(&[]);
     }
 
     /// The transfer is suspended, or over: nothing of it is shown as a result, and there is no receipt.

@@ -4,6 +4,7 @@ use sealift_protocol::{
     close::Code,
     codec,
     digest::Root,
+    disposition::sender::Asks,
     envelope::{KeyEnvelope, SealingKey, SealingPublicKey},
     error::Result,
     fingerprint::Fingerprint,
@@ -236,7 +237,8 @@ fn grants_are_for_one_use() {
         let grant = grant.sign(&parties.receiver);
         let transfer = parties.transfer(&terms());
         let expected_receiver = parties.anybody();
-        let (_, offer) = transfer.offer(&parties.channel, expected_receiver, false, NOW_SECONDS, &mut parties.random);
+        let (_, offer) =
+            transfer.offer(&parties.channel, expected_receiver, Asks::Continue, NOW_SECONDS, &mut parties.random);
         let Message::Offer(mut offer) = offer else { unreachable!() };
         offer.grant = grant.clone();
         let judged = parties.listening(&terms()).handle_offer(offer, &parties.channel, now);
@@ -257,7 +259,7 @@ fn clocks_may_be_a_minute_apart() {
         let transfer = parties.transfer(&terms());
         let now = NOW_SECONDS.saturating_add_signed(by);
         let receiver = parties.anybody();
-        let (_, offer) = transfer.offer(&parties.channel, receiver, false, now, &mut parties.random);
+        let (_, offer) = transfer.offer(&parties.channel, receiver, Asks::Continue, now, &mut parties.random);
         let Message::Offer(offer) = offer else { unreachable!() };
         assert_eq!(code(parties.listening(&terms()).handle_offer(offer, &parties.channel, NOW_SECONDS)), expected);
     }
@@ -271,7 +273,7 @@ fn strangers_are_refused_cleanly() {
     assert_eq!(code(long.verify(&[parties.receiver.public_key()])), Code::LimitExceeded);
     let transfer = parties.transfer(&terms());
     let receiver = parties.anybody();
-    let (_, message) = transfer.offer(&parties.channel, receiver, false, NOW_SECONDS, &mut parties.random);
+    let (_, message) = transfer.offer(&parties.channel, receiver, Asks::Continue, NOW_SECONDS, &mut parties.random);
     let Message::Offer(mut offer) = message.clone() else { unreachable!() };
     offer.versions = vec![2, 3];
     let got = parties.listening(&terms()).handle_offer(offer, &parties.channel, 1_800_000_000);

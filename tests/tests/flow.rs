@@ -5,6 +5,7 @@ use sealift_protocol::{
     chunk::{Chunk, Sealed},
     close::Code,
     compress::{Compression, Packer, Unpacker},
+    disposition::sender::Asks,
     error::Result,
     frame::{ChunkHeader, StreamHeader},
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
@@ -460,7 +461,7 @@ fn a_proof_goes_on_over_the_next_connection() {
 /// fault-matrix N13: who holds the same ticket and does not know the digest secret goes on with nothing and drops nothing.
 #[test]
 fn a_strangers_connection_changes_nothing() {
-    for fresh in [false, true] {
+    for asks in Asks::ALL {
         let mut flow = interrupted();
         let terms = Terms::new(opaque_plan(), Suite::Aes256Gcm);
         let stranger = flow.parties.transfer(&terms);
@@ -468,8 +469,8 @@ fn a_strangers_connection_changes_nothing() {
             &mut flow.pair.loading,
             sealift_protocol::receive::Transfer::new(flow.parties.grant(), opaque_plan()),
         ));
-        let got = flow.parties.connect(&terms, &stranger, &mut loading, fresh, &Exchange::default());
-        assert_eq!(code(got), Code::TransferBusy, "fresh: {fresh}");
+        let got = flow.parties.connect(&terms, &stranger, &mut loading, asks, &Exchange::default());
+        assert_eq!(code(got), Code::TransferBusy, "{asks:?}");
     }
 }
 
@@ -478,7 +479,7 @@ fn a_strangers_connection_changes_nothing() {
 fn a_fresh_offer_begins_from_nothing() {
     let mut flow = interrupted();
     let terms = Terms::new(opaque_plan(), Suite::Aes256Gcm);
-    let resumed = flow.pair.connect_again(&mut flow.parties, &terms, &Exchange::default(), true);
+    let resumed = flow.pair.connect_again(&mut flow.parties, &terms, &Exchange::default(), Asks::StartOver);
     assert_eq!(resumed, Ok(vec![Resume::Repeat]));
     assert_eq!((flow.pair.loading.has_anything(), flow.pair.loading.epoch()), (false, Epoch(2)));
     assert_eq!(flow.pair.transfer.held(PartIndex(0)), ChunkCount(0));

@@ -6,6 +6,7 @@ use sealift_protocol::{
     codec,
     compress::{Compression, Packer},
     digest::Root,
+    disposition::sender::Asks,
     error::Result,
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
     limits::EPOCH_MAX,
@@ -24,11 +25,11 @@ const TABLES: usize = 2;
 const EPOCH: Epoch = Epoch(0);
 
 /// Agrees with a receiver that holds its keys and says that it has this.
-fn agree(parties: &mut Parties, transfer: &Transfer, have: &[Have], fresh: bool) -> Result<Session> {
+fn agree(parties: &mut Parties, transfer: &Transfer, have: &[Have], asks: Asks) -> Result<Session> {
     let terms = Terms::new(table_plan(TABLES), Suite::Aes256Gcm);
     let sealing_key = sealift_protocol::envelope::SealingKey::generate(&mut parties.random);
     let expected = parties.expected(&sealing_key);
-    let (offering, offer) = transfer.offer(&parties.channel, expected, fresh, NOW_SECONDS, &mut parties.random);
+    let (offering, offer) = transfer.offer(&parties.channel, expected, asks, NOW_SECONDS, &mut parties.random);
     let mut transcript = Transcript::new(&parties.channel, &parties.grant());
     transcript.absorb(&codec::encode(&offer));
     let Message::Offer(offer) = offer else { unreachable!() };
@@ -78,31 +79,31 @@ fn send(transfer: &mut Transfer, session: &Session, chunks: std::ops::Range<u64>
 
 #[test]
 fn a_receiver_cannot_have_what_cannot_be() {
-    let judged = |have: &[Have], fresh| {
+    let judged = |have: &[Have], asks| {
         let (mut parties, transfer) = parties();
-        code(agree(&mut parties, &transfer, have, fresh))
+        code(agree(&mut parties, &transfer, have, asks))
     };
-    assert_eq!(judged(&[], false), Code::Done);
-    assert_eq!(judged(&[], true), Code::Done);
-    assert_eq!(judged(&[have(0, 2, 1), have(1, 1, 1)], false), Code::Done);
+    assert_eq!(judged(&[], Asks::Continue), Code::Done);
+    assert_eq!(judged(&[], Asks::StartOver), Code::Done);
+    assert_eq!(judged(&[have(0, 2, 1), have(1, 1, 1)], Asks::Continue), Code::Done);
     let last = TABLES as u32 + 1;
-    assert_eq!(judged(&[have(last, 1, 0)], false), Code::Done);
-    for (what, have, fresh) in [
-        ("more durable than verified", vec![have(0, 1, 2)], false),
-        ("nothing of a part", vec![have(0, 0, 0)], false),
-        ("parts out of order", vec![have(1, 1, 0), have(0, 1, 0)], false),
-        ("a part twice", vec![have(1, 1, 0), have(1, 2, 0)], false),
-        ("a part that is not planned", vec![have(last + 1, 1, 0)], false),
-        ("something, though it was to be dropped", vec![have(0, 1, 0)], true),
+    assert_eq!(judged(&[have(last, 1, 0)], Asks::Continue), Code::Done);
+    for (what, have, asks) in [
+        ("more durable than verified", vec![have(0, 1, 2)], Asks::Continue),
+        ("nothing of a part", vec![have(0, 0, 0)], Asks::Continue),
+        ("parts out of order", vec![have(1, 1, 0), have(0, 1, 0)], Asks::Continue),
+        ("a part twice", vec![have(1, 1, 0), have(1, 2, 0)], Asks::Continue),
+        ("a part that is not planned", vec![have(last + 1, 1, 0)], Asks::Continue),
+        ("something, though it was to be dropped", vec![have(0, 1, 0)], Asks::StartOver),
     ] {
-        assert_eq!(judged(&have, fresh), Code::AckImpossible, "{what}");
+        assert_eq!(judged(&have, asks), Code::AckImpossible, "{what}");
     }
 }
 
 #[test]
 fn a_receiver_cannot_have_more_than_was_sent() {
     let (mut parties, mut transfer) = parties();
-    let session = agree(&mut parties, &transfer, &[], false).unwrap();
+    let session = agree(&mut parties, &transfer, &[], Asks::Continue).unwrap();
     send(&mut transfer, &session, 0..3);
     assert_eq!(code(transfer.handle_have(&[have(0, 4, 0)], EPOCH)), Code::AckImpossible);
 }
@@ -125,7 +126,7 @@ fn a_receiver_with_another_root_is_not_gone_on_with() {
         (ended, [false, false], Code::SourceChanged),
         (said, [true, true], Code::SourceChanged),
     ] {
-        let session = agree(&mut parties, &transfer, &[have], false).unwrap();
+        let session = agree(&mut parties, &transfer, &[have], Asks::Continue).unwrap();
         let resumed = transfer.handle_have(&session.have, EPOCH).unwrap();
         assert_eq!(resumed[0], Resume::Repeat);
         let mut proven = hashes.iter().zip(lasts);
@@ -158,7 +159,7 @@ fn acknowledgements_of_a_part_that_is_read_again_are_bounded() {
 #[test]
 fn what_is_read_behind_a_lost_part_is_read_again() {
     let (mut parties, mut transfer) = parties();
-    let session = agree(&mut parties, &transfer, &[], false).unwrap();
+    let session = agree(&mut parties, &transfer, &[], Asks::Continue).unwrap();
     send(&mut transfer, &session, 0..2);
     let ack = Ack { part: PartIndex(0), verified: ChunkCount(2), durable: ChunkCount(0) };
     transfer.handle_ack(&ack).unwrap();
@@ -171,10 +172,10 @@ fn what_is_read_behind_a_lost_part_is_read_again() {
 #[test]
 fn an_epoch_that_comes_twice_is_refused() {
     let (mut parties, mut transfer) = parties();
-    let first = agree(&mut parties, &transfer, &[], false).unwrap();
+    let first = agree(&mut parties, &transfer, &[], Asks::Continue).unwrap();
     send(&mut transfer, &first, 0..2);
     transfer.handle_have(&first.have, first.keys.epoch()).unwrap();
-    assert_eq!(code(agree(&mut parties, &transfer, &[], false)), Code::AckImpossible);
+    assert_eq!(code(agree(&mut parties, &transfer, &[], Asks::Continue)), Code::AckImpossible);
 }
 
 /// A3: a receiver that lies on a later connection, about what the sender still knows.
@@ -182,7 +183,7 @@ fn an_epoch_that_comes_twice_is_refused() {
 fn a_receiver_that_contradicts_what_it_said_is_refused() {
     let sent = || {
         let (mut parties, mut transfer) = parties();
-        let session = agree(&mut parties, &transfer, &[], false).unwrap();
+        let session = agree(&mut parties, &transfer, &[], Asks::Continue).unwrap();
         let mut root = transfer.digests().part_root(PartIndex(0));
         for _ in 0..2 {
             root.add(&transfer.digests().chunk_hash(b"row"), 3);

@@ -6,6 +6,7 @@ use sealift_protocol::{
     chunk::{Chunk, Sealed},
     close::Code,
     compress::{Compression, Packer, Unpacker},
+    disposition::sender::Asks,
     envelope::{KeyEnvelope, SealingKey},
     error::Result,
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex, TransferId},
@@ -60,7 +61,7 @@ fn restarted(parties: &Parties, pair: &Pair) -> Transfer {
 }
 
 fn again(parties: &mut Parties, pair: Pair, transfer: &Transfer) -> Result<(Session, receive::Session)> {
-    parties.connect(&terms(), transfer, &mut Some(pair.loading), false, &Exchange::default())
+    parties.connect(&terms(), transfer, &mut Some(pair.loading), Asks::Continue, &Exchange::default())
 }
 
 fn judged(frame: &Sealed, receiving: &receive::Session) -> Code {
@@ -163,7 +164,7 @@ fn s7_a_receiver_with_another_key_is_not_gone_on_with() {
 fn c15_a_receiver_that_was_set_back_is_not_gone_on_with() {
     let (mut parties, pair) = begun();
     let transfer = restarted(&parties, &pair);
-    let connected = parties.connect(&terms(), &transfer, &mut None, false, &Exchange::default());
+    let connected = parties.connect(&terms(), &transfer, &mut None, Asks::Continue, &Exchange::default());
     assert_eq!(code(connected), Code::ResumeImpossible);
 }
 
@@ -175,7 +176,7 @@ fn a_suite_that_is_no_longer_allowed_is_not_gone_on_with() {
         Transfer::new(other.offered.clone(), parties.grant(), opaque_plan(), parties.last_secret(), Origin::unknown())
             .unwrap();
     transfer.handle_spool(pair.session.spool.clone());
-    let connected = parties.connect(&other, &transfer, &mut Some(pair.loading), false, &Exchange::default());
+    let connected = parties.connect(&other, &transfer, &mut Some(pair.loading), Asks::Continue, &Exchange::default());
     assert_eq!(code(connected), Code::SuiteUnsupported);
 }
 

@@ -222,7 +222,7 @@ impl Link {
     /// until that has arrived, since a connection that is closed at once may not carry the word any
     /// more.
     pub async fn refuse(&self, mut writer: ControlWriter, failure: &Failure) {
-        if !failure.told_by_peer {
+        if !failure.raised_by.is_peer() {
             let refuse = Refuse {
                 part: failure.part,
                 chunk: failure.chunk,

@@ -6,6 +6,7 @@ use super::{Transfer, spool::Spool};
 use crate::{
     close::Code,
     codec,
+    disposition::sender::Asks,
     envelope::KeyEnvelope,
     error::{Error, Result},
     grant::SignedGrant,
@@ -24,7 +25,7 @@ use crate::{
 pub struct Offering {
     pub(super) offered_suites: Vec<Suite>,
     pub(super) grant: SignedGrant,
-    pub(super) fresh: bool,
+    pub(super) asks: Asks,
     pub(super) transcript: Transcript,
     pub(super) expected: Expected,
 }
@@ -145,7 +146,7 @@ impl Offering {
         let can_be = 1..=CHUNK_INDEX_MAX + 1;
         let counts = have.iter().all(|have| have.durable <= have.verified && can_be.contains(&have.verified.0));
         let in_plan = have.last().is_none_or(|last| (last.part.0 as usize) < plan.parts.len());
-        match in_order && counts && in_plan && (have.is_empty() || !self.fresh) {
+        match in_order && counts && in_plan && (have.is_empty() || self.asks == Asks::Continue) {
             true => Ok(()),
             false => Err(Error::new(Code::AckImpossible, "what the receiver has")),
         }

@@ -26,6 +26,7 @@ use crate::{
     close::Code,
     codec,
     digest::{Digests, Root},
+    disposition::sender::Asks,
     error::{Error, Result},
     frame::ChunkHeader,
     grant::SignedGrant,
@@ -118,12 +119,12 @@ impl Transfer {
         &self.digests
     }
 
-    /// Opens the exchange on a new connection to the receiver that is expected. `fresh` asks it to drop what it has.
+    /// Opens the exchange on a new connection to the receiver that is expected. `asks` says what becomes of what it has.
     pub fn offer(
         &self,
         channel: &Channel,
         expected: Expected,
-        fresh: bool,
+        asks: Asks,
         now_seconds: u64,
         random: &mut dyn Random,
     ) -> (Offering, Message) {
@@ -135,13 +136,13 @@ impl Transfer {
             grant: self.grant.clone(),
             plan: self.plan.clone(),
             nonce,
-            fresh,
+            fresh: asks == Asks::StartOver,
             now_seconds,
         });
         let mut transcript = Transcript::new(channel, &self.grant);
         transcript.absorb(&codec::encode(&offer));
         let offering =
-            Offering { offered_suites: self.suites.clone(), grant: self.grant.clone(), fresh, transcript, expected };
+            Offering { offered_suites: self.suites.clone(), grant: self.grant.clone(), asks, transcript, expected };
         (offering, offer)
     }
 

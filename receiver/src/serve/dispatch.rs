@@ -11,7 +11,13 @@ use sealift_agent::{
     shutdown::Shutdown,
     transfer_dir::TransferDir,
 };
-use sealift_protocol::{close::Code, disposition::Stage, error::Error, fingerprint::Fingerprint, id::TransferId};
+use sealift_protocol::{
+    close::Code,
+    disposition::{RaisedBy, Stage},
+    error::Error,
+    fingerprint::Fingerprint,
+    id::TransferId,
+};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
@@ -210,7 +216,7 @@ async fn run_one(
     heard.close();
     while let Ok(late) = heard.try_recv() {
         if let (Heard::Offer(offered), Err(failure)) = (late, &outcome) {
-            offered.refuse(Failure { told_by_peer: false, ..failure.clone() }).await;
+            offered.refuse(Failure { raised_by: RaisedBy::ThisSide, ..failure.clone() }).await;
         }
     }
     report.end_transfer(&outcome);

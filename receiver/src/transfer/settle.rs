@@ -102,7 +102,7 @@ impl<'a> Receiving<'a> {
     /// A loader that ended early, by itself and with exit code 0, may have committed what it had read: the next process is
     /// not to feed another.
     pub(super) fn note_doubt(&mut self, failure: Failure) -> Failure {
-        if failure.code != Code::InDoubt || failure.told_by_peer {
+        if failure.code != Code::InDoubt || failure.raised_by.is_peer() {
             return failure;
         }
         match self.record.advance(Stage::InDoubt) {

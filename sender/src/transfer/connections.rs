@@ -16,7 +16,16 @@ use sealift_agent::{
     trust::Trust,
     units::{counted, human_duration},
 };
-use sealift_protocol::{close::Code, fingerprint::Fingerprint, message::Have, ticket_proof::TicketProof};
+use sealift_protocol::{
+    close::Code,
+    disposition::{
+        RaisedBy,
+        sender::{Asks, Contact, During, SenderDisposition, SenderStage},
+    },
+    fingerprint::Fingerprint,
+    message::Have,
+    ticket_proof::TicketProof,
+};
 use serde_json::json;
 
 use super::Sending;
@@ -29,29 +38,20 @@ use crate::{
 /// For the last packets of a connection to leave.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// For a receiver to hear a sender that it does not know yet. One that many connect to at once closes the oldest of those
-/// that it has not heard.
-const HEARD_WITHIN: Duration = Duration::from_secs(10);
-
 impl Sending<'_> {
     /// One connection after another, until one ends with the receipt or with what no other would change.
     pub(super) async fn connections(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
-        let began = Instant::now();
+        self.began = Instant::now();
         loop {
             let failure = match self.connection(outgoing, shutdown).await {
                 Ok(finished) => return Ok(finished),
                 Err(failure) => self.expiry.or_failure(failure),
             };
-            // From Begin on the receiver may have the transfer; one that turned it down would do so again.
-            let agreed = self.record.is_begun() && !failure.told_by_peer;
-            let had_one = self.connected || self.begun_before || agreed;
             if failure.code == Code::InDoubt {
                 self.report.resume(Resume::InDoubt, &failure.what);
             }
-            let crowded_out =
-                failure.told_by_peer && failure.code == Code::Interrupted && began.elapsed() < HEARD_WITHIN;
-            if !(had_one || crowded_out) || !failure.code.retry_may_help() || failure.stopped_by_person {
-                return Err(self.unsure(outgoing, failure));
+            if self.disposition(&failure) != SenderDisposition::Retry {
+                return Err(self.unsure(failure));
             }
             let now = Instant::now();
             if outgoing.take_progress() {
@@ -61,13 +61,14 @@ impl Sending<'_> {
             let elapsed = self.outage.elapsed(now);
             let limit = self.args.retry_for.map_or(self.expiry.left(), |limit| limit.saturating_sub(elapsed));
             if limit.is_zero() {
-                return Err(self.unsure(outgoing, self.expiry.or_failure(interrupted(failure))));
+                return Err(self.unsure(self.expiry.or_failure(interrupted(failure))));
             }
             if is_new {
                 self.tell_lost(&failure, limit);
             }
+            self.during = During::Exchange;
             let waited = self.wait_to_retry(outgoing, limit, shutdown).await;
-            waited.map_err(|failure| self.unsure(outgoing, failure))?;
+            waited.map_err(|failure| self.unsure(failure))?;
         }
     }
 
@@ -91,6 +92,7 @@ impl Sending<'_> {
     }
 
     async fn connection(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
+        self.during = During::Exchange;
         let expiry = self.expiry.clone();
         let connecting = outgoing.or(self.report, self.connect());
         let link = shutdown.or(expiry.or(connecting)).await?;
@@ -102,14 +104,16 @@ impl Sending<'_> {
                 // From Begin on the receiver may know the transfer by a secret that is kept here alone.
                 let keep_begun = |suite| {
                     self.record.keep_begun(suite)?;
+                    self.during = During::Beginning;
                     fail_point::hit(Point::BeginKept);
                     Ok(())
                 };
-                let terms = OfferTerms { fresh: self.fresh, sealing_key: self.ticket.sealing_key };
+                let terms = OfferTerms { asks: self.asks, sealing_key: self.ticket.sealing_key };
                 let identity = self.identity;
                 let negotiating = negotiate(outgoing, terms, &link, identity, &mut writer, &mut control, keep_begun);
                 shutdown.or(expiry.or(negotiating)).await?
             };
+            self.during = During::Data;
             fail_point::hit(Point::Agreed);
             let entry = Entry::TransferConnect {
                 address: link.remote_address(),
@@ -123,13 +127,14 @@ impl Sending<'_> {
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
             self.tell_resumed(outgoing, &session.have, had_anything);
             let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, session)?;
-            (self.connected, self.fresh) = (true, false);
+            self.contact = Contact::Made;
+            self.asks = Asks::Continue;
             self.expiry.begin(&self.ticket.grant.grant);
             self.outage.handle_ready(Instant::now());
             let record = &mut self.record;
             let keep_manifest = |manifest: &_| {
                 let plan = outgoing.transfer().plan().clone();
-                record.keep_sent(Some(Sent { plan, manifest: Clone::clone(manifest) }))?;
+                record.keep_sent(Sent { plan, manifest: Clone::clone(manifest) })?;
                 fail_point::hit(Point::ManifestKept);
                 Ok(())
             };
@@ -171,9 +176,7 @@ impl Sending<'_> {
         connected.map_err(|failure| match failure.code {
             Code::Preflight | Code::Usage | Code::Internal => failure,
             // Whoever answers there, and is not proven to be it, does not speak for the receiver that has the transfer.
-            _ if is_begun => {
-                Failure { code: Code::Unreachable, told_by_peer: false, stopped_by_person: false, ..failure }
-            }
+            _ if is_begun => Failure { code: Code::Unreachable, raised_by: RaisedBy::ThisSide, ..failure },
             _ => failure,
         })
     }
@@ -189,25 +192,25 @@ impl Sending<'_> {
             self.report.event("link_up", &[("attempts", json!(self.outage.backoff.attempts()))]);
         }
         let spooled = outgoing.spool().is_some_and(|spool| spool.is_earlier());
-        if self.fresh {
+        if self.asks == Asks::StartOver {
             return;
         }
-        if chunks == 0 && (had_anything || self.begun_before && !self.connected && !spooled) {
+        if chunks == 0 && (had_anything || self.contact == Contact::Earlier && !spooled) {
             let reason = "the receiver has nothing of what was sent before; all of it is sent again.";
             self.report.resume(Resume::Restarted, reason);
-        } else if self.connected || spooled || chunks > 0 {
+        } else if self.contact == Contact::Made || spooled || chunks > 0 {
             let there = counted(chunks, "chunk");
-            let reason = match (self.connected, spooled) {
-                (true, _) => format!("the link is up again; the receiver has {there}."),
-                (false, true) => format!("all of the source was spooled; the receiver has {there} of it."),
-                (false, false) => format!("the receiver has {there} of an earlier run."),
+            let reason = match (self.contact, spooled) {
+                (Contact::Made, _) => format!("the link is up again; the receiver has {there}."),
+                (_, true) => format!("all of the source was spooled; the receiver has {there} of it."),
+                (_, false) => format!("the receiver has {there} of an earlier run."),
             };
             self.report.resume(Resume::Resumed, &reason);
         }
     }
 
     /// It ended after everything had been sent: the sender cannot know whether it was loaded.
-    fn unsure(&self, outgoing: &Outgoing, failure: Failure) -> Failure {
+    fn unsure(&self, failure: Failure) -> Failure {
         let next = match failure.code {
             Code::Interrupted | Code::UserInterrupt | Code::Unreachable => {
                 "Everything had been sent by then. The receiver may have loaded it: start both sides again with the \
@@ -219,12 +222,10 @@ impl Sending<'_> {
             }
             _ => return failure,
         };
-        let sent = match outgoing.spool() {
-            // What is spooled need not have been sent.
-            Some(_) => self.record.sent().is_some(),
-            None => outgoing.transfer().manifest().is_some(),
-        };
-        if sent { Failure { next: next.into(), ..failure } } else { failure }
+        match self.record.stage() {
+            SenderStage::AllSent => Failure { next: next.into(), ..failure },
+            _ => failure,
+        }
     }
 }
 

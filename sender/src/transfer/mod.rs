@@ -4,7 +4,11 @@
 mod connections;
 mod opening;
 
-use std::{rc::Rc, sync::Arc};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sealift_agent::{
     audit::{
@@ -21,13 +25,26 @@ use sealift_agent::{
     ticket::Ticket,
 };
 use sealift_engine_api::Interrupt;
-use sealift_protocol::{close::Code, manifest::ReceiverTrust};
+use sealift_protocol::{
+    close::Code,
+    disposition::{
+        RaisedBy,
+        sender::{
+            Asks, Contact, During, Failed, Replay, SenderDisposition, SenderStage, Sends, Standing, sender_disposition,
+        },
+    },
+    manifest::ReceiverTrust,
+};
+
+/// For a receiver to hear a sender that it does not know yet. One that many connect to at once closes the oldest of those
+/// that it has not heard.
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
 
 pub use self::{
     connections::{connect_with, proof_of},
     opening::origin,
 };
-use crate::{cli::PushArgs, outage::Outage, push::can_repeat, record::Record, spool::Spool};
+use crate::{cli::PushArgs, outage::Outage, push::replay_of, record::Record, spool::Spool};
 
 /// Where the transfer goes.
 pub struct Destination<'a> {
@@ -40,6 +57,7 @@ pub struct Destination<'a> {
 pub struct Sending<'a> {
     args: &'a PushArgs,
     report: &'a Report,
+    location: &'a Location,
     audit: &'a AuditLog,
     state: &'a StateDir,
     ticket: &'a Ticket,
@@ -50,22 +68,24 @@ pub struct Sending<'a> {
     trust: ReceiverTrust,
     /// What the source has running.
     program: Option<Arc<dyn Interrupt>>,
-    /// The receiver is asked to drop what it has.
-    fresh: bool,
-    /// An earlier process had begun it.
-    begun_before: bool,
-    /// A connection of this process got as far as data.
-    connected: bool,
+    /// As this process found it. From [`SenderStage::AllSent`] on, the load may be in the target.
+    found: SenderStage,
+    contact: Contact,
+    sends: Sends,
+    asks: Asks,
+    /// When this process first tried to connect.
+    began: Instant,
+    during: During,
     outage: Outage,
     /// What this process sends from, if it spools.
     spool: Option<Rc<Spool>>,
-    /// An earlier process had sent everything: the load may be there, until the receiver says otherwise.
-    sent_before: bool,
 }
 
 impl<'a> Sending<'a> {
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that the transfer runs with")]
     pub fn new(
         args: &'a PushArgs,
+        location: &'a Location,
         report: &'a Report,
         audit: &'a AuditLog,
         state: &'a StateDir,
@@ -74,26 +94,28 @@ impl<'a> Sending<'a> {
         record: Record,
     ) -> Self {
         let Destination { ticket, trust } = to;
-        let begun_before = record.is_begun();
-        let expiry = Expiry::of(&ticket.grant.grant, begun_before);
-        let sent_before = record.sent().is_some();
+        let found = record.stage();
+        let Standing { contact, sends, .. } = Standing::found(found, replay_of(location));
         Self {
             args,
+            location,
             report,
             audit,
             state,
             ticket,
             identity,
-            expiry,
+            expiry: Expiry::of(&ticket.grant.grant, record.is_begun()),
             record,
             trust,
             program: None,
-            fresh: args.restart,
-            begun_before,
-            connected: false,
+            found,
+            contact,
+            sends,
+            asks: if args.restart { Asks::StartOver } else { Asks::Continue },
+            began: Instant::now(),
+            during: During::Exchange,
             outage: Outage::default(),
             spool: None,
-            sent_before,
         }
     }
 
@@ -103,14 +125,14 @@ impl<'a> Sending<'a> {
     }
 
     /// Runs it to its receipt.
-    pub async fn run(&mut self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Finished> {
+    pub async fn run(&mut self, shutdown: &mut Shutdown) -> Outcome<Finished> {
         let grant = &self.ticket.grant.grant;
         self.report.keep_progress_in(&self.record.progress_file());
         let entry = Entry::SendBegin {
             receiver: grant.receiver,
             receiver_trust: self.trust,
             source: Name::new(Location::name_of(&self.args.source)),
-            engine: self.args.form.engine(location),
+            engine: self.args.form.engine(self.location),
             target: Name::new(&grant.target),
             purpose: Purpose::new(&grant.purpose),
         };
@@ -120,76 +142,129 @@ impl<'a> Sending<'a> {
             self.report.say("sender: the transfer of this ticket was done before; nothing is sent again.");
             return Ok(Finished { receipt, receipt_path });
         }
-        if let Some(outgoing) = self.take_up_spool(shutdown).await? {
-            match self.connections(&outgoing, shutdown).await {
-                Err(failure) if failure.code == Code::ResumeImpossible => self.give_up_spool(location, failure)?,
-                outcome => return outcome,
-            }
-        } else if let (Some(sent), false) = (self.record.sent().cloned(), self.fresh) {
-            match self.fetch_receipt(sent, shutdown).await {
-                Err(failure) if failure.code == Code::ResumeImpossible => {}
-                outcome => return outcome,
-            }
-        }
-        let mut outgoing = self.open(location, shutdown).await?;
+        let mut outgoing = self.resume_or_open(shutdown).await?;
         loop {
             let failure = match self.connections(&outgoing, shutdown).await {
                 Ok(finished) => return Ok(finished),
                 Err(failure) => failure,
             };
-            match (failure.code, location) {
-                // A program can be run again, though what it prints is of another moment; a receiver that cannot take even
-                // that is not asked once more.
-                (Code::ResumeImpossible, Location::Exec(_)) if !self.fresh => {
-                    self.kill_program();
-                    self.fresh = true;
-                    self.report.resume(
-                        Resume::Restarted,
-                        "the receiver lost what it had, and a program's output cannot be read again; it is run anew.",
-                    );
-                    outgoing = self.open(location, shutdown).await?;
-                }
-                (Code::ResumeImpossible | Code::SourceChanged, _) => {
-                    self.report.resume(Resume::Impossible, &failure.what);
-                    return Err(failure);
-                }
-                _ => return Err(failure),
+            match self.disposition(&failure) {
+                SenderDisposition::ReadSource => {}
+                SenderDisposition::RunAnew => self.run_anew(),
+                _ => return Err(self.without_going_on(failure)),
             }
+            outgoing = self.open(shutdown).await?;
+        }
+    }
+
+    /// What is done about a failure of this transfer, by the one table.
+    fn disposition(&self, failure: &Failure) -> SenderDisposition {
+        let during = match self.during {
+            During::Exchange if self.began.elapsed() < HEARD_WITHIN => During::Arrival,
+            during => during,
+        };
+        let failed = Failed { code: failure.code, raised_by: failure.raised_by, during };
+        sender_disposition(self.standing(), failed)
+    }
+
+    fn standing(&self) -> Standing {
+        let sends = match &self.spool {
+            Some(spool) if spool.is_whole() => Sends::Spool,
+            Some(_) => Sends::Source,
+            // One that this process has not looked into.
+            None if self.record.spool().is_some() => Sends::Spool,
+            None => self.sends,
+        };
+        let replay = replay_of(self.location);
+        Standing { stage: self.record.stage(), contact: self.contact, sends, replay, asks: self.asks }
+    }
+
+    /// What a program prints when it is run again is of another moment: the receiver is to drop what it has.
+    fn run_anew(&mut self) {
+        self.kill_program();
+        let reason = match self.sends {
+            Sends::Spool => "the receiver has lost the key to what was spooled. The program is run anew.",
+            _ => "the receiver lost what it had, and a program's output cannot be read again; it is run anew.",
+        };
+        self.asks = Asks::StartOver;
+        self.report.resume(Resume::Restarted, reason);
+    }
+
+    /// Adds why the transfer cannot be resumed, if that is what ended it.
+    fn without_going_on(&self, failure: Failure) -> Failure {
+        match (failure.code, self.sends) {
+            (Code::ResumeImpossible, Sends::Spool) => {
+                let reason = "the receiver has lost the key to what was spooled.";
+                self.report.resume(Resume::Impossible, reason);
+                let next = "Nobody can open the spool any more. Bring all of the source again, and type --restart.";
+                Failure { what: format!("{}: {reason}", failure.what), next: next.into(), ..failure }
+            }
+            (Code::ResumeImpossible | Code::SourceChanged, _) => {
+                self.report.resume(Resume::Impossible, &failure.what);
+                failure
+            }
+            _ => failure,
         }
     }
 
     /// What a person reads about a failure, given the source and how far the transfer has come.
-    pub fn advise(&self, location: &Location, failure: Failure) -> Failure {
-        let failure = self.with_source(location, failure);
+    pub fn advise(&self, failure: Failure) -> Failure {
+        let failure = self.with_source(self.with_what_is_kept(failure));
         // From Finish on, the receiver may load and publish.
-        match self.sent_before || self.record.sent().is_some() {
-            true => failure,
-            false => failure.while_nothing_is_visible(),
+        match SenderStage::AllSent {
+            all_sent if self.found == all_sent || self.record.stage() == all_sent => failure,
+            _ => failure.while_nothing_is_visible(),
         }
     }
 
     /// What to do next is another thing where this process's end takes the source with it.
-    fn with_source(&self, location: &Location, failure: Failure) -> Failure {
+    fn with_source(&self, failure: Failure) -> Failure {
         let Some(rest) = failure.next.strip_prefix(GO_ON) else { return failure };
-        let spooled = match &self.spool {
-            Some(spool) => spool.is_whole(),
-            // One that this process has not looked into.
-            None => self.record.spool().is_some(),
-        };
-        let next = match location {
-            _ if spooled || can_repeat(location) => return failure,
-            Location::Exec(_) => RUN_ANEW,
-            _ => BRING_AGAIN,
+        let Standing { sends, replay, .. } = self.standing();
+        let next = match replay {
+            _ if sends == Sends::Spool => return failure,
+            Replay::Always => return failure,
+            Replay::Anew => RUN_ANEW,
+            Replay::Never => BRING_AGAIN,
         };
         Failure { next: format!("{next}{rest}"), ..failure }
     }
 
+    /// A receiver that refuses a transfer that had begun ends it for nobody: says what is kept here, and what removes it.
+    fn with_what_is_kept(&self, failure: Failure) -> Failure {
+        let is_refusal = failure.raised_by == RaisedBy::Peer && !failure.code.keeps_transfer();
+        if !is_refusal || self.disposition(&failure) != SenderDisposition::Suspend {
+            return failure;
+        }
+        let transfer = self.ticket.grant.grant.transfer;
+        let kept = match self.standing().sends {
+            Sends::Spool => "its record and the spool, which holds all of the source",
+            _ => "its record",
+        };
+        let advice = match failure.code {
+            Code::TicketUnknown => format!(
+                "If the receiver is restored from a backup, or makes a new ticket for this transfer, the same command \
+                 with that ticket continues it: on the target host, `sealift-receiver status` lists what can be continued."
+            ),
+            _ => failure.next,
+        };
+        let next = format!(
+            "The transfer is suspended, and this sender keeps {kept}. {advice} To end it here for good: \
+             sealift-sender abandon {transfer}"
+        );
+        Failure { next, ..failure }
+    }
+
     /// The transfer is over, or can go on later.
     pub fn end<T>(mut self, outcome: &Outcome<T>) -> Outcome {
-        if outcome.is_err() {
-            self.kill_program();
-        }
-        if outcome.as_ref().is_err_and(|failure| self.keeps(failure)) {
+        let done = match outcome {
+            Ok(_) => SenderDisposition::Drop,
+            Err(failure) => {
+                self.kill_program();
+                self.disposition(failure)
+            }
+        };
+        if done != SenderDisposition::Drop {
             // What was spooled of a source that had not ended is of no use to anybody.
             return match self.spool.as_ref().is_some_and(|spool| !spool.is_whole()) {
                 true => self.drop_spool(),
@@ -198,17 +273,6 @@ impl<'a> Sending<'a> {
         }
         self.drop_spool()?;
         self.record.destroy()
-    }
-
-    /// Whether the transfer can go on after this, or a person decides what becomes of it.
-    fn keeps(&self, failure: &Failure) -> bool {
-        // Another sender runs it. Whatever else a receiver turned the first attempt down for, it may have noted our secret.
-        let is_of_another = failure.told_by_peer && failure.code == Code::TransferBusy;
-        let turned_down = is_of_another && !self.begun_before && !self.connected;
-        // A spool that is not as it was left: nobody but its owner throws away what is there.
-        let spoiled = matches!(failure.code, Code::LogDamaged | Code::LogForeign);
-        let own = spoiled && !failure.told_by_peer && !self.connected;
-        self.record.is_begun() && (failure.code.keeps_transfer() || own) && !turned_down
     }
 
     fn kill_program(&self) {

@@ -8,12 +8,13 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     host::{self, bounded},
     location::Location,
-    report::{Finished, Report, Resume},
+    report::{Report, Resume},
     shutdown::Shutdown,
     units::human_bytes,
 };
 use sealift_protocol::{
     close::Code,
+    disposition::sender::{Asks, Contact, During, Sends},
     id::PartIndex,
     manifest::{Origin, Plan, ReceiverTrust},
     send::{Session, Transfer},
@@ -32,18 +33,31 @@ use crate::{
 };
 
 impl Sending<'_> {
+    /// What this process sends from: what an earlier one kept, or else the source.
+    pub(super) async fn resume_or_open(&mut self, shutdown: &mut Shutdown) -> Outcome<Outgoing> {
+        if self.asks == Asks::Continue {
+            if let Some(outgoing) = self.resume_spool(shutdown).await? {
+                return Ok(outgoing);
+            }
+            if let Some(sent) = self.record.sent().cloned() {
+                return self.only_receipt(sent);
+            }
+        }
+        self.open(shutdown).await
+    }
+
     /// All of it was sent by an earlier process: if the receiver has it, only the receipt is missing (fault-matrix N12).
-    pub(super) async fn fetch_receipt(&mut self, sent: Sent, shutdown: &mut Shutdown) -> Outcome<Finished> {
+    fn only_receipt(&mut self, sent: Sent) -> Outcome<Outgoing> {
         announce(self.report, &sent.plan);
         let mut transfer = self.transfer(sent.plan)?;
         transfer.handle_earlier(sent.manifest);
-        let outgoing = Outgoing::new(transfer, None, Sealer::new(Workers::new(self.args.compression)));
-        self.connections(&outgoing, shutdown).await
+        self.sends = Sends::Receipt;
+        Ok(Outgoing::new(transfer, None, Sealer::new(Workers::new(self.args.compression))))
     }
 
     /// An earlier process had spooled all of its source: nothing of that is needed any more.
-    pub(super) async fn take_up_spool(&mut self, shutdown: &mut Shutdown) -> Outcome<Option<Outgoing>> {
-        let Some(place) = self.record.spool().filter(|_| !self.fresh).cloned() else { return Ok(None) };
+    async fn resume_spool(&mut self, shutdown: &mut Shutdown) -> Outcome<Option<Outgoing>> {
+        let Some(place) = self.record.spool().cloned() else { return Ok(None) };
         let (plan, bytes_max) = (place.plan.clone(), self.args.spool_bytes_max);
         self.report
             .say(&format!("sender: checking the spool of the earlier run, {}.", human_bytes(place.held_bytes())));
@@ -63,21 +77,8 @@ impl Sending<'_> {
         let outgoing = Outgoing::new(transfer, None, Sealer::new(Workers::new(self.args.compression)));
         let spool = self.spool.insert(Rc::new(spool));
         outgoing.set_spool(Rc::clone(spool), keys);
+        self.sends = Sends::Spool;
         Ok(Some(outgoing))
-    }
-
-    /// The receiver cannot open what an earlier process had spooled. A program is run anew; another source would have to
-    /// be brought again, by somebody who was told that it is not needed.
-    pub(super) fn give_up_spool(&mut self, location: &Location, failure: Failure) -> Outcome {
-        let reason = "the receiver has lost the key to what was spooled.";
-        if let Location::Exec(_) = location {
-            self.fresh = true;
-            self.report.resume(Resume::Restarted, &format!("{reason} The program is run anew."));
-            return Ok(());
-        }
-        self.report.resume(Resume::Impossible, reason);
-        let next = "Nobody can open the spool any more. Bring all of the source again, and type --restart.";
-        Err(Failure { what: format!("{}: {reason}", failure.what), next: next.into(), ..failure })
     }
 
     /// The first connection stands: from here on the source goes into the spool, under this connection's keys.
@@ -100,7 +101,7 @@ impl Sending<'_> {
             workers: Workers::new(self.args.compression),
             transfer: self.transfer(plan)?,
             identity: Arc::clone(self.identity),
-            comes_again: self.begun_before && !self.args.source.starts_with("exec:"),
+            comes_again: self.contact == Contact::Earlier && !self.args.source.starts_with("exec:"),
         };
         let spool = self.spool.insert(Rc::new(Spool::start(log, filling)));
         outgoing.set_spool(Rc::clone(spool), session.spool.clone());
@@ -124,15 +125,18 @@ impl Sending<'_> {
     }
 
     /// Opens the source, and begins with it or goes on with what an earlier process began.
-    pub(super) async fn open(&mut self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Outgoing> {
+    pub(super) async fn open(&mut self, shutdown: &mut Shutdown) -> Outcome<Outgoing> {
+        self.during = During::Exchange;
         self.drop_spool()?;
+        self.sends = Sends::Source;
+        let location = self.location;
         let show_output = self.args.transfer.danger_show_program_output;
-        let comes_again = self.begun_before && !self.connected && matches!(location, Location::Standard);
+        let comes_again = self.contact == Contact::Earlier && matches!(location, Location::Standard);
         let is_empty = if comes_again { nothing_came } else { empty_dump };
         let planned = async {
             let opened = source::open(location, self.args.form, show_output)?;
             self.program = opened.interrupt;
-            if let Some(notice) = opened.notice.filter(|_| !self.connected) {
+            if let Some(notice) = opened.notice.filter(|_| self.contact != Contact::Made) {
                 self.report.notice("sender", notice);
             }
             if let Some(folder) = &self.args.spool {
@@ -151,17 +155,17 @@ impl Sending<'_> {
                 if !reader.can_repeat() {
                     self.judge_pipe();
                 }
-                if self.args.restart && self.begun_before && !self.connected {
+                if self.args.restart && self.contact == Contact::Earlier {
                     self.report.resume(Resume::Restarted, "--restart was given; what the receiver had is dropped.");
                 }
-                self.record.keep_sent(None)?;
+                self.record.keep_unsent()?;
                 let transfer = self.transfer(plan)?;
                 let sealer = Sealer::new(Workers::new(self.args.compression)).comes_again(comes_again);
                 Ok(Outgoing::new(transfer, Some(reader), sealer))
             }
             Err(failure) => {
                 // In the one-line form nobody could use the ticket again: the receiver need not wait for it to expire.
-                if self.args.ticket == "-" && !self.connected {
+                if self.args.ticket == "-" && self.contact != Contact::Made {
                     let _ = shutdown.or(self.call_off(&failure)).await;
                 }
                 Err(failure)
@@ -171,7 +175,7 @@ impl Sending<'_> {
 
     /// What is read once cannot be gone on with by another process.
     fn judge_pipe(&mut self) {
-        if !self.begun_before && !self.connected {
+        if self.contact == Contact::None {
             let what = match self.args.spool {
                 Some(_) => {
                     "the source can be read only once, and is spooled: if this sender is killed after the source has \
@@ -183,8 +187,8 @@ impl Sending<'_> {
                 }
             };
             self.report.notice("sender", what);
-        } else if !self.connected && !self.fresh {
-            self.fresh = true;
+        } else if self.contact == Contact::Earlier && self.asks == Asks::Continue {
+            self.asks = Asks::StartOver;
             let reason = match self.args.spool {
                 Some(_) => {
                     "the earlier sender ended before all of its source was spooled, and that can be read only once."

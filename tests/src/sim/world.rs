@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sealift_protocol::{close::Code, error::Error};
+use sealift_protocol::{close::Code, disposition::RaisedBy, error::Error};
 
 use super::{
     checks::Checks,
@@ -43,14 +43,14 @@ pub enum Stop {
 #[derive(Clone, Copy, Debug)]
 pub struct Failed {
     pub code: Code,
-    pub told_by_peer: bool,
+    pub raised_by: RaisedBy,
 }
 
 pub type Outcome<T = ()> = Result<T, Stop>;
 
 impl From<Code> for Stop {
     fn from(code: Code) -> Self {
-        Stop::Failed(Failed { code, told_by_peer: false })
+        Stop::Failed(Failed { code, raised_by: RaisedBy::ThisSide })
     }
 }
 
@@ -61,7 +61,7 @@ impl From<Error> for Stop {
 }
 
 pub fn told(code: Code) -> Stop {
-    Stop::Failed(Failed { code, told_by_peer: true })
+    Stop::Failed(Failed { code, raised_by: RaisedBy::Peer })
 }
 
 pub struct World<'a> {

@@ -1,5 +1,6 @@
 use sealift_protocol::{
     codec,
+    disposition::sender::Asks,
     envelope::SealingKey,
     error::Result,
     fingerprint::Fingerprint,
@@ -136,23 +137,23 @@ impl Parties {
     pub fn exchange(&mut self, terms: &Terms, tamper: &Exchange<'_>) -> Result<Pair> {
         let transfer = self.transfer(terms);
         let mut loading = None;
-        let (session, receiving) = self.connect(terms, &transfer, &mut loading, false, tamper)?;
+        let (session, receiving) = self.connect(terms, &transfer, &mut loading, Asks::Continue, tamper)?;
         Ok(Pair { transfer, session, loading: loading.expect("made for the first connection"), receiving })
     }
 
-    /// One connection's exchange of a transfer of which `loading` is there already. `fresh` asks to drop that.
+    /// One connection's exchange of a transfer of which `loading` is there already. `asks` says what becomes of that.
     pub fn connect(
         &mut self,
         terms: &Terms,
         transfer: &Transfer,
         loading: &mut Option<receive::Transfer>,
-        fresh: bool,
+        asks: Asks,
         tamper: &Exchange<'_>,
     ) -> Result<(Session, receive::Session)> {
         let sender_channel = tamper.sender_channel.clone().unwrap_or(self.channel.clone());
         let sealing_key = self.sealing_key();
         let expected = self.expected(&sealing_key);
-        let (offering, offer) = transfer.offer(&sender_channel, expected, fresh, NOW_SECONDS, &mut self.random);
+        let (offering, offer) = transfer.offer(&sender_channel, expected, asks, NOW_SECONDS, &mut self.random);
         let Message::Offer(offer) = (tamper.message)(offer) else { panic!("tampered into another kind") };
         let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
         let mut found = match loading.take() {
@@ -180,20 +181,20 @@ impl Parties {
 impl Pair {
     /// The connection is lost, and another stands: what each side does at its beginning.
     pub fn reconnect(&mut self, parties: &mut Parties, terms: &Terms) -> Result<Vec<Resume>> {
-        self.connect_again(parties, terms, &Exchange::default(), false)
+        self.connect_again(parties, terms, &Exchange::default(), Asks::Continue)
     }
 
-    /// As `reconnect`; `fresh` asks to drop what is there, and `tamper` is in between.
+    /// As `reconnect`; `asks` says what becomes of what is there, and `tamper` is in between.
     pub fn connect_again(
         &mut self,
         parties: &mut Parties,
         terms: &Terms,
         tamper: &Exchange<'_>,
-        fresh: bool,
+        asks: Asks,
     ) -> Result<Vec<Resume>> {
         let empty = receive::Transfer::new(parties.grant(), terms.plan.clone());
         let mut loading = Some(std::mem::replace(&mut self.loading, empty));
-        let (session, receiving) = parties.connect(terms, &self.transfer, &mut loading, fresh, tamper)?;
+        let (session, receiving) = parties.connect(terms, &self.transfer, &mut loading, asks, tamper)?;
         self.loading = loading.expect("was there");
         self.transfer.handle_agreed(self.session.keys.suite());
         (self.session, self.receiving) = (session, receiving);
@@ -213,7 +214,7 @@ impl Parties {
         let transfer = self.transfer(terms);
         let sealing_key = self.sealing_key();
         let expected = self.expected(&sealing_key);
-        let (offering, offer) = transfer.offer(&self.channel, expected, false, NOW_SECONDS, &mut self.random);
+        let (offering, offer) = transfer.offer(&self.channel, expected, Asks::Continue, NOW_SECONDS, &mut self.random);
         let mut transcript = Transcript::new(&self.channel, &self.grant());
         transcript.absorb(&codec::encode(&offer));
         let Message::Offer(offer) = offer else { unreachable!() };

@@ -3,6 +3,7 @@
 
 mod offers;
 mod packets;
+mod standing;
 mod strangers;
 mod streams;
 
@@ -26,6 +27,7 @@ use sealift_protocol::{
     chunk::{Chunk, Sealed},
     close::Code,
     compress::{Compression, Packer},
+    disposition::sender::Asks,
     frame::StreamHeader,
     id::{ChunkCount, ChunkIndex, PartIndex},
     key::DigestSecret,
@@ -146,7 +148,7 @@ impl Attacker {
         let outgoing = Outgoing::new(transfer, None, Sealer::new(Workers::new(Compression::Off)));
         let session = negotiate(
             &outgoing,
-            OfferTerms { fresh: false, sealing_key: self.ticket.sealing_key },
+            OfferTerms { asks: Asks::Continue, sealing_key: self.ticket.sealing_key },
             &self.link,
             &self.identity,
             &mut writer,
@@ -179,35 +181,6 @@ async fn closed_with(connection: &Connection) -> Option<Code> {
     match tokio::time::timeout(WITHIN, connection.closed()).await.expect("the agent ends the connection") {
         quinn::ConnectionError::ApplicationClosed(close) => Code::from_number(close.error_code.into_inner()),
         _ => None,
-    }
-}
-
-/// fault-matrix X15, X17, X18: what a sender that has proven its ticket says instead of an offer is bounded and refused.
-#[test]
-fn x15_x17_x18_garbage_instead_of_an_offer_is_refused() {
-    let begin_first = Message::Ready(Ready { transcript: [0; 32] }).to_frame().unwrap();
-    let mut unknown = vec![0, 0, 0, 3];
-    unknown.extend([0x82, 0x18, 0x63]);
-    for (garbage, code) in [
-        (vec![0xff; 4], Code::LimitExceeded),
-        (vec![0, 0, 0, 0], Code::ProtocolViolation),
-        ([&[0, 0x0f, 0xff, 0xff][..], &[0x55; 0x0f_ffff]].concat(), Code::ProtocolViolation),
-        (unknown, Code::ProtocolViolation),
-        (begin_first, Code::ProtocolViolation),
-    ] {
-        let mut victim = Victim::start();
-        let ticket = victim.ticket();
-        run(async {
-            let attacker = Attacker::connect(ticket).await;
-            let (mut out, mut answer) = attacker.link.quic().open_bi().await.unwrap();
-            let proof = proof_of(&attacker.ticket, &attacker.identity, &attacker.link);
-            out.write_all(&proof.to_bytes()).await.unwrap();
-            // It may be refused before all of it is written.
-            let _ = out.write_all(&garbage).await;
-            let answer = answer.read_to_end(1024).await.unwrap();
-            let refuse = Refuse::new(code);
-            assert_eq!(answer, Message::Refuse(refuse).to_frame().unwrap());
-        });
     }
 }
 
@@ -315,33 +288,6 @@ fn x13_done_as_the_first_word_is_no_success() {
         let _ = closed_with(attacker.link.quic()).await;
     });
     victim.end().assert_code(Code::ProtocolViolation.exit_code().into()).assert_one_message();
-}
-
-/// fault-matrix X16: peers that leave no room for an answer, as many as are heard at once and more, are let go; the next
-/// sender is served.
-#[test]
-fn x16_peers_that_take_no_answer_are_let_go() {
-    let mut victim = Victim::start();
-    let tickets: Vec<Ticket> = (0..12).map(|_| victim.ticket()).collect();
-    let deaf = |_: &Identity, config: &mut quinn::ClientConfig| {
-        let mut transport = quinn::TransportConfig::default();
-        transport.stream_receive_window(quinn::VarInt::from_u32(0)).keep_alive_interval(Some(Duration::from_secs(1)));
-        config.transport_config(std::sync::Arc::new(transport));
-    };
-    run(async {
-        let mut attackers = Vec::new();
-        for ticket in tickets {
-            let attacker = Attacker::connect_with(ticket, deaf).await;
-            let (mut out, _in) = attacker.link.quic().open_bi().await.unwrap();
-            out.write_all(&Message::Ready(Ready { transcript: [0; 32] }).to_frame().unwrap()).await.unwrap();
-            attackers.push((attacker, out));
-        }
-        for (attacker, _out) in attackers {
-            let code = closed_with(attacker.link.quic()).await;
-            assert!(matches!(code, Some(Code::ProtocolViolation | Code::Interrupted | Code::TooSlow)), "{code:?}");
-        }
-    });
-    victim.serves_an_honest_sender();
 }
 
 fn ack(chunks: u64) -> Message {

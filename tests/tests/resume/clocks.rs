@@ -95,7 +95,7 @@ fn t1_clock_set_forwards_ends_the_transfer() {
     clock.set(YEAR_SECONDS);
     assert_grant_expired(&sender.wait(WITHIN));
     assert_grant_expired(&receiver.wait(WITHIN));
-    place.assert_not_loaded();
+    place.assert_suspended();
     assert_stepped(&place, YEAR_SECONDS);
 }
 
@@ -107,7 +107,7 @@ fn t2_clock_set_back_prolongs_nothing() {
     clock.set(-YEAR_SECONDS);
     assert_grant_expired(&sender.wait(WITHIN));
     assert_grant_expired(&receiver.wait(WITHIN));
-    place.assert_not_loaded();
+    place.assert_suspended();
     assert_stepped(&place, -YEAR_SECONDS);
 }
 
@@ -144,7 +144,7 @@ fn t4_asleep_past_the_grant() {
     fs::write(&slept, "").unwrap();
     assert_grant_expired(&sender.wait(WITHIN));
     assert_grant_expired(&receiver.wait(WITHIN));
-    place.assert_not_loaded();
+    place.assert_suspended();
 }
 
 /// T3: back before the certificates and the grant were made. It is said at once and not tried until the grant ends; with the

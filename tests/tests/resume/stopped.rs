@@ -47,7 +47,7 @@ fn stopped_past_the_grant(side: Side, kind: Kind) {
         ended.assert_code(exit::REFUSED).assert_one_message();
         assert_eq!(ended.finished_event()["outcome"], "grant_expired");
     }
-    place.assert_not_loaded();
+    place.assert_suspended();
 }
 
 #[test]

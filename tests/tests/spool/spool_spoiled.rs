@@ -9,7 +9,7 @@ use std::{
 use nix::sys::stat::Mode;
 use sealift_tests::{agents::Launch, agents::SENDER, disk::SmallDisk};
 
-use super::*;
+use super::{spool_used::run, *};
 
 /// S12: the spool has its budget. The receiver waits meanwhile, and what was spooled is given up at once.
 #[test]
@@ -96,7 +96,7 @@ fn s5_rot_in_the_middle() {
     rot(|bytes| bytes / 2);
 }
 
-/// S5: while it is sent. The receiver is told, and keeps nothing either.
+/// S5: while it is sent. The receiver is told, and keeps nothing; what is left of the source is for a person to look at.
 #[test]
 fn s5_rot_that_is_found_while_it_is_sent() {
     let (place, sender, receiver) = spooled(10);
@@ -107,6 +107,9 @@ fn s5_rot_that_is_found_while_it_is_sent() {
         ended.assert_code(exit::MISMATCH).assert_one_message();
         assert_eq!(ended.finished_event()["outcome"], "log_damaged");
     }
+    place.assert_no_transfer("receiver");
+    assert!(file.exists());
+    run(&place, SENDER, &["abandon", "--all"]).assert_code(exit::DONE);
     place.assert_clean(&[]);
 }
 

@@ -99,7 +99,7 @@ fn l9_a_spool_holds_no_plaintext() {
     assert_done(&place, place.sender().args(&["--compression", "off"]).start(), receiver, Some("resumed"));
 }
 
-fn run(place: &Place, program: &str, words: &[&str]) -> Finished {
+pub fn run(place: &Place, program: &str, words: &[&str]) -> Finished {
     let side = if program == SENDER { "sender" } else { "receiver" };
     Launch::bare(program, words).arg("--state-dir").arg(place.path(side)).start().wait(WITHIN)
 }

@@ -89,7 +89,7 @@ impl Bound<'_> {
         let (peer, mut writer, mut control) = self.control().await;
         writer.send(message).await.unwrap();
         let failure = control.expect(0).await.unwrap_err();
-        assert_eq!((failure.code, failure.told_by_peer), (code, true), "{name}: {failure}");
+        assert_eq!((failure.code, failure.raised_by.is_peer()), (code, true), "{name}: {failure}");
         assert_eq!(closed_with(peer.link.quic()).await, Some(code), "{name}");
     }
 }

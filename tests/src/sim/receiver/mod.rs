@@ -219,7 +219,8 @@ impl<'a> Receiver<'a> {
 
     /// A connection ended without the receipt: waits for the next, or gives up.
     fn fail(&mut self, failed: Failed, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
-        let Failed { code, told_by_peer } = failed;
+        let Failed { code, raised_by } = failed;
+        let told_by_peer = raised_by.is_peer();
         if !matches!(self.phase, Phase::Waiting(_)) {
             if code != Code::Interrupted && !told_by_peer {
                 say(world.link(), &Message::Refuse(Refuse::new(code)));

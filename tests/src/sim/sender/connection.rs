@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use sealift_protocol::{
     chunk::Sealed,
     close::Code,
+    disposition::sender::SenderStage,
     frame::StreamHeader,
     id::{ChunkCount, PartIndex},
     key::KeyCommitment,
@@ -240,7 +241,8 @@ impl Connection {
         let Some(Message::Finish(manifest)) = sender.transfer.poll_finish(sender.signer) else {
             return Ok(Moved::No);
         };
-        keep(disk, Some(Record { sent: Some(manifest.clone()), ..record(disk)? }), world)?;
+        let sent = Some(manifest.clone());
+        keep(disk, Some(Record { stage: SenderStage::AllSent, sent, ..record(disk)? }), world)?;
         let manifest: SignedManifest = sender.sabotage.manifest(manifest, sender.signer);
         sender.say(&Message::Finish(manifest), world);
         state.finish_said = true;

@@ -2,6 +2,7 @@
 
 use sealift_protocol::{
     close::Code,
+    disposition::sender::SenderStage,
     grant::SignedGrant,
     key::DigestSecret,
     manifest::{Origin, SignedManifest, SignedReceipt},
@@ -41,7 +42,7 @@ impl Disk {
 #[derive(Clone)]
 pub struct Record {
     pub digest_secret: [u8; 32],
-    pub begun: bool,
+    pub stage: SenderStage,
     pub suites: Vec<Suite>,
     pub sent: Option<SignedManifest>,
 }

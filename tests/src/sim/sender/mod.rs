@@ -11,6 +11,10 @@ use std::rc::Rc;
 use sealift_protocol::{
     close::Code,
     compress::Packer,
+    disposition::{
+        self,
+        sender::{Asks, Contact, During, Replay, SenderDisposition, SenderStage, Sends, Standing, sender_disposition},
+    },
     grant::SignedGrant,
     key::{DigestSecret, KeyCommitment},
     message::{Message, Refuse},
@@ -47,9 +51,9 @@ pub struct Sender<'a> {
     /// None while only the receipt is missing.
     source: Option<Source>,
     phase: Phase,
-    /// The receiver is asked to drop what it has.
-    fresh: bool,
-    connected: bool,
+    contact: Contact,
+    asks: Asks,
+    during: During,
     attempts: u32,
     random: Seeded,
     nonces: Nonces<Seeded>,
@@ -66,6 +70,14 @@ enum Phase {
     Moving,
 }
 
+fn replay_of(world: &World<'_>) -> Replay {
+    match world.scenario.source {
+        SourceKind::Tables | SourceKind::File => Replay::Always,
+        SourceKind::Program => Replay::Anew,
+        SourceKind::Pipe => Replay::Never,
+    }
+}
+
 impl<'a> Sender<'a> {
     /// The command is given, for the first time or again.
     pub fn start(
@@ -80,7 +92,7 @@ impl<'a> Sender<'a> {
         let (mut random, nonces) = (seeded("random"), Nonces::new(seeded("nonces")));
         let record = disk.record.read().clone().unwrap_or_else(|| {
             let digest_secret = *DigestSecret::generate(&mut random).expose();
-            Record { digest_secret, begun: false, suites: Vec::new(), sent: None }
+            Record { digest_secret, stage: SenderStage::Prepared, suites: Vec::new(), sent: None }
         });
         keep(disk, Some(record.clone()), world)?;
         let mut sender = Self {
@@ -91,8 +103,9 @@ impl<'a> Sender<'a> {
             grant,
             source: None,
             phase: Phase::Waiting(world.now_ms()),
-            fresh: false,
-            connected: false,
+            contact: Standing::found(record.stage, replay_of(world)).contact,
+            asks: Asks::Continue,
+            during: During::Exchange,
             attempts: 0,
             random,
             nonces,
@@ -109,16 +122,18 @@ impl<'a> Sender<'a> {
     /// Opens the source, to begin with it or to go on with what an earlier process began.
     fn open(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
         let record = record(disk)?;
-        if !world.scenario.can_repeat() && record.begun && !self.connected {
-            self.fresh = true;
+        self.during = During::Exchange;
+        if !world.scenario.can_repeat() && self.contact == Contact::Earlier {
+            self.asks = Asks::StartOver;
         }
-        if !world.scenario.can_repeat() && record.begun {
+        if !world.scenario.can_repeat() && record.stage != SenderStage::Prepared {
             // What a program prints, and what comes through a pipe, is of another moment each time.
             world.change_source();
         }
         self.transfer = transfer(&record, &self.grant, world)?;
         self.source = Some(Source::open(world));
-        keep(disk, Some(Record { sent: None, ..record }), world)
+        let stage = record.stage.min(SenderStage::Begun);
+        keep(disk, Some(Record { stage, sent: None, ..record }), world)
     }
 
     /// Does one thing that can be done now, if there is one. The receipt is the end.
@@ -155,6 +170,7 @@ impl<'a> Sender<'a> {
     }
 
     fn connect(&mut self, world: &mut World<'_>) -> Outcome {
+        self.during = During::Exchange;
         if !world.checks.receiver_listens {
             return Err(Code::Unreachable.into());
         }
@@ -165,7 +181,7 @@ impl<'a> Sender<'a> {
         world.wire.dead = [false; 2];
         let channel = world.scenario.channel(world.connections);
         let now_seconds = world.wall_ms(SENDER) / 1000;
-        let (offering, offer) = self.transfer.offer(&channel, self.expected, self.fresh, now_seconds, &mut self.random);
+        let (offering, offer) = self.transfer.offer(&channel, self.expected, self.asks, now_seconds, &mut self.random);
         world.link = Some(Link::new(channel));
         self.say(&offer, world);
         self.phase = Phase::Offering(Box::new(offering));
@@ -186,23 +202,27 @@ impl<'a> Sender<'a> {
                 // The receiver knows this sender by its digest secret from now on: it is not to be lost.
                 self.transfer.handle_agreed(beginning.suite());
                 let mut kept = record(disk)?;
-                kept.begun = true;
+                kept.stage = kept.stage.max(SenderStage::Begun);
                 if !kept.suites.contains(&beginning.suite()) {
                     kept.suites.push(beginning.suite());
                 }
                 keep(disk, Some(kept), world)?;
                 self.phase = Phase::Beginning(Box::new(beginning), body.body.commitment);
+                self.during = During::Beginning;
                 self.say(&begin, world);
                 world.reach(SENDER, Moment::Begun)?;
             }
             (Phase::Beginning(beginning, commitment), Message::Ready(ready)) => {
                 let mut session = beginning.handle_ready(ready)?;
+                self.during = During::Data;
                 // Real windows hold megabytes; here they are to be felt.
                 session.lane_window_bytes = world.scenario.window_bytes;
                 let receiver_left = world.link().left[Side::Receiver as usize];
                 world.checks.agreed(&session.have, world.scenario.keeps_durable(), receiver_left);
                 self.resume(&session)?;
-                (self.connected, self.fresh, self.attempts) = (true, false, 0);
+                self.contact = Contact::Made;
+                self.asks = Asks::Continue;
+                self.attempts = 0;
                 self.phase = Phase::Sending(Rc::new(Connection::new(session, commitment)));
             }
             (Phase::Sending(connection), Message::Ack(ack)) => {
@@ -245,32 +265,42 @@ impl<'a> Sender<'a> {
 
     /// A connection ended, or none came about: tries again, opens the source anew, or gives up.
     fn fail(&mut self, failed: Failed, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
-        let Failed { code, told_by_peer } = failed;
+        let Failed { code, raised_by } = failed;
         if !matches!(self.phase, Phase::Waiting(_)) {
-            if code != Code::Interrupted && !told_by_peer {
+            if code != Code::Interrupted && !raised_by.is_peer() {
                 self.say(&Message::Refuse(Refuse::new(code)), world);
             }
             world.leave(SENDER, true);
         }
         self.phase = Phase::Waiting(world.now_ms());
-        if code == Code::ResumeImpossible && (self.source.is_none() || world.scenario.source == SourceKind::Program) {
-            self.fresh |= self.source.is_some();
-            self.open(disk, world)?;
-            return Ok(Moved::Yes);
-        }
-        let had_one = self.connected || record(disk)?.begun;
-        let tries = had_one && code.retry_may_help() && world.scenario.hostile.is_none();
-        if tries && self.attempts < ATTEMPTS_MAX {
-            self.attempts += 1;
-            let full_ms = (250u64 << self.attempts.min(10)).min(3000);
-            self.phase =
-                Phase::Waiting(world.now_ms() + full_ms / 2 + world.wire.chance.below(full_ms as usize / 2) as u64);
-            return Ok(Moved::Yes);
-        }
-        if !(code.keeps_transfer() && record(disk)?.begun) {
-            keep(disk, None, world)?;
+        let failed = disposition::sender::Failed { code, raised_by, during: self.during };
+        match sender_disposition(self.standing(disk, world)?, failed) {
+            SenderDisposition::ReadSource => {
+                self.open(disk, world)?;
+                return Ok(Moved::Yes);
+            }
+            SenderDisposition::RunAnew => {
+                self.asks = Asks::StartOver;
+                self.open(disk, world)?;
+                return Ok(Moved::Yes);
+            }
+            SenderDisposition::Retry if self.attempts < ATTEMPTS_MAX && world.scenario.hostile.is_none() => {
+                self.attempts += 1;
+                let full_ms = (250u64 << self.attempts.min(10)).min(3000);
+                let wait_ms = full_ms / 2 + world.wire.chance.below(full_ms as usize / 2) as u64;
+                self.phase = Phase::Waiting(world.now_ms() + wait_ms);
+                return Ok(Moved::Yes);
+            }
+            SenderDisposition::Retry | SenderDisposition::Suspend => {}
+            SenderDisposition::Drop => keep(disk, None, world)?,
         }
         Err(Stop::GaveUp(code))
+    }
+
+    fn standing(&self, disk: &Disk, world: &World<'_>) -> Outcome<Standing> {
+        let sends = if self.source.is_some() { Sends::Source } else { Sends::Receipt };
+        let stage = record(disk)?.stage;
+        Ok(Standing { stage, contact: self.contact, sends, replay: replay_of(world), asks: self.asks })
     }
 
     pub fn did_harm(&self) -> bool {
