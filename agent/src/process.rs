@@ -1,5 +1,7 @@
 //! What a process does to itself before it touches data, so that nothing it holds ends up in a file.
 
+use std::sync::OnceLock;
+
 use nix::{
     sys::{
         prctl,
@@ -62,6 +64,12 @@ pub fn aes_accelerated() -> bool {
 
 /// Processors that this process may use, at least 1.
 pub fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    // Asked for with each part; the system reads files for the answer.
+    *PROCESSORS.get_or_init(count_processors)
+}
+
+fn count_processors() -> usize {
     let online = nix::unistd::sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten().unwrap_or(1);
     std::thread::available_parallelism().map_or(online.max(1) as usize, usize::from)
 }

@@ -153,6 +153,7 @@ impl Load {
                 }
                 Some(Written::Finished { part, durable }) => {
                     fail_point::hit(Point::PartFinished);
+                    self.writers.borrow_mut().remove(&part);
                     self.transfer_mut().handle_finished(part, durable);
                     report.count(|totals| {
                         totals.parts += 1;

@@ -174,7 +174,7 @@ impl<'a> Pipeline<'a> {
         loop {
             let notified = self.load.moved.notified();
             loop {
-                let due = self.session.borrow_mut().poll_ack(&self.load.transfer());
+                let due = self.session.borrow_mut().poll_ack(&mut self.load.transfer_mut());
                 let Some(ack) = due else { break };
                 if let Err(failure) = writer.send(&ack).await {
                     return failure;

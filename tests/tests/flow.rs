@@ -88,7 +88,7 @@ impl Flow {
     }
 
     fn acknowledge(&mut self) -> Result<()> {
-        while let Some(Message::Ack(ack)) = self.pair.receiving.poll_ack(&self.pair.loading) {
+        while let Some(Message::Ack(ack)) = self.pair.receiving.poll_ack(&mut self.pair.loading) {
             self.pair.transfer.handle_ack(&ack)?;
         }
         Ok(())

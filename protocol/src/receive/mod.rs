@@ -15,6 +15,8 @@ mod archive;
 mod exchange;
 mod session;
 
+use std::collections::BTreeSet;
+
 pub use self::{
     archive::{Expected, Order, Sealed, Unsealing},
     exchange::{Accepting, Judging, Listening, Window},
@@ -44,7 +46,15 @@ pub struct Transfer {
     digest_check: Option<[u8; 32]>,
     parts: Vec<PartProgress>,
     manifest: Option<SignedManifest>,
+    /// All parts before this one are begun. With the two below, no step looks at more parts than it is about.
+    begun_to: usize,
+    /// Parts of each kind that are not finished.
+    unfinished: [usize; KINDS],
+    /// Parts of which the sender may not know what there is.
+    moved: BTreeSet<PartIndex>,
 }
+
+const KINDS: usize = PartKind::Finish as usize + 1;
 
 /// What came of one part.
 #[derive(Default)]
@@ -91,7 +101,21 @@ impl PartProgress {
 impl Transfer {
     pub fn new(grant: SignedGrant, plan: Plan) -> Self {
         let parts = plan.parts.iter().map(|_| PartProgress::default()).collect();
-        Self { grant, plan, epoch: Epoch(0), digests: None, digest_check: None, parts, manifest: None }
+        let mut unfinished = [0; KINDS];
+        plan.parts.iter().for_each(|part| unfinished[part.kind as usize] += 1);
+        let (epoch, digests, digest_check, manifest) = (Epoch(0), None, None, None);
+        Self {
+            grant,
+            plan,
+            epoch,
+            digests,
+            digest_check,
+            parts,
+            manifest,
+            begun_to: 0,
+            unfinished,
+            moved: BTreeSet::new(),
+        }
     }
 
     /// What an earlier process knew: the last epoch, and which sender's digests they were.
@@ -102,8 +126,11 @@ impl Transfer {
     /// A part that an earlier process committed in the target.
     pub fn handle_found(&mut self, whole: WholePart) {
         if let Some(progress) = self.parts.get_mut(whole.part.0 as usize) {
+            let finished = progress.finished;
             *progress =
-                PartProgress { verified: Verified::Whole(whole), durable: whole.chunks, begun: true, finished: true };
+                PartProgress { verified: Verified::Whole(whole), durable: whole.chunks, begun: false, finished };
+            self.handle_begun(whole.part);
+            self.handle_finished(whole.part);
         }
     }
 
@@ -111,7 +138,10 @@ impl Transfer {
     pub fn handle_found_prefix(&mut self, prefix: FoundPrefix) -> Result<()> {
         if let Some(progress) = self.parts.get_mut(prefix.part.0 as usize) {
             let durable = prefix.chunks;
+            let place = prefix.part.0 as usize;
             let verified = Verified::Found(Box::new(prefix));
+            self.begun_to = self.begun_to.min(place);
+            self.unfinished[self.plan.parts[place].kind as usize] += usize::from(progress.finished);
             *progress = PartProgress { verified, durable, begun: false, finished: false };
         }
         self.know_found()
@@ -213,12 +243,20 @@ impl Transfer {
     /// order; were a later part to take a target's one writer first, its sender might be waiting for the window of an
     /// earlier part, and neither would ever move.
     pub fn may_begin(&self, part: PartIndex) -> bool {
-        self.parts[..part.0 as usize].iter().all(|progress| progress.begun)
+        part.0 as usize <= self.begun_to
+    }
+
+    /// Whether all parts of the kinds before this one are in the target.
+    fn may_follow(&self, kind: PartKind) -> bool {
+        self.unfinished[..kind as usize].iter().all(|unfinished| *unfinished == 0)
     }
 
     /// The sink has begun `part`.
     pub fn handle_begun(&mut self, part: PartIndex) {
         self.parts[part.0 as usize].begun = true;
+        while self.parts.get(self.begun_to).is_some_and(|progress| progress.begun) {
+            self.begun_to += 1;
+        }
     }
 
     /// A verified chunk was handed on, and will not be asked for again unless the process dies; if it is `durable`, not
@@ -239,6 +277,7 @@ impl Transfer {
         if durable {
             progress.durable = progress.chunks();
         }
+        self.moved.insert(chunk.part);
     }
 
     /// The target has the first chunks of a part for good.
@@ -246,22 +285,26 @@ impl Transfer {
         let progress = &mut self.parts[part.0 as usize];
         // The sink may be ahead of what was counted as handed to it.
         progress.durable = progress.durable.max(chunks.min(progress.chunks()));
+        self.moved.insert(part);
     }
 
     /// The target has taken all of a part; if it is `durable`, for good.
     pub fn handle_finished(&mut self, part: PartIndex, durable: bool) {
         let progress = &mut self.parts[part.0 as usize];
-        progress.finished = true;
         if durable {
             progress.durable = progress.chunks();
         }
+        if !std::mem::replace(&mut progress.finished, true) {
+            self.unfinished[self.plan.parts[part.0 as usize].kind as usize] -= 1;
+        }
+        self.moved.insert(part);
     }
 
     /// Once the manifest is here and the sink has finished every part: whether what arrived is what it says (fault-matrix X13).
     pub fn poll_complete(&self) -> Option<Result<()>> {
         let manifest = &self.manifest.as_ref()?.manifest;
         let digests = self.digests.as_ref()?;
-        if !self.parts.iter().all(|part| part.finished) {
+        if self.unfinished.iter().any(|unfinished| *unfinished > 0) {
             return None;
         }
         let plain_bytes = manifest.parts.iter().fold(0u64, |sum, part| sum.saturating_add(part.plain_bytes));

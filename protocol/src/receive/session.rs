@@ -22,6 +22,8 @@ pub struct Session {
     pub(super) sender_key: PublicKey,
     lanes: u16,
     parts: Vec<Arriving>,
+    /// Those whose streams may be open.
+    open: Vec<PartIndex>,
     manifest_heard: bool,
 }
 
@@ -51,7 +53,8 @@ impl Session {
         have: &[Have],
         parts: usize,
     ) -> Self {
-        let mut session = Self { keys, spool, sender_key, lanes, parts: Vec::new(), manifest_heard: false };
+        let mut session =
+            Self { keys, spool, sender_key, lanes, parts: Vec::new(), open: Vec::new(), manifest_heard: false };
         session.parts.resize_with(parts, || Arriving {
             received: ChunkCount(0),
             last_received: false,
@@ -81,17 +84,18 @@ impl Session {
         let refuse = |code, check| Err(Error::new(code, check).at_part(part));
         // A part whose last chunk was acknowledged is no longer in flight for the sender, whether or not the end of its
         // stream was seen here.
-        let streams = self.parts.iter().zip(&transfer.parts);
-        if streams.filter(|(arriving, progress)| arriving.stream == Stream::Open && !progress.is_whole()).count()
-            >= self.lanes.into()
-        {
+        let parts = &self.parts;
+        self.open.retain(|open| {
+            let place = open.0 as usize;
+            parts[place].stream == Stream::Open && !transfer.parts[place].is_whole()
+        });
+        if self.open.len() >= self.lanes.into() {
             return refuse(Code::LimitExceeded, "parts in flight");
         }
         let Some(kind) = transfer.plan.parts.get(part.0 as usize).map(|planned| planned.kind) else {
             return refuse(Code::ProtocolViolation, "no such part");
         };
-        let mut earlier = transfer.parts.iter().zip(&transfer.plan.parts).filter(|(_, planned)| planned.kind < kind);
-        if !earlier.all(|(progress, _)| progress.finished) {
+        if !transfer.may_follow(kind) {
             return refuse(Code::ProtocolViolation, "part before those it depends on");
         }
         let arriving = &mut self.parts[part.0 as usize];
@@ -99,6 +103,7 @@ impl Session {
             return refuse(Code::ChunkOrder, "part is sent twice");
         }
         arriving.stream = Stream::Open;
+        self.open.push(part);
         Ok(())
     }
 
@@ -131,15 +136,16 @@ impl Session {
     }
 
     /// The next acknowledgement that is due. Several chunks of one part become one message.
-    pub fn poll_ack(&mut self, transfer: &Transfer) -> Option<Message> {
-        self.parts.iter_mut().zip(&transfer.parts).zip(0..).find_map(|((arriving, progress), index)| {
-            let state = (progress.chunks(), progress.durable);
-            if arriving.acknowledged == state {
-                return None;
+    pub fn poll_ack(&mut self, transfer: &mut Transfer) -> Option<Message> {
+        while let Some(part) = transfer.moved.pop_first() {
+            let (arriving, progress) = (&mut self.parts[part.0 as usize], &transfer.parts[part.0 as usize]);
+            let (verified, durable) = (progress.chunks(), progress.durable);
+            if arriving.acknowledged != (verified, durable) {
+                arriving.acknowledged = (verified, durable);
+                return Some(Message::Ack(Ack { part, verified, durable }));
             }
-            arriving.acknowledged = state;
-            Some(Message::Ack(Ack { part: PartIndex(index), verified: state.0, durable: state.1 }))
-        })
+        }
+        None
     }
 
     /// The sender says what it sent, which it may once every chunk was acknowledged. Checked here as far as a signature

@@ -56,6 +56,13 @@ pub struct Transfer {
     spool: Option<Spool>,
     /// Of the last connection that was agreed on; 0 before the first of this process.
     epoch: Epoch,
+    /// All parts before this one are durable at the receiver. With the two below, no step looks at more parts than those that
+    /// are on their way.
+    durable_to: usize,
+    /// All parts before this one have started on this connection.
+    started_to: usize,
+    /// Parts that were read to their end.
+    ended: u64,
     /// What this side has memory for, whatever the receiver would take.
     window_max: Window,
     /// What the manifest says of where the data comes from.
@@ -89,7 +96,6 @@ impl Transfer {
         });
         let (parts, manifest, spool) = (parts.collect(), None, None);
         let window_max = Window { lanes: LANES_MAX, lane_bytes: LANE_WINDOW_BYTES_MAX };
-        let epoch = Epoch(0);
         Ok(Self {
             parts,
             suites,
@@ -100,7 +106,10 @@ impl Transfer {
             digests,
             manifest,
             spool,
-            epoch,
+            epoch: Epoch(0),
+            durable_to: 0,
+            started_to: 0,
+            ended: 0,
             window_max,
             origin,
         })
@@ -153,6 +162,15 @@ impl Transfer {
     /// part at a time would wait to hand on more of that one, whose turn comes only after the earlier part's.
     pub fn handle_have(&mut self, have: &[Have], epoch: Epoch) -> Result<Vec<Resume>> {
         self.epoch = epoch;
+        let resumed = self.resume(have);
+        self.durable_to = 0;
+        self.started_to = 0;
+        self.ended = self.parts.iter().filter(|part| part.ended.is_some()).count() as u64;
+        self.advance();
+        resumed
+    }
+
+    fn resume(&mut self, have: &[Have]) -> Result<Vec<Resume>> {
         if self.is_as_sent(have) {
             self.parts.iter_mut().for_each(|progress| (progress.settled, progress.started) = (true, false));
             return Ok(vec![Resume::Continue; self.parts.len()]);
@@ -248,17 +266,30 @@ impl Transfer {
     /// durable, and a lane is free. A lane is free again when all of its part is verified, and not when the last byte was
     /// handed to the link: only then does the receiver, too, count the part as no longer in flight.
     pub fn may_start(&self, part: PartIndex, session: &Session) -> bool {
-        let kind = self.plan.parts[part.0 as usize].kind;
-        let (earlier, rest) = self.parts.split_at(part.0 as usize);
-        let in_turn = rest.first().is_some_and(|part| !part.started) && earlier.iter().all(|part| part.started);
-        let mut needed = earlier.iter().zip(&self.plan.parts).filter(|(_, planned)| planned.kind < kind);
-        let in_flight = earlier.iter().filter(|part| !part.is_verified()).count();
+        let place = part.0 as usize;
+        let kind = self.plan.parts[place].kind;
+        let in_turn = !self.parts[place].started && self.started_to >= place;
+        // Those before are durable.
+        let on_their_way = self.durable_to.min(place)..place;
+        let earlier = || self.parts[on_their_way.clone()].iter().zip(&self.plan.parts[on_their_way.clone()]);
+        let mut needed = earlier().filter(|(_, planned)| planned.kind < kind);
+        let in_flight = earlier().filter(|(part, _)| !part.is_verified()).count();
         in_turn && needed.all(|(part, _)| part.is_durable()) && in_flight < session.lanes.into()
+    }
+
+    /// Moves `durable_to` on, over the parts that have become durable.
+    fn advance(&mut self) {
+        while self.parts.get(self.durable_to).is_some_and(PartProgress::is_durable) {
+            self.durable_to += 1;
+        }
     }
 
     /// A part's stream is opened.
     pub fn handle_start(&mut self, part: PartIndex) {
         self.parts[part.0 as usize].started = true;
+        while self.parts.get(self.started_to).is_some_and(|part| part.started) {
+            self.started_to += 1;
+        }
     }
 
     /// Whether a chunk fits the window of its part. One chunk always does, or nothing would ever move.
@@ -279,12 +310,15 @@ impl Transfer {
     /// A part's last chunk went out. `rows` and `digest` are those of its rows; other kinds of parts have none.
     pub fn handle_part_end(&mut self, part: PartIndex, rows: u64, digest: Option<Root>) {
         let has_rows = self.plan.parts[part.0 as usize].kind == PartKind::Rows;
-        self.parts[part.0 as usize].ended = Some(if has_rows { (rows, digest) } else { (0, None) });
+        let ended = &mut self.parts[part.0 as usize].ended;
+        self.ended += u64::from(ended.is_none());
+        *ended = Some(if has_rows { (rows, digest) } else { (0, None) });
+        self.advance();
     }
 
     /// Parts that were read to their end.
     pub fn ended(&self) -> u64 {
-        self.parts.iter().filter(|part| part.ended.is_some()).count() as u64
+        self.ended
     }
 
     /// The receiver says what it has of a part; returns whether that is more than before. Refuses what cannot be (fault-matrix
@@ -315,12 +349,13 @@ impl Transfer {
         let is_more = ack.verified > progress.verified || ack.durable > progress.durable;
         progress.forget(ack.verified);
         progress.durable = ack.durable;
+        self.advance();
         Ok(is_more)
     }
 
     /// The manifest, once every part has ended and every chunk is verified; the same one each time it is asked for.
     pub fn poll_finish(&mut self, signer: &dyn Signer) -> Option<Message> {
-        if !self.parts.iter().all(PartProgress::is_verified) {
+        if !self.parts[self.durable_to..].iter().all(PartProgress::is_verified) {
             return None;
         }
         // What is sent from a spool was hashed by whoever filled it: the manifest comes with `handle_earlier`.

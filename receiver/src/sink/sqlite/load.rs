@@ -22,6 +22,7 @@ use super::{
     failure::{definition_failed, failed},
     ledger::{self, Bond, LINE_BYTES_MAX, Ledger, Line},
     out_of_order,
+    shelf::Shelf,
 };
 
 /// Page cache of the loading connection. What does not fit is written to the staging file before the commit.
@@ -99,12 +100,16 @@ impl Load {
         let line = Line { part: whole, rows: 0, document: Some(bytes), hashes: None };
         ledger::note(&self.connection, &self.bond, &line)?;
         end_loading(&self.connection, &ordinary(&self.schema)).map_err(definition_failed)?;
+        let mut shelf = Shelf::default();
         for view in &document.views {
             make_view(&mut self.connection, view).map_err(definition_failed)?;
+            shelf.count(&self.connection).map_err(engine)?;
         }
         for trigger in &document.triggers {
             make_trigger(&mut self.connection, trigger).map_err(definition_failed)?;
+            shelf.count(&self.connection).map_err(engine)?;
         }
+        shelf.put_back(&self.connection).map_err(engine)?;
         self.end_part()?;
         self.finish = Some(document);
         Ok(())
@@ -177,26 +182,32 @@ fn make(connection: &mut Connection, schema: &SchemaDocument) -> Outcome {
     }
     ledger::create(connection)?;
     let ordinary = ordinary(schema);
+    let mut shelf = Shelf::default();
     for table in &ordinary {
         make_table(connection, table).map_err(definition_failed)?;
+        shelf.count(connection).map_err(engine)?;
     }
     for table in schema.tables.iter().filter(|table| is_internal(&table.name)) {
         // `SchemaDocument` has checked that the text is SQLite's own. AUTOINCREMENT may have made its table already.
         let exists = "SELECT EXISTS(SELECT 1 FROM sqlite_schema WHERE name = ?1)";
-        if !connection.query_row(exists, [&table.name], |row| row.get(0)).map_err(engine)? {
+        let made = shelf.holds(&table.name);
+        if !made && !connection.query_row(exists, [&table.name], |row| row.get(0)).map_err(engine)? {
             with_writable_schema(connection, |connection| connection.execute_batch(&table.sql)).map_err(engine)?;
         }
     }
     for table in &schema.virtual_tables {
         let defined = define_virtual(connection, table);
         defined.map_err(|cause| definition_failed(Refused::new(&table.name, cause)))?;
+        shelf.count(connection).map_err(engine)?;
     }
     for table in &schema.tables {
         // Made while the table is empty, an index that cannot be made fails before a row is sent.
         for index in &table.indexes {
             make_index(connection, index, &table.name).map_err(definition_failed)?;
+            shelf.count(connection).map_err(engine)?;
         }
     }
+    shelf.put_back(connection).map_err(engine)?;
     begin_loading(connection, &ordinary).map_err(definition_failed)
 }
 

@@ -24,14 +24,16 @@ mod mark;
 mod prove;
 mod publish;
 mod rows;
+mod shelf;
 mod staged;
 mod staging;
 mod turn;
 
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     path::{Path, PathBuf},
     sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -42,7 +44,7 @@ use sealift_protocol::{
     close::Code,
     digest::Digests,
     id::{PartIndex, TransferId},
-    manifest::{Engine, LoadedPart, PartKind, Plan, Proof},
+    manifest::{Engine, LoadedPart, PartKind, Plan, PlannedPart, Proof},
     receive::{Found, FoundPrefix},
     sqlite::{LEDGER_TABLE, SEQUENCE_TABLE, is_internal},
 };
@@ -78,9 +80,11 @@ pub struct SqliteSink {
 #[derive(Default)]
 struct State {
     phase: Phase,
-    prepared: Option<Prepared>,
+    prepared: Option<Arc<Prepared>>,
     /// Which parts are committed.
     committed: Vec<bool>,
+    /// How many of each rank are not.
+    uncommitted: BTreeMap<Rank, usize>,
     /// What is committed of a part that is not whole.
     prefix: Option<FoundPrefix>,
     /// That an earlier process committed.
@@ -110,7 +114,6 @@ impl Phase {
     }
 }
 
-#[derive(Clone)]
 struct Prepared {
     plan: Plan,
     bond: Bond,
@@ -181,6 +184,20 @@ impl SqliteSink {
 }
 
 impl State {
+    fn note_committed(&mut self, part: PartIndex) {
+        let place = part.0 as usize;
+        let Some(prepared) = &self.prepared else { return };
+        if std::mem::replace(&mut self.committed[place], true) {
+            return;
+        }
+        if let Entry::Occupied(mut left) = self.uncommitted.entry(rank(&prepared.plan.parts[place])) {
+            *left.get_mut() -= 1;
+            if *left.get() == 0 {
+                left.remove();
+            }
+        }
+    }
+
     fn clean_up(&mut self, sink: &SqliteSink) {
         // The connection first: closed after its file is gone, it would leave a journal behind.
         if let Some(load) = self.load.take() {
@@ -204,8 +221,9 @@ fn out_of_order() -> Failure {
 }
 
 /// Parts of a lower rank are committed before those of a higher one begin.
-fn rank(plan: &Plan, part: usize) -> (PartKind, bool, bool) {
-    let part = &plan.parts[part];
+type Rank = (PartKind, bool, bool);
+
+fn rank(part: &PlannedPart) -> Rank {
     // Building an index of another table takes its rows out of the engine's statistics; any row may count in the last.
     (part.kind, is_internal(&part.name), part.name == SEQUENCE_TABLE)
 }
@@ -242,9 +260,11 @@ impl Sink for SqliteSink {
         let bond = Bond { transfer, plan_hash: plan.hash() };
         let staged = Staged::stage(&self.staging, self.row_bytes_max, plan, bond, fresh)?;
         let Staged { identity, load, image, have, prefix, rows } = staged;
-        state.prepared = Some(Prepared { plan: plan.clone(), bond, identity });
+        state.prepared = Some(Arc::new(Prepared { plan: plan.clone(), bond, identity }));
         state.committed = vec![false; plan.parts.len()];
-        have.iter().for_each(|whole| state.committed[whole.part.0 as usize] = true);
+        state.uncommitted = BTreeMap::new();
+        plan.parts.iter().for_each(|part| *state.uncommitted.entry(rank(part)).or_default() += 1);
+        have.iter().for_each(|whole| state.note_committed(whole.part));
         state.interrupt = load.as_ref().map(|load| load.connection.get_interrupt_handle());
         state.load = load;
         state.image = image;
@@ -261,9 +281,9 @@ impl Sink for SqliteSink {
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         let place = part.0 as usize;
         let ready = |state: &State| {
-            let Some(plan) = state.prepared.as_ref().map(|prepared| &prepared.plan) else { return true };
-            let earlier = |other: usize| rank(plan, other) < rank(plan, place);
-            place >= plan.parts.len() || (0..plan.parts.len()).all(|other| state.committed[other] || !earlier(other))
+            let plan = state.prepared.as_ref().map(|prepared| &prepared.plan);
+            let Some(planned) = plan.and_then(|plan| plan.parts.get(place)) else { return true };
+            state.uncommitted.first_key_value().is_none_or(|(lowest, _)| rank(planned) <= *lowest)
         };
         let turn = self.turn(digests, ready)?;
         let kind = turn.prepared.plan.parts.get(place).ok_or_else(out_of_order)?.kind;

@@ -5,7 +5,12 @@ use std::{
 };
 
 use rusqlite::{Connection, ffi};
-use sealift_protocol::{key::DigestSecret, manifest::PlannedPart};
+use sealift_protocol::{
+    key::DigestSecret,
+    manifest::PlannedPart,
+    sqlite::{Definition, Table},
+};
+use sealift_sqlite::{make_index, make_table};
 
 use super::*;
 
@@ -199,4 +204,49 @@ fn errors_of_the_engine_have_codes_and_no_texts() {
         assert!(!failure.to_string().contains("canary") && is_helpful, "{failure}");
     }
     assert!(failure(ffi::SQLITE_CONSTRAINT_UNIQUE).what.ends_with("table t: UNIQUE"));
+}
+
+/// A table with the index of a constraint.
+fn table(number: usize) -> Table {
+    let name = format!("t{number}");
+    let sql = format!("CREATE TABLE {name}(a UNIQUE, b)");
+    let automatic_indexes = vec![format!("sqlite_autoindex_{name}_1")];
+    Table { name, sql, rowid: None, columns: vec!["a".into(), "b".into()], indexes: Vec::new(), automatic_indexes }
+}
+
+/// B8: what the engine does to make a schema grows with the objects in it, and not with their square.
+#[test]
+fn making_many_tables_takes_steps_in_proportion() {
+    let steps = |tables: usize| {
+        let steps = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let counted = Arc::clone(&steps);
+        let mut connection = Connection::open_in_memory().unwrap();
+        let count = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        connection.progress_handler(1, Some(count)).unwrap();
+        connection.execute_batch("BEGIN").unwrap();
+        let mut shelf = shelf::Shelf::default();
+        for number in 0..tables {
+            make_table(&mut connection, &table(number)).unwrap();
+            shelf.count(&connection).unwrap();
+        }
+        for number in 0..tables {
+            let (name, owner) = (format!("i{number}"), format!("t{number}"));
+            let sql = format!("CREATE INDEX {name} ON {owner}(b)");
+            make_index(&mut connection, &Definition { name, sql, table: Some(owner.clone()) }, &owner).unwrap();
+            shelf.count(&connection).unwrap();
+        }
+        shelf.put_back(&connection).unwrap();
+        connection.execute_batch("COMMIT; PRAGMA writable_schema=RESET").unwrap();
+        // Everything is there, in the order in which it was made, and the engine finds nothing wrong with it.
+        let text = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+        assert_eq!(text("PRAGMA integrity_check"), "ok");
+        assert_eq!(text("SELECT count(*) || '' FROM sqlite_schema"), (3 * tables).to_string());
+        assert_eq!(text("SELECT name FROM sqlite_schema ORDER BY rowid LIMIT 1 OFFSET 2"), "t1");
+        steps.load(Ordering::Relaxed)
+    };
+    let (few, many) = (steps(200), steps(800));
+    assert!(many < few * 5, "{few} steps for 200 tables, {many} for 800");
 }

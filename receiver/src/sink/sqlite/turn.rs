@@ -1,5 +1,7 @@
 //! One writer at a time.
 
+use std::sync::Arc;
+
 use rusqlite::InterruptHandle;
 use sealift_agent::failure::Outcome;
 use sealift_protocol::{digest::Digests, id::PartIndex};
@@ -9,7 +11,7 @@ use super::{Phase, Prepared, SqliteSink, image::Image, load::Load, out_of_order}
 /// The right to write, and what is written to. Dropped, it undoes what was not committed and lets the next one in.
 pub struct Turn<'a> {
     pub sink: &'a SqliteSink,
-    pub prepared: Prepared,
+    pub prepared: Arc<Prepared>,
     pub digests: Digests,
     pub load: Option<Load>,
     /// Instead of a load, for the pages of an image.
@@ -46,7 +48,7 @@ impl Drop for Turn<'_> {
         state.load = self.load.take();
         state.image = self.image.take();
         match self.done {
-            Done::Part(part) => state.committed[part.0 as usize] = true,
+            Done::Part(part) => state.note_committed(part),
             Done::Proof if state.phase == Phase::Loading => state.phase = Phase::Proven,
             _ => {}
         }

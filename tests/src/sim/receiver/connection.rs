@@ -118,8 +118,8 @@ impl Connection {
         lane.read_frame(part, ended, journalled, &mut self.session, &mut self.unpacker)
     }
 
-    fn acknowledge(&mut self, load: &Load, world: &mut World<'_>) -> bool {
-        let Some(Message::Ack(ack)) = self.session.poll_ack(&load.transfer) else { return false };
+    fn acknowledge(&mut self, load: &mut Load, world: &mut World<'_>) -> bool {
+        let Some(Message::Ack(ack)) = self.session.poll_ack(&mut load.transfer) else { return false };
         if self.due(world, ReceiverFault::Forget) {
             return true;
         }
