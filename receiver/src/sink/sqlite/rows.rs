@@ -36,6 +36,9 @@ const PIECE_BYTES: usize = 256 << 10;
 pub const EDGE_BYTES: u64 = 32 << 20;
 const EDGE_SHARE: u64 = 32;
 
+/// A part of one chunk of no more than this lets its indexes grow with its rows.
+const SMALL_BYTES: usize = 16 << 10;
+
 /// Binds and inserts rows as they arrive.
 pub struct RowsLoad<'a> {
     turn: Turn<'a>,
@@ -48,7 +51,8 @@ pub struct RowsLoad<'a> {
     rows: u64,
     /// That an earlier process committed.
     rows_before: u64,
-    waiting: Waiting,
+    /// Known with the first chunk.
+    waiting: Option<Waiting>,
     /// Of all chunks so far.
     hashes: Vec<u8>,
     /// Row bytes that are committed.
@@ -71,10 +75,7 @@ impl<'a> RowsLoad<'a> {
             let sql = "DELETE FROM main.sqlite_sequence";
             load.connection.execute(sql, []).map_err(|error| failed(&error, SEQUENCE_TABLE))?;
         }
-        let waiting = match found {
-            Some(_) => Waiting::none(definition),
-            None => Waiting::begin(&load.connection, definition)?,
-        };
+        let waiting = found.is_some().then(|| Waiting::none(definition));
         let rows_before = if found.is_some() { ledger::rows_of(&load.connection, part)? } else { 0 };
         let (hashes, committed_bytes) = found.map_or_else(Default::default, |found| (found.hashes, found.plain_bytes));
         let (rows, ended, spare) = Default::default();
@@ -95,8 +96,29 @@ impl<'a> RowsLoad<'a> {
         })
     }
 
+    /// The first chunk is here: says which indexes wait for the rows. Of a part of one chunk none does: for each index that
+    /// is dropped or made, the engine reads its whole catalogue, which takes longer than a few rows where tables are many.
+    fn start(&mut self, is_small: bool) -> Outcome {
+        let table = self.table;
+        let load = self.turn.load()?;
+        let definition = &load.schema.tables[table];
+        self.waiting = Some(match is_small {
+            true => Waiting::none(definition),
+            false => Waiting::begin(&load.connection, definition)?,
+        });
+        Ok(())
+    }
+
+    fn build_waiting(&mut self) -> Outcome {
+        match &mut self.waiting {
+            Some(waiting) => waiting.build_all(&mut self.turn.load()?.connection),
+            None => Ok(()),
+        }
+    }
+
     fn insert(&mut self, piece: Bytes) -> Outcome {
         let Self { turn, table, insert, values: count, reader, rows, waiting, spare, .. } = self;
+        let waiting = waiting.as_mut().ok_or_else(out_of_order)?;
         let sink = turn.sink;
         let load = turn.load.as_ref().ok_or_else(out_of_order)?;
         let encoding = load.schema.encoding;
@@ -125,7 +147,8 @@ impl<'a> RowsLoad<'a> {
 
     fn write_piece(&mut self, piece: Bytes) -> Outcome {
         self.insert(piece)?;
-        self.waiting.build_large(&mut self.turn.load()?.connection)
+        let waiting = self.waiting.as_mut().ok_or_else(out_of_order)?;
+        waiting.build_large(&mut self.turn.load()?.connection)
     }
 }
 
@@ -136,6 +159,10 @@ impl PartSink for RowsLoad<'_> {
 
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
         let plain = chunk.plain();
+        if self.waiting.is_none() {
+            let is_small = chunk.is_last() && plain.len() <= SMALL_BYTES;
+            self.start(is_small).map_err(|failure| failure.at_part(self.part))?;
+        }
         for start in (0..plain.len()).step_by(PIECE_BYTES) {
             let piece = plain.slice(start..plain.len().min(start + PIECE_BYTES));
             self.write_piece(piece).map_err(|failure| failure.at_part(self.part))?;
@@ -158,9 +185,9 @@ impl PartSink for RowsLoad<'_> {
         let root = so_far.root();
         let so_far = WholePart { part, chunks, plain_bytes, root };
         let rows = self.rows_before + self.rows;
-        let load = self.turn.load()?;
         // Whoever goes on finds them there, and lets them grow.
-        self.waiting.build_all(&mut load.connection)?;
+        self.build_waiting()?;
+        let load = self.turn.load()?;
         load.commit_edge(&so_far, rows, &self.hashes).map_err(|failure| failure.at_part(part))?;
         self.committed_bytes = plain_bytes;
         let hashes = self.hashes.clone();
@@ -176,8 +203,8 @@ impl PartSink for RowsLoad<'_> {
             this.turn.sink.check_stop()?;
             std::mem::replace(&mut this.reader, RowReader::new(0)).finish()?;
             let rows = this.rows_before + this.rows;
+            this.build_waiting()?;
             let load = this.turn.load()?;
-            this.waiting.build_all(&mut load.connection)?;
             load.commit(&Line { part: whole, rows, document: None, hashes: None })
         };
         end(&mut self).map_err(|failure| failure.at_part(part))?;
