@@ -35,6 +35,11 @@ pub enum PartKind {
     Finish,
 }
 
+impl PartKind {
+    /// How many kinds there are.
+    pub(crate) const COUNT: usize = Self::Finish as usize + 1;
+}
+
 /// How the parts' bytes are to be understood. A source and a target must agree on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]

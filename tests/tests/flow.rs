@@ -6,6 +6,7 @@ use sealift_protocol::{
     close::Code,
     compress::{Compression, Packer, Unpacker},
     disposition::sender::Asks,
+    envelope::SealingKey,
     error::Result,
     frame::{ChunkHeader, StreamHeader},
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
@@ -18,7 +19,7 @@ use sealift_protocol::{
     send::{Resume, Transfer},
     sign::{Purpose, Signer},
 };
-use sealift_tests::wire::{Exchange, Pair, Parties, Seeded, Terms, opaque_plan, table_plan};
+use sealift_tests::wire::{Exchange, NOW_SECONDS, Pair, Parties, Seeded, Terms, opaque_plan, table_plan};
 
 fn code<T>(result: Result<T>) -> Code {
     result.err().map_or(Code::Done, |error| error.code)
@@ -69,6 +70,13 @@ impl Flow {
 
     /// A whole part of `chunks` chunks, faultless, from start to durable.
     fn whole_part(&mut self, part: u32, chunks: u64) {
+        self.verified_part(part, chunks);
+        self.pair.loading.handle_finished(PartIndex(part), true);
+        self.acknowledge().unwrap();
+    }
+
+    /// The same up to where the target has taken all of it.
+    fn verified_part(&mut self, part: u32, chunks: u64) {
         let index = PartIndex(part);
         assert!(self.pair.transfer.may_start(index, &self.pair.session));
         self.pair.transfer.handle_start(index);
@@ -83,15 +91,16 @@ impl Flow {
         let digest = self.pair.session.keys.digests().multiset().root();
         self.pair.transfer.handle_part_end(index, 5, Some(digest));
         self.pair.receiving.handle_stream_end(index).unwrap();
-        self.pair.loading.handle_finished(index, true);
-        self.acknowledge().unwrap();
     }
 
-    fn acknowledge(&mut self) -> Result<()> {
+    /// Delivers what is due; returns how many messages that were.
+    fn acknowledge(&mut self) -> Result<usize> {
+        let mut messages = 0;
         while let Some(Message::Ack(ack)) = self.pair.receiving.poll_ack(&mut self.pair.loading) {
             self.pair.transfer.handle_ack(&ack)?;
+            messages += 1;
         }
-        Ok(())
+        Ok(messages)
     }
 
     fn manifest(&mut self) -> SignedManifest {
@@ -407,6 +416,57 @@ fn a_new_connection_goes_on_where_the_receiver_is() {
     let nonce = flow.nonces.draw().unwrap();
     assert!(flow.pair.transfer.poll_resend(PartIndex(0), &flow.pair.session, nonce).unwrap().is_none());
     flow.acknowledge().unwrap();
+}
+
+/// B8: an acknowledgement that an earlier connection took and did not deliver is due again on the next, although that was
+/// offered what was there before.
+#[test]
+fn what_became_durable_between_two_connections_is_acknowledged() {
+    let mut flow = interrupted();
+    flow.acknowledge().unwrap();
+    let terms = Terms::new(opaque_plan(), Suite::Aes256Gcm);
+    let Flow { parties, pair, .. } = &mut flow;
+    let key = SealingKey::generate(&mut parties.random);
+    let expected = parties.expected(&key);
+    let (offering, offer) = pair.transfer.offer(&parties.channel, expected, false, NOW_SECONDS, &mut parties.random);
+    let Message::Offer(offer) = offer else { panic!("no offer") };
+    let offered = parties.listening(&terms).handle_offer(offer, &parties.channel, NOW_SECONDS).unwrap();
+    let (accepting, accept) =
+        offered.accept(&pair.loading, terms.window, key.public_key(), &parties.receiver, &mut parties.random).unwrap();
+    // The target commits, and the connection that has ended takes the acknowledgement with it.
+    pair.loading.handle_durable(PartIndex(0), ChunkCount(3));
+    let ack = Message::Ack(Ack { part: PartIndex(0), verified: ChunkCount(3), durable: ChunkCount(3) });
+    assert_eq!(pair.receiving.poll_ack(&mut pair.loading), Some(ack.clone()));
+    let Message::Accept(accept) = accept else { panic!("not accepted") };
+    let (_, begin) = offering.handle_accept(&pair.transfer, accept, &parties.sender, &mut parties.random).unwrap();
+    let Message::Begin(begin) = begin else { panic!("not begun") };
+    let (mut receiving, _) = accepting.handle_begin(begin, &key, &mut pair.loading).unwrap();
+    assert_eq!(receiving.poll_ack(&mut pair.loading), Some(ack));
+    assert_eq!(receiving.poll_ack(&mut pair.loading), None);
+}
+
+/// B8: a part is acknowledged when it is verified and when it is durable, whatever else there is.
+#[test]
+fn acknowledgements_grow_with_the_parts() {
+    let acknowledgements = |tables: u32| {
+        let mut flow = Flow::new(table_plan(tables as usize));
+        flow.whole_part(0, 1);
+        let mut acknowledgements = 0;
+        for first in (1..=tables).step_by(100) {
+            let last = tables.min(first + 99);
+            for part in first..=last {
+                flow.verified_part(part, 1);
+                acknowledgements += flow.acknowledge().unwrap();
+            }
+            // They share a commit.
+            (first..=last).for_each(|part| flow.pair.loading.handle_finished(PartIndex(part), true));
+            acknowledgements += flow.acknowledge().unwrap();
+        }
+        flow.whole_part(tables + 1, 1);
+        flow.manifest();
+        acknowledgements
+    };
+    assert_eq!([acknowledgements(100), acknowledgements(1000)], [200, 2000]);
 }
 
 /// A sender that was killed, with the same secret, as its record keeps it, and nothing else: connected again.

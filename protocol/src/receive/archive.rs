@@ -147,8 +147,8 @@ impl Sealed {
         transfer.handle_digest_secret(&digest_secret)?;
         transfer.epoch = ARCHIVE_EPOCH;
         let keys = EpochKeys::new(self.epoch.suite, id, ARCHIVE_EPOCH, secret, Digests::new(&digest_secret));
-        let (have, parts) = (transfer.have(), transfer.parts.len());
-        Ok(Session::new(Arc::new(keys), None, self.offer.sender_key, 1, &have, parts))
+        let have = transfer.have();
+        Ok(Session::new(Arc::new(keys), None, self.offer.sender_key, 1, &have, transfer))
     }
 }
 

@@ -218,8 +218,7 @@ impl Accepting {
         // Said again on each connection: until then this sender may not know what it is a receipt for.
         transfer.manifest = None;
         let keys = EpochKeys::new(self.suite, id, self.epoch, secret, Digests::new(&digest_secret));
-        let session =
-            Session::new(Arc::new(keys), spool, self.sender_key, self.lanes, &self.have, transfer.parts.len());
+        let session = Session::new(Arc::new(keys), spool, self.sender_key, self.lanes, &self.have, transfer);
         Ok((session, Message::Ready(Ready { transcript })))
     }
 

@@ -30,7 +30,7 @@ use crate::{
     grant::SignedGrant,
     id::{ChunkCount, Epoch, PartIndex},
     key::DigestSecret,
-    manifest::{LoadedPart, Plan, Proof, Receipt, SentPart, SignedManifest, SignedReceipt},
+    manifest::{LoadedPart, PartKind, Plan, Proof, Receipt, SentPart, SignedManifest, SignedReceipt},
     message::Have,
     sign::Signer,
 };
@@ -46,15 +46,14 @@ pub struct Transfer {
     digest_check: Option<[u8; 32]>,
     parts: Vec<PartProgress>,
     manifest: Option<SignedManifest>,
-    /// All parts before this one are begun. With the two below, no step looks at more parts than it is about.
+    /// All parts before this one are begun. With the two below, no step looks at more parts than it is about: a database may
+    /// have tens of thousands of them.
     begun_to: usize,
     /// Parts of each kind that are not finished.
-    unfinished: [usize; KINDS],
-    /// Parts of which the sender may not know what there is.
+    unfinished: [usize; PartKind::COUNT],
+    /// Parts that may have got further than the sender of the connection that stands was told.
     moved: BTreeSet<PartIndex>,
 }
-
-const KINDS: usize = PartKind::Finish as usize + 1;
 
 /// What came of one part.
 #[derive(Default)]
@@ -88,6 +87,11 @@ impl PartProgress {
         }
     }
 
+    /// Chunks that are verified, and that are durable.
+    fn state(&self) -> (ChunkCount, ChunkCount) {
+        (self.chunks(), self.durable)
+    }
+
     fn is_whole(&self) -> bool {
         matches!(self.verified, Verified::Whole(_))
     }
@@ -101,17 +105,16 @@ impl PartProgress {
 impl Transfer {
     pub fn new(grant: SignedGrant, plan: Plan) -> Self {
         let parts = plan.parts.iter().map(|_| PartProgress::default()).collect();
-        let mut unfinished = [0; KINDS];
+        let mut unfinished = [0; PartKind::COUNT];
         plan.parts.iter().for_each(|part| unfinished[part.kind as usize] += 1);
-        let (epoch, digests, digest_check, manifest) = (Epoch(0), None, None, None);
         Self {
             grant,
             plan,
-            epoch,
-            digests,
-            digest_check,
+            epoch: Epoch(0),
+            digests: None,
+            digest_check: None,
             parts,
-            manifest,
+            manifest: None,
             begun_to: 0,
             unfinished,
             moved: BTreeSet::new(),
@@ -126,23 +129,17 @@ impl Transfer {
     /// A part that an earlier process committed in the target.
     pub fn handle_found(&mut self, whole: WholePart) {
         if let Some(progress) = self.parts.get_mut(whole.part.0 as usize) {
-            let finished = progress.finished;
-            *progress =
-                PartProgress { verified: Verified::Whole(whole), durable: whole.chunks, begun: false, finished };
+            progress.verified = Verified::Whole(whole);
             self.handle_begun(whole.part);
-            self.handle_finished(whole.part);
+            self.handle_finished(whole.part, true);
         }
     }
 
     /// The same of the first chunks of a part.
     pub fn handle_found_prefix(&mut self, prefix: FoundPrefix) -> Result<()> {
         if let Some(progress) = self.parts.get_mut(prefix.part.0 as usize) {
-            let durable = prefix.chunks;
-            let place = prefix.part.0 as usize;
-            let verified = Verified::Found(Box::new(prefix));
-            self.begun_to = self.begun_to.min(place);
-            self.unfinished[self.plan.parts[place].kind as usize] += usize::from(progress.finished);
-            *progress = PartProgress { verified, durable, begun: false, finished: false };
+            progress.durable = prefix.chunks;
+            progress.verified = Verified::Found(Box::new(prefix));
         }
         self.know_found()
     }

@@ -45,28 +45,34 @@ enum Stream {
 }
 
 impl Session {
+    /// A connection on which the sender knows of what is in `have`, and of nothing else.
     pub(super) fn new(
         keys: Arc<EpochKeys>,
         spool: Option<Arc<EpochKeys>>,
         sender_key: PublicKey,
         lanes: u16,
         have: &[Have],
-        parts: usize,
+        transfer: &mut Transfer,
     ) -> Self {
-        let mut session =
-            Self { keys, spool, sender_key, lanes, parts: Vec::new(), open: Vec::new(), manifest_heard: false };
-        session.parts.resize_with(parts, || Arriving {
+        let arriving = || Arriving {
             received: ChunkCount(0),
             last_received: false,
             stream: Stream::None,
             acknowledged: (ChunkCount(0), ChunkCount(0)),
-        });
+        };
+        let mut parts: Vec<_> = transfer.parts.iter().map(|_| arriving()).collect();
         for have in have {
-            let arriving = &mut session.parts[have.part.0 as usize];
-            (arriving.received, arriving.last_received) = (have.verified, have.ended);
+            let arriving = &mut parts[have.part.0 as usize];
+            arriving.received = have.verified;
+            arriving.last_received = have.ended;
             arriving.acknowledged = (have.verified, have.durable);
         }
-        session
+        // An earlier connection may have taken a part out of `moved` to acknowledge it, and have ended before it did.
+        let moved = parts.iter().zip(&transfer.parts).zip(0..).filter_map(|((arriving, progress), index)| {
+            (arriving.acknowledged != progress.state()).then_some(PartIndex(index))
+        });
+        transfer.moved = moved.collect();
+        Self { keys, spool, sender_key, lanes, parts, open: Vec::new(), manifest_heard: false }
     }
 
     pub fn keys(&self) -> &Arc<EpochKeys> {
@@ -139,7 +145,7 @@ impl Session {
     pub fn poll_ack(&mut self, transfer: &mut Transfer) -> Option<Message> {
         while let Some(part) = transfer.moved.pop_first() {
             let (arriving, progress) = (&mut self.parts[part.0 as usize], &transfer.parts[part.0 as usize]);
-            let (verified, durable) = (progress.chunks(), progress.durable);
+            let (verified, durable) = progress.state();
             if arriving.acknowledged != (verified, durable) {
                 arriving.acknowledged = (verified, durable);
                 return Some(Message::Ack(Ack { part, verified, durable }));

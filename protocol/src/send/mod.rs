@@ -12,14 +12,18 @@
 mod exchange;
 mod part;
 mod spool;
+mod tally;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use self::part::{Kept, PartProgress, weight};
 pub use self::{
     exchange::{Beginning, Expected, Offering, Session},
     part::Resume,
     spool::Spool,
+};
+use self::{
+    part::{Kept, PartProgress, weight},
+    tally::{Standing, Tally},
 };
 use crate::{
     chunk::{ChunkHash, Sealed},
@@ -56,13 +60,9 @@ pub struct Transfer {
     spool: Option<Spool>,
     /// Of the last connection that was agreed on; 0 before the first of this process.
     epoch: Epoch,
-    /// All parts before this one are durable at the receiver. With the two below, no step looks at more parts than those that
-    /// are on their way.
-    durable_to: usize,
     /// All parts before this one have started on this connection.
     started_to: usize,
-    /// Parts that were read to their end.
-    ended: u64,
+    tally: Tally,
     /// What this side has memory for, whatever the receiver would take.
     window_max: Window,
     /// What the manifest says of where the data comes from.
@@ -93,8 +93,10 @@ impl Transfer {
             to_prove: None,
             settled: false,
             spooled: None,
+            counted: Standing::default(),
         });
-        let (parts, manifest, spool) = (parts.collect(), None, None);
+        let mut parts: Vec<_> = parts.collect();
+        let tally = Tally::of(&mut parts, &plan);
         let window_max = Window { lanes: LANES_MAX, lane_bytes: LANE_WINDOW_BYTES_MAX };
         Ok(Self {
             parts,
@@ -104,12 +106,11 @@ impl Transfer {
             plan,
             digest_secret,
             digests,
-            manifest,
-            spool,
+            manifest: None,
+            spool: None,
             epoch: Epoch(0),
-            durable_to: 0,
             started_to: 0,
-            ended: 0,
+            tally,
             window_max,
             origin,
         })
@@ -163,10 +164,8 @@ impl Transfer {
     pub fn handle_have(&mut self, have: &[Have], epoch: Epoch) -> Result<Vec<Resume>> {
         self.epoch = epoch;
         let resumed = self.resume(have);
-        self.durable_to = 0;
         self.started_to = 0;
-        self.ended = self.parts.iter().filter(|part| part.ended.is_some()).count() as u64;
-        self.advance();
+        self.tally = Tally::of(&mut self.parts, &self.plan);
         resumed
     }
 
@@ -259,6 +258,7 @@ impl Transfer {
         progress.verified_root = progress.root.clone();
         progress.verified_last = have.ended;
         (progress.verified, progress.durable) = (have.verified, have.durable);
+        self.count(part);
         Ok(())
     }
 
@@ -267,26 +267,21 @@ impl Transfer {
     /// handed to the link: only then does the receiver, too, count the part as no longer in flight.
     pub fn may_start(&self, part: PartIndex, session: &Session) -> bool {
         let place = part.0 as usize;
-        let kind = self.plan.parts[place].kind;
         let in_turn = !self.parts[place].started && self.started_to >= place;
-        // Those before are durable.
-        let on_their_way = self.durable_to.min(place)..place;
-        let earlier = || self.parts[on_their_way.clone()].iter().zip(&self.plan.parts[on_their_way.clone()]);
-        let mut needed = earlier().filter(|(_, planned)| planned.kind < kind);
-        let in_flight = earlier().filter(|(part, _)| !part.is_verified()).count();
-        in_turn && needed.all(|(part, _)| part.is_durable()) && in_flight < session.lanes.into()
+        let kind = self.plan.parts[place].kind;
+        in_turn && self.tally.may_follow(kind) && self.tally.in_flight < session.lanes.into()
     }
 
-    /// Moves `durable_to` on, over the parts that have become durable.
-    fn advance(&mut self) {
-        while self.parts.get(self.durable_to).is_some_and(PartProgress::is_durable) {
-            self.durable_to += 1;
-        }
+    /// What was done may have moved this part on.
+    fn count(&mut self, part: PartIndex) {
+        let place = part.0 as usize;
+        self.tally.update(&mut self.parts[place], self.plan.parts[place].kind);
     }
 
     /// A part's stream is opened.
     pub fn handle_start(&mut self, part: PartIndex) {
         self.parts[part.0 as usize].started = true;
+        self.count(part);
         while self.parts.get(self.started_to).is_some_and(|part| part.started) {
             self.started_to += 1;
         }
@@ -310,15 +305,13 @@ impl Transfer {
     /// A part's last chunk went out. `rows` and `digest` are those of its rows; other kinds of parts have none.
     pub fn handle_part_end(&mut self, part: PartIndex, rows: u64, digest: Option<Root>) {
         let has_rows = self.plan.parts[part.0 as usize].kind == PartKind::Rows;
-        let ended = &mut self.parts[part.0 as usize].ended;
-        self.ended += u64::from(ended.is_none());
-        *ended = Some(if has_rows { (rows, digest) } else { (0, None) });
-        self.advance();
+        self.parts[part.0 as usize].ended = Some(if has_rows { (rows, digest) } else { (0, None) });
+        self.count(part);
     }
 
     /// Parts that were read to their end.
     pub fn ended(&self) -> u64 {
-        self.ended
+        self.tally.ended as u64
     }
 
     /// The receiver says what it has of a part; returns whether that is more than before. Refuses what cannot be (fault-matrix
@@ -349,13 +342,13 @@ impl Transfer {
         let is_more = ack.verified > progress.verified || ack.durable > progress.durable;
         progress.forget(ack.verified);
         progress.durable = ack.durable;
-        self.advance();
+        self.count(ack.part);
         Ok(is_more)
     }
 
     /// The manifest, once every part has ended and every chunk is verified; the same one each time it is asked for.
     pub fn poll_finish(&mut self, signer: &dyn Signer) -> Option<Message> {
-        if !self.parts[self.durable_to..].iter().all(PartProgress::is_verified) {
+        if self.tally.unverified > 0 {
             return None;
         }
         // What is sent from a spool was hashed by whoever filled it: the manifest comes with `handle_earlier`.

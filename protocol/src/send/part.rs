@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::spool::Spooled;
+use super::{spool::Spooled, tally::Standing};
 use crate::{
     chunk::Sealed,
     close::Code,
@@ -35,6 +35,7 @@ pub(super) struct PartProgress {
     pub(super) settled: bool,
     /// What was sent of it comes from a spool.
     pub(super) spooled: Option<Spooled>,
+    pub(super) counted: Standing,
 }
 
 /// A chunk that may have to be sent again, and what opens it. It costs no copy: the link holds the same bytes.

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use super::{
     Transfer,
     part::{PartProgress, Resume, weight},
+    tally::Tally,
 };
 use crate::{
     close::Code,
@@ -37,6 +38,7 @@ impl Transfer {
         for progress in &mut self.parts {
             progress.spooled = Some(Spooled { sent: progress.verified, weights: VecDeque::new() });
         }
+        self.tally = Tally::of(&mut self.parts, &self.plan);
     }
 
     /// The frame with this header goes out, as it lies in the spool.
@@ -54,6 +56,7 @@ impl Transfer {
         if header.last {
             progress.ended = Some((0, None));
         }
+        self.count(header.part);
         Ok(())
     }
 

@@ -1,0 +1,74 @@
+//! How many parts stand where. Counted as they move on, so that no step of a transfer looks at more parts than the one it
+//! is about: a database may have tens of thousands of them.
+
+use super::part::PartProgress;
+use crate::manifest::{PartKind, Plan};
+
+/// Over all parts of a transfer.
+#[derive(Default)]
+pub(super) struct Tally {
+    /// Started on this connection, and not all verified: each holds a lane.
+    pub(super) in_flight: usize,
+    pub(super) ended: usize,
+    pub(super) unverified: usize,
+    /// Of each kind.
+    undurable: [usize; PartKind::COUNT],
+}
+
+/// Where one part stands, as the tally has counted it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Standing {
+    started: bool,
+    ended: bool,
+    verified: bool,
+    durable: bool,
+}
+
+impl Tally {
+    /// Counts all parts anew.
+    pub(super) fn of(parts: &mut [PartProgress], plan: &Plan) -> Self {
+        let mut tally = Self::default();
+        for (progress, planned) in parts.iter_mut().zip(&plan.parts) {
+            progress.counted = progress.standing();
+            tally.add(progress.counted, planned.kind);
+        }
+        tally
+    }
+
+    /// A part of this kind may have moved on.
+    pub(super) fn update(&mut self, progress: &mut PartProgress, kind: PartKind) {
+        self.remove(progress.counted, kind);
+        progress.counted = progress.standing();
+        self.add(progress.counted, kind);
+    }
+
+    /// Whether all parts of the kinds before this one are durable.
+    pub(super) fn may_follow(&self, kind: PartKind) -> bool {
+        self.undurable[..kind as usize].iter().all(|parts| *parts == 0)
+    }
+
+    fn add(&mut self, standing: Standing, kind: PartKind) {
+        self.in_flight += usize::from(standing.started && !standing.verified);
+        self.ended += usize::from(standing.ended);
+        self.unverified += usize::from(!standing.verified);
+        self.undurable[kind as usize] += usize::from(!standing.durable);
+    }
+
+    fn remove(&mut self, standing: Standing, kind: PartKind) {
+        self.in_flight -= usize::from(standing.started && !standing.verified);
+        self.ended -= usize::from(standing.ended);
+        self.unverified -= usize::from(!standing.verified);
+        self.undurable[kind as usize] -= usize::from(!standing.durable);
+    }
+}
+
+impl PartProgress {
+    fn standing(&self) -> Standing {
+        Standing {
+            started: self.started,
+            ended: self.ended.is_some(),
+            verified: self.is_verified(),
+            durable: self.is_durable(),
+        }
+    }
+}
