@@ -75,6 +75,7 @@ points! {
     RecordRemoving = Receiver, "record-removing", "the keys are gone, the folder is not";
     SqliteStaged = Receiver, "sqlite-staged", "the staging file is made and empty";
     SqlitePartWritten = Receiver, "sqlite-part-written", "a part is written, its transaction is open";
+    SqlitePartShared = Receiver, "sqlite-part-shared", "a part is written, its transaction is open for the next one";
     SqlitePartCommitted = Receiver, "sqlite-part-committed", "a part is committed, nobody was told";
     SqliteEdgeCommitted = Receiver, "sqlite-edge-committed", "the first chunks of a part are committed, nobody was told";
     ImageSynced = Receiver, "image-synced", "pages of an image are durable, its ledger does not say so";

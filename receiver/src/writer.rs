@@ -77,10 +77,14 @@ impl PartWriter {
             if let Some(outcome) = write_part(&mut *out, part, root, queue, durable, &rows) {
                 let durable = out.keeps();
                 let finished = outcome.and_then(|whole| out.finish(&whole));
-                let _ = written.send(match finished {
-                    Ok(()) => Written::Finished { part, durable },
-                    Err(failure) => Written::Failed(failure.at_part(part)),
-                });
+                match finished {
+                    Ok(()) => {
+                        for part in sink.take_finished(part) {
+                            let _ = written.send(Written::Finished { part, durable });
+                        }
+                    }
+                    Err(failure) => drop(written.send(Written::Failed(failure.at_part(part)))),
+                }
             }
         });
         Starting { writer: Self { chunks }, ready, thread }

@@ -50,6 +50,7 @@ const WORDS_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     Sqlite,
+    Tables,
     Image,
     File,
     Loader,
@@ -60,12 +61,21 @@ pub enum Engine {
 }
 
 impl Engine {
-    pub const ALL: [Engine; 7] =
-        [Engine::Sqlite, Engine::Image, Engine::File, Engine::Loader, Engine::Program, Engine::Spool, Engine::Commit];
+    pub const ALL: [Engine; 8] = [
+        Engine::Sqlite,
+        Engine::Tables,
+        Engine::Image,
+        Engine::File,
+        Engine::Loader,
+        Engine::Program,
+        Engine::Spool,
+        Engine::Commit,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Engine::Sqlite => "sqlite",
+            Engine::Tables => "tables",
             Engine::Image => "image",
             Engine::File => "file",
             Engine::Loader => "loader",
@@ -85,6 +95,7 @@ impl Engine {
         let bytes = random.below(4 << 20);
         match self {
             Engine::Sqlite => Kind::Sqlite(20 + random.below(10_000) as u32),
+            Engine::Tables => Kind::Tables(2 + random.below(400) as u32),
             Engine::Image => Kind::Image(20 + random.below(10_000) as u32),
             Engine::File => Kind::File(bytes),
             Engine::Loader => Kind::Loader(bytes),

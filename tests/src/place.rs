@@ -27,7 +27,9 @@ use crate::{
 pub enum Kind {
     /// A database of this many rows, each some 200 bytes.
     Sqlite(u32),
-    /// The same, as an image.
+    /// One of this many tables, most of them of one row.
+    Tables(u32),
+    /// A database of this many rows, as an image.
     Image(u32),
     /// So many random bytes, from a file into a file.
     File(usize),
@@ -66,6 +68,7 @@ impl Place {
         }
         match kind {
             Kind::Sqlite(rows) | Kind::Image(rows) => sqlite::create_hospital(&place.source(), rows),
+            Kind::Tables(tables) => sqlite::create_tables(&place.source(), tables),
             Kind::File(bytes) | Kind::Loader(bytes) | Kind::Program(bytes) | Kind::Spool(bytes) => {
                 fs::write(place.source(), random_bytes(bytes, seed)).unwrap();
             }
@@ -139,7 +142,7 @@ impl Place {
     /// The target holds what the source does.
     pub fn is_same(&self) -> bool {
         match self.kind {
-            Kind::Sqlite(_) => sqlite::content(&self.source()) == sqlite::content(&self.target()),
+            Kind::Sqlite(_) | Kind::Tables(_) => sqlite::content(&self.source()) == sqlite::content(&self.target()),
             _ => fs::read(self.source()).unwrap() == fs::read(self.target()).unwrap(),
         }
     }
@@ -148,7 +151,7 @@ impl Place {
     pub fn assert_same(&self) {
         assert!(self.target().exists(), "nothing is there");
         assert!(self.is_same(), "the copy differs");
-        if let Kind::Sqlite(_) | Kind::Image(_) = self.kind {
+        if let Kind::Sqlite(_) | Kind::Tables(_) | Kind::Image(_) = self.kind {
             assert_eq!(sqlite::integrity(&self.target()), "ok");
         }
     }
@@ -217,7 +220,7 @@ fn urls(kind: Kind, source: &str, target: &str) -> (String, String) {
     // A loader's unfinished output lies where nobody looks for it, as a database's would; and a second load fails.
     let loader = format!("exec:sh -c 'cat >{source}.loading && ln {source}.loading {target} && rm {source}.loading'");
     match kind {
-        Kind::Sqlite(_) | Kind::Image(_) => (format!("sqlite:{source}"), format!("sqlite:{target}")),
+        Kind::Sqlite(_) | Kind::Tables(_) | Kind::Image(_) => (format!("sqlite:{source}"), format!("sqlite:{target}")),
         Kind::File(_) => (format!("file:{source}"), format!("file:{target}")),
         Kind::Loader(_) => (format!("file:{source}"), loader),
         Kind::Program(_) | Kind::Spool(_) => (format!("exec:cat {source}"), loader),

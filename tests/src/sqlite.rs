@@ -29,6 +29,41 @@ pub fn create_hospital(path: &Path, rows: u32) {
     transaction.commit().unwrap();
 }
 
+/// So many tables of one row.
+pub fn create_small_tables(path: &Path, tables: u32) {
+    let mut database = Connection::open(path).unwrap();
+    let transaction = database.transaction().unwrap();
+    for table in 0..tables {
+        let sql =
+            format!("create table t{table} (a integer primary key, b text); insert into t{table} values (1, 'x');");
+        transaction.execute_batch(&sql).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+/// Many tables, most of them of one row: one in ten has an index and some rows, and the one in the middle is of more than a
+/// chunk.
+pub fn create_tables(path: &Path, tables: u32) {
+    let mut database = Connection::open(path).unwrap();
+    let transaction = database.transaction().unwrap();
+    for table in 0..tables {
+        let rows = match table {
+            _ if table == tables / 2 => 20_000,
+            _ if table % 10 == 3 => 30,
+            _ => 1,
+        };
+        let index = if table % 10 == 3 { format!("create index i{table} on t{table} (b);") } else { String::new() };
+        let key = if table % 10 == 7 { "integer primary key autoincrement" } else { "integer primary key" };
+        let sql = format!(
+            "create table t{table} (a {key}, b text); {index}
+             with recursive n(i) as (values (1) union all select i + 1 from n where i < {rows})
+             insert into t{table} select i, 'row ' || i || ' of ' || {table} || hex(randomblob(20)) from n;"
+        );
+        transaction.execute_batch(&sql).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
 fn select(insert: &str) -> &'static str {
     match insert.rsplit(' ').next() {
         Some("patient") => "select i, 'Ñame ' || i, date('1930-01-01', i || ' days') from n",

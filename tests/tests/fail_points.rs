@@ -24,6 +24,8 @@ const LOADER: Kind = Kind::Loader(3 << 20);
 /// The same, by way of a spool.
 const SPOOL: Kind = Kind::Spool(3 << 20);
 const SQLITE: Kind = Kind::Sqlite(2000);
+/// Whose parts share commits.
+const TABLES: Kind = Kind::Tables(60);
 const IMAGE: Kind = Kind::Image(2000);
 
 /// What a point is reached by; every other one is by both.
@@ -42,6 +44,8 @@ fn kinds(point: Point) -> Vec<Kind> {
         | Point::SqliteForgotten => vec![SQLITE, IMAGE],
         // In the middle of it, and at its end.
         Point::ImageSynced | Point::ImageNoted => vec![IMAGE, Kind::Image(200_000)],
+        // One that comes at once, so that it is waited for.
+        Point::SqlitePartShared => vec![TABLES],
         _ if point.name().starts_with("sqlite-") => vec![SQLITE],
         _ if point.name().starts_with("spool-") => vec![SPOOL],
         _ if point.name().starts_with("journal-") => vec![LOADER],
@@ -53,7 +57,12 @@ fn kinds(point: Point) -> Vec<Kind> {
 }
 
 fn armed(launch: Launch, side: Role, point: Point) -> Launch {
-    if point.side() == side { launch.env("SEALIFT_FAIL_POINT", point.name()) } else { launch }
+    armed_for(launch, side, point, 1)
+}
+
+/// Has the agent of `side` die when it comes to `point` for the time of this number.
+fn armed_for(launch: Launch, side: Role, point: Point, time: u32) -> Launch {
+    if point.side() == side { launch.env("SEALIFT_FAIL_POINT", format!("{}:{time}", point.name())) } else { launch }
 }
 
 /// Waits for the death of the agent that was armed.
@@ -158,6 +167,29 @@ fn a_kill_at_every_fail_point_changes_nothing() {
             }
         });
     }
+}
+
+/// B8, fault-matrix C2: killed before, within and after commits that many parts share, whose rows and ledger lines are there
+/// together or not at all.
+#[test]
+fn a_kill_around_a_shared_commit_doubles_nothing() {
+    let points = [Point::SqlitePartWritten, Point::SqlitePartShared, Point::SqlitePartCommitted];
+    thread::scope(|scope| {
+        for (point, time) in points.into_iter().flat_map(|point| [(point, 2), (point, 3), (point, 20)]) {
+            // There are not so many commits.
+            if (point, time) == (Point::SqlitePartCommitted, 20) {
+                continue;
+            }
+            scope.spawn(move || {
+                let place = Place::new(TABLES, Faults::default(), 1);
+                let mut receiver = armed_for(place.receiver(), Role::Receiver, point, time).start();
+                receiver.ticket();
+                let sender = place.sender().start();
+                died(receiver, point, TABLES);
+                finish(&place, sender, place.receiver().start(), point);
+            });
+        }
+    });
 }
 
 /// Killed while its loader was ending, a receiver cannot know whether that committed: it says so and loads nothing twice.

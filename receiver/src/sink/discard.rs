@@ -205,27 +205,17 @@ impl PartSink for Rows<'_> {
 
 #[cfg(test)]
 mod tests {
-    use sealift_agent::random::SystemRandom;
     use sealift_protocol::{
-        chunk::Chunk,
-        compress::{Compression, Packer, Unpacker},
-        id::{ChunkCount, ChunkIndex, Epoch},
-        key::{DigestSecret, EpochSecret},
-        limits::CHUNK_HEADER_BYTES,
+        id::ChunkCount,
         manifest::{Engine, PlannedPart},
-        random::Nonces,
-        row::{Value, put_length, put_value},
-        seal::{EpochKeys, Suite, open, seal},
+        row::{Value, put_value},
         sqlite::TextEncoding,
     };
 
-    use super::*;
-
-    const TRANSFER: TransferId = TransferId([5; 16]);
-
-    fn digests() -> Digests {
-        Digests::new(&DigestSecret::from_bytes([7; 32]))
-    }
+    use super::{
+        super::testing::{TRANSFER, digests, rows, verified},
+        *,
+    };
 
     fn planned() -> DiscardSink {
         let part =
@@ -254,32 +244,9 @@ mod tests {
         schema.to_bytes()
     }
 
-    fn rows(values: &[&[Value<'_>]]) -> Vec<u8> {
-        let mut bytes = BytesMut::new();
-        for values in values {
-            let mut row = BytesMut::new();
-            values.iter().for_each(|&value| put_value(&mut row, value));
-            put_length(&mut bytes, row.len());
-            bytes.extend_from_slice(&row);
-        }
-        bytes.to_vec()
-    }
-
-    /// Only what was opened can be given to a sink.
-    fn verified(part: u32, plain: &[u8]) -> VerifiedChunk {
-        let mut random = SystemRandom::default();
-        let secret = EpochSecret::generate(&mut random);
-        let keys = EpochKeys::new(Suite::Aes256Gcm, TRANSFER, Epoch(1), secret, digests());
-        let chunk = Chunk::new(PartIndex(part), ChunkIndex(0), true, plain.to_vec());
-        let packed = Packer::new(Compression::Off).unwrap().pack(chunk, keys.digests());
-        let sealed = seal(packed, &keys, Nonces::new(&mut random).draw().unwrap()).unwrap();
-        let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
-        open(&sealed.header, body, &keys, &mut Unpacker::new().unwrap()).unwrap()
-    }
-
     fn take(sink: &DiscardSink, part: u32, plain: &[u8]) -> Outcome {
         let mut out = sink.begin(PartIndex(part), &digests())?;
-        let chunk = verified(part, plain);
+        let chunk = verified(part, plain, true);
         out.write(&chunk)?;
         let root = digests().part_root(PartIndex(part)).root();
         let (part, chunks) = (PartIndex(part), ChunkCount(1));

@@ -5,6 +5,8 @@ pub mod file;
 pub mod opaque;
 pub mod place;
 pub mod sqlite;
+#[cfg(test)]
+mod testing;
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -107,6 +109,12 @@ pub trait Sink: Send + Sync {
     /// transfer's own keys.
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>>;
 
+    /// Asked after each `finish`: the parts that are finished by now and were not returned before. A part may be missing that is
+    /// committed together with a later one; it is returned when it is.
+    fn take_finished(&self, ended: PartIndex) -> Vec<PartIndex> {
+        vec![ended]
+    }
+
     /// Everything has arrived and the manifest fits: ends the load, and says what the target itself says is there.
     fn prove(&self, digests: &Digests) -> Outcome<(Proof, Vec<LoadedPart>)>;
 
@@ -167,7 +175,7 @@ pub trait PartSink {
         true
     }
 
-    /// The part is whole. When this returns, it is durable, if this target `keeps` a part; `whole` is then kept with it, for
-    /// `prepare` to tell.
+    /// The part is whole. When `take_finished` returns it, it is durable, if this target `keeps` a part; `whole` is then kept with
+    /// it, for `prepare` to tell.
     fn finish(self: Box<Self>, whole: &WholePart) -> Outcome;
 }

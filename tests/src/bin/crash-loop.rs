@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some(((seed, rounds), engines)) = parsed else {
-        eprintln!("usage: crash-loop SEED ROUNDS sqlite|file|loader|program|spool|commit|all");
+        eprintln!("usage: crash-loop SEED ROUNDS sqlite|tables|image|file|loader|program|spool|commit|all");
         return ExitCode::from(2);
     };
     let at_once =

@@ -396,8 +396,9 @@ fn run_victim(place: &Path, fail_point: Option<String>) -> ExitStatus {
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "fail points are not in this build")]
 fn a_load_survives_a_kill_at_every_fail_point() {
-    let points = Point::ALL.iter().filter(|point| point.name().starts_with("sqlite-"));
-    for point in points {
+    // Parts come one after the other here, and share no commit: `fail_points` kills where they do.
+    let is_passed = |point: &&Point| point.name().starts_with("sqlite-") && **point != Point::SqlitePartShared;
+    for point in Point::ALL.iter().filter(is_passed) {
         let mut kills = 0;
         for (time, elsewhere) in (1..).flat_map(|time| [(time, false), (time, true)]) {
             let folder = Folder::new();

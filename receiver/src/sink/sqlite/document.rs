@@ -11,7 +11,7 @@ use sealift_protocol::{
 };
 
 use super::{
-    Done, Turn,
+    SqliteSink, Turn,
     load::{Load, check_plan, check_whole},
 };
 use crate::sink::PartSink;
@@ -58,20 +58,24 @@ impl PartSink for DocumentLoad<'_> {
             Ok(())
         };
         load(&mut turn).map_err(|failure| failure.at_part(part))?;
-        turn.done = Done::Part(part);
+        turn.note_committed(&[part]);
         Ok(())
     }
 }
 
 /// A part that is committed already: it is taken again and changes nothing.
-pub struct Repeated;
+pub struct Repeated<'a> {
+    pub sink: &'a SqliteSink,
+    pub part: PartIndex,
+}
 
-impl PartSink for Repeated {
+impl PartSink for Repeated<'_> {
     fn write(&mut self, _: &VerifiedChunk) -> Outcome {
         Ok(())
     }
 
     fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
+        self.sink.state().finished.push(self.part);
         Ok(())
     }
 }

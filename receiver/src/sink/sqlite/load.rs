@@ -20,6 +20,7 @@ use sealift_sqlite::{
 use super::{
     Turn,
     failure::{definition_failed, failed},
+    group::Group,
     ledger::{self, Bond, LINE_BYTES_MAX, Ledger, Line},
     out_of_order,
     shelf::Shelf,
@@ -38,6 +39,8 @@ pub struct Load {
     pub schema: SchemaDocument,
     pub finish: Option<FinishDocument>,
     bond: Bond,
+    /// What the open transaction holds of earlier parts.
+    group: Group,
 }
 
 impl Load {
@@ -51,7 +54,7 @@ impl Load {
         configure(&connection, turn.sink.row_bytes_max).map_err(engine)?;
         connection.execute_batch("BEGIN IMMEDIATE").map_err(engine)?;
         make(&mut connection, &schema)?;
-        let load = Load { connection, schema, finish: None, bond: turn.prepared.bond };
+        let load = Load { connection, schema, finish: None, bond: turn.prepared.bond, group: Group::default() };
         load.commit(&Line { part: whole, rows: 0, document: Some(bytes), hashes: None })?;
         Ok(load)
     }
@@ -59,11 +62,40 @@ impl Load {
     /// Goes on with what an earlier process has committed. The connection is configured, and nobody else has the file.
     pub fn resume(connection: Connection, bond: Bond, ledger: Ledger) -> Self {
         let Ledger { schema, finish, .. } = ledger;
-        Self { connection, schema, finish, bond }
+        Self { connection, schema, finish, bond, group: Group::default() }
     }
 
+    /// Begins a transaction. There is none: what shared one is committed before.
     pub fn begin(&self) -> Outcome {
         self.connection.execute_batch("BEGIN IMMEDIATE").map_err(engine)
+    }
+
+    /// Begins a part that may share its commit with others.
+    pub fn begin_shared(&mut self) -> Outcome {
+        self.group.begin_part(&self.connection).map_err(engine)
+    }
+
+    /// Writes the line of such a part. Returns whether its transaction may stay open for another one.
+    pub fn end_shared(&mut self, line: &Line<'_>) -> Outcome<bool> {
+        ledger::note(&self.connection, &self.bond, line)?;
+        let (part, bytes) = (line.part.part, line.part.plain_bytes);
+        self.group.end_part(&self.connection, part, bytes).map_err(engine)?;
+        fail_point::hit(Point::SqlitePartWritten);
+        Ok(self.group.has_room())
+    }
+
+    /// How many parts wait for a commit.
+    pub fn shared(&self) -> usize {
+        self.group.parts().len()
+    }
+
+    /// Commits the parts that wait for it, and returns them. When this returns, they are on the disk.
+    pub fn commit_shared(&mut self) -> Outcome<Vec<PartIndex>> {
+        let committed = self.group.commit(&self.connection).map_err(engine)?;
+        if !committed.is_empty() {
+            fail_point::hit(Point::SqlitePartCommitted);
+        }
+        Ok(committed)
     }
 
     /// Writes the part's line in the ledger and commits. When this returns, the part is on the disk.
@@ -87,11 +119,10 @@ impl Load {
         Ok(())
     }
 
-    pub fn roll_back(&self) {
-        if !self.connection.is_autocommit() {
-            // If it fails, the transaction ends with the connection or at the next opening of the file.
-            let _ = self.connection.execute_batch("ROLLBACK");
-        }
+    /// Undoes the part that was being written.
+    pub fn undo_part(&mut self) {
+        // If it fails, the transaction ends with the connection or at the next opening of the file.
+        let _ = self.group.undo_part(&self.connection);
     }
 
     pub fn complete(&mut self, document: FinishDocument, bytes: &[u8], whole: &WholePart) -> Outcome {
@@ -116,8 +147,9 @@ impl Load {
     }
 
     /// Ends the load, with everything committed in the one file.
-    pub fn close(self) -> Outcome<(SchemaDocument, Option<FinishDocument>)> {
-        self.roll_back();
+    pub fn close(mut self) -> Outcome<(SchemaDocument, Option<FinishDocument>)> {
+        // As above.
+        let _ = self.group.roll_back(&self.connection);
         close(self.connection)?;
         Ok((self.schema, self.finish))
     }

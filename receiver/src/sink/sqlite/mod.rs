@@ -1,7 +1,8 @@
 //! A database of the embedded engine as a target.
 //!
 //! The load goes into a staging file beside the target, one part at a time, each part's rows, indexes and ledger line in
-//! one transaction, or in several with a line for each where a table is large. `prove` reads every table again from the
+//! one transaction, in several with a line for each where a table is large, or with others in one where it is small
+//! ([`group`]). `prove` reads every table again from the
 //! file; `publish` gives the file the target's name. What is committed stays there when the load stops, and the same transfer
 //! goes on from it; another one drops it.
 //!
@@ -15,6 +16,7 @@
 
 mod document;
 mod failure;
+mod group;
 mod image;
 mod indexes;
 mod ledger;
@@ -60,7 +62,7 @@ use self::{
     rows::{EDGE_BYTES, RowsLoad},
     staged::{Staged, remove_suspended},
     staging::{Identity, Staging},
-    turn::{Done, Turn},
+    turn::Turn,
 };
 pub use self::{failure::row_too_long, load::check_plan};
 use super::{PartSink, Sink, place::Readiness};
@@ -83,7 +85,11 @@ struct State {
     prepared: Option<Arc<Prepared>>,
     /// Which parts are committed.
     committed: Vec<bool>,
-    /// How many of each rank are not.
+    /// Those of them that `take_finished` has not returned.
+    finished: Vec<PartIndex>,
+    /// Those that wait for their turn.
+    waiting: Vec<PartIndex>,
+    /// How many of each rank are not committed.
     uncommitted: BTreeMap<Rank, usize>,
     /// What is committed of a part that is not whole.
     prefix: Option<FoundPrefix>,
@@ -164,38 +170,69 @@ impl SqliteSink {
         self.changed.notify_all();
     }
 
-    /// Waits until nobody writes and `ready` says so, and takes the turn.
-    fn turn(&self, digests: &Digests, ready: impl Fn(&State) -> bool) -> Outcome<Turn<'_>> {
+    /// Waits until nobody else writes, and everything of a lower rank than `part` is committed, and takes the turn.
+    fn turn(&self, part: Option<PartIndex>, digests: &Digests) -> Outcome<Turn<'_>> {
         let mut state = self.state();
-        loop {
+        state.waiting.extend(part);
+        // Its transaction may be kept open for this part.
+        self.changed.notify_all();
+        let ended = loop {
             match state.phase {
-                Phase::Suspended | Phase::Abandoned => return Err(gave_up()),
-                Phase::Loading if !state.busy && ready(&state) => break,
+                Phase::Suspended | Phase::Abandoned => break Err(gave_up()),
+                Phase::Loading if !state.busy && part.is_none_or(|part| state.may_begin(part)) => break Ok(()),
                 Phase::Loading => {}
-                _ => return Err(out_of_order()),
+                _ => break Err(out_of_order()),
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        if let Some(place) = state.waiting.iter().position(|waiting| Some(*waiting) == part) {
+            state.waiting.swap_remove(place);
         }
-        state.busy = true;
+        ended?;
         let prepared = state.prepared.clone().ok_or_else(out_of_order)?;
+        state.busy = true;
         let (load, image) = (state.load.take(), state.image.take());
-        Ok(Turn { sink: self, prepared, digests: digests.clone(), load, image, done: Done::Nothing })
+        Ok(Turn { sink: self, prepared, digests: digests.clone(), load, image, proven: false })
     }
 }
 
 impl State {
     fn note_committed(&mut self, part: PartIndex) {
-        let place = part.0 as usize;
-        let Some(prepared) = &self.prepared else { return };
-        if std::mem::replace(&mut self.committed[place], true) {
+        let (Some(rank), Some(committed)) = (self.rank(part), self.committed.get_mut(part.0 as usize)) else { return };
+        if std::mem::replace(committed, true) {
             return;
         }
-        if let Entry::Occupied(mut left) = self.uncommitted.entry(rank(&prepared.plan.parts[place])) {
+        self.finished.push(part);
+        if let Entry::Occupied(mut left) = self.uncommitted.entry(rank) {
             *left.get_mut() -= 1;
             if *left.get() == 0 {
                 left.remove();
             }
         }
+    }
+
+    fn rank(&self, part: PartIndex) -> Option<Rank> {
+        self.prepared.as_ref()?.plan.parts.get(part.0 as usize).map(rank)
+    }
+
+    /// Whether everything of a lower rank is committed.
+    fn may_begin(&self, part: PartIndex) -> bool {
+        // One that is not in the plan is refused when it has its turn.
+        let Some(rank) = self.rank(part) else { return true };
+        self.uncommitted.first_key_value().is_none_or(|(lowest, _)| rank <= *lowest)
+    }
+
+    /// Whether a part of the same rank waits that may share the transaction of this one.
+    fn is_followed(&self, part: PartIndex) -> bool {
+        let rank = self.rank(part);
+        self.waiting.iter().any(|&other| {
+            other != part && self.rank(other) == rank && self.committed.get(other.0 as usize) == Some(&false)
+        })
+    }
+
+    /// How many parts of the rank of this one are not committed.
+    fn uncommitted_beside(&self, part: PartIndex) -> usize {
+        self.rank(part).and_then(|rank| self.uncommitted.get(&rank)).copied().unwrap_or(0)
     }
 
     fn clean_up(&mut self, sink: &SqliteSink) {
@@ -265,6 +302,7 @@ impl Sink for SqliteSink {
         state.uncommitted = BTreeMap::new();
         plan.parts.iter().for_each(|part| *state.uncommitted.entry(rank(part)).or_default() += 1);
         have.iter().for_each(|whole| state.note_committed(whole.part));
+        state.finished.clear();
         state.interrupt = load.as_ref().map(|load| load.connection.get_interrupt_handle());
         state.load = load;
         state.image = image;
@@ -280,15 +318,10 @@ impl Sink for SqliteSink {
 
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         let place = part.0 as usize;
-        let ready = |state: &State| {
-            let plan = state.prepared.as_ref().map(|prepared| &prepared.plan);
-            let Some(planned) = plan.and_then(|plan| plan.parts.get(place)) else { return true };
-            state.uncommitted.first_key_value().is_none_or(|(lowest, _)| rank(planned) <= *lowest)
-        };
-        let turn = self.turn(digests, ready)?;
+        let turn = self.turn(Some(part), digests)?;
         let kind = turn.prepared.plan.parts.get(place).ok_or_else(out_of_order)?.kind;
         if self.state().committed[place] {
-            return Ok(Box::new(Repeated));
+            return Ok(Box::new(Repeated { sink: self, part }));
         }
         match kind {
             PartKind::Rows => {
@@ -300,8 +333,12 @@ impl Sink for SqliteSink {
         }
     }
 
+    fn take_finished(&self, _ended: PartIndex) -> Vec<PartIndex> {
+        std::mem::take(&mut self.state().finished)
+    }
+
     fn prove(&self, digests: &Digests) -> Outcome<(Proof, Vec<LoadedPart>)> {
-        let mut turn = self.turn(digests, |_| true)?;
+        let mut turn = self.turn(None, digests)?;
         if self.state().committed.contains(&false) {
             return Err(out_of_order());
         }
@@ -309,7 +346,7 @@ impl Sink for SqliteSink {
             Engine::SqliteImage => (Proof::PagesReadAgain, vec![image::prove(&mut turn)?]),
             _ => (Proof::ReadAgain, prove::prove(&mut turn)?),
         };
-        turn.done = Done::Proof;
+        turn.proven = true;
         Ok(proven)
     }
 

@@ -5,7 +5,10 @@ use rusqlite::{
     ToSql,
     types::{ToSqlOutput, ValueRef},
 };
-use sealift_agent::failure::{Failure, Outcome};
+use sealift_agent::{
+    fail_point::{self, Point},
+    failure::{Failure, Outcome},
+};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
@@ -18,7 +21,7 @@ use sealift_protocol::{
 };
 
 use super::{
-    Done, Turn,
+    Turn,
     failure::{failed, row_failed, row_too_long},
     indexes::Waiting,
     ledger::{self, Line},
@@ -36,8 +39,11 @@ const PIECE_BYTES: usize = 256 << 10;
 pub const EDGE_BYTES: u64 = 32 << 20;
 const EDGE_SHARE: u64 = 32;
 
-/// A part of one chunk of no more than this lets its indexes grow with its rows.
-const SMALL_BYTES: usize = 16 << 10;
+/// A part of one chunk lets its indexes grow with its rows while it has no more bytes than this, or than this for each table of
+/// the database: for each index that is dropped or made, the engine reads its whole catalogue, which takes longer than a few
+/// rows where tables are many.
+const GROWING_BYTES_MAX: usize = 16 << 10;
+const GROWING_BYTES_A_TABLE: usize = 64;
 
 /// Binds and inserts rows as they arrive.
 pub struct RowsLoad<'a> {
@@ -51,14 +57,26 @@ pub struct RowsLoad<'a> {
     rows: u64,
     /// That an earlier process committed.
     rows_before: u64,
-    /// Known with the first chunk.
-    waiting: Option<Waiting>,
+    transaction: Transaction,
+    /// Its indexes that are made after the rows.
+    waiting: Waiting,
     /// Of all chunks so far.
     hashes: Vec<u8>,
     /// Row bytes that are committed.
     committed_bytes: u64,
     ended: bool,
     spare: Vec<Value<'static>>,
+}
+
+/// The one that a part is written in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transaction {
+    /// Before the first chunk.
+    None,
+    /// Its own, which is begun anew at edges.
+    Own,
+    /// With other parts.
+    Shared,
 }
 
 impl<'a> RowsLoad<'a> {
@@ -69,13 +87,7 @@ impl<'a> RowsLoad<'a> {
         let load = turn.load()?;
         let definition = load.schema.tables.get(table).ok_or_else(out_of_order)?;
         let (insert, values) = (definition.insert(load.schema.encoding), definition.values());
-        load.begin()?;
-        if definition.name == SEQUENCE_TABLE {
-            // Loading the other tables has counted here.
-            let sql = "DELETE FROM main.sqlite_sequence";
-            load.connection.execute(sql, []).map_err(|error| failed(&error, SEQUENCE_TABLE))?;
-        }
-        let waiting = found.is_some().then(|| Waiting::none(definition));
+        let waiting = Waiting::none(definition);
         let rows_before = if found.is_some() { ledger::rows_of(&load.connection, part)? } else { 0 };
         let (hashes, committed_bytes) = found.map_or_else(Default::default, |found| (found.hashes, found.plain_bytes));
         let (rows, ended, spare) = Default::default();
@@ -88,6 +100,7 @@ impl<'a> RowsLoad<'a> {
             reader,
             rows,
             rows_before,
+            transaction: Transaction::None,
             waiting,
             hashes,
             committed_bytes,
@@ -96,29 +109,63 @@ impl<'a> RowsLoad<'a> {
         })
     }
 
-    /// The first chunk is here: says which indexes wait for the rows. Of a part of one chunk none does: for each index that
-    /// is dropped or made, the engine reads its whole catalogue, which takes longer than a few rows where tables are many.
-    fn start(&mut self, is_small: bool) -> Outcome {
-        let table = self.table;
-        let load = self.turn.load()?;
-        let definition = &load.schema.tables[table];
-        self.waiting = Some(match is_small {
-            true => Waiting::none(definition),
-            false => Waiting::begin(&load.connection, definition)?,
-        });
+    /// The first chunk that this process has of the part is here: says which transaction it is written in, and which indexes
+    /// wait for the rows.
+    fn begin_transaction(&mut self, chunk: &VerifiedChunk) -> Outcome {
+        let is_first = self.hashes.is_empty();
+        if is_first && chunk.is_last() {
+            self.turn.load()?.begin_shared()?;
+            self.transaction = Transaction::Shared;
+        } else {
+            self.turn.commit_shared()?;
+            self.turn.load()?.begin()?;
+            self.transaction = Transaction::Own;
+        }
+        if !is_first {
+            return Ok(());
+        }
+        let load = self.turn.load.as_ref().ok_or_else(out_of_order)?;
+        let definition = &load.schema.tables[self.table];
+        if definition.name == SEQUENCE_TABLE {
+            // Loading the other tables has counted here.
+            let sql = "DELETE FROM main.sqlite_sequence";
+            load.connection.execute(sql, []).map_err(|error| failed(&error, SEQUENCE_TABLE))?;
+        }
+        let growing_bytes_max = GROWING_BYTES_MAX.max(load.schema.tables.len() * GROWING_BYTES_A_TABLE);
+        if !chunk.is_last() || chunk.plain().len() > growing_bytes_max {
+            self.waiting = Waiting::begin(&load.connection, definition)?;
+        }
         Ok(())
     }
 
-    fn build_waiting(&mut self) -> Outcome {
-        match &mut self.waiting {
-            Some(waiting) => waiting.build_all(&mut self.turn.load()?.connection),
-            None => Ok(()),
+    fn end(&mut self, whole: &WholePart) -> Outcome {
+        let chunks = (self.hashes.len() / CHUNK_HASH_BYTES) as u64;
+        check_whole(whole, self.part, chunks, self.ended)?;
+        self.turn.sink.check_stop()?;
+        std::mem::replace(&mut self.reader, RowReader::new(0)).finish()?;
+        let line = Line { part: whole, rows: self.rows_before + self.rows, document: None, hashes: None };
+        let load = self.turn.load()?;
+        self.waiting.build_all(&mut load.connection)?;
+        if self.transaction == Transaction::Shared {
+            return self.end_shared(&line);
         }
+        load.commit(&line)?;
+        self.turn.note_committed(&[self.part]);
+        self.turn.sink.state().prefix = None;
+        Ok(())
+    }
+
+    fn end_shared(&mut self, line: &Line<'_>) -> Outcome {
+        let has_room = self.turn.load()?.end_shared(line)?;
+        if has_room && self.turn.is_followed(self.part)? {
+            fail_point::hit(Point::SqlitePartShared);
+            return Ok(());
+        }
+        self.turn.commit_shared()
     }
 
     fn insert(&mut self, piece: Bytes) -> Outcome {
         let Self { turn, table, insert, values: count, reader, rows, waiting, spare, .. } = self;
-        let waiting = waiting.as_mut().ok_or_else(out_of_order)?;
         let sink = turn.sink;
         let load = turn.load.as_ref().ok_or_else(out_of_order)?;
         let encoding = load.schema.encoding;
@@ -147,8 +194,7 @@ impl<'a> RowsLoad<'a> {
 
     fn write_piece(&mut self, piece: Bytes) -> Outcome {
         self.insert(piece)?;
-        let waiting = self.waiting.as_mut().ok_or_else(out_of_order)?;
-        waiting.build_large(&mut self.turn.load()?.connection)
+        self.waiting.build_large(&mut self.turn.load()?.connection)
     }
 }
 
@@ -159,9 +205,8 @@ impl PartSink for RowsLoad<'_> {
 
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
         let plain = chunk.plain();
-        if self.waiting.is_none() {
-            let is_small = chunk.is_last() && plain.len() <= SMALL_BYTES;
-            self.start(is_small).map_err(|failure| failure.at_part(self.part))?;
+        if self.transaction == Transaction::None {
+            self.begin_transaction(chunk).map_err(|failure| failure.at_part(self.part))?;
         }
         for start in (0..plain.len()).step_by(PIECE_BYTES) {
             let piece = plain.slice(start..plain.len().min(start + PIECE_BYTES));
@@ -185,9 +230,9 @@ impl PartSink for RowsLoad<'_> {
         let root = so_far.root();
         let so_far = WholePart { part, chunks, plain_bytes, root };
         let rows = self.rows_before + self.rows;
-        // Whoever goes on finds them there, and lets them grow.
-        self.build_waiting()?;
         let load = self.turn.load()?;
+        // Who resumes finds them there, and lets them grow.
+        self.waiting.build_all(&mut load.connection)?;
         load.commit_edge(&so_far, rows, &self.hashes).map_err(|failure| failure.at_part(part))?;
         self.committed_bytes = plain_bytes;
         let hashes = self.hashes.clone();
@@ -197,20 +242,7 @@ impl PartSink for RowsLoad<'_> {
 
     fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome {
         let part = self.part;
-        let end = |this: &mut Self| {
-            let chunks = (this.hashes.len() / CHUNK_HASH_BYTES) as u64;
-            check_whole(whole, this.part, chunks, this.ended)?;
-            this.turn.sink.check_stop()?;
-            std::mem::replace(&mut this.reader, RowReader::new(0)).finish()?;
-            let rows = this.rows_before + this.rows;
-            this.build_waiting()?;
-            let load = this.turn.load()?;
-            load.commit(&Line { part: whole, rows, document: None, hashes: None })
-        };
-        end(&mut self).map_err(|failure| failure.at_part(part))?;
-        self.turn.done = Done::Part(part);
-        self.turn.sink.state().prefix = None;
-        Ok(())
+        self.end(whole).map_err(|failure| failure.at_part(part))
     }
 }
 

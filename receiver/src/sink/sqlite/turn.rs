@@ -1,12 +1,12 @@
 //! One writer at a time.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use rusqlite::InterruptHandle;
 use sealift_agent::failure::Outcome;
 use sealift_protocol::{digest::Digests, id::PartIndex};
 
-use super::{Phase, Prepared, SqliteSink, image::Image, load::Load, out_of_order};
+use super::{Phase, Prepared, SqliteSink, State, group, image::Image, load::Load, out_of_order};
 
 /// The right to write, and what is written to. Dropped, it undoes what was not committed and lets the next one in.
 pub struct Turn<'a> {
@@ -16,19 +16,39 @@ pub struct Turn<'a> {
     pub load: Option<Load>,
     /// Instead of a load, for the pages of an image.
     pub image: Option<Image>,
-    pub done: Done,
-}
-
-/// What a turn came to.
-pub enum Done {
-    Nothing,
-    Part(PartIndex),
-    Proof,
+    /// Everything was read again.
+    pub proven: bool,
 }
 
 impl Turn<'_> {
     pub fn load(&mut self) -> Outcome<&mut Load> {
         self.load.as_mut().ok_or_else(out_of_order)
+    }
+
+    /// These parts are on the disk.
+    pub fn note_committed(&self, parts: &[PartIndex]) {
+        let mut state = self.sink.state();
+        parts.iter().for_each(|part| state.note_committed(*part));
+    }
+
+    /// Commits what shares the open transaction.
+    pub fn commit_shared(&mut self) -> Outcome {
+        let committed = self.load()?.commit_shared()?;
+        self.note_committed(&committed);
+        Ok(())
+    }
+
+    /// Waits a moment for another part that may share the transaction of `part`; returns whether there is one. It has the turn
+    /// after this one, and its end sees to the commit.
+    pub fn is_followed(&mut self, part: PartIndex) -> Outcome<bool> {
+        let shared = self.load()?.shared();
+        let state = self.sink.state();
+        let may_come = |state: &mut State| {
+            !state.phase.is_stopped() && !state.is_followed(part) && state.uncommitted_beside(part) > shared
+        };
+        let waited = self.sink.changed.wait_timeout_while(state, group::WAIT_MAX, may_come);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        Ok(state.is_followed(part))
     }
 
     /// Lets `suspend` and `abandon` interrupt the statements of a new connection.
@@ -40,17 +60,15 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        if let Some(load) = &self.load {
-            load.roll_back();
+        if let Some(load) = &mut self.load {
+            load.undo_part();
         }
         let mut state = self.sink.state();
         state.busy = false;
         state.load = self.load.take();
         state.image = self.image.take();
-        match self.done {
-            Done::Part(part) => state.note_committed(part),
-            Done::Proof if state.phase == Phase::Loading => state.phase = Phase::Proven,
-            _ => {}
+        if self.proven && state.phase == Phase::Loading {
+            state.phase = Phase::Proven;
         }
         if state.phase.is_stopped() {
             state.clean_up(self.sink);

@@ -29,6 +29,9 @@ const RECEIVER: Side = Side::Receiver;
 /// Chunks that a writer may have: one that it writes, and the next.
 const CHUNKS_WAITING: usize = 2;
 
+/// How often a part waits for another one to be committed with.
+const SHARED_PERCENT: f64 = 50.0;
+
 pub struct Load {
     pub transfer: Transfer,
     pub target: Target,
@@ -151,10 +154,16 @@ impl Load {
             }
             writer.done = true;
             world.check_grant(RECEIVER);
-            self.target.finish(part as usize, disk);
+            self.target.end(part as usize);
+            if self.target.may_share(part as usize) && world.wire.chance.chance(SHARED_PERCENT) {
+                return Ok(true);
+            }
+            let committed = self.target.commit(disk);
             world.reach(RECEIVER, Moment::CommitWritten)?;
-            disk.parts[part as usize].sync();
-            self.transfer.handle_finished(PartIndex(part), world.scenario.keeps_durable());
+            for part in committed {
+                disk.parts[part].sync();
+                self.transfer.handle_finished(PartIndex(part as u32), world.scenario.keeps_durable());
+            }
             world.reach(RECEIVER, Moment::Committed)?;
             return Ok(true);
         }

@@ -87,6 +87,8 @@ pub struct Target {
     pub staged: Vec<Vec<u8>>,
     durable: Vec<bool>,
     writing: BTreeMap<usize, PartRoot>,
+    /// Parts that are written and not committed.
+    ended: BTreeMap<usize, WholePart>,
 }
 
 impl Target {
@@ -100,7 +102,7 @@ impl Target {
         let found: Vec<_> = disk.parts.iter().map(|part| part.read().clone().filter(|_| keeps)).collect();
         let staged = found.iter().map(|found| found.as_ref().map_or_else(Vec::new, |(_, bytes)| bytes.clone()));
         let (staged, durable) = (staged.collect(), found.iter().map(Option::is_some).collect());
-        let target = Self { plan, one_writer, staged, durable, writing: BTreeMap::new() };
+        let target = Self { plan, one_writer, staged, durable, writing: BTreeMap::new(), ended: BTreeMap::new() };
         (target, found.into_iter().flatten().map(|(whole, _)| whole).collect())
     }
 
@@ -123,17 +125,33 @@ impl Target {
         root.add(hash, plain.len() as u64);
     }
 
-    /// The part is whole: writes the commit, which is durable when it is synced.
-    pub fn finish(&mut self, part: usize, disk: &mut Disk) {
+    /// The part is whole, and is to be committed.
+    pub fn end(&mut self, part: usize) {
         let root = self.writing.remove(&part).expect("a part is finished after it was begun");
-        self.durable[part] = true;
         let whole = WholePart {
             part: PartIndex(part as u32),
             chunks: root.chunks(),
             plain_bytes: root.plain_bytes(),
             root: root.root(),
         };
-        disk.parts[part].write(Some((whole, self.staged[part].clone())));
+        self.ended.insert(part, whole);
+    }
+
+    /// Whether another part will come that may share the commit of this one.
+    pub fn may_share(&self, part: usize) -> bool {
+        let is_to_come = |other: usize| !self.durable[other] && !self.ended.contains_key(&other);
+        let kinds = self.plan.parts.iter().map(|planned| planned.kind);
+        kinds.enumerate().any(|(other, kind)| kind == self.plan.parts[part].kind && is_to_come(other))
+    }
+
+    /// Writes the commit of all that has ended, which is durable when it is synced; returns which parts these are.
+    pub fn commit(&mut self, disk: &mut Disk) -> Vec<usize> {
+        let ended = std::mem::take(&mut self.ended);
+        for (&part, whole) in &ended {
+            self.durable[part] = true;
+            disk.parts[part].write(Some((*whole, self.staged[part].clone())));
+        }
+        ended.into_keys().collect()
     }
 
     /// Reads every table again.

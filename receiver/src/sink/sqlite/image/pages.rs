@@ -16,7 +16,7 @@ use sealift_protocol::{
 };
 
 use super::{
-    super::{Done, Turn, load::check_whole, out_of_order},
+    super::{Turn, load::check_whole, out_of_order},
     IMAGE_PART, Image,
 };
 use crate::sink::PartSink;
@@ -117,7 +117,7 @@ impl PartSink for PagesLoad<'_> {
         self.turn.sink.check_stop()?;
         self.make_durable(whole, true)?;
         self.image()?.whole = Some(*whole);
-        self.turn.done = Done::Part(IMAGE_PART);
+        self.turn.note_committed(&[IMAGE_PART]);
         Ok(())
     }
 }

@@ -1,0 +1,44 @@
+//! What tests of sinks feed them with.
+
+use bytes::BytesMut;
+use sealift_agent::random::SystemRandom;
+use sealift_protocol::{
+    chunk::{Chunk, VerifiedChunk},
+    compress::{Compression, Packer, Unpacker},
+    digest::Digests,
+    id::{ChunkIndex, Epoch, PartIndex, TransferId},
+    key::{DigestSecret, EpochSecret},
+    limits::CHUNK_HEADER_BYTES,
+    random::Nonces,
+    row::{Value, put_length, put_value},
+    seal::{EpochKeys, Suite, open, seal},
+};
+
+pub const TRANSFER: TransferId = TransferId([5; 16]);
+
+pub fn digests() -> Digests {
+    Digests::new(&DigestSecret::from_bytes([7; 32]))
+}
+
+pub fn rows(values: &[&[Value<'_>]]) -> Vec<u8> {
+    let mut bytes = BytesMut::new();
+    for values in values {
+        let mut row = BytesMut::new();
+        values.iter().for_each(|&value| put_value(&mut row, value));
+        put_length(&mut bytes, row.len());
+        bytes.extend_from_slice(&row);
+    }
+    bytes.to_vec()
+}
+
+/// The first chunk of a part. Only what was opened can be given to a sink.
+pub fn verified(part: u32, plain: &[u8], last: bool) -> VerifiedChunk {
+    let mut random = SystemRandom::default();
+    let secret = EpochSecret::generate(&mut random);
+    let keys = EpochKeys::new(Suite::Aes256Gcm, TRANSFER, Epoch(1), secret, digests());
+    let chunk = Chunk::new(PartIndex(part), ChunkIndex(0), last, plain.to_vec());
+    let packed = Packer::new(Compression::Off).unwrap().pack(chunk, keys.digests());
+    let sealed = seal(packed, &keys, Nonces::new(&mut random).draw().unwrap()).unwrap();
+    let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
+    open(&sealed.header, body, &keys, &mut Unpacker::new().unwrap()).unwrap()
+}
