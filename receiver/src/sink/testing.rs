@@ -37,8 +37,8 @@ pub fn verified(part: u32, plain: &[u8], last: bool) -> VerifiedChunk {
     let secret = EpochSecret::generate(&mut random);
     let keys = EpochKeys::new(Suite::Aes256Gcm, TRANSFER, Epoch(1), secret, digests());
     let chunk = Chunk::new(PartIndex(part), ChunkIndex(0), last, plain.to_vec());
-    let packed = Packer::new(Compression::Off).unwrap().pack(chunk, keys.digests());
-    let sealed = seal(packed, &keys, Nonces::new(&mut random).draw().unwrap()).unwrap();
+    let packed = Packer::new(Compression::Off).expect("a packer").pack(chunk, keys.digests());
+    let sealed = seal(packed, &keys, Nonces::new(&mut random).draw().expect("a nonce")).expect("a sealed chunk");
     let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
-    open(&sealed.header, body, &keys, &mut Unpacker::new().unwrap()).unwrap()
+    open(&sealed.header, body, &keys, &mut Unpacker::new().expect("an unpacker")).expect("what was just sealed")
 }
