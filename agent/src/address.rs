@@ -56,6 +56,21 @@ impl Address {
         }
     }
 
+    /// Why no sender can use it, whatever host it is on.
+    pub fn unusable(&self) -> Option<&'static str> {
+        let ip = match self {
+            Self::Ip(ip, _) => Some(*ip),
+            Self::Zoned(ip, ..) => Some(IpAddr::from(*ip)),
+            Self::Name(..) => None,
+        };
+        match ip {
+            _ if self.port() == 0 => Some("its port is 0"),
+            Some(ip) if ip.is_unspecified() => Some("it stands for all addresses of a host, and is none of them"),
+            Some(ip) if is_of_many(ip) => Some(OF_MANY),
+            _ => None,
+        }
+    }
+
     /// What it stands for on this host.
     async fn resolve(&self, within: Duration) -> io::Result<Vec<SocketAddr>> {
         match self {
@@ -102,12 +117,19 @@ pub async fn unknown_names(addresses: &[String]) -> Vec<&str> {
 /// An address of this host to listen at.
 pub fn parse_own(text: &str) -> Result<SocketAddr, String> {
     match Address::parse(text) {
+        Some(Address::Ip(ip, _)) if is_of_many(ip) => Err(OF_MANY.into()),
         Some(Address::Ip(ip, port)) => Ok((ip, port).into()),
         Some(Address::Zoned(ip, zone, port)) => {
             zoned(ip, &zone, port).map_err(|_| format!("this host has no interface {zone}"))
         }
         _ => Err("give IPv4:PORT, [IPv6]:PORT or [IPv6%INTERFACE]:PORT".into()),
     }
+}
+
+const OF_MANY: &str = "it is a multicast or broadcast address, and no host's own";
+
+fn is_of_many(ip: IpAddr) -> bool {
+    ip.is_multicast() || ip == IpAddr::from(Ipv4Addr::BROADCAST)
 }
 
 /// A zone is an interface's name or its number.
@@ -164,6 +186,23 @@ mod tests {
         ] {
             assert_eq!(Address::parse(bad), None, "{bad}");
         }
+    }
+
+    /// C5: a ticket does not name what no sender can use.
+    #[test]
+    fn addresses_of_no_single_host_are_known() {
+        for unusable in
+            ["dst:0", "0.0.0.0:1", "[::]:1", "224.0.0.1:1", "[ff02::1]:1", "[ff02::1%lo]:1", "255.255.255.255:1"]
+        {
+            assert!(Address::parse(unusable).unwrap().unusable().is_some(), "{unusable}");
+        }
+        for usable in ["dst:1", "10.0.0.1:1", "[fe80::1%lo]:1", "[::ffff:127.0.0.1]:1"] {
+            assert_eq!(Address::parse(usable).unwrap().unusable(), None, "{usable}");
+        }
+        for no_own in ["224.0.0.1:1", "[ff02::1]:1", "255.255.255.255:0"] {
+            assert!(parse_own(no_own).is_err(), "{no_own}");
+        }
+        assert!(parse_own("0.0.0.0:0").is_ok());
     }
 
     /// C5: a zone is an interface of this host.

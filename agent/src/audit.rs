@@ -246,7 +246,28 @@ impl AuditLog {
 
 /// Now, in UTC, to the millisecond.
 pub fn now_text() -> String {
-    let now = OffsetDateTime::now_utc();
-    let whole = now.replace_nanosecond(now.millisecond() as u32 * 1_000_000).unwrap_or(now);
-    whole.format(&Rfc3339).unwrap_or_default()
+    text_of(OffsetDateTime::now_utc())
+}
+
+/// Of one length, so that lines sort and compare as text: RFC 3339 would leave zeros at the end away.
+fn text_of(time: OffsetDateTime) -> String {
+    let seconds = time.replace_nanosecond(0).unwrap_or(time).format(&Rfc3339).unwrap_or_default();
+    format!("{}.{:03}Z", seconds.trim_end_matches('Z'), time.millisecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// D3: a time is as `docs/audit.md` and `docs/events.md` have it, whatever its digits.
+    #[test]
+    fn times_have_milliseconds() {
+        for (nanoseconds, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (930_000_000, "1970-01-01T00:00:00.930Z"),
+            (7_999_999, "1970-01-01T00:00:00.007Z"),
+        ] {
+            assert_eq!(text_of(OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).unwrap()), text);
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Arguments that both agents have, and what they do with them.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{
     Args, CommandFactory, Parser, ValueEnum,
@@ -91,8 +91,7 @@ pub fn identity(args: &IdentityArgs, role: Role) -> Outcome {
     let state = StateDir::open(args.state_dir.clone(), program)?;
     let audit = AuditLog::open(&state, program)?;
     let fingerprint = Identity::open(&state, role, &audit)?.fingerprint();
-    writeln!(std::io::stdout().lock(), "{fingerprint}")
-        .map_err(|error| Failure::io(Code::Internal, "standard output", &error, ""))
+    output::print(format!("{fingerprint}\n").as_bytes())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod certificate;
 pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod control;
 pub mod door;
 pub mod expiry;

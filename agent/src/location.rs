@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
+    command,
     failure::{Failure, Outcome},
     telemetry::printable,
 };
@@ -55,7 +56,7 @@ impl Location {
         match scheme {
             "file" => path().map(Location::File),
             "sqlite" => path().map(Location::Sqlite),
-            "exec" => split_command(rest).map(Location::Exec),
+            "exec" => command::split(rest).map(Location::Exec),
             "discard" if rest.is_empty() => Ok(Location::Discard),
             "postgres" | "postgresql" => Err(through_programs(scheme, "PostgreSQL", POSTGRESQL)),
             "mysql" | "mariadb" => Err(through_programs(scheme, "MariaDB and MySQL", MARIADB)),
@@ -110,48 +111,6 @@ impl Location {
     }
 }
 
-/// What a shell would act on and nobody else does, outside quotes: a pipe, a redirection, an expansion, a second command.
-const FOR_A_SHELL: &str = "|<>$`*?;&";
-
-/// Within double quotes a shell still expands these.
-const FOR_A_SHELL_QUOTED: &str = "$`";
-
-/// The first character of a command that only a shell would understand; quoted by single quotes or a backslash it is meant
-/// as it stands.
-fn meant_for_a_shell(text: &str) -> Option<char> {
-    let (mut quote, mut escaped) = (None, false);
-    for found in text.chars() {
-        match quote {
-            _ if escaped => escaped = false,
-            Some('\'') if found == '\'' => quote = None,
-            Some('\'') => {}
-            _ if found == '\\' => escaped = true,
-            Some(_) if found == '"' => quote = None,
-            Some(_) if FOR_A_SHELL_QUOTED.contains(found) => return Some(found),
-            Some(_) => {}
-            None if found == '\'' || found == '"' => quote = Some(found),
-            None if FOR_A_SHELL.contains(found) => return Some(found),
-            None => {}
-        }
-    }
-    None
-}
-
-fn split_command(text: &str) -> Outcome<Vec<String>> {
-    if let Some(found) = meant_for_a_shell(text) {
-        let what = format!("exec: runs its command without a shell, and nobody would act on the {found} in it");
-        let next = "If a shell is meant, say exec:sh -c '...'. If the program is to see the character itself, put it into \
-                    single quotes.";
-        return Err(Failure::usage(what, next));
-    }
-    let words = shlex::split(text).filter(|words| words.first().is_some_and(|program| !program.is_empty()));
-    words.ok_or_else(|| {
-        let next = "Give one string as you would type it in a shell, for example 'exec:pg_dump -Fc ehr'. Quotes must be \
-                    closed. No shell is run: for pipes or variables say exec:sh -c '...'.";
-        Failure::usage("exec: has no command that can be split into words", next)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,35 +128,6 @@ mod tests {
         assert!(!is_same("sqlite:DIR/a", "sqlite:DIR/b"));
         assert!(is_same("exec:psql  -d 'ehr'", "exec:psql -d ehr"));
         assert!(!is_same("exec:psql -d ehr", "exec:psql -d lab"));
-    }
-
-    /// B5, E10: what no shell will see is not handed to a program as if it were meant for that.
-    #[test]
-    fn what_only_a_shell_would_act_on_is_pointed_out() {
-        for (bad, found) in [
-            ("exec:pg_dump ehr | gzip", '|'),
-            ("exec:pg_dump ehr > /tmp/x", '>'),
-            ("exec:psql -d $DB", '$'),
-            ("exec:psql -d \"$DB\"", '$'),
-            ("exec:cat *.sql", '*'),
-            ("exec:cat 'a b' `date`", '`'),
-            ("exec:cat a && cat b", '&'),
-            ("exec:true; cat b", ';'),
-        ] {
-            let failure = Location::parse(bad).expect_err(bad);
-            assert_eq!(failure.code.exit_code(), 2);
-            assert!(failure.what.contains(&format!("the {found} in it")), "{}", failure.what);
-            assert!(failure.next.contains("exec:sh -c"));
-        }
-        for good in [
-            "exec:sh -c 'pg_dump ehr | gzip >$OUT'",
-            "exec:find . -name '*.sql'",
-            r"exec:grep \$ file",
-            r#"exec:psql -c "select 'a' || \$1""#,
-            "exec:psql -c \"SELECT 1; SELECT 2 > 1\"",
-        ] {
-            assert!(Location::parse(good).is_ok(), "{good}");
-        }
     }
 
     #[test]

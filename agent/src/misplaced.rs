@@ -1,26 +1,49 @@
 //! What was typed to the wrong one of the three programs: where it belongs.
 
-/// Each program with the commands that it alone has, and the options of its transfers that the other agent does not have.
+/// Each program with the commands that it alone has, and the options of its transfers that a transfer of the other agent does
+/// not have.
 pub const AT_HOME: [(&str, &[&str], &[&str]); 3] = [
-    ("sealift-sender", &["push", "seal"], &["--source", "--ticket", "--spool", "--retry-for", "--restart"]),
+    (
+        "sealift-sender",
+        &["push", "seal"],
+        &[
+            "--source",
+            "--form",
+            "--ticket",
+            "--to",
+            "--trust-ticket",
+            "--compression",
+            "--retry-for",
+            "--restart",
+            "--spool",
+            "--spool-bytes-max",
+            "--allow-empty",
+        ],
+    ),
     (
         "sealift-receiver",
-        &["listen", "serve", "ticket", "key", "load"],
+        &["listen", "serve", "ticket", "key", "load", "resolve"],
         &[
             "--target",
             "--ticket-out",
             "--bind",
             "--address",
+            "--valid-for",
+            "--finish-within",
+            "--keep-for",
+            "--from",
+            "--purpose",
             "--grace",
             "--journal-bytes-max",
             "--danger-plaintext-file",
+            "--config",
         ],
     ),
-    ("sealift", &["receipt"], &[]),
+    ("sealift", &["receipt"], &["--sender", "--receiver", "--audit"]),
 ];
 
 /// Commands that both agents have.
-pub const OF_BOTH_AGENTS: [&str; 2] = ["status", "abandon"];
+pub const OF_BOTH_AGENTS: [&str; 3] = ["status", "abandon", "identity"];
 
 /// What to type instead of `given`, a command or an option that `program` does not have.
 pub fn hint(program: &str, given: &str) -> Option<String> {
@@ -30,7 +53,8 @@ pub fn hint(program: &str, given: &str) -> Option<String> {
             return Some(format!("'{given}' is a command of {home}: {home} {given} --help"));
         }
         if options.contains(&option) {
-            return Some(format!("'{option}' is an option of {home}, which runs on the other host: see {home} --help"));
+            let place = if home.contains('-') { ", which runs on the other host" } else { "" };
+            return Some(format!("'{option}' is an option of {home}{place}: see {home} --help"));
         }
     }
     OF_BOTH_AGENTS.contains(&given).then(|| {

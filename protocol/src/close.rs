@@ -143,7 +143,8 @@ codes! {
     ResumeImpossible = 0x504, exit 5, "resume_impossible";
     /// Somebody ended the transfer for good; what was staged is gone.
     Abandoned = 0x505, exit 5, "abandoned";
-    /// The loader had everything, and its exit is not known: the load may be there or not.
+    /// The loader had everything and its exit is not known, or it ended well before it had everything: the load, or a part
+    /// of it, may be there.
     InDoubt = 0x506, exit 5, "in_doubt";
     /// In doubt, and the receiver's operator states that the load is there. There is no receipt.
     StatedLoaded = 0x507, exit 1, "stated_loaded";

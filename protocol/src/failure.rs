@@ -263,7 +263,7 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
             "Start the sender again with the same ticket: it sends everything anew.",
         ),
         Code::InDoubt => (
-            "the loader had everything, and whether it committed is not known",
+            "the loader's end was not seen or came too early, and whether it committed is not known",
             "Nothing is loaded again by itself. The receiver's operator looks into the target and states what it holds, with \
              `sealift-receiver resolve`; then give the same command again.",
         ),

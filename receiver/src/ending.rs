@@ -160,9 +160,10 @@ pub fn in_doubt(report: &Report, transfer: TransferId, failure: Failure) -> Fail
     let what = format!("{}; whether it committed is not known", failure.what);
     report.resume(Resume::InDoubt, &what);
     let next = format!(
-        "Look into the target, once nothing of the loader is at work there any more. If the load is there, all of it is: \
-         everything had been verified. Then state what you found: `sealift-receiver resolve {transfer} --loaded`, or \
-         `--not-loaded`, after which the same commands load it again."
+        "Look into the target, once nothing of the loader is at work there any more. Then state what you found: \
+         `sealift-receiver resolve {transfer} --loaded` if all of the load is there; `--not-loaded` if nothing is, after \
+         which the same commands load it again. A loader that is not all-or-nothing, or that ended before it had read all \
+         of its input, may leave a part: remove that first, and state --not-loaded."
     );
     Failure { code: Code::InDoubt, what, next, ..failure }
 }

@@ -25,6 +25,8 @@ use sealift_protocol::{
 
 use crate::{cli::GrantArgs, record::Record, ticket_book::TicketBook};
 
+const USABLE: &str = "Give an address by which the sender reaches this host, and its UDP port.";
+
 pub fn random_transfer() -> TransferId {
     let mut id = [0; 16];
     SystemRandom::default().fill(&mut id);
@@ -83,8 +85,11 @@ pub fn addresses(given: &[String], bound: SocketAddr) -> Outcome<Vec<String>> {
         return Err(Failure::usage("too many --address", format!("Give at most {ADDRESSES_MAX}.")));
     }
     for address in given {
-        if Address::parse(address).is_none_or(|parsed| parsed.port() == 0) {
-            return Err(Failure::usage(format!("--address {address} cannot be used"), FORMS));
+        let Some(parsed) = Address::parse(address) else {
+            return Err(Failure::usage(format!("--address {address} cannot be used: it is no address"), FORMS));
+        };
+        if let Some(why) = parsed.unusable() {
+            return Err(Failure::usage(format!("--address {address} cannot be used: {why}"), USABLE));
         }
     }
     if !given.is_empty() {

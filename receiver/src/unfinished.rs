@@ -177,7 +177,7 @@ fn run_abandon(args: &AbandonArgs) -> Outcome {
 /// Only what the operator states ends a transfer that is in doubt.
 pub fn resolve_first(transfer: TransferId) -> Failure {
     let what = format!(
-        "the transfer {transfer} is in doubt: its loader had everything, and whether it committed is not known"
+        "the transfer {transfer} is in doubt: its loader's end was not seen or came too early, and whether it committed is not known"
     );
     let next = format!(
         "Look into the target, and state what it holds: sealift-receiver resolve {transfer} --loaded, or --not-loaded. \

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod form;
 pub mod lane;
+pub mod nothing;
 pub mod outage;
 pub mod outgoing;
 pub mod part;

@@ -16,6 +16,8 @@ use sealift_protocol::{
     row::put_length,
 };
 
+use crate::nothing::holds_nothing;
+
 /// Takes a part's bytes or rows from a source and hands on chunks. Blocks while what follows is busy: this is how a slow
 /// loader slows the dump.
 pub struct PartWriter<'a> {
@@ -57,9 +59,9 @@ impl<'a> PartWriter<'a> {
         Self { passed: Some(Passed { all, of_part }), ..self }
     }
 
-    /// Whether nothing was appended.
+    /// Whether nothing was appended, or what a compressor makes of nothing.
     pub fn is_empty(&self) -> bool {
-        self.next.0 == 0 && self.buffer.plain_bytes() == 0
+        self.next.0 == 0 && holds_nothing(self.buffer.plain())
     }
 
     fn flush(&mut self) -> Outcome {

@@ -139,15 +139,23 @@ pub fn replay_of(location: &Location) -> Replay {
 /// Whoever can read a ticket can use it, and whoever can write it can redirect it.
 fn check_own(path: &str, file: &File) -> std::io::Result<Outcome> {
     let found = file.metadata()?;
-    let closed = found.mode() & 0o077 == 0 || !found.is_file();
-    if found.uid() == nix::unistd::geteuid().as_raw() && closed {
-        return Ok(Ok(()));
+    let wrong =
+        |what: &str, next: String| Ok(Err(Failure::new(Code::Preflight, format!("the ticket {path} {what}"), next)));
+    if found.uid() != nix::unistd::geteuid().as_raw() {
+        let next = format!(
+            "It has to be this user's own: whoever owns it can read and alter it. If user {} may, copy it: \
+             install -m 600 {path} FILE.",
+            found.uid()
+        );
+        return wrong("belongs to another user", next);
     }
-    let next = format!(
-        "It has to be this user's own and closed to others: chmod 600 {path}. If others could read it \
-                        until now, have a new one made."
-    );
-    Ok(Err(Failure::new(Code::Preflight, format!("the ticket {path} is open to other users"), next)))
+    if found.is_file() && found.mode() & 0o077 != 0 {
+        let next = format!(
+            "It has to be closed to others: chmod 600 {path}. If others could read it until now, have a new one made."
+        );
+        return wrong("is open to other users", next);
+    }
+    Ok(Ok(()))
 }
 
 /// Whether systemd handed it over: it guards its credentials by access control lists, which look like an open mode. An empty

@@ -149,10 +149,10 @@ fn empty_database() -> Failure {
     Failure::new(Code::SourceEmpty, what, next)
 }
 
-/// A dump that ended without a byte.
+/// A dump that ended without a byte, or with what a compressor makes of none.
 pub fn empty_dump() -> Failure {
-    let what = "the source has nothing to move: it ended without a byte";
-    let next = "In sh -c 'DUMP | FILTER' only the exit code of FILTER counts, and DUMP may have failed: run it alone, or with \
-                bash -o pipefail -c. If there is meant to be nothing, type --allow-empty.";
+    let what = "the source has nothing to move: it ended without a byte, or with an empty compressed stream";
+    let next = "Look at the file, or run the dump program alone: of sh -c 'DUMP | FILTER' only the exit code of FILTER counts, \
+                bash -o pipefail -c counts both. If there is meant to be nothing, type --allow-empty.";
     Failure::new(Code::SourceEmpty, what, next)
 }

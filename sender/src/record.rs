@@ -57,6 +57,9 @@ struct Kept {
     /// That a receipt may have been signed under: those of its connections. There are as many as there are suites.
     #[n(7)]
     suites: Vec<Suite>,
+    /// The receiver has said that its loader may have committed.
+    #[n(8)]
+    in_doubt: bool,
 }
 
 #[derive(Clone, Encode, Decode)]
@@ -72,6 +75,8 @@ pub struct Sent {
 pub struct Unfinished {
     pub transfer: TransferId,
     pub stage: SenderStage,
+    /// By the receiver's own word, until it is resumed.
+    pub in_doubt: bool,
     /// A process runs it now.
     pub running: bool,
     /// All that is kept of it, the spool included.
@@ -95,7 +100,8 @@ pub fn unfinished(state: &StateDir) -> Outcome<Vec<Unfinished>> {
         let held_bytes = look.held_bytes + kept.spool.as_ref().map_or(0, Place::held_bytes);
         let spool = kept.spool.as_ref().map(|place| place.folder().to_path_buf());
         let how_far = look.how_far.filter(|_| stage != SenderStage::Prepared);
-        found.push(Unfinished { transfer, stage, running: look.running, held_bytes, how_far, spool });
+        let in_doubt = kept.in_doubt && stage != SenderStage::Acknowledged;
+        found.push(Unfinished { transfer, stage, in_doubt, running: look.running, held_bytes, how_far, spool });
     }
     Ok(found)
 }
@@ -143,6 +149,7 @@ impl Record {
                     spool: None,
                     receiver: grant.receiver,
                     suites: Vec::new(),
+                    in_doubt: false,
                 }
             }
         };
@@ -209,13 +216,25 @@ impl Record {
     }
 
     pub fn keep_begun(&mut self, suite: Suite) -> Outcome {
-        if self.is_begun() && self.kept.suites.contains(&suite) {
+        if self.is_begun() && self.kept.suites.contains(&suite) && !self.kept.in_doubt {
             return Ok(());
         }
         self.kept.stage = self.kept.stage.max(SenderStage::Begun);
+        // A receiver whose transfer is in doubt agrees to nothing.
+        self.kept.in_doubt = false;
         if !self.kept.suites.contains(&suite) {
             self.kept.suites.push(suite);
         }
+        self.dir.keep(&self.kept)
+    }
+
+    /// Whether the target may hold the load, or a part of it, by the receiver's own word.
+    pub fn is_in_doubt(&self) -> bool {
+        self.kept.in_doubt
+    }
+
+    pub fn keep_in_doubt(&mut self) -> Outcome {
+        self.kept.in_doubt = true;
         self.dir.keep(&self.kept)
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sealift_agent::{
+    command::{HIDDEN_EXIT_CODES, hides_exit_codes},
     failure::{Failure, Outcome},
     location::Location,
 };
@@ -30,7 +31,8 @@ pub fn open(location: &Location, form: Form, show_program_output: bool) -> Outco
         Location::Exec(words) => {
             let program = Arc::new(Program::new(words.clone(), show_program_output)?);
             let source = Box::new(OpaqueSource::exec(Arc::clone(&program)));
-            OpenedSource { source, interrupt: Some(program), notice: None }
+            let notice = hides_exit_codes(words).then_some(HIDDEN_EXIT_CODES);
+            OpenedSource { source, interrupt: Some(program), notice }
         }
         Location::Discard => {
             return Err(Failure::usage("discard: is a target, not a source", "Give the source of the data."));

@@ -43,11 +43,15 @@ pub fn status(args: &StatusArgs) -> ExitCode {
 fn tell_status(args: &StatusArgs) -> Outcome {
     let state = StateDir::open(args.state_dir.clone(), "sealift-sender")?;
     let line = |found: Unfinished| {
-        let Unfinished { transfer, stage, running, held_bytes, how_far, spool } = found;
+        let Unfinished { transfer, stage, in_doubt, running, held_bytes, how_far, spool } = found;
         let doing = if running { "running" } else { "not running" };
         let mut text = format!("{}, {doing}", stage_text(stage));
         let mut fields =
             vec![("stage", json!(stage.as_str())), ("running", json!(running)), ("held_bytes", json!(held_bytes))];
+        if in_doubt {
+            text += "; in doubt: the receiver's operator has to state what the target holds";
+            fields.push(("in_doubt", json!(true)));
+        }
         if let Some(how_far) = how_far {
             text += &format!("; {} by {}", how_far.text(), utc_text(how_far.at_seconds));
             fields.extend(how_far.fields());

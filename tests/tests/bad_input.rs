@@ -84,6 +84,7 @@ fn flags_that_do_not_exist_or_fit_are_usage() {
         &["listen", "--target", "discard:", "--ticket-out", "-", "--json"],
         &["listen", "--target", "-", "--ticket-out", "-"],
         &["listen", "--target", "-", "--ticket-out", "x", "--json"],
+        &["listen", "--target", "exec:PGPASSWORD=x psql", "--ticket-out", "x"],
     ];
     for (program, cases) in [(SENDER, sender), (RECEIVER, receiver)] {
         for arguments in cases {

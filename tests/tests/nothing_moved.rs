@@ -1,6 +1,6 @@
 //! B5, E10: nothing moved is not "done and verified", unless somebody said that there may be nothing.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use rusqlite::Connection;
 use sealift_tests::{
@@ -38,11 +38,33 @@ fn an_empty_dump_is_refused_unless_it_is_allowed() {
         }
         assert!(!loaded.exists());
     }
+    // So does a compressor behind it, whose stream of nothing has some bytes.
+    let masked = Pair::new("exec:sh -c 'no-such-dump 2>/dev/null | gzip'", &target).run();
+    masked.assert_codes(exit::UNUSABLE, exit::UNUSABLE);
+    assert_eq!(masked.sender.finished_event()["outcome"], "source_empty");
+    assert!(masked.sender.stderr().contains("only the exit code of the last program counts"));
+    assert!(!loaded.exists());
     let allowed = Pair::new("exec:true", &target).sender_args(&["--allow-empty"]).run();
     allowed.assert_done();
     assert_eq!(fs::read(&loaded).unwrap(), b"");
     let audit = fs::read_to_string(allowed.sender.home().join("state/audit.jsonl")).unwrap();
     assert!(audit.contains("source.empty_allowed"), "{audit}");
+}
+
+/// Written to a standard output that is closed, everything would be gone; and the receipt would say that it was written.
+#[test]
+fn standard_output_that_keeps_nothing_is_no_target() {
+    for redirected in [">&-", ">/dev/null"] {
+        let state = folder();
+        let shell =
+            format!("exec \"$0\" listen --target - --ticket-out \"$1/ticket\" --state-dir \"$1/state\" {redirected}");
+        let receiver =
+            Command::new("sh").arg("-c").arg(shell).arg(program(RECEIVER)).arg(state.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&receiver.stderr);
+        assert_eq!(receiver.status.code(), Some(exit::USAGE), "{said}");
+        assert!(said.contains("all of the data would be lost") && said.contains("discard:"), "{said}");
+        assert!(!state.path().join("ticket").exists());
+    }
 }
 
 /// What is empty before it is read is refused before anything is sent: the ticket stays good.

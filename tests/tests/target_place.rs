@@ -64,6 +64,8 @@ fn what_is_in_the_way_is_told_before_there_is_a_ticket() {
     mkfifo(Path::new(&path("fifo")), Mode::S_IRWXU).unwrap();
     fs::write(path("read-only"), "").unwrap();
     fs::set_permissions(path("read-only"), fs::Permissions::from_mode(0o444)).unwrap();
+    fs::write(path("two-names"), "").unwrap();
+    fs::hard_link(path("two-names"), path("other-name")).unwrap();
     let before = names(folder.path());
     for scheme in ["sqlite:", "file:"] {
         for (name, says) in [
@@ -74,6 +76,7 @@ fn what_is_in_the_way_is_told_before_there_is_a_ticket() {
             ("link", "is a symbolic link"),
             ("fifo", "is a device, a FIFO or a socket"),
             ("read-only", "may not read and write"),
+            ("two-names", "has a second name"),
             ("missing/target", "the folder of the target"),
             ("full/target", "is not a folder"),
         ] {

@@ -1,7 +1,9 @@
 //! What a person is told, by whole agents (issue 9, D1).
 
-use std::{thread, time::Duration};
+use std::{collections::BTreeSet, thread, time::Duration};
 
+use clap::{Command, CommandFactory};
+use sealift_agent::misplaced::hint;
 use sealift_tests::{
     agents::{Launch, OPERATOR, RECEIVER, SENDER},
     exit,
@@ -39,6 +41,37 @@ fn the_wrong_program_names_the_right_one() {
     let ended = Launch::bare(SENDER, &["listen", "--json"]).start().wait(WITHIN);
     let next = ended.finished_event()["next"].as_str().unwrap().to_owned();
     assert!(next.contains("sealift-receiver listen"), "{next}");
+}
+
+/// D1: whatever command and option of a transfer one agent has and the other has not.
+#[test]
+fn whatever_the_other_agent_alone_has_is_told() {
+    let commands = [(SENDER, sealift_sender::cli::Cli::command()), (RECEIVER, sealift_receiver::cli::Cli::command())];
+    let own = |command: &Command| -> BTreeSet<String> {
+        let visible = command.get_subcommands().filter(|command| !command.is_hide_set());
+        visible.map(|command| command.get_name().to_owned()).collect()
+    };
+    let options = |command: &Command, name: &str| -> BTreeSet<String> {
+        let transfer = command.find_subcommand(name).unwrap();
+        transfer.get_arguments().filter_map(|option| Some(format!("--{}", option.get_long()?))).collect()
+    };
+    for ((given, run), (home, other)) in
+        [(("push", &commands[0]), ("listen", &commands[1])), (("listen", &commands[1]), ("push", &commands[0]))]
+    {
+        for command in own(&other.1).difference(&own(&run.1)) {
+            let hint = hint(run.0, command).unwrap_or_else(|| panic!("{} {command}", run.0));
+            assert!(hint.contains(&format!("{} {command} --help", other.0)), "{hint}");
+        }
+        for command in
+            own(&other.1).intersection(&own(&run.1)).filter(|name| !["man", "completions"].contains(&name.as_str()))
+        {
+            assert!(hint("sealift", command).is_some(), "sealift {command}");
+        }
+        for option in options(&other.1, home).difference(&options(&run.1, given)) {
+            let hint = hint(run.0, option).unwrap_or_else(|| panic!("{} {given} {option}", run.0));
+            assert!(hint.contains(other.0), "{hint}");
+        }
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod define;
 mod loading;
 mod make;
 mod options;
+mod partial;
 mod rehearse;
 mod source;
 
@@ -14,6 +15,7 @@ pub use define::{Cause, Refused, define_virtual, with_writable_schema};
 pub use loading::{begin_loading, end_loading, has_computed_index};
 pub use make::{make_index, make_table, make_trigger, make_view};
 pub use options::check_options;
+pub use partial::has_foreign_entries;
 pub use rehearse::{distrust, rehearse};
 pub use source::{ImageSource, SqliteSource};
 

@@ -171,6 +171,14 @@ fn generated_clauses(sql: &str) -> Vec<Clause> {
     clauses
 }
 
+/// What stands behind the list of columns in the definition of an index: the WHERE of a partial one.
+pub(crate) fn text_behind_columns(sql: &str) -> Option<&str> {
+    let tokens = tokens(sql);
+    let open = tokens.iter().position(|token| token.kind == TokenKind::Open)?;
+    let first = tokens.get(closing(&tokens, open)? + 1)?;
+    Some(&sql[first.range.start..])
+}
+
 /// The place of the token that closes the parenthesis at `open`, if there is one.
 fn closing(tokens: &[Token], open: usize) -> Option<usize> {
     let mut depth = 0usize;

@@ -94,6 +94,10 @@ impl TargetPlace {
                 "exists and is not empty",
                 "Choose another target, or remove it yourself: nothing is ever overwritten.",
             ),
+            _ if found.nlink() > 1 => (
+                "is an empty file that has a second name",
+                "Remove it yourself: under its other name it would stay empty.",
+            ),
             _ if found.mode() & OWN_MODE != OWN_MODE => {
                 ("is a file that its owner may not read and write", "Change its mode, or remove it yourself.")
             }

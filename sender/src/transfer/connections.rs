@@ -49,6 +49,7 @@ impl Sending<'_> {
             };
             if failure.code == Code::InDoubt {
                 self.report.resume(Resume::InDoubt, &failure.what);
+                self.record.keep_in_doubt()?;
             }
             if self.disposition(&failure) != SenderDisposition::Retry {
                 return Err(self.unsure(failure));

@@ -210,9 +210,10 @@ impl<'a> Sending<'a> {
     /// What a person reads about a failure, given the source and how far the transfer has come.
     pub fn advise(&self, failure: Failure) -> Failure {
         let failure = self.with_source(self.with_what_is_kept(failure));
-        // From Finish on, the receiver may load and publish.
+        // From Finish on, the receiver may load and publish; and a loader that ended early may have committed a part.
         match SenderStage::AllSent {
             all_sent if self.found == all_sent || self.record.stage() == all_sent => failure,
+            _ if self.record.is_in_doubt() => failure,
             _ => failure.while_nothing_is_visible(),
         }
     }

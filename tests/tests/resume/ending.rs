@@ -110,15 +110,25 @@ fn c13_what_a_finished_transfer_left_goes_with_the_next() {
     assert_done(&place, sender, receiver);
 }
 
-/// A loader that ends well before it has had everything may have committed what it had: nothing is fed to another.
+/// A loader that ends well before it has had everything may have committed what it had: nothing is fed to another, and nobody
+/// is told that all of it, or nothing, is in the target. B1, E1.
 #[test]
 fn a_loader_that_ended_early_is_not_fed_again() {
     let mut place = Place::new(Kind::Loader(4 * MIB), Faults::default(), 6);
     place.target_url = "exec:head -c 100000".into();
     let (sender, receiver) = place.start();
-    for ended in [sender.wait(WITHIN), receiver.wait(WITHIN), place.receiver().start().wait(WITHIN)] {
+    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
+    let again = place.receiver().start().wait(WITHIN);
+    for ended in [&receiver, &again] {
+        assert!(ended.message().contains("may leave a part"), "{}", ended.message());
+    }
+    for ended in [sender, receiver, again] {
         super::doubt::assert_in_doubt(&ended);
     }
+    // No receiver is there to say so again.
+    let alone = place.sender().args(&["--retry-for", "0s"]).start().wait(WITHIN);
+    alone.assert_code(exit::INTERRUPTED);
+    assert!(!alone.message().contains("Nothing is visible"), "{}", alone.message());
 }
 
 /// A receiver with which everything is loaded waits for the sender to fetch the receipt, and then ends well without it.

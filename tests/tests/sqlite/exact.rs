@@ -187,6 +187,8 @@ fn indexes_that_another_engine_built_are_refused() {
     for (index, edited) in [
         ("ON t(a || 'x')", "ON t(a || 'y')"),
         ("ON t(b) WHERE length(a) > 1", "ON t(b) WHERE length(a) > 0"),
+        // Entries of rows that the condition does not select, which SQLite's own check does not look for.
+        ("ON t(b) WHERE length(a) > 0", "ON t(b) WHERE length(a) > 1"),
         ("ON t(a)", "ON t(a COLLATE NOCASE)"),
         ("ON t(b, a)", "ON t(b, a COLLATE RTRIM)"),
         ("ON t(b)", "ON t(v)"),
@@ -216,6 +218,19 @@ fn indexes_that_another_engine_built_are_refused() {
     edit(&source, "UPDATE sqlite_schema SET sql = replace(sql, 'KEY(a)', 'KEY(a COLLATE NOCASE)')");
     drop(source);
     refused(&folder);
+}
+
+/// B2: names that are too long, and a catalogue that has a table of Sealift's own.
+#[test]
+fn what_no_row_form_can_name_is_moved_as_an_image() {
+    for (table, says) in
+        [("n".repeat(1025), "has a name of 1025 bytes"), ("_Sealift_Ledger".into(), "of Sealift's own")]
+    {
+        let folder = Folder::new();
+        folder.build(&format!("CREATE TABLE {table}(a)"));
+        let failure = refused(&folder);
+        assert!(failure.what.contains(says), "{failure}");
+    }
 }
 
 /// B2: what only an application has added to SQLite can compute or compare.

@@ -132,11 +132,12 @@ fn a_ticket_file_is_its_users_own() {
     write_ticket(&file, &text);
     let link = hosts.path("link");
     symlink(&file, &link).unwrap();
-    let refused = |launch: Launch| {
+    let refused_with = |launch: Launch, says: &str| {
         let sender = launch.start().wait(WITHIN);
         sender.assert_code(exit::PREFLIGHT).assert_one_message();
-        assert!(sender.message().contains("open to other users"), "{}", sender.message());
+        assert!(sender.message().contains(says), "{}", sender.message());
     };
+    let refused = |launch| refused_with(launch, "open to other users");
     for mode in [0o640, 0o604, 0o620, 0o601] {
         fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
         refused(hosts.push("sender", &file));
@@ -145,8 +146,8 @@ fn a_ticket_file_is_its_users_own() {
     if nix::unistd::geteuid().is_root() {
         fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         chown(&file, Some(1), None).unwrap();
-        refused(hosts.push("sender", &file));
-        refused(hosts.push("sender", &link));
+        refused_with(hosts.push("sender", &file), "belongs to another user");
+        refused_with(hosts.push("sender", &link), "belongs to another user");
         chown(&file, Some(0), None).unwrap();
     }
     fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();

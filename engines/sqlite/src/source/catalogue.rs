@@ -22,7 +22,7 @@ use super::{
     affinity::Affinity,
     failure::{failed, unsuitable},
 };
-use crate::{Cause, MOVE_IMAGE, Refused, has_computed_index, rehearse};
+use crate::{Cause, MOVE_IMAGE, Refused, has_computed_index, has_foreign_entries, rehearse};
 
 /// Everything but the rows.
 pub struct Catalogue {
@@ -73,7 +73,7 @@ impl Catalogue {
         let Storage { encoding, page_bytes, auto_vacuum, application_id, user_version, wal, default_cache_size } =
             storage;
         let encoding = TextEncoding::from_name(&encoding)
-            .ok_or_else(|| unsuitable(format!("{file} has an unknown text encoding"), UNKNOWN_NEXT))?;
+            .ok_or_else(|| unsuitable(format!("{file} has an unknown text encoding"), MOVE_IMAGE))?;
         let schema = SchemaDocument {
             encoding,
             page_bytes,
@@ -90,8 +90,6 @@ impl Catalogue {
         Ok(Self { schema, finish, tables })
     }
 }
-
-const UNKNOWN_NEXT: &str = "The file was written by a version of SQLite that Sealift does not know.";
 
 /// What the file's header says that is moved with it.
 struct Storage {
@@ -243,8 +241,11 @@ fn object(row: &Row<'_>) -> rusqlite::Result<Object> {
 fn check_name(object: &Object) -> Outcome {
     let name = &object.name;
     if name.eq_ignore_ascii_case(LEDGER_TABLE) {
-        let next = "This database looks like the remains of an unfinished load. Move the one it came from.";
-        return Err(unsuitable(format!("the source has a table of Sealift's own, {name}"), next));
+        let next = "This database looks like the remains of an unfinished load: move the one it came from.";
+        return Err(unsuitable(
+            format!("the source has a table of Sealift's own, {name}"),
+            format!("{next} {MOVE_IMAGE}"),
+        ));
     }
     if object.kind == "table" && is_internal(name) && internal_sql(name) != object.sql.as_deref() {
         let what = format!("{name} is a table that SQLite keeps for itself, of a shape that Sealift does not know");
@@ -252,7 +253,7 @@ fn check_name(object: &Object) -> Outcome {
     }
     if name.len() > NAME_BYTES_MAX {
         let what = format!("a table, index, view or trigger has a name of {} bytes", name.len());
-        return Err(unsuitable(what, format!("Rename it; up to {NAME_BYTES_MAX} bytes can be moved.")));
+        return Err(unsuitable(what, format!("Rename it; up to {NAME_BYTES_MAX} bytes can be moved. {MOVE_IMAGE}")));
     }
     Ok(())
 }
@@ -402,8 +403,12 @@ impl SourceTable {
         }
         let name = &self.table.name;
         let sql = "SELECT NOT EXISTS(SELECT 1 FROM pragma_integrity_check(?1, 'main') WHERE integrity_check <> 'ok')";
-        let agree = connection.query_row(sql, [name], |row| row.get::<_, bool>(0));
-        if agree.map_err(|error| failed(&error, &format!("table {name}")))? {
+        let engine = |error: rusqlite::Error| failed(&error, &format!("table {name}"));
+        let mut agree = connection.query_row(sql, [name], |row| row.get::<_, bool>(0)).map_err(engine)?;
+        for index in &self.table.indexes {
+            agree = agree && !has_foreign_entries(connection, name, index).map_err(engine)?;
+        }
+        if agree {
             return self.check_virtual_columns(connection);
         }
         let what = format!("the indexes of table {name} do not hold what this release of SQLite makes of its rows");

@@ -52,6 +52,7 @@ impl Source for ImageSource {
     fn plan(&mut self) -> Outcome<Plan> {
         let shown = self.shown();
         let snapshot = take_snapshot(&self.source.connection).map_err(|error| failed(&error, &shown))?;
+        self.source.check_whole()?;
         if snapshot.pages == 0 {
             let next = "Check the path in --source. If it is meant to be empty, use --form rows --allow-empty.";
             let what = format!("the source has nothing to move: {shown} has no page");
@@ -252,5 +253,7 @@ mod tests {
         let whole = fs::read(folder.path()).unwrap();
         assert_eq!(refused(&whole[..whole.len() / 2]), Code::SourceFailed);
         assert_eq!(refused(&whole[..700]), Code::SourceFailed);
+        // Within its last page SQLite reads zeros behind the end of a file.
+        assert_eq!(refused(&whole[..whole.len() - 100]), Code::SourceFailed);
     }
 }

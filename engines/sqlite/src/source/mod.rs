@@ -42,7 +42,7 @@ use self::{
     failure::{failed, unsuitable},
     sidecars::JournalMode,
 };
-use crate::check_options;
+use crate::{MOVE_IMAGE, check_options};
 
 /// How long a program that writes to the source may hold it locked before the transfer gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -107,6 +107,21 @@ impl SqliteSource {
         self.journal_mode.notice()
     }
 
+    /// That no page of the open transaction lies beyond the end of the file, where SQLite reads zeros: of a file that was not
+    /// copied whole, rows would be missing. What is in a log may not be in the file yet.
+    fn check_whole(&self) -> Outcome {
+        let shown = self.path.display().to_string();
+        let number = |pragma: &str| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+        let pages = number("page_count").and_then(|pages| Ok(pages.saturating_mul(number("page_size")?)));
+        let expected = pages.map_err(|error| failed(&error, &shown))?.unsigned_abs();
+        let found = fs::metadata(&self.path).map(|found| found.len()).unwrap_or(u64::MAX);
+        if found >= expected || sidecars::has_log(&self.path) {
+            return Ok(());
+        }
+        let what = format!("{shown} has {found} bytes, and by its own header {expected}: it is not whole");
+        Err(Failure::new(Code::SourceFailed, what, "Copy it again, or restore it from a backup, and start again."))
+    }
+
     fn limit_length(&self, bytes_max: i32) -> Outcome {
         let limited = self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, bytes_max);
         limited.map(drop).map_err(|error| failed(&error, &self.path.display().to_string()))
@@ -117,6 +132,7 @@ impl SqliteSource {
         // A deferred transaction takes its snapshot at the first read, which the catalogue is.
         let begin = || bound_cache(&self.connection).and_then(|()| self.connection.execute_batch("BEGIN"));
         begin().map_err(|error| failed(&error, &shown))?;
+        self.check_whole()?;
         let catalogue = Catalogue::read(&self.connection, &shown)?;
         for table in &catalogue.tables {
             table.check_indexes(&self.connection)?;
@@ -126,7 +142,7 @@ impl SqliteSource {
             (catalogue.schema.encoding, catalogue.schema.to_bytes(), catalogue.finish.to_bytes());
         if parts.len() > PARTS_MAX || schema.len().max(finish.len()) > DOCUMENT_BYTES_MAX {
             let what = format!("the schema of {shown} is too large: {} tables", catalogue.tables.len());
-            return Err(unsuitable(what, "Split the database, or move it as a dump."));
+            return Err(unsuitable(what, MOVE_IMAGE));
         }
         let snapshot = Snapshot { encoding, schema, tables: catalogue.tables, finish };
         Ok((snapshot, Plan { engine: Engine::Sqlite, parts, empty: None }))

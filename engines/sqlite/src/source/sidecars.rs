@@ -87,6 +87,12 @@ pub fn check_owner(path: &Path, shown: &str, user: Uid) -> Outcome {
     Err(unsuitable(what, next))
 }
 
+/// Whether there is a log with something in it.
+pub fn has_log(path: &Path) -> bool {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    fs::metadata(beside(&path, "-wal")).is_ok_and(|found| found.len() > 0)
+}
+
 fn beside(path: &Path, end: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(end);
