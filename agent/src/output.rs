@@ -1,10 +1,11 @@
 //! Where a command puts what it makes: standard output, a stream, or a new file. What is written goes into what the user
-//! named, or is refused; a name is replaced only if it stood for a plain file of the user's own (fault-matrix E6).
+//! named, or is refused; a name is replaced only if it stood for a plain file of the user's own that was empty or an earlier one
+//! of the same kind (fault-matrix E6).
 
 use std::{
     ffi::OsString,
     fs::{self, File, Metadata, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::{
         fd::AsFd,
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
@@ -14,7 +15,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{AT_FDCWD, RenameFlags, renameat2},
+    fcntl::{AT_FDCWD, FcntlArg, OFlag, RenameFlags, fcntl, renameat2},
     libc::{O_CLOEXEC, O_NOCTTY, O_NOFOLLOW},
     unistd::geteuid,
 };
@@ -86,12 +87,16 @@ impl Output {
     }
 
     /// Writes a secret: into a stream, or as a file of mode 0600 that has its name once it is whole. Nothing that others
-    /// could read is written to.
+    /// could read is written to, and no file is replaced but an empty one and one that begins with the same line: a secret of
+    /// the same kind.
     pub fn put_secret(&self, text: &str) -> Outcome {
         match self.open_stream()? {
             Some(stream) => {
                 self.check_private(&stream)?;
                 self.write(stream, text)
+            }
+            None if self.place == Place::Own && !is_earlier(&self.path, text) => {
+                Err(self.refused("exists and is something else"))
             }
             None => self.put_file(text),
         }
@@ -187,7 +192,10 @@ fn refused(option: &str, path: &Path, why: &str) -> Failure {
 
 fn find_place(path: &Path) -> Result<Place, String> {
     if path == Path::new("-") {
-        return Ok(Place::Standard);
+        return match standard_output_is_closed() {
+            true => Err("is standard output, and that is closed".into()),
+            false => Ok(Place::Standard),
+        };
     }
     let unusable = |error: io::Error| format!("cannot be used: {}", crate::failure::io_reason(&error));
     let Some(named) = lstat(path).map_err(unusable)? else {
@@ -235,6 +243,19 @@ fn is_standard_output(found: &Metadata) -> bool {
     own.is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
 }
 
+/// Whether what is written to standard output goes nowhere.
+pub fn standard_output_is_null() -> bool {
+    let null = fs::metadata("/dev/null").map(|null| null.rdev());
+    let own = io::stdout().as_fd().try_clone_to_owned().map(File::from).and_then(|stdout| stdout.metadata());
+    own.is_ok_and(|own| own.file_type().is_char_device() && null.is_ok_and(|null| null == own.rdev()))
+}
+
+/// Whether this process was started without one: Rust's runtime then opens the null device in its place, for reading, too.
+fn standard_output_is_closed() -> bool {
+    let flags = fcntl(io::stdout(), FcntlArg::F_GETFL).map_or(OFlag::empty(), OFlag::from_bits_truncate);
+    flags & OFlag::O_ACCMODE == OFlag::O_RDWR && standard_output_is_null()
+}
+
 /// Whether one of the folders above `path` lets nobody else in.
 fn is_in_closed_folder(path: &Path) -> bool {
     let Ok(folder) = folder_of(path).canonicalize() else { return false };
@@ -267,6 +288,16 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = options.write(true).create_new(true).mode(0o600).custom_flags(O_CLOEXEC | O_NOFOLLOW).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
+}
+
+/// Whether the file is empty, or begins with the line that `text` begins with.
+fn is_earlier(path: &Path, text: &str) -> bool {
+    let first_line = text.split_inclusive('\n').next().unwrap_or_default().as_bytes();
+    let mut found = Vec::new();
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(O_CLOEXEC | O_NOFOLLOW).open(path);
+    let read = file.and_then(|file| file.take(first_line.len() as u64).read_to_end(&mut found));
+    read.is_ok() && (found.is_empty() || found == first_line)
 }
 
 /// Looks no further than the text is long: what is there may be large.

@@ -148,7 +148,7 @@ stands here holds, but for addresses, state_dir and targets:
   # danger_plaintext_file = true              # needed for file:
   # danger_show_program_output = true         # for exec:
 
-SIGTERM, SIGINT and SIGHUP drain: loads are put down so that they go on at the next start.
+SIGTERM, SIGINT and SIGHUP drain: loads are suspended, and resumed at the next start.
 A second signal ends it at once.";
 
 #[derive(clap::Args, Clone, Debug)]

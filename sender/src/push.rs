@@ -83,7 +83,7 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     let record = Record::open(&state, &ticket.grant.grant, &source, args.restart)?;
     fail_point::hit(Point::RecordKept);
     let begun_with = record.is_begun().then(|| record.receiver());
-    let trust = establish(args, &ticket, begun_with, &state, report);
+    let trust = establish(args, &ticket, begun_with, &state, report, &mut shutdown).await;
     let trust = match trust.and_then(|trust| check_time(&ticket.grant.grant, record.is_begun()).map(|()| trust)) {
         Ok(trust) => trust,
         Err(failure) => {

@@ -10,6 +10,7 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     pins,
     report::Report,
+    shutdown::Shutdown,
     state::StateDir,
     telemetry::printable,
     ticket::Ticket,
@@ -61,12 +62,13 @@ fn decide(known: Known) -> Decision {
 }
 
 /// Decides where this transfer may go, and asks if it has to.
-pub fn establish(
+pub async fn establish(
     args: &PushArgs,
     ticket: &Ticket,
     begun_with: Option<Fingerprint>,
     state: &StateDir,
     report: &Report,
+    shutdown: &mut Shutdown,
 ) -> Outcome<ReceiverTrust> {
     let known_agents = args.known_agents.clone().unwrap_or_else(|| state.path().join(pins::KNOWN_AGENTS));
     let pin = args.to.as_deref().map(|pin| pins::resolve(pin, &known_agents)).transpose()?;
@@ -85,7 +87,7 @@ pub fn establish(
             Ok(trust)
         }
         Decision::Mismatch(meant) => Err(mismatch(ticket.receiver, meant)),
-        Decision::Ask => ask(ticket).map(|()| ReceiverTrust::Ticket),
+        Decision::Ask => ask(ticket, shutdown).await.map(|()| ReceiverTrust::Ticket),
         Decision::NoPin => {
             let next = format!(
                 "Compare the fingerprint with what `sealift-receiver identity` prints on the target host, then add \
@@ -104,7 +106,7 @@ fn mismatch(found: Fingerprint, meant: Fingerprint) -> Failure {
     Failure::new(Code::IdentityRefused, what, next)
 }
 
-fn ask(ticket: &Ticket) -> Outcome {
+async fn ask(ticket: &Ticket, shutdown: &mut Shutdown) -> Outcome {
     let unreadable = |error: std::io::Error| Failure::io(Code::Usage, "the terminal", &error, "Use --to FINGERPRINT.");
     let addresses = ticket.addresses.iter().map(|address| printable(address)).collect::<Vec<_>>().join(", ");
     let question = format!(
@@ -114,10 +116,26 @@ fn ask(ticket: &Ticket) -> Outcome {
         ticket.receiver
     );
     stderr().lock().write_all(question.as_bytes()).map_err(unreadable)?;
-    let mut answer = String::new();
-    stdin().read_line(&mut answer).map_err(unreadable)?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
+    // Off the async thread: whoever is asked may take long, or stop the sender instead.
+    let reading = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        stdin().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = async {
+        let read = reading.await.map_err(|_| Failure::new(Code::Internal, "the answer's thread ended early", ""))?;
+        read.map_err(unreadable)
+    };
+    let answer = shutdown.or(answer).await;
+    if !answer.as_ref().is_ok_and(|answer| answer.ends_with('\n')) {
+        // The question's line has no end yet.
+        let _ = stderr().lock().write_all(b"\n");
+    }
+    let answer = answer.map_err(|failure| match failure.code {
+        Code::UserInterrupt => Failure { next: "Nothing was sent.".into(), ..failure },
+        _ => failure,
+    })?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
         _ => {
             let next = "Nothing was sent. If the fingerprints differ, somebody has altered the ticket on its way.";
             Err(Failure::new(Code::IdentityRefused, "the receiver was not confirmed", next))

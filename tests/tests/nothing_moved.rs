@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use sealift_tests::{
     agents::{Launch, RECEIVER, SENDER},
     exit,
+    launch::program,
     pair::Pair,
 };
 use tempfile::TempDir;
@@ -64,6 +65,17 @@ fn standard_output_that_keeps_nothing_is_no_target() {
         assert_eq!(receiver.status.code(), Some(exit::USAGE), "{said}");
         assert!(said.contains("all of the data would be lost") && said.contains("discard:"), "{said}");
         assert!(!state.path().join("ticket").exists());
+    }
+    // Nor does a ticket or an archive go there.
+    for (agent, command) in
+        [(RECEIVER, "listen --target discard: --ticket-out -"), (SENDER, "seal --source - --to x --out -")]
+    {
+        let shell = format!("exec \"$0\" {command} --state-dir \"$1\" >&-");
+        let state = folder();
+        let ended = Command::new("sh").arg("-c").arg(shell).arg(program(agent)).arg(state.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(exit::USAGE), "{said}");
+        assert!(said.contains("is standard output, and that is closed"), "{said}");
     }
 }
 

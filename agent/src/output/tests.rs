@@ -61,7 +61,8 @@ fn a_name_that_is_taken_stays_whose_it_is() {
 fn a_file_of_ones_own_is_replaced_whole_and_closed_to_others() {
     let folder = open_folder();
     let path = folder.path().join("ticket");
-    for text in ["first", "second"] {
+    fs::write(&path, "").unwrap();
+    for text in ["TICKET\nfirst\n", "TICKET\nsecond, longer\n", "TICKET\n3\n"] {
         find(&path).unwrap().put_secret(text).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
@@ -116,6 +117,8 @@ fn anything_else_is_refused_and_left_alone() {
     fs::write(at("twin"), "kept").unwrap();
     fs::hard_link(at("twin"), at("second-name")).unwrap();
     let refusals = [
+        // A mistyped or a swapped argument: what is in a file of one's own is not lost for it.
+        ("file", "something else"),
         ("link", "link to a file"),
         ("dangling", "link to nothing"),
         ("twin", "second name"),

@@ -8,8 +8,10 @@ use std::{
     sync::OnceLock,
 };
 
-use nix::sys::stat::{FileStat, SFlag, fstat, stat};
-use sealift_agent::failure::{Failure, Outcome};
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    output::standard_output_is_null,
+};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
@@ -44,7 +46,7 @@ impl OpaqueSink {
             let next = "Redirect standard output into a program that loads it, or use another target.";
             return Err(Failure::usage("the target is standard output, and that is a terminal", next));
         }
-        if is_null_device() {
+        if standard_output_is_null() {
             let what = "the target is standard output, and that is closed or /dev/null: all of the data would be lost";
             let next = "Redirect standard output into a program that loads it. For a drill there is --target discard:.";
             return Err(Failure::usage(what, next));
@@ -65,14 +67,6 @@ impl OpaqueSink {
     pub fn exec(words: Vec<String>, show_output: bool) -> Self {
         Self::new(Target::Exec { words, show_output, loader: OnceLock::new() })
     }
-}
-
-/// What a program gets in place of a standard output that was closed, too.
-fn is_null_device() -> bool {
-    let device =
-        |found: FileStat| (found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits()).then_some(found.st_rdev);
-    let null = stat("/dev/null").ok().and_then(device);
-    null.is_some() && fstat(std::io::stdout()).ok().and_then(device) == null
 }
 
 impl Sink for OpaqueSink {

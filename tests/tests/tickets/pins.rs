@@ -74,7 +74,7 @@ while True:
     shown += piece
     if b"[y/N]" in shown and not answered:
         answered = True
-        os.write(terminal, answer.encode() + b"\n")
+        os.write(terminal, answer.encode() + (b"" if answer == "\x03" else b"\n"))
 sys.stdout.buffer.write(shown)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 "#;
@@ -96,6 +96,10 @@ fn a_terminal_is_asked_and_nobody_else_is() {
         at_a_terminal(&[&words[..], &state, more].concat(), answer)
     };
     let fingerprint = hosts.ask(RECEIVER, &["identity"], "receiver");
+    // E2: Ctrl-C at the question is no answer to it.
+    let (code, shown) = push(&[], "\u{3}");
+    assert_eq!(code, exit::USER_INTERRUPT, "{shown}");
+    assert!(shown.contains("stopped by Ctrl-C") && shown.contains("Nothing was sent"), "{shown}");
     for answer in ["n", "", "yeah", "Y E S"] {
         let (code, shown) = push(&[], answer);
         assert_eq!(code, exit::PEER, "{shown}");
