@@ -64,7 +64,7 @@ pub struct Config {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table, as [targets.NAME] begins one")]
 pub struct Target {
     pub url: String,
     #[serde(default)]

@@ -43,7 +43,8 @@ fn an_empty_dump_is_refused_unless_it_is_allowed() {
     let masked = Pair::new("exec:sh -c 'no-such-dump 2>/dev/null | gzip'", &target).run();
     masked.assert_codes(exit::UNUSABLE, exit::UNUSABLE);
     assert_eq!(masked.sender.finished_event()["outcome"], "source_empty");
-    assert!(masked.sender.stderr().contains("only the exit code of the last program counts"));
+    let events = String::from_utf8_lossy(&masked.sender.stdout()).into_owned();
+    assert!(events.contains("only the exit code of the last program counts"), "{events}");
     assert!(!loaded.exists());
     let allowed = Pair::new("exec:true", &target).sender_args(&["--allow-empty"]).run();
     allowed.assert_done();
