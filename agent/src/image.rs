@@ -1,6 +1,6 @@
 //! What a receipt says of an image, for people and for programs.
 
-use sealift_protocol::image::{Checked, ImageChecks};
+use sealift_protocol::manifest::{Checked, ImageChecks};
 use serde_json::{Value, json};
 
 use crate::units::{counted, grouped};
@@ -53,12 +53,13 @@ pub fn to_json(checks: &ImageChecks) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use sealift_protocol::image::CountedTable;
+    use sealift_protocol::manifest::CountedTable;
 
     use super::*;
 
     fn checks(checked: Checked, findings: u64) -> ImageChecks {
-        let table = |name: &str, rows| CountedTable { name: name.into(), rows, checked: rows.is_some() };
+        let table =
+            |name: &str, rows| CountedTable { name: name.into(), rows, checked: rows.is_some(), internal: false };
         let tables = vec![table("patient", Some(1200)), table("visit", None)];
         ImageChecks { page_bytes: 4096, pages: 7, checked, findings, tables, tables_left_out: 1 }
     }

@@ -11,7 +11,7 @@ use std::{
 use indicatif::HumanDuration;
 use sealift_protocol::{
     id::PartIndex,
-    manifest::{Manifest, PartKind, Plan, SentPart},
+    manifest::{Manifest, Plan, PlannedPart, Section, SentPart},
 };
 use serde_json::{Value, json};
 
@@ -88,7 +88,7 @@ impl Totals {
         // A peer's word: of a target that discards, nothing bounds it.
         let total = |of: fn(&SentPart) -> u64| sent.iter().map(of).fold(0, u64::saturating_add);
         self.chunks = total(|part| part.chunks.0);
-        self.rows = total(|part| part.rows);
+        self.rows = manifest.tables.iter().map(|table| table.rows).fold(0, u64::saturating_add);
         self.plain_bytes = total(|part| part.plain_bytes);
     }
 
@@ -163,12 +163,16 @@ pub struct Progress {
 impl Progress {
     pub fn handle_planned(&mut self, plan: &Plan) {
         self.totals.planned(plan);
-        let name = |kind: PartKind, name: &str| match kind {
-            PartKind::Schema => "schema".to_owned(),
-            PartKind::Finish => "views and triggers".to_owned(),
-            PartKind::Opaque | PartKind::Rows => printable(name),
+        let name = |part: &PlannedPart| match part.section {
+            Section::PreData => "schema".to_owned(),
+            Section::PostData => "views and triggers".to_owned(),
+            Section::Opaque => String::new(),
+            Section::Data => {
+                let table = part.table.and_then(|table| plan.tables.get(table.0 as usize));
+                table.map_or_else(String::new, |table| printable(&table.full_name()))
+            }
         };
-        self.names = plan.parts.iter().map(|part| name(part.kind, &part.name)).collect();
+        self.names = plan.parts.iter().map(name).collect();
     }
 
     pub fn handle_counted(&mut self, now: Instant) {
@@ -330,26 +334,21 @@ impl HowFar {
 
 #[cfg(test)]
 mod tests {
-    use sealift_protocol::manifest::{Engine, PlannedPart};
+    use sealift_protocol::{id::TableIndex, manifest::PlannedTable, sqlite};
 
     use super::*;
 
     const PART: PartIndex = PartIndex(1);
 
     fn planned(estimates: &[Option<u64>]) -> Progress {
-        let part = |&bytes_estimate| PlannedPart {
-            kind: PartKind::Rows,
-            name: "encounters".into(),
-            rows_estimate: None,
-            bytes_estimate,
-        };
+        let part = |&bytes_estimate| PlannedPart { bytes_estimate, ..PlannedPart::of_table(TableIndex(0)) };
         let mut progress = Progress::default();
-        progress.handle_planned(&Plan {
-            engine: Engine::Sqlite,
-            parts: estimates.iter().map(part).collect(),
-            empty: None,
-        });
+        progress.handle_planned(&plan(estimates.iter().map(part).collect()));
         progress
+    }
+
+    fn plan(parts: Vec<PlannedPart>) -> Plan {
+        Plan { engine: sqlite::engine(), tables: vec![PlannedTable::named("encounters")], parts, empty: None }
     }
 
     fn moved(progress: &mut Progress, plain_bytes: u64, now: Instant) {
@@ -423,7 +422,7 @@ mod tests {
     fn a_plan_that_starts_over_counts_from_there() {
         let mut progress = planned(&[Some(5_000_000)]);
         progress.totals.moved(PART, 4_000_000, 4_000_000);
-        progress.totals.planned(&Plan { engine: Engine::Sqlite, parts: Vec::new(), empty: None });
+        progress.totals.planned(&plan(Vec::new()));
         assert_eq!((progress.totals.plain_bytes, progress.totals.plain_bytes_estimate), (0, None));
         let mut progress = planned(&[Some(u64::MAX), Some(u64::MAX)]);
         moved(&mut progress, 1, Instant::now());

@@ -385,13 +385,13 @@ impl Report {
     fn verdict(&self, totals: &Totals, receipt: &SignedReceipt, path: &Path) -> Vec<String> {
         let (role, amount, suite) = (self.role, self.amount(totals), receipt.receipt.suite.name());
         // Who used the ticket of a drill on the day has to see it.
-        let drill = match receipt.receipt.proof {
+        let drill = match receipt.receipt.evidence.proof {
             Proof::Discarded => " Nothing was loaded: the target is discard:.",
             _ => "",
         };
         let verified = format!("{role}: done and verified: {amount}, sealed with {suite}.{drill}");
-        let image = receipt.receipt.loaded.first().and_then(|loaded| loaded.image.as_ref());
-        let checked = image.into_iter().flat_map(image::describe).map(|line| format!("image: {line}"));
+        let checked =
+            receipt.receipt.evidence.image().into_iter().flat_map(image::describe).map(|line| format!("image: {line}"));
         let receipt = format!("receipt: {}", path.display());
         [verified].into_iter().chain(checked).chain([receipt]).collect()
     }
@@ -417,15 +417,14 @@ fn of_receipt(finished: Option<&Finished>) -> Vec<(&'static str, Value)> {
     let told = |of: fn(&Finished) -> Value| finished.map_or(Value::Null, of);
     vec![
         ("receipt", told(|finished| json!(finished.receipt_path.to_string_lossy()))),
-        ("proof", told(|finished| json!(finished.receipt.receipt.proof.word()))),
+        ("proof", told(|finished| json!(finished.receipt.receipt.evidence.proof.as_str()))),
         ("image", told(image_of)),
     ]
 }
 
 /// What was checked of an image.
 fn image_of(finished: &Finished) -> Value {
-    let loaded = finished.receipt.receipt.loaded.first();
-    loaded.and_then(|loaded| loaded.image.as_ref()).map_or(Value::Null, image::to_json)
+    finished.receipt.receipt.evidence.image().map_or(Value::Null, image::to_json)
 }
 
 /// A transfer that ended well.

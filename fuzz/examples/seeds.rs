@@ -14,16 +14,16 @@ use sealift_protocol::{
     chunk::Codec,
     close::Code,
     codec,
-    digest::Root,
+    digest::{Root, RowsDigest},
     envelope::{ENVELOPE_SUITE, KeyEnvelope, SealingPublicKey},
     fingerprint::Fingerprint,
     frame::{ChunkHeader, StreamHeader},
     grant::{Grant, SignedGrant},
-    id::{ChunkCount, ChunkIndex, Epoch, PartIndex, TransferId},
-    image::{Checked, CountedTable, ImageChecks},
+    id::{ChunkCount, ChunkIndex, Epoch, PartIndex, TableIndex, TransferId},
+    image,
     manifest::{
-        Engine, LoadedPart, Manifest, Origin, PartKind, Plan, PlannedPart, Proof, Receipt, ReceiverTrust, SentPart,
-        SignedManifest, SignedReceipt,
+        CatalogueCheck, Check, Checked, CountedTable, Evidence, ImageChecks, Manifest, Origin, Plan, PlannedPart,
+        PlannedTable, Proof, Range, Receipt, ReceiverTrust, Section, SentPart, SignedManifest, SignedReceipt,
     },
     message::{Accept, AcceptBody, Ack, Begin, BeginBody, Have, Message, Offer, Ready, Refuse, VERSION},
     random::Random,
@@ -31,7 +31,7 @@ use sealift_protocol::{
     seal::Suite,
     sealed_log::{EpochRecord, KeyFingerprint, LogHeader, LogId, LogKind, LogWriter, Record},
     sign::{PublicKey, Purpose, Signature, Signer},
-    sqlite::{Definition, FinishDocument, SchemaDocument, Table, TextEncoding},
+    sqlite::{self, Definition, FinishDocument, SchemaDocument, Table, TextEncoding},
     ticket_proof::TicketSecret,
 };
 
@@ -228,19 +228,32 @@ fn ticket(grant: &SignedGrant) -> Ticket {
 }
 
 fn plan() -> Plan {
-    let part = |kind, name: &str| PlannedPart { kind, name: name.into(), rows_estimate: Some(3), bytes_estimate: None };
-    let parts =
-        vec![part(PartKind::Schema, "schema"), part(PartKind::Rows, "patients"), part(PartKind::Finish, "finish")];
-    Plan { engine: Engine::Sqlite, parts, empty: None }
+    let range = |from, to| PlannedPart {
+        range: Some(Range { from, to }),
+        rows_estimate: Some(3),
+        ..PlannedPart::of_table(TableIndex(0))
+    };
+    let mut engine = sqlite::engine();
+    engine.capabilities.ranges = true;
+    let parts = vec![
+        PlannedPart::of_section(Section::PreData),
+        range(0, Some(8)),
+        range(8, None),
+        PlannedPart::of_section(Section::PostData),
+    ];
+    let table = PlannedTable { schema: Some("public".into()), ..PlannedTable::named("patients") };
+    Plan { engine, tables: vec![table], parts, empty: None }
 }
 
 fn manifest(grant: &SignedGrant, plan: &Plan) -> SignedManifest {
-    let part = |rows, digest| SentPart { chunks: ChunkCount(1), plain_bytes: 640, root: Root([1; 32]), rows, digest };
+    let part = |rows| SentPart { chunks: ChunkCount(1), plain_bytes: 640, root: Root([1; 32]), rows };
+    let rows = |rows, byte| RowsDigest { rows, sum: [byte; 32] };
     let manifest = Manifest {
         transfer: TRANSFER,
         grant_hash: grant.hash(),
         plan_hash: plan.hash(),
-        parts: vec![part(0, None), part(3, Some(Root([2; 32]))), part(0, None)],
+        tables: vec![rows(3, 5)],
+        parts: vec![part(None), part(Some(rows(1, 2))), part(Some(rows(2, 3))), part(None)],
         root: Root([3; 32]),
         origin: Origin { receiver_trust: ReceiverTrust::Pinned, host: "db1".into(), source: "-".into() },
     };
@@ -248,12 +261,11 @@ fn manifest(grant: &SignedGrant, plan: &Plan) -> SignedManifest {
 }
 
 fn receipt(grant: &SignedGrant, plan: &Plan, manifest: &SignedManifest) -> SignedReceipt {
-    let loaded = |part: &SentPart| LoadedPart { rows: part.rows, digest: part.digest, image: None };
+    let checks = vec![Check::Catalogue(CatalogueCheck { definitions: 4 })];
     let receipt = Receipt {
         manifest: manifest.clone(),
         plan: plan.clone(),
-        loaded: manifest.manifest.parts.iter().map(loaded).collect(),
-        proof: Proof::ReadAgain,
+        evidence: Evidence { tables: manifest.manifest.tables.clone(), checks, ..Evidence::bare(Proof::RowsReadBack) },
         grant: grant.clone(),
         sender_key: PublicKey([4; 32]),
         receiver_key: PublicKey([5; 32]),
@@ -268,13 +280,12 @@ fn receipt(grant: &SignedGrant, plan: &Plan, manifest: &SignedManifest) -> Signe
 }
 
 fn image_plan() -> Plan {
-    let part = PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate: None };
-    Plan { engine: Engine::SqliteImage, parts: vec![part], empty: None }
+    Plan::opaque(image::engine(), None)
 }
 
 /// The same of an image.
 fn image_receipt(rows: &SignedReceipt) -> SignedReceipt {
-    let table = CountedTable { name: "patients".into(), rows: Some(3), checked: true };
+    let table = CountedTable { name: "patients".into(), rows: Some(3), checked: true, internal: false };
     let checks = ImageChecks {
         page_bytes: 512,
         pages: 3,
@@ -285,8 +296,11 @@ fn image_receipt(rows: &SignedReceipt) -> SignedReceipt {
     };
     let mut receipt = rows.receipt.clone();
     receipt.plan = image_plan();
-    receipt.proof = Proof::PagesReadAgain;
-    receipt.loaded = vec![LoadedPart { rows: 0, digest: Some(Root([1; 32])), image: Some(checks) }];
+    receipt.evidence = Evidence {
+        bytes: Some(Root([1; 32])),
+        checks: vec![Check::Image(checks)],
+        ..Evidence::bare(Proof::BytesReadBack)
+    };
     receipt.sign(&Zeros)
 }
 

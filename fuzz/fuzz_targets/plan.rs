@@ -14,7 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
     let hash = plan.hash();
     if plan.check().is_ok() {
         assert!((1..=PARTS_MAX).contains(&plan.parts.len()));
-        assert!(plan.parts.is_sorted_by_key(|part| part.kind));
+        assert!(plan.parts.is_sorted_by_key(|part| part.section));
     }
     for part in &mut plan.parts {
         (part.rows_estimate, part.bytes_estimate) = (Some(1), Some(2));

@@ -13,13 +13,13 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     image, output, pins,
     telemetry::printable,
-    units::{grouped, human_bytes},
+    units::{counted, grouped, human_bytes},
 };
 use sealift_protocol::{
     close::Code,
     fingerprint::Fingerprint,
     limits::CONTROL_BYTES_MAX,
-    manifest::{PartKind, Proof, Receipt, ReceiverTrust, SignedReceipt},
+    manifest::{Check, Proof, Receipt, ReceiverTrust, SignedReceipt},
     sign::PublicKey,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -165,7 +165,7 @@ fn describe(signed: &SignedReceipt, vouched: Vouched) -> String {
     let plain_bytes = manifest.parts.iter().map(|part| part.plain_bytes).fold(0, u64::saturating_add);
     // Names come from a database or a peer: none may steer the terminal, or pass for a line of the receipt.
     let named = |text: &str| printable(if text.is_empty() { "-" } else { text });
-    let mut text = verdict(vouched, receipt.proof);
+    let mut text = verdict(vouched, receipt.evidence.proof);
     let mut line = |name: &str, value: String| text += &format!("{name:<10} {value}\n");
     line("transfer", manifest.transfer.to_string());
     line("receipt", receipt_hash(signed).to_string());
@@ -189,25 +189,29 @@ fn describe(signed: &SignedReceipt, vouched: Vouched) -> String {
     line("software", named(&receipt.software));
     line(
         "proof",
-        match receipt.proof {
-            Proof::ReadAgain => "every table was read again from the target, counted and digested".into(),
+        match receipt.evidence.proof {
+            Proof::RowsReadBack => "every table was read back from the target, counted and digested".into(),
             Proof::LoaderExit => "the loader took every verified byte and ended with exit code 0".into(),
             Proof::Written => "every verified byte was written out".into(),
             Proof::Discarded => "a drill: nothing was loaded; every row that arrived was counted and digested".into(),
-            Proof::PagesReadAgain => "every page was read again from the target and is the one that was sent".into(),
+            Proof::BytesReadBack => "every byte was read back from the target and is the one that was sent".into(),
         },
     );
-    let how = if receipt.proof == Proof::Discarded { "sent" } else { "size" };
+    let how = if receipt.evidence.proof == Proof::Discarded { "sent" } else { "size" };
     line(how, format!("{} in {} parts", human_bytes(plain_bytes), grouped(manifest.parts.len() as u64)));
-    let tables = receipt.plan.parts.iter().zip(&receipt.loaded).filter(|(part, _)| part.kind == PartKind::Rows);
-    for (part, loaded) in tables {
-        let digest = loaded.digest.map_or_else(|| "not read again".to_owned(), |root| hex(&root.0[..8]));
-        line("table", format!("{:<40} {:>14} rows  {digest}", named(&part.name), grouped(loaded.rows)));
+    for (table, found) in receipt.plan.tables.iter().zip(&receipt.evidence.tables) {
+        let (name, digest) = (table.full_name(), hex(&found.sum[..8]));
+        line("table", format!("{:<40} {:>14} rows  {digest}", named(&name), grouped(found.rows)));
     }
-    let image = receipt.loaded.first().and_then(|loaded| loaded.image.as_ref());
-    for found in image.into_iter().flat_map(image::describe) {
-        line("image", found);
+    for check in &receipt.evidence.checks {
+        match check {
+            Check::Catalogue(found) => {
+                line("catalogue", format!("{} compared, all as sent", counted(found.definitions, "definition")));
+            }
+            Check::Image(found) => image::describe(found).into_iter().for_each(|found| line("image", found)),
+        }
     }
+    let image = receipt.evidence.image();
     for table in image.iter().flat_map(|image| &image.tables) {
         let rows = table.rows.map_or_else(|| "not counted".to_owned(), |rows| format!("{} rows", grouped(rows)));
         let checked = if table.checked { "" } else { "  not checked" };

@@ -58,6 +58,10 @@ number!(
     PartIndex(u32)
 );
 number!(
+    /// Place of a table in the plan, from 0.
+    TableIndex(u32)
+);
+number!(
     /// Place of a chunk in its part, from 0.
     ChunkIndex(u64)
 );

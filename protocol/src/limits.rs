@@ -32,8 +32,14 @@ pub const CHUNK_INDEX_MAX: u64 = (1 << 40) - 1;
 /// The highest epoch; the first is 1. One connection is one epoch; a transfer that reconnects four billion times is an attack.
 pub const EPOCH_MAX: u32 = u32::MAX - 1;
 
-/// Parts of one transfer: a table each, or a range of one. 16,384 covers the widest clinical schema ten times over.
+/// Parts of one transfer: a table each, or a range of one. 16,384 cover the widest clinical schema ten times over.
 pub const PARTS_MAX: usize = 16_384;
+
+/// Tables of one transfer: each has a part at least.
+pub const TABLES_MAX: usize = PARTS_MAX;
+
+/// Bytes of an engine's name, which is an identifier of ours.
+pub const ENGINE_NAME_BYTES_MAX: usize = 32;
 
 /// Bytes of a name that crosses the wire (table, target, purpose). SQL engines stop at 63 to 255; SQLite has no limit.
 pub const NAME_BYTES_MAX: usize = 1024;
@@ -41,12 +47,17 @@ pub const NAME_BYTES_MAX: usize = 1024;
 /// A text in a receipt that describes the link or a program, for people.
 pub const FACT_BYTES_MAX: usize = 1024;
 
-/// A plan's canonical bytes: `PARTS_MAX` parts with names of some 80 bytes.
+/// A plan's canonical bytes: `PARTS_MAX` tables of one part each, with names of some 70 bytes.
 pub const PLAN_BYTES_MAX: usize = 3 << 19;
 
-/// A part's most in a manifest (counts, root, digest) and in a receipt (count, digest), with every number at its longest.
-pub const SENT_PART_BYTES_MAX: usize = 101;
-pub const LOADED_PART_BYTES_MAX: usize = 46;
+/// A part's most in a manifest (counts and root), with every number at its longest; and a digest of rows there or in a
+/// receipt.
+pub const SENT_PART_BYTES_MAX: usize = 56;
+pub const ROWS_DIGEST_BYTES_MAX: usize = 46;
+
+/// A part's most in manifest and receipt together. The digest of a table stands in both; the part of a range has one of its
+/// own, and shares its table's with at least one other.
+pub const PROVEN_PART_BYTES_MAX: usize = SENT_PART_BYTES_MAX + 2 * ROWS_DIGEST_BYTES_MAX + 1;
 
 /// What a receipt says of an image's tables, encoded: some 30,000 names of usual length. The plan of an image has one
 /// part, so that its receipt has room for them.
@@ -91,10 +102,8 @@ pub const LOG_EPOCH_BYTES_MAX: usize = 2 << 10;
 
 // A transfer must never be loaded and then have a receipt that is too long to send; 8 KiB are for keys, signatures and the
 // five texts.
-const _: () = assert!(
-    PLAN_BYTES_MAX + PARTS_MAX * (SENT_PART_BYTES_MAX + LOADED_PART_BYTES_MAX) + GRANT_BYTES_MAX + (8 << 10)
-        <= CONTROL_BYTES_MAX
-);
+const _: () =
+    assert!(PLAN_BYTES_MAX + PARTS_MAX * PROVEN_PART_BYTES_MAX + GRANT_BYTES_MAX + (8 << 10) <= CONTROL_BYTES_MAX);
 const _: () = assert!(IMAGE_CHECKS_BYTES_MAX <= PLAN_BYTES_MAX);
 const _: () = assert!(3 * NAME_BYTES_MAX + 2 * FACT_BYTES_MAX < 7 << 10);
 const _: () = assert!(OFFER_BYTES_MAX <= CONTROL_BYTES_MAX);

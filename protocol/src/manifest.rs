@@ -1,153 +1,30 @@
-//! What is to be sent (plan), what was sent (manifest, signed by the sender), and what was verified and loaded
-//! ([`receipt`], which carries the manifest and is counter-signed by the receiver).
+//! What is to be sent ([`Plan`]), what was sent ([`Manifest`], signed by the sender), and what was verified and loaded
+//! ([`Receipt`], which carries the manifest and is counter-signed by the receiver).
 
+mod checks;
+mod engine;
+mod evidence;
+mod plan;
 mod receipt;
 
 use minicbor::{Decode, Encode};
 
-pub use self::receipt::{LoadedPart, Proof, Receipt, SignedReceipt};
+pub use self::{
+    checks::{CatalogueCheck, Check, CheckKind, Checked, CountedTable, ImageChecks},
+    engine::{Capabilities, Engine, ReadBack},
+    evidence::{Evidence, Proof},
+    plan::{Empty, Plan, PlannedPart, PlannedTable, Range, Section},
+    receipt::{Receipt, SignedReceipt},
+};
 use crate::{
     close::Code,
     codec,
-    digest::Root,
+    digest::{Root, RowsDigest},
     error::{Error, Result},
-    id::{ChunkCount, TransferId},
-    limits::{NAME_BYTES_MAX, PARTS_MAX, PLAN_BYTES_MAX},
+    id::{ChunkCount, PartIndex, TransferId},
+    limits::{CHUNK_INDEX_MAX, CHUNK_PLAIN_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX, TABLES_MAX},
     sign::{PublicKey, Purpose, Signature, Signer},
-    sqlite::is_internal,
 };
-
-/// What a part's bytes are, which also says when it may be loaded: all of one kind before the next, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
-#[cbor(index_only)]
-pub enum PartKind {
-    /// Bytes of a dump, a file or a program, which only the loader understands.
-    #[n(0)]
-    Opaque,
-    /// Definitions that must exist before rows do.
-    #[n(1)]
-    Schema,
-    /// Rows of one table.
-    #[n(2)]
-    Rows,
-    /// Definitions that come after the rows: indexes, triggers, views.
-    #[n(3)]
-    Finish,
-}
-
-impl PartKind {
-    /// How many kinds there are.
-    pub(crate) const COUNT: usize = Self::Finish as usize + 1;
-}
-
-/// How the parts' bytes are to be understood. A source and a target must agree on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(index_only)]
-pub enum Engine {
-    #[n(0)]
-    Opaque,
-    #[n(1)]
-    Sqlite,
-    /// The pages of a database, [`crate::image`].
-    #[n(2)]
-    SqliteImage,
-}
-
-impl Engine {
-    /// The word for logs and `--json`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Engine::Opaque => "opaque",
-            Engine::Sqlite => "sqlite",
-            Engine::SqliteImage => "sqlite-image",
-        }
-    }
-}
-
-/// One part of the plan.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct PlannedPart {
-    #[n(0)]
-    pub kind: PartKind,
-    /// A table's name, or what the part is called; empty for an opaque dump.
-    #[n(1)]
-    pub name: String,
-    /// How many rows, if the source can tell beforehand: for progress alone.
-    #[n(2)]
-    pub rows_estimate: Option<u64>,
-    /// How many bytes, likewise.
-    #[n(3)]
-    pub bytes_estimate: Option<u64>,
-}
-
-/// What a transfer consists of. Part `n` of the transfer is `parts[n]`.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct Plan {
-    #[n(0)]
-    pub engine: Engine,
-    #[n(1)]
-    #[cbor(decode_with = "codec::bounded::<_, _, PARTS_MAX>")]
-    pub parts: Vec<PlannedPart>,
-    /// Whether there may be nothing to move: a receiver shows no load of nothing without it.
-    #[n(2)]
-    pub empty: Option<Empty>,
-}
-
-/// What the person who started the sender said about a source with nothing in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(index_only)]
-pub enum Empty {
-    #[n(0)]
-    Allowed,
-}
-
-impl Plan {
-    /// The rules every plan keeps: bounded, not empty, kinds in loading order, an opaque dump alone.
-    pub fn check(&self) -> Result<()> {
-        let refused = |check| Err(Error::new(Code::PlanRefused, check));
-        if self.parts.is_empty() || self.parts.len() > PARTS_MAX {
-            return refused("number of parts");
-        }
-        if self.parts.iter().any(|part| part.name.len() > NAME_BYTES_MAX) {
-            return refused("length of a part's name");
-        }
-        if codec::encode(self).len() > PLAN_BYTES_MAX {
-            return refused("length of the plan");
-        }
-        if !self.parts.is_sorted_by_key(|part| part.kind) {
-            return refused("order of parts");
-        }
-        let kinds_fit = match self.engine {
-            Engine::Opaque | Engine::SqliteImage => self.parts.len() == 1 && self.parts[0].kind == PartKind::Opaque,
-            Engine::Sqlite => {
-                let count = |kind| self.parts.iter().filter(|part| part.kind == kind).count();
-                count(PartKind::Opaque) == 0 && count(PartKind::Schema) == 1 && count(PartKind::Finish) == 1
-            }
-        };
-        if kinds_fit { Ok(()) } else { refused("kinds of parts") }
-    }
-
-    /// Whether nothing is moved: not a byte of a dump, or a database without a table of its own.
-    pub fn moves_nothing(&self, plain_bytes: u64) -> bool {
-        match self.engine {
-            Engine::Opaque => plain_bytes == 0,
-            Engine::Sqlite => !self.parts.iter().any(|part| part.kind == PartKind::Rows && !is_internal(&part.name)),
-            // Only who opens it can tell.
-            Engine::SqliteImage => plain_bytes == 0,
-        }
-    }
-
-    /// What a resumed transfer and the manifest call this plan by. Estimates do not count.
-    pub fn hash(&self) -> [u8; 32] {
-        let mut bare = self.clone();
-        for part in &mut bare.parts {
-            (part.rows_estimate, part.bytes_estimate) = (None, None);
-        }
-        blake3::derive_key("sealift/1 2026-11 plan hash", &codec::encode(&bare))
-    }
-}
 
 /// One part as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -160,12 +37,9 @@ pub struct SentPart {
     /// Root over its chunks' hashes.
     #[n(2)]
     pub root: Root,
-    /// 0 where the part has no rows.
+    /// Of its rows, if it is a range of a table. Those of a whole table stand in [`Manifest::tables`].
     #[n(3)]
-    pub rows: u64,
-    /// Multiset digest of its rows.
-    #[n(4)]
-    pub digest: Option<Root>,
+    pub rows: Option<RowsDigest>,
 }
 
 /// What the sender says it sent.
@@ -180,13 +54,17 @@ pub struct Manifest {
     #[n(2)]
     #[cbor(with = "minicbor::bytes")]
     pub plan_hash: [u8; 32],
+    /// Of each table of the plan, as its rows were sent.
     #[n(3)]
+    #[cbor(decode_with = "codec::bounded::<_, _, TABLES_MAX>")]
+    pub tables: Vec<RowsDigest>,
+    #[n(4)]
     #[cbor(decode_with = "codec::bounded::<_, _, PARTS_MAX>")]
     pub parts: Vec<SentPart>,
     /// Root over the parts' roots.
-    #[n(4)]
-    pub root: Root,
     #[n(5)]
+    pub root: Root,
+    #[n(6)]
     pub origin: Origin,
 }
 
@@ -254,6 +132,56 @@ impl Manifest {
     pub fn sign(self, signer: &dyn Signer) -> SignedManifest {
         let signature = signer.sign(Purpose::Manifest, &codec::encode(&self));
         SignedManifest { manifest: self, signature }
+    }
+
+    /// That it can be the manifest of this plan: counts that can be, and digests of ranges that add up to their table's.
+    pub fn check(&self, plan: &Plan) -> Result<()> {
+        let wrong = |check| Err(Error::new(Code::ManifestMismatch, check));
+        if self.parts.len() != plan.parts.len() || self.tables.len() != plan.tables.len() {
+            return wrong("number of parts or tables");
+        }
+        let mut ranges: Vec<Option<RowsDigest>> = vec![None; self.tables.len()];
+        let mut bytes = vec![0u64; self.tables.len()];
+        for ((sent, planned), index) in self.parts.iter().zip(&plan.parts).zip(0..) {
+            let at_part = |error: Error| error.at_part(PartIndex(index));
+            sent.check(planned).map_err(at_part)?;
+            let Some(table) = planned.table.map(|table| table.0 as usize) else { continue };
+            bytes[table] = bytes[table].saturating_add(sent.plain_bytes);
+            if let Some(rows) = sent.rows {
+                let merged = ranges[table].unwrap_or_default().merge(rows);
+                let too_many = || at_part(Error::new(Code::ManifestMismatch, "more rows than can be counted"));
+                ranges[table] = Some(merged.ok_or_else(too_many)?);
+            }
+        }
+        for ((sent, ranges), bytes) in self.tables.iter().zip(ranges).zip(bytes) {
+            if ranges.is_some_and(|sum| sum != *sent) {
+                return wrong("ranges that do not add up to their table");
+            }
+            if sent.rows > bytes {
+                return wrong("more rows than bytes");
+            }
+        }
+        self.origin.check()
+    }
+}
+
+impl SentPart {
+    /// A row takes at least one byte, and bytes have room in the chunks.
+    fn check(&self, planned: &PlannedPart) -> Result<()> {
+        let wrong = |check| Err(Error::new(Code::ManifestMismatch, check));
+        if self.rows.is_some() != planned.range.is_some() {
+            return wrong("digest of what is no range, or none of a range");
+        }
+        if !(1..=CHUNK_INDEX_MAX + 1).contains(&self.chunks.0) {
+            return wrong("number of chunks");
+        }
+        if self.plain_bytes > self.chunks.0.saturating_mul(CHUNK_PLAIN_BYTES_MAX as u64) {
+            return wrong("more bytes than the chunks hold");
+        }
+        match self.rows.is_some_and(|digest| digest.rows > self.plain_bytes) {
+            true => wrong("more rows than bytes"),
+            false => Ok(()),
+        }
     }
 }
 

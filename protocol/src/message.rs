@@ -27,8 +27,8 @@ use crate::{
     grant::SignedGrant,
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
     key::KeyCommitment,
-    limits::{CHOICES_MAX, CONTROL_BYTES_MAX, PARTS_MAX},
-    manifest::{Plan, PlannedPart, SignedManifest, SignedReceipt},
+    limits::{CHOICES_MAX, CONTROL_BYTES_MAX, PARTS_MAX, TABLES_MAX},
+    manifest::{Plan, PlannedPart, PlannedTable, SignedManifest, SignedReceipt},
     seal::{Suite, SuiteNumber},
     sealed_log::EpochRecord,
     sign::Signature,
@@ -72,12 +72,18 @@ const TEXT_BYTES_MIN: usize = 32;
 
 impl Offer {
     /// A bound on the memory that an offer takes, of which so many bytes of a message have come: the message in a buffer that
-    /// doubles, its texts and its parts. The least part has six bytes, and becomes sixteen times as many.
+    /// doubles, its texts, its tables and its parts. The least table has five bytes and the least part three, and both become
+    /// many times as many.
     pub const fn memory_bytes(message_bytes: usize) -> usize {
-        let part_bytes = size_of::<PlannedPart>() + TEXT_BYTES_MIN;
-        let parts = if message_bytes / 6 < PARTS_MAX { message_bytes / 6 } else { PARTS_MAX };
-        3 * message_bytes + parts * part_bytes
+        let table_bytes = size_of::<PlannedTable>() + 2 * TEXT_BYTES_MIN;
+        let tables = at_most(message_bytes / 5, TABLES_MAX);
+        let parts = at_most(message_bytes / 3, PARTS_MAX);
+        3 * message_bytes + tables * table_bytes + parts * size_of::<PlannedPart>()
     }
+}
+
+const fn at_most(count: usize, most: usize) -> usize {
+    if count < most { count } else { most }
 }
 
 /// How much of a part the receiver has.

@@ -20,6 +20,7 @@ use crate::{
     codec,
     error::{Error, Result},
     limits::{COLUMNS_MAX, NAME_BYTES_MAX, PARTS_MAX},
+    manifest::{Capabilities, CheckKind, Engine, ReadBack, Section},
     row::{Value, put_value},
 };
 
@@ -48,6 +49,17 @@ pub const SEQUENCE_TABLE: &str = "sqlite_sequence";
 /// Modules of virtual tables whose whole content lies in ordinary (shadow) tables, or that have none of their own.
 pub const VIRTUAL_MODULES: [&str; 8] =
     ["fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32"];
+
+/// What both ends declare of it. A table is read whole: one connection has the snapshot.
+pub fn engine() -> Engine {
+    let capabilities = Capabilities {
+        sections: vec![Section::PreData, Section::Data, Section::PostData],
+        ranges: false,
+        read_back: ReadBack::Rows,
+        checks: vec![CheckKind::Catalogue],
+    };
+    Engine { name: "sqlite".into(), format: 1, capabilities }
+}
 
 /// How a database stores text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

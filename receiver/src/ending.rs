@@ -22,7 +22,7 @@ use sealift_protocol::{
     digest::Digests,
     disposition::{Disposition, Event, Stage, disposition},
     id::TransferId,
-    manifest::{LoadedPart, Proof, SignedReceipt},
+    manifest::{Evidence, Proof, SignedReceipt},
 };
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
@@ -64,7 +64,7 @@ pub trait KeepsEnding {
 }
 
 /// Ends the load, and proves it from the target. Cancel-safe only where the sink does not [end unseen](Sink::ends_unseen).
-pub async fn prove(record: &mut impl KeepsEnding, load: &Load, digests: Digests) -> Outcome<(Proof, Vec<LoadedPart>)> {
+pub async fn prove(record: &mut impl KeepsEnding, load: &Load, digests: Digests) -> Outcome<Evidence> {
     let ends_unseen = load.sink.ends_unseen();
     if ends_unseen {
         record.advance(Stage::InDoubt)?;
@@ -207,7 +207,7 @@ impl Publishing<'_> {
         let receipt = record.ending().receipt.clone().ok_or_else(no_receipt)?;
         let receipt_path = self.state.keep_receipt(transfer, &receipt)?;
         if record.ending().stage != Stage::Published {
-            if self.uses_archive && receipt.receipt.proof != Proof::Discarded {
+            if self.uses_archive && receipt.receipt.evidence.proof != Proof::Discarded {
                 used::note(self.state, self.audit, &receipt.receipt.grant.grant)?;
             }
             self.audit.append(Some(transfer), &Entry::TransferPublish(ReceiptFields::of(&receipt)))?;

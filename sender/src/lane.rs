@@ -12,12 +12,13 @@ use sealift_agent::{
 use sealift_protocol::{
     chunk::{Chunk, ChunkHash, Sealed},
     close::Code,
+    digest::RowsDigest,
     id::{ChunkCount, ChunkIndex},
     random::Nonces,
     seal::EpochKeys,
 };
 
-use crate::{part::PartSummary, reader::ReadingPart, workers::Workers};
+use crate::{reader::ReadingPart, workers::Workers};
 
 /// What seals: the workers, and the keys of the connection that stands now.
 pub struct Sealer {
@@ -47,7 +48,7 @@ pub struct Lane {
     chunks: Pin<Box<dyn Stream<Item = Outcome<Read>>>>,
     /// Read, and not handed on yet.
     next: Option<Read>,
-    summary: tokio::sync::oneshot::Receiver<Outcome<PartSummary>>,
+    summary: tokio::sync::oneshot::Receiver<Outcome<RowsDigest>>,
     pub ended: bool,
 }
 
@@ -108,7 +109,7 @@ impl Lane {
     }
 
     /// After the last chunk: what the part came to. Cancel-safe.
-    pub async fn summary(&mut self) -> Outcome<PartSummary> {
+    pub async fn summary(&mut self) -> Outcome<RowsDigest> {
         let ended_early = |_| Failure::new(Code::Internal, "the source's thread ended early", "");
         let summary = (&mut self.summary).await.map_err(ended_early)?;
         self.ended = true;

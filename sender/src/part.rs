@@ -10,7 +10,7 @@ use sealift_agent::failure::{Failure, Outcome};
 use sealift_engine_api::{RowSink, row_too_long};
 use sealift_protocol::{
     chunk::{Chunk, ChunkBuffer},
-    digest::{MultisetDigest, Root},
+    digest::{MultisetDigest, RowsDigest},
     id::{ChunkIndex, PartIndex},
     limits::CHUNK_PLAIN_BYTES,
     row::put_length,
@@ -34,13 +34,6 @@ pub struct PartWriter<'a> {
 struct Passed<'a> {
     all: &'a AtomicU64,
     of_part: &'a mut u64,
-}
-
-/// What a part came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartSummary {
-    pub rows: u64,
-    pub digest: Root,
 }
 
 impl<'a> PartWriter<'a> {
@@ -79,10 +72,10 @@ impl<'a> PartWriter<'a> {
         (self.hand_on)(chunk)
     }
 
-    /// Hands on the last chunk. A part without it is never complete, whatever else arrived.
-    pub fn finish(mut self) -> Outcome<PartSummary> {
+    /// Hands on the last chunk, and says which rows the part had. A part without it is never complete, whatever else arrived.
+    pub fn finish(mut self) -> Outcome<RowsDigest> {
         self.hand_on_buffer(true)?;
-        Ok(PartSummary { rows: self.rows.rows(), digest: self.rows.root() })
+        Ok(self.rows.digest())
     }
 }
 

@@ -203,7 +203,7 @@ impl<'a> Pipeline<'a> {
         }
         if !lane.ended {
             let summary = lane.summary().await?;
-            self.outgoing.transfer_mut().handle_part_end(part, summary.rows, Some(summary.digest));
+            self.outgoing.transfer_mut().handle_part_end(part, summary);
             let (parts, rows) = (self.outgoing.transfer().ended(), self.outgoing.rows());
             self.report.count(|totals| (totals.parts, totals.rows) = (parts, rows));
         }

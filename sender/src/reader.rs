@@ -15,13 +15,13 @@ use sealift_engine_api::Source;
 use sealift_protocol::{
     chunk::Chunk,
     close::Code,
-    digest::MultisetDigest,
+    digest::{MultisetDigest, RowsDigest},
     id::PartIndex,
-    manifest::{Empty, Engine, Plan},
+    manifest::{Empty, Plan, Section},
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::part::{PartSummary, PartWriter};
+use crate::part::PartWriter;
 
 /// Chunks that a part's lane may have waiting: the source fills the next while the workers have this one.
 const CHUNKS_WAITING: usize = 1;
@@ -38,14 +38,14 @@ pub struct Reader {
 pub struct ReadingPart {
     pub chunks: mpsc::Receiver<Chunk>,
     /// Resolves after the last chunk was taken, or when the source failed.
-    pub summary: oneshot::Receiver<Outcome<PartSummary>>,
+    pub summary: oneshot::Receiver<Outcome<RowsDigest>>,
 }
 
 struct Job {
     part: PartIndex,
     rows: MultisetDigest,
     chunks: mpsc::Sender<Chunk>,
-    summary: oneshot::Sender<Outcome<PartSummary>>,
+    summary: oneshot::Sender<Outcome<RowsDigest>>,
 }
 
 impl Reader {
@@ -65,8 +65,8 @@ impl Reader {
         let passed = Arc::clone(&rows);
         let run = move || {
             let mut passed_of_part = BTreeMap::new();
-            let planned = source.plan().and_then(|plan| judge_plan(Plan { empty, ..plan }));
-            let is_opaque = planned.as_ref().is_ok_and(|plan| plan.engine == Engine::Opaque);
+            let planned = source.plan().and_then(|plan| check_not_empty(Plan { empty, ..plan }));
+            let is_opaque = planned.as_ref().is_ok_and(|plan| plan.engine.capabilities.has(Section::Opaque));
             let failed = planned.is_err();
             if plan_out.send(planned).is_err() || failed {
                 return;
@@ -116,7 +116,7 @@ fn read_part(
     row_bytes_max: usize,
     (passed, of_part): (&AtomicU64, &mut u64),
     refuse_empty: Option<fn() -> Failure>,
-) -> Outcome<PartSummary> {
+) -> Outcome<RowsDigest> {
     let mut hand_on =
         |chunk| job.chunks.blocking_send(chunk).map_err(|_| Failure::new(Code::Interrupted, "the transfer ended", ""));
     let mut out = PartWriter::new(job.part, job.rows.clone(), row_bytes_max, &mut hand_on).counting(passed, of_part);
@@ -128,18 +128,19 @@ fn read_part(
     out.finish()
 }
 
-/// What can be known of a source before it is read.
-fn judge_plan(plan: Plan) -> Outcome<Plan> {
-    let bytes_estimate = plan.parts.first().and_then(|part| part.bytes_estimate);
-    match plan.engine {
-        _ if plan.empty.is_some() => Ok(plan),
+/// Refuses a source of which it is known before it is read that there is nothing to move.
+fn check_not_empty(plan: Plan) -> Outcome<Plan> {
+    if plan.empty.is_some() {
+        return Ok(plan);
+    }
+    if plan.engine.capabilities.has(Section::Data) {
+        return if plan.moves_nothing(0) { Err(empty_database()) } else { Ok(plan) };
+    }
+    match plan.parts.first() {
         // Only a file knows beforehand.
-        Engine::Opaque if bytes_estimate == Some(0) => Err(empty_dump()),
-        Engine::Sqlite if plan.moves_nothing(0) => Err(empty_database()),
-        Engine::SqliteImage if plan.parts.first().and_then(|part| part.rows_estimate) == Some(0) => {
-            Err(empty_database())
-        }
-        Engine::Opaque | Engine::Sqlite | Engine::SqliteImage => Ok(plan),
+        Some(part) if part.bytes_estimate == Some(0) => Err(empty_dump()),
+        Some(part) if part.rows_estimate == Some(0) => Err(empty_database()),
+        _ => Ok(plan),
     }
 }
 

@@ -21,17 +21,15 @@ fn the_receipt_of_a_drill_has_the_rows_and_digests_that_arrived() {
     let receipt = SignedReceipt::from_bytes(&fs::read(&done.receiver.receipts()[0]).unwrap()).unwrap();
     receipt.verify().unwrap();
     let mut receipt = receipt.receipt;
-    assert_eq!(receipt.proof, Proof::Discarded);
-    let sent = &receipt.manifest.manifest.parts;
-    assert!(sent.iter().map(|part| part.rows).sum::<u64>() > 500);
-    for (sent, loaded) in sent.iter().zip(&receipt.loaded) {
-        assert_eq!((sent.rows, sent.digest), (loaded.rows, loaded.digest));
-    }
+    assert_eq!(receipt.evidence.proof, Proof::Discarded);
+    let sent = &receipt.manifest.manifest.tables;
+    assert!(sent.iter().map(|table| table.rows).sum::<u64>() > 500);
+    assert_eq!(*sent, receipt.evidence.tables);
     // What TLS agreed on is read from the connection.
     assert_eq!(receipt.tls.split(", ").collect::<Vec<_>>()[..2], ["QUIC version 1", "TLS 1.3"]);
     assert!(receipt.tls.contains("MLKEM768") && receipt.tls.contains("TLS_"), "{}", receipt.tls);
     // A count that is not the manifest's does not hold.
-    let rows = receipt.loaded.iter_mut().find(|part| part.rows > 0).unwrap();
+    let rows = receipt.evidence.tables.iter_mut().find(|table| table.rows > 0).unwrap();
     rows.rows -= 1;
-    assert_eq!(receipt.check_loaded().unwrap_err().code, Code::TargetMismatch);
+    assert_eq!(receipt.check().unwrap_err().code, Code::TargetMismatch);
 }

@@ -116,7 +116,7 @@ fn every_field_of_the_exchange_counts() {
         ("offer nonce", Code::TranscriptMismatch, |m| offer(m, |o| o.nonce[0] ^= 1)),
         ("offer fresh", Code::TranscriptMismatch, |m| offer(m, |o| o.fresh = true)),
         ("offer versions", Code::TranscriptMismatch, |m| offer(m, |o| o.versions.push(2))),
-        ("offer plan", Code::TranscriptMismatch, |m| offer(m, |o| o.plan.parts[1].name.push('x'))),
+        ("offer plan", Code::TranscriptMismatch, |m| offer(m, |o| o.plan.tables[0].name.push('x'))),
         ("offer estimates", Code::TranscriptMismatch, |m| offer(m, |o| o.plan.parts[1].rows_estimate = Some(1))),
         ("offer grant", Code::GrantInvalid, |m| offer(m, |o| o.grant.grant.finish_before_seconds += 1)),
         ("offer grant signature", Code::GrantInvalid, |m| offer(m, |o| o.grant.signature.0[5] ^= 1)),
@@ -319,7 +319,7 @@ fn plans_are_bounded() {
     assert_eq!(code_of(&table_plan(PARTS_MAX - 2)), Code::Done);
     assert_eq!(code_of(&table_plan(PARTS_MAX - 1)), Code::PlanRefused);
     let mut long = table_plan(3000);
-    long.parts.iter_mut().for_each(|part| part.name = "x".repeat(1000));
+    long.tables.iter_mut().for_each(|table| table.name = "x".repeat(1000));
     assert_eq!(code_of(&long), Code::PlanRefused, "its receipt could not be sent");
     let mut unordered = table_plan(2);
     unordered.parts.swap(0, 1);

@@ -94,7 +94,7 @@ fn what_the_row_form_cannot_move_an_image_does() {
         assert_eq!(beside.collect::<Vec<_>>(), ["target.db"], "{case}");
         for ended in [&transfer.sender, &transfer.receiver] {
             let finished = ended.finished_event();
-            assert_eq!(finished["proof"], "pages_read_again", "{case}");
+            assert_eq!(finished["proof"], "bytes_read_back", "{case}");
             assert_eq!(finished["image"]["tables_unread"], 0, "{case}: {finished}");
         }
     }

@@ -7,8 +7,13 @@ use std::{
 };
 
 use sealift_protocol::{
+    digest::RowsDigest,
     fingerprint::Fingerprint,
-    manifest::{Engine, Proof, Receipt, SignedReceipt},
+    id::TableIndex,
+    manifest::{
+        Check, CheckKind, Checked, ImageChecks, PlannedPart, Proof, Range, ReadBack, Receipt, Section, SentPart,
+        SignedReceipt,
+    },
     sign::{PublicKey, Signer},
 };
 use sealift_tests::{
@@ -200,9 +205,9 @@ fn a_receipt_signed_anew_or_made_up_is_never_good() {
         ("the keys alone", |_| {}),
         ("another target", |receipt| receipt.grant.grant.target = "elsewhere".into()),
         ("other counts", |receipt| {
-            let at = receipt.loaded.iter().position(|part| part.rows > 1).unwrap();
-            receipt.loaded[at].rows -= 1;
-            receipt.manifest.manifest.parts[at].rows -= 1;
+            let at = receipt.evidence.tables.iter().position(|table| table.rows > 1).unwrap();
+            receipt.evidence.tables[at].rows -= 1;
+            receipt.manifest.manifest.tables[at].rows -= 1;
         }),
         ("said to be pinned", |receipt| {
             receipt.manifest.manifest.origin.receiver_trust = sealift_protocol::manifest::ReceiverTrust::Pinned;
@@ -224,41 +229,106 @@ fn a_receipt_signed_anew_or_made_up_is_never_good() {
     }
 }
 
+/// Makes two ranges of the first table, the second of one row; `change` makes them wrong.
+fn divide(receipt: &mut Receipt, change: impl FnOnce(&mut RowsDigest)) {
+    let manifest = &mut receipt.manifest.manifest;
+    let (mut first, mut second) = (manifest.tables[0], RowsDigest { rows: 1, sum: [0; 32] });
+    first.rows -= 1;
+    change(&mut second);
+    let (sent, planned) = (manifest.parts[1].clone(), receipt.plan.parts[1].clone());
+    receipt.plan.engine.capabilities.ranges = true;
+    receipt.plan.parts[1].range = Some(Range { from: 0, to: Some(4) });
+    receipt.plan.parts.insert(2, PlannedPart { range: Some(Range { from: 4, to: None }), ..planned });
+    manifest.parts[1].rows = Some(first);
+    manifest.parts.insert(2, SentPart { rows: Some(second), ..sent });
+}
+
+/// Ranges that add up hold: what is refused below is refused for what was changed.
+#[test]
+fn ranges_that_add_up_hold() {
+    let (made, forger) = (Made::new(None), Forger::new());
+    let divided = forger.forge(&made.receipt.receipt, |receipt| divide(receipt, |_| {}));
+    assert_eq!(divided.verify(), Ok(()));
+}
+
+fn image_checks() -> ImageChecks {
+    ImageChecks {
+        page_bytes: 4096,
+        pages: 1,
+        checked: Checked::Everything,
+        findings: 0,
+        tables: Vec::new(),
+        tables_left_out: 0,
+    }
+}
+
 /// Signed by both, and yet not so: refused whoever vouches, with exit code 6 and without a line on standard output.
 #[test]
 fn a_receipt_that_contradicts_itself_or_is_spliced_does_not_hold() {
     let (made, other, forger) = (Made::new(None), Made::new(None), Forger::new());
     let (honest, another) = (&made.receipt, &other.receipt);
     type Change = fn(&mut Receipt);
-    let contradictions: [(&str, Change); 19] = [
-        ("a row less", |receipt| receipt.loaded[1].rows -= 1),
+    let contradictions: [(&str, Change); 32] = [
+        ("a row less", |receipt| receipt.evidence.tables[0].rows -= 1),
         ("a row less in a drill", |receipt| {
-            receipt.loaded[1].rows -= 1;
-            receipt.proof = Proof::Discarded;
+            receipt.evidence.tables[0].rows -= 1;
+            receipt.evidence.proof = Proof::Discarded;
+            receipt.evidence.checks.clear();
         }),
-        ("rows of a schema", |receipt| receipt.loaded[0].rows = u64::MAX),
-        ("rows of a schema, at both ends", |receipt| {
-            receipt.loaded[0].rows = 1;
-            receipt.manifest.manifest.parts[0].rows = 1;
+        ("rows of a schema", |receipt| {
+            receipt.manifest.manifest.parts[0].rows = Some(receipt.manifest.manifest.tables[0]);
         }),
         ("more rows than bytes", |receipt| {
-            receipt.loaded[1].rows = u64::MAX;
-            receipt.manifest.manifest.parts[1].rows = u64::MAX;
+            receipt.evidence.tables[0].rows = u64::MAX;
+            receipt.manifest.manifest.tables[0].rows = u64::MAX;
         }),
-        ("no digest", |receipt| {
-            receipt.loaded[1].digest = None;
-            receipt.manifest.manifest.parts[1].digest = None;
+        ("another digest", |receipt| receipt.evidence.tables[0].sum[0] ^= 1),
+        ("a table less", |receipt| receipt.evidence.tables.truncate(1)),
+        ("a table less, at both ends", |receipt| {
+            receipt.evidence.tables.pop();
+            receipt.manifest.manifest.tables.pop();
         }),
-        ("a digest of the schema", |receipt| {
-            receipt.loaded[0].digest = receipt.loaded[1].digest;
-            receipt.manifest.manifest.parts[0].digest = receipt.loaded[1].digest;
+        ("a root of bytes", |receipt| receipt.evidence.bytes = Some(receipt.manifest.manifest.root)),
+        ("ranges that do not add up", |receipt| divide(receipt, |second| second.rows += 1)),
+        ("ranges whose digests do not add up", |receipt| divide(receipt, |second| second.sum[0] ^= 1)),
+        ("ranges that overlap", |receipt| {
+            divide(receipt, |_| {});
+            receipt.plan.parts[2].range = Some(Range { from: 3, to: None });
         }),
+        ("ranges with a gap", |receipt| {
+            divide(receipt, |_| {});
+            receipt.plan.parts[2].range = Some(Range { from: 5, to: None });
+        }),
+        ("ranges of an engine that has none", |receipt| {
+            divide(receipt, |_| {});
+            receipt.plan.engine.capabilities.ranges = false;
+        }),
+        ("a table that is not in the plan", |receipt| {
+            let tables = receipt.plan.tables.len() as u32;
+            receipt.plan.parts[1].table = Some(TableIndex(tables));
+        }),
+        ("a section that the engine does not have", |receipt| {
+            receipt.plan.engine.capabilities.sections = vec![Section::PreData, Section::Data];
+        }),
+        ("an engine that reads nothing back", |receipt| {
+            receipt.plan.engine.capabilities.read_back = ReadBack::None;
+            receipt.evidence.proof = Proof::LoaderExit;
+        }),
+        ("a check that the engine cannot make", |receipt| {
+            receipt.plan.engine.capabilities.checks.push(CheckKind::Image);
+            receipt.evidence.checks.push(Check::Image(image_checks()));
+        }),
+        ("a check that the engine did not declare", |receipt| {
+            receipt.evidence.checks.push(Check::Image(image_checks()));
+        }),
+        ("a check that was not made", |receipt| receipt.evidence.checks.clear()),
+        ("a check in a drill", |receipt| receipt.evidence.proof = Proof::Discarded),
         ("a part without a chunk", |receipt| receipt.manifest.manifest.parts[1].chunks.0 = 0),
         ("more bytes than chunks hold", |receipt| receipt.manifest.manifest.parts[1].plain_bytes = u64::MAX),
-        ("a part less", |receipt| drop(receipt.loaded.pop())),
-        ("a loader's proof of a database", |receipt| receipt.proof = Proof::LoaderExit),
-        ("written", |receipt| receipt.proof = Proof::Written),
-        ("a plan that cannot be", |receipt| receipt.plan.engine = Engine::Opaque),
+        ("a part less", |receipt| drop(receipt.manifest.manifest.parts.pop())),
+        ("a loader's proof of a database", |receipt| receipt.evidence.proof = Proof::LoaderExit),
+        ("written", |receipt| receipt.evidence.proof = Proof::Written),
+        ("a plan that cannot be", |receipt| receipt.plan.engine = sealift_opaque::engine()),
         ("before it began", |receipt| receipt.finished_ms = receipt.started_ms - 1),
         ("before the grant", |receipt| receipt.started_ms = 0),
         ("after the grant", |receipt| receipt.finished_ms = u64::MAX),
@@ -284,7 +354,7 @@ fn a_receipt_that_contradicts_itself_or_is_spliced_does_not_hold() {
     splice("the manifest of another", &|receipt| receipt.manifest = another.receipt.manifest.clone());
     splice("the grant of another", &|receipt| receipt.grant = another.receipt.grant.clone());
     splice("the sender of another", &|receipt| receipt.sender_key = another.receipt.sender_key);
-    splice("what another loaded", &|receipt| receipt.loaded = another.receipt.loaded.clone());
+    splice("what another loaded", &|receipt| receipt.evidence = another.receipt.evidence.clone());
     splice("the neutral element as sender", &|receipt| receipt.sender_key = neutral_element());
     splice("the neutral element as receiver", &|receipt| receipt.receiver_key = neutral_element());
     bad.push((

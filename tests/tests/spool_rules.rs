@@ -6,6 +6,7 @@ use sealift_protocol::{
     chunk::{Chunk, Sealed},
     close::Code,
     compress::{Compression, Packer, Unpacker},
+    digest::RowsDigest,
     disposition::sender::Asks,
     envelope::{KeyEnvelope, SealingKey},
     error::Result,
@@ -233,7 +234,7 @@ fn x12_a_receiver_cannot_have_what_the_manifest_does_not() {
     let frames = frames(&pair.session, 3, 10);
     pair.transfer.handle_start(PART);
     frames.iter().for_each(|frame| pair.transfer.handle_sealed(frame, &pair.session.keys));
-    pair.transfer.handle_part_end(PART, 0, None);
+    pair.transfer.handle_part_end(PART, RowsDigest::default());
     pair.transfer.handle_ack(&ack(3)).unwrap();
     let Some(Message::Finish(manifest)) = pair.transfer.poll_finish(&parties.sender) else { panic!("a manifest") };
     let root = manifest.manifest.parts[0].root;

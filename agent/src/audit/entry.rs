@@ -317,10 +317,10 @@ impl ReceiptFields {
             receiver: Fingerprint::of(&receipt.receiver_key),
             receiver_trust: manifest.origin.receiver_trust,
             suite: receipt.suite,
-            proof: receipt.proof,
+            proof: receipt.evidence.proof,
             parts: manifest.parts.len() as u64,
             chunks: sum(&mut manifest.parts.iter().map(|part| part.chunks.0)),
-            rows: sum(&mut manifest.parts.iter().map(|part| part.rows)),
+            rows: sum(&mut manifest.tables.iter().map(|table| table.rows)),
             plain_bytes: sum(&mut manifest.parts.iter().map(|part| part.plain_bytes)),
         }
     }
@@ -364,7 +364,7 @@ mod written {
     }
 
     pub fn engine<S: Serializer>(engine: &Engine, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(engine.word())
+        serializer.serialize_str(&engine.name)
     }
 
     pub fn trust<S: Serializer>(trust: &ReceiverTrust, serializer: S) -> Result<S::Ok, S::Error> {
@@ -376,7 +376,7 @@ mod written {
     }
 
     pub fn proof<S: Serializer>(proof: &Proof, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(proof.word())
+        serializer.serialize_str(proof.as_str())
     }
 
     pub fn epoch<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {

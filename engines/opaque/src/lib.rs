@@ -2,7 +2,8 @@
 #![deny(unsafe_code)] // `detached` alone allows it: what runs between fork and exec.
 
 mod detached;
+mod engine;
 pub mod program;
 mod source;
 
-pub use self::{detached::shut_off, source::OpaqueSource};
+pub use self::{detached::shut_off, engine::engine, source::OpaqueSource};

@@ -13,10 +13,10 @@ use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
     id::PartIndex,
-    manifest::{Engine, PartKind, Plan, PlannedPart},
+    manifest::Plan,
 };
 
-use crate::program::Program;
+use crate::{engine, program::Program};
 
 /// One opaque part.
 pub struct OpaqueSource {
@@ -63,8 +63,7 @@ impl Source for OpaqueSource {
             Input::File { bytes, .. } => Some(*bytes).filter(|&bytes| bytes > 0),
             Input::Standard | Input::Exec(_) => None,
         };
-        let part = PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate };
-        Ok(Plan { engine: Engine::Opaque, parts: vec![part], empty: None })
+        Ok(Plan::opaque(engine(), bytes_estimate))
     }
 
     fn can_repeat(&self) -> bool {

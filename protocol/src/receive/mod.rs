@@ -30,7 +30,7 @@ use crate::{
     grant::SignedGrant,
     id::{ChunkCount, Epoch, PartIndex},
     key::DigestSecret,
-    manifest::{LoadedPart, PartKind, Plan, Proof, Receipt, SentPart, SignedManifest, SignedReceipt},
+    manifest::{Evidence, Plan, Receipt, Section, SentPart, SignedManifest, SignedReceipt},
     message::Have,
     sign::Signer,
 };
@@ -50,7 +50,7 @@ pub struct Transfer {
     /// have tens of thousands of them.
     begun_to: usize,
     /// Parts of each kind that are not finished.
-    unfinished: [usize; PartKind::COUNT],
+    unfinished: [usize; Section::COUNT],
     /// Parts that may have got further than the sender of the connection that stands was told.
     moved: BTreeSet<PartIndex>,
 }
@@ -105,8 +105,8 @@ impl PartProgress {
 impl Transfer {
     pub fn new(grant: SignedGrant, plan: Plan) -> Self {
         let parts = plan.parts.iter().map(|_| PartProgress::default()).collect();
-        let mut unfinished = [0; PartKind::COUNT];
-        plan.parts.iter().for_each(|part| unfinished[part.kind as usize] += 1);
+        let mut unfinished = [0; Section::COUNT];
+        plan.parts.iter().for_each(|part| unfinished[part.section as usize] += 1);
         Self {
             grant,
             plan,
@@ -244,8 +244,8 @@ impl Transfer {
     }
 
     /// Whether all parts of the kinds before this one are in the target.
-    fn may_follow(&self, kind: PartKind) -> bool {
-        self.unfinished[..kind as usize].iter().all(|unfinished| *unfinished == 0)
+    fn may_follow(&self, section: Section) -> bool {
+        self.unfinished[..section as usize].iter().all(|unfinished| *unfinished == 0)
     }
 
     /// The sink has begun `part`.
@@ -292,7 +292,7 @@ impl Transfer {
             progress.durable = progress.chunks();
         }
         if !std::mem::replace(&mut progress.finished, true) {
-            self.unfinished[self.plan.parts[part.0 as usize].kind as usize] -= 1;
+            self.unfinished[self.plan.parts[part.0 as usize].section as usize] -= 1;
         }
         self.moved.insert(part);
     }
@@ -310,13 +310,9 @@ impl Transfer {
         }
         let arrived = manifest.parts.len() == self.parts.len()
             && manifest.parts.iter().zip(&self.parts).all(|(sent, progress)| progress.is_as_sent(sent));
-        // The digest is what a table is read again for: without one, nothing would be compared.
-        let described =
-            manifest.parts.iter().zip(&self.plan.parts).all(|(sent, planned)| sent.check(planned.kind).is_ok());
         let transfer = self.grant.grant.transfer;
         let fits = arrived
-            && described
-            && manifest.origin.check().is_ok()
+            && manifest.check(&self.plan).is_ok()
             && manifest.transfer == transfer
             && manifest.grant_hash == self.grant.hash()
             && manifest.plan_hash == self.plan.hash()
@@ -333,8 +329,7 @@ impl Transfer {
         let receipt = Receipt {
             manifest,
             plan: self.plan.clone(),
-            loaded: facts.loaded,
-            proof: facts.proof,
+            evidence: facts.evidence,
             grant: self.grant.clone(),
             sender_key: session.sender_key,
             receiver_key: signer.public_key(),
@@ -381,8 +376,7 @@ pub enum Found {
 
 /// What a receipt says that the state machine cannot know.
 pub struct ReceiptFacts {
-    pub proof: Proof,
-    pub loaded: Vec<LoadedPart>,
+    pub evidence: Evidence,
     pub tls: String,
     pub started_ms: u64,
     pub finished_ms: u64,

@@ -98,10 +98,10 @@ impl Session {
         if self.open.len() >= self.lanes.into() {
             return refuse(Code::LimitExceeded, "parts in flight");
         }
-        let Some(kind) = transfer.plan.parts.get(part.0 as usize).map(|planned| planned.kind) else {
+        let Some(section) = transfer.plan.section(part) else {
             return refuse(Code::ProtocolViolation, "no such part");
         };
-        if !transfer.may_follow(kind) {
+        if !transfer.may_follow(section) {
             return refuse(Code::ProtocolViolation, "part before those it depends on");
         }
         let arriving = &mut self.parts[part.0 as usize];

@@ -29,7 +29,7 @@ use crate::{
     chunk::{ChunkHash, Sealed},
     close::Code,
     codec,
-    digest::{Digests, Root},
+    digest::{Digests, RowsDigest},
     disposition::sender::Asks,
     error::{Error, Result},
     frame::ChunkHeader,
@@ -37,7 +37,7 @@ use crate::{
     id::{ChunkCount, Epoch, PartIndex},
     key::DigestSecret,
     limits::{LANE_WINDOW_BYTES_MAX, LANES_MAX},
-    manifest::{Manifest, Origin, PartKind, Plan, SentPart, SignedManifest, SignedReceipt},
+    manifest::{Manifest, Origin, Plan, Section, SentPart, SignedManifest, SignedReceipt},
     message::{Ack, Have, Message, Offer, VERSION},
     random::{Nonce, Random},
     receive::Window,
@@ -268,14 +268,14 @@ impl Transfer {
     pub fn may_start(&self, part: PartIndex, session: &Session) -> bool {
         let place = part.0 as usize;
         let in_turn = !self.parts[place].started && self.started_to >= place;
-        let kind = self.plan.parts[place].kind;
-        in_turn && self.tally.may_follow(kind) && self.tally.in_flight < session.lanes.into()
+        let section = self.plan.parts[place].section;
+        in_turn && self.tally.may_follow(section) && self.tally.in_flight < session.lanes.into()
     }
 
     /// What was done may have moved this part on.
     fn count(&mut self, part: PartIndex) {
         let place = part.0 as usize;
-        self.tally.update(&mut self.parts[place], self.plan.parts[place].kind);
+        self.tally.update(&mut self.parts[place], self.plan.parts[place].section);
     }
 
     /// A part's stream is opened.
@@ -302,10 +302,10 @@ impl Transfer {
         progress.kept_bytes += weight(&sealed.header);
     }
 
-    /// A part's last chunk went out. `rows` and `digest` are those of its rows; other kinds of parts have none.
-    pub fn handle_part_end(&mut self, part: PartIndex, rows: u64, digest: Option<Root>) {
-        let has_rows = self.plan.parts[part.0 as usize].kind == PartKind::Rows;
-        self.parts[part.0 as usize].ended = Some(if has_rows { (rows, digest) } else { (0, None) });
+    /// A part's last chunk went out. `rows` is the digest of its rows; of a part without rows it does not count.
+    pub fn handle_part_end(&mut self, part: PartIndex, rows: RowsDigest) {
+        let has_rows = self.plan.section(part) == Some(Section::Data);
+        self.parts[part.0 as usize].ended = Some(if has_rows { rows } else { RowsDigest::default() });
         self.count(part);
     }
 
@@ -365,22 +365,27 @@ impl Transfer {
 
     fn make_manifest(&self) -> Manifest {
         let transfer = self.grant.grant.transfer;
-        let sent = self.parts.iter().map(|part| {
-            let (rows, digest) = part.ended.unwrap_or((0, None));
-            SentPart {
+        let mut tables = vec![RowsDigest::default(); self.plan.tables.len()];
+        let mut parts = Vec::with_capacity(self.parts.len());
+        for (part, planned) in self.parts.iter().zip(&self.plan.parts) {
+            let rows = part.ended.unwrap_or_default();
+            if let Some(table) = planned.table.and_then(|table| tables.get_mut(table.0 as usize)) {
+                // More rows than can be counted would have taken as many bytes.
+                *table = table.merge(rows).unwrap_or(*table);
+            }
+            parts.push(SentPart {
                 chunks: part.root.chunks(),
                 plain_bytes: part.root.plain_bytes(),
                 root: part.root.root(),
-                rows,
-                digest,
-            }
-        });
-        let parts: Vec<SentPart> = sent.collect();
+                rows: planned.range.map(|_| rows),
+            });
+        }
         Manifest {
             transfer,
             grant_hash: self.grant.hash(),
             plan_hash: self.plan.hash(),
             root: self.digests.transfer_root(transfer, parts.iter().map(|part| part.root)),
+            tables,
             parts,
             origin: self.origin.clone(),
         }

@@ -6,7 +6,7 @@ use super::{spool::Spooled, tally::Standing};
 use crate::{
     chunk::Sealed,
     close::Code,
-    digest::{PartRoot, Root},
+    digest::{PartRoot, RowsDigest},
     error::{Error, Result},
     frame::ChunkHeader,
     id::ChunkCount,
@@ -28,7 +28,8 @@ pub(super) struct PartProgress {
     pub(super) durable: ChunkCount,
     /// On this connection.
     pub(super) started: bool,
-    pub(super) ended: Option<(u64, Option<Root>)>,
+    /// Read to its end, with these rows.
+    pub(super) ended: Option<RowsDigest>,
     /// What the receiver has of a part that is being read again, until it is proven to be the same.
     pub(super) to_prove: Option<Have>,
     /// The receiver has all of it, as an earlier process of this sender said in its manifest.

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     close::Code,
+    digest::RowsDigest,
     error::{Error, Result},
     frame::ChunkHeader,
     id::{ChunkCount, PartIndex},
@@ -54,7 +55,7 @@ impl Transfer {
         }
         progress.kept_bytes += weight;
         if header.last {
-            progress.ended = Some((0, None));
+            progress.ended = Some(RowsDigest::default());
         }
         self.count(header.part);
         Ok(())
@@ -87,7 +88,7 @@ impl PartProgress {
     fn resume_spooled(&mut self, have: Option<&Have>) {
         let (verified, durable) = have.map_or_else(Default::default, |have| (have.verified, have.durable));
         (self.verified, self.durable, self.started, self.kept_bytes) = (verified, durable, false, 0);
-        self.ended = have.filter(|have| have.ended).map(|_| (0, None));
+        self.ended = have.filter(|have| have.ended).map(|_| RowsDigest::default());
         self.spooled = Some(Spooled { sent: verified, weights: VecDeque::new() });
     }
 }

@@ -2,7 +2,7 @@
 //! is about: a database may have tens of thousands of them.
 
 use super::part::PartProgress;
-use crate::manifest::{PartKind, Plan};
+use crate::manifest::{Plan, Section};
 
 /// Over all parts of a transfer.
 #[derive(Default)]
@@ -11,8 +11,8 @@ pub(super) struct Tally {
     pub(super) in_flight: usize,
     pub(super) ended: usize,
     pub(super) unverified: usize,
-    /// Of each kind.
-    undurable: [usize; PartKind::COUNT],
+    /// Of each section.
+    undurable: [usize; Section::COUNT],
 }
 
 /// Where one part stands, as the tally has counted it.
@@ -30,35 +30,35 @@ impl Tally {
         let mut tally = Self::default();
         for (progress, planned) in parts.iter_mut().zip(&plan.parts) {
             progress.counted = progress.standing();
-            tally.add(progress.counted, planned.kind);
+            tally.add(progress.counted, planned.section);
         }
         tally
     }
 
-    /// A part of this kind may have moved on.
-    pub(super) fn update(&mut self, progress: &mut PartProgress, kind: PartKind) {
-        self.remove(progress.counted, kind);
+    /// A part of this section may have moved on.
+    pub(super) fn update(&mut self, progress: &mut PartProgress, section: Section) {
+        self.remove(progress.counted, section);
         progress.counted = progress.standing();
-        self.add(progress.counted, kind);
+        self.add(progress.counted, section);
     }
 
     /// Whether all parts of the kinds before this one are durable.
-    pub(super) fn may_follow(&self, kind: PartKind) -> bool {
-        self.undurable[..kind as usize].iter().all(|parts| *parts == 0)
+    pub(super) fn may_follow(&self, section: Section) -> bool {
+        self.undurable[..section as usize].iter().all(|parts| *parts == 0)
     }
 
-    fn add(&mut self, standing: Standing, kind: PartKind) {
+    fn add(&mut self, standing: Standing, section: Section) {
         self.in_flight += usize::from(standing.started && !standing.verified);
         self.ended += usize::from(standing.ended);
         self.unverified += usize::from(!standing.verified);
-        self.undurable[kind as usize] += usize::from(!standing.durable);
+        self.undurable[section as usize] += usize::from(!standing.durable);
     }
 
-    fn remove(&mut self, standing: Standing, kind: PartKind) {
+    fn remove(&mut self, standing: Standing, section: Section) {
         self.in_flight -= usize::from(standing.started && !standing.verified);
         self.ended -= usize::from(standing.ended);
         self.unverified -= usize::from(!standing.verified);
-        self.undurable[kind as usize] -= usize::from(!standing.durable);
+        self.undurable[section as usize] -= usize::from(!standing.durable);
     }
 }
 

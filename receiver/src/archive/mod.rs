@@ -33,7 +33,7 @@ use sealift_protocol::{
     disposition::{Disposition, Event, Stage, disposition},
     fingerprint::Fingerprint,
     id::TransferId,
-    manifest::{Engine, SignedReceipt},
+    manifest::{ReadBack, SignedReceipt},
     receive::{Expected, ReceiptFacts, Sealed, Session, Unsealing},
 };
 use serde_json::json;
@@ -181,7 +181,7 @@ impl<'a> Loading<'a> {
         let entry = Entry::LoadBegin {
             sender,
             into: None,
-            engine: sealed.plan().engine,
+            engine: sealed.plan().engine.clone(),
             purpose: Purpose::new(&grant.purpose),
         };
         self.audit.append(Some(self.transfer), &entry)?;
@@ -260,14 +260,13 @@ impl<'a> Loading<'a> {
             }
             false => shutdown.or(expiry.or(proving)).await,
         };
-        let (proof, loaded) = proven.map_err(|failure| match self.record.kept.ending.stage {
+        let evidence = proven.map_err(|failure| match self.record.kept.ending.stage {
             Stage::InDoubt => in_doubt(self.report, self.transfer, failure),
             _ => failure,
         })?;
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         let facts = ReceiptFacts {
-            proof,
-            loaded,
+            evidence,
             tls: NO_CONNECTION.to_owned(),
             started_ms,
             finished_ms: now_ms(),
@@ -286,11 +285,11 @@ impl<'a> Loading<'a> {
     /// The load is over, or can go on later: leaves what that needs, and nothing else.
     async fn end(self, outcome: Outcome<Finished>) -> Outcome<Finished> {
         let kept = &self.record.kept;
-        let staged = |load: &Load| match load.transfer().plan().engine {
-            Engine::Opaque => false,
-            Engine::Sqlite => load.transfer().has_finished(),
+        let staged = |load: &Load| match load.transfer().plan().engine.capabilities.read_back {
+            ReadBack::None => false,
+            ReadBack::Rows => load.transfer().has_finished(),
             // What is durable of an image need not be all of its one part.
-            Engine::SqliteImage => load.transfer().has_anything(),
+            ReadBack::Bytes => load.transfer().has_anything(),
         };
         let has_something = self.load.as_ref().is_some_and(staged);
         let keeps = match kept.ending.stage {

@@ -11,13 +11,14 @@ use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
-    digest::{Digests, MultisetDigest},
+    digest::{Digests, MultisetDigest, RowsDigest},
     error::Error,
-    id::{PartIndex, TransferId},
-    manifest::{LoadedPart, PartKind, Plan, Proof},
+    id::{PartIndex, TableIndex, TransferId},
+    image,
+    manifest::{Evidence, Plan, PlannedPart, Proof, Section},
     receive::{Found, WholePart},
     row::{RowReader, check_values},
-    sqlite::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument, Table},
+    sqlite::{self, DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument, Table},
 };
 
 use super::{
@@ -37,8 +38,8 @@ struct State {
     plan: Option<Plan>,
     schema: Option<SchemaDocument>,
     stopped: bool,
-    /// By part: what was in it.
-    loaded: Vec<LoadedPart>,
+    /// Of each table: the rows that arrived.
+    tables: Vec<RowsDigest>,
 }
 
 impl DiscardSink {
@@ -51,16 +52,14 @@ impl DiscardSink {
     }
 
     /// Values in a row of the table that this part holds. The part that says so may still be on its way through.
-    fn values(&self, part: PartIndex) -> Outcome<usize> {
-        // The schema is the part before the first table.
-        let table = (part.0 as usize).checked_sub(1).ok_or_else(out_of_order)?;
+    fn values(&self, table: TableIndex) -> Outcome<usize> {
         let mut state = self.state();
         loop {
             if state.stopped {
                 return Err(Failure::new(Code::Interrupted, "the drill was given up", ""));
             }
             if let Some(schema) = &state.schema {
-                return schema.tables.get(table).map(Table::values).ok_or_else(out_of_order);
+                return schema.tables.get(table.0 as usize).map(Table::values).ok_or_else(out_of_order);
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -75,31 +74,34 @@ impl DiscardSink {
 impl Sink for DiscardSink {
     fn prepare(&self, _transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<Found>> {
         plan.check()?;
-        let loaded = vec![LoadedPart::bare(); plan.parts.len()];
-        *self.state() = State { plan: Some(plan.clone()), schema: None, stopped: false, loaded };
+        let known = [sealift_opaque::engine(), sqlite::engine(), image::engine()];
+        let Some(own) = known.iter().find(|own| own.name == plan.engine.name) else {
+            return Err(Error::new(Code::PlanRefused, "an engine that is not known here").into());
+        };
+        own.check_same(&plan.engine)?;
+        let tables = vec![RowsDigest::default(); plan.tables.len()];
+        *self.state() = State { plan: Some(plan.clone()), schema: None, stopped: false, tables };
         Ok(Vec::new())
     }
 
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
-        let kind = {
+        let planned = {
             let state = self.state();
             let planned = state.plan.as_ref().and_then(|plan| plan.parts.get(part.0 as usize));
-            planned.ok_or_else(out_of_order)?.kind
+            planned.cloned().ok_or_else(out_of_order)?
         };
-        Ok(match kind {
-            PartKind::Opaque => Box::new(Bytes),
-            PartKind::Schema | PartKind::Finish => {
-                Box::new(Document { sink: self, part, kind, bytes: BytesMut::new() })
-            }
-            PartKind::Rows => {
+        Ok(match planned {
+            PlannedPart { section: Section::Opaque, .. } => Box::new(Bytes),
+            PlannedPart { section: Section::Data, table: Some(table), .. } => {
                 let (reader, digest) = (RowReader::new(self.row_bytes_max), digests.multiset());
-                Box::new(Rows { sink: self, part, values: self.values(part)?, reader, digest })
+                Box::new(Rows { sink: self, part, table, values: self.values(table)?, reader, digest })
             }
+            PlannedPart { section, .. } => Box::new(Document { sink: self, part, section, bytes: BytesMut::new() }),
         })
     }
 
-    fn prove(&self, _digests: &Digests) -> Outcome<(Proof, Vec<LoadedPart>)> {
-        Ok((Proof::Discarded, self.state().loaded.clone()))
+    fn prove(&self, _digests: &Digests) -> Outcome<Evidence> {
+        Ok(Evidence { tables: self.state().tables.clone(), ..Evidence::bare(Proof::Discarded) })
     }
 
     fn publish(&self, _transfer: TransferId) -> Outcome {
@@ -140,7 +142,7 @@ impl PartSink for Bytes {
 struct Document<'a> {
     sink: &'a DiscardSink,
     part: PartIndex,
-    kind: PartKind,
+    section: Section,
     bytes: BytesMut,
 }
 
@@ -155,7 +157,7 @@ impl PartSink for Document<'_> {
 
     fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
         let at_part = |error: Error| error.at_part(self.part);
-        if self.kind == PartKind::Finish {
+        if self.section == Section::PostData {
             FinishDocument::from_bytes(&self.bytes).map_err(at_part)?;
             return Ok(());
         }
@@ -172,6 +174,7 @@ impl PartSink for Document<'_> {
 struct Rows<'a> {
     sink: &'a DiscardSink,
     part: PartIndex,
+    table: TableIndex,
     values: usize,
     reader: RowReader,
     digest: MultisetDigest,
@@ -196,9 +199,12 @@ impl PartSink for Rows<'_> {
     }
 
     fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
-        let Self { sink, part, reader, digest, .. } = *self;
+        let Self { sink, part, table, reader, digest, .. } = *self;
         reader.finish().map_err(|error| error.at_part(part))?;
-        sink.state().loaded[part.0 as usize] = LoadedPart::table(digest.rows(), digest.root());
+        let mut state = sink.state();
+        let arrived = state.tables.get_mut(table.0 as usize).ok_or_else(out_of_order)?;
+        let too_many = || Error::new(Code::LimitExceeded, "rows of a table").at_part(part);
+        *arrived = arrived.merge(digest.digest()).ok_or_else(too_many)?;
         Ok(())
     }
 }
@@ -207,7 +213,7 @@ impl PartSink for Rows<'_> {
 mod tests {
     use sealift_protocol::{
         id::ChunkCount,
-        manifest::{Engine, PlannedPart},
+        manifest::PlannedTable,
         row::{Value, put_value},
         sqlite::TextEncoding,
     };
@@ -218,11 +224,14 @@ mod tests {
     };
 
     fn planned() -> DiscardSink {
-        let part =
-            |kind, name: &str| PlannedPart { kind, name: name.into(), rows_estimate: None, bytes_estimate: None };
-        let parts = vec![part(PartKind::Schema, ""), part(PartKind::Rows, "t"), part(PartKind::Finish, "")];
+        let parts = vec![
+            PlannedPart::of_section(Section::PreData),
+            PlannedPart::of_table(TableIndex(0)),
+            PlannedPart::of_section(Section::PostData),
+        ];
+        let plan = Plan { engine: sqlite::engine(), tables: vec![PlannedTable::named("t")], parts, empty: None };
         let sink = DiscardSink::new(1000);
-        sink.prepare(TRANSFER, &Plan { engine: Engine::Sqlite, parts, empty: None }, false).unwrap();
+        sink.prepare(TRANSFER, &plan, false).unwrap();
         sink
     }
 
@@ -267,10 +276,8 @@ mod tests {
             put_value(&mut row, value);
             digest.add(&row);
         }
-        let (proof, loaded) = sink.prove(&digests()).unwrap();
-        let none = LoadedPart::bare();
-        assert_eq!(proof, Proof::Discarded);
-        assert_eq!(loaded, [none.clone(), LoadedPart::table(2, digest.root()), none]);
+        let evidence = sink.prove(&digests()).unwrap();
+        assert_eq!(evidence, Evidence { tables: vec![digest.digest()], ..Evidence::bare(Proof::Discarded) });
     }
 
     #[test]

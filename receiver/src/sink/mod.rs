@@ -21,7 +21,7 @@ use sealift_protocol::{
     close::Code,
     digest::{Digests, PartRoot},
     id::{PartIndex, TransferId},
-    manifest::{LoadedPart, Plan, Proof},
+    manifest::{Evidence, Plan},
     receive::{Found, WholePart},
 };
 
@@ -105,7 +105,7 @@ pub trait Sink: Send + Sync {
     }
 
     /// Waits until this part may be written, and returns what writes it. Asked for one part at a time, in the order of the
-    /// plan; the parts of earlier kinds are durable by then. Rows are digested under the
+    /// plan; the parts of earlier sections are durable by then. Rows are digested under the
     /// transfer's own keys.
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>>;
 
@@ -116,7 +116,7 @@ pub trait Sink: Send + Sync {
     }
 
     /// Everything has arrived and the manifest fits: ends the load, and says what the target itself says is there.
-    fn prove(&self, digests: &Digests) -> Outcome<(Proof, Vec<LoadedPart>)>;
+    fn prove(&self, digests: &Digests) -> Outcome<Evidence>;
 
     /// The receipt is signed and kept: shows the load under its final name. After a crash it is called again, by a process
     /// that has done nothing else with this sink, and then finishes what the first began, or finds that it had ended.

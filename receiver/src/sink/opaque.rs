@@ -17,7 +17,7 @@ use sealift_protocol::{
     close::Code,
     digest::Digests,
     id::{PartIndex, TransferId},
-    manifest::{Engine, LoadedPart, Plan, Proof},
+    manifest::{Evidence, Plan, Proof},
     receive::{Found, WholePart},
 };
 
@@ -27,7 +27,6 @@ use crate::loader::{Loader, Tail};
 /// Takes one opaque part.
 pub struct OpaqueSink {
     target: Target,
-    parts: OnceLock<usize>,
 }
 
 enum Target {
@@ -38,7 +37,7 @@ enum Target {
 
 impl OpaqueSink {
     fn new(target: Target) -> Self {
-        Self { target, parts: OnceLock::new() }
+        Self { target }
     }
 
     pub fn standard() -> Outcome<Self> {
@@ -79,13 +78,13 @@ impl Sink for OpaqueSink {
     }
 
     fn prepare(&self, transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<Found>> {
-        if plan.engine != Engine::Opaque {
+        if plan.engine.name != sealift_opaque::engine().name {
             let what = "the sender sends a database, and this target takes the bytes of a dump";
             let next =
                 "Give --target sqlite:PATH here, or let the sender send a dump: --source exec:COMMAND or file:PATH.";
             return Err(Failure::new(Code::PlanRefused, what, next));
         }
-        let _ = self.parts.set(plan.parts.len());
+        sealift_opaque::engine().check_same(&plan.engine)?;
         match &self.target {
             Target::Standard(_) => {}
             Target::File(file) => file.prepare(transfer)?,
@@ -118,7 +117,7 @@ impl Sink for OpaqueSink {
         })
     }
 
-    fn prove(&self, _digests: &Digests) -> Outcome<(Proof, Vec<LoadedPart>)> {
+    fn prove(&self, _digests: &Digests) -> Outcome<Evidence> {
         let proof = match &self.target {
             Target::Standard(_) => Proof::Written,
             Target::File(file) => {
@@ -130,8 +129,7 @@ impl Sink for OpaqueSink {
                 Proof::LoaderExit
             }
         };
-        let parts = self.parts.get().copied().unwrap_or(0);
-        Ok((proof, vec![LoadedPart::bare(); parts]))
+        Ok(Evidence::bare(proof))
     }
 
     fn publish(&self, transfer: TransferId) -> Outcome {

@@ -142,7 +142,7 @@ impl Receiving<'_> {
         let entry = Entry::LoadBegin {
             sender: Fingerprint::of(&judging.sender_key()),
             into: Some(Name::new(Location::name_of(&self.record.kept.target))),
-            engine: judging.plan().engine,
+            engine: judging.plan().engine.clone(),
             purpose: Purpose::new(&grant.purpose),
         };
         self.setting.audit.append(Some(grant.transfer), &entry)?;
@@ -229,7 +229,8 @@ impl Receiving<'_> {
         let report = self.setting.report;
         let lost = std::mem::take(&mut self.lost);
         let Some(load) = &self.load else { return };
-        let (engine, suite) = (load.transfer().plan().engine.word(), session.keys().suite().name());
+        let engine = load.transfer().plan().engine.name.clone();
+        let suite = session.keys().suite().name();
         report.event("started", &[("engine", json!(engine)), ("suite", json!(suite))]);
         if load.transfer().epoch().0 > 1 {
             report.event("link_up", &[("epoch", json!(load.transfer().epoch().0))]);

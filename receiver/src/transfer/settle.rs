@@ -49,10 +49,9 @@ impl<'a> Receiving<'a> {
             }
             false => unless_ended(proving, &expiry, heard, shutdown, called_off).await,
         };
-        let (proof, loaded) = proven.map_err(|failure| self.without_proof(failure, called_off.is_some()))?;
+        let evidence = proven.map_err(|failure| self.without_proof(failure, called_off.is_some()))?;
         let facts = ReceiptFacts {
-            proof,
-            loaded,
+            evidence,
             tls: link.facts.to_string(),
             started_ms: self.record.kept.started_ms,
             finished_ms: now_ms(),

@@ -169,7 +169,7 @@ impl<'a> Sealing<'a> {
     ) -> Outcome<(SignedManifest, Suite)> {
         let (reader, plan) = reader.await?;
         self.report.planned(&plan);
-        let (engine, parts) = (json!(plan.engine.word()), json!(plan.parts.len()));
+        let (engine, parts) = (json!(plan.engine.name), json!(plan.parts.len()));
         self.report.event("planned", &[("engine", engine), ("parts", parts)]);
         self.args.form.tell(self.report);
         let suites = self.args.transfer.suite.suites();
@@ -229,7 +229,7 @@ impl<'a> Sealing<'a> {
             });
         }
         let summary = lane.summary().await?;
-        transfer.handle_part_end(part, summary.rows, Some(summary.digest));
+        transfer.handle_part_end(part, summary);
         let (parts, rows) = (transfer.ended(), reader.rows());
         self.report.count(|totals| (totals.parts, totals.rows) = (parts, rows));
         Ok(())

@@ -87,7 +87,7 @@ impl Filling {
         }
         let ended_early = |_| Failure::new(Code::Internal, "the source's thread ended early", "");
         let summary = reading.summary.await.map_err(ended_early)??;
-        transfer.handle_part_end(PART, summary.rows, Some(summary.digest));
+        transfer.handle_part_end(PART, summary);
         let Some(Message::Finish(manifest)) = transfer.poll_finish(&*identity) else {
             return Err(Failure::new(Code::Internal, "no manifest", ""));
         };

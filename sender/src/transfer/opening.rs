@@ -217,6 +217,6 @@ pub fn origin(receiver_trust: ReceiverTrust, source: &str) -> Origin {
 
 fn announce(report: &Report, plan: &Plan) {
     report.planned(plan);
-    let (engine, parts) = (json!(plan.engine.word()), json!(plan.parts.len()));
+    let (engine, parts) = (json!(plan.engine.name), json!(plan.parts.len()));
     report.event("planned", &[("engine", engine), ("parts", parts)]);
 }

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use sealift_protocol::{
     compress::Compression,
-    manifest::{Empty, PartKind, Plan},
+    manifest::{Empty, Plan, Section},
     row::{Value, put_length, put_value},
     seal::Suite,
     transcript::Channel,
@@ -95,7 +95,7 @@ impl Scenario {
         let plan = if opaque { opaque_plan() } else { table_plan(chance.below(7)) };
         // Some of them hold nothing.
         let plan = Plan { empty: Some(Empty::Allowed), ..plan };
-        let mut tables: Vec<_> = plan.parts.iter().map(|part| Table::draw(part.kind, &mut chance)).collect();
+        let mut tables: Vec<_> = plan.parts.iter().map(|part| Table::draw(part.section, &mut chance)).collect();
         let mut versions = Vec::new();
         for _ in 0..3 {
             versions.push(tables.iter().map(Table::chunks).collect());
@@ -195,17 +195,17 @@ fn draw_planned(theme: Theme, chance: &mut Random) -> Vec<Planned> {
 
 /// The rows of one part, and how they are cut into chunks.
 struct Table {
-    kind: PartKind,
+    section: Section,
     rows: Vec<(i64, Vec<u8>)>,
     chunk_bytes: usize,
     empty_last: bool,
 }
 
 impl Table {
-    fn draw(kind: PartKind, chance: &mut Random) -> Self {
+    fn draw(section: Section, chance: &mut Random) -> Self {
         let row = |chance: &mut Random| (chance.number() as i64, vec![b'a' + chance.below(3) as u8; chance.below(120)]);
         Self {
-            kind,
+            section,
             rows: (0..chance.below(40)).map(|_| row(chance)).collect(),
             chunk_bytes: 50 + chance.below(600),
             empty_last: chance.chance(30.0),
@@ -227,7 +227,7 @@ impl Table {
             let mut row = BytesMut::new();
             put_value(&mut row, Value::Integer(*number));
             put_value(&mut row, Value::Text(text));
-            if self.kind == PartKind::Rows {
+            if self.section == Section::Data {
                 put_length(&mut bytes, row.len());
             }
             bytes.extend_from_slice(&row);

@@ -5,16 +5,17 @@ use sealift_protocol::{
     error::Result,
     fingerprint::Fingerprint,
     grant::{Grant, SignedGrant},
-    id::{Epoch, TransferId},
+    id::{Epoch, TableIndex, TransferId},
     key::DigestSecret,
     limits::{LANE_WINDOW_BYTES_MIN, LANES_MAX},
-    manifest::{Engine, Origin, PartKind, Plan, PlannedPart},
+    manifest::{Origin, Plan, PlannedPart, PlannedTable, Section},
     message::{AcceptBody, BeginBody, Message},
     receive::{self, Listening, Window},
     seal::Suite,
     sealed_log::KeyFingerprint,
     send::{Expected, Resume, Session, Transfer},
     sign::{Purpose, Signer},
+    sqlite,
     transcript::{Channel, Transcript},
 };
 
@@ -271,19 +272,16 @@ impl Terms {
     }
 }
 
-fn part(kind: PartKind, name: &str) -> PlannedPart {
-    PlannedPart { kind, name: name.into(), rows_estimate: None, bytes_estimate: None }
-}
-
 /// One dump.
 pub fn opaque_plan() -> Plan {
-    Plan { engine: Engine::Opaque, parts: vec![part(PartKind::Opaque, "")], empty: None }
+    Plan::opaque(sealift_opaque::engine(), None)
 }
 
-/// A database with this many tables between its schema and its finish.
+/// A database with this many tables.
 pub fn table_plan(tables: usize) -> Plan {
-    let mut parts = vec![part(PartKind::Schema, "schema")];
-    parts.extend((0..tables).map(|index| part(PartKind::Rows, &format!("table_{index}"))));
-    parts.push(part(PartKind::Finish, "finish"));
-    Plan { engine: Engine::Sqlite, parts, empty: None }
+    let mut parts = vec![PlannedPart::of_section(Section::PreData)];
+    parts.extend((0..tables).map(|index| PlannedPart::of_table(TableIndex(index as u32))));
+    parts.push(PlannedPart::of_section(Section::PostData));
+    let tables = (0..tables).map(|index| PlannedTable::named(&format!("table_{index}"))).collect();
+    Plan { engine: sqlite::engine(), tables, parts, empty: None }
 }

@@ -7,11 +7,12 @@ use sealift_protocol::{
     chunk::{Chunk, Sealed},
     close::Code,
     compress::{Compression, Packer, Unpacker},
+    digest::RowsDigest,
     error::Result,
     frame::{ChunkHeader, StreamHeader},
     id::{ChunkCount, ChunkIndex, PartIndex},
     limits::{CHUNK_HEADER_BYTES, LANES_MAX},
-    manifest::{LoadedPart, Manifest, Plan, Proof, Receipt, SignedManifest, SignedReceipt},
+    manifest::{CatalogueCheck, Check, Evidence, Manifest, Plan, Proof, Receipt, SignedManifest, SignedReceipt},
     message::{Ack, Message},
     random::Nonces,
     receive::ReceiptFacts,
@@ -87,8 +88,7 @@ impl Flow {
             self.send(&sealed);
             self.arrive(part, &sealed).unwrap();
         }
-        let digest = self.pair.session.keys.digests().multiset().root();
-        self.pair.transfer.handle_part_end(index, 5, Some(digest));
+        self.pair.transfer.handle_part_end(index, RowsDigest { rows: 5, sum: [3; 32] });
         self.pair.receiving.handle_stream_end(index).unwrap();
     }
 
@@ -111,10 +111,12 @@ impl Flow {
 
     /// What a target that was loaded faithfully says.
     fn facts(&self, manifest: &Manifest) -> ReceiptFacts {
-        let loaded = manifest.parts.iter().map(|part| LoadedPart { rows: part.rows, digest: part.digest, image: None });
         ReceiptFacts {
-            proof: Proof::ReadAgain,
-            loaded: loaded.collect(),
+            evidence: Evidence {
+                tables: manifest.tables.clone(),
+                checks: vec![Check::Catalogue(CatalogueCheck { definitions: 3 })],
+                ..Evidence::bare(Proof::RowsReadBack)
+            },
             tls: "test".into(),
             started_ms: 1,
             finished_ms: 2,
@@ -201,7 +203,7 @@ fn lanes_are_counted_alike_on_both_sides() {
     assert_eq!(code(flow.stream(one_more.0)), Code::LimitExceeded);
     let only = flow.sealed(1, 0, true);
     flow.send(&only);
-    flow.pair.transfer.handle_part_end(PartIndex(1), 0, None);
+    flow.pair.transfer.handle_part_end(PartIndex(1), RowsDigest::default());
     assert!(!flow.pair.transfer.may_start(one_more, &flow.pair.session), "sent is not verified");
     flow.arrive(1, &only).unwrap();
     flow.acknowledge().unwrap();
@@ -258,7 +260,7 @@ fn resigned(flow: &Flow, manifest: Manifest) -> SignedManifest {
 #[test]
 fn every_field_of_the_manifest_is_compared() {
     type Change = fn(&mut Manifest);
-    let changes: [(&str, Code, Change); 15] = [
+    let changes: [(&str, Code, Change); 16] = [
         ("nothing", Code::Done, |_| {}),
         ("transfer", Code::ManifestMismatch, |manifest| manifest.transfer.0[0] ^= 1),
         ("grant", Code::ManifestMismatch, |manifest| manifest.grant_hash[0] ^= 1),
@@ -270,10 +272,13 @@ fn every_field_of_the_manifest_is_compared() {
         ("bytes", Code::ManifestMismatch, |manifest| manifest.parts[1].plain_bytes -= 1),
         ("root of a part", Code::ManifestMismatch, |manifest| manifest.parts[1].root.0[0] ^= 1),
         ("root", Code::ManifestMismatch, |manifest| manifest.root.0[0] ^= 1),
-        ("rows of a schema", Code::ManifestMismatch, |manifest| manifest.parts[0].rows = 1),
-        ("no digest of a table", Code::ManifestMismatch, |manifest| manifest.parts[1].digest = None),
-        ("rows of a table", Code::TargetMismatch, |manifest| manifest.parts[1].rows += 1),
-        ("digest of a table", Code::TargetMismatch, |manifest| manifest.parts[1].digest = Some(manifest.root)),
+        ("rows of a schema", Code::ManifestMismatch, |manifest| manifest.parts[0].rows = Some(RowsDigest::default())),
+        ("rows of a range, of a whole table", Code::ManifestMismatch, |manifest| {
+            manifest.parts[1].rows = Some(manifest.tables[0]);
+        }),
+        ("a table less", Code::ManifestMismatch, |manifest| manifest.tables.truncate(1)),
+        ("rows of a table", Code::TargetMismatch, |manifest| manifest.tables[0].rows += 1),
+        ("digest of a table", Code::TargetMismatch, |manifest| manifest.tables[0].sum[0] ^= 1),
     ];
     for (name, expected, change) in changes {
         let mut flow = Flow::new(table_plan(2));
@@ -316,28 +321,33 @@ fn one_manifest_by_the_sender_alone() {
 #[test]
 fn every_field_of_the_receipt_is_compared() {
     type Change = fn(&mut Receipt);
-    let changes: [(&str, Code, Change); 18] = [
+    let changes: [(&str, Code, Change); 20] = [
         ("nothing", Code::Done, |_| {}),
-        ("rows of a schema", Code::TargetMismatch, |receipt| receipt.loaded[0].rows = u64::MAX),
         ("a row less in a drill", Code::TargetMismatch, |receipt| {
-            receipt.proof = Proof::Discarded;
-            receipt.loaded[1].rows -= 1;
+            receipt.evidence.proof = Proof::Discarded;
+            receipt.evidence.checks.clear();
+            receipt.evidence.tables[0].rows -= 1;
         }),
-        ("a loader's proof", Code::TargetMismatch, |receipt| receipt.proof = Proof::LoaderExit),
+        ("a check of a drill", Code::TargetMismatch, |receipt| receipt.evidence.proof = Proof::Discarded),
+        ("a loader's proof", Code::TargetMismatch, |receipt| receipt.evidence.proof = Proof::LoaderExit),
         ("times", Code::ManifestMismatch, |receipt| receipt.finished_ms = receipt.started_ms - 1),
         ("after the grant", Code::GrantExpired, |receipt| receipt.finished_ms = u64::MAX),
         ("a text of 4 MB", Code::LimitExceeded, |receipt| receipt.tls = "x".repeat(4 << 20)),
-        ("manifest", Code::AckImpossible, |receipt| receipt.manifest.manifest.parts[1].rows += 1),
+        ("manifest", Code::AckImpossible, |receipt| receipt.manifest.manifest.tables[0].rows += 1),
         ("manifest's signature", Code::AckImpossible, |receipt| receipt.manifest.signature.0[0] ^= 1),
         ("grant", Code::AckImpossible, |receipt| receipt.grant.grant.purpose.push('x')),
         ("sender", Code::AckImpossible, |receipt| receipt.sender_key = receipt.receiver_key),
         ("receiver", Code::AckImpossible, |receipt| receipt.receiver_key = receipt.sender_key),
         ("suite", Code::AckImpossible, |receipt| receipt.suite = Suite::ChaCha20Poly1305),
-        ("plan", Code::ManifestMismatch, |receipt| receipt.plan.parts[1].name.push('x')),
-        ("rows loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].rows += 1),
-        ("digest loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].digest = None),
-        ("a part not loaded", Code::TargetMismatch, |receipt| receipt.loaded.truncate(receipt.loaded.len() - 1)),
-        ("not read again", Code::TargetMismatch, |receipt| receipt.proof = Proof::Written),
+        ("plan", Code::ManifestMismatch, |receipt| receipt.plan.tables[0].name.push('x')),
+        ("rows loaded", Code::TargetMismatch, |receipt| receipt.evidence.tables[0].rows += 1),
+        ("digest loaded", Code::TargetMismatch, |receipt| receipt.evidence.tables[0].sum[0] ^= 1),
+        ("a table not loaded", Code::TargetMismatch, |receipt| receipt.evidence.tables.clear()),
+        ("not read back", Code::TargetMismatch, |receipt| receipt.evidence.proof = Proof::Written),
+        ("not checked", Code::TargetMismatch, |receipt| receipt.evidence.checks.clear()),
+        ("bytes of rows", Code::TargetMismatch, |receipt| {
+            receipt.evidence.bytes = Some(receipt.manifest.manifest.root)
+        }),
     ];
     let mut flow = Flow::new(table_plan(1));
     (0..3).for_each(|part| flow.whole_part(part, 1));

@@ -31,7 +31,7 @@ use sealift_protocol::{
     frame::StreamHeader,
     id::{ChunkCount, ChunkIndex, PartIndex},
     key::DigestSecret,
-    manifest::{Engine, Origin, PartKind, Plan, PlannedPart},
+    manifest::{Origin, Plan},
     message::{Accept, Ack, Message, Ready, Refuse},
     negotiate::suites_auto,
     random::Nonces,
@@ -51,6 +51,7 @@ use sealift_tests::{
     agents::{Agent, Launch},
     finished::Finished,
     invited::{Invited, write_ticket},
+    wire::opaque_plan,
 };
 use tempfile::TempDir;
 
@@ -62,8 +63,7 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn plan() -> Plan {
-    let part = PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate: None };
-    Plan { engine: Engine::Opaque, parts: vec![part], empty: None }
+    opaque_plan()
 }
 
 /// A real receiver that waits, and the folder in which nothing may ever appear.

@@ -125,12 +125,13 @@ fn a3_a_manifest_before_its_data_is_refused() {
             let sent: &[u8] = if chunks > 0 { &frame } else { &[] };
             let _stream = raw_part(attacker.link.quic(), 0, sent).await;
             let root = Root([1; 32]);
-            let part = SentPart { chunks: ChunkCount(chunks), plain_bytes: 4000 * chunks, root, rows: 0, digest: None };
+            let part = SentPart { chunks: ChunkCount(chunks), plain_bytes: 4000 * chunks, root, rows: None };
             let grant = &attacker.ticket.grant;
             let manifest = Manifest {
                 transfer: grant.grant.transfer,
                 grant_hash: grant.hash(),
                 plan_hash: plan().hash(),
+                tables: Vec::new(),
                 parts: vec![part],
                 root,
                 origin: sealift_protocol::manifest::Origin::unknown(),

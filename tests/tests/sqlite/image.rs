@@ -10,8 +10,7 @@ use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     close::Code,
     id::{PartIndex, TransferId},
-    image::{Checked, ImageChecks},
-    manifest::{Engine, PartKind, Plan, PlannedPart, Proof},
+    manifest::{Check, Checked, ImageChecks, Plan, Proof},
     receive::{Found, WholePart},
 };
 use sealift_receiver::sink::{PartSink, Sink, sqlite::SqliteSink};
@@ -73,12 +72,12 @@ fn load(folder: &Folder, sink: &SqliteSink, transfer: TransferId) -> Outcome<(Wh
 }
 
 fn end(sink: &SqliteSink, transfer: TransferId, whole: &WholePart) -> Outcome<ImageChecks> {
-    let (proof, mut loaded) = sink.prove(&digests())?;
-    assert_eq!((proof, loaded.len(), loaded[0].rows), (Proof::PagesReadAgain, 1, 0));
-    assert_eq!(loaded[0].digest, Some(whole.root));
+    let mut evidence = sink.prove(&digests())?;
+    assert_eq!((evidence.proof, evidence.tables.len()), (Proof::BytesReadBack, 0));
+    assert_eq!(evidence.bytes, Some(whole.root));
     sink.publish(transfer)?;
     sink.forget(transfer);
-    let checks = loaded.remove(0).image.expect("an image is checked");
+    let Check::Image(checks) = evidence.checks.remove(0) else { panic!("an image is checked") };
     checks.check()?;
     Ok(checks)
 }
@@ -308,8 +307,7 @@ fn a_damaged_source_is_refused() {
 /// What a peer may send is bounded and is a database.
 #[test]
 fn what_is_no_image_is_refused() {
-    let part = PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate: None };
-    let plan = Plan { engine: Engine::SqliteImage, parts: vec![part], empty: None };
+    let plan = Plan::opaque(sealift_protocol::image::engine(), None);
     let mut header = b"SQLite format 3\0".to_vec();
     header.extend([0x10, 0]);
     header.resize(4096, 0);

@@ -22,7 +22,6 @@ use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     close::Code,
     id::{ChunkIndex, PartIndex},
-    manifest::LoadedPart,
     receive::WholePart,
     sqlite::{Definition, SchemaDocument},
 };
@@ -140,9 +139,9 @@ fn a_changed_target_gives_other_digests() {
             fs::write(folder.staging(), bytes).unwrap();
         })
         .unwrap();
-        assert_eq!(sent[1], loaded[1]);
-        assert_eq!(sent[2].rows, loaded[2].rows);
-        assert_ne!(sent[2].digest, loaded[2].digest);
+        assert_eq!(sent[0], loaded[0]);
+        assert_eq!(sent[1].rows, loaded[1].rows);
+        assert_ne!(sent[1].sum, loaded[1].sum);
         assert_eq!(folder.names(), ["source.db"]);
     }
 }
@@ -250,8 +249,8 @@ fn a_source_that_is_written_meanwhile_gives_one_moment() {
     let sink = folder.sink();
     let mut pump = Pump::start(&folder, &sink).unwrap();
     writer.execute_batch("INSERT INTO a VALUES(2); INSERT INTO b SELECT x FROM a; DROP TABLE a;").unwrap();
-    let rows: Vec<u64> = pump.rest(0).unwrap().iter().map(|part: &LoadedPart| part.rows).collect();
-    assert_eq!(rows, [0, 1, 0, 0]);
+    let rows: Vec<u64> = pump.rest(0).unwrap().iter().map(|table| table.rows).collect();
+    assert_eq!(rows, [1, 0]);
 }
 
 /// What is not finished leaves nothing of the part; the part can then be written again, and a third time for nothing.
@@ -275,7 +274,7 @@ fn a_part_is_loaded_whole_or_not_at_all() {
     assert_eq!(loader.finish(&whole).unwrap_err().code, Code::Internal);
     let sent = pump.rest(1).unwrap();
     assert_eq!(pump.part(part).unwrap(), sent[0]);
-    assert_eq!(sink.prove(&digests()).unwrap().1[1..], sent);
+    assert_eq!(sink.prove(&digests()).unwrap().tables, sent);
     sink.publish(TRANSFER).unwrap();
     assert_same(&folder);
 }

@@ -14,12 +14,12 @@ use sealift_engine_api::Source;
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     compress::{Compression, Packer, Unpacker},
-    digest::Digests,
+    digest::{Digests, RowsDigest},
     frame::ChunkHeader,
     id::{Epoch, PartIndex, TransferId},
     key::{DigestSecret, EpochSecret},
     limits::CHUNK_HEADER_BYTES,
-    manifest::{LoadedPart, PartKind, Plan, Proof},
+    manifest::{Evidence, Plan, Proof, Section},
     random::{Nonces, Random},
     receive::{Found, FoundPrefix, WholePart},
     seal::{EpochKeys, Suite, open, seal},
@@ -172,13 +172,15 @@ impl<'a> Pump<'a> {
 
     pub fn place(&self, name: &str) -> PartIndex {
         PartIndex(
-            self.plan.parts.iter().position(|part| part.name == name && part.kind == PartKind::Rows).unwrap() as u32
+            (0..self.plan.parts.len() as u32)
+                .find(|&part| self.plan.table_of(PartIndex(part)).is_some_and(|table| table.name == name))
+                .unwrap(),
         )
     }
 
     /// Reads a part into what writes it; returns what the sender would say of it, and what the receiver has verified.
-    pub fn feed(&mut self, part: PartIndex, loader: &mut dyn PartSink) -> Outcome<(LoadedPart, WholePart)> {
-        let Self { source, link, plan, .. } = self;
+    pub fn feed(&mut self, part: PartIndex, loader: &mut dyn PartSink) -> Outcome<(RowsDigest, WholePart)> {
+        let Self { source, link, .. } = self;
         let mut root = loader.begun(part, &digests());
         let held = root.chunks();
         let mut hand_on = |chunk: Chunk| {
@@ -192,17 +194,16 @@ impl<'a> Pump<'a> {
         };
         let mut writer = PartWriter::new(part, digests().multiset(), ROW_BYTES_MAX, &mut hand_on);
         source.read(part, &mut writer)?;
-        let summary = writer.finish()?;
-        let has_rows = plan.parts[part.0 as usize].kind == PartKind::Rows;
+        let rows = writer.finish()?;
         let whole = WholePart { part, chunks: root.chunks(), plain_bytes: root.plain_bytes(), root: root.root() };
-        Ok((LoadedPart { rows: summary.rows, digest: has_rows.then_some(summary.digest), image: None }, whole))
+        Ok((rows, whole))
     }
 
-    pub fn part(&mut self, part: PartIndex) -> Outcome<LoadedPart> {
+    pub fn part(&mut self, part: PartIndex) -> Outcome<RowsDigest> {
         self.whole_part(part).map(|(sent, _)| sent)
     }
 
-    pub fn whole_part(&mut self, part: PartIndex) -> Outcome<(LoadedPart, WholePart)> {
+    pub fn whole_part(&mut self, part: PartIndex) -> Outcome<(RowsDigest, WholePart)> {
         let mut loader = self.sink.begin(part, &digests())?;
         let (sent, whole) = self.feed(part, &mut *loader)?;
         loader.finish(&whole)?;
@@ -210,7 +211,7 @@ impl<'a> Pump<'a> {
     }
 
     /// What the sender would say of a part, without sending it.
-    pub fn part_as_read(&mut self, part: PartIndex) -> LoadedPart {
+    pub fn part_as_read(&mut self, part: PartIndex) -> RowsDigest {
         struct Nowhere;
         impl PartSink for Nowhere {
             fn write(&mut self, _: &VerifiedChunk) -> Outcome {
@@ -223,23 +224,35 @@ impl<'a> Pump<'a> {
         self.feed(part, &mut Nowhere).unwrap().0
     }
 
-    /// Every part from `first` on.
-    pub fn rest(&mut self, first: u32) -> Outcome<Vec<LoadedPart>> {
-        (first..self.plan.parts.len() as u32).map(|part| self.part(PartIndex(part))).collect()
+    /// Every part from `first` on; what the sender would say of its tables.
+    pub fn rest(&mut self, first: u32) -> Outcome<Vec<RowsDigest>> {
+        let mut tables = Vec::new();
+        for part in (first..self.plan.parts.len() as u32).map(PartIndex) {
+            let rows = self.part(part)?;
+            if self.plan.section(part) == Some(Section::Data) {
+                tables.push(rows);
+            }
+        }
+        Ok(tables)
+    }
+
+    /// What the sender would say of all tables, without sending them.
+    pub fn tables_as_read(&mut self) -> Vec<RowsDigest> {
+        (1..=self.plan.tables.len() as u32).map(|part| self.part_as_read(PartIndex(part))).collect()
     }
 }
 
 /// A whole transfer, with something happening between load and proof; what was sent and what was found. One that fails is
 /// given up.
-pub fn transfer_with(folder: &Folder, between: impl FnOnce()) -> Outcome<(Vec<LoadedPart>, Vec<LoadedPart>)> {
+pub fn transfer_with(folder: &Folder, between: impl FnOnce()) -> Outcome<(Vec<RowsDigest>, Vec<RowsDigest>)> {
     let sink = folder.sink();
     let run = || {
         let mut pump = Pump::start(folder, &sink)?;
         let sent = pump.rest(0)?;
         between();
-        let (proof, loaded) = sink.prove(&digests())?;
-        assert_eq!(proof, Proof::ReadAgain);
-        Ok((sent, loaded))
+        let Evidence { proof, tables, .. } = sink.prove(&digests())?;
+        assert_eq!(proof, Proof::RowsReadBack);
+        Ok((sent, tables))
     };
     let outcome = run();
     match &outcome {

@@ -13,19 +13,19 @@ use sealift_protocol::{
     fingerprint::Fingerprint,
     grant::{Grant, SignedGrant},
     id::{ChunkCount, PartIndex, TransferId},
-    manifest::{Engine, PartKind, Plan, PlannedPart},
+    manifest::Plan,
     message::{Ack, Message, Offer, Ready, Refuse},
     negotiate::suites_auto,
     sign::Signature,
     ticket_proof::TicketProof,
 };
 use sealift_sender::transfer::proof_of;
+use sealift_tests::wire::opaque_plan;
 
 use super::{Hosts, Peer, closed_with, other_receiver, other_ticket, read_ticket, run, stop};
 
 pub fn plan() -> Plan {
-    let part = PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate: None };
-    Plan { engine: Engine::Opaque, parts: vec![part], empty: None }
+    opaque_plan()
 }
 
 fn offer(grant: SignedGrant) -> Offer {

@@ -6,6 +6,7 @@ use sealift_protocol::{
     close::Code,
     codec,
     compress::{Compression, Packer, Unpacker},
+    digest::RowsDigest,
     envelope::SealingKey,
     error::{Error, Result},
     fingerprint::Fingerprint,
@@ -13,7 +14,6 @@ use sealift_protocol::{
     id::{ChunkCount, ChunkIndex, PartIndex, TransferId},
     key::DigestSecret,
     limits::CHUNK_HEADER_BYTES,
-    manifest::{Engine, PartKind, Plan, PlannedPart},
     message::{Ack, Message},
     random::Nonces,
     receive::{Expected, Order, Unsealing},
@@ -22,7 +22,7 @@ use sealift_protocol::{
     send::Transfer,
     sign::Signer,
 };
-use sealift_tests::wire::{Seeded, TestSigner};
+use sealift_tests::wire::{Seeded, TestSigner, opaque_plan};
 use serde_json::{Value, json};
 
 use super::{hex, messages::origin};
@@ -48,9 +48,7 @@ impl Made {
         let sender = TestSigner::new([0x43; 32]);
         let id = LogId { kind: LogKind::Archive, transfer: TRANSFER, key: KeyFingerprint::of(&key.public_key()) };
         let header = LogHeader::new(id, &mut random);
-        let part =
-            PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate: None };
-        let plan = Plan { engine: Engine::Opaque, parts: vec![part], empty: None };
+        let plan = opaque_plan();
         let grant = Grant {
             transfer: TRANSFER,
             sender: Some(Fingerprint::of(&sender.public_key())),
@@ -76,7 +74,7 @@ impl Made {
         let sealed = seal(packed, &opening.keys, Nonces::new(&mut random).draw().unwrap()).unwrap();
         transfer.handle_start(PartIndex(0));
         transfer.handle_sealed(&sealed, &opening.keys);
-        transfer.handle_part_end(PartIndex(0), 0, None);
+        transfer.handle_part_end(PartIndex(0), RowsDigest::default());
         transfer.handle_ack(&Ack { part: PartIndex(0), verified: ChunkCount(1), durable: ChunkCount(1) }).unwrap();
         records.push(Record::Chunk { header: sealed.header, sealed: sealed.frame.slice(CHUNK_HEADER_BYTES..) });
         let Some(Message::Finish(manifest)) = transfer.poll_finish(&sender) else { panic!("no manifest") };

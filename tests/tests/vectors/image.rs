@@ -2,10 +2,11 @@
 
 use sealift_protocol::{
     close::Code,
+    digest::{Root, RowsDigest},
     id::ChunkCount,
-    image::{Checked, CountedTable, ImageChecks, check_chunk, page_bytes},
+    image::{self, check_chunk, page_bytes},
     limits::{CHUNK_PLAIN_BYTES, NAME_BYTES_MAX},
-    manifest::{Engine, LoadedPart, PartKind, Plan, PlannedPart, Proof, Receipt, SentPart, SignedReceipt},
+    manifest::{Check, Checked, CountedTable, Evidence, ImageChecks, Plan, Proof, Receipt, SentPart, SignedReceipt},
 };
 use sealift_tests::wire::Parties;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use super::{bad, exchange, hex, messages};
 
 fn checks() -> ImageChecks {
-    let table = |name: &str, rows, checked| CountedTable { name: name.into(), rows, checked };
+    let table = |name: &str, rows, checked| CountedTable { name: name.into(), rows, checked, internal: false };
     let tables = vec![table("patient", Some(3), true), table("visit", None, false)];
     ImageChecks { page_bytes: 512, pages: 3, checked: Checked::SomeTables, findings: 1, tables, tables_left_out: 1 }
 }
@@ -21,15 +22,15 @@ fn checks() -> ImageChecks {
 /// One of an image of three pages.
 fn receipt(parties: &Parties) -> Receipt {
     let mut receipt = messages::receipt(parties).receipt;
-    let part = PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate: None, bytes_estimate: None };
-    receipt.plan = Plan { engine: Engine::SqliteImage, parts: vec![part], empty: None };
-    receipt.proof = Proof::PagesReadAgain;
+    receipt.plan = Plan::opaque(image::engine(), None);
     let mut manifest = receipt.manifest.manifest.clone();
     let root = manifest.parts[0].root;
     manifest.plan_hash = receipt.plan.hash();
-    manifest.parts = vec![SentPart { chunks: ChunkCount(1), plain_bytes: 3 * 512, root, rows: 0, digest: None }];
+    manifest.tables = Vec::new();
+    manifest.parts = vec![SentPart { chunks: ChunkCount(1), plain_bytes: 3 * 512, root, rows: None }];
     receipt.manifest = manifest.sign(&parties.sender);
-    receipt.loaded = vec![LoadedPart { rows: 0, digest: Some(root), image: Some(checks()) }];
+    let checks = vec![Check::Image(checks())];
+    receipt.evidence = Evidence { bytes: Some(root), checks, ..Evidence::bare(Proof::BytesReadBack) };
     receipt
 }
 
@@ -45,10 +46,10 @@ pub fn vectors() -> Value {
 }
 
 fn bad_receipts(parties: &Parties) -> Vec<Value> {
-    type Change = fn(&mut LoadedPart, &mut ImageChecks);
+    type Change = fn(&mut Evidence, &mut ImageChecks);
     let changes: [(&str, Change); 10] = [
-        ("another root than was sent", |loaded, _| loaded.digest = None),
-        ("rows of a part without rows", |loaded, _| loaded.rows = 3),
+        ("another root than was sent", |evidence, _| evidence.bytes = Some(Root([0; 32]))),
+        ("rows of an image", |evidence, _| evidence.tables.push(RowsDigest::default())),
         ("a page more than was sent", |_, checks| checks.pages = 4),
         ("no pages", |_, checks| checks.pages = 0),
         ("a page size of 1,000", |_, checks| checks.page_bytes = 1000),
@@ -77,22 +78,22 @@ fn bad_receipts(parties: &Parties) -> Vec<Value> {
         .into_iter()
         .map(|(defect, change)| {
             let mut receipt = receipt(parties);
-            let (mut loaded, mut checks) = (receipt.loaded.remove(0), checks());
-            change(&mut loaded, &mut checks);
-            loaded.image = Some(checks);
-            receipt.loaded.push(loaded);
+            let mut checks = checks();
+            change(&mut receipt.evidence, &mut checks);
+            receipt.evidence.checks = vec![Check::Image(checks)];
             judge(defect, receipt)
         })
         .collect();
-    let proven = |proof: Proof, image: Option<ImageChecks>| {
+    let proven = |change: fn(&mut Evidence)| {
         let mut receipt = receipt(parties);
-        (receipt.proof, receipt.loaded[0].image) = (proof, image);
+        change(&mut receipt.evidence);
         receipt
     };
-    cases.push(judge("without its checks", proven(Proof::PagesReadAgain, None)));
-    cases.push(judge("an image that was not read again", proven(Proof::Written, None)));
-    cases.push(judge("tables read again of an image", proven(Proof::ReadAgain, None)));
-    cases.push(judge("checks of what was discarded", proven(Proof::Discarded, Some(checks()))));
+    cases.push(judge("without its checks", proven(|evidence| evidence.checks.clear())));
+    cases.push(judge("without its root", proven(|evidence| evidence.bytes = None)));
+    cases.push(judge("an image that was not read back", proven(|evidence| evidence.proof = Proof::Written)));
+    cases.push(judge("tables read back of an image", proven(|evidence| evidence.proof = Proof::RowsReadBack)));
+    cases.push(judge("checks of what was discarded", proven(|evidence| evidence.proof = Proof::Discarded)));
     cases
 }
 

@@ -1,10 +1,12 @@
 use sealift_protocol::{
     close::Code,
     codec,
-    digest::Root,
+    digest::{Root, RowsDigest},
     fingerprint::Fingerprint,
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
-    manifest::{LoadedPart, Manifest, Origin, Proof, Receipt, ReceiverTrust, SentPart, SignedReceipt},
+    manifest::{
+        CatalogueCheck, Check, Evidence, Manifest, Origin, Proof, Receipt, ReceiverTrust, SentPart, SignedReceipt,
+    },
     message::{Ack, Message, Refuse},
     seal::Suite,
     sealed_log::EpochRecord,
@@ -18,17 +20,23 @@ use super::{bad, exchange, hex};
 pub fn receipt(parties: &Parties) -> SignedReceipt {
     let grant = parties.grant();
     let plan = table_plan(1);
-    let part = |rows, digest| SentPart { chunks: ChunkCount(1), plain_bytes: 20, root: Root([9; 32]), rows, digest };
-    let parts = vec![part(0, None), part(2, Some(Root([8; 32]))), part(0, None)];
-    let loaded = parts.iter().map(|part| LoadedPart { rows: part.rows, digest: part.digest, image: None }).collect();
-    let (transfer, grant_hash, plan_hash) = (grant.grant.transfer, grant.hash(), plan.hash());
-    let manifest = Manifest { transfer, grant_hash, plan_hash, parts, root: Root([7; 32]), origin: origin() };
+    let part = SentPart { chunks: ChunkCount(1), plain_bytes: 20, root: Root([9; 32]), rows: None };
+    let tables = vec![RowsDigest { rows: 2, sum: [8; 32] }];
+    let manifest = Manifest {
+        transfer: grant.grant.transfer,
+        grant_hash: grant.hash(),
+        plan_hash: plan.hash(),
+        tables: tables.clone(),
+        parts: vec![part; 3],
+        root: Root([7; 32]),
+        origin: origin(),
+    };
     let manifest = manifest.sign(&parties.sender);
+    let checks = vec![Check::Catalogue(CatalogueCheck { definitions: 5 })];
     let receipt = Receipt {
         manifest,
         plan,
-        loaded,
-        proof: Proof::ReadAgain,
+        evidence: Evidence { tables, checks, ..Evidence::bare(Proof::RowsReadBack) },
         grant,
         sender_key: parties.sender.public_key(),
         receiver_key: parties.receiver.public_key(),
@@ -120,27 +128,32 @@ fn bad_messages() -> Vec<Value> {
     cases.map(judge).into()
 }
 
+fn drill() -> Evidence {
+    Evidence::bare(Proof::Discarded)
+}
+
 fn receipt_file(parties: &Parties, good: &SignedReceipt) -> Value {
     type Change = fn(&mut Receipt);
     let judge = |defect: &str, code: Code, receipt: SignedReceipt| {
         let bytes = receipt.to_bytes();
         bad(defect, &bytes, code, SignedReceipt::from_bytes(&bytes).and_then(|receipt| receipt.verify()))
     };
-    let resigned: [(&str, Code, Change); 16] = [
+    let resigned: [(&str, Code, Change); 17] = [
         ("manifest changed, signed by the receiver", Code::ManifestMismatch, |receipt| {
-            receipt.manifest.manifest.parts[1].rows = 3;
+            receipt.manifest.manifest.tables[0].rows = 3;
         }),
-        ("another plan", Code::ManifestMismatch, |receipt| receipt.plan.parts[1].name.push('x')),
+        ("another plan", Code::ManifestMismatch, |receipt| receipt.plan.tables[0].name.push('x')),
         ("another grant", Code::ManifestMismatch, |receipt| receipt.grant.grant.purpose.push('x')),
-        ("a row less loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].rows = 1),
-        ("another digest loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].digest = Some(Root([0; 32]))),
-        ("a database not read again", Code::TargetMismatch, |receipt| receipt.proof = Proof::Written),
+        ("a row less loaded", Code::TargetMismatch, |receipt| receipt.evidence.tables[0].rows = 1),
+        ("another digest loaded", Code::TargetMismatch, |receipt| receipt.evidence.tables[0].sum = [0; 32]),
+        ("a database not read back", Code::TargetMismatch, |receipt| receipt.evidence.proof = Proof::Written),
         ("a row less in a drill", Code::TargetMismatch, |receipt| {
-            (receipt.proof, receipt.loaded[1].rows) = (Proof::Discarded, 1);
+            receipt.evidence = Evidence { tables: vec![RowsDigest { rows: 1, sum: [8; 32] }], ..drill() };
         }),
-        ("rows of a schema", Code::TargetMismatch, |receipt| receipt.loaded[0].rows = u64::MAX),
-        ("no digest loaded", Code::TargetMismatch, |receipt| receipt.loaded[1].digest = None),
-        ("a part less loaded", Code::TargetMismatch, |receipt| receipt.loaded.truncate(2)),
+        ("a check in a drill", Code::TargetMismatch, |receipt| receipt.evidence.proof = Proof::Discarded),
+        ("a check that was not made", Code::TargetMismatch, |receipt| receipt.evidence.checks.clear()),
+        ("a root of bytes that are rows", Code::TargetMismatch, |receipt| receipt.evidence.bytes = Some(Root([9; 32]))),
+        ("a table less loaded", Code::TargetMismatch, |receipt| receipt.evidence.tables.clear()),
         ("finished before it started", Code::ManifestMismatch, |receipt| receipt.finished_ms = receipt.started_ms - 1),
         ("started before the grant", Code::GrantNotYetValid, |receipt| {
             receipt.started_ms = (receipt.grant.grant.not_before_seconds - 61) * 1000;

@@ -13,7 +13,8 @@ use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
     id::PartIndex,
-    manifest::{Engine, PartKind, Plan, PlannedPart},
+    image,
+    manifest::Plan,
 };
 
 use super::{SqliteSource, bound_cache, failure::failed};
@@ -62,8 +63,9 @@ impl Source for ImageSource {
         let bytes_estimate = Some(snapshot.pages.saturating_mul(snapshot.page_bytes as u64));
         // Where there is no table, it is known that there is no row.
         let rows_estimate = (!snapshot.has_tables).then_some(0);
-        let part = PlannedPart { kind: PartKind::Opaque, name: String::new(), rows_estimate, bytes_estimate };
-        Ok(Plan { engine: Engine::SqliteImage, parts: vec![part], empty: None })
+        let mut plan = Plan::opaque(image::engine(), bytes_estimate);
+        plan.parts[0].rows_estimate = rows_estimate;
+        Ok(plan)
     }
 
     fn can_repeat(&self) -> bool {

@@ -30,11 +30,11 @@ use sealift_engine_api::{RowSink, Source, row_too_long};
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
-    id::PartIndex,
+    id::{PartIndex, TableIndex},
     limits::PARTS_MAX,
-    manifest::{Engine, PartKind, Plan, PlannedPart},
+    manifest::{Plan, PlannedPart, PlannedTable, Section},
     row::{Value, value_bytes},
-    sqlite::{DOCUMENT_BYTES_MAX, TextEncoding, put_cells, quote},
+    sqlite::{self, DOCUMENT_BYTES_MAX, TextEncoding, is_internal, put_cells, quote},
 };
 
 use self::{
@@ -144,8 +144,9 @@ impl SqliteSource {
             let what = format!("the schema of {shown} is too large: {} tables", catalogue.tables.len());
             return Err(unsuitable(what, MOVE_IMAGE));
         }
+        let tables = catalogue.tables.iter().map(|table| planned_table(&table.table.name)).collect();
         let snapshot = Snapshot { encoding, schema, tables: catalogue.tables, finish };
-        Ok((snapshot, Plan { engine: Engine::Sqlite, parts, empty: None }))
+        Ok((snapshot, Plan { engine: sqlite::engine(), tables, parts, empty: None }))
     }
 }
 
@@ -183,14 +184,18 @@ fn parts(connection: &Connection, tables: &[SourceTable]) -> rusqlite::Result<Ve
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let rows_total = estimates.iter().flatten().fold(0u64, |total, rows| total.saturating_add(*rows));
     let share = |rows: u64| (u128::from(file_bytes) * u128::from(rows) / u128::from(rows_total.max(1))) as u64;
-    let bare = |kind| PlannedPart { kind, name: String::new(), rows_estimate: None, bytes_estimate: None };
-    let rows = tables.iter().zip(estimates).map(|(table, rows_estimate)| PlannedPart {
-        kind: PartKind::Rows,
-        name: table.table.name.clone(),
+    let mut parts = vec![PlannedPart::of_section(Section::PreData)];
+    parts.extend(estimates.into_iter().zip(0..).map(|(rows_estimate, table)| PlannedPart {
         rows_estimate,
         bytes_estimate: rows_estimate.map(share),
-    });
-    Ok(std::iter::once(bare(PartKind::Schema)).chain(rows).chain([bare(PartKind::Finish)]).collect())
+        ..PlannedPart::of_table(TableIndex(table))
+    }));
+    parts.push(PlannedPart::of_section(Section::PostData));
+    Ok(parts)
+}
+
+fn planned_table(name: &str) -> PlannedTable {
+    PlannedTable { internal: is_internal(name), ..PlannedTable::named(name) }
 }
 
 /// Counting would be a scan; the highest and lowest rowid are two look-ups.

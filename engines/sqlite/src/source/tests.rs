@@ -75,10 +75,6 @@ fn parts_can_be_read_again() {
     assert!(content(&mut third) != first);
 }
 
-fn names(plan: &Plan) -> Vec<(PartKind, &str)> {
-    plan.parts.iter().map(|part| (part.kind, part.name.as_str())).collect()
-}
-
 #[test]
 fn plans_tables_and_shadow_tables_with_the_engines_own_last() {
     let folder = Folder::new();
@@ -87,10 +83,11 @@ fn plans_tables_and_shadow_tables_with_the_engines_own_last() {
          CREATE VIRTUAL TABLE f USING fts5(x); CREATE TABLE b(x); INSERT INTO b VALUES(1),(2),(2);",
     );
     let (mut source, plan) = folder.plan().unwrap();
-    let rows: Vec<&str> = names(&plan)[1..plan.parts.len() - 1].iter().map(|(_, name)| *name).collect();
+    let rows: Vec<&str> = plan.tables.iter().map(|table| table.name.as_str()).collect();
     assert_eq!(rows[..2], ["a", "f_data"]);
     assert!(rows.contains(&"f_config") && rows.contains(&"b") && !rows.contains(&"f"));
     assert_eq!(rows[rows.len() - 3..], ["sqlite_stat1", "sqlite_stat4", "sqlite_sequence"]);
+    assert!(plan.tables.iter().all(|table| table.internal == table.name.starts_with("sqlite_")));
     let b = rows.iter().position(|name| *name == "b").unwrap() + 1;
     assert_eq!(plan.parts[b].rows_estimate, Some(3));
     assert_eq!(read(&mut source, b as u32, 1000).unwrap(), 3);

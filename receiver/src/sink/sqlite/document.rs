@@ -5,7 +5,7 @@ use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
     id::PartIndex,
-    manifest::PartKind,
+    manifest::Section,
     receive::WholePart,
     sqlite::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument},
 };
@@ -20,15 +20,15 @@ use crate::sink::PartSink;
 pub struct DocumentLoad<'a> {
     turn: Turn<'a>,
     part: PartIndex,
-    kind: PartKind,
+    section: Section,
     bytes: Vec<u8>,
     chunks: u64,
     ended: bool,
 }
 
 impl<'a> DocumentLoad<'a> {
-    pub fn new(turn: Turn<'a>, part: PartIndex, kind: PartKind) -> Self {
-        Self { turn, part, kind, bytes: Vec::new(), chunks: 0, ended: false }
+    pub fn new(turn: Turn<'a>, part: PartIndex, section: Section) -> Self {
+        Self { turn, part, section, bytes: Vec::new(), chunks: 0, ended: false }
     }
 }
 
@@ -45,11 +45,11 @@ impl PartSink for DocumentLoad<'_> {
     }
 
     fn finish(self: Box<Self>, whole: &WholePart) -> Outcome {
-        let Self { mut turn, part, kind, bytes, chunks, ended } = *self;
+        let Self { mut turn, part, section, bytes, chunks, ended } = *self;
         let load = |turn: &mut Turn<'_>| {
             check_whole(whole, part, chunks, ended)?;
             turn.sink.check_stop()?;
-            if kind == PartKind::Finish {
+            if section == Section::PostData {
                 return turn.load()?.complete(FinishDocument::from_bytes(&bytes)?, &bytes, whole);
             }
             let schema = SchemaDocument::from_bytes(&bytes)?;

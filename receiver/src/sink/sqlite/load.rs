@@ -8,7 +8,7 @@ use sealift_agent::{
 use sealift_protocol::{
     close::Code,
     id::PartIndex,
-    manifest::{PartKind, Plan},
+    manifest::Plan,
     receive::WholePart,
     sqlite::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument, Table, is_internal},
 };
@@ -254,8 +254,8 @@ pub fn check_whole(whole: &WholePart, part: PartIndex, chunks: u64, ended: bool)
 }
 
 pub fn check_plan(plan: &Plan, schema: &SchemaDocument) -> Outcome {
-    let planned = plan.parts.iter().filter(|part| part.kind == PartKind::Rows).map(|part| &part.name);
-    if planned.eq(schema.tables.iter().map(|table| &table.name)) {
+    let planned = plan.tables.iter().map(|table| (&table.name, table.internal));
+    if planned.eq(schema.tables.iter().map(|table| (&table.name, is_internal(&table.name)))) {
         return Ok(());
     }
     Err(Failure::new(Code::PlanRefused, "the tables of the plan are not those of the schema", "Report this."))

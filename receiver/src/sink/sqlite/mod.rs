@@ -45,10 +45,11 @@ use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
     close::Code,
     digest::Digests,
+    error::Error,
     id::{PartIndex, TransferId},
-    manifest::{Engine, LoadedPart, PartKind, Plan, PlannedPart, Proof},
+    manifest::{Evidence, Plan, ReadBack, Section},
     receive::{Found, FoundPrefix},
-    sqlite::{LEDGER_TABLE, SEQUENCE_TABLE, is_internal},
+    sqlite::{self, LEDGER_TABLE, SEQUENCE_TABLE},
 };
 use sealift_sqlite::check_options;
 
@@ -212,7 +213,7 @@ impl State {
     }
 
     fn rank(&self, part: PartIndex) -> Option<Rank> {
-        self.prepared.as_ref()?.plan.parts.get(part.0 as usize).map(rank)
+        rank(&self.prepared.as_ref()?.plan, part)
     }
 
     /// Whether everything of a lower rank is committed.
@@ -257,12 +258,29 @@ fn out_of_order() -> Failure {
     Failure::new(Code::Internal, "the target was used out of order", "")
 }
 
-/// Parts of a lower rank are committed before those of a higher one begin.
-type Rank = (PartKind, bool, bool);
+/// That the plan's engine is one of both that are loaded here, and its parts are those that it has: the schema, the tables in
+/// the schema's order, and what comes after the rows.
+fn check_engine(plan: &Plan) -> Outcome {
+    if plan.engine.capabilities.has(Section::Opaque) {
+        return Ok(sealift_protocol::image::engine().check_same(&plan.engine)?);
+    }
+    sqlite::engine().check_same(&plan.engine)?;
+    let count = |section| plan.parts.iter().filter(|part| part.section == section).count();
+    let in_order = plan.parts.iter().filter_map(|part| part.table).is_sorted();
+    match count(Section::PreData) == 1 && count(Section::PostData) == 1 && in_order {
+        true => Ok(()),
+        false => Err(Error::new(Code::PlanRefused, "parts of a database").into()),
+    }
+}
 
-fn rank(part: &PlannedPart) -> Rank {
+/// Parts of a lower rank are committed before those of a higher one begin.
+type Rank = (Section, bool, bool);
+
+fn rank(plan: &Plan, part: PartIndex) -> Option<Rank> {
+    let section = plan.section(part)?;
+    let Some(table) = plan.table_of(part) else { return Some((section, false, false)) };
     // Building an index of another table takes its rows out of the engine's statistics; any row may count in the last.
-    (part.kind, is_internal(&part.name), part.name == SEQUENCE_TABLE)
+    Some((section, table.internal, table.name == SEQUENCE_TABLE))
 }
 
 impl Sink for SqliteSink {
@@ -283,11 +301,12 @@ impl Sink for SqliteSink {
 
     fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>> {
         plan.check()?;
-        if plan.engine == Engine::Opaque {
+        if ![sqlite::engine().name, sealift_protocol::image::engine().name].contains(&plan.engine.name) {
             let next = "Give the receiver a target for dumps: file:PATH, exec:COMMAND or -.";
             return Err(Failure::new(Code::PlanRefused, "the source is a dump, the target an SQLite database", next));
         }
-        if plan.parts.iter().any(|part| part.name.eq_ignore_ascii_case(LEDGER_TABLE)) {
+        check_engine(plan)?;
+        if plan.tables.iter().any(|table| table.name.eq_ignore_ascii_case(LEDGER_TABLE)) {
             return Err(Failure::new(Code::PlanRefused, "the source has a table of Sealift's own", ""));
         }
         let mut state = self.state();
@@ -300,7 +319,8 @@ impl Sink for SqliteSink {
         state.prepared = Some(Arc::new(Prepared { plan: plan.clone(), bond, identity }));
         state.committed = vec![false; plan.parts.len()];
         state.uncommitted = BTreeMap::new();
-        plan.parts.iter().for_each(|part| *state.uncommitted.entry(rank(part)).or_default() += 1);
+        let ranks = (0..plan.parts.len() as u32).filter_map(|part| rank(plan, PartIndex(part)));
+        ranks.for_each(|rank| *state.uncommitted.entry(rank).or_default() += 1);
         have.iter().for_each(|whole| state.note_committed(whole.part));
         state.finished.clear();
         state.interrupt = load.as_ref().map(|load| load.connection.get_interrupt_handle());
@@ -319,17 +339,17 @@ impl Sink for SqliteSink {
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         let place = part.0 as usize;
         let turn = self.turn(Some(part), digests)?;
-        let kind = turn.prepared.plan.parts.get(place).ok_or_else(out_of_order)?.kind;
+        let section = turn.prepared.plan.section(part).ok_or_else(out_of_order)?;
         if self.state().committed[place] {
             return Ok(Box::new(Repeated { sink: self, part }));
         }
-        match kind {
-            PartKind::Rows => {
+        match section {
+            Section::Data => {
                 let prefix = self.state().prefix.clone().filter(|prefix| prefix.part == part);
                 Ok(Box::new(RowsLoad::begin(turn, part, prefix)?))
             }
-            PartKind::Opaque => Ok(Box::new(PagesLoad::begin(turn)?)),
-            PartKind::Schema | PartKind::Finish => Ok(Box::new(DocumentLoad::new(turn, part, kind))),
+            Section::Opaque => Ok(Box::new(PagesLoad::begin(turn)?)),
+            Section::PreData | Section::PostData => Ok(Box::new(DocumentLoad::new(turn, part, section))),
         }
     }
 
@@ -337,17 +357,17 @@ impl Sink for SqliteSink {
         std::mem::take(&mut self.state().finished)
     }
 
-    fn prove(&self, digests: &Digests) -> Outcome<(Proof, Vec<LoadedPart>)> {
+    fn prove(&self, digests: &Digests) -> Outcome<Evidence> {
         let mut turn = self.turn(None, digests)?;
         if self.state().committed.contains(&false) {
             return Err(out_of_order());
         }
-        let proven = match turn.prepared.plan.engine {
-            Engine::SqliteImage => (Proof::PagesReadAgain, vec![image::prove(&mut turn)?]),
-            _ => (Proof::ReadAgain, prove::prove(&mut turn)?),
+        let evidence = match turn.prepared.plan.engine.capabilities.read_back {
+            ReadBack::Bytes => image::prove(&mut turn)?,
+            _ => prove::prove(&mut turn)?,
         };
         turn.proven = true;
-        Ok(proven)
+        Ok(evidence)
     }
 
     fn publish(&self, transfer: TransferId) -> Outcome {

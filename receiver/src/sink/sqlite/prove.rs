@@ -15,7 +15,7 @@ use sealift_protocol::{
     close::Code,
     digest::MultisetDigest,
     id::PartIndex,
-    manifest::LoadedPart,
+    manifest::{CatalogueCheck, Check, Evidence, Proof},
     row::Value,
     sqlite::{Definition, FinishDocument, LEDGER_TABLE, SchemaDocument, Table, TextEncoding, put_cells},
 };
@@ -27,8 +27,8 @@ const CACHE_KIB: i32 = 8 << 10;
 
 const STAGING: &str = "the staging file";
 
-/// Ends the load, and says part by part what the file holds.
-pub fn prove(turn: &mut Turn<'_>) -> Outcome<Vec<LoadedPart>> {
+/// Ends the load, and says table by table what the file holds.
+pub fn prove(turn: &mut Turn<'_>) -> Outcome<Evidence> {
     let engine = |error: rusqlite::Error| failed(&error, STAGING);
     let (sink, identity) = (turn.sink, turn.prepared.identity);
     let load = turn.load.take().ok_or_else(out_of_order)?;
@@ -46,24 +46,26 @@ pub fn prove(turn: &mut Turn<'_>) -> Outcome<Vec<LoadedPart>> {
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(engine)?;
     connection.pragma_update(None, "cell_size_check", true).map_err(engine)?;
     connection.execute_batch("BEGIN").map_err(engine)?;
-    check_catalogue(&connection, &schema, &finish)?;
-    let mut loaded = vec![LoadedPart::bare()];
+    let definitions = check_catalogue(&connection, &schema, &finish)?;
+    let mut tables = Vec::with_capacity(schema.tables.len());
     for (place, table) in schema.tables.iter().enumerate() {
         let mut digest = turn.digests.multiset();
         read_again(turn, &connection, table, schema.encoding, &mut digest)
             .map_err(|failure| failure.at_part(PartIndex(place as u32 + 1)))?;
-        loaded.push(LoadedPart::table(digest.rows(), digest.root()));
+        tables.push(digest.digest());
     }
-    loaded.push(LoadedPart::bare());
     // Still the same file, or what was read is not what would be published.
     drop(connection);
     sink.staging.check(identity)?;
     fail_point::hit(Point::SqliteProven);
-    Ok(loaded)
+    let checks = vec![Check::Catalogue(CatalogueCheck { definitions })];
+    Ok(Evidence { tables, checks, ..Evidence::bare(Proof::RowsReadBack) })
 }
 
-fn check_catalogue(connection: &Connection, schema: &SchemaDocument, finish: &FinishDocument) -> Outcome {
-    let Some(name) = catalogue_difference(connection, schema, finish)? else { return Ok(()) };
+/// Returns the number of definitions.
+fn check_catalogue(connection: &Connection, schema: &SchemaDocument, finish: &FinishDocument) -> Outcome<u64> {
+    let expected = definitions(schema, finish);
+    let Some(name) = catalogue_difference(connection, &expected)? else { return Ok(expected.len() as u64) };
     let what = format!("the definition of {name} in the staged database is not what the source sent");
     Err(Failure::new(Code::TargetMismatch, what, "The load was dropped. Look for other programs that write there."))
 }
@@ -71,13 +73,8 @@ fn check_catalogue(connection: &Connection, schema: &SchemaDocument, finish: &Fi
 /// Type, name, table and text of an entry. An index of a constraint has no text.
 type Entry<'a> = (&'a str, &'a str, &'a str, Option<&'a str>);
 
-/// The first entry, the ledger's aside, that is not in both the catalogue and the documents.
-fn catalogue_difference(
-    connection: &Connection,
-    schema: &SchemaDocument,
-    finish: &FinishDocument,
-) -> Outcome<Option<String>> {
-    let engine = |error: rusqlite::Error| failed(&error, STAGING);
+/// What the documents say, in order.
+fn definitions<'a>(schema: &'a SchemaDocument, finish: &'a FinishDocument) -> Vec<Entry<'a>> {
     let mut expected: Vec<Entry<'_>> = Vec::new();
     for table in &schema.tables {
         expected.push(("table", &table.name, &table.name, Some(&table.sql)));
@@ -88,6 +85,12 @@ fn catalogue_difference(
     expected.extend(entries("view", &finish.views));
     expected.extend(entries("trigger", &finish.triggers));
     expected.sort_unstable();
+    expected
+}
+
+/// The first entry, the ledger's aside, that is not in both the catalogue and the documents.
+fn catalogue_difference(connection: &Connection, expected: &[Entry<'_>]) -> Outcome<Option<String>> {
+    let engine = |error: rusqlite::Error| failed(&error, STAGING);
     let sql = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema WHERE name <> ?1";
     let mut statement = connection.prepare(sql).map_err(engine)?;
     let rows = statement
@@ -98,7 +101,7 @@ fn catalogue_difference(
         found.iter().map(|(kind, name, table, sql)| (&**kind, &**name, &**table, sql.as_deref())).collect();
     found.sort_unstable();
     let mut found = found.into_iter();
-    let mut expected = expected.into_iter();
+    let mut expected = expected.iter().copied();
     loop {
         match (expected.next(), found.next()) {
             (None, None) => return Ok(None),

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
 use sealift_protocol::{
     id::{PartIndex, TransferId},
-    manifest::{Engine, PartKind, Plan},
+    manifest::{Plan, ReadBack, Section},
     receive::{FoundPrefix, WholePart},
 };
 
@@ -42,7 +42,7 @@ impl Staged {
             leftover => leftover.remove(staging)?,
         }
         let identity = staging.create()?;
-        if plan.engine == Engine::SqliteImage {
+        if plan.engine.capabilities.read_back == ReadBack::Bytes {
             return Ok(Self::of_image(Image::create(staging, identity, bond)?, identity));
         }
         Ok(Self { identity, load: None, image: None, have: Vec::new(), prefix: None, rows: 0 })
@@ -58,7 +58,7 @@ impl Staged {
         let ledger = ledger::read(&connection)?;
         check_plan(plan, &ledger.schema).map_err(|_| senseless())?;
         let (have, prefix, rows) = (ledger.parts.clone(), ledger.prefix.clone(), ledger.rows);
-        let is_rows = |part: PartIndex| plan.parts.get(part.0 as usize).is_some_and(|part| part.kind == PartKind::Rows);
+        let is_rows = |part: PartIndex| plan.section(part) == Some(Section::Data);
         if have.last().is_some_and(|last| last.part.0 as usize >= plan.parts.len())
             || prefix.as_ref().is_some_and(|prefix| !is_rows(prefix.part))
         {

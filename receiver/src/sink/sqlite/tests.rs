@@ -6,8 +6,9 @@ use std::{
 
 use rusqlite::{Connection, ffi};
 use sealift_protocol::{
+    id::TableIndex,
     key::DigestSecret,
-    manifest::PlannedPart,
+    manifest::{PlannedPart, PlannedTable},
     sqlite::{Definition, Table},
 };
 use sealift_sqlite::{make_index, make_table};
@@ -31,7 +32,7 @@ impl Folder {
 
     fn prepare(&self) -> Outcome<SqliteSink> {
         let sink = SqliteSink::new(&self.path("target.db"), 1000)?;
-        sink.prepare(TRANSFER, &plan(Engine::Sqlite, &["a"]), false)?;
+        sink.prepare(TRANSFER, &plan(&["a"]), false)?;
         Ok(sink)
     }
 
@@ -48,16 +49,12 @@ fn digests() -> Digests {
     Digests::new(&DigestSecret::from_bytes([7; 32]))
 }
 
-fn plan(engine: Engine, tables: &[&str]) -> Plan {
-    let part = |kind, name: &str| PlannedPart { kind, name: name.into(), rows_estimate: None, bytes_estimate: None };
-    let parts = match engine {
-        Engine::Opaque | Engine::SqliteImage => vec![part(PartKind::Opaque, "")],
-        Engine::Sqlite => std::iter::once(part(PartKind::Schema, ""))
-            .chain(tables.iter().map(|table| part(PartKind::Rows, table)))
-            .chain([part(PartKind::Finish, "")])
-            .collect(),
-    };
-    Plan { engine, parts, empty: None }
+fn plan(tables: &[&str]) -> Plan {
+    let mut parts = vec![PlannedPart::of_section(Section::PreData)];
+    parts.extend((0..tables.len() as u32).map(|table| PlannedPart::of_table(TableIndex(table))));
+    parts.push(PlannedPart::of_section(Section::PostData));
+    let tables = tables.iter().map(|name| PlannedTable::named(name)).collect();
+    Plan { engine: sqlite::engine(), tables, parts, empty: None }
 }
 
 #[test]
@@ -65,7 +62,7 @@ fn the_staging_file_is_its_owners_alone_and_goes_with_the_sink() {
     let folder = Folder::new();
     let sink = folder.prepare().unwrap();
     assert_eq!(fs::metadata(folder.staging()).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(sink.prepare(TRANSFER, &plan(Engine::Sqlite, &[]), false).unwrap_err().code, Code::Internal);
+    assert_eq!(sink.prepare(TRANSFER, &plan(&[]), false).unwrap_err().code, Code::Internal);
     assert_eq!(sink.publish(TRANSFER).unwrap_err().code, Code::Internal);
     assert_eq!(sink.prove(&digests()).unwrap_err().code, Code::Internal);
     assert_eq!(sink.begin(PartIndex(9), &digests()).map(|_| ()).unwrap_err().code, Code::Internal);
@@ -78,7 +75,14 @@ fn the_staging_file_is_its_owners_alone_and_goes_with_the_sink() {
 #[test]
 fn plans_that_do_not_fit_are_refused_before_anything_is_made() {
     let folder = Folder::new();
-    for plan in [plan(Engine::Opaque, &[]), plan(Engine::Sqlite, &["_SEALIFT_ledger"])] {
+    let mut ranges = plan(&["a"]);
+    ranges.engine.capabilities.ranges = true;
+    let mut two_schemas = plan(&["a"]);
+    two_schemas.parts.insert(0, PlannedPart::of_section(Section::PreData));
+    let mut another_format = plan(&["a"]);
+    another_format.engine.format += 1;
+    let bytes = Plan::opaque(sealift_opaque::engine(), None);
+    for plan in [bytes, plan(&["_SEALIFT_ledger"]), ranges, two_schemas, another_format] {
         let sink = SqliteSink::new(&folder.path("target.db"), 1000).unwrap();
         assert_eq!(sink.prepare(TRANSFER, &plan, false).unwrap_err().code, Code::PlanRefused);
     }
@@ -110,7 +114,7 @@ fn a_folder_that_cannot_be_used_is_told() {
     assert_eq!(failure(PathBuf::from("/")), Code::TargetFailed);
     // Nobody, not even root, can make a file there.
     let sink = SqliteSink::new(std::path::Path::new("/proc/self/target.db"), 1000).unwrap();
-    let failure = sink.prepare(TRANSFER, &plan(Engine::Sqlite, &[]), false).unwrap_err();
+    let failure = sink.prepare(TRANSFER, &plan(&[]), false).unwrap_err();
     assert_eq!(failure.code, Code::TargetFailed);
     assert!(failure.next.contains("writable"), "{failure}");
 }

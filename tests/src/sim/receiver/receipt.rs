@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use sealift_protocol::{
-    manifest::{PartKind, Proof, SignedReceipt},
+    manifest::{CatalogueCheck, Check, Evidence, Proof, Section, SignedReceipt},
     receive::ReceiptFacts,
     row::put_length,
 };
@@ -33,7 +33,7 @@ pub fn sign(
     signer: &TestSigner,
     world: &mut World<'_>,
 ) -> Outcome<SignedReceipt> {
-    let table = world.scenario.plan.parts.iter().position(|part| part.kind == PartKind::Rows);
+    let table = world.scenario.plan.parts.iter().position(|part| part.section == Section::Data);
     if let Some(table) = table
         && connection.due(world, ReceiverFault::ChangedRows)
     {
@@ -43,11 +43,14 @@ pub fn sign(
         load.target.staged[table].extend_from_slice(&row);
     }
     let facts = ReceiptFacts {
-        proof: match world.scenario.target {
-            TargetKind::Tables => Proof::ReadAgain,
-            TargetKind::Journalled | TargetKind::Plain => Proof::LoaderExit,
+        evidence: match world.scenario.target {
+            TargetKind::Tables => Evidence {
+                tables: load.target.prove(connection.session.keys().digests()),
+                checks: vec![Check::Catalogue(CatalogueCheck { definitions: 1 })],
+                ..Evidence::bare(Proof::RowsReadBack)
+            },
+            TargetKind::Journalled | TargetKind::Plain => Evidence::bare(Proof::LoaderExit),
         },
-        loaded: load.target.prove(connection.session.keys().digests()),
         tls: "simulated".into(),
         started_ms: 0,
         finished_ms: 1,
@@ -68,6 +71,6 @@ pub fn lie(
         return receipt;
     }
     let mut other = receipt.receipt;
-    other.plan.parts[0].name.push('x');
+    other.plan.engine.name.push('x');
     other.sign(signer)
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sealift_protocol::{
-    digest::{Digests, PartRoot},
+    digest::{Digests, PartRoot, RowsDigest},
     envelope::KeyEnvelope,
     error::Error,
     frame::ChunkHeader,
     id::{Epoch, PartIndex},
-    manifest::{LoadedPart, PartKind, Plan, SignedReceipt},
+    manifest::{Plan, Section, SignedReceipt},
     receive::WholePart,
     row::RowReader,
     seal::Suite,
@@ -111,8 +111,8 @@ impl Target {
         if self.one_writer && !self.writing.is_empty() {
             return false;
         }
-        let kind = self.plan.parts[part].kind;
-        let mut earlier = self.plan.parts.iter().zip(&self.durable).filter(|(planned, _)| planned.kind < kind);
+        let section = self.plan.parts[part].section;
+        let mut earlier = self.plan.parts.iter().zip(&self.durable).filter(|(planned, _)| planned.section < section);
         assert!(earlier.all(|(_, durable)| *durable), "part {part} begins before those it depends on are durable");
         assert!(!self.durable[part] && self.staged[part].is_empty(), "part {part} is written twice");
         self.writing.insert(part, digests.part_root(PartIndex(part as u32)));
@@ -140,8 +140,8 @@ impl Target {
     /// Whether another part will come that may share the commit of this one.
     pub fn may_share(&self, part: usize) -> bool {
         let is_to_come = |other: usize| !self.durable[other] && !self.ended.contains_key(&other);
-        let kinds = self.plan.parts.iter().map(|planned| planned.kind);
-        kinds.enumerate().any(|(other, kind)| kind == self.plan.parts[part].kind && is_to_come(other))
+        let sections = self.plan.parts.iter().map(|planned| planned.section);
+        sections.enumerate().any(|(other, section)| section == self.plan.parts[part].section && is_to_come(other))
     }
 
     /// Writes the commit of all that has ended, which is durable when it is synced; returns which parts these are.
@@ -154,22 +154,20 @@ impl Target {
         ended.into_keys().collect()
     }
 
-    /// Reads every table again.
-    pub fn prove(&self, digests: &Digests) -> Vec<LoadedPart> {
+    /// Reads every table back.
+    pub fn prove(&self, digests: &Digests) -> Vec<RowsDigest> {
         let parts = self.plan.parts.iter().zip(&self.staged);
-        parts
-            .map(|(planned, bytes)| match planned.kind {
-                PartKind::Rows => {
-                    let mut digest = digests.multiset();
-                    let mut reader = RowReader::new(1 << 20);
-                    let fed = reader.feed(Bytes::copy_from_slice(bytes), |row| -> Result<(), Error> {
-                        digest.add(row);
-                        Ok(())
-                    });
-                    fed.and_then(|()| reader.finish()).expect("the source wrote rows");
-                    LoadedPart::table(digest.rows(), digest.root())
-                }
-                _ => LoadedPart::bare(),
+        let tables = parts.filter(|(planned, _)| planned.section == Section::Data);
+        tables
+            .map(|(_, bytes)| {
+                let mut digest = digests.multiset();
+                let mut reader = RowReader::new(1 << 20);
+                let fed = reader.feed(Bytes::copy_from_slice(bytes), |row| -> Result<(), Error> {
+                    digest.add(row);
+                    Ok(())
+                });
+                fed.and_then(|()| reader.finish()).expect("the source wrote rows");
+                digest.digest()
             })
             .collect()
     }

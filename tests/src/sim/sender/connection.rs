@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use sealift_protocol::{
     chunk::Sealed,
     close::Code,
+    digest::RowsDigest,
     disposition::sender::SenderStage,
     frame::StreamHeader,
     id::{ChunkCount, PartIndex},
@@ -126,7 +127,7 @@ impl Connection {
         }
         if out.ends_early {
             out.done = true;
-            sender.transfer.handle_part_end(PartIndex(out.part), 0, None);
+            sender.transfer.handle_part_end(PartIndex(out.part), RowsDigest::default());
             out.finish_stream(world);
             return Ok(true);
         }
@@ -146,9 +147,9 @@ impl Connection {
         out.done = true;
         if !lane.ended {
             lane.ended = true;
-            let (mut rows, digest) = lane.summary(out.part, world.scenario, self.session.keys.digests());
-            rows += sender.sabotage.rows_miscounted(world.scenario.plan.parts[out.part as usize].kind);
-            sender.transfer.handle_part_end(PartIndex(out.part), rows, Some(digest));
+            let mut rows = lane.summary(out.part, world.scenario, self.session.keys.digests());
+            rows.rows += sender.sabotage.rows_miscounted(world.scenario.plan.parts[out.part as usize].section);
+            sender.transfer.handle_part_end(PartIndex(out.part), rows);
         }
         out.finish_stream(world);
         Ok(true)

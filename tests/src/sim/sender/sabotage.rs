@@ -3,7 +3,7 @@
 use sealift_protocol::{
     chunk::Sealed,
     key::EpochSecret,
-    manifest::{PartKind, SignedManifest},
+    manifest::{Section, SignedManifest},
     seal::EpochKeys,
     send::Session,
     sign::Signer,
@@ -82,8 +82,8 @@ impl Sabotage {
         }
     }
 
-    pub fn rows_miscounted(&mut self, kind: PartKind) -> u64 {
-        u64::from(kind == PartKind::Rows && self.due(SenderFault::RowsMiscounted))
+    pub fn rows_miscounted(&mut self, section: Section) -> u64 {
+        u64::from(section == Section::Data && self.due(SenderFault::RowsMiscounted))
     }
 
     pub fn manifest(&mut self, signed: SignedManifest, signer: &dyn Signer) -> SignedManifest {

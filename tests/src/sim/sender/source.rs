@@ -9,9 +9,9 @@ use std::{
 use bytes::Bytes;
 use sealift_protocol::{
     chunk::{Chunk, ChunkHash, Sealed},
-    digest::{Digests, Root},
+    digest::{Digests, RowsDigest},
     id::{ChunkCount, ChunkIndex, PartIndex},
-    manifest::PartKind,
+    manifest::Section,
     row::RowReader,
     seal::EpochKeys,
 };
@@ -117,9 +117,9 @@ impl Lane {
     }
 
     /// What the part came to.
-    pub fn summary(&self, part: u32, scenario: &Scenario, digests: &Digests) -> (u64, Root) {
+    pub fn summary(&self, part: u32, scenario: &Scenario, digests: &Digests) -> RowsDigest {
         let mut digest = digests.multiset();
-        if scenario.plan.parts[part as usize].kind == PartKind::Rows {
+        if scenario.plan.parts[part as usize].section == Section::Data {
             let plain = Bytes::from(scenario.versions[self.version][part as usize].concat());
             let fed = RowReader::new(1 << 20).feed(plain, |row| -> sealift_protocol::error::Result<()> {
                 digest.add(row);
@@ -127,6 +127,6 @@ impl Lane {
             });
             fed.expect("the scenario is made of rows");
         }
-        (digest.rows(), digest.root())
+        digest.digest()
     }
 }

@@ -11,11 +11,11 @@ use std::{
 
 use rusqlite::Connection;
 use sealift_protocol::{
-    id::ChunkCount,
-    manifest::{Engine, PartKind, Plan, PlannedPart},
+    id::{ChunkCount, TableIndex},
+    manifest::{Plan, PlannedPart, PlannedTable, Section},
     receive::{Found, WholePart},
     row::Value,
-    sqlite::{SchemaDocument, Table, TextEncoding},
+    sqlite::{self, SchemaDocument, Table, TextEncoding},
 };
 
 use super::{
@@ -34,10 +34,11 @@ use crate::{
 const NOT_LAST: bool = false;
 
 fn plan(tables: u32) -> Plan {
-    let part = |kind, name: String| PlannedPart { kind, name, rows_estimate: None, bytes_estimate: None };
-    let rows = (1..=tables).map(|table| part(PartKind::Rows, format!("t{table}")));
-    let parts = std::iter::once(part(PartKind::Schema, String::new())).chain(rows);
-    Plan { engine: Engine::Sqlite, parts: parts.chain([part(PartKind::Finish, String::new())]).collect(), empty: None }
+    let mut parts = vec![PlannedPart::of_section(Section::PreData)];
+    parts.extend((0..tables).map(|table| PlannedPart::of_table(TableIndex(table))));
+    parts.push(PlannedPart::of_section(Section::PostData));
+    let tables = (1..=tables).map(|table| PlannedTable::named(&format!("t{table}"))).collect();
+    Plan { engine: sqlite::engine(), tables, parts, empty: None }
 }
 
 fn schema(tables: u32) -> Vec<u8> {

@@ -21,9 +21,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, limits::Limit};
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_protocol::{
     close::Code,
-    image::{Checked, CountedTable, ImageChecks},
     limits::{IMAGE_CHECKS_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX},
-    sqlite::quote,
+    manifest::{Checked, CountedTable, ImageChecks},
+    sqlite::{is_internal, quote},
 };
 
 use super::super::{Turn, failure::failed, load::guard};
@@ -185,7 +185,8 @@ fn look_at(connection: &Connection, name: String, findings: &mut u64, checked: C
         Err(error) if is_damage(&error) => return Err(damaged()),
         Err(_) => None,
     };
-    Ok(CountedTable { name, rows, checked: is_checked })
+    let internal = is_internal(&name);
+    Ok(CountedTable { name, rows, checked: is_checked, internal })
 }
 
 /// What a check came to.

@@ -10,7 +10,12 @@ use sealift_agent::{
     failure::{Failure, Outcome},
 };
 use sealift_protocol::{
-    close::Code, digest::Root, error::Error, image::page_bytes, limits::CHUNK_PLAIN_BYTES, manifest::LoadedPart,
+    close::Code,
+    digest::Root,
+    error::Error,
+    image::page_bytes,
+    limits::CHUNK_PLAIN_BYTES,
+    manifest::{Check, Evidence, Proof},
     receive::WholePart,
 };
 
@@ -21,7 +26,7 @@ use super::{
 };
 
 /// Ends the load, and says what the file holds.
-pub fn prove(turn: &mut Turn<'_>) -> Outcome<LoadedPart> {
+pub fn prove(turn: &mut Turn<'_>) -> Outcome<Evidence> {
     let (sink, identity) = (turn.sink, turn.prepared.identity);
     let image = turn.image.take().ok_or_else(out_of_order)?;
     let whole = image.whole.ok_or_else(out_of_order)?;
@@ -46,7 +51,8 @@ pub fn prove(turn: &mut Turn<'_>) -> Outcome<LoadedPart> {
     // Still the same file, or what was read is not what would be published.
     sink.staging.check(identity)?;
     fail_point::hit(Point::SqliteProven);
-    Ok(LoadedPart { rows: 0, digest: Some(root), image: Some(checks) })
+    let checks = vec![Check::Image(checks)];
+    Ok(Evidence { bytes: Some(root), checks, ..Evidence::bare(Proof::BytesReadBack) })
 }
 
 /// The root over the file's content, cut as the chunks were, and the page size that it states.
