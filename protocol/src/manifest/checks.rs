@@ -99,7 +99,6 @@ pub struct ImageChecks {
     pub findings: u64,
     /// Ordinary tables, in the order of the catalogue.
     #[n(4)]
-    #[cbor(decode_with = "codec::bounded::<_, _, PARTS_MAX>")]
     pub tables: Vec<CountedTable>,
     /// Tables that are not listed, since the list would be too long or their names are not text.
     #[n(5)]
