@@ -6,7 +6,7 @@ use sealift_agent::{
     location::Location,
     report::Report,
 };
-use sealift_protocol::manifest::Engine;
+use sealift_protocol::{image, manifest::Engine, sqlite};
 
 /// What `--form` says of an `sqlite:` source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -33,9 +33,9 @@ impl Form {
     /// The engine that reads `location` in this form, for the audit log.
     pub fn engine(self, location: &Location) -> Engine {
         match (self, location) {
-            (Form::Rows, Location::Sqlite(_)) => Engine::Sqlite,
-            (Form::Image, Location::Sqlite(_)) => Engine::SqliteImage,
-            _ => Engine::Opaque,
+            (Form::Rows, Location::Sqlite(_)) => sqlite::engine(),
+            (Form::Image, Location::Sqlite(_)) => image::engine(),
+            _ => sealift_opaque::engine(),
         }
     }
 

@@ -15,12 +15,7 @@ use sealift_agent::{
     state::StateDir,
     ticket::Ticket,
 };
-use sealift_protocol::{
-    close::Code,
-    fingerprint::Fingerprint,
-    limits::NAME_BYTES_MAX,
-    manifest::{Engine, ReceiverTrust},
-};
+use sealift_protocol::{close::Code, fingerprint::Fingerprint, limits::NAME_BYTES_MAX, manifest::ReceiverTrust};
 use sealift_tests::{
     agents::{Agent, Launch},
     exit,
@@ -228,7 +223,7 @@ fn a9_the_longest_texts_fit_and_longer_ones_are_not_written() {
         receiver: Fingerprint([7; 32]),
         receiver_trust: ReceiverTrust::Ticket,
         source: Name::new("\u{1}".repeat(NAME_BYTES_MAX)),
-        engine: Engine::Opaque,
+        engine: sealift_opaque::engine(),
         target: Name::new("\u{1}".repeat(NAME_BYTES_MAX)),
         purpose: Purpose::new("\u{1}".repeat(purpose_bytes)),
     };

@@ -15,9 +15,11 @@ use sealift_protocol::{
     close::Code,
     fingerprint::Fingerprint,
     id::Epoch,
+    image,
     link_facts::{CipherSuite, KeyExchangeGroup, LinkFacts, TlsVersion, Transport},
-    manifest::{Engine, Proof, ReceiverTrust},
+    manifest::{Proof, ReceiverTrust},
     seal::Suite,
+    sqlite,
 };
 use serde_json::Value;
 
@@ -34,7 +36,7 @@ fn receipt() -> ReceiptFields {
         receiver: fingerprint(),
         receiver_trust: ReceiverTrust::Pinned,
         suite: Suite::Aes256Gcm,
-        proof: Proof::ReadAgain,
+        proof: Proof::RowsReadBack,
         parts: 1,
         chunks: 2,
         rows: 3,
@@ -59,14 +61,14 @@ fn samples() -> Vec<Entry> {
             receiver: fingerprint(),
             receiver_trust: ReceiverTrust::Ticket,
             source: Name::new(FREE),
-            engine: Engine::Sqlite,
+            engine: sqlite::engine(),
             target: Name::new(FREE),
             purpose: Purpose::new(FREE),
         },
         Entry::LoadBegin {
             sender: fingerprint(),
             into: Some(Name::new(FREE)),
-            engine: Engine::Opaque,
+            engine: sealift_opaque::engine(),
             purpose: Purpose::new(FREE),
         },
         connect(Peer::Sender(fingerprint())),
@@ -90,7 +92,7 @@ fn samples() -> Vec<Entry> {
         Entry::ArchiveBegin {
             receiver: fingerprint(),
             source: Name::new(FREE),
-            engine: Engine::SqliteImage,
+            engine: image::engine(),
             purpose: Purpose::new(FREE),
         },
         Entry::ArchivePublish { sender: fingerprint() },

@@ -364,7 +364,8 @@ mod written {
     }
 
     pub fn engine<S: Serializer>(engine: &Engine, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&engine.name)
+        // What a peer has sent is a name, or no engine.
+        serializer.serialize_str(if engine.check().is_ok() { &engine.name } else { "unknown" })
     }
 
     pub fn trust<S: Serializer>(trust: &ReceiverTrust, serializer: S) -> Result<S::Ok, S::Error> {
