@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, panic};
 
-use sealift_protocol::{close::Code, manifest::PartKind};
+use sealift_protocol::{close::Code, manifest::Section};
 use sealift_tests::sim::{Action, Ended, Hostile, ReceiverFault, Scenario, SenderFault, Side, SourceKind, Theme, run};
 
 /// Over all shards.
@@ -178,7 +178,8 @@ fn is_excused(scenario: &Scenario, ended: &Ended, code: Code) -> bool {
 /// What one row too many is found by: the target that is read again; or, of a table without a byte, the manifest itself,
 /// which cannot be.
 fn miscounted(scenario: &Scenario) -> Vec<Code> {
-    let tables = scenario.plan.parts.iter().zip(&scenario.versions[0]).filter(|(part, _)| part.kind == PartKind::Rows);
+    let tables =
+        scenario.plan.parts.iter().zip(&scenario.versions[0]).filter(|(part, _)| part.section == Section::Data);
     let code = |chunks: &Vec<Vec<u8>>| match chunks.iter().all(Vec::is_empty) {
         true => Code::ManifestMismatch,
         false => Code::TargetMismatch,
