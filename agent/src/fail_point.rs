@@ -61,6 +61,9 @@ points! {
     ChunkTaken = Receiver, "chunk-taken", "a chunk was handed to the sink and not acknowledged";
     JournalWritten = Receiver, "journal-written", "chunks are in the journal and not synced";
     JournalSynced = Receiver, "journal-synced", "chunks are durable in the journal, nobody was told";
+    FileWritten = Receiver, "file-written", "chunks are in the staging file of a file: target and not synced";
+    FileSynced = Receiver, "file-synced", "chunks are durable in that staging file, its record does not say so";
+    FileNoted = Receiver, "file-noted", "the record says so, nobody was told";
     PartFinished = Receiver, "part-finished", "the sink has finished a part, nobody was told";
     Settling = Receiver, "settling", "all is there and not proven";
     ReceiptSigned = Receiver, "receipt-signed", "the receipt is signed and not kept";

@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Ref, RefCell, RefMut},
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,9 +17,9 @@ use sealift_agent::{
     report::Report,
 };
 use sealift_protocol::{
-    chunk::VerifiedChunk,
+    chunk::{TakenChunk, VerifiedChunk},
     close::Code,
-    id::PartIndex,
+    id::{ChunkCount, PartIndex},
     receive::{Found, Transfer},
 };
 use tokio::{
@@ -47,6 +47,8 @@ pub struct Load {
     /// That this process has written.
     rows: Arc<AtomicU64>,
     rows_found: u64,
+    /// Chunks that the sink has and that count when they are synced, oldest first.
+    unsynced: RefCell<VecDeque<TakenChunk>>,
     /// Told whenever something was taken or finished, or a part was begun.
     pub moved: Notify,
 }
@@ -65,6 +67,7 @@ impl Load {
             written,
             events: Mutex::new(events),
             rows: Arc::default(),
+            unsynced: RefCell::default(),
             moved: Notify::new(),
         }
     }
@@ -110,17 +113,48 @@ impl Load {
         Ok(writer)
     }
 
-    /// Hands on a chunk; when this returns, it is not asked for again. Waits while the sink is busy. Cancelled, it has
-    /// handed on nothing.
+    /// Hands on a chunk; when this returns, it is not asked for again unless the process dies. Waits while the sink is busy.
+    /// Cancelled, it has handed on nothing.
     pub async fn take(&self, writer: &PartWriter, chunk: VerifiedChunk, durable: bool) {
-        let taken = chunk.taken();
-        if !writer.write(chunk).await {
+        let Some(place) = writer.place().await else {
             // The writer ended: why, it says to whoever watches.
-            std::future::pending::<()>().await;
-        }
+            return std::future::pending().await;
+        };
+        let taken = chunk.taken();
+        place.send(chunk);
         fail_point::hit(Point::ChunkTaken);
+        if self.sink.counts_when_synced() {
+            self.unsynced.borrow_mut().push_back(taken);
+            return;
+        }
         self.transfer_mut().handle_taken(&taken, durable);
         self.moved.notify_waiters();
+    }
+
+    /// The first chunks of the one part are synced: they count as verified.
+    fn count_synced(&self, part: PartIndex, chunks: ChunkCount) {
+        while self.transfer().verified(part) < chunks {
+            let Some(taken) = self.unsynced.borrow_mut().pop_front() else { return };
+            self.transfer_mut().handle_taken(&taken, false);
+        }
+    }
+
+    /// Waits until what the sink has counts: before a sender is told what is there.
+    pub async fn settle(&self, report: &Report) -> Outcome {
+        let counted = async {
+            loop {
+                let notified = self.moved.notified();
+                if self.unsynced.borrow().is_empty() {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = counted => Ok(()),
+            failure = self.watch(report) => Err(failure),
+        }
     }
 
     /// Feeds the sink with what a journal held; returns how many bytes that were.
@@ -148,12 +182,16 @@ impl Load {
         loop {
             match events.recv().await {
                 Some(Written::Durable(part, chunks)) => {
-                    self.transfer_mut().handle_durable(part, chunks);
+                    match self.sink.counts_when_synced() {
+                        true => self.count_synced(part, chunks),
+                        false => self.transfer_mut().handle_durable(part, chunks),
+                    }
                     self.moved.notify_waiters();
                 }
                 Some(Written::Finished { part, durable }) => {
                     fail_point::hit(Point::PartFinished);
                     self.writers.borrow_mut().remove(&part);
+                    self.count_synced(part, ChunkCount(u64::MAX));
                     self.transfer_mut().handle_finished(part, durable);
                     report.count(|totals| {
                         totals.parts += 1;

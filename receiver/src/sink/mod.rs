@@ -93,6 +93,12 @@ pub trait Sink: Send + Sync {
         false
     }
 
+    /// Whether a chunk counts as verified only when the part's writer says that it is durable (`edge`, `rest`, `finish`): then a
+    /// sender that can give its bytes once is never asked for what it has forgotten.
+    fn counts_when_synced(&self) -> bool {
+        false
+    }
+
     /// Whether `prove` ends the load in a way that nobody can find out about later: if this process is killed meanwhile, the
     /// load must not be done again.
     fn ends_unseen(&self) -> bool {
@@ -167,6 +173,12 @@ pub trait PartSink {
     /// Between two chunks: a target that can make a part durable piece by piece may do so now. Returns whether all that was
     /// taken so far is.
     fn edge(&mut self, _so_far: &PartRoot) -> Outcome<bool> {
+        Ok(false)
+    }
+
+    /// Nothing more waits to be written: a target that makes a part durable piece by piece may do so now. Returns whether all
+    /// that was taken so far is.
+    fn rest(&mut self) -> Outcome<bool> {
         Ok(false)
     }
 

@@ -77,7 +77,7 @@ impl Sink for OpaqueSink {
         }
     }
 
-    fn prepare(&self, transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<Found>> {
+    fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>> {
         if plan.engine.name != sealift_opaque::engine().name {
             let what = "the sender sends a database, and this target takes the bytes of a dump";
             let next =
@@ -87,7 +87,7 @@ impl Sink for OpaqueSink {
         sealift_opaque::engine().check_same(&plan.engine)?;
         match &self.target {
             Target::Standard(_) => {}
-            Target::File(file) => file.prepare(transfer)?,
+            Target::File(file) => return file.prepare(transfer, plan, fresh),
             Target::Exec { words, show_output, loader } => {
                 let _ = loader.set(Loader::start(words, *show_output)?);
             }
@@ -96,7 +96,11 @@ impl Sink for OpaqueSink {
     }
 
     fn wants_journal(&self) -> bool {
-        matches!(self.target, Target::File(_) | Target::Exec { .. })
+        matches!(self.target, Target::Exec { .. })
+    }
+
+    fn counts_when_synced(&self) -> bool {
+        matches!(self.target, Target::File(_))
     }
 
     fn ends_unseen(&self) -> bool {
@@ -105,11 +109,8 @@ impl Sink for OpaqueSink {
 
     fn begin(&self, _part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         Ok(match &self.target {
-            Target::Standard(out) => Box::new(Writing { out, what: "standard output".into() }),
-            Target::File(file) => {
-                let (out, what) = file.open()?;
-                Box::new(Writing { out: SyncedFile(out), what })
-            }
+            Target::Standard(out) => Box::new(Writing { out }),
+            Target::File(file) => file.begin()?,
             Target::Exec { loader, .. } => {
                 let loader = loader.get().ok_or_else(|| Failure::new(Code::Internal, "no loader", ""))?;
                 Box::new(Feeding { input: loader.input()?, loader, tail: Tail::default() })
@@ -119,11 +120,7 @@ impl Sink for OpaqueSink {
 
     fn prove(&self, _digests: &Digests) -> Outcome<Evidence> {
         let proof = match &self.target {
-            Target::Standard(_) => Proof::Written,
-            Target::File(file) => {
-                file.prove();
-                Proof::Written
-            }
+            Target::Standard(_) | Target::File(_) => Proof::Written,
             Target::Exec { loader, .. } => {
                 loader.get().ok_or_else(|| Failure::new(Code::Internal, "no loader", ""))?.finish()?;
                 Proof::LoaderExit
@@ -136,6 +133,12 @@ impl Sink for OpaqueSink {
         match &self.target {
             Target::File(file) => file.publish(transfer),
             _ => Ok(()),
+        }
+    }
+
+    fn forget(&self, transfer: TransferId) {
+        if let Target::File(file) = &self.target {
+            file.forget(transfer);
         }
     }
 
@@ -155,7 +158,7 @@ impl Sink for OpaqueSink {
     }
 
     fn suspend(&self) {
-        // Nothing of an opaque load is durable before its end.
+        // Nothing of what a loader has is durable before its end.
         match &self.target {
             Target::File(file) => file.suspend(),
             _ => self.abandon(),
@@ -214,30 +217,16 @@ impl PartSink for Feeding<'_> {
     }
 }
 
-struct Writing<W> {
-    out: W,
-    what: String,
+struct Writing<'a> {
+    out: &'a File,
 }
 
-/// A file whose `flush` reaches the disk.
-struct SyncedFile(File);
-
-impl Write for SyncedFile {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.sync_all()
-    }
-}
-
-impl<W: Write> PartSink for Writing<W> {
+impl PartSink for Writing<'_> {
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        self.out.write_all(chunk.plain()).map_err(|error| cannot_write(&self.what, &error))
+        self.out.write_all(chunk.plain()).map_err(|error| cannot_write("standard output", &error))
     }
 
     fn finish(mut self: Box<Self>, _whole: &WholePart) -> Outcome {
-        self.out.flush().map_err(|error| cannot_write(&self.what, &error))
+        self.out.flush().map_err(|error| cannot_write("standard output", &error))
     }
 }

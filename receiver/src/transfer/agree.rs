@@ -49,6 +49,7 @@ impl Receiving<'_> {
         let mut random = SystemRandom::default();
         let sealing_key = self.record.sealing_key()?;
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
+        load.settle(self.setting.report).await?;
         let mut anew = None;
         if fresh {
             let mut transfer = judging.new_transfer();

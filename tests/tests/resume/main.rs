@@ -10,6 +10,7 @@ mod ending;
 mod grant;
 mod journal;
 mod outage;
+mod prefix;
 mod rivals;
 mod rollback;
 mod room;

@@ -1,0 +1,99 @@
+//! Writing a plain file as it arrives.
+
+use std::os::unix::fs::FileExt;
+
+use sealift_agent::{
+    fail_point::{self, Point},
+    failure::Outcome,
+};
+use sealift_protocol::{
+    chunk::{ChunkHash, VerifiedChunk},
+    digest::{Digests, PartRoot, Root},
+    id::PartIndex,
+    receive::WholePart,
+};
+
+use super::{FileTarget, Staging, prefix::Entry};
+use crate::sink::PartSink;
+
+/// What is synced at once at most: the sender's window waits for it. Less, where nothing more has come.
+const UNSYNCED_BYTES_MAX: u64 = 16 << 20;
+
+pub struct FileLoad<'a> {
+    target: &'a FileTarget,
+    staging: Staging,
+    written_bytes: u64,
+    durable_bytes: u64,
+    /// The chunk that was written last; what it comes to with those before is said after it.
+    latest: Option<(ChunkHash, [u8; 32])>,
+    /// Of what is written and not noted.
+    entries: Vec<Entry>,
+}
+
+impl<'a> FileLoad<'a> {
+    pub fn new(target: &'a FileTarget, staging: Staging) -> Self {
+        let written_bytes = staging.proven.plain_bytes();
+        Self { target, staging, written_bytes, durable_bytes: written_bytes, latest: None, entries: Vec::new() }
+    }
+
+    fn add_entry(&mut self, plain_bytes: u64, root: Root, is_last: bool) {
+        if let Some((hash, content)) = self.latest.take() {
+            self.entries.push(Entry { plain_bytes, is_last, hash, root, content });
+        }
+    }
+
+    /// Syncs what is written, then notes it: the record never says more than is there.
+    fn make_durable(&mut self) -> Outcome {
+        let Staging { file, prefix, .. } = &mut self.staging;
+        let cannot_write = |error| self.target.place.cannot_write(&error);
+        fail_point::hit(Point::FileWritten);
+        self.target.check_in_place(file)?;
+        file.sync_data().map_err(cannot_write)?;
+        fail_point::hit(Point::FileSynced);
+        prefix.note(&self.entries).map_err(cannot_write)?;
+        fail_point::hit(Point::FileNoted);
+        self.entries.clear();
+        self.durable_bytes = self.written_bytes;
+        Ok(())
+    }
+}
+
+impl PartSink for FileLoad<'_> {
+    fn begun(&self, part: PartIndex, digests: &Digests) -> PartRoot {
+        let proven = &self.staging.proven;
+        digests.part_root_of(part, &proven.hashes, proven.plain_bytes())
+    }
+
+    fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
+        self.target.check_stop()?;
+        let plain = chunk.plain();
+        let written = self.staging.file.write_all_at(plain, self.written_bytes);
+        written.map_err(|error| self.target.place.cannot_write(&error))?;
+        self.written_bytes += plain.len() as u64;
+        self.latest = Some((*chunk.hash(), self.staging.prefix.content(plain)));
+        Ok(())
+    }
+
+    fn edge(&mut self, so_far: &PartRoot) -> Outcome<bool> {
+        self.add_entry(so_far.plain_bytes(), so_far.root(), false);
+        if self.written_bytes - self.durable_bytes < UNSYNCED_BYTES_MAX {
+            return Ok(false);
+        }
+        self.make_durable().map(|()| true)
+    }
+
+    fn rest(&mut self) -> Outcome<bool> {
+        self.make_durable().map(|()| true)
+    }
+
+    /// It outlives this process; but a disk may lose what it had, and then it is asked for again.
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome {
+        self.target.check_stop()?;
+        self.add_entry(whole.plain_bytes, whole.root, true);
+        self.make_durable()
+    }
+}
