@@ -91,12 +91,27 @@ pub async fn accept_control(link: &Link) -> Outcome<(ControlWriter, ControlReade
     let role = link.role();
     let accepting = async {
         let (out, mut requests) = link.accept_control().await?;
-        let proof = requests.recv_exact::<TICKET_PROOF_BYTES>().await?.ok_or_else(|| exchange_ended(role))?;
-        Ok((out, requests, TicketProof::from_bytes(&proof)?))
+        let proof = recv_proof(&mut requests).await?;
+        Ok((out, requests, proof))
     };
     let accepted: Outcome<_> = timeout(PROOF_TIMEOUT, accepting).await.map_err(|_| too_slow(role))?;
     let (out, requests, proof) = accepted?;
     Ok((ControlWriter { stream: out, role }, ControlReader { stream: requests, role }, proof))
+}
+
+/// Bytes that are no proof are refused when they come, and not when the time is over; so is an end before the last of them.
+async fn recv_proof(requests: &mut StreamIn) -> Outcome<TicketProof> {
+    let no_proof = || Error::new(Code::ProtocolViolation, "proof of a ticket");
+    let mut bytes = BytesMut::with_capacity(TICKET_PROOF_BYTES);
+    while bytes.len() < TICKET_PROOF_BYTES {
+        let wanted = TICKET_PROOF_BYTES - bytes.len();
+        let received = requests.recv(&mut (&mut bytes).limit(wanted)).await?;
+        if received == 0 || !TicketProof::may_begin_with(&bytes) {
+            return Err(no_proof().into());
+        }
+    }
+    let bytes = bytes.as_ref().try_into().map_err(|_| no_proof())?;
+    Ok(TicketProof::from_bytes(bytes)?)
 }
 
 fn too_slow(role: Role) -> Failure {

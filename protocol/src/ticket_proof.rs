@@ -98,6 +98,11 @@ impl TicketProof {
         bytes
     }
 
+    /// Whether a proof may begin with these bytes, however few they are.
+    pub fn may_begin_with(bytes: &[u8]) -> bool {
+        bytes.iter().zip(MAGIC).all(|(byte, expected)| byte == expected)
+    }
+
     /// Fails with `ProtocolViolation` where the bytes are no proof.
     pub fn from_bytes(bytes: &[u8; TICKET_PROOF_BYTES]) -> Result<Self> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(Error::new(Code::ProtocolViolation, "proof of a ticket"))?;

@@ -208,7 +208,7 @@ impl Publishing<'_> {
         let receipt_path = self.state.keep_receipt(transfer, &receipt)?;
         if record.ending().stage != Stage::Published {
             if self.uses_archive && receipt.receipt.evidence.proof != Proof::Discarded {
-                used::note(self.state, self.audit, &receipt.receipt.grant.grant)?;
+                used::note(self.state, self.audit, transfer, receipt.receipt.grant.grant.finish_before_seconds)?;
             }
             self.audit.append(Some(transfer), &Entry::TransferPublish(ReceiptFields::of(&receipt)))?;
             if let Err(failure) = blocking(&self.sink, move |sink| sink.publish(transfer)).await {

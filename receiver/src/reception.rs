@@ -116,7 +116,7 @@ async fn hear(
             return;
         }
     };
-    let proven = match proofs.book.admit(&proof, &link, proofs.identity, now_seconds()) {
+    let proven = match proofs.book.admit(proof, &link, proofs.identity, now_seconds()).await {
         Ok(proven) => proven,
         Err(failure) => {
             if slot.count_refusal(failure.code) {

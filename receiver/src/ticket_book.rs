@@ -4,7 +4,10 @@
 //! proof; `ticket-sender` from then on. The second is durable before the first is destroyed, so that whatever is killed in
 //! between, the ticket is bound to one sender and to no other.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use sealift_agent::{
     audit::{AuditLog, entry::Entry},
@@ -23,7 +26,7 @@ use sealift_protocol::{
     error::Error,
     fingerprint::Fingerprint,
     id::TransferId,
-    ticket_proof::{TicketProof, TicketSecret},
+    ticket_proof::{ProvenOn, TicketProof, TicketSecret},
 };
 use zeroize::Zeroizing;
 
@@ -36,11 +39,30 @@ const FILE_BYTES_MAX: usize = 64;
 const NAMED_REFUSALS_MAX: usize = 64;
 
 /// The tickets in one state directory.
+#[derive(Clone)]
 pub struct TicketBook {
     state: StateDir,
     audit: AuditLog,
-    /// Held while a ticket is bound, so that of two senders with the same ticket one is first.
-    refused: Mutex<Vec<(TransferId, Fingerprint)>>,
+    /// Held while a proof is checked, so that of two senders with the same ticket one is first, and one thread at a time waits
+    /// for the disk.
+    checking: Arc<tokio::sync::Mutex<()>>,
+    refused: Arc<Mutex<Vec<(TransferId, Fingerprint)>>>,
+}
+
+/// Whose proof it is, and on which connection it came.
+#[derive(Clone, Copy)]
+struct Presented {
+    proof: TicketProof,
+    sender: Fingerprint,
+    receiver: Fingerprint,
+    exporter: [u8; 32],
+    address: SocketAddr,
+}
+
+impl Presented {
+    fn on(&self, grant_hash: [u8; 32]) -> ProvenOn<'_> {
+        ProvenOn { exporter: &self.exporter, sender: self.sender, receiver: self.receiver, grant_hash }
+    }
 }
 
 /// What a sender that holds a ticket has shown.
@@ -54,8 +76,9 @@ pub struct Proven {
 impl TicketBook {
     /// Finishes what a process left that was killed while it bound a ticket: the secret of a bound ticket goes at once.
     pub fn open(state: &StateDir, audit: &AuditLog) -> Outcome<Self> {
-        let book = Self { state: state.clone(), audit: audit.clone(), refused: Mutex::default() };
-        for transfer in TransferDir::list(state)? {
+        let (state, audit) = (state.clone(), audit.clone());
+        let book = Self { state, audit, checking: Arc::default(), refused: Arc::default() };
+        for transfer in TransferDir::list(&book.state)? {
             // One that cannot be read keeps nobody out; `check` refuses its senders.
             if let Ok(Some(_)) = book.bound(transfer) {
                 book.destroy_secret(transfer)?;
@@ -82,18 +105,30 @@ impl TicketBook {
         self.read(transfer, TICKET_SENDER)
     }
 
-    /// Checks a proof that came over `link`. The first valid one of a ticket binds it, durably, and destroys the secret.
-    /// Blocks.
-    pub fn admit(&self, proof: &TicketProof, link: &Link, own: &Identity, now_seconds: u64) -> Outcome<Proven> {
-        let admitted = self.check(proof, link, own, now_seconds);
-        if let Err(failure) = &admitted {
-            self.note_refusal(proof.transfer, link, failure)?;
-        }
-        admitted
+    /// Checks a proof that came over `link`. The first valid one of a ticket binds it, durably, and destroys the secret. Waits
+    /// for the disk on a thread of its own, which goes on where this is cancelled.
+    pub async fn admit(&self, proof: TicketProof, link: &Link, own: &Identity, now_seconds: u64) -> Outcome<Proven> {
+        let presented = Presented {
+            proof,
+            sender: link.peer_fingerprint(),
+            receiver: own.fingerprint(),
+            exporter: link.channel.exporter,
+            address: link.remote_address(),
+        };
+        let (book, turn) = (self.clone(), Arc::clone(&self.checking).lock_owned().await);
+        let admitting = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let admitted = book.check(&presented, now_seconds);
+            if let Err(failure) = &admitted {
+                book.note_refusal(&presented, failure)?;
+            }
+            admitted
+        });
+        admitting.await.map_err(|_| Failure::new(Code::Internal, "the check of a proof ended early", ""))?
     }
 
-    fn check(&self, proof: &TicketProof, link: &Link, own: &Identity, now_seconds: u64) -> Outcome<Proven> {
-        let sender = link.peer_fingerprint();
+    fn check(&self, presented: &Presented, now_seconds: u64) -> Outcome<Proven> {
+        let Presented { proof, sender, .. } = *presented;
         let transfer = proof.transfer;
         let refused = |code, check| Err(Error::new(code, check).into());
         let looked = TransferDir::look::<Kept>(&self.state, transfer)?;
@@ -104,8 +139,6 @@ impl TicketBook {
             };
         };
         let proven = Proven { transfer, begun: kept.is_begun() };
-        // One at a time from here: the second of two sees what the first has bound.
-        let _binding = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.grant.grant.sender.is_some_and(|expected| expected != sender) {
             return refused(Code::IdentityRefused, "fingerprint of the sender");
         }
@@ -118,25 +151,26 @@ impl TicketBook {
         let Some(secret) = self.read::<TicketSecret>(transfer, TICKET_SECRET)? else {
             return refused(Code::TicketUnknown, "ticket");
         };
-        proof.verify(&secret, link.proven_on(own, kept.grant.hash()))?;
+        proof.verify(&secret, presented.on(kept.grant.hash()))?;
         kept.grant.grant.check_time(now_seconds, proven.begun)?;
-        self.bind(transfer, sender, link)?;
+        self.bind(presented)?;
         Ok(proven)
     }
 
-    fn bind(&self, transfer: TransferId, sender: Fingerprint, link: &Link) -> Outcome {
-        self.audit.append(Some(transfer), &Entry::TicketBind { sender, address: link.remote_address() })?;
+    fn bind(&self, presented: &Presented) -> Outcome {
+        let Presented { proof: TicketProof { transfer, .. }, sender, address, .. } = *presented;
+        self.audit.append(Some(transfer), &Entry::TicketBind { sender, address })?;
         self.write(transfer, TICKET_SENDER, &sender)?;
         fail_point::hit(Point::TicketBound);
         self.destroy_secret(transfer)
     }
 
     /// A later holder of a ticket is entered once: it may come as often as it likes.
-    fn note_refusal(&self, transfer: TransferId, link: &Link, failure: &Failure) -> Outcome {
+    fn note_refusal(&self, presented: &Presented, failure: &Failure) -> Outcome {
         if !matches!(failure.code, Code::TicketBound | Code::ProofRefused | Code::IdentityRefused) {
             return Ok(());
         }
-        let sender = link.peer_fingerprint();
+        let Presented { proof: TicketProof { transfer, .. }, sender, address, .. } = *presented;
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let known = (transfer, sender);
         if refused.contains(&known) || refused.len() >= NAMED_REFUSALS_MAX {
@@ -144,8 +178,7 @@ impl TicketBook {
         }
         refused.push(known);
         drop(refused);
-        let entry =
-            Entry::TicketRefuse { reason: failure.code, sender, address: link.remote_address(), bound: failure.bound };
+        let entry = Entry::TicketRefuse { reason: failure.code, sender, address, bound: failure.bound };
         self.audit.append(Some(transfer), &entry)
     }
 

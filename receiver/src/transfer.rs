@@ -233,7 +233,8 @@ impl<'a> Receiving<'a> {
             || agreed_once && failure.raised_by.is_peer() && matches!(failure.code, Code::LogFull | Code::LogFailed)
             || agreed_once && !self.agreed && (failure.raised_by.is_peer() || failure.code.is_of_peer());
         let loading = disposition(self.stage(), Event::ConnectionLost) == Disposition::Load;
-        let begun = agreed_once || self.load.is_some();
+        // A holder of a ticket that offers and then is silent keeps no place of a standing receiver: it comes back as it came.
+        let begun = agreed_once || self.load.is_some() && !self.setting.standing;
         hopeful && loading && begun && failure.raised_by != RaisedBy::PeerOperator && !self.setting.grace.is_zero()
     }
 

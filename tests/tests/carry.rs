@@ -398,6 +398,27 @@ fn a_killed_load_into_a_loader_begins_anew() {
     hosts.load("archive", &target, &from).assert_code(exit::DONE);
 }
 
+/// A7: what the operator states to be loaded is a use of the archive, like any other: in the store of uses and in the log, and not
+/// only in what is kept of the load.
+#[test]
+fn an_archive_that_is_stated_to_be_loaded_is_not_loaded_again() {
+    let hosts = Hosts::new();
+    bytes::write_file(&hosts.path("dump"), bytes::noise(3, 1 << 20));
+    let from = hosts.seal(&format!("file:{}", hosts.path("dump").display()));
+    let target = format!("exec:dd status=none of={}", hosts.path("loaded").display());
+    let killed = hosts.loading("archive", &target, &from).env("SEALIFT_FAIL_POINT", "settling").start().wait(WITHIN);
+    assert_eq!(killed.killed_by(), Some(9));
+    let transfer = hosts.load("archive", &target, &from).finished_event()["transfer"].as_str().unwrap().to_owned();
+    hosts.receiver(&["resolve", &transfer, "--loaded"]);
+    let log = fs::read_to_string(hosts.state("receiver").join("audit.jsonl")).unwrap();
+    assert!(log.lines().any(|line| line.contains("archive.use") && line.contains(&transfer)), "{log}");
+    // Nothing is left of the load but its use.
+    hosts.receiver(&["abandon", &transfer]);
+    hosts.assert_nothing_is_kept();
+    let again = hosts.load("archive", &target, &from);
+    refused(&again, exit::REFUSED, "grant_used", "was loaded already");
+}
+
 /// `status` tells of a load that was interrupted, and `abandon` ends it, staging included; then it can be done elsewhere.
 #[test]
 fn an_interrupted_load_is_told_of_and_can_be_abandoned() {

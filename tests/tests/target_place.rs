@@ -143,7 +143,34 @@ fn another_users_folder_and_file_are_told_before_there_is_a_ticket() {
     assert_eq!(names(&folder.path().join("open")), ["made"]);
 }
 
-/// B7: an empty file that was made beforehand gives the target its owner, group and mode; else it is said whose it will be.
+/// Lets the other user read it, too (acl(5)): version, then tag, permissions and id of each entry.
+fn access_list() -> Vec<u8> {
+    let entries = [(1u16, 6u16, u32::MAX), (2, 4, AGENT), (4, 4, u32::MAX), (16, 6, u32::MAX), (32, 4, u32::MAX)];
+    let mut list = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        list.extend([tag.to_le_bytes(), permissions.to_le_bytes()].concat());
+        list.extend(id.to_le_bytes());
+    }
+    list
+}
+
+/// The attributes that the file system takes; most take both.
+fn set_attributes(path: &Path) -> Vec<(&'static str, Vec<u8>)> {
+    let all = [("system.posix_acl_access", access_list()), ("user.retention", b"10y".to_vec())];
+    let set = |(name, value): &(&str, Vec<u8>)| {
+        rustix::fs::setxattr(path, *name, value, rustix::fs::XattrFlags::empty()).is_ok()
+    };
+    all.into_iter().filter(set).collect()
+}
+
+fn attribute(path: &Path, name: &str) -> Vec<u8> {
+    let mut value = vec![0; 1000];
+    let length = rustix::fs::getxattr(path, name, value.as_mut_slice()).unwrap();
+    value[..length].to_vec()
+}
+
+/// B7: an empty file that was made beforehand gives the target its owner, group, mode, access list and extended attributes;
+/// else it is said whose it will be.
 #[test]
 fn a_target_made_beforehand_keeps_its_owner_and_mode() {
     let folder = folder();
@@ -154,6 +181,7 @@ fn a_target_made_beforehand_keeps_its_owner_and_mode() {
         fs::set_permissions(&made, fs::Permissions::from_mode(0o664)).unwrap();
         let owner = if is_root() { APPLICATION } else { nix::unistd::geteuid().as_raw() };
         chown(&made, Some(owner), None).unwrap();
+        let attributes = set_attributes(&made);
         let source = sqlite.replace("sqlite:", scheme);
         let pair = Pair::new(source, format!("{scheme}{}", made.display())).for_people();
         let done = pair.receiver_args(&["--danger-plaintext-file"]).run();
@@ -162,6 +190,9 @@ fn a_target_made_beforehand_keeps_its_owner_and_mode() {
         let found = fs::metadata(&made).unwrap();
         assert_eq!((found.uid(), found.mode() & 0o7777), (owner, 0o664));
         assert!(found.len() > 0);
+        for (name, value) in attributes {
+            assert_eq!(attribute(&made, name), value, "{scheme} {name}");
+        }
         fs::remove_file(&made).unwrap();
     }
     let done = Pair::new(&sqlite, format!("sqlite:{}", made.display())).for_people().run();

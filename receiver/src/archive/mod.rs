@@ -191,6 +191,7 @@ impl<'a> Loading<'a> {
         }
         let mut transfer = sealed.new_transfer();
         let (id, plan) = (self.transfer, sealed.plan().clone());
+        self.record.kept.until_seconds = grant.finish_before_seconds;
         self.record.keep()?;
         fail_point::hit(Point::EpochKept);
         self.report.planned(&plan);

@@ -39,11 +39,14 @@ pub struct Kept {
     pub target: String,
     #[n(1)]
     pub ending: Ending,
+    /// Until when the archive's grant lets it be loaded; 0 before that was read.
+    #[n(2)]
+    pub until_seconds: u64,
 }
 
 impl Kept {
     fn new(target: &str) -> Self {
-        Self { target: target.to_owned(), ending: Ending::default() }
+        Self { target: target.to_owned(), ending: Ending::default(), until_seconds: 0 }
     }
 }
 
@@ -114,8 +117,8 @@ pub fn abandon(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outc
         dir.destroy()?;
         return Ok(None);
     };
-    // Forgotten, it could be loaded a second time.
-    if matches!(kept.ending.stage, Stage::InDoubt | Stage::StatedLoaded) {
+    // Forgotten, it could be loaded a second time. Once it is stated to be loaded, the store of uses knows that.
+    if kept.ending.stage == Stage::InDoubt {
         return Err(resolve_first(transfer));
     }
     audit.append(Some(transfer), &Entry::abandoned_by_operator())?;
@@ -137,6 +140,10 @@ pub fn resolve(state: &StateDir, audit: &AuditLog, transfer: TransferId, event: 
     let mut record = Record { dir, kept, earlier: None };
     let stage = state_stage(transfer, record.kept.ending.stage, event)?;
     note_statement(audit, transfer, stage)?;
+    match stage {
+        Stage::StatedLoaded => used::note(state, audit, transfer, record.kept.until_seconds)?,
+        _ => used::forget(state, transfer)?,
+    }
     record.advance(stage)?;
     Ok(Some(stage))
 }

@@ -10,7 +10,7 @@ use sealift_agent::{
     own_file::unusable,
     state::{StateDir, write_durably},
 };
-use sealift_protocol::{close::Code, grant::Grant, id::TransferId};
+use sealift_protocol::{close::Code, id::TransferId};
 
 const FOLDER: &str = "archives-loaded";
 
@@ -39,12 +39,12 @@ pub fn check(state: &StateDir, transfer: TransferId) -> Outcome {
     }
 }
 
-/// The archive of this grant is about to be shown; durable when this returns.
-pub fn note(state: &StateDir, audit: &AuditLog, grant: &Grant) -> Outcome {
-    let until_seconds = grant.finish_before_seconds;
-    audit.append(Some(grant.transfer), &Entry::ArchiveUse { until: until_seconds })?;
+/// The archive is about to be shown, or its operator states that it is loaded; its grant ends at `until_seconds`. Durable when
+/// this returns.
+pub fn note(state: &StateDir, audit: &AuditLog, transfer: TransferId, until_seconds: u64) -> Outcome {
+    audit.append(Some(transfer), &Entry::ArchiveUse { until: until_seconds })?;
     state.subfolder(FOLDER)?;
-    let path = path_of(state, grant.transfer);
+    let path = path_of(state, transfer);
     write_durably(&path, until_seconds.to_string().as_bytes()).map_err(|error| unusable(&path, &error))
 }
 

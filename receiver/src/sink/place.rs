@@ -1,6 +1,6 @@
 //! The place of a target that is a file: what can be found out about it before anybody is given a ticket, and how a load gets
-//! the target's name. A file of no bytes that was made beforehand is the one thing that may be replaced; its owner, group and
-//! mode are kept.
+//! the target's name. A file of no bytes that was made beforehand is the one thing that may be replaced; its owner, group, mode,
+//! access list and other extended attributes are kept.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions, Permissions},
@@ -137,7 +137,7 @@ impl TargetPlace {
             return Ok(());
         }
         let Some(found) = self.made_beforehand()? else { return Ok(()) };
-        keep_owner(longest, &found).map_err(|error| {
+        self.keep_owner(longest, &found).map_err(|error| {
             let what = format!(
                 "the target {} was made beforehand for {}, which this user cannot give to a file",
                 self.path.display(),
@@ -171,7 +171,8 @@ impl TargetPlace {
     pub fn describe(&self) -> Outcome<String> {
         let owner = match self.made_beforehand()? {
             Some(found) => {
-                format!("keeps the owner and mode of the empty file that is there: {}", owner_and_mode(&found))
+                let kept = owner_and_mode(&found);
+                format!("keeps the owner and mode of the empty file that is there, and its extended attributes: {kept}")
             }
             None => format!("will belong to {}, who alone may read it (mode 0600)", user_name(geteuid())),
         };
@@ -193,13 +194,27 @@ impl TargetPlace {
     /// Gives `staged` the target's name, if that is still free. The caller syncs it before, and the folder after.
     pub fn show(&self, staged: &Path) -> Outcome {
         let shown = match self.made_beforehand()? {
-            Some(found) => keep_owner(staged, &found).and_then(|()| fs::rename(staged, &self.path)),
+            Some(found) => self.keep_owner(staged, &found).and_then(|()| fs::rename(staged, &self.path)),
             None => rename_new(staged, &self.path),
         };
         shown.map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => self.made_beforehand().err().unwrap_or_else(|| self.cannot_write(&error)),
             _ => self.cannot_write(&error),
         })
+    }
+
+    /// Gives a file the owner, group, mode and extended attributes of the one that it is to replace.
+    fn keep_owner(&self, staged: &Path, found: &Metadata) -> io::Result<()> {
+        let open = |path: &Path| OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path);
+        let file = open(staged)?;
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (found.uid(), found.gid()) {
+            fchown(&file, Some(found.uid()), Some(found.gid()))?;
+        }
+        // After it: a change of owner clears some of them. And before an access list, whose mask they would change.
+        file.set_permissions(Permissions::from_mode(found.mode() & MODE_BITS))?;
+        keep_attributes(&open(&self.path)?, &file)?;
+        file.sync_all()
     }
 
     pub fn sync_folder(&self) -> io::Result<()> {
@@ -223,16 +238,28 @@ fn is_probe(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.len() <= ROOM_BYTES_MIN as u64 && ours(found))
 }
 
-/// Gives a file the owner, group and mode of the one that it is to replace.
-fn keep_owner(staged: &Path, found: &Metadata) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(staged)?;
-    let own = file.metadata()?;
-    if (own.uid(), own.gid()) != (found.uid(), found.gid()) {
-        fchown(&file, Some(found.uid()), Some(found.gid()))?;
+/// The most that Linux lets a list of extended attributes, and the value of one, have (limits.h, XATTR_LIST_MAX and XATTR_SIZE_MAX).
+const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
+
+/// Those that the kernel keeps for a security module, which labels a new file by its own rules.
+const LABELS: &[u8] = b"security.";
+
+/// Gives a file the extended attributes of another, its access list (acl(5)) among them.
+fn keep_attributes(of: &File, staged: &File) -> io::Result<()> {
+    let mut names = vec![0; ATTRIBUTES_BYTES_MAX];
+    let length = match rustix::fs::flistxattr(of, names.as_mut_slice()) {
+        Err(rustix::io::Errno::NOTSUP) => return Ok(()),
+        listed => listed?,
+    };
+    let mut value = vec![0; ATTRIBUTES_BYTES_MAX];
+    for name in names[..length].split(|byte| *byte == 0) {
+        if name.is_empty() || name.starts_with(LABELS) {
+            continue;
+        }
+        let length = rustix::fs::fgetxattr(of, name, value.as_mut_slice())?;
+        rustix::fs::fsetxattr(staged, name, &value[..length], rustix::fs::XattrFlags::empty())?;
     }
-    // After it: a change of owner clears some of them.
-    file.set_permissions(Permissions::from_mode(found.mode() & MODE_BITS))?;
-    file.sync_all()
+    Ok(())
 }
 
 fn owner_and_mode(found: &Metadata) -> String {

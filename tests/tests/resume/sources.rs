@@ -195,7 +195,7 @@ fn a_program_and_a_receiver_that_lost_all_is_restarted() {
 #[test]
 fn a_file_and_a_receiver_that_lost_all_is_restarted() {
     for sender_dies in [false, true] {
-        let place = Place::new(Kind::File(10 * MIB), rate(12), 1);
+        let place = Place::new(Kind::Loader(10 * MIB), rate(12), 1);
         let mut sender = after_losing_all(&place, place.sender());
         if sender_dies {
             sender.kill9();

@@ -134,11 +134,20 @@ fn no_proof_is_refused_by_a_code_and_binds_nothing() {
             let _streams = say(&peer, &bytes).await;
             assert_eq!(closed_with(peer.link.quic()).await, Some(Code::ProtocolViolation), "row {row}");
         }
-        // Short, and ended.
-        let peer = Peer::connect(&ticket, &identity).await;
-        let (mut out, _answer) = say(&peer, &proof_on(&peer)[..TICKET_PROOF_BYTES - 1]).await;
-        out.finish().unwrap();
-        assert_eq!(closed_with(peer.link.quic()).await, Some(Code::Interrupted));
+        // Short, and ended; and nothing at all.
+        for length in [TICKET_PROOF_BYTES - 1, 1, 0] {
+            let peer = Peer::connect(&ticket, &identity).await;
+            let (mut out, _answer) = say(&peer, &proof_on(&peer)[..length]).await;
+            out.finish().unwrap();
+            assert_eq!(closed_with(peer.link.quic()).await, Some(Code::ProtocolViolation), "{length} bytes");
+        }
+        // Short, and nothing that a proof begins with: that needs no waiting.
+        for garbage in ["x", "SLp2", "SLpx and so on"] {
+            let peer = Peer::connect(&ticket, &identity).await;
+            let _streams = say(&peer, garbage.as_bytes()).await;
+            let closed = tokio::time::timeout(PROOF_TIMEOUT / 2, closed_with(peer.link.quic())).await;
+            assert_eq!(closed, Ok(Some(Code::ProtocolViolation)), "{garbage}");
+        }
         // Streams of data are not to be had before anything is agreed.
         let peer = Peer::connect(&ticket, &identity).await;
         let stream = tokio::time::timeout(Duration::from_secs(1), peer.link.quic().open_uni()).await;
