@@ -242,7 +242,7 @@ async fn many_small_tables_take_few_commits() {
         let starting = next.take().unwrap();
         starting.ready.await.unwrap().unwrap();
         next = (part < TABLES).then(|| start(part + 1));
-        assert!(starting.writer.write(verified(part, &row(part), true)).await);
+        starting.writer.place().await.unwrap().send(verified(part, &row(part), true));
     }
     for part in 1..=TABLES {
         match events.recv().await {
