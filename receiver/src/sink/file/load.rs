@@ -1,13 +1,14 @@
 //! Writing a plain file as it arrives.
 
-use std::os::unix::fs::FileExt;
+use std::{os::unix::fs::FileExt, sync::MutexGuard};
 
 use sealift_agent::{
     fail_point::{self, Point},
-    failure::Outcome,
+    failure::{Failure, Outcome},
 };
 use sealift_protocol::{
     chunk::{ChunkHash, VerifiedChunk},
+    close::Code,
     digest::{Digests, PartRoot, Root},
     id::PartIndex,
     receive::WholePart,
@@ -21,7 +22,7 @@ const UNSYNCED_BYTES_MAX: u64 = 16 << 20;
 
 pub struct FileLoad<'a> {
     target: &'a FileTarget,
-    staging: Staging,
+    staging: MutexGuard<'a, Option<Staging>>,
     written_bytes: u64,
     durable_bytes: u64,
     /// The chunk that was written last; what it comes to with those before is said after it.
@@ -31,9 +32,10 @@ pub struct FileLoad<'a> {
 }
 
 impl<'a> FileLoad<'a> {
-    pub fn new(target: &'a FileTarget, staging: Staging) -> Self {
-        let written_bytes = staging.proven.plain_bytes();
-        Self { target, staging, written_bytes, durable_bytes: written_bytes, latest: None, entries: Vec::new() }
+    /// `None` where nothing is prepared, or something was written already.
+    pub fn begin(target: &'a FileTarget, staging: MutexGuard<'a, Option<Staging>>) -> Option<Self> {
+        let written_bytes = staging.as_ref().filter(|staging| !staging.is_written)?.proven.plain_bytes();
+        Some(Self { target, staging, written_bytes, durable_bytes: written_bytes, latest: None, entries: Vec::new() })
     }
 
     fn add_entry(&mut self, plain_bytes: u64, root: Root, is_last: bool) {
@@ -44,7 +46,7 @@ impl<'a> FileLoad<'a> {
 
     /// Syncs what is written, then notes it: the record never says more than is there.
     fn make_durable(&mut self) -> Outcome {
-        let Staging { file, prefix, .. } = &mut self.staging;
+        let Staging { file, prefix, .. } = self.staging.as_mut().ok_or_else(out_of_order)?;
         let cannot_write = |error| self.target.place.cannot_write(&error);
         fail_point::hit(Point::FileWritten);
         self.target.check_in_place(file)?;
@@ -58,19 +60,27 @@ impl<'a> FileLoad<'a> {
     }
 }
 
+fn out_of_order() -> Failure {
+    Failure::new(Code::Internal, "the target was used out of order", "")
+}
+
 impl PartSink for FileLoad<'_> {
     fn begun(&self, part: PartIndex, digests: &Digests) -> PartRoot {
-        let proven = &self.staging.proven;
-        digests.part_root_of(part, &proven.hashes, proven.plain_bytes())
+        match self.staging.as_ref() {
+            Some(Staging { proven, .. }) => digests.part_root_of(part, &proven.hashes, proven.plain_bytes()),
+            None => digests.part_root(part),
+        }
     }
 
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
         self.target.check_stop()?;
         let plain = chunk.plain();
-        let written = self.staging.file.write_all_at(plain, self.written_bytes);
+        let staging = self.staging.as_mut().ok_or_else(out_of_order)?;
+        staging.is_written = true;
+        let written = staging.file.write_all_at(plain, self.written_bytes);
         written.map_err(|error| self.target.place.cannot_write(&error))?;
         self.written_bytes += plain.len() as u64;
-        self.latest = Some((*chunk.hash(), self.staging.prefix.content(plain)));
+        self.latest = Some((*chunk.hash(), staging.prefix.content(plain)));
         Ok(())
     }
 

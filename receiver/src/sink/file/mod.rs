@@ -35,7 +35,7 @@ use super::{
 pub struct FileTarget {
     place: TargetPlace,
     transfer: OnceLock<TransferId>,
-    /// Between `prepare` and `begin`.
+    /// From `prepare` on; held by what writes it.
     prepared: Mutex<Option<Staging>>,
     stopped: AtomicBool,
 }
@@ -45,6 +45,8 @@ struct Staging {
     file: File,
     prefix: Prefix,
     proven: Proven,
+    /// Something was written behind what is proven.
+    is_written: bool,
 }
 
 impl FileTarget {
@@ -108,7 +110,7 @@ impl FileTarget {
         }
         let go_on = || !self.stopped.load(Ordering::SeqCst);
         let found = Prefix::find(&self.record(bond.transfer), bond, &mut file, go_on)?;
-        Ok(found.map(|(prefix, proven)| Staging { file, prefix, proven }))
+        Ok(found.map(|(prefix, proven)| Staging { file, prefix, proven, is_written: false }))
     }
 
     fn make(&self, bond: Bond) -> io::Result<Staging> {
@@ -119,14 +121,14 @@ impl FileTarget {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(staging)?;
         let prefix = Prefix::create(&record, bond)?;
         self.place.sync_folder()?;
-        Ok(Staging { file, prefix, proven: Proven::default() })
+        Ok(Staging { file, prefix, proven: Proven::default(), is_written: false })
     }
 
-    /// What takes the load, behind what is proven.
+    /// What takes the load, behind what is proven; once more if what took it was dropped before anything came.
     pub fn begin(&self) -> Outcome<Box<dyn PartSink + '_>> {
         let no_staging = || Failure::new(Code::Internal, "no staging file", "");
-        let staging = self.prepared().take().ok_or_else(no_staging)?;
-        Ok(Box::new(FileLoad::new(self, staging)))
+        let load = FileLoad::begin(self, self.prepared()).ok_or_else(no_staging)?;
+        Ok(Box::new(load))
     }
 
     fn check_stop(&self) -> Outcome {
