@@ -110,7 +110,7 @@ impl Expiry {
             failure.what += "; that clock was set back while the transfer ran";
         }
         if self.0.begun.load(Ordering::Relaxed) {
-            failure.next = SUSPENDED.into();
+            failure.hints = SUSPENDED.into();
         }
         failure
     }
@@ -125,18 +125,18 @@ pub fn check_time(grant: &Grant, begun: bool) -> Outcome {
     let now = now_seconds();
     grant.check_time(now, begun).map_err(|error| match error.code {
         Code::GrantNotYetValid => outside(error.code, grant.not_before_seconds, now),
-        code if begun => Failure { next: SUSPENDED.into(), ..outside(code, grant.end_seconds(begun), now) },
+        code if begun => Failure { hints: SUSPENDED.into(), ..outside(code, grant.end_seconds(begun), now) },
         code => outside(code, grant.end_seconds(begun), now),
     })
 }
 
 /// Both times, since either may be wrong: the grant's, and this clock's.
 fn outside(code: Code, limit_seconds: u64, now_seconds: u64) -> Failure {
-    let (what, next) = explain(code);
+    let (what, hints) = explain(code);
     let limit = utc_text(limit_seconds);
     let now = utc_text(now_seconds);
     let is_good = if code == Code::GrantNotYetValid { "is good from" } else { "was good until" };
-    Failure::new(code, format!("{what}: it {is_good} {limit}, and this host's clock says {now}"), next)
+    Failure::new(code, format!("{what}: it {is_good} {limit}, and this host's clock says {now}"), hints)
 }
 
 fn boottime_deadline(end_seconds: u64) -> Duration {

@@ -139,7 +139,10 @@ mod tests {
         assert_eq!(Location::parse("exec:psql -c 'a b'"), Ok(Location::Exec(words)));
         for (url, program) in [("postgres://u:secret@h/ehr", "pg_dump"), ("mysql://u:secret@h/ehr", "mariadb-dump")] {
             let failure = Location::parse(url).unwrap_err();
-            assert!(failure.next.contains(program) && !failure.to_string().contains("secret"), "{failure}");
+            assert!(
+                failure.hints.to_string().contains(program) && !failure.to_string().contains("secret"),
+                "{failure}"
+            );
         }
         for bad in ["", "x", "ftp://h/p", "exec:", "exec:'open", "exec:''", "sqlite:", "discard:x", "postgres:secret"] {
             let failure = Location::parse(bad).expect_err(bad);

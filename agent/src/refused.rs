@@ -13,7 +13,7 @@ use crate::clock::utc_text;
 pub fn refused_by_peer(peer: &str, refuse: Refuse, now_seconds: u64) -> Failure {
     // A refusal is never a success, whatever a peer calls it.
     let code = if refuse.code == Code::Done { Code::ProtocolViolation } else { refuse.code };
-    let (what, next) = explain(code);
+    let (what, hints) = explain(code);
     // Ctrl-C over there is an interruption here.
     let (code, raised_by) = match code {
         Code::UserInterrupt => (Code::Interrupted, RaisedBy::PeerOperator),
@@ -27,5 +27,5 @@ pub fn refused_by_peer(peer: &str, refuse: Refuse, now_seconds: u64) -> Failure 
         what += &format!("; it is bound to {bound}");
     }
     let Refuse { part, chunk, bound, .. } = refuse;
-    Failure { part, chunk, bound, raised_by, ..Failure::new(code, what, next) }
+    Failure { part, chunk, bound, raised_by, ..Failure::new(code, what, hints) }
 }

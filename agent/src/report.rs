@@ -85,8 +85,6 @@ pub struct Report {
     told: Cell<Option<Instant>>,
     printed: Cell<Option<Instant>>,
     kept: Cell<Option<Instant>>,
-    /// What the person has read already, before the clean-up.
-    told_failure: RefCell<Option<Failure>>,
 }
 
 impl Report {
@@ -111,7 +109,6 @@ impl Report {
             told: Cell::new(None),
             printed: Cell::new(None),
             kept: Cell::new(None),
-            told_failure: RefCell::default(),
         }
     }
 
@@ -132,7 +129,6 @@ impl Report {
             told: Cell::new(None),
             printed: Cell::new(None),
             kept: Cell::new(None),
-            told_failure: RefCell::default(),
         }
     }
 
@@ -275,7 +271,7 @@ impl Report {
         ];
         if let Err(failure) = outcome {
             fields.push(("what", json!(printable(&failure.what))));
-            fields.push(("next", json!(printable(&failure.next))));
+            fields.push(("hint", json!(printable(&failure.hints.to_string()))));
             tell_failure(self.role.name(), failure);
         }
         self.event("finished", &fields);
@@ -325,29 +321,31 @@ impl Report {
         let exit_code = self.last_event(event, outcome.as_ref().err(), own);
         match outcome {
             Ok(done) => verdict(&self.progress.borrow().totals, done).iter().for_each(|line| self.say(line)),
-            Err(failure) => self.tell(failure),
+            Err(failure) => self.print_failure(failure),
         }
         exit_code
     }
 
-    /// Tells the person what ended the transfer, unless that was told already: before the clean-up, which may take long, or
-    /// fail for another reason.
-    pub fn tell(&self, failure: &Failure) {
-        let told = self.told_failure.replace(Some(failure.clone()));
-        let again = told.filter(|told| (told.code, &told.what) == (failure.code, &failure.what));
-        if let Some(told) = again {
-            // The clean-up may have added to what is to be done.
-            let added = failure.next.strip_prefix(told.next.as_str()).unwrap_or(&failure.next).trim();
-            match self.among_others {
-                _ if added.is_empty() => {}
-                true => self.say(&format!("{}: {added}", self.role)),
-                false => eprintln_safe(&format!("{}: {}", self.role, printable(added))),
-            }
+    /// Tells the person what ended the transfer before the clean-up, which may take long, or add to what is to be done.
+    /// Returns it as one that was printed.
+    pub fn tell(&self, failure: Failure) -> Failure {
+        self.print_failure(&failure);
+        Failure { hints_printed: Some(failure.hints.len()), ..failure }
+    }
+
+    /// Prints a failure, or what was added to one since it was printed.
+    fn print_failure(&self, failure: &Failure) {
+        let text = match failure.hints_printed {
+            None => format!("error: {failure}"),
+            Some(printed) => printable(&failure.hints.after(printed).to_string()),
+        };
+        if text.is_empty() {
             return;
         }
+        let line = format!("{}: {text}", self.role);
         match self.among_others {
-            true => self.say_lines(&format!("{}: {failure}", self.role)),
-            false => self.bar.suspend(|| tell_failure(self.role.name(), failure)),
+            true => self.say_lines(&line),
+            false => self.bar.suspend(|| eprintln_safe(&line)),
         }
     }
 
@@ -376,7 +374,7 @@ impl Report {
             fields.push(("part", failure.part.map_or(Value::Null, |part| json!(part.0))));
             fields.push(("chunk", failure.chunk.map_or(Value::Null, |chunk| json!(chunk.0))));
             fields.push(("what", json!(printable(&failure.what))));
-            fields.push(("next", json!(printable(&failure.next))));
+            fields.push(("hint", json!(printable(&failure.hints.to_string()))));
         }
         self.event(event, &fields);
         exit_code

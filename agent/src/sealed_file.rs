@@ -138,9 +138,9 @@ impl SealedFile {
             bytes += self.writer.bytes_of(record).map_err(|error| wrong(&path, error))?;
         }
         if bytes > self.bytes_max {
-            let (what, next) = explain(Code::LogFull);
+            let (what, hints) = explain(Code::LogFull);
             let what = format!("{what} ({}): it may have {} bytes", path.display(), self.bytes_max);
-            return Err(Failure::new(Code::LogFull, what, next));
+            return Err(Failure::new(Code::LogFull, what, hints));
         }
         self.unsynced |= !records.is_empty();
         records.iter().try_for_each(|record| self.write(record))
@@ -349,7 +349,7 @@ impl LogBytes for Placed {
 
 fn wrong(path: &Path, error: Error) -> Failure {
     let failure = Failure::from(error);
-    Failure { what: format!("{}: {}", path.display(), failure.what), ..failure }
+    Failure { what: format!("{}: {}", path.display(), failure.what), check: None, ..failure }
 }
 
 fn unread(path: &Path, error: ReadError<std::io::Error>) -> Failure {
@@ -360,6 +360,6 @@ fn unread(path: &Path, error: ReadError<std::io::Error>) -> Failure {
 }
 
 fn damaged(path: &Path, offset: u64) -> Failure {
-    let (what, next) = explain(Code::LogDamaged);
-    Failure::new(Code::LogDamaged, format!("{what} ({}, from byte {offset} on)", path.display()), next)
+    let (what, hints) = explain(Code::LogDamaged);
+    Failure::new(Code::LogDamaged, format!("{what} ({}, from byte {offset} on)", path.display()), hints)
 }

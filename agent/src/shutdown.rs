@@ -12,14 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sealift_protocol::close::Code;
+use sealift_protocol::{
+    close::Code,
+    hint::{Hint, Restart},
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 
 use crate::{
-    failure::{Failure, GO_ON, Outcome},
+    failure::{Failure, Outcome},
     inherited,
     process::eprintln_safe,
     session::Session,
@@ -253,7 +256,7 @@ impl Shutdown {
         Failure::new(
             Code::UserInterrupt,
             format!("stopped by {by}"),
-            format!("{GO_ON} To drop it instead, use `abandon`."),
+            [Hint::StartAgain(Restart::Resumes), Hint::OrAbandon],
         )
     }
 

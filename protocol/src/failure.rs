@@ -8,6 +8,7 @@ use crate::{
     disposition::RaisedBy,
     error::Error,
     fingerprint::Fingerprint,
+    hint::{Hint, Hints, Restart},
     id::{ChunkIndex, PartIndex},
     printable::printable,
 };
@@ -18,12 +19,16 @@ pub struct Failure {
     pub code: Code,
     /// What happened, and to what.
     pub what: String,
-    /// What to do next; empty where nothing helps but the code's own advice.
-    pub next: String,
+    /// What to do next.
+    pub hints: Hints,
+    /// The check that failed, where `what` is what the table says of the code, and that check.
+    pub check: Option<&'static str>,
     pub part: Option<PartIndex>,
     pub chunk: Option<ChunkIndex>,
     /// The sender that a ticket is bound to, where another one came with it.
     pub bound: Option<Fingerprint>,
+    /// How many of the hints the person has read already, if the failure was printed.
+    pub hints_printed: Option<usize>,
     pub raised_by: RaisedBy,
 }
 
@@ -35,34 +40,35 @@ pub fn code_of<T>(outcome: &Outcome<T>) -> Code {
 }
 
 impl Failure {
-    pub fn new(code: Code, what: impl Into<String>, next: impl Into<String>) -> Self {
+    pub fn new(code: Code, what: impl Into<String>, hints: impl Into<Hints>) -> Self {
         Self {
             code,
             what: what.into(),
-            next: next.into(),
+            hints: hints.into(),
+            check: None,
             part: None,
             chunk: None,
             bound: None,
+            hints_printed: None,
             raised_by: RaisedBy::ThisSide,
         }
     }
 
     /// A mistake in arguments or configuration.
-    pub fn usage(what: impl Into<String>, next: impl Into<String>) -> Self {
-        Self::new(Code::Usage, what, next)
+    pub fn usage(what: impl Into<String>, hints: impl Into<Hints>) -> Self {
+        Self::new(Code::Usage, what, hints)
     }
 
     /// An operation on a file or socket that the system refused; only the kind of the error is told.
-    pub fn io(code: Code, what: impl Into<String>, error: &io::Error, next: impl Into<String>) -> Self {
-        Self::new(code, format!("{}: {}", what.into(), io_reason(error)), next)
+    pub fn io(code: Code, what: impl Into<String>, error: &io::Error, hints: impl Into<Hints>) -> Self {
+        Self::new(code, format!("{}: {}", what.into(), io_reason(error)), hints)
     }
 
-    /// Adds that nothing is visible in the target, to what interrupts a transfer. Only for who knows that from the state of
+    /// Adds that nothing is visible in the target, to what interrupts a transfer. The caller knows that from the state of
     /// the transfer: no code says so.
     pub fn while_nothing_is_visible(mut self) -> Self {
         if matches!(self.code, Code::Interrupted | Code::UserInterrupt) {
-            let separator = if self.next.is_empty() { "" } else { " " };
-            self.next = format!("{NOTHING_VISIBLE}{separator}{}", self.next);
+            self.hints.lead_with(Hint::NothingVisible);
         }
         self
     }
@@ -95,8 +101,8 @@ impl fmt::Display for Failure {
             }
             f.write_str(")")?;
         }
-        if !self.next.is_empty() {
-            write!(f, "\n  {}", printable(&self.next))?;
+        if !self.hints.is_empty() {
+            write!(f, "\n  {}", printable(&self.hints.to_string()))?;
         }
         Ok(())
     }
@@ -106,39 +112,25 @@ impl std::error::Error for Failure {}
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let (what, next) = explain(error.code);
+        let (what, hints) = explain(error.code);
         let what = format!("{what} ({})", error.check);
-        Self { part: error.part, chunk: error.chunk, ..Self::new(error.code, what, next) }
+        let Error { part, chunk, check, .. } = error;
+        Self { part, chunk, check: Some(check), ..Self::new(error.code, what, hints) }
     }
 }
 
-/// What a person reads who wonders whether half of it is there.
-const NOTHING_VISIBLE: &str = "Nothing is visible in the target yet.";
-
-macro_rules! start_again {
-    () => {
-        "Start both sides again with the same commands and the same ticket:"
+/// What a code means, and what to do about it.
+pub fn explain(code: Code) -> (&'static str, Hints) {
+    let (what, hint) = table(code);
+    let hints = match code {
+        Code::Interrupted | Code::UserInterrupt => Hint::StartAgain(Restart::Resumes).into(),
+        _ => hint.into(),
     };
+    (what, hints)
 }
 
-/// What to do about whatever ended a transfer that can go on, for who does not know its source and its target.
-pub const GO_ON: &str = concat!(
-    start_again!(),
-    " the transfer goes on where it stopped; if its source can be read only once, or its target keeps nothing, it starts over."
-);
-/// The same, of a program that is run anew.
-pub const RUN_ANEW: &str = concat!(
-    start_again!(),
-    " the transfer starts over, and the source program is run anew, since its output cannot be read again."
-);
-/// The same, of a source that has to be brought again.
-pub const BRING_AGAIN: &str = concat!(
-    start_again!(),
-    " the transfer starts over, and needs all of its source again, since that can be read only once."
-);
-
-/// The one table of what each code means and what to do about it.
-pub fn explain(code: Code) -> (&'static str, &'static str) {
+/// The one table of codes, with the texts of their advice. What interrupts a transfer has advice by which code decides.
+fn table(code: Code) -> (&'static str, &'static str) {
     const TAMPERED: &str = "No chunk that fails a check is loaded. If it happens again, have the path between the hosts and \
                             both hosts' memory examined: this is damage or tampering, not a busy network.";
     const PEER_BUG: &str = "Check that both sides run the same version of Sealift, and that the other side is one.";
@@ -255,8 +247,8 @@ pub fn explain(code: Code) -> (&'static str, &'static str) {
             "the target cannot take what the source holds",
             "What was staged is removed, and the transfer is over. See the receiver's own message.",
         ),
-        Code::Interrupted => ("the link was lost, or the other process ended", GO_ON),
-        Code::UserInterrupt => ("stopped by a person", GO_ON),
+        Code::Interrupted => ("the link was lost, or the other process ended", ""),
+        Code::UserInterrupt => ("stopped by a person", ""),
         Code::Abandoned => ("the transfer was abandoned", "Nothing of it is left. Start again with a new ticket."),
         Code::ResumeImpossible => (
             "what the receiver lacks cannot be read again from the source",

@@ -19,6 +19,7 @@ pub mod failure;
 pub mod fingerprint;
 pub mod frame;
 pub mod grant;
+pub mod hint;
 pub mod id;
 pub mod image;
 pub mod key;

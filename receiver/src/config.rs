@@ -106,8 +106,7 @@ impl Config {
         if self.listen.iter().any(|address| address.port() == 0) {
             return wrong("listen: a port of 0 would be another one at each start, and tickets name it".into());
         }
-        let given = addresses(&self.addresses, self.listen[0]);
-        given.map_err(|failure| Failure { what: failure.what.replace("--address", "addresses:"), ..failure })?;
+        addresses("addresses:", &self.addresses, self.listen[0])?;
         if !(1..=TRANSFERS_MAX).contains(&self.transfers_max) {
             return wrong(format!("transfers_max: give 1 to {TRANSFERS_MAX}"));
         }

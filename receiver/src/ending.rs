@@ -84,7 +84,7 @@ pub async fn prove(record: &mut impl KeepsEnding, load: &Load, digests: Digests)
 }
 
 /// Where rows lie in the clear when a load has stopped, if they do: the person who is told that it failed is told that, too.
-pub fn tell_staged(failure: Failure, sink: &dyn Sink, transfer: TransferId) -> Failure {
+pub fn tell_staged(mut failure: Failure, sink: &dyn Sink, transfer: TransferId) -> Failure {
     let stays = match sink.staged(transfer) {
         Some(path) => format!(
             "What is loaded so far stays in {}, in the clear and for this user alone; sealift-receiver abandon {transfer} \
@@ -94,8 +94,8 @@ pub fn tell_staged(failure: Failure, sink: &dyn Sink, transfer: TransferId) -> F
         None if failure.code == Code::LoadImpossible => "What was loaded so far is removed.".to_owned(),
         None => return failure,
     };
-    let next = if failure.next.is_empty() { stays } else { format!("{} {stays}", failure.next) };
-    Failure { next, ..failure }
+    failure.hints.push(stays);
+    failure
 }
 
 /// Waits for a loader that has everything, whatever happens meanwhile; `outside` resolves with what does, once for each event.
@@ -159,13 +159,13 @@ fn say_waiting(report: &Report, event: Event) {
 pub fn in_doubt(report: &Report, transfer: TransferId, failure: Failure) -> Failure {
     let what = format!("{}; whether it committed is not known", failure.what);
     report.resume(Resume::InDoubt, &what);
-    let next = format!(
+    let hint = format!(
         "Look into the target, once nothing of the loader is at work there any more. Then state what you found: \
          `sealift-receiver resolve {transfer} --loaded` if all of the load is there; `--not-loaded` if nothing is, after \
          which the same commands load it again. A loader that is not all-or-nothing, or that ended before it had read all \
          of its input, may leave a part: remove that first, and state --not-loaded."
     );
-    Failure { code: Code::InDoubt, what, next, ..failure }
+    Failure { code: Code::InDoubt, what, hints: hint.into(), ..failure }
 }
 
 /// The same of what an earlier process has left.

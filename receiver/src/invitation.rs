@@ -80,16 +80,16 @@ pub fn ticket_for(record: &Record, book: &TicketBook, addresses: Vec<String>) ->
 }
 
 /// The addresses that a ticket names: those given, or else where `bound` can be reached from elsewhere.
-pub fn addresses(given: &[String], bound: SocketAddr) -> Outcome<Vec<String>> {
+pub fn addresses(option: &str, given: &[String], bound: SocketAddr) -> Outcome<Vec<String>> {
     if given.len() > ADDRESSES_MAX {
-        return Err(Failure::usage("too many --address", format!("Give at most {ADDRESSES_MAX}.")));
+        return Err(Failure::usage(format!("too many {option}"), format!("Give at most {ADDRESSES_MAX}.")));
     }
     for address in given {
         let Some(parsed) = Address::parse(address) else {
-            return Err(Failure::usage(format!("--address {address} cannot be used: it is no address"), FORMS));
+            return Err(Failure::usage(format!("{option} {address} cannot be used: it is no address"), FORMS));
         };
         if let Some(why) = parsed.unusable() {
-            return Err(Failure::usage(format!("--address {address} cannot be used: {why}"), USABLE));
+            return Err(Failure::usage(format!("{option} {address} cannot be used: {why}"), USABLE));
         }
     }
     if !given.is_empty() {
@@ -100,8 +100,8 @@ pub fn addresses(given: &[String], bound: SocketAddr) -> Outcome<Vec<String>> {
     }
     let found = interface_addresses(bound)?;
     if found.is_empty() {
-        let next = "Say how the sender reaches this host: --address HOST:PORT.";
-        return Err(Failure::new(Code::Preflight, "this host has no address of its own", next));
+        let hint = format!("Say how the sender reaches this host: {option} HOST:PORT.");
+        return Err(Failure::new(Code::Preflight, "this host has no address of its own", hint));
     }
     Ok(found)
 }

@@ -104,7 +104,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     let Listening { socket, note } = bind_socket(args, earlier.as_ref())?;
     note.iter().for_each(|note| report.say(&format!("receiver: {note}")));
     let bound = socket.local_addr().unwrap_or(args.bind);
-    let addresses = addresses(&args.address, bound)?;
+    let addresses = addresses("--address", &args.address, bound)?;
     say_unknown(&args.address, report).await;
     let is_new = earlier.is_none();
     let record = match earlier {
@@ -183,7 +183,7 @@ async fn put_ticket(out: &Output, ticket: &Ticket, shutdown: &mut Shutdown) -> O
     let putting = tokio::task::spawn_blocking(move || out.put_secret(&text));
     let put = async { putting.await.map_err(|_| Failure::new(Code::Internal, "the ticket's thread ended early", ""))? };
     shutdown.or(put).await.map_err(|failure| match failure.code {
-        Code::UserInterrupt => Failure { next: TICKET_VOID.into(), ..failure },
+        Code::UserInterrupt => Failure { hints: TICKET_VOID.into(), ..failure },
         _ => failure,
     })
 }
@@ -222,12 +222,10 @@ async fn serve(
         gone = reader_gone(&came), if piped => Err(gone),
     };
     let outcome = outcome.map_err(|failure| match failure.code {
-        Code::UserInterrupt if receiving.is_untouched() => Failure { next: TICKET_VOID.into(), ..failure },
+        Code::UserInterrupt if receiving.is_untouched() => Failure { hints: TICKET_VOID.into(), ..failure },
         _ => receiving.with_visibility(failure),
     });
-    if let Err(failure) = &outcome {
-        report.tell(failure);
-    }
+    let outcome = outcome.map_err(|failure| report.tell(failure));
     receiving.end(outcome).await
 }
 

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
 use sealift_agent::{
     control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT},
-    failure::{Failure, GO_ON, Outcome},
+    failure::{Failure, Outcome},
     link::{Link, stream::StreamIn},
     report::Report,
     workers::chunks_at_work,
@@ -17,6 +17,7 @@ use sealift_protocol::{
     close::Code,
     error::Error,
     frame::{ChunkHeader, StreamHeader},
+    hint::{Hint, Restart},
     id::PartIndex,
     limits::CHUNK_HEADER_BYTES,
     message::Message,
@@ -196,7 +197,13 @@ impl<'a> Pipeline<'a> {
                     self.load.moved.notify_waiters();
                 }
                 Ok(Some(_)) => return Error::new(Code::ProtocolViolation, "message while data flows").into(),
-                Ok(None) => return Failure::new(Code::Interrupted, "the sender ended the exchange", GO_ON),
+                Ok(None) => {
+                    return Failure::new(
+                        Code::Interrupted,
+                        "the sender ended the exchange",
+                        Hint::StartAgain(Restart::Resumes),
+                    );
+                }
                 Err(failure) => return failure,
             }
         }

@@ -40,7 +40,7 @@ fn run(args: &ResolveArgs) -> Outcome {
         };
         let text = resolved.map_err(|failure| match failure.code {
             Code::TransferBusy => Failure {
-                next: "Its loader may still end by itself. Stop that process first, or wait for it.".to_owned(),
+                hints: "Its loader may still end by itself. Stop that process first, or wait for it.".into(),
                 ..failure
             },
             _ => failure,

@@ -39,7 +39,7 @@ fn run(args: &TicketArgs) -> Outcome {
     let state = StateDir::open(config.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     let identity = Identity::open(&state, Role::Receiver, &audit)?;
-    let addresses = addresses(&config.addresses, config.listen[0])?;
+    let addresses = addresses("addresses:", &config.addresses, config.listen[0])?;
     TransferDir::sweep(&state)?;
     let earlier = args.transfer.as_deref().map(|typed| unfinished(&state, typed, args)).transpose()?;
     let transfer = earlier.as_ref().map_or_else(random_transfer, Record::transfer);

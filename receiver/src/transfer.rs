@@ -8,7 +8,7 @@ use sealift_agent::{
     control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT},
     expiry::Expiry,
     fail_point::{self, Point},
-    failure::{Failure, GO_ON, Outcome},
+    failure::{Failure, Outcome},
     identity::Identity,
     link::Link,
     report::{Finished, Report},
@@ -21,6 +21,7 @@ use sealift_protocol::{
     disposition::{Disposition, Event, RaisedBy, Stage, disposition},
     error::Error,
     fingerprint::Fingerprint,
+    hint::{Hint, Restart},
     manifest::SignedReceipt,
     message::Message,
     receive::{Judging, Session},
@@ -271,7 +272,7 @@ impl<'a> Receiving<'a> {
                 false => Err(self.expiry.or_failure(Failure::new(
                     Code::Interrupted,
                     "the sender did not come back",
-                    GO_ON,
+                    Hint::StartAgain(Restart::Resumes),
                 ))),
             },
         }

@@ -101,10 +101,7 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
         outcome = sending.run(&mut shutdown) => outcome,
         never = expiry.warn(|left| report.time_left(left)) => match never {},
     };
-    let outcome = outcome.map_err(|failure| sending.advise(failure));
-    if let Err(failure) = &outcome {
-        report.tell(failure);
-    }
+    let outcome = outcome.map_err(|failure| report.tell(sending.advise(failure)));
     sending.end(&outcome)?;
     fail_point::hit(Point::RecordGone);
     let receipt = outcome.as_ref().ok().map(|finished| ReceiptFields::of(&finished.receipt));

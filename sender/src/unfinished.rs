@@ -115,8 +115,8 @@ async fn run(args: &AbandonArgs) -> Outcome {
         }
         Err(failure) => {
             let what = format!("{transfer} is forgotten here, and the receiver could not be told: {}", failure.what);
-            let next = format!("At the receiver, end it with: sealift-receiver abandon {transfer}");
-            Err(Failure { what, next, ..failure })
+            let hint = format!("At the receiver, end it with: sealift-receiver abandon {transfer}");
+            Err(Failure { what, hints: hint.into(), ..failure })
         }
     }
 }

@@ -105,7 +105,7 @@ impl Finished {
         let event = last.and_then(|line| serde_json::from_str::<Value>(&line).ok());
         match event {
             Some(event) => {
-                ["what", "next"].map(|field| event[field].as_str().unwrap_or_default().to_owned()).join("\n")
+                ["what", "hint"].map(|field| event[field].as_str().unwrap_or_default().to_owned()).join("\n")
             }
             None => self.stderr(),
         }

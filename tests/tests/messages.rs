@@ -38,7 +38,7 @@ fn a_refusal_because_of_a_clock_shows_both() {
         let refuse = Refuse { now_seconds: Some(1_800_000_000), ..Refuse::new(code) };
         let failure = refused_by_peer("receiver", refuse, 1_800_003_600);
         let clocks = "this host's clock says 2027-01-15T09:00:00Z, the receiver's 2027-01-15T08:00:00Z";
-        assert!(failure.what.ends_with(clocks) && failure.next.contains("date -u"), "{failure}");
+        assert!(failure.what.ends_with(clocks) && failure.hints.to_string().contains("date -u"), "{failure}");
     }
 }
 

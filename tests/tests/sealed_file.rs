@@ -68,7 +68,7 @@ fn content(log: &SealedFile) -> Vec<Record> {
 
 fn code<T>(outcome: Outcome<T>) -> Option<Code> {
     outcome.err().map(|failure: Failure| {
-        assert!(!failure.what.is_empty() && !failure.next.is_empty(), "{failure}");
+        assert!(!failure.what.is_empty() && !failure.hints.is_empty(), "{failure}");
         failure.code
     })
 }

@@ -39,7 +39,7 @@ fn the_wrong_program_names_the_right_one() {
     }
     // With --json the one event says it, too.
     let ended = Launch::bare(SENDER, &["listen", "--json"]).start().wait(WITHIN);
-    let next = ended.finished_event()["next"].as_str().unwrap().to_owned();
+    let next = ended.finished_event()["hint"].as_str().unwrap().to_owned();
     assert!(next.contains("sealift-receiver listen"), "{next}");
 }
 

@@ -72,7 +72,7 @@ fn most_telling(mut failures: Vec<Failure>) -> Failure {
             }
             let is_reached = |failure: &&Failure| failure.code == Code::Unreachable;
             let of = failures.iter().rfind(is_reached).unwrap_or(&failures[0]);
-            Failure::new(of.code, format!("the receiver was not reached: {}", whats.join("; ")), of.next.clone())
+            Failure::new(of.code, format!("the receiver was not reached: {}", whats.join("; ")), of.hints.clone())
         }
     }
 }

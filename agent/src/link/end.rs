@@ -1,11 +1,16 @@
 //! How connections and streams end, in terms of no transport, and the one place that says what that
 //! means to an agent.
 
-use sealift_protocol::{close::Code, error::Error, message::Refuse};
+use sealift_protocol::{
+    close::Code,
+    error::Error,
+    hint::{Hint, Restart},
+    message::Refuse,
+};
 
 use crate::{
     clock::now_seconds,
-    failure::{Failure, GO_ON, explain},
+    failure::{Failure, explain},
     identity::Role,
     refused::refused_by_peer,
 };
@@ -71,9 +76,11 @@ pub(super) fn stream_failure(role: Role, kind: StreamKind, broken: &Broken) -> F
             Failure::new(Code::Interrupted, format!("the {} stopped reading a part", role.peer()), "")
         }
         // A sender that gives up resets its streams; why, it says on the control stream.
-        (StreamKind::Part, Broken::Reset) => {
-            Failure::new(Code::Interrupted, format!("the {} gave a part up", role.peer()), GO_ON)
-        }
+        (StreamKind::Part, Broken::Reset) => Failure::new(
+            Code::Interrupted,
+            format!("the {} gave a part up", role.peer()),
+            Hint::StartAgain(Restart::Resumes),
+        ),
         (StreamKind::Part, Broken::Cut) => Error::new(Code::PartTruncated, "stream ends inside a header").into(),
     }
 }
@@ -87,14 +94,14 @@ impl LinkEnd {
     /// What the end of a connection means to the agent of this `role`.
     pub fn failure(self, role: Role) -> Failure {
         let peer = role.peer();
-        let interrupted = |what: String, hint: &str| Failure::new(Code::Interrupted, what, hint);
+        let interrupted = |what: String| Failure::new(Code::Interrupted, what, Hint::StartAgain(Restart::Resumes));
         match self {
-            Self::Closed(Some(Code::Done) | None) | Self::Gone => interrupted(format!("the {peer} went away"), GO_ON),
+            Self::Closed(Some(Code::Done) | None) | Self::Gone => interrupted(format!("the {peer} went away")),
             Self::Closed(Some(code)) => refused_by_peer(peer.name(), Refuse::new(code), now_seconds()),
             Self::ClosedInHandshake => refused_by_peer(peer.name(), Refuse::new(Code::Interrupted), now_seconds()),
             Self::AlertSent(NO_APPLICATION_PROTOCOL) | Self::AlertReceived(NO_APPLICATION_PROTOCOL) => {
-                let (what, hint) = explain(Code::VersionUnsupported);
-                Failure::new(Code::VersionUnsupported, what, hint)
+                let (what, hints) = explain(Code::VersionUnsupported);
+                Failure::new(Code::VersionUnsupported, what, hints)
             }
             Self::AlertSent(alert) | Self::AlertReceived(alert) if NO_COMMON_GROUND.contains(&alert) => Failure::new(
                 Code::SuiteUnsupported,
@@ -111,8 +118,8 @@ impl LinkEnd {
                 format!("the {peer} refuses this {role}'s certificate"),
                 "Use the ticket that the receiver printed last, and compare the clocks of the two hosts.",
             ),
-            Self::TimedOut => interrupted(format!("the link to the {peer} is down"), GO_ON),
-            Self::ClosedHere => interrupted("the connection was closed here".into(), ""),
+            Self::TimedOut => interrupted(format!("the link to the {peer} is down")),
+            Self::ClosedHere => Failure::new(Code::Interrupted, "the connection was closed here", ""),
             Self::NoCommonTransport => {
                 let what = format!("the {peer} speaks another version of QUIC");
                 Failure::new(Code::VersionUnsupported, what, "")

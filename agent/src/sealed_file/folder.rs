@@ -141,6 +141,6 @@ fn reason(errno: Errno) -> String {
 pub(super) fn failed(path: &Path, error: &io::Error) -> Failure {
     let full = matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG));
     let code = if full { Code::LogFull } else { Code::LogFailed };
-    let (what, next) = crate::failure::explain(code);
-    Failure::io(code, format!("{what} ({})", path.display()), error, next)
+    let (what, hints) = crate::failure::explain(code);
+    Failure::io(code, format!("{what} ({})", path.display()), error, hints)
 }

@@ -122,10 +122,9 @@ pub fn reword(failure: Failure) -> Failure {
     const CHANGED: &str = "What was sealed was changed on its way, or in this host's memory. Copy it again; if that does not \
                            help, find out by whom.";
     let usual = explain(failure.code).0;
-    let (what, next) = match failure.code {
+    let (what, hint) = match failure.code {
         Code::UserInterrupt => {
-            let next = "Give the same command again to load it.";
-            return Failure { next: next.to_owned(), ..failure };
+            return Failure { hints: "Give the same command again to load it.".into(), ..failure };
         }
         Code::IdentityRefused => (
             "the archive was sealed by somebody else",
@@ -143,8 +142,8 @@ pub fn reword(failure: Failure) -> Failure {
         code if code.exit_code() == 6 && code != Code::TargetMismatch => (usual, CHANGED),
         _ => return failure,
     };
-    match failure.what.strip_prefix(usual) {
-        Some(check) => Failure { what: format!("{what}{check}"), next: next.to_owned(), ..failure },
+    match failure.check {
+        Some(check) => Failure { what: format!("{what} ({check})"), hints: hint.into(), ..failure },
         None => failure,
     }
 }

@@ -113,9 +113,7 @@ async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
     };
     let outcome = loading.run(archive, &mut shutdown).await.map_err(reword);
     let outcome = outcome.map_err(|failure| loading.with_visibility(failure));
-    if let Err(failure) = &outcome {
-        report.tell(failure);
-    }
+    let outcome = outcome.map_err(|failure| report.tell(failure));
     let outcome = loading.end(outcome).await;
     audit.append(Some(transfer), &Entry::transfer_end(&outcome))?;
     outcome

@@ -58,7 +58,7 @@ fn what_is_not_said_has_a_default() {
     assert_eq!(config.memory_each(), 64 << 20);
     assert_eq!(config.grace, Duration::from_secs(900));
     let named = config.target("ehr_prod").expect_err("no such target");
-    assert!(named.next.contains("ehr"));
+    assert!(named.hints.to_string().contains("ehr"));
     let dangerous = "[targets.a]\nurl = \"file:/srv/a\"\ndanger_plaintext_file = true\n";
     let allowed = Config::parse(dangerous).unwrap().targets["a"].allowed(1);
     assert_eq!((allowed.plaintext_file, allowed.program_output), (true, false));

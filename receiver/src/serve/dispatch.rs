@@ -247,9 +247,7 @@ async fn receive(
     };
     let mut receiving = Receiving::take_up(setting, record, shutdown).await?;
     let outcome = receiving.run(heard, shutdown).await.map_err(|failure| receiving.with_visibility(failure));
-    if let Err(failure) = &outcome {
-        report.tell(failure);
-    }
+    let outcome = outcome.map_err(|failure| report.tell(failure));
     let outcome = receiving.end(outcome).await;
     server.audit.append(Some(transfer), &Entry::transfer_end(&outcome))?;
     outcome

@@ -69,8 +69,8 @@ impl<'a> Receiving<'a> {
         }
         // The loader has failed by itself, and the sender had abandoned the transfer meanwhile.
         if called_off && disposition(self.stage(), Event::AbandonedBySender) == Disposition::Drop {
-            let (what, next) = explain(Code::Abandoned);
-            return Failure::new(Code::Abandoned, what, next);
+            let (what, hints) = explain(Code::Abandoned);
+            return Failure::new(Code::Abandoned, what, hints);
         }
         failure
     }

@@ -53,7 +53,7 @@ use crate::{
 pub async fn seal(args: SealArgs) -> ExitCode {
     let report = Report::new(Role::Sender, args.transfer.json);
     let outcome = run(&args, &report).await.map_err(|failure| match failure.code {
-        Code::UserInterrupt => Failure { next: "No archive was made. Start again.".into(), ..failure },
+        Code::UserInterrupt => Failure { hints: "No archive was made. Start again.".into(), ..failure },
         _ => failure,
     });
     report.finish_archive(&outcome)

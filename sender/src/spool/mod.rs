@@ -124,11 +124,11 @@ fn stopped() -> Failure {
 
 /// What the spool's disk refused. A spool that is full stays so: nothing in it is given up before all of it is loaded.
 fn of_spool(failure: Failure) -> Failure {
-    let what_to_do = match failure.code {
+    let remedy = match failure.code {
         Code::LogFull => "Give --spool a larger disk, or more with --spool-bytes-max",
         Code::LogFailed => "Examine the disk of --spool, or give another",
         _ => return failure,
     };
-    let next = format!("{what_to_do}, and the same command again: the source is then read anew.");
-    Failure { next, ..failure }
+    let hint = format!("{remedy}, and the same command again: the source is then read anew.");
+    Failure { hints: hint.into(), ..failure }
 }

@@ -193,7 +193,7 @@ fn unusable(folder: &Path, error: &io::Error) -> Failure {
 
 /// It is left as it is found: a person may want to look at it first.
 fn not_as_left(failure: Failure) -> Failure {
-    let next = match failure.code {
+    let hint = match failure.code {
         Code::LogDamaged => {
             "Its disk is not to be trusted. Type --restart to read the source anew, with --spool on another disk; or \
              abandon this transfer."
@@ -203,5 +203,5 @@ fn not_as_left(failure: Failure) -> Failure {
         }
         _ => return failure,
     };
-    Failure { next: next.into(), ..failure }
+    Failure { hints: hint.into(), ..failure }
 }

@@ -212,7 +212,7 @@ impl Sending<'_> {
 
     /// It ended after everything had been sent: the sender cannot know whether it was loaded.
     fn unsure(&self, failure: Failure) -> Failure {
-        let next = match failure.code {
+        let hint = match failure.code {
             Code::Interrupted | Code::UserInterrupt | Code::Unreachable => {
                 "Everything had been sent by then. The receiver may have loaded it: start both sides again with the \
                  same commands and the same ticket to learn that, or look for its receipt."
@@ -224,7 +224,7 @@ impl Sending<'_> {
             _ => return failure,
         };
         match self.record.stage() {
-            SenderStage::AllSent => Failure { next: next.into(), ..failure },
+            SenderStage::AllSent => Failure { hints: hint.into(), ..failure },
             _ => failure,
         }
     }

@@ -16,7 +16,7 @@ use sealift_agent::{
         entry::{Entry, Name, Purpose},
     },
     expiry::Expiry,
-    failure::{BRING_AGAIN, Failure, GO_ON, Outcome, RUN_ANEW},
+    failure::{Failure, Outcome},
     identity::Identity,
     location::Location,
     report::{Finished, Report, Resume},
@@ -33,6 +33,7 @@ use sealift_protocol::{
             Asks, Contact, During, Failed, Replay, SenderDisposition, SenderStage, Sends, Standing, sender_disposition,
         },
     },
+    hint::{Hints, Restart},
     manifest::ReceiverTrust,
 };
 
@@ -219,16 +220,15 @@ impl<'a> Sending<'a> {
     }
 
     /// What to do next is another thing where this process's end takes the source with it.
-    fn with_source(&self, failure: Failure) -> Failure {
-        let Some(rest) = failure.next.strip_prefix(GO_ON) else { return failure };
+    fn with_source(&self, mut failure: Failure) -> Failure {
         let Standing { sends, replay, .. } = self.standing();
-        let next = match replay {
-            _ if sends == Sends::Spool => return failure,
-            Replay::Always => return failure,
-            Replay::Anew => RUN_ANEW,
-            Replay::Never => BRING_AGAIN,
-        };
-        Failure { next: format!("{next}{rest}"), ..failure }
+        failure.hints.set_restart(match replay {
+            _ if sends == Sends::Spool => Restart::Resumes,
+            Replay::Always => Restart::Resumes,
+            Replay::Anew => Restart::RunsProgram,
+            Replay::Never => Restart::NeedsSource,
+        });
+        failure
     }
 
     /// A receiver that refuses a transfer that had begun ends it for nobody: says what is kept here, and what removes it.
@@ -242,18 +242,16 @@ impl<'a> Sending<'a> {
             Sends::Spool => "its record and the spool, which holds all of the source",
             _ => "its record",
         };
-        let advice = match failure.code {
-            Code::TicketUnknown => format!(
+        let mut hints = match failure.code {
+            Code::TicketUnknown => Hints::from(
                 "If the receiver is restored from a backup, or makes a new ticket for this transfer, the same command \
-                 with that ticket continues it: on the target host, `sealift-receiver status` lists what can be continued."
+                 with that ticket continues it: on the target host, `sealift-receiver status` lists what can be continued.",
             ),
-            _ => failure.next,
+            _ => failure.hints,
         };
-        let next = format!(
-            "The transfer is suspended, and this sender keeps {kept}. {advice} To end it here for good: \
-             sealift-sender abandon {transfer}"
-        );
-        Failure { next, ..failure }
+        hints.lead_with(format!("The transfer is suspended, and this sender keeps {kept}."));
+        hints.push(format!("To end it here for good: sealift-sender abandon {transfer}"));
+        Failure { hints, ..failure }
     }
 
     /// The transfer is over, or can go on later.

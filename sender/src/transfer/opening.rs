@@ -101,7 +101,7 @@ impl Sending<'_> {
             workers: Workers::new(self.args.compression),
             transfer: self.transfer(plan)?,
             identity: Arc::clone(self.identity),
-            comes_again: self.contact == Contact::Earlier && !self.args.source.starts_with("exec:"),
+            comes_again: self.contact == Contact::Earlier && !matches!(self.location, Location::Exec(_)),
         };
         let spool = self.spool.insert(Rc::new(Spool::start(log, filling)));
         outgoing.set_spool(Rc::clone(spool), session.spool.clone());

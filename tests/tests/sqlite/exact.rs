@@ -21,7 +21,7 @@ fn edit(connection: &Connection, updates: &str) {
 fn refused(folder: &Folder) -> Failure {
     let failure = transfer_with(folder, || ()).unwrap_err();
     assert_eq!((failure.code, failure.part), (Code::SourceUnsuitable, None), "{failure}");
-    assert!(failure.next.contains("--form image"), "{failure}");
+    assert!(failure.hints.to_string().contains("--form image"), "{failure}");
     assert!(!folder.target().exists());
     failure
 }

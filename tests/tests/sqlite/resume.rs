@@ -260,7 +260,7 @@ fn a_damaged_staging_file_is_refused_and_kept() {
         let bytes = fs::read(folder.staging()).unwrap();
         let failure = Pump::start(&folder, &folder.sink()).map(drop).unwrap_err();
         assert_eq!(failure.code, Code::TargetFailed);
-        assert!(failure.next.contains("remove"), "{failure}");
+        assert!(failure.hints.to_string().contains("remove"), "{failure}");
         assert_eq!(folder.sink().publish(TRANSFER).unwrap_err().code, Code::TargetFailed);
         assert!(fs::read(folder.staging()).unwrap() == bytes);
         // As it says.

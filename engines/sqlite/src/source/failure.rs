@@ -1,7 +1,7 @@
 //! What the engine's errors mean to a person. Its own messages are not used: they quote names and text of statements.
 
 use rusqlite::{Error, ErrorCode, ffi};
-use sealift_protocol::{close::Code, failure::Failure};
+use sealift_protocol::{close::Code, failure::Failure, hint::Hints};
 
 /// The engine failed at `object`: the file, or a table of it.
 pub fn failed(error: &Error, object: &str) -> Failure {
@@ -52,6 +52,6 @@ pub fn failed(error: &Error, object: &str) -> Failure {
 }
 
 /// The source cannot be moved exactly.
-pub fn unsuitable(what: impl Into<String>, next: impl Into<String>) -> Failure {
-    Failure::new(Code::SourceUnsuitable, what, next)
+pub fn unsuitable(what: impl Into<String>, hints: impl Into<Hints>) -> Failure {
+    Failure::new(Code::SourceUnsuitable, what, hints)
 }

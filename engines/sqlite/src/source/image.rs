@@ -245,7 +245,7 @@ mod tests {
             let folder = Folder::new();
             fs::write(folder.path(), bytes).unwrap();
             let failure = folder.plan().map(|(_, plan)| plan).unwrap_err();
-            assert!(!failure.next.is_empty());
+            assert!(!failure.hints.is_empty());
             failure.code
         };
         assert_eq!(refused(b""), Code::SourceEmpty);

@@ -124,7 +124,7 @@ mod tests {
         assert_eq!((check(owner), check(Uid::from_raw(0))), (Ok(()), Ok(())));
         let failure = check(other).unwrap_err();
         assert_eq!(failure.code, Code::SourceUnsuitable);
-        assert!(failure.what.contains("-wal and -shm") && !failure.next.is_empty(), "{failure}");
+        assert!(failure.what.contains("-wal and -shm") && !failure.hints.is_empty(), "{failure}");
         fs::write(folder.path().join("ehr.db-wal"), "").unwrap();
         assert!(check(other).unwrap_err().what.contains("would leave -shm"));
         // Reached by a link, the files would still be made beside the database.

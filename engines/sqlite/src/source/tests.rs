@@ -29,7 +29,7 @@ impl Folder {
 
     fn refused(&self) -> Failure {
         let failure = self.plan().map(|(_, plan)| plan).unwrap_err();
-        assert!(!failure.next.is_empty());
+        assert!(!failure.hints.is_empty());
         failure
     }
 }

@@ -38,7 +38,7 @@ impl Folder {
 
     fn refused(&self) -> Failure {
         let failure = self.prepare().map(|_| ()).unwrap_err();
-        assert!(!failure.next.is_empty());
+        assert!(!failure.hints.is_empty());
         failure
     }
 }
@@ -116,7 +116,7 @@ fn a_folder_that_cannot_be_used_is_told() {
     let sink = SqliteSink::new(std::path::Path::new("/proc/self/target.db"), 1000).unwrap();
     let failure = sink.prepare(TRANSFER, &plan(&[]), false).unwrap_err();
     assert_eq!(failure.code, Code::TargetFailed);
-    assert!(failure.next.contains("writable"), "{failure}");
+    assert!(failure.hints.to_string().contains("writable"), "{failure}");
 }
 
 /// fault-matrix C2, S9: only what is surely an unfinished load is removed.
@@ -204,7 +204,7 @@ fn errors_of_the_engine_have_codes_and_no_texts() {
         let failure = failure(number);
         assert_eq!(failure.code, code);
         // What interrupted it says what to do.
-        let is_helpful = !failure.next.is_empty() || code == Code::Interrupted;
+        let is_helpful = !failure.hints.is_empty() || code == Code::Interrupted;
         assert!(!failure.to_string().contains("canary") && is_helpful, "{failure}");
     }
     assert!(failure(ffi::SQLITE_CONSTRAINT_UNIQUE).what.ends_with("table t: UNIQUE"));
