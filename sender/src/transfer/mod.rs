@@ -197,8 +197,8 @@ impl<'a> Sending<'a> {
             (Code::ResumeImpossible, Sends::Spool) => {
                 let reason = "the receiver has lost the key to what was spooled.";
                 self.report.resume(Resume::Impossible, reason);
-                let next = "Nobody can open the spool any more. Bring all of the source again, and type --restart.";
-                Failure { what: format!("{}: {reason}", failure.what), next: next.into(), ..failure }
+                let hint = "Nobody can open the spool any more. Bring all of the source again, and type --restart.";
+                Failure { what: format!("{}: {reason}", failure.what), hints: hint.into(), ..failure }
             }
             (Code::ResumeImpossible | Code::SourceChanged, _) => {
                 self.report.resume(Resume::Impossible, &failure.what);
