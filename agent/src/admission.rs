@@ -155,8 +155,8 @@ impl Admission {
     /// A peer with a validated address wants to begin a handshake.
     pub fn arrive(&mut self, address: IpAddr) -> Arrival {
         let address = host(address);
-        let (stage, key, bytes, since) = (Stage::Handshake, None, 0, 0);
-        let newcomer = Held { address, key, stage, since, bytes };
+        let stage = Stage::Handshake;
+        let newcomer = Held { address, key: None, stage, since: 0, bytes: 0 };
         if self.victim(Stage::Closing, &newcomer).is_some() {
             return Arrival::Ignored;
         }

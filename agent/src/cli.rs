@@ -27,9 +27,10 @@ use crate::{
 };
 
 /// What `--help` says of the exit codes (design.md, 9).
-pub const EXIT_CODES: &str = "Exit codes: 0 done and verified; 1 other failure; 2 usage; 3 preflight; 4 peer or authentication; \
-5 interrupted; 6 verification mismatch; 7 refused: the ticket or grant does not permit it; 8 source or target unusable; 9 audit log cannot be written; \
-130 interrupted by the user.";
+pub const EXIT_CODES: &str = "Exit codes: 0 done and verified; 1 other failure, or loaded by the operator's statement alone; \
+2 usage or configuration; 3 preflight; 4 peer or authentication; 5 interrupted, in doubt or abandoned; 6 verification mismatch; \
+7 refused: the ticket does not permit it, or something else is running; 8 source or target unusable; 9 audit log cannot be \
+written; 130 interrupted by the user.";
 
 /// Options of every command that runs a transfer.
 #[derive(Args, Clone, Debug)]

@@ -165,7 +165,8 @@ mod tests {
     /// no more time than the clock that nobody can set.
     #[test]
     fn the_clock_that_comes_first_ends_the_grant() {
-        let (wall, boot) = (now_seconds() + DAY.as_secs(), boottime() + DAY);
+        let wall = now_seconds() + DAY.as_secs();
+        let boot = boottime() + DAY;
         assert_eq!(outcome(wall, boot), Ok(()));
         let expired = |outcome: Outcome| assert_eq!(outcome.unwrap_err().code, Code::GrantExpired);
         expired(outcome(now_seconds() - 1, boot));

@@ -1,7 +1,9 @@
 //! How far a run has come, and how a terminal shows it.
 
+mod how_far;
+mod pace;
+
 use std::{
-    collections::VecDeque,
     fs::{File, OpenOptions},
     os::unix::fs::FileExt,
     path::Path,
@@ -15,17 +17,13 @@ use sealift_protocol::{
 };
 use serde_json::{Value, json};
 
+pub use self::how_far::HowFar;
+use self::pace::Pace;
 use crate::{
-    clock::now_seconds,
     telemetry::printable,
     units::{brief_amount, counted, grouped, human_bytes},
 };
 
-/// Before that, a rate says nothing.
-const RATE_AFTER: Duration = Duration::from_secs(1);
-/// A rate is that of the last samples: a transfer may get slower or faster.
-const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-const SAMPLES_MAX: usize = 30;
 /// A percentage is of an estimate: only the end is the end.
 const PERCENT_MAX: u64 = 99;
 
@@ -94,8 +92,8 @@ impl Totals {
 
     /// What was packed into one byte.
     pub(crate) fn ratio(&self) -> Option<f64> {
-        let (plain_bytes, sealed_bytes) = (self.packed_plain_bytes, self.sealed_bytes);
-        (sealed_bytes > 0 && plain_bytes > 0).then(|| plain_bytes as f64 / sealed_bytes as f64)
+        let is_known = self.sealed_bytes > 0 && self.packed_plain_bytes > 0;
+        is_known.then(|| self.packed_plain_bytes as f64 / self.sealed_bytes as f64)
     }
 
     /// The estimate, unless it has proven to be too low.
@@ -107,46 +105,6 @@ impl Totals {
         let all = self.plain_bytes_estimate.filter(|&all| all > 0)?;
         let percent = u128::from(self.plain_bytes) * 100 / u128::from(all);
         Some(u64::try_from(percent).unwrap_or(PERCENT_MAX).min(PERCENT_MAX))
-    }
-}
-
-/// How fast bytes move while the link is up: an outage is no part of it, so that the time left is the same before and after.
-#[derive(Debug, Default)]
-struct Pace {
-    /// Time in which data flowed, up to `since`.
-    before: Duration,
-    since: Option<Instant>,
-    /// Time in which data had flowed, and what had moved by then; the oldest first.
-    samples: VecDeque<(Duration, u64)>,
-}
-
-impl Pace {
-    fn flowed(&self, now: Instant) -> Duration {
-        self.before + self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
-    }
-
-    fn handle_moved(&mut self, bytes: u64, now: Instant) {
-        self.since.get_or_insert(now);
-        let flowed = self.flowed(now);
-        if self.samples.back().is_none_or(|(last, _)| flowed.saturating_sub(*last) >= SAMPLE_EVERY) {
-            if self.samples.len() == SAMPLES_MAX {
-                self.samples.pop_front();
-            }
-            self.samples.push_back((flowed, bytes));
-        }
-    }
-
-    /// Nothing flows until something moves again.
-    fn handle_lost(&mut self, now: Instant) {
-        self.before = self.flowed(now);
-        self.since = None;
-    }
-
-    /// Bytes a second.
-    fn rate(&self, bytes: u64, now: Instant) -> Option<f64> {
-        let (from, moved) = self.samples.front()?;
-        let span = self.flowed(now).saturating_sub(*from);
-        (span >= RATE_AFTER).then(|| bytes.saturating_sub(*moved) as f64 / span.as_secs_f64())
     }
 }
 
@@ -187,7 +145,7 @@ impl Progress {
 
     /// For how long data has flowed. None before it does.
     pub fn flowing(&self, now: Instant) -> Option<Duration> {
-        self.pace.samples.front().map(|_| self.pace.flowed(now))
+        self.pace.flowing(now)
     }
 
     fn rate(&self, now: Instant) -> Option<f64> {
@@ -261,74 +219,6 @@ impl Progress {
         if let Some(file) = &self.kept {
             let _ = file.write_all_at(&HowFar::of(&self.totals).to_bytes(), 0);
         }
-    }
-}
-
-/// How far a transfer had come, and when that was noted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HowFar {
-    pub plain_bytes: u64,
-    /// 0 for none.
-    pub plain_bytes_estimate: u64,
-    pub rows: u64,
-    pub at_seconds: u64,
-}
-
-impl HowFar {
-    const BYTES: usize = 32;
-
-    fn of(totals: &Totals) -> Self {
-        Self {
-            plain_bytes: totals.plain_bytes,
-            plain_bytes_estimate: totals.plain_bytes_estimate.unwrap_or(0),
-            rows: totals.rows,
-            at_seconds: now_seconds(),
-        }
-    }
-
-    fn to_bytes(self) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        let numbers = [self.plain_bytes, self.plain_bytes_estimate, self.rows, self.at_seconds];
-        for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
-            place.copy_from_slice(&number.to_be_bytes());
-        }
-        bytes
-    }
-
-    /// What was kept in the file, if anything was.
-    pub fn read(path: &Path) -> Option<Self> {
-        let mut bytes = [0; Self::BYTES];
-        File::open(path).ok()?.read_exact_at(&mut bytes, 0).ok()?;
-        let mut numbers =
-            bytes.chunks_exact(8).map(|number| number.iter().fold(0, |all, &byte| all << 8 | u64::from(byte)));
-        Some(Self {
-            plain_bytes: numbers.next()?,
-            plain_bytes_estimate: numbers.next()?,
-            rows: numbers.next()?,
-            at_seconds: numbers.next()?,
-        })
-    }
-
-    /// As `status` prints it.
-    pub fn text(&self) -> String {
-        let totals = Totals {
-            plain_bytes: self.plain_bytes,
-            plain_bytes_estimate: Some(self.plain_bytes_estimate).filter(|&all| all > 0),
-            ..Totals::default()
-        };
-        let percent = totals.percent().map_or(String::new(), |percent| format!("{percent}%, "));
-        let rows = if self.rows > 0 { format!(", {}", counted(self.rows, "row")) } else { String::new() };
-        format!("{percent}{}{rows}", brief_amount(self.plain_bytes, totals.total_bytes()))
-    }
-
-    /// As `status --json` has it.
-    pub fn fields(&self) -> Vec<(&'static str, Value)> {
-        let estimate = Some(self.plain_bytes_estimate).filter(|&all| all > 0);
-        vec![
-            ("plain_bytes", json!(self.plain_bytes)),
-            ("plain_bytes_estimate", json!(estimate)),
-            ("rows", json!(self.rows)),
-        ]
     }
 }
 

@@ -108,7 +108,8 @@ mod tests {
     /// C1: however many there are, lines and entries are few, and the counts are right.
     #[test]
     fn a_flood_of_refusals_is_a_few_lines_and_one_report() {
-        let (mut refusals, now) = (Refusals::default(), Instant::now());
+        let mut refusals = Refusals::default();
+        let now = Instant::now();
         assert_eq!(refusals.report(now), None);
         let mut lines = 0;
         for count in 0..100_000u32 {

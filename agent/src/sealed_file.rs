@@ -78,7 +78,9 @@ impl SealedFile {
         if !folder.names(name, &file).map_err(fail)? {
             return Err(exists());
         }
-        let (name, file, writer) = (name.to_owned(), Arc::new(file), LogWriter::new(header));
+        let name = name.to_owned();
+        let file = Arc::new(file);
+        let writer = LogWriter::new(header);
         Ok(Self { folder, name, file, writer, bytes_max, unsynced: false, failure: None })
     }
 
@@ -115,7 +117,8 @@ impl SealedFile {
             }
             Ending::Damaged => return Err(damaged(&path, kept_bytes)),
         };
-        let (name, writer) = (name.to_owned(), reader.into_writer());
+        let name = name.to_owned();
+        let writer = reader.into_writer();
         let log = Self { folder, name, file, writer, bytes_max, unsynced: false, failure: None };
         Ok(Some(Opened { log, repaired }))
     }

@@ -161,7 +161,8 @@ fn verdict(vouched: Vouched, proof: Proof) -> String {
 fn describe(signed: &SignedReceipt, vouched: Vouched) -> String {
     let receipt: &Receipt = &signed.receipt;
     let manifest = &receipt.manifest.manifest;
-    let (origin, grant) = (&manifest.origin, &receipt.grant.grant);
+    let origin = &manifest.origin;
+    let grant = &receipt.grant.grant;
     let plain_bytes = manifest.parts.iter().map(|part| part.plain_bytes).fold(0, u64::saturating_add);
     // Names come from a database or a peer: none may steer the terminal, or pass for a line of the receipt.
     let named = |text: &str| printable(if text.is_empty() { "-" } else { text });
