@@ -154,7 +154,7 @@ mod tests {
             let failure = split(bad).expect_err(bad);
             assert_eq!(failure.code.exit_code(), 2);
             assert!(failure.what.ends_with(&format!("the {found} in it")), "{}", failure.what);
-            assert!(failure.next.contains("exec:sh -c"));
+            assert!(failure.hints.to_string().contains("exec:sh -c"));
         }
         for good in [
             "sh -c 'pg_dump ehr | gzip >$OUT'",

@@ -131,7 +131,7 @@ async fn ask(ticket: &Ticket, shutdown: &mut Shutdown) -> Outcome {
         let _ = stderr().lock().write_all(b"\n");
     }
     let answer = answer.map_err(|failure| match failure.code {
-        Code::UserInterrupt => Failure { next: "Nothing was sent.".into(), ..failure },
+        Code::UserInterrupt => Failure { hints: "Nothing was sent.".into(), ..failure },
         _ => failure,
     })?;
     match answer.trim().to_ascii_lowercase().as_str() {
