@@ -252,7 +252,7 @@ fn table(code: Code) -> (&'static str, &'static str) {
         Code::Abandoned => ("the transfer was abandoned", "Nothing of it is left. Start again with a new ticket."),
         Code::ResumeImpossible => (
             "what the receiver lacks cannot be read again from the source",
-            "Start the sender again with the same ticket: it sends everything anew.",
+            "Start the sender again with the same ticket: it sends everything again.",
         ),
         Code::InDoubt => (
             "the loader's end was not seen or came too early, and whether it committed is not known",

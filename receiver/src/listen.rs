@@ -316,7 +316,7 @@ fn check_purpose(purpose: &str, record: &Record) -> Outcome {
     }
     let what = format!("the unfinished transfer into this target was begun for another purpose: {}", grant.purpose);
     let next = format!(
-        "Give the same command as before to go on with it; or end it with: sealift-receiver abandon {}",
+        "Give the same command as before to resume it; or end it with: sealift-receiver abandon {}",
         grant.transfer
     );
     Err(Failure::usage(what, next))

@@ -104,7 +104,7 @@ pub struct PushArgs {
     pub restart: bool,
 
     /// For - and exec: keep what was read in this folder, sealed to the receiver alone, until the transfer is over: if this
-    /// sender is killed after the source has ended, the same command goes on without the source
+    /// sender is killed after the source has ended, the same command continues without the source
     #[arg(long, value_name = "DIR")]
     pub spool: Option<PathBuf>,
 

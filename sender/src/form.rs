@@ -11,7 +11,7 @@ use sealift_protocol::{image, manifest::Engine, sqlite};
 /// What `--form` says of an `sqlite:` source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Form {
-    /// Definitions and rows: every table is counted and digested, and built anew in the target
+    /// Definitions and rows: every table is counted and digested, and built again in the target
     #[default]
     Rows,
     /// The pages of the file, as a backup would have them: everything arrives as it is, deleted rows in free pages included

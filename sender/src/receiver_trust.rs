@@ -102,7 +102,7 @@ pub async fn establish(
 fn mismatch(found: Fingerprint, meant: Fingerprint) -> Failure {
     let what = format!("this ticket leads to the receiver {found}, and not to {meant}");
     let next =
-        "Nothing was sent. If the receiver's identity was not made anew, somebody has altered the ticket on its way.";
+        "Nothing was sent. If the receiver's identity was not made again, somebody has altered the ticket on its way.";
     Failure::new(Code::IdentityRefused, what, next)
 }
 

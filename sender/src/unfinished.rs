@@ -110,7 +110,7 @@ async fn run(args: &AbandonArgs) -> Outcome {
             Ok(())
         }
         Err(failure) if failure.bound.is_some() => {
-            let what = format!("{transfer} is forgotten here, and goes on at the receiver: {}", failure.what);
+            let what = format!("{transfer} is forgotten here, and continues at the receiver: {}", failure.what);
             Err(Failure { what, ..failure })
         }
         Err(failure) => {

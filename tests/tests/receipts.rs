@@ -144,6 +144,10 @@ fn only_a_log_whose_chain_holds_vouches() {
         let connect = entries.iter().find(|entry| entry["event"] == "transfer.connect").unwrap();
         assert!(connect["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{connect}");
         assert_eq!((&connect["epoch"], &connect["suite"]), (&1.into(), &entry["suite"]));
+        // Issue 10, item 6: read from the connection; both sides have hybrid key exchange first.
+        let link = ["transport", "tls_version", "group"].map(|fact| connect[fact].as_str().unwrap());
+        assert_eq!(link, ["QUIC version 1", "TLS 1.3", "X25519MLKEM768"]);
+        assert!(connect["cipher_suite"].as_str().unwrap().starts_with("TLS_"), "{connect}");
 
         let edited = log.with_extension("edited");
         let (first, rest) = good.split_once('\n').unwrap();

@@ -23,7 +23,11 @@ const NEEDED: [&str; 3] = [
 /// Fails if the engine in this program lacks an option that transfers rely on.
 pub fn check_options() -> Outcome {
     let present = present().map_err(|_| {
-        Failure::new(Code::Preflight, "the SQLite in this program does not say how it was built", "Build Sealift anew.")
+        Failure::new(
+            Code::Preflight,
+            "the SQLite in this program does not say how it was built",
+            "Build Sealift again.",
+        )
     })?;
     let missing = missing(&present);
     if missing.is_empty() {

@@ -237,10 +237,10 @@ impl Receiving<'_> {
             report.event("link_up", &[("epoch", json!(load.transfer().epoch().0))]);
         }
         match (went_on, fresh) {
-            (true, true) => report.resume(Resume::Restarted, "the sender could not go on; what was here was dropped."),
+            (true, true) => report.resume(Resume::Restarted, "the sender could not resume; what was here was dropped."),
             (true, false) => {
                 let here = counted(load.transfer().verified_in_all(), "chunk");
-                report.resume(Resume::Resumed, &format!("the sender goes on from what is here, {here}."));
+                report.resume(Resume::Resumed, &format!("the sender resumes from what is here, {here}."));
             }
             (false, _) if lost => report.resume(
                 Resume::Restarted,

@@ -129,6 +129,6 @@ fn of_spool(failure: Failure) -> Failure {
         Code::LogFailed => "Examine the disk of --spool, or give another",
         _ => return failure,
     };
-    let hint = format!("{remedy}, and the same command again: the source is then read anew.");
+    let hint = format!("{remedy}, and the same command again: the source is then read again.");
     Failure { hints: hint.into(), ..failure }
 }

@@ -134,7 +134,7 @@ impl Place {
 
     fn missing(&self) -> Failure {
         let what = format!("the spool of this transfer is not in {}", self.folder().display());
-        let next = "Bring back its disk, and give the same command again; or type --restart to read the source anew.";
+        let next = "Bring back its disk, and give the same command again; or type --restart to read the source again.";
         Failure::new(Code::Preflight, what, next)
     }
 }
@@ -152,7 +152,7 @@ impl Contents {
         let damaged = |check| Err(Error::new(Code::LogDamaged, check));
         match record {
             Record::Mark => {}
-            _ if self.manifest.is_some() => return damaged("a spool goes on behind its end"),
+            _ if self.manifest.is_some() => return damaged("a spool has more behind its end"),
             Record::Epoch(_) if self.epoch.is_some() => return damaged("a spool has one epoch"),
             Record::Epoch(found) => self.epoch = Some(found.clone()),
             Record::Chunk { header, .. } if header.index.0 != self.frames => return damaged("order of a spool"),
@@ -199,7 +199,7 @@ fn not_as_left(failure: Failure) -> Failure {
              abandon this transfer."
         }
         Code::LogForeign => {
-            "Put back the file that belongs there; or, once this one is elsewhere, type --restart to read the source anew."
+            "Put back the file that belongs there; or, once this one is elsewhere, type --restart to read the source again."
         }
         _ => return failure,
     };

@@ -184,8 +184,8 @@ impl<'a> Sending<'a> {
     fn run_anew(&mut self) {
         self.kill_program();
         let reason = match self.sends {
-            Sends::Spool => "the receiver has lost the key to what was spooled. The program is run anew.",
-            _ => "the receiver lost what it had, and a program's output cannot be read again; it is run anew.",
+            Sends::Spool => "the receiver has lost the key to what was spooled. The program is run again.",
+            _ => "the receiver lost what it had, and a program's output cannot be read twice; it is run again.",
         };
         self.asks = Asks::StartOver;
         self.report.resume(Resume::Restarted, reason);
@@ -197,7 +197,7 @@ impl<'a> Sending<'a> {
             (Code::ResumeImpossible, Sends::Spool) => {
                 let reason = "the receiver has lost the key to what was spooled.";
                 self.report.resume(Resume::Impossible, reason);
-                let hint = "Nobody can open the spool any more. Bring all of the source again, and type --restart.";
+                let hint = "The spool cannot be opened any more. Bring all of the source again, and type --restart.";
                 Failure { what: format!("{}: {reason}", failure.what), hints: hint.into(), ..failure }
             }
             (Code::ResumeImpossible | Code::SourceChanged, _) => {

@@ -71,7 +71,7 @@ fn c6_sigterm_to_the_sender_loader() {
 /// The source ends with its sender: what is said then is what comes of the same commands.
 #[test]
 fn c6_sigint_to_the_sender_of_a_source_that_is_read_once() {
-    for (url, said) in [(None, "the source program is run anew"), (Some("-"), "needs all of its source again")] {
+    for (url, said) in [(None, "the source program is run again"), (Some("-"), "needs all of its source again")] {
         let mut place = Place::new(Kind::Program(8 * MIB), rate(12), 31);
         place.source_url = url.map_or(place.source_url, str::to_owned);
         let sender = |place: &Place| place.sender().stdin(File::open(place.source()).unwrap()).start();

@@ -181,7 +181,7 @@ fn after_losing_all(place: &Place, sender: Launch) -> Agent {
     sender
 }
 
-/// A program is run anew by itself, in a like case: nobody has to bring the data again.
+/// A program is run again by itself, in a like case: nobody has to bring the data again.
 #[test]
 fn a_program_and_a_receiver_that_lost_all_is_restarted() {
     let place = Place::new(Kind::Program(10 * MIB), rate(12), 1);

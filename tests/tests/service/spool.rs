@@ -164,7 +164,7 @@ fn with_the_sealing_key_lost(is_program: bool) -> (Killed, Agent, PathBuf) {
     (killed, receiver, ticket)
 }
 
-/// S7: its program is run anew.
+/// S7: its program is run again.
 #[test]
 fn s7_a_program_is_run_anew_for_a_spool_that_nobody_can_open() {
     let (killed, receiver, ticket) = with_the_sealing_key_lost(true);

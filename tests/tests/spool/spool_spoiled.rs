@@ -18,7 +18,7 @@ fn s12_a_spool_that_reaches_its_limit_stops_and_goes_on() {
     let mut receiver = place.receiver().start();
     receiver.ticket();
     let sender = place.sender().args(&["--spool-bytes-max", "3MiB"]).start();
-    assert_stopped(&place, sender, exit::INTERRUPTED, "log_full", &["--spool-bytes-max", "read anew"]);
+    assert_stopped(&place, sender, exit::INTERRUPTED, "log_full", &["--spool-bytes-max", "read again"]);
     assert!(fs::read_dir(place.spool()).unwrap().next().is_none(), "what is of no use is removed");
     assert!(receiver.is_running());
     assert_done(&place, place.sender().start(), receiver, Some("restarted"));

@@ -1,4 +1,4 @@
-//! A load that goes on from what is committed: after it was suspended, after its process was killed at each fail point,
+//! A load that resumes from what is committed: after it was suspended, after its process was killed at each fail point,
 //! and not where the transfer, the plan or the file is another.
 
 use std::{
