@@ -145,7 +145,7 @@ fn a_long_outage_ends_both_in_a_state_to_go_on_from() {
     place.link.cut();
     for ended in [sender.wait(NOTICED_WITHIN * 3), receiver.wait(NOTICED_WITHIN)] {
         ended.assert_code(sealift_tests::exit::INTERRUPTED).assert_one_message();
-        assert!(ended.message().contains("goes on where it stopped"), "{}", ended.message());
+        assert!(ended.message().contains("resumed where it stopped"), "{}", ended.message());
     }
     assert!(!place.target().exists());
     place.link.heal();

@@ -34,7 +34,7 @@ fn stopped_by(signal: Signal, side: Side, kind: Kind) {
     stopped.assert_code(exit::USER_INTERRUPT).assert_one_message();
     other.assert_code(exit::INTERRUPTED).assert_one_message();
     for ended in [stopped, other] {
-        assert!(ended.message().contains("goes on where it stopped"), "{}", ended.message());
+        assert!(ended.message().contains("resumed where it stopped"), "{}", ended.message());
     }
     assert!(!place.target().exists());
     assert_eq!((place.transfers("sender").len(), place.transfers("receiver").len()), (1, 1));
