@@ -40,14 +40,21 @@ pub fn read_own(path: &Path, bytes_max: usize) -> Outcome<Option<Zeroizing<Vec<u
     Ok(Some(bytes))
 }
 
-/// Overwrites a file that holds a secret, if it is there, and removes it; durable when this returns. Copy-on-write file
-/// systems, snapshots and solid-state disks may keep what was there before.
+/// Overwrites a file that holds a secret, if it is there, and removes it; durable when this returns. Another process may do
+/// the same at the same moment, and remove the folder then. Copy-on-write file systems, snapshots and solid-state disks may
+/// keep what was there before.
 pub fn destroy_own(path: &Path) -> io::Result<()> {
-    if erase_own(path)? {
-        fs::remove_file(path)?;
-        sync_folder_of(path)?;
+    let destroy = || -> io::Result<()> {
+        if erase_own(path)? {
+            fs::remove_file(path)?;
+            sync_folder_of(path)?;
+        }
+        Ok(())
+    };
+    match destroy() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        destroyed => destroyed,
     }
-    Ok(())
 }
 
 /// Overwrites a file with zeros, durable when this returns; whether it is there.
@@ -74,4 +81,31 @@ pub(crate) fn not_ours(path: &Path) -> Failure {
 pub fn unusable(path: &Path, error: &io::Error) -> Failure {
     let next = "Check --state-dir: owner, mode, free space, and that the file system is not read-only.";
     Failure::io(Code::Preflight, format!("{} cannot be used", path.display()), error, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// C6, E8: an agent that starts finishes what another has left, also while that one does so itself.
+    #[test]
+    fn two_may_destroy_a_secret_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..60 {
+            let own = folder.path().join(round.to_string());
+            fs::create_dir(&own).unwrap();
+            let path = own.join("secret");
+            fs::write(&path, "secret").unwrap();
+            thread::scope(|scope| {
+                let destroying: Vec<_> = (0..3).map(|_| scope.spawn(|| destroy_own(&path))).collect();
+                for destroyed in destroying {
+                    destroyed.join().unwrap().unwrap();
+                }
+            });
+            assert!(!path.exists());
+            fs::remove_dir(own).unwrap();
+        }
+    }
 }
