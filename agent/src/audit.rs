@@ -15,7 +15,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
     unistd::{AccessFlags, access},
 };
-use sealift_protocol::{close::Code, id::TransferId, limits::NAME_BYTES_MAX};
+use sealift_protocol::{audit_head::AuditHead, close::Code, id::TransferId, limits::NAME_BYTES_MAX};
 use serde::Serialize;
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -125,6 +125,12 @@ impl AuditLog {
             self.write(transfer, &Entry::ClockStep { seconds: step })?;
         }
         self.write(transfer, entry)
+    }
+
+    /// The last entry, for what this agent signs next.
+    pub fn head(&self) -> Outcome<Option<AuditHead>> {
+        let file = self.locked()?;
+        self.whole_end(&file).map(|end| end.link.head())
     }
 
     fn write(&self, transfer: Option<TransferId>, entry: &Entry) -> Outcome {

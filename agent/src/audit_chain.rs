@@ -5,6 +5,7 @@ use std::{
     io::{self, BufRead, Read},
 };
 
+use sealift_protocol::audit_head::AuditHead;
 use serde_json::Value;
 
 use crate::{failure::io_reason, telemetry::printable};
@@ -46,10 +47,22 @@ impl Link {
         Ok(entry)
     }
 
+    /// The entry that this follows; none before the first.
+    pub fn head(&self) -> Option<AuditHead> {
+        let hash = blake3::Hash::from_hex(&self.prev).ok()?;
+        Some(AuditHead { sequence: self.seq.checked_sub(1)?, hash: *hash.as_bytes() })
+    }
+
     /// What follows `line`.
     pub fn next(&self, line: &[u8]) -> Self {
         Self { seq: self.seq + 1, prev: blake3::hash(line).to_string() }
     }
+}
+
+/// Whether a checked entry is the one that `head` names.
+pub fn is_entry(entry: &Value, head: &AuditHead) -> bool {
+    // The check has seen to it that this is how the entry is spelled in the log.
+    entry["seq"] == head.sequence && *blake3::hash(entry.to_string().as_bytes()).as_bytes() == head.hash
 }
 
 /// Why a log does not hold.

@@ -9,13 +9,13 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, K
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use sealift_protocol::{
+    certificate::Certificate,
     close::Code,
     codec,
     fingerprint::Fingerprint,
     sign::{PublicKey, Purpose, Signature, Signer},
 };
 use time::OffsetDateTime;
-use webpki::EndEntityCert;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
@@ -159,8 +159,7 @@ impl Identity {
 
 /// The Ed25519 key in a certificate, which need not be valid in any other way; `None` if there is none.
 pub fn certified_key(certificate: &CertificateDer<'_>) -> Option<PublicKey> {
-    let parsed = EndEntityCert::try_from(certificate).ok()?;
-    PublicKey::from_spki(&parsed.subject_public_key_info())
+    Certificate(certificate.to_vec()).key()
 }
 
 /// A fresh key, and a certificate that it signs for itself. Nobody believes a name in it.

@@ -11,6 +11,8 @@ use sealift_agent::{
 };
 use sealift_protocol::{
     archive::{ArchiveOffer, ReceiverKey, Statement},
+    audit_head::AuditHead,
+    certificate::Chain,
     chunk::Codec,
     close::Code,
     codec,
@@ -18,12 +20,13 @@ use sealift_protocol::{
     envelope::{ENVELOPE_SUITE, KeyEnvelope, SealingPublicKey},
     fingerprint::Fingerprint,
     frame::{ChunkHeader, StreamHeader},
-    grant::{Grant, SignedGrant},
+    grant::{DocumentHash, Grant, SignedGrant},
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex, TableIndex, TransferId},
     image,
+    link_facts::{CipherSuite, KeyExchangeGroup, LinkFacts, TlsVersion, Transport},
     manifest::{
-        CatalogueCheck, Check, Checked, CountedTable, Evidence, ImageChecks, Manifest, Origin, Plan, PlannedPart,
-        PlannedTable, Proof, Range, Receipt, ReceiverTrust, Section, SentPart, SignedManifest, SignedReceipt,
+        Authority, CatalogueCheck, Check, Checked, CountedTable, Evidence, ImageChecks, LinkEvidence, Manifest, Origin,
+        Plan, PlannedPart, PlannedTable, Proof, Range, Receipt, ReceiverTrust, Section, SentPart, SignedManifest, SignedReceipt,
     },
     message::{Accept, AcceptBody, Ack, Begin, BeginBody, Have, Message, Offer, Ready, Refuse, VERSION},
     random::Random,
@@ -212,6 +215,8 @@ fn grant() -> SignedGrant {
         begin_before_seconds: 1_800_003_600,
         finish_before_seconds: 1_800_007_200,
         retain_until_seconds: 1_800_100_000,
+        scope: None,
+        policy: None,
     };
     grant.sign(&Zeros)
 }
@@ -256,12 +261,20 @@ fn manifest(grant: &SignedGrant, plan: &Plan) -> SignedManifest {
         parts: vec![part(None), part(Some(rows(1, 2))), part(Some(rows(2, 3))), part(None)],
         root: Root([3; 32]),
         origin: Origin { receiver_trust: ReceiverTrust::Pinned, host: "db1".into(), source: "-".into() },
+        audit_head: Some(AuditHead { sequence: 7, hash: [7; 32] }),
     };
     manifest.sign(&Zeros)
 }
 
 fn receipt(grant: &SignedGrant, plan: &Plan, manifest: &SignedManifest) -> SignedReceipt {
     let checks = vec![Check::Catalogue(CatalogueCheck { definitions: 4 })];
+    let facts = LinkFacts {
+        transport: Transport::Quic,
+        tls_version: TlsVersion(0x0304),
+        group: KeyExchangeGroup(0x11ec),
+        cipher_suite: CipherSuite(0x1302),
+    };
+    let link = LinkEvidence { facts, sender: Chain::self_signed(&[0x30, 0]), receiver: Chain::self_signed(&[0x30, 0]) };
     let receipt = Receipt {
         manifest: manifest.clone(),
         plan: plan.clone(),
@@ -270,11 +283,14 @@ fn receipt(grant: &SignedGrant, plan: &Plan, manifest: &SignedManifest) -> Signe
         sender_key: PublicKey([4; 32]),
         receiver_key: PublicKey([5; 32]),
         suite: Suite::Aes256Gcm,
-        tls: "TLS 1.3".into(),
+        authority: Authority::Operator(PublicKey([6; 32])),
+        link: Some(link),
         started_ms: 1_800_000_000_000,
         finished_ms: 1_800_000_001_000,
         software: "0.1.0".into(),
         target_host: "db2".into(),
+        audit_head: Some(AuditHead { sequence: 8, hash: [8; 32] }),
+        policy: Some(DocumentHash([9; 32])),
     };
     receipt.sign(&Zeros)
 }

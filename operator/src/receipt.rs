@@ -11,17 +11,20 @@ use sealift_agent::{
     audit::entry::receipt_hash,
     audit_chain,
     failure::{Failure, Outcome},
+    identity::Role,
     image, output, pins,
     telemetry::printable,
     units::{counted, grouped, human_bytes},
 };
 use sealift_protocol::{
+    audit_head::AuditHead,
     close::Code,
     fingerprint::Fingerprint,
     limits::CONTROL_BYTES_MAX,
-    manifest::{Check, Proof, Receipt, ReceiverTrust, SignedReceipt},
+    manifest::{Authority, Check, Proof, Receipt, ReceiverTrust, SignedReceipt},
     sign::PublicKey,
 };
+use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// The exit code for a receipt that contradicts nothing, and that nothing vouches for. No transfer ends with it.
@@ -113,28 +116,61 @@ fn is_as_given(side: &str, given: Option<&str>, found: &PublicKey, args: &Verify
     Err(Failure::new(Code::IdentityRefused, what, next))
 }
 
-/// A log whose chain holds, and which has this receipt.
+/// What a log has to have of one agent.
+struct Side {
+    program: &'static str,
+    /// Named by this agent in what it signed.
+    head: Option<AuditHead>,
+    has_receipt: bool,
+    has_head: bool,
+}
+
+impl Side {
+    fn new(role: Role, head: Option<AuditHead>) -> Self {
+        Self { program: role.program(), head, has_receipt: false, has_head: false }
+    }
+
+    fn look_at(&mut self, entry: &Value, is_receipt: bool) {
+        self.has_receipt |= is_receipt && entry["program"] == self.program;
+        self.has_head |= self.head.is_some_and(|head| audit_chain::is_entry(entry, &head));
+    }
+}
+
+/// A log whose chain holds, which has this receipt, and in which the entry that its agent named when it signed is what it was:
+/// a log that was written anew since has another.
 fn find_in(log: &Path, signed: &SignedReceipt) -> Outcome {
     let file = File::open(log)
         .map_err(|error| Failure::io(Code::Usage, format!("{} cannot be read", log.display()), &error, ""))?;
+    let receipt = &signed.receipt;
     let hash = receipt_hash(signed).to_string();
-    let transfer = signed.receipt.grant.grant.transfer.to_string();
-    let mut found = false;
+    let transfer = receipt.grant.grant.transfer.to_string();
+    let mut sides =
+        [Side::new(Role::Sender, receipt.manifest.manifest.audit_head), Side::new(Role::Receiver, receipt.audit_head)];
     let checked = audit_chain::check(BufReader::new(file), |entry| {
         let kind = &entry["event"];
-        found |= (kind == "transfer.publish" || kind == "transfer.end")
+        let is_receipt = (kind == "transfer.publish" || kind == "transfer.end")
             && entry["receipt"] == hash.as_str()
             && entry["transfer"] == transfer.as_str();
+        sides.iter_mut().for_each(|side| side.look_at(entry, is_receipt));
     });
     checked.map_err(|broken| {
         let what = format!("the audit log {} does not hold, {broken}", log.display());
         Failure::new(Code::ManifestMismatch, what, "It was changed after it was written, and vouches for nothing.")
     })?;
-    if found {
-        return Ok(());
+    if !sides.iter().any(|side| side.has_receipt) {
+        let what = format!("the audit log {} has no entry of this receipt", log.display());
+        return Err(Failure::new(
+            Code::ManifestMismatch,
+            what,
+            "Give a log of an agent that took part in this transfer.",
+        ));
     }
-    let what = format!("the audit log {} has no entry of this receipt", log.display());
-    Err(Failure::new(Code::ManifestMismatch, what, "Give a log of an agent that took part in this transfer."))
+    if sides.iter().any(|side| side.has_receipt && side.head.is_some() && !side.has_head) {
+        let what =
+            format!("the audit log {} is not the one that its agent had when it signed this receipt", log.display());
+        return Err(Failure::new(Code::ManifestMismatch, what, "It was written anew since, and vouches for nothing."));
+    }
+    Ok(())
 }
 
 fn verdict(vouched: Vouched, proof: Proof) -> String {
@@ -152,7 +188,7 @@ fn verdict(vouched: Vouched, proof: Proof) -> String {
         None => format!("{is}: {holds}\n"),
         Some(but) => format!(
             "{is}, {but}: anybody can make such a receipt\n\
-             next       compare the fingerprints with what `identity` prints on each host, and give them as --sender and \
+             next         compare the fingerprints with what `identity` prints on each host, and give them as --sender and \
              --receiver; or give an agent's log as --audit\n"
         ),
     }
@@ -167,7 +203,7 @@ fn describe(signed: &SignedReceipt, vouched: Vouched) -> String {
     // Names come from a database or a peer: none may steer the terminal, or pass for a line of the receipt.
     let named = |text: &str| printable(if text.is_empty() { "-" } else { text });
     let mut text = verdict(vouched, receipt.evidence.proof);
-    let mut line = |name: &str, value: String| text += &format!("{name:<10} {value}\n");
+    let mut line = |name: &str, value: String| text += &format!("{name:<12} {value}\n");
     line("transfer", manifest.transfer.to_string());
     line("receipt", receipt_hash(signed).to_string());
     line("sender", Fingerprint::of(&receipt.sender_key).to_string());
@@ -181,12 +217,22 @@ fn describe(signed: &SignedReceipt, vouched: Vouched) -> String {
             }
         },
     );
+    line(
+        "authority",
+        match receipt.authority {
+            Authority::Ticket => "ticket: one of the two agents signed the grant".into(),
+            Authority::Operator(key) => format!("operator: {} signed the grant", Fingerprint::of(&key)),
+        },
+    );
     line("from", format!("{} on {}", named(&origin.source), named(&origin.host)));
     line("target", format!("{} on {}", named(&grant.target), named(&receipt.target_host)));
     line("purpose", named(&grant.purpose));
     line("time", format!("{} to {}", when(receipt.started_ms), when(receipt.finished_ms)));
     line("sealed", receipt.suite.name().to_owned());
-    line("link", named(&receipt.tls));
+    line(
+        "link",
+        receipt.link.as_ref().map_or_else(|| "none: carried as an archive".into(), |link| link.facts.to_string()),
+    );
     line("software", named(&receipt.software));
     line(
         "proof",
@@ -198,6 +244,11 @@ fn describe(signed: &SignedReceipt, vouched: Vouched) -> String {
             Proof::BytesReadBack => "every byte was read back from the target and is the one that was sent".into(),
         },
     );
+    for (name, head) in [("sender log", manifest.audit_head), ("receiver log", receipt.audit_head)] {
+        if let Some(head) = head {
+            line(name, format!("entry {}, {}", grouped(head.sequence), hex(&head.hash)));
+        }
+    }
     let how = if receipt.evidence.proof == Proof::Discarded { "sent" } else { "size" };
     line(how, format!("{} in {} parts", human_bytes(plain_bytes), grouped(manifest.parts.len() as u64)));
     for (table, found) in receipt.plan.tables.iter().zip(&receipt.evidence.tables) {

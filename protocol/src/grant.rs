@@ -45,7 +45,18 @@ pub struct Grant {
     /// How long what is staged, and the key to it, are kept for another grant once this one has ended.
     #[n(9)]
     pub retain_until_seconds: u64,
+    /// The list of tables, columns and filters that the transfer is limited to.
+    #[n(10)]
+    pub scope: Option<DocumentHash>,
+    /// How columns are de-identified.
+    #[n(11)]
+    pub policy: Option<DocumentHash>,
 }
+
+/// The hash of a signed document, by which another refers to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct DocumentHash(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
 
 /// A grant and the signature over its canonical bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -83,6 +94,14 @@ impl Grant {
         }
     }
 
+    /// A limit that an agent does not know how to keep is a reason not to begin: neither a scope nor a policy is enforced yet.
+    pub fn check_enforced(&self) -> Result<()> {
+        match self.scope.or(self.policy) {
+            Some(_) => Err(Error::new(Code::GrantInvalid, "a scope or a policy, which cannot be enforced here")),
+            None => Ok(()),
+        }
+    }
+
     fn check_lengths(&self) -> Result<()> {
         let texts = [&self.source, &self.target, &self.purpose];
         match texts.iter().all(|text| text.len() <= NAME_BYTES_MAX) {
@@ -101,9 +120,10 @@ impl SignedGrant {
         codec::encode(self)
     }
 
-    /// What transcripts, manifests and receipts call this grant by.
+    /// What transcripts, manifests and receipts call this grant by. It does not cover the signature: a grant stays the same one
+    /// when others sign it, too.
     pub fn hash(&self) -> [u8; 32] {
-        blake3::derive_key("sealift/1 2026-11 grant hash", &self.to_bytes())
+        blake3::derive_key("sealift/1 2026-11 grant hash", &codec::encode(&self.grant))
     }
 
     /// Signed by one of `trusted`.

@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod audit_head;
 mod bytes;
+pub mod certificate;
 pub mod chunk;
 pub mod close;
 pub mod codec;

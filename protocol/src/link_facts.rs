@@ -19,6 +19,15 @@ pub struct LinkFacts {
     pub cipher_suite: CipherSuite,
 }
 
+impl LinkFacts {
+    /// Whether the protocol allows it: TLS 1.3, a hybrid key exchange, and a suite of those that are offered.
+    pub fn is_allowed(&self) -> bool {
+        self.tls_version == TlsVersion(0x0304)
+            && [0x11eb, 0x11ec].contains(&self.group.0)
+            && [0x1302, 0x1303].contains(&self.cipher_suite.0)
+    }
+}
+
 /// What carries TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]

@@ -14,9 +14,10 @@ pub use self::{
     engine::{Capabilities, Engine, ReadBack},
     evidence::{Evidence, Proof},
     plan::{Empty, Plan, PlannedPart, PlannedTable, Range, Section},
-    receipt::{Receipt, SignedReceipt},
+    receipt::{Authority, LinkEvidence, Receipt, SignedReceipt},
 };
 use crate::{
+    audit_head::AuditHead,
     close::Code,
     codec,
     digest::{Root, RowsDigest},
@@ -66,6 +67,9 @@ pub struct Manifest {
     pub root: Root,
     #[n(6)]
     pub origin: Origin,
+    /// Of the sender's log, when it signed.
+    #[n(7)]
+    pub audit_head: Option<AuditHead>,
 }
 
 /// What stood behind the receiver's key when the transfer began, as the sender says.

@@ -57,6 +57,8 @@ pub fn permit(
         begin_before_seconds: now_seconds.saturating_add(args.valid_for.as_secs()),
         finish_before_seconds,
         retain_until_seconds: finish_before_seconds.saturating_add(args.keep_for.as_secs()),
+        scope: None,
+        policy: None,
     };
     Ok(grant.sign(identity))
 }

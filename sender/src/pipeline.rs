@@ -6,6 +6,7 @@ use std::{future::Future, sync::Arc};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use sealift_agent::{
+    audit::AuditLog,
     clock::now_seconds,
     control::{ControlReader, ControlWriter},
     fail_point::{self, Point},
@@ -37,6 +38,7 @@ pub struct Pipeline<'a> {
     pub outgoing: &'a Outgoing,
     pub report: &'a Report,
     pub identity: &'a Identity,
+    pub audit: &'a AuditLog,
     session: Session,
     /// Told whenever an acknowledgement or the end of a part may let something go on.
     moved: Notify,
@@ -85,11 +87,12 @@ impl<'a> Pipeline<'a> {
         outgoing: &'a Outgoing,
         report: &'a Report,
         identity: &'a Identity,
+        audit: &'a AuditLog,
         session: Session,
     ) -> Outcome<Self> {
         outgoing.resume(&session)?;
         outgoing.sealer.set_keys(session.keys.clone());
-        Ok(Self { link, outgoing, report, identity, session, moved: Notify::new() })
+        Ok(Self { link, outgoing, report, identity, audit, session, moved: Notify::new() })
     }
 
     /// Sends everything and returns the checked receipt.
@@ -105,7 +108,8 @@ impl<'a> Pipeline<'a> {
                 let manifest = spool.manifest().await?;
                 self.outgoing.transfer_mut().handle_earlier(manifest);
             }
-            let finish = self.when(|transfer| transfer.poll_finish(self.identity)).await;
+            let audit_head = self.audit.head()?;
+            let finish = self.when(|transfer| transfer.poll_finish(self.identity, audit_head)).await;
             if let Message::Finish(manifest) = &finish {
                 keep_manifest(manifest)?;
             }

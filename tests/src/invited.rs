@@ -51,6 +51,8 @@ impl Invited {
             begin_before_seconds: now_seconds + 600,
             finish_before_seconds: now_seconds + 600,
             retain_until_seconds: now_seconds + 600,
+            scope: None,
+            policy: None,
         };
         let ticket = Ticket {
             addresses: vec![address],

@@ -21,7 +21,7 @@ fn the_demo_ends_well() {
     for shown in ["kill -9", "Both are gone", "resumed: the receiver has"] {
         assert!(said.contains(shown), "no {shown:?} in:\n{said}");
     }
-    for shown in ["done and verified", "receipt good", "proof      every table was read back", "nothing was sent"] {
+    for shown in ["done and verified", "receipt good", "proof        every table was read back", "nothing was sent"] {
         assert!(said.contains(shown), "no {shown:?} in:\n{said}");
     }
 }

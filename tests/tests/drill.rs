@@ -4,7 +4,8 @@ use std::{fs, time::Duration};
 
 use sealift_protocol::{
     close::Code,
-    manifest::{Proof, SignedReceipt},
+    link_facts::Transport,
+    manifest::{Authority, Proof, SignedReceipt},
 };
 use sealift_tests::{pair::Pair, sqlite};
 use tempfile::TempDir;
@@ -26,8 +27,12 @@ fn the_receipt_of_a_drill_has_the_rows_and_digests_that_arrived() {
     assert!(sent.iter().map(|table| table.rows).sum::<u64>() > 500);
     assert_eq!(*sent, receipt.evidence.tables);
     // What TLS agreed on is read from the connection.
-    assert_eq!(receipt.tls.split(", ").collect::<Vec<_>>()[..2], ["QUIC version 1", "TLS 1.3"]);
-    assert!(receipt.tls.contains("MLKEM768") && receipt.tls.contains("TLS_"), "{}", receipt.tls);
+    let link = receipt.link.as_ref().unwrap();
+    assert_eq!((link.facts.transport, link.facts.tls_version.0), (Transport::Quic, 0x0304));
+    assert!(link.facts.to_string().contains("MLKEM768"), "{}", link.facts);
+    assert_eq!(link.sender.0[0].key(), Some(receipt.sender_key));
+    assert_eq!(link.receiver.0[0].key(), Some(receipt.receiver_key));
+    assert_eq!(receipt.authority, Authority::Ticket);
     // A count that is not the manifest's does not hold.
     let rows = receipt.evidence.tables.iter_mut().find(|table| table.rows > 0).unwrap();
     rows.rows -= 1;

@@ -8,7 +8,7 @@ use sealift_protocol::{
     envelope::{KeyEnvelope, SealingKey, SealingPublicKey},
     error::Result,
     fingerprint::Fingerprint,
-    grant::Grant,
+    grant::{DocumentHash, Grant},
     id::{ChunkCount, Epoch, PartIndex},
     key::{DigestSecret, EpochSecret},
     limits::{
@@ -20,6 +20,8 @@ use sealift_protocol::{
     sign::Signer,
 };
 use sealift_tests::wire::{Exchange, NOW_SECONDS, Parties, Seeded, Terms, opaque_plan, table_plan};
+
+const HASH: DocumentHash = DocumentHash([7; 32]);
 
 fn code<T>(result: Result<T>) -> Code {
     result.err().map_or(Code::Done, |error| error.code)
@@ -218,13 +220,15 @@ fn a_wrong_commitment_is_refused_though_signed() {
 fn grants_are_for_one_use() {
     type Change = fn(&mut Grant);
     let now = 1_800_000_000;
-    let cases: [(&str, Code, Change); 10] = [
+    let cases: [(&str, Code, Change); 12] = [
         ("good", Code::Done, |_| {}),
         ("another sender", Code::GrantForeign, |grant| grant.sender = Some(Fingerprint([9; 32]))),
         ("another receiver", Code::GrantForeign, |grant| grant.receiver = Fingerprint([9; 32])),
         ("another target", Code::GrantForeign, |grant| grant.target.push('x')),
         ("another transfer", Code::GrantForeign, |grant| grant.transfer.0[0] ^= 1),
         ("nobody in particular", Code::Done, |grant| grant.sender = None),
+        ("limited to a scope, which is not enforced yet", Code::GrantInvalid, |grant| grant.scope = Some(HASH)),
+        ("with a policy, which is not enforced yet", Code::GrantInvalid, |grant| grant.policy = Some(HASH)),
         ("expired", Code::GrantExpired, |grant| grant.begin_before_seconds = 1_800_000_000),
         ("to be finished before it begins", Code::GrantExpired, |grant| grant.finish_before_seconds = 1_800_000_000),
         ("not yet valid", Code::GrantNotYetValid, |grant| grant.not_before_seconds = 1_800_000_061),

@@ -7,12 +7,14 @@ use std::{
 };
 
 use sealift_protocol::{
+    certificate::Chain,
     digest::RowsDigest,
     fingerprint::Fingerprint,
+    grant::DocumentHash,
     id::TableIndex,
     manifest::{
-        Check, CheckKind, Checked, ImageChecks, PlannedPart, Proof, Range, ReadBack, Receipt, Section, SentPart,
-        SignedReceipt,
+        Authority, Check, CheckKind, Checked, ImageChecks, PlannedPart, Proof, Range, ReadBack, Receipt, Section,
+        SentPart, SignedReceipt,
     },
     sign::{PublicKey, Signer},
 };
@@ -98,7 +100,14 @@ fn a_receipt_is_good_only_if_something_outside_vouches_for_it() {
         verified.assert_code(exit::DONE);
         let said = text(&verified);
         assert!(said.starts_with("receipt good: "), "{said}");
-        for part in ["from       sqlite:", " on ", "trust      ticket", "target     "] {
+        for part in [
+            "from         sqlite:",
+            " on ",
+            "trust        ticket",
+            "authority    ticket",
+            "target       ",
+            "link         QUIC",
+        ] {
             assert!(said.contains(part), "{part}: {said}");
         }
     }
@@ -161,6 +170,33 @@ fn only_a_log_whose_chain_holds_vouches() {
     }
 }
 
+/// A log of which every hash was computed anew after an early entry was changed: its chain holds, it has the receipt, and it is
+/// not the log whose head the agent signed.
+#[test]
+fn a_log_that_was_written_anew_does_not_vouch() {
+    let made = Made::new(None);
+    let file = made.file();
+    for log in made.logs() {
+        let mut prev = None;
+        let mut anew = String::new();
+        for line in fs::read_to_string(&log).unwrap().lines() {
+            let mut entry: Value = serde_json::from_str(line).unwrap();
+            match &prev {
+                None => entry["ts"] = "2001-01-01T00:00:00.000Z".into(),
+                Some(hash) => entry["prev"] = Value::String(hash.clone()),
+            }
+            let line = entry.to_string();
+            prev = Some(blake3::hash(line.as_bytes()).to_string());
+            anew += &(line + "\n");
+        }
+        let forged = log.with_extension("anew");
+        fs::write(&forged, anew).unwrap();
+        let refused = verify(&file, &["--audit", forged.to_str().unwrap()]);
+        refused.assert_code(exit::MISMATCH).assert_one_message();
+        assert!(refused.stderr().contains("not the one that its agent had"), "{}", refused.stderr());
+    }
+}
+
 /// A drill says first that nothing was loaded, and what was sent.
 #[test]
 fn a_drill_is_not_taken_for_a_load() {
@@ -169,7 +205,7 @@ fn a_drill_is_not_taken_for_a_load() {
     verified.assert_code(exit::DONE);
     let said = text(&verified);
     assert!(said.lines().next().unwrap().contains("nothing was loaded"), "{said}");
-    assert!(said.contains("\nsent       ") && !said.contains("what was loaded"), "{said}");
+    assert!(said.contains("\nsent         ") && !said.contains("what was loaded"), "{said}");
 }
 
 /// Two keys of a forger's own.
@@ -189,6 +225,9 @@ impl Forger {
         (receipt.sender_key, receipt.receiver_key) = (self.sender.public_key(), self.receiver.public_key());
         receipt.grant.grant.sender = Some(Fingerprint::of(&receipt.sender_key));
         receipt.grant.grant.receiver = Fingerprint::of(&receipt.receiver_key);
+        let link = receipt.link.as_mut().unwrap();
+        link.sender = Chain::self_signed(&self.sender.certificate());
+        link.receiver = Chain::self_signed(&self.receiver.certificate());
         change(&mut receipt);
         receipt.grant = receipt.grant.grant.clone().sign(&self.receiver);
         let mut manifest = receipt.manifest.manifest.clone();
@@ -272,7 +311,7 @@ fn a_receipt_that_contradicts_itself_or_is_spliced_does_not_hold() {
     let (made, other, forger) = (Made::new(None), Made::new(None), Forger::new());
     let (honest, another) = (&made.receipt, &other.receipt);
     type Change = fn(&mut Receipt);
-    let contradictions: [(&str, Change); 32] = [
+    let contradictions: [(&str, Change); 40] = [
         ("a row less", |receipt| receipt.evidence.tables[0].rows -= 1),
         ("a row less in a drill", |receipt| {
             receipt.evidence.tables[0].rows -= 1;
@@ -336,7 +375,24 @@ fn a_receipt_that_contradicts_itself_or_is_spliced_does_not_hold() {
         ("before it began", |receipt| receipt.finished_ms = receipt.started_ms - 1),
         ("before the grant", |receipt| receipt.started_ms = 0),
         ("after the grant", |receipt| receipt.finished_ms = u64::MAX),
-        ("a text of 4 MB", |receipt| receipt.tls = "x".repeat(3 << 20)),
+        ("a text of 4 MB", |receipt| receipt.software = "x".repeat(3 << 20)),
+        ("certificates of another key", |receipt| {
+            let link = receipt.link.as_mut().unwrap();
+            std::mem::swap(&mut link.sender, &mut link.receiver);
+        }),
+        ("a certificate of another key behind the link", |receipt| {
+            receipt.link.as_mut().unwrap().receiver = Chain::self_signed(&TestSigner::new([73; 32]).certificate());
+        }),
+        ("no certificate", |receipt| receipt.link.as_mut().unwrap().sender.0.clear()),
+        ("a policy that the grant does not name", |receipt| receipt.policy = Some(DocumentHash([4; 32]))),
+        ("a policy of the grant that was not kept", |receipt| {
+            receipt.grant.grant.policy = Some(DocumentHash([4; 32]));
+        }),
+        ("TLS 1.2", |receipt| receipt.link.as_mut().unwrap().facts.tls_version.0 = 0x0303),
+        ("an authority that did not sign", |receipt| {
+            receipt.authority = Authority::Operator(TestSigner::new([74; 32]).public_key());
+        }),
+        ("an agent as its own authority", |receipt| receipt.authority = Authority::Operator(receipt.receiver_key)),
         ("a long name of the host", |receipt| receipt.target_host = "x".repeat(1025)),
         ("a long name of the source", |receipt| receipt.manifest.manifest.origin.source = "x".repeat(1025)),
     ];

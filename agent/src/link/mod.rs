@@ -17,10 +17,12 @@ use std::{net::SocketAddr, time::Duration};
 
 use rustls_pki_types::CertificateDer;
 use sealift_protocol::{
+    certificate::Chain,
     close::Code,
     error::Error,
     fingerprint::Fingerprint,
     link_facts::LinkFacts,
+    manifest::LinkEvidence,
     message::{Message, Refuse},
     sign::PublicKey,
     ticket_proof::ProvenOn,
@@ -151,6 +153,15 @@ impl Link {
     pub fn quic(&self) -> &quinn::Connection {
         match &self.connection {
             Connection::Quic(quic) => &quic.connection,
+        }
+    }
+
+    /// What a receipt says of it.
+    pub fn evidence(&self) -> LinkEvidence {
+        LinkEvidence {
+            facts: self.facts,
+            sender: Chain::self_signed(&self.channel.sender_certificate),
+            receiver: Chain::self_signed(&self.channel.receiver_certificate),
         }
     }
 

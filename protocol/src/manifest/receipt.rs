@@ -5,12 +5,15 @@ use minicbor::{Decode, Encode};
 
 use super::{Evidence, Plan, Proof, SignedManifest};
 use crate::{
+    audit_head::AuditHead,
+    certificate::Chain,
     close::Code,
     codec,
     error::{Error, Result},
     fingerprint::Fingerprint,
-    grant::SignedGrant,
+    grant::{DocumentHash, SignedGrant},
     limits::{CLOCK_SKEW_SECONDS_MAX, CONTROL_BYTES_MAX, FACT_BYTES_MAX, NAME_BYTES_MAX},
+    link_facts::LinkFacts,
     seal::Suite,
     sign::{PublicKey, Purpose, Signature, Signer},
 };
@@ -32,21 +35,62 @@ pub struct Receipt {
     #[n(5)]
     pub receiver_key: PublicKey,
     #[n(6)]
-    pub suite: Suite,
-    /// What the connection's TLS had agreed on, for people.
+    pub authority: Authority,
     #[n(7)]
-    pub tls: String,
-    /// Milliseconds since the Unix epoch by the receiver's clock: when the transfer began under this grant.
+    pub suite: Suite,
+    /// The connection on which the receiver signed. None of an archive, which is carried otherwise.
     #[n(8)]
-    pub started_ms: u64,
+    pub link: Option<LinkEvidence>,
+    /// Milliseconds since the Unix epoch by the receiver's clock: when the transfer began under this grant.
     #[n(9)]
+    pub started_ms: u64,
+    #[n(10)]
     pub finished_ms: u64,
     /// Version of the receiver.
-    #[n(10)]
+    #[n(11)]
     pub software: String,
     /// Name of the target host.
-    #[n(11)]
+    #[n(12)]
     pub target_host: String,
+    /// Of the receiver's log, when it signed.
+    #[n(13)]
+    pub audit_head: Option<AuditHead>,
+    /// The policy by which the data was de-identified.
+    #[n(14)]
+    pub policy: Option<DocumentHash>,
+}
+
+/// Who stands behind the grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Authority {
+    /// Nobody but the agents: the receiver has signed the grant of a ticket, the sender that of an archive.
+    #[n(0)]
+    Ticket,
+    /// An operator, with this key.
+    #[n(1)]
+    Operator(#[n(0)] PublicKey),
+}
+
+impl Authority {
+    /// For `--json` and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ticket => "ticket",
+            Self::Operator(_) => "operator",
+        }
+    }
+}
+
+/// What a connection was made of, and who was at its ends.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct LinkEvidence {
+    #[n(0)]
+    pub facts: LinkFacts,
+    #[n(1)]
+    pub sender: Chain,
+    #[n(2)]
+    pub receiver: Chain,
 }
 
 /// A receipt with the receiver's signature over its canonical bytes, which include the sender's signed manifest.
@@ -73,13 +117,26 @@ impl Receipt {
         manifest.check(&self.plan)?;
         self.check_texts()?;
         self.check_times()?;
+        self.check_link()?;
         self.evidence.check(&self.plan, manifest)
     }
 
     fn check_texts(&self) -> Result<()> {
-        let facts = [&self.tls, &self.software];
-        let bounded = self.target_host.len() <= NAME_BYTES_MAX && facts.iter().all(|text| text.len() <= FACT_BYTES_MAX);
-        if bounded { Ok(()) } else { Err(Error::new(Code::LimitExceeded, "a text of the receipt")) }
+        match self.target_host.len() <= NAME_BYTES_MAX && self.software.len() <= FACT_BYTES_MAX {
+            true => Ok(()),
+            false => Err(Error::new(Code::LimitExceeded, "a text of the receipt")),
+        }
+    }
+
+    /// The certificates are of the keys that signed, and the link is one that the protocol allows.
+    fn check_link(&self) -> Result<()> {
+        let Some(link) = &self.link else { return Ok(()) };
+        link.sender.check(&self.sender_key)?;
+        link.receiver.check(&self.receiver_key)?;
+        match link.facts.is_allowed() {
+            true => Ok(()),
+            false => Err(Error::new(Code::ManifestMismatch, "a link that the protocol does not allow")),
+        }
     }
 
     /// A loader that has everything is waited for past the end of the grant, since its exit alone says whether it committed
@@ -103,11 +160,20 @@ impl Receipt {
         }
     }
 
-    /// That the grant is for these two agents, and one of them signed it: the receiver that of a ticket, the sender that of
-    /// an archive.
+    /// That the grant is for these two agents, and signed by whom the receipt says.
     fn check_grant(&self) -> Result<()> {
-        self.grant.verify(&[self.receiver_key, self.sender_key])?;
+        let agents = [self.receiver_key, self.sender_key];
+        match self.authority {
+            Authority::Ticket => self.grant.verify(&agents)?,
+            Authority::Operator(key) if agents.contains(&key) => {
+                return Err(Error::new(Code::GrantInvalid, "an agent that calls itself an operator"));
+            }
+            Authority::Operator(key) => self.grant.verify(&[key])?,
+        }
         let grant = &self.grant.grant;
+        if self.policy != grant.policy {
+            return Err(Error::new(Code::GrantForeign, "policy of the grant"));
+        }
         let foreign = |check| Err(Error::new(Code::GrantForeign, check));
         if grant.receiver != Fingerprint::of(&self.receiver_key) {
             return foreign("receiver of the grant");

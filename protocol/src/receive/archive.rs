@@ -103,6 +103,7 @@ impl Unsealing {
             return Err(Error::new(Code::IdentityRefused, "fingerprint of the sender"));
         }
         offer.grant.verify(&[offer.sender_key])?;
+        offer.grant.grant.check_enforced()?;
         offer.grant.grant.check_time(now_seconds, false)?;
         let grant = &offer.grant.grant;
         let foreign = |check| Err(Error::new(Code::GrantForeign, check));

@@ -85,6 +85,7 @@ impl Listening {
         let known: Vec<Suite> = offer.suites.iter().filter_map(|number| number.known()).collect();
         let suite = choose_suite(&known, &self.suites)?;
         offer.grant.verify(&self.grant_keys)?;
+        offer.grant.grant.check_enforced()?;
         if offer.now_seconds.abs_diff(now_seconds) > CLOCK_SKEW_SECONDS_MAX {
             return Err(Error::new(Code::ClocksApart, "clocks"));
         }

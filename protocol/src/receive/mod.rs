@@ -23,6 +23,7 @@ pub use self::{
     session::Session,
 };
 use crate::{
+    audit_head::AuditHead,
     chunk::TakenChunk,
     close::Code,
     digest::{Digests, PartRoot, Root},
@@ -30,7 +31,7 @@ use crate::{
     grant::SignedGrant,
     id::{ChunkCount, Epoch, PartIndex},
     key::DigestSecret,
-    manifest::{Evidence, Plan, Receipt, Section, SentPart, SignedManifest, SignedReceipt},
+    manifest::{Authority, Evidence, LinkEvidence, Plan, Receipt, Section, SentPart, SignedManifest, SignedReceipt},
     message::Have,
     sign::Signer,
 };
@@ -334,11 +335,14 @@ impl Transfer {
             sender_key: session.sender_key,
             receiver_key: signer.public_key(),
             suite: session.keys.suite(),
-            tls: facts.tls,
+            authority: Authority::Ticket,
+            link: facts.link,
             started_ms,
             finished_ms: facts.finished_ms.max(started_ms),
             software: facts.software,
             target_host: facts.target_host,
+            audit_head: facts.audit_head,
+            policy: None,
         };
         receipt.check()?;
         Ok(receipt.sign(signer))
@@ -377,9 +381,11 @@ pub enum Found {
 /// What a receipt says that the state machine cannot know.
 pub struct ReceiptFacts {
     pub evidence: Evidence,
-    pub tls: String,
+    /// None of an archive.
+    pub link: Option<LinkEvidence>,
     pub started_ms: u64,
     pub finished_ms: u64,
     pub software: String,
     pub target_host: String,
+    pub audit_head: Option<AuditHead>,
 }

@@ -26,6 +26,7 @@ use self::{
     tally::{Standing, Tally},
 };
 use crate::{
+    audit_head::AuditHead,
     chunk::{ChunkHash, Sealed},
     close::Code,
     codec,
@@ -79,6 +80,7 @@ impl Transfer {
     ) -> Result<Self> {
         plan.check()?;
         origin.check()?;
+        grant.grant.check_enforced()?;
         let digests = Digests::new(&digest_secret);
         let parts = (0..plan.parts.len() as u32).map(|index| PartProgress {
             root: digests.part_root(PartIndex(index)),
@@ -346,14 +348,15 @@ impl Transfer {
         Ok(is_more)
     }
 
-    /// The manifest, once every part has ended and every chunk is verified; the same one each time it is asked for.
-    pub fn poll_finish(&mut self, signer: &dyn Signer) -> Option<Message> {
+    /// The manifest, once every part has ended and every chunk is verified; the same one each time it is asked for. The first
+    /// time, it is signed with this head of the sender's log.
+    pub fn poll_finish(&mut self, signer: &dyn Signer, audit_head: Option<AuditHead>) -> Option<Message> {
         if self.tally.unverified > 0 {
             return None;
         }
         // What is sent from a spool was hashed by whoever filled it: the manifest comes with `handle_earlier`.
         if self.manifest.is_none() && self.spool.is_none() {
-            self.manifest = Some(self.make_manifest().sign(signer));
+            self.manifest = Some(self.make_manifest(audit_head).sign(signer));
         }
         self.manifest.clone().map(Message::Finish)
     }
@@ -363,7 +366,7 @@ impl Transfer {
         self.manifest.as_ref()
     }
 
-    fn make_manifest(&self) -> Manifest {
+    fn make_manifest(&self, audit_head: Option<AuditHead>) -> Manifest {
         let transfer = self.grant.grant.transfer;
         let mut tables = vec![RowsDigest::default(); self.plan.tables.len()];
         let mut parts = Vec::with_capacity(self.parts.len());
@@ -388,6 +391,7 @@ impl Transfer {
             tables,
             parts,
             origin: self.origin.clone(),
+            audit_head,
         }
     }
 
@@ -414,6 +418,9 @@ impl Transfer {
         let suite = receipt.receipt.suite;
         if suite != session.keys.suite() && !self.agreed.contains(&suite) {
             return wrong("receipt with a suite that no connection was agreed on with");
+        }
+        if receipt.receipt.link.is_none() {
+            return wrong("receipt without its connection");
         }
         if receipt.receipt.manifest != *manifest || receipt.receipt.grant != self.grant {
             return wrong("receipt for another manifest or grant");

@@ -52,9 +52,6 @@ use crate::{
     unfinished::drop_target,
 };
 
-/// What a receipt says of the connection where there was none.
-const NO_CONNECTION: &str = "none: carried as an archive";
-
 pub use self::record::{abandon, lines, resolve};
 
 pub async fn load(args: LoadArgs) -> ExitCode {
@@ -266,11 +263,12 @@ impl<'a> Loading<'a> {
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         let facts = ReceiptFacts {
             evidence,
-            tls: NO_CONNECTION.to_owned(),
+            link: None,
             started_ms,
             finished_ms: now_ms(),
             software: format!("sealift-receiver {}", env!("CARGO_PKG_VERSION")),
             target_host: host::name(),
+            audit_head: self.audit.head()?,
         };
         Ok(load.transfer().receipt(&session, facts, &self.key.identity)?)
     }

@@ -52,11 +52,12 @@ impl<'a> Receiving<'a> {
         let evidence = proven.map_err(|failure| self.without_proof(failure, called_off.is_some()))?;
         let facts = ReceiptFacts {
             evidence,
-            tls: link.facts.to_string(),
+            link: Some(link.evidence()),
             started_ms: self.record.kept.started_ms,
             finished_ms: now_ms(),
             software: format!("sealift-receiver {}", env!("CARGO_PKG_VERSION")),
             target_host: host::name(),
+            audit_head: self.setting.audit.head()?,
         };
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         Ok(load.transfer().receipt(session, facts, self.setting.identity)?)

@@ -197,7 +197,7 @@ impl<'a> Sealing<'a> {
         for part in (0..parts).map(PartIndex) {
             self.seal_part(part, &reader, &sealer, &mut transfer, writing).await?;
         }
-        let Some(Message::Finish(manifest)) = transfer.poll_finish(&self.identity) else {
+        let Some(Message::Finish(manifest)) = transfer.poll_finish(&self.identity, self.audit.head()?) else {
             return Err(Failure::new(Code::Internal, "no manifest", ""));
         };
         append(writing, Statement::Finish(manifest.clone()).to_record()).await?;
@@ -260,6 +260,8 @@ impl<'a> Sealing<'a> {
             begin_before_seconds: load_before_seconds,
             finish_before_seconds: load_before_seconds,
             retain_until_seconds: load_before_seconds,
+            scope: None,
+            policy: None,
         };
         grant.sign(&self.identity)
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use sealift_agent::{
+    audit::AuditLog,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::Identity,
@@ -40,6 +41,7 @@ pub struct Filling {
     /// The transfer as if its receiver were the spool: what is durable there counts as acknowledged.
     pub transfer: Transfer,
     pub identity: Arc<Identity>,
+    pub audit: AuditLog,
     /// The source was read before and has to come again: an input that is empty did not.
     pub comes_again: bool,
 }
@@ -61,7 +63,7 @@ impl Spool {
 
 impl Filling {
     async fn run(self, log: &Log, progress: &watch::Sender<Progress>) -> Outcome<SignedManifest> {
-        let Self { reading, keys, workers, mut transfer, identity, comes_again } = self;
+        let Self { reading, keys, workers, mut transfer, identity, audit, comes_again } = self;
         let mut nonces = Nonces::new(SystemRandom::default());
         let arriving = stream::unfold(reading.chunks, |mut chunks| async move { Some((chunks.recv().await?, chunks)) });
         let sealing = arriving.map(|chunk| {
@@ -88,7 +90,7 @@ impl Filling {
         let ended_early = |_| Failure::new(Code::Internal, "the source's thread ended early", "");
         let summary = reading.summary.await.map_err(ended_early)??;
         transfer.handle_part_end(PART, summary);
-        let Some(Message::Finish(manifest)) = transfer.poll_finish(&*identity) else {
+        let Some(Message::Finish(manifest)) = transfer.poll_finish(&*identity, audit.head()?) else {
             return Err(Failure::new(Code::Internal, "no manifest", ""));
         };
         write(log, vec![Statement::Finish(manifest.clone()).to_record()]).await?;

@@ -127,7 +127,7 @@ impl Sending<'_> {
             self.begin_spool(outgoing, &session)?;
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
             self.tell_resumed(outgoing, &session.have, had_anything);
-            let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, session)?;
+            let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, self.audit, session)?;
             self.contact = Contact::Made;
             self.asks = Asks::Continue;
             self.expiry.begin(&self.ticket.grant.grant);

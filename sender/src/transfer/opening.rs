@@ -101,6 +101,7 @@ impl Sending<'_> {
             workers: Workers::new(self.args.compression),
             transfer: self.transfer(plan)?,
             identity: Arc::clone(self.identity),
+            audit: self.audit.clone(),
             comes_again: self.contact == Contact::Earlier && !matches!(self.location, Location::Exec(_)),
         };
         let spool = self.spool.insert(Rc::new(Spool::start(log, filling)));

@@ -1,4 +1,5 @@
 use sealift_protocol::{
+    certificate::Chain,
     codec,
     disposition::sender::Asks,
     envelope::SealingKey,
@@ -8,7 +9,8 @@ use sealift_protocol::{
     id::{Epoch, TableIndex, TransferId},
     key::DigestSecret,
     limits::{LANE_WINDOW_BYTES_MIN, LANES_MAX},
-    manifest::{Origin, Plan, PlannedPart, PlannedTable, Section},
+    link_facts::{CipherSuite, KeyExchangeGroup, LinkFacts, TlsVersion, Transport},
+    manifest::{LinkEvidence, Origin, Plan, PlannedPart, PlannedTable, Section},
     message::{AcceptBody, BeginBody, Message},
     receive::{self, Listening, Window},
     seal::Suite,
@@ -25,6 +27,14 @@ use super::{Seeded, TestSigner};
 pub const TRANSFER: TransferId = TransferId([7; 16]);
 /// A moment within every grant made here.
 pub const NOW_SECONDS: u64 = 1_800_000_000;
+
+/// What two agents that run on one host agree on.
+pub const LINK_FACTS: LinkFacts = LinkFacts {
+    transport: Transport::Quic,
+    tls_version: TlsVersion(0x0304),
+    group: KeyExchangeGroup(0x11ec),
+    cipher_suite: CipherSuite(0x1302),
+};
 
 /// Who takes part, and the connection between them.
 pub struct Parties {
@@ -62,10 +72,19 @@ impl Parties {
         let (sender, receiver) = (key(), key());
         let channel = Channel {
             exporter: random.bytes(32).try_into().unwrap(),
-            sender_certificate: random.bytes(300),
-            receiver_certificate: random.bytes(310),
+            sender_certificate: sender.certificate(),
+            receiver_certificate: receiver.certificate(),
         };
         Self { sender, receiver, channel, random, sealing_key: None, last_secret: [0; 32] }
+    }
+
+    /// What a receipt says of the connection.
+    pub fn link(&self) -> LinkEvidence {
+        LinkEvidence {
+            facts: LINK_FACTS,
+            sender: Chain::self_signed(&self.channel.sender_certificate),
+            receiver: Chain::self_signed(&self.channel.receiver_certificate),
+        }
     }
 
     pub fn grant(&self) -> SignedGrant {
@@ -85,6 +104,8 @@ impl Parties {
             begin_before_seconds: NOW_SECONDS + 3600,
             finish_before_seconds: NOW_SECONDS + 7200,
             retain_until_seconds: NOW_SECONDS + 86_400,
+            scope: None,
+            policy: None,
         }
     }
 

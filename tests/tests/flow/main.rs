@@ -4,6 +4,7 @@ mod connections;
 
 use bytes::{Bytes, BytesMut};
 use sealift_protocol::{
+    audit_head::AuditHead,
     chunk::{Chunk, Sealed},
     close::Code,
     compress::{Compression, Packer, Unpacker},
@@ -12,14 +13,19 @@ use sealift_protocol::{
     frame::{ChunkHeader, StreamHeader},
     id::{ChunkCount, ChunkIndex, PartIndex},
     limits::{CHUNK_HEADER_BYTES, LANES_MAX},
-    manifest::{CatalogueCheck, Check, Evidence, Manifest, Plan, Proof, Receipt, SignedManifest, SignedReceipt},
+    manifest::{
+        Authority, CatalogueCheck, Check, Evidence, Manifest, Plan, Proof, Receipt, SignedManifest, SignedReceipt,
+    },
     message::{Ack, Message},
     random::Nonces,
     receive::ReceiptFacts,
     seal::{Suite, open, seal},
-    sign::{Purpose, Signer},
+    sign::{PublicKey, Purpose, Signer},
 };
 use sealift_tests::wire::{Pair, Parties, Seeded, Terms, opaque_plan, table_plan};
+
+/// Of the sender's log.
+const HEAD: AuditHead = AuditHead { sequence: 7, hash: [7; 32] };
 
 fn code<T>(result: Result<T>) -> Code {
     result.err().map_or(Code::Done, |error| error.code)
@@ -103,7 +109,7 @@ impl Flow {
     }
 
     fn manifest(&mut self) -> SignedManifest {
-        match self.pair.transfer.poll_finish(&self.parties.sender) {
+        match self.pair.transfer.poll_finish(&self.parties.sender, Some(HEAD)) {
             Some(Message::Finish(manifest)) => manifest,
             _ => panic!("no manifest yet"),
         }
@@ -117,11 +123,12 @@ impl Flow {
                 checks: vec![Check::Catalogue(CatalogueCheck { definitions: 3 })],
                 ..Evidence::bare(Proof::RowsReadBack)
             },
-            tls: "test".into(),
+            link: Some(self.parties.link()),
             started_ms: 1,
             finished_ms: 2,
             software: "test".into(),
             target_host: "target".into(),
+            audit_head: Some(AuditHead { sequence: 9, hash: [9; 32] }),
         }
     }
 }
@@ -321,7 +328,7 @@ fn one_manifest_by_the_sender_alone() {
 #[test]
 fn every_field_of_the_receipt_is_compared() {
     type Change = fn(&mut Receipt);
-    let changes: [(&str, Code, Change); 20] = [
+    let changes: [(&str, Code, Change); 24] = [
         ("nothing", Code::Done, |_| {}),
         ("a row less in a drill", Code::TargetMismatch, |receipt| {
             receipt.evidence.proof = Proof::Discarded;
@@ -332,12 +339,21 @@ fn every_field_of_the_receipt_is_compared() {
         ("a loader's proof", Code::TargetMismatch, |receipt| receipt.evidence.proof = Proof::LoaderExit),
         ("times", Code::ManifestMismatch, |receipt| receipt.finished_ms = receipt.started_ms - 1),
         ("after the grant", Code::GrantExpired, |receipt| receipt.finished_ms = u64::MAX),
-        ("a text of 4 MB", Code::LimitExceeded, |receipt| receipt.tls = "x".repeat(4 << 20)),
+        ("a text of 4 MB", Code::LimitExceeded, |receipt| receipt.software = "x".repeat(4 << 20)),
         ("manifest", Code::AckImpossible, |receipt| receipt.manifest.manifest.tables[0].rows += 1),
         ("manifest's signature", Code::AckImpossible, |receipt| receipt.manifest.signature.0[0] ^= 1),
         ("grant", Code::AckImpossible, |receipt| receipt.grant.grant.purpose.push('x')),
         ("sender", Code::AckImpossible, |receipt| receipt.sender_key = receipt.receiver_key),
         ("receiver", Code::AckImpossible, |receipt| receipt.receiver_key = receipt.sender_key),
+        ("no connection", Code::AckImpossible, |receipt| receipt.link = None),
+        ("certificates of the other side", Code::IdentityRefused, |receipt| {
+            let link = receipt.link.as_mut().unwrap();
+            std::mem::swap(&mut link.sender, &mut link.receiver);
+        }),
+        ("an operator", Code::GrantInvalid, |receipt| receipt.authority = Authority::Operator(PublicKey([9; 32]))),
+        ("the head of the sender's log", Code::AckImpossible, |receipt| {
+            receipt.manifest.manifest.audit_head = None;
+        }),
         ("suite", Code::AckImpossible, |receipt| receipt.suite = Suite::ChaCha20Poly1305),
         ("plan", Code::ManifestMismatch, |receipt| receipt.plan.tables[0].name.push('x')),
         ("rows loaded", Code::TargetMismatch, |receipt| receipt.evidence.tables[0].rows += 1),

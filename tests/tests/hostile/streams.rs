@@ -135,6 +135,7 @@ fn a3_a_manifest_before_its_data_is_refused() {
                 parts: vec![part],
                 root,
                 origin: sealift_protocol::manifest::Origin::unknown(),
+                audit_head: None,
             };
             writer.send(&Message::Finish(manifest.sign(&attacker.identity))).await.unwrap();
             assert_eq!(closed_with(attacker.link.quic()).await, Some(Code::ProtocolViolation), "{chunks} chunks");

@@ -11,7 +11,7 @@ use sealift_agent::{
 use sealift_protocol::{
     close::Code,
     fingerprint::Fingerprint,
-    grant::{Grant, SignedGrant},
+    grant::{DocumentHash, Grant, SignedGrant},
     id::{ChunkCount, PartIndex, TransferId},
     manifest::Plan,
     message::{Ack, Message, Offer, Ready, Refuse},
@@ -55,6 +55,8 @@ const FIELDS: &[(&str, Alter)] = &[
     ("begin before", |grant| grant.begin_before_seconds += 1),
     ("finish before", |grant| grant.finish_before_seconds += 1),
     ("retain until", |grant| grant.retain_until_seconds += 1),
+    ("scope", |grant| grant.scope = Some(DocumentHash([7; 32]))),
+    ("policy", |grant| grant.policy = Some(DocumentHash([7; 32]))),
 ];
 
 type Change = fn(&mut Offer);

@@ -60,6 +60,8 @@ impl Made {
             begin_before_seconds: NOW + 3600,
             finish_before_seconds: NOW + 3600,
             retain_until_seconds: NOW + 3600,
+            scope: None,
+            policy: None,
         }
         .sign(&sender);
         let secret = DigestSecret::generate(&mut random);
@@ -77,7 +79,7 @@ impl Made {
         transfer.handle_part_end(PartIndex(0), RowsDigest::default());
         transfer.handle_ack(&Ack { part: PartIndex(0), verified: ChunkCount(1), durable: ChunkCount(1) }).unwrap();
         records.push(Record::Chunk { header: sealed.header, sealed: sealed.frame.slice(CHUNK_HEADER_BYTES..) });
-        let Some(Message::Finish(manifest)) = transfer.poll_finish(&sender) else { panic!("no manifest") };
+        let Some(Message::Finish(manifest)) = transfer.poll_finish(&sender, None) else { panic!("no manifest") };
         records.push(Statement::Finish(manifest).to_record());
         Self { key, receiver, sender, header, records }
     }

@@ -13,6 +13,7 @@ mod exchange;
 mod image;
 mod keys;
 mod messages;
+mod receipts;
 mod reference;
 mod sealed_log;
 mod sqlite;

@@ -1,11 +1,13 @@
 use sealift_protocol::{
+    audit_head::AuditHead,
     close::Code,
     codec,
     digest::{Root, RowsDigest},
     fingerprint::Fingerprint,
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
     manifest::{
-        CatalogueCheck, Check, Evidence, Manifest, Origin, Proof, Receipt, ReceiverTrust, SentPart, SignedReceipt,
+        Authority, CatalogueCheck, Check, Evidence, Manifest, Origin, Proof, Receipt, ReceiverTrust, SentPart,
+        SignedReceipt,
     },
     message::{Ack, Message, Refuse},
     seal::Suite,
@@ -15,7 +17,7 @@ use sealift_protocol::{
 use sealift_tests::wire::{Parties, table_plan};
 use serde_json::{Value, json};
 
-use super::{bad, exchange, hex};
+use super::{bad, exchange, hex, receipts};
 
 pub fn receipt(parties: &Parties) -> SignedReceipt {
     let grant = parties.grant();
@@ -30,6 +32,7 @@ pub fn receipt(parties: &Parties) -> SignedReceipt {
         parts: vec![part; 3],
         root: Root([7; 32]),
         origin: origin(),
+        audit_head: Some(AuditHead { sequence: 41, hash: [5; 32] }),
     };
     let manifest = manifest.sign(&parties.sender);
     let checks = vec![Check::Catalogue(CatalogueCheck { definitions: 5 })];
@@ -41,11 +44,14 @@ pub fn receipt(parties: &Parties) -> SignedReceipt {
         sender_key: parties.sender.public_key(),
         receiver_key: parties.receiver.public_key(),
         suite: Suite::Aes256Gcm,
-        tls: "QUIC v1, TLS 1.3".into(),
+        authority: Authority::Ticket,
+        link: Some(parties.link()),
         started_ms: 1_800_000_000_000,
         finished_ms: 1_800_000_001_000,
         software: "sealift-receiver 0.1.0".into(),
         target_host: "db2".into(),
+        audit_head: Some(AuditHead { sequence: 1_000, hash: [6; 32] }),
+        policy: None,
     };
     let signed = receipt.sign(&parties.receiver);
     signed.verify().unwrap();
@@ -84,7 +90,12 @@ pub fn vectors() -> Value {
         assert_eq!(Message::from_bytes(&bytes).as_ref(), Ok(message));
         json!({ "message": name, "bytes": hex(bytes) })
     });
-    json!({ "good": good.collect::<Vec<_>>(), "bad": bad_messages(), "receipt": receipt_file(&parties, &receipt) })
+    json!({
+        "good": good.collect::<Vec<_>>(),
+        "bad": bad_messages(),
+        "certificates": receipts::certificates(&parties),
+        "receipt": receipt_file(&parties, &receipt),
+    })
 }
 
 /// As `begin`, of a later connection on which the sender goes on from the spool that it began on that one.
@@ -161,7 +172,6 @@ fn receipt_file(parties: &Parties, good: &SignedReceipt) -> Value {
         ("finished when the grant had ended", Code::GrantExpired, |receipt| {
             receipt.finished_ms = receipt.grant.grant.finish_before_seconds * 1000;
         }),
-        ("a text of 1,025 bytes about the link", Code::LimitExceeded, |receipt| receipt.tls = "x".repeat(1025)),
         ("a text of 1,025 bytes about the program", Code::LimitExceeded, |receipt| {
             receipt.software = "x".repeat(1025);
         }),
@@ -177,9 +187,10 @@ fn receipt_file(parties: &Parties, good: &SignedReceipt) -> Value {
             judge(defect, code, receipt.sign(&parties.receiver))
         })
         .collect();
+    defects.extend(receipts::bad(parties, good));
     let mut unsigned = good.clone();
     unsigned.receipt.finished_ms += 1;
     defects.push(judge("changed after it was signed", Code::TranscriptMismatch, unsigned));
     defects.push(judge("signed by the sender", Code::TranscriptMismatch, good.receipt.clone().sign(&parties.sender)));
-    json!({ "good": hex(good.to_bytes()), "bad": defects })
+    json!({ "good": hex(good.to_bytes()), "others": receipts::others(parties, good), "bad": defects })
 }

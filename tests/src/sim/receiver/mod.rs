@@ -199,7 +199,7 @@ impl<'a> Receiver<'a> {
             Some(receipt) if load.transfer.manifest() == Some(&receipt.receipt.manifest) => receipt.clone(),
             Some(_) => return Err(Code::ManifestMismatch.into()),
             None => {
-                let receipt = sign(connection, load, self.signer, world)?;
+                let receipt = sign(connection, load, self.parties, world)?;
                 world.check_grant(RECEIVER);
                 keep(Some(Record { receipt: Some(receipt.clone()), ..record(disk)? }), disk, world)?;
                 publish(load, disk, world)?;

@@ -15,7 +15,7 @@ use super::{
     },
     Connection, Disk, Load, RECEIVER,
 };
-use crate::wire::TestSigner;
+use crate::wire::{Parties, TestSigner};
 
 /// Shows the load under its final name; once, however often it is called.
 pub fn publish(load: &Load, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
@@ -30,7 +30,7 @@ pub fn publish(load: &Load, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
 pub fn sign(
     connection: &mut Connection,
     load: &mut Load,
-    signer: &TestSigner,
+    parties: &Parties,
     world: &mut World<'_>,
 ) -> Outcome<SignedReceipt> {
     let table = world.scenario.plan.parts.iter().position(|part| part.section == Section::Data);
@@ -51,13 +51,14 @@ pub fn sign(
             },
             TargetKind::Journalled | TargetKind::Plain => Evidence::bare(Proof::LoaderExit),
         },
-        tls: "simulated".into(),
+        link: Some(parties.link()),
         started_ms: 0,
         finished_ms: 1,
         software: "simulator".into(),
         target_host: "target".into(),
+        audit_head: None,
     };
-    Ok(load.transfer.receipt(&connection.session, facts, signer)?)
+    Ok(load.transfer.receipt(&connection.session, facts, &parties.receiver)?)
 }
 
 /// A receiver that signs something else than it kept.

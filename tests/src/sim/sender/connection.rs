@@ -239,7 +239,7 @@ impl Connection {
         if (state.next_part as usize) < world.scenario.plan.parts.len() {
             return Ok(Moved::No);
         }
-        let Some(Message::Finish(manifest)) = sender.transfer.poll_finish(sender.signer) else {
+        let Some(Message::Finish(manifest)) = sender.transfer.poll_finish(sender.signer, None) else {
             return Ok(Moved::No);
         };
         let sent = Some(manifest.clone());
