@@ -132,7 +132,7 @@ fn the_form_is_said() {
     let log = |ended: &sealift_tests::finished::Finished, name: &str| {
         fs::read_to_string(ended.state_dir().join(name)).unwrap_or_else(|_| panic!("no {name}"))
     };
-    assert!(log(&transfer.sender, "audit.jsonl").contains("\"form\":\"image\""));
+    assert!(log(&transfer.sender, "audit.jsonl").contains("\"engine\":\"sqlite-image\""));
     assert!(log(&transfer.receiver, "audit.jsonl").contains("\"engine\":\"sqlite-image\""));
     let receipt = transfer.receiver.receipts().remove(0);
     let words = ["receipt".into(), "verify".into(), receipt];

@@ -177,7 +177,7 @@ fn a_log_that_was_written_anew_does_not_vouch() {
     let made = Made::new(None);
     let file = made.file();
     for log in made.logs() {
-        let mut prev = None;
+        let mut prev: Option<String> = None;
         let mut anew = String::new();
         for line in fs::read_to_string(&log).unwrap().lines() {
             let mut entry: Value = serde_json::from_str(line).unwrap();

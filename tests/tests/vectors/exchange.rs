@@ -52,7 +52,7 @@ pub fn vectors() -> Value {
         panic!("four messages");
     };
     let channel = &parties.channel;
-    let grant_hash = blake3::derive_key("sealift/1 2026-11 grant hash", &codec::encode(&offer.grant));
+    let grant_hash = blake3::derive_key("sealift/1 2026-11 grant hash", &codec::encode(&offer.grant.grant));
     assert_eq!(grant_hash, offer.grant.hash());
     let mut transcript = Absorbed(Vec::new());
     let mut steps = Vec::new();
@@ -60,7 +60,7 @@ pub fn vectors() -> Value {
         ("exporter", channel.exporter.to_vec()),
         ("certificate of the sender", channel.sender_certificate.clone()),
         ("certificate of the receiver", channel.receiver_certificate.clone()),
-        ("hash of the grant", grant_hash.to_vec()),
+        ("hash of the grant, without its signature", grant_hash.to_vec()),
         ("message Offer", codec::encode(&messages[0])),
         ("body of Accept", codec::encode(&accept.body)),
         ("signature of Accept", accept.signature.0.to_vec()),
