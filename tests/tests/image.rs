@@ -138,7 +138,7 @@ fn the_form_is_said() {
     let words = ["receipt".into(), "verify".into(), receipt];
     let told = Launch::bare(OPERATOR, &words).start().wait(WITHIN);
     let text = String::from_utf8(told.stdout()).unwrap();
-    for line in ["every page was read again", "integrity_check found nothing", "patient"] {
+    for line in ["every byte was read back", "integrity_check found nothing", "patient"] {
         assert!(text.contains(line), "{line}: {text}");
     }
 }
