@@ -15,10 +15,10 @@ use sealift_protocol::{
     key::{DigestSecret, EpochSecret},
     limits::{CHUNK_HEADER_BYTES, CHUNK_PLAIN_BYTES},
     random::Nonces,
-    row::{Value, put_value, read_values},
     seal::{EpochKeys, Suite, open, seal},
 };
 use sealift_sender::part::PartWriter;
+use sealift_sqlite::{Value, put_value, read_values};
 
 use crate::{
     Outcome,

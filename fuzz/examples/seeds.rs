@@ -30,13 +30,14 @@ use sealift_protocol::{
     },
     message::{Accept, AcceptBody, Ack, Begin, BeginBody, Have, Message, Offer, Ready, Refuse, VERSION},
     random::Random,
-    row::{Value, put_length, put_value},
+    row::put_length,
     seal::Suite,
     sealed_log::{EpochRecord, KeyFingerprint, LogHeader, LogId, LogKind, LogWriter, Record},
     sign::{PublicKey, Purpose, Signature, Signer},
     sqlite::{self, Definition, FinishDocument, SchemaDocument, Table, TextEncoding},
     ticket_proof::TicketSecret,
 };
+use sealift_sqlite::{Value, put_value};
 
 /// Signs nothing: what is fuzzed is the reading, and a signature of zeros is as long as any.
 struct Zeros;

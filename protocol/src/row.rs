@@ -1,15 +1,14 @@
 //! Rows of a table as bytes of a part.
 //!
-//! A row is a length and that many bytes of values; a value is a tag and its content. Lengths are unsigned LEB128, at
-//! most 5 bytes. A row may begin in one chunk and end in a later one.
+//! A row is a length and that many bytes of cells, in the order of the table's columns. A row may begin in one chunk and end
+//! in a later one. Lengths are unsigned LEB128, at most 5 bytes.
 //!
-//! | tag | value | content |
-//! |---|---|---|
-//! | 0 | NULL | |
-//! | 1 | integer | 8 bytes, two's complement, big-endian |
-//! | 2 | real | 8 bytes, IEEE 754 binary64, big-endian; every bit pattern |
-//! | 3 | text | length, then bytes as the source stores them (not necessarily UTF-8) |
-//! | 4 | blob | length, then bytes |
+//! | cell | bytes |
+//! |---|---|
+//! | NULL | the byte 0 |
+//! | any other | its format, a byte from 1 to 255; a length; as many bytes |
+//!
+//! What a format means is the engine's affair. It gives each value one encoding, since rows are digested as they are encoded.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -19,56 +18,42 @@ use crate::{
     limits::COLUMNS_MAX,
 };
 
-/// One value, borrowed from where it lies.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value<'a> {
-    Null,
-    Integer(i64),
-    Real(f64),
-    Text(&'a [u8]),
-    Blob(&'a [u8]),
+/// One value of a row, borrowed from where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cell<'a> {
+    /// How the bytes are to be understood; 0 for NULL.
+    pub format: u8,
+    /// Empty for NULL.
+    pub bytes: &'a [u8],
 }
 
-const TAG_NULL: u8 = 0;
-const TAG_INTEGER: u8 = 1;
-const TAG_REAL: u8 = 2;
-const TAG_TEXT: u8 = 3;
-const TAG_BLOB: u8 = 4;
+const FORMAT_NULL: u8 = 0;
+
+impl Cell<'_> {
+    pub const NULL: Cell<'static> = Cell { format: FORMAT_NULL, bytes: &[] };
+
+    pub fn is_null(&self) -> bool {
+        self.format == FORMAT_NULL
+    }
+
+    /// How long its encoding is.
+    pub fn encoded_bytes(&self) -> usize {
+        let length = self.bytes.len();
+        let length_bytes = (usize::BITS - length.leading_zeros()).div_ceil(7).max(1) as usize;
+        if self.is_null() { 1 } else { 1 + length_bytes + length }
+    }
+}
 
 /// A LEB128 length below 2^35 has at most this many bytes.
 const LENGTH_BYTES_MAX: usize = 5;
 
-/// Appends a value's encoding.
-pub fn put_value(out: &mut BytesMut, value: Value<'_>) {
-    match value {
-        Value::Null => out.put_u8(TAG_NULL),
-        Value::Integer(integer) => {
-            out.put_u8(TAG_INTEGER);
-            out.put_i64(integer);
-        }
-        Value::Real(real) => {
-            out.put_u8(TAG_REAL);
-            out.put_u64(real.to_bits());
-        }
-        Value::Text(bytes) => put_bytes(out, TAG_TEXT, bytes),
-        Value::Blob(bytes) => put_bytes(out, TAG_BLOB, bytes),
+/// Appends a cell's encoding.
+pub fn put_cell(out: &mut BytesMut, cell: Cell<'_>) {
+    out.put_u8(cell.format);
+    if !cell.is_null() {
+        put_length(out, cell.bytes.len());
+        out.put_slice(cell.bytes);
     }
-}
-
-/// How long a value's encoding is.
-pub fn value_bytes(value: Value<'_>) -> usize {
-    let length_bytes = |length: usize| (usize::BITS - length.leading_zeros()).div_ceil(7).max(1) as usize;
-    match value {
-        Value::Null => 1,
-        Value::Integer(_) | Value::Real(_) => 9,
-        Value::Text(bytes) | Value::Blob(bytes) => 1 + length_bytes(bytes.len()) + bytes.len(),
-    }
-}
-
-fn put_bytes(out: &mut BytesMut, tag: u8, bytes: &[u8]) {
-    out.put_u8(tag);
-    put_length(out, bytes.len());
-    out.put_slice(bytes);
 }
 
 /// Appends a length.
@@ -99,43 +84,29 @@ fn malformed(check: &'static str) -> Error {
     Error::new(Code::RowMalformed, check)
 }
 
-/// Decodes the values of one row into `values`, which must come out exactly `columns` long.
-pub fn read_values<'a>(mut row: &'a [u8], columns: usize, values: &mut Vec<Value<'a>>) -> Result<()> {
+/// Decodes one row, which must be exactly `columns` cells; `on_cell` may refuse one.
+pub fn read_cells<'a>(
+    mut row: &'a [u8],
+    columns: usize,
+    mut on_cell: impl FnMut(Cell<'a>) -> Result<()>,
+) -> Result<()> {
     debug_assert!(columns <= COLUMNS_MAX);
-    values.clear();
     for _ in 0..columns {
-        values.push(take_value(&mut row)?);
+        on_cell(take_cell(&mut row)?)?;
     }
-    if row.is_empty() { Ok(()) } else { Err(malformed("more values than columns")) }
+    if row.is_empty() { Ok(()) } else { Err(malformed("more cells than columns")) }
 }
 
-/// Whether a row is exactly `columns` values.
-pub fn check_values(mut row: &[u8], columns: usize) -> Result<()> {
-    for _ in 0..columns {
-        take_value(&mut row)?;
+fn take_cell<'a>(row: &mut &'a [u8]) -> Result<Cell<'a>> {
+    let format = row.try_get_u8().map_err(|_| malformed("fewer cells than columns"))?;
+    if format == FORMAT_NULL {
+        return Ok(Cell::NULL);
     }
-    if row.is_empty() { Ok(()) } else { Err(malformed("more values than columns")) }
-}
-
-fn take_value<'a>(row: &mut &'a [u8]) -> Result<Value<'a>> {
-    let tag = row.try_get_u8().map_err(|_| malformed("fewer values than columns"))?;
-    let short = |_| malformed("value cut short");
-    Ok(match tag {
-        TAG_NULL => Value::Null,
-        TAG_INTEGER => Value::Integer(row.try_get_i64().map_err(short)?),
-        TAG_REAL => Value::Real(f64::from_bits(row.try_get_u64().map_err(short)?)),
-        TAG_TEXT => Value::Text(take_bytes(row)?),
-        TAG_BLOB => Value::Blob(take_bytes(row)?),
-        _ => return Err(malformed("unknown value tag")),
-    })
-}
-
-fn take_bytes<'a>(row: &mut &'a [u8]) -> Result<&'a [u8]> {
-    let (length, prefix) = peek_length(row)?.ok_or(malformed("value cut short"))?;
+    let (length, prefix) = peek_length(row)?.ok_or(malformed("cell cut short"))?;
     let rest = &row[prefix..];
-    let (bytes, rest) = rest.split_at_checked(length).ok_or(malformed("value cut short"))?;
+    let (bytes, rest) = rest.split_at_checked(length).ok_or(malformed("cell cut short"))?;
     *row = rest;
-    Ok(bytes)
+    Ok(Cell { format, bytes })
 }
 
 /// Gathers whole rows out of the chunks of a part. Holds at most one row and one chunk.
@@ -207,35 +178,36 @@ mod tests {
 
     use super::*;
 
-    fn encode(values: &[Value<'_>]) -> BytesMut {
+    type OwnedCell = (u8, Vec<u8>);
+
+    fn encode(cells: &[OwnedCell]) -> BytesMut {
         let mut row = BytesMut::new();
-        values.iter().for_each(|&value| put_value(&mut row, value));
+        cells.iter().for_each(|(format, bytes)| put_cell(&mut row, Cell { format: *format, bytes }));
         row
     }
 
-    fn any_value() -> impl Strategy<Value = (u8, i64, Vec<u8>)> {
-        (0u8..5, any::<i64>(), proptest::collection::vec(any::<u8>(), 0..300))
+    fn decode(row: &[u8], columns: usize) -> Result<Vec<OwnedCell>> {
+        let mut cells = Vec::new();
+        read_cells(row, columns, |cell| {
+            cells.push((cell.format, cell.bytes.to_vec()));
+            Ok(())
+        })?;
+        Ok(cells)
     }
 
-    fn borrow((kind, integer, bytes): &(u8, i64, Vec<u8>)) -> Value<'_> {
-        match kind {
-            0 => Value::Null,
-            1 => Value::Integer(*integer),
-            2 => Value::Real(f64::from_bits(*integer as u64)),
-            3 => Value::Text(bytes),
-            _ => Value::Blob(bytes),
-        }
+    fn any_cell() -> impl Strategy<Value = OwnedCell> {
+        let other = (1u8.., proptest::collection::vec(any::<u8>(), 0..300));
+        prop_oneof![Just((FORMAT_NULL, Vec::new())), other]
     }
 
     proptest! {
         /// Rows come out as they went in, wherever the chunks are cut.
         #[test]
         fn rows_survive_any_cut(
-            rows in proptest::collection::vec(proptest::collection::vec(any_value(), 0..6), 0..12),
+            rows in proptest::collection::vec(proptest::collection::vec(any_cell(), 0..6), 0..12),
             cut in 1usize..200,
         ) {
-            let encoded: Vec<BytesMut> =
-                rows.iter().map(|row| encode(&row.iter().map(borrow).collect::<Vec<_>>())).collect();
+            let encoded: Vec<BytesMut> = rows.iter().map(|row| encode(row)).collect();
             let mut stream = BytesMut::new();
             for row in &encoded {
                 put_length(&mut stream, row.len());
@@ -249,17 +221,15 @@ mod tests {
             reader.finish()?;
             prop_assert_eq!(&got, &encoded);
             for (bytes, row) in got.iter().zip(&rows) {
-                let mut values = Vec::new();
-                read_values(bytes, row.len(), &mut values)?;
-                prop_assert_eq!(encode(&values), bytes.as_slice());
-                prop_assert!(read_values(bytes, row.len() + 1, &mut values).is_err());
+                prop_assert_eq!(&decode(bytes, row.len())?, row);
+                prop_assert!(decode(bytes, row.len() + 1).is_err());
+                prop_assert!(row.is_empty() || decode(bytes, row.len() - 1).is_err());
             }
         }
 
         #[test]
         fn garbage_is_an_error_or_rows_but_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let mut values = Vec::new();
-            let _ = read_values(&bytes, 3, &mut values);
+            let _ = decode(&bytes, 3);
             let mut reader = RowReader::new(ROW_BYTES_MAX_IN_TEST);
             let _ = reader.feed(Bytes::from(bytes), |_| -> Result<()> { Ok(()) });
         }
@@ -268,11 +238,11 @@ mod tests {
     #[test]
     fn lengths_are_known_before_the_encoding() {
         let bytes = vec![7; 1 << 21];
-        let blobs = [0, 1, 127, 128, (1 << 14) - 1, 1 << 14, (1 << 21) - 1, 1 << 21].map(|length| &bytes[..length]);
-        let blobs = blobs.map(Value::Blob).into_iter().chain(blobs.map(Value::Text));
-        for value in blobs.chain([Value::Null, Value::Integer(-1), Value::Real(0.5)]) {
-            assert_eq!(value_bytes(value), encode(&[value]).len());
+        for length in [0, 1, 127, 128, (1 << 14) - 1, 1 << 14, (1 << 21) - 1, 1 << 21] {
+            let cell = Cell { format: 3, bytes: &bytes[..length] };
+            assert_eq!(cell.encoded_bytes(), encode(&[(3, bytes[..length].to_vec())]).len());
         }
+        assert_eq!(Cell::NULL.encoded_bytes(), 1);
     }
 
     const ROW_BYTES_MAX_IN_TEST: usize = 1 << 16;

@@ -12,7 +12,6 @@
 //! and lose what does not convert; there each value is selected as a pair, the stored bytes and whether they are text,
 //! and inserted by a cast, which relabels bytes without looking at them.
 
-use bytes::BytesMut;
 use minicbor::{Decode, Encode};
 
 use crate::{
@@ -21,7 +20,6 @@ use crate::{
     error::{Error, Result},
     limits::{COLUMNS_MAX, NAME_BYTES_MAX, PARTS_MAX},
     manifest::{Capabilities, CheckKind, Engine, ReadBack, Section},
-    row::{Value, put_value},
 };
 
 /// A schema or finish part, encoded: definitions are text, and 16 MiB are those of some 20,000 tables.
@@ -302,27 +300,6 @@ impl Table {
         let rowid = self.rowid.map(|rowid| rowid.name().to_owned());
         rowid.into_iter().chain(self.columns.iter().map(|column| quote(column)))
     }
-}
-
-/// Appends the values in `cells` result columns of one row of one of [`Table::selects`]; `cell` gives the column at an
-/// index, and `judge` may object to a value, told by its place in this statement.
-pub fn put_cells<'a, E>(
-    out: &mut BytesMut,
-    encoding: TextEncoding,
-    cells: usize,
-    cell: impl Fn(usize) -> std::result::Result<Value<'a>, E>,
-    mut judge: impl FnMut(usize, Value<'a>) -> std::result::Result<(), E>,
-) -> std::result::Result<(), E> {
-    let stride = encoding.cells_per_value();
-    for (place, at) in (0..cells).step_by(stride).enumerate() {
-        let value = match cell(at)? {
-            Value::Blob(bytes) if stride == 2 && cell(at + 1)? == Value::Integer(1) => Value::Text(bytes),
-            value => value,
-        };
-        judge(place, value)?;
-        put_value(out, value);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod options;
 mod partial;
 mod rehearse;
 mod source;
+mod value;
 
 pub use define::{Cause, Refused, define_virtual, with_writable_schema};
 pub use loading::{begin_loading, end_loading, has_computed_index};
@@ -18,6 +19,7 @@ pub use options::check_options;
 pub use partial::has_foreign_entries;
 pub use rehearse::{distrust, rehearse};
 pub use source::{ImageSource, SqliteSource};
+pub use value::{Value, put_value, put_values, read_values, value_bytes};
 
 /// What moves a database that cannot be moved row by row, as the next step of a refusal.
 pub const MOVE_IMAGE: &str = "To move the database exactly as it is, page by page, give the sender --form image.";

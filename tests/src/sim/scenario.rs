@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use sealift_protocol::{
     compress::Compression,
     manifest::{Empty, Plan, Section},
-    row::{Value, put_length, put_value},
+    row::{Cell, put_cell, put_length},
     seal::Suite,
     transcript::Channel,
 };
@@ -225,8 +225,8 @@ impl Table {
         let mut bytes = BytesMut::new();
         for (number, text) in &self.rows {
             let mut row = BytesMut::new();
-            put_value(&mut row, Value::Integer(*number));
-            put_value(&mut row, Value::Text(text));
+            put_cell(&mut row, Cell { format: 1, bytes: &number.to_be_bytes() });
+            put_cell(&mut row, Cell { format: 2, bytes: text });
             if self.section == Section::Data {
                 put_length(&mut bytes, row.len());
             }

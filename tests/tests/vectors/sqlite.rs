@@ -1,10 +1,12 @@
 //! The documents of the engine `sqlite`.
 
+use bytes::BytesMut;
 use sealift_protocol::{
     close::Code,
     limits::NAME_BYTES_MAX,
     sqlite::{Definition, FinishDocument, RowidName, SchemaDocument, Table, TextEncoding},
 };
+use sealift_sqlite::{Value as Stored, put_value, read_values};
 use serde_json::{Value, json};
 
 use super::{bad, cbor, hex};
@@ -68,7 +70,51 @@ pub fn vectors() -> Value {
         "empty_finish": hex(FinishDocument { views: vec![], triggers: vec![] }.to_bytes()),
         "bad_schemas": bad_schemas(),
         "bad_finishes": bad_finishes(),
+        "values": values(),
+        "bad_values": bad_values(),
     })
+}
+
+/// Each as the one cell of a row.
+fn values() -> Vec<Value> {
+    let nan = f64::from_bits(0x7ff8_0000_0000_0001);
+    let cases: [(&str, Stored<'_>, Vec<u8>); 14] = [
+        ("NULL", Stored::Null, vec![0]),
+        ("0", Stored::Integer(0), vec![1, 1, 0]),
+        ("127", Stored::Integer(127), vec![1, 1, 0x7f]),
+        ("128", Stored::Integer(128), vec![1, 2, 0, 0x80]),
+        ("-1", Stored::Integer(-1), vec![1, 1, 0xff]),
+        ("-128", Stored::Integer(-128), vec![1, 1, 0x80]),
+        ("-129", Stored::Integer(-129), vec![1, 2, 0xff, 0x7f]),
+        ("the least integer", Stored::Integer(i64::MIN), vec![1, 8, 0x80, 0, 0, 0, 0, 0, 0, 0]),
+        ("1.5", Stored::Real(1.5), vec![2, 8, 0x3f, 0xf8, 0, 0, 0, 0, 0, 0]),
+        ("-0.0", Stored::Real(-0.0), vec![2, 8, 0x80, 0, 0, 0, 0, 0, 0, 0]),
+        ("a NaN", Stored::Real(nan), vec![2, 8, 0x7f, 0xf8, 0, 0, 0, 0, 0, 1]),
+        ("text 'Zoë' in UTF-8", Stored::Text("Zoë".as_bytes()), vec![3, 4, b'Z', b'o', 0xc3, 0xab]),
+        ("text that is not valid", Stored::Text(&[0xff, 0]), vec![3, 2, 0xff, 0]),
+        ("empty blob", Stored::Blob(&[]), vec![4, 0]),
+    ];
+    let described = |(name, value, bytes): (&str, Stored<'_>, Vec<u8>)| {
+        let mut row = BytesMut::new();
+        put_value(&mut row, value);
+        assert_eq!(row, bytes, "{name}");
+        json!({ "name": name, "row": hex(&bytes) })
+    };
+    cases.map(described).into()
+}
+
+fn bad_values() -> Vec<Value> {
+    let cases: [(&str, &[u8]); 6] = [
+        ("unknown format", &[5, 0]),
+        ("integer of no bytes", &[1, 0]),
+        ("1 in two bytes", &[1, 2, 0, 1]),
+        ("-128 in two bytes", &[1, 2, 0xff, 0x80]),
+        ("integer of nine bytes", &[1, 9, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ("real of four bytes", &[2, 4, 0, 0, 0, 0]),
+    ];
+    let refused =
+        |(defect, row): (&str, &[u8])| bad(defect, row, Code::RowMalformed, read_values(row, 1, &mut Vec::new()));
+    cases.map(refused).into()
 }
 
 /// The same document, put together by hand from what docs/sqlite.md says.

@@ -5,7 +5,9 @@
 //! schema, or a version of long ago did not convert. Such a value would arrive as another one. It is found here, while it
 //! is read, and not only when the target is read again.
 
-use sealift_protocol::{row::Value, sqlite::TextEncoding};
+use sealift_protocol::sqlite::TextEncoding;
+
+use crate::Value;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Affinity {

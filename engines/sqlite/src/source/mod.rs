@@ -33,8 +33,7 @@ use sealift_protocol::{
     id::{PartIndex, TableIndex},
     limits::PARTS_MAX,
     manifest::{Plan, PlannedPart, PlannedTable, Section},
-    row::{Value, value_bytes},
-    sqlite::{self, DOCUMENT_BYTES_MAX, TextEncoding, is_internal, put_cells, quote},
+    sqlite::{self, DOCUMENT_BYTES_MAX, TextEncoding, is_internal, quote},
 };
 
 use self::{
@@ -42,7 +41,7 @@ use self::{
     failure::{failed, unsuitable},
     sidecars::JournalMode,
 };
-use crate::{MOVE_IMAGE, check_options};
+use crate::{MOVE_IMAGE, Value, check_options, put_values, value_bytes};
 
 /// How long a program that writes to the source may hold it locked before the transfer gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -302,7 +301,7 @@ fn next_row(
                 _ => Ok(()),
             }
         };
-        put_cells::<Stop>(out, encoding, cells, cell, judge)?;
+        put_values::<Stop>(out, encoding, cells, cell, judge)?;
         first += cells / encoding.cells_per_value();
     }
     Ok(true)

@@ -1,6 +1,5 @@
-use sealift_protocol::row::read_values;
-
 use super::{kept::Kept, *};
+use crate::read_values;
 
 struct Folder(tempfile::TempDir);
 
@@ -212,8 +211,8 @@ fn the_row_limit_is_kept() {
     folder.database("CREATE TABLE t(x); INSERT INTO t VALUES(zeroblob(5000));");
     let (mut source, _) = folder.plan().unwrap();
     assert_eq!(read(&mut source, 1, 4000).unwrap_err().code, Code::SourceUnsuitable);
-    // The rowid, tag and length, and the value.
-    let exactly = 9 + 3 + 5000;
+    // The rowid; format and length; the value.
+    let exactly = 3 + 3 + 5000;
     assert_eq!(read(&mut source, 1, exactly).unwrap(), 1);
     assert!(read(&mut source, 1, exactly - 1).is_err());
 }

@@ -7,11 +7,8 @@
 
 use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
-use sealift_protocol::{
-    row::Value,
-    sqlite::{Definition, Table, quote},
-};
-use sealift_sqlite::make_index;
+use sealift_protocol::sqlite::{Definition, Table, quote};
+use sealift_sqlite::{Value, make_index};
 
 use super::failure::{definition_failed, failed};
 

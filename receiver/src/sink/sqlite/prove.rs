@@ -16,9 +16,9 @@ use sealift_protocol::{
     digest::MultisetDigest,
     id::PartIndex,
     manifest::{CatalogueCheck, Check, Evidence, Proof},
-    row::Value,
-    sqlite::{Definition, FinishDocument, LEDGER_TABLE, SchemaDocument, Table, TextEncoding, put_cells},
+    sqlite::{Definition, FinishDocument, LEDGER_TABLE, SchemaDocument, Table, TextEncoding},
 };
+use sealift_sqlite::{Value, put_values};
 
 use super::{Turn, failure::failed, load::guard, out_of_order};
 
@@ -151,7 +151,7 @@ fn next_row(
     for (cursor, &cells) in cursors.iter_mut().zip(cells) {
         let Some(row) = cursor.next()? else { return Ok(false) };
         let cell = |index| row.get_ref(index).map(value_of);
-        put_cells(out, encoding, cells, cell, |_, _| Ok(()))?;
+        put_values(out, encoding, cells, cell, |_, _| Ok(()))?;
     }
     Ok(true)
 }

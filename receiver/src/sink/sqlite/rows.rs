@@ -16,9 +16,11 @@ use sealift_protocol::{
     id::PartIndex,
     limits::CHUNK_HASH_BYTES,
     receive::{FoundPrefix, WholePart},
-    row::{RowReader, Value, read_values},
+    row::RowReader,
     sqlite::{SEQUENCE_TABLE, TextEncoding},
 };
+
+use sealift_sqlite::{Value, read_values};
 
 use super::{
     Turn,
