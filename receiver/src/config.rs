@@ -15,14 +15,14 @@ use sealift_agent::{
     address::parse_own,
     cli::{SuiteChoice, judge_memory, judge_row_bytes},
     failure::{Failure, Outcome},
-    location::Location,
     units::{parse_bytes, parse_wait},
 };
+use sealift_engine_api::{Engines, TargetOptions};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
     invitation::addresses,
-    sink::{self, Allowed, place::Readiness},
+    sink::{self, place::Readiness},
 };
 
 /// A configuration of a thousand targets is smaller.
@@ -61,6 +61,9 @@ pub struct Config {
     pub suite: SuiteChoice,
     #[serde(default)]
     pub targets: BTreeMap<String, Target>,
+    /// What the targets' URLs are of.
+    #[serde(skip)]
+    pub engines: Engines,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,27 +77,29 @@ pub struct Target {
 }
 
 impl Target {
-    pub fn allowed(&self, row_bytes_max: u64) -> Allowed {
-        Allowed {
+    pub fn options(&self, row_bytes_max: u64) -> TargetOptions {
+        TargetOptions {
             row_bytes_max,
-            plaintext_file: self.danger_plaintext_file,
-            program_output: self.danger_show_program_output,
+            danger_plaintext_file: self.danger_plaintext_file,
+            danger_show_program_output: self.danger_show_program_output,
+            standing: true,
         }
     }
 }
 
 impl Config {
-    pub fn load(path: &Path) -> Outcome<Self> {
-        Self::parse(&read(path)?)
+    pub fn load(path: &Path, engines: Engines) -> Outcome<Self> {
+        Self::parse(&read(path)?, engines)
             .map_err(|failure| Failure { what: format!("{}: {}", path.display(), failure.what), ..failure })
     }
 
     /// Reads and judges the text of a configuration. No error repeats a value: it may be what should not be there.
-    pub fn parse(text: &str) -> Outcome<Self> {
+    pub fn parse(text: &str, engines: Engines) -> Outcome<Self> {
         let config: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             Failure::usage(format!("line {line}: {}", without_value(error.message())), NEXT)
         })?;
+        let config = Self { engines, ..config };
         config.judge().map(|()| config)
     }
 
@@ -124,27 +129,12 @@ impl Config {
         if name.is_empty() || name.len() > TARGET_NAME_BYTES_MAX || !name.bytes().all(plain) {
             return Err(Failure::usage("a target's name cannot be used", "Use letters, digits, '-' and '_'."));
         }
-        let location = Location::parse(&target.url)
-            .map_err(|failure| Failure { what: format!("targets.{name}: {}", failure.what), ..failure })?;
-        match &location {
-            Location::Standard => return wrong("a service has no standard output", "Use exec:, sqlite: or file:."),
-            Location::File(path) | Location::Sqlite(path) if !path.is_absolute() => {
-                return wrong("the path is not absolute", "A service has no working folder: begin it with '/'.");
-            }
-            Location::File(_) if !target.danger_plaintext_file => {
-                let next = "Load into a database, or set danger_plaintext_file = true if you mean it: it is logged.";
-                return wrong("a file: target would hold every row in the clear", next);
-            }
-            Location::Exec(words) if words.iter().any(|word| holds_secret(word)) => {
-                let next = "Arguments are visible to every user of the host. Use a local socket with peer authentication, \
-                            or a file of mode 0600 that the program reads: ~/.pgpass, or an option file.";
-                return wrong("the command seems to hold a password", next);
-            }
-            _ => {}
-        }
-        let is_same = |url: &str| Location::parse(url).is_ok_and(|other| other.is_same_place(&location));
-        let has_twin = self.targets.iter().any(|(other, found)| other != name && is_same(&found.url));
-        match has_twin && location != Location::Discard {
+        let named = |failure: Failure| Failure { what: format!("targets.{name}: {}", failure.what), ..failure };
+        let endpoint = self.engines.parse(&target.url).map_err(named)?;
+        endpoint.check_target(&target.options(self.row_bytes_max)).map_err(named)?;
+        let place = endpoint.place();
+        let is_same = |url: &str| self.engines.parse(url).is_ok_and(|other| other.place().is_shared_with(&place));
+        match self.targets.iter().any(|(other, found)| other != name && is_same(&found.url)) {
             true => wrong("another target is the same place", "Two names for one place would load into each other."),
             false => Ok(()),
         }
@@ -171,9 +161,9 @@ impl Config {
     /// Finds out whether a transfer could load into this target; returns what there is to say about it.
     pub fn check_target(&self, name: &str, readiness: Readiness) -> Outcome<Option<String>> {
         let target = self.target(name)?;
-        let checked = Location::parse(&target.url)
-            .and_then(|location| sink::open(&location, target.allowed(self.row_bytes_max)))
-            .and_then(|sink| sink.check(readiness));
+        let options = target.options(self.row_bytes_max);
+        let opened = self.engines.parse(&target.url).and_then(|endpoint| sink::open(&*endpoint, options));
+        let checked = opened.and_then(|sink| sink.check(readiness));
         checked.map_err(|failure| Failure { what: format!("targets.{name}: {}", failure.what), ..failure })
     }
 }
@@ -207,20 +197,6 @@ fn without_value(message: &str) -> String {
         (true, Some((_, expected))) => format!("a value of another kind than expected: {expected}"),
         _ => message.lines().next().unwrap_or_default().to_owned(),
     }
-}
-
-/// The ways in which passwords are usually put into commands.
-fn holds_secret(word: &str) -> bool {
-    let lower = word.to_ascii_lowercase();
-    let assigned = lower.split_once('=').is_some_and(|(name, value)| {
-        !value.is_empty() && ["password", "passwd", "pgpassword", "mysql_pwd"].iter().any(|end| name.ends_with(end))
-    });
-    let keyword = lower.split_whitespace().any(|setting| setting.starts_with("password="));
-    let in_url = lower
-        .split_once("://")
-        .and_then(|(_, rest)| rest.split_once('@'))
-        .is_some_and(|(user, _)| user.contains(':') && !user.contains('/'));
-    assigned || keyword || in_url
 }
 
 fn own_addresses<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<SocketAddr>, D::Error> {

@@ -20,7 +20,6 @@ use sealift_agent::{
         Acceptor, Link, Listener,
         socket::{Listening, listen_at},
     },
-    location::Location,
     output::Output,
     report::{Finished, Report},
     session::{is_stream, is_writable, reader_is_gone},
@@ -31,6 +30,7 @@ use sealift_agent::{
     trust::Trust,
     units::human_duration,
 };
+use sealift_engine_api::{Engines, TargetOptions};
 use sealift_protocol::{
     close::Code,
     disposition::{Disposition, Event, disposition},
@@ -46,7 +46,7 @@ use crate::{
     invitation::{addresses, permit, random_transfer, say_unknown, ticket_for},
     reception::{Proofs, receive_offers, record_last_refusals, record_refusals},
     record::{Kept, Record},
-    sink::{self, Allowed, place::Readiness},
+    sink::{self, place::Readiness},
     ticket_book::{Proven, TicketBook},
     transfer::{Receiving, Setting},
     unfinished::drop_expired,
@@ -70,30 +70,31 @@ const TARGET_NAME: &str = "listen";
 const TICKET_VOID: &str =
     "No sender had begun, and the ticket is void. Start the receiver again and use the ticket that it prints.";
 
-pub async fn listen(args: ListenArgs) -> ExitCode {
+pub async fn listen(args: ListenArgs, engines: Engines) -> ExitCode {
     let report = Report::new(Role::Receiver, args.transfer.json);
-    let outcome = run(&args, &report).await;
+    let outcome = run(&args, engines, &report).await;
     report.finish(&outcome)
 }
 
-async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
+async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Finished> {
     args.transfer.apply()?;
     let ticket_out = Output::find("--ticket-out", &args.ticket_out)?;
     check_stdout(args, &ticket_out)?;
-    let location = Location::parse(&args.target)?.absolute();
-    let allowed = Allowed {
+    let endpoint = engines.parse(&args.target)?;
+    let options = TargetOptions {
         row_bytes_max: args.transfer.row_bytes_max,
-        plaintext_file: args.danger_plaintext_file,
-        program_output: args.transfer.danger_show_program_output,
+        danger_plaintext_file: args.danger_plaintext_file,
+        danger_show_program_output: args.transfer.danger_show_program_output,
+        standing: false,
     };
-    let open_sink = || sink::open(&location, allowed);
+    let open_sink = || sink::open(&*endpoint, options);
     open_sink()?;
-    let target = location.to_url(&args.target);
+    let target = endpoint.url();
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     TransferDir::sweep(&state)?;
 
-    drop_expired(&state, &audit)?.iter().for_each(|line| report.say(line));
+    drop_expired(&state, &audit, engines)?.iter().for_each(|line| report.say(line));
     let identity = Identity::open(&state, Role::Receiver, &audit)?;
     let earlier = find_unfinished(&state, &target, report)?;
     if earlier.is_none()
@@ -130,7 +131,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
     if disposition(record.kept.ending.stage, Event::Opened) == Disposition::AskOperator {
         return Err(found_in_doubt(report, transfer));
     }
-    allowed.dangers(None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
+    sink::dangers(options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
     fail_point::hit(Point::Invited);
     let expiry = record.expiry();
     audit.append(Some(transfer), &Entry::ticket_issue(&record.kept.grant.grant))?;
@@ -161,6 +162,7 @@ async fn run(args: &ListenArgs, report: &Report) -> Outcome<Finished> {
         journal_bytes_max: args.journal_bytes_max,
         standing: false,
         open_sink: &open_sink,
+        engines,
     };
     let piped = ticket_out.is_standard();
     let outcome = tokio::select! {

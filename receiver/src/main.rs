@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use sealift_agent::{cli, failure::Outcome, identity::Role, process, report::Report};
+use sealift_engines::ENGINES;
 use sealift_receiver::{
     archive::load,
     cli::{Cli, Command},
@@ -29,18 +30,18 @@ fn main() -> ExitCode {
         Command::GuardedLoader { guard, words } => guard::become_loader(guard, &words),
         Command::Identity(args) => protected(|| cli::exit("receiver", cli::identity(&args, Role::Receiver))),
         Command::Key(args) => protected(|| cli::exit("receiver", standing_key::write(&args))),
-        Command::Load(args) => run_async(args.transfer.json, hardened_runtime(), load(args)),
-        Command::Listen(args) => run_async(args.transfer.json, hardened_runtime(), listen(args)),
+        Command::Load(args) => run_async(args.transfer.json, hardened_runtime(), load(args, ENGINES)),
+        Command::Listen(args) => run_async(args.transfer.json, hardened_runtime(), listen(args, ENGINES)),
         Command::Serve(args) => {
-            let config = match process::harden().and_then(|()| Config::load(&args.config)) {
+            let config = match process::harden().and_then(|()| Config::load(&args.config, ENGINES)) {
                 Ok(config) => config,
                 Err(failure) => return Report::new(Role::Receiver, args.json).stop(&Err(failure)),
             };
             run_async(args.json, process::runtime_for(config.transfers_max as usize), serve(args, config))
         }
-        Command::Ticket(args) => protected(|| ticket(&args)),
-        Command::Status(args) => protected(|| unfinished::status(&args)),
-        Command::Abandon(args) => protected(|| unfinished::abandon(&args)),
+        Command::Ticket(args) => protected(|| ticket(&args, ENGINES)),
+        Command::Status(args) => protected(|| unfinished::status(&args, ENGINES)),
+        Command::Abandon(args) => protected(|| unfinished::abandon(&args, ENGINES)),
         Command::Resolve(args) => protected(|| resolve(&args)),
     }
 }

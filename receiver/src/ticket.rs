@@ -15,6 +15,8 @@ use sealift_agent::{
     transfer_dir::TransferDir,
 };
 
+use sealift_engine_api::Engines;
+
 use crate::{
     cli::TicketArgs,
     config::Config,
@@ -25,12 +27,12 @@ use crate::{
     ticket_book::TicketBook,
 };
 
-pub fn ticket(args: &TicketArgs) -> ExitCode {
-    cli::exit("receiver", run(args))
+pub fn ticket(args: &TicketArgs, engines: Engines) -> ExitCode {
+    cli::exit("receiver", run(args, engines))
 }
 
-fn run(args: &TicketArgs) -> Outcome {
-    let config = Config::load(&args.config)?;
+fn run(args: &TicketArgs, engines: Engines) -> Outcome {
+    let config = Config::load(&args.config, engines)?;
     let target = config.target(&args.target)?;
     let ticket_out = Output::find("--ticket-out", &args.ticket_out)?;
     if let Some(described) = config.check_target(&args.target, Readiness::Name)? {

@@ -16,6 +16,7 @@ use sealift_agent::{
     state::StateDir,
     units::human_duration,
 };
+use sealift_engine_api::Engines;
 use sealift_protocol::{
     close::Code,
     disposition::{Disposition, Event, RaisedBy, Stage, disposition},
@@ -59,6 +60,7 @@ pub struct Setting<'a> {
     pub standing: bool,
     /// Makes the sink of the target; anew if the transfer starts over.
     pub open_sink: &'a dyn Fn() -> Outcome<Arc<dyn Sink>>,
+    pub engines: Engines,
 }
 
 /// One transfer on its way.

@@ -1,6 +1,6 @@
 //! What earlier processes left unfinished: telling of it, and ending it for good, staging included.
 
-use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use sealift_agent::{
     audit::{
@@ -10,7 +10,6 @@ use sealift_agent::{
     cli::{self, StatusArgs},
     clock::{now_seconds, utc_text},
     failure::{Failure, Outcome},
-    location::Location,
     progress::HowFar,
     state::StateDir,
     status::{self, Line},
@@ -18,6 +17,7 @@ use sealift_agent::{
     transfer_dir::{Look, TransferDir},
     units::{counted, human_bytes, human_duration},
 };
+use sealift_engine_api::{Engines, TargetOptions};
 use sealift_protocol::{
     close::Code,
     disposition::{Disposition, Event, Stage, disposition},
@@ -32,7 +32,7 @@ use crate::{
     cli::AbandonArgs,
     ending::Ending,
     record::{Kept, Record},
-    sink::{self, Allowed, Sink},
+    sink::{self, Sink},
 };
 
 /// What became of a transfer that was ended for good.
@@ -46,21 +46,21 @@ pub enum Ended {
     Stated,
 }
 
-pub fn status(args: &StatusArgs) -> ExitCode {
-    cli::exit("receiver", tell_status(args))
+pub fn status(args: &StatusArgs, engines: Engines) -> ExitCode {
+    cli::exit("receiver", tell_status(args, engines))
 }
 
-fn tell_status(args: &StatusArgs) -> Outcome {
+fn tell_status(args: &StatusArgs, engines: Engines) -> Outcome {
     let state = StateDir::open(args.state_dir.clone(), "sealift-receiver")?;
     let mut lines = Vec::new();
     for transfer in TransferDir::list(&state)? {
         match TransferDir::look::<Kept>(&state, transfer) {
-            Ok(Some(look)) => lines.extend(look.record.as_ref().map(|kept| line(transfer, kept, &look))),
+            Ok(Some(look)) => lines.extend(look.record.as_ref().map(|kept| line(transfer, kept, &look, engines))),
             Ok(None) => {}
             Err(_) => lines.push(unreadable(transfer)),
         }
     }
-    lines.extend(archive::lines(&state)?);
+    lines.extend(archive::lines(&state, engines)?);
     status::print("receiver", args.json, &lines)
 }
 
@@ -70,9 +70,9 @@ fn unreadable(transfer: TransferId) -> Line {
     Line { transfer, text, fields: vec![("stage", json!("unreadable"))] }
 }
 
-fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>) -> Line {
-    let target = Location::name_of(&kept.target);
-    let sink = staging(&kept.target).ok().flatten();
+fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>, engines: Engines) -> Line {
+    let target = engines.shown(&kept.target);
+    let sink = staging(&kept.target, engines).ok().flatten();
     let staged_bytes = sink.as_ref().map_or(0, |sink| sink.staged_bytes(transfer));
     let staged = sink.and_then(|sink| sink.staged(transfer)).map(|path| printable(&path.display().to_string()));
     let staged_text = staged.as_ref().map_or(String::new(), |path| format!(", part of it in {path}"));
@@ -121,11 +121,11 @@ fn valid_text(left: Duration) -> String {
     if left.is_zero() { "expired".into() } else { format!("good for {}", human_duration(left)) }
 }
 
-pub fn abandon(args: &AbandonArgs) -> ExitCode {
-    cli::exit("receiver", run_abandon(args))
+pub fn abandon(args: &AbandonArgs, engines: Engines) -> ExitCode {
+    cli::exit("receiver", run_abandon(args, engines))
 }
 
-fn run_abandon(args: &AbandonArgs) -> Outcome {
+fn run_abandon(args: &AbandonArgs, engines: Engines) -> Outcome {
     let state = StateDir::open(args.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     TransferDir::sweep(&state)?;
@@ -133,7 +133,7 @@ fn run_abandon(args: &AbandonArgs) -> Outcome {
     // Of those that stay, the first says why.
     let mut stays = None;
     for transfer in chosen {
-        match archive::abandon(&state, &audit, transfer) {
+        match archive::abandon(&state, &audit, engines, transfer) {
             Ok(Some(ended)) => {
                 let text = match ended {
                     Ended::Dropped => "abandoned; nothing of it is left. The archive can be loaded again.",
@@ -154,8 +154,9 @@ fn run_abandon(args: &AbandonArgs) -> Outcome {
             Err(failure) => return Err(failure),
         }
         let opened = Record::open(&state, transfer);
-        let ended = opened
-            .and_then(|record| record.map(|record| end_for_good(&state, &audit, record, By::Operator)).transpose());
+        let ended = opened.and_then(|record| {
+            record.map(|record| end_for_good(&state, &audit, engines, record, By::Operator)).transpose()
+        });
         match ended {
             Ok(Some(ended)) => {
                 sealift_agent::process::eprintln_safe(&format!("receiver: {transfer}: {}", ended.text()));
@@ -231,7 +232,7 @@ pub fn note_abandoned_by(audit: &AuditLog, transfer: TransferId, sender: Fingerp
 
 /// Drops what is staged, then what is kept. Killed in between, it can be done again. Fails with `InDoubt` where only the
 /// operator's statement may end the transfer.
-pub fn end_for_good(state: &StateDir, audit: &AuditLog, record: Record, by: By) -> Outcome<Ended> {
+pub fn end_for_good(state: &StateDir, audit: &AuditLog, engines: Engines, record: Record, by: By) -> Outcome<Ended> {
     let event = match by {
         By::Expiry => Event::Expired,
         By::Operator => Event::AbandonedByOperator,
@@ -248,19 +249,25 @@ pub fn end_for_good(state: &StateDir, audit: &AuditLog, record: Record, by: By) 
         By::Sender(sender) => note_abandoned_by(audit, transfer, sender)?,
     }
     let kept = &record.kept;
-    let ended = drop_target(state, transfer, &kept.target, &kept.ending)?;
+    let ended = drop_target(state, engines, transfer, &kept.target, &kept.ending)?;
     record.dir.destroy()?;
     Ok(ended)
 }
 
 /// Drops what is staged in the target, and a receipt of what is not shown.
-pub fn drop_target(state: &StateDir, transfer: TransferId, url: &str, ending: &Ending) -> Outcome<Ended> {
+pub fn drop_target(
+    state: &StateDir,
+    engines: Engines,
+    transfer: TransferId,
+    url: &str,
+    ending: &Ending,
+) -> Outcome<Ended> {
     let proven = matches!(ending.stage, Stage::ReceiptSigned | Stage::Published);
     let published = ending.stage == Stage::Published;
     if ending.stage == Stage::StatedLoaded {
         return Ok(Ended::Stated);
     }
-    Ok(match staging(url)? {
+    Ok(match staging(url, engines)? {
         Some(sink) if published => {
             sink.forget(transfer);
             Ended::Published
@@ -278,26 +285,20 @@ pub fn drop_target(state: &StateDir, transfer: TransferId, url: &str, ending: &E
 }
 
 /// The staging place of a target; `None` where nothing can be staged any more.
-pub fn staging(url: &str) -> Outcome<Option<Arc<dyn Sink>>> {
-    let location = Location::parse(url)?;
-    let allowed = Allowed { row_bytes_max: ROW_BYTES_MAX as u64, plaintext_file: true, program_output: false };
-    Ok(match &location {
-        Location::Sqlite(path) | Location::File(path) if !folder_of(path).is_dir() => None,
-        // Nothing of a command is started for this, so that it need not be there any more.
-        Location::Exec(words) => Some(Arc::new(sink::opaque::OpaqueSink::exec(words.clone(), false))),
-        Location::Standard => None,
-        _ => Some(sink::open(&location, allowed)?),
-    })
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+pub fn staging(url: &str, engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
+    let options = TargetOptions {
+        row_bytes_max: ROW_BYTES_MAX as u64,
+        danger_plaintext_file: true,
+        danger_show_program_output: false,
+        standing: false,
+    };
+    sink::open_leftover(&*engines.parse(url)?, options)
 }
 
 /// Ends, for good, those that nothing may continue any more: an unused ticket that has expired, or a suspended transfer that
 /// was kept for another ticket for as long as its grant says. One that cannot be ended now is told of
 /// and tried again by whoever looks next. Returns what there is to say.
-pub fn drop_expired(state: &StateDir, audit: &AuditLog) -> Outcome<Vec<String>> {
+pub fn drop_expired(state: &StateDir, audit: &AuditLog, engines: Engines) -> Outcome<Vec<String>> {
     let mut said = Vec::new();
     for transfer in TransferDir::list(state)? {
         let drops = |kept: &Kept| {
@@ -319,7 +320,7 @@ pub fn drop_expired(state: &StateDir, audit: &AuditLog) -> Outcome<Vec<String>> 
             continue;
         }
         let dropped = Record::open(state, transfer).and_then(|record| match record {
-            Some(record) => end_for_good(state, audit, record, By::Expiry).map(Some),
+            Some(record) => end_for_good(state, audit, engines, record, By::Expiry).map(Some),
             None => Ok(None),
         });
         match dropped {
@@ -340,11 +341,12 @@ pub fn drop_expired(state: &StateDir, audit: &AuditLog) -> Outcome<Vec<String>> 
 pub fn abandon_by_sender(
     state: &StateDir,
     audit: &AuditLog,
+    engines: Engines,
     transfer: TransferId,
     sender: Fingerprint,
 ) -> Outcome<Ended> {
     match Record::open(state, transfer)? {
-        Some(record) => end_for_good(state, audit, record, By::Sender(sender)),
+        Some(record) => end_for_good(state, audit, engines, record, By::Sender(sender)),
         // It was done, and its sender comes too late.
         None if state.receipt(transfer).is_some() => Ok(Ended::Published),
         None => Err(Failure::new(Code::Abandoned, "nothing is kept of the transfer", "")),

@@ -7,6 +7,7 @@ use sealift_agent::{
     cli::{DocCommand, EXIT_CODES, IdentityArgs, StatusArgs, TransferArgs},
     units::{parse_bytes, parse_duration, parse_wait},
 };
+use sealift_engine_api::SourceOptions;
 use sealift_protocol::{compress::Compression, manifest::Empty};
 
 use crate::form::Form;
@@ -187,4 +188,20 @@ fn parse_compression(text: &str) -> Result<Compression, String> {
             _ => Err("give auto, off, or a level from 1 to 19".into()),
         },
     }
+}
+
+impl PushArgs {
+    pub fn source_options(&self) -> SourceOptions {
+        source_options(self.form, &self.transfer)
+    }
+}
+
+impl SealArgs {
+    pub fn source_options(&self) -> SourceOptions {
+        source_options(self.form, &self.transfer)
+    }
+}
+
+fn source_options(form: Form, transfer: &TransferArgs) -> SourceOptions {
+    SourceOptions { form: form.of_engine(), danger_show_program_output: transfer.danger_show_program_output }
 }

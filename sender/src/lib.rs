@@ -14,7 +14,6 @@ pub mod reader;
 pub mod receiver_trust;
 pub mod record;
 pub mod seal;
-pub mod source;
 pub mod spool;
 pub mod transfer;
 pub mod unfinished;

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use sealift_agent::{cli, identity::Role, process, report::Report};
+use sealift_engines::ENGINES;
 use sealift_sender::{
     cli::{Cli, Command},
     push::push,
@@ -18,8 +19,8 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Doc(doc) => cli::exit("sender", doc.run::<Cli>()),
-        Command::Push(args) => run_async(args.transfer.json, push(args)),
-        Command::Seal(args) => run_async(args.transfer.json, seal(args)),
+        Command::Push(args) => run_async(args.transfer.json, push(args, ENGINES)),
+        Command::Seal(args) => run_async(args.transfer.json, seal(args, ENGINES)),
         Command::Abandon(args) => run_async(false, abandon(args)),
         Command::Identity(args) => protected(|| cli::exit("sender", cli::identity(&args, Role::Sender))),
         Command::Status(args) => protected(|| status(&args)),

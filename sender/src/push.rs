@@ -19,13 +19,13 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome, code_of},
     identity::{Identity, Role},
-    location::Location,
     report::{Finished, Report},
     shutdown::Shutdown,
     state::StateDir,
     ticket::{TICKET_BYTES_MAX, Ticket},
     transfer_dir::TransferDir,
 };
+use sealift_engine_api::{Engines, Place};
 use sealift_protocol::{
     close::Code,
     disposition::sender::{Failed, Replay, SenderDisposition, Standing, sender_disposition},
@@ -43,21 +43,21 @@ use crate::{
 /// Base64 and line ends make a ticket's text longer than its bytes by a third and a bit.
 const TICKET_TEXT_BYTES_MAX: usize = 2 * TICKET_BYTES_MAX;
 
-pub async fn push(args: PushArgs) -> ExitCode {
+pub async fn push(args: PushArgs, engines: Engines) -> ExitCode {
     let report = Report::new(Role::Sender, args.transfer.json);
-    let outcome = run(&args, &report).await;
+    let outcome = run(&args, engines, &report).await;
     report.finish(&outcome)
 }
 
-async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
+async fn run(args: &PushArgs, engines: Engines, report: &Report) -> Outcome<Finished> {
     args.transfer.apply()?;
-    let location = Location::parse(&args.source)?;
-    args.form.check(&location)?;
-    if args.source == "-" && args.ticket == "-" {
+    let endpoint = engines.parse(&args.source)?;
+    args.form.check(&*endpoint)?;
+    if endpoint.place() == Place::StandardStream && args.ticket == "-" {
         let next = "Give the ticket as a file, or the source as file: or exec:.";
         return Err(Failure::usage("source and ticket cannot both be standard input", next));
     }
-    if args.spool.is_some() && replay_of(&location) == Replay::Always {
+    if args.spool.is_some() && endpoint.replay() == Replay::Always {
         let next =
             "Leave --spool away: this source is read again where that is needed, and nothing has to be kept of it.";
         return Err(Failure::usage("--spool is for a source that can be read only once: - or exec:", next));
@@ -87,7 +87,7 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
     let trust = match trust.and_then(|trust| check_time(&ticket.grant.grant, record.is_begun()).map(|()| trust)) {
         Ok(trust) => trust,
         Err(failure) => {
-            let at = Standing::found(record.stage(), replay_of(&location));
+            let at = Standing::found(record.stage(), endpoint.replay());
             return match sender_disposition(at, Failed::unconnected(failure.code)) {
                 SenderDisposition::Drop => record.destroy().and(Err(failure)),
                 _ => Err(failure),
@@ -95,7 +95,7 @@ async fn run(args: &PushArgs, report: &Report) -> Outcome<Finished> {
         }
     };
     let to = Destination { ticket: &ticket, trust };
-    let mut sending = Sending::new(args, &location, report, &audit, &state, to, &identity, record);
+    let mut sending = Sending::new(args, &*endpoint, report, &audit, &state, to, &identity, record);
     let expiry = sending.expiry();
     let outcome = tokio::select! {
         outcome = sending.run(&mut shutdown) => outcome,
@@ -120,17 +120,6 @@ fn check_unused(state: &StateDir, transfer: TransferId, restart: bool) -> Outcom
     let next =
         "Nothing was sent again. For another transfer, start the receiver again and use the ticket that it prints.";
     Err(Failure::new(Code::GrantUsed, what, next))
-}
-
-/// What another process can read of the source.
-pub fn replay_of(location: &Location) -> Replay {
-    match location {
-        // A FIFO or a device gives its bytes once.
-        Location::File(path) if !path.is_file() => Replay::Never,
-        Location::File(_) | Location::Sqlite(_) => Replay::Always,
-        Location::Exec(_) => Replay::Anew,
-        Location::Standard | Location::Discard => Replay::Never,
-    }
 }
 
 /// Whoever can read a ticket can use it, and whoever can write it can redirect it.

@@ -15,17 +15,23 @@ const LINES_MAX: usize = 500;
 /// Our own crates that each may depend on; tests and benches may use all.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("sealift-protocol", &[]),
+    ("sealift-host", &["sealift-protocol"]),
     ("sealift-engine-api", &["sealift-protocol"]),
-    ("sealift-opaque", &["sealift-engine-api", "sealift-protocol"]),
-    ("sealift-sqlite", &["sealift-engine-api", "sealift-protocol"]),
+    ("sealift-opaque", &["sealift-engine-api", "sealift-host", "sealift-protocol"]),
+    ("sealift-sqlite", &["sealift-engine-api", "sealift-host", "sealift-protocol"]),
+    ("sealift-engines", &["sealift-engine-api", "sealift-opaque", "sealift-sqlite"]),
     ("sealift-agent", &["sealift-protocol"]),
-    (
-        "sealift-sender",
-        &["sealift-agent", "sealift-engine-api", "sealift-opaque", "sealift-protocol", "sealift-sqlite"],
-    ),
+    ("sealift-sender", &["sealift-agent", "sealift-engine-api", "sealift-engines", "sealift-protocol"]),
     (
         "sealift-receiver",
-        &["sealift-agent", "sealift-engine-api", "sealift-opaque", "sealift-protocol", "sealift-sqlite"],
+        &[
+            "sealift-agent",
+            "sealift-engine-api",
+            "sealift-engines",
+            "sealift-opaque",
+            "sealift-protocol",
+            "sealift-sqlite",
+        ],
     ),
     ("sealift-operator", &["sealift-agent", "sealift-protocol"]),
 ];
@@ -48,8 +54,18 @@ const PROTOCOL_MAY_USE: &[&str] = &[
 ];
 
 /// Crates of the product, where a bug must not be hidden and the unsafe not be written.
-const PRODUCT: &[&str] =
-    &["protocol", "engines/api", "engines/opaque", "engines/sqlite", "agent", "sender", "receiver", "operator"];
+const PRODUCT: &[&str] = &[
+    "protocol",
+    "host",
+    "engines/api",
+    "engines/opaque",
+    "engines/sqlite",
+    "engines/registry",
+    "agent",
+    "sender",
+    "receiver",
+    "operator",
+];
 
 /// What `protocol` must not reach for: it has no clock, no file, no socket, no environment.
 const IMPURE: &[&str] = &[

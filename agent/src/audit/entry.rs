@@ -207,8 +207,8 @@ impl Entry {
     }
 }
 
-/// The name of a source or a target: what its operator calls it, or a URL without what may be secret in it
-/// ([`crate::location::Location::name_of`]).
+/// The name of a source or a target: what its operator calls it, or a URL without what may be secret in it, as its engine
+/// shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Name(String);
 

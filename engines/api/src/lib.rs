@@ -4,10 +4,14 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod endpoint;
+mod registry;
 mod row_sink;
 mod source;
 
 pub use self::{
+    endpoint::{Endpoint, Form, Place, SourceOptions, TargetOptions, not_a_source},
+    registry::{EngineSpec, Engines, Instead, Scheme},
     row_sink::{RowSink, row_too_long},
     source::{Interrupt, OpenedSource, Source},
 };

@@ -36,5 +36,12 @@ pub struct OpenedSource {
     /// What must be interrupted if the transfer ends before the source does.
     pub interrupt: Option<Arc<dyn Interrupt>>,
     /// What reading it means for those who use it meanwhile.
-    pub notice: Option<&'static str>,
+    pub notices: Vec<&'static str>,
+}
+
+impl OpenedSource {
+    /// A source of which there is nothing to say, and nothing to interrupt.
+    pub fn new(source: impl Source + 'static) -> Self {
+        Self { source: Box::new(source), interrupt: None, notices: Vec::new() }
+    }
 }

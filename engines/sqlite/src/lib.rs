@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod define;
+mod endpoint;
 mod loading;
 mod make;
 mod options;
@@ -11,6 +12,8 @@ mod partial;
 mod rehearse;
 mod source;
 mod value;
+
+use sealift_engine_api::EngineSpec;
 
 pub use define::{Cause, Refused, define_virtual, with_writable_schema};
 pub use loading::{begin_loading, end_loading, has_computed_index};
@@ -20,6 +23,9 @@ pub use partial::has_foreign_entries;
 pub use rehearse::{distrust, rehearse};
 pub use source::{ImageSource, SqliteSource};
 pub use value::{Value, put_value, put_values, read_values, value_bytes};
+
+/// The engine, for the registry.
+pub const SPEC: EngineSpec = EngineSpec { name: "sqlite", schemes: endpoint::SCHEMES };
 
 /// What moves a database that cannot be moved row by row, as the next step of a refusal.
 pub const MOVE_IMAGE: &str = "To move the database exactly as it is, page by page, give the sender --form image.";

@@ -22,12 +22,12 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     host,
     identity::Role,
-    location::Location,
     report::{Finished, Report, Resume},
     shutdown::Shutdown,
     state::StateDir,
     transfer_dir::TransferDir,
 };
+use sealift_engine_api::{Engines, TargetOptions};
 use sealift_protocol::{
     close::Code,
     disposition::{Disposition, Event, Stage, disposition},
@@ -47,31 +47,32 @@ use crate::{
     cli::LoadArgs,
     ending::{KeepsEnding, Publishing, await_loader, found_in_doubt, in_doubt, prove, stated_loaded, tell_staged},
     load::{Load, blocking, note_found},
-    sink::{self, Allowed, Sink, place::Readiness},
+    sink::{self, Sink, place::Readiness},
     standing_key::StandingKey,
     unfinished::drop_target,
 };
 
 pub use self::record::{abandon, lines, resolve};
 
-pub async fn load(args: LoadArgs) -> ExitCode {
+pub async fn load(args: LoadArgs, engines: Engines) -> ExitCode {
     let report = Report::new(Role::Receiver, args.transfer.json);
-    let outcome = run(&args, &report).await.map_err(reword);
+    let outcome = run(&args, engines, &report).await.map_err(reword);
     report.finish(&outcome)
 }
 
-async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
+async fn run(args: &LoadArgs, engines: Engines, report: &Report) -> Outcome<Finished> {
     args.transfer.apply()?;
     if args.target == "-" && args.transfer.json {
         return Err(Failure::usage("--target - and --json both need standard output", "Leave out --json."));
     }
-    let location = Location::parse(&args.target)?.absolute();
-    let allowed = Allowed {
+    let endpoint = engines.parse(&args.target)?;
+    let options = TargetOptions {
         row_bytes_max: args.transfer.row_bytes_max,
-        plaintext_file: args.danger_plaintext_file,
-        program_output: args.transfer.danger_show_program_output,
+        danger_plaintext_file: args.danger_plaintext_file,
+        danger_show_program_output: args.transfer.danger_show_program_output,
+        standing: false,
     };
-    let open_sink = || sink::open(&location, allowed);
+    let open_sink = || sink::open(&*endpoint, options);
     open_sink()?;
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
@@ -85,9 +86,9 @@ async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
     let archive = Archive::open(&args.file, &key)?;
     let transfer = archive.transfer();
     report.set_transfer(transfer);
-    allowed.dangers(None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
+    sink::dangers(options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
     let mut shutdown = Shutdown::listen()?;
-    let record = Record::open(&state, transfer, &location.to_url(&args.target))?;
+    let record = Record::open(&state, transfer, &endpoint.url())?;
     if record.earlier.is_none() {
         match open_sink()?.check(Readiness::Staging) {
             Ok(described) => described.iter().for_each(|line| report.say(&format!("receiver: {line}"))),
@@ -99,6 +100,7 @@ async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
     }
     let mut loading = Loading {
         args,
+        engines,
         report,
         audit: &audit,
         state: &state,
@@ -119,6 +121,7 @@ async fn run(args: &LoadArgs, report: &Report) -> Outcome<Finished> {
 /// One archive on its way into the target.
 struct Loading<'a> {
     args: &'a LoadArgs,
+    engines: Engines,
     report: &'a Report,
     audit: &'a AuditLog,
     state: &'a StateDir,
@@ -212,7 +215,7 @@ impl<'a> Loading<'a> {
 
     /// An earlier run had another target: what is staged there is given up.
     fn drop_staged(&self, earlier: &Kept) {
-        let dropped = drop_target(self.state, self.transfer, &earlier.target, &earlier.ending);
+        let dropped = drop_target(self.state, self.engines, self.transfer, &earlier.target, &earlier.ending);
         self.report
             .resume(Resume::Restarted, "the earlier run had another target; what it had staged there is dropped.");
         if let Err(failure) = dropped {

@@ -4,12 +4,12 @@ use minicbor::{Decode, Encode};
 use sealift_agent::{
     audit::{AuditLog, entry::Entry},
     failure::{Failure, Outcome},
-    location::Location,
     state::StateDir,
     status::Line,
     transfer_dir::{Area, Look, TransferDir},
     units::human_bytes,
 };
+use sealift_engine_api::Engines;
 use sealift_protocol::{
     disposition::{Event, Stage},
     id::TransferId,
@@ -83,13 +83,13 @@ impl KeepsEnding for Record {
 }
 
 /// What `status` tells of the loads that were begun and have not ended.
-pub fn lines(state: &StateDir) -> Outcome<Vec<Line>> {
+pub fn lines(state: &StateDir, engines: Engines) -> Outcome<Vec<Line>> {
     let mut lines = Vec::new();
     for transfer in TransferDir::list_in(state, Area::Loads)? {
         let look = TransferDir::look_in::<Kept>(state, Area::Loads, transfer)?;
         let Some(Look { record: Some(kept), running, .. }) = look else { continue };
-        let (target, stage) = (Location::name_of(&kept.target), kept.ending.stage.as_str());
-        let staged_bytes = staging(&kept.target).ok().flatten().map_or(0, |sink| sink.staged_bytes(transfer));
+        let (target, stage) = (engines.shown(&kept.target), kept.ending.stage.as_str());
+        let staged_bytes = staging(&kept.target, engines).ok().flatten().map_or(0, |sink| sink.staged_bytes(transfer));
         let holds = human_bytes(staged_bytes);
         let runs = if running { "running" } else { "not running" };
         lines.push(Line {
@@ -108,7 +108,7 @@ pub fn lines(state: &StateDir) -> Outcome<Vec<Line>> {
 }
 
 /// Ends a load for good; `None` if there is none of `transfer`. The archive can be loaded again.
-pub fn abandon(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outcome<Option<Ended>> {
+pub fn abandon(state: &StateDir, audit: &AuditLog, engines: Engines, transfer: TransferId) -> Outcome<Option<Ended>> {
     if !TransferDir::list_in(state, Area::Loads)?.contains(&transfer) {
         return Ok(None);
     }
@@ -122,7 +122,7 @@ pub fn abandon(state: &StateDir, audit: &AuditLog, transfer: TransferId) -> Outc
         return Err(resolve_first(transfer));
     }
     audit.append(Some(transfer), &Entry::abandoned_by_operator())?;
-    let ended = drop_target(state, transfer, &kept.target, &kept.ending)?;
+    let ended = drop_target(state, engines, transfer, &kept.target, &kept.ending)?;
     if ended == Ended::Dropped {
         used::forget(state, transfer)?;
     }

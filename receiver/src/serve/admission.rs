@@ -2,9 +2,9 @@
 
 use sealift_agent::{
     failure::{Failure, Outcome},
-    location::Location,
     transfer_dir::TransferDir,
 };
+use sealift_engine_api::Place;
 use sealift_protocol::{close::Code, disposition::Stage, error::Error, grant::SignedGrant, id::TransferId};
 
 use super::Server;
@@ -23,7 +23,7 @@ impl Server<'_> {
             return Err(Error::new(Code::GrantForeign, "transfer").into());
         }
         let target = self.target_of(&record.kept)?;
-        if !record.kept.is_begun() && Location::parse(&target.url)? != Location::Discard {
+        if !record.kept.is_begun() && self.config.engines.parse(&target.url)?.place() != Place::Nowhere {
             self.check_vacant(transfer, &target.url)?;
         }
         Ok(record)
@@ -36,7 +36,7 @@ impl Server<'_> {
         target.ok_or_else(|| {
             let what = format!(
                 "the target {name} was {} when the transfer {} began, and is that no longer",
-                Location::name_of(&kept.target),
+                self.config.engines.shown(&kept.target),
                 kept.grant.grant.transfer
             );
             let next =

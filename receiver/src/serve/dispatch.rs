@@ -6,7 +6,6 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use sealift_agent::{
     audit::entry::Entry,
     failure::{Failure, Outcome},
-    location::Location,
     report::Finished,
     shutdown::Shutdown,
     transfer_dir::TransferDir,
@@ -52,7 +51,9 @@ pub struct Transfers<'a> {
 impl<'a> Transfers<'a> {
     /// Begins with what earlier processes left, without waiting for its senders.
     pub fn take_up(server: &'a Server<'a>) -> Outcome<Self> {
-        drop_expired(server.state, server.audit)?.iter().for_each(|line| server.report.say(line));
+        drop_expired(server.state, server.audit, server.config.engines)?
+            .iter()
+            .for_each(|line| server.report.say(line));
         let (ways, running, farewells) = Default::default();
         let mut transfers = Self { server, ways, running, farewells, drains: watch::Sender::new(false) };
         for transfer in TransferDir::list(server.state)? {
@@ -166,9 +167,10 @@ impl<'a> Transfers<'a> {
         }
         let server = self.server;
         let (state, audit) = (server.state.clone(), server.audit.clone());
+        let engines = server.config.engines;
         self.farewells.push(Box::pin(async move {
             let sender = Fingerprint::of(&called_off.link.peer);
-            let abandon = move || abandon_by_sender(&state, &audit, transfer, sender);
+            let abandon = move || abandon_by_sender(&state, &audit, engines, transfer, sender);
             let ended = tokio::task::spawn_blocking(abandon).await;
             let ended = ended.unwrap_or_else(|_| Err(Failure::new(Code::Internal, "an abandonment ended early", "")));
             let code = ended.map_or_else(|failure| failure.code, Ended::code);
@@ -192,7 +194,8 @@ async fn sweep_expired(server: &Server<'_>) -> Failure {
     loop {
         ticks.tick().await;
         let (state, audit) = (server.state.clone(), server.audit.clone());
-        let sweep = move || drop_expired(&state, &audit);
+        let engines = server.config.engines;
+        let sweep = move || drop_expired(&state, &audit, engines);
         match tokio::task::spawn_blocking(sweep).await {
             Ok(Ok(said)) => said.iter().for_each(|line| server.report.say(line)),
             Ok(Err(failure)) => return failure,
@@ -232,8 +235,9 @@ async fn receive(
 ) -> Outcome<Finished> {
     let transfer = record.transfer();
     let target = server.target_of(&record.kept)?;
-    let location = Location::parse(&target.url)?;
-    let open_sink = || sink::open(&location, target.allowed(server.config.row_bytes_max));
+    let endpoint = server.config.engines.parse(&target.url)?;
+    let options = target.options(server.config.row_bytes_max);
+    let open_sink = || sink::open(&*endpoint, options);
     let setting = Setting {
         report,
         audit: server.audit,
@@ -244,6 +248,7 @@ async fn receive(
         journal_bytes_max: server.config.journal_bytes_max,
         standing: true,
         open_sink: &open_sink,
+        engines: server.config.engines,
     };
     let mut receiving = Receiving::take_up(setting, record, shutdown).await?;
     let outcome = receiving.run(heard, shutdown).await.map_err(|failure| receiving.with_visibility(failure));

@@ -32,6 +32,7 @@ use crate::{
     ending::LOADER_WAIT_MAX,
     invitation::say_unknown,
     reception::{Proofs, receive_offers, record_last_refusals, record_refusals},
+    sink,
     ticket_book::{Proven, TicketBook},
 };
 
@@ -73,8 +74,8 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     say_unknown(&config.addresses, report).await;
     audit.append(None, &Entry::ServeStart { targets: config.targets.len() })?;
     for (name, target) in &config.targets {
-        let allowed = target.allowed(config.row_bytes_max);
-        allowed.dangers(Some(name)).iter().try_for_each(|entry| audit.append(None, entry))?;
+        let options = target.options(config.row_bytes_max);
+        sink::dangers(options, Some(name)).iter().try_for_each(|entry| audit.append(None, entry))?;
     }
     let book = TicketBook::open(&state, &audit)?;
     let server = Server { config, report, audit: &audit, state: &state, identity: &identity, book };

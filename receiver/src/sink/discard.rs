@@ -211,11 +211,7 @@ impl PartSink for Rows<'_> {
 
 #[cfg(test)]
 mod tests {
-    use sealift_protocol::{
-        id::ChunkCount,
-        manifest::PlannedTable,
-        sqlite::TextEncoding,
-    };
+    use sealift_protocol::{id::ChunkCount, manifest::PlannedTable, sqlite::TextEncoding};
     use sealift_sqlite::{Value, put_value};
 
     use super::{

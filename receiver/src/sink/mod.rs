@@ -8,13 +8,17 @@ pub mod sqlite;
 #[cfg(test)]
 mod testing;
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use sealift_agent::{
     audit::entry::{Entry, Name},
-    failure::{Failure, Outcome},
-    location::Location,
+    failure::Outcome,
 };
+use sealift_engine_api::{Endpoint, Place, TargetOptions};
 use sealift_opaque::program;
 use sealift_protocol::{
     chunk::VerifiedChunk,
@@ -28,46 +32,45 @@ use sealift_protocol::{
 use self::{discard::DiscardSink, opaque::OpaqueSink, place::Readiness, sqlite::SqliteSink};
 use crate::guard;
 
-/// What a target may do, and how much.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Allowed {
-    pub row_bytes_max: u64,
-    pub plaintext_file: bool,
-    pub program_output: bool,
-}
-
-impl Allowed {
-    /// The audit entries of the dangerous options that are in force, of a standing receiver's `target`.
-    pub fn dangers(self, target: Option<&str>) -> Vec<Entry> {
-        let mut entries = Vec::new();
-        if self.plaintext_file {
-            entries.push(Entry::DangerPlaintextFile { target: target.map(Name::new) });
-        }
-        if self.program_output {
-            entries.push(Entry::DangerShowProgramOutput { target: target.map(Name::new) });
-        }
-        entries
+/// The audit entries of the dangerous options that are in force, of a standing receiver's `target`.
+pub fn dangers(options: TargetOptions, target: Option<&str>) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    if options.danger_plaintext_file {
+        entries.push(Entry::DangerPlaintextFile { target: target.map(Name::new) });
     }
+    if options.danger_show_program_output {
+        entries.push(Entry::DangerShowProgramOutput { target: target.map(Name::new) });
+    }
+    entries
 }
 
 /// The sink of a target.
-pub fn open(location: &Location, allowed: Allowed) -> Outcome<Arc<dyn Sink>> {
-    Ok(match location {
-        Location::Standard => Arc::new(OpaqueSink::standard()?),
-        Location::Discard => Arc::new(DiscardSink::new(allowed.row_bytes_max as usize)),
-        Location::Sqlite(path) => Arc::new(SqliteSink::new(path, allowed.row_bytes_max as usize)?),
-        Location::Exec(words) => {
+pub fn open(endpoint: &dyn Endpoint, options: TargetOptions) -> Outcome<Arc<dyn Sink>> {
+    endpoint.check_target(&options)?;
+    let row_bytes_max = options.row_bytes_max as usize;
+    Ok(match endpoint.place() {
+        Place::StandardStream => Arc::new(OpaqueSink::standard()?),
+        Place::Nowhere => Arc::new(DiscardSink::new(row_bytes_max)),
+        // What has no form but its bytes is a file of them.
+        Place::File(path) if endpoint.forms().is_empty() => Arc::new(OpaqueSink::file(&path)?),
+        Place::File(path) => Arc::new(SqliteSink::new(&path, row_bytes_max)?),
+        Place::Named(words) => {
             program::find(&words[0], Code::TargetFailed)?;
             guard::check()?;
-            Arc::new(OpaqueSink::exec(words.clone(), allowed.program_output))
-        }
-        Location::File(path) if allowed.plaintext_file => Arc::new(OpaqueSink::file(path)?),
-        Location::File(_) => {
-            let next =
-                "Load into a database (exec:, sqlite:), or type --danger-plaintext-file if you mean it: it is logged.";
-            return Err(Failure::usage("a file: target would hold every row in the clear", next));
+            Arc::new(OpaqueSink::exec(words, options.danger_show_program_output))
         }
     })
+}
+
+/// The sink of a target in which an earlier transfer may have left something. `None` where nothing can be left.
+pub fn open_leftover(endpoint: &dyn Endpoint, options: TargetOptions) -> Outcome<Option<Arc<dyn Sink>>> {
+    match endpoint.place() {
+        Place::StandardStream => Ok(None),
+        Place::File(path) if !path.parent().unwrap_or(Path::new("/")).is_dir() => Ok(None),
+        // Nothing of a command is started for this, so that it need not be there any more.
+        Place::Named(words) => Ok(Some(Arc::new(OpaqueSink::exec(words, false)))),
+        Place::File(_) | Place::Nowhere => open(endpoint, options).map(Some),
+    }
 }
 
 /// A target that is loaded part by part under a staging name and shown under its own only at the end.

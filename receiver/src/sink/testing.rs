@@ -10,9 +10,10 @@ use sealift_protocol::{
     key::{DigestSecret, EpochSecret},
     limits::CHUNK_HEADER_BYTES,
     random::Nonces,
-    row::{Value, put_length, put_value},
+    row::put_length,
     seal::{EpochKeys, Suite, open, seal},
 };
+use sealift_sqlite::{Value, put_value};
 
 pub const TRANSFER: TransferId = TransferId([5; 16]);
 

@@ -7,7 +7,6 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::Outcome,
     link::Link,
-    location::Location,
     random::SystemRandom,
     report::Resume,
     units::counted,
@@ -142,7 +141,7 @@ impl Receiving<'_> {
         let grant = judging.grant().grant.clone();
         let entry = Entry::LoadBegin {
             sender: Fingerprint::of(&judging.sender_key()),
-            into: Some(Name::new(Location::name_of(&self.record.kept.target))),
+            into: Some(Name::new(self.setting.engines.shown(&self.record.kept.target))),
             engine: judging.plan().engine.clone(),
             purpose: Purpose::new(&grant.purpose),
         };

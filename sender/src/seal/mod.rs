@@ -13,13 +13,13 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome, code_of},
     identity::{Identity, Role},
-    location::Location,
     random::SystemRandom,
     receiver_key::{self, RECEIVER_KEY_TEXT_BYTES_MAX},
     report::{Archived, Report},
     shutdown::Shutdown,
     state::StateDir,
 };
+use sealift_engine_api::{Endpoint, Engines};
 use sealift_protocol::{
     archive::{ARCHIVE_TARGET, ARCHIVE_VERSION, ArchiveOffer, Opening, ReceiverKey, Statement},
     close::Code,
@@ -45,21 +45,20 @@ use crate::{
     cli::SealArgs,
     lane::{Lane, Read as LaneRead, Sealer},
     reader::{Reader, empty_dump},
-    source,
     transfer::origin,
     workers::Workers,
 };
 
-pub async fn seal(args: SealArgs) -> ExitCode {
+pub async fn seal(args: SealArgs, engines: Engines) -> ExitCode {
     let report = Report::new(Role::Sender, args.transfer.json);
-    let outcome = run(&args, &report).await.map_err(|failure| match failure.code {
+    let outcome = run(&args, engines, &report).await.map_err(|failure| match failure.code {
         Code::UserInterrupt => Failure { hints: "No archive was made. Start again.".into(), ..failure },
         _ => failure,
     });
     report.finish_archive(&outcome)
 }
 
-async fn run(args: &SealArgs, report: &Report) -> Outcome<Archived> {
+async fn run(args: &SealArgs, engines: Engines, report: &Report) -> Outcome<Archived> {
     args.transfer.apply()?;
     let out = out::check(&args.out)?;
     if out.is_standard() && args.transfer.json {
@@ -68,13 +67,14 @@ async fn run(args: &SealArgs, report: &Report) -> Outcome<Archived> {
     if args.purpose.len() > NAME_BYTES_MAX {
         return Err(Failure::usage("--purpose is too long", format!("Use at most {NAME_BYTES_MAX} bytes.")));
     }
-    let location = Location::parse(&args.source)?;
-    args.form.check(&location)?;
+    let endpoint = engines.parse(&args.source)?;
+    args.form.check(&*endpoint)?;
     let receiver = read_key(args)?;
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-sender")?;
     let audit = AuditLog::open(&state, "sealift-sender")?;
     let mut shutdown = Shutdown::listen()?;
-    let sealing = Sealing::new(args, report, &audit, receiver, Identity::open(&state, Role::Sender, &audit)?)?;
+    let sealing =
+        Sealing::new(args, &*endpoint, report, &audit, receiver, Identity::open(&state, Role::Sender, &audit)?)?;
     let transfer = sealing.transfer;
     report.set_transfer(transfer);
     if args.transfer.danger_show_program_output {
@@ -83,7 +83,7 @@ async fn run(args: &SealArgs, report: &Report) -> Outcome<Archived> {
     if args.empty.allow_empty {
         audit.append(Some(transfer), &Entry::SourceEmptyAllowed {})?;
     }
-    let outcome = sealing.run(&location, &mut shutdown).await;
+    let outcome = sealing.run(&mut shutdown).await;
     audit.append(Some(transfer), &Entry::ArchiveEnd { outcome: code_of(&outcome) })?;
     outcome
 }
@@ -91,6 +91,7 @@ async fn run(args: &SealArgs, report: &Report) -> Outcome<Archived> {
 /// One archive on its way.
 struct Sealing<'a> {
     args: &'a SealArgs,
+    endpoint: &'a dyn Endpoint,
     report: &'a Report,
     audit: &'a AuditLog,
     receiver: ReceiverKey,
@@ -103,6 +104,7 @@ struct Sealing<'a> {
 impl<'a> Sealing<'a> {
     fn new(
         args: &'a SealArgs,
+        endpoint: &'a dyn Endpoint,
         report: &'a Report,
         audit: &'a AuditLog,
         receiver: ReceiverKey,
@@ -111,15 +113,15 @@ impl<'a> Sealing<'a> {
         let mut id = [0; 16];
         SystemRandom::default().fill(&mut id);
         let sealing_key = receiver.sealing()?.clone();
-        Ok(Self { args, report, audit, receiver, transfer: TransferId(id), identity, sealing_key })
+        Ok(Self { args, endpoint, report, audit, receiver, transfer: TransferId(id), identity, sealing_key })
     }
 
-    async fn run(&self, location: &Location, shutdown: &mut Shutdown) -> Outcome<Archived> {
+    async fn run(&self, shutdown: &mut Shutdown) -> Outcome<Archived> {
         let to = self.receiver.fingerprint();
         let entry = Entry::ArchiveBegin {
             receiver: to,
-            source: Name::new(Location::name_of(&self.args.source)),
-            engine: self.args.form.engine(location),
+            source: Name::new(self.endpoint.shown()),
+            engine: self.endpoint.engine(self.args.form.of_engine()),
             purpose: Purpose::new(&self.args.purpose),
         };
         self.audit.append(Some(self.transfer), &entry)?;
@@ -131,10 +133,8 @@ impl<'a> Sealing<'a> {
             LogId { kind: LogKind::Archive, transfer: self.transfer, key: KeyFingerprint::of(&self.sealing_key) },
             &mut SystemRandom::default(),
         );
-        let opened = source::open(location, self.args.form, self.args.transfer.danger_show_program_output)?;
-        if let Some(notice) = opened.notice {
-            self.report.notice("sender", notice);
-        }
+        let opened = self.endpoint.open_source(self.args.source_options())?;
+        opened.notices.iter().for_each(|notice| self.report.notice("sender", notice));
         let running = opened.interrupt;
         if let Some(running) = running.clone() {
             shutdown.interrupts(move || running.interrupt());
@@ -171,7 +171,6 @@ impl<'a> Sealing<'a> {
         self.report.planned(&plan);
         let (engine, parts) = (json!(plan.engine.name), json!(plan.parts.len()));
         self.report.event("planned", &[("engine", engine), ("parts", parts)]);
-        self.args.form.tell(self.report);
         let suites = self.args.transfer.suite.suites();
         let suite = *suites.first().ok_or_else(|| Failure::new(Code::Internal, "no suite", ""))?;
         let grant = self.grant();
@@ -193,7 +192,7 @@ impl<'a> Sealing<'a> {
         sealer.set_keys(opening.keys);
         let parts = plan.parts.len() as u32;
         let mut transfer =
-            Transfer::new(suites, grant, plan, digest_secret, origin(ReceiverTrust::Ticket, &self.args.source))?;
+            Transfer::new(suites, grant, plan, digest_secret, origin(ReceiverTrust::Ticket, self.endpoint))?;
         for part in (0..parts).map(PartIndex) {
             self.seal_part(part, &reader, &sealer, &mut transfer, writing).await?;
         }

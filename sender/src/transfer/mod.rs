@@ -18,13 +18,12 @@ use sealift_agent::{
     expiry::Expiry,
     failure::{Failure, Outcome},
     identity::Identity,
-    location::Location,
     report::{Finished, Report, Resume},
     shutdown::Shutdown,
     state::StateDir,
     ticket::Ticket,
 };
-use sealift_engine_api::Interrupt;
+use sealift_engine_api::{Endpoint, Interrupt};
 use sealift_protocol::{
     close::Code,
     disposition::{
@@ -45,7 +44,7 @@ pub use self::{
     connections::{connect_with, proof_of},
     opening::origin,
 };
-use crate::{cli::PushArgs, outage::Outage, push::replay_of, record::Record, spool::Spool};
+use crate::{cli::PushArgs, outage::Outage, record::Record, spool::Spool};
 
 /// Where the transfer goes.
 pub struct Destination<'a> {
@@ -58,7 +57,7 @@ pub struct Destination<'a> {
 pub struct Sending<'a> {
     args: &'a PushArgs,
     report: &'a Report,
-    location: &'a Location,
+    endpoint: &'a dyn Endpoint,
     audit: &'a AuditLog,
     state: &'a StateDir,
     ticket: &'a Ticket,
@@ -86,7 +85,7 @@ impl<'a> Sending<'a> {
     #[expect(clippy::too_many_arguments, reason = "each is one thing that the transfer runs with")]
     pub fn new(
         args: &'a PushArgs,
-        location: &'a Location,
+        endpoint: &'a dyn Endpoint,
         report: &'a Report,
         audit: &'a AuditLog,
         state: &'a StateDir,
@@ -96,10 +95,10 @@ impl<'a> Sending<'a> {
     ) -> Self {
         let Destination { ticket, trust } = to;
         let found = record.stage();
-        let Standing { contact, sends, .. } = Standing::found(found, replay_of(location));
+        let Standing { contact, sends, .. } = Standing::found(found, endpoint.replay());
         Self {
             args,
-            location,
+            endpoint,
             report,
             audit,
             state,
@@ -132,8 +131,8 @@ impl<'a> Sending<'a> {
         let entry = Entry::SendBegin {
             receiver: grant.receiver,
             receiver_trust: self.trust,
-            source: Name::new(Location::name_of(&self.args.source)),
-            engine: self.args.form.engine(self.location),
+            source: Name::new(self.endpoint.shown()),
+            engine: self.endpoint.engine(self.args.form.of_engine()),
             target: Name::new(&grant.target),
             purpose: Purpose::new(&grant.purpose),
         };
@@ -176,7 +175,7 @@ impl<'a> Sending<'a> {
             None if self.record.spool().is_some() => Sends::Spool,
             None => self.sends,
         };
-        let replay = replay_of(self.location);
+        let replay = self.endpoint.replay();
         Standing { stage: self.record.stage(), contact: self.contact, sends, replay, asks: self.asks }
     }
 

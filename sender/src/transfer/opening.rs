@@ -7,14 +7,14 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     host::{self, bounded},
-    location::Location,
     report::{Report, Resume},
     shutdown::Shutdown,
     units::human_bytes,
 };
+use sealift_engine_api::Endpoint;
 use sealift_protocol::{
     close::Code,
-    disposition::sender::{Asks, Contact, During, Sends},
+    disposition::sender::{Asks, Contact, During, Replay, Sends},
     id::PartIndex,
     manifest::{Origin, Plan, ReceiverTrust},
     send::{Session, Transfer},
@@ -27,7 +27,6 @@ use crate::{
     outgoing::Outgoing,
     reader::{Reader, empty_dump},
     record::Sent,
-    source,
     spool::{self, Filling, Place, Spool, Whole},
     workers::Workers,
 };
@@ -102,7 +101,7 @@ impl Sending<'_> {
             transfer: self.transfer(plan)?,
             identity: Arc::clone(self.identity),
             audit: self.audit.clone(),
-            comes_again: self.contact == Contact::Earlier && !matches!(self.location, Location::Exec(_)),
+            comes_again: self.contact == Contact::Earlier && self.endpoint.replay() == Replay::Never,
         };
         let spool = self.spool.insert(Rc::new(Spool::start(log, filling)));
         outgoing.set_spool(Rc::clone(spool), session.spool.clone());
@@ -130,15 +129,13 @@ impl Sending<'_> {
         self.during = During::Exchange;
         self.drop_spool()?;
         self.sends = Sends::Source;
-        let location = self.location;
-        let show_output = self.args.transfer.danger_show_program_output;
-        let comes_again = self.contact == Contact::Earlier && matches!(location, Location::Standard);
+        let comes_again = self.contact == Contact::Earlier && self.endpoint.replay() == Replay::Never;
         let is_empty = if comes_again { nothing_came } else { empty_dump };
         let planned = async {
-            let opened = source::open(location, self.args.form, show_output)?;
+            let opened = self.endpoint.open_source(self.args.source_options())?;
             self.program = opened.interrupt;
-            if let Some(notice) = opened.notice.filter(|_| self.contact != Contact::Made) {
-                self.report.notice("sender", notice);
+            if self.contact != Contact::Made {
+                opened.notices.iter().for_each(|notice| self.report.notice("sender", notice));
             }
             if let Some(folder) = &self.args.spool {
                 spool::prepare(folder)?;
@@ -149,7 +146,6 @@ impl Sending<'_> {
         match shutdown.or(planned).await {
             Ok((reader, plan)) => {
                 announce(self.report, &plan);
-                self.args.form.tell(self.report);
                 if let Some(program) = self.program.clone() {
                     shutdown.interrupts(move || program.interrupt());
                 }
@@ -202,7 +198,7 @@ impl Sending<'_> {
 
     fn transfer(&self, plan: Plan) -> Outcome<Transfer> {
         let suites = self.args.transfer.suite.suites();
-        let origin = origin(self.trust, &self.args.source);
+        let origin = origin(self.trust, self.endpoint);
         let mut transfer = Transfer::new(suites, self.ticket.grant.clone(), plan, self.record.digest_secret(), origin)?;
         for &suite in self.record.suites() {
             transfer.handle_agreed(suite);
@@ -212,8 +208,8 @@ impl Sending<'_> {
 }
 
 /// What the manifest says of where the data comes from.
-pub fn origin(receiver_trust: ReceiverTrust, source: &str) -> Origin {
-    Origin { receiver_trust, host: host::name(), source: bounded(Location::name_of(source)) }
+pub fn origin(receiver_trust: ReceiverTrust, endpoint: &dyn Endpoint) -> Origin {
+    Origin { receiver_trust, host: host::name(), source: bounded(endpoint.shown()) }
 }
 
 fn announce(report: &Report, plan: &Plan) {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use sealift_engines::ENGINES;
 use sealift_receiver::{config::Config, serve::DRAIN_TIMEOUT};
 use sealift_tests::{exit, shared};
 
@@ -48,18 +49,18 @@ fn the_manager_is_told() {
 #[test]
 fn the_example_configuration_is_one() {
     let example = packaged("receiver.toml");
-    let config = Config::parse(&example).unwrap();
+    let config = Config::parse(&example, ENGINES).unwrap();
     // What is commented out is as the program has it, and every setting is there.
     let uncommented: String = example
         .lines()
         .map(|line| line.strip_prefix("#").filter(|rest| !rest.starts_with(' ')).unwrap_or(line).to_owned() + "\n")
         .collect();
-    let full = Config::parse(&uncommented).unwrap();
+    let full = Config::parse(&uncommented, ENGINES).unwrap();
     for key in ["listen", "addresses", "state_dir", "transfers_max", "memory", "row_bytes_max", "grace", "suite"] {
         assert!(uncommented.contains(&format!("\n{key} = ")), "{key}");
     }
     assert!(full.targets.len() > config.targets.len());
-    let defaults = Config::parse("[targets.a]\nurl = \"discard:\"\n").unwrap();
+    let defaults = Config::parse("[targets.a]\nurl = \"discard:\"\n", ENGINES).unwrap();
     assert_eq!(
         (full.memory, full.grace, full.transfers_max),
         (defaults.memory, defaults.grace, defaults.transfers_max)

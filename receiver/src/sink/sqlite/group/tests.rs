@@ -14,9 +14,9 @@ use sealift_protocol::{
     id::{ChunkCount, TableIndex},
     manifest::{Plan, PlannedPart, PlannedTable, Section},
     receive::{Found, WholePart},
-    row::Value,
     sqlite::{self, SchemaDocument, Table, TextEncoding},
 };
+use sealift_sqlite::Value;
 
 use super::{
     super::{

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::failure::{Failure, Outcome};
+use sealift_protocol::failure::{Failure, Outcome};
 
 /// What a shell would act on and nobody else does, outside quotes: a pipe, a redirection, an expansion, a second command.
 const FOR_A_SHELL: &str = "|<>$`*?[;&()";
@@ -126,9 +126,33 @@ fn assigned_name(word: &str) -> Option<&str> {
     (is_name && !name.is_empty() && !name.as_bytes()[0].is_ascii_digit()).then_some(name)
 }
 
+/// The ways in which passwords are usually put into commands.
+pub fn holds_secret(word: &str) -> bool {
+    let lower = word.to_ascii_lowercase();
+    let assigned = lower.split_once('=').is_some_and(|(name, value)| {
+        !value.is_empty() && ["password", "passwd", "pgpassword", "mysql_pwd"].iter().any(|end| name.ends_with(end))
+    });
+    let keyword = lower.split_whitespace().any(|setting| setting.starts_with("password="));
+    let in_url = lower
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split_once('@'))
+        .is_some_and(|(user, _)| user.contains(':') && !user.contains('/'));
+    assigned || keyword || in_url
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_looks_like_a_password_is_found() {
+        for word in ["postgres://u:secret@h/d", "host=h password=secret", "PGPASSWORD=secret", "--password=secret"] {
+            assert!(holds_secret(word), "{word}");
+        }
+        for word in ["--no-password", "dbname=ehr", "postgres://u@h:5432/d"] {
+            assert!(!holds_secret(word), "{word}");
+        }
+    }
 
     fn words(text: &str) -> Vec<String> {
         split(text).unwrap_or_else(|failure| panic!("{text}: {failure}"))

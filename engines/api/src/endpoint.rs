@@ -1,0 +1,113 @@
+//! What a URL names, to code that does not know its engine.
+
+use std::{fmt, path::PathBuf};
+
+use sealift_protocol::{
+    disposition::sender::Replay,
+    failure::{Failure, Outcome},
+    manifest::Engine,
+    printable::printable,
+};
+
+use crate::OpenedSource;
+
+/// What one URL names, as its engine understands it: a source, a target, or what can be both.
+///
+/// Only the methods that open something touch it. The others follow from the URL, but for [`Endpoint::replay`], which may
+/// look at what kind of file there is.
+pub trait Endpoint: fmt::Debug + Send + Sync {
+    /// The URL again, such that it names the same place whatever the working folder is.
+    fn url(&self) -> String;
+
+    /// The URL for logs and messages, without what may be secret.
+    fn shown(&self) -> String {
+        printable(&self.url())
+    }
+
+    /// Where it is.
+    fn place(&self) -> Place;
+
+    /// What the plan of a source in this form calls its engine.
+    fn engine(&self, form: Form) -> Engine;
+
+    /// In which forms the source can be moved. Empty if there is one alone, which needs no name.
+    fn forms(&self) -> &'static [Form] {
+        &[]
+    }
+
+    /// What another process can read of the source.
+    fn replay(&self) -> Replay;
+
+    /// Opens it as a source.
+    fn open_source(&self, options: SourceOptions) -> Outcome<OpenedSource>;
+
+    /// Refuses what cannot be a target by its URL alone.
+    fn check_target(&self, options: &TargetOptions) -> Outcome;
+}
+
+/// Where an endpoint is, to find that two of them are the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A file; the links of its folder are resolved.
+    File(PathBuf),
+    /// A standard stream of this process.
+    StandardStream,
+    /// Whatever these words name.
+    Named(Vec<String>),
+    /// Nothing is kept: any number of transfers can go there at once.
+    Nowhere,
+}
+
+impl Place {
+    /// Whether two loads into these would meet.
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        *self != Place::Nowhere && self == other
+    }
+}
+
+/// In which form a database is moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Definitions and rows, from which the target is built anew.
+    #[default]
+    Rows,
+    /// The bytes in which the database is stored.
+    Image,
+}
+
+impl Form {
+    /// The word for logs and `--json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Form::Rows => "rows",
+            Form::Image => "image",
+        }
+    }
+}
+
+/// How a source is to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceOptions {
+    /// One of [`Endpoint::forms`], or the default.
+    pub form: Form,
+    /// The danger was typed: what the source's program prints is shown.
+    pub danger_show_program_output: bool,
+}
+
+/// What a target may do, and how much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TargetOptions {
+    /// The longest row that is taken.
+    pub row_bytes_max: u64,
+    /// The danger was typed: the target may hold every row in the clear.
+    pub danger_plaintext_file: bool,
+    /// The danger was typed: what the target's program prints is shown.
+    pub danger_show_program_output: bool,
+    /// For a service, which has no standard streams and no working folder, and takes its settings from a file.
+    pub standing: bool,
+}
+
+/// What is no source: a target alone.
+pub fn not_a_source(url: &str) -> Failure {
+    Failure::usage(format!("{url} is a target, not a source"), "Give the source of the data.")
+}

@@ -1,0 +1,89 @@
+//! The engines that a program has.
+
+use std::sync::Arc;
+
+use sealift_protocol::failure::{Failure, Outcome};
+
+use crate::Endpoint;
+
+/// What an engine is known by.
+#[derive(Debug)]
+pub struct EngineSpec {
+    /// Its name, for people.
+    pub name: &'static str,
+    /// Its URLs.
+    pub schemes: &'static [Scheme],
+}
+
+/// One kind of URL of an engine.
+#[derive(Debug)]
+pub struct Scheme {
+    /// What stands before the colon; `-` is itself.
+    pub name: &'static str,
+    /// How such a URL is written, for people.
+    pub usage: &'static str,
+    /// Whether it can be a source.
+    pub is_source: bool,
+    /// Makes the endpoint of what stands behind the colon.
+    pub parse: fn(&str) -> Outcome<Arc<dyn Endpoint>>,
+}
+
+/// A kind of URL that is known and not supported: what to use instead.
+#[derive(Debug)]
+pub struct Instead {
+    /// The schemes of such URLs.
+    pub schemes: &'static [&'static str],
+    /// What is wrong with it.
+    pub what: &'static str,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+/// The engines of a program, and what it says about others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Engines {
+    /// Each scheme stands in one of them.
+    pub specs: &'static [&'static EngineSpec],
+    /// In place of an engine.
+    pub instead: &'static [Instead],
+}
+
+impl Engines {
+    /// What a URL names. No error repeats more than its scheme: the rest may hold a password.
+    pub fn parse(self, url: &str) -> Outcome<Arc<dyn Endpoint>> {
+        let (scheme, rest) = match url.split_once(':') {
+            Some(split) => split,
+            None if url == "-" => ("-", ""),
+            None => return Err(Failure::usage(format!("'{url}' is no source or target"), self.usage())),
+        };
+        if let Some(known) = self.schemes().find(|known| known.name == scheme) {
+            return (known.parse)(rest);
+        }
+        match self.instead.iter().find(|other| other.schemes.contains(&scheme)) {
+            Some(other) => Err(Failure::usage(format!("'{scheme}:' is not known: {}", other.what), other.hint)),
+            None => Err(Failure::usage(format!("'{scheme}:' is not known"), self.usage())),
+        }
+    }
+
+    /// What `url` names, for logs and messages, without what may be secret.
+    pub fn shown(self, url: &str) -> String {
+        self.parse(url).map_or_else(|_| "not known".into(), |endpoint| endpoint.shown())
+    }
+
+    fn schemes(self) -> impl Iterator<Item = &'static Scheme> {
+        self.specs.iter().flat_map(|spec| spec.schemes)
+    }
+
+    /// The URLs that can be given.
+    fn usage(self) -> String {
+        let quoted = |is_source: bool| -> Vec<String> {
+            let schemes = self.schemes().filter(|scheme| scheme.is_source == is_source);
+            schemes.map(|scheme| format!("'{}'", scheme.usage)).collect()
+        };
+        let (sources, targets) = (quoted(true).join(", "), quoted(false));
+        match targets.is_empty() {
+            true => format!("Use {sources}."),
+            false => format!("Use {sources}, or as a target {}.", targets.join(", ")),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! `sqlite:PATH`.
+
+use std::sync::Arc;
+
+use sealift_engine_api::{Endpoint, Form, OpenedSource, Place, Scheme, SourceOptions, TargetOptions};
+use sealift_host::path::FilePath;
+use sealift_protocol::{disposition::sender::Replay, failure::Outcome, image, manifest::Engine, sqlite};
+
+use crate::source::{ImageSource, SqliteSource};
+
+#[derive(Debug)]
+struct SqliteUrl(FilePath);
+
+/// The URLs of the engine.
+pub const SCHEMES: &[Scheme] =
+    &[Scheme { name: "sqlite", usage: "sqlite:PATH", is_source: true, parse: SqliteUrl::parse }];
+
+/// What is said of an image before it is read.
+const IMAGE_NOTICE: &str = "the database is sent as an image of its pages: deleted rows that still lie in free pages travel \
+    with it. To leave them out, run VACUUM on the source first, or use --form rows.";
+
+impl SqliteUrl {
+    fn parse(rest: &str) -> Outcome<Arc<dyn Endpoint>> {
+        Ok(Arc::new(Self(FilePath::parse("sqlite", rest)?)))
+    }
+}
+
+impl Endpoint for SqliteUrl {
+    fn engine(&self, form: Form) -> Engine {
+        match form {
+            Form::Rows => sqlite::engine(),
+            Form::Image => image::engine(),
+        }
+    }
+
+    fn url(&self) -> String {
+        self.0.url()
+    }
+
+    fn place(&self) -> Place {
+        Place::File(self.0.resolved())
+    }
+
+    fn forms(&self) -> &'static [Form] {
+        &[Form::Rows, Form::Image]
+    }
+
+    fn replay(&self) -> Replay {
+        // Tables are scanned in the order of their keys, so that the same content gives the same bytes.
+        Replay::Always
+    }
+
+    fn open_source(&self, options: SourceOptions) -> Outcome<OpenedSource> {
+        let source = SqliteSource::open(&self.0.given)?;
+        let notice = source.notice();
+        Ok(match options.form {
+            Form::Rows => OpenedSource { notices: vec![notice], ..OpenedSource::new(source) },
+            Form::Image => {
+                OpenedSource { notices: vec![notice, IMAGE_NOTICE], ..OpenedSource::new(ImageSource::new(source)) }
+            }
+        })
+    }
+
+    fn check_target(&self, options: &TargetOptions) -> Outcome {
+        if options.standing { self.0.check_absolute() } else { Ok(()) }
+    }
+}
