@@ -225,36 +225,54 @@ fn a_group_has_room_for_so_much() {
     assert_eq!([with(3, BYTES_MAX / 4), with(4, BYTES_MAX / 4)], [true, false]);
 }
 
-/// B8: by way of the writers, each of which waits for its turn while another writes. Counted are commits, not times: on a
-/// machine that is busy a writer may be late.
+/// B8: by way of the writers, each of which waits for its turn while another writes. Counted are commits and steps of the
+/// engine, not times: on a machine that is busy a writer may be late.
 #[tokio::test]
-async fn many_small_tables_take_few_commits() {
-    const TABLES: u32 = 1000;
+async fn many_small_tables_take_few_commits_and_steps_in_proportion() {
+    let (few, many) = (counted(250).await, counted(1000).await);
+    assert!(many.commits < 1000 / 5, "{} commits of 1,000 tables", many.commits);
+    assert!(many.steps < few.steps * 5, "{} steps for 250 tables, {} for 1,000", few.steps, many.steps);
+}
+
+/// What rows of many tables took.
+struct Counted {
+    commits: usize,
+    steps: usize,
+}
+
+async fn counted(tables: u32) -> Counted {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target.db");
-    let (sink, commits) = begun(&target, TABLES);
+    let (sink, commits) = begun(&target, tables);
+    let steps = Arc::<AtomicUsize>::default();
+    let passed = Arc::clone(&steps);
+    let count = move || {
+        passed.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    sink.state().load.as_mut().unwrap().connection.progress_handler(1, Some(count)).unwrap();
     let sink: Arc<dyn Sink> = Arc::new(sink);
     let (written, mut events) = tokio::sync::mpsc::unbounded_channel();
     let start =
         |part| PartWriter::start(Arc::clone(&sink), PartIndex(part), digests(), written.clone(), Arc::default());
     let mut next = Some(start(1));
-    for part in 1..=TABLES {
+    for part in 1..=tables {
         let starting = next.take().unwrap();
         starting.ready.await.unwrap().unwrap();
-        next = (part < TABLES).then(|| start(part + 1));
+        next = (part < tables).then(|| start(part + 1));
         starting.writer.place().await.unwrap().send(verified(part, &row(part), true));
     }
-    for part in 1..=TABLES {
+    for part in 1..=tables {
         match events.recv().await {
             Some(Written::Finished { part: finished, durable: true }) => assert_eq!(finished, PartIndex(part)),
             Some(Written::Failed(failure)) => panic!("{failure}"),
             _ => panic!("not finished: {part}"),
         }
     }
-    let commits = commits.load(Ordering::Relaxed);
-    assert!(commits < TABLES as usize / 5, "{commits} commits of {TABLES} tables");
+    let counted = Counted { commits: commits.load(Ordering::Relaxed), steps: steps.load(Ordering::Relaxed) };
     sink.suspend();
     drop(sink);
-    assert_eq!(found(&target, TABLES).len(), TABLES as usize);
-    assert!(counts(&target, TABLES).iter().all(|rows| *rows == 1));
+    assert_eq!(found(&target, tables).len(), tables as usize);
+    assert!(counts(&target, tables).iter().all(|rows| *rows == 1));
+    counted
 }
