@@ -37,7 +37,8 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Outcome {
     let folder = tempfile::tempdir()?;
-    let path = folder.path().join("audit.jsonl");
+    let state = StateDir::open(Some(folder.path().join("state")), "bench").map_err(|failure| failure.to_string())?;
+    let path = state.path().join("audit.jsonl");
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     let mut out = BufWriter::new(file);
     let mut link = Link::first();
@@ -48,7 +49,6 @@ fn run(args: &Args) -> Outcome {
     }
     out.flush()?;
     let bytes = path.metadata()?.len();
-    let state = StateDir::open(Some(folder.path().to_owned()), "bench").map_err(|failure| failure.to_string())?;
     let (mut walls, mut cpus) = (Vec::new(), Vec::new());
     for _ in 0..args.runs {
         let (usage, opened) = own(|| AuditLog::open(&state, "bench"))?;
