@@ -1,5 +1,5 @@
 //! What becomes of a transfer when something happens to it: one table for each side, without I/O. This is the receiver's;
-//! [`sender`] is the sender's.
+//! [`sender`] is the sender's, and [`receiver`] what a failure means to a receiver.
 //!
 //! A loader that is told the end of its input may commit from then on, and only its exit says
 //! whether it has. Until that exit is observed and recorded, the load may be there or not. Nothing
@@ -7,6 +7,7 @@
 
 use minicbor::{Decode, Encode};
 
+pub mod receiver;
 pub mod sender;
 
 /// Who found the reason why something ended.
@@ -27,6 +28,19 @@ impl RaisedBy {
     pub fn is_peer(self) -> bool {
         self != RaisedBy::ThisSide
     }
+}
+
+/// What an offer asks of a receiver that has something of the transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// To continue from there.
+    Continue,
+    /// To drop it.
+    StartOver,
+}
+
+impl Asks {
+    pub const ALL: [Asks; 2] = [Asks::Continue, Asks::StartOver];
 }
 
 /// How far a transfer has come at its receiver, as it is kept on disk.
@@ -69,6 +83,11 @@ impl Stage {
             Stage::Published => "published",
             Stage::StatedLoaded => "stated_loaded",
         }
+    }
+
+    /// Whether the load is in the target, so that it waits for its sender alone and keeps no other out.
+    pub fn is_loaded(self) -> bool {
+        matches!(self, Stage::Published | Stage::StatedLoaded)
     }
 
     /// Whether a message may say that nothing is visible in the target.

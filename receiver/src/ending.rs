@@ -50,6 +50,8 @@ pub struct Ending {
 
 /// What is kept of an unfinished load, whatever else that is.
 pub trait KeepsEnding {
+    fn stage(&self) -> Stage;
+
     fn ending(&mut self) -> &mut Ending;
 
     /// Makes what was changed durable.

@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod reception;
 pub mod record;
 pub mod resolve;
+pub mod runner;
 pub mod serve;
 pub mod sink;
 pub mod standing_key;

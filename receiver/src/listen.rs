@@ -33,7 +33,7 @@ use sealift_agent::{
 use sealift_engine_api::{Engines, TargetOptions};
 use sealift_protocol::{
     close::Code,
-    disposition::{Disposition, Event, disposition},
+    disposition::{Disposition, Event, disposition, receiver::Input},
     receive,
     sign::Signer,
 };
@@ -46,9 +46,10 @@ use crate::{
     invitation::{addresses, permit, random_transfer, say_unknown, ticket_for},
     reception::{Proofs, receive_offers, record_last_refusals, record_refusals},
     record::{Kept, Record},
+    runner::Setting,
     sink::{self, place::Readiness},
     ticket_book::{Proven, TicketBook},
-    transfer::{Receiving, Setting},
+    transfer::{self, TICKET_VOID, Terms},
     unfinished::drop_expired,
 };
 
@@ -65,10 +66,6 @@ const BLANK_LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// What the grant calls the one target of a `listen`: the sender names it and never learns what it stands for.
 const TARGET_NAME: &str = "listen";
-
-/// There is nothing to go on with, and a ticket that nobody waits for is good for nothing.
-const TICKET_VOID: &str =
-    "No sender had begun, and the ticket is void. Start the receiver again and use the ticket that it prints.";
 
 pub async fn listen(args: ListenArgs, engines: Engines) -> ExitCode {
     let report = Report::new(Role::Receiver, args.transfer.json);
@@ -157,10 +154,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
         audit: &audit,
         state: &state,
         identity: &identity,
-        memory: args.transfer.memory,
-        grace: args.grace,
-        journal_bytes_max: args.journal_bytes_max,
-        standing: false,
+        input: Input::Listen,
         open_sink: &open_sink,
         engines,
     };
@@ -174,7 +168,6 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
         // Gives the packets that say why a moment to leave.
         let _ = tokio::time::timeout(FAREWELL, listener.wait_idle()).await;
     }
-    audit.append(Some(transfer), &Entry::transfer_end(&outcome))?;
     outcome
 }
 
@@ -200,10 +193,8 @@ async fn serve(
     piped: bool,
     shutdown: &mut Shutdown,
 ) -> Outcome<Finished> {
-    let report = setting.report;
     let identity = setting.identity;
-    let mut receiving = Receiving::take_up(setting, record, shutdown).await?;
-    let came = Cell::new(!receiving.is_untouched());
+    let came = Cell::new(record.kept.plan.is_some());
     let listening = |link: &Link, proven: Proven| {
         came.set(true);
         receive::Listening {
@@ -218,17 +209,14 @@ async fn serve(
     };
     let proofs = Proofs { book, identity };
     let (offers, mut heard) = mpsc::channel(1);
-    let outcome = tokio::select! {
-        outcome = receiving.run(&mut heard, shutdown) => outcome,
-        closed = receive_offers(&mut acceptor, proofs, listening, &offers) => Err(closed),
-        gone = reader_gone(&came), if piped => Err(gone),
+    let ended = async {
+        tokio::select! {
+            closed = receive_offers(&mut acceptor, proofs, listening, &offers) => closed,
+            gone = reader_gone(&came), if piped => gone,
+        }
     };
-    let outcome = outcome.map_err(|failure| match failure.code {
-        Code::UserInterrupt if receiving.is_untouched() => Failure { hints: TICKET_VOID.into(), ..failure },
-        _ => receiving.with_visibility(failure),
-    });
-    let outcome = outcome.map_err(|failure| report.tell(failure));
-    receiving.end(outcome).await
+    let terms = Terms { memory: args.transfer.memory, grace: args.grace, journal_bytes_max: args.journal_bytes_max };
+    transfer::receive(setting, terms, record, &mut heard, shutdown, ended).await
 }
 
 /// In the one-line form the ticket goes to the sender alone: one that ends before it has come leaves nobody to wait for.

@@ -6,6 +6,7 @@ use sealift_agent::{
 };
 use sealift_protocol::{
     close::Code,
+    disposition::{Stage, receiver::Reached},
     envelope::SealingKey,
     error::Error,
     grant::SignedGrant,
@@ -15,7 +16,11 @@ use sealift_protocol::{
 };
 use zeroize::Zeroize;
 
-use crate::ending::{Ending, KeepsEnding};
+use crate::{
+    ending::{Ending, KeepsEnding},
+    load::Load,
+    runner::LoadRecord,
+};
 
 /// The record, and its folder.
 pub struct Record {
@@ -71,7 +76,25 @@ impl Drop for Kept {
     }
 }
 
+impl LoadRecord for Record {
+    fn reached(&self, load: Option<&Load>) -> Reached {
+        match (self.kept.is_begun(), load) {
+            (true, _) => Reached::Begun,
+            (false, Some(_)) => Reached::Offered,
+            (false, None) => Reached::Nothing,
+        }
+    }
+
+    fn into_dir(self) -> TransferDir {
+        self.dir
+    }
+}
+
 impl KeepsEnding for Record {
+    fn stage(&self) -> Stage {
+        self.kept.ending.stage
+    }
+
     fn ending(&mut self) -> &mut Ending {
         &mut self.kept.ending
     }

@@ -10,12 +10,7 @@ use sealift_agent::{
     workers::chunks_at_work,
 };
 use sealift_protocol::{
-    chunk::{Chunk, ChunkHash, Sealed},
-    close::Code,
-    digest::RowsDigest,
-    id::{ChunkCount, ChunkIndex},
-    random::Nonces,
-    seal::EpochKeys,
+    chunk::Chunk, close::Code, digest::RowsDigest, id::ChunkCount, random::Nonces, seal::EpochKeys, send::Read,
 };
 
 use crate::{reader::ReadingPart, workers::Workers};
@@ -35,19 +30,11 @@ pub fn nothing_came() -> Failure {
     Failure::new(Code::ResumeImpossible, "the source has to be read from its beginning again, and it is empty", next)
 }
 
-/// A chunk that was read.
-pub enum Read {
-    /// To be sent; sealed with these keys, which are those of an earlier connection if that was lost in between.
-    Sealed(Sealed, Arc<EpochKeys>),
-    /// The receiver has it: to be proven.
-    Held { hash: ChunkHash, index: ChunkIndex, plain_bytes: u64, last: bool },
-}
-
 /// A part that is being read.
 pub struct Lane {
     chunks: Pin<Box<dyn Stream<Item = Outcome<Read>>>>,
-    /// Read, and not handed on yet.
-    next: Option<Read>,
+    /// Read, and not sent or proven yet.
+    pub next: Option<Read>,
     summary: tokio::sync::oneshot::Receiver<Outcome<RowsDigest>>,
     pub ended: bool,
 }
@@ -96,16 +83,10 @@ impl Lane {
         Self { chunks: Box::pin(chunks.buffered(chunks_at_work())), next: None, summary: reading.summary, ended: false }
     }
 
-    /// Waits for the next chunk and leaves it here until it is taken. `None` after the last. Cancel-safe.
-    pub async fn peek(&mut self) -> Outcome<Option<&Read>> {
-        if self.next.is_none() {
-            self.next = self.chunks.next().await.transpose()?;
-        }
-        Ok(self.next.as_ref())
-    }
-
-    pub fn take(&mut self) -> Option<Read> {
-        self.next.take()
+    /// Reads the next chunk into `next`; whether there was one. Cancel safe.
+    pub async fn read(&mut self) -> Outcome<bool> {
+        self.next = self.chunks.next().await.transpose()?;
+        Ok(self.next.is_some())
     }
 
     /// After the last chunk: what the part came to. Cancel-safe.

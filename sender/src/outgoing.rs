@@ -16,7 +16,7 @@ use sealift_protocol::{
     error::Error,
     id::{ChunkCount, ChunkIndex, PartIndex},
     message::Ack,
-    send::{Resume, Session, Spool as Keys, Transfer},
+    send::{Readable, Session, Spool as Keys, Transfer},
 };
 use tokio::sync::Mutex;
 
@@ -127,24 +127,14 @@ impl Outgoing {
             self.transfer_mut().handle_have(have, epoch)?;
             return Ok(());
         }
-        let resumed = self.transfer_mut().handle_have(have, epoch)?;
-        let impossible = || Err(Error::new(Code::ResumeImpossible, "source").into());
-        let is_whole = || (0..resumed.len() as u32).all(|part| !self.transfer().is_open(PartIndex(part)));
-        // Nothing was opened to be read, since all of it had been sent; and the receiver has lost it.
-        if self.reader.is_none() && !is_whole() {
-            return impossible();
-        }
+        let readable = match &self.reader {
+            None => Readable::Nothing,
+            Some(reader) if reader.can_repeat() => Readable::Again,
+            Some(_) => Readable::Once,
+        };
+        let repeated = self.transfer_mut().resume(session, readable)?;
         let mut lanes = self.lanes.borrow_mut();
-        for (resume, part) in resumed.into_iter().zip((0..).map(PartIndex)) {
-            if resume == Resume::Continue {
-                continue;
-            }
-            // Dropped before anything is asked for again: the source's thread may be waiting to hand on more of it.
-            lanes.remove(&part);
-            if !self.reader.as_ref().is_some_and(Reader::can_repeat) {
-                return impossible();
-            }
-        }
+        repeated.iter().for_each(|part| drop(lanes.remove(part)));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Runs one transfer over one connection: `source → chunks → workers → one stream a part ⇒`, and the control stream
 //! beside them. All state is that of `protocol::send`; here is only what moves bytes.
 
-use std::{future::Future, sync::Arc};
+use std::future::Future;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -19,18 +19,18 @@ use sealift_agent::{
 use sealift_protocol::{
     chunk::Sealed,
     close::Code,
-    disposition::sender::Asks,
+    disposition::Asks,
     frame::StreamHeader,
-    id::{ChunkCount, PartIndex},
+    id::{ChunkCount, ChunkIndex, PartIndex},
     manifest::{SignedManifest, SignedReceipt},
     message::Message,
-    seal::{EpochKeys, Suite},
+    seal::Suite,
     sealed_log::KeyFingerprint,
-    send::{Expected, Session, Transfer},
+    send::{Expected, Session, Step, Transfer},
 };
 use tokio::sync::Notify;
 
-use crate::{lane::Read, outgoing::Outgoing, spool::Spool};
+use crate::{outgoing::Outgoing, spool::Spool};
 
 /// What one connection's run is made of.
 pub struct Pipeline<'a> {
@@ -148,25 +148,22 @@ impl<'a> Pipeline<'a> {
 
     /// Starts parts in the order of the plan, as lanes become free and the parts they depend on durable.
     async fn send_parts(&self) -> Outcome {
-        let parts = self.outgoing.transfer().plan().parts.len() as u32;
         let mut lanes = FuturesUnordered::new();
-        for part in (0..parts).map(PartIndex) {
-            let open = self.outgoing.transfer().is_open(part);
-            while open && !self.outgoing.transfer().may_start(part, &self.session) {
-                tokio::select! {
-                    Some(done) = lanes.next() => done?,
-                    () = self.moved.notified() => {}
-                }
-            }
-            self.outgoing.transfer_mut().handle_start(part);
-            if open {
+        loop {
+            let notified = self.moved.notified();
+            loop {
+                let started = self.outgoing.transfer_mut().poll_start(&self.session);
+                let Some(part) = started else { break };
                 lanes.push(self.send_part(part));
             }
+            if lanes.is_empty() && self.outgoing.transfer().next_part().is_none() {
+                return Ok(());
+            }
+            tokio::select! {
+                Some(done) = lanes.next() => done?,
+                () = notified => {}
+            }
         }
-        while let Some(done) = lanes.next().await {
-            done?;
-        }
-        Ok(())
     }
 
     /// One lane: first what an earlier connection lost, then what is read.
@@ -178,31 +175,22 @@ impl<'a> Pipeline<'a> {
         let mut lane = lane.lock().await;
         let mut out = PartStream { link: self.link, part, first: self.outgoing.transfer().held(part), stream: None };
         loop {
-            let nonce = self.outgoing.sealer.nonces.borrow_mut().draw()?;
-            let resent = self.outgoing.transfer_mut().poll_resend(part, &self.session, nonce)?;
-            let Some(sealed) = resent else { break };
-            self.report.count(|totals| totals.resent_bytes += sealed.frame.len() as u64);
-            out.write(sealed.frame).await?;
-        }
-        while let Some(read) = lane.peek().await? {
-            match read {
-                Read::Held { .. } => {}
-                Read::Sealed(sealed, _) => {
-                    self.when(|transfer| transfer.may_send(&sealed.header, &self.session).then_some(())).await;
+            let notified = self.moved.notified();
+            let draw = || self.outgoing.sealer.nonces.borrow_mut().draw();
+            let step = self.outgoing.transfer_mut().poll_lane(part, &mut lane.next, &self.session, draw)?;
+            match step {
+                Step::Resend(sealed) => {
+                    self.report.count(|totals| totals.resent_bytes += sealed.frame.len() as u64);
+                    out.write(sealed.frame).await?;
                 }
-            }
-            match lane.take() {
-                Some(Read::Sealed(sealed, keys)) => self.send_chunk(sealed, &keys, &mut out).await?,
-                Some(Read::Held { hash, index, plain_bytes, last }) => {
-                    self.outgoing.transfer_mut().handle_repeated(part, &hash, plain_bytes, last)?;
-                    if self.outgoing.is_new(part, index) {
-                        self.report.count(|totals| {
-                            totals.held(part, plain_bytes);
-                            totals.rows = self.outgoing.rows();
-                        });
+                Step::Send(sealed) => self.send_chunk(sealed, &mut out).await?,
+                Step::Proven { index, plain_bytes } => self.count_proven(part, index, plain_bytes),
+                Step::AwaitWindow => notified.await,
+                Step::Read => {
+                    if !lane.read().await? {
+                        break;
                     }
                 }
-                None => {}
             }
         }
         if !lane.ended {
@@ -243,11 +231,18 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    async fn send_chunk(&self, sealed: Sealed, keys: &Arc<EpochKeys>, out: &mut PartStream<'_>) -> Outcome {
+    fn count_proven(&self, part: PartIndex, index: ChunkIndex, plain_bytes: u64) {
+        if self.outgoing.is_new(part, index) {
+            self.report.count(|totals| {
+                totals.held(part, plain_bytes);
+                totals.rows = self.outgoing.rows();
+            });
+        }
+    }
+
+    async fn send_chunk(&self, sealed: Sealed, out: &mut PartStream<'_>) -> Outcome {
         let frame_bytes = sealed.frame.len() as u64;
         let plain_bytes = u64::from(sealed.header.plain_bytes);
-        // Kept first: a chunk that was read and not sent when a connection was lost is sent again as if it had been.
-        self.outgoing.transfer_mut().handle_sealed(&sealed, keys);
         let sealed_part = sealed.header.part;
         let is_new = self.outgoing.is_new(sealed_part, sealed.header.index);
         self.report.count(|totals| {
@@ -257,14 +252,7 @@ impl<'a> Pipeline<'a> {
                 false => totals.resent_bytes += frame_bytes,
             }
         });
-        let frame = if Arc::ptr_eq(keys, &self.session.keys) {
-            sealed.frame
-        } else {
-            let nonce = self.outgoing.sealer.nonces.borrow_mut().draw()?;
-            let resealed = self.outgoing.transfer_mut().poll_resend(sealed.header.part, &self.session, nonce)?;
-            resealed.ok_or_else(|| Failure::new(Code::Internal, "a kept chunk is missing", ""))?.frame
-        };
-        out.write(frame).await?;
+        out.write(sealed.frame).await?;
         fail_point::hit(Point::ChunkSent);
         Ok(())
     }

@@ -7,13 +7,7 @@ use sealift_protocol::{
     link_facts::Transport,
     manifest::{Authority, Proof, SignedReceipt},
 };
-use sealift_tests::{
-    exit,
-    link::Faults,
-    pair::Pair,
-    place::{Kind, Place},
-    sqlite,
-};
+use sealift_tests::{pair::Pair, sqlite};
 use tempfile::TempDir;
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -43,20 +37,4 @@ fn the_receipt_of_a_drill_has_the_rows_and_digests_that_arrived() {
     let rows = receipt.evidence.tables.iter_mut().find(|table| table.rows > 0).unwrap();
     rows.rows -= 1;
     assert_eq!(receipt.check().unwrap_err().code, Code::TargetMismatch);
-}
-
-/// A7, C2: of a dump nothing outlives a receiver that discards it, which says so: killed when it had everything, the drill is done
-/// again over the same ticket.
-#[test]
-fn a_drill_of_a_dump_whose_receiver_is_killed_starts_over() {
-    let mut place = Place::new(Kind::File(3 << 20), Faults::default(), 51);
-    place.target_url = "discard:".into();
-    let mut receiver = place.receiver().env("SEALIFT_FAIL_POINT", "settling").start();
-    receiver.ticket();
-    let sender = place.sender().start();
-    assert_eq!(receiver.wait(WITHIN).killed_by(), Some(9));
-    let receiver = place.receiver().start();
-    for ended in [sender.wait(WITHIN), receiver.wait(WITHIN)] {
-        assert_eq!(ended.assert_code(exit::DONE).resume().as_deref(), Some("restarted"));
-    }
 }

@@ -4,7 +4,7 @@ use sealift_protocol::{
     close::Code,
     codec,
     digest::Root,
-    disposition::sender::Asks,
+    disposition::Asks,
     envelope::{KeyEnvelope, SealingKey, SealingPublicKey},
     error::Result,
     fingerprint::Fingerprint,

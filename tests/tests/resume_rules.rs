@@ -6,7 +6,7 @@ use sealift_protocol::{
     codec,
     compress::{Compression, Packer},
     digest::Root,
-    disposition::sender::Asks,
+    disposition::Asks,
     error::Result,
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
     limits::EPOCH_MAX,

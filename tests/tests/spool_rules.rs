@@ -7,7 +7,7 @@ use sealift_protocol::{
     close::Code,
     compress::{Compression, Packer, Unpacker},
     digest::RowsDigest,
-    disposition::sender::Asks,
+    disposition::Asks,
     envelope::{KeyEnvelope, SealingKey},
     error::Result,
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex, TransferId},

@@ -6,7 +6,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::RaisedBy;
+use super::{Asks, RaisedBy};
 use crate::close::Code;
 
 /// How far a transfer has come at its sender, as it is kept on disk.
@@ -86,19 +86,6 @@ pub enum Replay {
 
 impl Replay {
     pub const ALL: [Replay; 3] = [Replay::Never, Replay::Anew, Replay::Always];
-}
-
-/// What an offer asks of a receiver that has something of the transfer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asks {
-    /// To continue from there.
-    Continue,
-    /// To drop it.
-    StartOver,
-}
-
-impl Asks {
-    pub const ALL: [Asks; 2] = [Asks::Continue, Asks::StartOver];
 }
 
 /// A transfer at its sender, when an attempt fails.

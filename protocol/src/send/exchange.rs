@@ -6,7 +6,7 @@ use super::{Transfer, spool::Spool};
 use crate::{
     close::Code,
     codec,
-    disposition::sender::Asks,
+    disposition::Asks,
     envelope::KeyEnvelope,
     error::{Error, Result},
     grant::SignedGrant,

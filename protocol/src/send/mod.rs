@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! Transfer::offer ─▶ Offering ─handle_accept─▶ Beginning ─handle_ready─▶ Session      one a connection
-//! Transfer: handle_have, may_start, handle_start, poll_resend, handle_repeated, may_send, handle_sealed, handle_ack,
-//!           handle_part_end, poll_finish, handle_receipt; and from a spool: handle_spool, handle_spooled
+//! Transfer: resume, poll_start, poll_lane, handle_ack, handle_part_end, poll_finish, handle_receipt; and from a spool: handle_spool, handle_spooled
 //! ```
 //!
 //! A state of the exchange is consumed by moving on, so that a message out of turn does not compile. [`Transfer`] holds
 //! what outlives a connection: what was sent of each part, what of it the receiver has, and what it may yet ask for again.
 
 mod exchange;
+mod lane;
 mod part;
 mod spool;
 mod tally;
@@ -18,6 +18,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 pub use self::{
     exchange::{Beginning, Expected, Offering, Session},
+    lane::{Read, Readable, Step},
     part::Resume,
     spool::Spool,
 };
@@ -31,7 +32,7 @@ use crate::{
     close::Code,
     codec,
     digest::{Digests, RowsDigest},
-    disposition::sender::Asks,
+    disposition::Asks,
     error::{Error, Result},
     frame::ChunkHeader,
     grant::SignedGrant,
@@ -165,13 +166,13 @@ impl Transfer {
     /// part at a time would wait to hand on more of that one, whose turn comes only after the earlier part's.
     pub fn handle_have(&mut self, have: &[Have], epoch: Epoch) -> Result<Vec<Resume>> {
         self.epoch = epoch;
-        let resumed = self.resume(have);
+        let resumed = self.resume_parts(have);
         self.started_to = 0;
         self.tally = Tally::of(&mut self.parts, &self.plan);
         resumed
     }
 
-    fn resume(&mut self, have: &[Have]) -> Result<Vec<Resume>> {
+    fn resume_parts(&mut self, have: &[Have]) -> Result<Vec<Resume>> {
         if self.is_as_sent(have) {
             self.parts.iter_mut().for_each(|progress| (progress.settled, progress.started) = (true, false));
             return Ok(vec![Resume::Continue; self.parts.len()]);
@@ -231,12 +232,17 @@ impl Transfer {
     }
 
     /// The next chunk that was sent over an earlier connection and that the receiver does not have, sealed for this one.
-    pub fn poll_resend(&mut self, part: PartIndex, session: &Session, nonce: Nonce) -> Result<Option<Sealed>> {
+    pub fn poll_resend(
+        &mut self,
+        part: PartIndex,
+        session: &Session,
+        mut draw: impl FnMut() -> Result<Nonce>,
+    ) -> Result<Option<Sealed>> {
         let progress = &mut self.parts[part.0 as usize];
         // By the keys themselves: a receiver that was restored from a snapshot counts its epochs from there again.
         let stale = |kept: &&mut Kept| !Arc::ptr_eq(&kept.keys, &session.keys);
         let Some(kept) = progress.kept.iter_mut().find(stale) else { return Ok(None) };
-        let sealed = reseal(&kept.sealed, &kept.keys, &session.keys, nonce)?;
+        let sealed = reseal(&kept.sealed, &kept.keys, &session.keys, draw()?)?;
         progress.kept_bytes = progress.kept_bytes - weight(&kept.sealed.header) + weight(&sealed.header);
         *kept = Kept { sealed: sealed.clone(), keys: Arc::clone(&session.keys) };
         Ok(Some(sealed))
@@ -278,6 +284,30 @@ impl Transfer {
     fn count(&mut self, part: PartIndex) {
         let place = part.0 as usize;
         self.tally.update(&mut self.parts[place], self.plan.parts[place].section);
+    }
+
+    /// The next part of which something is to be sent on this connection, whether or not it may start now.
+    pub fn next_part(&self) -> Option<PartIndex> {
+        let waits = |part: &PartIndex| !self.parts[part.0 as usize].started && self.is_open(*part);
+        (self.started_to as u32..self.parts.len() as u32).map(PartIndex).find(waits)
+    }
+
+    /// The next part to open a stream for, if one may start now; asked again until there is none. Parts of which the receiver
+    /// has all are passed over.
+    pub fn poll_start(&mut self, session: &Session) -> Option<PartIndex> {
+        while let Some(progress) = self.parts.get(self.started_to) {
+            let part = PartIndex(self.started_to as u32);
+            if progress.is_verified() {
+                self.handle_start(part);
+                continue;
+            }
+            if !self.may_start(part, session) {
+                return None;
+            }
+            self.handle_start(part);
+            return Some(part);
+        }
+        None
     }
 
     /// A part's stream is opened.

@@ -11,15 +11,18 @@ use sealift_agent::{
 };
 use sealift_engine_api::Engines;
 use sealift_protocol::{
-    disposition::{Event, Stage},
+    disposition::{Event, Stage, receiver::Reached},
     id::TransferId,
+    manifest::ReadBack,
 };
 use serde_json::json;
 
 use super::used;
 use crate::{
     ending::{Ending, KeepsEnding},
+    load::Load,
     resolve::{note_statement, state_stage},
+    runner::LoadRecord,
     unfinished::{Ended, drop_target, resolve_first, stage_text, staging},
 };
 
@@ -72,7 +75,33 @@ impl Record {
     }
 }
 
+impl LoadRecord for Record {
+    fn reached(&self, load: Option<&Load>) -> Reached {
+        let has_something = load.is_some_and(|load| {
+            let transfer = load.transfer();
+            match transfer.plan().engine.capabilities.read_back {
+                // A file has a prefix that is resumed; a loader is fed anew.
+                ReadBack::None => {
+                    transfer.has_anything() && load.sink.staged(transfer.grant().grant.transfer).is_some()
+                }
+                ReadBack::Rows => transfer.has_finished(),
+                // What is durable of an image need not be all of its one part.
+                ReadBack::Bytes => transfer.has_anything(),
+            }
+        });
+        if has_something { Reached::Begun } else { Reached::Nothing }
+    }
+
+    fn into_dir(self) -> TransferDir {
+        self.dir
+    }
+}
+
 impl KeepsEnding for Record {
+    fn stage(&self) -> Stage {
+        self.kept.ending.stage
+    }
+
     fn ending(&mut self) -> &mut Ending {
         &mut self.kept.ending
     }

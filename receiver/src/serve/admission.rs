@@ -52,10 +52,7 @@ impl Server<'_> {
             // One that cannot be read runs nowhere: `status` tells of it, and it keeps nobody out.
             let Ok(look) = TransferDir::look::<Kept>(self.state, other) else { continue };
             // An unused ticket holds nothing yet; what is published, or stated to be loaded, nothing any more.
-            let holds = |kept: &Kept| {
-                let over = matches!(kept.ending.stage, Stage::Published | Stage::StatedLoaded);
-                kept.target == url && kept.is_begun() && !over
-            };
+            let holds = |kept: &Kept| kept.target == url && kept.is_begun() && !kept.ending.stage.is_loaded();
             if let Some(kept) = look.and_then(|look| look.record).filter(holds) {
                 let how = match kept.ending.stage {
                     Stage::InDoubt => {

@@ -1,10 +1,9 @@
 //! Several transfers at once: hands what senders say to the one that it is about, and begins it if nobody runs it.
 
-use std::{collections::BTreeMap, pin::Pin, time::Duration};
+use std::{collections::BTreeMap, future::pending, pin::Pin, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use sealift_agent::{
-    audit::entry::Entry,
     failure::{Failure, Outcome},
     report::Finished,
     shutdown::Shutdown,
@@ -12,7 +11,7 @@ use sealift_agent::{
 };
 use sealift_protocol::{
     close::Code,
-    disposition::{RaisedBy, Stage},
+    disposition::{RaisedBy, receiver::Input},
     error::Error,
     fingerprint::Fingerprint,
     id::TransferId,
@@ -24,8 +23,9 @@ use super::Server;
 use crate::{
     reception::{CalledOff, Heard, Offered},
     record::{Kept, Record},
+    runner::Setting,
     sink,
-    transfer::{Receiving, Setting},
+    transfer::{self, Terms},
     unfinished::{Ended, abandon_by_sender, drop_expired},
 };
 
@@ -68,9 +68,8 @@ impl<'a> Transfers<'a> {
     }
 
     fn take_up_one(&mut self, transfer: TransferId) -> Outcome {
-        // What is published, or stated to be loaded, waits for its sender alone; so does an unused ticket.
-        let waits = |kept: &Kept| matches!(kept.ending.stage, Stage::Published | Stage::StatedLoaded);
-        let is_due = |kept: &Kept| kept.port.is_none() && kept.is_begun() && !waits(kept);
+        // What is in its target waits for its sender alone; so does an unused ticket.
+        let is_due = |kept: &Kept| kept.port.is_none() && kept.is_begun() && !kept.ending.stage.is_loaded();
         let looked = TransferDir::look::<Kept>(self.server.state, transfer)?;
         // What a `listen` began goes on with that.
         if !looked.is_some_and(|look| look.record.as_ref().is_some_and(is_due)) {
@@ -233,7 +232,6 @@ async fn receive(
     heard: &mut mpsc::Receiver<Heard>,
     shutdown: &mut Shutdown,
 ) -> Outcome<Finished> {
-    let transfer = record.transfer();
     let target = server.target_of(&record.kept)?;
     let endpoint = server.config.engines.parse(&target.url)?;
     let options = target.options(server.config.row_bytes_max);
@@ -243,17 +241,14 @@ async fn receive(
         audit: server.audit,
         state: server.state,
         identity: server.identity,
-        memory: server.config.memory_each(),
-        grace: server.config.grace,
-        journal_bytes_max: server.config.journal_bytes_max,
-        standing: true,
+        input: Input::Serve,
         open_sink: &open_sink,
         engines: server.config.engines,
     };
-    let mut receiving = Receiving::take_up(setting, record, shutdown).await?;
-    let outcome = receiving.run(heard, shutdown).await.map_err(|failure| receiving.with_visibility(failure));
-    let outcome = outcome.map_err(|failure| report.tell(failure));
-    let outcome = receiving.end(outcome).await;
-    server.audit.append(Some(transfer), &Entry::transfer_end(&outcome))?;
-    outcome
+    let terms = Terms {
+        memory: server.config.memory_each(),
+        grace: server.config.grace,
+        journal_bytes_max: server.config.journal_bytes_max,
+    };
+    transfer::receive(setting, terms, record, heard, shutdown, pending()).await
 }

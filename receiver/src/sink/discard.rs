@@ -133,11 +133,6 @@ impl PartSink for Bytes {
         Ok(())
     }
 
-    /// Nothing of it outlives this process: killed, all of it is sent again.
-    fn keeps(&self) -> bool {
-        false
-    }
-
     fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! What a connection is agreed on over, and the load that it goes on with: found, made, or fed from the journal.
 
+use std::mem;
+
 use sealift_agent::{
     audit::entry::{Entry, Name, Peer, Purpose},
     clock::now_ms,
@@ -13,6 +15,7 @@ use sealift_agent::{
 };
 use sealift_protocol::{
     close::Code,
+    disposition::Asks,
     error::Error,
     fingerprint::Fingerprint,
     message::{BeginBody, Message},
@@ -22,12 +25,13 @@ use sealift_protocol::{
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::{Conversed, Receiving, failed};
+use super::{Conversed, Earlier, Receiving};
 use crate::{
     ending::{KeepsEnding, stated_loaded},
     journal::{Journal, Place, Replayed, drop_journal, replay},
     load::{Load, blocking, note_found},
     reception::Offered,
+    runner::{Runner, failed},
 };
 
 impl Receiving<'_> {
@@ -40,28 +44,33 @@ impl Receiving<'_> {
         control: &mut ControlReader,
     ) -> Outcome<Session> {
         let sender = Fingerprint::of(&judging.sender_key());
-        let fresh = judging.is_fresh() && self.finished.is_none();
-        let went_on = self.load.as_ref().is_some_and(|load| load.transfer().has_anything());
-        if self.load.is_none() {
+        let asks = match judging.is_fresh() && self.finished.is_none() {
+            true => Asks::StartOver,
+            false => Asks::Continue,
+        };
+        let went_on = self.runner.load.as_ref().is_some_and(|load| load.transfer().has_anything());
+        if self.runner.load.is_none() {
             self.begin(&judging).await?;
         }
         let mut random = SystemRandom::default();
-        let sealing_key = self.record.sealing_key()?;
-        let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
-        load.settle(self.setting.report).await?;
+        let sealing_key = self.runner.record.sealing_key()?;
+        let load = self.runner.load()?;
+        load.settle(self.runner.setting.report).await?;
         let mut anew = None;
-        if fresh {
+        if asks == Asks::StartOver {
             let mut transfer = judging.new_transfer();
             transfer.handle_earlier(load.transfer().epoch(), load.transfer().digest_check());
             anew = Some(transfer);
         } else if !judging.continues(&load.transfer()) {
             return Err(Error::new(Code::SourceChanged, "plan").into());
         }
-        let window = Window::share(self.setting.memory / 2, judging.plan().parts.len());
+        let window = Window::share(self.terms.memory / 2, judging.plan().parts.len());
         let public_key = sealing_key.public_key();
         let (accepting, message) = match &anew {
-            Some(transfer) => judging.accept(transfer, window, public_key, self.setting.identity, &mut random)?,
-            None => judging.accept(&load.transfer(), window, public_key, self.setting.identity, &mut random)?,
+            Some(transfer) => {
+                judging.accept(transfer, window, public_key, self.runner.setting.identity, &mut random)?
+            }
+            None => judging.accept(&load.transfer(), window, public_key, self.runner.setting.identity, &mut random)?,
         };
         let accept_bytes = writer.send(&message).await?;
         let Message::Begin(begin) = control.expect(accept_bytes).await? else {
@@ -75,10 +84,10 @@ impl Receiving<'_> {
         };
         if let Some(transfer) = anew {
             // Only now is it sure that the sender is the one that began the transfer.
-            if let Some(load) = self.load.take() {
+            if let Some(load) = self.runner.load.take() {
                 load.close(false).await;
             }
-            self.load = Some(self.open_load(transfer, true).await?);
+            self.runner.load = Some(self.open_load(transfer, Asks::StartOver).await?);
         }
         self.keep_epoch()?;
         fail_point::hit(Point::EpochKept);
@@ -89,8 +98,8 @@ impl Receiving<'_> {
             epoch: session.keys().epoch(),
             link: link.facts.into(),
         };
-        self.setting.audit.append(Some(self.record.transfer()), &entry)?;
-        if let Some(journal) = self.load.as_ref().and_then(|load| load.journal.as_ref()) {
+        self.runner.setting.audit.append(Some(self.runner.record.transfer()), &entry)?;
+        if let Some(journal) = self.runner.load.as_ref().and_then(|load| load.journal.as_ref()) {
             let BeginBody { epoch, envelope, commitment, spool } = sealed;
             let own = Box::new(EpochRecord { epoch, suite, envelope, info, commitment });
             for epoch in [Some(own), spool].into_iter().flatten() {
@@ -99,7 +108,7 @@ impl Receiving<'_> {
         }
         fail_point::hit(Point::ReadyDue);
         writer.send(&ready).await?;
-        self.tell_started(&session, went_on, fresh);
+        self.tell_started(&session, went_on, asks);
         Ok(session)
     }
 
@@ -121,10 +130,10 @@ impl Receiving<'_> {
         writer: &mut ControlWriter,
         control: &mut ControlReader,
     ) -> Outcome {
-        let sealing_key = self.record.sealing_key()?;
-        let mut transfer = self.record.state_machine()?;
-        let window = Window::share(self.setting.memory / 2, judging.plan().parts.len());
-        let (public_key, identity) = (sealing_key.public_key(), self.setting.identity);
+        let sealing_key = self.runner.record.sealing_key()?;
+        let mut transfer = self.runner.record.state_machine()?;
+        let window = Window::share(self.terms.memory / 2, judging.plan().parts.len());
+        let (public_key, identity) = (sealing_key.public_key(), self.runner.setting.identity);
         let (accepting, message) =
             judging.accept(&transfer, window, public_key, identity, &mut SystemRandom::default())?;
         let accept_bytes = writer.send(&message).await?;
@@ -132,8 +141,8 @@ impl Receiving<'_> {
             return Err(Error::new(Code::ProtocolViolation, "Begin").into());
         };
         accepting.handle_begin(begin, &sealing_key, &mut transfer)?;
-        self.record.kept.epoch = transfer.epoch();
-        self.record.keep()
+        self.runner.record.kept.epoch = transfer.epoch();
+        self.runner.record.keep()
     }
 
     /// The first offer of the transfer: makes a place for what it plans to send.
@@ -141,21 +150,22 @@ impl Receiving<'_> {
         let grant = judging.grant().grant.clone();
         let entry = Entry::LoadBegin {
             sender: Fingerprint::of(&judging.sender_key()),
-            into: Some(Name::new(self.setting.engines.shown(&self.record.kept.target))),
+            into: Some(Name::new(self.runner.setting.engines.shown(&self.runner.record.kept.target))),
             engine: judging.plan().engine.clone(),
             purpose: Purpose::new(&grant.purpose),
         };
-        self.setting.audit.append(Some(grant.transfer), &entry)?;
-        self.record.kept.started_ms = now_ms();
-        self.load = Some(self.open_load(judging.new_transfer(), false).await?);
+        self.runner.setting.audit.append(Some(grant.transfer), &entry)?;
+        self.runner.record.kept.started_ms = now_ms();
+        self.runner.load = Some(self.open_load(judging.new_transfer(), Asks::Continue).await?);
         Ok(())
     }
 
-    /// Opens the target for the transfer, and takes up what an earlier process left; `fresh` drops that.
-    pub(super) async fn open_load(&mut self, mut transfer: Transfer, fresh: bool) -> Outcome<Load> {
-        let sink = (self.setting.open_sink)()?;
-        let (id, plan) = (self.record.transfer(), transfer.plan().clone());
-        let report = self.setting.report;
+    /// Opens the target for the transfer, and resumes what an earlier process left, unless that is to be dropped.
+    pub(super) async fn open_load(&mut self, mut transfer: Transfer, asks: Asks) -> Outcome<Load> {
+        let fresh = asks == Asks::StartOver;
+        let sink = (self.runner.setting.open_sink)()?;
+        let (id, plan) = (self.runner.record.transfer(), transfer.plan().clone());
+        let report = self.runner.setting.report;
         report.planned(&plan);
         let found = blocking(&sink, move |sink| sink.prepare(id, &plan, fresh)).await?;
         let found = note_found(&mut transfer, found)?;
@@ -164,14 +174,14 @@ impl Receiving<'_> {
             totals.rows = sink.rows_found();
             totals.found(found.plain_bytes);
         });
-        let journals = sink.wants_journal() && self.setting.journal_bytes_max > 0;
+        let journals = sink.wants_journal() && self.terms.journal_bytes_max > 0;
         let drops = fresh || !journals;
-        if drops && std::mem::take(&mut self.record.kept.journal_made) {
-            self.record.keep()?;
+        if drops && mem::take(&mut self.runner.record.kept.journal_made) {
+            self.runner.record.keep()?;
         }
-        let (folder, bytes_max) = (self.record.dir.path().to_owned(), self.setting.journal_bytes_max);
-        let place = Place { folder, transfer: id, key: self.record.sealing_key()?, bytes_max };
-        let (made, audit) = (self.record.kept.journal_made, self.setting.audit.clone());
+        let (folder, bytes_max) = (self.runner.record.dir.path().to_owned(), self.terms.journal_bytes_max);
+        let place = Place { folder, transfer: id, key: self.runner.record.sealing_key()?, bytes_max };
+        let (made, audit) = (self.runner.record.kept.journal_made, self.runner.setting.audit.clone());
         // A large one is read through before it is gone on with: others have to be served meanwhile.
         let opened = tokio::task::spawn_blocking(move || -> Outcome<_> {
             if drops {
@@ -187,9 +197,9 @@ impl Receiving<'_> {
         });
         let opened = opened.await.map_err(|_| failed("a journal was not opened"))??;
         let Some((is_earlier, log)) = opened else { return Ok(Load::new(sink, transfer, None)) };
-        let replayed = if is_earlier { Some(replay(&log, id, self.record.sealing_key()?)?) } else { None };
+        let replayed = if is_earlier { Some(replay(&log, id, self.runner.record.sealing_key()?)?) } else { None };
         // Durable with the epoch, before anything that matters is in the journal.
-        self.record.kept.journal_made = true;
+        self.runner.record.kept.journal_made = true;
         let load = Load::new(sink, transfer, Some(Journal::start(log)));
         if let Some(replayed) = replayed {
             self.feed(&load, replayed).await?;
@@ -199,7 +209,7 @@ impl Receiving<'_> {
 
     /// Feeds a fresh loader from the journal.
     async fn feed(&self, load: &Load, replayed: mpsc::Receiver<Outcome<Replayed>>) -> Outcome {
-        let report = self.setting.report;
+        let report = self.runner.setting.report;
         report.event("journal", &[]);
         report.say("receiver: feeding the target with what the journal holds.");
         let fed = tokio::select! {
@@ -214,34 +224,38 @@ impl Receiving<'_> {
 
     /// The epoch is durable before anything is sealed in it.
     fn keep_epoch(&mut self) -> Outcome {
-        let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
+        let Runner { load, record, .. } = &mut self.runner;
+        let load = load.as_ref().ok_or_else(|| failed("no load"))?;
         let transfer = load.transfer();
-        let kept = &mut self.record.kept;
-        (kept.epoch, kept.digest_check) = (transfer.epoch(), transfer.digest_check());
-        kept.plan = Some(transfer.plan().clone());
-        self.record.keep()?;
+        record.kept.epoch = transfer.epoch();
+        record.kept.digest_check = transfer.digest_check();
+        record.kept.plan = Some(transfer.plan().clone());
+        drop(transfer);
+        self.runner.record.keep()?;
         // It has begun: from here on it may take as long as the grant gives it to finish.
-        self.expiry.begin(&self.record.kept.grant.grant);
+        self.expiry.begin(&self.runner.record.kept.grant.grant);
         Ok(())
     }
 
-    fn tell_started(&mut self, session: &Session, went_on: bool, fresh: bool) {
-        let report = self.setting.report;
-        let lost = std::mem::take(&mut self.lost);
-        let Some(load) = &self.load else { return };
+    fn tell_started(&mut self, session: &Session, went_on: bool, asks: Asks) {
+        let report = self.runner.setting.report;
+        let earlier = mem::replace(&mut self.earlier, Earlier::Known);
+        let Some(load) = &self.runner.load else { return };
         let engine = load.transfer().plan().engine.name.clone();
         let suite = session.keys().suite().name();
         report.event("started", &[("engine", json!(engine)), ("suite", json!(suite))]);
         if load.transfer().epoch().0 > 1 {
             report.event("link_up", &[("epoch", json!(load.transfer().epoch().0))]);
         }
-        match (went_on, fresh) {
-            (true, true) => report.resume(Resume::Restarted, "the sender could not resume; what was here was dropped."),
-            (true, false) => {
+        match (went_on, asks) {
+            (true, Asks::StartOver) => {
+                report.resume(Resume::Restarted, "the sender could not resume; what was here was dropped.")
+            }
+            (true, Asks::Continue) => {
                 let here = counted(load.transfer().verified_in_all(), "chunk");
                 report.resume(Resume::Resumed, &format!("the sender resumes from what is here, {here}."));
             }
-            (false, _) if lost => report.resume(
+            (false, _) if earlier == Earlier::Lost => report.resume(
                 Resume::Restarted,
                 "an earlier receiver had begun it, and nothing of that is here; all of it is sent again.",
             ),

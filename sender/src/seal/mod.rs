@@ -34,7 +34,7 @@ use sealift_protocol::{
     random::Random,
     seal::Suite,
     sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, Record},
-    send::Transfer,
+    send::{self, Transfer},
     sign::Signer,
 };
 use serde_json::json;
@@ -43,7 +43,7 @@ use time::OffsetDateTime;
 use self::out::{ArchiveOut, Writing};
 use crate::{
     cli::SealArgs,
-    lane::{Lane, Read as LaneRead, Sealer},
+    lane::{Lane, Sealer},
     reader::{Reader, empty_dump},
     transfer::origin,
     workers::Workers,
@@ -215,8 +215,8 @@ impl<'a> Sealing<'a> {
         let reading = reader.read(part, transfer.digests().multiset())?;
         let mut lane = Lane::new(reading, ChunkCount(0), sealer);
         transfer.handle_start(part);
-        while lane.peek().await?.is_some() {
-            let Some(LaneRead::Sealed(sealed, keys)) = lane.take() else { continue };
+        while lane.read().await? {
+            let Some(send::Read::Sealed(sealed, keys)) = lane.next.take() else { continue };
             let header: ChunkHeader = sealed.header;
             transfer.handle_sealed(&sealed, &keys);
             let written = ChunkCount(header.index.0 + 1);

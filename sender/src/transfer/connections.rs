@@ -19,8 +19,8 @@ use sealift_agent::{
 use sealift_protocol::{
     close::Code,
     disposition::{
-        RaisedBy,
-        sender::{Asks, Contact, During, SenderDisposition, SenderStage},
+        Asks, RaisedBy,
+        sender::{Contact, During, SenderDisposition, SenderStage},
     },
     fingerprint::Fingerprint,
     message::Have,

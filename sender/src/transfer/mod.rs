@@ -27,9 +27,9 @@ use sealift_engine_api::{Endpoint, Interrupt};
 use sealift_protocol::{
     close::Code,
     disposition::{
-        RaisedBy,
+        Asks, RaisedBy,
         sender::{
-            Asks, Contact, During, Failed, Replay, SenderDisposition, SenderStage, Sends, Standing, sender_disposition,
+            Contact, During, Failed, Replay, SenderDisposition, SenderStage, Sends, Standing, sender_disposition,
         },
     },
     hint::{Hints, Restart},

@@ -14,7 +14,10 @@ use sealift_agent::{
 use sealift_engine_api::Endpoint;
 use sealift_protocol::{
     close::Code,
-    disposition::sender::{Asks, Contact, During, Replay, Sends},
+    disposition::{
+        Asks,
+        sender::{Contact, During, Replay, Sends},
+    },
     id::PartIndex,
     manifest::{Origin, Plan, ReceiverTrust},
     send::{Session, Transfer},

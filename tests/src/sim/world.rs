@@ -182,7 +182,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// When the grant ends for one process, on two clocks, as `agent::expiry` has it.
+/// When the grant ends for one process, on two clocks.
 #[derive(Clone, Copy)]
 pub struct Expiry {
     side: Side,

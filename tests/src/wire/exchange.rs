@@ -1,7 +1,7 @@
 use sealift_protocol::{
     certificate::Chain,
     codec,
-    disposition::sender::Asks,
+    disposition::Asks,
     envelope::SealingKey,
     error::Result,
     fingerprint::Fingerprint,

@@ -2,7 +2,7 @@
 
 use sealift_protocol::{
     close::Code,
-    disposition::sender::Asks,
+    disposition::Asks,
     envelope::SealingKey,
     error::Result,
     frame::StreamHeader,
@@ -57,12 +57,12 @@ fn a_new_connection_goes_on_where_the_receiver_is() {
     flow.pair.receiving.handle_stream(&flow.pair.loading, from_third).unwrap();
     for index in [3, 4] {
         let nonce = flow.nonces.draw().unwrap();
-        let sealed = flow.pair.transfer.poll_resend(PartIndex(0), &flow.pair.session, nonce).unwrap().unwrap();
+        let sealed = flow.pair.transfer.poll_resend(PartIndex(0), &flow.pair.session, || Ok(nonce)).unwrap().unwrap();
         assert_eq!((sealed.header.index, sealed.header.epoch), (ChunkIndex(index), Epoch(2)));
         flow.arrive(0, &sealed).unwrap();
     }
     let nonce = flow.nonces.draw().unwrap();
-    assert!(flow.pair.transfer.poll_resend(PartIndex(0), &flow.pair.session, nonce).unwrap().is_none());
+    assert!(flow.pair.transfer.poll_resend(PartIndex(0), &flow.pair.session, || Ok(nonce)).unwrap().is_none());
     flow.acknowledge().unwrap();
 }
 

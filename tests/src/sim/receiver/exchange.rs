@@ -1,7 +1,8 @@
-//! The exchange before data flows, as `receiver/src/transfer.rs` holds it.
+//! The exchange before data flows.
 
 use sealift_protocol::{
     close::Code,
+    disposition::receiver::While,
     fingerprint::Fingerprint,
     limits::LANE_WINDOW_BYTES_MIN,
     message::{Begin, Message, Offer},
@@ -42,6 +43,7 @@ impl Receiver<'_> {
                 return Ok(());
             }
         };
+        self.during = While::Exchange;
         let fresh = judging.is_fresh() && self.finished.is_none();
         if self.load.is_none() {
             let transfer = judging.new_transfer();
@@ -95,6 +97,7 @@ impl Receiver<'_> {
         let earlier = record(disk)?;
         keep(Some(Record { epoch, digest_check, planned: true, ..earlier }), disk, world)?;
         self.phase = Phase::Receiving(Box::new(Connection::new(session)));
+        self.during = While::Data;
         say(world.link(), &ready);
         world.reach(RECEIVER, Moment::Ready)
     }

@@ -9,6 +9,10 @@ mod target;
 
 use sealift_protocol::{
     close::Code,
+    disposition::{
+        RaisedBy, Stage,
+        receiver::{Input, Interruption, Loading, Reached, Then, While, receiver_disposition},
+    },
     envelope::{SealingKey, SealingPublicKey},
     grant::SignedGrant,
     manifest::SignedReceipt,
@@ -43,6 +47,7 @@ pub struct Receiver<'a> {
     load: Option<Load>,
     finished: Option<SignedReceipt>,
     phase: Phase,
+    during: While,
     random: Seeded,
 }
 
@@ -75,6 +80,7 @@ impl<'a> Receiver<'a> {
             load: None,
             finished: None,
             phase: Phase::Waiting(world.now_ms()),
+            during: While::Waiting,
             random: Seeded::new(&format!("receiver {process}"), world.scenario.seed),
         };
         // Without a record, an earlier process had given up: this one would begin another transfer.
@@ -153,7 +159,13 @@ impl<'a> Receiver<'a> {
                 if record(disk)?.epoch.0 == 0 || waited_ms < world.scenario.grace_ms {
                     return Ok(Moved::No);
                 }
-                if self.finished.is_some() { self.end() } else { self.give_up(Code::Interrupted, disk, world) }
+                if self.finished.is_some() {
+                    return self.end();
+                }
+                let (code, raised_by) = (Code::Interrupted, RaisedBy::ThisSide);
+                let why = Interruption { code, raised_by, during: While::Waiting };
+                let then = self.disposition(why, disk)?;
+                self.give_up(code, then, disk, world)
             }
             Phase::Receiving(connection) => {
                 let load = self.load.as_mut().expect("a connection has a load");
@@ -220,9 +232,8 @@ impl<'a> Receiver<'a> {
     /// A connection ended without the receipt: waits for the next, or gives up.
     fn fail(&mut self, failed: Failed, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
         let Failed { code, raised_by } = failed;
-        let told_by_peer = raised_by.is_peer();
         if !matches!(self.phase, Phase::Waiting(_)) {
-            if code != Code::Interrupted && !told_by_peer {
+            if code != Code::Interrupted && !raised_by.is_peer() {
                 say(world.link(), &Message::Refuse(Refuse::new(code)));
             }
             world.leave(RECEIVER, true);
@@ -230,27 +241,36 @@ impl<'a> Receiver<'a> {
             world.leave(RECEIVER, true);
         }
         self.phase = Phase::Waiting(world.now_ms());
-        let expired = code == Code::GrantExpired && !told_by_peer;
+        let during = std::mem::replace(&mut self.during, While::Waiting);
+        let expired = code == Code::GrantExpired && !raised_by.is_peer();
+        // Whoever goes away without a good offer is none of the transfer's.
+        if during == While::Waiting && !expired && world.scenario.hostile.is_none() {
+            return Ok(Moved::Yes);
+        }
         if self.finished.is_some() && (expired || world.scenario.hostile.is_some()) {
             return self.end();
         }
-        let told_to_wait = told_by_peer && matches!(code, Code::ResumeImpossible | Code::SourceChanged);
-        let begun = record(disk)?.epoch.0 > 0;
-        let waits = (code.retry_may_help() || told_to_wait) && begun || self.finished.is_some();
-        if waits && world.scenario.hostile.is_none() {
-            return Ok(Moved::Yes);
+        let then = self.disposition(Interruption { code, raised_by, during }, disk)?;
+        match then {
+            Then::Wait if world.scenario.hostile.is_none() => Ok(Moved::Yes),
+            Then::Finish => self.end(),
+            _ => self.give_up(code, then, disk, world),
         }
-        // Before anything was agreed, a lost connection is nobody's.
-        if !begun && code.retry_may_help() && world.scenario.hostile.is_none() {
-            return Ok(Moved::Yes);
-        }
-        self.give_up(code, disk, world)
+    }
+
+    fn disposition(&self, why: Interruption, disk: &Disk) -> Outcome<Then> {
+        let stage = if self.finished.is_some() { Stage::Published } else { Stage::Loading };
+        let reached = match (record(disk)?.epoch.0 > 0, &self.load) {
+            (true, _) => Reached::Begun,
+            (false, Some(_)) => Reached::Offered,
+            (false, None) => Reached::Nothing,
+        };
+        Ok(receiver_disposition(Loading { input: Input::Listen, stage, reached }, why))
     }
 
     /// Leaves what going on later needs, and nothing else.
-    fn give_up(&mut self, code: Code, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
-        let has_anything = self.load.as_ref().is_some_and(|load| load.transfer.has_anything());
-        if !(code.keeps_transfer() && has_anything) {
+    fn give_up(&mut self, code: Code, then: Then, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
+        if then == Then::Drop {
             disk.drop_staged();
             disk.sync_staged();
             keep(None, disk, world)?;

@@ -1,4 +1,4 @@
-//! Sending over one connection, as `sender/src/pipeline.rs` does: what an earlier one lost, what is to be proven, what is new.
+//! Sending over one connection: moves bytes as [`sealift_protocol::send`] says.
 
 use std::cell::RefCell;
 
@@ -13,7 +13,7 @@ use sealift_protocol::{
     manifest::SignedManifest,
     message::{Ack, Message},
     seal::seal,
-    send::Session,
+    send::{Read, Session, Step},
 };
 use std::{collections::VecDeque, sync::Arc};
 
@@ -25,7 +25,6 @@ use super::{
         world::{Outcome, Side, World},
     },
     Disk, Record, Sender, keep, record,
-    source::Read,
 };
 
 /// Chunks sealed ahead of a lane.
@@ -39,7 +38,6 @@ pub struct Connection {
 
 #[derive(Default)]
 struct State {
-    next_part: u32,
     outs: Vec<Out>,
     finish_said: bool,
 }
@@ -52,7 +50,6 @@ struct Out {
     bytes: Vec<u8>,
     /// The frame that a saboteur sends later.
     held_back: Vec<u8>,
-    resending: bool,
     resent_bytes: u64,
     resent_largest: u64,
     in_flight: VecDeque<u64>,
@@ -76,7 +73,7 @@ impl Connection {
 
     pub fn step(&self, sender: &mut Sender<'_>, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
         let mut state = self.state.borrow_mut();
-        if self.start_part(&mut state, sender, world) {
+        if self.start_part(&mut state, sender) {
             return Ok(Moved::Yes);
         }
         if sender.source.as_mut().is_some_and(|source| source.step(world)) {
@@ -92,25 +89,17 @@ impl Connection {
         self.finish(&mut state, sender, disk, world)
     }
 
-    fn start_part(&self, state: &mut State, sender: &mut Sender<'_>, world: &World<'_>) -> bool {
-        let part = PartIndex(state.next_part);
-        if part.0 as usize == world.scenario.plan.parts.len() {
-            return false;
-        }
-        let open = sender.transfer.is_open(part);
-        let may_start = !open || sender.transfer.may_start(part, &self.session);
-        if !may_start && !sender.sabotage.hurries() {
-            return false;
-        }
-        state.next_part += 1;
+    fn start_part(&self, state: &mut State, sender: &mut Sender<'_>) -> bool {
+        let started = sender.transfer.poll_start(&self.session);
+        let hurried = started.is_none().then(|| sender.transfer.next_part()).flatten();
+        let hurried = hurried.filter(|_| sender.sabotage.hurries());
+        let Some(part) = started.or(hurried) else { return false };
         sender.transfer.handle_start(part);
-        if open {
-            let first = sender.transfer.held(part);
-            if let Some(source) = &mut sender.source {
-                source.ask(part.0, first);
-            }
-            state.outs.push(Out::new(part.0, first));
+        let first = sender.transfer.held(part);
+        if let Some(source) = &mut sender.source {
+            source.ask(part.0, first);
         }
+        state.outs.push(Out::new(part.0, first));
         true
     }
 
@@ -121,10 +110,6 @@ impl Connection {
         if !out.bytes.is_empty() {
             return Ok(out.write(sender, world));
         }
-        if out.resending {
-            out.resending = self.resend(out, sender, world)?;
-            return Ok(true);
-        }
         if out.ends_early {
             out.done = true;
             sender.transfer.handle_part_end(PartIndex(out.part), RowsDigest::default());
@@ -133,16 +118,20 @@ impl Connection {
         }
         let Some(source) = &mut sender.source else { return Err(Code::Internal.into()) };
         let Some(lane) = source.lanes.get_mut(&out.part) else { return Err(Code::Internal.into()) };
-        match lane.ready.front() {
-            Some(Read::Held { .. }) => return self.prove(out.part, sender, world).map(|()| true),
-            Some(Read::Sealed(sealed, _)) => {
-                return match sender.transfer.may_send(&sealed.header, &self.session) {
-                    true => self.send(out, sender, world).map(|()| true),
-                    false => self.read_ahead(out.part, sender, world),
-                };
-            }
-            None if !lane.is_drained() => return self.read_ahead(out.part, sender, world),
-            None => {}
+        let draw = || sender.nonces.draw();
+        match sender.transfer.poll_lane(PartIndex(out.part), &mut lane.next, &self.session, draw)? {
+            Step::Resend(sealed) => return self.resend(sealed, out, world).map(|()| true),
+            Step::Send(sealed) => return self.send(sealed, out, sender, world).map(|()| true),
+            Step::Proven { .. } => return world.reach(Side::Sender, Moment::Proving).map(|()| true),
+            Step::AwaitWindow => return self.read_ahead(out.part, sender, world),
+            Step::Read => {}
+        }
+        lane.next = lane.ready.pop_front();
+        if lane.next.is_some() {
+            return Ok(true);
+        }
+        if !lane.is_drained() {
+            return self.read_ahead(out.part, sender, world);
         }
         out.done = true;
         if !lane.ended {
@@ -167,7 +156,7 @@ impl Connection {
         let digests = self.session.keys.digests();
         if chunk.index.0 < lane.held.0 {
             let (hash, plain_bytes) = (digests.chunk_hash(chunk.plain()), chunk.plain().len() as u64);
-            lane.ready.push_back(Read::Held { hash, plain_bytes, last: chunk.last });
+            lane.ready.push_back(Read::Held { hash, index: chunk.index, plain_bytes, last: chunk.last });
             return Ok(true);
         }
         let packed = sender.packer.pack(chunk, digests);
@@ -175,15 +164,11 @@ impl Connection {
         let foreign = sender.sabotage.foreign_keys(&self.session, &mut sender.random);
         let sealed = seal(packed, foreign.as_ref().unwrap_or(&self.session.keys), nonce)?;
         world.checks.sealed(self.commitment, &sealed);
-        lane.ready.push_back(Read::Sealed(Box::new(sealed), Arc::clone(&self.session.keys)));
+        lane.ready.push_back(Read::Sealed(sealed, Arc::clone(&self.session.keys)));
         Ok(true)
     }
 
-    /// Sends the next chunk again that an earlier connection lost; whether there was one.
-    fn resend(&self, out: &mut Out, sender: &mut Sender<'_>, world: &mut World<'_>) -> Outcome<bool> {
-        let nonce = sender.nonces.draw()?;
-        let part = PartIndex(out.part);
-        let Some(sealed) = sender.transfer.poll_resend(part, &self.session, nonce)? else { return Ok(false) };
+    fn resend(&self, sealed: Sealed, out: &mut Out, world: &mut World<'_>) -> Outcome {
         world.reach(Side::Sender, Moment::Resending)?;
         world.checks.sealed(self.commitment, &sealed);
         let weight = weight(&sealed);
@@ -192,31 +177,11 @@ impl Connection {
         let bound = world.scenario.window_bytes.max(out.resent_largest);
         assert!(out.resent_bytes <= bound, "{} bytes were sent again, and {bound} may be", out.resent_bytes);
         out.push(&sealed, sealed.frame.to_vec());
-        Ok(true)
+        Ok(())
     }
 
-    fn prove(&self, part: u32, sender: &mut Sender<'_>, world: &mut World<'_>) -> Outcome {
-        world.reach(Side::Sender, Moment::Proving)?;
-        let lane = sender.source.as_mut().and_then(|source| source.lanes.get_mut(&part)).expect("looked at above");
-        let Some(Read::Held { hash, plain_bytes, last }) = lane.ready.pop_front() else {
-            unreachable!("looked at above")
-        };
-        Ok(sender.transfer.handle_repeated(PartIndex(part), &hash, plain_bytes, last)?)
-    }
-
-    fn send(&self, out: &mut Out, sender: &mut Sender<'_>, world: &mut World<'_>) -> Outcome {
-        let lane = sender.source.as_mut().and_then(|source| source.lanes.get_mut(&out.part)).expect("looked at above");
-        let Some(Read::Sealed(sealed, keys)) = lane.ready.pop_front() else { unreachable!("looked at above") };
-        sender.transfer.handle_sealed(&sealed, &keys);
-        let sealed = if Arc::ptr_eq(&keys, &self.session.keys) {
-            *sealed
-        } else {
-            let nonce = sender.nonces.draw()?;
-            let resealed = sender.transfer.poll_resend(sealed.header.part, &self.session, nonce)?;
-            let resealed = resealed.ok_or(Code::Internal)?;
-            world.checks.sealed(self.commitment, &resealed);
-            resealed
-        };
+    fn send(&self, sealed: Sealed, out: &mut Out, sender: &mut Sender<'_>, world: &mut World<'_>) -> Outcome {
+        world.checks.sealed(self.commitment, &sealed);
         let bytes = sender.sabotage.frame(&sealed, &mut out.held_back);
         out.ends_early = !sealed.header.last && sender.sabotage.due(SenderFault::EndPart);
         out.push(&sealed, bytes);
@@ -236,7 +201,7 @@ impl Connection {
         if state.finish_said || state.outs.iter().any(|out| !out.done) {
             return Ok(Moved::No);
         }
-        if (state.next_part as usize) < world.scenario.plan.parts.len() {
+        if sender.transfer.next_part().is_some() {
             return Ok(Moved::No);
         }
         let Some(Message::Finish(manifest)) = sender.transfer.poll_finish(sender.signer, None) else {
@@ -260,7 +225,6 @@ impl Out {
             stream: None,
             bytes: Vec::new(),
             held_back: Vec::new(),
-            resending: true,
             resent_bytes: 0,
             resent_largest: 0,
             in_flight: VecDeque::new(),

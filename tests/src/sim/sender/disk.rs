@@ -1,4 +1,4 @@
-//! What a sender keeps of a transfer, as `sender/src/record.rs` does.
+//! What a sender keeps of a transfer over a restart of its process.
 
 use sealift_protocol::{
     close::Code,

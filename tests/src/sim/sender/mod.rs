@@ -12,14 +12,14 @@ use sealift_protocol::{
     close::Code,
     compress::Packer,
     disposition::{
-        self,
-        sender::{Asks, Contact, During, Replay, SenderDisposition, SenderStage, Sends, Standing, sender_disposition},
+        self, Asks,
+        sender::{Contact, During, Replay, SenderDisposition, SenderStage, Sends, Standing, sender_disposition},
     },
     grant::SignedGrant,
     key::{DigestSecret, KeyCommitment},
     message::{Message, Refuse},
     random::Nonces,
-    send::{Beginning, Expected, Offering, Resume, Session, Transfer},
+    send::{Beginning, Expected, Offering, Readable, Session, Transfer},
 };
 
 pub use self::disk::Disk;
@@ -248,17 +248,16 @@ impl<'a> Sender<'a> {
         Ok(Moved::Yes)
     }
 
-    /// Takes up what earlier connections left, as `Outgoing::resume` does.
+    /// Drops what was read of parts that have to be read again.
     fn resume(&mut self, session: &Session) -> Outcome {
-        let resumed = self.transfer.handle_have(&session.have, session.keys.epoch())?;
-        for (part, _) in (0..).zip(resumed).filter(|(_, resume)| *resume == Resume::Repeat) {
-            let can_repeat = |source: &mut Source| {
-                source.lanes.remove(&part);
-                source.can_repeat()
-            };
-            if !self.source.as_mut().is_some_and(can_repeat) {
-                return Err(Code::ResumeImpossible.into());
-            }
+        let readable = match &self.source {
+            None => Readable::Nothing,
+            Some(source) if source.can_repeat() => Readable::Again,
+            Some(_) => Readable::Once,
+        };
+        let repeated = self.transfer.resume(session, readable)?;
+        if let Some(source) = &mut self.source {
+            repeated.iter().for_each(|part| drop(source.lanes.remove(&part.0)));
         }
         Ok(())
     }

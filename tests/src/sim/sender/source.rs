@@ -1,36 +1,22 @@
 //! The source's one thread: reads a part at a time, in the order in which it is asked, and blocks while the lane of the part
 //! is full. What was read and not sent outlives a connection.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use sealift_protocol::{
-    chunk::{Chunk, ChunkHash, Sealed},
+    chunk::Chunk,
     digest::{Digests, RowsDigest},
     id::{ChunkCount, ChunkIndex, PartIndex},
     manifest::Section,
     row::RowReader,
-    seal::EpochKeys,
+    send::Read,
 };
 
 use super::super::{
     scenario::{Scenario, SourceKind},
     world::World,
 };
-
-/// A chunk that was read.
-pub enum Read {
-    Sealed(Box<Sealed>, Arc<EpochKeys>),
-    /// The receiver has it: to be proven.
-    Held {
-        hash: ChunkHash,
-        plain_bytes: u64,
-        last: bool,
-    },
-}
 
 /// A part that is being read.
 pub struct Lane {
@@ -42,6 +28,8 @@ pub struct Lane {
     pub waiting: Option<Chunk>,
     /// Sealed ahead with the keys of the time.
     pub ready: VecDeque<Read>,
+    /// Read, and not sent or proven yet.
+    pub next: Option<Read>,
     read_whole: bool,
     pub ended: bool,
 }
@@ -80,7 +68,10 @@ impl Source {
         let job = self.jobs_asked;
         self.jobs.push_back(Job { number: job, part, next: 0 });
         let (version, ready) = (self.opened, VecDeque::new());
-        self.lanes.insert(part, Lane { job, held, version, waiting: None, ready, read_whole: false, ended: false });
+        self.lanes.insert(
+            part,
+            Lane { job, held, version, waiting: None, ready, next: None, read_whole: false, ended: false },
+        );
     }
 
     /// One step of the thread.

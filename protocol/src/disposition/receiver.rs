@@ -1,0 +1,270 @@
+//! What a receiver does when a connection ends without its receipt delivered, or a load without a receipt: one table,
+//! without I/O.
+//!
+//! Whoever holds a certificate can make an offer. So a connection that fails before Ready ends nothing of a transfer that
+//! had begun; after Ready the sender is the one that began it, and both sides go by the code (`docs/codes.md`).
+
+use super::{RaisedBy, Stage};
+use crate::close::Code;
+
+/// What the load comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The one sender that a `listen` waits for, over connections that may be lost and come again.
+    Listen,
+    /// One of the senders of a standing receiver, which is there when they come again.
+    Serve,
+    /// An archive, which can be read from its beginning as often as needed.
+    Load,
+}
+
+impl Input {
+    pub const ALL: [Input; 3] = [Input::Listen, Input::Serve, Input::Load];
+}
+
+/// What a later process, or a later connection, would find of a load that is not proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reached {
+    /// No offer was accepted; of an archive, the target has nothing for good.
+    Nothing,
+    /// An offer was accepted, and its sender has not proven yet that it is the one that will go on.
+    Offered,
+    /// A connection was agreed on; of an archive, the target has something for good.
+    Begun,
+}
+
+impl Reached {
+    pub const ALL: [Reached; 3] = [Reached::Nothing, Reached::Offered, Reached::Begun];
+}
+
+/// A load, when something fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loading {
+    pub input: Input,
+    pub stage: Stage,
+    pub reached: Reached,
+}
+
+/// When it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum While {
+    /// No connection stands.
+    Waiting,
+    /// Before Ready: anybody who holds a certificate may have caused it.
+    Exchange,
+    /// After Ready, or while an archive is read.
+    Data,
+}
+
+impl While {
+    pub const ALL: [While; 3] = [While::Waiting, While::Exchange, While::Data];
+}
+
+/// How it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interruption {
+    pub code: Code,
+    pub raised_by: RaisedBy,
+    pub during: While,
+}
+
+/// What is done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Keep the load as it is, and wait for the sender's next connection.
+    Wait,
+    /// The load is published, whether or not its sender has the receipt: end well.
+    Finish,
+    /// Keep what another process needs to go on, and end this one.
+    Suspend,
+    /// Remove what is staged and what is kept: the transfer is over.
+    Drop,
+}
+
+/// The one table of what a receiver does about a failure.
+pub fn receiver_disposition(at: Loading, why: Interruption) -> Then {
+    let Interruption { code, raised_by, during } = why;
+    let had_connection = at.input != Input::Load && during != While::Waiting;
+    match at.stage {
+        Stage::Published => published(at.input, why),
+        // Only the operator's statement ends this.
+        Stage::Ending | Stage::InDoubt => Then::Suspend,
+        // The statement is kept until the sender that began the transfer knows it.
+        Stage::StatedLoaded => match at.input {
+            Input::Listen | Input::Serve if code == Code::StatedLoaded => Then::Drop,
+            Input::Listen | Input::Serve if had_connection && (code.is_of_peer() || code.retry_may_help()) => {
+                Then::Wait
+            }
+            _ => Then::Suspend,
+        },
+        Stage::ReceiptSigned if code.keeps_transfer() => Then::Suspend,
+        Stage::ReceiptSigned => Then::Drop,
+        Stage::Loading => {
+            // A holder of a ticket that offers and then is silent keeps no place of a standing receiver: it comes back as it
+            // came.
+            let holds_place = match at.input {
+                Input::Serve => at.reached == Reached::Begun,
+                Input::Listen | Input::Load => at.reached > Reached::Nothing,
+            };
+            let may_come_back = raised_by != RaisedBy::PeerOperator && holds_place;
+            if had_connection && may_come_back && is_hopeful(at.reached, why) {
+                return Then::Wait;
+            }
+            let keeps = match (at.input, at.reached) {
+                (_, Reached::Begun) => code.keeps_transfer(),
+                // The sender may come back with this very ticket, if it is good for anything then.
+                (Input::Listen, Reached::Offered) | (Input::Serve, _) => {
+                    code.retry_may_help() || code == Code::UserInterrupt
+                }
+                (Input::Listen, Reached::Nothing) | (Input::Load, _) => false,
+            };
+            if keeps { Then::Suspend } else { Then::Drop }
+        }
+    }
+}
+
+/// What is published stays. A sender that comes for its receipt and fails changes nothing about that; nobody waits for one
+/// that has abandoned the transfer, or against the will of this receiver's operator.
+fn published(input: Input, why: Interruption) -> Then {
+    let Interruption { code, raised_by, during } = why;
+    let is_own = raised_by == RaisedBy::ThisSide;
+    match code {
+        _ if input == Input::Load || during == While::Waiting => {
+            if code.keeps_transfer() {
+                Then::Suspend
+            } else {
+                Then::Drop
+            }
+        }
+        Code::Abandoned | Code::UserInterrupt => Then::Finish,
+        Code::GrantExpired if is_own => Then::Finish,
+        _ => Then::Wait,
+    }
+}
+
+/// Whether the sender can be expected to come back, by itself or with another command.
+fn is_hopeful(reached: Reached, why: Interruption) -> bool {
+    let Interruption { code, raised_by, during } = why;
+    let begun = reached == Reached::Begun;
+    let is_of_sender = match code {
+        // It offers the transfer anew, or its operator does.
+        Code::ResumeImpossible | Code::SourceChanged => true,
+        // Of its spool.
+        Code::LogFull | Code::LogFailed => raised_by.is_peer(),
+        _ => during == While::Exchange && (raised_by.is_peer() || code.is_of_peer()),
+    };
+    code.retry_may_help() || begun && is_of_sender
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::sender::{self, During, SenderDisposition, SenderStage, Standing, sender_disposition},
+        *,
+    };
+
+    fn loads() -> impl Iterator<Item = Loading> {
+        Input::ALL.into_iter().flat_map(|input| {
+            Stage::ALL
+                .into_iter()
+                .flat_map(move |stage| Reached::ALL.into_iter().map(move |reached| Loading { input, stage, reached }))
+        })
+    }
+
+    fn interruptions() -> impl Iterator<Item = Interruption> {
+        Code::ALL.iter().flat_map(|&code| {
+            RaisedBy::ALL.into_iter().flat_map(move |raised_by| {
+                While::ALL.into_iter().map(move |during| Interruption { code, raised_by, during })
+            })
+        })
+    }
+
+    /// Checks every load against every interruption.
+    fn check_all(check: impl Fn(Loading, Interruption, Then) -> bool) {
+        for at in loads() {
+            for why in interruptions() {
+                let then = receiver_disposition(at, why);
+                assert!(check(at, why, then), "{at:?}\n{why:?}\n{then:?}");
+            }
+        }
+    }
+
+    /// A3: whoever holds a ticket, or a certificate, ends nothing of what another sender has begun.
+    #[test]
+    fn a_peer_that_fails_before_ready_ends_nothing() {
+        check_all(|at, why, then| {
+            let is_attempt =
+                at.input != Input::Load && why.during == While::Exchange && why.raised_by == RaisedBy::Peer;
+            let had_begun = at.stage == Stage::Loading && at.reached == Reached::Begun;
+            !(is_attempt && had_begun) || then == Then::Wait
+        });
+    }
+
+    /// B1: what is in doubt ends by the operator's statement alone.
+    #[test]
+    fn what_is_in_doubt_is_never_dropped() {
+        check_all(|at, _, then| !matches!(at.stage, Stage::Ending | Stage::InDoubt) || then == Then::Suspend);
+    }
+
+    /// B1: a statement is kept until the sender that began the transfer was told; that of an archive, for good.
+    #[test]
+    fn a_statement_is_kept_until_its_sender_knows_it() {
+        check_all(|at, why, then| {
+            let told = at.input != Input::Load && why.code == Code::StatedLoaded;
+            at.stage != Stage::StatedLoaded || (then == Then::Drop) == told
+        });
+    }
+
+    /// N12: once published, no sender that comes for its receipt makes the receiver fail.
+    #[test]
+    fn what_is_published_is_done() {
+        check_all(|at, why, then| {
+            let over_a_link = at.input != Input::Load && why.during != While::Waiting;
+            !(at.stage == Stage::Published && over_a_link) || matches!(then, Then::Wait | Then::Finish)
+        });
+        check_all(|at, _, then| then != Then::Finish || at.stage == Stage::Published);
+    }
+
+    /// N1 to N10: a lost link is waited for, once a sender may come back over another.
+    #[test]
+    fn a_lost_link_is_waited_for() {
+        check_all(|at, why, then| {
+            let least = if at.input == Input::Serve { Reached::Begun } else { Reached::Offered };
+            let is_link = at.input != Input::Load && why.during != While::Waiting && at.reached >= least;
+            let lost = why.code == Code::Interrupted && why.raised_by != RaisedBy::PeerOperator;
+            !(is_link && lost && at.stage == Stage::Loading) || then == Then::Wait
+        });
+    }
+
+    #[test]
+    fn an_archive_is_never_waited_for() {
+        check_all(|at, _, then| at.input != Input::Load || then != Then::Wait);
+    }
+
+    /// A stop ends no transfer for which a sender may come again.
+    #[test]
+    fn a_stop_by_the_operator_suspends() {
+        check_all(|at, why, then| {
+            let stopped = why.code == Code::UserInterrupt && why.raised_by == RaisedBy::ThisSide;
+            let may_come = at.input == Input::Serve || at.input == Input::Listen && at.reached > Reached::Nothing;
+            !(stopped && may_come && at.stage == Stage::Loading) || then == Then::Suspend
+        });
+    }
+
+    /// After Ready both sides go by the code, so that both can resume the transfer or neither.
+    #[test]
+    fn after_ready_both_sides_decide_the_same() {
+        let at = Loading { input: Input::Listen, stage: Stage::Loading, reached: Reached::Begun };
+        let found = Standing::found(SenderStage::Begun, sender::Replay::Always);
+        let both = [(RaisedBy::ThisSide, RaisedBy::Peer), (RaisedBy::Peer, RaisedBy::ThisSide)];
+        for (&code, (here, there)) in Code::ALL.iter().flat_map(|code| both.map(|both| (code, both))) {
+            let why = Interruption { code, raised_by: here, during: While::Data };
+            let failed = sender::Failed { code, raised_by: there, during: During::Data };
+            let drops = [
+                receiver_disposition(at, why) == Then::Drop,
+                sender_disposition(found, failed) == SenderDisposition::Drop,
+            ];
+            assert_eq!(drops[0], drops[1], "{code:?}, raised by {here:?}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! How a load runs from its last chunk to its end, whatever it comes from: `listen`, `serve` and `load` are three inputs of
+//! this. It is proven, its receipt is signed and published, or what is left of it is kept or removed as
+//! [`sealift_protocol::disposition`] says.
+
+use std::sync::Arc;
+
+use sealift_agent::{
+    audit::{AuditLog, entry::Entry},
+    clock::now_ms,
+    expiry::Expiry,
+    failure::{Failure, Outcome, explain},
+    host,
+    identity::Identity,
+    link::Link,
+    report::{Finished, Report},
+    shutdown::Shutdown,
+    state::StateDir,
+    transfer_dir::TransferDir,
+};
+use sealift_engine_api::Engines;
+use sealift_protocol::{
+    close::Code,
+    disposition::{
+        Disposition, Event, RaisedBy, Stage, disposition,
+        receiver::{Input, Interruption, Loading, Reached, Then, While, receiver_disposition},
+    },
+    id::TransferId,
+    manifest::{LinkEvidence, SignedReceipt},
+    receive::{ReceiptFacts, Session},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    ending::{KeepsEnding, Publishing, await_loader, in_doubt, prove, tell_staged},
+    load::Load,
+    reception::{Heard, turn_away},
+    sink::Sink,
+};
+
+/// What a load runs with.
+#[derive(Clone, Copy)]
+pub struct Setting<'a> {
+    pub report: &'a Report,
+    pub audit: &'a AuditLog,
+    pub state: &'a StateDir,
+    pub identity: &'a Identity,
+    pub input: Input,
+    /// Makes the sink of the target; anew if the transfer starts over.
+    pub open_sink: &'a dyn Fn() -> Outcome<Arc<dyn Sink>>,
+    pub engines: Engines,
+}
+
+/// What is kept of an unfinished load, by its input.
+pub trait LoadRecord: KeepsEnding {
+    /// What a later process, or a later connection, would find.
+    fn reached(&self, load: Option<&Load>) -> Reached;
+
+    /// The folder, to be removed with all that is in it.
+    fn into_dir(self) -> TransferDir;
+}
+
+/// One load on its way into its target.
+pub struct Runner<'a, R> {
+    pub setting: Setting<'a>,
+    pub transfer: TransferId,
+    pub record: R,
+    pub load: Option<Load>,
+    /// What it is at, for what becomes of it if that fails.
+    pub during: While,
+}
+
+/// What the receipt says of how the load came here.
+pub struct Came {
+    /// None where there was no connection.
+    pub link: Option<LinkEvidence>,
+    pub started_ms: u64,
+}
+
+impl<'a, R: LoadRecord> Runner<'a, R> {
+    pub fn new(setting: Setting<'a>, transfer: TransferId, record: R) -> Self {
+        Self { setting, transfer, record, load: None, during: While::Waiting }
+    }
+
+    pub fn load(&self) -> Outcome<&Load> {
+        self.load.as_ref().ok_or_else(|| failed("no load"))
+    }
+
+    /// What is done about a failure, by the one table.
+    pub fn disposition(&self, failure: &Failure) -> Then {
+        let Failure { code, raised_by, .. } = *failure;
+        let (input, stage) = (self.setting.input, self.record.stage());
+        let reached = self.record.reached(self.load.as_ref());
+        let why = Interruption { code, raised_by, during: self.during };
+        receiver_disposition(Loading { input, stage, reached }, why)
+    }
+
+    /// A loader that ended early, by itself and with exit code 0, may have committed what it had read: the next process is
+    /// not to feed another.
+    pub fn note_doubt(&mut self, failure: Failure) -> Failure {
+        if failure.code != Code::InDoubt || failure.raised_by.is_peer() {
+            return failure;
+        }
+        match self.record.advance(Stage::InDoubt) {
+            Ok(()) => in_doubt(self.setting.report, self.transfer, failure),
+            Err(failure) => failure,
+        }
+    }
+
+    /// Ends the load, proves it from the target, and signs what was found.
+    pub async fn settle(&mut self, session: &Session, came: Came, outside: &mut Outside<'_>) -> Outcome<SignedReceipt> {
+        tracing::info!(transfer = %self.transfer, "everything arrived; proving it from the target");
+        let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
+        let ends_unseen = load.sink.ends_unseen();
+        let proving = prove(&mut self.record, load, session.keys().digests().clone());
+        let proven = match ends_unseen {
+            true => await_loader(self.setting.report, proving, async || outside.next().await.0).await,
+            false => outside.unless(proving).await,
+        };
+        let evidence = proven.map_err(|failure| self.without_proof(failure, outside))?;
+        let facts = ReceiptFacts {
+            evidence,
+            link: came.link,
+            started_ms: came.started_ms,
+            finished_ms: now_ms(),
+            software: format!("sealift-receiver {}", env!("CARGO_PKG_VERSION")),
+            target_host: host::name(),
+            audit_head: self.setting.audit.head()?,
+        };
+        Ok(self.load()?.transfer().receipt(session, facts, self.setting.identity)?)
+    }
+
+    /// The load is not proven: it is in doubt, or it failed.
+    fn without_proof(&self, failure: Failure, outside: &Outside<'_>) -> Failure {
+        let stage = self.record.stage();
+        if stage == Stage::InDoubt {
+            return in_doubt(self.setting.report, self.transfer, failure);
+        }
+        // The loader has failed by itself, and the sender had abandoned the transfer meanwhile.
+        let abandoned = outside.called_off.is_some();
+        if abandoned && disposition(stage, Event::AbandonedBySender) == Disposition::Drop {
+            let (what, hints) = explain(Code::Abandoned);
+            return Failure::new(Code::Abandoned, what, hints);
+        }
+        failure
+    }
+
+    /// Publishes the load. Not cancel safe: what it begins continues in its thread.
+    pub async fn publish(&mut self, receipt: SignedReceipt) -> Outcome<Finished> {
+        self.publishing()?.publish(&mut self.record, receipt).await
+    }
+
+    /// The same where an earlier process had signed the receipt: finishes what it began.
+    pub async fn publish_kept(&mut self) -> Outcome<Finished> {
+        self.publishing()?.publish_kept(&mut self.record).await
+    }
+
+    fn publishing(&self) -> Outcome<Publishing<'a>> {
+        let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
+        let sink = sink.map_or_else(|| (self.setting.open_sink)(), Ok)?;
+        let Setting { state, audit, input, .. } = self.setting;
+        Ok(Publishing { state, audit, transfer: self.transfer, sink, uses_archive: input == Input::Load })
+    }
+
+    /// Says what failed, before the clean-up. No message says that nothing is visible once something may be.
+    pub fn tell(&self, failure: Failure) -> Failure {
+        let failure = match self.record.stage().shows_nothing() {
+            true => failure.while_nothing_is_visible(),
+            false => failure,
+        };
+        self.setting.report.tell(failure)
+    }
+
+    /// The load is over, or can go on later: leaves what that needs, and nothing else.
+    pub async fn end(self, outcome: Outcome<Finished>) -> Outcome<Finished> {
+        let keeps = match &outcome {
+            Ok(_) => false,
+            Err(failure) => self.disposition(failure) != Then::Drop,
+        };
+        let Self { setting, transfer, record, load, .. } = self;
+        let sink = load.as_ref().map(|load| Arc::clone(&load.sink));
+        if let Some(load) = load {
+            load.close(keeps).await;
+        }
+        if !keeps {
+            // A large journal takes a while.
+            let dir = record.into_dir();
+            let destroyed = tokio::task::spawn_blocking(move || dir.destroy()).await;
+            destroyed.map_err(|_| failed("a clean-up ended early"))??;
+        }
+        let outcome = outcome.map_err(|failure| match sink {
+            // What stays in the clear is told.
+            Some(sink) => tell_staged(failure, &*sink, transfer),
+            None => failure,
+        });
+        note_end(setting.audit, transfer, &outcome)?;
+        outcome
+    }
+}
+
+/// Enters how a transfer ended, for this process.
+pub fn note_end(audit: &AuditLog, transfer: TransferId, outcome: &Outcome<Finished>) -> Outcome {
+    audit.append(Some(transfer), &Entry::transfer_end(outcome))
+}
+
+/// What may end a load from outside while it runs. Each kind comes once.
+pub struct Outside<'a> {
+    expiry: Option<Expiry>,
+    shutdown: Option<&'a mut Shutdown>,
+    heard: Option<&'a mut mpsc::Receiver<Heard>>,
+    /// The sender that has abandoned the transfer, and waits for what becomes of it.
+    pub called_off: Option<Link>,
+}
+
+impl<'a> Outside<'a> {
+    /// `heard` is what other connections say, where there are any.
+    pub fn new(expiry: &Expiry, shutdown: &'a mut Shutdown, heard: Option<&'a mut mpsc::Receiver<Heard>>) -> Self {
+        Self { expiry: Some(expiry.clone()), shutdown: Some(shutdown), heard, called_off: None }
+    }
+
+    /// Cancel safe, but for refusals on their way to senders that come while the transfer is busy.
+    pub async fn next(&mut self) -> (Event, Failure) {
+        let Self { expiry, shutdown, heard, called_off } = self;
+        let expired = async {
+            match expiry {
+                Some(expiry) => expiry.passed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let stopped = async {
+            match shutdown {
+                Some(shutdown) => shutdown.requested().await,
+                None => std::future::pending().await,
+            }
+        };
+        let abandoned = async {
+            match heard {
+                Some(heard) if called_off.is_none() => turn_away(heard).await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            failure = expired => {
+                *expiry = None;
+                (Event::TimeRanOut, failure)
+            }
+            failure = stopped => {
+                *shutdown = None;
+                (Event::StopRequested, failure)
+            }
+            by = abandoned => match by {
+                Ok(by) => {
+                    *called_off = Some(by.link);
+                    (Event::AbandonedBySender, Failure { raised_by: RaisedBy::ThisSide, ..by.failure })
+                }
+                // No other connection is heard any more: what runs ends by itself.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    /// Runs `work`, unless something ends it from outside.
+    pub async fn unless<T>(&mut self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        tokio::select! {
+            outcome = work => outcome,
+            (_, failure) = self.next() => Err(failure),
+        }
+    }
+
+    /// Resolves once the sender has abandoned the transfer; nothing else ends the load any more.
+    pub async fn abandoned(&mut self) {
+        let Some(heard) = &mut self.heard else { return std::future::pending().await };
+        match turn_away(heard).await {
+            Ok(by) => self.called_off = Some(by.link),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+pub fn failed(what: &'static str) -> Failure {
+    Failure::new(Code::Internal, what, "")
+}
