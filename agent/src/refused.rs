@@ -27,5 +27,6 @@ pub fn refused_by_peer(peer: &str, refuse: Refuse, now_seconds: u64) -> Failure 
         what += &format!("; it is bound to {bound}");
     }
     let Refuse { part, chunk, bound, .. } = refuse;
+    let bound = bound.map(Box::new);
     Failure { part, chunk, bound, raised_by, ..Failure::new(code, what, hints) }
 }

@@ -93,6 +93,7 @@ pub struct ArchiveOffer {
 
 /// A statement of an archive.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[expect(clippy::large_enum_variant, reason = "a few for each connection, one at a time")]
 pub enum Statement {
     #[n(1)]
     Offer(#[n(0)] Box<ArchiveOffer>),

@@ -26,7 +26,7 @@ pub struct Failure {
     pub part: Option<PartIndex>,
     pub chunk: Option<ChunkIndex>,
     /// The sender that a ticket is bound to, where another one came with it.
-    pub bound: Option<Fingerprint>,
+    pub bound: Option<Box<Fingerprint>>,
     /// How many of the hints the person has read already, if the failure was printed.
     pub hints_printed: Option<usize>,
     pub raised_by: RaisedBy,

@@ -216,6 +216,7 @@ impl From<Error> for Refuse {
 
 /// Any control message.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[expect(clippy::large_enum_variant, reason = "a few for each connection, one at a time")]
 pub enum Message {
     #[n(1)]
     Offer(#[n(0)] Offer),

@@ -146,7 +146,7 @@ impl TicketBook {
             if bound == sender {
                 return Ok(proven);
             }
-            return Err(Failure { bound: Some(bound), ..Error::new(Code::TicketBound, "sender").into() });
+            return Err(Failure { bound: Some(Box::new(bound)), ..Error::new(Code::TicketBound, "sender").into() });
         }
         let Some(secret) = self.read::<TicketSecret>(transfer, TICKET_SECRET)? else {
             return refused(Code::TicketUnknown, "ticket");
@@ -178,7 +178,8 @@ impl TicketBook {
         }
         refused.push(known);
         drop(refused);
-        let entry = Entry::TicketRefuse { reason: failure.code, sender, address, bound: failure.bound };
+        let entry =
+            Entry::TicketRefuse { reason: failure.code, sender, address, bound: failure.bound.as_deref().copied() };
         self.audit.append(Some(transfer), &entry)
     }
 

@@ -238,7 +238,7 @@ impl Link {
                 part: failure.part,
                 chunk: failure.chunk,
                 now_seconds: failure.code.is_of_clock().then(now_seconds),
-                bound: failure.bound,
+                bound: failure.bound.as_deref().copied(),
                 ..Refuse::new(failure.code)
             };
             // A word of a few bytes: a peer that has no room for it by then does not want to hear

@@ -146,7 +146,7 @@ fn an_offer_other_than_what_was_proven_is_refused() {
             let proof = if with_secret { on(&peer) } else { TicketProof::bound(ticket.grant.grant.transfer) };
             let (_writer, mut control) = open_control(&peer.link, &proof).await.unwrap();
             let failure = control.expect(0).await.unwrap_err();
-            assert_eq!((failure.code, failure.bound), (Code::TicketBound, Some(identity.fingerprint())));
+            assert_eq!((failure.code, failure.bound), (Code::TicketBound, Some(Box::new(identity.fingerprint()))));
         }
         // Nor can it end the transfer.
         let peer = Peer::connect(&ticket, &stranger).await;
