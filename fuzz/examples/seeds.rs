@@ -26,7 +26,8 @@ use sealift_protocol::{
     link_facts::{CipherSuite, KeyExchangeGroup, LinkFacts, TlsVersion, Transport},
     manifest::{
         Authority, CatalogueCheck, Check, Checked, CountedTable, Evidence, ImageChecks, LinkEvidence, Manifest, Origin,
-        Plan, PlannedPart, PlannedTable, Proof, Range, Receipt, ReceiverTrust, Section, SentPart, SignedManifest, SignedReceipt,
+        Plan, PlannedPart, PlannedTable, Proof, Range, Receipt, ReceiverTrust, Section, SentPart, SignedManifest,
+        SignedReceipt,
     },
     message::{Accept, AcceptBody, Ack, Begin, BeginBody, Have, Message, Offer, Ready, Refuse, VERSION},
     random::Random,
