@@ -26,6 +26,7 @@ use sealift_agent::identity::Identity;
 use sealift_protocol::{
     close::Code,
     limits::LANES_MAX,
+    link_facts::{CipherSuite, KeyExchangeGroup, LinkFacts, TlsVersion, Transport},
     message::{ALPN, Message, Ready},
 };
 use sealift_tests::tls::{Anybody, initial};
@@ -85,8 +86,16 @@ impl Session for Forging<Box<dyn Session>> {
         self.honest.initial_keys(dst_cid, side)
     }
 
+    /// What a link of these agents agrees on; rustls' own session does not tell it to quinn.
     fn handshake_data(&self) -> Option<Box<dyn Any>> {
-        self.honest.handshake_data()
+        self.honest.handshake_data().map(|_| -> Box<dyn Any> {
+            Box::new(LinkFacts {
+                transport: Transport::Quic,
+                tls_version: TlsVersion(0x0304),
+                group: KeyExchangeGroup(0x11ec),
+                cipher_suite: CipherSuite(0x1302),
+            })
+        })
     }
 
     fn peer_identity(&self) -> Option<Box<dyn Any>> {

@@ -106,7 +106,10 @@ fn x16_control_streams_that_are_broken_off_are_let_go() {
             } else {
                 let _ = out.reset(0u32.into());
             }
-            assert_eq!(closed_with(attacker.link.quic()).await, Some(Code::Interrupted));
+            let code = closed_with(attacker.link.quic()).await;
+            // A reset may overtake what was written before it: RFC 9000, 19.4.
+            let may_be_unseen = at % 2 == 1 && code == Some(Code::Interrupted);
+            assert!(code == Some(Code::ProtocolViolation) || may_be_unseen, "{at}: {code:?}");
         }
     });
     victim.serves_an_honest_sender();
