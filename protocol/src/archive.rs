@@ -94,7 +94,6 @@ pub struct ArchiveOffer {
 /// A statement of an archive.
 #[expect(clippy::large_enum_variant, reason = "one at a time: it is decoded, and taken apart at once")]
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[expect(clippy::large_enum_variant, reason = "a few for each connection, one at a time")]
 pub enum Statement {
     #[n(1)]
     Offer(#[n(0)] Box<ArchiveOffer>),

@@ -217,7 +217,6 @@ impl From<Error> for Refuse {
 /// Any control message.
 #[expect(clippy::large_enum_variant, reason = "one at a time: it is decoded, and taken apart at once")]
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[expect(clippy::large_enum_variant, reason = "a few for each connection, one at a time")]
 pub enum Message {
     #[n(1)]
     Offer(#[n(0)] Offer),
