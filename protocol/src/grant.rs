@@ -126,6 +126,12 @@ impl SignedGrant {
         blake3::derive_key("sealift/1 2026-11 grant hash", &codec::encode(&self.grant))
     }
 
+    /// What a ticket's proof is bound to: the grant with its signature, so that a ticket whose signature was altered on its
+    /// way proves nothing and binds nothing.
+    pub fn hash_with_signature(&self) -> [u8; 32] {
+        blake3::derive_key("sealift/1 2026-11 signed grant hash", &codec::encode(self))
+    }
+
     /// Signed by one of `trusted`.
     pub fn verify(&self, trusted: &[PublicKey]) -> Result<()> {
         self.grant.check_lengths()?;

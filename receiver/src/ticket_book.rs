@@ -151,7 +151,7 @@ impl TicketBook {
         let Some(secret) = self.read::<TicketSecret>(transfer, TICKET_SECRET)? else {
             return refused(Code::TicketUnknown, "ticket");
         };
-        proof.verify(&secret, presented.on(kept.grant.hash()))?;
+        proof.verify(&secret, presented.on(kept.grant.hash_with_signature()))?;
         kept.grant.grant.check_time(now_seconds, proven.begun)?;
         self.bind(presented)?;
         Ok(proven)

@@ -243,7 +243,7 @@ pub fn proof_of(ticket: &Ticket, identity: &Identity, link: &Link) -> TicketProo
     let transfer = ticket.grant.grant.transfer;
     match &ticket.secret {
         Some(secret) => {
-            let on = link.proven_on(identity, ticket.grant.hash());
+            let on = link.proven_on(identity, ticket.grant.hash_with_signature());
             TicketProof::make(transfer, secret, on)
         }
         None => TicketProof::bound(transfer),

@@ -77,13 +77,13 @@ fn a_wrong_proof_binds_nothing() {
     run(async {
         for (name, over) in ALTERED {
             let peer = Peer::connect(&ticket, &identity).await;
-            let on = peer.link.proven_on(&identity, ticket.grant.hash());
+            let on = peer.link.proven_on(&identity, ticket.grant.hash_with_signature());
             let proof = TicketProof::make(transfer, &secret, over(on, &forger));
             refused(&peer, &proof.to_bytes(), Code::ProofRefused, name).await;
         }
         let made_up = TicketSecret::generate(&mut SystemRandom::default());
         let peer = Peer::connect(&ticket, &identity).await;
-        let on = peer.link.proven_on(&identity, ticket.grant.hash());
+        let on = peer.link.proven_on(&identity, ticket.grant.hash_with_signature());
         let proof = TicketProof::make(transfer, &made_up, on).to_bytes();
         refused(&peer, &proof, Code::ProofRefused, "another secret").await;
 

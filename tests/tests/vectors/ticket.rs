@@ -66,7 +66,7 @@ fn proof(parties: &Parties, ticket: &Ticket) -> Value {
         exporter: &parties.channel.exporter,
         sender: Fingerprint::of(&parties.sender.public_key()),
         receiver: Fingerprint::of(&parties.receiver.public_key()),
-        grant_hash: ticket.grant.hash(),
+        grant_hash: ticket.grant.hash_with_signature(),
     };
     let proof = TicketProof::make(ticket.grant.grant.transfer, secret, on);
     json!({
