@@ -70,7 +70,8 @@ fn what_is_in_the_way_is_told_before_there_is_a_ticket() {
     for scheme in ["sqlite:", "file:"] {
         for (name, says) in [
             ("folder", "is a folder"),
-            ("folder/", "is a folder"),
+            ("folder/", "names no file"),
+            ("absent/", "names no file"),
             ("full", "exists and is not empty"),
             ("dangling", "is a symbolic link"),
             ("link", "is a symbolic link"),
