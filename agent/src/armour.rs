@@ -1,5 +1,5 @@
 //! Binary things as text that survives mail, terminals and copying: base64 between a BEGIN and an END line. By hand, since
-//! `pem-rfc7468` refuses lines that were indented or wrapped anew on the way, and `pem` leaves the secret in buffers.
+//! `pem-rfc7468` refuses lines that were indented or re-wrapped on the way, and `pem` leaves the secret in buffers.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;

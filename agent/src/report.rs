@@ -42,7 +42,7 @@ const LINE_EVERY: Duration = Duration::from_secs(60);
 pub enum Resume {
     /// It went on where it had stopped.
     Resumed,
-    /// What was there was dropped, and all of it sent anew.
+    /// What was there was dropped, and all of it sent again.
     Restarted,
     /// It could not go on.
     Impossible,

@@ -42,7 +42,7 @@ impl StateDir {
             return wrong("is not a folder");
         }
         if found.uid() != nix::unistd::geteuid().as_raw() {
-            return wrong("belongs to somebody else");
+            return wrong("belongs to another user");
         }
         if found.mode() & 0o077 != 0 {
             return wrong("can be entered by others");

@@ -137,7 +137,7 @@ impl Side {
 }
 
 /// A log whose chain holds, which has this receipt, and in which the entry that its agent named when it signed is what it was:
-/// a log that was written anew since has another.
+/// a log that was rewritten since has another.
 fn find_in(log: &Path, signed: &SignedReceipt) -> Outcome {
     let file = File::open(log)
         .map_err(|error| Failure::io(Code::Usage, format!("{} cannot be read", log.display()), &error, ""))?;
@@ -168,7 +168,7 @@ fn find_in(log: &Path, signed: &SignedReceipt) -> Outcome {
     if sides.iter().any(|side| side.has_receipt && side.head.is_some() && !side.has_head) {
         let what =
             format!("the audit log {} is not the one that its agent had when it signed this receipt", log.display());
-        return Err(Failure::new(Code::ManifestMismatch, what, "It was written anew since, and vouches for nothing."));
+        return Err(Failure::new(Code::ManifestMismatch, what, "It was rewritten since, and vouches for nothing."));
     }
     Ok(())
 }
@@ -252,7 +252,8 @@ fn describe(signed: &SignedReceipt, vouched: Vouched) -> String {
     let how = if receipt.evidence.proof == Proof::Discarded { "sent" } else { "size" };
     line(how, format!("{} in {} parts", human_bytes(plain_bytes), grouped(manifest.parts.len() as u64)));
     for (table, found) in receipt.plan.tables.iter().zip(&receipt.evidence.tables) {
-        let (name, digest) = (table.full_name(), hex(&found.sum[..8]));
+        let name = table.full_name();
+        let digest = hex(&found.sum[..8]);
         line("table", format!("{:<40} {:>14} rows  {digest}", named(&name), grouped(found.rows)));
     }
     for check in &receipt.evidence.checks {

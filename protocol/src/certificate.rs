@@ -1,4 +1,4 @@
-//! Certificates as receipts keep them: who the agents were, for whoever checks the receipt when both are gone.
+//! Certificates as receipts keep them: who the agents were, for a reader who checks the receipt when both are gone.
 
 use minicbor::{Decode, Encode};
 use rustls_pki_types::CertificateDer;

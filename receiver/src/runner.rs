@@ -88,7 +88,8 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
     /// What is done about a failure, by the one table.
     pub fn disposition(&self, failure: &Failure) -> Then {
         let Failure { code, raised_by, .. } = *failure;
-        let (input, stage) = (self.setting.input, self.record.stage());
+        let input = self.setting.input;
+        let stage = self.record.stage();
         let reached = self.record.reached(self.load.as_ref());
         let why = Interruption { code, raised_by, during: self.during };
         receiver_disposition(Loading { input, stage, reached }, why)

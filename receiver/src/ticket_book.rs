@@ -76,7 +76,8 @@ pub struct Proven {
 impl TicketBook {
     /// Finishes what a process left that was killed while it bound a ticket: the secret of a bound ticket goes at once.
     pub fn open(state: &StateDir, audit: &AuditLog) -> Outcome<Self> {
-        let (state, audit) = (state.clone(), audit.clone());
+        let state = state.clone();
+        let audit = audit.clone();
         let book = Self { state, audit, checking: Arc::default(), refused: Arc::default() };
         for transfer in TransferDir::list(&book.state)? {
             // One that cannot be read keeps nobody out; `check` refuses its senders.
@@ -115,7 +116,8 @@ impl TicketBook {
             exporter: link.channel.exporter,
             address: link.remote_address(),
         };
-        let (book, turn) = (self.clone(), Arc::clone(&self.checking).lock_owned().await);
+        let book = self.clone();
+        let turn = Arc::clone(&self.checking).lock_owned().await;
         let admitting = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let admitted = book.check(&presented, now_seconds);

@@ -1,4 +1,4 @@
-//! Receipts that were forged, signed anew, made up, or put together from others: never called good (issue 9, A2).
+//! Receipts that were forged, re-signed, made up, or put together from others: never called good (issue 9, A2).
 
 use std::{
     fs,
@@ -219,7 +219,7 @@ impl Forger {
         Self { sender: TestSigner::new([71; 32]), receiver: TestSigner::new([72; 32]) }
     }
 
-    /// Everything signed anew, so that nothing but the keys, and what `change` does, is wrong.
+    /// Everything re-signed, so that nothing but the keys, and what `change` does, is wrong.
     fn forge(&self, honest: &Receipt, change: impl FnOnce(&mut Receipt)) -> SignedReceipt {
         let mut receipt = honest.clone();
         (receipt.sender_key, receipt.receiver_key) = (self.sender.public_key(), self.receiver.public_key());

@@ -56,7 +56,7 @@ const PROTOCOL_MAY_USE: &[&str] = &[
 /// Crates of the product, where a bug must not be hidden and the unsafe not be written.
 const PRODUCT: &[&str] = &[
     "protocol",
-    "host",
+    "engines/host",
     "engines/api",
     "engines/opaque",
     "engines/sqlite",

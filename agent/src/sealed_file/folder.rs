@@ -2,7 +2,7 @@
 //! to mean. A folder or file that somebody else could have put there or can write to is refused (fault-matrix S9).
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
@@ -37,7 +37,7 @@ impl Folder {
         let folder = File::from(handle);
         let found = folder.metadata().map_err(|error| failed(path, &error))?;
         if found.uid() != geteuid().as_raw() {
-            return Err(wrong("belongs to somebody else"));
+            return Err(wrong("belongs to another user"));
         }
         if found.mode() & 0o077 != 0 {
             return Err(wrong("can be entered by others"));
@@ -82,14 +82,9 @@ impl Folder {
         })?;
         // Looked at after it was locked: who held the lock before may have removed the file.
         let found = file.metadata().map_err(|error| failed(&self.path_of(name), &error))?;
-        let refused = |what| Err(self.refused(name, what));
-        match () {
-            () if !found.is_file() => refused("is not a plain file"),
-            () if found.uid() != geteuid().as_raw() => refused("belongs to somebody else"),
-            () if found.mode() & 0o7777 != 0o600 => refused("does not have mode 0600"),
-            () if found.nlink() == 0 => refused("was removed while it was opened"),
-            () if found.nlink() > 1 => refused("has another name: it is a hard link"),
-            () => Ok(file),
+        match objection(&found) {
+            Some(what) => Err(self.refused(name, what)),
+            None => Ok(file),
         }
     }
 
@@ -130,6 +125,23 @@ impl Folder {
 
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(fsync(&self.handle)?)
+    }
+}
+
+/// Why an agent does not use a file that it found under the name of its own.
+fn objection(found: &Metadata) -> Option<&'static str> {
+    if !found.is_file() {
+        Some("is not a plain file")
+    } else if found.uid() != geteuid().as_raw() {
+        Some("belongs to another user")
+    } else if found.mode() & 0o7777 != 0o600 {
+        Some("does not have mode 0600")
+    } else if found.nlink() == 0 {
+        Some("was removed while it was opened")
+    } else if found.nlink() > 1 {
+        Some("has another name: it is a hard link")
+    } else {
+        None
     }
 }
 

@@ -68,7 +68,7 @@ impl Place {
 /// In which form a database is moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
-    /// Definitions and rows, from which the target is built anew.
+    /// Definitions and rows, from which the target is rebuilt.
     #[default]
     Rows,
     /// The bytes in which the database is stored.

@@ -80,7 +80,8 @@ impl Engines {
             let schemes = self.schemes().filter(|scheme| scheme.is_source == is_source);
             schemes.map(|scheme| format!("'{}'", scheme.usage)).collect()
         };
-        let (sources, targets) = (quoted(true).join(", "), quoted(false));
+        let sources = quoted(true).join(", ");
+        let targets = quoted(false);
         match targets.is_empty() {
             true => format!("Use {sources}."),
             false => format!("Use {sources}, or as a target {}.", targets.join(", ")),

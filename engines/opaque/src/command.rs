@@ -21,7 +21,7 @@ pub const HIDDEN_EXIT_CODES: &str = "of a pipeline in sh -c '...' only the exit 
 /// The words of a command. Never empty.
 pub fn split(text: &str) -> Outcome<Vec<String>> {
     if let Some(found) = meant_for_a_shell(text) {
-        let what = format!("exec: runs its command without a shell, and nobody would act on the {found} in it");
+        let what = format!("exec: runs its command without a shell, so that the {found} in it would have no effect");
         let next = "If a shell is meant, say exec:sh -c '...'. If the program is to see the character itself, put it into \
                     single quotes.";
         return Err(Failure::usage(what, next));
@@ -35,7 +35,7 @@ pub fn split(text: &str) -> Outcome<Vec<String>> {
     match assigned_name(&words[0]) {
         // The value may be a password: only the name is repeated.
         Some(name) => {
-            let what = format!("exec: runs its command without a shell, and nobody would set {name} for it");
+            let what = format!("exec: runs its command without a shell, so that {name} would not be set");
             let next = "Set it in the agent's own environment, which the program inherits. A password is better kept in \
                         ~/.pgpass or an option file: what stands in a command is visible to every user of the host.";
             Err(Failure::usage(what, next))
@@ -94,7 +94,8 @@ enum Seen {
 }
 
 fn seen_by_a_shell(text: &str) -> Vec<Seen> {
-    let (mut quote, mut escaped) = (None, false);
+    let mut quote = None;
+    let mut escaped = false;
     let mut seen = |character| match quote {
         _ if escaped => {
             escaped = false;
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn an_assignment_is_pointed_out_and_its_value_not_repeated() {
         let failure = split("PGPASSWORD=hunter2 pg_dump ehr").unwrap_err();
-        assert!(failure.what.ends_with("nobody would set PGPASSWORD for it"), "{failure}");
+        assert!(failure.what.ends_with("PGPASSWORD would not be set"), "{failure}");
         assert!(!failure.to_string().contains("hunter2"));
     }
 

@@ -85,7 +85,8 @@ const ACTING_FUNCTIONS: [&str; 3] = ["load_extension", "fts3_tokenizer", "writef
 
 /// Runs the definition. `table` is what it belongs to: itself for a table.
 pub fn define(connection: &mut Connection, kind: Kind, name: &str, sql: &str, table: &str) -> Result<(), Cause> {
-    let (own, table) = (name.to_owned(), table.to_owned());
+    let own = name.to_owned();
+    let table = table.to_owned();
     let makes = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&makes);
     let judge = move |context: AuthContext<'_>| {
@@ -162,7 +163,8 @@ fn allows(kind: Kind, name: &str, table: &str, context: AuthContext<'_>) -> bool
 /// shadow tables are made and filled like any other; a module's code first runs when somebody uses the target.
 pub fn define_virtual(connection: &mut Connection, definition: &Definition) -> Result<(), Cause> {
     let permitted = Arc::new(AtomicBool::new(false));
-    let (seen, name) = (Arc::clone(&permitted), definition.name.clone());
+    let seen = Arc::clone(&permitted);
+    let name = definition.name.clone();
     connection.authorizer(Some(move |context: AuthContext<'_>| match context.action {
         AuthAction::CreateVtable { table_name, module_name } => {
             let known = VIRTUAL_MODULES.iter().any(|module| module.eq_ignore_ascii_case(module_name));

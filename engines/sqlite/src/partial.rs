@@ -2,7 +2,7 @@
 //!
 //! `PRAGMA integrity_check` finds rows that are missing in an index. Entries of rows for which the condition does not hold it
 //! finds in other indexes alone, by their number. They are there where another release, or another function of the
-//! application, had computed the condition; an index that is built anew would not have them.
+//! application, had computed the condition; an index that is rebuilt would not have them.
 
 use rusqlite::{Connection, config::DbConfig};
 use sealift_protocol::sqlite::{Definition, quote};

@@ -1,7 +1,7 @@
 //! What a receiver does when a connection ends without its receipt delivered, or a load without a receipt: one table,
 //! without I/O.
 //!
-//! Whoever holds a certificate can make an offer. So a connection that fails before Ready ends nothing of a transfer that
+//! Any holder of a certificate can make an offer. So a connection that fails before Ready ends nothing of a transfer that
 //! had begun; after Ready the sender is the one that began it, and both sides go by the code (`docs/codes.md`).
 
 use super::{RaisedBy, Stage};
@@ -147,7 +147,7 @@ fn is_hopeful(reached: Reached, why: Interruption) -> bool {
     let Interruption { code, raised_by, during } = why;
     let begun = reached == Reached::Begun;
     let is_of_sender = match code {
-        // It offers the transfer anew, or its operator does.
+        // It offers the transfer again, or its operator does.
         Code::ResumeImpossible | Code::SourceChanged => true,
         // Of its spool.
         Code::LogFull | Code::LogFailed => raised_by.is_peer(),

@@ -78,7 +78,7 @@ impl Sends {
 pub enum Replay {
     /// Nothing: what has passed is gone.
     Never,
-    /// A program's output of another moment, when it is run anew.
+    /// A program's output of another moment, when it is run again.
     Anew,
     /// The same again, as long as nobody changes it.
     Always,
@@ -149,7 +149,7 @@ pub enum SenderDisposition {
     Retry,
     /// Open the source, of which nothing was read so far: the receiver lacks something of what was sent before.
     ReadSource,
-    /// Run the program anew, and have the receiver drop what it has.
+    /// Run the program again, and have the receiver drop what it has.
     RunAnew,
     /// Keep the record and, if it holds all of the source, the spool; end this process.
     Suspend,
@@ -186,7 +186,7 @@ fn ends_for_good(code: Code) -> bool {
 fn without_what_is_lacking(at: Standing) -> SenderDisposition {
     match (at.sends, at.replay, at.asks) {
         (Sends::Receipt, _, Asks::Continue) => SenderDisposition::ReadSource,
-        // A receiver that cannot take even what is sent anew is not asked once more.
+        // A receiver that cannot take even what is sent again is not asked once more.
         (_, Replay::Anew, Asks::Continue) => SenderDisposition::RunAnew,
         _ => SenderDisposition::Suspend,
     }
@@ -288,7 +288,7 @@ mod tests {
         });
     }
 
-    /// A receiver that lost its state, or was set up anew, may yet be restored from a backup.
+    /// A receiver that lost its state, or was set up again, may yet be restored from a backup.
     #[test]
     fn an_unknown_ticket_suspends_what_had_begun() {
         check_all(|at, failed, found| {

@@ -1,5 +1,5 @@
 //! What an engine declares of itself. Everything that has to hold of a plan, a manifest or a receipt is checked against this
-//! declaration, never against an engine's name: whoever reads a receipt later need not know the engine.
+//! declaration, never against an engine's name: a later reader need not know the engine.
 
 use minicbor::{Decode, Encode};
 

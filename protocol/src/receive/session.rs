@@ -144,7 +144,8 @@ impl Session {
     /// The next acknowledgement that is due. Several chunks of one part become one message.
     pub fn poll_ack(&mut self, transfer: &mut Transfer) -> Option<Message> {
         while let Some(part) = transfer.moved.pop_first() {
-            let (arriving, progress) = (&mut self.parts[part.0 as usize], &transfer.parts[part.0 as usize]);
+            let arriving = &mut self.parts[part.0 as usize];
+            let progress = &transfer.parts[part.0 as usize];
             let (verified, durable) = progress.state();
             if arriving.acknowledged != (verified, durable) {
                 arriving.acknowledged = (verified, durable);

@@ -25,7 +25,7 @@ pub(super) struct Standing {
 }
 
 impl Tally {
-    /// Counts all parts anew.
+    /// Counts all parts again.
     pub(super) fn of(parts: &mut [PartProgress], plan: &Plan) -> Self {
         let mut tally = Self::default();
         for (progress, planned) in parts.iter_mut().zip(&plan.parts) {

@@ -2,7 +2,7 @@
 //! what is judged over the link, by the same code; only the link is missing.
 //!
 //! The archive is its own journal: killed in the middle and started again, a load reads it from the beginning. What a
-//! database has committed is not loaded twice; a loader is fed anew.
+//! database has committed is not loaded twice; a loader is fed again.
 
 mod file;
 mod record;

@@ -80,7 +80,7 @@ impl LoadRecord for Record {
         let has_something = load.is_some_and(|load| {
             let transfer = load.transfer();
             match transfer.plan().engine.capabilities.read_back {
-                // A file has a prefix that is resumed; a loader is fed anew.
+                // A file has a prefix that is resumed; a loader is fed again.
                 ReadBack::None => {
                     transfer.has_anything() && load.sink.staged(transfer.grant().grant.transfer).is_some()
                 }
@@ -117,7 +117,8 @@ pub fn lines(state: &StateDir, engines: Engines) -> Outcome<Vec<Line>> {
     for transfer in TransferDir::list_in(state, Area::Loads)? {
         let look = TransferDir::look_in::<Kept>(state, Area::Loads, transfer)?;
         let Some(Look { record: Some(kept), running, .. }) = look else { continue };
-        let (target, stage) = (engines.shown(&kept.target), kept.ending.stage.as_str());
+        let target = engines.shown(&kept.target);
+        let stage = kept.ending.stage.as_str();
         let staged_bytes = staging(&kept.target, engines).ok().flatten().map_or(0, |sink| sink.staged_bytes(transfer));
         let holds = human_bytes(staged_bytes);
         let runs = if running { "running" } else { "not running" };

@@ -14,7 +14,9 @@ impl Receiving<'_> {
         let parts = finished.receipt.receipt.manifest.manifest.parts.iter().zip(0..);
         for (sent, index) in parts {
             let part = PartIndex(index);
-            let (chunks, plain_bytes, root) = (sent.chunks, sent.plain_bytes, sent.root);
+            let chunks = sent.chunks;
+            let plain_bytes = sent.plain_bytes;
+            let root = sent.root;
             transfer.handle_found(WholePart { part, chunks, plain_bytes, root });
         }
         self.runner.load = Some(Load::new((self.runner.setting.open_sink)()?, transfer, None));

@@ -76,7 +76,8 @@ impl Receiving<'_> {
         let Message::Begin(begin) = control.expect(accept_bytes).await? else {
             return Err(Error::new(Code::ProtocolViolation, "Begin").into());
         };
-        let (info, suite) = (accepting.envelope_info(), accepting.suite());
+        let info = accepting.envelope_info();
+        let suite = accepting.suite();
         let sealed = begin.body.clone();
         let (session, ready) = match &mut anew {
             Some(transfer) => accepting.handle_begin(begin, &sealing_key, transfer)?,
@@ -133,7 +134,8 @@ impl Receiving<'_> {
         let sealing_key = self.runner.record.sealing_key()?;
         let mut transfer = self.runner.record.state_machine()?;
         let window = Window::share(self.terms.memory / 2, judging.plan().parts.len());
-        let (public_key, identity) = (sealing_key.public_key(), self.runner.setting.identity);
+        let public_key = sealing_key.public_key();
+        let identity = self.runner.setting.identity;
         let (accepting, message) =
             judging.accept(&transfer, window, public_key, identity, &mut SystemRandom::default())?;
         let accept_bytes = writer.send(&message).await?;
@@ -164,7 +166,8 @@ impl Receiving<'_> {
     pub(super) async fn open_load(&mut self, mut transfer: Transfer, asks: Asks) -> Outcome<Load> {
         let fresh = asks == Asks::StartOver;
         let sink = (self.runner.setting.open_sink)()?;
-        let (id, plan) = (self.runner.record.transfer(), transfer.plan().clone());
+        let id = self.runner.record.transfer();
+        let plan = transfer.plan().clone();
         let report = self.runner.setting.report;
         report.planned(&plan);
         let found = blocking(&sink, move |sink| sink.prepare(id, &plan, fresh)).await?;
@@ -179,9 +182,11 @@ impl Receiving<'_> {
         if drops && mem::take(&mut self.runner.record.kept.journal_made) {
             self.runner.record.keep()?;
         }
-        let (folder, bytes_max) = (self.runner.record.dir.path().to_owned(), self.terms.journal_bytes_max);
+        let folder = self.runner.record.dir.path().to_owned();
+        let bytes_max = self.terms.journal_bytes_max;
         let place = Place { folder, transfer: id, key: self.runner.record.sealing_key()?, bytes_max };
-        let (made, audit) = (self.runner.record.kept.journal_made, self.runner.setting.audit.clone());
+        let made = self.runner.record.kept.journal_made;
+        let audit = self.runner.setting.audit.clone();
         // A large one is read through before it is gone on with: others have to be served meanwhile.
         let opened = tokio::task::spawn_blocking(move || -> Outcome<_> {
             if drops {

@@ -169,7 +169,8 @@ impl<'a> Sealing<'a> {
     ) -> Outcome<(SignedManifest, Suite)> {
         let (reader, plan) = reader.await?;
         self.report.planned(&plan);
-        let (engine, parts) = (json!(plan.engine.name), json!(plan.parts.len()));
+        let engine = json!(plan.engine.name);
+        let parts = json!(plan.parts.len());
         self.report.event("planned", &[("engine", engine), ("parts", parts)]);
         let suites = self.args.transfer.suite.suites();
         let suite = *suites.first().ok_or_else(|| Failure::new(Code::Internal, "no suite", ""))?;
@@ -229,7 +230,8 @@ impl<'a> Sealing<'a> {
         }
         let summary = lane.summary().await?;
         transfer.handle_part_end(part, summary);
-        let (parts, rows) = (transfer.ended(), reader.rows());
+        let parts = transfer.ended();
+        let rows = reader.rows();
         self.report.count(|totals| (totals.parts, totals.rows) = (parts, rows));
         Ok(())
     }

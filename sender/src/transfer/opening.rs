@@ -60,7 +60,8 @@ impl Sending<'_> {
     /// An earlier process had spooled all of its source: nothing of that is needed any more.
     async fn resume_spool(&mut self, shutdown: &mut Shutdown) -> Outcome<Option<Outgoing>> {
         let Some(place) = self.record.spool().cloned() else { return Ok(None) };
-        let (plan, bytes_max) = (place.plan.clone(), self.args.spool_bytes_max);
+        let plan = place.plan.clone();
+        let bytes_max = self.args.spool_bytes_max;
         self.report
             .say(&format!("sender: checking the spool of the earlier run, {}.", human_bytes(place.held_bytes())));
         let opening = async {
@@ -217,6 +218,7 @@ pub fn origin(receiver_trust: ReceiverTrust, endpoint: &dyn Endpoint) -> Origin 
 
 fn announce(report: &Report, plan: &Plan) {
     report.planned(plan);
-    let (engine, parts) = (json!(plan.engine.name), json!(plan.parts.len()));
+    let engine = json!(plan.engine.name);
+    let parts = json!(plan.parts.len());
     report.event("planned", &[("engine", engine), ("parts", parts)]);
 }

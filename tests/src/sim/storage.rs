@@ -44,7 +44,7 @@ impl<T: Clone> Kept<T> {
 pub struct Log<T> {
     entries: Vec<Entry<T>>,
     synced: usize,
-    /// Its contents before it was begun anew, until that is synced.
+    /// Its contents before it was begun again, until that is synced.
     before: Option<Vec<Entry<T>>>,
 }
 

@@ -33,7 +33,7 @@ fn reason(ended: &Finished) -> String {
 }
 
 /// The source is not what was sent of it: the sender says so and stops, and nothing is lost. With the source as it was the
-/// transfer goes on; with `--restart` it begins anew.
+/// transfer goes on; with `--restart` it starts over.
 fn changed(kind: Kind, change: impl Fn(&Path), undo: Option<&dyn Fn(&Path)>) {
     let (place, receiver) = without_its_sender(kind);
     change(&place.source());

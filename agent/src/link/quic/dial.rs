@@ -39,7 +39,7 @@ pub(in crate::link) async fn dial(config: &ClientConfig, address: SocketAddr) ->
     let connected = tokio::select! {
         biased;
         connected = timeout(CONNECT_TIMEOUT, connecting) => connected,
-        Some(why) = nobody_listens(address) => return Err(unreachable(why)),
+        Some(why) = refusal_at(address) => return Err(unreachable(why)),
     };
     match connected {
         Ok(Ok(connection)) => Ok(Connection::new(connection, Some(endpoint))),
@@ -51,7 +51,7 @@ pub(in crate::link) async fn dial(config: &ClientConfig, address: SocketAddr) ->
 /// Why nothing can answer there, if that is known at once: there is no route, or the host says that
 /// the port is closed, by ICMP, which only a connected socket is told. Asking beside the attempt
 /// turns a wait of seconds into a clear message; `None` proves nothing.
-async fn nobody_listens(address: SocketAddr) -> Option<String> {
+async fn refusal_at(address: SocketAddr) -> Option<String> {
     let socket = open_towards(address).ok()?;
     if let Err(error) = socket.connect(address) {
         return Some(format!("there is no way to {address} from here: {}", io_reason(&error)));

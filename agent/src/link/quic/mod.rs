@@ -83,7 +83,7 @@ impl Connection {
         self.connection.set_max_concurrent_uni_streams(u32::from(LANES_MAX).into());
     }
 
-    /// QUIC's own idle timeout starts anew with each packet that is received, and so may never
+    /// QUIC's own idle timeout restarts with each packet that is received, and so may never
     /// come.
     pub(super) async fn unanswered(&self) {
         let counts = || {

@@ -93,7 +93,8 @@ fn take_snapshot(connection: &Connection) -> rusqlite::Result<Snapshot> {
     // The first statement may still fail for what was not understood. The next is prepared with what was.
     let _ = connection.prepare("SELECT 1 FROM main.sqlite_schema");
     bound_cache(connection)?;
-    let (page_bytes, pages) = (number("page_size")?, number("page_count")?);
+    let page_bytes = number("page_size")?;
+    let pages = number("page_count")?;
     let sql =
         "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_')";
     let has_tables = connection.query_row(sql, [], |row| row.get(0))?;
@@ -125,36 +126,18 @@ fn unlike_itself(shown: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::PathBuf};
+    use std::fs;
 
     use sealift_protocol::limits::CHUNK_PLAIN_BYTES;
 
     use super::*;
-    use crate::source::kept::Kept;
+    use crate::source::kept::{Folder, Kept};
 
-    struct Folder(tempfile::TempDir);
-
-    impl Folder {
-        fn new() -> Self {
-            Self(tempfile::tempdir().unwrap())
-        }
-
-        fn path(&self) -> PathBuf {
-            self.0.path().join("source.db")
-        }
-
-        fn database(&self, sql: &str) -> Connection {
-            let connection = Connection::open(self.path()).unwrap();
-            connection.execute_batch(sql).unwrap();
-            connection
-        }
-
-        fn plan(&self) -> Outcome<(ImageSource, Plan)> {
-            let mut source = ImageSource::open(&self.path())?;
-            let plan = source.plan()?;
-            plan.check().unwrap();
-            Ok((source, plan))
-        }
+    fn planned(folder: &Folder) -> Outcome<(ImageSource, Plan)> {
+        let mut source = ImageSource::open(&folder.path())?;
+        let plan = source.plan()?;
+        plan.check().unwrap();
+        Ok((source, plan))
     }
 
     /// The part's bytes.
@@ -178,7 +161,7 @@ mod tests {
                 .database(&format!("PRAGMA page_size={page_bytes}; PRAGMA auto_vacuum=FULL; {ROWS}"))
                 .close()
                 .unwrap();
-            let (mut source, plan) = folder.plan().unwrap();
+            let (mut source, plan) = planned(&folder).unwrap();
             let file = fs::read(folder.path()).unwrap();
             assert!(file.len() > CHUNK_PLAIN_BYTES);
             assert_eq!(plan.parts[0].bytes_estimate, Some(file.len() as u64));
@@ -192,15 +175,15 @@ mod tests {
     fn the_pages_are_of_one_moment() {
         let folder = Folder::new();
         let writer = folder.database(&format!("PRAGMA journal_mode=WAL; {ROWS}"));
-        let (mut source, plan) = folder.plan().unwrap();
+        let (mut source, plan) = planned(&folder).unwrap();
         assert!(source.can_repeat());
         let first = read(&mut source);
-        let (mut second, again) = folder.plan().unwrap();
+        let (mut second, again) = planned(&folder).unwrap();
         assert_eq!(plan.hash(), again.hash());
         assert!(read(&mut second) == first);
         writer.execute_batch("UPDATE t SET b = 1; CREATE TABLE late(x);").unwrap();
         assert!(read(&mut source) == first);
-        let (mut third, _) = folder.plan().unwrap();
+        let (mut third, _) = planned(&folder).unwrap();
         assert!(read(&mut third) != first);
         // What a backup makes, once the log is in the file.
         drop((source, second));
@@ -223,7 +206,7 @@ mod tests {
             )
             .close()
             .unwrap();
-        let (mut source, _) = folder.plan().unwrap();
+        let (mut source, _) = planned(&folder).unwrap();
         assert!(read(&mut source) == fs::read(folder.path()).unwrap());
     }
 
@@ -234,7 +217,7 @@ mod tests {
         let sql = "PRAGMA secure_delete=OFF; CREATE TABLE t(x); INSERT INTO t VALUES('canary' || hex(zeroblob(9000))); \
                    DELETE FROM t;";
         folder.database(sql).close().unwrap();
-        let (mut source, _) = folder.plan().unwrap();
+        let (mut source, _) = planned(&folder).unwrap();
         let bytes = read(&mut source);
         assert!(bytes.windows(6).any(|window| window == b"canary"));
     }
@@ -244,7 +227,7 @@ mod tests {
         let refused = |bytes: &[u8]| {
             let folder = Folder::new();
             fs::write(folder.path(), bytes).unwrap();
-            let failure = folder.plan().map(|(_, plan)| plan).unwrap_err();
+            let failure = planned(&folder).map(|(_, plan)| plan).unwrap_err();
             assert!(!failure.hints.is_empty());
             failure.code
         };

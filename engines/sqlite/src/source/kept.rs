@@ -1,7 +1,11 @@
-//! A sink for the tests of the sources.
+//! What the tests of both sources share: a database to read, and a sink that keeps what was read.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    path::PathBuf,
+};
 
+use rusqlite::Connection;
 use sealift_engine_api::RowSink;
 use sealift_protocol::failure::{Failure, Outcome};
 
@@ -35,5 +39,25 @@ impl RowSink for Kept {
 
     fn read_from(&mut self, _reader: &mut dyn Read, _failed: &dyn Fn(io::Error) -> Failure) -> Outcome {
         panic!("a database is not read through a reader");
+    }
+}
+
+/// A folder for one database.
+pub struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.0.path().join("source.db")
+    }
+
+    /// A database made by `sql`; the connection that made it.
+    pub fn database(&self, sql: &str) -> Connection {
+        let connection = Connection::open(self.path()).unwrap();
+        connection.execute_batch(sql).unwrap();
+        connection
     }
 }

@@ -1,24 +1,10 @@
-use super::{kept::Kept, *};
+use super::{
+    kept::{Folder, Kept},
+    *,
+};
 use crate::read_values;
 
-struct Folder(tempfile::TempDir);
-
 impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("source.db")
-    }
-
-    /// A database made by `sql`; the connection that made it.
-    fn database(&self, sql: &str) -> Connection {
-        let connection = Connection::open(self.path()).unwrap();
-        connection.execute_batch(sql).unwrap();
-        connection
-    }
-
     fn plan(&self) -> Outcome<(SqliteSource, Plan)> {
         let mut source = SqliteSource::open(&self.path())?;
         let plan = source.plan()?;
@@ -98,7 +84,7 @@ fn what_is_no_database_is_refused() {
     let folder = Folder::new();
     let open = |path: &Path| SqliteSource::open(path).map(|_| ()).unwrap_err();
     assert_eq!(open(&folder.path()).code, Code::SourceFailed);
-    assert_eq!(open(folder.0.path()).code, Code::SourceFailed);
+    assert_eq!(open(folder.path().parent().unwrap()).code, Code::SourceFailed);
     assert_eq!(open(Path::new(":memory:")).code, Code::SourceFailed);
     assert_eq!(open(Path::new("file:nothing?mode=memory")).code, Code::SourceFailed);
     fs::write(folder.path(), "PGDMP ".repeat(1000)).unwrap();

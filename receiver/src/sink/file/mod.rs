@@ -85,7 +85,7 @@ impl FileTarget {
         Ok(described)
     }
 
-    /// Opens what an earlier process left of this very transfer and proves how much of it holds, or begins anew.
+    /// Opens what an earlier process left of this very transfer and proves how much of it holds, or starts over.
     pub fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>> {
         let _ = self.transfer.set(transfer);
         self.place.made_beforehand()?;
@@ -114,7 +114,8 @@ impl FileTarget {
     }
 
     fn make(&self, bond: Bond) -> io::Result<Staging> {
-        let (staging, record) = (self.staging(bond.transfer), self.record(bond.transfer));
+        let staging = self.staging(bond.transfer);
+        let record = self.record(bond.transfer);
         for path in [&staging, &record] {
             remove(path)?;
         }

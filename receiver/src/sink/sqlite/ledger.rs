@@ -1,6 +1,6 @@
 //! What a staged database says of itself: whose load it is, and what is committed. A part's line is written in the
 //! transaction of its rows, so that each is there exactly when the other is. A large part is committed in pieces: its line
-//! then has the hashes of the chunks so far, and is written anew with each. The lines of schema and finish carry their
+//! then has the hashes of the chunks so far, and is rewritten with each. The lines of schema and finish carry their
 //! documents: a catalogue does not tell which rowids are carried, nor which indexes still have to be made.
 
 use rusqlite::{Connection, Error, ErrorCode, Row, params};

@@ -78,7 +78,8 @@ impl Load {
     /// Writes the line of such a part. Returns whether its transaction may stay open for another one.
     pub fn end_shared(&mut self, line: &Line<'_>) -> Outcome<bool> {
         ledger::note(&self.connection, &self.bond, line)?;
-        let (part, bytes) = (line.part.part, line.part.plain_bytes);
+        let part = line.part.part;
+        let bytes = line.part.plain_bytes;
         self.group.end_part(&self.connection, part, bytes).map_err(engine)?;
         fail_point::hit(Point::SqlitePartWritten);
         Ok(self.group.has_room())
@@ -104,7 +105,7 @@ impl Load {
         self.end_part()
     }
 
-    /// Commits the chunks of a part so far, and begins anew.
+    /// Commits the chunks of a part so far, and starts over.
     pub fn commit_edge(&self, part: &WholePart, rows: u64, hashes: &[u8]) -> Outcome {
         ledger::note(&self.connection, &self.bond, &Line { part, rows, document: None, hashes: Some(hashes) })?;
         self.connection.execute_batch("COMMIT").map_err(engine)?;

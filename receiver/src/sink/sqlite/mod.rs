@@ -171,7 +171,7 @@ impl SqliteSink {
         self.changed.notify_all();
     }
 
-    /// Waits until nobody else writes, and everything of a lower rank than `part` is committed, and takes the turn.
+    /// Waits until no other part is written, and everything of a lower rank than `part` is committed, and takes the turn.
     fn turn(&self, part: Option<PartIndex>, digests: &Digests) -> Outcome<Turn<'_>> {
         let mut state = self.state();
         state.waiting.extend(part);

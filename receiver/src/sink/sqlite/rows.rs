@@ -75,7 +75,7 @@ pub struct RowsLoad<'a> {
 enum Transaction {
     /// Before the first chunk.
     None,
-    /// Its own, which is begun anew at edges.
+    /// Its own, which is begun again at edges.
     Own,
     /// With other parts.
     Shared,

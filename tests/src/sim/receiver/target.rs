@@ -92,7 +92,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Opens what an earlier process left, and says which parts of it are whole. A dump's one part is begun anew, unless all
+    /// Opens what an earlier process left, and says which parts of it are whole. A dump's one part is begun again, unless all
     /// of it was proven.
     pub fn open(scenario: &Scenario, proven: bool, disk: &mut Disk) -> (Self, Vec<WholePart>) {
         let (plan, one_writer) = (scenario.plan.clone(), scenario.one_writer);

@@ -128,7 +128,7 @@ fn found(target: &Path, tables: u32) -> Vec<u32> {
     parts.filter(|part| *part > 0).collect()
 }
 
-/// Rows of each table in the staging file, which nobody has open.
+/// Rows of each table in the staging file, which no connection has open.
 fn counts(target: &Path, tables: u32) -> Vec<i64> {
     let staging = Connection::open(target.with_file_name(".target.db.sealift-staging")).unwrap();
     let count = |table| staging.query_row(&format!("SELECT count(*) FROM t{table}"), [], |row| row.get(0)).unwrap();
