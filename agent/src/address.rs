@@ -1,5 +1,5 @@
-//! Addresses as people write them: `NAME:PORT`, `IPv4:PORT`, `[IPv6]:PORT`, and `[IPv6%ZONE]:PORT` where the zone is an
-//! interface of the host that uses the address (RFC 4007, 11).
+//! Addresses as people write them: `NAME:PORT`, `IPv4:PORT`, `[IPv6]:PORT`, and `[IPv6%ZONE]:PORT`
+//! where the zone is an interface of the host that uses the address (RFC 4007, 11).
 
 use std::{
     io,
@@ -104,7 +104,8 @@ pub async fn resolve(text: &str) -> Outcome<Vec<SocketAddr>> {
     Err(Failure::new(Code::Unreachable, format!("the receiver's address {text} cannot be used: {why}"), next))
 }
 
-/// Those of `addresses` whose names are not known on this host. The sender's host may know them all the same.
+/// Those of `addresses` whose names are not known on this host. The sender's host may know them all
+/// the same.
 pub async fn unknown_names(addresses: &[String]) -> Vec<&str> {
     let look = async |text: &str| match Address::parse(text) {
         Some(name @ Address::Name(..)) => name.resolve(LOOK_TIMEOUT).await.is_ok_and(|found| !found.is_empty()),

@@ -1,18 +1,20 @@
-//! What a peer may hold of a receiver before it has an accepted offer. Pure: addresses, keys and numbers of bytes in,
-//! decisions out; the caller closes what is evicted.
+//! What a peer may hold of a receiver before it has an accepted offer. Pure: addresses, keys and
+//! numbers of bytes in, decisions out; the caller closes what is evicted.
 //!
 //! ```text
 //! arrive ─▶ Handshake ─advance─▶ Unproven ─advance─▶ Proven ─accept─▶ bounded by the transfers from here on
 //!               └──────────────────┴── close ──────────┴──▶ Closing ─forget─▶
 //! ```
 //!
-//! Every stage has slots of its own, bounded for each address, each network around an address, each key, and in all. A
-//! newcomer takes the place of the oldest where its own address, network or key is at its bound; where a stage is full, of
-//! the oldest in the network that holds most. So a flood displaces itself, and a sender that shares its address still has
-//! its slot for as long as the flood needs to fill the address's share again.
+//! Every stage has slots of its own, bounded for each address, each network around an address, each
+//! key, and in all. A newcomer takes the place of the oldest where its own address, network or key
+//! is at its bound; where a stage is full, of the oldest in the network that holds most. So a flood
+//! displaces itself, and a sender that shares its address still has its slot for as long as the
+//! flood needs to fill the address's share again.
 //!
-//! A connection that was closed is not gone: QUIC answers for it for three probe timeouts (RFC 9000, 10.2), which a peer
-//! can stretch. What is closing is therefore counted too. It cannot be evicted: at its bound, newcomers are ignored.
+//! A connection that was closed is not gone: QUIC answers for it for three probe timeouts (RFC
+//! 9000, 10.2), which a peer can stretch. What is closing is therefore counted too. It cannot be
+//! evicted: at its bound, newcomers are ignored.
 
 use std::{
     cmp::Reverse,
@@ -26,9 +28,11 @@ use std::{
 pub enum Stage {
     /// The address is validated, and the TLS handshake has begun.
     Handshake,
-    /// The handshake is complete: the peer holds the key of its certificate. Nothing says that it has a ticket.
+    /// The handshake is complete: the peer holds the key of its certificate. Nothing says that it
+    /// has a ticket.
     Unproven,
-    /// The peer has proven that it has a ticket, or a certificate of the authority. Its offer is awaited, checked, or refused.
+    /// The peer has proven that it has a ticket, or a certificate of the authority. Its offer is
+    /// awaited, checked, or refused.
     Proven,
     /// Closed, and not yet forgotten by QUIC.
     Closing,
@@ -49,8 +53,9 @@ pub struct Limits {
 impl Stage {
     pub const fn limits(self) -> Limits {
         match self {
-            // Some 45 KB each, nearly all of it quinn's and rustls's. At a thousand new ones a second from one address each has
-            // 0.4 s, in which an honest handshake over a link of as much completes.
+            // Some 45 KB each, nearly all of it quinn's and rustls's. At a thousand new ones a
+            // second from one address each has 0.4 s, in which an honest handshake over a link of
+            // as much completes.
             Stage::Handshake => Limits {
                 connections: 512,
                 each_network: 480,
@@ -58,8 +63,8 @@ impl Stage {
                 each_key: usize::MAX,
                 time: Duration::from_secs(5),
             },
-            // A proof comes right behind the handshake, so that slots turn over faster. Keys cost nothing here: each peer
-            // makes its own.
+            // A proof comes right behind the handshake, so that slots turn over faster. Keys cost
+            // nothing here: each peer makes its own.
             Stage::Unproven => Limits {
                 connections: 256,
                 each_network: 192,
@@ -67,7 +72,8 @@ impl Stage {
                 each_key: 8,
                 time: Duration::from_secs(5),
             },
-            // Who has proven to be somebody is bounded by that, and not by the address that it shares with others.
+            // Who has proven to be somebody is bounded by that, and not by the address that it
+            // shares with others.
             Stage::Proven => Limits {
                 connections: 64,
                 each_network: usize::MAX,
@@ -75,7 +81,8 @@ impl Stage {
                 each_key: 3,
                 time: Duration::from_secs(10),
             },
-            // Twice as many as wait out three probe timeouts at the initial estimate of a round trip, at a thousand a second.
+            // Twice as many as wait out three probe timeouts at the initial estimate of a round
+            // trip, at a thousand a second.
             Stage::Closing => Limits {
                 connections: 1024,
                 each_network: 960,
@@ -87,7 +94,8 @@ impl Stage {
     }
 }
 
-/// What offers may hold together before they are accepted: three of the largest, and thousands of ordinary ones.
+/// What offers may hold together before they are accepted: three of the largest, and thousands of
+/// ordinary ones.
 pub const OFFERS_BYTES_MAX: usize = 16 << 20;
 
 /// A key by which a peer is known: that of its certificate, or what it has proven.
@@ -167,8 +175,8 @@ impl Admission {
         Arrival::Admitted { slot, evicted }
     }
 
-    /// A connection has come to `stage`, and is known by `key` from now on. Returns the slot that has to make room. A slot
-    /// that was evicted meanwhile stays so.
+    /// A connection has come to `stage`, and is known by `key` from now on. Returns the slot that
+    /// has to make room. A slot that was evicted meanwhile stays so.
     pub fn advance(&mut self, slot: SlotId, stage: Stage, key: Key) -> Option<SlotId> {
         if !self.is_open(slot) {
             return None;
@@ -179,7 +187,8 @@ impl Admission {
         evicted
     }
 
-    /// The offer of a connection now takes so many bytes of memory. The key that holds most is evicted from first.
+    /// The offer of a connection now takes so many bytes of memory. The key that holds most is
+    /// evicted from first.
     pub fn hold(&mut self, slot: SlotId, bytes: usize) -> Growth {
         if !self.is_open(slot) {
             return Growth::Refused;
@@ -285,7 +294,8 @@ impl Admission {
         in_order.into_iter().find(is_of)
     }
 
-    /// The largest offer of the key whose offers are the largest together; of equal ones the oldest.
+    /// The largest offer of the key whose offers are the largest together; of equal ones the
+    /// oldest.
     fn largest(&self) -> Option<SlotId> {
         let mut keys: BTreeMap<Option<Key>, usize> = BTreeMap::new();
         self.held.values().for_each(|held| *keys.entry(held.key).or_default() += held.bytes);

@@ -1,5 +1,6 @@
-//! Binary things as text that survives mail, terminals and copying: base64 between a BEGIN and an END line. By hand, since
-//! `pem-rfc7468` refuses lines that were indented or re-wrapped on the way, and `pem` leaves the secret in buffers.
+//! Binary things as text that survives mail, terminals and copying: base64 between a BEGIN and an
+//! END line. By hand, since `pem-rfc7468` refuses lines that were indented or re-wrapped on the
+//! way, and `pem` leaves the secret in buffers.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
@@ -24,7 +25,8 @@ impl Armour {
         format!("-----END {}-----", self.label)
     }
 
-    /// The text of `bytes`, ending in a newline. Every buffer has its size from the first: one that grows leaves copies behind.
+    /// The text of `bytes`, ending in a newline. Every buffer has its size from the first: one that
+    /// grows leaves copies behind.
     pub fn to_text(&self, bytes: &[u8]) -> Zeroizing<String> {
         let mut whole = Zeroizing::new(Vec::with_capacity(bytes.len() + CHECKSUM_BYTES));
         whole.extend_from_slice(bytes);
@@ -45,7 +47,8 @@ impl Armour {
         text
     }
 
-    /// The bytes of the one in `text`; anything around it is ignored, anything wrong inside it is an error, in fixed words.
+    /// The bytes of the one in `text`; anything around it is ignored, anything wrong inside it is
+    /// an error, in fixed words.
     pub fn bytes_of(&self, text: &str) -> Result<Zeroizing<Vec<u8>>, &'static str> {
         let (_, rest) = text.split_once(&self.begin()).ok_or("it has no BEGIN line")?;
         let (armour, _) = rest.split_once(&self.end()).ok_or("it has no END line")?;

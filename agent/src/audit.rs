@@ -1,5 +1,6 @@
-//! The audit log: canonical JSON Lines, each with the hash of the one before. An entry is durable before what it
-//! describes happens; where it cannot be written, the transfer does not happen. It tells of access and never of data.
+//! The audit log: canonical JSON Lines, each with the hash of the one before. An entry is durable
+//! before what it describes happens; where it cannot be written, the transfer does not happen. It
+//! tells of access and never of data.
 
 pub mod entry;
 
@@ -37,7 +38,8 @@ const _: () = assert!(5 * ESCAPED_BYTES_MAX * NAME_BYTES_MAX + (2 << 10) <= LINE
 const LOOK_AT_IT: &str =
     "Nothing is moved without a record of it. Look at the file, keep it, and use another --state-dir.";
 
-/// A clock that is merely put right is slewed by less between two entries; one that was set moves by more.
+/// A clock that is merely put right is slewed by less between two entries; one that was set moves
+/// by more.
 const CLOCK_STEP_SECONDS_MIN: u64 = 10;
 
 /// An agent's own log, held open and locked by one process at a time while it writes.
@@ -87,8 +89,8 @@ enum Behind {
 }
 
 impl AuditLog {
-    /// Opens the log of whoever is about to move something. Where not even a file can be made beside it, it is not the log that
-    /// is wrong, and nothing has begun.
+    /// Opens the log of whoever is about to move something. Where not even a file can be made
+    /// beside it, it is not the log that is wrong, and nothing has begun.
     pub fn open(state: &StateDir, program: &'static str) -> Outcome<Self> {
         access(state.path(), AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| {
             let what = format!("the state directory {} cannot be written to", state.path().display());
@@ -115,8 +117,8 @@ impl AuditLog {
         }
     }
 
-    /// Appends one entry and makes it durable. Where the clock was set since the last one, an entry before it says so, as the
-    /// times of the entries cannot be compared across it.
+    /// Appends one entry and makes it durable. Where the clock was set since the last one, an entry
+    /// before it says so, as the times of the entries cannot be compared across it.
     pub fn append(&self, transfer: Option<TransferId>, entry: &Entry) -> Outcome {
         let now = Reading::now();
         let last = std::mem::replace(&mut *self.last.lock().unwrap_or_else(PoisonError::into_inner), now);
@@ -139,9 +141,9 @@ impl AuditLog {
         self.put(&file, &end, transfer, entry)
     }
 
-    /// Where the next entry goes. What is there of a line that was never whole is cut off first, and said so: what it was to
-    /// announce did not happen, since its append had not returned. An entry that lacks its newline alone gets it: nothing
-    /// that can be read is removed.
+    /// Where the next entry goes. What is there of a line that was never whole is cut off first,
+    /// and said so: what it was to announce did not happen, since its append had not returned. An
+    /// entry that lacks its newline alone gets it: nothing that can be read is removed.
     fn whole_end(&self, mut file: &File) -> Outcome<End> {
         let end = self.end(file)?;
         let (end, repair) = match end.behind {
@@ -182,7 +184,8 @@ impl AuditLog {
         // The name of a file that was made just now is the folder's to keep.
         let written = written.and_then(|()| if end.bytes == 0 { self.sync_folder() } else { Ok(()) });
         written.map_err(|error| {
-            // Half a line, or one that may be lost again, is nothing that the next start has to find.
+            // Half a line, or one that may be lost again, is nothing that the next start has to
+            // find.
             let _ = file.set_len(end.bytes).and_then(|()| file.sync_data());
             self.unwritable(&error)
         })
@@ -255,7 +258,8 @@ pub fn now_text() -> String {
     text_of(OffsetDateTime::now_utc())
 }
 
-/// Of one length, so that lines sort and compare as text: RFC 3339 would leave zeros at the end away.
+/// Of one length, so that lines sort and compare as text: RFC 3339 would leave zeros at the end
+/// away.
 fn text_of(time: OffsetDateTime) -> String {
     let seconds = time.replace_nanosecond(0).unwrap_or(time).format(&Rfc3339).unwrap_or_default();
     format!("{}.{:03}Z", seconds.trim_end_matches('Z'), time.millisecond())

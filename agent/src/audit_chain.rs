@@ -1,4 +1,5 @@
-//! The chain of an audit log, read from its first line to its last in bounded memory (docs/audit.md).
+//! The chain of an audit log, read from its first line to its last in bounded memory
+//! (docs/audit.md).
 
 use std::{
     fmt,
@@ -13,7 +14,8 @@ use crate::{failure::io_reason, telemetry::printable};
 /// The hash before the first entry.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// A line: the texts of a grant, which are at most five, and typed fields of a few hundred bytes. Longer is damage.
+/// A line: the texts of a grant, which are at most five, and typed fields of a few hundred bytes.
+/// Longer is damage.
 pub const LINE_BYTES_MAX: usize = 32 << 10;
 
 /// What stands in each entry.
@@ -34,7 +36,8 @@ impl Link {
     /// The entry in `line`, which has no newline, if it is the one that follows.
     pub fn entry(&self, line: &[u8]) -> Result<Value, &'static str> {
         let entry: Value = serde_json::from_slice(line).map_err(|_| "no entry")?;
-        // serde_json's map is sorted by key: any other spelling of the same object is not what an agent wrote.
+        // serde_json's map is sorted by key: any other spelling of the same object is not what an
+        // agent wrote.
         if entry["schema"] != SCHEMA || entry.to_string().as_bytes() != line {
             return Err("no entry");
         }
@@ -82,8 +85,9 @@ impl fmt::Display for Broken {
     }
 }
 
-/// Checks every whole line of `log`, and hands each entry to `visit`. What is behind the last newline was never whole, or
-/// lacks its newline alone: it is left out. Returns what the next entry follows.
+/// Checks every whole line of `log`, and hands each entry to `visit`. What is behind the last
+/// newline was never whole, or lacks its newline alone: it is left out. Returns what the next entry
+/// follows.
 pub fn check(mut log: impl BufRead, mut visit: impl FnMut(&Value)) -> Result<Link, Broken> {
     let mut link = Link::first();
     let mut line = Vec::new();

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// The shortest first wait, and the longest of all; jitter makes each wait up to twice as long. With the time of an attempt
-/// itself, data flows again within ten seconds of the link's return.
+/// The shortest first wait, and the longest of all; jitter makes each wait up to twice as long.
+/// With the time of an attempt itself, data flows again within ten seconds of the link's return.
 const FIRST_MIN: Duration = Duration::from_millis(125);
 const LONGEST: Duration = Duration::from_secs(3);
 
-/// Exponential back-off with jitter, so that many senders do not all come back to a restarted receiver at once.
+/// Exponential back-off with jitter, so that many senders do not all come back to a restarted
+/// receiver at once.
 pub struct Backoff {
     waits: ExponentialBackoff,
     attempts: u32,

@@ -1,6 +1,7 @@
-//! What a certificate that an operator's authority issued says of an agent: its one subject alternative name is a SPIFFE
-//! identity with the agent's role. Nothing here is asked before the certificate's path was validated. No command makes or
-//! takes such certificates yet: tickets pin keys.
+//! What a certificate that an operator's authority issued says of an agent: its one subject
+//! alternative name is a SPIFFE identity with the agent's role. Nothing here is asked before the
+//! certificate's path was validated. No command makes or takes such certificates yet: tickets pin
+//! keys.
 
 use std::fmt;
 
@@ -35,8 +36,9 @@ impl SpiffeId {
         })
     }
 
-    /// The identity in `text`, if it is one of this role: the SPIFFE character set, no empty segment, and
-    /// dots only one at a time between other characters, so that one name has one spelling.
+    /// The identity in `text`, if it is one of this role: the SPIFFE character set, no empty
+    /// segment, and dots only one at a time between other characters, so that one name has one
+    /// spelling.
     pub fn parse(text: &str, role: Role) -> Option<Self> {
         let rest = text.strip_prefix("spiffe://").filter(|_| text.len() <= SPIFFE_BYTES_MAX)?;
         let segments: Vec<&str> = rest.split('/').collect();
@@ -65,8 +67,9 @@ pub struct PeerIdentity {
     pub key: PublicKey,
 }
 
-/// Judges what path validation leaves open: an Ed25519 key that may sign and nothing else, not a CA, the one extended
-/// use of its role, and exactly one name, a SPIFFE identity of that role. The error is the check that failed.
+/// Judges what path validation leaves open: an Ed25519 key that may sign and nothing else, not a
+/// CA, the one extended use of its role, and exactly one name, a SPIFFE identity of that role. The
+/// error is the check that failed.
 pub fn judge_leaf(leaf: &CertificateDer<'_>, role: Role) -> Result<PeerIdentity, &'static str> {
     let (rest, certificate) = X509Certificate::from_der(leaf).map_err(|_| "not a certificate")?;
     if !rest.is_empty() {
@@ -82,8 +85,8 @@ pub fn judge_leaf(leaf: &CertificateDer<'_>, role: Role) -> Result<PeerIdentity,
     Ok(PeerIdentity { id, key: PublicKey(key) })
 }
 
-/// Judges what path validation leaves open of an intermediate: if it says what its key is for, then for signing
-/// certificates (RFC 5280, 6.1.4 n). The error is the check that failed.
+/// Judges what path validation leaves open of an intermediate: if it says what its key is for, then
+/// for signing certificates (RFC 5280, 6.1.4 n). The error is the check that failed.
 pub fn judge_intermediate(intermediate: &CertificateDer<'_>) -> Result<(), &'static str> {
     let (_, certificate) = X509Certificate::from_der(intermediate).map_err(|_| "intermediate is no certificate")?;
     let usage = certificate.key_usage().map_err(|_| "key usage of an intermediate")?;

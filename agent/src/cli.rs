@@ -35,9 +35,8 @@ written; 130 interrupted by the user.";
 /// Options of every command that runs a transfer.
 #[derive(Args, Clone, Debug)]
 pub struct TransferArgs {
-    /// Folder for receipts, the audit log and unfinished transfers, keys among them [default: the system's state
-    /// directory for a service, else
-    /// ~/.local/state/PROGRAM]
+    /// Folder for receipts, the audit log and unfinished transfers, keys among them [default: the
+    /// system's state directory for a service, else ~/.local/state/PROGRAM]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
@@ -128,7 +127,8 @@ pub enum LogLevel {
 pub const MEMORY_BYTES_MIN: u64 = 2 * LANE_WINDOW_BYTES_MIN;
 /// The most: more than any link needs.
 pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
-/// The largest row that may be asked for: a length of a row fits 32 bits, and SQLite and PostgreSQL stop at 1 GB.
+/// The largest row that may be asked for: a length of a row fits 32 bits, and SQLite and PostgreSQL
+/// stop at 1 GB.
 pub const ROW_BYTES_SETTING_MAX: u64 = 1 << 30;
 const _: () = assert!(ROW_BYTES_MAX as u64 <= ROW_BYTES_SETTING_MAX);
 
@@ -199,7 +199,8 @@ impl DocCommand {
     }
 }
 
-/// Parses arguments; a mistake in them is reported, and the exit code is 2. Call first: from here on every line on standard error is ours.
+/// Parses arguments; a mistake in them is reported, and the exit code is 2. Call first: from here
+/// on every line on standard error is ours.
 pub fn parse<C: Parser>(program: &str) -> Result<C, ExitCode> {
     report_panics();
     C::try_parse().map_err(|error| refuse::<C>(program, &error))
@@ -218,7 +219,8 @@ pub fn parse_agent<C: Parser>(role: Role) -> Result<C, ExitCode> {
     })
 }
 
-/// Help was asked for, or is what a bare call needs; anything else is a mistake, told as any other failure.
+/// Help was asked for, or is what a bare call needs; anything else is a mistake, told as any other
+/// failure.
 fn refuse<C: CommandFactory>(program: &str, error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => exit(program, output::printed(error.print())),
@@ -230,7 +232,8 @@ fn refuse<C: CommandFactory>(program: &str, error: &clap::Error) -> ExitCode {
     }
 }
 
-/// The first paragraph of clap's message in one line, and what there is to say about it. Behind it are usage and help.
+/// The first paragraph of clap's message in one line, and what there is to say about it. Behind it
+/// are usage and help.
 fn mistake<C: CommandFactory>(error: &clap::Error) -> Failure {
     let text = error.to_string();
     let mut paragraphs = text.split("\n\n").map(|lines| lines.split_whitespace().collect::<Vec<_>>().join(" "));

@@ -1,4 +1,5 @@
-//! The control stream of a connection: the proof of the ticket, then messages, each with its time and its bound.
+//! The control stream of a connection: the proof of the ticket, then messages, each with its time
+//! and its bound.
 
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,9 @@ use crate::{
     refused::refused_by_peer,
 };
 
-/// For each whole message of the exchange before data flows, and for one that has begun later (fault-matrix X15); besides, as
-/// long as its bytes take at the least rate, counted as they come and not as they are announced.
+/// For each whole message of the exchange before data flows, and for one that has begun later
+/// (fault-matrix X15); besides, as long as its bytes take at the least rate, counted as they come
+/// and not as they are announced.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The slowest link that is served, 64 kbit/s, less what its overhead takes.
@@ -40,7 +42,8 @@ fn patience(bytes: usize) -> Duration {
     MESSAGE_TIMEOUT + Duration::from_secs(bytes as u64 / BYTES_PER_SECOND_MIN)
 }
 
-/// The one clock of a message. It does not start again inside it, and a peer gains time by what it sends alone.
+/// The one clock of a message. It does not start again inside it, and a peer gains time by what it
+/// sends alone.
 #[derive(Clone, Copy)]
 struct Clock {
     since: Instant,
@@ -59,7 +62,8 @@ impl Clock {
     }
 }
 
-/// The most that is taken from a stream at once, and what a message may take of memory before that is counted.
+/// The most that is taken from a stream at once, and what a message may take of memory before that
+/// is counted.
 const PIECE_BYTES: usize = 16 << 10;
 
 /// Of a control message's length.
@@ -86,7 +90,8 @@ pub async fn open_control(link: &Link, proof: &TicketProof) -> Outcome<(ControlW
     Ok((ControlWriter { stream: out, role }, ControlReader { stream: answers, role }))
 }
 
-/// Waits for the control stream and the proof of a ticket on it (the receiver does), both within [`PROOF_TIMEOUT`].
+/// Waits for the control stream and the proof of a ticket on it (the receiver does), both within
+/// [`PROOF_TIMEOUT`].
 pub async fn accept_control(link: &Link) -> Outcome<(ControlWriter, ControlReader, TicketProof)> {
     let role = link.role();
     let accepting = async {
@@ -99,7 +104,8 @@ pub async fn accept_control(link: &Link) -> Outcome<(ControlWriter, ControlReade
     Ok((ControlWriter { stream: out, role }, ControlReader { stream: requests, role }, proof))
 }
 
-/// Bytes that are no proof are refused when they come, and not when the time is over; so is an end before the last of them.
+/// Bytes that are no proof are refused when they come, and not when the time is over; so is an end
+/// before the last of them.
 async fn recv_proof(requests: &mut StreamIn) -> Outcome<TicketProof> {
     let no_proof = || Error::new(Code::ProtocolViolation, "proof of a ticket");
     let mut bytes = BytesMut::with_capacity(TICKET_PROOF_BYTES);
@@ -120,8 +126,9 @@ fn too_slow(role: Role) -> Failure {
 }
 
 impl ControlWriter {
-    /// Returns the bytes written. A peer that takes none of them for too long is not waited for: it could keep a transfer, or
-    /// the word that it is over, for ever. Not cancel-safe: part of the message may have been written.
+    /// Returns the bytes written. A peer that takes none of them for too long is not waited for: it
+    /// could keep a transfer, or the word that it is over, for ever. Not cancel-safe: part of the
+    /// message may have been written.
     pub async fn send(&mut self, message: &Message) -> Outcome<usize> {
         let frame = message.to_frame()?;
         let frame_bytes = frame.len();
@@ -130,7 +137,8 @@ impl ControlWriter {
         Ok(frame_bytes)
     }
 
-    /// Ends this side of the stream and waits until the peer has all of it, or has gone, but not for long.
+    /// Ends this side of the stream and waits until the peer has all of it, or has gone, but not
+    /// for long.
     pub async fn finish(mut self) {
         let _ = self.stream.finish();
         let _ = timeout(FAREWELL_TIMEOUT, self.stream.delivered()).await;
@@ -138,20 +146,23 @@ impl ControlWriter {
 }
 
 impl ControlReader {
-    /// The first message of an exchange, which may be a refusal: a sender that cannot even begin says so. Its clock began
-    /// at `since`, with the connection; what it takes of memory comes out of what all offers may take together.
+    /// The first message of an exchange, which may be a refusal: a sender that cannot even begin
+    /// says so. Its clock began at `since`, with the connection; what it takes of memory comes out
+    /// of what all offers may take together.
     pub async fn first(&mut self, since: Instant, slot: &Slot) -> Outcome<Message> {
         let clock = Clock { since, asked_bytes: 0 };
         let hold = |bytes| slot.hold_bytes(Offer::memory_bytes(bytes));
         self.message(Some(clock), OFFER_BYTES_MAX, hold).await?.ok_or_else(|| exchange_ended(self.role))
     }
 
-    /// The answer to a message of `asked_bytes`, which must be whole within the time of the exchange.
+    /// The answer to a message of `asked_bytes`, which must be whole within the time of the
+    /// exchange.
     pub async fn expect(&mut self, asked_bytes: usize) -> Outcome<Message> {
         self.not_refused(Some(Clock::start(asked_bytes))).await?.ok_or_else(|| exchange_ended(self.role))
     }
 
-    /// The next message, or `None` at the clean end of the stream. A refusal by the peer is an error. Not cancel-safe.
+    /// The next message, or `None` at the clean end of the stream. A refusal by the peer is an
+    /// error. Not cancel-safe.
     pub async fn next(&mut self) -> Outcome<Option<Message>> {
         self.not_refused(None).await
     }
@@ -197,7 +208,8 @@ impl ControlReader {
         Ok(Some(Message::from_bytes(&body)?))
     }
 
-    /// Appends what is there of the stream, until `into` has `bytes_max` at most; returns how many bytes, 0 at the end.
+    /// Appends what is there of the stream, until `into` has `bytes_max` at most; returns how many
+    /// bytes, 0 at the end.
     async fn piece(&mut self, bytes_max: usize, into: &mut BytesMut, clock: Option<Clock>) -> Outcome<usize> {
         let received_bytes = into.len();
         let wanted = PIECE_BYTES.min(bytes_max - received_bytes);

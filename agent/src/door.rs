@@ -1,5 +1,5 @@
-//! The connections behind the slots of [`Admission`]: closes what is evicted, notices what is gone, and counts what is
-//! refused. One for all the addresses at which a receiver listens.
+//! The connections behind the slots of [`Admission`]: closes what is evicted, notices what is gone,
+//! and counts what is refused. One for all the addresses at which a receiver listens.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,8 @@ use crate::{
     refusals::{Cause, Counts, Refusals},
 };
 
-/// How often it is looked which connections are gone. A peer that is closed now waits for some 300 ms at least.
+/// How often it is looked which connections are gone. A peer that is closed now waits for some 300
+/// ms at least.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
 
 /// Bounds and counts what comes to a receiver.
@@ -51,7 +52,8 @@ pub struct Slot {
 }
 
 impl Door {
-    /// A place for a newcomer whose address is validated, or none. Closes the connection whose place it takes.
+    /// A place for a newcomer whose address is validated, or none. Closes the connection whose
+    /// place it takes.
     pub(crate) fn arrive(&self, address: IpAddr) -> Option<Slot> {
         let mut state = self.lock();
         state.sweep(Instant::now());

@@ -1,5 +1,6 @@
-//! The end of a grant. It comes by the wall clock, whoever sets it; and by a clock that nobody can set and that goes on
-//! while the machine sleeps, so that neither a step backwards nor a suspended machine prolongs anything.
+//! The end of a grant. It comes by the wall clock, whoever sets it; and by a clock that nobody can
+//! set and that goes on while the machine sleeps, so that neither a step backwards nor a suspended
+//! machine prolongs anything.
 
 use std::{
     convert::Infallible,
@@ -20,10 +21,12 @@ use crate::{
 /// How often the clocks are looked at: revocation and expiry are to act within seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// When both sides say how little time is left: enough to look at the progress, and to have a new ticket ready.
+/// When both sides say how little time is left: enough to look at the progress, and to have a new
+/// ticket ready.
 const WARNED_BEFORE: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(60)];
 
-/// When a grant ends, on two clocks. Clones share it: that a transfer has begun moves the end for all of them.
+/// When a grant ends, on two clocks. Clones share it: that a transfer has begun moves the end for
+/// all of them.
 #[derive(Clone, Debug)]
 pub struct Expiry(Arc<Deadlines>);
 
@@ -73,8 +76,8 @@ impl Expiry {
         self.expired()
     }
 
-    /// Says how much time a transfer that has begun has left to finish, when that is ten minutes and when it is one. Never
-    /// returns. Cancel safe.
+    /// Says how much time a transfer that has begun has left to finish, when that is ten minutes
+    /// and when it is one. Never returns. Cancel safe.
     pub async fn warn(&self, say: impl Fn(Duration)) -> Infallible {
         for warned_before in WARNED_BEFORE {
             while !self.0.begun.load(Ordering::Relaxed) || self.left() > warned_before {
@@ -96,8 +99,8 @@ impl Expiry {
         }
     }
 
-    /// The end of the grant, if that is why trying again is of no use. A process that was stopped for long finds its link
-    /// gone and its grant ended at the same moment, in either order.
+    /// The end of the grant, if that is why trying again is of no use. A process that was stopped
+    /// for long finds its link gone and its grant ended at the same moment, in either order.
     pub fn or_failure(&self, failure: Failure) -> Failure {
         if failure.code.retry_may_help() && self.left().is_zero() { self.expired() } else { failure }
     }
@@ -120,7 +123,8 @@ impl Expiry {
 const SUSPENDED: &str = "The transfer is suspended, and what was loaded is kept for a while: give the receiver's command again, \
                          and the sender's with the ticket that it prints.";
 
-/// Whether the times of a grant allow the transfer to begin now, or, once it is `begun`, to continue.
+/// Whether the times of a grant allow the transfer to begin now, or, once it is `begun`, to
+/// continue.
 pub fn check_time(grant: &Grant, begun: bool) -> Outcome {
     let now = now_seconds();
     grant.check_time(now, begun).map_err(|error| match error.code {
@@ -161,8 +165,8 @@ mod tests {
         runtime.block_on(expiry.or(work))
     }
 
-    /// fault-matrix T1, T2, T4: whichever clock comes first. A wall clock that was set back, or a machine that slept, gives
-    /// no more time than the clock that nobody can set.
+    /// fault-matrix T1, T2, T4: whichever clock comes first. A wall clock that was set back, or a
+    /// machine that slept, gives no more time than the clock that nobody can set.
     #[test]
     fn the_clock_that_comes_first_ends_the_grant() {
         let wall = now_seconds() + DAY.as_secs();

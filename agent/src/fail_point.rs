@@ -1,7 +1,7 @@
 //! Places at which a test has an agent die, as a power cut or `kill -9` would have it die there.
 //!
-//! `SEALIFT_FAIL_POINT=NAME` kills the process when it comes to the point for the first time, `NAME:3` for the third.
-//! `SEALIFT_PANIC_POINT` is the same with a panic, as a bug would have it.
+//! `SEALIFT_FAIL_POINT=NAME` kills the process when it comes to the point for the first time,
+//! `NAME:3` for the third. `SEALIFT_PANIC_POINT` is the same with a panic, as a bug would have it.
 //! Only builds with `debug_assertions` look at it: in a release build [`hit`] is nothing.
 
 use crate::identity::Role;
@@ -36,7 +36,8 @@ macro_rules! points {
     };
 }
 
-// One line a point: its name in code, the side that comes to it, its name in the environment, what it is.
+// One line a point: its name in code, the side that comes to it, its name in the environment, what
+// it is.
 points! {
     RecordKept = Sender, "record-kept", "the sender has a record, the receiver has heard nothing";
     BeginKept = Sender, "begin-kept", "the record says that it was begun, the receiver has not heard so";

@@ -1,5 +1,6 @@
-//! Who an agent is: an Ed25519 key that it makes at its first start, that never leaves its host, and that people know by
-//! its fingerprint. The same key proves the agent in TLS and signs transcripts, grants, manifests and receipts.
+//! Who an agent is: an Ed25519 key that it makes at its first start, that never leaves its host,
+//! and that people know by its fingerprint. The same key proves the agent in TLS and signs
+//! transcripts, grants, manifests and receipts.
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -31,8 +32,8 @@ const NAME: &str = "identity";
 /// A key and a certificate of some hundred bytes.
 const FILE_BYTES_MAX: usize = 4 << 10;
 
-/// "To indicate that a certificate has no well-defined expiration date" (RFC 5280, 4.1.2.5): what ends a transfer's
-/// authority is its grant.
+/// "To indicate that a certificate has no well-defined expiration date" (RFC 5280, 4.1.2.5): what
+/// ends a transfer's authority is its grant.
 const NO_EXPIRATION: (i32, u8, u8) = (9999, 12, 31);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +158,8 @@ impl Identity {
     }
 }
 
-/// The Ed25519 key in a certificate, which need not be valid in any other way; `None` if there is none.
+/// The Ed25519 key in a certificate, which need not be valid in any other way; `None` if there is
+/// none.
 pub fn certified_key(certificate: &CertificateDer<'_>) -> Option<PublicKey> {
     Certificate(certificate.to_vec()).key()
 }

@@ -17,9 +17,10 @@ const FIRST_OTHER: RawFd = 3;
 /// Where close_range(2) is missing, and no limit is set.
 const DESCRIPTORS_MAX: i64 = 1 << 16;
 
-/// Undoes what would break this process: a parent may have left any signal blocked or ignored, and any file open. A child
-/// could not be waited for while `SIGCHLD` is ignored, and the guard of a loader listens to `SIGUSR1` and ends by `SIGUSR2`.
-/// The signals that ask a process to stop stay ignored ([`is_ignored`]). Call first in `main`, before any thread.
+/// Undoes what would break this process: a parent may have left any signal blocked or ignored, and
+/// any file open. A child could not be waited for while `SIGCHLD` is ignored, and the guard of a
+/// loader listens to `SIGUSR1` and ends by `SIGUSR2`. The signals that ask a process to stop stay
+/// ignored ([`is_ignored`]). Call first in `main`, before any thread.
 pub fn put_right() -> nix::Result<()> {
     for signal in [Signal::SIGCHLD, Signal::SIGUSR1, Signal::SIGUSR2] {
         restore_default(signal)?;
@@ -29,23 +30,26 @@ pub fn put_right() -> nix::Result<()> {
     Ok(())
 }
 
-/// Whether this process was started to ignore the signal, as `nohup` and a shell's background jobs are.
+/// Whether this process was started to ignore the signal, as `nohup` and a shell's background jobs
+/// are.
 pub fn is_ignored(signal: libc::c_int) -> bool {
-    // SAFETY: all zeros is a valid `sigaction`, and with no new action the call writes to `found` alone.
+    // SAFETY: all zeros is a valid `sigaction`, and with no new action the call writes to `found`
+    // alone.
     let mut found: libc::sigaction = unsafe { mem::zeroed() };
     let asked = unsafe { libc::sigaction(signal, ptr::null(), &raw mut found) };
     asked == 0 && found.sa_sigaction == libc::SIG_IGN
 }
 
 fn restore_default(signal: Signal) -> nix::Result<()> {
-    // SAFETY: all zeros is a valid `sigaction`: SIG_DFL, no flags, an empty mask. No handler is installed.
+    // SAFETY: all zeros is a valid `sigaction`: SIG_DFL, no flags, an empty mask. No handler is
+    // installed.
     let default: libc::sigaction = unsafe { mem::zeroed() };
     let set = unsafe { libc::sigaction(signal as libc::c_int, &raw const default, ptr::null_mut()) };
     nix::errno::Errno::result(set).map(drop)
 }
 
-/// What was open when this process was started stays open for it, since a parent may hold a lock by it; and is for no
-/// program that it starts.
+/// What was open when this process was started stays open for it, since a parent may hold a lock by
+/// it; and is for no program that it starts.
 fn close_others_on_exec() {
     // SAFETY: sets a flag of descriptors; none is closed.
     let set = unsafe {

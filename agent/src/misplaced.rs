@@ -1,7 +1,7 @@
 //! What was typed to the wrong one of the three programs: where it belongs.
 
-/// Each program with the commands that it alone has, and the options of its transfers that a transfer of the other agent does
-/// not have.
+/// Each program with the commands that it alone has, and the options of its transfers that a
+/// transfer of the other agent does not have.
 pub const AT_HOME: [(&str, &[&str], &[&str]); 3] = [
     (
         "sealift-sender",

@@ -1,5 +1,6 @@
-//! Tells the service manager how a service is (sd_notify(3)), if there is one that asks. By hand, since the crate `sd-notify`
-//! takes the name of an abstract socket, as containers and test managers give, for a path.
+//! Tells the service manager how a service is (sd_notify(3)), if there is one that asks. By hand,
+//! since the crate `sd-notify` takes the name of an abstract socket, as containers and test
+//! managers give, for a path.
 
 use std::os::{
     linux::net::SocketAddrExt,

@@ -1,6 +1,6 @@
-//! Where a command puts what it makes: standard output, a stream, or a new file. What is written goes into what the user
-//! named, or is refused; a name is replaced only if it stood for a plain file of the user's own that was empty or an earlier one
-//! of the same kind (fault-matrix E6).
+//! Where a command puts what it makes: standard output, a stream, or a new file. What is written
+//! goes into what the user named, or is refused; a name is replaced only if it stood for a plain
+//! file of the user's own that was empty or an earlier one of the same kind (fault-matrix E6).
 
 use std::{
     ffi::OsString,
@@ -64,7 +64,8 @@ impl Output {
         self.place == Place::Own
     }
 
-    /// What to write into, unless it is a file that is to be made. Opening a FIFO waits for its reader.
+    /// What to write into, unless it is a file that is to be made. Opening a FIFO waits for its
+    /// reader.
     pub fn open_stream(&self) -> Outcome<Option<File>> {
         match self.place {
             // A file of its own, since the library's handle looks for line ends in all that passes.
@@ -86,9 +87,9 @@ impl Output {
         }
     }
 
-    /// Writes a secret: into a stream, or as a file of mode 0600 that has its name once it is whole. Nothing that others
-    /// could read is written to, and no file is replaced but an empty one and one that begins with the same line: a secret of
-    /// the same kind.
+    /// Writes a secret: into a stream, or as a file of mode 0600 that has its name once it is
+    /// whole. Nothing that others could read is written to, and no file is replaced but an empty
+    /// one and one that begins with the same line: a secret of the same kind.
     pub fn put_secret(&self, text: &str) -> Outcome {
         match self.open_stream()? {
             Some(stream) => {
@@ -120,7 +121,8 @@ impl Output {
 
     fn check_private(&self, stream: &File) -> Outcome {
         let found = stream.metadata().map_err(|error| self.failed(&error))?;
-        // Whoever gave this process its standard output chose who reads it; of a name in a folder that is not known.
+        // Whoever gave this process its standard output chose who reads it; of a name in a folder
+        // that is not known.
         let by_name = self.place == Place::Stream;
         if by_name && !is_of_user_or_root(&found) {
             return Err(self.refused("belongs to another user"));
@@ -167,7 +169,8 @@ impl Output {
     }
 }
 
-/// Prints what was asked for on standard output. A reader that has read enough is no failure; a disk that is full is one.
+/// Prints what was asked for on standard output. A reader that has read enough is no failure; a
+/// disk that is full is one.
 pub fn print(text: &[u8]) -> Outcome {
     let mut out = io::stdout().lock();
     printed(out.write_all(text).and_then(|()| out.flush()))
@@ -250,7 +253,8 @@ pub fn standard_output_is_null() -> bool {
     own.is_ok_and(|own| own.file_type().is_char_device() && null.is_ok_and(|null| null == own.rdev()))
 }
 
-/// Whether this process was started without one: Rust's runtime then opens the null device in its place, for reading, too.
+/// Whether this process was started without one: Rust's runtime then opens the null device in its
+/// place, for reading, too.
 fn standard_output_is_closed() -> bool {
     let flags = fcntl(io::stdout(), FcntlArg::F_GETFL).map_or(OFlag::empty(), OFlag::from_bits_truncate);
     flags & OFlag::O_ACCMODE == OFlag::O_RDWR && standard_output_is_null()
@@ -310,8 +314,9 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
-/// Gives `from` the name `to`, which nothing may have. Some file systems cannot promise that: one that has links makes a
-/// second name, which fails as well where there is something; in others it is looked first.
+/// Gives `from` the name `to`, which nothing may have. Some file systems cannot promise that: one
+/// that has links makes a second name, which fails as well where there is something; in others it
+/// is looked first.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => link_or_rename(from, to),

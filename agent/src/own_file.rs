@@ -1,5 +1,5 @@
-//! Small files that hold keys or decide about a transfer: plain files of this user alone, with one name, not followed
-//! through any link.
+//! Small files that hold keys or decide about a transfer: plain files of this user alone, with one
+//! name, not followed through any link.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -40,9 +40,9 @@ pub fn read_own(path: &Path, bytes_max: usize) -> Outcome<Option<Zeroizing<Vec<u
     Ok(Some(bytes))
 }
 
-/// Overwrites a file that holds a secret, if it is there, and removes it; durable when this returns. Another process may do
-/// the same at the same moment, and remove the folder then. Copy-on-write file systems, snapshots and solid-state disks may
-/// keep what was there before.
+/// Overwrites a file that holds a secret, if it is there, and removes it; durable when this
+/// returns. Another process may do the same at the same moment, and remove the folder then.
+/// Copy-on-write file systems, snapshots and solid-state disks may keep what was there before.
 pub fn destroy_own(path: &Path) -> io::Result<()> {
     let destroy = || -> io::Result<()> {
         if erase_own(path)? {
@@ -89,7 +89,8 @@ mod tests {
 
     use super::*;
 
-    /// C6, E8: an agent that starts finishes what another has left, also while that one does so itself.
+    /// C6, E8: an agent that starts finishes what another has left, also while that one does so
+    /// itself.
     #[test]
     fn two_may_destroy_a_secret_at_once() {
         let folder = tempfile::tempdir().unwrap();

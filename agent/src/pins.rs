@@ -40,7 +40,8 @@ fn read(file: &Path) -> std::io::Result<String> {
     }
 }
 
-/// The error is the line, and what is wrong with it. One line that is wrong makes the whole file so.
+/// The error is the line, and what is wrong with it. One line that is wrong makes the whole file
+/// so.
 fn find(name: &str, text: &str) -> Result<Fingerprint, (Option<usize>, String)> {
     let mut found = None;
     for (line, number) in text.lines().zip(1..) {

@@ -1,4 +1,5 @@
-//! What a process does to itself before it touches data, so that nothing it holds ends up in a file.
+//! What a process does to itself before it touches data, so that nothing it holds ends up in a
+//! file.
 
 use std::sync::OnceLock;
 
@@ -18,9 +19,9 @@ use crate::{
     inherited, threads, workers,
 };
 
-/// Nothing that was inherited is in the way, no core dump, no other process of this user may read its memory, new files are
-/// the owner's alone, and a panic says where it happened, nothing else, and is the end. Call first in `main`, before any
-/// thread.
+/// Nothing that was inherited is in the way, no core dump, no other process of this user may read
+/// its memory, new files are the owner's alone, and a panic says where it happened, nothing else,
+/// and is the end. Call first in `main`, before any thread.
 pub fn harden() -> Outcome {
     let refused = |what: &str| Failure::new(Code::Preflight, format!("this process cannot be protected: {what}"), "");
     inherited::put_right().map_err(|_| refused("signals"))?;
@@ -74,14 +75,14 @@ fn count_processors() -> usize {
     std::thread::available_parallelism().map_or(online.max(1) as usize, usize::from)
 }
 
-/// One thread for the link, since a current-thread runtime moves a fifth more than a pool; and a bounded pool for what
-/// blocks. What burns processor time is for the [`crate::workers`].
+/// One thread for the link, since a current-thread runtime moves a fifth more than a pool; and a
+/// bounded pool for what blocks. What burns processor time is for the [`crate::workers`].
 pub fn runtime() -> Outcome<tokio::runtime::Runtime> {
     runtime_for(1)
 }
 
-/// As `runtime`, for so many transfers at once: none may wait for a thread that another one holds. Fails if there cannot be
-/// so many threads; those of one transfer are started now and kept.
+/// As `runtime`, for so many transfers at once: none may wait for a thread that another one holds.
+/// Fails if there cannot be so many threads; those of one transfer are started now and kept.
 pub fn runtime_for(transfers: usize) -> Outcome<tokio::runtime::Runtime> {
     keep_freed_buffers();
     allow_files((transfers * FILES_OF_TRANSFER + OTHER_FILES) as rlim_t)?;
@@ -100,8 +101,8 @@ pub fn runtime_for(transfers: usize) -> Outcome<tokio::runtime::Runtime> {
     Ok(runtime)
 }
 
-/// Files that are open at once must not be too few: a library that cannot open one ends the process. The limit is raised as
-/// far as this process may; where that is not enough, it fails.
+/// Files that are open at once must not be too few: a library that cannot open one ends the
+/// process. The limit is raised as far as this process may; where that is not enough, it fails.
 fn allow_files(needed: rlim_t) -> Outcome {
     let refused = |error: nix::errno::Errno| {
         Failure::io(Code::Preflight, "the limit of open files cannot be used", &error.into(), "")
@@ -121,13 +122,15 @@ fn allow_files(needed: rlim_t) -> Outcome {
 /// Those of the source or target, its journal or spool, record and lock, and pipes to a program.
 const FILES_OF_TRANSFER: usize = 16;
 
-/// Those of the runtime, the sockets, the audit log; and as many again that a parent may have left open.
+/// Those of the runtime, the sockets, the audit log; and as many again that a parent may have left
+/// open.
 const OTHER_FILES: usize = 48;
 
-/// A transfer frees and allocates buffers of a megabyte all the time. glibc gives such memory back to the system at once,
-/// and every page of it is faulted in and zeroed again, a tenth of all processor time; but it keeps up to twice the
-/// largest mapped block that was ever freed (mallopt(3), M_MMAP_THRESHOLD). So one is freed here. Other allocators make
-/// nothing of it, and a page that was never touched costs nothing.
+/// A transfer frees and allocates buffers of a megabyte all the time. glibc gives such memory back
+/// to the system at once, and every page of it is faulted in and zeroed again, a tenth of all
+/// processor time; but it keeps up to twice the largest mapped block that was ever freed
+/// (mallopt(3), M_MMAP_THRESHOLD). So one is freed here. Other allocators make nothing of it, and a
+/// page that was never touched costs nothing.
 fn keep_freed_buffers() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BYTES / 2)));
 }
@@ -135,7 +138,8 @@ fn keep_freed_buffers() {
 /// Freed memory that each of glibc's arenas may keep: what a lane has in flight.
 const KEPT_BYTES: usize = 32 << 20;
 
-/// Threads of each transfer that wait rather than work: a writer for each lane, its journal, name resolution, clean-up.
+/// Threads of each transfer that wait rather than work: a writer for each lane, its journal, name
+/// resolution, clean-up.
 const BLOCKING_THREADS: usize = 2 * sealift_protocol::limits::LANES_MAX as usize + 4;
 
 /// The source's, and those that read what a program prints.

@@ -65,7 +65,8 @@ impl Totals {
     /// What is planned now, whatever was before: nothing of it is there.
     fn planned(&mut self, plan: &Plan) {
         let estimates = || plan.parts.iter().filter_map(|part| part.bytes_estimate);
-        // A peer's word. Parts without an estimate are small beside those with one, or all there is.
+        // A peer's word. Parts without an estimate are small beside those with one, or all there
+        // is.
         self.plain_bytes_estimate = estimates().next().map(|_| estimates().fold(0, u64::saturating_add));
         self.parts_planned = plan.parts.len() as u64;
         self.parts = 0;
@@ -163,7 +164,8 @@ impl Progress {
         self.names.get(part.0 as usize).map(String::as_str).filter(|name| !name.is_empty())
     }
 
-    /// What a terminal shows. What matters most comes first and fits 38 columns; a narrow terminal cuts off the rest.
+    /// What a terminal shows. What matters most comes first and fits 38 columns; a narrow terminal
+    /// cuts off the rest.
     pub fn line(&self, now: Instant) -> String {
         let totals = &self.totals;
         let mut line = totals.percent().map_or(String::new(), |percent| format!("{percent}% "));
@@ -214,7 +216,8 @@ impl Progress {
         self.kept = OpenOptions::new().write(true).open(path).ok();
     }
 
-    /// For `status`, which another process runs: not durable, since it is about what was, and nothing depends on it.
+    /// For `status`, which another process runs: not durable, since it is about what was, and
+    /// nothing depends on it.
     pub fn keep(&self) {
         if let Some(file) = &self.kept {
             let _ = file.write_all_at(&HowFar::of(&self.totals).to_bytes(), 0);

@@ -1,5 +1,6 @@
-//! `RECEIVER.pub`: a receiver's standing public keys as text that can be mailed. The fingerprint in it is that of the
-//! receiver's identity and has to be compared with its operator's first: the text by itself proves nothing.
+//! `RECEIVER.pub`: a receiver's standing public keys as text that can be mailed. The fingerprint in
+//! it is that of the receiver's identity and has to be compared with its operator's first: the text
+//! by itself proves nothing.
 
 use sealift_protocol::{archive::ReceiverKey, codec};
 

@@ -1,5 +1,5 @@
-//! What was refused, counted by cause and by address, so that a flood of refusals is neither a flood of log lines nor of
-//! audit entries. Pure: the time comes in as an argument.
+//! What was refused, counted by cause and by address, so that a flood of refusals is neither a
+//! flood of log lines nor of audit entries. Pure: the time comes in as an argument.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,6 @@
-//! What a run says while it goes and when it ends: to a person on a terminal, to a program as JSON lines, and to the
-//! shell as an exit code. Data goes to standard output and everything for people to standard error.
+//! What a run says while it goes and when it ends: to a person on a terminal, to a program as JSON
+//! lines, and to the shell as an exit code. Data goes to standard output and everything for people
+//! to standard error.
 
 mod ending;
 
@@ -32,8 +33,8 @@ const PROGRESS_EVENT_EVERY: Duration = Duration::from_secs(1);
 /// How often it is kept for `status`.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
 
-/// Where nothing is redrawn, as in a log or behind `ssh HOST COMMAND`, a line is printed now and then: the first soon, and
-/// no more than 60 an hour.
+/// Where nothing is redrawn, as in a log or behind `ssh HOST COMMAND`, a line is printed now and
+/// then: the first soon, and no more than 60 an hour.
 const FIRST_LINE_AFTER: Duration = Duration::from_secs(10);
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
@@ -61,7 +62,8 @@ impl Resume {
     }
 }
 
-/// Reports one run of one agent, or one of several transfers of a run. Used from the async thread alone.
+/// Reports one run of one agent, or one of several transfers of a run. Used from the async thread
+/// alone.
 pub struct Report {
     role: Role,
     json: bool,
@@ -131,7 +133,8 @@ impl Report {
         self.transfer.set(Some(transfer));
     }
 
-    /// How an interrupted transfer goes on, and why so: for the person, the program, and the last word.
+    /// How an interrupted transfer goes on, and why so: for the person, the program, and the last
+    /// word.
     pub fn resume(&self, resume: Resume, reason: &str) {
         self.resume.set(Some(resume));
         self.event("resume", &[("resume", json!(resume.word())), ("reason", json!(printable(reason)))]);

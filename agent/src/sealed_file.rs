@@ -1,5 +1,6 @@
-//! A sealed log in a file of its own: one process at a time, appended, synced, and in the end destroyed. The format and
-//! what its bytes mean are `sealift_protocol::sealed_log`'s; here are only the file and its failures.
+//! A sealed log in a file of its own: one process at a time, appended, synced, and in the end
+//! destroyed. The format and what its bytes mean are `sealift_protocol::sealed_log`'s; here are
+//! only the file and its failures.
 //!
 //! Everything here blocks: call it where blocking is allowed.
 
@@ -24,8 +25,8 @@ use sealift_protocol::{
 use self::folder::{Folder, failed};
 use crate::failure::{Failure, Outcome, explain};
 
-/// A log that this process holds. After the first failure of the file it refuses everything but to be destroyed: what a
-/// failed sync wrote may be lost although the next one succeeds.
+/// A log that this process holds. After the first failure of the file it refuses everything but to
+/// be destroyed: what a failed sync wrote may be lost although the next one succeeds.
 pub struct SealedFile {
     folder: Folder,
     name: String,
@@ -39,7 +40,8 @@ pub struct SealedFile {
 /// A log that was there.
 pub struct Opened {
     pub log: SealedFile,
-    /// What was cut off because a crash had torn it; the caller enters it in the audit log as `journal.repaired`.
+    /// What was cut off because a crash had torn it; the caller enters it in the audit log as
+    /// `journal.repaired`.
     pub repaired: Option<Repaired>,
 }
 
@@ -50,7 +52,8 @@ pub struct Repaired {
 }
 
 impl SealedFile {
-    /// Makes a new log of at most `bytes_max` bytes. A crash leaves all of it, header and name, or nothing under `name`.
+    /// Makes a new log of at most `bytes_max` bytes. A crash leaves all of it, header and name, or
+    /// nothing under `name`.
     pub fn create(folder: &Path, name: &str, header: LogHeader, bytes_max: u64) -> Outcome<Self> {
         let folder = Folder::open(folder)?;
         let path = folder.path_of(name);
@@ -84,8 +87,9 @@ impl SealedFile {
         Ok(Self { folder, name, file, writer, bytes_max, unsynced: false, failure: None })
     }
 
-    /// Opens the log `id` under `name`, or says that there is none. Every record is read, checked and shown to `seen`; a
-    /// torn tail is cut off; and what was shown is durable once this has returned `Ok`, and not before.
+    /// Opens the log `id` under `name`, or says that there is none. Every record is read, checked
+    /// and shown to `seen`; a torn tail is cut off; and what was shown is durable once this has
+    /// returned `Ok`, and not before.
     pub fn open(
         folder: &Path,
         name: &str,
@@ -132,7 +136,8 @@ impl SealedFile {
         self.writer.offset()
     }
 
-    /// Writes records behind the last. Where they do not fit the budget, none is written, and the log stays usable.
+    /// Writes records behind the last. Where they do not fit the budget, none is written, and the
+    /// log stays usable.
     pub fn append(&mut self, records: &[Record]) -> Outcome {
         self.sound()?;
         let path = self.folder.path_of(&self.name);
@@ -163,7 +168,8 @@ impl SealedFile {
         self.write(&Record::Mark)
     }
 
-    /// Reads every record that was appended until now, from the first, while others may be appended.
+    /// Reads every record that was appended until now, from the first, while others may be
+    /// appended.
     pub fn replay(&self) -> Outcome<Replay> {
         self.sound()?;
         let path = self.folder.path_of(&self.name);
@@ -195,7 +201,8 @@ impl SealedFile {
         Ok(())
     }
 
-    /// Fails if the file no longer has a name: what is written to it then is gone when this process ends.
+    /// Fails if the file no longer has a name: what is written to it then is gone when this process
+    /// ends.
     fn still_there(&mut self) -> Outcome {
         let there = self.folder.names(&self.name, &self.file);
         if self.keep(there)? {
@@ -215,8 +222,9 @@ impl SealedFile {
     }
 }
 
-/// What is read after this is what a crash would leave. A process that was killed leaves whole records that were never
-/// synced; and after a sync that failed, Linux keeps in memory, as if it were on the disk, what never got there.
+/// What is read after this is what a crash would leave. A process that was killed leaves whole
+/// records that were never synced; and after a sync that failed, Linux keeps in memory, as if it
+/// were on the disk, what never got there.
 fn read_from_disk(file: &File) -> std::io::Result<()> {
     file.sync_all()?;
     Ok(posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
@@ -255,13 +263,14 @@ impl Iterator for Replay {
     }
 }
 
-/// Destroys the log under `name`, whatever state it is in, and what an interrupted [`SealedFile::create`] left. Where
-/// there is none, that is done already.
+/// Destroys the log under `name`, whatever state it is in, and what an interrupted
+/// [`SealedFile::create`] left. Where there is none, that is done already.
 pub fn destroy(folder: &Path, name: &str) -> Outcome {
     destroy_if(folder, name, |_| Ok(()))
 }
 
-/// As [`destroy`], but leaves a whole log alone that is another's: whoever moved it there may need it.
+/// As [`destroy`], but leaves a whole log alone that is another's: whoever moved it there may need
+/// it.
 pub fn destroy_own(folder: &Path, name: &str, id: &LogId) -> Outcome {
     destroy_if(folder, name, |header| header.expect(id))
 }
@@ -296,8 +305,8 @@ fn shred(folder: &Folder, name: &str, file: &Arc<Flock<File>>) -> Outcome {
     erase(folder, name, file)
 }
 
-/// Envelopes first: whatever stops this half way, no key is left to what is. The disk may keep old blocks; those hold
-/// nothing but what is sealed to a key that is destroyed elsewhere.
+/// Envelopes first: whatever stops this half way, no key is left to what is. The disk may keep old
+/// blocks; those hold nothing but what is sealed to a key that is destroyed elsewhere.
 fn erase(folder: &Folder, name: &str, file: &Arc<Flock<File>>) -> Outcome {
     let path = folder.path_of(name);
     let fail = |error| failed(&path, &error);

@@ -1,5 +1,5 @@
-//! The session of a process that has no terminal, such as one that `ssh HOST COMMAND` started: sshd closes the other ends of
-//! its standard streams when the client has gone, and sends it no signal.
+//! The session of a process that has no terminal, such as one that `ssh HOST COMMAND` started: sshd
+//! closes the other ends of its standard streams when the client has gone, and sends it no signal.
 
 use std::{
     io::Stderr,
@@ -20,8 +20,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// The session, if standard error is a pipe or a socket whose other end is open. The journal of systemd is no session: a
-    /// service outlives its restart.
+    /// The session, if standard error is a pipe or a socket whose other end is open. The journal of
+    /// systemd is no session: a service outlives its restart.
     pub fn of_this_process() -> Option<Self> {
         let session = Self { messages: std::io::stderr() };
         let is_journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| {
@@ -50,7 +50,8 @@ pub fn is_writable(descriptor: BorrowedFd<'_>) -> bool {
     found(descriptor, PollFlags::POLLOUT).contains(PollFlags::POLLOUT)
 }
 
-/// Whether the other end of a pipe or socket is closed, so that what is written to this one is lost.
+/// Whether the other end of a pipe or socket is closed, so that what is written to this one is
+/// lost.
 pub fn reader_is_gone(descriptor: BorrowedFd<'_>) -> bool {
     // A pipe without a reader reports an error, a socket whose peer is closed a hang-up.
     found(descriptor, PollFlags::empty()).intersects(PollFlags::POLLERR | PollFlags::POLLHUP)

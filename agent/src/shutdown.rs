@@ -52,7 +52,8 @@ struct Count {
     last: &'static str,
 }
 
-/// Two signals within this are one: a terminal that closes, or a service manager, may send more than one kind.
+/// Two signals within this are one: a terminal that closes, or a service manager, may send more
+/// than one kind.
 const TOGETHER: Duration = Duration::from_millis(200);
 
 /// How signals are counted.
@@ -76,7 +77,8 @@ const STANDING: Counting = Counting { ends_at: 3, together: Duration::ZERO, in_s
 struct Arrived {
     count: watch::Receiver<Count>,
     seen: u32,
-    /// How many tasks wait for a signal. While there is none, the thread itself says that one was noticed.
+    /// How many tasks wait for a signal. While there is none, the thread itself says that one was
+    /// noticed.
     waiting: Arc<AtomicUsize>,
 }
 
@@ -133,7 +135,8 @@ impl Arrived {
     }
 }
 
-/// What may ask the process to stop. A signal that it was started to ignore stays ignored: `nohup` and background jobs.
+/// What may ask the process to stop. A signal that it was started to ignore stays ignored: `nohup`
+/// and background jobs.
 struct Signals {
     interrupt: Option<Signal>,
     terminate: Option<Signal>,
@@ -223,18 +226,21 @@ impl Shutdown {
         Ok(Self { by: By::EverySignal(Arrived::watch(STANDING)?), interrupt: None })
     }
 
-    /// One of several transfers of a process, which tells them all when it is to end. The peers are then not told that
-    /// a person stopped the transfer: they keep trying until this process is there again.
+    /// One of several transfers of a process, which tells them all when it is to end. The peers are
+    /// then not told that a person stopped the transfer: they keep trying until this process is
+    /// there again.
     pub fn with_all(drains: watch::Receiver<bool>) -> Self {
         Self { by: By::Drain(drains), interrupt: None }
     }
 
-    /// Calls this when a stop is requested, and not after the farewells: a second signal does not wait for them.
+    /// Calls this when a stop is requested, and not after the farewells: a second signal does not
+    /// wait for them.
     pub fn interrupts(&mut self, interrupt: impl Fn() + Send + Sync + 'static) {
         self.interrupt = Some(Box::new(interrupt));
     }
 
-    /// Resolves when the first of them arrives, and for a process with one transfer at once from then on. Cancel-safe.
+    /// Resolves when the first of them arrives, and for a process with one transfer at once from
+    /// then on. Cancel-safe.
     pub async fn requested(&mut self) -> Failure {
         let by = match &mut self.by {
             By::Signals(arrived) => {

@@ -24,8 +24,8 @@ use crate::{
 pub struct StateDir(PathBuf);
 
 impl StateDir {
-    /// Opens `given`, or the place that the system (for a service), the XDG base directories or HOME suggest, and makes
-    /// it if it is missing.
+    /// Opens `given`, or the place that the system (for a service), the XDG base directories or
+    /// HOME suggest, and makes it if it is missing.
     pub fn open(given: Option<PathBuf>, program: &str) -> Outcome<Self> {
         let path = given.or_else(|| default_path(program)).ok_or_else(|| {
             let what = "there is no place for state: HOME is not set, or is no absolute path";
@@ -56,7 +56,8 @@ impl StateDir {
         &self.0
     }
 
-    /// Holds the whole directory, for what is made there once: the agents that start at once take turns. Blocks.
+    /// Holds the whole directory, for what is made there once: the agents that start at once take
+    /// turns. Blocks.
     pub fn lock(&self) -> Outcome<Flock<File>> {
         let folder = File::open(&self.0).map_err(|error| unusable(&self.0, &error))?;
         Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, errno)| unusable(&self.0, &errno.into()))
@@ -113,8 +114,8 @@ fn unusable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::io(Code::Preflight, format!("the state directory cannot be used ({})", path.display()), error, next)
 }
 
-/// What is not absolute is ignored, as the XDG base directory specification wants it: it would be another folder for each
-/// folder that the program is started in.
+/// What is not absolute is ignored, as the XDG base directory specification wants it: it would be
+/// another folder for each folder that the program is started in.
 fn default_path(program: &str) -> Option<PathBuf> {
     let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     // systemd's StateDirectory= is already the service's own.
@@ -123,8 +124,8 @@ fn default_path(program: &str) -> Option<PathBuf> {
         .or_else(|| from("HOME").map(|home| home.join(".local/state").join(program)))
 }
 
-/// Makes a folder of this user's own, and those above it that are missing; durable when this returns. One that is there
-/// stays as it is.
+/// Makes a folder of this user's own, and those above it that are missing; durable when this
+/// returns. One that is there stays as it is.
 pub(crate) fn make_folder(path: &Path) -> std::io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => sync_folder_of(path),
@@ -145,9 +146,9 @@ pub(crate) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Replaces what a file holds, whole or not at all; durable when this returns. What was there before, and what a process
-/// left that was killed while it wrote, may be a key: it keeps a name until it is overwritten, so that whoever comes next
-/// overwrites it if this process is killed.
+/// Replaces what a file holds, whole or not at all; durable when this returns. What was there
+/// before, and what a process left that was killed while it wrote, may be a key: it keeps a name
+/// until it is overwritten, so that whoever comes next overwrites it if this process is killed.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let beside = unfinished(path);
     destroy_own(&beside)?;
@@ -163,12 +164,14 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     sync_folder_of(path)
 }
 
-/// Gives `path` to the file `beside`; whether what had it until now has the name `beside` in exchange.
+/// Gives `path` to the file `beside`; whether what had it until now has the name `beside` in
+/// exchange.
 fn take_place(beside: &Path, path: &Path) -> std::io::Result<bool> {
     match renameat2(AT_FDCWD, beside, AT_FDCWD, path, RenameFlags::RENAME_EXCHANGE) {
         Ok(()) => return Ok(true),
         Err(Errno::ENOENT) => fs::rename(beside, path)?,
-        // A file system without the exchange, such as NFS: what is replaced has no name for a moment.
+        // A file system without the exchange, such as NFS: what is replaced has no name for a
+        // moment.
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
             let before = open_own(path, OpenOptions::new().write(true))?;
             fs::rename(beside, path)?;

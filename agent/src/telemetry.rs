@@ -14,7 +14,8 @@ pub use sealift_protocol::printable::printable;
 
 use crate::process::eprintln_safe;
 
-/// Starts the log. What libraries say is for whoever asks for more than warnings: their words are not ours.
+/// Starts the log. What libraries say is for whoever asks for more than warnings: their words are
+/// not ours.
 pub fn start(level: LevelFilter) {
     let of_libraries = if level >= LevelFilter::INFO { level } else { LevelFilter::OFF };
     let targets = Targets::new().with_target("sealift", level).with_default(of_libraries);

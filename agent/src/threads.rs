@@ -1,5 +1,5 @@
-//! Threads are started before a transfer: a pool that cannot start its first thread ends the process, and work that waits for
-//! one that never comes would wait without a word.
+//! Threads are started before a transfer: a pool that cannot start its first thread ends the
+//! process, and work that waits for one that never comes would wait without a word.
 
 use std::{
     io,

@@ -1,5 +1,6 @@
-//! A ticket: everything a sender needs for one transfer, as text that can be piped or carried as a file. Whoever holds an
-//! unused one can run that transfer, and whoever can alter it on its way can redirect it: it has to be secret and authentic.
+//! A ticket: everything a sender needs for one transfer, as text that can be piped or carried as a
+//! file. Whoever holds an unused one can run that transfer, and whoever can alter it on its way can
+//! redirect it: it has to be secret and authentic.
 
 use minicbor::{Decode, Encode};
 use sealift_protocol::{
@@ -35,7 +36,8 @@ pub struct Ticket {
     /// Of the receiver's key.
     #[n(1)]
     pub receiver: Fingerprint,
-    /// Of the key to which the receiver has the data keys sealed: the inner layer of encryption does not depend on TLS.
+    /// Of the key to which the receiver has the data keys sealed: the inner layer of encryption
+    /// does not depend on TLS.
     #[n(2)]
     pub sealing_key: KeyFingerprint,
     #[n(3)]
@@ -46,12 +48,14 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// The ticket as text, ending in a newline. The checksum tells a damaged ticket from a foreign one.
+    /// The ticket as text, ending in a newline. The checksum tells a damaged ticket from a foreign
+    /// one.
     pub fn to_text(&self) -> Zeroizing<String> {
         ARMOUR.to_text(&Zeroizing::new(codec::encode(self)))
     }
 
-    /// Reads the one ticket in `text`; anything around it is ignored, anything wrong inside it is an error.
+    /// Reads the one ticket in `text`; anything around it is ignored, anything wrong inside it is
+    /// an error.
     pub fn from_text(text: &str) -> Outcome<Self> {
         let damaged = |what: &str| {
             let next = "Copy the ticket again, whole, from its BEGIN line to its END line.";
@@ -65,7 +69,8 @@ impl Ticket {
         if ticket.addresses.iter().any(|address| address.len() > NAME_BYTES_MAX) {
             return Err(damaged("its addresses"));
         }
-        // They go into the audit log before the receiver, which can check the grant, has been asked.
+        // They go into the audit log before the receiver, which can check the grant, has been
+        // asked.
         let grant = &ticket.grant.grant;
         if [&grant.source, &grant.target, &grant.purpose].iter().any(|text| text.len() > NAME_BYTES_MAX) {
             return Err(damaged("the texts of its grant"));

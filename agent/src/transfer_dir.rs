@@ -1,4 +1,5 @@
-//! What an agent keeps of one unfinished transfer: a folder under the state directory, held by one process at a time.
+//! What an agent keeps of one unfinished transfer: a folder under the state directory, held by one
+//! process at a time.
 //!
 //! | file | what |
 //! |---|---|
@@ -7,8 +8,9 @@
 //! | `ticket-secret`, `ticket-sender` | at the receiver: the secret of an unused ticket, or the sender that it is bound to |
 //! | others | sealed logs: useless without the record |
 //!
-//! A record that is replaced is overwritten. At the end the last one loses its name first, is overwritten and removed, and then the rest is. A folder without a record is
-//! a clean-up that was interrupted, or a start that was: whoever finds it removes it.
+//! A record that is replaced is overwritten. At the end the last one loses its name first, is
+//! overwritten and removed, and then the rest is. A folder without a record is a clean-up that was
+//! interrupted, or a start that was: whoever finds it removes it.
 
 mod record_file;
 
@@ -75,7 +77,8 @@ pub struct TransferDir {
 }
 
 impl TransferDir {
-    /// Opens or makes the folder of `transfer`. Fails with `TransferBusy` while another process has it.
+    /// Opens or makes the folder of `transfer`. Fails with `TransferBusy` while another process has
+    /// it.
     pub fn open(state: &StateDir, transfer: TransferId) -> Outcome<Self> {
         Self::open_in(state, Area::Transfers, transfer)
     }
@@ -155,7 +158,8 @@ impl TransferDir {
         record_file::read(&self.path)
     }
 
-    /// Looks at a transfer without holding it, so that whoever runs it is not disturbed. `None` if it has no folder.
+    /// Looks at a transfer without holding it, so that whoever runs it is not disturbed. `None` if
+    /// it has no folder.
     pub fn look<T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>>(
         state: &StateDir,
         transfer: TransferId,
@@ -173,7 +177,8 @@ impl TransferDir {
         let path = folder.join(transfer.to_string());
         let Some(seen) = observe(&folder, &path)? else { return Ok(None) };
         let mut record = record_file::read(&path);
-        // Whoever runs it may be replacing its record: a file without a name, or of zeros, is not what it has.
+        // Whoever runs it may be replacing its record: a file without a name, or of zeros, is not
+        // what it has.
         for _ in 0..LOOKS {
             if record.is_ok() || !seen.running {
                 break;
@@ -228,8 +233,9 @@ impl TransferDir {
         })
     }
 
-    /// Finishes clean-ups that were interrupted: folders without a record that nobody holds. One in which there is nothing
-    /// to do is looked at and not held, so that its own process finds it free.
+    /// Finishes clean-ups that were interrupted: folders without a record that nobody holds. One in
+    /// which there is nothing to do is looked at and not held, so that its own process finds it
+    /// free.
     pub fn sweep(state: &StateDir) -> Outcome {
         for area in [Area::Transfers, Area::Loads] {
             for transfer in Self::list_in(state, area)? {
@@ -255,8 +261,9 @@ fn has_record(path: &Path) -> bool {
     !found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// Locks an area while a folder in it is made and locked, looked at, or removed: then nobody removes what another process
-/// has made and not locked yet, and nobody who looks is taken for the one who runs a transfer.
+/// Locks an area while a folder in it is made and locked, looked at, or removed: then nobody
+/// removes what another process has made and not locked yet, and nobody who looks is taken for the
+/// one who runs a transfer.
 fn lock_area(folder: &Path, how: FlockArg) -> std::io::Result<Flock<File>> {
     let mut file = File::open(folder)?;
     loop {

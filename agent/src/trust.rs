@@ -1,5 +1,6 @@
-//! Which peers TLS lets through: the one that a ticket names by the fingerprint of its key; any key, where the proof of a
-//! ticket follows; or those that an authority certifies, which no command offers yet: it is for an operator's authority.
+//! Which peers TLS lets through: the one that a ticket names by the fingerprint of its key; any
+//! key, where the proof of a ticket follows; or those that an authority certifies, which no command
+//! offers yet: it is for an operator's authority.
 
 use std::{
     fmt,
@@ -29,7 +30,8 @@ use crate::{
     refusals::{Cause, Refusals},
 };
 
-/// Certificates between a peer's and the root. Two allow an offline root over an issuing authority and one more.
+/// Certificates between a peer's and the root. Two allow an offline root over an issuing authority
+/// and one more.
 const INTERMEDIATES_MAX: usize = 2;
 
 /// One certificate; ours have about 400 bytes.
@@ -71,7 +73,8 @@ impl Trust {
     }
 }
 
-/// A root, the one identity that is expected if it is known, and revocation lists if any are configured.
+/// A root, the one identity that is expected if it is known, and revocation lists if any are
+/// configured.
 pub struct Authority {
     roots: Vec<CertificateDer<'static>>,
     expected: Option<String>,
@@ -84,7 +87,8 @@ impl Authority {
         Self { roots: vec![root], expected, revocation: None }
     }
 
-    /// Asks for a current revocation list from every authority in a peer's chain; none for one of them is a refusal.
+    /// Asks for a current revocation list from every authority in a peer's chain; none for one of
+    /// them is a refusal.
     pub fn with_revocation_lists(mut self, lists: &[CertificateRevocationListDer<'_>]) -> Outcome<Self> {
         let parse = |der: &CertificateRevocationListDer<'_>| {
             OwnedCertRevocationList::from_der(der).map(CertRevocationList::from).map_err(|_| {
@@ -96,8 +100,8 @@ impl Authority {
         Ok(self)
     }
 
-    /// Path validation (RFC 5280), by a parser that reads no more than that needs; then what the path says nothing of. The
-    /// error is the check that failed.
+    /// Path validation (RFC 5280), by a parser that reads no more than that needs; then what the
+    /// path says nothing of. The error is the check that failed.
     fn judge(
         &self,
         role: Role,
@@ -111,7 +115,8 @@ impl Authority {
         }
         let anchors: Vec<_> =
             self.roots.iter().map(anchor_from_trusted_cert).collect::<Result<_, _>>().map_err(|_| "root")?;
-        // Asked of every certificate in the path. Authorities ordinarily name no use; the leaf's is judged below.
+        // Asked of every certificate in the path. Authorities ordinarily name no use; the leaf's is
+        // judged below.
         let usage = KeyUsage::required_if_present(match role {
             Role::Sender => CLIENT_AUTH,
             Role::Receiver => SERVER_AUTH,
@@ -166,7 +171,8 @@ impl PeerVerifier {
     ) -> Result<(), Error> {
         self.trust.judge(self.role, leaf, intermediates, now).map_err(|check| {
             let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-            // The connections are counted by address elsewhere; this says what was wrong with the first of them.
+            // The connections are counted by address elsewhere; this says what was wrong with the
+            // first of them.
             let time = Instant::now();
             refusals.report(time);
             if refusals.count(Cause::Certificate, Ipv4Addr::UNSPECIFIED.into(), time) {
@@ -320,7 +326,8 @@ mod tests {
         assert_eq!(judge(&good, &[b"no certificate".as_slice().into()]), Err(beside));
     }
 
-    /// A1: a pin is for one key, and whatever stands for a ticket takes one certificate with an Ed25519 key.
+    /// A1: a pin is for one key, and whatever stands for a ticket takes one certificate with an
+    /// Ed25519 key.
     #[test]
     fn a_pin_is_for_one_key() {
         use crate::identity::Identity;

@@ -36,8 +36,8 @@ pub fn human_bytes(bytes: u64) -> String {
     DecimalBytes(bytes).to_string()
 }
 
-/// Bytes in three digits or so, alone or out of `total` in one unit: `1.2 GB`, `1.2/9.9 GB`. By hand, since no library
-/// writes two amounts in one unit, and a line of progress has 38 columns.
+/// Bytes in three digits or so, alone or out of `total` in one unit: `1.2 GB`, `1.2/9.9 GB`. By
+/// hand, since no library writes two amounts in one unit, and a line of progress has 38 columns.
 pub fn brief_amount(bytes: u64, total: Option<u64>) -> String {
     const UNITS: [(&str, f64); 6] = [("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)];
     let most = total.unwrap_or(bytes) as f64;
@@ -53,7 +53,8 @@ pub fn brief_amount(bytes: u64, total: Option<u64>) -> String {
     }
 }
 
-/// A time as [`parse_duration`] reads it, to the second, or the millisecond where it is less than one.
+/// A time as [`parse_duration`] reads it, to the second, or the millisecond where it is less than
+/// one.
 pub fn human_duration(duration: Duration) -> String {
     let rounded = match duration.as_secs() {
         0 => Duration::from_millis(duration.subsec_millis().into()),

@@ -11,8 +11,9 @@ use crate::{
     threads,
 };
 
-/// As many as there are processors, whatever waits for them. More would take the processors from each other in the middle of
-/// a chunk, and their caches with them, and each would have a compression context of its own.
+/// As many as there are processors, whatever waits for them. More would take the processors from
+/// each other in the middle of a chunk, and their caches with them, and each would have a
+/// compression context of its own.
 static WORKERS: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
     Builder::new_current_thread().max_blocking_threads(processors()).thread_keep_alive(threads::KEPT).build()
 });
@@ -27,18 +28,21 @@ pub fn start() -> Outcome {
     Ok(())
 }
 
-/// Runs what burns processor time, and waits for nothing, on one of the workers. They serve in the order of the calls.
+/// Runs what burns processor time, and waits for nothing, on one of the workers. They serve in the
+/// order of the calls.
 pub async fn work<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
     let done = workers()?.spawn_blocking(job).await;
     done.map_err(|_| Failure::new(Code::Internal, "a worker ended early", ""))
 }
 
-/// Chunks that each lane may have at the workers at once, and in line for them. The oldest may have to wait for its turn on
-/// the link, and every processor is to have another to go on with meanwhile: with one chunk more than there are processors,
-/// two processors did nothing for 8 % of the time.
+/// Chunks that each lane may have at the workers at once, and in line for them. The oldest may have
+/// to wait for its turn on the link, and every processor is to have another to go on with
+/// meanwhile: with one chunk more than there are processors, two processors did nothing for 8 % of
+/// the time.
 pub fn chunks_at_work() -> usize {
     (2 * processors() + 2).min(CHUNKS_AT_WORK_MAX)
 }
 
-/// Each holds up to 2 MiB, as it was and as it will be, and every lane has as many: 4 lanes of 8 stay within 64 MiB.
+/// Each holds up to 2 MiB, as it was and as it will be, and every lane has as many: 4 lanes of 8
+/// stay within 64 MiB.
 const CHUNKS_AT_WORK_MAX: usize = 8;

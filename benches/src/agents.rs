@@ -26,7 +26,8 @@ pub struct Transfer<'a> {
     /// Where both keep their state.
     pub folder: &'a Path,
     pub places: &'a Places,
-    /// A port for the receiver, and the address that the ticket names instead: that of a relay in between.
+    /// A port for the receiver, and the address that the ticket names instead: that of a relay in
+    /// between.
     pub relay: Option<(u16, SocketAddr)>,
 }
 
@@ -75,7 +76,8 @@ impl<'a> Transfer<'a> {
         Ok(serde_json::from_str(events.lines().last().ok_or("the sender said nothing")?)?)
     }
 
-    /// How much of the source a sender that keeps its state in this folder has taken so far, as it last said.
+    /// How much of the source a sender that keeps its state in this folder has taken so far, as it
+    /// last said.
     pub fn plain_bytes_so_far(folder: &Path) -> u64 {
         let events = std::fs::read_to_string(folder.join(EVENTS)).unwrap_or_default();
         let progress = events.lines().rev().filter(|line| line.contains("\"progress\""));
@@ -161,7 +163,8 @@ impl Running {
         Ok(())
     }
 
-    /// The same, watching how much memory each takes, and the receiver's processor time until one of them ends.
+    /// The same, watching how much memory each takes, and the receiver's processor time until one
+    /// of them ends.
     pub fn wait_for_peaks(self) -> Outcome<Peaks> {
         let (receiver, sender) = (self.receiver.id(), self.sender.id());
         let watching = thread::spawn(move || {

@@ -89,8 +89,9 @@ impl Contender {
 }
 
 impl Job<'_> {
-    /// Runs it. The wall time is from the start of the connecting end to the end of both; the serving end of every
-    /// contender listens before. Call in a small process that does nothing else.
+    /// Runs it. The wall time is from the start of the connecting end to the end of both; the
+    /// serving end of every contender listens before. Call in a small process that does nothing
+    /// else.
     pub fn run(&self) -> Outcome<Usage> {
         let landing = self.folder.join("landed.sql");
         let (usage, wall_seconds) = children(|| match self.contender {

@@ -1,5 +1,5 @@
-//! Text that looks like a plain dump of a hospital's database, made from a seed: five tables as `COPY` blocks, packed
-//! about 3.2 times by zstd at level 1, as a real one is. Nobody in it exists.
+//! Text that looks like a plain dump of a hospital's database, made from a seed: five tables as
+//! `COPY` blocks, packed about 3.2 times by zstd at level 1, as a real one is. Nobody in it exists.
 
 use std::{
     fs::File,
@@ -87,7 +87,8 @@ const PHRASES: &[&str] = &[
 ];
 const CLASSES: &[&str] = &["inpatient", "outpatient", "emergency", "home", "virtual"];
 
-/// Rows of one `COPY` block of each table: a block of all five is about 4 MB, so that a pass of a bench sees them all.
+/// Rows of one `COPY` block of each table: a block of all five is about 4 MB, so that a pass of a
+/// bench sees them all.
 const BLOCK_ROWS: [u64; 5] = [500, 2000, 12_000, 2500, 120];
 
 /// An endless dump; the same seed gives the same bytes.

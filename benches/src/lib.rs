@@ -1,5 +1,6 @@
-//! What Sealift costs, measured: each stage, the pipeline without a link, the two agents beside other tools, and their
-//! memory. `scripts/bench` runs all of it; `docs/performance.md` says how to read it.
+//! What Sealift costs, measured: each stage, the pipeline without a link, the two agents beside
+//! other tools, and their memory. `scripts/bench` runs all of it; `docs/performance.md` says how to
+//! read it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -29,8 +29,9 @@ pub fn own<T>(work: impl FnOnce() -> T) -> Outcome<(Usage, T)> {
     run(UsageWho::RUSAGE_SELF, work)
 }
 
-/// Runs `work`, which starts other processes and waits for all of them, and counts those alone. The figure for memory is
-/// right only in a process that is small itself: a child begins with its parent's peak.
+/// Runs `work`, which starts other processes and waits for all of them, and counts those alone. The
+/// figure for memory is right only in a process that is small itself: a child begins with its
+/// parent's peak.
 pub fn children<T>(work: impl FnOnce() -> T) -> Outcome<(Usage, T)> {
     run(UsageWho::RUSAGE_CHILDREN, work)
 }
@@ -78,7 +79,8 @@ pub fn peak_rss_bytes(pid: u32) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Processor seconds of a running process so far, in the hundredths that Linux counts (proc_pid_stat(5), fields 14 and 15).
+/// Processor seconds of a running process so far, in the hundredths that Linux counts
+/// (proc_pid_stat(5), fields 14 and 15).
 pub fn cpu_seconds_of(pid: u32) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before it may have anything in it.
@@ -87,7 +89,8 @@ pub fn cpu_seconds_of(pid: u32) -> Option<f64> {
     Some((ticks()? + ticks()?) as f64 / 100.0)
 }
 
-/// How often a process is asked for its peak; the peak itself is the kernel's and misses nothing but the last moment.
+/// How often a process is asked for its peak; the peak itself is the kernel's and misses nothing
+/// but the last moment.
 pub const PEAK_EVERY: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Where the two ends stand: on loopback, or in two network namespaces with an ordinary MTU between them.
+//! Where the two ends stand: on loopback, or in two network namespaces with an ordinary MTU between
+//! them.
 
 use std::{
     io::{BufRead, BufReader},
@@ -31,7 +32,8 @@ impl Places {
         Self { address: "127.0.0.1".to_owned(), serving: Vec::new(), connecting: Vec::new() }
     }
 
-    /// A command that will run at one end. `ip netns exec` becomes the program, so its process id is the program's.
+    /// A command that will run at one end. `ip netns exec` becomes the program, so its process id
+    /// is the program's.
     pub fn command(&self, end: End, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let through = match end {
             End::Serving => &self.serving,
@@ -87,7 +89,8 @@ pub struct Emulated {
 const EMULATED_ADDRESS: &str = "10.77.0.2";
 
 impl Emulated {
-    /// Compiles `linkem.c` from `source` into `folder` and lays a line with these arguments. Needs root, `ip` and `cc`.
+    /// Compiles `linkem.c` from `source` into `folder` and lays a line with these arguments. Needs
+    /// root, `ip` and `cc`.
     pub fn lay(source: &Path, folder: &Path, arguments: &[&str]) -> Outcome<Self> {
         let program = folder.join("linkem");
         let mut compiler = Command::new("cc");

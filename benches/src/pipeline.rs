@@ -1,5 +1,5 @@
-//! The whole way of the data in one process, without agents and without a link: read, pack and seal on some threads,
-//! open on as many, discard.
+//! The whole way of the data in one process, without agents and without a link: read, pack and seal
+//! on some threads, open on as many, discard.
 
 use std::{
     io::Read,

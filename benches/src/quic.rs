@@ -1,4 +1,5 @@
-//! A raw transfer over QUIC on loopback, set up exactly as the agents set it up: what the link alone costs.
+//! A raw transfer over QUIC on loopback, set up exactly as the agents set it up: what the link
+//! alone costs.
 
 use std::{net::UdpSocket, thread};
 
@@ -21,7 +22,8 @@ use crate::{
 /// What is handed to the stream at once: about a sealed chunk.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Moves `bytes` over one stream, each end on a thread and a runtime of its own, and returns what both ends took.
+/// Moves `bytes` over one stream, each end on a thread and a runtime of its own, and returns what
+/// both ends took.
 pub fn transfer(bytes: u64) -> Outcome<Usage> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     let address = socket.local_addr()?.to_string();

@@ -1,5 +1,5 @@
-//! What each stage costs on one core: GB of plaintext for each second of processor time, so that what else the machine
-//! does counts little. Every stage runs as the agents call it.
+//! What each stage costs on one core: GB of plaintext for each second of processor time, so that
+//! what else the machine does counts little. Every stage runs as the agents call it.
 
 use std::{hint::black_box, thread};
 
@@ -60,7 +60,8 @@ impl Stages {
         EpochKeys::new(suite, TransferId([7; 16]), Epoch(1), secret, self.digests.clone())
     }
 
-    /// Times `pass` over what `prepare` makes anew for each: the median of the passes, after one to warm up.
+    /// Times `pass` over what `prepare` makes anew for each: the median of the passes, after one to
+    /// warm up.
     fn figure<T>(&self, stage: &str, mut prepare: impl FnMut() -> T, mut pass: impl FnMut(T)) -> Outcome<Figure> {
         pass(prepare());
         let mut seconds = Vec::with_capacity(self.passes);
@@ -214,8 +215,8 @@ impl Stages {
     }
 }
 
-/// `cpu_per_gb` while every processor does the same: what they share (caches, memory, and in a virtual machine often the
-/// core itself) they share in the agents, too.
+/// `cpu_per_gb` while every processor does the same: what they share (caches, memory, and in a
+/// virtual machine often the core itself) they share in the agents, too.
 pub fn busy_cpu_per_gb(passes: usize, suite: Suite, compression: Compression) -> Outcome<f64> {
     thread::scope(|scope| {
         let work = || Stages::new(passes)?.cpu_per_gb(suite, compression);

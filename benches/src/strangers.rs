@@ -1,4 +1,5 @@
-//! How long a sender takes to be heard, and a running transfer to come back, while others without a ticket begin handshakes.
+//! How long a sender takes to be heard, and a running transfer to come back, while others without a
+//! ticket begin handshakes.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},

@@ -1,5 +1,5 @@
-//! Writes one well-formed input for each kind of bytes into `corpus/TARGET/`, so that the fuzzer need not find them.
-//! Run in this folder: `cargo run --example seeds`.
+//! Writes one well-formed input for each kind of bytes into `corpus/TARGET/`, so that the fuzzer
+//! need not find them. Run in this folder: `cargo run --example seeds`.
 
 use std::{fs, io, path::Path};
 
@@ -112,7 +112,8 @@ fn identity(role: Role) -> io::Result<Identity> {
     Identity::generate(role).map_err(|_| io::Error::other("an identity cannot be made"))
 }
 
-/// Choices and claimed length, as the target reads them, then contents; and a change to a genuine frame that is none.
+/// Choices and claimed length, as the target reads them, then contents; and a change to a genuine
+/// frame that is none.
 fn frames() -> io::Result<()> {
     let plain = b"patient ".repeat(100);
     let claimed = (plain.len() as u32).to_be_bytes();

@@ -1,6 +1,6 @@
 #![no_main]
-//! A certificate as a peer shows it: judged without a panic, good for one role at most, and only as it stands. What it is
-//! found to say, it says.
+//! A certificate as a peer shows it: judged without a panic, good for one role at most, and only as
+//! it stands. What it is found to say, it says.
 
 use libfuzzer_sys::fuzz_target;
 use rustls_pki_types::CertificateDer;

@@ -1,5 +1,6 @@
 #![no_main]
-//! The header of a sealed chunk: read, it is written the same, and its lengths are safe to allocate.
+//! The header of a sealed chunk: read, it is written the same, and its lengths are safe to
+//! allocate.
 
 use libfuzzer_sys::fuzz_target;
 use sealift_protocol::{frame::ChunkHeader, limits::FRAME_BYTES_MAX};

@@ -1,7 +1,8 @@
 #![no_main]
-//! What follows a chunk's header. From a peer without the keys: a genuine frame, changed as the input says, opens only if
-//! that changed nothing. From one with them: the input is sealed as a chunk's contents, and is refused, or unpacks to what
-//! it says, within its bounds. The first byte chooses; the next four are the length of the plaintext that is claimed.
+//! What follows a chunk's header. From a peer without the keys: a genuine frame, changed as the
+//! input says, opens only if that changed nothing. From one with them: the input is sealed as a
+//! chunk's contents, and is refused, or unpacks to what it says, within its bounds. The first byte
+//! chooses; the next four are the length of the plaintext that is claimed.
 
 use std::sync::LazyLock;
 

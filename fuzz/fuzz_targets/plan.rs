@@ -1,5 +1,6 @@
 #![no_main]
-//! A plan: read, it is written the same; one that passes its check keeps the rules; estimates do not change its hash.
+//! A plan: read, it is written the same; one that passes its check keeps the rules; estimates do
+//! not change its hash.
 
 use libfuzzer_sys::fuzz_target;
 use sealift_protocol::{

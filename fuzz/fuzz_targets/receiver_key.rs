@@ -1,5 +1,6 @@
 #![no_main]
-//! RECEIVER.pub as a person pastes it, and, as the armour's checksum keeps random text out, what the armour would hold.
+//! RECEIVER.pub as a person pastes it, and, as the armour's checksum keeps random text out, what
+//! the armour would hold.
 
 use libfuzzer_sys::fuzz_target;
 use sealift_agent::receiver_key::{RECEIVER_KEY_TEXT_BYTES_MAX, from_text, to_text};

@@ -1,6 +1,6 @@
 #![no_main]
-//! Rows gathered out of chunks: wherever the bytes are cut, the same rows come out, or the same bytes are refused.
-//! The first byte says how long the pieces are.
+//! Rows gathered out of chunks: wherever the bytes are cut, the same rows come out, or the same
+//! bytes are refused. The first byte says how long the pieces are.
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,6 @@
 #![no_main]
-//! The first and the last part of a SQLite database: what passes keeps the rules, and is written the same.
+//! The first and the last part of a SQLite database: what passes keeps the rules, and is written
+//! the same.
 
 use libfuzzer_sys::fuzz_target;
 use sealift_protocol::{

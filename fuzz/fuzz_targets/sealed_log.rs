@@ -1,7 +1,8 @@
 #![no_main]
-//! A sealed log. As raw bytes: read to its end without a panic, and searched for envelopes only within it. As
-//! operations: what was written is read, up to where a byte was changed and no further, and the change is called rot
-//! where a mark stands behind it. The first five bytes say which byte is changed and how; each other is one record.
+//! A sealed log. As raw bytes: read to its end without a panic, and searched for envelopes only
+//! within it. As operations: what was written is read, up to where a byte was changed and no
+//! further, and the change is called rot where a mark stands behind it. The first five bytes say
+//! which byte is changed and how; each other is one record.
 
 use libfuzzer_sys::fuzz_target;
 use sealift_protocol::{

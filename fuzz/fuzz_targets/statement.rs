@@ -1,5 +1,6 @@
 #![no_main]
-//! A statement of a carried archive: whatever is read is written the same, and is judged without a panic.
+//! A statement of a carried archive: whatever is read is written the same, and is judged without a
+//! panic.
 
 use libfuzzer_sys::fuzz_target;
 use sealift_protocol::{archive::Statement, codec};

@@ -1,6 +1,7 @@
 #![no_main]
-//! A ticket as a person pastes it. One that is read is written again as a ticket that reads the same. The armour's checksum
-//! keeps random text out, so bytes that are no ticket's text are also tried as what the armour would hold.
+//! A ticket as a person pastes it. One that is read is written again as a ticket that reads the
+//! same. The armour's checksum keeps random text out, so bytes that are no ticket's text are also
+//! tried as what the armour would hold.
 
 use libfuzzer_sys::fuzz_target;
 use sealift_agent::ticket::{TICKET_BYTES_MAX, Ticket};

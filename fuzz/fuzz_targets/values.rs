@@ -1,6 +1,6 @@
 #![no_main]
-//! The cells of one row: read, they encode to the very bytes they were read from. So do SQLite's values in them.
-//! The first byte says how many columns the table has.
+//! The cells of one row: read, they encode to the very bytes they were read from. So do SQLite's
+//! values in them. The first byte says how many columns the table has.
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;

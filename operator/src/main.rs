@@ -29,12 +29,13 @@ enum Command {
 
 #[derive(Subcommand, Debug)]
 enum ReceiptCommand {
-    /// Check a receipt offline, and print what it says. Its keys stand in the receipt itself: it is called good only if
-    /// something else vouches for it, both --sender and --receiver, or --audit
+    /// Check a receipt offline, and print what it says. Its keys stand in the receipt itself: it is
+    /// called good only if something else vouches for it, both --sender and --receiver, or --audit
     ///
-    /// Exit codes: 0 good; 1 standard output cannot be written; 2 usage, a file that cannot be read, or a name that is not
-    /// known; 4 another sender or receiver than the one given; 6 the receipt does not hold, or a log given with --audit does
-    /// not hold or does not have it; 10 consistent, but nothing vouches for one or both keys.
+    /// Exit codes: 0 good; 1 standard output cannot be written; 2 usage, a file that cannot be
+    /// read, or a name that is not known; 4 another sender or receiver than the one given; 6 the
+    /// receipt does not hold, or a log given with --audit does not hold or does not have it; 10
+    /// consistent, but nothing vouches for one or both keys.
     Verify(receipt::VerifyArgs),
 }
 

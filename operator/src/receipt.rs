@@ -27,7 +27,8 @@ use sealift_protocol::{
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// The exit code for a receipt that contradicts nothing, and that nothing vouches for. No transfer ends with it.
+/// The exit code for a receipt that contradicts nothing, and that nothing vouches for. No transfer
+/// ends with it.
 pub const NOT_VOUCHED: u8 = 10;
 
 #[derive(Args, Debug)]
@@ -47,8 +48,8 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FILE")]
     known_agents: Option<PathBuf>,
 
-    /// An agent's audit log that must have an entry of this receipt. It vouches as far as you trust where it comes from.
-    /// May be repeated
+    /// An agent's audit log that must have an entry of this receipt. It vouches as far as you trust
+    /// where it comes from. May be repeated
     #[arg(long, value_name = "LOG")]
     audit: Vec<PathBuf>,
 }
@@ -136,8 +137,8 @@ impl Side {
     }
 }
 
-/// A log whose chain holds, which has this receipt, and in which the entry that its agent named when it signed is what it was:
-/// a log that was rewritten since has another.
+/// A log whose chain holds, which has this receipt, and in which the entry that its agent named
+/// when it signed is what it was: a log that was rewritten since has another.
 fn find_in(log: &Path, signed: &SignedReceipt) -> Outcome {
     let file = File::open(log)
         .map_err(|error| Failure::io(Code::Usage, format!("{} cannot be read", log.display()), &error, ""))?;
@@ -200,7 +201,8 @@ fn describe(signed: &SignedReceipt, vouched: Vouched) -> String {
     let origin = &manifest.origin;
     let grant = &receipt.grant.grant;
     let plain_bytes = manifest.parts.iter().map(|part| part.plain_bytes).fold(0, u64::saturating_add);
-    // Names come from a database or a peer: none may steer the terminal, or pass for a line of the receipt.
+    // Names come from a database or a peer: none may steer the terminal, or pass for a line of the
+    // receipt.
     let named = |text: &str| printable(if text.is_empty() { "-" } else { text });
     let mut text = verdict(vouched, receipt.evidence.proof);
     let mut line = |name: &str, value: String| text += &format!("{name:<12} {value}\n");

@@ -1,5 +1,5 @@
-//! An archive: a transfer that is carried on a disk instead of sent. It is a sealed log of kind archive, whose records
-//! are, but for marks:
+//! An archive: a transfer that is carried on a disk instead of sent. It is a sealed log of kind
+//! archive, whose records are, but for marks:
 //!
 //! ```text
 //! statement Offer     grant, plan, the sender's key; the grant is signed by that key
@@ -9,9 +9,10 @@
 //! statement Finish    the manifest, signed
 //! ```
 //!
-//! Begin is what it is on the link: with it the sender vouches for the keys, before anything is opened with them, and
-//! by them for every chunk. Who the sender is, only its fingerprint says, which reaches the receiver's operator out of
-//! band. Here is what both sides share, and how an archive begins; how it is read is [`crate::receive`]'s.
+//! Begin is what it is on the link: with it the sender vouches for the keys, before anything is
+//! opened with them, and by them for every chunk. Who the sender is, only its fingerprint says,
+//! which reaches the receiver's operator out of band. Here is what both sides share, and how an
+//! archive begins; how it is read is [`crate::receive`]'s.
 
 use std::sync::Arc;
 
@@ -38,14 +39,15 @@ use crate::{
 
 pub const ARCHIVE_VERSION: u16 = 1;
 
-/// What the grant of an archive calls its target: the one that the receiver's operator names when it is loaded.
+/// What the grant of an archive calls its target: the one that the receiver's operator names when
+/// it is loaded.
 pub const ARCHIVE_TARGET: &str = "load";
 
 /// An archive has one epoch: nothing is ever added to it.
 pub const ARCHIVE_EPOCH: Epoch = Epoch(1);
 
-/// A receiver's standing public keys: what archives are sealed to, and the key of its identity, which vouches for that
-/// and signs the receipts of their loads.
+/// A receiver's standing public keys: what archives are sealed to, and the key of its identity,
+/// which vouches for that and signs the receipts of their loads.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct ReceiverKey {
@@ -63,7 +65,8 @@ impl ReceiverKey {
         Self { sealing, identity: identity.public_key(), signature }
     }
 
-    /// The key to seal to, once the identity with [`Self::fingerprint`] is seen to have signed it; else `IdentityRefused`.
+    /// The key to seal to, once the identity with [`Self::fingerprint`] is seen to have signed it;
+    /// else `IdentityRefused`.
     pub fn sealing(&self) -> Result<&SealingPublicKey> {
         let signed = codec::encode(&self.sealing);
         self.identity.verify(Purpose::SealingKey, &signed, &self.signature, Code::IdentityRefused)?;
@@ -82,7 +85,8 @@ impl ReceiverKey {
 pub struct ArchiveOffer {
     #[n(0)]
     pub version: u16,
-    /// Signed by the sender itself: it permits the receiver to load this, once, until the grant ends.
+    /// Signed by the sender itself: it permits the receiver to load this, once, until the grant
+    /// ends.
     #[n(1)]
     pub grant: SignedGrant,
     #[n(2)]

@@ -1,4 +1,5 @@
-//! Certificates as receipts keep them: who the agents were, for a reader who checks the receipt when both are gone.
+//! Certificates as receipts keep them: who the agents were, for a reader who checks the receipt
+//! when both are gone.
 
 use minicbor::{Decode, Encode};
 use rustls_pki_types::CertificateDer;
@@ -37,7 +38,8 @@ impl Chain {
         Self(vec![Certificate(der.to_vec())])
     }
 
-    /// That it is within bounds, and that its leaf is of this key. Who issued it is for the reader to believe or not.
+    /// That it is within bounds, and that its leaf is of this key. Who issued it is for the reader
+    /// to believe or not.
     pub fn check(&self, key: &PublicKey) -> Result<()> {
         if self.0.iter().any(|certificate| certificate.0.len() > CERTIFICATE_BYTES_MAX) {
             return Err(Error::new(Code::LimitExceeded, "length of a certificate"));

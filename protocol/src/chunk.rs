@@ -1,5 +1,5 @@
-//! A chunk on its way: `Chunk → Packed → Sealed ⇒ link ⇒ Sealed → VerifiedChunk`, each a type that only the step
-//! before it can make.
+//! A chunk on its way: `Chunk → Packed → Sealed ⇒ link ⇒ Sealed → VerifiedChunk`, each a type that
+//! only the step before it can make.
 
 use std::io::{self, Read};
 
@@ -20,7 +20,8 @@ pub type ChunkHash = [u8; 32];
 pub enum Codec {
     /// As it is.
     Stored = 0,
-    /// One zstd frame (RFC 8878) with its content size, no dictionary; always shorter than the plaintext.
+    /// One zstd frame (RFC 8878) with its content size, no dictionary; always shorter than the
+    /// plaintext.
     Zstd = 1,
 }
 
@@ -34,7 +35,8 @@ impl Codec {
     }
 }
 
-/// A bounded run of plaintext of one part, as the source gave it. Only the last of a part may be empty.
+/// A bounded run of plaintext of one part, as the source gave it. Only the last of a part may be
+/// empty.
 #[derive(Clone)]
 pub struct Chunk {
     pub part: PartIndex,
@@ -45,7 +47,8 @@ pub struct Chunk {
 
 impl Chunk {
     /// # Panics
-    /// If there is more plaintext than the limit, or none and it is not the last: a bug in the caller, not a fault.
+    /// If there is more plaintext than the limit, or none and it is not the last: a bug in the
+    /// caller, not a fault.
     pub fn new(part: PartIndex, index: ChunkIndex, last: bool, plain: impl Into<ChunkBuffer>) -> Self {
         let buffer = plain.into();
         assert!(buffer.plain_bytes() <= CHUNK_PLAIN_BYTES_MAX && (last || buffer.plain_bytes() > 0));
@@ -57,7 +60,8 @@ impl Chunk {
     }
 }
 
-/// Plaintext that lies where its frame will be, so that a chunk that is not compressed is sealed without a copy.
+/// Plaintext that lies where its frame will be, so that a chunk that is not compressed is sealed
+/// without a copy.
 pub struct ChunkBuffer(pub(crate) Vec<u8>);
 
 impl ChunkBuffer {
@@ -108,7 +112,8 @@ impl<T: AsRef<[u8]>> From<T> for ChunkBuffer {
     }
 }
 
-/// A chunk hashed and compressed: header space, hash and packed bytes lie in one buffer, ready to be sealed in place.
+/// A chunk hashed and compressed: header space, hash and packed bytes lie in one buffer, ready to
+/// be sealed in place.
 pub struct Packed {
     pub part: PartIndex,
     pub index: ChunkIndex,
@@ -130,8 +135,8 @@ pub struct Sealed {
     pub hash: ChunkHash,
 }
 
-/// A chunk that was authenticated, unpacked within its bounds and hash-checked. Only [`crate::seal::open`] makes one,
-/// and a sink accepts nothing else.
+/// A chunk that was authenticated, unpacked within its bounds and hash-checked. Only
+/// [`crate::seal::open`] makes one, and a sink accepts nothing else.
 #[derive(Clone)]
 pub struct VerifiedChunk {
     part: PartIndex,

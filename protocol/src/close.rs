@@ -1,5 +1,6 @@
-//! The one namespace of outcomes: what a `Refuse` carries, what a QUIC connection is closed with, and what a process
-//! exits with. A code is a number and never a text, so nothing a peer writes reaches a terminal or a log.
+//! The one namespace of outcomes: what a `Refuse` carries, what a QUIC connection is closed with,
+//! and what a process exits with. A code is a number and never a text, so nothing a peer writes
+//! reaches a terminal or a log.
 
 use minicbor::{Decode, Encode};
 
@@ -36,8 +37,8 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Everything arrived, was verified, loaded, and proven from the target. Not 0: that is what a QUIC
-    /// implementation closes with when a connection is dropped without a word.
+    /// Everything arrived, was verified, loaded, and proven from the target. Not 0: that is what a
+    /// QUIC implementation closes with when a connection is dropped without a word.
     Done = 1, exit 0, "done";
 
     // The peer, or who it says it is.
@@ -57,7 +58,8 @@ codes! {
     LimitExceeded = 0x106, exit 4, "limit_exceeded";
     /// The peer took longer than the protocol allows before data flowed.
     TooSlow = 0x107, exit 4, "too_slow";
-    /// The proof of a ticket is wrong: the secret, the grant or a key is not the one that the receiver issued it for.
+    /// The proof of a ticket is wrong: the secret, the grant or a key is not the one that the
+    /// receiver issued it for.
     ProofRefused = 0x108, exit 4, "proof_refused";
 
     // What may be done.
@@ -109,7 +111,8 @@ codes! {
     AckImpossible = 0x30a, exit 6, "ack_impossible";
     /// Bytes of a part that are no rows of its table.
     RowMalformed = 0x30b, exit 6, "row_malformed";
-    /// A sealed log is not what was written: bit rot, or a file that is no log, or one that was put in its place.
+    /// A sealed log is not what was written: bit rot, or a file that is no log, or one that was put
+    /// in its place.
     LogDamaged = 0x30c, exit 6, "log_damaged";
     /// A sealed log of another transfer, sealing key or kind.
     LogForeign = 0x30d, exit 6, "log_foreign";
@@ -127,7 +130,8 @@ codes! {
     SourceChanged = 0x406, exit 8, "source_changed";
     /// There was nothing to move, and nobody had said that there may be nothing.
     SourceEmpty = 0x407, exit 8, "source_empty";
-    /// The target cannot take what the source holds, however often it is tried; what was staged is dropped.
+    /// The target cannot take what the source holds, however often it is tried; what was staged is
+    /// dropped.
     LoadImpossible = 0x408, exit 8, "load_impossible";
 
     // Stopped.
@@ -143,8 +147,8 @@ codes! {
     ResumeImpossible = 0x504, exit 5, "resume_impossible";
     /// Somebody ended the transfer for good; what was staged is gone.
     Abandoned = 0x505, exit 5, "abandoned";
-    /// The loader had everything and its exit is not known, or it ended well before it had everything: the load, or a part
-    /// of it, may be there.
+    /// The loader had everything and its exit is not known, or it ended well before it had
+    /// everything: the load, or a part of it, may be there.
     InDoubt = 0x506, exit 5, "in_doubt";
     /// In doubt, and the receiver's operator states that the load is there. There is no receipt.
     StatedLoaded = 0x507, exit 1, "stated_loaded";
@@ -184,8 +188,8 @@ impl Code {
         matches!(self, Code::GrantExpired | Code::GrantNotYetValid | Code::ClocksApart)
     }
 
-    /// Whether what a receiver has of a transfer is kept when it ends for this reason, so that the transfer can go on later.
-    /// What was found to be false, or may no longer be had, is dropped.
+    /// Whether what a receiver has of a transfer is kept when it ends for this reason, so that the
+    /// transfer can go on later. What was found to be false, or may no longer be had, is dropped.
     pub fn keeps_transfer(self) -> bool {
         self.retry_may_help()
             || matches!(

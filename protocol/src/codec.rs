@@ -1,6 +1,6 @@
-//! Canonical CBOR (RFC 8949, 4.2.1) with one rule that makes it strict: what was decoded must encode to the very bytes
-//! it was decoded from. Duplicate or unknown keys, longer integers, indefinite lengths and trailing bytes all fail it,
-//! and so does everything nobody thought of.
+//! Canonical CBOR (RFC 8949, 4.2.1) with one rule that makes it strict: what was decoded must
+//! encode to the very bytes it was decoded from. Duplicate or unknown keys, longer integers,
+//! indefinite lengths and trailing bytes all fail it, and so does everything nobody thought of.
 
 use std::convert::Infallible;
 
@@ -12,7 +12,8 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Encodes. The size is taken first: a buffer that grows leaves copies behind, and what is encoded may hold a key.
+/// Encodes. The size is taken first: a buffer that grows leaves copies behind, and what is encoded
+/// may hold a key.
 pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     let mut size = Size(0);
     minicbor::encode(value, &mut size).expect("counting cannot fail");
@@ -59,8 +60,8 @@ where
 #[error("too many items")]
 struct TooMany;
 
-/// A list of at most `N` items. A longer one is refused by the number in front of it: decoded items may take many times the
-/// memory of their encoding.
+/// A list of at most `N` items. A longer one is refused by the number in front of it: decoded items
+/// may take many times the memory of their encoding.
 pub fn bounded<'b, C, T: Decode<'b, C>, const N: usize>(
     decoder: &mut Decoder<'b>,
     context: &mut C,

@@ -1,5 +1,6 @@
-//! Packing: keyed hash and zstd, each chunk on its own. No dictionary and no shared context, so what one chunk's size
-//! tells says nothing of another's content; contexts' memory is reused, their state is not.
+//! Packing: keyed hash and zstd, each chunk on its own. No dictionary and no shared context, so
+//! what one chunk's size tells says nothing of another's content; contexts' memory is reused, their
+//! state is not.
 
 use zstd::{
     bulk::{Compressor, Decompressor},
@@ -17,15 +18,16 @@ use crate::{
 /// First four bytes of a zstd frame (RFC 8878, 3.1.1); skippable and legacy frames start otherwise.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Dictionary_ID_flag, Reserved_bit and Content_Checksum_flag of the frame header descriptor (RFC 8878, 3.1.1.1.1):
-/// none of them is ever set by [`Packer`], and a frame that sets one is not ours.
+/// Dictionary_ID_flag, Reserved_bit and Content_Checksum_flag of the frame header descriptor (RFC
+/// 8878, 3.1.1.1.1): none of them is ever set by [`Packer`], and a frame that sets one is not ours.
 const ZSTD_DESCRIPTOR_UNUSED: u8 = 0b0000_1111;
 
 /// Single_Segment_flag: the frame has no window of its own, its content is the window.
 const ZSTD_SINGLE_SEGMENT: u8 = 0b0010_0000;
 
-/// The largest window that RFC 8878, 3.1.1.1.2, expects of every decoder, and the largest that zstd takes at level 19. A
-/// chunk has less than that; a frame that asks for more wants memory and nothing else.
+/// The largest window that RFC 8878, 3.1.1.1.2, expects of every decoder, and the largest that zstd
+/// takes at level 19. A chunk has less than that; a frame that asks for more wants memory and
+/// nothing else.
 const ZSTD_WINDOW_BYTES_MAX: u64 = 8 << 20;
 const _: () = assert!(CHUNK_PLAIN_BYTES_MAX as u64 <= ZSTD_WINDOW_BYTES_MAX);
 
@@ -92,8 +94,9 @@ impl Unpacker {
         Decompressor::new().map(Self).map_err(|_| Error::new(Code::Internal, "zstd context cannot be made"))
     }
 
-    /// Unpacks exactly one frame of exactly `plain_bytes`. One-pass decompression writes straight into a buffer of that
-    /// size and allocates no window, whatever window the frame asks for (fault-matrix X9).
+    /// Unpacks exactly one frame of exactly `plain_bytes`. One-pass decompression writes straight
+    /// into a buffer of that size and allocates no window, whatever window the frame asks for
+    /// (fault-matrix X9).
     pub(crate) fn unpack(&mut self, packed: &[u8], plain_bytes: usize) -> Result<Vec<u8>> {
         let refused = |check| Error::new(Code::ChunkUnpack, check);
         if packed.len() < 6 || packed[..4] != ZSTD_MAGIC || packed[4] & ZSTD_DESCRIPTOR_UNUSED != 0 {
@@ -145,7 +148,8 @@ mod tests {
         assert_eq!(Unpacker::new().unwrap().unpack(&frame(&plain), plain.len()), Ok(plain));
     }
 
-    /// fault-matrix X9: bombs, second frames, skippable frames, junk, checksums, lies about the length.
+    /// fault-matrix X9: bombs, second frames, skippable frames, junk, checksums, lies about the
+    /// length.
     #[test]
     fn hostile_frames_are_refused() {
         let plain = vec![0; 100_000];
@@ -238,8 +242,8 @@ mod tests {
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
     }
 
-    /// fault-matrix X9: sealed by one who has the keys, so that nothing but the unpacking is left to refuse it; and none of it
-    /// takes the memory that it asks for.
+    /// fault-matrix X9: sealed by one who has the keys, so that nothing but the unpacking is left
+    /// to refuse it; and none of it takes the memory that it asks for.
     #[test]
     fn what_a_frame_asks_for_is_not_what_it_gets() {
         const FOUR_BYTES: u8 = 0b1000_0000;

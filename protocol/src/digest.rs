@@ -1,6 +1,7 @@
-//! What proves that all of it arrived: chunk hashes, a root over a part's chunks, a root over the parts, and a digest of
-//! a table as a multiset of rows, which the target is read again for. All are BLAKE3 under keys of this transfer alone:
-//! an unkeyed hash of a small chunk, or of a row, would identify a patient.
+//! What proves that all of it arrived: chunk hashes, a root over a part's chunks, a root over the
+//! parts, and a digest of a table as a multiset of rows, which the target is read again for. All
+//! are BLAKE3 under keys of this transfer alone: an unkeyed hash of a small chunk, or of a row,
+//! would identify a patient.
 
 use minicbor::{Decode, Encode};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -110,8 +111,9 @@ impl PartRoot {
     }
 }
 
-/// Order-independent digest of rows with their multiplicity: the sum modulo 2^256 of a keyed hash of each row
-/// (MSet-Add-Hash of Clarke et al., "Incremental Multiset Hash Functions", ASIACRYPT 2003; secure while the key is).
+/// Order-independent digest of rows with their multiplicity: the sum modulo 2^256 of a keyed hash
+/// of each row (MSet-Add-Hash of Clarke et al., "Incremental Multiset Hash Functions", ASIACRYPT
+/// 2003; secure while the key is).
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct MultisetDigest {
     key: [u8; 32],
@@ -136,8 +138,8 @@ impl MultisetDigest {
     }
 }
 
-/// What a [`MultisetDigest`] came to: that of a table, or of a range of one. Those of a table's ranges add up to the table's,
-/// in whatever order they were read.
+/// What a [`MultisetDigest`] came to: that of a table, or of a range of one. Those of a table's
+/// ranges add up to the table's, in whatever order they were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct RowsDigest {
@@ -196,7 +198,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Issue 10, item 1: however a table is divided, and in whatever order the ranges are read, they add up to the table.
+        /// Issue 10, item 1: however a table is divided, and in whatever order the ranges are read,
+        /// they add up to the table.
         #[test]
         fn ranges_add_up_to_their_table(
             rows in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 0..9)), 0..60),

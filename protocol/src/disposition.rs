@@ -1,5 +1,6 @@
-//! What becomes of a transfer when something happens to it: one table for each side, without I/O. This is the receiver's;
-//! [`sender`] is the sender's, and [`receiver`] what a failure means to a receiver.
+//! What becomes of a transfer when something happens to it: one table for each side, without I/O.
+//! This is the receiver's; [`sender`] is the sender's, and [`receiver`] what a failure means to a
+//! receiver.
 //!
 //! A loader that is told the end of its input may commit from then on, and only its exit says
 //! whether it has. Until that exit is observed and recorded, the load may be there or not. Nothing
@@ -85,7 +86,8 @@ impl Stage {
         }
     }
 
-    /// Whether the load is in the target, so that it waits for its sender alone and keeps no other out.
+    /// Whether the load is in the target, so that it waits for its sender alone and keeps no other
+    /// out.
     pub fn is_loaded(self) -> bool {
         matches!(self, Stage::Published | Stage::StatedLoaded)
     }

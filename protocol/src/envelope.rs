@@ -1,6 +1,7 @@
-//! The key envelope: an epoch's secrets, sealed to the receiver's key with HPKE (RFC 9180) in base mode. The KEM is
-//! X-Wing (X25519 with ML-KEM-768, draft-irtf-cfrg-concrete-hybrid-kems), so that a recorded connection or a kept sealed
-//! log does not fall to a later quantum computer. Who sealed it is not HPKE's affair: Begin is signed.
+//! The key envelope: an epoch's secrets, sealed to the receiver's key with HPKE (RFC 9180) in base
+//! mode. The KEM is X-Wing (X25519 with ML-KEM-768, draft-irtf-cfrg-concrete-hybrid-kems), so that
+//! a recorded connection or a kept sealed log does not fall to a later quantum computer. Who sealed
+//! it is not HPKE's affair: Begin is signed.
 
 use hpke::{
     Deserializable, Kem, OpModeR, OpModeS, Serializable,
@@ -23,7 +24,8 @@ use crate::{
     transcript::TranscriptHash,
 };
 
-/// The one suite of key envelopes: KEM X-Wing, KDF HKDF-SHA256, AEAD ChaCha20-Poly1305, by their IANA numbers.
+/// The one suite of key envelopes: KEM X-Wing, KDF HKDF-SHA256, AEAD ChaCha20-Poly1305, by their
+/// IANA numbers.
 pub const ENVELOPE_SUITE: [u16; 3] = [0x647a, 0x0001, 0x0003];
 
 const INFO_LABEL: &[u8] = b"sealift/1 key envelope\0";
@@ -43,7 +45,8 @@ pub struct KeyEnvelope {
     pub sealed: Vec<u8>,
 }
 
-/// The receiver's half of a sealing key. Its secret is 32 bytes, from which X-Wing expands the rest.
+/// The receiver's half of a sealing key. Its secret is 32 bytes, from which X-Wing expands the
+/// rest.
 pub struct SealingKey(<XWing as Kem>::PrivateKey);
 
 /// The public half, 1216 bytes.
@@ -75,8 +78,9 @@ impl SealingKey {
 const ML_KEM_KEY_BYTES: usize = 1184;
 const X25519_KEY_BYTES: usize = 32;
 
-/// The u coordinates of small order on curve25519 and its twist, below 2^255; and p and p + 1, which are 0 and 1 in another
-/// encoding (RFC 7748, 6.1: with each, the shared secret is zero whatever the sender's key).
+/// The u coordinates of small order on curve25519 and its twist, below 2^255; and p and p + 1,
+/// which are 0 and 1 in another encoding (RFC 7748, 6.1: with each, the shared secret is zero
+/// whatever the sender's key).
 const SMALL_ORDER_U: [[u8; 32]; 7] = [
     hex("0000000000000000000000000000000000000000000000000000000000000000"),
     hex("0100000000000000000000000000000000000000000000000000000000000000"),
@@ -105,7 +109,8 @@ impl SealingPublicKey {
 }
 
 impl KeyEnvelope {
-    /// Seals both secrets so that they open only with `to` and only under the same `info` and `epoch`.
+    /// Seals both secrets so that they open only with `to` and only under the same `info` and
+    /// `epoch`.
     pub fn seal(
         epoch_secret: &EpochSecret,
         digest_secret: &DigestSecret,
@@ -187,7 +192,8 @@ impl TryCryptoRng for HpkeRandom<'_> {}
 mod tests {
     use super::*;
 
-    /// A3: keys that are zero or of small order, in every encoding, are refused whichever half they are in.
+    /// A3: keys that are zero or of small order, in every encoding, are refused whichever half they
+    /// are in.
     #[test]
     fn sealing_keys_that_anybody_could_open_are_refused() {
         let good = SealingPublicKey([vec![7; ML_KEM_KEY_BYTES], vec![9; X25519_KEY_BYTES]].concat());

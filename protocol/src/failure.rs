@@ -1,5 +1,6 @@
-//! What a person reads when something went wrong: what happened, where, and what to do next. Texts are made of words
-//! fixed in the source, names of objects, numbers and error kinds; never of a row, a key, or another program's message.
+//! What a person reads when something went wrong: what happened, where, and what to do next. Texts
+//! are made of words fixed in the source, names of objects, numbers and error kinds; never of a
+//! row, a key, or another program's message.
 
 use std::{fmt, io};
 
@@ -59,13 +60,14 @@ impl Failure {
         Self::new(Code::Usage, what, hints)
     }
 
-    /// An operation on a file or socket that the system refused; only the kind of the error is told.
+    /// An operation on a file or socket that the system refused; only the kind of the error is
+    /// told.
     pub fn io(code: Code, what: impl Into<String>, error: &io::Error, hints: impl Into<Hints>) -> Self {
         Self::new(code, format!("{}: {}", what.into(), io_reason(error)), hints)
     }
 
-    /// Adds that nothing is visible in the target, to what interrupts a transfer. The caller knows that from the state of
-    /// the transfer: no code says so.
+    /// Adds that nothing is visible in the target, to what interrupts a transfer. The caller knows
+    /// that from the state of the transfer: no code says so.
     pub fn while_nothing_is_visible(mut self) -> Self {
         if matches!(self.code, Code::Interrupted | Code::UserInterrupt) {
             self.hints.lead_with(Hint::NothingVisible);
@@ -129,7 +131,8 @@ pub fn explain(code: Code) -> (&'static str, Hints) {
     (what, hints)
 }
 
-/// The one table of codes, with the texts of their advice. What interrupts a transfer has advice by which code decides.
+/// The one table of codes, with the texts of their advice. What interrupts a transfer has advice by
+/// which code decides.
 fn table(code: Code) -> (&'static str, &'static str) {
     const TAMPERED: &str = "No chunk that fails a check is loaded. If it happens again, have the path between the hosts and \
                             both hosts' memory examined: this is damage or tampering, not a busy network.";

@@ -12,8 +12,9 @@ const BYTES: usize = 32;
 /// Hexadecimal digits that are read in one breath.
 const GROUP_DIGITS: usize = 4;
 
-/// The SHA-256 hash of a key's SubjectPublicKeyInfo (RFC 5280, 4.1.2.7): what `openssl pkey -pubin -outform DER |
-/// sha256sum` prints. Written as sixteen groups of four hexadecimal digits with `-` between them.
+/// The SHA-256 hash of a key's SubjectPublicKeyInfo (RFC 5280, 4.1.2.7): what `openssl pkey -pubin
+/// -outform DER | sha256sum` prints. Written as sixteen groups of four hexadecimal digits with `-`
+/// between them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Fingerprint(#[cbor(with = "minicbor::bytes")] pub [u8; BYTES]);
@@ -25,7 +26,8 @@ impl Fingerprint {
         Self(hash.as_ref().try_into().expect("a SHA-256 hash has 32 bytes"))
     }
 
-    /// Reads what `Display` writes, in capitals too, with or without separators and the prefix `SHA256:`.
+    /// Reads what `Display` writes, in capitals too, with or without separators and the prefix
+    /// `SHA256:`.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let bare = text.strip_prefix("SHA256:").or_else(|| text.strip_prefix("sha256:")).unwrap_or(text);
@@ -80,7 +82,8 @@ mod tests {
         assert_ne!(fingerprint, Fingerprint::of(&PublicKey([8; 32])));
     }
 
-    /// Known answer: `openssl pkey -pubin -inform DER -outform DER | sha256sum` of the key of RFC 8032, 7.1, TEST 1.
+    /// Known answer: `openssl pkey -pubin -inform DER -outform DER | sha256sum` of the key of RFC
+    /// 8032, 7.1, TEST 1.
     #[test]
     fn a_fingerprint_is_that_of_the_subject_public_key_info() {
         let key = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";

@@ -94,7 +94,8 @@ impl ChunkHeader {
         out
     }
 
-    /// Reads a header and judges everything in it that needs no key: after this its lengths are safe to allocate.
+    /// Reads a header and judges everything in it that needs no key: after this its lengths are
+    /// safe to allocate.
     pub fn from_bytes(bytes: &[u8; CHUNK_HEADER_BYTES]) -> Result<Self> {
         let malformed = |check| Error::new(Code::ChunkMalformed, check);
         if bytes[..4] != CHUNK_MAGIC {
@@ -113,7 +114,8 @@ impl ChunkHeader {
             nonce: array(&bytes[48..72]),
         };
         header.judge()?;
-        // Reserved bytes, unknown flags and unused nonce bytes are zero: one header has one spelling.
+        // Reserved bytes, unknown flags and unused nonce bytes are zero: one header has one
+        // spelling.
         if header.to_bytes() != *bytes {
             return Err(malformed("chunk header has reserved bits set"));
         }

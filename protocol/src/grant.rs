@@ -1,5 +1,6 @@
-//! A grant: who may move what, where to, why, until when; for one transfer. The grant of a ticket is signed by the
-//! receiver's own key, that of an archive by the sender's: no third party vouches for it.
+//! A grant: who may move what, where to, why, until when; for one transfer. The grant of a ticket
+//! is signed by the receiver's own key, that of an archive by the sender's: no third party vouches
+//! for it.
 
 use minicbor::{Decode, Encode};
 
@@ -19,13 +20,15 @@ use crate::{
 pub struct Grant {
     #[n(0)]
     pub transfer: TransferId,
-    /// The one sender that may use it; `None` where the first valid proof of the ticket decides that.
+    /// The one sender that may use it; `None` where the first valid proof of the ticket decides
+    /// that.
     #[n(1)]
     pub sender: Option<Fingerprint>,
     /// The one receiver that may accept it.
     #[n(2)]
     pub receiver: Fingerprint,
-    /// What the sender's configuration calls the source; empty where the sender names it on its command line.
+    /// What the sender's configuration calls the source; empty where the sender names it on its
+    /// command line.
     #[n(3)]
     pub source: String,
     /// What the receiver's configuration calls the target.
@@ -42,7 +45,8 @@ pub struct Grant {
     /// From this time on nothing more is read, opened or committed: the transfer is suspended.
     #[n(8)]
     pub finish_before_seconds: u64,
-    /// How long what is staged, and the key to it, are kept for another grant once this one has ended.
+    /// How long what is staged, and the key to it, are kept for another grant once this one has
+    /// ended.
     #[n(9)]
     pub retain_until_seconds: u64,
     /// The list of tables, columns and filters that the transfer is limited to.
@@ -74,8 +78,8 @@ impl Grant {
         SignedGrant { grant: self, signature }
     }
 
-    /// Whether the times allow the transfer to begin at `now_seconds`, or, once it is `begun`, to continue. Both ends are
-    /// exclusive.
+    /// Whether the times allow the transfer to begin at `now_seconds`, or, once it is `begun`, to
+    /// continue. Both ends are exclusive.
     pub fn check_time(&self, now_seconds: u64, begun: bool) -> Result<()> {
         if now_seconds.saturating_add(CLOCK_SKEW_SECONDS_MAX) < self.not_before_seconds {
             return Err(Error::new(Code::GrantNotYetValid, "grant start"));
@@ -94,7 +98,8 @@ impl Grant {
         }
     }
 
-    /// A limit that an agent does not know how to keep is a reason not to begin: neither a scope nor a policy is enforced yet.
+    /// A limit that an agent does not know how to keep is a reason not to begin: neither a scope
+    /// nor a policy is enforced yet.
     pub fn check_enforced(&self) -> Result<()> {
         match self.scope.or(self.policy) {
             Some(_) => Err(Error::new(Code::GrantInvalid, "a scope or a policy, which cannot be enforced here")),
@@ -120,14 +125,14 @@ impl SignedGrant {
         codec::encode(self)
     }
 
-    /// What transcripts, manifests and receipts call this grant by. It does not cover the signature: a grant stays the same one
-    /// when others sign it, too.
+    /// What transcripts, manifests and receipts call this grant by. It does not cover the
+    /// signature: a grant stays the same one when others sign it, too.
     pub fn hash(&self) -> [u8; 32] {
         blake3::derive_key("sealift/1 2026-11 grant hash", &codec::encode(&self.grant))
     }
 
-    /// What a ticket's proof is bound to: the grant with its signature, so that a ticket whose signature was altered on its
-    /// way proves nothing and binds nothing.
+    /// What a ticket's proof is bound to: the grant with its signature, so that a ticket whose
+    /// signature was altered on its way proves nothing and binds nothing.
     pub fn hash_with_signature(&self) -> [u8; 32] {
         blake3::derive_key("sealift/1 2026-11 signed grant hash", &codec::encode(self))
     }

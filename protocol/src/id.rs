@@ -1,4 +1,5 @@
-//! Names of things: an index, a count and a size are three different types, so that one is never taken for another.
+//! Names of things: an index, a count and a size are three different types, so that one is never
+//! taken for another.
 
 use std::fmt;
 
@@ -66,11 +67,13 @@ number!(
     ChunkIndex(u64)
 );
 number!(
-    /// A number of chunks of one part, counted from its first: also the index of the chunk that comes next.
+    /// A number of chunks of one part, counted from its first: also the index of the chunk that
+    /// comes next.
     ChunkCount(u64)
 );
 number!(
-    /// The span of one set of data keys: one connection has one epoch, and no two of a transfer are the same.
+    /// The span of one set of data keys: one connection has one epoch, and no two of a transfer are
+    /// the same.
     Epoch(u32)
 );
 

@@ -1,8 +1,9 @@
-//! The exact form of a database of the embedded engine: its pages, as one snapshot has them, in one opaque part.
+//! The exact form of a database of the embedded engine: its pages, as one snapshot has them, in one
+//! opaque part.
 //!
-//! The part's bytes are the pages 1, 2, … in order, which is the file that a backup would make. Every chunk but the last
-//! holds [`CHUNK_PLAIN_BYTES`], a multiple of every page size, so that the hashes of the chunks can be computed again from
-//! the file alone. Nothing here opens a database.
+//! The part's bytes are the pages 1, 2, … in order, which is the file that a backup would make.
+//! Every chunk but the last holds [`CHUNK_PLAIN_BYTES`], a multiple of every page size, so that the
+//! hashes of the chunks can be computed again from the file alone. Nothing here opens a database.
 
 use crate::{
     close::Code,

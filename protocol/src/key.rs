@@ -1,4 +1,5 @@
-//! The keys of a transfer and how each comes from another. Every derivation label of the protocol stands in this file.
+//! The keys of a transfer and how each comes from another. Every derivation label of the protocol
+//! stands in this file.
 //!
 //! ```text
 //! EpochSecret ──HKDF-SHA256-Expand──▶ data key of (part, generation)     seals chunks, one epoch
@@ -7,9 +8,10 @@
 //!              └─BLAKE3 derive_key──▶ check, by which the next connection is known to be of the same sender
 //! ```
 //!
-//! HKDF is RFC 5869; its expand step alone serves here because the input is already a uniform 32-byte key (section 3.3).
-//! AES-GCM and Poly1305 do not commit to a key, so the epoch does: HMAC-SHA256 is collision resistant in its key at one
-//! fixed length, and a data key follows from the committed secret.
+//! HKDF is RFC 5869; its expand step alone serves here because the input is already a uniform
+//! 32-byte key (section 3.3). AES-GCM and Poly1305 do not commit to a key, so the epoch does:
+//! HMAC-SHA256 is collision resistant in its key at one fixed length, and a data key follows from
+//! the committed secret.
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -49,7 +51,8 @@ impl EpochSecret {
         Self(*secret::<32>(random))
     }
 
-    /// The key that seals `index` of `part`. Its generation rotates every [`CHUNKS_PER_KEY`] chunks.
+    /// The key that seals `index` of `part`. Its generation rotates every [`CHUNKS_PER_KEY`]
+    /// chunks.
     pub(crate) fn data_key(&self, transfer: TransferId, epoch: Epoch, part: PartIndex, index: ChunkIndex) -> DataKey {
         let generation = (index.0 / CHUNKS_PER_KEY) as u32;
         let (epoch, part, generation) = (epoch.0.to_be_bytes(), part.0.to_be_bytes(), generation.to_be_bytes());
@@ -76,7 +79,8 @@ impl DigestSecret {
         Self(*secret::<32>(random))
     }
 
-    /// From bytes that were kept sealed or with mode 0600; the sender needs it to go on after a restart.
+    /// From bytes that were kept sealed or with mode 0600; the sender needs it to go on after a
+    /// restart.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -90,7 +94,8 @@ impl DigestSecret {
         blake3::derive_key(CONTEXT_DIGEST_CHECK, &self.0)
     }
 
-    /// What a sender keeps of its source's URL: only with this secret can a guess be compared with it.
+    /// What a sender keeps of its source's URL: only with this secret can a guess be compared with
+    /// it.
     pub fn source_tag(&self, source: &str) -> [u8; 32] {
         let key = blake3::derive_key(CONTEXT_SOURCE_TAG, &self.0);
         *blake3::keyed_hash(&key, source.as_bytes()).as_bytes()

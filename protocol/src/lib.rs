@@ -1,8 +1,8 @@
 //! What goes over the wire and onto disk, and the rules by which both ends judge it.
 //!
-//! Pure: no clock, no file, no socket, no environment. Time, randomness and bytes come in as arguments, so that the real
-//! link and the simulator run the same code. `docs/protocol.md` is the specification; the modules' headers hold the
-//! layouts.
+//! Pure: no clock, no file, no socket, no environment. Time, randomness and bytes come in as
+//! arguments, so that the real link and the simulator run the same code. `docs/protocol.md` is the
+//! specification; the modules' headers hold the layouts.
 #![forbid(unsafe_code)]
 
 pub mod archive;

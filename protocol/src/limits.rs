@@ -1,12 +1,14 @@
 //! Every bound of the protocol, in one place: its unit is in its name, its reason beside it.
 //!
-//! Nothing here is a tuning knob of a running transfer; settings that a user may change live in the agents and are
-//! clamped to these.
+//! Nothing here is a tuning knob of a running transfer; settings that a user may change live in the
+//! agents and are clamped to these.
 
-/// Plaintext of an ordinary chunk. 64 KiB to 4 MiB differ by under 5 % in speed and ratio; 1 MiB keeps buffers small.
+/// Plaintext of an ordinary chunk. 64 KiB to 4 MiB differ by under 5 % in speed and ratio; 1 MiB
+/// keeps buffers small.
 pub const CHUNK_PLAIN_BYTES: usize = 1 << 20;
 
-/// The most plaintext one chunk may claim. Bounds what `open` allocates for a peer, whatever the peer says.
+/// The most plaintext one chunk may claim. Bounds what `open` allocates for a peer, whatever the
+/// peer says.
 pub const CHUNK_PLAIN_BYTES_MAX: usize = 4 << 20;
 
 /// Keyed BLAKE3 of the plaintext, carried inside the sealed bytes.
@@ -21,18 +23,21 @@ pub const CHUNK_HEADER_BYTES: usize = 80;
 /// The largest sealed chunk on the wire or on disk: header, hash, stored plaintext, tag.
 pub const FRAME_BYTES_MAX: usize = CHUNK_HEADER_BYTES + CHUNK_HASH_BYTES + CHUNK_PLAIN_BYTES_MAX + TAG_BYTES;
 
-/// Chunks sealed under one data key before the next is derived. Random 96-bit nonces allow 2^32 messages a key
-/// (NIST SP 800-38D, 8.3); 2^16 leaves the chance of a repeated nonce under 2^-64 a key.
+/// Chunks sealed under one data key before the next is derived. Random 96-bit nonces allow 2^32
+/// messages a key (NIST SP 800-38D, 8.3); 2^16 leaves the chance of a repeated nonce under 2^-64 a
+/// key.
 pub const CHUNKS_PER_KEY: u64 = 1 << 16;
 
-/// The highest chunk index that may be sealed: 2^40 chunks of 1 MiB are an exbibyte. Past it sealing is refused, so the
-/// counter can never wrap.
+/// The highest chunk index that may be sealed: 2^40 chunks of 1 MiB are an exbibyte. Past it
+/// sealing is refused, so the counter can never wrap.
 pub const CHUNK_INDEX_MAX: u64 = (1 << 40) - 1;
 
-/// The highest epoch; the first is 1. One connection is one epoch; a transfer that reconnects four billion times is an attack.
+/// The highest epoch; the first is 1. One connection is one epoch; a transfer that reconnects four
+/// billion times is an attack.
 pub const EPOCH_MAX: u32 = u32::MAX - 1;
 
-/// Parts of one transfer: a table each, or a range of one. 16,384 cover the widest clinical schema ten times over.
+/// Parts of one transfer: a table each, or a range of one. 16,384 cover the widest clinical schema
+/// ten times over.
 pub const PARTS_MAX: usize = 16_384;
 
 /// Tables of one transfer: each has a part at least.
@@ -41,33 +46,36 @@ pub const TABLES_MAX: usize = PARTS_MAX;
 /// Bytes of an engine's name, which is an identifier of ours.
 pub const ENGINE_NAME_BYTES_MAX: usize = 32;
 
-/// Bytes of a name that crosses the wire (table, target, purpose). SQL engines stop at 63 to 255; SQLite has no limit.
+/// Bytes of a name that crosses the wire (table, target, purpose). SQL engines stop at 63 to 255;
+/// SQLite has no limit.
 pub const NAME_BYTES_MAX: usize = 1024;
 
 /// A text in a receipt that describes a program, for people.
 pub const FACT_BYTES_MAX: usize = 1024;
 
-/// DER of one certificate, and certificates of one agent in a receipt: its own and those of up to three authorities.
+/// DER of one certificate, and certificates of one agent in a receipt: its own and those of up to
+/// three authorities.
 pub const CERTIFICATE_BYTES_MAX: usize = 8 << 10;
 pub const CERTIFICATES_MAX: usize = 4;
 
 /// A plan's canonical bytes: `PARTS_MAX` tables of one part each, with names of some 70 bytes.
 pub const PLAN_BYTES_MAX: usize = 3 << 19;
 
-/// A part's most in a manifest (counts and root), with every number at its longest; and a digest of rows there or in a
-/// receipt.
+/// A part's most in a manifest (counts and root), with every number at its longest; and a digest of
+/// rows there or in a receipt.
 pub const SENT_PART_BYTES_MAX: usize = 56;
 pub const ROWS_DIGEST_BYTES_MAX: usize = 46;
 
-/// A part's most in manifest and receipt together. The digest of a table stands in both; the part of a range has one of its
-/// own, and shares its table's with at least one other.
+/// A part's most in manifest and receipt together. The digest of a table stands in both; the part
+/// of a range has one of its own, and shares its table's with at least one other.
 pub const PROVEN_PART_BYTES_MAX: usize = SENT_PART_BYTES_MAX + 2 * ROWS_DIGEST_BYTES_MAX + 1;
 
-/// What a receipt says of an image's tables, encoded: some 30,000 names of usual length. The plan of an image has one
-/// part, so that its receipt has room for them.
+/// What a receipt says of an image's tables, encoded: some 30,000 names of usual length. The plan
+/// of an image has one part, so that its receipt has room for them.
 pub const IMAGE_CHECKS_BYTES_MAX: usize = 1 << 20;
 
-/// A control message. The largest is a receipt, which holds plan, manifest, what was loaded, and the grant.
+/// A control message. The largest is a receipt, which holds plan, manifest, what was loaded, and
+/// the grant.
 pub const CONTROL_BYTES_MAX: usize = 4 << 20;
 
 /// An Offer: a plan, a grant, and what is beside them.
@@ -76,15 +84,18 @@ pub const OFFER_BYTES_MAX: usize = PLAN_BYTES_MAX + GRANT_BYTES_MAX + (4 << 10);
 /// Versions and suites that one side may list.
 pub const CHOICES_MAX: usize = 16;
 
-/// Parts in flight at once that a receiver may allow: each has a stream and its share of the window.
+/// Parts in flight at once that a receiver may allow: each has a stream and its share of the
+/// window.
 pub const LANES_MAX: u16 = 4;
 
-/// Bytes of unacknowledged sealed chunks that a receiver may allow one part. Two whole frames is the least with which a
-/// sender can keep a link busy; the most bounds what a sender keeps in memory.
+/// Bytes of unacknowledged sealed chunks that a receiver may allow one part. Two whole frames is
+/// the least with which a sender can keep a link busy; the most bounds what a sender keeps in
+/// memory.
 pub const LANE_WINDOW_BYTES_MIN: u64 = 2 * FRAME_BYTES_MAX as u64;
 pub const LANE_WINDOW_BYTES_MAX: u64 = 64 << 20;
 
-/// One row's encoded bytes, unless a setting says otherwise: the receiver holds a row whole to bind it.
+/// One row's encoded bytes, unless a setting says otherwise: the receiver holds a row whole to bind
+/// it.
 pub const ROW_BYTES_MAX: usize = 256 << 20;
 
 /// Columns of one table: SQLite's own upper bound is 32,767, PostgreSQL's 1,600.
@@ -93,10 +104,12 @@ pub const COLUMNS_MAX: usize = 32_767;
 /// A grant, signed, is a few hundred bytes; 16 KiB leaves room for names at their limit.
 pub const GRANT_BYTES_MAX: usize = 16 << 10;
 
-/// Clock difference between two agents that is forgiven when a grant's times are judged (fault-matrix T6).
+/// Clock difference between two agents that is forgiven when a grant's times are judged
+/// (fault-matrix T6).
 pub const CLOCK_SKEW_SECONDS_MAX: u64 = 60;
 
-/// A sealed log's header, and what stands before and behind the body of each of its records ([`crate::sealed_log`]).
+/// A sealed log's header, and what stands before and behind the body of each of its records
+/// ([`crate::sealed_log`]).
 pub const LOG_HEADER_BYTES: usize = 104;
 pub const LOG_HEAD_BYTES: usize = 32;
 pub const LOG_CHECK_BYTES: usize = 32;
@@ -104,8 +117,8 @@ pub const LOG_CHECK_BYTES: usize = 32;
 /// The body of an epoch record: a key envelope is 1,200 bytes, the rest some 90.
 pub const LOG_EPOCH_BYTES_MAX: usize = 2 << 10;
 
-// A transfer must never be loaded and then have a receipt that is too long to send; 8 KiB are for keys, signatures, hashes and
-// the four texts.
+// A transfer must never be loaded and then have a receipt that is too long to send; 8 KiB are for
+// keys, signatures, hashes and the four texts.
 const _: () = assert!(
     PLAN_BYTES_MAX
         + PARTS_MAX * PROVEN_PART_BYTES_MAX

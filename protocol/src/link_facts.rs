@@ -1,5 +1,5 @@
-//! What an authenticated link is made of. Each end reads it from its own connection, so that a receipt and an audit log state
-//! what was, whatever the configuration said.
+//! What an authenticated link is made of. Each end reads it from its own connection, so that a
+//! receipt and an audit log state what was, whatever the configuration said.
 
 use std::fmt;
 
@@ -20,7 +20,8 @@ pub struct LinkFacts {
 }
 
 impl LinkFacts {
-    /// Whether the protocol allows it: TLS 1.3, a hybrid key exchange, and a suite of those that are offered.
+    /// Whether the protocol allows it: TLS 1.3, a hybrid key exchange, and a suite of those that
+    /// are offered.
     pub fn is_allowed(&self) -> bool {
         self.tls_version == TlsVersion(0x0304)
             && [0x11eb, 0x11ec].contains(&self.group.0)

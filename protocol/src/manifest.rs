@@ -1,5 +1,6 @@
-//! What is to be sent ([`Plan`]), what was sent ([`Manifest`], signed by the sender), and what was verified and loaded
-//! ([`Receipt`], which carries the manifest and is counter-signed by the receiver).
+//! What is to be sent ([`Plan`]), what was sent ([`Manifest`], signed by the sender), and what was
+//! verified and loaded ([`Receipt`], which carries the manifest and is counter-signed by the
+//! receiver).
 
 mod checks;
 mod engine;
@@ -38,7 +39,8 @@ pub struct SentPart {
     /// Root over its chunks' hashes.
     #[n(2)]
     pub root: Root,
-    /// Of its rows, if it is a range of a table. Those of a whole table stand in [`Manifest::tables`].
+    /// Of its rows, if it is a range of a table. Those of a whole table stand in
+    /// [`Manifest::tables`].
     #[n(3)]
     pub rows: Option<RowsDigest>,
 }
@@ -94,7 +96,8 @@ impl ReceiverTrust {
     }
 }
 
-/// Where the data came from, and what the sender knew of the receiver. The sender's word: nobody else can check it.
+/// Where the data came from, and what the sender knew of the receiver. The sender's word: nobody
+/// else can check it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Origin {
@@ -138,7 +141,8 @@ impl Manifest {
         SignedManifest { manifest: self, signature }
     }
 
-    /// That it can be the manifest of this plan: counts that can be, and digests of ranges that add up to their table's.
+    /// That it can be the manifest of this plan: counts that can be, and digests of ranges that add
+    /// up to their table's.
     pub fn check(&self, plan: &Plan) -> Result<()> {
         let wrong = |check| Err(Error::new(Code::ManifestMismatch, check));
         if self.parts.len() != plan.parts.len() || self.tables.len() != plan.tables.len() {

@@ -1,5 +1,5 @@
-//! The control messages. Each is canonical CBOR behind a four-byte length on the one bidirectional stream that the
-//! sender opens, after the [proof of the ticket](crate::ticket_proof):
+//! The control messages. Each is canonical CBOR behind a four-byte length on the one bidirectional
+//! stream that the sender opens, after the [proof of the ticket](crate::ticket_proof):
 //!
 //! ```text
 //! sender   → Proof     52 bytes, in ticket transfers: who holds the ticket's secret
@@ -13,7 +13,8 @@
 //! either   → Refuse    a code and a place, at any point; nothing follows it
 //! ```
 //!
-//! The sender ends its side of the stream after it has checked the receipt: that is how the receiver knows.
+//! The sender ends its side of the stream after it has checked the receipt: that is how the
+//! receiver knows.
 
 use minicbor::{Decode, Encode};
 
@@ -46,8 +47,8 @@ pub struct Offer {
     #[n(0)]
     #[cbor(decode_with = "codec::bounded::<_, _, CHOICES_MAX>")]
     pub versions: Vec<u16>,
-    /// In the order that the sender prefers. One that is not known here is skipped: so a new one can be offered beside those
-    /// of before.
+    /// In the order that the sender prefers. One that is not known here is skipped: so a new one
+    /// can be offered beside those of before.
     #[n(1)]
     #[cbor(decode_with = "codec::bounded::<_, _, CHOICES_MAX>")]
     pub suites: Vec<SuiteNumber>,
@@ -58,11 +59,12 @@ pub struct Offer {
     #[n(4)]
     #[cbor(with = "minicbor::bytes")]
     pub nonce: [u8; 32],
-    /// The source is read from its beginning, and as of a new moment: what the receiver has of this transfer is to be
-    /// dropped. Never a mix of two.
+    /// The source is read from its beginning, and as of a new moment: what the receiver has of this
+    /// transfer is to be dropped. Never a mix of two.
     #[n(5)]
     pub fresh: bool,
-    /// By the sender's clock, since 1970. Times in grant, receipt and both audit logs are to mean the same.
+    /// By the sender's clock, since 1970. Times in grant, receipt and both audit logs are to mean
+    /// the same.
     #[n(6)]
     pub now_seconds: u64,
 }
@@ -71,9 +73,9 @@ pub struct Offer {
 const TEXT_BYTES_MIN: usize = 32;
 
 impl Offer {
-    /// A bound on the memory that an offer takes, of which so many bytes of a message have come: the message in a buffer that
-    /// doubles, its texts, its tables and its parts. The least table has five bytes and the least part three, and both become
-    /// many times as many.
+    /// A bound on the memory that an offer takes, of which so many bytes of a message have come:
+    /// the message in a buffer that doubles, its texts, its tables and its parts. The least table
+    /// has five bytes and the least part three, and both become many times as many.
     pub const fn memory_bytes(message_bytes: usize) -> usize {
         let table_bytes = size_of::<PlannedTable>() + 2 * TEXT_BYTES_MIN;
         let tables = at_most(message_bytes / 5, TABLES_MAX);
@@ -99,7 +101,8 @@ pub struct Have {
     /// With its last chunk.
     #[n(3)]
     pub ended: bool,
-    /// Root over the first `verified` chunks: by it a sender that reads the part again knows that it is the same.
+    /// Root over the first `verified` chunks: by it a sender that reads the part again knows that
+    /// it is the same.
     #[n(4)]
     pub root: Root,
 }
@@ -119,7 +122,8 @@ pub struct AcceptBody {
     /// Parts that may be in flight at once.
     #[n(4)]
     pub lanes: u16,
-    /// Bytes of one part that may be unacknowledged; a chunk counts as its plaintext or its frame, whichever is more.
+    /// Bytes of one part that may be unacknowledged; a chunk counts as its plaintext or its frame,
+    /// whichever is more.
     #[n(5)]
     pub lane_window_bytes: u64,
     /// Parts of which anything is there already, in order; empty on a first connection.
@@ -150,7 +154,8 @@ pub struct BeginBody {
     #[n(2)]
     #[cbor(with = "minicbor::bytes")]
     pub commitment: KeyCommitment,
-    /// Of an earlier connection of this transfer, whose frames the sender goes on sending as they lie in its spool.
+    /// Of an earlier connection of this transfer, whose frames the sender goes on sending as they
+    /// lie in its spool.
     #[n(3)]
     pub spool: Option<Box<EpochRecord>>,
 }

@@ -15,8 +15,8 @@ pub fn suites_auto(aes_accelerated: bool) -> Vec<Suite> {
     }
 }
 
-/// The suite for both: AES-256-GCM where both put it first, otherwise ChaCha20-Poly1305 if both have it, otherwise the
-/// one they share.
+/// The suite for both: AES-256-GCM where both put it first, otherwise ChaCha20-Poly1305 if both
+/// have it, otherwise the one they share.
 pub fn choose_suite(offered: &[Suite], allowed: &[Suite]) -> Result<Suite> {
     if offered.first() == Some(&Suite::Aes256Gcm) && allowed.first() == Some(&Suite::Aes256Gcm) {
         return Ok(Suite::Aes256Gcm);

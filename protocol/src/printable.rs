@@ -1,7 +1,8 @@
 //! Names and texts from elsewhere, made safe to show.
 
-/// `text` with everything a terminal could obey (control characters, ends of lines among them, and bidirectional overrides)
-/// escaped, so that a name from a database or a peer can be shown, and cannot pass for a line of ours (fault-matrix L11).
+/// `text` with everything a terminal could obey (control characters, ends of lines among them, and
+/// bidirectional overrides) escaped, so that a name from a database or a peer can be shown, and
+/// cannot pass for a line of ours (fault-matrix L11).
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {

@@ -7,7 +7,8 @@ use crate::{
     error::{Error, Result},
 };
 
-/// A cryptographically secure source of bytes. Implementations that cannot deliver must abort the process.
+/// A cryptographically secure source of bytes. Implementations that cannot deliver must abort the
+/// process.
 pub trait Random: Send {
     fn fill(&mut self, out: &mut [u8]);
 }
@@ -29,8 +30,8 @@ pub fn secret<const N: usize>(random: &mut dyn Random) -> Zeroizing<[u8; N]> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Nonce(pub(crate) [u8; 24]);
 
-/// Draws nonces and stops when two in a row share the 12 bytes that AES-256-GCM uses: a continuous test of the source
-/// (fault-matrix X14). By chance that happens once in 2^96 draws.
+/// Draws nonces and stops when two in a row share the 12 bytes that AES-256-GCM uses: a continuous
+/// test of the source (fault-matrix X14). By chance that happens once in 2^96 draws.
 pub struct Nonces<R> {
     random: R,
     last: [u8; 24],

@@ -1,14 +1,15 @@
 //! Rows of a table as bytes of a part.
 //!
-//! A row is a length and that many bytes of cells, in the order of the table's columns. A row may begin in one chunk and end
-//! in a later one. Lengths are unsigned LEB128, at most 5 bytes.
+//! A row is a length and that many bytes of cells, in the order of the table's columns. A row may
+//! begin in one chunk and end in a later one. Lengths are unsigned LEB128, at most 5 bytes.
 //!
 //! | cell | bytes |
 //! |---|---|
 //! | NULL | the byte 0 |
 //! | any other | its format, a byte from 1 to 255; a length; as many bytes |
 //!
-//! What a format means is the engine's affair. It gives each value one encoding, since rows are digested as they are encoded.
+//! What a format means is the engine's affair. It gives each value one encoding, since rows are
+//! digested as they are encoded.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -65,7 +66,8 @@ pub fn put_length(out: &mut BytesMut, mut length: usize) {
     out.put_u8(length as u8);
 }
 
-/// Reads a length off the front: `None` if more bytes are needed, an error if no encoder writes this.
+/// Reads a length off the front: `None` if more bytes are needed, an error if no encoder writes
+/// this.
 fn peek_length(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
     let mut length = 0usize;
     for (place, &byte) in bytes.iter().take(LENGTH_BYTES_MAX).enumerate() {
@@ -120,7 +122,8 @@ impl RowReader {
         Self { held: BytesMut::new(), row_bytes_max }
     }
 
-    /// Calls `on_row` with the bytes of each row that `plain` completes, length prefix not included.
+    /// Calls `on_row` with the bytes of each row that `plain` completes, length prefix not
+    /// included.
     pub fn feed<E: From<Error>>(
         &mut self,
         plain: Bytes,
@@ -129,7 +132,8 @@ impl RowReader {
         let mut rest = plain;
         if !self.held.is_empty() {
             self.held.extend_from_slice(&rest);
-            // A row of many chunks is gathered in place; it is looked at again only when it is whole.
+            // A row of many chunks is gathered in place; it is looked at again only when it is
+            // whole.
             if self.row_is_incomplete()? {
                 return Ok(());
             }

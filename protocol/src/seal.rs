@@ -1,8 +1,9 @@
 //! Sealing and opening of chunks.
 //!
-//! `seal` encrypts hash and packed plaintext under the epoch's key for this part, with the whole header as additional
-//! data. `open` undoes it and is the only maker of a [`VerifiedChunk`]: it authenticates, unpacks within the bound that
-//! was authenticated, and compares the keyed hash, in that order, each step with an error of its own.
+//! `seal` encrypts hash and packed plaintext under the epoch's key for this part, with the whole
+//! header as additional data. `open` undoes it and is the only maker of a [`VerifiedChunk`]: it
+//! authenticates, unpacks within the bound that was authenticated, and compares the keyed hash, in
+//! that order, each step with an error of its own.
 
 use aws_lc_rs::aead::{self, AES_256_GCM, Aad, LessSafeKey, UnboundKey};
 use bytes::{Bytes, BytesMut};
@@ -30,7 +31,8 @@ pub enum Suite {
     /// NIST SP 800-38D with random 96-bit nonces, through aws-lc-rs.
     #[n(1)]
     Aes256Gcm = 1,
-    /// XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03) with random 192-bit nonces, through the chacha20poly1305 crate.
+    /// XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03) with random 192-bit nonces, through the
+    /// chacha20poly1305 crate.
     #[n(2)]
     ChaCha20Poly1305 = 2,
 }
@@ -131,8 +133,8 @@ pub fn seal(packed: Packed, keys: &EpochKeys, nonce: Nonce) -> Result<Sealed> {
     Ok(Sealed { header, frame: frame.into(), hash: packed.hash })
 }
 
-/// Seals a chunk that was never opened by anybody again, for another epoch: what was sent and not acknowledged when
-/// a connection was lost.
+/// Seals a chunk that was never opened by anybody again, for another epoch: what was sent and not
+/// acknowledged when a connection was lost.
 pub fn reseal(sealed: &Sealed, old: &EpochKeys, new: &EpochKeys, nonce: Nonce) -> Result<Sealed> {
     let header = sealed.header;
     let failed = |()| Error::new(Code::Internal, "a kept chunk does not open").at_chunk(header.part, header.index);
@@ -154,7 +156,8 @@ pub fn reseal(sealed: &Sealed, old: &EpochKeys, new: &EpochKeys, nonce: Nonce) -
     seal(packed, new, nonce)
 }
 
-/// Opens the bytes that followed `header`; the caller has already judged that this header is the one expected next.
+/// Opens the bytes that followed `header`; the caller has already judged that this header is the
+/// one expected next.
 pub fn open(header: &ChunkHeader, body: BytesMut, keys: &EpochKeys, unpacker: &mut Unpacker) -> Result<VerifiedChunk> {
     let refuse = |code, check| Error::new(code, check).at_chunk(header.part, header.index);
     if header.suite != keys.suite || header.transfer != keys.transfer || header.epoch != keys.epoch {

@@ -1,6 +1,7 @@
-//! Signatures over what two agents, or an operator and an agent, have to be able to prove later: Ed25519 (RFC 8032),
-//! always with a label, so that a signature made for one purpose is never valid for another. TLS 1.3 signs with the
-//! same keys behind 64 spaces and its own context string (RFC 8446, 4.4.3), which no label here can imitate.
+//! Signatures over what two agents, or an operator and an agent, have to be able to prove later:
+//! Ed25519 (RFC 8032), always with a label, so that a signature made for one purpose is never valid
+//! for another. TLS 1.3 signs with the same keys behind 64 spaces and its own context string (RFC
+//! 8446, 4.4.3), which no label here can imitate.
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use minicbor::{Decode, Encode};
@@ -61,8 +62,8 @@ pub trait Signer {
 /// What stands before the 32 bytes of an Ed25519 key in its SubjectPublicKeyInfo (RFC 8410, 4).
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// The y coordinates of the eight points of small order on edwards25519, without the sign of x; and p and p + 1, which are 0
-/// and 1 in another encoding.
+/// The y coordinates of the eight points of small order on edwards25519, without the sign of x; and
+/// p and p + 1, which are 0 and 1 in another encoding.
 const SMALL_ORDER_Y: [[u8; 32]; 7] = [
     hex("0000000000000000000000000000000000000000000000000000000000000000"),
     hex("0100000000000000000000000000000000000000000000000000000000000000"),
@@ -88,14 +89,16 @@ impl PublicKey {
         key.try_into().ok().map(Self)
     }
 
-    /// Whether it is one of the points of small order, under which a signature can be good for any message.
+    /// Whether it is one of the points of small order, under which a signature can be good for any
+    /// message.
     fn is_of_small_order(&self) -> bool {
         let mut y = self.0;
         y[31] &= 0x7f;
         SMALL_ORDER_Y.contains(&y)
     }
 
-    /// Whether the holder of this key signed `message` for `purpose`; `otherwise` is the code of the error if not.
+    /// Whether the holder of this key signed `message` for `purpose`; `otherwise` is the code of
+    /// the error if not.
     pub fn verify(&self, purpose: Purpose, message: &[u8], signature: &Signature, otherwise: Code) -> Result<()> {
         if self.is_of_small_order() {
             return Err(Error::new(otherwise, "public key of small order"));
@@ -110,8 +113,8 @@ impl PublicKey {
 mod tests {
     use super::*;
 
-    /// A2: under the neutral element, a signature of zeros with the right R is good for every message; a verifier that does
-    /// not look at the key accepts it.
+    /// A2: under the neutral element, a signature of zeros with the right R is good for every
+    /// message; a verifier that does not look at the key accepts it.
     #[test]
     fn a_key_of_small_order_verifies_nothing() {
         for y in SMALL_ORDER_Y {

@@ -1,5 +1,6 @@
-//! How a database of the embedded engine crosses the wire: what its schema and finish parts say, and the statements with
-//! which both sides read and write a table. Text alone; nothing here opens a database.
+//! How a database of the embedded engine crosses the wire: what its schema and finish parts say,
+//! and the statements with which both sides read and write a table. Text alone; nothing here opens
+//! a database.
 //!
 //! | part | bytes |
 //! |---|---|
@@ -7,10 +8,11 @@
 //! | rows, one a table in the order of the document | rows of [`crate::row`]: the rowid where it is carried, then the columns |
 //! | finish | one canonical CBOR [`FinishDocument`] |
 //!
-//! Text is carried as the bytes that the database stores, in the database's encoding, so that text which is not valid in
-//! that encoding survives. In UTF-8 the engine hands out and takes those bytes as they are. In UTF-16 it would convert,
-//! and lose what does not convert; there each value is selected as a pair, the stored bytes and whether they are text,
-//! and inserted by a cast, which relabels bytes without looking at them.
+//! Text is carried as the bytes that the database stores, in the database's encoding, so that text
+//! which is not valid in that encoding survives. In UTF-8 the engine hands out and takes those
+//! bytes as they are. In UTF-16 it would convert, and lose what does not convert; there each value
+//! is selected as a pair, the stored bytes and whether they are text, and inserted by a cast, which
+//! relabels bytes without looking at them.
 
 use minicbor::{Decode, Encode};
 
@@ -22,17 +24,20 @@ use crate::{
     manifest::{Capabilities, CheckKind, Engine, ReadBack, Section},
 };
 
-/// A schema or finish part, encoded: definitions are text, and 16 MiB are those of some 20,000 tables.
+/// A schema or finish part, encoded: definitions are text, and 16 MiB are those of some 20,000
+/// tables.
 pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 
-/// The table in a staged database that says which parts are committed. A source may hold nothing of this name.
+/// The table in a staged database that says which parts are committed. A source may hold nothing of
+/// this name.
 pub const LEDGER_TABLE: &str = "_sealift_ledger";
 
-/// Result columns of one SELECT: SQLite's compiled-in SQLITE_MAX_COLUMN. A table of as many columns and a rowid, or one
-/// read in pairs, needs more than one statement.
+/// Result columns of one SELECT: SQLite's compiled-in SQLITE_MAX_COLUMN. A table of as many columns
+/// and a rowid, or one read in pairs, needs more than one statement.
 const SELECT_CELLS_MAX: usize = 2000;
 
-/// The engine's own tables that hold data, with the definitions it gives them. Only these may begin with `sqlite_`.
+/// The engine's own tables that hold data, with the definitions it gives them. Only these may begin
+/// with `sqlite_`.
 pub const INTERNAL_TABLES: [(&str, &str); 5] = [
     ("sqlite_stat1", "CREATE TABLE sqlite_stat1(tbl,idx,stat)"),
     ("sqlite_stat2", "CREATE TABLE sqlite_stat2(tbl,idx,sampleno,sample)"),
@@ -44,7 +49,8 @@ pub const INTERNAL_TABLES: [(&str, &str); 5] = [
 /// Where AUTOINCREMENT counts. Loading rows changes it, so its own rows come after all others.
 pub const SEQUENCE_TABLE: &str = "sqlite_sequence";
 
-/// Modules of virtual tables whose whole content lies in ordinary (shadow) tables, or that have none of their own.
+/// Modules of virtual tables whose whole content lies in ordinary (shadow) tables, or that have
+/// none of their own.
 pub const VIRTUAL_MODULES: [&str; 8] =
     ["fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32"];
 
@@ -107,7 +113,8 @@ pub struct Table {
     /// Carried for a rowid table whose rowid is no column of it.
     #[n(2)]
     pub rowid: Option<RowidName>,
-    /// The stored columns, in order: all but VIRTUAL generated ones. Those that are STORED are carried as they are stored.
+    /// The stored columns, in order: all but VIRTUAL generated ones. Those that are STORED are
+    /// carried as they are stored.
     #[n(3)]
     pub columns: Vec<String>,
     #[n(4)]
@@ -212,7 +219,8 @@ pub fn internal_sql(name: &str) -> Option<&'static str> {
     INTERNAL_TABLES.iter().find(|(internal, _)| *internal == name).map(|(_, sql)| *sql)
 }
 
-/// A name as an identifier that is never anything else. A doubled quote is the only escape SQL knows in it.
+/// A name as an identifier that is never anything else. A doubled quote is the only escape SQL
+/// knows in it.
 pub fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -262,8 +270,9 @@ impl Table {
         self.columns.len() + usize::from(self.rowid.is_some())
     }
 
-    /// The statements that read the table. Each scans it whole in the order of its own b-tree (`NOT INDEXED`), so that
-    /// stepped side by side in one transaction they give the pieces of the same row.
+    /// The statements that read the table. Each scans it whole in the order of its own b-tree (`NOT
+    /// INDEXED`), so that stepped side by side in one transaction they give the pieces of the same
+    /// row.
     pub fn selects(&self, encoding: TextEncoding) -> Vec<String> {
         let cells: Vec<String> = self
             .identifiers()

@@ -1,5 +1,5 @@
-//! What a ticket is worth at the receiver: the first message of a connection, by which the holder of a ticket proves
-//! that it holds the ticket's secret, on this connection and with this key.
+//! What a ticket is worth at the receiver: the first message of a connection, by which the holder
+//! of a ticket proves that it holds the ticket's secret, on this connection and with this key.
 //!
 //! | bytes | |
 //! |---|---|
@@ -7,9 +7,9 @@
 //! | 4–19 | ticket: the transfer it is for |
 //! | 20–51 | HMAC-SHA-256 (RFC 2104) under the secret, over label, exporter, both fingerprints and hash of the grant |
 //!
-//! Bound to the TLS exporter and to both keys, a proof is of no use on any other connection. The first valid one binds the
-//! ticket to the sender's key, and the receiver erases the secret; from then on the handshake alone proves the sender, and
-//! the HMAC is not looked at.
+//! Bound to the TLS exporter and to both keys, a proof is of no use on any other connection. The
+//! first valid one binds the ticket to the sender's key, and the receiver erases the secret; from
+//! then on the handshake alone proves the sender, and the HMAC is not looked at.
 
 use std::fmt;
 
@@ -85,7 +85,8 @@ impl TicketProof {
         Self { transfer, mac: tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes") }
     }
 
-    /// Of a ticket that is bound already: the handshake has shown the sender's key, and nothing more is asked.
+    /// Of a ticket that is bound already: the handshake has shown the sender's key, and nothing
+    /// more is asked.
     pub fn bound(transfer: TransferId) -> Self {
         Self { transfer, mac: [0; 32] }
     }

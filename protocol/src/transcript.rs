@@ -1,9 +1,11 @@
-//! What both sides saw of one connection, as a running hash. It covers the TLS exporter, both certificates and every
-//! message of the exchange so far, so a message spliced into another connection, transfer or role never fits.
+//! What both sides saw of one connection, as a running hash. It covers the TLS exporter, both
+//! certificates and every message of the exchange so far, so a message spliced into another
+//! connection, transfer or role never fits.
 
 use crate::{grant::SignedGrant, sealed_log::LogHeader};
 
-/// What binds the exchange to its TLS connection. The agents read it off the connection; the simulator makes it up.
+/// What binds the exchange to its TLS connection. The agents read it off the connection; the
+/// simulator makes it up.
 #[derive(Clone)]
 pub struct Channel {
     /// RFC 9266 channel binding: exporter label `EXPORTER-Channel-Binding`, empty context.
@@ -30,7 +32,8 @@ impl Transcript {
         transcript
     }
 
-    /// Of an archive, which has no connection to be tied to: its header, whose salt is random, stands for that.
+    /// Of an archive, which has no connection to be tied to: its header, whose salt is random,
+    /// stands for that.
     pub fn of_archive(header: &LogHeader) -> Self {
         let mut transcript = Self(blake3::Hasher::new_derive_key("sealift/1 2026-11 archive transcript"));
         transcript.absorb(&header.to_bytes());

@@ -15,11 +15,13 @@ pub const GUARD_COMMAND: &str = "loader-guard";
 /// The hidden command by which the guard starts the loader.
 pub const GUARDED_COMMAND: &str = "guarded-loader";
 
-/// Receives a database or a dump, verifies each chunk before it is loaded, and proves what was loaded
+/// Receives a database or a dump, verifies each chunk before it is loaded, and proves what was
+/// loaded
 ///
-/// Takes what the sender that holds its ticket sends over mutually authenticated QUIC, and loads it. A database and a file
-/// have a staging name until everything was verified; a program that loads sees the end of its input only then. Nothing
-/// is written to disk in the clear except by the target itself.
+/// Takes what the sender that holds its ticket sends over mutually authenticated QUIC, and loads
+/// it. A database and a file have a staging name until everything was verified; a program that
+/// loads sees the end of its input only then. Nothing is written to disk in the clear except by the
+/// target itself.
 #[derive(Parser, Debug)]
 #[command(name = "sealift-receiver", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -96,7 +98,8 @@ pub struct LoadArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// Where to load: sqlite:PATH, exec:COMMAND, - for standard output, discard:, or file:PATH with its danger flag
+    /// Where to load: sqlite:PATH, exec:COMMAND, - for standard output, discard:, or file:PATH with
+    /// its danger flag
     #[arg(long, value_name = "URL")]
     pub target: String,
 
@@ -180,7 +183,8 @@ pub struct TicketArgs {
     #[arg(long, value_name = "FILE")]
     pub ticket_out: String,
 
-    /// The unfinished transfer to continue, as `status` prints it: gives it new times [default: a new transfer]
+    /// The unfinished transfer to continue, as `status` prints it: gives it new times [default: a
+    /// new transfer]
     #[arg(long, value_name = "TRANSFER")]
     pub transfer: Option<String>,
 
@@ -203,11 +207,13 @@ pub struct GrantArgs {
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_duration)]
     pub keep_for: Duration,
 
-    /// The only sender that may use the ticket: its fingerprint, or its name in the file of known agents
+    /// The only sender that may use the ticket: its fingerprint, or its name in the file of known
+    /// agents
     #[arg(long, value_name = "FINGERPRINT|NAME")]
     pub from: Option<String>,
 
-    /// File of known agents: a name and a fingerprint a line [default: known-agents in the state directory]
+    /// File of known agents: a name and a fingerprint a line [default: known-agents in the state
+    /// directory]
     #[arg(long, value_name = "FILE")]
     pub known_agents: Option<PathBuf>,
 
@@ -259,7 +265,8 @@ pub struct ResolveArgs {
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct ListenArgs {
-    /// Where to load: sqlite:PATH, exec:COMMAND, - for standard output, discard:, or file:PATH with its danger flag
+    /// Where to load: sqlite:PATH, exec:COMMAND, - for standard output, discard:, or file:PATH with
+    /// its danger flag
     #[arg(long, value_name = "URL")]
     pub target: String,
 
@@ -271,7 +278,8 @@ pub struct ListenArgs {
     #[arg(long, value_name = "IP:PORT", default_value = "[::]:7443", value_parser = parse_own)]
     pub bind: SocketAddr,
 
-    /// Address that the sender shall use; may be given several times [default: this host's addresses]
+    /// Address that the sender shall use; may be given several times [default: this host's
+    /// addresses]
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Vec<String>,
 
@@ -279,8 +287,9 @@ pub struct ListenArgs {
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_wait)]
     pub grace: Duration,
 
-    /// Room for the journal of a load that a loader takes: sealed, in the state directory, as large as what crosses the link.
-    /// With 0 there is none: if this receiver is killed, the transfer starts over
+    /// Room for the journal of a load that a loader takes: sealed, in the state directory, as large
+    /// as what crosses the link. With 0 there is none: if this receiver is killed, the transfer
+    /// starts over
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = parse_bytes)]
     pub journal_bytes_max: u64,
 

@@ -1,4 +1,5 @@
-//! The configuration of a standing receiver: TOML, in which an unknown key is an error and a secret has no place.
+//! The configuration of a standing receiver: TOML, in which an unknown key is an error and a secret
+//! has no place.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +29,8 @@ use crate::{
 /// A configuration of a thousand targets is smaller.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Transfers at once: each has some dozen threads and its own share of the memory; more share one link's speed anyway.
+/// Transfers at once: each has some dozen threads and its own share of the memory; more share one
+/// link's speed anyway.
 const TRANSFERS_MAX: u64 = 16;
 
 /// Sockets: the addresses of a host that is in several networks.
@@ -93,7 +95,8 @@ impl Config {
             .map_err(|failure| Failure { what: format!("{}: {}", path.display(), failure.what), ..failure })
     }
 
-    /// Reads and judges the text of a configuration. No error repeats a value: it may be what should not be there.
+    /// Reads and judges the text of a configuration. No error repeats a value: it may be what
+    /// should not be there.
     pub fn parse(text: &str, engines: Engines) -> Outcome<Self> {
         let config: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
@@ -158,7 +161,8 @@ impl Config {
         self.targets.keys().try_for_each(|name| self.check_target(name, Readiness::Place).map(drop))
     }
 
-    /// Finds out whether a transfer could load into this target; returns what there is to say about it.
+    /// Finds out whether a transfer could load into this target; returns what there is to say about
+    /// it.
     pub fn check_target(&self, name: &str, readiness: Readiness) -> Outcome<Option<String>> {
         let target = self.target(name)?;
         let options = target.options(self.row_bytes_max);

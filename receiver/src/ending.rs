@@ -1,7 +1,7 @@
-//! The end of a load, over a link or of an archive: proven from the target, its receipt kept, and published. Killed anywhere
-//! in between, the next process finishes it; where it cannot know what a loader did, the load is in doubt, and nothing is
-//! loaded until the operator has stated what the target holds. What is done about what is decided in
-//! [`sealift_protocol::disposition`].
+//! The end of a load, over a link or of an archive: proven from the target, its receipt kept, and
+//! published. Killed anywhere in between, the next process finishes it; where it cannot know what a
+//! loader did, the load is in doubt, and nothing is loaded until the operator has stated what the
+//! target holds. What is done about what is decided in [`sealift_protocol::disposition`].
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -33,8 +33,9 @@ use crate::{
     sink::Sink,
 };
 
-/// How long a loader that has everything is waited for once the receiver is asked to stop. Deferred checks, a synchronous
-/// standby or a slow disk hold up a COMMIT for seconds; what takes longer than this is for the operator.
+/// How long a loader that has everything is waited for once the receiver is asked to stop. Deferred
+/// checks, a synchronous standby or a slow disk hold up a COMMIT for seconds; what takes longer
+/// than this is for the operator.
 pub const LOADER_WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// How far the end has come: part of what is kept of an unfinished load.
@@ -57,15 +58,16 @@ pub trait KeepsEnding {
     /// Makes what was changed durable.
     fn keep(&self) -> Outcome;
 
-    /// Goes on to `stage`, durable when this returns. Where that fails, the record on the disk may be of either stage, and
-    /// this process stays at the earlier one.
+    /// Goes on to `stage`, durable when this returns. Where that fails, the record on the disk may
+    /// be of either stage, and this process stays at the earlier one.
     fn advance(&mut self, stage: Stage) -> Outcome {
         let earlier = mem::replace(&mut self.ending().stage, stage);
         self.keep().inspect_err(|_| self.ending().stage = earlier)
     }
 }
 
-/// Ends the load, and proves it from the target. Cancel-safe only where the sink does not [end unseen](Sink::ends_unseen).
+/// Ends the load, and proves it from the target. Cancel-safe only where the sink does not [end
+/// unseen](Sink::ends_unseen).
 pub async fn prove(record: &mut impl KeepsEnding, load: &Load, digests: Digests) -> Outcome<Evidence> {
     let ends_unseen = load.sink.ends_unseen();
     if ends_unseen {
@@ -85,7 +87,8 @@ pub async fn prove(record: &mut impl KeepsEnding, load: &Load, digests: Digests)
     proven
 }
 
-/// Where rows lie in the clear when a load has stopped, if they do: the person who is told that it failed is told that, too.
+/// Where rows lie in the clear when a load has stopped, if they do: the person who is told that it
+/// failed is told that, too.
 pub fn tell_staged(mut failure: Failure, sink: &dyn Sink, transfer: TransferId) -> Failure {
     let stays = match sink.staged(transfer) {
         Some(path) => format!(
@@ -100,8 +103,9 @@ pub fn tell_staged(mut failure: Failure, sink: &dyn Sink, transfer: TransferId) 
     failure
 }
 
-/// Waits for a loader that has everything, whatever happens meanwhile; `outside` resolves with what does, once for each event.
-/// Fails with [`Code::InDoubt`] if a stop was requested and the loader takes too long.
+/// Waits for a loader that has everything, whatever happens meanwhile; `outside` resolves with what
+/// does, once for each event. Fails with [`Code::InDoubt`] if a stop was requested and the loader
+/// takes too long.
 pub async fn await_loader<T>(
     report: &Report,
     proving: impl Future<Output = Outcome<T>>,
@@ -193,7 +197,8 @@ pub struct Publishing<'a> {
 }
 
 impl Publishing<'_> {
-    /// Keeps the receipt that was just signed, and shows the load under its final name: both, or neither.
+    /// Keeps the receipt that was just signed, and shows the load under its final name: both, or
+    /// neither.
     pub async fn publish(&self, record: &mut impl KeepsEnding, receipt: SignedReceipt) -> Outcome<Finished> {
         record.ending().receipt = Some(receipt);
         fail_point::hit(Point::ReceiptSigned);
@@ -202,7 +207,8 @@ impl Publishing<'_> {
         self.publish_kept(record).await
     }
 
-    /// The same from the kept receipt on, in this process or after it was killed in the middle of that.
+    /// The same from the kept receipt on, in this process or after it was killed in the middle of
+    /// that.
     pub async fn publish_kept(&self, record: &mut impl KeepsEnding) -> Outcome<Finished> {
         let transfer = self.transfer;
         let no_receipt = || Failure::new(Code::Internal, "no receipt", "");

@@ -1,15 +1,18 @@
 //! The loader guard: a process between the receiver and the loader that a user named with `exec:`.
 //!
-//! A loader such as `psql --single-transaction` commits when its input ends. If the receiver were killed, its end of the
-//! pipe would close, the loader would see the end of a half-sent dump, and commit it. So a copy of that end is kept *under
-//! way*: sent through a pair of Unix sockets and not taken out (unix(7), SCM_RIGHTS). As long as anybody has the socket, the
-//! pipe stays open; and the loader itself has it. Whoever dies, and be it receiver and guard in one instant, its input does
-//! not end by that. It ends when the guard, told that everything was verified, takes the copy out and drops it.
+//! A loader such as `psql --single-transaction` commits when its input ends. If the receiver were
+//! killed, its end of the pipe would close, the loader would see the end of a half-sent dump, and
+//! commit it. So a copy of that end is kept *under way*: sent through a pair of Unix sockets and
+//! not taken out (unix(7), SCM_RIGHTS). As long as anybody has the socket, the pipe stays open; and
+//! the loader itself has it. Whoever dies, and be it receiver and guard in one instant, its input
+//! does not end by that. It ends when the guard, told that everything was verified, takes the copy
+//! out and drops it.
 //!
-//! A loader that would wait in vain is killed: with its whole process group by the guard, if the receiver goes away; by the
-//! kernel (PR_SET_PDEATHSIG), if the guard does. One that cannot be killed, since `sudo` made it another user's and took the
-//! socket from it, waits as long as its guard does: the guard stays until its loader is gone. It never reads what
-//! passes, and looks at the end whether any of it was left.
+//! A loader that would wait in vain is killed: with its whole process group by the guard, if the
+//! receiver goes away; by the kernel (PR_SET_PDEATHSIG), if the guard does. One that cannot be
+//! killed, since `sudo` made it another user's and took the socket from it, waits as long as its
+//! guard does: the guard stays until its loader is gone. It never reads what passes, and looks at
+//! the end whether any of it was left.
 //!
 //! | descriptor of the guard | what it is |
 //! |---|---|
@@ -17,8 +20,9 @@
 //! | standard output | the socket in which the pipe's writing end is under way, which the loader inherits too, under another number |
 //! | standard error | a pipe to the receiver, for what the loader prints; its other end closing says that the receiver died |
 //!
-//! `SIGUSR1` from the receiver is the permission to let go; the guard heeds no other signal. The loader's process group has
-//! the guard's id, and the guard is not in it: by it the receiver kills what it started, even if the guard is gone.
+//! `SIGUSR1` from the receiver is the permission to let go; the guard heeds no other signal. The
+//! loader's process group has the guard's id, and the guard is not in it: by it the receiver kills
+//! what it started, even if the guard is gone.
 
 use std::{
     ffi::CStr,
@@ -51,15 +55,18 @@ use crate::cli::GUARDED_COMMAND;
 /// The program that runs, even if an upgrade has put another in its place since it was started.
 pub const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// What lists of processes show, and `killall sealift-receiver` does not mean: the guard has work left then.
+/// What lists of processes show, and `killall sealift-receiver` does not mean: the guard has work
+/// left then.
 pub const NAME: &str = "loader-guard";
 const SHORT_NAME: &CStr = c"loader-guard";
 
-/// Exit codes of a shell for a program that cannot be run, and the base for one that a signal ended.
+/// Exit codes of a shell for a program that cannot be run, and the base for one that a signal
+/// ended.
 const CANNOT_RUN: u8 = 127;
 pub const SIGNAL_BASE: i32 = 128;
 
-/// What ends a guard whose loader ended with 0 and left some of its input in the pipe: no loader's exit code says that.
+/// What ends a guard whose loader ended with 0 and left some of its input in the pipe: no loader's
+/// exit code says that.
 pub const UNREAD: Signal = Signal::SIGUSR2;
 
 /// The one byte that the guard itself writes to its standard error, before the loader exists.
@@ -92,7 +99,8 @@ fn guard(words: &[String]) -> Outcome<u8> {
     std::io::stderr().write_all(&READY).map_err(|_| Failure::new(Code::Internal, "loader guard", ""))?;
     let group = getpgrp();
     let mut loader = start(words)?;
-    // Into the group of the receiver, which is of the same session. Where that is gone, the guard dies with its loader.
+    // Into the group of the receiver, which is of the same session. Where that is gone, the guard
+    // dies with its loader.
     let _ = getpgid(Some(getppid())).and_then(|receivers| setpgid(Pid::from_raw(0), receivers));
     let stderr = std::io::stderr();
     let mut receiver_died = false;
@@ -167,7 +175,8 @@ pub fn become_loader(guard: i32, words: &[String]) -> ExitCode {
     CANNOT_RUN.into()
 }
 
-/// Takes the pipe's writing end from under way, and drops it: read without a place for descriptors, it is closed.
+/// Takes the pipe's writing end from under way, and drops it: read without a place for descriptors,
+/// it is closed.
 fn let_go() -> Outcome {
     let taken = read(std::io::stdout(), &mut [0]);
     taken.map(drop).map_err(|_| Failure::new(Code::Internal, "loader guard", ""))

@@ -1,4 +1,5 @@
-//! Permits one transfer: the grant, which this receiver signs, and the ticket that carries it to the sender.
+//! Permits one transfer: the grant, which this receiver signs, and the ticket that carries it to
+//! the sender.
 
 use std::net::SocketAddr;
 
@@ -69,7 +70,8 @@ fn pinned_sender(args: &GrantArgs, state: &StateDir) -> Outcome<Option<Fingerpri
     pins::resolve(pin, &known_agents).map(Some)
 }
 
-/// The ticket of a transfer whose record is there. Once the transfer is bound to its sender, it holds no secret.
+/// The ticket of a transfer whose record is there. Once the transfer is bound to its sender, it
+/// holds no secret.
 pub fn ticket_for(record: &Record, book: &TicketBook, addresses: Vec<String>) -> Outcome<Ticket> {
     let grant = record.kept.grant.clone();
     Ok(Ticket {
@@ -81,7 +83,8 @@ pub fn ticket_for(record: &Record, book: &TicketBook, addresses: Vec<String>) ->
     })
 }
 
-/// The addresses that a ticket names: those given, or else where `bound` can be reached from elsewhere.
+/// The addresses that a ticket names: those given, or else where `bound` can be reached from
+/// elsewhere.
 pub fn addresses(option: &str, given: &[String], bound: SocketAddr) -> Outcome<Vec<String>> {
     if given.len() > ADDRESSES_MAX {
         return Err(Failure::usage(format!("too many {option}"), format!("Give at most {ADDRESSES_MAX}.")));
@@ -116,8 +119,8 @@ pub async fn say_unknown(given: &[String], report: &Report) {
     }
 }
 
-/// Addresses of the interfaces that are up: global ones first, loopback last, so that a sender on this very host works
-/// too; link-local ones need a zone and are left out.
+/// Addresses of the interfaces that are up: global ones first, loopback last, so that a sender on
+/// this very host works too; link-local ones need a zone and are left out.
 fn interface_addresses(bound: SocketAddr) -> Outcome<Vec<String>> {
     let interfaces = getifaddrs().map_err(|error| {
         Failure::io(Code::Preflight, "this host's addresses cannot be read", &error.into(), "Use --address HOST:PORT.")

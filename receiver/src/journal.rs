@@ -1,5 +1,5 @@
-//! The receiver's journal: a sealed log in which verified chunks of an opaque load lie as they came, so that a fresh loader
-//! can be fed without the network after this process was killed.
+//! The receiver's journal: a sealed log in which verified chunks of an opaque load lie as they
+//! came, so that a fresh loader can be fed without the network after this process was killed.
 //!
 //! One thread writes it. Whatever waits when it comes round is written together and synced once.
 
@@ -37,7 +37,8 @@ use tokio::{
 /// The journal's file in the folder of its transfer.
 const NAME: &str = "journal";
 
-/// Records that one sync makes durable at most: what the lanes may have on their way, and no more than some megabytes.
+/// Records that one sync makes durable at most: what the lanes may have on their way, and no more
+/// than some megabytes.
 const BATCH_RECORDS_MAX: usize = 16;
 
 /// Chunks that wait, opened, for the loader that is fed again.
@@ -73,7 +74,8 @@ impl Place {
         SealedFile::create(&self.folder, NAME, header, self.bytes_max)
     }
 
-    /// Opens the journal that an earlier process left, `made` if it is known that one did; cuts off what a crash tore.
+    /// Opens the journal that an earlier process left, `made` if it is known that one did; cuts off
+    /// what a crash tore.
     pub fn open(&self, made: bool, audit: &AuditLog) -> Outcome<Option<SealedFile>> {
         let opened = match SealedFile::open(&self.folder, NAME, &self.id(), self.bytes_max, |_| Ok(()))? {
             Some(opened) => opened,
@@ -88,7 +90,8 @@ impl Place {
         Ok(Some(opened.log))
     }
 
-    /// What was acknowledged as durable is nowhere: a person decides whether it is sent again (fault-matrix S4).
+    /// What was acknowledged as durable is nowhere: a person decides whether it is sent again
+    /// (fault-matrix S4).
     fn missing(&self) -> Failure {
         let what = format!("the journal of this transfer is not in {}", self.folder.display());
         let next = format!(
@@ -112,7 +115,8 @@ impl Journal {
         let (queue, mut entries) = mpsc::unbounded_channel::<Entry>();
         let thread = tokio::task::spawn_blocking(move || {
             let mut batch = Vec::new();
-            // After one that is missing nothing more is written, though it may fit: a journal has no holes.
+            // After one that is missing nothing more is written, though it may fit: a journal has
+            // no holes.
             let mut so_far = Ok(());
             while entries.blocking_recv_many(&mut batch, BATCH_RECORDS_MAX) > 0 {
                 let (records, waiting): (Vec<_>, Vec<_>) =
@@ -154,8 +158,9 @@ pub enum Replayed {
     Chunk(VerifiedChunk),
 }
 
-/// Reads a journal from its beginning, and opens every chunk anew, on a thread of its own. A chunk that is there twice, since
-/// a connection was lost between its record and its acknowledgement, comes once.
+/// Reads a journal from its beginning, and opens every chunk anew, on a thread of its own. A chunk
+/// that is there twice, since a connection was lost between its record and its acknowledgement,
+/// comes once.
 pub fn replay(log: &SealedFile, transfer: TransferId, key: SealingKey) -> Outcome<mpsc::Receiver<Outcome<Replayed>>> {
     let records = log.replay()?;
     let (out, replayed) = mpsc::channel(REPLAYED_WAITING);

@@ -56,15 +56,18 @@ use crate::{
 /// For the last packets of a connection to leave.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// For a sender whose connection is on its way although its process has ended, and between two looks.
+/// For a sender whose connection is on its way although its process has ended, and between two
+/// looks.
 const READER_GONE_AFTER: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// An `ssh` between this process and the sender notices that the sender has ended when it has something to pass on. So a
-/// blank line follows the ticket now and then; whoever reads a ticket stops at its end.
+/// An `ssh` between this process and the sender notices that the sender has ended when it has
+/// something to pass on. So a blank line follows the ticket now and then; whoever reads a ticket
+/// stops at its end.
 const BLANK_LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// What the grant calls the one target of a `listen`: the sender names it and never learns what it stands for.
+/// What the grant calls the one target of a `listen`: the sender names it and never learns what it
+/// stands for.
 const TARGET_NAME: &str = "listen";
 
 pub async fn listen(args: ListenArgs, engines: Engines) -> ExitCode {
@@ -219,7 +222,8 @@ async fn serve(
     transfer::receive(setting, terms, record, &mut heard, shutdown, ended).await
 }
 
-/// In the one-line form the ticket goes to the sender alone: one that ends before it has come leaves nobody to wait for.
+/// In the one-line form the ticket goes to the sender alone: one that ends before it has come
+/// leaves nobody to wait for.
 async fn reader_gone(came: &Cell<bool>) -> Failure {
     let stdout = std::io::stdout();
     let mut gone_since = None;
@@ -257,7 +261,8 @@ fn waiting_text(bound: &str, ticket: &Ticket, record: &Record, expiry: &Expiry) 
     }
 }
 
-/// The grant of a suspended transfer has ended: whoever gives the command again permits the rest of it.
+/// The grant of a suspended transfer has ended: whoever gives the command again permits the rest of
+/// it.
 fn renew(record: &mut Record, args: &ListenArgs, state: &StateDir, identity: &Identity, report: &Report) -> Outcome {
     let earlier = record.kept.grant.grant.clone();
     let mut grant = args.grant.clone();

@@ -1,5 +1,5 @@
-//! The load of one transfer: what outlives a connection at the receiver. The sink, the threads that write into it, and the
-//! state machine that knows what is there.
+//! The load of one transfer: what outlives a connection at the receiver. The sink, the threads that
+//! write into it, and the state machine that knows what is there.
 
 use std::{
     cell::{Ref, RefCell, RefMut},
@@ -33,7 +33,8 @@ use crate::{
     writer::{PartWriter, Starting, Written},
 };
 
-/// For writers to end once the sink was stopped: a statement that is interrupted, a loader that is killed.
+/// For writers to end once the sink was stopped: a statement that is interrupted, a loader that is
+/// killed.
 const WRITERS_END: Duration = Duration::from_secs(5);
 
 pub struct Load {
@@ -113,8 +114,8 @@ impl Load {
         Ok(writer)
     }
 
-    /// Hands on a chunk; when this returns, it is not asked for again unless the process dies. Waits while the sink is busy.
-    /// Cancelled, it has handed on nothing.
+    /// Hands on a chunk; when this returns, it is not asked for again unless the process dies.
+    /// Waits while the sink is busy. Cancelled, it has handed on nothing.
     pub async fn take(&self, writer: &PartWriter, chunk: VerifiedChunk, durable: bool) {
         let Some(place) = writer.place().await else {
             // The writer ended: why, it says to whoever watches.
@@ -216,8 +217,8 @@ impl Load {
         }
     }
 
-    /// The load is over for this process: leaves what it needs to go on, or nothing. When this returns nobody writes any more,
-    /// and another load may take its place.
+    /// The load is over for this process: leaves what it needs to go on, or nothing. When this
+    /// returns nobody writes any more, and another load may take its place.
     pub async fn close(self, keeps: bool) {
         self.writers.take().clear();
         let stop = move |sink: &dyn Sink| {

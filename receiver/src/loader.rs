@@ -1,9 +1,11 @@
-//! The receiver's side of a guarded loader: feeds it, ends its input when everything is verified, and observes its exit. Where
-//! that does not say whether it committed ([`loader_ended`]), the failure is [`Code::InDoubt`].
+//! The receiver's side of a guarded loader: feeds it, ends its input when everything is verified,
+//! and observes its exit. Where that does not say whether it committed ([`loader_ended`]), the
+//! failure is [`Code::InDoubt`].
 //!
-//! Some loaders commit when their input ends (`psql --single-transaction`), others as soon as they have read what ends a dump:
-//! the last data of an archive (`pg_restore`), or a COMMIT in its last lines (`sqlite3`). So the last bytes of a load are held
-//! back until the receiver has recorded that the loader may commit from then on.
+//! Some loaders commit when their input ends (`psql --single-transaction`), others as soon as they
+//! have read what ends a dump: the last data of an archive (`pg_restore`), or a COMMIT in its last
+//! lines (`sqlite3`). So the last bytes of a load are held back until the receiver has recorded
+//! that the loader may commit from then on.
 
 use std::{
     collections::VecDeque,
@@ -52,11 +54,13 @@ use crate::{
 const GUARD_ENDS: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// What is held back of a load: as much as a pipe holds (pipe(7)), in which the end of a dump lies, with what follows its COMMIT.
+/// What is held back of a load: as much as a pipe holds (pipe(7)), in which the end of a dump lies,
+/// with what follows its COMMIT.
 const TAIL_BYTES: usize = 64 << 10;
 
-/// The exit code by which `psql` says that a statement has failed while ON_ERROR_STOP was set (psql(1), Exit Status). In a
-/// single transaction that is rolled back then. A lost connection is another code, also during COMMIT.
+/// The exit code by which `psql` says that a statement has failed while ON_ERROR_STOP was set
+/// (psql(1), Exit Status). In a single transaction that is rolled back then. A lost connection is
+/// another code, also during COMMIT.
 const PSQL_SCRIPT_ERROR: i32 = 3;
 
 /// A loader that runs and waits for its input.
@@ -108,8 +112,8 @@ impl Tail {
 }
 
 impl Inside {
-    /// Nothing is written any more. Until then there must be no other reading end: a loader that is gone would not break
-    /// the pipe.
+    /// Nothing is written any more. Until then there must be no other reading end: a loader that is
+    /// gone would not break the pipe.
     fn end_input(&mut self) {
         if let Some(input) = self.input.take() {
             self.rest = File::open(format!("/proc/self/fd/{}", input.as_raw_fd())).ok();
@@ -180,7 +184,8 @@ impl Loader {
         inside.input.as_ref().and_then(|input| input.try_clone().ok()).ok_or_else(closed)
     }
 
-    /// Takes the next bytes of the load and writes all but the last of them; blocks while the loader is busy.
+    /// Takes the next bytes of the load and writes all but the last of them; blocks while the
+    /// loader is busy.
     pub fn feed(&self, input: &mut File, tail: &mut Tail, bytes: Bytes) -> Outcome {
         tail.push(bytes);
         self.feed_beyond(TAIL_BYTES, input, tail)
@@ -235,8 +240,8 @@ impl Loader {
         Failure::new(Code::InDoubt, what, "")
     }
 
-    /// Everything is verified, and it is recorded that the loader may commit from now on: gives it the end of the load, ends its
-    /// input and waits for its exit.
+    /// Everything is verified, and it is recorded that the loader may commit from now on: gives it
+    /// the end of the load, ends its input and waits for its exit.
     pub fn finish(&self) -> Outcome {
         let mut tail = std::mem::take(&mut self.inside().tail);
         let mut input = self.input()?;
@@ -247,7 +252,8 @@ impl Loader {
         self.wait()
     }
 
-    /// Whether guard or loader ended badly by now. The guard is left to be waited for: until then nobody else has its id.
+    /// Whether guard or loader ended badly by now. The guard is left to be waited for: until then
+    /// nobody else has its id.
     fn has_failed(&self) -> bool {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         match waitid(Id::Pid(self.group), flags) {
@@ -257,7 +263,8 @@ impl Loader {
         }
     }
 
-    /// Where the guard alone is gone, the loader still waits for the end of its input, and would commit by it.
+    /// Where the guard alone is gone, the loader still waits for the end of its input, and would
+    /// commit by it.
     fn give_up(&self) -> Outcome {
         self.kill_group();
         self.wait()
@@ -310,7 +317,8 @@ impl Loader {
         }
     }
 
-    /// Kills the loader and whatever it started, before its input can end. Safe at any time, from any thread.
+    /// Kills the loader and whatever it started, before its input can end. Safe at any time, from
+    /// any thread.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::SeqCst);
         self.kill_group();
@@ -319,7 +327,8 @@ impl Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // A group whose leader was waited for may be another's by now: only one that still runs is killed.
+        // A group whose leader was waited for may be another's by now: only one that still runs is
+        // killed.
         let mut inside = self.inside();
         if !matches!(inside.guard.try_wait(), Ok(Some(_))) {
             self.kill();
@@ -332,8 +341,9 @@ impl Drop for Loader {
     }
 }
 
-/// What an exit says by itself. Only `psql` tells a failed statement from a lost connection: `pg_restore` and `mariadb` have one
-/// code for both, `sqlite3` goes on after an error, and of a shell nobody knows which of its commands has failed.
+/// What an exit says by itself. Only `psql` tells a failed statement from a lost connection:
+/// `pg_restore` and `mariadb` have one code for both, `sqlite3` goes on after an error, and of a
+/// shell nobody knows which of its commands has failed.
 fn loader_exit(words: &[String], status: ExitStatus) -> LoaderExit {
     let is_psql = Path::new(&words[0]).file_name().is_some_and(|name| name == "psql");
     match status.code() {

@@ -1,5 +1,6 @@
-//! Runs one transfer over one connection: `⇒ one stream a part → headers judged → workers → writer → sink`, and the
-//! control stream beside them. All state is that of `protocol::receive`; here is only what moves bytes.
+//! Runs one transfer over one connection: `⇒ one stream a part → headers judged → workers → writer
+//! → sink`, and the control stream beside them. All state is that of `protocol::receive`; here is
+//! only what moves bytes.
 
 use std::{cell::RefCell, time::Duration};
 
@@ -45,7 +46,8 @@ impl<'a> Pipeline<'a> {
         Self { link, report, load, workers, session: RefCell::new(session) }
     }
 
-    /// Receives everything that is missing; returns when all parts are in the sink and the manifest fits them.
+    /// Receives everything that is missing; returns when all parts are in the sink and the manifest
+    /// fits them.
     pub async fn run(&self, writer: &mut ControlWriter, control: &mut ControlReader) -> Outcome {
         let listening = self.listen(control);
         tokio::pin!(listening);
@@ -107,7 +109,8 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Frames off the stream, each opened on the pool. Ends after a clean end of the stream behind the last chunk.
+    /// Frames off the stream, each opened on the pool. Ends after a clean end of the stream behind
+    /// the last chunk.
     fn opened(
         &self,
         part: PartIndex,
@@ -132,7 +135,8 @@ impl<'a> Pipeline<'a> {
         })
     }
 
-    /// Hands a verified chunk to the journal, if there is one, in the order of the calls; resolves when it is durable.
+    /// Hands a verified chunk to the journal, if there is one, in the order of the calls; resolves
+    /// when it is durable.
     fn journaled(&self, opened: Outcome<Opened>) -> impl Future<Output = Outcome<Opened>> + use<> {
         let opened = opened.map(|mut opened| {
             let durable = opened.record.take().and_then(|record| Some(self.load.journal.as_ref()?.append(record)));
@@ -170,7 +174,8 @@ impl<'a> Pipeline<'a> {
         Ok(Some((header, body)))
     }
 
-    /// Tells the sender what is there; several steps that happened together become one message a part.
+    /// Tells the sender what is there; several steps that happened together become one message a
+    /// part.
     async fn acknowledge(&self, writer: &mut ControlWriter) -> Failure {
         loop {
             let notified = self.load.moved.notified();

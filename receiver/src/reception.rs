@@ -1,5 +1,5 @@
-//! Who is heard: the first sender that makes a good offer. Exchanges run side by side, so that a sender that died after it
-//! had connected does not keep the next one waiting.
+//! Who is heard: the first sender that makes a good offer. Exchanges run side by side, so that a
+//! sender that died after it had connected does not keep the next one waiting.
 
 use std::time::Instant;
 
@@ -36,8 +36,8 @@ pub struct Offered {
 }
 
 impl Offered {
-    /// Tells the sender, within its place, so that one which does not listen keeps nobody else waiting. What it had offered
-    /// is dropped before.
+    /// Tells the sender, within its place, so that one which does not listen keeps nobody else
+    /// waiting. What it had offered is dropped before.
     pub fn refuse(self, failure: Failure) -> impl Future<Output = ()> + use<> {
         let Self { link, slot, writer, .. } = self;
         let held = slot.hold_bytes(0);
@@ -57,7 +57,8 @@ pub enum Heard {
     CalledOff(Box<CalledOff>),
 }
 
-/// Who called a transfer off: the sender that it is bound to. The link stands until that is done, so that the sender knows.
+/// Who called a transfer off: the sender that it is bound to. The link stands until that is done,
+/// so that the sender knows.
 pub struct CalledOff {
     pub transfer: TransferId,
     pub link: Link,
@@ -79,8 +80,8 @@ pub struct Proofs<'a> {
     pub identity: &'a Identity,
 }
 
-/// Hears everybody who connects, and hands on good offers. Whoever connects and goes away without one is forgotten.
-/// Returns when the endpoint is closed.
+/// Hears everybody who connects, and hands on good offers. Whoever connects and goes away without
+/// one is forgotten. Returns when the endpoint is closed.
 pub async fn receive_offers(
     acceptor: &mut Acceptor<'_>,
     proofs: Proofs<'_>,
@@ -155,7 +156,8 @@ async fn hear(
     }
 }
 
-/// Puts what was refused into the audit log: counts, now and then, however many there are. Returns if that cannot be done.
+/// Puts what was refused into the audit log: counts, now and then, however many there are. Returns
+/// if that cannot be done.
 pub async fn record_refusals(door: &Door, audit: &AuditLog) -> Failure {
     let mut ticks = tokio::time::interval(REPORT_EVERY / 4);
     loop {
@@ -191,8 +193,8 @@ fn with_clocks(error: Error, senders_seconds: u64, own_seconds: u64) -> Failure 
     failure
 }
 
-/// While a connection of a transfer stands, whoever else offers it is told that it is taken (fault-matrix N13). Returns when
-/// the transfer is called off for good.
+/// While a connection of a transfer stands, whoever else offers it is told that it is taken
+/// (fault-matrix N13). Returns when the transfer is called off for good.
 pub async fn turn_away(heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<CalledOff>> {
     let mut farewells = FuturesUnordered::new();
     loop {

@@ -1,4 +1,5 @@
-//! What a receiver keeps of an unfinished transfer, so that the same command goes on with it after a crash.
+//! What a receiver keeps of an unfinished transfer, so that the same command goes on with it after
+//! a crash.
 
 use minicbor::{Decode, Encode};
 use sealift_agent::{
@@ -31,7 +32,8 @@ pub struct Record {
 #[derive(Encode, Decode)]
 #[cbor(map)]
 pub struct Kept {
-    /// The target's URL: what is staged for it has to be found again. It is as secret as this folder.
+    /// The target's URL: what is staged for it has to be found again. It is as secret as this
+    /// folder.
     #[n(0)]
     pub target: String,
     /// Of a `listen`: where its ticket says that this receiver is. `None` for a target of `serve`.
@@ -54,7 +56,8 @@ pub struct Kept {
     pub ending: Ending,
     #[n(8)]
     pub grant: SignedGrant,
-    /// There is a journal: if there is not, somebody took it away. Not set while one is made or destroyed.
+    /// There is a journal: if there is not, somebody took it away. Not set while one is made or
+    /// destroyed.
     #[n(9)]
     pub journal_made: bool,
 }
@@ -105,7 +108,8 @@ impl KeepsEnding for Record {
 }
 
 impl Record {
-    /// Begins the record of a transfer that is permitted just now: into the target of a `listen` at `port`, or of `serve`.
+    /// Begins the record of a transfer that is permitted just now: into the target of a `listen` at
+    /// `port`, or of `serve`.
     pub fn begin(state: &StateDir, grant: SignedGrant, target: &str, port: Option<u16>) -> Outcome<Self> {
         let dir = TransferDir::open(state, grant.grant.transfer)?;
         let sealing_key = SealingKey::generate(&mut SystemRandom::default()).expose().to_vec();

@@ -1,5 +1,6 @@
-//! `resolve`: what the operator states about a transfer that is in doubt. It decides whether the load is done again, and it
-//! proves nothing: it is logged as a statement, and no receipt comes of it.
+//! `resolve`: what the operator states about a transfer that is in doubt. It decides whether the
+//! load is done again, and it proves nothing: it is logged as a statement, and no receipt comes of
+//! it.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
-//! How a load runs from its last chunk to its end, whatever it comes from: `listen`, `serve` and `load` are three inputs of
-//! this. It is proven, its receipt is signed and published, or what is left of it is kept or removed as
-//! [`sealift_protocol::disposition`] says.
+//! How a load runs from its last chunk to its end, whatever it comes from: `listen`, `serve` and
+//! `load` are three inputs of this. It is proven, its receipt is signed and published, or what is
+//! left of it is kept or removed as [`sealift_protocol::disposition`] says.
 
 use std::sync::Arc;
 
@@ -95,8 +95,8 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
         receiver_disposition(Loading { input, stage, reached }, why)
     }
 
-    /// A loader that ended early, by itself and with exit code 0, may have committed what it had read: the next process is
-    /// not to feed another.
+    /// A loader that ended early, by itself and with exit code 0, may have committed what it had
+    /// read: the next process is not to feed another.
     pub fn note_doubt(&mut self, failure: Failure) -> Failure {
         if failure.code != Code::InDoubt || failure.raised_by.is_peer() {
             return failure;
@@ -162,7 +162,8 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
         Ok(Publishing { state, audit, transfer: self.transfer, sink, uses_archive: input == Input::Load })
     }
 
-    /// Says what failed, before the clean-up. No message says that nothing is visible once something may be.
+    /// Says what failed, before the clean-up. No message says that nothing is visible once
+    /// something may be.
     pub fn tell(&self, failure: Failure) -> Failure {
         let failure = match self.record.stage().shows_nothing() {
             true => failure.while_nothing_is_visible(),

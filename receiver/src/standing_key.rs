@@ -1,5 +1,5 @@
-//! The receiver's standing sealing key: what archives are sealed to, vouched for by the receiver's identity. Made once, kept
-//! in the state directory for as long as archives are to be opened.
+//! The receiver's standing sealing key: what archives are sealed to, vouched for by the receiver's
+//! identity. Made once, kept in the state directory for as long as archives are to be opened.
 
 use minicbor::{Decode, Encode};
 use sealift_agent::{

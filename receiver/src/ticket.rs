@@ -1,4 +1,5 @@
-//! `ticket`: a ticket for one transfer into a target of the standing receiver, or for one that is unfinished there.
+//! `ticket`: a ticket for one transfer into a target of the standing receiver, or for one that is
+//! unfinished there.
 
 use std::process::ExitCode;
 
@@ -65,7 +66,8 @@ fn run(args: &TicketArgs, engines: Engines) -> Outcome {
     })
 }
 
-/// The transfer that is to get another ticket. One that runs now has to end first: it runs under the grant that it has.
+/// The transfer that is to get another ticket. One that runs now has to end first: it runs under
+/// the grant that it has.
 fn unfinished(state: &StateDir, typed: &str, args: &TicketArgs) -> Outcome<Record> {
     let chosen = status::choose(state, Some(typed), false)?;
     let record = chosen.first().map(|transfer| Record::open(state, *transfer)).transpose()?.flatten();

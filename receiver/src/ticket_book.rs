@@ -1,8 +1,10 @@
-//! The tickets that this receiver has issued: which sender each is bound to, and what an unbound one is worth.
+//! The tickets that this receiver has issued: which sender each is bound to, and what an unbound
+//! one is worth.
 //!
-//! A ticket is two files in the folder of its transfer, each written once. `ticket-secret` is there until the first valid
-//! proof; `ticket-sender` from then on. The second is durable before the first is destroyed, so that whatever is killed in
-//! between, the ticket is bound to one sender and to no other.
+//! A ticket is two files in the folder of its transfer, each written once. `ticket-secret` is there
+//! until the first valid proof; `ticket-sender` from then on. The second is durable before the
+//! first is destroyed, so that whatever is killed in between, the ticket is bound to one sender and
+//! to no other.
 
 use std::{
     net::SocketAddr,
@@ -35,7 +37,8 @@ use crate::record::Kept;
 /// CBOR of 32 bytes.
 const FILE_BYTES_MAX: usize = 64;
 
-/// Refused holders of a ticket that are entered in the audit log by name; more of them in one process are only counted.
+/// Refused holders of a ticket that are entered in the audit log by name; more of them in one
+/// process are only counted.
 const NAMED_REFUSALS_MAX: usize = 64;
 
 /// The tickets in one state directory.
@@ -43,8 +46,8 @@ const NAMED_REFUSALS_MAX: usize = 64;
 pub struct TicketBook {
     state: StateDir,
     audit: AuditLog,
-    /// Held while a proof is checked, so that of two senders with the same ticket one is first, and one thread at a time waits
-    /// for the disk.
+    /// Held while a proof is checked, so that of two senders with the same ticket one is first, and
+    /// one thread at a time waits for the disk.
     checking: Arc<tokio::sync::Mutex<()>>,
     refused: Arc<Mutex<Vec<(TransferId, Fingerprint)>>>,
 }
@@ -74,7 +77,8 @@ pub struct Proven {
 }
 
 impl TicketBook {
-    /// Finishes what a process left that was killed while it bound a ticket: the secret of a bound ticket goes at once.
+    /// Finishes what a process left that was killed while it bound a ticket: the secret of a bound
+    /// ticket goes at once.
     pub fn open(state: &StateDir, audit: &AuditLog) -> Outcome<Self> {
         let state = state.clone();
         let audit = audit.clone();
@@ -88,7 +92,8 @@ impl TicketBook {
         Ok(book)
     }
 
-    /// Makes the secret of a ticket for a transfer whose record is there; what is bound already stays bound.
+    /// Makes the secret of a ticket for a transfer whose record is there; what is bound already
+    /// stays bound.
     pub fn issue(&self, transfer: TransferId) -> Outcome<Option<TicketSecret>> {
         if self.bound(transfer)?.is_some() {
             return Ok(None);
@@ -106,8 +111,9 @@ impl TicketBook {
         self.read(transfer, TICKET_SENDER)
     }
 
-    /// Checks a proof that came over `link`. The first valid one of a ticket binds it, durably, and destroys the secret. Waits
-    /// for the disk on a thread of its own, which goes on where this is cancelled.
+    /// Checks a proof that came over `link`. The first valid one of a ticket binds it, durably, and
+    /// destroys the secret. Waits for the disk on a thread of its own, which goes on where this is
+    /// cancelled.
     pub async fn admit(&self, proof: TicketProof, link: &Link, own: &Identity, now_seconds: u64) -> Outcome<Proven> {
         let presented = Presented {
             proof,

@@ -1,5 +1,6 @@
-//! One transfer at its receiver, over all its connections: takes offers, keeps the load while no connection stands, and
-//! ends with a receipt, with something to go on from, or with nothing left behind.
+//! One transfer at its receiver, over all its connections: takes offers, keeps the load while no
+//! connection stands, and ends with a receipt, with something to go on from, or with nothing left
+//! behind.
 
 use std::{cell::Cell, time::Duration};
 
@@ -86,8 +87,8 @@ enum Conversed {
     Undelivered,
 }
 
-/// Runs a transfer from where its record says it is to its end: with a receipt, with something to go on from, or with
-/// nothing left behind. It fails if `beside` ends.
+/// Runs a transfer from where its record says it is to its end: with a receipt, with something to
+/// go on from, or with nothing left behind. It fails if `beside` ends.
 pub async fn receive(
     setting: Setting<'_>,
     terms: Terms,
@@ -120,8 +121,8 @@ pub async fn receive(
 }
 
 impl<'a> Receiving<'a> {
-    /// Resumes a transfer where its record says it is, unless somebody asks to stop. What was proven is published all the
-    /// same: no message may say then that nothing is there.
+    /// Resumes a transfer where its record says it is, unless somebody asks to stop. What was
+    /// proven is published all the same: no message may say then that nothing is there.
     async fn resume(setting: Setting<'a>, terms: Terms, record: Kept, shutdown: &mut Shutdown) -> Outcome<Self> {
         match disposition(record.stage(), Event::Opened) {
             Disposition::Publish => Self::new(setting, terms, record).await,
@@ -213,7 +214,8 @@ impl<'a> Receiving<'a> {
         self.finished.take().ok_or_else(|| failed("no receipt"))
     }
 
-    /// The transfer is over, or can go on later. A sender that has abandoned it is told when that is done.
+    /// The transfer is over, or can go on later. A sender that has abandoned it is told when that
+    /// is done.
     async fn end(self, outcome: Outcome<Finished>) -> Outcome<Finished> {
         let Runner { transfer, setting: Setting { audit, .. }, .. } = self.runner;
         let called_off = self.called_off.take();
@@ -247,8 +249,8 @@ impl<'a> Receiving<'a> {
         report.say(&format!("receiver: {}; keeping the load for the sender to come back, for {grace}.", failure.what));
     }
 
-    /// Waits for the sender: for its first offer as long as the grant lasts, later as long as the load is kept for it. `None`
-    /// when the load is there and nobody came for the receipt.
+    /// Waits for the sender: for its first offer as long as the grant lasts, later as long as the
+    /// load is kept for it. `None` when the load is there and nobody came for the receipt.
     async fn wait(&self, heard: &mut mpsc::Receiver<Heard>, shutdown: &mut Shutdown) -> Outcome<Option<Box<Offered>>> {
         let grace = match self.runner.setting.input {
             Input::Listen if self.is_untouched() => Duration::MAX,
@@ -280,7 +282,8 @@ impl<'a> Receiving<'a> {
         }
     }
 
-    /// The load is there, and its sender did not come for the receipt. A standing receiver will be there when it does.
+    /// The load is there, and its sender did not come for the receipt. A standing receiver will be
+    /// there when it does.
     fn not_fetched(&self) -> Outcome<Option<Box<Offered>>> {
         if self.runner.setting.input != Input::Serve {
             return Ok(None);
@@ -381,8 +384,8 @@ impl<'a> Receiving<'a> {
         }
     }
 
-    /// The load is there, whether or not the sender can be told. Takes [`MESSAGE_TIMEOUT`] or so at most, and is not stopped
-    /// before: the sender would not know.
+    /// The load is there, whether or not the sender can be told. Takes [`MESSAGE_TIMEOUT`] or so at
+    /// most, and is not stopped before: the sender would not know.
     async fn deliver(
         &self,
         writer: &mut ControlWriter,
@@ -390,7 +393,8 @@ impl<'a> Receiving<'a> {
         outside: &mut Outside<'_>,
     ) -> Outcome<Conversed> {
         if outside.called_off.is_some() {
-            // The sender has abandoned the transfer while the load ended, and learns by that link that it is there.
+            // The sender has abandoned the transfer while the load ended, and learns by that link
+            // that it is there.
             return Ok(Conversed::Undelivered);
         }
         let delivering = self.deliver_receipt(writer, control);

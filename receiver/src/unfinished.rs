@@ -230,8 +230,8 @@ pub fn note_abandoned_by(audit: &AuditLog, transfer: TransferId, sender: Fingerp
     audit.append(Some(transfer), &Entry::TransferAbandon { by, unreadable: false })
 }
 
-/// Drops what is staged, then what is kept. Killed in between, it can be done again. Fails with `InDoubt` where only the
-/// operator's statement may end the transfer.
+/// Drops what is staged, then what is kept. Killed in between, it can be done again. Fails with
+/// `InDoubt` where only the operator's statement may end the transfer.
 pub fn end_for_good(state: &StateDir, audit: &AuditLog, engines: Engines, record: Record, by: By) -> Outcome<Ended> {
     let event = match by {
         By::Expiry => Event::Expired,
@@ -295,9 +295,10 @@ pub fn staging(url: &str, engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
     sink::open_leftover(&*engines.parse(url)?, options)
 }
 
-/// Ends, for good, those that nothing may continue any more: an unused ticket that has expired, or a suspended transfer that
-/// was kept for another ticket for as long as its grant says. One that cannot be ended now is told of
-/// and tried again by whoever looks next. Returns what there is to say.
+/// Ends, for good, those that nothing may continue any more: an unused ticket that has expired, or
+/// a suspended transfer that was kept for another ticket for as long as its grant says. One that
+/// cannot be ended now is told of and tried again by whoever looks next. Returns what there is to
+/// say.
 pub fn drop_expired(state: &StateDir, audit: &AuditLog, engines: Engines) -> Outcome<Vec<String>> {
     let mut said = Vec::new();
     for transfer in TransferDir::list(state)? {

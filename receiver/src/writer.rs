@@ -1,5 +1,6 @@
-//! The thread that writes one part into the sink. It waits until the part may be written, and until then nothing of the
-//! part is read from the link: parts that wait hold no memory and take nothing from the one that is being written.
+//! The thread that writes one part into the sink. It waits until the part may be written, and until
+//! then nothing of the part is read from the link: parts that wait hold no memory and take nothing
+//! from the one that is being written.
 
 use std::sync::{
     Arc,
@@ -23,12 +24,14 @@ use crate::sink::{PartSink, Sink};
 /// Verified chunks that may wait for the sink: one is being written while the next is ready.
 const CHUNKS_WAITING: usize = 1;
 
-/// The same while a sync is under way, of a sink whose chunks count when they are synced: what comes meanwhile shares the next.
+/// The same while a sync is under way, of a sink whose chunks count when they are synced: what
+/// comes meanwhile shares the next.
 const CHUNKS_WAITING_FOR_SYNC: usize = 8;
 
 /// What the writers tell the load.
 pub enum Written {
-    /// The sink has the first chunks of the part for good, or synced where they count as verified then.
+    /// The sink has the first chunks of the part for good, or synced where they count as verified
+    /// then.
     Durable(PartIndex, ChunkCount),
     /// The sink has all of the part.
     Finished {
@@ -38,7 +41,8 @@ pub enum Written {
     Failed(Failure),
 }
 
-/// A part's way into the sink. It outlives connections: dropped with its last handle, the thread ends.
+/// A part's way into the sink. It outlives connections: dropped with its last handle, the thread
+/// ends.
 #[derive(Clone)]
 pub struct PartWriter {
     chunks: mpsc::Sender<VerifiedChunk>,
@@ -53,7 +57,8 @@ pub struct Starting {
 }
 
 impl PartWriter {
-    /// Starts the thread, which adds to `rows` what it has written. The part may be written once `ready` says so.
+    /// Starts the thread, which adds to `rows` what it has written. The part may be written once
+    /// `ready` says so.
     pub fn start(
         sink: Arc<dyn Sink>,
         part: PartIndex,
@@ -94,7 +99,8 @@ impl PartWriter {
         Starting { writer: Self { chunks }, ready, thread }
     }
 
-    /// Waits while the sink is busy; then there is a place for one chunk. `None` if the thread has ended. Cancel-safe.
+    /// Waits while the sink is busy; then there is a place for one chunk. `None` if the thread has
+    /// ended. Cancel-safe.
     pub async fn place(&self) -> Option<mpsc::Permit<'_, VerifiedChunk>> {
         self.chunks.reserve().await.ok()
     }

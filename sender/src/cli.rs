@@ -14,8 +14,9 @@ use crate::form::Form;
 
 /// Sends a database or a dump, sealed, to one receiver
 ///
-/// Reads the source, hashes, compresses and seals it chunk by chunk, and sends it over mutually authenticated QUIC to the
-/// receiver that issued the ticket. Nothing is written to this host's disk in the clear.
+/// Reads the source, hashes, compresses and seals it chunk by chunk, and sends it over mutually
+/// authenticated QUIC to the receiver that issued the ticket. Nothing is written to this host's
+/// disk in the clear.
 #[derive(Parser, Debug)]
 #[command(name = "sealift-sender", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -80,15 +81,18 @@ pub struct PushArgs {
     #[arg(long, value_name = "FILE")]
     pub ticket: String,
 
-    /// The receiver that the ticket has to lead to: its fingerprint, or its name in the file of known agents
+    /// The receiver that the ticket has to lead to: its fingerprint, or its name in the file of
+    /// known agents
     #[arg(long, value_name = "FINGERPRINT|NAME")]
     pub to: Option<String>,
 
-    /// File of known agents: a name and a fingerprint a line [default: known-agents in the state directory]
+    /// File of known agents: a name and a fingerprint a line [default: known-agents in the state
+    /// directory]
     #[arg(long, value_name = "FILE")]
     pub known_agents: Option<PathBuf>,
 
-    /// The ticket came by a way on which nobody can alter it: go where it leads, without a pin and without asking
+    /// The ticket came by a way on which nobody can alter it: go where it leads, without a pin and
+    /// without asking
     #[arg(long, conflicts_with = "to")]
     pub trust_ticket: bool,
 
@@ -96,7 +100,8 @@ pub struct PushArgs {
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = parse_compression)]
     pub compression: Compression,
 
-    /// How long to try again when the link is lost; 0s: not at all [default: until the ticket expires]
+    /// How long to try again when the link is lost; 0s: not at all [default: until the ticket
+    /// expires]
     #[arg(long, value_name = "TIME", value_parser = parse_wait)]
     pub retry_for: Option<Duration>,
 
@@ -104,12 +109,14 @@ pub struct PushArgs {
     #[arg(long)]
     pub restart: bool,
 
-    /// For - and exec: keep what was read in this folder, sealed to the receiver alone, until the transfer is over: if this
-    /// sender is killed after the source has ended, the same command continues without the source
+    /// For - and exec: keep what was read in this folder, sealed to the receiver alone, until the
+    /// transfer is over: if this sender is killed after the source has ended, the same command
+    /// continues without the source
     #[arg(long, value_name = "DIR")]
     pub spool: Option<PathBuf>,
 
-    /// Room for the spool, which holds all that crosses the link; a source that needs more ends the transfer
+    /// Room for the spool, which holds all that crosses the link; a source that needs more ends the
+    /// transfer
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = parse_bytes, requires = "spool")]
     pub spool_bytes_max: u64,
 
@@ -123,8 +130,8 @@ pub struct PushArgs {
 /// What may be said about a source with nothing in it.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct EmptyArgs {
-    /// Move a source that has nothing in it: a dump without a byte, a database without a table. Without this it is refused,
-    /// since a dump that failed behind a pipe looks the same
+    /// Move a source that has nothing in it: a dump without a byte, a database without a table.
+    /// Without this it is refused, since a dump that failed behind a pipe looks the same
     #[arg(long)]
     pub allow_empty: bool,
 }
@@ -178,7 +185,8 @@ pub struct SealArgs {
     pub transfer: TransferArgs,
 }
 
-/// `auto` is level 1 until links are measured: on two cores it costs less time than it saves below about 2 Gbit/s.
+/// `auto` is level 1 until links are measured: on two cores it costs less time than it saves below
+/// about 2 Gbit/s.
 fn parse_compression(text: &str) -> Result<Compression, String> {
     match text {
         "auto" => Ok(Compression::Level(1)),

@@ -10,7 +10,8 @@ pub enum Form {
     /// Definitions and rows: every table is counted and digested, and built again in the target
     #[default]
     Rows,
-    /// The pages of the file, as a backup would have them: everything arrives as it is, deleted rows in free pages included
+    /// The pages of the file, as a backup would have them: everything arrives as it is, deleted
+    /// rows in free pages included
     Image,
 }
 

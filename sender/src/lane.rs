@@ -1,5 +1,5 @@
-//! A part on its way from the source to the link. What was read of it and is not sent yet outlives a connection: a pipe
-//! cannot be read twice.
+//! A part on its way from the source to the link. What was read of it and is not sent yet outlives
+//! a connection: a pipe cannot be read twice.
 
 use std::{cell::RefCell, pin::Pin, rc::Rc, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! Streams that are there and hold nothing: what a compressor makes of an empty input. Behind a pipe that is what is left of a
-//! dump that failed.
+//! Streams that are there and hold nothing: what a compressor makes of an empty input. Behind a
+//! pipe that is what is left of a dump that failed.
 
 /// What no stream of nothing is longer than: `gzip` may put a file's name in front.
 const BYTES_MAX: usize = 300;

@@ -7,8 +7,9 @@ use sealift_agent::{backoff::Backoff, link::IDLE_TIMEOUT};
 /// How long a link may have been dead before that is noticed, and its connection left.
 const UNNOTICED_MAX: Duration = IDLE_TIMEOUT.saturating_add(Duration::from_secs(4));
 
-/// The outages since the receiver last acknowledged anything. That a connection stands is no progress: over a link that
-/// drops each of them after the greeting, the transfer would be tried for ever.
+/// The outages since the receiver last acknowledged anything. That a connection stands is no
+/// progress: over a link that drops each of them after the greeting, the transfer would be tried
+/// for ever.
 #[derive(Default)]
 pub struct Outage {
     /// Of those that a connection ended, over which nothing was acknowledged.
@@ -22,7 +23,8 @@ pub struct Outage {
 impl Outage {
     /// There is no connection; returns whether that is news.
     pub fn handle_lost(&mut self, now: Instant) -> bool {
-        // One may well stand for hours while the target is proven; but it may as well have been dead for as long as this.
+        // One may well stand for hours while the target is proven; but it may as well have been
+        // dead for as long as this.
         let stood = self.idle_since.take().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         self.earlier += stood.min(UNNOTICED_MAX);
         let is_new = self.since.is_none();
@@ -55,7 +57,8 @@ impl Outage {
 mod tests {
     use super::*;
 
-    /// Connections that stand for so long, with ten seconds between them; how often one was tried within ten minutes.
+    /// Connections that stand for so long, with ten seconds between them; how often one was tried
+    /// within ten minutes.
     fn tries(stood: Duration, progress: bool) -> u32 {
         let mut now = Instant::now();
         let mut outage = Outage::default();

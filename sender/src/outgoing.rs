@@ -1,5 +1,5 @@
-//! What a transfer is at its sender over all its connections: the state machine, the source's thread, and the parts that
-//! are being read.
+//! What a transfer is at its sender over all its connections: the state machine, the source's
+//! thread, and the parts that are being read.
 
 use std::{
     cell::{Cell, Ref, RefCell, RefMut},
@@ -75,7 +75,8 @@ impl Outgoing {
         self.spool.borrow().clone()
     }
 
-    /// Whether this chunk comes for the first time: a part that is read again gives those of before.
+    /// Whether this chunk comes for the first time: a part that is read again gives those of
+    /// before.
     pub fn is_new(&self, part: PartIndex, index: ChunkIndex) -> bool {
         let mut counted = self.counted.borrow_mut();
         let counted = counted.entry(part).or_insert(ChunkCount(0));
@@ -89,7 +90,8 @@ impl Outgoing {
         self.reader.is_some()
     }
 
-    /// Returns when a source that is spooled, ahead of the link or without one, cannot be read to its end.
+    /// Returns when a source that is spooled, ahead of the link or without one, cannot be read to
+    /// its end.
     pub async fn source_failed(&self, report: &Report) -> Failure {
         match self.spool() {
             Some(spool) => spool.failed(report).await,
@@ -116,8 +118,8 @@ impl Outgoing {
         reader.read(part, self.transfer().digests().multiset())
     }
 
-    /// A new connection stands, and the receiver has what its session says. Fails with `ResumeImpossible` where it lacks what cannot be
-    /// read again.
+    /// A new connection stands, and the receiver has what its session says. Fails with
+    /// `ResumeImpossible` where it lacks what cannot be read again.
     pub fn resume(&self, session: &Session) -> Outcome {
         let (have, epoch) = (&session.have, session.keys.epoch());
         if let Some(spool) = self.spool() {

@@ -18,8 +18,8 @@ use sealift_protocol::{
 
 use crate::nothing::holds_nothing;
 
-/// Takes a part's bytes or rows from a source and hands on chunks. Blocks while what follows is busy: this is how a slow
-/// loader slows the dump.
+/// Takes a part's bytes or rows from a source and hands on chunks. Blocks while what follows is
+/// busy: this is how a slow loader slows the dump.
 pub struct PartWriter<'a> {
     part: PartIndex,
     next: ChunkIndex,
@@ -72,7 +72,8 @@ impl<'a> PartWriter<'a> {
         (self.hand_on)(chunk)
     }
 
-    /// Hands on the last chunk, and says which rows the part had. A part without it is never complete, whatever else arrived.
+    /// Hands on the last chunk, and says which rows the part had. A part without it is never
+    /// complete, whatever else arrived.
     pub fn finish(mut self) -> Outcome<RowsDigest> {
         self.hand_on_buffer(true)?;
         Ok(self.rows.digest())

@@ -1,5 +1,6 @@
-//! Runs one transfer over one connection: `source → chunks → workers → one stream a part ⇒`, and the control stream
-//! beside them. All state is that of `protocol::send`; here is only what moves bytes.
+//! Runs one transfer over one connection: `source → chunks → workers → one stream a part ⇒`, and
+//! the control stream beside them. All state is that of `protocol::send`; here is only what moves
+//! bytes.
 
 use std::future::Future;
 
@@ -52,8 +53,8 @@ pub struct OfferTerms {
     pub sealing_key: KeyFingerprint,
 }
 
-/// The exchange before any data: Offer, Accept, Begin, Ready. `before_begin` runs while the receiver cannot know yet whose
-/// transfer it is.
+/// The exchange before any data: Offer, Accept, Begin, Ready. `before_begin` runs while the
+/// receiver cannot know yet whose transfer it is.
 pub async fn negotiate(
     outgoing: &Outgoing,
     terms: OfferTerms,
@@ -117,7 +118,8 @@ impl<'a> Pipeline<'a> {
         };
         let listening = self.listen(control);
         tokio::pin!(sending, listening);
-        // The receiver's word counts for more than a broken stream, which is often only its consequence.
+        // The receiver's word counts for more than a broken stream, which is often only its
+        // consequence.
         tokio::select! {
             biased;
             receipt = &mut listening => receipt,
@@ -146,7 +148,8 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Starts parts in the order of the plan, as lanes become free and the parts they depend on durable.
+    /// Starts parts in the order of the plan, as lanes become free and the parts they depend on
+    /// durable.
     async fn send_parts(&self) -> Outcome {
         let mut lanes = FuturesUnordered::new();
         loop {
@@ -205,7 +208,8 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// One lane, from the spool: its frames as they lie there, from the first that the receiver does not have.
+    /// One lane, from the spool: its frames as they lie there, from the first that the receiver
+    /// does not have.
     async fn send_spooled(&self, part: PartIndex, spool: &Spool) -> Outcome {
         let first = self.outgoing.transfer().held(part);
         let mut out = PartStream { link: self.link, part, first, stream: None };
@@ -287,8 +291,9 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-/// A part's stream, opened with the first chunk that is sent. Dropped without [`Self::finish`], it is reset, so that the receiver
-/// does not take a part that was given up for one that was cut short.
+/// A part's stream, opened with the first chunk that is sent. Dropped without [`Self::finish`], it
+/// is reset, so that the receiver does not take a part that was given up for one that was cut
+/// short.
 struct PartStream<'a> {
     link: &'a Link,
     part: PartIndex,

@@ -109,8 +109,8 @@ async fn run(args: &PushArgs, engines: Engines, report: &Report) -> Outcome<Fini
     outcome
 }
 
-/// A ticket is good for one transfer. Only a process that was killed before it could say that it was done is followed by one
-/// that says so: its record is still here.
+/// A ticket is good for one transfer. Only a process that was killed before it could say that it
+/// was done is followed by one that says so: its record is still here.
 fn check_unused(state: &StateDir, transfer: TransferId, restart: bool) -> Outcome {
     let Some((_, receipt_path)) = state.receipt(transfer) else { return Ok(()) };
     if TransferDir::exists(state, transfer)? && !restart {
@@ -144,14 +144,16 @@ fn check_own(path: &str, file: &File) -> std::io::Result<Outcome> {
     Ok(Ok(()))
 }
 
-/// Whether systemd handed it over: it guards its credentials by access control lists, which look like an open mode. An empty
-/// variable, or a path that leaves the folder again, names nothing that systemd guards.
+/// Whether systemd handed it over: it guards its credentials by access control lists, which look
+/// like an open mode. An empty variable, or a path that leaves the folder again, names nothing that
+/// systemd guards.
 fn is_credential(path: &Path) -> bool {
     let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) else { return false };
     folder.is_absolute() && path.parent().is_some_and(|parent| parent == folder)
 }
 
-/// Reads up to the end of the one ticket, and no further: a pipe from the receiver stays open while it works.
+/// Reads up to the end of the one ticket, and no further: a pipe from the receiver stays open while
+/// it works.
 pub fn read_ticket(from: &str) -> Outcome<Ticket> {
     let next = "Start the receiver with --ticket-out, and give its ticket here: a file, or - for standard input.";
     let unreadable =
@@ -164,7 +166,8 @@ pub fn read_ticket(from: &str) -> Outcome<Ticket> {
     if from != "-" && !is_credential(Path::new(from)) {
         check_own(from, &input).map_err(unreadable)??;
     }
-    // Byte by byte, since a buffer would keep a copy of the key; and never moved, for the same reason.
+    // Byte by byte, since a buffer would keep a copy of the key; and never moved, for the same
+    // reason.
     let mut text = Zeroizing::new(Vec::with_capacity(TICKET_TEXT_BYTES_MAX));
     let (mut byte, mut line) = ([0], 0);
     while text.len() < TICKET_TEXT_BYTES_MAX && input.read(&mut byte).map_err(unreadable)? > 0 {

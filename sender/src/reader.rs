@@ -1,5 +1,5 @@
-//! The thread that owns the source. It reads one part at a time, in the order it is told to, and blocks while the part's
-//! lane is full.
+//! The thread that owns the source. It reads one part at a time, in the order it is told to, and
+//! blocks while the part's lane is full.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::part::PartWriter;
 
-/// Chunks that a part's lane may have waiting: the source fills the next while the workers have this one.
+/// Chunks that a part's lane may have waiting: the source fills the next while the workers have
+/// this one.
 const CHUNKS_WAITING: usize = 1;
 
 /// Where the async side asks for parts.
@@ -49,8 +50,8 @@ struct Job {
 }
 
 impl Reader {
-    /// Starts the thread and waits for the plan. `empty` is what was said about a source with nothing in it; `is_empty`, what
-    /// is wrong with a dump that has none.
+    /// Starts the thread and waits for the plan. `empty` is what was said about a source with
+    /// nothing in it; `is_empty`, what is wrong with a dump that has none.
     pub async fn start(
         mut source: Box<dyn Source>,
         row_bytes_max: usize,

@@ -1,5 +1,6 @@
-//! Whether the receiver that a ticket leads to is the one that is meant. Whoever can alter a ticket on its way can stand
-//! between the two agents: only a pin, or a way of delivery that is itself authentic, stops that.
+//! Whether the receiver that a ticket leads to is the one that is meant. Whoever can alter a ticket
+//! on its way can stand between the two agents: only a pin, or a way of delivery that is itself
+//! authentic, stops that.
 
 use std::{
     io::{IsTerminal, Write, stderr, stdin},
@@ -31,7 +32,8 @@ struct Known {
     piped: bool,
     /// `--trust-ticket`.
     trusted: bool,
-    /// Every address of the ticket is on this host: nobody on the network is between the two agents.
+    /// Every address of the ticket is on this host: nobody on the network is between the two
+    /// agents.
     local: bool,
     /// There is a terminal to ask at.
     terminal: bool,
@@ -158,7 +160,8 @@ mod tests {
     const RIGHT: Fingerprint = Fingerprint([1; 32]);
     const WRONG: Fingerprint = Fingerprint([2; 32]);
 
-    /// A1: every combination of what can be known. A mismatch is never a question, and never excused.
+    /// A1: every combination of what can be known. A mismatch is never a question, and never
+    /// excused.
     #[test]
     fn a_receiver_is_trusted_only_for_a_reason() {
         let some = [None, Some(RIGHT), Some(WRONG)];

@@ -1,4 +1,5 @@
-//! What a sender keeps of an unfinished transfer, so that the same command goes on with it after a crash.
+//! What a sender keeps of an unfinished transfer, so that the same command goes on with it after a
+//! crash.
 
 use std::path::PathBuf;
 
@@ -54,7 +55,8 @@ struct Kept {
     /// The receiver that it was begun with.
     #[n(6)]
     receiver: Fingerprint,
-    /// That a receipt may have been signed under: those of its connections. There are as many as there are suites.
+    /// That a receipt may have been signed under: those of its connections. There are as many as
+    /// there are suites.
     #[n(7)]
     suites: Vec<Suite>,
     /// The receiver has said that its loader may have committed.
@@ -158,24 +160,26 @@ impl Record {
         Ok(record)
     }
 
-    /// Removes the records that nothing goes on with: the grant has ended; the receipt is here, and the process that fetched
-    /// it was killed before it had cleaned up; or nothing was begun, and the process that was about to was killed.
-    /// What is kept of `next`, the transfer that is about to run, is its own affair while its grant lasts.
+    /// Removes the records that nothing goes on with: the grant has ended; the receipt is here, and
+    /// the process that fetched it was killed before it had cleaned up; or nothing was begun, and
+    /// the process that was about to was killed. What is kept of `next`, the transfer that is about
+    /// to run, is its own affair while its grant lasts.
     pub fn sweep(state: &StateDir, next: TransferId, now_seconds: u64) -> Outcome {
         for transfer in TransferDir::list(state)? {
             let is_over = |kept: &Kept| {
                 let is_left = state.receipt(transfer).is_some() || kept.stage == SenderStage::Prepared;
                 kept.retain_until_seconds <= now_seconds || is_left && transfer != next
             };
-            // Looked at first, so that whoever starts it at this moment finds it free. One that cannot be read is for its
-            // own transfer to complain about.
+            // Looked at first, so that whoever starts it at this moment finds it free. One that
+            // cannot be read is for its own transfer to complain about.
             let Ok(Some(look)) = TransferDir::look::<Kept>(state, transfer) else { continue };
             if look.running || !look.record.as_ref().is_some_and(is_over) {
                 continue;
             }
             let Ok(Some(dir)) = TransferDir::try_open(state, transfer) else { continue };
             let is_over = dir.record::<Kept>().is_ok_and(|kept| kept.as_ref().is_some_and(is_over));
-            // Its spool may lie on another disk: what is wrong there is no reason not to run this transfer.
+            // Its spool may lie on another disk: what is wrong there is no reason not to run this
+            // transfer.
             if is_over && let Err(failure) = destroy(dir) {
                 eprintln_safe(&format!("sender: {transfer}: it is over, and cannot be removed: {failure}"));
             }

@@ -1,4 +1,5 @@
-//! `status` and `abandon`: what earlier processes left unfinished here, and ending it for good on both sides.
+//! `status` and `abandon`: what earlier processes left unfinished here, and ending it for good on
+//! both sides.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -33,7 +34,8 @@ use crate::{
     transfer::{connect_with, proof_of},
 };
 
-/// For the receiver to drop what it has: a staging file of any size is unlinked, a journal's envelopes are overwritten.
+/// For the receiver to drop what it has: a staging file of any size is unlinked, a journal's
+/// envelopes are overwritten.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub fn status(args: &StatusArgs) -> ExitCode {
@@ -141,7 +143,8 @@ async fn tell_receiver(ticket: &Ticket, identity: &Identity) -> Outcome<&'static
     let refuse = Refuse::new(Code::Abandoned);
     writer.send(&Message::Refuse(refuse)).await?;
     writer.finish().await;
-    // A receiver that does so closes the connection with its answer; one that refuses the proof says why before it closes.
+    // A receiver that does so closes the connection with its answer; one that refuses the proof
+    // says why before it closes.
     let refused = tokio::time::timeout(ABANDON_TIMEOUT, control.next()).await;
     let answer = match refused {
         Ok(Err(failure)) if failure.bound.is_some() => Err(failure),

@@ -1,4 +1,5 @@
-//! Hashing, compressing and sealing, off the async threads. Chunks of one part run side by side and come out in order.
+//! Hashing, compressing and sealing, off the async threads. Chunks of one part run side by side and
+//! come out in order.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +16,8 @@ use sealift_protocol::{
     seal::{EpochKeys, seal},
 };
 
-/// Packers are reused, as their contexts take a megabyte each; there are at most as many as threads at work.
+/// Packers are reused, as their contexts take a megabyte each; there are at most as many as threads
+/// at work.
 #[derive(Clone)]
 pub struct Workers {
     compression: Compression,

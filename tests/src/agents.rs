@@ -85,7 +85,8 @@ impl Agent {
         matches!(self.child.as_mut().unwrap().try_wait(), Ok(None))
     }
 
-    /// The ticket's file, once it is whole. Panics with the agent's words if it ends, or never writes one.
+    /// The ticket's file, once it is whole. Panics with the agent's words if it ends, or never
+    /// writes one.
     pub fn ticket(&mut self) -> PathBuf {
         let ticket = self.ticket_if_it_lives();
         ticket.unwrap_or_else(|| panic!("ended before a ticket was seen:\n{}", self.last_words()))

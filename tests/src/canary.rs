@@ -6,7 +6,8 @@ use std::{collections::HashMap, fs, path::Path};
 pub struct Canaries {
     salt: String,
     made: Vec<String>,
-    /// Every guise of every canary, by its first bytes: a search looks once at each place of a text.
+    /// Every guise of every canary, by its first bytes: a search looks once at each place of a
+    /// text.
     guises: HashMap<[u8; HEAD_BYTES], Vec<Guise>>,
     /// Bytes that any guise begins with.
     first_bytes: [bool; 256],
@@ -95,7 +96,8 @@ impl Canaries {
         files
     }
 
-    /// What every user of the host can read of a process: its arguments, and, of the same user, its environment.
+    /// What every user of the host can read of a process: its arguments, and, of the same user, its
+    /// environment.
     #[track_caller]
     pub fn assert_not_in_process(&self, pid: u32) {
         for file in ["cmdline", "environ", "comm", "status"] {
@@ -106,7 +108,8 @@ impl Canaries {
     }
 }
 
-/// The canary itself, and as programs print bytes: hex, a list of decimal numbers, base64 at each of three offsets.
+/// The canary itself, and as programs print bytes: hex, a list of decimal numbers, base64 at each
+/// of three offsets.
 fn guises_of(canary: &str) -> Vec<Vec<u8>> {
     let bytes = canary.as_bytes();
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

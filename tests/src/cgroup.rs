@@ -27,7 +27,8 @@ pub struct MemoryGroup {
 }
 
 impl MemoryGroup {
-    /// `None`, with a word, where none can be made: without root, or in a container without the hierarchy.
+    /// `None`, with a word, where none can be made: without root, or in a container without the
+    /// hierarchy.
     pub fn new(name: &str) -> Option<Self> {
         let name = format!("sealift-test-{name}-{}", std::process::id());
         let root = Path::new("/sys/fs/cgroup");
@@ -52,7 +53,8 @@ impl MemoryGroup {
         ["sh".into(), "-c".into(), script.into(), self.folder.clone().into()].into()
     }
 
-    /// Lets a program beside the agent take memory until the kernel kills for it; the agent is the first that it looks at.
+    /// Lets a program beside the agent take memory until the kernel kills for it; the agent is the
+    /// first that it looks at.
     #[track_caller]
     pub fn squeeze(&self, agent: &mut Agent, within: Duration) {
         let limit = match self.version {

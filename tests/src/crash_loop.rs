@@ -1,10 +1,12 @@
-//! Rounds of one transfer each, in which agents and loader are killed and the link is cut at random moments; whatever
-//! ends is started again with the same command, until both sides are done. Then the target equals the source, and no
-//! staging, no record and no key is left.
+//! Rounds of one transfer each, in which agents and loader are killed and the link is cut at random
+//! moments; whatever ends is started again with the same command, until both sides are done. Then
+//! the target equals the source, and no staging, no record and no key is left.
 //!
-//! One case cannot go on: a receiver killed while its loader was ending cannot know whether that committed. It says so; the
-//! target then holds all or nothing, the operator states which, and `abandon` clears up on both sides. And agents that were both killed on their way
-//! out, with everything done, begin another transfer when they are started again: it is refused, since its target is there.
+//! One case cannot go on: a receiver killed while its loader was ending cannot know whether that
+//! committed. It says so; the target then holds all or nothing, the operator states which, and
+//! `abandon` clears up on both sides. And agents that were both killed on their way out, with
+//! everything done, begin another transfer when they are started again: it is refused, since its
+//! target is there.
 
 use std::{
     fmt,
@@ -154,7 +156,8 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Runs so many rounds, some at a time; they wait more than they work. Returns the seeds of those that failed, too.
+/// Runs so many rounds, some at a time; they wait more than they work. Returns the seeds of those
+/// that failed, too.
 pub fn run(seed: u64, rounds: u64, engines: &[Engine], at_once: usize) -> (Tally, Vec<u64>) {
     let (next, total) = (AtomicU64::new(0), Mutex::new((Tally::default(), Vec::new())));
     let postgres = if engines.contains(&Engine::Commit) { doubt_loop::server() } else { None };
@@ -263,7 +266,8 @@ impl Round {
     fn keep_going(&mut self) {
         self.receiver.loader_failed = false;
         let expected = self.receiver.take_end() & self.sender.take_end();
-        // With a receipt at both: it was the loader of another transfer, which takes nothing over what is there.
+        // With a receipt at both: it was the loader of another transfer, which takes nothing over
+        // what is there.
         self.receiver.target_taken |= self.receiver.loader_failed && self.is_done_before();
         if !expected {
             // The other side knows more of it, and is about to say so.
@@ -289,7 +293,8 @@ impl Round {
         }
     }
 
-    /// Nobody can know whether the loader committed: a person looks, and ends the transfer on both sides.
+    /// Nobody can know whether the loader committed: a person looks, and ends the transfer on both
+    /// sides.
     fn abandon(mut self) -> Tally {
         self.sender.kill();
         self.receiver.kill();
@@ -330,7 +335,8 @@ impl Round {
         }
     }
 
-    /// The sender has its receipt. A receiver that was killed at that moment does not know, and waits for it.
+    /// The sender has its receipt. A receiver that was killed at that moment does not know, and
+    /// waits for it.
     fn end_receiver(&mut self) {
         let mut receiver = self.receiver.agent.take().unwrap_or_else(|| self.place.receiver().start());
         let by = Instant::now() + START_AGAIN_AFTER * 5;
@@ -347,7 +353,8 @@ impl Round {
         self.receiver.done = Some(ended);
     }
 
-    /// The receiver knows that the sender has its receipt. A sender that was killed at that moment finds it.
+    /// The receiver knows that the sender has its receipt. A sender that was killed at that moment
+    /// finds it.
     fn end_sender(&mut self) {
         let sender = self.sender.agent.take().unwrap_or_else(|| self.place.sender().start());
         let ended = sender.wait(ENDS_WITHIN);
@@ -381,7 +388,8 @@ impl Round {
         self.tally.senders_killed += u64::from(self.sender.kill());
     }
 
-    /// Half of the time together with its loader's guard. What a shell had started waits in vain then, until somebody ends it.
+    /// Half of the time together with its loader's guard. What a shell had started waits in vain
+    /// then, until somebody ends it.
     fn kill_receiver(&mut self) {
         let guards = if self.random.chance(50.0) { self.guards() } else { Vec::new() };
         guards.iter().for_each(|guard| kill9(*guard));
@@ -460,7 +468,8 @@ impl Side {
             Some(exit::DONE) => self.done = Some(ended),
             Some(exit::UNUSABLE) if ended.finished_event()["outcome"] == "target_not_empty" => self.target_taken = true,
             Some(exit::INTERRUPTED) if ended.resume().as_deref() == Some("in_doubt") => self.undecided = true,
-            // Unreachable or busy before anything was agreed, interrupted, or a loader that was killed.
+            // Unreachable or busy before anything was agreed, interrupted, or a loader that was
+            // killed.
             Some(exit::PEER | exit::INTERRUPTED | exit::REFUSED | exit::UNUSABLE) => thread::sleep(START_AGAIN_AFTER),
             _ => {
                 self.done = Some(ended);

@@ -1,6 +1,7 @@
-//! Rounds in which something happens to a receiver whose loader is ending: `psql`, whose COMMIT takes a while (fault matrix
-//! E1). Signals, drains, kills, expiries and abandons at random moments; whatever ends is started again with the same command,
-//! and what is in doubt is resolved by what the table holds. No row is ever loaded twice, and nothing is done that is not there.
+//! Rounds in which something happens to a receiver whose loader is ending: `psql`, whose COMMIT
+//! takes a while (fault matrix E1). Signals, drains, kills, expiries and abandons at random
+//! moments; whatever ends is started again with the same command, and what is in doubt is resolved
+//! by what the table holds. No row is ever loaded twice, and nothing is done that is not there.
 
 use std::{
     fs,
@@ -343,7 +344,8 @@ impl<'a> Round<'a> {
         self.tally
     }
 
-    /// In doubt: it stays so however often it is started or abandoned, and ends by what the operator finds in the table.
+    /// In doubt: it stays so however often it is started or abandoned, and ends by what the
+    /// operator finds in the table.
     fn resolve(mut self, sender: Option<Agent>, abandoned: bool) -> Tally {
         self.tally.undecided += 1;
         if let Some(sender) = sender {

@@ -1,5 +1,5 @@
-//! The exit codes that the agents promise, written down a second time on purpose: a slip in the product must not move
-//! the expectation with it.
+//! The exit codes that the agents promise, written down a second time on purpose: a slip in the
+//! product must not move the expectation with it.
 
 pub const DONE: i32 = 0;
 pub const OTHER: i32 = 1;

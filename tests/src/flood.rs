@@ -1,5 +1,6 @@
-//! Packets that mean nothing, at one port, from many addresses, as if their senders' were forged: noise, first packets of
-//! connections that never come about, and those of a version that nobody speaks.
+//! Packets that mean nothing, at one port, from many addresses, as if their senders' were forged:
+//! noise, first packets of connections that never come about, and those of a version that nobody
+//! speaks.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -59,7 +60,8 @@ impl Flood {
         }
     }
 
-    /// How many sources have an answer waiting that asks them to prove their address (Retry): they were taken seriously.
+    /// How many sources have an answer waiting that asks them to prove their address (Retry): they
+    /// were taken seriously.
     pub fn asked_for_proof(&self) -> usize {
         self.sockets.iter().filter(|socket| was_asked(socket)).count()
     }

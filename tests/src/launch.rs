@@ -30,8 +30,8 @@ pub fn program(name: &str) -> PathBuf {
     built
 }
 
-/// Puts a copy of a program into a folder, in the place of an earlier one, as a package manager does: whoever runs that one
-/// goes on running a file that has no name any more.
+/// Puts a copy of a program into a folder, in the place of an earlier one, as a package manager
+/// does: whoever runs that one goes on running a file that has no name any more.
 pub fn install(name: &str, folder: &Path) {
     let beside = folder.join("new");
     fs::copy(program(name), &beside).unwrap();
@@ -64,7 +64,8 @@ impl Launch {
         Self { home, command, environment: vec![], input: Input::Nothing, output_pipe: false, user: None, ticket: None }
     }
 
-    /// `sealift-receiver listen` for this target, on a free port of loopback, with its ticket in a file.
+    /// `sealift-receiver listen` for this target, on a free port of loopback, with its ticket in a
+    /// file.
     pub fn receiver(target: &str) -> Self {
         let launch = Self::new(RECEIVER);
         let (ticket, state) = (launch.home.path().join("ticket"), launch.home.path().join("state"));
@@ -143,7 +144,8 @@ impl Launch {
         self
     }
 
-    /// Bounds the files that it writes, and leaves the signal of that limit as it is. What it starts may lift the limit.
+    /// Bounds the files that it writes, and leaves the signal of that limit as it is. What it
+    /// starts may lift the limit.
     pub fn file_bytes_max(self, bytes: u64) -> Self {
         self.wrapped_in(vec!["prlimit".into(), format!("--fsize={bytes}:unlimited").into()])
     }

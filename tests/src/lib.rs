@@ -1,6 +1,8 @@
-//! The harness: both agents as real processes, throwaway databases, a faulty link, bad certificates.
+//! The harness: both agents as real processes, throwaway databases, a faulty link, bad
+//! certificates.
 //!
-//! Nothing here is simulated but the faults; only `sim` runs the two state machines alone, under a clock of its own. A test names in its doc comment the row of the fault matrix that it proves.
+//! Nothing here is simulated but the faults; only `sim` runs the two state machines alone, under a
+//! clock of its own. A test names in its doc comment the row of the fault matrix that it proves.
 
 pub mod agents;
 pub mod bytes;

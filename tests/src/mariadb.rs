@@ -15,7 +15,8 @@ use crate::{
 };
 
 pub struct MariaDb {
-    // Before the folder: fields are dropped in this order, and the server writes into the folder to its end.
+    // Before the folder: fields are dropped in this order, and the server writes into the folder to
+    // its end.
     service: Service,
     folder: TempDir,
 }

@@ -10,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-/// Watches the peak of a process' resident memory until it ends. The kernel keeps the peak (`VmHWM`), so that only what
-/// grows in the last few milliseconds of a process can be missed.
+/// Watches the peak of a process' resident memory until it ends. The kernel keeps the peak
+/// (`VmHWM`), so that only what grows in the last few milliseconds of a process can be missed.
 pub struct Watch {
     peak_bytes: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,

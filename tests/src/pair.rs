@@ -46,7 +46,8 @@ pub struct Pair {
     json: bool,
 }
 
-/// A transfer of a few megabytes takes well under a second; this is for a machine that is busy with something else.
+/// A transfer of a few megabytes takes well under a second; this is for a machine that is busy with
+/// something else.
 const WITHIN: Duration = Duration::from_secs(60);
 
 impl Pair {

@@ -1,4 +1,5 @@
-//! A transfer whose agents are stopped and started again: what outlives them, and what must be left at its end.
+//! A transfer whose agents are stopped and started again: what outlives them, and what must be left
+//! at its end.
 
 use std::{
     fs,
@@ -173,7 +174,8 @@ impl Place {
         }
     }
 
-    /// The transfer is suspended on both sides with nothing shown; `abandon` then leaves nothing of it on either.
+    /// The transfer is suspended on both sides with nothing shown; `abandon` then leaves nothing of
+    /// it on either.
     #[track_caller]
     pub fn assert_suspended(&self) {
         self.assert_not_loaded();
@@ -186,7 +188,8 @@ impl Place {
         self.assert_clean(&[]);
     }
 
-    /// The transfer is suspended, or over: nothing of it is shown as a result, and there is no receipt.
+    /// The transfer is suspended, or over: nothing of it is shown as a result, and there is no
+    /// receipt.
     #[track_caller]
     pub fn assert_not_loaded(&self) {
         let shown = names(&self.path("target")).into_iter().filter(|name| !name.ends_with(".sealift-staging"));
@@ -217,7 +220,8 @@ impl Place {
 }
 
 fn urls(kind: Kind, source: &str, target: &str) -> (String, String) {
-    // A loader's unfinished output lies where nobody looks for it, as a database's would; and a second load fails.
+    // A loader's unfinished output lies where nobody looks for it, as a database's would; and a
+    // second load fails.
     let loader = format!("exec:sh -c 'cat >{source}.loading && ln {source}.loading {target} && rm {source}.loading'");
     match kind {
         Kind::Sqlite(_) | Kind::Tables(_) | Kind::Image(_) => (format!("sqlite:{source}"), format!("sqlite:{target}")),

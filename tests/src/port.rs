@@ -7,7 +7,8 @@ use std::{
 
 use crate::random::Random;
 
-/// A UDP port that is free now, below those which the system hands out by itself, so that nobody gets it meanwhile.
+/// A UDP port that is free now, below those which the system hands out by itself, so that nobody
+/// gets it meanwhile.
 pub fn free_udp_port() -> u16 {
     free_port(|port| UdpSocket::bind(("127.0.0.1", port)).is_ok())
 }

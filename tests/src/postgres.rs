@@ -1,4 +1,5 @@
-//! A throwaway PostgreSQL cluster: unix socket and loopback, no durability, superuser `postgres`, gone with the test.
+//! A throwaway PostgreSQL cluster: unix socket and loopback, no durability, superuser `postgres`,
+//! gone with the test.
 
 use std::{
     fs,
@@ -16,7 +17,8 @@ use crate::{
 };
 
 pub struct Postgres {
-    // Before the folder: fields are dropped in this order, and the server writes into the folder to its end.
+    // Before the folder: fields are dropped in this order, and the server writes into the folder to
+    // its end.
     service: Service,
     folder: TempDir,
     port: u16,
@@ -137,7 +139,8 @@ impl Postgres {
     }
 }
 
-/// Nothing here survives the test, so nothing is synced; one transaction may lock every table of the widest set.
+/// Nothing here survives the test, so nothing is synced; one transaction may lock every table of
+/// the widest set.
 const SETTINGS: &[&str] = &[
     "listen_addresses=127.0.0.1",
     "fsync=off",

@@ -1,4 +1,5 @@
-//! Chance that can be played again: every decision of a test comes from one seed, which the test prints.
+//! Chance that can be played again: every decision of a test comes from one seed, which the test
+//! prints.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ impl Random {
         Self(seed)
     }
 
-    /// The seed of this run: `SEALIFT_SEED`, else always the same, so that a run in CI can be repeated at a desk.
-    /// `what` keeps tests with one seed apart.
+    /// The seed of this run: `SEALIFT_SEED`, else always the same, so that a run in CI can be
+    /// repeated at a desk. `what` keeps tests with one seed apart.
     pub fn of_this_run(what: &str) -> Self {
         let seed = match std::env::var("SEALIFT_SEED") {
             Ok(text) => text.parse().expect("SEALIFT_SEED is a number"),

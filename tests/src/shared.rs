@@ -5,13 +5,15 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Says that a test did not run, and why. In CI (`CI=true`) a missing program is a failure, never a skip.
+/// Says that a test did not run, and why. In CI (`CI=true`) a missing program is a failure, never a
+/// skip.
 pub fn skip(why: &str, needed_in_ci: bool) {
     assert!(!(needed_in_ci && std::env::var("CI").is_ok_and(|ci| ci == "true")), "needed in CI: {why}");
     println!("skipped: {why}");
 }
 
-/// The folder of public databases: `SEALIFT_SHARED`, or `shared` beside the repository. `None`, and a word, without it.
+/// The folder of public databases: `SEALIFT_SHARED`, or `shared` beside the repository. `None`, and
+/// a word, without it.
 pub fn data_folder() -> Option<PathBuf> {
     let folder = match std::env::var_os("SEALIFT_SHARED") {
         Some(folder) => PathBuf::from(folder),

@@ -9,7 +9,8 @@ pub fn create(path: &Path, sql: &str) {
     database.execute_batch(sql).unwrap();
 }
 
-/// A table `visit` of so many rows, each some 200 bytes that hardly compress, and two tables beside it.
+/// A table `visit` of so many rows, each some 200 bytes that hardly compress, and two tables beside
+/// it.
 pub fn create_hospital(path: &Path, rows: u32) {
     create(
         path,
@@ -41,8 +42,8 @@ pub fn create_small_tables(path: &Path, tables: u32) {
     transaction.commit().unwrap();
 }
 
-/// Many tables, most of them of one row: one in ten has an index and some rows, and the one in the middle is of more than a
-/// chunk.
+/// Many tables, most of them of one row: one in ten has an index and some rows, and the one in the
+/// middle is of more than a chunk.
 pub fn create_tables(path: &Path, tables: u32) {
     let mut database = Connection::open(path).unwrap();
     let transaction = database.transaction().unwrap();

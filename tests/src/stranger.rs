@@ -1,5 +1,5 @@
-//! Peers that prove their address and nothing else: handshakes that are begun and never completed, and handshakes that are
-//! completed by somebody without a ticket.
+//! Peers that prove their address and nothing else: handshakes that are begun and never completed,
+//! and handshakes that are completed by somebody without a ticket.
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -53,7 +53,8 @@ impl Strangers {
         Self::start(move |begun, over| half_open(victim, address, per_second, begun, over))
     }
 
-    /// Handshakes that are completed from `address` with a key of its own, and never followed by a proof.
+    /// Handshakes that are completed from `address` with a key of its own, and never followed by a
+    /// proof.
     pub fn foreign(victim: SocketAddr, address: IpAddr, per_second: u64) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self::start(move |begun, over| runtime.block_on(foreign(victim, address, per_second, begun, over)))

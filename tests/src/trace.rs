@@ -13,15 +13,16 @@ pub fn strace_into(log: &Path) -> Vec<OsString> {
     words.into_iter().map(OsString::from).chain([log.into(), "--".into()]).collect()
 }
 
-/// The words to put before a command so that it is killed when it is about to make such a call in this folder, which it has
-/// opened, for the `count`th time.
+/// The words to put before a command so that it is killed when it is about to make such a call in
+/// this folder, which it has opened, for the `count`th time.
 pub fn killed_at(call: &str, count: u32, folder: &Path) -> Vec<OsString> {
     let (traced, inject) = (format!("trace={call}"), format!("inject={call}:signal=KILL:when={count}"));
     let words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &traced, "-e", &inject, "-P"];
     words.into_iter().map(OsString::from).chain([folder.into(), "--".into()]).collect()
 }
 
-/// The files that were opened for writing, made, linked or renamed to, and worked. Devices and pipes are no files.
+/// The files that were opened for writing, made, linked or renamed to, and worked. Devices and
+/// pipes are no files.
 pub fn written_files(log: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string(log).unwrap();
     let mut paths: Vec<_> = text.lines().filter_map(written_by).filter(|path| is_file_path(path)).collect();
@@ -43,7 +44,8 @@ fn written_by(line: &str) -> Option<PathBuf> {
         return None;
     }
     let quoted = arguments.split('"').skip(1).step_by(2);
-    // Renaming and linking name the new path last; the folder stands before it, written `3</folder>` or `AT_FDCWD</folder>`.
+    // Renaming and linking name the new path last; the folder stands before it, written
+    // `3</folder>` or `AT_FDCWD</folder>`.
     let path = quoted.last()?;
     let before = &arguments[..arguments.rfind(&format!("\"{path}\""))?];
     let folder = before.rsplit_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(folder, _)| folder);

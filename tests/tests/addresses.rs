@@ -1,4 +1,5 @@
-//! Addresses that a host has, or has not (fault matrix E5): one that cannot be used does not end the try of all.
+//! Addresses that a host has, or has not (fault matrix E5): one that cannot be used does not end
+//! the try of all.
 
 use std::{
     fs,
@@ -23,8 +24,8 @@ fn folder() -> TempDir {
     tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap()
 }
 
-/// A library that makes a host without IPv6 of this one for the programs that are told to load it: `ipv6.disable=1` is
-/// a matter of the kernel's command line.
+/// A library that makes a host without IPv6 of this one for the programs that are told to load it:
+/// `ipv6.disable=1` is a matter of the kernel's command line.
 fn without_ipv6(folder: &Path) -> Option<PathBuf> {
     let (source, library) = (folder.join("no-ipv6.c"), folder.join("no-ipv6.so"));
     let text = "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <errno.h>\n#include <sys/socket.h>\n\
@@ -43,7 +44,8 @@ fn without_ipv6(folder: &Path) -> Option<PathBuf> {
     }
 }
 
-/// C5, E5: `[::]` is 0.0.0.0 where there is no IPv6, and a ticket's IPv4 address is tried behind an IPv6 one.
+/// C5, E5: `[::]` is 0.0.0.0 where there is no IPv6, and a ticket's IPv4 address is tried behind an
+/// IPv6 one.
 #[test]
 fn a_host_without_ipv6_uses_ipv4_and_says_so() {
     let folder = folder();

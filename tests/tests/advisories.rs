@@ -1,4 +1,5 @@
-//! The gate on advisories where RustSec's database cannot be reached (issue 9, D5): a dated copy stands in.
+//! The gate on advisories where RustSec's database cannot be reached (issue 9, D5): a dated copy
+//! stands in.
 
 use std::{
     fs,

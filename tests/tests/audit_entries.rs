@@ -1,4 +1,5 @@
-//! What an audit log can say: each entry with its fields, as docs/audit.md has them, and no free text but the purpose.
+//! What an audit log can say: each entry with its fields, as docs/audit.md has them, and no free
+//! text but the purpose.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -137,7 +138,8 @@ fn quoted(cell: &str) -> BTreeSet<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Issue 10, item 6; D3: the page lists every event that there is, with exactly the fields that it has.
+/// Issue 10, item 6; D3: the page lists every event that there is, with exactly the fields that it
+/// has.
 #[test]
 fn the_page_has_every_entry_with_its_fields() {
     let page = read("docs/audit.md");
@@ -163,8 +165,8 @@ fn the_page_has_every_entry_with_its_fields() {
     assert_eq!(names.collect::<BTreeSet<_>>(), known);
 }
 
-/// Whether `value` is of one of the closed kinds of texts: a word, a fingerprint or hash, a time, an address, or a name that the
-/// registries of TLS have.
+/// Whether `value` is of one of the closed kinds of texts: a word, a fingerprint or hash, a time,
+/// an address, or a name that the registries of TLS have.
 fn is_closed(key: &str, value: &str) -> bool {
     let words =
         |text: &str, more: &str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || more.contains(letter));

@@ -1,4 +1,5 @@
-//! What people and machines get wrong: each ends with its exit code and one clear message, and nothing is loaded.
+//! What people and machines get wrong: each ends with its exit code and one clear message, and
+//! nothing is loaded.
 
 use std::{
     fs,
@@ -99,7 +100,8 @@ fn flags_that_do_not_exist_or_fit_are_usage() {
     }
 }
 
-/// Whoever reads events learns of a mistake in the arguments as of any other end; a person reads it on standard error.
+/// Whoever reads events learns of a mistake in the arguments as of any other end; a person reads it
+/// on standard error.
 #[test]
 fn mistakes_in_arguments_are_told_as_an_event_too() {
     let cases: &[(&str, &[&str], &str)] = &[
@@ -406,7 +408,8 @@ fn an_interrupt_ends_both_sides() {
     }
 }
 
-/// A database in WAL mode that was closed in good order needs no recovery, but a folder that SQLite may write to.
+/// A database in WAL mode that was closed in good order needs no recovery, but a folder that SQLite
+/// may write to.
 #[test]
 fn a_wal_source_in_a_folder_that_may_only_be_read() {
     let user = User::from_name("nobody").unwrap().filter(|_| Uid::effective().is_root());
@@ -428,7 +431,8 @@ fn a_wal_source_in_a_folder_that_may_only_be_read() {
     receiver.wait(WITHIN);
 }
 
-/// A database that needs a function of the program which made it: the message says so, and neither side tells of a number.
+/// A database that needs a function of the program which made it: the message says so, and neither
+/// side tells of a number.
 #[test]
 fn a_definition_that_this_sqlite_does_not_understand() {
     let folder = folder();

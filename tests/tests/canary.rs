@@ -1,5 +1,6 @@
-//! Where values of rows must never be seen (fault matrix L1, L4, L6, L7, L9): every column of every table holds a value
-//! found nowhere else, both agents say all they can, and everything that leaves them is searched.
+//! Where values of rows must never be seen (fault matrix L1, L4, L6, L7, L9): every column of every
+//! table holds a value found nowhere else, both agents say all they can, and everything that leaves
+//! them is searched.
 
 use std::{
     fs,
@@ -65,7 +66,8 @@ impl Place {
     }
 }
 
-/// Tables of several shapes, with a canary in every column of every row: text, blob, number, real, JSON, keys, defaults.
+/// Tables of several shapes, with a canary in every column of every row: text, blob, number, real,
+/// JSON, keys, defaults.
 fn database_of(canaries: &mut Canaries) -> String {
     let mut sql = String::from(
         "create table patient (id integer primary key, name text unique, born text, note text, photo blob);
@@ -163,8 +165,8 @@ fn l1_nothing_is_said_of_programs_that_print_rows() {
     }
 }
 
-/// The control: with the flag that names the danger the same search finds what programs print, and the audit log says
-/// that the flag was typed.
+/// The control: with the flag that names the danger the same search finds what programs print, and
+/// the audit log says that the flag was typed.
 #[test]
 fn what_the_dangerous_flag_shows_is_found() {
     let place = Place::new("danger");
@@ -204,7 +206,8 @@ fn l1_nothing_is_said_of_rows_that_are_refused() {
     place.assert_silent(&done);
 }
 
-/// L9: the only files that anybody writes are the target, what stands beside it while it is staged, and the state.
+/// L9: the only files that anybody writes are the target, what stands beside it while it is staged,
+/// and the state.
 #[test]
 fn l9_no_file_is_written_but_the_target_and_the_state() {
     if !shared::installed("strace") {

@@ -1,4 +1,5 @@
-//! Bad certificates before real endpoints, in both directions: each is refused, and no byte of application data passes.
+//! Bad certificates before real endpoints, in both directions: each is refused, and no byte of
+//! application data passes.
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
@@ -211,8 +212,8 @@ fn assert_refused(met: &Met, role: Role, allowed: &[Code], case: &str) {
     assert_eq!(offence(met, role, allowed), None, "{case} ({})", role.word());
 }
 
-/// fault-matrix I1 to I8, I13, I14: every case of the catalogue. What TLS itself cannot be made to present is
-/// judged without it.
+/// fault-matrix I1 to I8, I13, I14: every case of the catalogue. What TLS itself cannot be made to
+/// present is judged without it.
 async fn refuse_all(kind: Kind) {
     let authority = Authority::new("example.test", kind);
     let (mut refused, mut unsent, mut offences) = (0, Vec::new(), Vec::new());
@@ -226,7 +227,8 @@ async fn refuse_all(kind: Kind) {
                 unsent.push(format!("{case} ({})", role.word()));
                 continue;
             };
-            // What is too long for a handshake, or no chain at all, TLS refuses before anybody looks into it.
+            // What is too long for a handshake, or no chain at all, TLS refuses before anybody
+            // looks into it.
             let bytes: usize = presented.chain.iter().map(Vec::len).sum();
             let allowed: &[Code] = match bytes > HANDSHAKE_BYTES_MAX || bytes == 0 {
                 true => &[Code::IdentityRefused, Code::ProtocolViolation],
@@ -255,7 +257,8 @@ async fn every_bad_certificate_is_refused_under_p256() {
     refuse_all(Kind::P256).await;
 }
 
-/// The control: a stranger with a faultless certificate is let in, or the refusals above would prove nothing.
+/// The control: a stranger with a faultless certificate is let in, or the refusals above would
+/// prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_faultless_peer_is_welcome() {
     for kind in [Kind::Ed25519, Kind::P256, Kind::P384] {
@@ -286,7 +289,8 @@ async fn another_identity_than_the_expected_is_refused() {
     }
 }
 
-/// fault-matrix I16: a certificate that was renewed, over another key, is the same identity to whoever connects again.
+/// fault-matrix I16: a certificate that was renewed, over another key, is the same identity to
+/// whoever connects again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renewed_certificate_is_the_same_identity() {
     let authority = Authority::new("example.test", Kind::Ed25519);
@@ -323,7 +327,8 @@ async fn weaker_terms_are_refused() {
             let Some(met) = judge(&stranger, trust(&presented.trusted), role).await else {
                 panic!("{name} cannot be presented");
             };
-            // A peer that has nothing in common with us is not told that its certificate is refused.
+            // A peer that has nothing in common with us is not told that its certificate is
+            // refused.
             let allowed: &[Code] = match &name[..3] {
                 "I10" => &[Code::VersionUnsupported],
                 "I11" => &[Code::SuiteUnsupported],

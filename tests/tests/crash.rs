@@ -1,5 +1,5 @@
-//! Agents killed at any moment (fault matrix C1 to C4): nothing half-loaded is ever visible, the survivor says what
-//! happened within 30 seconds, and the same transfer started again is exact.
+//! Agents killed at any moment (fault matrix C1 to C4): nothing half-loaded is ever visible, the
+//! survivor says what happened within 30 seconds, and the same transfer started again is exact.
 //!
 //! `SEALIFT_KILLS` sets how often each is killed; moments come from `SEALIFT_SEED`.
 
@@ -43,8 +43,9 @@ fn slow() -> Faults {
     Faults { bits_per_second: Some(4_000_000), ..Faults::default() }
 }
 
-/// Starts over a slow link, kills at a moment of the seed's choosing, and judges who is left. Returns whether the
-/// survivor holds that the transfer is done: then the kill came too late to matter.
+/// Starts over a slow link, kills at a moment of the seed's choosing, and judges who is left.
+/// Returns whether the survivor holds that the transfer is done: then the kill came too late to
+/// matter.
 fn kill_once(pair: Pair, victim: Victim, random: &mut Random) -> bool {
     // Nobody comes back here: what comes of a transfer that goes on is for the suite `resume`.
     let pair = pair.receiver_args(&["--grace", "1s"]).sender_args(&["--retry-for", "1s"]);
@@ -207,7 +208,8 @@ fn c1_sender_killed_postgres() {
     postgres_survives(Victim::Sender);
 }
 
-/// C2 likewise: the loader's input must not end like a whole dump when the receiver that feeds it is gone.
+/// C2 likewise: the loader's input must not end like a whole dump when the receiver that feeds it
+/// is gone.
 #[test]
 fn c2_receiver_killed_postgres() {
     postgres_survives(Victim::Receiver);
@@ -219,7 +221,8 @@ fn c3_both_killed_postgres() {
     postgres_survives(Victim::Both);
 }
 
-/// C4: the database ends the loader's session in the middle. Both sides end as for any failed loader.
+/// C4: the database ends the loader's session in the middle. Both sides end as for any failed
+/// loader.
 #[test]
 fn c4_session_ended_postgres() {
     let Some(databases) = Databases::start() else { return };

@@ -1,4 +1,5 @@
-//! Others at the receiver's port while it works: a second sender, floods of packets that mean nothing.
+//! Others at the receiver's port while it works: a second sender, floods of packets that mean
+//! nothing.
 
 use std::{fs::File, path::Path, time::Duration};
 
@@ -31,8 +32,9 @@ fn n13_a_second_sender_is_turned_away() {
     running.wait(WITHIN).assert_done();
 }
 
-/// fault-matrix X15, X16, X19: packets that are no handshake, and handshakes that go nowhere, from many addresses: a transfer
-/// that begins and runs meanwhile completes, exact, and memory stays bounded.
+/// fault-matrix X15, X16, X19: packets that are no handshake, and handshakes that go nowhere, from
+/// many addresses: a transfer that begins and runs meanwhile completes, exact, and memory stays
+/// bounded.
 #[test]
 fn x16_x19_a_flood_does_not_stop_a_transfer() {
     let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();

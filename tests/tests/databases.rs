@@ -1,7 +1,7 @@
 //! Real databases through the databases' own dump and load programs: `exec:` to `exec:`.
 //!
-//! Each set is loaded, moved into an empty database, and both are compared by row hashes and definitions. The small sets
-//! run always; `scripts/all-databases` runs every one.
+//! Each set is loaded, moved into an empty database, and both are compared by row hashes and
+//! definitions. The small sets run always; `scripts/all-databases` runs every one.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -12,8 +12,8 @@ const POSTGRES_LARGE: &[&str] = &["omop54-nj27", "openelis-haiti", "fhir-stu3", 
 const MARIADB_SMALL: &[&str] = &["chinook", "sakila-mysql", "synthea-nj27", "blns-names"];
 const MARIADB_LARGE: &[&str] = &["openemr-mysql", "openmrs-mysql", "gen-hospital"];
 
-/// What `mariadb-dump` itself does not reproduce: invalid dates and the last digits of FLOAT. Compared with a copy made
-/// without Sealift.
+/// What `mariadb-dump` itself does not reproduce: invalid dates and the last digits of FLOAT.
+/// Compared with a copy made without Sealift.
 const MARIADB_INEXACT: &[&str] = &["gen-hospital"];
 
 /// The largest set takes a minute to load on two busy cores.
@@ -68,7 +68,8 @@ fn postgres_round_trips(sets: &[&str], form: Form) {
     let Some(data) = shared::data_folder() else { return };
     let Some(server) = Postgres::start() else { return };
     for set in sets {
-        // The fingerprint script writes below /tmp by database name: other tests may be at the same set.
+        // The fingerprint script writes below /tmp by database name: other tests may be at the same
+        // set.
         let source = format!("{}_{}", set.replace('-', "_"), std::process::id());
         let target = format!("{source}_copy");
         server.load(&data, set, &source);

@@ -49,7 +49,8 @@ fn untouched_it_succeeds() {
     assert_eq!(tampered(&|_| {}), Code::Done);
 }
 
-/// fault-matrix X7: whoever strikes a suite from the offer, or puts another into the answer, is found out.
+/// fault-matrix X7: whoever strikes a suite from the offer, or puts another into the answer, is
+/// found out.
 #[test]
 fn a_suite_cannot_be_talked_down() {
     let struck = tampered(&|message| {
@@ -69,7 +70,8 @@ fn a_suite_cannot_be_talked_down() {
     assert_eq!(code(Parties::new(1).exchange(&one_sided, &Exchange::default())), Code::SuiteUnsupported);
 }
 
-/// fault-matrix X7, X11: terms that were never offered, or that nobody may set, under a receiver's good signature.
+/// fault-matrix X7, X11: terms that were never offered, or that nobody may set, under a receiver's
+/// good signature.
 #[test]
 fn terms_are_judged_though_signed() {
     let agree = |change: fn(&mut AcceptBody)| code(Parties::new(2).resigned(&terms_of_one(), change, |_| {}));
@@ -164,7 +166,8 @@ fn begin(message: &mut Message, change: fn(&mut sealift_protocol::message::Begin
     }
 }
 
-/// fault-matrix I15, I17: the same messages on another connection, between others, or with the roles exchanged.
+/// fault-matrix I15, I17: the same messages on another connection, between others, or with the
+/// roles exchanged.
 #[test]
 fn a_splice_into_another_connection_fails() {
     let other = |change: fn(&mut sealift_protocol::transcript::Channel)| {
@@ -197,7 +200,8 @@ fn the_epoch_never_wraps() {
     assert_eq!(agree(EPOCH_MAX + 1), Code::LimitExceeded);
 }
 
-/// fault-matrix X6: a commitment to other keys, under a good signature, is refused before anything is opened.
+/// fault-matrix X6: a commitment to other keys, under a good signature, is refused before anything
+/// is opened.
 #[test]
 fn a_wrong_commitment_is_refused_though_signed() {
     type Sabotage = fn(&mut sealift_protocol::message::BeginBody);
@@ -283,7 +287,8 @@ fn strangers_are_refused_cleanly() {
     let got = parties.listening(&terms()).handle_offer(offer, &parties.channel, 1_800_000_000);
     assert_eq!(code(got), Code::VersionUnsupported);
 
-    // A suite of a later release beside those of this one is passed over; alone, there is none in common.
+    // A suite of a later release beside those of this one is passed over; alone, there is none in
+    // common.
     let Message::Offer(offer) = message.clone() else { unreachable!() };
     let later = |suites: Vec<SuiteNumber>| {
         let message = Message::Offer(Offer { suites, ..offer.clone() });

@@ -1,5 +1,6 @@
-//! Every named fail point of both agents: killed there, and started again with the same command, the transfer ends as if
-//! nothing had happened. A point that is added to the list is tested by being there.
+//! Every named fail point of both agents: killed there, and started again with the same command,
+//! the transfer ends as if nothing had happened. A point that is added to the list is tested by
+//! being there.
 #![cfg(debug_assertions)]
 
 use std::{thread, time::Duration};
@@ -13,7 +14,8 @@ use sealift_tests::{
     place::{Kind, Place},
 };
 
-/// Until an agent comes to its point, or both to their end; most of it is waiting for the silence of a dead peer.
+/// Until an agent comes to its point, or both to their end; most of it is waiting for the silence
+/// of a dead peer.
 const WITHIN: Duration = Duration::from_secs(120);
 
 /// Transfers at once: they wait more than they work.
@@ -98,7 +100,8 @@ fn survives(point: Point, kind: Kind) {
         Point::RecordOverwritten | Point::RecordRemoving => {
             died(receiver, point, kind);
             sender.wait(WITHIN).assert_code(exit::DONE);
-            // fault-matrix C13: the next start finishes the clean-up, and then waits for another transfer.
+            // fault-matrix C13: the next start finishes the clean-up, and then waits for another
+            // transfer.
             let mut next = place.receiver().start();
             next.wait_for("another ticket", WITHIN, |next| {
                 next.stderr().contains("waiting") || !next.stdout().is_empty()
@@ -128,7 +131,8 @@ fn survives(point: Point, kind: Kind) {
             finish(&place, place.sender().start(), receiver, point);
             return;
         }
-        // Nothing was agreed on yet: a sender that is turned away at its first word does not try by itself.
+        // Nothing was agreed on yet: a sender that is turned away at its first word does not try by
+        // itself.
         Point::TicketBound | Point::SqliteStaged => {
             died(receiver, point, kind);
             // Its link is given up, or its offer is unanswered for too long, whichever comes first.
@@ -171,8 +175,8 @@ fn a_kill_at_every_fail_point_changes_nothing() {
     }
 }
 
-/// B8, fault-matrix C2: killed before, within and after commits that many parts share, whose rows and ledger lines are there
-/// together or not at all.
+/// B8, fault-matrix C2: killed before, within and after commits that many parts share, whose rows
+/// and ledger lines are there together or not at all.
 #[test]
 fn a_kill_around_a_shared_commit_doubles_nothing() {
     let points = [Point::SqlitePartWritten, Point::SqlitePartShared, Point::SqlitePartCommitted];
@@ -194,7 +198,8 @@ fn a_kill_around_a_shared_commit_doubles_nothing() {
     });
 }
 
-/// Killed while its loader was ending, a receiver cannot know whether that committed: it says so and loads nothing twice.
+/// Killed while its loader was ending, a receiver cannot know whether that committed: it says so
+/// and loads nothing twice.
 #[test]
 fn a_loader_that_may_have_committed_is_not_fed_again() {
     for point in [Point::Settling, Point::ReceiptSigned] {

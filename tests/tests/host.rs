@@ -1,4 +1,5 @@
-//! What an agent inherits from the host that it runs on, and what its programs inherit from it (fault matrix E3, E4, E5, E7).
+//! What an agent inherits from the host that it runs on, and what its programs inherit from it
+//! (fault matrix E3, E4, E5, E7).
 
 use std::{
     fs,
@@ -57,7 +58,8 @@ fn signals_that_agents_need_are_theirs() {
     assert_eq!(receiver.wait(WITHIN).code(), Some(130));
 }
 
-/// A terminal of its own for a command, which gets a line that somebody types; what was shown, and how the command ended.
+/// A terminal of its own for a command, which gets a line that somebody types; what was shown, and
+/// how the command ended.
 const ON_TERMINAL: &str = r#"
 import os, pty, sys
 def typed(fd):
@@ -71,7 +73,8 @@ sys.exit(os.waitstatus_to_exitcode(status))
 const ASKS: &str =
     "stty -echo </dev/tty && printf Password: >/dev/tty && read p </dev/tty; stty echo </dev/tty || exit 3";
 
-/// C3, E4: a program that asks for a password on the terminal fails at once, and the agent says why that may be.
+/// C3, E4: a program that asks for a password on the terminal fails at once, and the agent says why
+/// that may be.
 #[test]
 fn a_program_that_asks_on_the_terminal_fails_at_once() {
     let on_terminal = |launch: Launch| launch.wrapped_in(words(&["python3", "-c", ON_TERMINAL]));
@@ -91,7 +94,8 @@ fn a_program_that_asks_on_the_terminal_fails_at_once() {
     }
 }
 
-/// C2: what a service manager hands to an agent, and what its parent had open, is not for the programs that it runs.
+/// C2: what a service manager hands to an agent, and what its parent had open, is not for the
+/// programs that it runs.
 #[test]
 fn programs_do_not_inherit_what_is_the_agents() {
     let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
@@ -117,8 +121,8 @@ fn programs_do_not_inherit_what_is_the_agents() {
     }
 }
 
-/// C2: the guard's descriptors lead to rows: it is closed to the other processes of its user like the agent, and leaves no
-/// core dump.
+/// C2: the guard's descriptors lead to rows: it is closed to the other processes of its user like
+/// the agent, and leaves no core dump.
 #[test]
 fn the_guard_of_a_loader_is_protected_like_its_agent() {
     let as_other = |agent: Launch| if is_root() { agent.as_user(45_009, 45_009) } else { agent };
@@ -136,7 +140,8 @@ fn the_guard_of_a_loader_is_protected_like_its_agent() {
     assert_eq!(owner, 0, "the memory of a process that can be dumped is its user's");
 }
 
-/// E5: as few threads or descriptors as a container may allow: the transfer runs, or the agent says what it lacks.
+/// E5: as few threads or descriptors as a container may allow: the transfer runs, or the agent says
+/// what it lacks.
 #[test]
 fn too_few_threads_or_descriptors_are_said() {
     if !is_root() {
@@ -179,7 +184,8 @@ fn a_missing_proc_is_said_before_there_is_a_ticket() {
     receiver.wait(WITHIN).assert_code(0);
 }
 
-/// E5: without HOME there is no place for state, and without PATH programs are looked for where the system has them.
+/// E5: without HOME there is no place for state, and without PATH programs are looked for where the
+/// system has them.
 #[test]
 fn a_missing_home_or_path_is_no_mystery() {
     let without = |name: &str, launch: Launch| launch.wrapped_in(words(&["/usr/bin/env", "-u", name]));
@@ -216,7 +222,8 @@ fn agents_end_with_a_session_that_has_no_terminal() {
     assert_eq!(receiver.wait(WITHIN).code(), Some(5));
 }
 
-/// C7: whoever passes the ticket on, such as `ssh`, looks at the sender only when there is something to pass on.
+/// C7: whoever passes the ticket on, such as `ssh`, looks at the sender only when there is
+/// something to pass on.
 #[test]
 fn a_receiver_ends_when_the_reader_of_its_ticket_has_gone_behind_a_relay() {
     let home = tempfile::tempdir().unwrap();

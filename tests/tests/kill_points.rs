@@ -1,6 +1,6 @@
-//! The receiver killed at each step by which it makes anything durable or visible (fault matrix C2, C14): not at random
-//! moments, but at the first, second, … call of each kind, as `strace` injects the signal. What one kill leaves behind
-//! must not be in the way of the next run.
+//! The receiver killed at each step by which it makes anything durable or visible (fault matrix C2,
+//! C14): not at random moments, but at the first, second, … call of each kind, as `strace` injects
+//! the signal. What one kill leaves behind must not be in the way of the next run.
 
 use std::{ffi::OsString, fs, path::PathBuf, time::Duration};
 
@@ -13,7 +13,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 const STEPS: &[&str] =
     &["fsync", "fdatasync", "linkat", "link", "rename", "renameat2", "unlink", "unlinkat", "ftruncate", "write"];
 
-/// What a load touches in the target's folder. `strace` counts by thread, so that each is looked at alone, too.
+/// What a load touches in the target's folder. `strace` counts by thread, so that each is looked at
+/// alone, too.
 const FILES: &[&str] = &[
     "target/.to.db.sealift-staging",
     "target/.to.db.sealift-staging-journal",
@@ -49,8 +50,8 @@ impl Place {
         format!("sqlite:{}", self.path(name).display())
     }
 
-    /// One transfer whose receiver is killed at the `count`th `call`, of those on `file` if one is named. Whether there was
-    /// one.
+    /// One transfer whose receiver is killed at the `count`th `call`, of those on `file` if one is
+    /// named. Whether there was one.
     fn killed_at(&self, call: &str, file: Option<&str>, count: u32) -> bool {
         let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=KILL:when={count}"));
         let mut words: Vec<OsString> = ["strace", "-f", "-qq", "-e", &trace, "-e", &inject].map(Into::into).into();
@@ -80,7 +81,8 @@ impl Place {
     }
 }
 
-/// Kills at one step after the other until there is none left, each run after what the one before it left.
+/// Kills at one step after the other until there is none left, each run after what the one before
+/// it left.
 fn kill_at_every_step(place: &Place, call: &str, file: Option<&str>) {
     let target = place.path("target/to.db");
     for count in 1.. {

@@ -1,4 +1,5 @@
-//! Faulty networks between the two agents (fault matrix N). Whatever the link does, what arrives is exact.
+//! Faulty networks between the two agents (fault matrix N). Whatever the link does, what arrives is
+//! exact.
 
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,8 @@ struct Moved {
     running: Running,
 }
 
-/// Starts a transfer of so many bytes over this link, of which neither side forgives the loss: no fault here is to be
-/// mistaken for one.
+/// Starts a transfer of so many bytes over this link, of which neither side forgives the loss: no
+/// fault here is to be mistaken for one.
 fn start(test: &str, bytes: u64, faults: Faults) -> Moved {
     let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
     let seed = Random::of_this_run(test).number();

@@ -1,5 +1,5 @@
-//! Loaders that fail when they have read everything: with real databases, whose load is there or not. Whatever an exit code
-//! does not rule out is in doubt, and no load is done twice.
+//! Loaders that fail when they have read everything: with real databases, whose load is there or
+//! not. Whatever an exit code does not rule out is in doubt, and no load is done twice.
 
 use std::{
     fs,
@@ -117,7 +117,8 @@ fn assert_resolved(place: &Place, is_there: bool) {
 
 const ROWS: u64 = 3;
 
-/// A server with a table whose first row takes its transaction some seconds to commit, or fails it then.
+/// A server with a table whose first row takes its transaction some seconds to commit, or fails it
+/// then.
 fn server() -> Option<Postgres> {
     let postgres = Postgres::start()?;
     postgres.create_database(DATABASE);
@@ -173,8 +174,9 @@ fn wait_for_commit(postgres: &Postgres) {
     }
 }
 
-/// B1, E1, C5: the connection to the server breaks between COMMIT and its answer, and the server commits: `psql` ends with 2,
-/// `pg_restore` with 1, and the rows are there. Before, both were given the load again, which doubled them.
+/// B1, E1, C5: the connection to the server breaks between COMMIT and its answer, and the server
+/// commits: `psql` ends with 2, `pg_restore` with 1, and the rows are there. Before, both were
+/// given the load again, which doubled them.
 #[test]
 fn postgres_answer_to_commit_lost_leaves_the_load_in_doubt() {
     let Some(postgres) = server() else { return };
@@ -197,7 +199,8 @@ fn postgres_answer_to_commit_lost_leaves_the_load_in_doubt() {
     }
 }
 
-/// B1, E1, C4: the server ends the session during COMMIT, which rolls it back. `psql` cannot know and says the same.
+/// B1, E1, C4: the server ends the session during COMMIT, which rolls it back. `psql` cannot know
+/// and says the same.
 #[test]
 fn postgres_session_ended_during_commit_is_in_doubt_and_loads_once() {
     let Some(postgres) = server() else { return };
@@ -213,8 +216,8 @@ fn postgres_session_ended_during_commit_is_in_doubt_and_loads_once() {
     assert_eq!(rows(&postgres), ROWS);
 }
 
-/// B1, E1: a COMMIT that the server refuses is rolled back, and `psql` says so by 3: the same commands load it again, also
-/// where the receiver was asked to stop meanwhile.
+/// B1, E1: a COMMIT that the server refuses is rolled back, and `psql` says so by 3: the same
+/// commands load it again, also where the receiver was asked to stop meanwhile.
 #[test]
 fn postgres_commit_that_fails_is_known_not_to_have_loaded() {
     let Some(postgres) = server() else { return };
@@ -284,8 +287,9 @@ fn mariadb_ends_with_1_and_has_committed() {
     assert_eq!(mariadb.query(DATABASE, "select count(*) from visit"), ROWS.to_string());
 }
 
-/// B1, C2: a loader that commits as soon as it has read the COMMIT in its dump, and not only at the end of its input, is not
-/// given that before the receiver has recorded that it may commit: killed a moment earlier, it loads once.
+/// B1, C2: a loader that commits as soon as it has read the COMMIT in its dump, and not only at the
+/// end of its input, is not given that before the receiver has recorded that it may commit: killed
+/// a moment earlier, it loads once.
 #[test]
 fn the_end_of_a_load_is_held_back_until_it_may_commit() {
     if !shared::installed("sqlite3") {

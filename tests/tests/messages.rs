@@ -1,4 +1,5 @@
-//! What people read, pinned: every code's advice, and every page of help. `cargo insta review` accepts a change.
+//! What people read, pinned: every code's advice, and every page of help. `cargo insta review`
+//! accepts a change.
 
 use std::fmt::Write;
 

@@ -1,4 +1,5 @@
-//! B5, E10: nothing moved is not "done and verified", unless somebody said that there may be nothing.
+//! B5, E10: nothing moved is not "done and verified", unless somebody said that there may be
+//! nothing.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -22,8 +23,8 @@ fn database(path: &Path, sql: &str) -> String {
     format!("sqlite:{}", path.display())
 }
 
-/// A dump without a byte, from a program that ended well: also one whose failure a pipe hid. The loader is never told that
-/// its input is whole.
+/// A dump without a byte, from a program that ended well: also one whose failure a pipe hid. The
+/// loader is never told that its input is whole.
 #[test]
 fn an_empty_dump_is_refused_unless_it_is_allowed() {
     let folder = folder();
@@ -53,7 +54,8 @@ fn an_empty_dump_is_refused_unless_it_is_allowed() {
     assert!(audit.contains("source.empty_allowed"), "{audit}");
 }
 
-/// Written to a standard output that is closed, everything would be gone; and the receipt would say that it was written.
+/// Written to a standard output that is closed, everything would be gone; and the receipt would say
+/// that it was written.
 #[test]
 fn standard_output_that_keeps_nothing_is_no_target() {
     for redirected in [">&-", ">/dev/null"] {
@@ -109,7 +111,8 @@ fn an_empty_file_and_a_database_without_a_table_are_refused_before_anything_is_s
     Pair::new(allowed, other).sender_args(&["--allow-empty"]).run().assert_done();
 }
 
-/// An archive of nothing is not made either, and one that was made on purpose says so to whoever loads it.
+/// An archive of nothing is not made either, and one that was made on purpose says so to whoever
+/// loads it.
 #[test]
 fn nothing_is_not_sealed_unless_it_is_allowed() {
     let folder = folder();

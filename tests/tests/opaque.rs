@@ -104,7 +104,8 @@ fn program_to_program_is_exact_at_every_size() {
     }
 }
 
-/// A shell that waits for its children is told when they end: the loader has the signals that its receiver blocks.
+/// A shell that waits for its children is told when they end: the loader has the signals that its
+/// receiver blocks.
 #[test]
 fn a_loader_may_wait_for_its_children() {
     let folder = Folder::new();
@@ -310,7 +311,8 @@ fn a_plain_file_needs_the_flag_that_names_the_danger() {
 fn a_slow_loader_slows_the_source() {
     const SOURCE_BYTES: u64 = 600 * MIB;
     const SLEEP: Duration = Duration::from_secs(6);
-    // What does not compress cannot hide: both agents' windows, and pipes. Zeros may all be under way in a few KiB.
+    // What does not compress cannot hide: both agents' windows, and pipes. Zeros may all be under
+    // way in a few KiB.
     const UNDER_WAY_BYTES_MAX: u64 = 160 * MIB;
     for source in ["/dev/urandom", "/dev/zero"] {
         let load = format!("exec:sh -c 'sleep {}; cat > /dev/null'", SLEEP.as_secs());

@@ -1,4 +1,5 @@
-//! Names given for an output that are no plain files (fault matrix E6): what is made goes into them, or is refused.
+//! Names given for an output that are no plain files (fault matrix E6): what is made goes into
+//! them, or is refused.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -57,7 +58,8 @@ fn a_ticket_goes_into_the_fifo_that_is_named() {
     receiver.wait(WITHIN).assert_code(exit::DONE);
 }
 
-/// C4: nobody reads the FIFO. A signal ends the wait, and nothing is left of the transfer that nobody can begin.
+/// C4: nobody reads the FIFO. A signal ends the wait, and nothing is left of the transfer that
+/// nobody can begin.
 #[test]
 fn a_receiver_that_waits_for_the_reader_of_its_fifo_can_be_stopped() {
     let (_folder, fifo) = folder_with_fifo(0o600);
@@ -98,7 +100,8 @@ fn a_ticket_goes_nowhere_that_others_can_read() {
     }
 }
 
-/// C4: names of this process's own standard output are standard output, and a device is written into.
+/// C4: names of this process's own standard output are standard output, and a device is written
+/// into.
 #[test]
 fn a_ticket_goes_to_standard_output_by_any_name() {
     for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {

@@ -10,7 +10,8 @@ use sealift_tests::{
 
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Nearly all of the hospital's rows are in one table: those of whole tables alone would be none, and then all.
+/// Nearly all of the hospital's rows are in one table: those of whole tables alone would be none,
+/// and then all.
 const ROWS: u32 = 150_000;
 
 fn rows_told(ended: &Finished) -> Vec<u64> {

@@ -1,4 +1,5 @@
-//! The tables of docs/protocol.md and docs/codes.md that repeat the code. `SEALIFT_BLESS=1` writes them again.
+//! The tables of docs/protocol.md and docs/codes.md that repeat the code. `SEALIFT_BLESS=1` writes
+//! them again.
 
 use std::{fmt::Write, path::PathBuf};
 

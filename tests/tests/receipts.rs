@@ -1,4 +1,5 @@
-//! Receipts that were forged, re-signed, made up, or put together from others: never called good (issue 9, A2).
+//! Receipts that were forged, re-signed, made up, or put together from others: never called good
+//! (issue 9, A2).
 
 use std::{
     fs,
@@ -138,7 +139,8 @@ fn a_receipt_is_good_only_if_something_outside_vouches_for_it() {
     }
 }
 
-/// A log that was edited vouches for nothing, and the line is named; both logs say whose keys they were.
+/// A log that was edited vouches for nothing, and the line is named; both logs say whose keys they
+/// were.
 #[test]
 fn only_a_log_whose_chain_holds_vouches() {
     let made = Made::new(None);
@@ -170,8 +172,8 @@ fn only_a_log_whose_chain_holds_vouches() {
     }
 }
 
-/// A log of which every hash was computed anew after an early entry was changed: its chain holds, it has the receipt, and it is
-/// not the log whose head the agent signed.
+/// A log of which every hash was computed anew after an early entry was changed: its chain holds,
+/// it has the receipt, and it is not the log whose head the agent signed.
 #[test]
 fn a_log_that_was_written_anew_does_not_vouch() {
     let made = Made::new(None);
@@ -237,8 +239,8 @@ impl Forger {
     }
 }
 
-/// Consistent in itself, and signed by keys that nobody knows: what it is worth is said, and neither the fingerprints nor the
-/// logs of the real agents make it good.
+/// Consistent in itself, and signed by keys that nobody knows: what it is worth is said, and
+/// neither the fingerprints nor the logs of the real agents make it good.
 #[test]
 fn a_receipt_signed_anew_or_made_up_is_never_good() {
     let (made, forger) = (Made::new(None), Forger::new());
@@ -305,7 +307,8 @@ fn image_checks() -> ImageChecks {
     }
 }
 
-/// Signed by both, and yet not so: refused whoever vouches, with exit code 6 and without a line on standard output.
+/// Signed by both, and yet not so: refused whoever vouches, with exit code 6 and without a line on
+/// standard output.
 #[test]
 fn a_receipt_that_contradicts_itself_or_is_spliced_does_not_hold() {
     let (made, other, forger) = (Made::new(None), Made::new(None), Forger::new());

@@ -70,7 +70,8 @@ const POSTGRES_STATE: &str = "
         select oid from pg_database where datname = 'ehr') order by 1;
     select id, encode(convert_to(name, getdatabaseencoding()), 'hex') from patient order by id;";
 
-/// Issue 9, D2, and its case 30: encodings that are not the target's own, and what belongs to the database itself.
+/// Issue 9, D2, and its case 30: encodings that are not the target's own, and what belongs to the
+/// database itself.
 #[test]
 fn postgres_as_written() {
     let (Some(source), Some(target)) = (Postgres::start(), Postgres::start()) else { return };
@@ -114,7 +115,8 @@ fn postgres_as_written() {
     }
 }
 
-/// Issue 9, D2, and its case 31: a table that strict mode refuses, a row of more than 16 MB, another character set.
+/// Issue 9, D2, and its case 31: a table that strict mode refuses, a row of more than 16 MB,
+/// another character set.
 #[test]
 fn mariadb_as_written() {
     let Some(server) = MariaDb::start() else { return };

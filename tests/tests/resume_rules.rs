@@ -1,4 +1,5 @@
-//! fault-matrix X11, X12: what a receiver can say that it has, and what it cannot; and counters that end.
+//! fault-matrix X11, X12: what a receiver can say that it has, and what it cannot; and counters
+//! that end.
 
 use sealift_protocol::{
     chunk::Chunk,
@@ -108,7 +109,8 @@ fn a_receiver_cannot_have_more_than_was_sent() {
     assert_eq!(code(transfer.handle_have(&[have(0, 4, 0)], EPOCH)), Code::AckImpossible);
 }
 
-/// A part that is read again has to come to the root that the receiver named, with its last chunk where it was.
+/// A part that is read again has to come to the root that the receiver named, with its last chunk
+/// where it was.
 #[test]
 fn a_receiver_with_another_root_is_not_gone_on_with() {
     let (mut parties, mut transfer) = parties();
@@ -154,8 +156,8 @@ fn acknowledgements_of_a_part_that_is_read_again_are_bounded() {
     assert_eq!(code(transfer.handle_ack(&Ack { part: PartIndex(99), ..ack(1, 1) })), Code::AckImpossible);
 }
 
-/// A source has one thread, and reads in the order in which it is asked: what was being read behind a part that was lost has
-/// to be asked for again, behind it.
+/// A source has one thread, and reads in the order in which it is asked: what was being read behind
+/// a part that was lost has to be asked for again, behind it.
 #[test]
 fn what_is_read_behind_a_lost_part_is_read_again() {
     let (mut parties, mut transfer) = parties();
@@ -167,8 +169,8 @@ fn what_is_read_behind_a_lost_part_is_read_again() {
     assert_eq!(resumed, vec![Resume::Repeat; TABLES + 2]);
 }
 
-/// A3: an epoch that is not later than the last was never agreed on by an honest receiver, or by one that was restored from
-/// a snapshot: either way, what it says that it has cannot be believed.
+/// A3: an epoch that is not later than the last was never agreed on by an honest receiver, or by
+/// one that was restored from a snapshot: either way, what it says that it has cannot be believed.
 #[test]
 fn an_epoch_that_comes_twice_is_refused() {
     let (mut parties, mut transfer) = parties();
@@ -206,8 +208,8 @@ fn a_receiver_that_contradicts_what_it_said_is_refused() {
     assert_eq!(code(transfer.handle_have(&[], EPOCH)), Code::AckImpossible, "nothing is left of what was durable");
 }
 
-/// A1, A4: the sealing key of Accept is the one of the ticket, and not one of the keys with which anybody could open the
-/// envelope.
+/// A1, A4: the sealing key of Accept is the one of the ticket, and not one of the keys with which
+/// anybody could open the envelope.
 #[test]
 fn another_sealing_key_is_refused() {
     let terms = Terms::new(table_plan(TABLES), Suite::Aes256Gcm);

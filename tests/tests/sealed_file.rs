@@ -1,5 +1,6 @@
-//! A sealed log in a real file: who may open it, what a full or failing disk does to it, and how it ends. Where a call
-//! of the system must fail or a process must die, a process of its own runs under `strace` or a limit.
+//! A sealed log in a real file: who may open it, what a full or failing disk does to it, and how it
+//! ends. Where a call of the system must fail or a process must die, a process of its own runs
+//! under `strace` or a limit.
 
 use std::{
     ffi::OsString,
@@ -105,7 +106,8 @@ fn a_log_is_read_again_as_it_was_written() {
     assert_eq!(code(foreign), Some(Code::LogForeign), "fault-matrix S6");
 }
 
-/// fault-matrix C11: half a record at the end is cut off and said so, once; the log goes on behind the last whole one.
+/// fault-matrix C11: half a record at the end is cut off and said so, once; the log goes on behind
+/// the last whole one.
 #[test]
 fn c11_a_torn_tail_is_cut_and_told() {
     let folder = folder();
@@ -146,7 +148,8 @@ fn s5_rot_is_refused_and_left_as_it_is() {
     assert!(!path.exists());
 }
 
-/// fault-matrix S1: over its budget a log takes nothing, keeps what it has, and can still be synced.
+/// fault-matrix S1: over its budget a log takes nothing, keeps what it has, and can still be
+/// synced.
 #[test]
 fn s1_a_budget_is_kept() {
     let folder = folder();
@@ -182,7 +185,8 @@ fn s1_a_full_disk_loses_nothing() {
     assert_eq!(content(&log), [statement(50_000), statement(100_000)]);
 }
 
-/// fault-matrix S4: a file that is removed or replaced while it is used is noticed at the next sync.
+/// fault-matrix S4: a file that is removed or replaced while it is used is noticed at the next
+/// sync.
 #[test]
 fn s4_a_log_that_is_taken_away_is_noticed() {
     for replaced in [false, true] {
@@ -202,7 +206,8 @@ fn s4_a_log_that_is_taken_away_is_noticed() {
     }
 }
 
-/// fault-matrix S9: nothing that somebody else could have put there, or can write to, is opened, made or destroyed.
+/// fault-matrix S9: nothing that somebody else could have put there, or can write to, is opened,
+/// made or destroyed.
 #[test]
 fn s9_a_file_or_folder_of_somebody_else_is_refused() {
     let beside = folder();
@@ -256,7 +261,8 @@ fn s9_another_owner_is_refused() {
     assert_eq!(code(open(folder.path())), Some(Code::Preflight));
 }
 
-/// fault-matrix S10: a lock goes by the opened file, so that another process sees what another opening sees.
+/// fault-matrix S10: a lock goes by the opened file, so that another process sees what another
+/// opening sees.
 #[test]
 fn s10_a_log_has_one_owner_at_a_time() {
     let folder = folder();
@@ -305,7 +311,8 @@ fn child() {
     }
 }
 
-/// fault-matrix S3: a sync that failed once is a failure for good, though the disk says yes the next time.
+/// fault-matrix S3: a sync that failed once is a failure for good, though the disk says yes the
+/// next time.
 #[test]
 fn s3_a_failed_sync_is_never_taken_for_a_success() {
     if !installed("strace") {
@@ -335,7 +342,8 @@ fn s12_a_file_size_limit_is_a_full_disk() {
 /// Every call by which a file is made, changed or removed.
 const STEPS: [&str; 8] = ["openat", "pwrite64", "fsync", "fdatasync", "ftruncate", "renameat", "renameat2", "unlinkat"];
 
-/// Kills `task` at each of its steps in turn, in a folder that `prepare` made; `judge` looks at what is left.
+/// Kills `task` at each of its steps in turn, in a folder that `prepare` made; `judge` looks at
+/// what is left.
 fn killed_at_each_step(task: &str, prepare: impl Fn(&Path), judge: impl Fn(&str, &Path)) -> usize {
     let mut kills = 0;
     for call in STEPS {
@@ -380,7 +388,8 @@ fn c12_a_log_is_made_whole_or_not_at_all() {
     assert!(kills >= 6, "{kills}");
 }
 
-/// fault-matrix C13: killed while a log is destroyed, the envelopes are gone first, and the next run finishes.
+/// fault-matrix C13: killed while a log is destroyed, the envelopes are gone first, and the next
+/// run finishes.
 #[test]
 fn c13_destroying_may_be_interrupted_anywhere() {
     if !installed("strace") {
@@ -396,7 +405,8 @@ fn c13_destroying_may_be_interrupted_anywhere() {
         if call == "ftruncate" {
             assert!(left.len() > 2000 && !left.windows(8).any(|bytes| bytes == [ENVELOPE; 8]), "{call}");
         }
-        // What has its own name is whole: nobody takes a log that is half destroyed for one that rotted.
+        // What has its own name is whole: nobody takes a log that is half destroyed for one that
+        // rotted.
         if let Some(opened) = open(folder).unwrap() {
             assert_eq!((opened.repaired, left.len()), (None, 0), "{call}");
         }

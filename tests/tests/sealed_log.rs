@@ -1,4 +1,5 @@
-//! The sealed log on storage that loses what was not synced, and with chunks that are really sealed.
+//! The sealed log on storage that loses what was not synced, and with chunks that are really
+//! sealed.
 
 use bytes::{Bytes, BytesMut};
 use sealift_protocol::{
@@ -24,8 +25,9 @@ const SECTOR_BYTES: usize = 512;
 const SEEDS: usize = 2500;
 const CRASHES: usize = 4;
 
-/// A file whose content is what was synced, and the writes that were not. Each sector of those is written back whenever
-/// the system likes, with the writes to it until then, and after a crash holds that, zeros, or what lay there before.
+/// A file whose content is what was synced, and the writes that were not. Each sector of those is
+/// written back whenever the system likes, with the writes to it until then, and after a crash
+/// holds that, zeros, or what lay there before.
 #[derive(Default)]
 struct Storage {
     durable: Vec<u8>,
@@ -67,7 +69,8 @@ impl Storage {
             let content = match random.below(4) {
                 _ if !random.chance(loss) => whole.clone(),
                 0 => vec![0; whole.len()],
-                // Old content of the disk: of this very log, which is the worst that it could be, or of anything.
+                // Old content of the disk: of this very log, which is the worst that it could be,
+                // or of anything.
                 1 => whole.iter().cycle().skip(random.below(whole.len())).take(whole.len()).copied().collect(),
                 2 => (0..whole.len()).map(|_| random.number() as u8).collect(),
                 _ => self.after(random.below(self.unsynced.len() + 1)),
@@ -155,7 +158,8 @@ impl Run {
         }
     }
 
-    /// Whatever is left, it is all that was synced, then some of what was not, in order; and the log goes on from there.
+    /// Whatever is left, it is all that was synced, then some of what was not, in order; and the
+    /// log goes on from there.
     fn crash(&mut self, random: &mut Random) -> Ending {
         let image = self.storage.image(random);
         let (records, ending, writer) = read(&image);
@@ -184,8 +188,9 @@ impl Run {
     }
 }
 
-/// fault-matrix C10, C11: power is lost at any moment, unsynced writes survive in any order, in part, or as something else.
-/// Recovery finds all that was synced and a prefix of the rest; nothing is skipped, doubled or taken for rot.
+/// fault-matrix C10, C11: power is lost at any moment, unsynced writes survive in any order, in
+/// part, or as something else. Recovery finds all that was synced and a prefix of the rest; nothing
+/// is skipped, doubled or taken for rot.
 #[test]
 fn c10_what_was_synced_survives_every_loss_of_what_was_not() {
     let mut random = Random::of_this_run("sealed log");

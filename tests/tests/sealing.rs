@@ -45,7 +45,8 @@ fn sealed_with(keys: &EpochKeys, compression: Compression, chunk: &Chunk) -> Res
 fn opened(frame: &[u8], expected: &ChunkHeader, keys: &EpochKeys, unpacker: &mut Unpacker) -> Result<VerifiedChunk> {
     let header = ChunkHeader::from_bytes(frame[..CHUNK_HEADER_BYTES].try_into().unwrap())?;
     if (header.part, header.index) != (expected.part, expected.index) {
-        // `receive::Session::handle_header` judges these; whatever it says, the tag covers them too.
+        // `receive::Session::handle_header` judges these; whatever it says, the tag covers them
+        // too.
         assert_eq!(
             code(open(&header, BytesMut::from(&frame[CHUNK_HEADER_BYTES..]), keys, unpacker)),
             Code::ChunkForged
@@ -53,7 +54,8 @@ fn opened(frame: &[u8], expected: &ChunkHeader, keys: &EpochKeys, unpacker: &mut
     }
     let body = &frame[CHUNK_HEADER_BYTES..];
     if header.sealed_bytes() != body.len() {
-        // On a stream the next frame's bytes would be taken for this one's, or the stream would end inside it.
+        // On a stream the next frame's bytes would be taken for this one's, or the stream would end
+        // inside it.
         let mut body = BytesMut::from(body);
         body.resize(header.sealed_bytes().min(body.len() * 2), 0);
         return open(&header, body, keys, unpacker);
@@ -164,7 +166,8 @@ fn a_rewritten_header_does_not_move_a_chunk() {
             let mut header = sealed.header;
             rewrite(&mut header);
             let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
-            // The reader is given the keys of wherever the header says it belongs: the same secret, all else moved.
+            // The reader is given the keys of wherever the header says it belongs: the same secret,
+            // all else moved.
             let theirs = keys_of(suite, header.transfer, header.epoch, 1);
             assert_eq!(code(open(&header, body, &theirs, &mut Unpacker::new().unwrap())), Code::ChunkForged, "{name}");
         }
@@ -200,7 +203,8 @@ fn the_highest_index_is_the_last_that_is_sealed() {
     assert_eq!(at(u64::MAX), Code::LimitExceeded);
 }
 
-/// fault-matrix X20: at the limit of a key the next one seals, both ways, up to the end of the counter.
+/// fault-matrix X20: at the limit of a key the next one seals, both ways, up to the end of the
+/// counter.
 #[test]
 fn keys_rotate_without_a_gap() {
     for suite in SUITES {

@@ -1,4 +1,5 @@
-//! What lies on the disk when keys are said to be destroyed: the raw blocks of a file system are searched (C2).
+//! What lies on the disk when keys are said to be destroyed: the raw blocks of a file system are
+//! searched (C2).
 #![cfg(debug_assertions)]
 
 use std::{
@@ -20,7 +21,8 @@ use sealift_tests::{
 
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Moments at which a file that holds keys is written, replaced or destroyed, or has been; and how often that comes before.
+/// Moments at which a file that holds keys is written, replaced or destroyed, or has been; and how
+/// often that comes before.
 // The first that each agent writes is its identity, which it keeps.
 const KILLED_AT: &[(&str, &str)] = &[
     (RECEIVER, "record-written:2"),
@@ -79,7 +81,8 @@ impl States {
     }
 
     fn abandon_all(&self) {
-        // Killed after its loader had everything, a transfer is in doubt, and that is for the operator to say first.
+        // Killed after its loader had everything, a transfer is in doubt, and that is for the
+        // operator to say first.
         for transfer in fs::read_dir(self.receiver.join("transfers")).unwrap() {
             let transfer = transfer.unwrap().file_name().into_string().unwrap();
             let words = ["resolve", &transfer, "--not-loaded", "--state-dir", self.receiver.to_str().unwrap()];
@@ -92,7 +95,8 @@ impl States {
     }
 }
 
-/// One agent is killed at `point`, the other then, too; both transfers are abandoned. What their records held meanwhile.
+/// One agent is killed at `point`, the other then, too; both transfers are abandoned. What their
+/// records held meanwhile.
 fn killed_and_abandoned(side: &str, point: &str, states: &States) -> Secrets {
     let place = Place::new(Kind::Loader(1 << 16), Faults::default(), 1);
     let armed = |launch: Launch, of: &str| if of == side { launch.env("SEALIFT_FAIL_POINT", point) } else { launch };

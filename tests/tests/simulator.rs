@@ -4,9 +4,10 @@
 //! SEALIFT_SIM_SEED=… SEALIFT_SIM_RUNS=1 cargo nextest run --workspace -E 'binary(simulator)'
 //! ```
 //!
-//! fault-matrix N1, N2, N3, N8, N15 (as streams see them), N5, N6, N7, N11, N12, C1, C2, C3, C10, C11, C15, C16, T1, T2, T3,
-//! T7, X1 to X6, X12, X13, D7 and the part order, over any interleaving: what is visible is exactly the source as it was at
-//! one moment, and only if there is a receipt; and a transfer completes unless something prevents it that nobody can help.
+//! fault-matrix N1, N2, N3, N8, N15 (as streams see them), N5, N6, N7, N11, N12, C1, C2, C3, C10,
+//! C11, C15, C16, T1, T2, T3, T7, X1 to X6, X12, X13, D7 and the part order, over any interleaving:
+//! what is visible is exactly the source as it was at one moment, and only if there is a receipt;
+//! and a transfer completes unless something prevents it that nobody can help.
 
 use std::{collections::BTreeMap, panic};
 
@@ -17,7 +18,8 @@ use sealift_tests::sim::{Action, Ended, Hostile, ReceiverFault, Scenario, Sender
 const RUNS: u64 = 20_000;
 const SHARDS: u64 = 4;
 
-/// Longer than any run may take by its own clock: some outages of a minute each, and patience until the grant ends.
+/// Longer than any run may take by its own clock: some outages of a minute each, and patience until
+/// the grant ends.
 const VIRTUAL_MS_MAX: u64 = 2 * 3_600_000;
 
 // One test a shard, so that they run side by side.
@@ -143,7 +145,8 @@ fn judge_target(scenario: &Scenario, ended: &Ended) {
     }
 }
 
-/// Whether a run without a hostile side may end like this for one of them, given what happened to it.
+/// Whether a run without a hostile side may end like this for one of them, given what happened to
+/// it.
 fn is_excused(scenario: &Scenario, ended: &Ended, code: Code) -> bool {
     let happened = |wanted: &dyn Fn(&Action) -> bool| ended.happened.iter().any(wanted);
     let rolled_back = |side| happened(&|action| *action == Action::RollBack(side));
@@ -165,7 +168,8 @@ fn is_excused(scenario: &Scenario, ended: &Ended, code: Code) -> bool {
     if lost_pipe && (waited || code == Code::ResumeImpossible) {
         return true;
     }
-    // A sender without its record is another; a receiver without what it said it had is not to be trusted.
+    // A sender without its record is another; a receiver without what it said it had is not to be
+    // trusted.
     let went_back = rolled_back(Side::Sender) || rolled_back(Side::Receiver);
     went_back
         && (waited
@@ -175,8 +179,8 @@ fn is_excused(scenario: &Scenario, ended: &Ended, code: Code) -> bool {
             ))
 }
 
-/// What one row too many is found by: the target that is read again; or, of a table without a byte, the manifest itself,
-/// which cannot be.
+/// What one row too many is found by: the target that is read again; or, of a table without a byte,
+/// the manifest itself, which cannot be.
 fn miscounted(scenario: &Scenario) -> Vec<Code> {
     let tables =
         scenario.plan.parts.iter().zip(&scenario.versions[0]).filter(|(part, _)| part.section == Section::Data);
@@ -201,7 +205,8 @@ fn outcomes(scenario: &Scenario, hostile: Hostile) -> Option<Vec<Both>> {
             SenderFault::Skip | SenderFault::Swap => refused(&[Code::ChunkOrder, Code::Interrupted]),
             // What comes after everything may not be looked at any more.
             SenderFault::Repeat | SenderFault::AfterLast => [vec![good], refused(&[Code::ChunkOrder])].concat(),
-            // Manifest and end of the part come on two streams: whichever comes first is refused for what it is.
+            // Manifest and end of the part come on two streams: whichever comes first is refused
+            // for what it is.
             SenderFault::EndPart => refused(&[Code::PartTruncated, Code::ProtocolViolation]),
             SenderFault::OtherPart => refused(&[Code::ChunkOrder, Code::ChunkForeign]),
             SenderFault::ForeignKeys => refused(&[Code::ChunkForged]),

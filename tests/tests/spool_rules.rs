@@ -1,5 +1,5 @@
-//! Going on from a spool, as both state machines judge it (fault-matrix S6, S7, X3, X12): whose it is, which keys open it,
-//! and what a receiver can have of it.
+//! Going on from a spool, as both state machines judge it (fault-matrix S6, S7, X3, X12): whose it
+//! is, which keys open it, and what a receiver can have of it.
 
 use bytes::BytesMut;
 use sealift_protocol::{
@@ -194,7 +194,8 @@ fn ack(verified: u64) -> Ack {
     Ack { part: PART, verified: ChunkCount(verified), durable: ChunkCount(verified) }
 }
 
-/// X12: frames go out in their order, within the window, and only what went out can be acknowledged.
+/// X12: frames go out in their order, within the window, and only what went out can be
+/// acknowledged.
 #[test]
 fn x12_what_is_sent_from_a_spool_is_counted() {
     let (parties, pair) = begun();
@@ -258,8 +259,8 @@ fn x12_a_receiver_cannot_have_what_the_manifest_does_not() {
     }
 }
 
-/// The last chunk is acknowledged before the manifest is durable, and the link is lost: there is no other manifest than that of
-/// the spool.
+/// The last chunk is acknowledged before the manifest is durable, and the link is lost: there is no
+/// other manifest than that of the spool.
 #[test]
 fn what_is_there_whole_has_the_manifest_of_the_spool() {
     let (parties, pair) = begun();

@@ -1,4 +1,5 @@
-//! A state directory in which nothing can be written (fault matrix S8): told at the start, before anything is read, sent or let in.
+//! A state directory in which nothing can be written (fault matrix S8): told at the start, before
+//! anything is read, sent or let in.
 
 use std::{
     fs::{self, Permissions},
@@ -23,7 +24,8 @@ fn assert_refused(ended: &Finished, state: &Path, word: &str) {
     assert!(!ended.home().join("ticket").exists(), "somebody was let in");
 }
 
-/// Both agents, with this state directory. The sender is refused before it asks for its ticket or its source.
+/// Both agents, with this state directory. The sender is refused before it asks for its ticket or
+/// its source.
 fn both(state: &Path) -> [Launch; 2] {
     [Launch::receiver("discard:").bind_loopback(), Launch::sender("exec:touch read", "no-ticket")]
         .map(|agent| agent.state(state).json())

@@ -1,5 +1,5 @@
-//! What stands in the way of a target is told before there is a ticket, and a target that was made beforehand stays whose it
-//! was.
+//! What stands in the way of a target is told before there is a ticket, and a target that was made
+//! beforehand stays whose it was.
 
 use std::{
     fs,
@@ -170,8 +170,8 @@ fn attribute(path: &Path, name: &str) -> Vec<u8> {
     value[..length].to_vec()
 }
 
-/// B7: an empty file that was made beforehand gives the target its owner, group, mode, access list and extended attributes;
-/// else it is said whose it will be.
+/// B7: an empty file that was made beforehand gives the target its owner, group, mode, access list
+/// and extended attributes; else it is said whose it will be.
 #[test]
 fn a_target_made_beforehand_keeps_its_owner_and_mode() {
     let folder = folder();

@@ -11,6 +11,8 @@ use sealift_tests::shared::{run, workspace_root};
 use serde_json::Value;
 
 const LINES_MAX: usize = 500;
+/// Wider than that, a comment is not read beside another window.
+const COMMENT_COLUMNS_MAX: usize = 100;
 
 /// Our own crates that each may depend on; tests and benches may use all.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -36,8 +38,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sealift-operator", &["sealift-agent", "sealift-protocol"]),
 ];
 
-/// What else `protocol` may depend on: arithmetic, encodings and buffers. A crate that reaches for a clock, a file or a socket
-/// would let it do so behind its back.
+/// What else `protocol` may depend on: arithmetic, encodings and buffers. A crate that reaches for
+/// a clock, a file or a socket would let it do so behind its back.
 const PROTOCOL_MAY_USE: &[&str] = &[
     "aws-lc-rs",
     "blake3",
@@ -90,7 +92,8 @@ const IMPURE: &[&str] = &[
     "println!",
 ];
 
-/// Calls that end a program or print where none should. Built from halves, so that this list is not found by itself.
+/// Calls that end a program or print where none should. Built from halves, so that this list is not
+/// found by itself.
 fn banned() -> Vec<String> {
     ["unwrap", "dbg", "todo", "unimplemented"]
         .into_iter()
@@ -104,7 +107,8 @@ fn metadata() -> Value {
     serde_json::from_str(&run(&mut cargo)).unwrap()
 }
 
-/// Every file that git keeps, or would keep; without git, every file below the folders of the crates.
+/// Every file that git keeps, or would keep; without git, every file below the folders of the
+/// crates.
 fn files() -> Vec<PathBuf> {
     let root = workspace_root();
     let mut git = Command::new("git");
@@ -127,7 +131,8 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
     kept.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
-/// The Rust files of the product's crates, with their text, but for those that are tests and nothing else.
+/// The Rust files of the product's crates, with their text, but for those that are tests and
+/// nothing else.
 fn sources(crates: &[&str]) -> Vec<(PathBuf, String)> {
     let root = workspace_root();
     let is_test =
@@ -140,14 +145,16 @@ fn sources(crates: &[&str]) -> Vec<(PathBuf, String)> {
     rust.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 
-/// The lines that are neither comment nor test, with their numbers. Tests stand at the end of a file.
+/// The lines that are neither comment nor test, with their numbers. Tests stand at the end of a
+/// file.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let tests = text.find("#[cfg(test)]\nmod ").unwrap_or(text.len());
     let lines = text[..tests].lines().enumerate().map(|(at, line)| (at + 1, line));
     lines.map(|(at, line)| (at, line.split("//").next().unwrap_or(""))).filter(|(_, line)| !line.trim().is_empty())
 }
 
-/// The paths that each `use` of the code names, its groups taken apart, with the number of the line where it begins.
+/// The paths that each `use` of the code names, its groups taken apart, with the number of the line
+/// where it begins.
 fn uses(text: &str) -> Vec<(usize, String)> {
     let mut found: Vec<(usize, String)> = Vec::new();
     let mut open = false;
@@ -285,8 +292,8 @@ fn transports_stay_inside_the_link() {
     assert_eq!(users, ["sealift-agent"]);
 }
 
-/// Issue 10, item 6: a bare hash on a disk can be compared with guesses of what was hashed. These are not of a row, a URL or a
-/// credential.
+/// Issue 10, item 6: a bare hash on a disk can be compared with guesses of what was hashed. These
+/// are not of a row, a URL or a credential.
 const UNKEYED: &[(&str, &str)] = &[
     ("agent/src/audit_chain.rs", "the chain of a log that is read in the clear"),
     ("protocol/src/manifest/receipt.rs", "the receipt's file, as b3sum prints it"),
@@ -322,6 +329,38 @@ fn what_does_io_is_found() {
     let pure = "use std::{\n    collections::BTreeMap,\n    io::{self, Read}, // not std::fs\n};\n";
     assert_eq!(planted(pure), Vec::<String>::new());
     assert_eq!(planted("#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n"), Vec::<String>::new());
+}
+
+/// The lines of comments that are too wide; a table or a drawing cannot be wrapped.
+fn wide_comments(text: &str) -> Vec<usize> {
+    let mut wide = Vec::new();
+    let mut is_drawing = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        let Some(comment) = line.trim_start().strip_prefix("//") else {
+            is_drawing = false;
+            continue;
+        };
+        let comment = comment.trim_start_matches(['/', '!']).trim_start();
+        is_drawing ^= comment.starts_with("```");
+        let may_be_wide = is_drawing || comment.starts_with('|');
+        if !may_be_wide && line.chars().count() > COMMENT_COLUMNS_MAX {
+            wide.push(number);
+        }
+    }
+    wide
+}
+
+#[test]
+fn comments_are_narrow() {
+    let long = "word ".repeat(30);
+    let planted = format!("// {long}\n/// | {long} |\n\n//! ```text\n//! {long}\n//! ```\n//! {long}\n");
+    assert_eq!(wide_comments(&planted), [1, 7]);
+    let mut wrong = Vec::new();
+    for path in files().into_iter().filter(|path| path.extension().is_some_and(|end| end == "rs")) {
+        let text = fs::read_to_string(&path).unwrap();
+        wrong.extend(wide_comments(&text).iter().map(|number| format!("{}:{number}", shown(&path))));
+    }
+    assert_eq!(wrong, Vec::<String>::new());
 }
 
 #[test]

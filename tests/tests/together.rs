@@ -1,4 +1,5 @@
-//! Many agents at once with one state directory (fault matrix E8): all work, and none removes what another has made.
+//! Many agents at once with one state directory (fault matrix E8): all work, and none removes what
+//! another has made.
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +25,8 @@ fn folder() -> TempDir {
     tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap()
 }
 
-/// Tickets of a standing receiver that does not run: who uses one finds nobody, and has begun nothing.
+/// Tickets of a standing receiver that does not run: who uses one finds nobody, and has begun
+/// nothing.
 fn tickets(folder: &Path) -> Vec<PathBuf> {
     let config = folder.join("receiver.toml");
     let (state, port) = (folder.join("standing"), free_udp_port());

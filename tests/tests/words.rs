@@ -143,7 +143,8 @@ fn status(program: &str, place: &Place, side: &str) -> Value {
     status["transfers"][0].clone()
 }
 
-/// `status` says how far a transfer is, also once its process has gone; and both sides count the same after a resume.
+/// `status` says how far a transfer is, also once its process has gone; and both sides count the
+/// same after a resume.
 #[test]
 fn both_sides_know_how_far_it_is_and_agree_after_a_resume() {
     const ROWS: u32 = 60_000;

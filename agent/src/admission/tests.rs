@@ -97,7 +97,8 @@ fn connections_of_one_key_are_bounded() {
     assert_eq!(admission.hold(honest, 1), Growth::Granted(vec![]));
 }
 
-/// C1: the memory of offers before they are accepted is bounded, and the largest holder is evicted first.
+/// C1: the memory of offers before they are accepted is bounded, and the largest holder is evicted
+/// first.
 #[test]
 fn the_bytes_of_offers_are_bounded() {
     let mut admission = Admission::default();

@@ -1,5 +1,6 @@
-//! What an audit log can say: a closed list of events with typed fields (docs/audit.md). They hold identifiers, counts,
-//! hashes, codes, times and names of objects. The only free text is the purpose of a grant.
+//! What an audit log can say: a closed list of events with typed fields (docs/audit.md). They hold
+//! identifiers, counts, hashes, codes, times and names of objects. The only free text is the
+//! purpose of a grant.
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +42,8 @@ pub enum Entry {
         target: Name,
         purpose: Purpose,
     },
-    /// The receiver is about to open the target of a transfer's first good offer. An archive has no `into`.
+    /// The receiver is about to open the target of a transfer's first good offer. An archive has no
+    /// `into`.
     #[serde(rename = "transfer.begin")]
     LoadBegin {
         #[serde(serialize_with = "written::text")]
@@ -207,8 +209,8 @@ impl Entry {
     }
 }
 
-/// The name of a source or a target: what its operator calls it, or a URL without what may be secret in it, as its engine
-/// shows it.
+/// The name of a source or a target: what its operator calls it, or a URL without what may be
+/// secret in it, as its engine shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Name(String);
 
@@ -284,7 +286,8 @@ pub enum AuditRepair {
     CutBytes(u64),
 }
 
-/// What both logs keep of a receipt: whose it is, what it counts, and the hash of its file, by which a log vouches for it.
+/// What both logs keep of a receipt: whose it is, what it counts, and the hash of its file, by
+/// which a log vouches for it.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReceiptFields {
     /// As `b3sum` prints it of the receipt's file.

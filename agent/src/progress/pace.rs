@@ -11,7 +11,8 @@ const RATE_AFTER: Duration = Duration::from_secs(1);
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 const SAMPLES_MAX: usize = 30;
 
-/// How fast bytes move while the link is up: an outage is no part of it, so that the time left is the same before and after.
+/// How fast bytes move while the link is up: an outage is no part of it, so that the time left is
+/// the same before and after.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     /// Time in which data flowed, up to `since`.

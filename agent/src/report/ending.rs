@@ -104,8 +104,8 @@ impl Report {
         exit_code
     }
 
-    /// Tells the person what ended the transfer before the clean-up, which may take long, or add to what is to be done.
-    /// Returns it as one that was printed.
+    /// Tells the person what ended the transfer before the clean-up, which may take long, or add to
+    /// what is to be done. Returns it as one that was printed.
     pub fn tell(&self, failure: Failure) -> Failure {
         self.print_failure(&failure);
         Failure { hints_printed: Some(failure.hints.len()), ..failure }

@@ -1,4 +1,5 @@
-//! The record as a file: after a checksum, written whole or not at all, and overwritten when it is replaced or removed.
+//! The record as a file: after a checksum, written whole or not at all, and overwritten when it is
+//! replaced or removed.
 
 use std::{
     fs::{self, File},
@@ -17,7 +18,8 @@ use crate::{
 
 pub(super) const NAME: &str = "record";
 
-/// A record holds a plan and a manifest or a receipt, each of which is a control message, and some keys.
+/// A record holds a plan and a manifest or a receipt, each of which is a control message, and some
+/// keys.
 const RECORD_BYTES_MAX: usize = 2 * CONTROL_BYTES_MAX;
 
 const CHECKSUM_BYTES: usize = 32;

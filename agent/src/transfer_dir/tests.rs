@@ -74,7 +74,8 @@ fn a_spoiled_record_is_found() {
     }
 }
 
-/// fault-matrix C13: whatever a clean-up left is removed by the next start, and nothing that has a record is.
+/// fault-matrix C13: whatever a clean-up left is removed by the next start, and nothing that has a
+/// record is.
 #[test]
 fn an_interrupted_clean_up_is_finished() {
     let (_folder, state) = state();

@@ -1,6 +1,6 @@
-//! `flood`: what a transfer keeps of its speed while 10,000 packets a second that mean nothing come to the receiver's port.
-//! Making them takes a processor's time too, and is not the receiver's doing: what it is compared with is the same flood at
-//! a port where nobody reads.
+//! `flood`: what a transfer keeps of its speed while 10,000 packets a second that mean nothing come
+//! to the receiver's port. Making them takes a processor's time too, and is not the receiver's
+//! doing: what it is compared with is the same flood at a port where nobody reads.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -26,7 +26,8 @@ use sealift_tests::{flood::Flood, port::free_udp_port};
 /// The share of its speed that a transfer keeps.
 const KEPT_MIN: f64 = 0.80;
 
-/// One transfer beside a flood of packets that mean nothing, and beside handshakes of those who have no ticket
+/// One transfer beside a flood of packets that mean nothing, and beside handshakes of those who
+/// have no ticket
 #[derive(Parser)]
 struct Args {
     /// Bytes of the dump

@@ -28,12 +28,14 @@ use sealift_tests::link::{Faults, Link};
 
 /// What each agent may take at most.
 const PEAK_BYTES_MAX: u64 = 128 << 20;
-/// The part of a stream that is made anew; it is then repeated, as making it all would take longer than moving it.
+/// The part of a stream that is made anew; it is then repeated, as making it all would take longer
+/// than moving it.
 const REPEATED_BYTES: usize = 64 << 20;
 
 /// A cut: longer than the silence that ends a connection.
 const DOWN: Duration = Duration::from_secs(10);
-/// How often it is looked at whether the next cut is due; the sender tells how far it is once a second.
+/// How often it is looked at whether the next cut is due; the sender tells how far it is once a
+/// second.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Peak memory of both agents
@@ -49,7 +51,8 @@ struct Args {
     /// Bytes that it takes a second
     #[arg(long, default_value = "50MB", value_parser = parse_bytes)]
     slow_rate: u64,
-    /// How often the link is cut, for longer than a connection lives, evenly over another long stream
+    /// How often the link is cut, for longer than a connection lives, evenly over another long
+    /// stream
     #[arg(long, default_value_t = 0)]
     cuts: u32,
     #[command(subcommand)]

@@ -1,4 +1,5 @@
-//! `outages`: one dump over a long, lossy line that is down again and again, beside what people run in a loop today.
+//! `outages`: one dump over a long, lossy line that is down again and again, beside what people run
+//! in a loop today.
 
 use std::{
     fs,

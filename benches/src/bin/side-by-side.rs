@@ -82,7 +82,8 @@ fn run(args: &Args) -> Outcome {
     let gb = args.size as f64 / GB;
 
     let all = Series::new(args, &path, folder.path(), &ALL);
-    // The processors of a shared machine are not the same from minute to minute: their limit is taken in every round.
+    // The processors of a shared machine are not the same from minute to minute: their limit is
+    // taken in every round.
     let mut limits = Limits::default();
     let loopback = all.measure(&Places::loopback(), || limits.measure())?;
     loopback.print(&format!("Side by side on loopback, {gb:.2} GB, median of {}", args.runs));
@@ -181,8 +182,8 @@ impl Results {
     }
 }
 
-/// What the processors of this machine could do if nothing ever waited: all stages of both agents and the link, shared
-/// out over the cores.
+/// What the processors of this machine could do if nothing ever waited: all stages of both agents
+/// and the link, shared out over the cores.
 #[derive(Default)]
 struct Limits {
     /// Of each round: contender, processor seconds a GB of its stages and of its share of the link.

@@ -1,5 +1,5 @@
-//! `tables`: databases of many small tables, beside `sqlite3 .dump | sqlite3`. What a table costs should not grow with their
-//! number.
+//! `tables`: databases of many small tables, beside `sqlite3 .dump | sqlite3`. What a table costs
+//! should not grow with their number.
 
 use std::{
     path::Path,

@@ -13,8 +13,8 @@ use crate::OpenedSource;
 
 /// What one URL names, as its engine understands it: a source, a target, or what can be both.
 ///
-/// Only the methods that open something touch it. The others follow from the URL, but for [`Endpoint::replay`], which may
-/// look at what kind of file there is.
+/// Only the methods that open something touch it. The others follow from the URL, but for
+/// [`Endpoint::replay`], which may look at what kind of file there is.
 pub trait Endpoint: fmt::Debug + Send + Sync {
     /// The URL again, such that it names the same place whatever the working folder is.
     fn url(&self) -> String;
@@ -103,7 +103,8 @@ pub struct TargetOptions {
     pub danger_plaintext_file: bool,
     /// The danger was typed: what the target's program prints is shown.
     pub danger_show_program_output: bool,
-    /// For a service, which has no standard streams and no working folder, and takes its settings from a file.
+    /// For a service, which has no standard streams and no working folder, and takes its settings
+    /// from a file.
     pub standing: bool,
 }
 

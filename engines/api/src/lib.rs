@@ -1,6 +1,8 @@
-//! The contract of an engine: what reads a source and what writes a target, for code that knows no engine by name.
+//! The contract of an engine: what reads a source and what writes a target, for code that knows no
+//! engine by name.
 //!
-//! No I/O: types and traits alone. An engine is a crate of its own that depends on this one and on `protocol`.
+//! No I/O: types and traits alone. An engine is a crate of its own that depends on this one and on
+//! `protocol`.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -7,10 +7,11 @@ use sealift_protocol::{
     failure::{Failure, Outcome},
 };
 
-/// Takes the content of one part, in order. Every method blocks while what follows is busy: this is how a slow target slows
-/// the source.
+/// Takes the content of one part, in order. Every method blocks while what follows is busy: this is
+/// how a slow target slows the source.
 pub trait RowSink {
-    /// The longest row in bytes that is moved. A source checks it while it makes a row, so that it bounds memory.
+    /// The longest row in bytes that is moved. A source checks it while it makes a row, so that it
+    /// bounds memory.
     fn row_bytes_max(&self) -> usize;
 
     /// Appends one encoded row of a table.

@@ -10,22 +10,24 @@ use crate::RowSink;
 ///
 /// Every method may block; all are called from one thread of their own.
 pub trait Source: Send {
-    /// Says what there is, and takes the snapshot that every later read sees. Fails with `SourceUnsuitable` if anything in
-    /// it could not be moved exactly, before a byte is sent.
+    /// Says what there is, and takes the snapshot that every later read sees. Fails with
+    /// `SourceUnsuitable` if anything in it could not be moved exactly, before a byte is sent.
     fn plan(&mut self) -> Outcome<Plan>;
 
-    /// Whether `read` may be called again for a part, by this process or by another, and gives the same bytes as long as
-    /// what it reads has not changed. That it has not is not taken on trust: what is read again is proven by its digest.
+    /// Whether `read` may be called again for a part, by this process or by another, and gives the
+    /// same bytes as long as what it reads has not changed. That it has not is not taken on trust:
+    /// what is read again is proven by its digest.
     fn can_repeat(&self) -> bool;
 
-    /// Writes one part into `out`, whole. Returns only when the source vouches for it: a program that feeds it has
-    /// ended with exit code 0.
+    /// Writes one part into `out`, whole. Returns only when the source vouches for it: a program
+    /// that feeds it has ended with exit code 0.
     fn read(&mut self, part: PartIndex, out: &mut dyn RowSink) -> Outcome;
 }
 
 /// Ends what an engine has running, such as a program or a query.
 pub trait Interrupt: Send + Sync {
-    /// Makes calls that block return, and later ones fail. Safe at any time, from any thread, more than once.
+    /// Makes calls that block return, and later ones fail. Safe at any time, from any thread, more
+    /// than once.
     fn interrupt(&self);
 }
 

@@ -28,8 +28,8 @@ impl FilePath {
         std::path::absolute(&self.given).unwrap_or_else(|_| self.given.clone())
     }
 
-    /// [`Self::absolute`] with the links of its folder resolved, if that is there. A path that ends in a slash names a folder,
-    /// and stays as it is.
+    /// [`Self::absolute`] with the links of its folder resolved, if that is there. A path that ends
+    /// in a slash names a folder, and stays as it is.
     pub fn resolved(&self) -> PathBuf {
         let path = self.absolute();
         if path.as_os_str().as_encoded_bytes().ends_with(b"/") {

@@ -1,11 +1,13 @@
-//! The command of `exec:`, one string: split into words as a shell splits them, and run without a shell. What only a shell
-//! would act on is refused, since it would be handed to the program as if it were meant for that.
+//! The command of `exec:`, one string: split into words as a shell splits them, and run without a
+//! shell. What only a shell would act on is refused, since it would be handed to the program as if
+//! it were meant for that.
 
 use std::path::Path;
 
 use sealift_protocol::failure::{Failure, Outcome};
 
-/// What a shell would act on and nobody else does, outside quotes: a pipe, a redirection, an expansion, a second command.
+/// What a shell would act on and nobody else does, outside quotes: a pipe, a redirection, an
+/// expansion, a second command.
 const FOR_A_SHELL: &str = "|<>$`*?[;&()";
 
 /// Within double quotes a shell still expands these.
@@ -178,7 +180,7 @@ mod tests {
         ] {
             let failure = split(bad).expect_err(bad);
             assert_eq!(failure.code.exit_code(), 2);
-            assert!(failure.what.ends_with(&format!("the {found} in it")), "{}", failure.what);
+            assert!(failure.what.ends_with(&format!("the {found} in it would have no effect")), "{}", failure.what);
             assert!(failure.hints.to_string().contains("exec:sh -c"));
         }
         for good in [

@@ -1,6 +1,6 @@
-//! A program that a user named with `exec:`. What it prints may hold rows, so it is counted and not shown, with two
-//! exceptions: the user typed the danger of seeing it; or the program failed before any data had passed, when what it
-//! printed can be about no row.
+//! A program that a user named with `exec:`. What it prints may hold rows, so it is counted and not
+//! shown, with two exceptions: the user typed the danger of seeing it; or the program failed before
+//! any data had passed, when what it printed can be about no row.
 
 use std::{
     io::{self, Read, Write},
@@ -46,7 +46,8 @@ struct State {
     killed: bool,
 }
 
-/// Reaped with the last handle on the program: until then its group's id is nobody else's, and can be killed.
+/// Reaped with the last handle on the program: until then its group's id is nobody else's, and can
+/// be killed.
 struct Running {
     child: Child,
     group: Pid,
@@ -115,7 +116,8 @@ impl Program {
             Some(running) => (running.group, Arc::clone(&running.errors), Arc::clone(&running.data_passed)),
             None => return Err(stopped()),
         };
-        // Not under the lock: a program that has closed its output may run on, and has to be killed then.
+        // Not under the lock: a program that has closed its output may run on, and has to be killed
+        // then.
         let status = wait_unreaped(group).map_err(|errno| {
             Failure::io(Code::SourceFailed, "the source program cannot be waited for", &errno.into(), "")
         })?;
@@ -128,7 +130,8 @@ impl Program {
         judge_exit("source program", &self.words[0], status, &printed, Code::SourceFailed)
     }
 
-    /// Kills it and everything it started, and keeps it from being started. Safe at any time, from any thread.
+    /// Kills it and everything it started, and keeps it from being started. Safe at any time, from
+    /// any thread.
     pub fn kill(&self) {
         let mut state = self.state();
         state.killed = true;
@@ -172,13 +175,14 @@ fn wait_unreaped(pid: Pid) -> nix::Result<ExitStatus> {
     }
 }
 
-/// How long the end of a program's output is waited for after its own: what it started may hold the pipe open.
+/// How long the end of a program's output is waited for after its own: what it started may hold the
+/// pipe open.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// What is kept of it: the first lines say why a program could not begin.
 const KEPT_BYTES_MAX: usize = 1000;
 
-/// Reads what a program prints, to its end, on a thread of its own: counted, its beginning kept, and shown as it comes only
-/// where the danger was typed.
+/// Reads what a program prints, to its end, on a thread of its own: counted, its beginning kept,
+/// and shown as it comes only where the danger was typed.
 pub struct Printed {
     bytes: Arc<AtomicU64>,
     kept: Arc<Mutex<Vec<u8>>>,
@@ -188,7 +192,8 @@ pub struct Printed {
 
 /// What may be said of it once the program has ended.
 pub enum Said {
-    /// No data had passed: its first lines, safe to print. Empty if there are none, or they were shown as they came.
+    /// No data had passed: its first lines, safe to print. Empty if there are none, or they were
+    /// shown as they came.
     Before(String),
     /// It may be about rows: how much it was.
     Bytes(u64),
@@ -239,7 +244,8 @@ impl Printed {
     }
 }
 
-/// Exit code 0, or a failure that says how the program ended, and of what it printed only what can be about no row.
+/// Exit code 0, or a failure that says how the program ended, and of what it printed only what can
+/// be about no row.
 pub fn judge_exit(what: &str, program: &str, status: ExitStatus, said: &Said, code: Code) -> Outcome {
     if status.success() {
         return Ok(());

@@ -86,7 +86,8 @@ impl Source for OpaqueSource {
                 file.rewind().map_err(unreadable)?;
                 let before = file.metadata().map_err(unreadable)?;
                 out.read_from(file, &unreadable)?;
-                // One that is still being written is not whole, and its last chunk not handed on yet.
+                // One that is still being written is not whole, and its last chunk not handed on
+                // yet.
                 let after = file.metadata().map_err(unreadable)?;
                 let state = |found: &Metadata| (found.len(), found.mtime(), found.mtime_nsec());
                 if state(&before) == state(&after) { Ok(()) } else { Err(written_meanwhile(name)) }

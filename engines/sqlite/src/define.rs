@@ -1,8 +1,9 @@
 //! Running definitions that come from an untrusted database.
 //!
-//! Each is one statement, prepared under an authorizer that knows what kind of object of what name it should make and
-//! refuses everything else: other statements, other names, other databases, a query, a function that acts. Names are
-//! compared as SQLite compares them, whatever the case of ASCII letters.
+//! Each is one statement, prepared under an authorizer that knows what kind of object of what name
+//! it should make and refuses everything else: other statements, other names, other databases, a
+//! query, a function that acts. Names are compared as SQLite compares them, whatever the case of
+//! ASCII letters.
 
 use std::sync::{
     Arc,
@@ -47,7 +48,8 @@ pub struct Refused {
 pub enum Cause {
     /// It would do more than define the one object of its name.
     DoesMore,
-    /// The engine does not understand it: it may need a function, collation or module of the application that made it.
+    /// The engine does not understand it: it may need a function, collation or module of the
+    /// application that made it.
     NotUnderstood,
     /// The engine makes other catalogue entries of it than the source has.
     MakesOther,
@@ -79,8 +81,8 @@ impl From<Error> for Cause {
     }
 }
 
-/// Functions that do something beyond returning a value. The engine keeps them out of schemas already
-/// (`trusted_schema=OFF`); this does not rely on it.
+/// Functions that do something beyond returning a value. The engine keeps them out of schemas
+/// already (`trusted_schema=OFF`); this does not rely on it.
 const ACTING_FUNCTIONS: [&str; 3] = ["load_extension", "fts3_tokenizer", "writefile"];
 
 /// Runs the definition. `table` is what it belongs to: itself for a table.
@@ -159,8 +161,9 @@ fn allows(kind: Kind, name: &str, table: &str, context: AuthContext<'_>) -> bool
     }
 }
 
-/// Enters a virtual table into the catalogue without running its module, as `.dump` of SQLite's own shell does. Its
-/// shadow tables are made and filled like any other; a module's code first runs when somebody uses the target.
+/// Enters a virtual table into the catalogue without running its module, as `.dump` of SQLite's own
+/// shell does. Its shadow tables are made and filled like any other; a module's code first runs
+/// when somebody uses the target.
 pub fn define_virtual(connection: &mut Connection, definition: &Definition) -> Result<(), Cause> {
     let permitted = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&permitted);

@@ -46,7 +46,8 @@ impl Endpoint for SqliteUrl {
     }
 
     fn replay(&self) -> Replay {
-        // Tables are scanned in the order of their keys, so that the same content gives the same bytes.
+        // Tables are scanned in the order of their keys, so that the same content gives the same
+        // bytes.
         Replay::Always
     }
 

@@ -1,5 +1,5 @@
-//! What both agents do with SQLite, the embedded engine: how it was built, and how definitions of an untrusted database are
-//! entered into another.
+//! What both agents do with SQLite, the embedded engine: how it was built, and how definitions of
+//! an untrusted database are entered into another.
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,12 @@
 //! Tables with generated columns while their rows are loaded.
 //!
-//! A STORED generated column holds what the source's engine computed when the row was written; another release, or another
-//! function of the application, would compute something else. And an INSERT computes VIRTUAL columns too, which nothing
-//! stores, and fails where the expression fails for a row that was there before the column was added. So while rows are
-//! loaded the catalogue has another text of such a table: STORED columns are plain ones, written with the values that the
-//! source has, and VIRTUAL ones are NULL unless something depends on them. Neither changes how a row is stored. The source's
-//! own text comes back before views and triggers do.
+//! A STORED generated column holds what the source's engine computed when the row was written;
+//! another release, or another function of the application, would compute something else. And an
+//! INSERT computes VIRTUAL columns too, which nothing stores, and fails where the expression fails
+//! for a row that was there before the column was added. So while rows are loaded the catalogue has
+//! another text of such a table: STORED columns are plain ones, written with the values that the
+//! source has, and VIRTUAL ones are NULL unless something depends on them. Neither changes how a
+//! row is stored. The source's own text comes back before views and triggers do.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -16,7 +17,8 @@ use crate::define::{Cause, Refused, with_writable_schema};
 
 const CATALOGUE: &str = "sqlite_schema";
 
-/// Gives tables with generated columns the text under which their rows are loaded, in the transaction that is open.
+/// Gives tables with generated columns the text under which their rows are loaded, in the
+/// transaction that is open.
 pub fn begin_loading(connection: &Connection, tables: &[&Table]) -> Result<(), Refused> {
     let mut texts = HashMap::new();
     let mut columns_before = Vec::new();
@@ -33,7 +35,8 @@ pub fn begin_loading(connection: &Connection, tables: &[&Table]) -> Result<(), R
     set_texts(connection, &texts).map_err(|error| Refused::engine(CATALOGUE, error))?;
     for (table, before) in columns_before {
         let now = columns(connection, &table.name).map_err(|error| Refused::engine(&table.name, error))?;
-        // Whatever the text was taken for: the columns are the same, but for those that are now plain.
+        // Whatever the text was taken for: the columns are the same, but for those that are now
+        // plain.
         if now != before.into_iter().map(Column::when_loading).collect::<Vec<_>>() {
             return Err(Refused::new(&table.name, Cause::NotUnderstood));
         }
@@ -48,7 +51,8 @@ pub fn end_loading(connection: &Connection, tables: &[&Table]) -> Result<(), Ref
     set_texts(connection, &texts).map_err(|error| Refused::engine(CATALOGUE, error))
 }
 
-/// Writes the texts of the tables of these names, and makes the connection read the catalogue as it now is.
+/// Writes the texts of the tables of these names, and makes the connection read the catalogue as it
+/// now is.
 fn set_texts(connection: &Connection, texts: &HashMap<&str, String>) -> rusqlite::Result<()> {
     if !texts.is_empty() {
         let mut tables = connection.prepare("SELECT rowid, name FROM main.sqlite_schema WHERE type = 'table'")?;
@@ -108,7 +112,8 @@ fn needs_virtual(connection: &Connection, table: &str) -> rusqlite::Result<bool>
     Ok(checked || has_computed_index(connection, table)?)
 }
 
-/// Whether an index of the table holds what the engine computes, or of rows for which it computes a condition.
+/// Whether an index of the table holds what the engine computes, or of rows for which it computes a
+/// condition.
 pub fn has_computed_index(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT EXISTS(SELECT 1 FROM pragma_index_list(?1, 'main') AS i, pragma_index_xinfo(i.name, 'main') AS x
         WHERE x.key AND (i.partial OR x.cid = -2
@@ -140,7 +145,8 @@ fn loading_text(sql: &str, clauses: &[Clause], keep_virtual: bool) -> String {
     text
 }
 
-/// The generated columns' clauses. `AS` is a reserved word: in the list of columns, not quoted, it stands nowhere else.
+/// The generated columns' clauses. `AS` is a reserved word: in the list of columns, not quoted, it
+/// stands nowhere else.
 fn generated_clauses(sql: &str) -> Vec<Clause> {
     let tokens = tokens(sql);
     let is_word = |at: usize, word: &str| {
@@ -171,7 +177,8 @@ fn generated_clauses(sql: &str) -> Vec<Clause> {
     clauses
 }
 
-/// What stands behind the list of columns in the definition of an index: the WHERE of a partial one.
+/// What stands behind the list of columns in the definition of an index: the WHERE of a partial
+/// one.
 pub(crate) fn text_behind_columns(sql: &str) -> Option<&str> {
     let tokens = tokens(sql);
     let open = tokens.iter().position(|token| token.kind == TokenKind::Open)?;
@@ -208,7 +215,8 @@ enum TokenKind {
     Other,
 }
 
-/// The tokens of a statement, as `sqlite3GetToken` tells them apart; blanks and comments are left out.
+/// The tokens of a statement, as `sqlite3GetToken` tells them apart; blanks and comments are left
+/// out.
 fn tokens(sql: &str) -> Vec<Token> {
     let bytes = sql.as_bytes();
     let (mut tokens, mut at) = (Vec::new(), 0);

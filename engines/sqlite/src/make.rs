@@ -1,9 +1,10 @@
 //! Making the objects of a schema, each with the very entry that the source's catalogue has of it.
 //!
-//! The engine enters a definition in its own spelling: another case of `CREATE TABLE`, other blanks before the name, or a
-//! name that differs in its case from that in the text, as another program may have written them, would be lost. So what the
-//! engine has entered is compared with what the source has. If it is the same object, the entry is given the source's
-//! spelling; if it is another, or there are more or fewer, the definition is refused.
+//! The engine enters a definition in its own spelling: another case of `CREATE TABLE`, other blanks
+//! before the name, or a name that differs in its case from that in the text, as another program
+//! may have written them, would be lost. So what the engine has entered is compared with what the
+//! source has. If it is the same object, the entry is given the source's spelling; if it is
+//! another, or there are more or fewer, the definition is refused.
 
 use rusqlite::Connection;
 use sealift_protocol::sqlite::{Definition, SEQUENCE_TABLE, Table};

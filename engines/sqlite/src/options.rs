@@ -1,8 +1,9 @@
 //! With which options the embedded engine was compiled.
 //!
-//! `.cargo/config.toml` of the workspace sets them in `LIBSQLITE3_FLAGS`, which `libsqlite3-sys` reads. Cargo looks for that
-//! file from the folder in which it is called: `cargo install --git` and a build from another folder do not see it. What is
-//! missing would show only when a schema needs it, so it is looked for before anything else.
+//! `.cargo/config.toml` of the workspace sets them in `LIBSQLITE3_FLAGS`, which `libsqlite3-sys`
+//! reads. Cargo looks for that file from the folder in which it is called: `cargo install --git`
+//! and a build from another folder do not see it. What is missing would show only when a schema
+//! needs it, so it is looked for before anything else.
 
 use rusqlite::Connection;
 use sealift_protocol::{
@@ -16,7 +17,8 @@ const NEEDED: [&str; 3] = [
     "ENABLE_DBPAGE_VTAB",
     // A virtual table that the shell of sqlite.org has; its shadow tables are those of an r-tree.
     "ENABLE_GEOPOLY",
-    // `floor`, `power`, `sqrt` and so on, which Debian's SQLite, Python's and the shell of sqlite.org have.
+    // `floor`, `power`, `sqrt` and so on, which Debian's SQLite, Python's and the shell of
+    // sqlite.org have.
     "ENABLE_MATH_FUNCTIONS",
 ];
 

@@ -1,16 +1,17 @@
 //! Whether a partial index holds the rows that its condition selects, and no other.
 //!
-//! `PRAGMA integrity_check` finds rows that are missing in an index. Entries of rows for which the condition does not hold it
-//! finds in other indexes alone, by their number. They are there where another release, or another function of the
-//! application, had computed the condition; an index that is rebuilt would not have them.
+//! `PRAGMA integrity_check` finds rows that are missing in an index. Entries of rows for which the
+//! condition does not hold it finds in other indexes alone, by their number. They are there where
+//! another release, or another function of the application, had computed the condition; an index
+//! that is rebuilt would not have them.
 
 use rusqlite::{Connection, config::DbConfig};
 use sealift_protocol::sqlite::{Definition, quote};
 
 use crate::loading::text_behind_columns;
 
-/// Whether an index whose rows are all there has more entries than there are rows for it. Takes an index without a condition
-/// for right.
+/// Whether an index whose rows are all there has more entries than there are rows for it. Takes an
+/// index without a condition for right.
 pub fn has_foreign_entries(connection: &Connection, table: &str, index: &Definition) -> rusqlite::Result<bool> {
     let Some(condition) = text_behind_columns(&index.sql) else { return Ok(false) };
     let entries: i64 = connection.query_row(

@@ -1,7 +1,8 @@
 //! Making a schema in memory, as the receiver will make it in the target.
 //!
-//! Both agents have the same engine. What it would refuse at the target (a function of an application, a definition that does
-//! more than define, an entry that comes out otherwise), it refuses here, before a row is sent.
+//! Both agents have the same engine. What it would refuse at the target (a function of an
+//! application, a definition that does more than define, an entry that comes out otherwise), it
+//! refuses here, before a row is sent.
 
 use std::collections::HashMap;
 
@@ -14,8 +15,8 @@ use crate::{
     make::{make_index, make_table, make_trigger, make_view},
 };
 
-/// Objects in one database. With each table SQLite looks through the whole catalogue; opening a database costs less than
-/// that with a few hundred.
+/// Objects in one database. With each table SQLite looks through the whole catalogue; opening a
+/// database costs less than that with a few hundred.
 const BATCH: usize = 128;
 
 const DATABASE: &str = "a database in memory";

@@ -102,8 +102,9 @@ pub fn read_values<'a>(row: &'a [u8], columns: usize, values: &mut Vec<Value<'a>
     })
 }
 
-/// Appends the values in `cells` result columns of one row of one of [`selects`](sealift_protocol::sqlite::Table::selects);
-/// `cell` gives the column at an index, and `check` may refuse a value, told by its place in this statement.
+/// Appends the values in `cells` result columns of one row of one of
+/// [`selects`](sealift_protocol::sqlite::Table::selects); `cell` gives the column at an index, and
+/// `check` may refuse a value, told by its place in this statement.
 pub fn put_values<'a, E>(
     out: &mut BytesMut,
     encoding: TextEncoding,

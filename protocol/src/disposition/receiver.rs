@@ -1,8 +1,9 @@
-//! What a receiver does when a connection ends without its receipt delivered, or a load without a receipt: one table,
-//! without I/O.
+//! What a receiver does when a connection ends without its receipt delivered, or a load without a
+//! receipt: one table, without I/O.
 //!
-//! Any holder of a certificate can make an offer. So a connection that fails before Ready ends nothing of a transfer that
-//! had begun; after Ready the sender is the one that began it, and both sides go by the code (`docs/codes.md`).
+//! Any holder of a certificate can make an offer. So a connection that fails before Ready ends
+//! nothing of a transfer that had begun; after Ready the sender is the one that began it, and both
+//! sides go by the code (`docs/codes.md`).
 
 use super::{RaisedBy, Stage};
 use crate::close::Code;
@@ -100,8 +101,8 @@ pub fn receiver_disposition(at: Loading, why: Interruption) -> Then {
         Stage::ReceiptSigned if code.keeps_transfer() => Then::Suspend,
         Stage::ReceiptSigned => Then::Drop,
         Stage::Loading => {
-            // A holder of a ticket that offers and then is silent keeps no place of a standing receiver: it comes back as it
-            // came.
+            // A holder of a ticket that offers and then is silent keeps no place of a standing
+            // receiver: it comes back as it came.
             let holds_place = match at.input {
                 Input::Serve => at.reached == Reached::Begun,
                 Input::Listen | Input::Load => at.reached > Reached::Nothing,
@@ -123,8 +124,9 @@ pub fn receiver_disposition(at: Loading, why: Interruption) -> Then {
     }
 }
 
-/// What is published stays. A sender that comes for its receipt and fails changes nothing about that; nobody waits for one
-/// that has abandoned the transfer, or against the will of this receiver's operator.
+/// What is published stays. A sender that comes for its receipt and fails changes nothing about
+/// that; nobody waits for one that has abandoned the transfer, or against the will of this
+/// receiver's operator.
 fn published(input: Input, why: Interruption) -> Then {
     let Interruption { code, raised_by, during } = why;
     let is_own = raised_by == RaisedBy::ThisSide;
@@ -206,7 +208,8 @@ mod tests {
         check_all(|at, _, then| !matches!(at.stage, Stage::Ending | Stage::InDoubt) || then == Then::Suspend);
     }
 
-    /// B1: a statement is kept until the sender that began the transfer was told; that of an archive, for good.
+    /// B1: a statement is kept until the sender that began the transfer was told; that of an
+    /// archive, for good.
     #[test]
     fn a_statement_is_kept_until_its_sender_knows_it() {
         check_all(|at, why, then| {

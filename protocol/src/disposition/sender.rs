@@ -1,8 +1,9 @@
 //! What a sender does when an attempt to go on with its transfer fails: one table, without I/O.
 //!
-//! A receiver that refuses before Ready leaves a transfer that had begun as it was (`docs/codes.md`), and so does its
-//! sender. After Ready both go by the code. What only this sender can still produce, a spool that holds all of its
-//! source, outlives every refusal: it is dropped once the load is known to be there, or when a person abandons it.
+//! A receiver that refuses before Ready leaves a transfer that had begun as it was
+//! (`docs/codes.md`), and so does its sender. After Ready both go by the code. What only this
+//! sender can still produce, a spool that holds all of its source, outlives every refusal: it is
+//! dropped once the load is known to be there, or when a person abandons it.
 
 use minicbor::{Decode, Encode};
 
@@ -43,7 +44,8 @@ impl SenderStage {
     }
 }
 
-/// Whether the exchange was ever completed, so that receiver and sender agree that the transfer has begun.
+/// Whether the exchange was ever completed, so that receiver and sender agree that the transfer has
+/// begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Contact {
     /// Never.
@@ -112,8 +114,8 @@ impl Standing {
 /// When an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum During {
-    /// Soon after the sender first tried to connect: a receiver that many connect to at once closes the oldest of the
-    /// connections that it has not heard anything good from.
+    /// Soon after the sender first tried to connect: a receiver that many connect to at once closes
+    /// the oldest of the connections that it has not heard anything good from.
     Arrival,
     /// Before Begin, or with no connection at all.
     Exchange,
@@ -147,7 +149,8 @@ impl Failed {
 pub enum SenderDisposition {
     /// Connect again after a while, for as long as the grant and the command allow.
     Retry,
-    /// Open the source, of which nothing was read so far: the receiver lacks something of what was sent before.
+    /// Open the source, of which nothing was read so far: the receiver lacks something of what was
+    /// sent before.
     ReadSource,
     /// Run the program again, and have the receiver drop what it has.
     RunAnew,
@@ -176,8 +179,8 @@ pub fn sender_disposition(at: Standing, failed: Failed) -> SenderDisposition {
     }
 }
 
-/// Whether nothing of the transfer is of any use after this, whatever else is true: the load is in the target, or a person
-/// has abandoned it.
+/// Whether nothing of the transfer is of any use after this, whatever else is true: the load is in
+/// the target, or a person has abandoned it.
 fn ends_for_good(code: Code) -> bool {
     matches!(code, Code::Done | Code::GrantUsed | Code::StatedLoaded | Code::Abandoned)
 }
@@ -201,7 +204,8 @@ fn is_worth_another_try(at: Standing, failed: Failed) -> bool {
             RaisedBy::Peer => match failed.during {
                 // One that had no room for it may have some soon.
                 During::Arrival if failed.code == Code::Interrupted => true,
-                // It may not have noticed yet that the connection is lost over which Begin was sent.
+                // It may not have noticed yet that the connection is lost over which Begin was
+                // sent.
                 During::Arrival | During::Exchange => at.stage >= SenderStage::Begun,
                 // One that turned the first Begin down would do so again.
                 During::Beginning | During::Data => false,
@@ -220,7 +224,8 @@ fn keeps(at: Standing, failed: Failed) -> bool {
         (_, During::Arrival | During::Exchange) => true,
         // Another sender has begun it.
         (Contact::None, _) if code == Code::TransferBusy && raised_by.is_peer() => false,
-        // Whatever else the receiver turned the first Begin down for, it may have noted the digest secret.
+        // Whatever else the receiver turned the first Begin down for, it may have noted the digest
+        // secret.
         (Contact::None, _) => code.keeps_transfer(),
         (_, During::Beginning) => true,
         // There was nothing to send, so that nothing can be lost.
@@ -279,7 +284,8 @@ mod tests {
         });
     }
 
-    /// What a receiver refuses before Ready, it leaves as it was; a sender that dropped its record could never continue.
+    /// What a receiver refuses before Ready, it leaves as it was; a sender that dropped its record
+    /// could never continue.
     #[test]
     fn no_refusal_before_ready_ends_a_transfer_that_had_begun() {
         check_all(|at, failed, found| {
@@ -329,8 +335,9 @@ mod tests {
         });
     }
 
-    /// N13: a receiver that has not noticed yet that the link is lost over which Begin was sent says that the transfer is
-    /// busy. It may have noted this sender's digest secret: the sender asks again, and keeps what it is known by.
+    /// N13: a receiver that has not noticed yet that the link is lost over which Begin was sent
+    /// says that the transfer is busy. It may have noted this sender's digest secret: the sender
+    /// asks again, and keeps what it is known by.
     #[test]
     fn a_busy_receiver_that_begin_was_sent_to_is_asked_again() {
         let at = Standing { stage: SenderStage::Begun, ..Standing::found(SenderStage::Prepared, Replay::Always) };
@@ -349,8 +356,8 @@ mod tests {
         });
     }
 
-    /// Only what asks the receiver to continue is ever sent in another way; and a source is never read unasked of which a
-    /// person was told that it is not needed any more.
+    /// Only what asks the receiver to continue is ever sent in another way; and a source is never
+    /// read unasked of which a person was told that it is not needed any more.
     #[test]
     fn what_the_receiver_lacks_is_sent_in_another_way_once() {
         check_all(|at, failed, found| match found {

@@ -1,5 +1,5 @@
-//! What a receiver checks in a target besides the rows or bytes that it reads back: a closed list of typed results, so that
-//! none can hold a value of a row.
+//! What a receiver checks in a target besides the rows or bytes that it reads back: a closed list
+//! of typed results, so that none can hold a value of a row.
 
 use minicbor::{Decode, Encode};
 
@@ -75,7 +75,8 @@ pub enum Checked {
     /// A check of all content.
     #[n(0)]
     Everything,
-    /// A check of all structure: the contents of indexes need a collation or function that the receiver lacks.
+    /// A check of all structure: the contents of indexes need a collation or function that the
+    /// receiver lacks.
     #[n(1)]
     Structure,
     /// Single tables, since some need what the receiver lacks even for that.
@@ -93,8 +94,8 @@ pub struct ImageChecks {
     pub pages: u64,
     #[n(2)]
     pub checked: Checked,
-    /// What the engine found in values or in the contents of indexes; the image has it from the source. A damaged
-    /// structure is never loaded.
+    /// What the engine found in values or in the contents of indexes; the image has it from the
+    /// source. A damaged structure is never loaded.
     #[n(3)]
     pub findings: u64,
     /// Ordinary tables, in the order of the catalogue.

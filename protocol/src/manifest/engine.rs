@@ -1,5 +1,6 @@
-//! What an engine declares of itself. Everything that has to hold of a plan, a manifest or a receipt is checked against this
-//! declaration, never against an engine's name: a later reader need not know the engine.
+//! What an engine declares of itself. Everything that has to hold of a plan, a manifest or a
+//! receipt is checked against this declaration, never against an engine's name: a later reader need
+//! not know the engine.
 
 use minicbor::{Decode, Encode};
 
@@ -11,8 +12,8 @@ use crate::{
     limits::ENGINE_NAME_BYTES_MAX,
 };
 
-/// How the bytes of the parts are to be understood. Both ends must have the same engine, in the same version of its format,
-/// with the same capabilities.
+/// How the bytes of the parts are to be understood. Both ends must have the same engine, in the
+/// same version of its format, with the same capabilities.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Engine {
@@ -26,8 +27,8 @@ pub struct Engine {
     pub capabilities: Capabilities,
 }
 
-/// What an engine can do. Whether a target is staged and how it records what is committed is no part of this: it can differ
-/// between two targets of one engine, and the sender has no use for it.
+/// What an engine can do. Whether a target is staged and how it records what is committed is no
+/// part of this: it can differ between two targets of one engine, and the sender has no use for it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Capabilities {
@@ -89,8 +90,8 @@ impl Capabilities {
         self.sections.contains(&section)
     }
 
-    /// Bytes that only the engine understands stand alone; tables are always read back by row, so that none is loaded without
-    /// a proof.
+    /// Bytes that only the engine understands stand alone; tables are always read back by row, so
+    /// that none is loaded without a proof.
     fn check(&self) -> Result<()> {
         let in_order = self.sections.is_sorted_by(|one, next| one < next) && !self.sections.is_empty();
         let opaque_alone = !self.has(Section::Opaque) || self.sections.len() == 1;

@@ -1,5 +1,5 @@
-//! What the receiver found: how it knows that the load is there, what it read back from the target, and what it checked
-//! besides.
+//! What the receiver found: how it knows that the load is there, what it read back from the target,
+//! and what it checked besides.
 
 use minicbor::{Decode, Encode};
 
@@ -46,7 +46,8 @@ impl Proof {
         }
     }
 
-    /// A target that can be read back is; else a loader or a write is believed, and the receipt says so.
+    /// A target that can be read back is; else a loader or a write is believed, and the receipt
+    /// says so.
     fn fits(self, read_back: ReadBack) -> bool {
         match self {
             Proof::Discarded => true,
@@ -90,7 +91,8 @@ impl Evidence {
         })
     }
 
-    /// That the engine can give this proof and these checks, and that what was found is what was sent.
+    /// That the engine can give this proof and these checks, and that what was found is what was
+    /// sent.
     pub fn check(&self, plan: &Plan, manifest: &Manifest) -> Result<()> {
         let refused = |check| Err(Error::new(Code::TargetMismatch, check));
         let capabilities = &plan.engine.capabilities;

@@ -1,4 +1,5 @@
-//! What is to be sent: the tables, which are what is proven, and the parts, which are what is sent, acknowledged and resumed.
+//! What is to be sent: the tables, which are what is proven, and the parts, which are what is sent,
+//! acknowledged and resumed.
 
 use minicbor::{Decode, Encode};
 
@@ -11,7 +12,8 @@ use crate::{
     limits::{NAME_BYTES_MAX, PARTS_MAX, PLAN_BYTES_MAX, TABLES_MAX},
 };
 
-/// What a part holds, which also says when it may be loaded: all of one section before the next, in this order.
+/// What a part holds, which also says when it may be loaded: all of one section before the next, in
+/// this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Section {
@@ -24,7 +26,8 @@ pub enum Section {
     /// Definitions that come after the rows: indexes, triggers, views.
     #[n(2)]
     PostData,
-    /// Bytes of a dump, a file or a program, which only the loader understands. Such a part is alone.
+    /// Bytes of a dump, a file or a program, which only the loader understands. Such a part is
+    /// alone.
     #[n(3)]
     Opaque,
 }
@@ -42,14 +45,15 @@ pub struct PlannedTable {
     pub schema: Option<String>,
     #[n(1)]
     pub name: String,
-    /// A table that the engine keeps for itself, such as one of statistics: a database of nothing else has nothing to move.
+    /// A table that the engine keeps for itself, such as one of statistics: a database of nothing
+    /// else has nothing to move.
     #[n(2)]
     pub internal: bool,
 }
 
-/// A range of a table's rows, by their place in it: from this place up to another, exclusive, or to the end. What a place is
-/// is the engine's affair: the block of a heap, or the number of a boundary between keys. It is never the value of a key,
-/// since a plan stands in the receipt.
+/// A range of a table's rows, by their place in it: from this place up to another, exclusive, or to
+/// the end. What a place is is the engine's affair: the block of a heap, or the number of a
+/// boundary between keys. It is never the value of a key, since a plan stands in the receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Range {
@@ -146,8 +150,8 @@ enum Covered {
 }
 
 impl Covered {
-    /// The ranges of a table lie one behind the other without a gap, and the last has no end. A table that is not divided has
-    /// one part without a range, so that there is one way to say it.
+    /// The ranges of a table lie one behind the other without a gap, and the last has no end. A
+    /// table that is not divided has one part without a range, so that there is one way to say it.
     fn add(self, range: Option<Range>) -> Option<Self> {
         match (self, range) {
             (Self::UpTo(0), None) => Some(Self::All),
@@ -167,8 +171,8 @@ impl Plan {
         Self { engine, tables: Vec::new(), parts: vec![part], empty: None }
     }
 
-    /// The rules that every plan keeps: bounded, not empty, sections in loading order and such as the engine has, each table
-    /// covered once by its parts.
+    /// The rules that every plan keeps: bounded, not empty, sections in loading order and such as
+    /// the engine has, each table covered once by its parts.
     pub fn check(&self) -> Result<()> {
         let refused = |check| Err(Error::new(Code::PlanRefused, check));
         self.engine.check()?;
@@ -217,7 +221,8 @@ impl Plan {
         }
     }
 
-    /// Whether nothing is moved: no table but the engine's own, or, of what has no tables, not a byte.
+    /// Whether nothing is moved: no table but the engine's own, or, of what has no tables, not a
+    /// byte.
     pub fn moves_nothing(&self, plain_bytes: u64) -> bool {
         match self.engine.capabilities.has(Section::Data) {
             true => self.tables.iter().all(|table| table.internal),

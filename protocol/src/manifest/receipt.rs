@@ -1,5 +1,5 @@
-//! What was verified and loaded, and what has to hold of that whoever signed it. A receipt contradicts itself, or it does
-//! not: which keys are to be believed is for the reader to know.
+//! What was verified and loaded, and what has to hold of that whoever signed it. A receipt
+//! contradicts itself, or it does not: which keys are to be believed is for the reader to know.
 
 use minicbor::{Decode, Encode};
 
@@ -41,7 +41,8 @@ pub struct Receipt {
     /// The connection on which the receiver signed. None of an archive, which is carried otherwise.
     #[n(8)]
     pub link: Option<LinkEvidence>,
-    /// Milliseconds since the Unix epoch by the receiver's clock: when the transfer began under this grant.
+    /// Milliseconds since the Unix epoch by the receiver's clock: when the transfer began under
+    /// this grant.
     #[n(9)]
     pub started_ms: u64,
     #[n(10)]
@@ -63,7 +64,8 @@ pub struct Receipt {
 /// Who stands behind the grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Authority {
-    /// Nobody but the agents: the receiver has signed the grant of a ticket, the sender that of an archive.
+    /// Nobody but the agents: the receiver has signed the grant of a ticket, the sender that of an
+    /// archive.
     #[n(0)]
     Ticket,
     /// An operator, with this key.
@@ -93,7 +95,8 @@ pub struct LinkEvidence {
     pub receiver: Chain,
 }
 
-/// A receipt with the receiver's signature over its canonical bytes, which include the sender's signed manifest.
+/// A receipt with the receiver's signature over its canonical bytes, which include the sender's
+/// signed manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct SignedReceipt {
@@ -109,8 +112,9 @@ impl Receipt {
         SignedReceipt { receipt: self, signature }
     }
 
-    /// Everything that has to hold whatever the keys are: the plan keeps its rules, texts are bounded, times are ordered and
-    /// within the grant, the engine can give this proof, and what was loaded is what was sent.
+    /// Everything that has to hold whatever the keys are: the plan keeps its rules, texts are
+    /// bounded, times are ordered and within the grant, the engine can give this proof, and what
+    /// was loaded is what was sent.
     pub fn check(&self) -> Result<()> {
         let manifest = &self.manifest.manifest;
         self.plan.check()?;
@@ -139,8 +143,8 @@ impl Receipt {
         }
     }
 
-    /// A loader that has everything is waited for past the end of the grant, since its exit alone says whether it committed
-    /// ([`crate::disposition`]); every other load ends within it.
+    /// A loader that has everything is waited for past the end of the grant, since its exit alone
+    /// says whether it committed ([`crate::disposition`]); every other load ends within it.
     fn check_times(&self) -> Result<()> {
         let grant = &self.grant.grant;
         let started_seconds = self.started_ms / 1000;
@@ -199,8 +203,8 @@ impl SignedReceipt {
         *blake3::hash(&self.to_bytes()).as_bytes()
     }
 
-    /// Everything that can be checked with nothing but the receipt: all signatures, that manifest, plan and grant belong
-    /// together, and that it does not contradict itself.
+    /// Everything that can be checked with nothing but the receipt: all signatures, that manifest,
+    /// plan and grant belong together, and that it does not contradict itself.
     pub fn verify(&self) -> Result<()> {
         let receipt = &self.receipt;
         let signed = codec::encode(receipt);

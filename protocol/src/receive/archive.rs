@@ -42,7 +42,8 @@ pub struct Unsealing {
     epoch: Option<Box<EpochRecord>>,
 }
 
-/// The sender is the one that was expected, it permits the load, and it has vouched for the keys. Nothing is opened yet.
+/// The sender is the one that was expected, it permits the load, and it has vouched for the keys.
+/// Nothing is opened yet.
 pub struct Sealed {
     offer: Box<ArchiveOffer>,
     epoch: Box<EpochRecord>,
@@ -141,7 +142,8 @@ impl Sealed {
         Transfer::new(self.offer.grant.clone(), self.offer.plan.clone())
     }
 
-    /// Opens the envelope: chunks may be opened from here on. `transfer` knows by now what is in the target.
+    /// Opens the envelope: chunks may be opened from here on. `transfer` knows by now what is in
+    /// the target.
     pub fn session(self, key: &SealingKey, transfer: &mut Transfer) -> Result<Session> {
         let id = transfer.grant().grant.transfer;
         let (secret, digest_secret) = self.epoch.open(key, id)?;
@@ -153,7 +155,8 @@ impl Sealed {
     }
 }
 
-/// The order of what follows: every part of the plan, from its first chunk to its last, and the manifest behind them.
+/// The order of what follows: every part of the plan, from its first chunk to its last, and the
+/// manifest behind them.
 pub struct Order {
     parts: u32,
     /// Of the chunk that comes next.

@@ -40,7 +40,8 @@ pub struct Listening {
     pub targets: Vec<String>,
 }
 
-/// The grant is good and the plan well formed; whether the target can take it is for the sink to say.
+/// The grant is good and the plan well formed; whether the target can take it is for the sink to
+/// say.
 pub struct Judging {
     offer: Offer,
     suite: Suite,
@@ -216,15 +217,16 @@ impl Accepting {
             None => None,
         };
         transfer.epoch = self.epoch;
-        // Said again on each connection: until then this sender may not know what it is a receipt for.
+        // Said again on each connection: until then this sender may not know what it is a receipt
+        // for.
         transfer.manifest = None;
         let keys = EpochKeys::new(self.suite, id, self.epoch, secret, Digests::new(&digest_secret));
         let session = Session::new(Arc::new(keys), spool, self.sender_key, self.lanes, &self.have, transfer);
         Ok((session, Message::Ready(Ready { transcript })))
     }
 
-    /// The keys of an earlier connection, under which the sender goes on sending what it has spooled. By their digest
-    /// secret they are this sender's.
+    /// The keys of an earlier connection, under which the sender goes on sending what it has
+    /// spooled. By their digest secret they are this sender's.
     fn open_spool(&self, spool: &EpochRecord, key: &SealingKey, transfer: &mut Transfer) -> Result<EpochKeys> {
         if !(1..self.epoch.0).contains(&spool.epoch.0) {
             return Err(Error::new(Code::ProtocolViolation, "epoch of a spool"));

@@ -1,4 +1,5 @@
-//! The receiver's side of a transfer, without I/O: messages and facts in, messages and judgements out.
+//! The receiver's side of a transfer, without I/O: messages and facts in, messages and judgements
+//! out.
 //!
 //! ```text
 //! Listening ─handle_offer─▶ Judging ─accept─▶ Accepting ─handle_begin─▶ Session      one a connection
@@ -7,9 +8,10 @@
 //! Transfer: may_begin, handle_begun, handle_taken, handle_finished, poll_complete, receipt
 //! ```
 //!
-//! The receiver alone decides what is missing: [`Transfer`] holds, over all connections, what was verified and what is
-//! durable. It judges a chunk's place by its header, before any byte of it is decrypted, and counts a chunk as verified
-//! only when the sink, or the thread that feeds it, has it.
+//! The receiver alone decides what is missing: [`Transfer`] holds, over all connections, what was
+//! verified and what is durable. It judges a chunk's place by its header, before any byte of it is
+//! decrypted, and counts a chunk as verified only when the sink, or the thread that feeds it, has
+//! it.
 
 mod archive;
 mod exchange;
@@ -47,8 +49,8 @@ pub struct Transfer {
     digest_check: Option<[u8; 32]>,
     parts: Vec<PartProgress>,
     manifest: Option<SignedManifest>,
-    /// All parts before this one are begun. With the two below, no step looks at more parts than it is about: a database may
-    /// have tens of thousands of them.
+    /// All parts before this one are begun. With the two below, no step looks at more parts than it
+    /// is about: a database may have tens of thousands of them.
     begun_to: usize,
     /// Parts of each kind that are not finished.
     unfinished: [usize; Section::COUNT],
@@ -74,7 +76,8 @@ enum Verified {
     Nothing,
     Some(Box<PartRoot>),
     Whole(WholePart),
-    /// An earlier process committed them; what makes their root is not known before a connection is agreed on.
+    /// An earlier process committed them; what makes their root is not known before a connection is
+    /// agreed on.
     Found(Box<FoundPrefix>),
 }
 
@@ -159,8 +162,8 @@ impl Transfer {
         Ok(())
     }
 
-    /// The secret of the transfer's digests, from the first envelope that was opened. It tells senders apart: whoever does
-    /// not know it cannot go on with the transfer, nor drop it.
+    /// The secret of the transfer's digests, from the first envelope that was opened. It tells
+    /// senders apart: whoever does not know it cannot go on with the transfer, nor drop it.
     pub fn handle_digest_secret(&mut self, secret: &DigestSecret) -> Result<()> {
         let check = secret.check();
         if self.digest_check.is_some_and(|known| known != check) {
@@ -237,9 +240,9 @@ impl Transfer {
         have.collect()
     }
 
-    /// Whether the sink may be asked to begin `part`: one part at a time, in the order of the plan. Streams arrive in any
-    /// order; were a later part to take a target's one writer first, its sender might be waiting for the window of an
-    /// earlier part, and neither would ever move.
+    /// Whether the sink may be asked to begin `part`: one part at a time, in the order of the plan.
+    /// Streams arrive in any order; were a later part to take a target's one writer first, its
+    /// sender might be waiting for the window of an earlier part, and neither would ever move.
     pub fn may_begin(&self, part: PartIndex) -> bool {
         part.0 as usize <= self.begun_to
     }
@@ -257,8 +260,8 @@ impl Transfer {
         }
     }
 
-    /// A verified chunk was handed on, and will not be asked for again unless the process dies; if it is `durable`, not
-    /// even then.
+    /// A verified chunk was handed on, and will not be asked for again unless the process dies; if
+    /// it is `durable`, not even then.
     pub fn handle_taken(&mut self, chunk: &TakenChunk, durable: bool) {
         let digests = self.digests.as_ref().expect("a chunk is opened with the keys of a connection");
         let progress = &mut self.parts[chunk.part.0 as usize];
@@ -298,7 +301,8 @@ impl Transfer {
         self.moved.insert(part);
     }
 
-    /// Once the manifest is here and the sink has finished every part: whether what arrived is what it says (fault-matrix X13).
+    /// Once the manifest is here and the sink has finished every part: whether what arrived is what
+    /// it says (fault-matrix X13).
     pub fn poll_complete(&self) -> Option<Result<()>> {
         let manifest = &self.manifest.as_ref()?.manifest;
         let digests = self.digests.as_ref()?;
@@ -324,7 +328,8 @@ impl Transfer {
     /// Counter-signs the manifest, if what the target holds is what it says.
     pub fn receipt(&self, session: &Session, facts: ReceiptFacts, signer: &dyn Signer) -> Result<SignedReceipt> {
         let manifest = self.manifest.clone().ok_or(Error::new(Code::Internal, "receipt before the manifest"))?;
-        // A later grant may go on with what began under an earlier one; and a clock may be set back meanwhile.
+        // A later grant may go on with what began under an earlier one; and a clock may be set back
+        // meanwhile.
         let not_before_ms = self.grant.grant.not_before_seconds.saturating_mul(1000);
         let started_ms = facts.started_ms.max(not_before_ms);
         let receipt = Receipt {

@@ -67,7 +67,8 @@ impl Session {
             arriving.last_received = have.ended;
             arriving.acknowledged = (have.verified, have.durable);
         }
-        // An earlier connection may have taken a part out of `moved` to acknowledge it, and have ended before it did.
+        // An earlier connection may have taken a part out of `moved` to acknowledge it, and have
+        // ended before it did.
         let moved = parts.iter().zip(&transfer.parts).zip(0..).filter_map(|((arriving, progress), index)| {
             (arriving.acknowledged != progress.state()).then_some(PartIndex(index))
         });
@@ -88,8 +89,8 @@ impl Session {
     pub fn handle_stream(&mut self, transfer: &Transfer, header: StreamHeader) -> Result<()> {
         let part = header.part;
         let refuse = |code, check| Err(Error::new(code, check).at_part(part));
-        // A part whose last chunk was acknowledged is no longer in flight for the sender, whether or not the end of its
-        // stream was seen here.
+        // A part whose last chunk was acknowledged is no longer in flight for the sender, whether
+        // or not the end of its stream was seen here.
         let parts = &self.parts;
         self.open.retain(|open| {
             let place = open.0 as usize;
@@ -113,7 +114,8 @@ impl Session {
         Ok(())
     }
 
-    /// A chunk's header arrived on the stream of `part`: judges its place, before its bytes are read.
+    /// A chunk's header arrived on the stream of `part`: judges its place, before its bytes are
+    /// read.
     pub fn handle_header(&mut self, part: PartIndex, header: &ChunkHeader) -> Result<()> {
         let refuse = |code, check| Err(Error::new(code, check).at_chunk(header.part, header.index));
         if header.part != part {
@@ -155,8 +157,8 @@ impl Session {
         None
     }
 
-    /// The sender says what it sent, which it may once every chunk was acknowledged. Checked here as far as a signature
-    /// goes; the rest when all of it is committed.
+    /// The sender says what it sent, which it may once every chunk was acknowledged. Checked here
+    /// as far as a signature goes; the rest when all of it is committed.
     pub fn handle_finish(&mut self, transfer: &mut Transfer, manifest: SignedManifest) -> Result<()> {
         let acknowledged = self
             .parts
@@ -169,7 +171,8 @@ impl Session {
         }
     }
 
-    /// The same from an archive, in which nothing is acknowledged: its order says when the manifest may come.
+    /// The same from an archive, in which nothing is acknowledged: its order says when the manifest
+    /// may come.
     pub fn handle_carried_finish(&mut self, transfer: &mut Transfer, manifest: SignedManifest) -> Result<()> {
         if self.manifest_heard {
             return Err(Error::new(Code::ProtocolViolation, "second manifest"));

@@ -10,8 +10,8 @@ const HEAD_CHECK_BYTES: usize = LOG_HEAD_BYTES - HEAD_CHECKED_BYTES;
 
 const CONTEXT_CHECKS: &str = "sealift/1 2026-11 sealed log checks";
 
-/// BLAKE3, whole: the check of a log's last record is then a name for everything in it, and 16 bytes fewer would
-/// save nothing beside a chunk.
+/// BLAKE3, whole: the check of a log's last record is then a name for everything in it, and 16
+/// bytes fewer would save nothing beside a chunk.
 pub(super) type Check = [u8; LOG_CHECK_BYTES];
 
 /// What stands before a body, without its check.

@@ -60,9 +60,10 @@ pub(super) fn find_head<S: LogBytes, T>(
     }
 }
 
-/// Where the bodies of epoch records lie, so that they can be destroyed first. Nothing is asked of the log but that it
-/// has heads: it may be torn, rotten, or half destroyed already. Places come in order, and overlap where a length lies: better
-/// too much of such a log is destroyed than too little.
+/// Where the bodies of epoch records lie, so that they can be destroyed first. Nothing is asked of
+/// the log but that it has heads: it may be torn, rotten, or half destroyed already. Places come in
+/// order, and overlap where a length lies: better too much of such a log is destroyed than too
+/// little.
 pub struct EnvelopePlaces<S> {
     source: S,
     next: u64,

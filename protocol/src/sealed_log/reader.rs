@@ -104,7 +104,8 @@ impl<S: LogBytes> LogReader<S> {
         if let Some(record) = self.record()? {
             return Ok(Step::Record(record));
         }
-        // A head that was written after a sync of what is unreadable here proves that no crash took it.
+        // A head that was written after a sync of what is unreadable here proves that no crash took
+        // it.
         let (chain, here) = (&self.chain, self.offset);
         let proof = |bytes: &_| chain.read_head(bytes).filter(|head| head.synced > here);
         Ok(Step::End(match find_head(&self.source, here + 1, proof)? {
@@ -113,8 +114,9 @@ impl<S: LogBytes> LogReader<S> {
         }))
     }
 
-    /// Whether what stands behind the last whole record is the beginning of one, which the end of the log cuts off: of
-    /// what is never written on, the end is missing then, and what is there is not rot.
+    /// Whether what stands behind the last whole record is the beginning of one, which the end of
+    /// the log cuts off: of what is never written on, the end is missing then, and what is there is
+    /// not rot.
     pub fn is_cut(&self) -> Result<bool, ReadError<S::Error>> {
         let left = self.source.bytes() - self.offset;
         let mut head = [0; LOG_HEAD_BYTES];
@@ -125,8 +127,8 @@ impl<S: LogBytes> LogReader<S> {
         Ok(self.chain.read_head(&head).is_some_and(|head| head.record_bytes() > left))
     }
 
-    /// Goes on writing where the last whole record ends. Whoever calls this has cut off what was behind it, and has
-    /// synced the rest.
+    /// Goes on writing where the last whole record ends. Whoever calls this has cut off what was
+    /// behind it, and has synced the rest.
     pub fn into_writer(self) -> LogWriter {
         LogWriter::at(self.header, self.chain, self.offset)
     }

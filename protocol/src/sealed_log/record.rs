@@ -153,7 +153,8 @@ pub enum Record {
     Epoch(Box<EpochRecord>),
     /// A frame of the wire: its header, and the sealed bytes that follow it.
     Chunk { header: ChunkHeader, sealed: Bytes },
-    /// A message as canonical CBOR: what an archive needs of the exchange. Its meaning is not the log's affair.
+    /// A message as canonical CBOR: what an archive needs of the exchange. Its meaning is not the
+    /// log's affair.
     Statement(Bytes),
     /// Everything before it was synced when it was written.
     Mark,

@@ -100,8 +100,8 @@ fn small() -> Vec<Vec<Record>> {
     vec![vec![epoch(1), chunk(0, 20)], vec![chunk(1, 0), statement], vec![epoch(2)]]
 }
 
-/// fault-matrix S5: whatever byte of a log changes is found, as rot where the log itself can know that a sync was behind
-/// it, which is everywhere but in the mark at its end.
+/// fault-matrix S5: whatever byte of a log changes is found, as rot where the log itself can know
+/// that a sync was behind it, which is everywhere but in the mark at its end.
 #[test]
 fn s5_every_changed_byte_is_found() {
     let (bytes, places) = log_of(header(), &small());
@@ -137,7 +137,8 @@ fn c11_a_log_cut_anywhere_is_its_whole_records() {
     }
 }
 
-/// fault-matrix S5: records that are dropped, doubled, swapped, or of another log of the same transfer.
+/// fault-matrix S5: records that are dropped, doubled, swapped, or of another log of the same
+/// transfer.
 #[test]
 fn s5_records_that_were_moved_are_found() {
     let (bytes, places) = log_of(header(), &[vec![chunk(0, 9)], vec![chunk(1, 9)], vec![chunk(2, 9)]]);
@@ -196,7 +197,8 @@ fn a_chunk_is_not_copied() {
     assert_eq!(BytesMut::from(sealed).as_ptr(), place);
 }
 
-/// fault-matrix C13: envelopes are found in a log that is whole, torn, rotten, or has lost some already.
+/// fault-matrix C13: envelopes are found in a log that is whole, torn, rotten, or has lost some
+/// already.
 #[test]
 fn c13_envelopes_are_found_in_any_state() {
     let (bytes, places) = log_of(header(), &small());

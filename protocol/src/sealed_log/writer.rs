@@ -12,8 +12,8 @@ use crate::{
     limits::{LOG_CHECK_BYTES, LOG_HEAD_BYTES, LOG_HEADER_BYTES},
 };
 
-/// Turns records into bytes, each for its place. Whoever holds it writes every record at once at [`LogWriter::offset`],
-/// in the order in which they were encoded, and says when they are durable.
+/// Turns records into bytes, each for its place. Whoever holds it writes every record at once at
+/// [`LogWriter::offset`], in the order in which they were encoded, and says when they are durable.
 #[derive(Clone)]
 pub struct LogWriter {
     header: LogHeader,
@@ -87,7 +87,8 @@ impl LogWriter {
         Ok(Encoded { front: [&head_bytes[..], &encoded].concat(), body, check })
     }
 
-    /// Everything that was encoded until now is durable. The mark that comes next says so in the log.
+    /// Everything that was encoded until now is durable. The mark that comes next says so in the
+    /// log.
     pub fn synced(&mut self) {
         self.synced = self.offset;
     }

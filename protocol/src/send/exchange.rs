@@ -30,8 +30,9 @@ pub struct Offering {
     pub(super) expected: Expected,
 }
 
-/// Which receiver is to answer: the key that it has proven to hold, and the key that it may have the data keys sealed to.
-/// The second is known from the ticket, so that the inner layer of encryption does not depend on the outer one.
+/// Which receiver is to answer: the key that it has proven to hold, and the key that it may have
+/// the data keys sealed to. The second is known from the ticket, so that the inner layer of
+/// encryption does not depend on the outer one.
 #[derive(Clone, Copy)]
 pub struct Expected {
     pub receiver_key: PublicKey,
@@ -51,14 +52,16 @@ pub struct Session {
     pub lane_window_bytes: u64,
     /// What the receiver has already, for [`Transfer::handle_have`]; empty on a first connection.
     pub have: Vec<Have>,
-    /// The one that everything is sent from; or, if there is none, what one that is begun now has to keep.
+    /// The one that everything is sent from; or, if there is none, what one that is begun now has
+    /// to keep.
     pub spool: Spool,
     pub receiver_key: PublicKey,
     pub sender_key: PublicKey,
 }
 
 impl Offering {
-    /// The receiver accepts: checks its signature and terms, makes this connection's keys, and seals them to it.
+    /// The receiver accepts: checks its signature and terms, makes this connection's keys, and
+    /// seals them to it.
     pub fn handle_accept(
         mut self,
         transfer: &Transfer,
@@ -140,7 +143,8 @@ impl Offering {
         Ok(())
     }
 
-    /// What the receiver has: parts of the plan, in order, with counts that can be; nothing if it was asked to drop it.
+    /// What the receiver has: parts of the plan, in order, with counts that can be; nothing if it
+    /// was asked to drop it.
     fn check_have(&self, have: &[Have], plan: &Plan) -> Result<()> {
         let in_order = have.is_sorted_by(|one, next| one.part < next.part);
         let can_be = 1..=CHUNK_INDEX_MAX + 1;
@@ -152,7 +156,8 @@ impl Offering {
         }
     }
 
-    /// A receiver with another key, or that counts its epochs from before the spool again, cannot open what the spool holds.
+    /// A receiver with another key, or that counts its epochs from before the spool again, cannot
+    /// open what the spool holds.
     fn check_spool(&self, spool: Option<&Spool>, accept: &Accept) -> Result<()> {
         let Some(spool) = spool else { return Ok(()) };
         if !self.offered_suites.contains(&spool.epoch.suite) {

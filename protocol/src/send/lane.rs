@@ -1,5 +1,6 @@
-//! One part on its way over one connection: what an earlier connection lost goes out first; then what is read, in its order,
-//! each chunk either proven to be what the receiver has or sent as its window allows.
+//! One part on its way over one connection: what an earlier connection lost goes out first; then
+//! what is read, in its order, each chunk either proven to be what the receiver has or sent as its
+//! window allows.
 
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ use crate::{
 
 /// A chunk that was read from the source.
 pub enum Read {
-    /// To be sent; sealed with these keys, which are those of an earlier connection if that was lost in between.
+    /// To be sent; sealed with these keys, which are those of an earlier connection if that was
+    /// lost in between.
     Sealed(Sealed, Arc<EpochKeys>),
     /// The receiver has it: to be proven.
     Held { hash: ChunkHash, index: ChunkIndex, plain_bytes: u64, last: bool },
@@ -47,7 +49,8 @@ pub enum Readable {
 }
 
 impl Transfer {
-    /// The next step of the lane of `part`; `read` is the chunk that was read last, and is taken once it is done with.
+    /// The next step of the lane of `part`; `read` is the chunk that was read last, and is taken
+    /// once it is done with.
     pub fn poll_lane(
         &mut self,
         part: PartIndex,
@@ -74,8 +77,9 @@ impl Transfer {
         }
     }
 
-    /// A chunk that was read goes out over this connection: sealed for it, if it was read and sealed before this one stood.
-    /// It is kept first, so that one that was read and not sent when a connection is lost is sent again as if it had been.
+    /// A chunk that was read goes out over this connection: sealed for it, if it was read and
+    /// sealed before this one stood. It is kept first, so that one that was read and not sent when
+    /// a connection is lost is sent again as if it had been.
     fn handle_read(
         &mut self,
         sealed: Sealed,
@@ -91,9 +95,10 @@ impl Transfer {
         resealed.ok_or(Error::new(Code::Internal, "a kept chunk is missing"))
     }
 
-    /// A new connection stands: which parts have to be read again from their beginning. What was read of them is of no use:
-    /// it is dropped before anything is asked for, since the source may be waiting to hand on more of it. Fails with
-    /// `ResumeImpossible` where the receiver lacks what cannot be read.
+    /// A new connection stands: which parts have to be read again from their beginning. What was
+    /// read of them is of no use: it is dropped before anything is asked for, since the source may
+    /// be waiting to hand on more of it. Fails with `ResumeImpossible` where the receiver lacks
+    /// what cannot be read.
     pub fn resume(&mut self, session: &Session, readable: Readable) -> Result<Vec<PartIndex>> {
         let resumed = self.handle_have(&session.have, session.keys.epoch())?;
         let parts = (0..).map(PartIndex).zip(resumed);

@@ -1,12 +1,14 @@
-//! The sender's side of a transfer, without I/O: messages and facts in, messages and permissions out.
+//! The sender's side of a transfer, without I/O: messages and facts in, messages and permissions
+//! out.
 //!
 //! ```text
 //! Transfer::offer ─▶ Offering ─handle_accept─▶ Beginning ─handle_ready─▶ Session      one a connection
 //! Transfer: resume, poll_start, poll_lane, handle_ack, handle_part_end, poll_finish, handle_receipt; and from a spool: handle_spool, handle_spooled
 //! ```
 //!
-//! A state of the exchange is consumed by moving on, so that a message out of turn does not compile. [`Transfer`] holds
-//! what outlives a connection: what was sent of each part, what of it the receiver has, and what it may yet ask for again.
+//! A state of the exchange is consumed by moving on, so that a message out of turn does not
+//! compile. [`Transfer`] holds what outlives a connection: what was sent of each part, what of it
+//! the receiver has, and what it may yet ask for again.
 
 mod exchange;
 mod lane;
@@ -51,7 +53,8 @@ use crate::{
 /// One transfer as its sender knows it, over all its connections.
 pub struct Transfer {
     suites: Vec<Suite>,
-    /// Those that a connection of this transfer was agreed on with, in this process or an earlier one.
+    /// Those that a connection of this transfer was agreed on with, in this process or an earlier
+    /// one.
     agreed: Vec<Suite>,
     grant: SignedGrant,
     plan: Plan,
@@ -132,7 +135,8 @@ impl Transfer {
         &self.digests
     }
 
-    /// Opens the exchange on a new connection to the receiver that is expected. `asks` says what becomes of what it has.
+    /// Opens the exchange on a new connection to the receiver that is expected. `asks` says what
+    /// becomes of what it has.
     pub fn offer(
         &self,
         channel: &Channel,
@@ -159,11 +163,12 @@ impl Transfer {
         (offering, offer)
     }
 
-    /// A new connection stands, of this epoch, and the receiver has this much: says how each part goes on. Parts to be repeated start as
-    /// if nothing of them had been sent.
+    /// A new connection stands, of this epoch, and the receiver has this much: says how each part
+    /// goes on. Parts to be repeated start as if nothing of them had been sent.
     ///
-    /// After a part that is read again, every part whose reading had not ended is read again too: a source that reads one
-    /// part at a time would wait to hand on more of that one, whose turn comes only after the earlier part's.
+    /// After a part that is read again, every part whose reading had not ended is read again too: a
+    /// source that reads one part at a time would wait to hand on more of that one, whose turn
+    /// comes only after the earlier part's.
     pub fn handle_have(&mut self, have: &[Have], epoch: Epoch) -> Result<Vec<Resume>> {
         self.epoch = epoch;
         let resumed = self.resume_parts(have);
@@ -181,7 +186,8 @@ impl Transfer {
         if self.spool.is_some() {
             return self.resume_spooled(have);
         }
-        // Nothing was read by this process, and the receiver lacks something of what an earlier one had sent.
+        // Nothing was read by this process, and the receiver lacks something of what an earlier one
+        // had sent.
         let unread = self.manifest.is_some() && self.parts.iter().any(|progress| progress.ended.is_none());
         let mut have = have.iter().peekable();
         let digests = &self.digests;
@@ -201,7 +207,8 @@ impl Transfer {
         Ok(resumed)
     }
 
-    /// The manifest that an earlier process of this sender sent: if the receiver has all of it, nothing is read again.
+    /// The manifest that an earlier process of this sender sent: if the receiver has all of it,
+    /// nothing is read again.
     pub fn handle_earlier(&mut self, manifest: SignedManifest) {
         self.manifest = Some(manifest);
     }
@@ -226,12 +233,14 @@ impl Transfer {
         progress.to_prove.map_or(progress.verified, |have| have.verified)
     }
 
-    /// Whether the part needs a lane on this connection: something of it is yet to be sent, or to be read again.
+    /// Whether the part needs a lane on this connection: something of it is yet to be sent, or to
+    /// be read again.
     pub fn is_open(&self, part: PartIndex) -> bool {
         !self.parts[part.0 as usize].is_verified()
     }
 
-    /// The next chunk that was sent over an earlier connection and that the receiver does not have, sealed for this one.
+    /// The next chunk that was sent over an earlier connection and that the receiver does not have,
+    /// sealed for this one.
     pub fn poll_resend(
         &mut self,
         part: PartIndex,
@@ -239,7 +248,8 @@ impl Transfer {
         mut draw: impl FnMut() -> Result<Nonce>,
     ) -> Result<Option<Sealed>> {
         let progress = &mut self.parts[part.0 as usize];
-        // By the keys themselves: a receiver that was restored from a snapshot counts its epochs from there again.
+        // By the keys themselves: a receiver that was restored from a snapshot counts its epochs
+        // from there again.
         let stale = |kept: &&mut Kept| !Arc::ptr_eq(&kept.keys, &session.keys);
         let Some(kept) = progress.kept.iter_mut().find(stale) else { return Ok(None) };
         let sealed = reseal(&kept.sealed, &kept.keys, &session.keys, draw()?)?;
@@ -248,7 +258,8 @@ impl Transfer {
         Ok(Some(sealed))
     }
 
-    /// A chunk that the receiver has was read again. After the last of them the part must be what was sent before.
+    /// A chunk that the receiver has was read again. After the last of them the part must be what
+    /// was sent before.
     pub fn handle_repeated(&mut self, part: PartIndex, hash: &ChunkHash, plain_bytes: u64, last: bool) -> Result<()> {
         let progress = &mut self.parts[part.0 as usize];
         let changed = Err(Error::new(Code::SourceChanged, "what was sent before").at_part(part));
@@ -270,9 +281,10 @@ impl Transfer {
         Ok(())
     }
 
-    /// Whether a part may start now: parts start in the order of the plan, those that must be loaded before this one are
-    /// durable, and a lane is free. A lane is free again when all of its part is verified, and not when the last byte was
-    /// handed to the link: only then does the receiver, too, count the part as no longer in flight.
+    /// Whether a part may start now: parts start in the order of the plan, those that must be
+    /// loaded before this one are durable, and a lane is free. A lane is free again when all of its
+    /// part is verified, and not when the last byte was handed to the link: only then does the
+    /// receiver, too, count the part as no longer in flight.
     pub fn may_start(&self, part: PartIndex, session: &Session) -> bool {
         let place = part.0 as usize;
         let in_turn = !self.parts[place].started && self.started_to >= place;
@@ -286,14 +298,15 @@ impl Transfer {
         self.tally.update(&mut self.parts[place], self.plan.parts[place].section);
     }
 
-    /// The next part of which something is to be sent on this connection, whether or not it may start now.
+    /// The next part of which something is to be sent on this connection, whether or not it may
+    /// start now.
     pub fn next_part(&self) -> Option<PartIndex> {
         let waits = |part: &PartIndex| !self.parts[part.0 as usize].started && self.is_open(*part);
         (self.started_to as u32..self.parts.len() as u32).map(PartIndex).find(waits)
     }
 
-    /// The next part to open a stream for, if one may start now; asked again until there is none. Parts of which the receiver
-    /// has all are passed over.
+    /// The next part to open a stream for, if one may start now; asked again until there is none.
+    /// Parts of which the receiver has all are passed over.
     pub fn poll_start(&mut self, session: &Session) -> Option<PartIndex> {
         while let Some(progress) = self.parts.get(self.started_to) {
             let part = PartIndex(self.started_to as u32);
@@ -319,7 +332,8 @@ impl Transfer {
         }
     }
 
-    /// Whether a chunk fits the window of its part. One chunk always does, or nothing would ever move.
+    /// Whether a chunk fits the window of its part. One chunk always does, or nothing would ever
+    /// move.
     pub fn may_send(&self, header: &ChunkHeader, session: &Session) -> bool {
         let progress = &self.parts[header.part.0 as usize];
         progress.kept_bytes == 0 || progress.kept_bytes + weight(header) <= session.lane_window_bytes
@@ -334,7 +348,8 @@ impl Transfer {
         progress.kept_bytes += weight(&sealed.header);
     }
 
-    /// A part's last chunk went out. `rows` is the digest of its rows; of a part without rows it does not count.
+    /// A part's last chunk went out. `rows` is the digest of its rows; of a part without rows it
+    /// does not count.
     pub fn handle_part_end(&mut self, part: PartIndex, rows: RowsDigest) {
         let has_rows = self.plan.section(part) == Some(Section::Data);
         self.parts[part.0 as usize].ended = Some(if has_rows { rows } else { RowsDigest::default() });
@@ -346,8 +361,8 @@ impl Transfer {
         self.tally.ended as u64
     }
 
-    /// The receiver says what it has of a part; returns whether that is more than before. Refuses what cannot be (fault-matrix
-    /// X12).
+    /// The receiver says what it has of a part; returns whether that is more than before. Refuses
+    /// what cannot be (fault-matrix X12).
     pub fn handle_ack(&mut self, ack: &Ack) -> Result<bool> {
         let impossible = |check| Err(Error::new(Code::AckImpossible, check).at_part(ack.part));
         let Some(progress) = self.parts.get_mut(ack.part.0 as usize) else {
@@ -378,13 +393,14 @@ impl Transfer {
         Ok(is_more)
     }
 
-    /// The manifest, once every part has ended and every chunk is verified; the same one each time it is asked for. The first
-    /// time, it is signed with this head of the sender's log.
+    /// The manifest, once every part has ended and every chunk is verified; the same one each time
+    /// it is asked for. The first time, it is signed with this head of the sender's log.
     pub fn poll_finish(&mut self, signer: &dyn Signer, audit_head: Option<AuditHead>) -> Option<Message> {
         if self.tally.unverified > 0 {
             return None;
         }
-        // What is sent from a spool was hashed by whoever filled it: the manifest comes with `handle_earlier`.
+        // What is sent from a spool was hashed by whoever filled it: the manifest comes with
+        // `handle_earlier`.
         if self.manifest.is_none() && self.spool.is_none() {
             self.manifest = Some(self.make_manifest(audit_head).sign(signer));
         }
@@ -432,7 +448,8 @@ impl Transfer {
         }
     }
 
-    /// The receipt is good if the receiver signed it, over the very manifest that was sent, and loaded what was sent.
+    /// The receipt is good if the receiver signed it, over the very manifest that was sent, and
+    /// loaded what was sent.
     pub fn handle_receipt(&self, receipt: &SignedReceipt, session: &Session) -> Result<()> {
         let wrong = |check| Err(Error::new(Code::AckImpossible, check));
         let Some(manifest) = &self.manifest else {
@@ -444,7 +461,8 @@ impl Transfer {
         if receipt.receipt.sender_key != session.sender_key {
             return wrong("receipt for another sender");
         }
-        // The suite is that of the connection on which it was signed, which may have been an earlier one.
+        // The suite is that of the connection on which it was signed, which may have been an
+        // earlier one.
         let suite = receipt.receipt.suite;
         if suite != session.keys.suite() && !self.agreed.contains(&suite) {
             return wrong("receipt with a suite that no connection was agreed on with");

@@ -1,4 +1,5 @@
-//! One part at its sender: what was sent of it, what of that the receiver has, and what it may yet ask for again.
+//! One part at its sender: what was sent of it, what of that the receiver has, and what it may yet
+//! ask for again.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -18,7 +19,8 @@ use crate::{
 pub(super) struct PartProgress {
     /// Over the chunks sent, or read again and found to be what the receiver has.
     pub(super) root: PartRoot,
-    /// Over those of them that the receiver has verified, and whether the part's last chunk is among them.
+    /// Over those of them that the receiver has verified, and whether the part's last chunk is
+    /// among them.
     pub(super) verified_root: PartRoot,
     pub(super) verified_last: bool,
     /// Chunks sent and not yet verified, oldest first.
@@ -39,7 +41,8 @@ pub(super) struct PartProgress {
     pub(super) counted: Standing,
 }
 
-/// A chunk that may have to be sent again, and what opens it. It costs no copy: the link holds the same bytes.
+/// A chunk that may have to be sent again, and what opens it. It costs no copy: the link holds the
+/// same bytes.
 pub(super) struct Kept {
     pub(super) sealed: Sealed,
     pub(super) keys: Arc<EpochKeys>,
@@ -48,7 +51,8 @@ pub(super) struct Kept {
 /// How a part goes on over a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// From where its reading stopped, be it to prove what the receiver has; what was sent and is missing is still here.
+    /// From where its reading stopped, be it to prove what the receiver has; what was sent and is
+    /// missing is still here.
     Continue,
     /// It has to be read again from its beginning.
     Repeat,
@@ -84,7 +88,8 @@ impl PartProgress {
         self.verified = verified;
     }
 
-    /// What the receiver says that it has is what was sent: the same chunks, and the last of them if it has that.
+    /// What the receiver says that it has is what was sent: the same chunks, and the last of them
+    /// if it has that.
     fn check_verified(&self, have: Option<&Have>) -> Result<()> {
         let Some(have) = have else { return Ok(()) };
         match have.root == self.verified_root.root() && have.ended == self.verified_last {
@@ -130,8 +135,8 @@ impl PartProgress {
     }
 }
 
-/// What a chunk counts for in a window: its plaintext or its frame, whichever is more. Counting frames alone, a dump that
-/// compresses well would run far ahead of a slow loader.
+/// What a chunk counts for in a window: its plaintext or its frame, whichever is more. Counting
+/// frames alone, a dump that compresses well would run far ahead of a slow loader.
 pub(super) fn weight(header: &ChunkHeader) -> u64 {
     (header.frame_bytes() as u64).max(header.plain_bytes.into())
 }

@@ -1,5 +1,6 @@
-//! Sending from a spool: a sealed log that holds the frames of the transfer as they go out. Its keys are those of the
-//! connection on which it was begun; on later ones its frames are sent as they are, and never sealed anew.
+//! Sending from a spool: a sealed log that holds the frames of the transfer as they go out. Its
+//! keys are those of the connection on which it was begun; on later ones its frames are sent as
+//! they are, and never sealed anew.
 
 use std::collections::VecDeque;
 
@@ -61,8 +62,8 @@ impl Transfer {
         Ok(())
     }
 
-    /// Goes on behind what the receiver has. Without the hashes of what it has, only the manifest can say that all of it is
-    /// what was sent; the receipt over that manifest does in any case.
+    /// Goes on behind what the receiver has. Without the hashes of what it has, only the manifest
+    /// can say that all of it is what was sent; the receipt over that manifest does in any case.
     pub(super) fn resume_spooled(&mut self, have: &[Have]) -> Result<Vec<Resume>> {
         let manifest = self.manifest.as_ref().map(|manifest| &manifest.manifest.parts);
         for (progress, index) in self.parts.iter_mut().zip(0..) {

@@ -1,5 +1,5 @@
-//! How many parts stand where. Counted as they move on, so that no step of a transfer looks at more parts than the one it
-//! is about: a database may have tens of thousands of them.
+//! How many parts stand where. Counted as they move on, so that no step of a transfer looks at more
+//! parts than the one it is about: a database may have tens of thousands of them.
 
 use super::part::PartProgress;
 use crate::manifest::{Plan, Section};

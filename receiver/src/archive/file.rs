@@ -82,7 +82,8 @@ impl Archive {
         match self.reader.step().map_err(|error| broken(&self.path, error))? {
             Step::Record(record) => Ok(Some(record)),
             Step::End(Ending::Whole) => Ok(None),
-            // Nothing is ever added to an archive: what a crash would leave of one is no excuse here.
+            // Nothing is ever added to an archive: what a crash would leave of one is no excuse
+            // here.
             Step::End(Ending::Torn) if self.reader.is_cut().map_err(|error| broken(&self.path, error))? => {
                 Err(cut_short())
             }

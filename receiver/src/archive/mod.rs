@@ -1,8 +1,9 @@
-//! `load`: verifies an archive that was carried here and loads it, from its first record to the receipt. What is judged is
-//! what is judged over the link, by the same code; only the link is missing.
+//! `load`: verifies an archive that was carried here and loads it, from its first record to the
+//! receipt. What is judged is what is judged over the link, by the same code; only the link is
+//! missing.
 //!
-//! The archive is its own journal: killed in the middle and started again, a load reads it from the beginning. What a
-//! database has committed is not loaded twice; a loader is fed again.
+//! The archive is its own journal: killed in the middle and started again, a load reads it from the
+//! beginning. What a database has committed is not loaded twice; a loader is fed again.
 
 mod file;
 mod record;

@@ -1,4 +1,5 @@
-//! What a receiver keeps of an archive that is being loaded: no key, and nothing that the archive could say again.
+//! What a receiver keeps of an archive that is being loaded: no key, and nothing that the archive
+//! could say again.
 
 use minicbor::{Decode, Encode};
 use sealift_agent::{
@@ -147,7 +148,8 @@ pub fn abandon(state: &StateDir, audit: &AuditLog, engines: Engines, transfer: T
         dir.destroy()?;
         return Ok(None);
     };
-    // Forgotten, it could be loaded a second time. Once it is stated to be loaded, the store of uses knows that.
+    // Forgotten, it could be loaded a second time. Once it is stated to be loaded, the store of
+    // uses knows that.
     if kept.ending.stage == Stage::InDoubt {
         return Err(resolve_first(transfer));
     }
@@ -160,7 +162,8 @@ pub fn abandon(state: &StateDir, audit: &AuditLog, engines: Engines, transfer: T
     Ok(Some(ended))
 }
 
-/// Keeps what the operator states about a load that is in doubt; `None` if there is none of `transfer`.
+/// Keeps what the operator states about a load that is in doubt; `None` if there is none of
+/// `transfer`.
 pub fn resolve(state: &StateDir, audit: &AuditLog, transfer: TransferId, event: Event) -> Outcome<Option<Stage>> {
     if !TransferDir::list_in(state, Area::Loads)?.contains(&transfer) {
         return Ok(None);

@@ -1,4 +1,5 @@
-//! `records → order judged → workers → writer → sink`: what the pipeline of a connection does, without one.
+//! `records → order judged → workers → writer → sink`: what the pipeline of a connection does,
+//! without one.
 
 use std::sync::Arc;
 
@@ -49,7 +50,8 @@ impl<'a> Unload<'a> {
         Self { load, report, workers: Workers::default() }
     }
 
-    /// Returns when all parts are in the sink, the manifest fits them, and nothing stands behind it.
+    /// Returns when all parts are in the sink, the manifest fits them, and nothing stands behind
+    /// it.
     pub async fn run(&self, mut session: Session, records: Records) -> Outcome<Session> {
         let mut order = Order::new(self.load.transfer().plan());
         let keys = session.keys().clone();

@@ -1,6 +1,6 @@
-//! Which archives were loaded here: a grant is good for one load (fault-matrix T4). One file for each, named after the
-//! transfer, kept until its grant has ended. Receipts are for people, who move them away; this is not. A drill that discarded
-//! everything is no load.
+//! Which archives were loaded here: a grant is good for one load (fault-matrix T4). One file for
+//! each, named after the transfer, kept until its grant has ended. Receipts are for people, who
+//! move them away; this is not. A drill that discarded everything is no load.
 
 use std::{fs, io::ErrorKind, path::PathBuf};
 
@@ -14,7 +14,8 @@ use sealift_protocol::{close::Code, id::TransferId};
 
 const FOLDER: &str = "archives-loaded";
 
-/// A clock that is set back by less than this lets no archive in again. Beyond it, the grant has ended for any clock.
+/// A clock that is set back by less than this lets no archive in again. Beyond it, the grant has
+/// ended for any clock.
 const KEPT_LONGER_SECONDS: u64 = 86_400;
 
 fn path_of(state: &StateDir, transfer: TransferId) -> PathBuf {
@@ -39,8 +40,8 @@ pub fn check(state: &StateDir, transfer: TransferId) -> Outcome {
     }
 }
 
-/// The archive is about to be shown, or its operator states that it is loaded; its grant ends at `until_seconds`. Durable when
-/// this returns.
+/// The archive is about to be shown, or its operator states that it is loaded; its grant ends at
+/// `until_seconds`. Durable when this returns.
 pub fn note(state: &StateDir, audit: &AuditLog, transfer: TransferId, until_seconds: u64) -> Outcome {
     audit.append(Some(transfer), &Entry::ArchiveUse { until: until_seconds })?;
     state.subfolder(FOLDER)?;
@@ -53,7 +54,8 @@ pub fn forget(state: &StateDir, transfer: TransferId) -> Outcome {
     remove(path_of(state, transfer))
 }
 
-/// Removes what belongs to grants that have ended: those archives are refused for that. What cannot be read stays.
+/// Removes what belongs to grants that have ended: those archives are refused for that. What cannot
+/// be read stays.
 pub fn sweep(state: &StateDir, now_seconds: u64) -> Outcome {
     let folder = state.path().join(FOLDER);
     let entries = match fs::read_dir(&folder) {

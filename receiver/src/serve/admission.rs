@@ -14,7 +14,8 @@ use crate::{
 };
 
 impl Server<'_> {
-    /// The record of the transfer that `grant` permits, whose sender has come; its signature and times are good.
+    /// The record of the transfer that `grant` permits, whose sender has come; its signature and
+    /// times are good.
     pub fn admit(&self, grant: &SignedGrant) -> Outcome<Record> {
         let transfer = grant.grant.transfer;
         let record = Record::open(self.state, transfer)?.ok_or(Error::new(Code::TicketUnknown, "transfer"))?;
@@ -45,13 +46,14 @@ impl Server<'_> {
         })
     }
 
-    /// One target takes one transfer at a time, and keeps its place for one that has begun: a second one would drop what
-    /// the first has loaded.
+    /// One target takes one transfer at a time, and keeps its place for one that has begun: a
+    /// second one would drop what the first has loaded.
     fn check_vacant(&self, transfer: TransferId, url: &str) -> Outcome {
         for other in TransferDir::list(self.state)?.into_iter().filter(|other| *other != transfer) {
             // One that cannot be read runs nowhere: `status` tells of it, and it keeps nobody out.
             let Ok(look) = TransferDir::look::<Kept>(self.state, other) else { continue };
-            // An unused ticket holds nothing yet; what is published, or stated to be loaded, nothing any more.
+            // An unused ticket holds nothing yet; what is published, or stated to be loaded,
+            // nothing any more.
             let holds = |kept: &Kept| kept.target == url && kept.is_begun() && !kept.ending.stage.is_loaded();
             if let Some(kept) = look.and_then(|look| look.record).filter(holds) {
                 let how = match kept.ending.stage {

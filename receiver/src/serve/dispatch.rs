@@ -1,4 +1,5 @@
-//! Several transfers at once: hands what senders say to the one that it is about, and begins it if nobody runs it.
+//! Several transfers at once: hands what senders say to the one that it is about, and begins it if
+//! nobody runs it.
 
 use std::{collections::BTreeMap, future::pending, pin::Pin, time::Duration};
 
@@ -29,7 +30,8 @@ use crate::{
     unfinished::{Ended, abandon_by_sender, drop_expired},
 };
 
-/// What one transfer may have waiting: a sender that has come back while the last connection is being given up.
+/// What one transfer may have waiting: a sender that has come back while the last connection is
+/// being given up.
 const OFFERS_WAITING: usize = 2;
 
 /// How often expired transfers are looked for that nobody runs.

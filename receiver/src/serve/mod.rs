@@ -1,4 +1,5 @@
-//! `serve`: a standing receiver. Named targets, several transfers at once, until it is told to stop.
+//! `serve`: a standing receiver. Named targets, several transfers at once, until it is told to
+//! stop.
 
 mod admission;
 mod dispatch;
@@ -36,8 +37,8 @@ use crate::{
     ticket_book::{Proven, TicketBook},
 };
 
-/// How long a drain may take: a farewell to each sender, and a sync of each load; and before that, a loader that is ending. The
-/// unit's `TimeoutStopSec` is above it.
+/// How long a drain may take: a farewell to each sender, and a sync of each load; and before that,
+/// a loader that is ending. The unit's `TimeoutStopSec` is above it.
 pub const DRAIN_TIMEOUT: Duration = LOADER_WAIT_MAX.saturating_add(Duration::from_secs(30));
 
 /// For the last packets of all connections to leave.

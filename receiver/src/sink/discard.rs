@@ -1,8 +1,9 @@
-//! `discard:`: takes any plan, looks at everything that a target would look at, and keeps nothing. For drills.
+//! `discard:`: takes any plan, looks at everything that a target would look at, and keeps nothing.
+//! For drills.
 //!
-//! Of a database, the documents are decoded and compared with the plan, and the rows are decoded, counted and digested as
-//! they come, so that the receipt can say that they are the rows that the manifest promises. What no drill can show is
-//! that an engine takes the definitions and the rows.
+//! Of a database, the documents are decoded and compared with the plan, and the rows are decoded,
+//! counted and digested as they come, so that the receipt can say that they are the rows that the
+//! manifest promises. What no drill can show is that an engine takes the definitions and the rows.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -51,7 +52,8 @@ impl DiscardSink {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Values in a row of the table that this part holds. The part that says so may still be on its way through.
+    /// Values in a row of the table that this part holds. The part that says so may still be on its
+    /// way through.
     fn values(&self, table: TableIndex) -> Outcome<usize> {
         let mut state = self.state();
         loop {

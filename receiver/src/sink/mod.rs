@@ -62,7 +62,8 @@ pub fn open(endpoint: &dyn Endpoint, options: TargetOptions) -> Outcome<Arc<dyn 
     })
 }
 
-/// The sink of a target in which an earlier transfer may have left something. `None` where nothing can be left.
+/// The sink of a target in which an earlier transfer may have left something. `None` where nothing
+/// can be left.
 pub fn open_leftover(endpoint: &dyn Endpoint, options: TargetOptions) -> Outcome<Option<Arc<dyn Sink>>> {
     match endpoint.place() {
         Place::StandardStream => Ok(None),
@@ -73,37 +74,40 @@ pub fn open_leftover(endpoint: &dyn Endpoint, options: TargetOptions) -> Outcome
     }
 }
 
-/// A target that is loaded part by part under a staging name and shown under its own only at the end.
+/// A target that is loaded part by part under a staging name and shown under its own only at the
+/// end.
 ///
-/// Every method may block and is called off the async threads. `prepare`, then any number of `begin`, then `prove`,
-/// `publish`, `forget`; or `suspend` or `abandon` at any point, from any thread, more than once. Dropped, a sink is
-/// suspended.
+/// Every method may block and is called off the async threads. `prepare`, then any number of
+/// `begin`, then `prove`, `publish`, `forget`; or `suspend` or `abandon` at any point, from any
+/// thread, more than once. Dropped, a sink is suspended.
 pub trait Sink: Send + Sync {
-    /// Before anybody is given a ticket: whether a load could begin and be shown, as far as can be found out now; asked of a
-    /// sink that has done nothing else, and leaves nothing behind. Returns what there is to say about the target.
+    /// Before anybody is given a ticket: whether a load could begin and be shown, as far as can be
+    /// found out now; asked of a sink that has done nothing else, and leaves nothing behind.
+    /// Returns what there is to say about the target.
     fn check(&self, _readiness: Readiness) -> Outcome<Option<String>> {
         Ok(None)
     }
 
-    /// Judges the plan, and makes the staging place, or opens the one that this very transfer left there: returns the parts
-    /// that are committed in it. `fresh` drops what is there instead. Fails with `PlanRefused` or `TargetNotEmpty` before
-    /// anything is sent.
+    /// Judges the plan, and makes the staging place, or opens the one that this very transfer left
+    /// there: returns the parts that are committed in it. `fresh` drops what is there instead.
+    /// Fails with `PlanRefused` or `TargetNotEmpty` before anything is sent.
     fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>>;
 
-    /// Whether a process that dies takes the load with it, and a new one can feed the target afresh: then what is verified is
-    /// kept in a journal.
+    /// Whether a process that dies takes the load with it, and a new one can feed the target
+    /// afresh: then what is verified is kept in a journal.
     fn wants_journal(&self) -> bool {
         false
     }
 
-    /// Whether a chunk counts as verified only when the part's writer says that it is durable (`edge`, `rest`, `finish`): then a
-    /// sender that can give its bytes once is never asked for what it has forgotten.
+    /// Whether a chunk counts as verified only when the part's writer says that it is durable
+    /// (`edge`, `rest`, `finish`): then a sender that can give its bytes once is never asked for
+    /// what it has forgotten.
     fn counts_when_synced(&self) -> bool {
         false
     }
 
-    /// Whether `prove` ends the load in a way that nobody can find out about later: if this process is killed meanwhile, the
-    /// load must not be done again.
+    /// Whether `prove` ends the load in a way that nobody can find out about later: if this process
+    /// is killed meanwhile, the load must not be done again.
     fn ends_unseen(&self) -> bool {
         false
     }
@@ -113,35 +117,40 @@ pub trait Sink: Send + Sync {
         0
     }
 
-    /// Waits until this part may be written, and returns what writes it. Asked for one part at a time, in the order of the
-    /// plan; the parts of earlier sections are durable by then. Rows are digested under the
-    /// transfer's own keys.
+    /// Waits until this part may be written, and returns what writes it. Asked for one part at a
+    /// time, in the order of the plan; the parts of earlier sections are durable by then. Rows are
+    /// digested under the transfer's own keys.
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>>;
 
-    /// Asked after each `finish`: the parts that are finished by now and were not returned before. A part may be missing that is
-    /// committed together with a later one; it is returned when it is.
+    /// Asked after each `finish`: the parts that are finished by now and were not returned before.
+    /// A part may be missing that is committed together with a later one; it is returned when it
+    /// is.
     fn take_finished(&self, ended: PartIndex) -> Vec<PartIndex> {
         vec![ended]
     }
 
-    /// Everything has arrived and the manifest fits: ends the load, and says what the target itself says is there.
+    /// Everything has arrived and the manifest fits: ends the load, and says what the target itself
+    /// says is there.
     fn prove(&self, digests: &Digests) -> Outcome<Evidence>;
 
-    /// The receipt is signed and kept: shows the load under its final name. After a crash it is called again, by a process
-    /// that has done nothing else with this sink, and then finishes what the first began, or finds that it had ended.
+    /// The receipt is signed and kept: shows the load under its final name. After a crash it is
+    /// called again, by a process that has done nothing else with this sink, and then finishes what
+    /// the first began, or finds that it had ended.
     fn publish(&self, transfer: TransferId) -> Outcome;
 
-    /// The caller has noted, durably, that the load is published, and will not call `publish` for it again: removes what
-    /// that would know it by. Called again after a crash, too.
+    /// The caller has noted, durably, that the load is published, and will not call `publish` for
+    /// it again: removes what that would know it by. Called again after a crash, too.
     fn forget(&self, _transfer: TransferId) {}
 
-    /// Drops what an earlier process left of this transfer in the staging place, and nothing of another's; asked of a sink that
-    /// has done nothing else. `proven`: its receipt was signed. Returns whether the load has its final name, where it stays.
+    /// Drops what an earlier process left of this transfer in the staging place, and nothing of
+    /// another's; asked of a sink that has done nothing else. `proven`: its receipt was signed.
+    /// Returns whether the load has its final name, where it stays.
     fn abandon_earlier(&self, _transfer: TransferId, proven: bool) -> Outcome<bool> {
         Ok(proven)
     }
 
-    /// The file that holds, in the clear, what is loaded of this transfer and not shown yet, if there is one.
+    /// The file that holds, in the clear, what is loaded of this transfer and not shown yet, if
+    /// there is one.
     fn staged(&self, _transfer: TransferId) -> Option<PathBuf> {
         None
     }
@@ -151,14 +160,17 @@ pub trait Sink: Send + Sync {
         self.staged(transfer).and_then(|path| fs::symlink_metadata(path).ok()).map_or(0, |found| found.len())
     }
 
-    /// Stops what runs and undoes what is not durable; keeps what is, for a later `prepare` of the same transfer.
+    /// Stops what runs and undoes what is not durable; keeps what is, for a later `prepare` of the
+    /// same transfer.
     fn suspend(&self);
 
-    /// Gives up: stops what runs and drops what was staged, so that nothing is visible in the target.
+    /// Gives up: stops what runs and drops what was staged, so that nothing is visible in the
+    /// target.
     fn abandon(&self);
 }
 
-/// Writes one part. Dropped without `finish`, it leaves nothing of the part behind but what is durable.
+/// Writes one part. Dropped without `finish`, it leaves nothing of the part behind but what is
+/// durable.
 pub trait PartSink {
     /// What is durable of the part already: the next chunk is the one after it.
     fn begun(&self, part: PartIndex, digests: &Digests) -> PartRoot {
@@ -173,24 +185,25 @@ pub trait PartSink {
         0
     }
 
-    /// Between two chunks: a target that can make a part durable piece by piece may do so now. Returns whether all that was
-    /// taken so far is.
+    /// Between two chunks: a target that can make a part durable piece by piece may do so now.
+    /// Returns whether all that was taken so far is.
     fn edge(&mut self, _so_far: &PartRoot) -> Outcome<bool> {
         Ok(false)
     }
 
-    /// Nothing more waits to be written: a target that makes a part durable piece by piece may do so now. Returns whether all
-    /// that was taken so far is.
+    /// Nothing more waits to be written: a target that makes a part durable piece by piece may do
+    /// so now. Returns whether all that was taken so far is.
     fn rest(&mut self) -> Outcome<bool> {
         Ok(false)
     }
 
-    /// Whether a part that is finished outlives this process. Only then is the sender told that it is durable.
+    /// Whether a part that is finished outlives this process. Only then is the sender told that it
+    /// is durable.
     fn keeps(&self) -> bool {
         true
     }
 
-    /// The part is whole. When `take_finished` returns it, it is durable, if this target `keeps` a part; `whole` is then kept with
-    /// it, for `prepare` to tell.
+    /// The part is whole. When `take_finished` returns it, it is durable, if this target `keeps` a
+    /// part; `whole` is then kept with it, for `prepare` to tell.
     fn finish(self: Box<Self>, whole: &WholePart) -> Outcome;
 }

@@ -1,6 +1,7 @@
-//! The place of a target that is a file: what can be found out about it before anybody is given a ticket, and how a load gets
-//! the target's name. A file of no bytes that was made beforehand is the one thing that may be replaced; its owner, group, mode,
-//! access list and other extended attributes are kept.
+//! The place of a target that is a file: what can be found out about it before anybody is given a
+//! ticket, and how a load gets the target's name. A file of no bytes that was made beforehand is
+//! the one thing that may be replaced; its owner, group, mode, access list and other extended
+//! attributes are kept.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions, Permissions},
@@ -34,7 +35,8 @@ pub enum Readiness {
     Staging,
 }
 
-/// What a disk must have room for, and a user's quota and limits allow, or there is no use in a ticket.
+/// What a disk must have room for, and a user's quota and limits allow, or there is no use in a
+/// ticket.
 const ROOM_BYTES_MIN: usize = 64 << 10;
 
 /// The owner may read and write it.
@@ -58,7 +60,8 @@ impl TargetPlace {
         let Some(name) = name else {
             return Err(Failure::new(Code::TargetFailed, format!("the target {shown} names no file"), next));
         };
-        // Canonical, so that what happens to links or the working folder later does not lead elsewhere.
+        // Canonical, so that what happens to links or the working folder later does not lead
+        // elsewhere.
         let folder = std::path::absolute(target)
             .and_then(|target| fs::canonicalize(target.parent().unwrap_or(Path::new("/"))))
             .map_err(|error| {
@@ -72,7 +75,8 @@ impl TargetPlace {
         Ok(Self { path: folder.join(name), folder })
     }
 
-    /// What was made beforehand under the target's name: nothing, or a file of no bytes. Anything else is somebody's.
+    /// What was made beforehand under the target's name: nothing, or a file of no bytes. Anything
+    /// else is somebody's.
     pub fn made_beforehand(&self) -> Outcome<Option<Metadata>> {
         let shown = self.path.display();
         let found = match fs::symlink_metadata(&self.path) {
@@ -106,9 +110,10 @@ impl TargetPlace {
         Err(Failure::new(Code::TargetNotEmpty, format!("the target {shown} {what}"), next))
     }
 
-    /// Makes a file with the longest name that a load will need, fills it a little, gives it the owner that the target will
-    /// have, and removes it. What it finds cannot be asked for: file systems that are full, read-only, squashed or
-    /// special say so only when they are written. `uses` may try the file out further.
+    /// Makes a file with the longest name that a load will need, fills it a little, gives it the
+    /// owner that the target will have, and removes it. What it finds cannot be asked for: file
+    /// systems that are full, read-only, squashed or special say so only when they are written.
+    /// `uses` may try the file out further.
     pub fn try_out(&self, longest: &Path, readiness: Readiness, uses: impl FnOnce(&Path) -> Outcome) -> Outcome {
         self.check_names(longest)?;
         let probe = match make_probe(longest) {
@@ -191,7 +196,8 @@ impl TargetPlace {
         Some((found.blocks_available() as u64).saturating_mul(found.fragment_size() as u64))
     }
 
-    /// Gives `staged` the target's name, if that is still free. The caller syncs it before, and the folder after.
+    /// Gives `staged` the target's name, if that is still free. The caller syncs it before, and the
+    /// folder after.
     pub fn show(&self, staged: &Path) -> Outcome {
         let shown = match self.made_beforehand()? {
             Some(found) => self.keep_owner(staged, &found).and_then(|()| fs::rename(staged, &self.path)),
@@ -203,7 +209,8 @@ impl TargetPlace {
         })
     }
 
-    /// Gives a file the owner, group, mode and extended attributes of the one that it is to replace.
+    /// Gives a file the owner, group, mode and extended attributes of the one that it is to
+    /// replace.
     fn keep_owner(&self, staged: &Path, found: &Metadata) -> io::Result<()> {
         let open = |path: &Path| OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path);
         let file = open(staged)?;
@@ -211,7 +218,8 @@ impl TargetPlace {
         if (own.uid(), own.gid()) != (found.uid(), found.gid()) {
             fchown(&file, Some(found.uid()), Some(found.gid()))?;
         }
-        // After it: a change of owner clears some of them. And before an access list, whose mask they would change.
+        // After it: a change of owner clears some of them. And before an access list, whose mask
+        // they would change.
         file.set_permissions(Permissions::from_mode(found.mode() & MODE_BITS))?;
         keep_attributes(&open(&self.path)?, &file)?;
         file.sync_all()
@@ -238,7 +246,8 @@ fn is_probe(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.len() <= ROOM_BYTES_MIN as u64 && ours(found))
 }
 
-/// The most that Linux lets a list of extended attributes, and the value of one, have (limits.h, XATTR_LIST_MAX and XATTR_SIZE_MAX).
+/// The most that Linux lets a list of extended attributes, and the value of one, have (limits.h,
+/// XATTR_LIST_MAX and XATTR_SIZE_MAX).
 const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
 
 /// Those that the kernel keeps for a security module, which labels a new file by its own rules.

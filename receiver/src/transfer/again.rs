@@ -1,4 +1,5 @@
-//! An earlier process had signed the receipt: what it began is finished, and the sender is waited for.
+//! An earlier process had signed the receipt: what it began is finished, and the sender is waited
+//! for.
 
 use sealift_agent::failure::Outcome;
 use sealift_protocol::{id::PartIndex, receive::WholePart};
@@ -7,7 +8,8 @@ use super::Receiving;
 use crate::load::Load;
 
 impl Receiving<'_> {
-    /// Publishes what is proven, and makes the load that a sender which comes for its receipt is answered from.
+    /// Publishes what is proven, and makes the load that a sender which comes for its receipt is
+    /// answered from.
     pub(super) async fn publish_again(&mut self) -> Outcome {
         let finished = self.runner.publish_kept().await?;
         let mut transfer = self.runner.record.state_machine()?;

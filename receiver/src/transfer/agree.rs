@@ -1,4 +1,5 @@
-//! What a connection is agreed on over, and the load that it goes on with: found, made, or fed from the journal.
+//! What a connection is agreed on over, and the load that it goes on with: found, made, or fed from
+//! the journal.
 
 use std::mem;
 
@@ -113,7 +114,8 @@ impl Receiving<'_> {
         Ok(session)
     }
 
-    /// Tells the sender that began the transfer, and no other, what the operator has stated about the load.
+    /// Tells the sender that began the transfer, and no other, what the operator has stated about
+    /// the load.
     pub(super) async fn tell_statement(&mut self, offered: Offered) -> Outcome<Conversed> {
         let Offered { link, slot: _slot, judging, mut writer, mut control } = offered;
         let failure = match self.know_sender(judging, &mut writer, &mut control).await {
@@ -124,7 +126,8 @@ impl Receiving<'_> {
         Err(failure)
     }
 
-    /// Exchanges messages up to Begin, by which a sender proves that it is the one that began the transfer.
+    /// Exchanges messages up to Begin, by which a sender proves that it is the one that began the
+    /// transfer.
     async fn know_sender(
         &mut self,
         judging: Judging,
@@ -162,7 +165,8 @@ impl Receiving<'_> {
         Ok(())
     }
 
-    /// Opens the target for the transfer, and resumes what an earlier process left, unless that is to be dropped.
+    /// Opens the target for the transfer, and resumes what an earlier process left, unless that is
+    /// to be dropped.
     pub(super) async fn open_load(&mut self, mut transfer: Transfer, asks: Asks) -> Outcome<Load> {
         let fresh = asks == Asks::StartOver;
         let sink = (self.runner.setting.open_sink)()?;
@@ -187,7 +191,8 @@ impl Receiving<'_> {
         let place = Place { folder, transfer: id, key: self.runner.record.sealing_key()?, bytes_max };
         let made = self.runner.record.kept.journal_made;
         let audit = self.runner.setting.audit.clone();
-        // A large one is read through before it is gone on with: others have to be served meanwhile.
+        // A large one is read through before it is gone on with: others have to be served
+        // meanwhile.
         let opened = tokio::task::spawn_blocking(move || -> Outcome<_> {
             if drops {
                 drop_journal(&place.folder)?;

@@ -1,5 +1,6 @@
-//! `seal`: reads the source once and seals it into an archive, which only one receiver can open: this process cannot, once
-//! it has ended, since the keys are nowhere but in its memory and in the envelope.
+//! `seal`: reads the source once and seals it into an archive, which only one receiver can open:
+//! this process cannot, once it has ended, since the keys are nowhere but in its memory and in the
+//! envelope.
 
 mod out;
 

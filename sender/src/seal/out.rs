@@ -1,4 +1,5 @@
-//! Where an archive goes: a file that has its name only once it is whole and durable, or standard output.
+//! Where an archive goes: a file that has its name only once it is whole and durable, or standard
+//! output.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -18,7 +19,8 @@ use sealift_protocol::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-/// What is written between two syncs: little enough that a slow disk is noticed where it stands, and not at the end.
+/// What is written between two syncs: little enough that a slow disk is noticed where it stands,
+/// and not at the end.
 const SYNC_EVERY_BYTES: u64 = 64 << 20;
 
 /// Records that wait for the disk: one is written while the next is ready.
@@ -61,7 +63,8 @@ impl Drop for Partial {
     }
 }
 
-/// Checks `--out` before anything is read: a file must not be there yet, and a stream must not be a terminal.
+/// Checks `--out` before anything is read: a file must not be there yet, and a stream must not be a
+/// terminal.
 pub fn check(named: &str) -> Outcome<Output> {
     let out = Output::find("--out", named)?;
     if out.is_taken() {
@@ -78,7 +81,8 @@ fn is_terminal() -> Failure {
 }
 
 impl ArchiveOut {
-    /// Opens the stream, or makes the file under another name, and writes the header. Waits for the reader of a FIFO.
+    /// Opens the stream, or makes the file under another name, and writes the header. Waits for the
+    /// reader of a FIFO.
     pub fn create(named: &str, header: LogHeader) -> Outcome<Self> {
         let to = match check(named)?.open_stream()? {
             Some(stream) if stream.is_terminal() => return Err(is_terminal()),
@@ -102,7 +106,8 @@ impl ArchiveOut {
         if self.writer.offset() - self.synced >= SYNC_EVERY_BYTES { self.sync() } else { Ok(()) }
     }
 
-    /// Makes durable what there is, and marks it: behind a mark, damage is told from an end that is missing.
+    /// Makes durable what there is, and marks it: behind a mark, damage is told from an end that is
+    /// missing.
     fn sync(&mut self) -> Outcome {
         let To::File { file, .. } = &self.to else { return Ok(()) };
         file.sync_data().map_err(|error| self.failed(&error))?;
@@ -161,7 +166,8 @@ impl Writing {
         Self { queue, thread, may_block }
     }
 
-    /// Hands on a record; waits while the disk is busy. `false` if the thread has ended: why, `finish` says.
+    /// Hands on a record; waits while the disk is busy. `false` if the thread has ended: why,
+    /// `finish` says.
     pub async fn append(&self, record: Record) -> bool {
         self.queue.send(record).await.is_ok()
     }
@@ -172,7 +178,8 @@ impl Writing {
         self.thread.await.map_err(|_| Failure::new(Code::Internal, "the archive's thread ended early", ""))?
     }
 
-    /// Gives up: what was written is removed when this returns. Why the thread had ended, if it had.
+    /// Gives up: what was written is removed when this returns. Why the thread had ended, if it
+    /// had.
     pub async fn abandon(self) -> Option<Failure> {
         if self.may_block && !self.thread.is_finished() {
             // Whoever reads that pipe may never read on.

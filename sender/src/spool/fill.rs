@@ -38,7 +38,8 @@ pub struct Filling {
     pub reading: ReadingPart,
     pub keys: Arc<EpochKeys>,
     pub workers: Workers,
-    /// The transfer as if its receiver were the spool: what is durable there counts as acknowledged.
+    /// The transfer as if its receiver were the spool: what is durable there counts as
+    /// acknowledged.
     pub transfer: Transfer,
     pub identity: Arc<Identity>,
     pub audit: AuditLog,

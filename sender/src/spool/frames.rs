@@ -18,10 +18,12 @@ use tokio::sync::watch;
 
 use super::{Log, Progress, Spool, locked, stopped};
 
-/// Places that are remembered, so that another connection need not read from the beginning: half a megabyte.
+/// Places that are remembered, so that another connection need not read from the beginning: half a
+/// megabyte.
 const PLACES_MAX: usize = 4096;
 
-/// Places between two records, every so many frames from the first. When there are too many, every other one is given up.
+/// Places between two records, every so many frames from the first. When there are too many, every
+/// other one is given up.
 pub(super) struct Places {
     places: Vec<LogPlace>,
     every: u64,

@@ -1,8 +1,9 @@
-//! The spool: a sealed log in which a source that can be read only once lies as it goes out, so that a sender that was
-//! killed goes on without it. It is sealed to the receiver: after a restart this sender cannot open it either.
+//! The spool: a sealed log in which a source that can be read only once lies as it goes out, so
+//! that a sender that was killed goes on without it. It is sealed to the receiver: after a restart
+//! this sender cannot open it either.
 //!
-//! [`Place`] is where it lies; [`fill`] reads the source into it, whether or not there is a link; [`frames`] reads it for
-//! the link, and may stand anywhere behind.
+//! [`Place`] is where it lies; [`fill`] reads the source into it, whether or not there is a link;
+//! [`frames`] reads it for the link, and may stand anywhere behind.
 
 mod fill;
 mod frames;
@@ -122,7 +123,8 @@ fn stopped() -> Failure {
     Failure::new(Code::Internal, "the spool is no longer filled", "")
 }
 
-/// What the spool's disk refused. A spool that is full stays so: nothing in it is given up before all of it is loaded.
+/// What the spool's disk refused. A spool that is full stays so: nothing in it is given up before
+/// all of it is loaded.
 fn of_spool(failure: Failure) -> Failure {
     let remedy = match failure.code {
         Code::LogFull => "Give --spool a larger disk, or more with --spool-bytes-max",

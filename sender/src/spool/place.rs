@@ -30,7 +30,8 @@ use super::{Progress, Spool, of_spool};
 /// The spool's file in the folder of its transfer.
 const NAME: &str = "spool";
 
-/// Where a spool lies, and what of it is not in it. Kept in the record of the transfer until the spool is gone.
+/// Where a spool lies, and what of it is not in it. Kept in the record of the transfer until the
+/// spool is gone.
 #[derive(Clone, Encode, Decode)]
 #[cbor(map)]
 pub struct Place {
@@ -117,7 +118,8 @@ impl Place {
         Ok(Found { whole: Some(Whole { spool: Spool::new(opened.log, progress), keys, manifest }), repaired })
     }
 
-    /// Removes the spool, its envelope first, and its folder. Where there is none, that is done already.
+    /// Removes the spool, its envelope first, and its folder. Where there is none, that is done
+    /// already.
     pub fn destroy(&self) -> Outcome {
         let folder = self.folder();
         if !is_there(folder)? {

@@ -39,7 +39,8 @@ use crate::{
 const FAREWELL: Duration = Duration::from_secs(3);
 
 impl Sending<'_> {
-    /// One connection after another, until one ends with the receipt or with what no other would change.
+    /// One connection after another, until one ends with the receipt or with what no other would
+    /// change.
     pub(super) async fn connections(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
         self.began = Instant::now();
         loop {
@@ -102,7 +103,8 @@ impl Sending<'_> {
         let (mut writer, mut control) = open_control(&link, &self.proof(&link)).await?;
         let outcome = async {
             let session = {
-                // From Begin on the receiver may know the transfer by a secret that is kept here alone.
+                // From Begin on the receiver may know the transfer by a secret that is kept here
+                // alone.
                 let keep_begun = |suite| {
                     self.record.keep_begun(suite)?;
                     self.during = During::Beginning;
@@ -170,13 +172,15 @@ impl Sending<'_> {
     }
 
     async fn connect(&self) -> Outcome<Link> {
-        // The clock may have been set since the last time; certificates would fail by it, and could not say so.
+        // The clock may have been set since the last time; certificates would fail by it, and could
+        // not say so.
         check_time(&self.ticket.grant.grant, self.record.is_begun())?;
         let connected = connect_with(self.ticket, self.identity).await;
         let is_begun = self.record.is_begun();
         connected.map_err(|failure| match failure.code {
             Code::Preflight | Code::Usage | Code::Internal => failure,
-            // Whoever answers there, and is not proven to be it, does not speak for the receiver that has the transfer.
+            // Whoever answers there, and is not proven to be it, does not speak for the receiver
+            // that has the transfer.
             _ if is_begun => Failure { code: Code::Unreachable, raised_by: RaisedBy::ThisSide, ..failure },
             _ => failure,
         })
@@ -238,7 +242,8 @@ fn interrupted(failure: Failure) -> Failure {
     }
 }
 
-/// What shows the receiver that this sender holds the ticket. Once the ticket is bound, the sender's key alone does.
+/// What shows the receiver that this sender holds the ticket. Once the ticket is bound, the
+/// sender's key alone does.
 pub fn proof_of(ticket: &Ticket, identity: &Identity, link: &Link) -> TicketProof {
     let transfer = ticket.grant.grant.transfer;
     match &ticket.secret {

@@ -1,5 +1,5 @@
-//! One transfer at its sender, over all its connections: opens the source, connects, and goes on after whatever happens
-//! until the receipt is here, the grant has ended, or nothing can help.
+//! One transfer at its sender, over all its connections: opens the source, connects, and goes on
+//! after whatever happens until the receipt is here, the grant has ended, or nothing can help.
 
 mod connections;
 mod opening;
@@ -36,8 +36,8 @@ use sealift_protocol::{
     manifest::ReceiverTrust,
 };
 
-/// For a receiver to hear a sender that it does not know yet. One that many connect to at once closes the oldest of those
-/// that it has not heard.
+/// For a receiver to hear a sender that it does not know yet. One that many connect to at once
+/// closes the oldest of those that it has not heard.
 const HEARD_WITHIN: Duration = Duration::from_secs(10);
 
 pub use self::{
@@ -137,7 +137,8 @@ impl<'a> Sending<'a> {
             purpose: Purpose::new(&grant.purpose),
         };
         self.audit.append(Some(grant.transfer), &entry)?;
-        // An earlier process got the receipt, whether or not it was killed before it had cleaned up.
+        // An earlier process got the receipt, whether or not it was killed before it had cleaned
+        // up.
         if let Some((receipt, receipt_path)) = self.state.receipt(grant.transfer) {
             self.report.say("sender: the transfer of this ticket was done before; nothing is sent again.");
             return Ok(Finished { receipt, receipt_path });
@@ -179,7 +180,8 @@ impl<'a> Sending<'a> {
         Standing { stage: self.record.stage(), contact: self.contact, sends, replay, asks: self.asks }
     }
 
-    /// What a program prints when it is run again is of another moment: the receiver is to drop what it has.
+    /// What a program prints when it is run again is of another moment: the receiver is to drop
+    /// what it has.
     fn run_anew(&mut self) {
         self.kill_program();
         let reason = match self.sends {
@@ -210,7 +212,8 @@ impl<'a> Sending<'a> {
     /// What a person reads about a failure, given the source and how far the transfer has come.
     pub fn advise(&self, failure: Failure) -> Failure {
         let failure = self.with_source(self.with_what_is_kept(failure));
-        // From Finish on, the receiver may load and publish; and a loader that ended early may have committed a part.
+        // From Finish on, the receiver may load and publish; and a loader that ended early may have
+        // committed a part.
         match SenderStage::AllSent {
             all_sent if self.found == all_sent || self.record.stage() == all_sent => failure,
             _ if self.record.is_in_doubt() => failure,
@@ -230,7 +233,8 @@ impl<'a> Sending<'a> {
         failure
     }
 
-    /// A receiver that refuses a transfer that had begun ends it for nobody: says what is kept here, and what removes it.
+    /// A receiver that refuses a transfer that had begun ends it for nobody: says what is kept
+    /// here, and what removes it.
     fn with_what_is_kept(&self, failure: Failure) -> Failure {
         let is_refusal = failure.raised_by == RaisedBy::Peer && !failure.code.keeps_transfer();
         if !is_refusal || self.disposition(&failure) != SenderDisposition::Suspend {

@@ -1,4 +1,5 @@
-//! What a transfer goes on from: the source, what an earlier process had spooled of it, or nothing but the receipt.
+//! What a transfer goes on from: the source, what an earlier process had spooled of it, or nothing
+//! but the receipt.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -48,7 +49,8 @@ impl Sending<'_> {
         self.open(shutdown).await
     }
 
-    /// All of it was sent by an earlier process: if the receiver has it, only the receipt is missing (fault-matrix N12).
+    /// All of it was sent by an earlier process: if the receiver has it, only the receipt is
+    /// missing (fault-matrix N12).
     fn only_receipt(&mut self, sent: Sent) -> Outcome<Outgoing> {
         announce(self.report, &sent.plan);
         let mut transfer = self.transfer(sent.plan)?;
@@ -84,7 +86,8 @@ impl Sending<'_> {
         Ok(Some(outgoing))
     }
 
-    /// The first connection stands: from here on the source goes into the spool, under this connection's keys.
+    /// The first connection stands: from here on the source goes into the spool, under this
+    /// connection's keys.
     pub(super) fn begin_spool(&mut self, outgoing: &Outgoing, session: &Session) -> Outcome {
         let Some(folder) = self.args.spool.as_ref().filter(|_| outgoing.spool().is_none() && outgoing.has_source())
         else {
@@ -165,7 +168,8 @@ impl Sending<'_> {
                 Ok(Outgoing::new(transfer, Some(reader), sealer))
             }
             Err(failure) => {
-                // In the one-line form nobody could use the ticket again: the receiver need not wait for it to expire.
+                // In the one-line form nobody could use the ticket again: the receiver need not
+                // wait for it to expire.
                 if self.args.ticket == "-" && self.contact != Contact::Made {
                     let _ = shutdown.or(self.call_off(&failure)).await;
                 }

@@ -1,4 +1,5 @@
-//! `crash-loop SEED ROUNDS ENGINE`: see `sealift_tests::crash_loop`. `SEALIFT_AT_ONCE` sets how many rounds run at a time.
+//! `crash-loop SEED ROUNDS ENGINE`: see `sealift_tests::crash_loop`. `SEALIFT_AT_ONCE` sets how
+//! many rounds run at a time.
 
 use std::{env, process::ExitCode, time::Instant};
 
@@ -7,7 +8,8 @@ use sealift_tests::crash_loop::{Engine, Tally, run};
 /// Rounds wait more than they work: so many keep two processors busy.
 const AT_ONCE: usize = 16;
 
-/// Rounds after which a long run says how far it is. A multiple of the number of engines, which take turns.
+/// Rounds after which a long run says how far it is. A multiple of the number of engines, which
+/// take turns.
 const TOLD_EVERY: u64 = 504;
 
 fn main() -> ExitCode {

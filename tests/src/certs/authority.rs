@@ -42,7 +42,8 @@ impl Role {
     }
 }
 
-/// What an agent shows in a handshake: its certificate first, then intermediates, and its private key.
+/// What an agent shows in a handshake: its certificate first, then intermediates, and its private
+/// key.
 pub struct Presented {
     /// DER.
     pub chain: Vec<Vec<u8>>,

@@ -1,4 +1,5 @@
-//! Keys that sign certificates: the allowed kinds through rcgen, the forbidden ones through the `openssl` program.
+//! Keys that sign certificates: the allowed kinds through rcgen, the forbidden ones through the
+//! `openssl` program.
 
 use std::{fs, process::Command};
 

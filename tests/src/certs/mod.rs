@@ -1,5 +1,5 @@
-//! Certificates, good ones and every kind of bad one, written byte by byte: the usual libraries refuse to make most of
-//! what an attacker, or a careless authority, would present.
+//! Certificates, good ones and every kind of bad one, written byte by byte: the usual libraries
+//! refuse to make most of what an attacker, or a careless authority, would present.
 
 pub mod authority;
 pub mod blueprint;

@@ -15,7 +15,8 @@ pub struct Faults {
     pub duplicate_percent: f64,
     /// One bit of the datagram is flipped.
     pub corrupt_percent: f64,
-    /// So many datagrams wait together, and leave in random order; none waits longer than `REORDER_HOLD`.
+    /// So many datagrams wait together, and leave in random order; none waits longer than
+    /// `REORDER_HOLD`.
     pub reorder_window: usize,
     pub delay: Duration,
     /// Added to `delay`, anew for each datagram: also reorders.
@@ -202,7 +203,8 @@ impl<T> Eq for Waiting<T> {}
 mod tests {
     use super::*;
 
-    /// Pushes `count` numbered datagrams of `bytes` at once and returns what comes out within `span`, with its time.
+    /// Pushes `count` numbered datagrams of `bytes` at once and returns what comes out within
+    /// `span`, with its time.
     fn passed(faults: Faults, count: u32, bytes: usize, span: Duration) -> (Vec<(Duration, u32)>, Counters) {
         let start = Instant::now();
         let mut lane = Lane::new(faults, 7);

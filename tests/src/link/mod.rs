@@ -1,6 +1,8 @@
-//! A faulty network between two agents: a UDP relay in user space, since a kernel may lack `tc netem`.
+//! A faulty network between two agents: a UDP relay in user space, since a kernel may lack `tc
+//! netem`.
 //!
-//! One thread moves datagrams; what happens to each is decided by `lane`, one for each direction, from a seed.
+//! One thread moves datagrams; what happens to each is decided by `lane`, one for each direction,
+//! from a seed.
 
 mod lane;
 
@@ -57,13 +59,15 @@ struct Recording {
     overflowed: bool,
 }
 
-/// What one sender sends, and gets back, passes a socket of its own, so that the receiver sees who is who.
+/// What one sender sends, and gets back, passes a socket of its own, so that the receiver sees who
+/// is who.
 type Clients = HashMap<SocketAddr, UdpSocket>;
 
 /// Longer than any datagram on loopback.
 const DATAGRAM_BYTES_MAX: usize = 1 << 16;
 
-/// Loopback has no back-pressure: without room for a whole window, losses would be ours and not the seed's.
+/// Loopback has no back-pressure: without room for a whole window, losses would be ours and not the
+/// seed's.
 const SOCKET_BUFFER_BYTES: usize = 16 << 20;
 
 /// Bounds how long a change from the test, or the end, goes unnoticed.
@@ -169,7 +173,8 @@ impl Recording {
 fn socket() -> UdpSocket {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.set_nonblocking(true).unwrap();
-    // The first needs a privilege, the second is cut to the system's limit: either is the most that can be had.
+    // The first needs a privilege, the second is cut to the system's limit: either is the most that
+    // can be had.
     let _ = setsockopt(&socket, sockopt::RcvBuf, &SOCKET_BUFFER_BYTES);
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER_BYTES);
     socket
@@ -200,7 +205,8 @@ fn back_socket(to: SocketAddr) -> UdpSocket {
 fn wait_for_any(front: &UdpSocket, clients: &Clients, wait: Duration) {
     let sockets = [front].into_iter().chain(clients.values());
     let mut polled: Vec<_> = sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
-    // Rounded down: at the end of a wait the last fraction of a millisecond is spent awake, not late.
+    // Rounded down: at the end of a wait the last fraction of a millisecond is spent awake, not
+    // late.
     let timeout = PollTimeout::try_from(wait.as_millis() as u32).unwrap_or(PollTimeout::ZERO);
     let _ = poll(&mut polled, timeout);
 }
@@ -238,7 +244,8 @@ fn send_due(front: &UdpSocket, clients: &Clients, state: &mut State) {
     }
 }
 
-/// What was received; `None` if nothing is waiting. Errors of earlier sends (nobody listens) are passed over.
+/// What was received; `None` if nothing is waiting. Errors of earlier sends (nobody listens) are
+/// passed over.
 fn received<T>(result: io::Result<T>) -> Option<T> {
     result.ok()
 }

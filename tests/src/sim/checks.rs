@@ -9,7 +9,8 @@ use sealift_protocol::{
     message::{Ack, Have},
 };
 
-/// The keys of an epoch by their commitment, which stands for transfer, epoch and secret; part and generation; nonce.
+/// The keys of an epoch by their commitment, which stands for transfer, epoch and secret; part and
+/// generation; nonce.
 type Sealing = (KeyCommitment, u32, u64, [u8; 24]);
 
 #[derive(Default)]
@@ -18,7 +19,8 @@ pub struct Checks {
     sealed: HashMap<Sealing, blake3::Hash>,
     /// What senders were told of each part: verified, and durable.
     told: Vec<(u64, u64)>,
-    /// The receiver lost its memory since it said what it has; its disk went back, or what it had was dropped as asked.
+    /// The receiver lost its memory since it said what it has; its disk went back, or what it had
+    /// was dropped as asked.
     pub receiver_forgot: bool,
     pub target_forgot: bool,
     /// A receiver runs that hears who connects.
@@ -39,9 +41,9 @@ impl Checks {
         assert!(earlier.is_none_or(|earlier| earlier == bytes), "a key and a nonce were used for two chunks");
     }
 
-    /// A connection stands: what was acknowledged is still there, unless the receiver lost it, and what was acknowledged as
-    /// durable even then. `durable_survives` says whether this target can promise the second; `receiver_left`, whether the
-    /// receiver that said this is there no longer.
+    /// A connection stands: what was acknowledged is still there, unless the receiver lost it, and
+    /// what was acknowledged as durable even then. `durable_survives` says whether this target can
+    /// promise the second; `receiver_left`, whether the receiver that said this is there no longer.
     pub fn agreed(&mut self, have: &[Have], durable_survives: bool, receiver_left: bool) {
         let mut have = have.iter().peekable();
         for (told, part) in self.told.iter_mut().zip(0..) {

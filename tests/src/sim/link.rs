@@ -1,5 +1,6 @@
-//! The link: streams that are reliable and ordered in themselves, late and cut at will. What QUIC does with lost, doubled
-//! and reordered datagrams appears here as delay, and as pieces that end anywhere.
+//! The link: streams that are reliable and ordered in themselves, late and cut at will. What QUIC
+//! does with lost, doubled and reordered datagrams appears here as delay, and as pieces that end
+//! anywhere.
 
 use std::collections::VecDeque;
 
@@ -8,7 +9,8 @@ use sealift_protocol::{close::Code, frame::control_length, message::Message, tra
 use super::world::Side;
 use crate::random::Random;
 
-/// What has to be sent again comes later by the time it takes to notice; only its own stream waits for it.
+/// What has to be sent again comes later by the time it takes to notice; only its own stream waits
+/// for it.
 const LOST_PERCENT: f64 = 5.0;
 
 /// The link that all streams share, under virtual time in milliseconds.
@@ -166,7 +168,8 @@ impl Control {
     }
 }
 
-/// What lies between the two agents while a connection stands, and for as long as one of them believes that it does.
+/// What lies between the two agents while a connection stands, and for as long as one of them
+/// believes that it does.
 pub struct Link {
     pub channel: Channel,
     /// Control messages of the sender, and of the receiver.
@@ -210,14 +213,16 @@ impl Link {
         }
     }
 
-    /// What `from` says arrives no longer: the other falls silent when it notices, and so `from` notices too (N7).
+    /// What `from` says arrives no longer: the other falls silent when it notices, and so `from`
+    /// notices too (N7).
     pub fn half_open(&mut self, from: Side, wire: &mut Wire) {
         wire.dead[from as usize] = true;
         self.lose(from.other(), wire.now_ms + IDLE_MS);
         self.lose(from, wire.now_ms + 2 * IDLE_MS);
     }
 
-    /// The side has nothing more to do with this connection: it closes it, or it is gone without a word.
+    /// The side has nothing more to do with this connection: it closes it, or it is gone without a
+    /// word.
     pub fn leave(&mut self, side: Side, politely: bool, wire: &mut Wire) {
         self.left[side as usize] = true;
         if politely && !wire.dead[side as usize] {

@@ -1,9 +1,10 @@
-//! The simulator: `protocol::send` and `protocol::receive` with real sealing of small chunks, driven as the agents drive them,
-//! under a virtual clock, over links that delay, interleave and die, on hosts that crash, lose their power and go back in time.
-//! Everything is drawn from one seed.
+//! The simulator: `protocol::send` and `protocol::receive` with real sealing of small chunks,
+//! driven as the agents drive them, under a virtual clock, over links that delay, interleave and
+//! die, on hosts that crash, lose their power and go back in time. Everything is drawn from one
+//! seed.
 //!
-//! What QUIC itself does about lost or doubled datagrams is not simulated: here each stream is reliable and ordered, and
-//! everything between streams is not.
+//! What QUIC itself does about lost or doubled datagrams is not simulated: here each stream is
+//! reliable and ordered, and everything between streams is not.
 
 mod checks;
 mod fault;

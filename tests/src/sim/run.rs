@@ -1,4 +1,5 @@
-//! One run: two hosts, the processes on them, whoever starts these again, and what happens from outside.
+//! One run: two hosts, the processes on them, whoever starts these again, and what happens from
+//! outside.
 
 use sealift_protocol::{
     close::Code,

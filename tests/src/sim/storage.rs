@@ -1,5 +1,5 @@
-//! Disks that keep what was synced, and of the rest whatever they like: a killed process leaves its unsynced writes to the
-//! system, which may or may not get to them before the power goes.
+//! Disks that keep what was synced, and of the rest whatever they like: a killed process leaves its
+//! unsynced writes to the system, which may or may not get to them before the power goes.
 
 use crate::random::Random;
 
@@ -75,7 +75,8 @@ impl<T: Clone> Log<T> {
         (self.entries, self.synced) = (Vec::new(), 0);
     }
 
-    /// Power is lost: any of the unsynced entries are there, in whichever order they reached the disk.
+    /// Power is lost: any of the unsynced entries are there, in whichever order they reached the
+    /// disk.
     pub fn lose_power(&mut self, chance: &mut Random) {
         if let Some(before) = self.before.take().filter(|_| chance.chance(50.0)) {
             (self.synced, self.entries) = (before.len(), before);
@@ -87,7 +88,8 @@ impl<T: Clone> Log<T> {
         }
     }
 
-    /// Reads it after a crash: cuts it at the first entry that is not whole (fault-matrix C10, C11).
+    /// Reads it after a crash: cuts it at the first entry that is not whole (fault-matrix C10,
+    /// C11).
     pub fn recover(&mut self) -> Vec<T> {
         let whole = self.entries.iter().take_while(|entry| matches!(entry, Entry::Whole(_))).count();
         assert!(whole >= self.synced, "what was synced is there");

@@ -57,7 +57,8 @@ pub struct Terms {
     pub window: Window,
 }
 
-/// A transfer after the exchange: data may flow. At each end what outlives the connection, and what does not.
+/// A transfer after the exchange: data may flow. At each end what outlives the connection, and what
+/// does not.
 pub struct Pair {
     pub transfer: Transfer,
     pub session: Session,
@@ -163,7 +164,8 @@ impl Parties {
         Ok(Pair { transfer, session, loading: loading.expect("made for the first connection"), receiving })
     }
 
-    /// One connection's exchange of a transfer of which `loading` is there already. `asks` says what becomes of that.
+    /// One connection's exchange of a transfer of which `loading` is there already. `asks` says
+    /// what becomes of that.
     pub fn connect(
         &mut self,
         terms: &Terms,
@@ -225,8 +227,8 @@ impl Pair {
 }
 
 impl Parties {
-    /// The exchange with peers that hold their keys and sign what they should not. Signs over a transcript that is put
-    /// together here once more, from what docs/protocol.md says.
+    /// The exchange with peers that hold their keys and sign what they should not. Signs over a
+    /// transcript that is put together here once more, from what docs/protocol.md says.
     pub fn resigned(
         &mut self,
         terms: &Terms,

@@ -1,5 +1,5 @@
-//! Both state machines of the protocol, without agents and without a link: keys and randomness from a seed, so that every
-//! byte can be played again.
+//! Both state machines of the protocol, without agents and without a link: keys and randomness from
+//! a seed, so that every byte can be played again.
 
 mod exchange;
 mod seeded;

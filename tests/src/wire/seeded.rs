@@ -1,6 +1,7 @@
 use sealift_protocol::random::Random;
 
-/// As many bytes as are asked for, the same for the same label and seed: BLAKE3's extendable output.
+/// As many bytes as are asked for, the same for the same label and seed: BLAKE3's extendable
+/// output.
 pub struct Seeded(blake3::OutputReader);
 
 impl Seeded {

@@ -1,4 +1,5 @@
-//! The offline leg: what `seal` writes, only one receiver's `load` can open, and it takes nothing less than all of it.
+//! The offline leg: what `seal` writes, only one receiver's `load` can open, and it takes nothing
+//! less than all of it.
 
 mod loader;
 
@@ -213,7 +214,8 @@ fn what_is_not_for_this_receiver_is_refused() {
     hosts.load("archive", &target, &from).assert_code(exit::DONE);
 }
 
-/// fault-matrix S2, X5: a byte that was changed, wherever it is, and an end that is missing, wherever it was cut.
+/// fault-matrix S2, X5: a byte that was changed, wherever it is, and an end that is missing,
+/// wherever it was cut.
 #[test]
 fn what_was_damaged_or_cut_is_refused() {
     let hosts = Hosts::with_database(6_000);
@@ -245,7 +247,8 @@ fn what_was_damaged_or_cut_is_refused() {
     hosts.load("damaged", &hosts.url("to.db"), &from).assert_code(exit::DONE);
 }
 
-/// An archive that somebody wrote anew, with good checks and in another order: the seals and signatures stand against that.
+/// An archive that somebody wrote anew, with good checks and in another order: the seals and
+/// signatures stand against that.
 #[test]
 fn what_was_put_together_differently_is_refused() {
     let hosts = Hosts::with_database(12_000);
@@ -365,7 +368,8 @@ fn a_killed_load_is_done_again_once() {
     }
 }
 
-/// `status` tells of a load that was interrupted, and `abandon` ends it, staging included; then it can be done elsewhere.
+/// `status` tells of a load that was interrupted, and `abandon` ends it, staging included; then it
+/// can be done elsewhere.
 #[test]
 fn an_interrupted_load_is_told_of_and_can_be_abandoned() {
     let hosts = Hosts::with_database(ROWS);
@@ -382,7 +386,8 @@ fn an_interrupted_load_is_told_of_and_can_be_abandoned() {
     assert!(hosts.same("other.db") && !hosts.path("to.db").exists());
 }
 
-/// An interrupted load that is then wanted elsewhere leaves nothing where it began; one that fails may be tried again.
+/// An interrupted load that is then wanted elsewhere leaves nothing where it began; one that fails
+/// may be tried again.
 #[test]
 fn an_interrupted_load_may_go_elsewhere() {
     let hosts = Hosts::with_database(ROWS);
@@ -439,7 +444,8 @@ fn wait_for_file(path: &Path, bytes: u64) {
     panic!("{} does not grow", path.display());
 }
 
-/// The sender itself keeps nothing by which the archive could be opened, and neither host ever holds a row in the clear.
+/// The sender itself keeps nothing by which the archive could be opened, and neither host ever
+/// holds a row in the clear.
 #[test]
 fn no_key_is_left_at_the_sender() {
     let hosts = Hosts::with_database(100);

@@ -149,7 +149,8 @@ fn the_order_of_chunks_is_fixed() {
     assert_eq!(code(skipped.arrive(0, &frames[1])), Code::ChunkOrder, "the one before repeated");
 }
 
-/// fault-matrix X3: a frame on the stream of another part; a stream for a part that does not exist or was sent.
+/// fault-matrix X3: a frame on the stream of another part; a stream for a part that does not exist
+/// or was sent.
 #[test]
 fn parts_keep_to_their_streams() {
     let mut flow = Flow::new(table_plan(2));
@@ -172,7 +173,8 @@ fn parts_keep_to_their_streams() {
     assert_eq!(code(other.pair.receiving.handle_stream(&other.pair.loading, in_the_middle)), Code::ChunkOrder);
 }
 
-/// fault-matrix X4, X5: the mark of the last chunk early, missing or twice, chunks after it, an end before it.
+/// fault-matrix X4, X5: the mark of the last chunk early, missing or twice, chunks after it, an end
+/// before it.
 #[test]
 fn the_last_chunk_is_the_last() {
     let mut early = Flow::new(opaque_plan());
@@ -195,7 +197,8 @@ fn the_last_chunk_is_the_last() {
     assert!(empty.pair.loading.poll_complete().is_none());
 }
 
-/// fault-matrix X16: more parts in flight than were allowed, and a lane that is free only when its part is verified.
+/// fault-matrix X16: more parts in flight than were allowed, and a lane that is free only when its
+/// part is verified.
 #[test]
 fn lanes_are_counted_alike_on_both_sides() {
     let mut flow = Flow::new(table_plan(LANES_MAX as usize + 1));
@@ -377,7 +380,8 @@ fn every_field_of_the_receipt_is_compared() {
         let signed = receipt.sign(&flow.parties.receiver);
         assert_eq!(code(flow.pair.transfer.handle_receipt(&signed, &flow.pair.session)), expected, "{name}");
     }
-    // What an earlier connection was agreed on with may still stand in it; what was only offered may not (above).
+    // What an earlier connection was agreed on with may still stand in it; what was only offered
+    // may not (above).
     let earlier = Receipt { suite: Suite::ChaCha20Poly1305, ..good.receipt.clone() }.sign(&flow.parties.receiver);
     flow.pair.transfer.handle_agreed(Suite::ChaCha20Poly1305);
     assert_eq!(code(flow.pair.transfer.handle_receipt(&earlier, &flow.pair.session)), Code::Done);

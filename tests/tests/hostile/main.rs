@@ -1,5 +1,5 @@
-//! Peers that hold a good ticket and do not keep to the protocol, against the real agents: each is refused with its own
-//! code, nothing is loaded, memory stays bounded, and nobody waits for ever.
+//! Peers that hold a good ticket and do not keep to the protocol, against the real agents: each is
+//! refused with its own code, nothing is loaded, memory stays bounded, and nobody waits for ever.
 
 mod offers;
 mod packets;
@@ -187,7 +187,8 @@ async fn closed_with(connection: &Connection) -> Option<Code> {
     }
 }
 
-/// C1, X15: a peer that says nothing, or a byte a second, is let go within the time of the exchange.
+/// C1, X15: a peer that says nothing, or a byte a second, is let go within the time of the
+/// exchange.
 #[test]
 fn x15_silence_is_let_go_and_the_ticket_stays_good() {
     let mut victim = Victim::start();
@@ -218,7 +219,8 @@ fn x15_silence_is_let_go_and_the_ticket_stays_good() {
     victim.serves_an_honest_sender();
 }
 
-/// fault-matrix X1, X2, X4, X5, X8, X16: every wrong thing on a data stream ends the transfer with its own code.
+/// fault-matrix X1, X2, X4, X5, X8, X16: every wrong thing on a data stream ends the transfer with
+/// its own code.
 #[test]
 fn x1_to_x8_wrong_data_ends_the_transfer_with_nothing_loaded() {
     type Make = fn(&Session) -> (u32, Vec<u8>);
@@ -309,7 +311,8 @@ enum Falsehood {
     GoesAway,
 }
 
-/// fault-matrix X7, X12: a false receiver is found out by the sender, which ends with the right code.
+/// fault-matrix X7, X12: a false receiver is found out by the sender, which ends with the right
+/// code.
 #[test]
 fn x7_x12_a_false_receiver_is_found_out() {
     for (falsehood, code) in [

@@ -14,7 +14,8 @@ use super::{Attacker, Victim, plan, run};
 
 /// The least part, an opaque one: a map of its section, in a list of one.
 const ONE_PART: &[u8] = &[0x81, 0xa1, 0x00, 0x03];
-/// The least table: a map of its name, here empty, and of whether the engine keeps it, in a list of one.
+/// The least table: a map of its name, here empty, and of whether the engine keeps it, in a list of
+/// one.
 const ONE_TABLE: &[u8] = &[0x81, 0xa2, 0x01, 0x60, 0x02, 0xf4];
 
 /// A message with this many of `one`.
@@ -37,8 +38,8 @@ fn offer_of(one: &[u8], count: usize, attacker: &Attacker) -> Vec<u8> {
     [&(body.len() as u32).to_be_bytes()[..], &body].concat()
 }
 
-/// C1: an offer of 800,000 parts or tables is refused by its length, and one of as many as fit by their number, before there is
-/// memory for them. The receiver waits on.
+/// C1: an offer of 800,000 parts or tables is refused by its length, and one of as many as fit by
+/// their number, before there is memory for them. The receiver waits on.
 #[test]
 fn c1_an_offer_of_too_many_parts_is_refused_before_it_is_decoded() {
     let cases = [

@@ -1,4 +1,5 @@
-//! Packets that no QUIC library would send: what the library meant is replaced, just before it is sealed.
+//! Packets that no QUIC library would send: what the library meant is replaced, just before it is
+//! sealed.
 
 use std::{
     any::Any,
@@ -33,9 +34,11 @@ use sealift_tests::tls::{Anybody, initial};
 
 use super::{Attacker, Victim, closed_with, run};
 
-/// Packets with less in them are left as they are: acknowledgements, and what goes over the control stream.
+/// Packets with less in them are left as they are: acknowledgements, and what goes over the control
+/// stream.
 const PAYLOAD_BYTES_MIN: usize = 100;
-/// Less than the credit that a stream begins with. It gets no more, as what was meant never arrives.
+/// Less than the credit that a stream begins with. It gets no more, as what was meant never
+/// arrives.
 const STREAM_BYTES: usize = 4 << 20;
 
 /// What stands in a packet of this number instead.
@@ -178,8 +181,9 @@ fn config(identity: &Identity, forger: &Arc<Forger>) -> quinn::ClientConfig {
     quinn::ClientConfig::new(Arc::new(Forging { forger: forger.clone(), honest }))
 }
 
-/// Sends packets, all of them forged, for as long as there is credit, and then a message that ends the transfer, if it is not
-/// ended already. Gives the code of the end, if it is one of ours, and the bytes that were forged.
+/// Sends packets, all of them forged, for as long as there is credit, and then a message that ends
+/// the transfer, if it is not ended already. Gives the code of the end, if it is one of ours, and
+/// the bytes that were forged.
 fn attack(victim: &mut Victim, make: Make) -> (Option<Code>, u64) {
     let ticket = victim.ticket();
     let forger = Arc::new(Forger { make, begun: AtomicBool::new(false), bytes: AtomicU64::new(0) });
@@ -207,7 +211,8 @@ fn attack(victim: &mut Victim, make: Make) -> (Option<Code>, u64) {
     (code, forged())
 }
 
-/// fault-matrix X16: a million questions whether the path is good. They are answered as far as there is room, and take none.
+/// fault-matrix X16: a million questions whether the path is good. They are answered as far as
+/// there is room, and take none.
 #[test]
 fn x16_path_challenges_take_no_memory() {
     let mut victim = Victim::start();
@@ -224,7 +229,8 @@ fn x16_path_challenges_take_no_memory() {
 /// Type and data (RFC 9000, 19.17).
 const CHALLENGE_BYTES: usize = 9;
 
-/// fault-matrix X16: every other byte of a stream, and never the first. Each would have to be kept; the connection is dropped.
+/// fault-matrix X16: every other byte of a stream, and never the first. Each would have to be kept;
+/// the connection is dropped.
 #[test]
 fn x16_a_stream_full_of_gaps_ends_the_connection() {
     let mut victim = Victim::start();

@@ -1,4 +1,5 @@
-//! What holders of good tickets say instead of an offer, to a receiver that stands and has a ticket for each of them.
+//! What holders of good tickets say instead of an offer, to a receiver that stands and has a ticket
+//! for each of them.
 
 use std::{
     fs::{self, DirBuilder},
@@ -22,8 +23,8 @@ use tempfile::TempDir;
 
 use super::{Attacker, MEMORY_BYTES_MAX, WITHIN, closed_with, run};
 
-/// A real receiver that stands, with a ticket of its own for each who asks: a good proof binds one to its sender, and
-/// leaves the others as they are.
+/// A real receiver that stands, with a ticket of its own for each who asks: a good proof binds one
+/// to its sender, and leaves the others as they are.
 struct Standing {
     receiver: Agent,
     folder: TempDir,
@@ -58,7 +59,8 @@ impl Standing {
         Ticket::from_text(&fs::read_to_string(self.ticket_file(name)).unwrap()).unwrap()
     }
 
-    /// Nothing was loaded of anybody else, and an honest sender is heard the first time that it tries.
+    /// Nothing was loaded of anybody else, and an honest sender is heard the first time that it
+    /// tries.
     fn serves_an_honest_sender(self) {
         let (source, target) = (self.folder.path().join("source"), self.folder.path().join("target"));
         assert!(!target.exists());
@@ -75,7 +77,8 @@ impl Standing {
     }
 }
 
-/// fault-matrix X15, X17, X18: what a sender that has proven its ticket says instead of an offer is bounded and refused.
+/// fault-matrix X15, X17, X18: what a sender that has proven its ticket says instead of an offer is
+/// bounded and refused.
 #[test]
 fn x15_x17_x18_garbage_instead_of_an_offer_is_refused() {
     let begin_first = Message::Ready(Ready { transcript: [0; 32] }).to_frame().unwrap();
@@ -108,8 +111,8 @@ fn x15_x17_x18_garbage_instead_of_an_offer_is_refused() {
     victim.serves_an_honest_sender();
 }
 
-/// fault-matrix X16: peers that leave no room for an answer, as many as are heard at once and more, are let go; the next
-/// sender is served.
+/// fault-matrix X16: peers that leave no room for an answer, as many as are heard at once and more,
+/// are let go; the next sender is served.
 #[test]
 fn x16_peers_that_take_no_answer_are_let_go() {
     let victim = Standing::start();

@@ -27,7 +27,8 @@ fn wait_until_established(strangers: &Strangers, per_second: u64) {
     strangers.wait_for_more(HANDSHAKES.min(per_second * 5 / 2), WITHIN);
 }
 
-/// C1, E13: half-open handshakes, 10 to 200 a second (1,000 are for `flood`, the bench) from the sender's own address or another, keep nobody out.
+/// C1, E13: half-open handshakes, 10 to 200 a second (1,000 are for `flood`, the bench) from the
+/// sender's own address or another, keep nobody out.
 #[test]
 fn e13_half_open_handshakes_keep_no_sender_out() {
     for (per_second, address) in [(10, SAME), (100, OTHER), (200, SAME)] {
@@ -38,8 +39,8 @@ fn e13_half_open_handshakes_keep_no_sender_out() {
     }
 }
 
-/// C1, E13: nor does who completes them, without being anybody. What is refused is a few lines in the log, and counts by
-/// cause and address in the audit log.
+/// C1, E13: nor does who completes them, without being anybody. What is refused is a few lines in
+/// the log, and counts by cause and address in the audit log.
 #[test]
 fn e13_foreign_handshakes_keep_no_sender_out_and_fill_no_log() {
     let mut victim = Victim::start();
@@ -54,7 +55,8 @@ fn e13_foreign_handshakes_keep_no_sender_out_and_fill_no_log() {
     let refused: Vec<Value> = entries.filter(|entry: &Value| entry["event"] == "connections.refused").collect();
     // One a minute at most, and the last.
     assert!((1..=3).contains(&refused.len()), "{refused:?}");
-    // Evicted, or too slow with their proof; as many as have a place at the end are not refused yet.
+    // Evicted, or too slow with their proof; as many as have a place at the end are not refused
+    // yet.
     let total: u64 = refused.iter().map(|entry| entry["total"].as_u64().unwrap()).sum();
     let held = Stage::Unproven.limits().each_address as u64;
     assert!(total + held >= begun * 9 / 10, "{total} of {begun}: {refused:?}");

@@ -61,7 +61,8 @@ fn c1_sender_killed_image() {
     sender_killed(Kind::Image(40_000));
 }
 
-/// C8: a bug in a worker of either side ends the process at once, says where and nothing else, and is survived as a kill is.
+/// C8: a bug in a worker of either side ends the process at once, says where and nothing else, and
+/// is survived as a kill is.
 fn worker_panics(side: Role, point: &str) {
     let place = Place::new(Kind::Loader(24 * MIB), rate(40), 8);
     let armed = |launch: Launch, of: Role| {
@@ -130,8 +131,8 @@ fn c9_receiver_out_of_memory_loader() {
     out_of_memory(Role::Receiver, Kind::Loader(16 * MIB));
 }
 
-/// C3: without its guard the loader reads on, and would commit by the end of its input. It is killed before that, and another
-/// is fed from the journal.
+/// C3: without its guard the loader reads on, and would commit by the end of its input. It is
+/// killed before that, and another is fed from the journal.
 #[test]
 fn c3_guard_killed_while_loading() {
     let place = Place::new(Kind::Loader(8 * MIB), rate(12), 9);
@@ -168,7 +169,8 @@ fn c2_receiver_killed_sqlite() {
     assert!(sender.number("resent_bytes") > 0, "{}", sender.message());
 }
 
-/// A large table is committed at chunks' edges on the way: what is behind the last of them is sent again, and no more.
+/// A large table is committed at chunks' edges on the way: what is behind the last of them is sent
+/// again, and no more.
 #[test]
 fn c2_receiver_killed_in_a_large_table_sqlite() {
     let place = Place::new(Kind::Sqlite(400_000), rate(300), 21);
@@ -276,8 +278,9 @@ fn c1_sender_killed_postgres() {
     assert_visits(&server, &place, sender, receiver);
 }
 
-/// C3: receiver and guard killed in one instant, as `kill` with both their ids does. Nobody is left to keep the loader's input
-/// open, and yet it does not end: nothing is committed, and the loader does not stay.
+/// C3: receiver and guard killed in one instant, as `kill` with both their ids does. Nobody is left
+/// to keep the loader's input open, and yet it does not end: nothing is committed, and the loader
+/// does not stay.
 #[test]
 fn c3_receiver_and_guard_killed_at_once_postgres() {
     let Some(server) = Postgres::start() else { return };

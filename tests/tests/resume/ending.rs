@@ -24,7 +24,8 @@ fn until_all_is_read(seconds: u32) -> (Place, Agent, Agent) {
     (place, sender, receiver)
 }
 
-/// A transfer into a loader that runs `ends` once it has read everything, before it commits. `FOLDER` is the place's own.
+/// A transfer into a loader that runs `ends` once it has read everything, before it commits.
+/// `FOLDER` is the place's own.
 pub fn slow_to_end(ends: &str) -> Place {
     let mut place = Place::new(Kind::Loader(MIB), Faults::default(), 1);
     let (loading, read, target) = (place.path("loading"), place.path("read"), place.target());
@@ -70,7 +71,8 @@ fn n12_c1_sender_killed_before_the_receipt() {
     place.assert_done();
 }
 
-/// fault-matrix C3: killed when it had everything, a loader may have committed. It is not fed again: a person looks.
+/// fault-matrix C3: killed when it had everything, a loader may have committed. It is not fed
+/// again: a person looks.
 #[test]
 fn c3_loader_killed_when_it_had_everything() {
     let (place, sender, receiver) = until_all_is_read(30);
@@ -88,8 +90,8 @@ fn c3_loader_killed_when_it_had_everything() {
     assert!(!place.target().exists());
 }
 
-/// fault-matrix C13: killed with the receipt, before it had cleaned up, a sender that goes on with another ticket clears that
-/// up, too.
+/// fault-matrix C13: killed with the receipt, before it had cleaned up, a sender that goes on with
+/// another ticket clears that up, too.
 #[test]
 fn c13_what_a_finished_transfer_left_goes_with_the_next() {
     let place = Place::new(Kind::Loader(MIB), Faults::default(), 5);
@@ -110,8 +112,8 @@ fn c13_what_a_finished_transfer_left_goes_with_the_next() {
     assert_done(&place, sender, receiver);
 }
 
-/// A loader that ends well before it has had everything may have committed what it had: nothing is fed to another, and nobody
-/// is told that all of it, or nothing, is in the target. B1, E1.
+/// A loader that ends well before it has had everything may have committed what it had: nothing is
+/// fed to another, and nobody is told that all of it, or nothing, is in the target. B1, E1.
 #[test]
 fn a_loader_that_ended_early_is_not_fed_again() {
     let mut place = Place::new(Kind::Loader(4 * MIB), Faults::default(), 6);
@@ -131,7 +133,8 @@ fn a_loader_that_ended_early_is_not_fed_again() {
     assert!(!alone.message().contains("Nothing is visible"), "{}", alone.message());
 }
 
-/// A receiver with which everything is loaded waits for the sender to fetch the receipt, and then ends well without it.
+/// A receiver with which everything is loaded waits for the sender to fetch the receipt, and then
+/// ends well without it.
 #[test]
 fn a_sender_that_never_comes_for_the_receipt_changes_nothing() {
     let (place, sender, mut receiver) = until_all_is_read(2);

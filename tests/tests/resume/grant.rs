@@ -1,5 +1,6 @@
-//! The time that a grant gives to finish runs out: nothing more is read, opened or committed, and the transfer is suspended until
-//! another ticket permits the rest (A5; fault matrix E11, N6, T1, T7).
+//! The time that a grant gives to finish runs out: nothing more is read, opened or committed, and
+//! the transfer is suspended until another ticket permits the rest (A5; fault matrix E11, N6, T1,
+//! T7).
 
 use std::{
     fs, thread,

@@ -1,4 +1,5 @@
-//! A journal that is not as it was left when its receiver is started again (fault matrix C11, S4, S5, S6, S9).
+//! A journal that is not as it was left when its receiver is started again (fault matrix C11, S4,
+//! S5, S6, S9).
 
 use std::{
     fs::{self, OpenOptions, Permissions},
@@ -42,8 +43,8 @@ fn audit(place: &Place) -> String {
     fs::read_to_string(place.path("receiver/audit.jsonl")).unwrap()
 }
 
-/// The receiver's own command ends so, in one message that holds this word. The log says it too, nothing is loaded, and
-/// the transfer is kept.
+/// The receiver's own command ends so, in one message that holds this word. The log says it too,
+/// nothing is loaded, and the transfer is kept.
 #[track_caller]
 fn assert_refused(place: &Place, code: i32, outcome: &str, word: &str) {
     let ended = place.receiver().start().wait(WITHIN);
@@ -94,7 +95,8 @@ fn s5_a_journal_that_rotted_is_refused() {
     assert_resumed(&place, sender, place.receiver().start());
 }
 
-/// S6: the journal of another transfer is refused, and not touched: it may be all that is left of that one.
+/// S6: the journal of another transfer is refused, and not touched: it may be all that is left of
+/// that one.
 #[test]
 fn s6_the_journal_of_another_transfer_is_refused() {
     let ((place, sender), (other, other_sender)) = (left(3), left(4));
@@ -141,8 +143,8 @@ fn s9_what_is_no_journal_of_ours_is_refused() {
     assert_resumed(&place, sender, place.receiver().start());
 }
 
-/// S4: without its journal a receiver stops, whatever its sender would do; what was in it is sent again only when a person has
-/// ended the transfer.
+/// S4: without its journal a receiver stops, whatever its sender would do; what was in it is sent
+/// again only when a person has ended the transfer.
 #[test]
 fn s4_a_journal_that_is_gone_is_missed_until_a_person_says_so() {
     let (place, sender) = left(6);
@@ -150,7 +152,8 @@ fn s4_a_journal_that_is_gone_is_missed_until_a_person_says_so() {
     assert_refused(&place, exit::MISMATCH, "log_damaged", "sealift-receiver abandon");
     sender.sigint();
     sender.wait(WITHIN).assert_code(exit::USER_INTERRUPT);
-    // Nor does a sender that drops what is there come to a receiver that does not know what that is.
+    // Nor does a sender that drops what is there come to a receiver that does not know what that
+    // is.
     let sender = place.sender().args(&["--restart", "--retry-for", "1s"]).start();
     assert_refused(&place, exit::MISMATCH, "log_damaged", "is not in");
     sender.wait(WITHIN).assert_one_message();
@@ -164,8 +167,8 @@ fn s4_a_journal_that_is_gone_is_missed_until_a_person_says_so() {
     assert_eq!(sender.resume(), None, "it is another transfer");
 }
 
-/// S4: killed while it drops its journal for a sender that starts over, a receiver does not miss it. The journal's name is
-/// gone by then, and the next one has none yet.
+/// S4: killed while it drops its journal for a sender that starts over, a receiver does not miss
+/// it. The journal's name is gone by then, and the next one has none yet.
 #[test]
 fn s4_a_journal_that_was_being_replaced_is_not_missed() {
     if !installed("strace") {

@@ -1,7 +1,9 @@
-//! Transfers that are interrupted and go on: whole agents, real databases, loaders and files, and a link that can be cut.
-//! After each, the target equals the source and nothing of the transfer is left but receipts and audit logs.
+//! Transfers that are interrupted and go on: whole agents, real databases, loaders and files, and a
+//! link that can be cut. After each, the target equals the source and nothing of the transfer is
+//! left but receipts and audit logs.
 //!
-//! These tests wait for links to be given up, ten seconds each time, and use hardly any processor: many run at once.
+//! These tests wait for links to be given up, ten seconds each time, and use hardly any processor:
+//! many run at once.
 
 mod clocks;
 mod crash;

@@ -16,8 +16,8 @@ use super::{MIB, NOTICED_WITHIN, OUTAGE, WITHIN, assert_done, assert_resumed, ra
 /// Of one part at `--memory 32MiB`: half of that, as docs/operations.md says.
 const WINDOW_BYTES: u64 = 16 << 20;
 
-/// N5: black holes one after the other. Each time a new connection under a new epoch, and no more sent again than the
-/// window holds.
+/// N5: black holes one after the other. Each time a new connection under a new epoch, and no more
+/// sent again than the window holds.
 fn outages(kind: Kind, at: &[u64], faults: Faults) {
     let place = Place::new(kind, faults, 5);
     let mut receiver = place.receiver().args(&["--memory", "32MiB"]).start();
@@ -61,7 +61,8 @@ fn n5_black_holes_sqlite() {
     outages(Kind::Sqlite(40_000), &[200 << 10, 3 << 20, 6 << 20], rate(12));
 }
 
-/// A source that gives its bytes once survives a lost link all the same: what is not acknowledged is kept.
+/// A source that gives its bytes once survives a lost link all the same: what is not acknowledged
+/// is kept.
 #[test]
 fn n5_black_holes_program() {
     outages(Kind::Program(12 * MIB), &[3 << 20, 8 << 20], rate(12));
@@ -69,8 +70,8 @@ fn n5_black_holes_program() {
 
 const HALF_OPEN_NOTICED_WITHIN: Duration = Duration::from_secs(30);
 
-/// N7, N11: one direction is dead; both notice. With the way back dead, the receiver has committed what the sender does not
-/// know of: it is acknowledged again, and not loaded twice.
+/// N7, N11: one direction is dead; both notice. With the way back dead, the receiver has committed
+/// what the sender does not know of: it is acknowledged again, and not loaded twice.
 fn half_open(kind: Kind, dead: Direction, bytes: u64) {
     let place = Place::new(kind, rate(12), 7);
     let (mut sender, mut receiver) = place.start();
@@ -100,7 +101,8 @@ fn n7_way_there_dead_sqlite() {
     half_open(Kind::Sqlite(30_000), Direction::ToReceiver, 2 << 20);
 }
 
-/// N9: small datagrams from the beginning, and a path that becomes one for small datagrams alone without telling.
+/// N9: small datagrams from the beginning, and a path that becomes one for small datagrams alone
+/// without telling.
 #[test]
 fn n9_small_datagrams() {
     for most in [1200, 1280] {
@@ -123,7 +125,8 @@ fn n9_a_path_that_shrinks() {
     assert_done(&place, sender, receiver);
 }
 
-/// N10: migration is off, so that a connection whose packets come from elsewhere ends; the next one goes on.
+/// N10: migration is off, so that a connection whose packets come from elsewhere ends; the next one
+/// goes on.
 #[test]
 fn n10_the_senders_address_changes() {
     let place = Place::new(Kind::Sqlite(30_000), rate(12), 10);
@@ -134,7 +137,8 @@ fn n10_the_senders_address_changes() {
     assert_eq!(sender.count("link_down"), 1);
 }
 
-/// A receiver that waited as long as it was told to stops, and says how to go on; the same two commands do.
+/// A receiver that waited as long as it was told to stops, and says how to go on; the same two
+/// commands do.
 #[test]
 fn a_long_outage_ends_both_in_a_state_to_go_on_from() {
     let place = Place::new(Kind::Sqlite(30_000), rate(12), 11);
@@ -153,7 +157,8 @@ fn a_long_outage_ends_both_in_a_state_to_go_on_from() {
     assert_resumed(&place, sender, receiver);
 }
 
-/// A link that goes dead after each greeting, before any chunk is across: that there was a connection again is no progress.
+/// A link that goes dead after each greeting, before any chunk is across: that there was a
+/// connection again is no progress.
 #[test]
 fn a_link_that_dies_after_each_greeting_is_given_up() {
     let place = Place::new(Kind::Program(8 * MIB), rate(1), 13);

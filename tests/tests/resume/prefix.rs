@@ -1,5 +1,6 @@
-//! A plain file as a target is its own durable prefix: what is there of it when its receiver is started again is proven, whatever
-//! a crash, a disk or somebody else has left, and what is missing is sent again (fault matrix C2, C3, C11, S4, S5, S9).
+//! A plain file as a target is its own durable prefix: what is there of it when its receiver is
+//! started again is proven, whatever a crash, a disk or somebody else has left, and what is missing
+//! is sent again (fault matrix C2, C3, C11, S4, S5, S9).
 
 use std::{
     fs::{self, OpenOptions},
@@ -91,7 +92,8 @@ fn c2_a_program_into_a_file_goes_on() {
     assert_resumed(&place, sender, first);
 }
 
-/// S5: rot in the middle is found, and what is behind it is sent again, by a sender that had it acknowledged, too.
+/// S5: rot in the middle is found, and what is behind it is sent again, by a sender that had it
+/// acknowledged, too.
 #[test]
 fn s5_a_file_that_rotted_is_gone_on_with_before_the_rot() {
     let (place, sender) = left(34);
@@ -130,7 +132,8 @@ fn s4_a_file_that_is_not_as_it_was_left_is_sent_again() {
     assert!(fs::read(&elsewhere).unwrap() == before, "it leads to somebody's file");
 }
 
-/// S4: taken away while it is written, it is noticed before anything more is acknowledged, and the same commands go on.
+/// S4: taken away while it is written, it is noticed before anything more is acknowledged, and the
+/// same commands go on.
 #[test]
 fn s4_a_file_that_is_removed_while_it_is_written_ends_the_load() {
     let place = Place::new(Kind::File(BYTES), rate(16), 40);

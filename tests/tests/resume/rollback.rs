@@ -1,4 +1,5 @@
-//! A host is put back to an earlier state, as a virtual machine's snapshot is, and the same command is given (fault matrix C15).
+//! A host is put back to an earlier state, as a virtual machine's snapshot is, and the same command
+//! is given (fault matrix C15).
 
 use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 
@@ -47,7 +48,8 @@ fn go_on(place: &Place, bytes: usize) -> (Agent, Agent) {
     (sender, receiver)
 }
 
-/// By what each chunk was sealed, as journals have it: the key's commitment and the nonce; and to what.
+/// By what each chunk was sealed, as journals have it: the key's commitment and the nonce; and to
+/// what.
 #[derive(Default)]
 struct Seen {
     sealed: BTreeMap<([u8; 32], [u8; 24]), Vec<u8>>,
@@ -84,7 +86,8 @@ impl Seen {
     }
 }
 
-/// Killed, copied, gone on with, killed; then one side is put back to where it was, and both are started again.
+/// Killed, copied, gone on with, killed; then one side is put back to where it was, and both are
+/// started again.
 fn rolled_back(side: &str, kind: Kind) {
     let place = Place::new(kind, rate(16), 15);
     let has_journal = matches!(kind, Kind::Loader(_));
@@ -104,7 +107,8 @@ fn rolled_back(side: &str, kind: Kind) {
     look(&place);
     assert_resumed(&place, sender, receiver);
     if has_journal {
-        // The connection of which a side had forgotten has the number of a later one, and nothing else of it.
+        // The connection of which a side had forgotten has the number of a later one, and nothing
+        // else of it.
         let secrets: Vec<_> = seen.epochs.values().map(Vec::len).collect();
         let expected = if side == "receiver" { vec![1, 2] } else { vec![1, 1, 1] };
         assert_eq!(secrets, expected, "secrets by epoch");
@@ -132,8 +136,9 @@ fn c15_receiver_put_back_sqlite() {
     rolled_back("receiver", Kind::Sqlite(80_000));
 }
 
-/// The transfer was done meanwhile. A receiver that does not know it any more gets nothing from its sender, which does, and
-/// changes nothing in the target; a sender that does not know it finds nobody.
+/// The transfer was done meanwhile. A receiver that does not know it any more gets nothing from its
+/// sender, which does, and changes nothing in the target; a sender that does not know it finds
+/// nobody.
 #[test]
 fn c15_put_back_after_the_end() {
     for side in ["receiver", "sender"] {

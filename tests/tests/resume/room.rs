@@ -1,5 +1,5 @@
-//! A journal, a staging file or a spool without room, and the same commands with more of it (fault matrix S1, S12); a record that
-//! rotted (S5).
+//! A journal, a staging file or a spool without room, and the same commands with more of it (fault
+//! matrix S1, S12); a record that rotted (S5).
 
 use std::{fs, path::Path};
 
@@ -36,14 +36,15 @@ fn s1_a_journal_that_fills_up_has_no_holes() {
     goes_on_with_room(Kind::Loader(4 * MIB + 1000), "3500kB");
 }
 
-/// Between Begin and data: the receiver has noted by what it knows the sender, who has to keep it, too.
+/// Between Begin and data: the receiver has noted by what it knows the sender, who has to keep it,
+/// too.
 #[test]
 fn s1_a_journal_without_room_for_the_keys_loader() {
     goes_on_with_room(Kind::Loader(MIB), "1kB");
 }
 
-/// S12: the limit that the system sets on the size of files is an error of a write, and not the signal that would end the
-/// process. Both end in order, and without the limit they go on.
+/// S12: the limit that the system sets on the size of files is an error of a write, and not the
+/// signal that would end the process. Both end in order, and without the limit they go on.
 fn goes_on_without_the_limit(place: &Place, side: Role, code: i32, outcome: &str, word: &str) {
     if !installed("prlimit") {
         return;

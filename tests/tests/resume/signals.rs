@@ -91,8 +91,8 @@ fn c6_sigint_to_the_sender_of_a_source_that_is_read_once() {
     }
 }
 
-/// Asked twice while its farewells reach nobody: it ends at once, and leaves what `status` tells of and the next start goes on
-/// from.
+/// Asked twice while its farewells reach nobody: it ends at once, and leaves what `status` tells of
+/// and the next start goes on from.
 fn asked_twice(first: Signal, second: Signal, side: Side, kind: Kind) {
     let place = Place::new(kind, rate(12), 20 + second as u64);
     let (mut sender, receiver) = place.start();

@@ -1,4 +1,5 @@
-//! What the source is when the sender comes back: the same, another, or gone. Each of the three outcomes says why.
+//! What the source is when the sender comes back: the same, another, or gone. Each of the three
+//! outcomes says why.
 
 use std::{
     fs::{self, OpenOptions},
@@ -32,8 +33,8 @@ fn reason(ended: &Finished) -> String {
     resume["reason"].as_str().unwrap().to_owned()
 }
 
-/// The source is not what was sent of it: the sender says so and stops, and nothing is lost. With the source as it was the
-/// transfer goes on; with `--restart` it starts over.
+/// The source is not what was sent of it: the sender says so and stops, and nothing is lost. With
+/// the source as it was the transfer goes on; with `--restart` it starts over.
 fn changed(kind: Kind, change: impl Fn(&Path), undo: Option<&dyn Fn(&Path)>) {
     let (place, receiver) = without_its_sender(kind);
     change(&place.source());
@@ -122,7 +123,8 @@ fn another_source_is_refused() {
     assert_resumed(&place, place.sender().start(), receiver);
 }
 
-/// A pipe cannot be read again. Its sender says so before it starts; killed and started again, it sends everything anew.
+/// A pipe cannot be read again. Its sender says so before it starts; killed and started again, it
+/// sends everything anew.
 #[test]
 fn a_pipe_whose_sender_was_killed_is_sent_anew() {
     let (place, receiver) = without_its_sender(Kind::Program(10 * MIB));
@@ -144,7 +146,8 @@ fn a_pipe_is_told_of_before_the_start() {
     assert_eq!(sender.resume(), None);
 }
 
-/// Standard input is gone when the receiver has lost what it had of it: impossible, with the reason.
+/// Standard input is gone when the receiver has lost what it had of it: impossible, with the
+/// reason.
 #[test]
 fn standard_input_and_a_receiver_that_lost_all_is_impossible() {
     let mut place = Place::new(Kind::Program(10 * MIB), rate(12), 1);
@@ -191,7 +194,8 @@ fn a_program_and_a_receiver_that_lost_all_is_restarted() {
     assert_eq!(sender.resume().as_deref(), Some("restarted"));
 }
 
-/// A file is sent again by a sender that lived on, and by one that was killed too: both sides say that it starts over.
+/// A file is sent again by a sender that lived on, and by one that was killed too: both sides say
+/// that it starts over.
 #[test]
 fn a_file_and_a_receiver_that_lost_all_is_restarted() {
     for sender_dies in [false, true] {

@@ -1,4 +1,5 @@
-//! A process that is stopped and continued, as a suspended machine or a debugger would (fault matrix C7).
+//! A process that is stopped and continued, as a suspended machine or a debugger would (fault
+//! matrix C7).
 
 use std::{
     thread,
@@ -14,7 +15,8 @@ use sealift_tests::{
 
 use super::{MIB, OUTAGE, WITHIN, assert_resumed, rate};
 
-/// Longer than the silence that ends a connection, by what may still lie in the link when a process is stopped.
+/// Longer than the silence that ends a connection, by what may still lie in the link when a process
+/// is stopped.
 const STOPPED: Duration = OUTAGE.saturating_add(Duration::from_secs(6));
 
 #[derive(Clone, Copy)]

@@ -15,7 +15,8 @@ use crate::{
     slow_down, speed_up, stop,
 };
 
-/// `listen` behind the slow link, with a state directory that outlives it, and a sender that has begun.
+/// `listen` behind the slow link, with a state directory that outlives it, and a sender that has
+/// begun.
 struct Begun {
     place: Place,
     receiver: Agent,
@@ -99,7 +100,8 @@ fn each_side_alone() {
     assert_eq!(audit.matches("\"transfer.abandon\"").count(), 1);
 }
 
-/// With its ticket, the sender ends both sides, whether the receiver still believes in the connection or waits.
+/// With its ticket, the sender ends both sides, whether the receiver still believes in the
+/// connection or waits.
 #[test]
 fn by_the_sender_on_both_sides() {
     for waits in [false, true] {
@@ -169,7 +171,8 @@ fn by_the_sender_at_a_service() {
     stop(receiver);
 }
 
-/// A transfer that nobody has resumed while it was kept is dropped by whoever starts next, staging included.
+/// A transfer that nobody has resumed while it was kept is dropped by whoever starts next, staging
+/// included.
 #[test]
 fn an_expired_one_leaves_no_staging() {
     let Begun { place, receiver, sender, .. } = Begun::new("8s");

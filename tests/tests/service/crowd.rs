@@ -19,7 +19,8 @@ use crate::place::{Place, WITHIN, wait_for_events};
 
 const MEMORY_BYTES_MAX: u64 = 128 << 20;
 
-/// Each announces the longest offer that there is, sends nearly all of it, and then a byte now and then.
+/// Each announces the longest offer that there is, sends nearly all of it, and then a byte now and
+/// then.
 const CONNECTIONS_EACH: usize = 12;
 const DRIP_EVERY: Duration = Duration::from_millis(100);
 
@@ -49,8 +50,8 @@ async fn drip(out: &mut SendStream) -> Result<(), quinn::WriteError> {
     }
 }
 
-/// C1: two holders of tickets, one of them spent, with connections that announce as much as they may and dribble: a third
-/// sender is served, and memory stays bounded.
+/// C1: two holders of tickets, one of them spent, with connections that announce as much as they
+/// may and dribble: a third sender is served, and memory stays bounded.
 #[test]
 fn c1_offers_that_dribble_neither_shut_a_service_nor_fill_it() {
     let targets = ["a", "b", "c"].map(|name| (name, "discard:"));

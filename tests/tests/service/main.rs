@@ -117,7 +117,8 @@ fn c2_a_killed_service_takes_its_transfers_up() {
     });
 }
 
-/// Put down when its sender has not come back in time, and taken up when it does: the service goes on meanwhile.
+/// Put down when its sender has not come back in time, and taken up when it does: the service goes
+/// on meanwhile.
 #[test]
 fn a_transfer_whose_grace_has_passed_is_put_down_and_taken_up() {
     let place = Place::new("grace = \"1s\"", &[("ehr", "sqlite:{}/ehr.db")]);
@@ -221,8 +222,8 @@ fn what_the_configuration_does_not_know_is_refused() {
     assert!(missing.wait(WITHIN).assert_code(exit::USAGE).stderr().contains("none.toml cannot be read"));
 }
 
-/// Whether a loader committed that was ending when its receiver died, nobody knows: nothing is loaded twice, and the sender
-/// is not kept busy.
+/// Whether a loader committed that was ending when its receiver died, nobody knows: nothing is
+/// loaded twice, and the sender is not kept busy.
 #[test]
 fn a_load_of_unknown_end_is_for_a_person() {
     let place = Place::new("", &[("dump", "exec:sh -c 'cat > {}/dump'")]);
@@ -261,7 +262,8 @@ fn a_load_of_unknown_end_is_for_a_person() {
     stop(receiver);
 }
 
-/// What a sender that has gone did not hear, it can hear later: the load is there, and the receipt is kept for it (N12).
+/// What a sender that has gone did not hear, it can hear later: the load is there, and the receipt
+/// is kept for it (N12).
 #[test]
 fn n12_a_receipt_is_kept_for_its_sender() {
     let place = Place::new("grace = \"1s\"", &[("ehr", "sqlite:{}/ehr.db")]);

@@ -1,4 +1,5 @@
-//! A standing receiver's place: its configuration, its state, its targets, and what senders send into them.
+//! A standing receiver's place: its configuration, its state, its targets, and what senders send
+//! into them.
 
 use std::{
     fs,
@@ -34,7 +35,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// A receiver with these lines before its targets, and these targets. `{}` in a URL is the folder of targets.
+    /// A receiver with these lines before its targets, and these targets. `{}` in a URL is the
+    /// folder of targets.
     pub fn new(settings: &str, targets: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
         for name in ["receiver", "target"] {

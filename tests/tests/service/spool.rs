@@ -1,5 +1,6 @@
-//! A standing receiver that has lost what opens its sender's spool, for a while or for good (fault-matrix S7). Of standard
-//! input the spool may be the only copy there is: no refusal destroys it.
+//! A standing receiver that has lost what opens its sender's spool, for a while or for good
+//! (fault-matrix S7). Of standard input the spool may be the only copy there is: no refusal
+//! destroys it.
 
 use std::{
     fs::{self, File},
@@ -22,7 +23,8 @@ use crate::{
     slow_down, speed_up, stop,
 };
 
-/// A spool that holds all of its source, whose sender and receiver were killed before all of it was sent.
+/// A spool that holds all of its source, whose sender and receiver were killed before all of it was
+/// sent.
 struct Killed {
     place: Place,
     dump: PathBuf,
@@ -77,7 +79,8 @@ impl Killed {
         assert_eq!((self.place.files("spool"), self.place.files("sender/transfers")), (NOTHING.into(), NOTHING.into()));
     }
 
-    /// The receiver's record with another sealing key; the ticket, and the sender that it is bound to, are as they were.
+    /// The receiver's record with another sealing key; the ticket, and the sender that it is bound
+    /// to, are as they were.
     fn lose_sealing_key(&self) {
         let state = StateDir::open(Some(self.place.state_dir()), RECEIVER).unwrap();
         let transfer = TransferDir::list(&state).unwrap()[0];
@@ -105,8 +108,8 @@ impl Killed {
     }
 }
 
-/// S7: a receiver that has lost its state does not know the ticket. The transfer is suspended, and a receiver that is
-/// restored from a backup continues it from the spool, without the source.
+/// S7: a receiver that has lost its state does not know the ticket. The transfer is suspended, and
+/// a receiver that is restored from a backup continues it from the spool, without the source.
 fn suspended_until_the_receiver_is_restored(is_program: bool) {
     let killed = Killed::new("", is_program);
     let place = &killed.place;
@@ -151,8 +154,8 @@ fn s7_abandon_removes_a_spool_that_no_receiver_knows() {
     stop(receiver);
 }
 
-/// The receiver has the ticket, and only its sealing key is another. By the old ticket that looks like another receiver; by
-/// a new one for the same transfer, the spool cannot be opened.
+/// The receiver has the ticket, and only its sealing key is another. By the old ticket that looks
+/// like another receiver; by a new one for the same transfer, the spool cannot be opened.
 fn with_the_sealing_key_lost(is_program: bool) -> (Killed, Agent, PathBuf) {
     let killed = Killed::new(NO_JOURNAL, is_program);
     killed.lose_sealing_key();
@@ -172,7 +175,8 @@ fn s7_a_program_is_run_anew_for_a_spool_that_nobody_can_open() {
     stop(receiver);
 }
 
-/// S7: standard input, of which was said that it is not needed any more, is not read for it unasked.
+/// S7: standard input, of which was said that it is not needed any more, is not read for it
+/// unasked.
 #[test]
 fn s7_standard_input_is_not_read_unasked_for_a_spool_that_nobody_can_open() {
     let (killed, receiver, ticket) = with_the_sealing_key_lost(false);

@@ -88,7 +88,8 @@ fn systemd_understands_the_units() {
     }
     let folder = tempfile::tempdir().unwrap();
     for name in ["sealift-receiver.service", "sealift-sender@.service"] {
-        // Where the programs will be, nothing is yet: what is there instead only has to be executable.
+        // Where the programs will be, nothing is yet: what is there instead only has to be
+        // executable.
         let unit = packaged(name)
             .replace("/usr/bin/sealift-receiver", "/bin/true")
             .replace("/usr/bin/sealift-sender", "/bin/true");

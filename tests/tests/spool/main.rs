@@ -1,5 +1,6 @@
-//! A source that can be read only once, and is spooled: whole agents, killed, cut off, out of room, and with a spool that is
-//! not as it was left. After each, the target equals the source and nothing is left of the spool.
+//! A source that can be read only once, and is spooled: whole agents, killed, cut off, out of room,
+//! and with a spool that is not as it was left. After each, the target equals the source and
+//! nothing is left of the spool.
 //!
 //! The modules' names say that their tests wait more than they work (`.config/nextest.toml`).
 
@@ -94,7 +95,8 @@ fn assert_done(place: &Place, sender: Agent, receiver: Agent, resume: Option<&st
     (sender, receiver)
 }
 
-/// The sender ends so, in one message that holds these words; nothing is loaded, and the transfer is kept.
+/// The sender ends so, in one message that holds these words; nothing is loaded, and the transfer
+/// is kept.
 #[track_caller]
 fn assert_stopped(place: &Place, sender: Agent, code: i32, outcome: &str, words: &[&str]) -> Finished {
     let ended = sender.wait(WITHIN);

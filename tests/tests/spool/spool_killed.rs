@@ -1,4 +1,5 @@
-//! Agents that are killed and links that are cut while there is a spool (fault matrix C1, C2, C3, N5, N13).
+//! Agents that are killed and links that are cut while there is a spool (fault matrix C1, C2, C3,
+//! N5, N13).
 
 use std::{fs::File, thread};
 
@@ -99,7 +100,8 @@ fn n5_link_cut_after_the_source_had_ended() {
     assert_done(&place, sender, receiver, Some("resumed"));
 }
 
-/// C2: whether or not the receiver keeps a journal: what it lost is in the spool, while it is filled and after.
+/// C2: whether or not the receiver keeps a journal: what it lost is in the spool, while it is
+/// filled and after.
 fn receiver_killed(place: Place, with: &[&str], resume: &str) {
     let mut receiver = place.receiver().args(with).start();
     receiver.ticket();
@@ -197,7 +199,8 @@ impl std::io::Read for Endless {
     }
 }
 
-/// N13, S10: another sender with the same ticket and the same folder for its spool, and a state directory of its own.
+/// N13, S10: another sender with the same ticket and the same folder for its spool, and a state
+/// directory of its own.
 #[test]
 fn n13_a_rival_does_not_touch_the_spool() {
     let (place, receiver) = left(8);

@@ -11,7 +11,8 @@ use sealift_tests::{agents::Launch, agents::SENDER, disk::SmallDisk};
 
 use super::{spool_used::run, *};
 
-/// S12: the spool has its budget. The receiver waits meanwhile, and what was spooled is given up at once.
+/// S12: the spool has its budget. The receiver waits meanwhile, and what was spooled is given up at
+/// once.
 #[test]
 fn s12_a_spool_that_reaches_its_limit_stops_and_goes_on() {
     let place = place(8);
@@ -75,7 +76,8 @@ fn flip(file: &Path, at: u64) {
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
 }
 
-/// S5: found before anything of it is sent, and left as it is: what becomes of it is for a person to say.
+/// S5: found before anything of it is sent, and left as it is: what becomes of it is for a person
+/// to say.
 fn rot(at: impl Fn(u64) -> u64) {
     let (place, receiver) = left(6);
     let file = spool_file(&place);
@@ -96,7 +98,8 @@ fn s5_rot_in_the_middle() {
     rot(|bytes| bytes / 2);
 }
 
-/// S5: while it is sent. The receiver is told, and keeps nothing; what is left of the source is for a person to look at.
+/// S5: while it is sent. The receiver is told, and keeps nothing; what is left of the source is for
+/// a person to look at.
 #[test]
 fn s5_rot_that_is_found_while_it_is_sent() {
     let (place, sender, receiver) = spooled(10);
@@ -156,7 +159,8 @@ fn s9_what_is_no_spool_of_ours_is_refused() {
     assert_done(&place, place.sender().start(), receiver, Some("resumed"));
 }
 
-/// S6: the spool of another transfer is refused, and not destroyed either: it may be all that is left of that one.
+/// S6: the spool of another transfer is refused, and not destroyed either: it may be all that is
+/// left of that one.
 #[test]
 fn s6_the_spool_of_another_transfer_is_refused() {
     let ((place, receiver), (other, other_receiver)) = (left(8), left(8));

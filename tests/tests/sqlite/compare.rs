@@ -7,7 +7,8 @@ use rusqlite::{Connection, OpenFlags, types::ValueRef};
 /// Columns that are looked at by one statement: each takes three result columns.
 const COLUMNS: usize = 600;
 
-/// Every pragma that is carried, every line of the catalogue, every value with its storage class and rowid.
+/// Every pragma that is carried, every line of the catalogue, every value with its storage class
+/// and rowid.
 pub fn contents(path: &Path) -> Vec<String> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let mut lines = Vec::new();

@@ -1,5 +1,6 @@
-//! What the source stores arrives as it is stored, or is refused before anything is sent, by a message that names the form
-//! which moves it. Where another release, collation or function wrote something, the test edits the schema instead.
+//! What the source stores arrives as it is stored, or is refused before anything is sent, by a
+//! message that names the form which moves it. Where another release, collation or function wrote
+//! something, the test edits the schema instead.
 
 use std::fs;
 
@@ -91,7 +92,8 @@ fn generated_columns_that_fail_and_are_needed_are_refused() {
     assert_eq!(refused(&folder).what, "a generated column of table event cannot be computed for a row");
 }
 
-/// B3: a VIRTUAL column on which an index or a constraint depends is computed, and its indexes are whole.
+/// B3: a VIRTUAL column on which an index or a constraint depends is computed, and its indexes are
+/// whole.
 #[test]
 fn virtual_columns_in_indexes_are_computed() {
     let folder = Folder::new();
@@ -187,7 +189,8 @@ fn indexes_that_another_engine_built_are_refused() {
     for (index, edited) in [
         ("ON t(a || 'x')", "ON t(a || 'y')"),
         ("ON t(b) WHERE length(a) > 1", "ON t(b) WHERE length(a) > 0"),
-        // Entries of rows that the condition does not select, which SQLite's own check does not look for.
+        // Entries of rows that the condition does not select, which SQLite's own check does not
+        // look for.
         ("ON t(b) WHERE length(a) > 0", "ON t(b) WHERE length(a) > 1"),
         ("ON t(a)", "ON t(a COLLATE NOCASE)"),
         ("ON t(b, a)", "ON t(b, a COLLATE RTRIM)"),
@@ -260,7 +263,8 @@ fn functions_and_collations_of_an_application_are_named() {
     assert_same(&folder);
 }
 
-/// B4, E9: nothing is checkpointed, written or removed in the source, whoever was the last to use it.
+/// B4, E9: nothing is checkpointed, written or removed in the source, whoever was the last to use
+/// it.
 #[test]
 fn the_source_is_left_as_it_was_found() {
     let made = Folder::new();

@@ -1,5 +1,5 @@
-//! The exact form, in one process: whatever lies in the database arrives byte for byte, and what the engine can say of it is
-//! said. B2 of issue 9; the cases are those of the row form's refusals.
+//! The exact form, in one process: whatever lies in the database arrives byte for byte, and what
+//! the engine can say of it is said. B2 of issue 9; the cases are those of the row form's refusals.
 
 use std::{fs, path::Path, process::Command};
 
@@ -28,7 +28,8 @@ const IMAGE: PartIndex = PartIndex(0);
 const LEDGER: &str = ".target.db.sealift-staging-pages";
 const STAGING: &str = ".target.db.sealift-staging";
 
-/// Feeds the sink with the chunks that it lacks, up to `chunks_max` of them; the part if that was all of it.
+/// Feeds the sink with the chunks that it lacks, up to `chunks_max` of them; the part if that was
+/// all of it.
 fn feed(source: &mut ImageSource, sink: &mut dyn PartSink, chunks_max: u64) -> Outcome<Option<WholePart>> {
     let mut link = Link::new();
     let mut root = sink.begun(IMAGE, &digests());
@@ -150,7 +151,8 @@ fn an_image_is_the_file() {
     }
 }
 
-/// Case 25: the journal mode is in the header and stays; nothing lies beside the target, and it can be used at once.
+/// Case 25: the journal mode is in the header and stays; nothing lies beside the target, and it can
+/// be used at once.
 #[test]
 fn a_wal_database_stays_one() {
     let folder = Folder::new();
@@ -195,7 +197,8 @@ fn with_collation(folder: &Folder) -> Connection {
     connection
 }
 
-/// Custom collations: the structure is checked, the order of their indexes is the application's affair.
+/// Custom collations: the structure is checked, the order of their indexes is the application's
+/// affair.
 #[test]
 fn what_needs_a_collation_is_moved_and_said() {
     let folder = Folder::new();
@@ -242,7 +245,8 @@ fn whatever_the_catalogue_says_is_moved() {
     assert_eq!(found, [("n", None, false), ("a", Some(27), true)]);
 }
 
-/// Case 02, and any expression that another release computes otherwise: the stored value and the entry of the index stay.
+/// Case 02, and any expression that another release computes otherwise: the stored value and the
+/// entry of the index stay.
 #[test]
 fn values_and_indexes_of_another_release_are_moved_and_counted() {
     let folder = Folder::new();
@@ -330,7 +334,8 @@ fn what_is_no_image_is_refused() {
     assert_eq!(write(&[], true).unwrap_err().code, Code::PlanRefused);
 }
 
-/// C2, C6: gone on with behind what is durable, over and over; what lies beyond that is written again.
+/// C2, C6: gone on with behind what is durable, over and over; what lies beyond that is written
+/// again.
 #[test]
 fn an_image_goes_on_where_it_stopped() {
     let folder = Folder::new();
@@ -370,7 +375,8 @@ fn an_image_goes_on_where_it_stopped() {
     assert_eq!(folder.names(), ["source.db", "target.db"]);
 }
 
-/// X12, D2: one receiver at a time, in either form; and what another transfer left, in the other form, makes room.
+/// X12, D2: one receiver at a time, in either form; and what another transfer left, in the other
+/// form, makes room.
 #[test]
 fn forms_make_room_for_each_other_and_keep_each_other_out() {
     let folder = Folder::new();

@@ -1,5 +1,5 @@
-//! An SQLite database moved into another, whole and without a network. Names of rows of the fault matrix stand with the
-//! tests that prove them.
+//! An SQLite database moved into another, whole and without a network. Names of rows of the fault
+//! matrix stand with the tests that prove them.
 
 mod compare;
 mod exact;
@@ -40,7 +40,8 @@ fn assert_same(folder: &Folder) {
     assert_eq!(source.len(), target.len());
 }
 
-/// fault-matrix D1, D2, D3, D4, D12, D16: about everything SQLite can hold arrives as it was, in every encoding.
+/// fault-matrix D1, D2, D3, D4, D12, D16: about everything SQLite can hold arrives as it was, in
+/// every encoding.
 #[test]
 fn everything_arrives_exactly() {
     for (encoding, page_bytes, vacuum, mode) in
@@ -124,7 +125,8 @@ fn a_table_too_large_to_sort_keeps_its_indexes() {
     assert_eq!(strings(&target, "SELECT count(*) FROM t INDEXED BY u WHERE a > 0"), ["Integer(1200)"]);
 }
 
-/// fault-matrix D6, D11: what is changed in the target after it was loaded is found by reading it again.
+/// fault-matrix D6, D11: what is changed in the target after it was loaded is found by reading it
+/// again.
 #[test]
 fn a_changed_target_gives_other_digests() {
     for (find, put) in [("canary seven", "canary eight"), ("canary seven", "Canary seven")] {
@@ -148,7 +150,8 @@ fn a_changed_target_gives_other_digests() {
 
 #[test]
 fn a_changed_catalogue_or_another_file_is_found() {
-    // Longer than a page: the end of the view's text is on a page that the engine does not write again.
+    // Longer than a page: the end of the view's text is on a page that the engine does not write
+    // again.
     let build =
         format!("CREATE TABLE a(x); INSERT INTO a VALUES(1); CREATE VIEW v AS /*{}*/ SELECT 1;", "-".repeat(9000));
     let folder = Folder::new();
@@ -185,8 +188,8 @@ fn a_constraint_violation_is_told_without_a_value() {
     assert_eq!(folder.names(), ["source.db"]);
 }
 
-/// A catalogue that was edited to do more than define: SQLite itself does not read two statements, and the rest is refused
-/// before anything is sent.
+/// A catalogue that was edited to do more than define: SQLite itself does not read two statements,
+/// and the rest is refused before anything is sent.
 #[test]
 fn a_hostile_catalogue_does_nothing() {
     for (sql, code) in [
@@ -253,7 +256,8 @@ fn a_source_that_is_written_meanwhile_gives_one_moment() {
     assert_eq!(rows, [1, 0]);
 }
 
-/// What is not finished leaves nothing of the part; the part can then be written again, and a third time for nothing.
+/// What is not finished leaves nothing of the part; the part can then be written again, and a third
+/// time for nothing.
 #[test]
 fn a_part_is_loaded_whole_or_not_at_all() {
     let folder = Folder::new();
@@ -359,7 +363,8 @@ fn abandon_ends_writers_and_waiters() {
     assert_eq!(sink.publish(TRANSFER).unwrap_err().code, Code::Interrupted);
 }
 
-/// A long statement in the engine itself is interrupted too: here the building of an index with a costly condition.
+/// A long statement in the engine itself is interrupted too: here the building of an index with a
+/// costly condition.
 #[test]
 fn abandon_interrupts_the_engine() {
     let folder = Folder::new();

@@ -1,5 +1,5 @@
-//! A source pumped into a sink in one process: every chunk is packed, sealed and opened as on a link, since nothing else
-//! makes what a sink accepts.
+//! A source pumped into a sink in one process: every chunk is packed, sealed and opened as on a
+//! link, since nothing else makes what a sink accepts.
 
 use std::{
     fs::File,
@@ -51,8 +51,8 @@ impl Place {
 }
 
 impl Folder {
-    /// In memory where the system has a place for it: every part is synced several times, and what a sync costs is not
-    /// what is tested.
+    /// In memory where the system has a place for it: every part is synced several times, and what
+    /// a sync costs is not what is tested.
     pub fn new() -> Self {
         let memory = Path::new("/dev/shm");
         Self(Place::Own(if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()))
@@ -178,7 +178,8 @@ impl<'a> Pump<'a> {
         )
     }
 
-    /// Reads a part into what writes it; returns what the sender would say of it, and what the receiver has verified.
+    /// Reads a part into what writes it; returns what the sender would say of it, and what the
+    /// receiver has verified.
     pub fn feed(&mut self, part: PartIndex, loader: &mut dyn PartSink) -> Outcome<(RowsDigest, WholePart)> {
         let Self { source, link, .. } = self;
         let mut root = loader.begun(part, &digests());
@@ -242,8 +243,8 @@ impl<'a> Pump<'a> {
     }
 }
 
-/// A whole transfer, with something happening between load and proof; what was sent and what was found. One that fails is
-/// given up.
+/// A whole transfer, with something happening between load and proof; what was sent and what was
+/// found. One that fails is given up.
 pub fn transfer_with(folder: &Folder, between: impl FnOnce()) -> Outcome<(Vec<RowsDigest>, Vec<RowsDigest>)> {
     let sink = folder.sink();
     let run = || {

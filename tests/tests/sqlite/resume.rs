@@ -1,5 +1,5 @@
-//! A load that resumes from what is committed: after it was suspended, after its process was killed at each fail point,
-//! and not where the transfer, the plan or the file is another.
+//! A load that resumes from what is committed: after it was suspended, after its process was killed
+//! at each fail point, and not where the transfer, the plan or the file is another.
 
 use std::{
     collections::BTreeSet,
@@ -49,7 +49,8 @@ fn finish(folder: &Folder, transfer: TransferId) -> usize {
     have.len()
 }
 
-/// fault-matrix C2: at each part, and after all of them; what is told of a part is what was noted of it.
+/// fault-matrix C2: at each part, and after all of them; what is told of a part is what was noted
+/// of it.
 #[test]
 fn a_suspended_load_goes_on() {
     for encoding in ["UTF-8", "UTF-16be"] {
@@ -88,7 +89,8 @@ fn a_suspended_load_goes_on() {
     }
 }
 
-/// Of several chunks, some of which end inside a row; with indexes that are built by sorting, and not.
+/// Of several chunks, some of which end inside a row; with indexes that are built by sorting, and
+/// not.
 const LARGE_TABLE: &str =
     "CREATE TABLE a(x INTEGER PRIMARY KEY, y UNIQUE, z); CREATE INDEX i ON a(z); CREATE INDEX j ON a(length(z));
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
@@ -127,7 +129,8 @@ fn a_part_goes_on_at_the_edge_of_a_chunk() {
     assert_same(&folder);
 }
 
-/// Suspended from another thread, a writer and a waiter end, the open part is undone, and what was committed stays.
+/// Suspended from another thread, a writer and a waiter end, the open part is undone, and what was
+/// committed stays.
 #[test]
 fn suspending_ends_writers_and_keeps_what_is_committed() {
     let folder = Folder::new();
@@ -155,7 +158,8 @@ fn suspending_ends_writers_and_keeps_what_is_committed() {
     assert_same(&folder);
 }
 
-/// fault-matrix C13: given up after all, nothing is left; but what another has opened meanwhile is not touched.
+/// fault-matrix C13: given up after all, nothing is left; but what another has opened meanwhile is
+/// not touched.
 #[test]
 fn a_suspended_load_can_be_abandoned() {
     let folder = Folder::new();
@@ -174,8 +178,8 @@ fn a_suspended_load_can_be_abandoned() {
     assert_eq!(folder.names(), ["source.db"]);
 }
 
-/// fault-matrix C13: ended for good by a process that has done nothing else: what this transfer left goes, what another one
-/// left stays, and so does what has its final name.
+/// fault-matrix C13: ended for good by a process that has done nothing else: what this transfer
+/// left goes, what another one left stays, and so does what has its final name.
 #[test]
 fn only_what_a_transfer_left_itself_is_dropped() {
     let folder = Folder::new();
@@ -207,8 +211,8 @@ fn only_what_a_transfer_left_itself_is_dropped() {
     assert_same(&folder);
 }
 
-/// fault-matrix C2, S6: another transfer, another plan and a fresh start drop what is there; a transfer that is under way
-/// keeps it.
+/// fault-matrix C2, S6: another transfer, another plan and a fresh start drop what is there; a
+/// transfer that is under way keeps it.
 #[test]
 fn only_the_same_transfer_goes_on() {
     let folder = Folder::new();
@@ -246,7 +250,8 @@ fn only_the_same_transfer_goes_on() {
     assert_same(&folder);
 }
 
-/// fault-matrix C10, S5: what a bad disk or a program made of the staging file is neither built upon nor removed.
+/// fault-matrix C10, S5: what a bad disk or a program made of the staging file is neither built
+/// upon nor removed.
 #[test]
 fn a_damaged_staging_file_is_refused_and_kept() {
     let refused = |damage: &dyn Fn(&Path)| {
@@ -347,8 +352,8 @@ fn only_a_whole_load_of_this_transfer_is_published() {
 
 const PLACE: &str = "SEALIFT_TEST_PLACE";
 
-/// What a receiver does, with its two notes as files: that there is a receipt, and that the load is published. Run by the
-/// test below in a process of its own, which dies somewhere in it.
+/// What a receiver does, with its two notes as files: that there is a receipt, and that the load is
+/// published. Run by the test below in a process of its own, which dies somewhere in it.
 #[test]
 #[ignore = "a part of another test"]
 fn victim() {
@@ -389,8 +394,8 @@ fn run_victim(place: &Path, fail_point: Option<String>) -> ExitStatus {
     output.status
 }
 
-/// fault-matrix C2, C5, C13, C14: killed at each point of a load, each time it is passed, and then at the same point once
-/// more; whoever comes next finishes, and nothing is left beside the target.
+/// fault-matrix C2, C5, C13, C14: killed at each point of a load, each time it is passed, and then
+/// at the same point once more; whoever comes next finishes, and nothing is left beside the target.
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "fail points are not in this build")]
 fn a_load_survives_a_kill_at_every_fail_point() {
@@ -427,8 +432,8 @@ fn a_load_survives_a_kill_at_every_fail_point() {
     }
 }
 
-/// fault-matrix C2, C10: killed with more of a part written than the page cache holds, so that a journal is left which
-/// undoes it.
+/// fault-matrix C2, C10: killed with more of a part written than the page cache holds, so that a
+/// journal is left which undoes it.
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "fail points are not in this build")]
 fn what_a_killed_writer_wrote_is_undone() {
@@ -448,7 +453,8 @@ fn what_a_killed_writer_wrote_is_undone() {
     assert_eq!(folder.names(), ["source.db", "target.db"]);
 }
 
-/// fault-matrix S11: the disk fills up inside a part, which is undone. With room, the load goes on from the part before.
+/// fault-matrix S11: the disk fills up inside a part, which is undone. With room, the load goes on
+/// from the part before.
 #[test]
 fn a_load_that_filled_the_disk_goes_on_with_room() {
     let Some(disk) = SmallDisk::mount("size=64m") else { return };

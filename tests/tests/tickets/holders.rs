@@ -11,8 +11,9 @@ use sealift_tests::{
 
 use super::{Hosts, WITHIN, read_ticket};
 
-/// A1, A3: a second holder of a used ticket is shown which sender it is bound to, is entered once, and neither takes, nor
-/// disturbs, nor ends the transfer, which waits for nothing but its source meanwhile.
+/// A1, A3: a second holder of a used ticket is shown which sender it is bound to, is entered once,
+/// and neither takes, nor disturbs, nor ends the transfer, which waits for nothing but its source
+/// meanwhile.
 #[test]
 fn a_second_holder_is_refused_and_ends_nothing() {
     let hosts = Hosts::new();
@@ -50,8 +51,8 @@ fn a_second_holder_is_refused_and_ends_nothing() {
     hosts.push("sender", &ticket).start().wait(WITHIN).assert_code(exit::REFUSED);
 }
 
-/// A1: killed between the durable binding and the destruction of the secret, a receiver knows the one sender when it starts
-/// again, and the secret goes with the first that comes.
+/// A1: killed between the durable binding and the destruction of the secret, a receiver knows the
+/// one sender when it starts again, and the secret goes with the first that comes.
 #[test]
 fn a_receiver_that_is_killed_while_it_binds_a_ticket_has_bound_it() {
     let hosts = Hosts::new();

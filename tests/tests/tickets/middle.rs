@@ -1,5 +1,6 @@
-//! A man in the middle: somebody who can rewrite the ticket on its way. He has two real agents of his own, a receiver for the
-//! honest sender and a sender for the honest receiver, and passes on between them what the one loads to the other.
+//! A man in the middle: somebody who can rewrite the ticket on its way. He has two real agents of
+//! his own, a receiver for the honest sender and a sender for the honest receiver, and passes on
+//! between them what the one loads to the other.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -27,7 +28,8 @@ impl Middle {
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let into = format!("exec:sh -c 'cat > {}'", pipe.display());
         let mut his_receiver = Launch::receiver(&into).bind_loopback().args(&["--grace", "0s"]).json().start();
-        // His own ticket: address, fingerprint, sealing key, secret and grant are all his; what a person looks at is not.
+        // His own ticket: address, fingerprint, sealing key, secret and grant are all his; what a
+        // person looks at is not.
         let his = read_ticket(&his_receiver.ticket());
         assert_ne!(his.receiver, read_ticket(&ticket).receiver);
         let rewritten = put_ticket(hosts.folder.path(), "rewritten", &his);
@@ -37,8 +39,8 @@ impl Middle {
     }
 }
 
-/// A1: without a pin the transfer runs through him, and both ends look well: the audit log says that nothing but the ticket
-/// vouched for the receiver.
+/// A1: without a pin the transfer runs through him, and both ends look well: the audit log says
+/// that nothing but the ticket vouched for the receiver.
 #[test]
 fn without_a_pin_a_rewritten_ticket_leads_through_the_middle_and_is_recorded_as_unpinned() {
     let middle = Middle::start(|listen, _| listen);

@@ -1,4 +1,5 @@
-//! What comes behind a good proof: grants other than the one that was proven, messages out of turn, other senders.
+//! What comes behind a good proof: grants other than the one that was proven, messages out of turn,
+//! other senders.
 
 use std::time::Duration;
 
@@ -96,8 +97,9 @@ impl Bound<'_> {
     }
 }
 
-/// A1, A3: who has proven a ticket may offer the transfer of that ticket under the grant of that ticket, and nothing else. No
-/// other sender has the ticket from then on, and the bound one goes on with it after every refusal.
+/// A1, A3: who has proven a ticket may offer the transfer of that ticket under the grant of that
+/// ticket, and nothing else. No other sender has the ticket from then on, and the bound one goes on
+/// with it after every refusal.
 #[test]
 fn an_offer_other_than_what_was_proven_is_refused() {
     let hosts = Hosts::new();

@@ -1,4 +1,5 @@
-//! Which receiver a person means: names, the question at a terminal, and the file that a ticket lies in.
+//! Which receiver a person means: names, the question at a terminal, and the file that a ticket
+//! lies in.
 
 use std::{
     fs::{self, Permissions},
@@ -23,7 +24,8 @@ fn elsewhere(hosts: &Hosts, ticket: &Path) -> std::path::PathBuf {
     super::put_ticket(hosts.folder.path(), "elsewhere", &ticket)
 }
 
-/// A1: `--to NAME`: right, another's, not in the file, no file, a file that is wrong; and `--from NAME` at the receiver.
+/// A1: `--to NAME`: right, another's, not in the file, no file, a file that is wrong; and `--from
+/// NAME` at the receiver.
 #[test]
 fn agents_are_known_by_name() {
     let hosts = Hosts::new();
@@ -55,7 +57,8 @@ fn agents_are_known_by_name() {
     assert_eq!(hosts.entries("sender", "transfer.begin")[0]["receiver_trust"], "pinned");
 }
 
-/// Runs the words at a terminal, gives this answer to the question, and returns exit code and what was shown.
+/// Runs the words at a terminal, gives this answer to the question, and returns exit code and what
+/// was shown.
 fn at_a_terminal(words: &[&str], answer: &str) -> (i32, String) {
     const SCRIPT: &str = r#"
 import os, pty, sys
@@ -82,8 +85,8 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A1: at a terminal the fingerprint has to be confirmed; without one, and without a pin, nothing is sent; a wrong pin is no
-/// question.
+/// A1: at a terminal the fingerprint has to be confirmed; without one, and without a pin, nothing
+/// is sent; a wrong pin is no question.
 #[test]
 fn a_terminal_is_asked_and_nobody_else_is() {
     let hosts = Hosts::new();
@@ -124,8 +127,8 @@ fn a_terminal_is_asked_and_nobody_else_is() {
     super::stop(receiver);
 }
 
-/// A1: a ticket file is the user's own and closed to others, whatever name leads to it; what systemd hands over is judged by
-/// its folder, and by that alone.
+/// A1: a ticket file is the user's own and closed to others, whatever name leads to it; what
+/// systemd hands over is judged by its folder, and by that alone.
 #[test]
 fn a_ticket_file_is_its_users_own() {
     let hosts = Hosts::new();

@@ -63,8 +63,8 @@ fn offer(ticket: &Ticket) -> Message {
     })
 }
 
-/// A1: a proof is good once, on one connection, by one pair of keys in their roles, for one grant; and it is 52 bytes, at once,
-/// before anything else. Whatever else comes binds nothing.
+/// A1: a proof is good once, on one connection, by one pair of keys in their roles, for one grant;
+/// and it is 52 bytes, at once, before anything else. Whatever else comes binds nothing.
 #[test]
 fn a_wrong_proof_binds_nothing() {
     let hosts = Hosts::new();

@@ -1,5 +1,5 @@
-//! Tickets of a standing receiver: what an unused one allows, another one for a transfer that was suspended, and none for one
-//! that is over.
+//! Tickets of a standing receiver: what an unused one allows, another one for a transfer that was
+//! suspended, and none for one that is over.
 
 use std::{fs, path::PathBuf};
 
@@ -78,8 +78,8 @@ fn unused_tickets_are_listed_and_can_be_voided() {
     super::stop(receiver);
 }
 
-/// A5: what `finish before` has suspended goes on under another ticket for the same transfer, for the sender that had begun and
-/// for no other; there is none for a transfer that is not there.
+/// A5: what `finish before` has suspended goes on under another ticket for the same transfer, for
+/// the sender that had begun and for no other; there is none for a transfer that is not there.
 #[test]
 fn a_suspended_transfer_goes_on_with_another_ticket() {
     let standing = Standing::new();

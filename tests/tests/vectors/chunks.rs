@@ -130,7 +130,8 @@ fn bad_frames() -> Vec<Value> {
 
 /// Packed bytes of a hundred equal ones: good, and bad ones that are sealed as they should be.
 fn unpacking() -> Value {
-    // A frame of one block of a repeated byte (RFC 8878, 3.1.1): magic, descriptor, what that announces, the block.
+    // A frame of one block of a repeated byte (RFC 8878, 3.1.1): magic, descriptor, what that
+    // announces, the block.
     let frame = |descriptor: u8, announced: &[u8], count: u32| {
         let block = (count << 3 | 0b011).to_le_bytes();
         [&[0x28, 0xb5, 0x2f, 0xfd, descriptor][..], announced, &block[..3], b"p"].concat()

@@ -1,8 +1,9 @@
-//! Golden vectors: the bytes of docs/protocol.md, made by this code under fixed randomness, kept in docs/vectors, and
-//! compared here. What a chunk's key is, and what a frame holds, is computed a second time by `reference`, which knows
-//! nothing of the protocol crate.
+//! Golden vectors: the bytes of docs/protocol.md, made by this code under fixed randomness, kept in
+//! docs/vectors, and compared here. What a chunk's key is, and what a frame holds, is computed a
+//! second time by `reference`, which knows nothing of the protocol crate.
 //!
-//! `cargo nextest run -p sealift-tests --run-ignored only write_vectors` writes them again after a change that was meant.
+//! `cargo nextest run -p sealift-tests --run-ignored only write_vectors` writes them again after a
+//! change that was meant.
 
 mod archive;
 mod cbor;

@@ -98,7 +98,8 @@ pub fn vectors() -> Value {
     })
 }
 
-/// As `begin`, of a later connection on which the sender goes on from the spool that it began on that one.
+/// As `begin`, of a later connection on which the sender goes on from the spool that it began on
+/// that one.
 fn from_a_spool(begin: &Message) -> Message {
     let Message::Begin(begin) = begin else { panic!("a Begin") };
     let mut later = begin.clone();

@@ -1,5 +1,6 @@
-//! Receipts beside the plain one: of a drill, of ranges, of an archive, of an operator's grant; and what is wrong with more of
-//! them. Here everything is signed anew, so that nothing but what is named is wrong.
+//! Receipts beside the plain one: of a drill, of ranges, of an archive, of an operator's grant; and
+//! what is wrong with more of them. Here everything is signed anew, so that nothing but what is
+//! named is wrong.
 
 use sealift_protocol::{
     certificate::{Certificate, Chain},

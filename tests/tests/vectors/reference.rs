@@ -52,7 +52,8 @@ pub fn open(frame: &[u8], key: &[u8; 32]) -> (Vec<u8>, Vec<u8>) {
     (text, packed)
 }
 
-/// Seals a chunk hash and packed bytes, whether or not they fit each other, under a header of AES-256-GCM: a whole frame.
+/// Seals a chunk hash and packed bytes, whether or not they fit each other, under a header of
+/// AES-256-GCM: a whole frame.
 pub fn seal(header: &[u8; 80], key: &[u8; 32], hash: &[u8], packed: &[u8]) -> Vec<u8> {
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
     let nonce = Nonce::try_assume_unique_for_key(&header[48..60]).unwrap();

@@ -1,9 +1,10 @@
 //! Whether a value would come back as it is from a column of a declared type.
 //!
-//! SQLite converts a value on its way into a column by the column's affinity ("Datatypes In SQLite", 3). What it has once
-//! stored so, it stores again unchanged; but a column may hold what was never stored so: its type was edited in the
-//! schema, or a version of long ago did not convert. Such a value would arrive as another one. It is found here, while it
-//! is read, and not only when the target is read again.
+//! SQLite converts a value on its way into a column by the column's affinity ("Datatypes In
+//! SQLite", 3). What it has once stored so, it stores again unchanged; but a column may hold what
+//! was never stored so: its type was edited in the schema, or a version of long ago did not
+//! convert. Such a value would arrive as another one. It is found here, while it is read, and not
+//! only when the target is read again.
 
 use sealift_protocol::sqlite::TextEncoding;
 
@@ -60,13 +61,14 @@ fn units(text: &[u8]) -> impl Iterator<Item = [u8; 2]> {
     text.chunks_exact(2).map(|unit| [unit[0], unit[1]])
 }
 
-/// As `sqlite3VdbeIntegerAffinity` judges: an integer of 64 bits, but not the least or the greatest.
+/// As `sqlite3VdbeIntegerAffinity` judges: an integer of 64 bits, but not the least or the
+/// greatest.
 fn is_whole(real: f64) -> bool {
     real == real.trunc() && real.abs() < 9_223_372_036_854_775_808.0
 }
 
-/// As `sqlite3AtoF` judges: blanks, a sign, digits with at most one point, an exponent, blanks, and nothing else; what
-/// comes after a NUL it does not see.
+/// As `sqlite3AtoF` judges: blanks, a sign, digits with at most one point, an exponent, blanks, and
+/// nothing else; what comes after a NUL it does not see.
 fn looks_numeric(text: impl Iterator<Item = u16>) -> bool {
     let text = text.take_while(|&unit| unit != 0);
     let is_blank = |unit: u16| matches!(unit, 0x09..=0x0d | 0x20);
@@ -102,8 +104,8 @@ mod tests {
 
     use super::*;
 
-    /// The engine itself is the reference: a value is stored in a column of each type, and the two must agree on
-    /// whether it came back.
+    /// The engine itself is the reference: a value is stored in a column of each type, and the two
+    /// must agree on whether it came back.
     #[test]
     fn agrees_with_the_engine() {
         let connection = Connection::open_in_memory().unwrap();

@@ -119,7 +119,8 @@ impl Storage {
     }
 }
 
-/// Every entry of the catalogue, each in its place. Indexes are kept by their table's name in small letters.
+/// Every entry of the catalogue, each in its place. Indexes are kept by their table's name in small
+/// letters.
 #[derive(Default)]
 struct Claimed {
     tables: Vec<Definition>,
@@ -271,8 +272,8 @@ fn check_module(definition: &Definition) -> Outcome {
     Err(unsuitable(what, format!("Row by row Sealift moves fts3, fts4, fts5, geopoly and rtree. {MOVE_IMAGE}")))
 }
 
-/// The module that a CREATE VIRTUAL TABLE names, as SQLite's own parser has it: it asks for permission before anything
-/// is made, in an empty database where it gets none.
+/// The module that a CREATE VIRTUAL TABLE names, as SQLite's own parser has it: it asks for
+/// permission before anything is made, in an empty database where it gets none.
 fn module_of(sql: &str) -> rusqlite::Result<Option<String>> {
     let mut scratch = Connection::open_in_memory()?;
     let found = Arc::new(Mutex::new(None));
@@ -371,8 +372,9 @@ fn has_collated_index(connection: &Connection, table: &str) -> rusqlite::Result<
     connection.query_row(sql, [table], |row| row.get(0))
 }
 
-/// Whether a column is another name of the rowid: the only column of the primary key, of type INTEGER, and without the
-/// index that SQLite makes where it is not (as for `INTEGER PRIMARY KEY DESC`).
+/// Whether a column is another name of the rowid: the only column of the primary key, of type
+/// INTEGER, and without the index that SQLite makes where it is not (as for `INTEGER PRIMARY KEY
+/// DESC`).
 fn has_rowid_alias(connection: &Connection, table: &str, columns: &[Column]) -> rusqlite::Result<bool> {
     let mut key = columns.iter().filter(|column| column.key_place > 0);
     let (Some(column), None) = (key.next(), key.next()) else { return Ok(false) };
@@ -395,8 +397,9 @@ impl SourceTable {
         unsuitable(what, format!("{next} {MOVE_IMAGE}"))
     }
 
-    /// That the indexes hold what this engine makes of the rows, so that those which are built in the target hold the same.
-    /// Another release, another collation of the same name, or a function that the application has replaced makes others.
+    /// That the indexes hold what this engine makes of the rows, so that those which are built in
+    /// the target hold the same. Another release, another collation of the same name, or a function
+    /// that the application has replaced makes others.
     pub fn check_indexes(&self, connection: &Connection) -> Outcome {
         if !self.has_computed_indexes {
             return Ok(());
@@ -417,7 +420,8 @@ impl SourceTable {
         Err(unsuitable(what, format!("{next} {MOVE_IMAGE}")))
     }
 
-    /// That the VIRTUAL columns can be computed for every row: where an index may depend on them, writing a row does so.
+    /// That the VIRTUAL columns can be computed for every row: where an index may depend on them,
+    /// writing a row does so.
     fn check_virtual_columns(&self, connection: &Connection) -> Outcome {
         let name = &self.table.name;
         // As many at once as a statement surely takes.

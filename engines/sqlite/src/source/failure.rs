@@ -1,4 +1,5 @@
-//! What the engine's errors mean to a person. Its own messages are not used: they quote names and text of statements.
+//! What the engine's errors mean to a person. Its own messages are not used: they quote names and
+//! text of statements.
 
 use rusqlite::{Error, ErrorCode, ffi};
 use sealift_protocol::{close::Code, failure::Failure, hint::Hints};

@@ -1,9 +1,10 @@
 //! A database as its pages: the exact form.
 //!
-//! The pages are read through `sqlite_dbpage` in the one read transaction, so that they are those of a snapshot, in WAL mode
-//! too, and only one of them is held at a time. No table is opened and nothing of the schema is run: what this engine does
-//! not know, or what would need a collation or module of an application, is moved like everything else. Pages on the free
-//! list still hold deleted rows, and are moved as well.
+//! The pages are read through `sqlite_dbpage` in the one read transaction, so that they are those
+//! of a snapshot, in WAL mode too, and only one of them is held at a time. No table is opened and
+//! nothing of the schema is run: what this engine does not know, or what would need a collation or
+//! module of an application, is moved like everything else. Pages on the free list still hold
+//! deleted rows, and are moved as well.
 
 use std::path::Path;
 
@@ -84,13 +85,14 @@ impl Source for ImageSource {
 fn take_snapshot(connection: &Connection) -> rusqlite::Result<Snapshot> {
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     connection.execute_batch("BEGIN")?;
-    // Reads the header and takes the lock, and does not look at the schema: a file that is no database, or shorter than
-    // its header says, ends here.
+    // Reads the header and takes the lock, and does not look at the schema: a file that is no
+    // database, or shorter than its header says, ends here.
     number("schema_version")?;
-    // From here on a definition that this engine does not understand is passed over. `sqlite_dbpage` is all that is read,
-    // and the connection cannot write.
+    // From here on a definition that this engine does not understand is passed over.
+    // `sqlite_dbpage` is all that is read, and the connection cannot write.
     connection.pragma_update(None, "writable_schema", true)?;
-    // The first statement may still fail for what was not understood. The next is prepared with what was.
+    // The first statement may still fail for what was not understood. The next is prepared with
+    // what was.
     let _ = connection.prepare("SELECT 1 FROM main.sqlite_schema");
     bound_cache(connection)?;
     let page_bytes = number("page_size")?;
@@ -131,7 +133,7 @@ mod tests {
     use sealift_protocol::limits::CHUNK_PLAIN_BYTES;
 
     use super::*;
-    use crate::source::kept::{Folder, Kept};
+    use crate::source::tests::kept::{Folder, Kept};
 
     fn planned(folder: &Folder) -> Outcome<(ImageSource, Plan)> {
         let mut source = ImageSource::open(&folder.path())?;
@@ -170,7 +172,8 @@ mod tests {
         }
     }
 
-    /// fault-matrix D7: what is written meanwhile is not in it, and another process gets the same bytes while nothing is.
+    /// fault-matrix D7: what is written meanwhile is not in it, and another process gets the same
+    /// bytes while nothing is.
     #[test]
     fn the_pages_are_of_one_moment() {
         let folder = Folder::new();

@@ -1,14 +1,15 @@
 //! A database of the embedded engine as a source.
 //!
-//! One connection, opened read-only, and one read transaction from `plan` to the end: every part is of one moment. A
-//! database in WAL mode can be written meanwhile; one with a rollback journal makes its writers wait until the transfer
-//! is over. What is not carried, since it says how a file is kept and not what is in it: the free pages, the reserved bytes
-//! of pages, the schema format number, and the counters in the file's header.
+//! One connection, opened read-only, and one read transaction from `plan` to the end: every part is
+//! of one moment. A database in WAL mode can be written meanwhile; one with a rollback journal
+//! makes its writers wait until the transfer is over. What is not carried, since it says how a file
+//! is kept and not what is in it: the free pages, the reserved bytes of pages, the schema format
+//! number, and the counters in the file's header.
 //!
 //! The file stays as it was found: nothing is written, checkpointed or removed ([`sidecars`]).
 //!
-//! A virtual table of full-text search or an r-tree is moved as its definition and the rows of its shadow tables, in
-//! which all of it lies; it is never read through its module.
+//! A virtual table of full-text search or an r-tree is moved as its definition and the rows of its
+//! shadow tables, in which all of it lies; it is never read through its module.
 
 mod affinity;
 mod catalogue;
@@ -49,7 +50,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Page cache of the one connection. A table is scanned once, so that more would only be memory.
 const CACHE_KIB: i32 = 8 << 10;
 
-/// A row as it lies in its table may be longer than its encoding by the length of its header's length.
+/// A row as it lies in its table may be longer than its encoding by the length of its header's
+/// length.
 const PAYLOAD_SLACK_BYTES: usize = 9;
 
 /// Below, the engine's own limit would save nothing, and could get into its way.
@@ -84,7 +86,8 @@ impl SqliteSource {
             let next = "Check the path in --source, and that this user may read the file and its folder.";
             Failure::io(Code::SourceFailed, format!("the database {shown} cannot be read"), &error, next)
         };
-        // Absolute, so that neither `:memory:` nor `file:...?mode=rw` can be taken for anything but a file's name.
+        // Absolute, so that neither `:memory:` nor `file:...?mode=rw` can be taken for anything but
+        // a file's name.
         let path = std::path::absolute(path).map_err(unreadable)?;
         if !fs::metadata(&path).map_err(unreadable)?.is_file() {
             let next = "Give --source the path of the database file itself.";
@@ -106,8 +109,9 @@ impl SqliteSource {
         self.journal_mode.notice()
     }
 
-    /// That no page of the open transaction lies beyond the end of the file, where SQLite reads zeros: of a file that was not
-    /// copied whole, rows would be missing. What is in a log may not be in the file yet.
+    /// That no page of the open transaction lies beyond the end of the file, where SQLite reads
+    /// zeros: of a file that was not copied whole, rows would be missing. What is in a log may not
+    /// be in the file yet.
     fn check_whole(&self) -> Outcome {
         let shown = self.path.display().to_string();
         let number = |pragma: &str| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
@@ -151,8 +155,8 @@ impl SqliteSource {
 
 fn configure(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(busy_timeout)?;
-    // Not SQLITE_DBCONFIG_DEFENSIVE: under it SQLite takes a trigger on a shadow table, which is valid, for damage; and what it
-    // forbids is to write, which this connection cannot.
+    // Not SQLITE_DBCONFIG_DEFENSIVE: under it SQLite takes a trigger on a shadow table, which is
+    // valid, for damage; and what it forbids is to write, which this connection cannot.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     // What the application has left in the log is for it to checkpoint.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -173,7 +177,8 @@ fn bound_cache(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cache_size", -CACHE_KIB)
 }
 
-/// The plan's parts. The estimates are for progress alone: the span of rowids, and the file's size in that proportion.
+/// The plan's parts. The estimates are for progress alone: the span of rowids, and the file's size
+/// in that proportion.
 fn parts(connection: &Connection, tables: &[SourceTable]) -> rusqlite::Result<Vec<PlannedPart>> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let file_bytes = pragma("page_count")?.unsigned_abs().saturating_mul(pragma("page_size")?.unsigned_abs());
@@ -218,7 +223,8 @@ impl Source for SqliteSource {
     }
 
     fn can_repeat(&self) -> bool {
-        // Tables are scanned in the order of their keys, so that the same content gives the same bytes.
+        // Tables are scanned in the order of their keys, so that the same content gives the same
+        // bytes.
         true
     }
 
@@ -277,8 +283,8 @@ fn read_rows(connection: &Connection, table: &SourceTable, encoding: TextEncodin
     }
 }
 
-/// Steps all cursors to the next row and encodes it; `false` after the last. A row that is too long is given up before it is
-/// encoded any further.
+/// Steps all cursors to the next row and encodes it; `false` after the last. A row that is too long
+/// is given up before it is encoded any further.
 fn next_row(
     cursors: &mut [Rows<'_>],
     cells: &[usize],
@@ -317,7 +323,5 @@ fn value_of(value: ValueRef<'_>) -> Value<'_> {
     }
 }
 
-#[cfg(test)]
-mod kept;
 #[cfg(test)]
 mod tests;

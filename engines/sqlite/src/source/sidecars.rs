@@ -1,8 +1,8 @@
 //! The files that SQLite keeps beside a database, and the source's journal mode.
 //!
-//! A reader of a database in WAL mode makes `-wal` and `-shm` where they are missing, and they stay. Made by another user
-//! than the database's owner, they would keep the application from writing: so it is looked for them before SQLite opens
-//! anything.
+//! A reader of a database in WAL mode makes `-wal` and `-shm` where they are missing, and they
+//! stay. Made by another user than the database's owner, they would keep the application from
+//! writing: so it is looked for them before SQLite opens anything.
 
 use std::{
     fs::{self, File},
@@ -19,8 +19,8 @@ use sealift_protocol::{
 
 use super::failure::unsuitable;
 
-/// Of the file's header: its first words, then the versions for writing and reading, 2 in WAL mode ("Database File Format",
-/// 1.3).
+/// Of the file's header: its first words, then the versions for writing and reading, 2 in WAL mode
+/// ("Database File Format", 1.3).
 const HEADER_BYTES: usize = 20;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const WAL_VERSION: u8 = 2;
@@ -48,7 +48,8 @@ impl JournalMode {
     }
 }
 
-/// Reads the header of a file that this process has not opened otherwise: closing it would end SQLite's locks.
+/// Reads the header of a file that this process has not opened otherwise: closing it would end
+/// SQLite's locks.
 pub fn journal_mode(path: &Path) -> io::Result<JournalMode> {
     let mut header = [0; HEADER_BYTES];
     match File::open(path)?.read_exact(&mut header) {
@@ -60,7 +61,8 @@ pub fn journal_mode(path: &Path) -> io::Result<JournalMode> {
     }
 }
 
-/// Fails where `user`, reading a database in WAL mode, would leave files of its own beside another's database.
+/// Fails where `user`, reading a database in WAL mode, would leave files of its own beside
+/// another's database.
 pub fn check_owner(path: &Path, shown: &str, user: Uid) -> Outcome {
     let unreadable = |error| {
         let next = "Check the path in --source, and that this user may read the file and its folder.";

@@ -17,7 +17,8 @@ use sealift_protocol::{
 use super::{FileTarget, Staging, prefix::Entry};
 use crate::sink::PartSink;
 
-/// What is synced at once at most: the sender's window waits for it. Less, where nothing more has come.
+/// What is synced at once at most: the sender's window waits for it. Less, where nothing more has
+/// come.
 const UNSYNCED_BYTES_MAX: u64 = 16 << 20;
 
 pub struct FileLoad<'a> {

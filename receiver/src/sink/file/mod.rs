@@ -1,9 +1,10 @@
 //! A plain file as a target, for those who typed the danger.
 //!
-//! The load goes into a staging file beside it that is named after the transfer, so that no other transfer's is ever taken for
-//! it, and which gets the target's name once the receipt is signed. Every byte is written once: the staging file is its own
-//! durable prefix, of which [`prefix`] keeps the record. A chunk is acknowledged when both are synced, and so the sender is not
-//! asked for it again, whichever side is killed.
+//! The load goes into a staging file beside it that is named after the transfer, so that no other
+//! transfer's is ever taken for it, and which gets the target's name once the receipt is signed.
+//! Every byte is written once: the staging file is its own durable prefix, of which [`prefix`]
+//! keeps the record. A chunk is acknowledged when both are synced, and so the sender is not asked
+//! for it again, whichever side is killed.
 
 mod load;
 mod prefix;
@@ -85,7 +86,8 @@ impl FileTarget {
         Ok(described)
     }
 
-    /// Opens what an earlier process left of this very transfer and proves how much of it holds, or starts over.
+    /// Opens what an earlier process left of this very transfer and proves how much of it holds, or
+    /// starts over.
     pub fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>> {
         let _ = self.transfer.set(transfer);
         self.place.made_beforehand()?;
@@ -125,7 +127,8 @@ impl FileTarget {
         Ok(Staging { file, prefix, proven: Proven::default(), is_written: false })
     }
 
-    /// What takes the load, behind what is proven; once more if what took it was dropped before anything came.
+    /// What takes the load, behind what is proven; once more if what took it was dropped before
+    /// anything came.
     pub fn begin(&self) -> Outcome<Box<dyn PartSink + '_>> {
         let no_staging = || Failure::new(Code::Internal, "no staging file", "");
         let load = FileLoad::begin(self, self.prepared()).ok_or_else(no_staging)?;

@@ -1,5 +1,6 @@
-//! What is durable of a plain file: a record beside the staging file, one entry a chunk, which only grows. The staging file is
-//! its own prefix; the record says how far it goes and by what its content is known again.
+//! What is durable of a plain file: a record beside the staging file, one entry a chunk, which only
+//! grows. The staging file is its own prefix; the record says how far it goes and by what its
+//! content is known again.
 //!
 //! | bytes | header | | bytes | entry |
 //! |---|---|---|---|---|
@@ -9,10 +10,12 @@
 //! | 32 | check | | 32 | content: BLAKE3 of the chunk's plaintext |
 //! | | | | 32 | check |
 //!
-//! Numbers are big-endian. The hashes of the transfer are keyed with a secret that this process does not have when it looks for
-//! a prefix, so that content is hashed under a random key of the record, which goes with it. A check is BLAKE3 over the check
-//! before it and the bytes since, under the same key. An entry that a crash cut short does not hold its check, and what rotted
-//! of the staging file is not the content: the prefix ends there, and what is behind it is asked for again.
+//! Numbers are big-endian. The hashes of the transfer are keyed with a secret that this process
+//! does not have when it looks for a prefix, so that content is hashed under a random key of the
+//! record, which goes with it. A check is BLAKE3 over the check before it and the bytes since,
+//! under the same key. An entry that a crash cut short does not hold its check, and what rotted of
+//! the staging file is not the content: the prefix ends there, and what is behind it is asked for
+//! again.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -105,8 +108,9 @@ impl Prefix {
         Ok(Self { file, key, check })
     }
 
-    /// Opens the record of a load and proves what it says from the staging file. `None` where there is no such record; fails
-    /// with `WouldBlock` while another process has it. `go_on` is asked before each chunk is read.
+    /// Opens the record of a load and proves what it says from the staging file. `None` where there
+    /// is no such record; fails with `WouldBlock` while another process has it. `go_on` is asked
+    /// before each chunk is read.
     pub fn find(
         path: &Path,
         bond: Bond,
@@ -294,7 +298,8 @@ mod tests {
             Self { folder, plain, record }
         }
 
-        /// What is proven of a staging file and a record with these bytes; `None` if the record is of another load.
+        /// What is proven of a staging file and a record with these bytes; `None` if the record is
+        /// of another load.
         fn proven(&self, plain: &[u8], record: &[u8]) -> Option<Proven> {
             let (staging, path) = (self.folder.path().join("staging"), self.folder.path().join("record"));
             fs::write(&staging, plain).unwrap();
@@ -330,7 +335,8 @@ mod tests {
         }
     }
 
-    /// C10, S5: whatever a crash or a rotting disk leaves of either file, what is proven is a prefix of what was written.
+    /// C10, S5: whatever a crash or a rotting disk leaves of either file, what is proven is a
+    /// prefix of what was written.
     #[test]
     fn s5_a_byte_is_not_lost_unseen() {
         let place = Place::new(true);

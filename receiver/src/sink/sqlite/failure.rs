@@ -1,4 +1,5 @@
-//! What the engine's errors mean to a person. Its own messages are not used: they quote names, and text of statements.
+//! What the engine's errors mean to a person. Its own messages are not used: they quote names, and
+//! text of statements.
 
 use rusqlite::{Error, ErrorCode, ffi};
 use sealift_agent::failure::Failure;
@@ -56,8 +57,8 @@ pub fn failed(error: &Error, object: &str) -> Failure {
     }
 }
 
-/// A row cannot be inserted into `table`. A function may fail for a value: of a generated column, or of an index on an
-/// expression.
+/// A row cannot be inserted into `table`. A function may fail for a value: of a generated column,
+/// or of an index on an expression.
 pub fn row_failed(error: &Error, table: &str) -> Failure {
     if error.sqlite_error_code() != Some(ErrorCode::Unknown) {
         return failed(error, table);
@@ -68,7 +69,8 @@ pub fn row_failed(error: &Error, table: &str) -> Failure {
     Failure::new(Code::LoadImpossible, what, next)
 }
 
-/// A statement that this engine does not understand: the schema was made by a program that had added to it.
+/// A statement that this engine does not understand: the schema was made by a program that had
+/// added to it.
 fn needs_more(object: &str) -> Failure {
     let next = format!("It may need a function or collation of the application that made it. {MOVE_IMAGE}");
     Failure::new(Code::LoadImpossible, format!("SQLite does not accept a definition of {object}"), next)

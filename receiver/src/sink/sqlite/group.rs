@@ -1,9 +1,10 @@
 //! Parts that share a commit.
 //!
-//! A commit waits for the disk two or three times, which takes longer than writing a small table. A part of one chunk is
-//! therefore written into the transaction that is open, behind a savepoint of its own, and its transaction stays open for
-//! the next part if one comes at once; rows and ledger lines of all of them become durable together. Parts of another rank,
-//! and large parts, find everything before them committed. No part counts as finished before its commit.
+//! A commit waits for the disk two or three times, which takes longer than writing a small table. A
+//! part of one chunk is therefore written into the transaction that is open, behind a savepoint of
+//! its own, and its transaction stays open for the next part if one comes at once; rows and ledger
+//! lines of all of them become durable together. Parts of another rank, and large parts, find
+//! everything before them committed. No part counts as finished before its commit.
 
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use sealift_protocol::id::PartIndex;
 const PARTS_MAX: usize = 256;
 const BYTES_MAX: u64 = 4 << 20;
 
-/// How long a transaction waits for another part. One that has arrived takes a fraction of it; without one it is of the
-/// order of the commit that it may save.
+/// How long a transaction waits for another part. One that has arrived takes a fraction of it;
+/// without one it is of the order of the commit that it may save.
 pub const WAIT_MAX: Duration = Duration::from_millis(5);
 
 /// The parts that are written, each with its line in the ledger, and not committed.
@@ -72,7 +73,8 @@ impl Group {
         Ok(std::mem::take(&mut self.parts))
     }
 
-    /// Undoes the part that was being written, and nothing of those before it, for which the transaction stays open.
+    /// Undoes the part that was being written, and nothing of those before it, for which the
+    /// transaction stays open.
     pub fn undo_part(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let is_writing = std::mem::take(&mut self.writing);
         match (self.is_empty(), is_writing) {

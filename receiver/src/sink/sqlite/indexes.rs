@@ -1,9 +1,10 @@
 //! The indexes of one table while its rows are loaded.
 //!
-//! An index that is built once the rows are there is sorted, which is faster than growing it row by row. With
-//! `temp_store=MEMORY` SQLite holds all that it sorts in memory, one index at a time: each entry in an allocation of its
-//! own, so that of short entries the allocator's share is the larger one. Past a bound, counted as the rows come, an
-//! index is built and grows with the rows that follow, slower and in the page cache's memory alone.
+//! An index that is built once the rows are there is sorted, which is faster than growing it row by
+//! row. With `temp_store=MEMORY` SQLite holds all that it sorts in memory, one index at a time:
+//! each entry in an allocation of its own, so that of short entries the allocator's share is the
+//! larger one. Past a bound, counted as the rows come, an index is built and grows with the rows
+//! that follow, slower and in the page cache's memory alone.
 
 use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
@@ -12,7 +13,8 @@ use sealift_sqlite::{Value, make_index};
 
 use super::failure::{definition_failed, failed};
 
-/// What SQLite may hold to sort one index: with its page cache and what is under way to it, within 128 MiB.
+/// What SQLite may hold to sort one index: with its page cache and what is under way to it, within
+/// 128 MiB.
 const SORT_BYTES_MAX: u64 = 64 << 20;
 
 /// A table's indexes that are not there yet.
@@ -30,7 +32,8 @@ struct Index {
 }
 
 impl Waiting {
-    /// Drops the indexes that may wait, in the transaction that brings the rows: the table is still empty.
+    /// Drops the indexes that may wait, in the transaction that brings the rows: the table is still
+    /// empty.
     pub fn begin(connection: &Connection, table: &Table) -> Outcome<Self> {
         let mut indexes = Vec::new();
         for definition in &table.indexes {
@@ -71,9 +74,10 @@ fn build(mut indexes: impl Iterator<Item = Index>, table: &str, connection: &mut
     indexes.try_for_each(|index| make_index(connection, &index.definition, table).map_err(definition_failed))
 }
 
-/// Which values of a row an index sorts, if those bound what it takes: if each entry is made of columns that rows carry,
-/// each at most once, and not of expressions or VIRTUAL columns, which may be of any length. Nor one whose entry has another
-/// name than its text, by which SQLite would drop it.
+/// Which values of a row an index sorts, if those bound what it takes: if each entry is made of
+/// columns that rows carry, each at most once, and not of expressions or VIRTUAL columns, which may
+/// be of any length. Nor one whose entry has another name than its text, by which SQLite would drop
+/// it.
 fn sorted_places(connection: &Connection, index: &Definition, table: &Table) -> rusqlite::Result<Option<Vec<usize>>> {
     let named = "SELECT EXISTS(SELECT 1 FROM pragma_index_list(?1, 'main') WHERE name = ?2)";
     if !connection.query_row(named, [&table.name, &index.name], |row| row.get::<_, bool>(0))? {
@@ -99,14 +103,16 @@ fn sorted_places(connection: &Connection, index: &Definition, table: &Table) -> 
 fn sort_bytes<'a>(values: impl Iterator<Item = Value<'a>>) -> u64 {
     // The length of the record's header, and the rowid.
     const RECORD_BYTES: u64 = 1 + 9;
-    // SQLite's heads of an entry and of an allocation, the allocator's own, and what they round up by.
+    // SQLite's heads of an entry and of an allocation, the allocator's own, and what they round up
+    // by.
     const ALLOCATED_BYTES: u64 = 16 + 8 + 8;
     const ALIGNMENT_BYTES: u64 = 16;
     let values: u64 = values.map(value_bytes).sum();
     (RECORD_BYTES + values + ALLOCATED_BYTES).next_multiple_of(ALIGNMENT_BYTES)
 }
 
-/// What a value takes in an SQLite record, at most: a type of a byte or as long as a length in five, and itself.
+/// What a value takes in an SQLite record, at most: a type of a byte or as long as a length in
+/// five, and itself.
 fn value_bytes(value: Value<'_>) -> u64 {
     match value {
         Value::Null => 1,

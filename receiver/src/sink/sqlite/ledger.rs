@@ -1,7 +1,8 @@
-//! What a staged database says of itself: whose load it is, and what is committed. A part's line is written in the
-//! transaction of its rows, so that each is there exactly when the other is. A large part is committed in pieces: its line
-//! then has the hashes of the chunks so far, and is rewritten with each. The lines of schema and finish carry their
-//! documents: a catalogue does not tell which rowids are carried, nor which indexes still have to be made.
+//! What a staged database says of itself: whose load it is, and what is committed. A part's line is
+//! written in the transaction of its rows, so that each is there exactly when the other is. A large
+//! part is committed in pieces: its line then has the hashes of the chunks so far, and is rewritten
+//! with each. The lines of schema and finish carry their documents: a catalogue does not tell which
+//! rowids are carried, nor which indexes still have to be made.
 
 use rusqlite::{Connection, Error, ErrorCode, Row, params};
 use sealift_agent::failure::{Failure, Outcome};
@@ -53,7 +54,8 @@ pub struct Ledger {
 impl Ledger {
     /// Whether no part is missing.
     pub fn is_whole(&self) -> bool {
-        // Schema, tables, finish. Lines are unique and in order: none is missing if the last has the last place.
+        // Schema, tables, finish. Lines are unique and in order: none is missing if the last has
+        // the last place.
         let parts = self.schema.tables.len() + 2;
         let ends = self.parts.last().is_some_and(|last| last.part.0 as usize == parts - 1);
         ends && self.parts.len() == parts && self.finish.is_some() && self.prefix.is_none()
@@ -92,7 +94,8 @@ pub fn rows_of(connection: &Connection, part: PartIndex) -> Outcome<u64> {
     connection.query_row(&sql, [part.0], |row| row.get(0)).map(i64::cast_unsigned).map_err(unreadable)
 }
 
-/// Whose load it is. `None` for one of nobody's: without a line, or with a ledger of another version.
+/// Whose load it is. `None` for one of nobody's: without a line, or with a ledger of another
+/// version.
 pub fn bond(connection: &Connection) -> Outcome<Option<Bond>> {
     let sql = format!("SELECT DISTINCT transfer, plan_hash FROM main.{LEDGER_TABLE} LIMIT 2");
     let read = || -> rusqlite::Result<Vec<Bond>> {
@@ -176,7 +179,8 @@ fn unreadable(error: Error) -> Failure {
     }
 }
 
-/// Neither dropped nor built upon: whoever is asked to look loses nothing, and sees that a disk or a program is bad.
+/// Neither dropped nor built upon: whoever is asked to look loses nothing, and sees that a disk or
+/// a program is bad.
 pub fn senseless() -> Failure {
     let what = "the ledger in the staging file says what cannot be: another program or a bad disk changed it";
     Failure::new(Code::TargetFailed, what, "Check the disk, remove the staging file, and start again.")

@@ -1,8 +1,9 @@
 //! What an earlier process left in the staging place, and what to make of it.
 //!
-//! Only what is surely a load of Sealift's is opened or removed: a file of this user's, with one name, that is empty, holds
-//! a ledger or is marked as finished, and that nobody loads into now. Anything else is refused and stays as it is, also
-//! what the engine cannot read: it may be somebody's, and whoever looks at it can still remove it.
+//! Only what is surely a load of Sealift's is opened or removed: a file of this user's, with one
+//! name, that is empty, holds a ledger or is marked as finished, and that nobody loads into now.
+//! Anything else is refused and stays as it is, also what the engine cannot read: it may be
+//! somebody's, and whoever looks at it can still remove it.
 
 use std::{fs, io, os::unix::fs::MetadataExt, time::Duration};
 
@@ -43,7 +44,8 @@ impl Leftover {
         let own = metadata.uid() == nix::unistd::geteuid().as_raw() || staging.is_handed_over(&metadata);
         let ours = own && metadata.is_file() && metadata.nlink() == 1;
         if ours {
-            // What a killed process had written may be in the page cache alone: it is durable before anybody is told of it.
+            // What a killed process had written may be in the page cache alone: it is durable
+            // before anybody is told of it.
             staging.sync_leftover().map_err(|error| staging.refused("synced", &error))?;
             // The engine is not let near an image before all of it is there.
             match image(staging, identity)? {

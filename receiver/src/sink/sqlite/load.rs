@@ -26,11 +26,12 @@ use super::{
     shelf::Shelf,
 };
 
-/// Page cache of the loading connection. What does not fit is written to the staging file before the commit.
+/// Page cache of the loading connection. What does not fit is written to the staging file before
+/// the commit.
 const CACHE_KIB: i32 = 16 << 10;
 
-/// What a row may be longer in the engine's record than in its encoding, and definitions besides; also a line of the
-/// ledger with a document.
+/// What a row may be longer in the engine's record than in its encoding, and definitions besides;
+/// also a line of the ledger with a document.
 const LENGTH_SLACK_BYTES: usize = DOCUMENT_BYTES_MAX + LINE_BYTES_MAX;
 
 /// The staged database, open for loading.
@@ -59,7 +60,8 @@ impl Load {
         Ok(load)
     }
 
-    /// Goes on with what an earlier process has committed. The connection is configured, and nobody else has the file.
+    /// Goes on with what an earlier process has committed. The connection is configured, and nobody
+    /// else has the file.
     pub fn resume(connection: Connection, bond: Bond, ledger: Ledger) -> Self {
         let Ledger { schema, finish, .. } = ledger;
         Self { connection, schema, finish, bond, group: Group::default() }
@@ -75,7 +77,8 @@ impl Load {
         self.group.begin_part(&self.connection).map_err(engine)
     }
 
-    /// Writes the line of such a part. Returns whether its transaction may stay open for another one.
+    /// Writes the line of such a part. Returns whether its transaction may stay open for another
+    /// one.
     pub fn end_shared(&mut self, line: &Line<'_>) -> Outcome<bool> {
         ledger::note(&self.connection, &self.bond, line)?;
         let part = line.part.part;
@@ -90,7 +93,8 @@ impl Load {
         self.group.parts().len()
     }
 
-    /// Commits the parts that wait for it, and returns them. When this returns, they are on the disk.
+    /// Commits the parts that wait for it, and returns them. When this returns, they are on the
+    /// disk.
     pub fn commit_shared(&mut self) -> Outcome<Vec<PartIndex>> {
         let committed = self.group.commit(&self.connection).map_err(engine)?;
         if !committed.is_empty() {
@@ -99,7 +103,8 @@ impl Load {
         Ok(committed)
     }
 
-    /// Writes the part's line in the ledger and commits. When this returns, the part is on the disk.
+    /// Writes the part's line in the ledger and commits. When this returns, the part is on the
+    /// disk.
     pub fn commit(&self, line: &Line<'_>) -> Outcome {
         ledger::note(&self.connection, &self.bond, line)?;
         self.end_part()
@@ -221,7 +226,8 @@ fn make(connection: &mut Connection, schema: &SchemaDocument) -> Outcome {
         shelf.count(connection).map_err(engine)?;
     }
     for table in schema.tables.iter().filter(|table| is_internal(&table.name)) {
-        // `SchemaDocument` has checked that the text is SQLite's own. AUTOINCREMENT may have made its table already.
+        // `SchemaDocument` has checked that the text is SQLite's own. AUTOINCREMENT may have made
+        // its table already.
         let exists = "SELECT EXISTS(SELECT 1 FROM sqlite_schema WHERE name = ?1)";
         let made = shelf.holds(&table.name);
         if !made && !connection.query_row(exists, [&table.name], |row| row.get(0)).map_err(engine)? {
@@ -249,7 +255,8 @@ fn ordinary(schema: &SchemaDocument) -> Vec<&Table> {
     schema.tables.iter().filter(|table| !is_internal(&table.name)).collect()
 }
 
-/// A part is only whole with the chunk that says it is the last, and what is noted of it must be what was written.
+/// A part is only whole with the chunk that says it is the last, and what is noted of it must be
+/// what was written.
 pub fn check_whole(whole: &WholePart, part: PartIndex, chunks: u64, ended: bool) -> Outcome {
     if ended && (whole.part, whole.chunks.0) == (part, chunks) { Ok(()) } else { Err(out_of_order()) }
 }

@@ -1,6 +1,7 @@
-//! The mark of a finished load. Once the ledger is out of the staging file, nothing inside tells it from somebody's
-//! database, nor what became of it once it has its final name; a small file beside it does. So what a receiver killed in
-//! between leaves is known for what it is, and the next one can finish it. It goes when nobody will ask any more.
+//! The mark of a finished load. Once the ledger is out of the staging file, nothing inside tells it
+//! from somebody's database, nor what became of it once it has its final name; a small file beside
+//! it does. So what a receiver killed in between leaves is known for what it is, and the next one
+//! can finish it. It goes when nobody will ask any more.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -45,12 +46,14 @@ impl Mark {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the mark, in the place of any other, and durable but for its name: the caller syncs the folder.
+    /// Makes the mark, in the place of any other, and durable but for its name: the caller syncs
+    /// the folder.
     pub fn set(&self, transfer: TransferId, of: Identity) -> io::Result<()> {
         self.remove()?;
         let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.path)?;
         file.try_lock().map_err(io::Error::from)?;
-        // The inode without its device, which may have another number after the next boot; the mark lies beside it.
+        // The inode without its device, which may have another number after the next boot; the mark
+        // lies beside it.
         file.write_all(format!("{transfer} {}\n", of.inode()).as_bytes())?;
         file.sync_all()?;
         *self.held() = Some(file);

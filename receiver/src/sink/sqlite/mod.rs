@@ -1,18 +1,19 @@
 //! A database of the embedded engine as a target.
 //!
-//! The load goes into a staging file beside the target, one part at a time, each part's rows, indexes and ledger line in
-//! one transaction, in several with a line for each where a table is large, or with others in one where it is small
-//! ([`group`]). `prove` reads every table again from the
-//! file; `publish` gives the file the target's name. What is committed stays there when the load stops, and the same transfer
-//! goes on from it; another one drops it.
+//! The load goes into a staging file beside the target, one part at a time, each part's rows,
+//! indexes and ledger line in one transaction, in several with a line for each where a table is
+//! large, or with others in one where it is small ([`group`]). `prove` reads every table again from
+//! the file; `publish` gives the file the target's name. What is committed stays there when the
+//! load stops, and the same transfer goes on from it; another one drops it.
 //!
-//! How it is written. A rollback journal, truncated at each commit, and `synchronous=FULL`: a commit is on the disk when
-//! it returns, and a new table's pages are written once, since only pages that existed before a transaction go into the
-//! journal (a WAL would take every row twice). `temp_store=MEMORY`: no plaintext lies in any other file. SQLite
-//! then sorts an index in memory, so an index is built by sorting only while that stays within a bound ([`indexes`]).
+//! How it is written. A rollback journal, truncated at each commit, and `synchronous=FULL`: a
+//! commit is on the disk when it returns, and a new table's pages are written once, since only
+//! pages that existed before a transaction go into the journal (a WAL would take every row twice).
+//! `temp_store=MEMORY`: no plaintext lies in any other file. SQLite then sorts an index in memory,
+//! so an index is built by sorting only while that stays within a bound ([`indexes`]).
 //!
-//! What a definition from the source may do is [`define`]'s affair. Triggers and views come last, and are switched off
-//! on these connections besides.
+//! What a definition from the source may do is [`define`]'s affair. Triggers and views come last,
+//! and are switched off on these connections besides.
 
 mod document;
 mod failure;
@@ -171,7 +172,8 @@ impl SqliteSink {
         self.changed.notify_all();
     }
 
-    /// Waits until no other part is written, and everything of a lower rank than `part` is committed, and takes the turn.
+    /// Waits until no other part is written, and everything of a lower rank than `part` is
+    /// committed, and takes the turn.
     fn turn(&self, part: Option<PartIndex>, digests: &Digests) -> Outcome<Turn<'_>> {
         let mut state = self.state();
         state.waiting.extend(part);
@@ -258,8 +260,8 @@ fn out_of_order() -> Failure {
     Failure::new(Code::Internal, "the target was used out of order", "")
 }
 
-/// That the plan's engine is one of both that are loaded here, and its parts are those that it has: the schema, the tables in
-/// the schema's order, and what comes after the rows.
+/// That the plan's engine is one of both that are loaded here, and its parts are those that it has:
+/// the schema, the tables in the schema's order, and what comes after the rows.
 fn check_engine(plan: &Plan) -> Outcome {
     if plan.engine.capabilities.has(Section::Opaque) {
         return Ok(sealift_protocol::image::engine().check_same(&plan.engine)?);
@@ -279,7 +281,8 @@ type Rank = (Section, bool, bool);
 fn rank(plan: &Plan, part: PartIndex) -> Option<Rank> {
     let section = plan.section(part)?;
     let Some(table) = plan.table_of(part) else { return Some((section, false, false)) };
-    // Building an index of another table takes its rows out of the engine's statistics; any row may count in the last.
+    // Building an index of another table takes its rows out of the engine's statistics; any row may
+    // count in the last.
     Some((section, table.internal, table.name == SEQUENCE_TABLE))
 }
 

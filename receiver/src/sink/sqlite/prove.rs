@@ -1,9 +1,10 @@
 //! Reading the staged database again.
 //!
-//! The loading connection is closed first, so that what is read comes from the file, which from then on nobody writes.
-//! Each table is read as the source reads it, and counted and digested. The catalogue must be, entry for entry, what the
-//! source sent, beside the ledger, which stays until the load is published. Indexes are not read: they were built by SQLite
-//! from these tables, and hold nothing of their own; that the source's hold the same was checked there.
+//! The loading connection is closed first, so that what is read comes from the file, which from
+//! then on nobody writes. Each table is read as the source reads it, and counted and digested. The
+//! catalogue must be, entry for entry, what the source sent, beside the ledger, which stays until
+//! the load is published. Indexes are not read: they were built by SQLite from these tables, and
+//! hold nothing of their own; that the source's hold the same was checked there.
 
 use bytes::BytesMut;
 use rusqlite::{Connection, OpenFlags, Rows, Statement, types::ValueRef};

@@ -8,8 +8,8 @@
 //! | both names, one file, its mark | the target was linked | remove the staging name |
 //! | target alone, and its mark | all of it | nothing |
 //!
-//! The mark stays: without it nothing would tell this target from somebody's, should the caller be killed before it has
-//! noted that the load is published. `forget` removes it.
+//! The mark stays: without it nothing would tell this target from somebody's, should the caller be
+//! killed before it has noted that the load is published. `forget` removes it.
 
 use rusqlite::Connection;
 use sealift_agent::{
@@ -26,8 +26,8 @@ use super::{
     staging::{Identity, Staging},
 };
 
-/// Publishes this transfer's load: the file that was proven, where this very process knows it, or the one that says of
-/// itself that it is whole.
+/// Publishes this transfer's load: the file that was proven, where this very process knows it, or
+/// the one that says of itself that it is whole.
 pub fn publish(staging: &Staging, transfer: TransferId, proven: Option<Identity>, row_bytes_max: usize) -> Outcome {
     if staging.is_renamed(transfer)? {
         return Ok(());

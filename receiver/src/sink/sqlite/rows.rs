@@ -32,18 +32,19 @@ use super::{
 };
 use crate::sink::PartSink;
 
-/// How much of a chunk is written between two looks at what its indexes would take to sort: tiny rows take ten times
-/// their own bytes.
+/// How much of a chunk is written between two looks at what its indexes would take to sort: tiny
+/// rows take ten times their own bytes.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// After how many row bytes a part is committed at a chunk's edge, so that whatever happens costs no more; or after a part of
-/// what is there, as each commit writes the hashes of all chunks so far.
+/// After how many row bytes a part is committed at a chunk's edge, so that whatever happens costs
+/// no more; or after a part of what is there, as each commit writes the hashes of all chunks so
+/// far.
 pub const EDGE_BYTES: u64 = 32 << 20;
 const EDGE_SHARE: u64 = 32;
 
-/// A part of one chunk lets its indexes grow with its rows while it has no more bytes than this, or than this for each table of
-/// the database: for each index that is dropped or made, the engine reads its whole catalogue, which takes longer than a few
-/// rows where tables are many.
+/// A part of one chunk lets its indexes grow with its rows while it has no more bytes than this, or
+/// than this for each table of the database: for each index that is dropped or made, the engine
+/// reads its whole catalogue, which takes longer than a few rows where tables are many.
 const GROWING_BYTES_MAX: usize = 16 << 10;
 const GROWING_BYTES_A_TABLE: usize = 64;
 
@@ -111,8 +112,8 @@ impl<'a> RowsLoad<'a> {
         })
     }
 
-    /// The first chunk that this process has of the part is here: says which transaction it is written in, and which indexes
-    /// wait for the rows.
+    /// The first chunk that this process has of the part is here: says which transaction it is
+    /// written in, and which indexes wait for the rows.
     fn begin_transaction(&mut self, chunk: &VerifiedChunk) -> Outcome {
         let is_first = self.hashes.is_empty();
         if is_first && chunk.is_last() {

@@ -1,8 +1,9 @@
 //! Making many objects in one catalogue.
 //!
-//! After each CREATE, SQLite reads the whole catalogue to find the line that it has just written: n objects cost n² lines.
-//! What is made is therefore taken out of the catalogue every so often, within the transaction, and put back at the end in
-//! the order in which it was made. Meanwhile the connection knows its tables from memory.
+//! After each CREATE, SQLite reads the whole catalogue to find the line that it has just written: n
+//! objects cost n² lines. What is made is therefore taken out of the catalogue every so often,
+//! within the transaction, and put back at the end in the order in which it was made. Meanwhile the
+//! connection knows its tables from memory.
 
 use rusqlite::{Connection, params, types::Value};
 use sealift_sqlite::with_writable_schema;

@@ -1,4 +1,5 @@
-//! The staging file: beside the target, readable by its owner alone, and there under the target's name only at the end.
+//! The staging file: beside the target, readable by its owner alone, and there under the target's
+//! name only at the end.
 
 use std::{
     ffi::OsString,
@@ -83,8 +84,8 @@ impl Staging {
         })
     }
 
-    /// Whether this process, or an earlier one of its user, has given the staging file the owner of a target that was made
-    /// beforehand: the last step before it gets its name.
+    /// Whether this process, or an earlier one of its user, has given the staging file the owner of
+    /// a target that was made beforehand: the last step before it gets its name.
     pub fn is_handed_over(&self, staged: &Metadata) -> bool {
         let due = fs::symlink_metadata(&self.place.path).is_ok_and(|target| target.uid() == staged.uid());
         due && self.mark.claim(Identity::of(staged)) != Owner::Nobody
@@ -102,7 +103,8 @@ impl Staging {
     /// Makes the file, empty, where nothing is.
     pub fn create(&self) -> Outcome<Identity> {
         let create = || {
-            // Mode 0600 from the first moment; O_EXCL does not follow a link that somebody put there.
+            // Mode 0600 from the first moment; O_EXCL does not follow a link that somebody put
+            // there.
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file)?;
             let metadata = file.metadata()?;
             self.place.sync_folder()?;
@@ -143,7 +145,8 @@ impl Staging {
         self.mark.remove().map_err(|error| self.refused("cleaned up", &error))
     }
 
-    /// That the file is still the one which was made. Whoever may write to the folder could have put another there.
+    /// That the file is still the one which was made. Whoever may write to the folder could have
+    /// put another there.
     pub fn check(&self, identity: Identity) -> Outcome {
         match fs::symlink_metadata(&self.file) {
             Ok(metadata) if metadata.is_file() && Identity::of(&metadata) == identity => Ok(()),
@@ -177,7 +180,8 @@ impl Staging {
         Ok(())
     }
 
-    /// That everything is in the file itself: without its log, it would get its final name incomplete.
+    /// That everything is in the file itself: without its log, it would get its final name
+    /// incomplete.
     pub fn check_closed(&self) -> Outcome {
         match fs::symlink_metadata(beside(&self.file, "-wal")) {
             Ok(log) if log.len() > 0 => Err(self.refused("closed", &io::ErrorKind::ResourceBusy.into())),
@@ -185,7 +189,8 @@ impl Staging {
         }
     }
 
-    /// Makes the file and its name durable. No connection may be open: closing any file of a database ends its locks.
+    /// Makes the file and its name durable. No connection may be open: closing any file of a
+    /// database ends its locks.
     pub fn sync(&self) -> Outcome {
         let sync = || {
             File::open(&self.file)?.sync_all()?;
@@ -231,7 +236,8 @@ impl Staging {
     /// Removes the file, if it is still the one that was made, and what SQLite put beside it.
     pub fn remove(&self, identity: Identity) {
         if self.check(identity).is_ok() {
-            // The file first: without the journal that undoes its last part, it would pass for a load to go on with.
+            // The file first: without the journal that undoes its last part, it would pass for a
+            // load to go on with.
             let _ = fs::remove_file(&self.file);
             let _ = self.place.sync_folder();
             fail_point::hit(Point::SqliteRemoving);

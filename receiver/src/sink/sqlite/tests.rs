@@ -218,7 +218,8 @@ fn table(number: usize) -> Table {
     Table { name, sql, rowid: None, columns: vec!["a".into(), "b".into()], indexes: Vec::new(), automatic_indexes }
 }
 
-/// B8: what the engine does to make a schema grows with the objects in it, and not with their square.
+/// B8: what the engine does to make a schema grows with the objects in it, and not with their
+/// square.
 #[test]
 fn making_many_tables_takes_steps_in_proportion() {
     let steps = |tables: usize| {
@@ -244,7 +245,8 @@ fn making_many_tables_takes_steps_in_proportion() {
         }
         shelf.put_back(&connection).unwrap();
         connection.execute_batch("COMMIT; PRAGMA writable_schema=RESET").unwrap();
-        // Everything is there, in the order in which it was made, and the engine finds nothing wrong with it.
+        // Everything is there, in the order in which it was made, and the engine finds nothing
+        // wrong with it.
         let text = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
         assert_eq!(text("PRAGMA integrity_check"), "ok");
         assert_eq!(text("SELECT count(*) || '' FROM sqlite_schema"), (3 * tables).to_string());

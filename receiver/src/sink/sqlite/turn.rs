@@ -8,7 +8,8 @@ use sealift_protocol::{digest::Digests, id::PartIndex};
 
 use super::{Phase, Prepared, SqliteSink, State, group, image::Image, load::Load, out_of_order};
 
-/// The right to write, and what is written to. Dropped, it undoes what was not committed and lets the next one in.
+/// The right to write, and what is written to. Dropped, it undoes what was not committed and lets
+/// the next one in.
 pub struct Turn<'a> {
     pub sink: &'a SqliteSink,
     pub prepared: Arc<Prepared>,
@@ -38,8 +39,8 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Waits a moment for another part that may share the transaction of `part`; returns whether there is one. It has the turn
-    /// after this one, and its end sees to the commit.
+    /// Waits a moment for another part that may share the transaction of `part`; returns whether
+    /// there is one. It has the turn after this one, and its end sees to the commit.
     pub fn is_followed(&mut self, part: PartIndex) -> Outcome<bool> {
         let shared = self.load()?.shared();
         let state = self.sink.state();

@@ -69,7 +69,8 @@ pub const CASES: &[Bad] = &[
     Bad::leaf("I5", "right purpose and OCSP signing", |leaf, _, role| {
         leaf.with(purposes(&[role.purpose(), OCSP_SIGNING]))
     }),
-    // Keys and signatures: leaves have Ed25519, chains are signed with Ed25519 or ECDSA P-256 or P-384.
+    // Keys and signatures: leaves have Ed25519, chains are signed with Ed25519 or ECDSA P-256 or
+    // P-384.
     Bad::leaf_key("leaf key RSA-1024", Kind::Rsa1024Sha256),
     Bad::leaf_key("leaf key RSA-2048", Kind::Rsa2048Sha256),
     Bad::leaf_key("leaf key P-192", Kind::P192),

@@ -63,7 +63,8 @@ impl Bad {
         Self { row, name, how: How::Whole(build) }
     }
 
-    /// What an agent in this role presents. The peer must refuse it although it trusts `presented.trusted`.
+    /// What an agent in this role presents. The peer must refuse it although it trusts
+    /// `presented.trusted`.
     pub fn build(&self, authority: &Authority, role: Role) -> Presented {
         let key = |kind| Key::generate(kind);
         match self.how {
@@ -111,7 +112,8 @@ mod tests {
         assert!(names.len() >= 60, "{}", names.len());
     }
 
-    /// Each can be made for both roles, and differs from a faultless one; a faultless one convinces OpenSSL.
+    /// Each can be made for both roles, and differs from a faultless one; a faultless one convinces
+    /// OpenSSL.
     #[test]
     fn every_case_can_be_built() {
         let authority = Authority::new("example.test", Kind::P256);

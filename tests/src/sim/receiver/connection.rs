@@ -1,5 +1,5 @@
-//! Receiving over one connection, as `receiver/src/pipeline.rs` does: streams in any order, a chunk or two opened ahead, a sink
-//! that takes its time, acknowledgements of what it has taken.
+//! Receiving over one connection, as `receiver/src/pipeline.rs` does: streams in any order, a chunk
+//! or two opened ahead, a sink that takes its time, acknowledgements of what it has taken.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
-//! The load of one transfer: what outlives a connection at the receiver. The state machine, the sink, and the threads that
-//! write into it.
+//! The load of one transfer: what outlives a connection at the receiver. The state machine, the
+//! sink, and the threads that write into it.
 
 use std::collections::{BTreeMap, VecDeque};
 

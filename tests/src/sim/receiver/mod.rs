@@ -1,5 +1,5 @@
-//! The receiver's driver: what `sealift-receiver` does with threads, files and QUIC, in single steps. Here is what it does
-//! over all connections; [`connection`] receives over one.
+//! The receiver's driver: what `sealift-receiver` does with threads, files and QUIC, in single
+//! steps. Here is what it does over all connections; [`connection`] receives over one.
 
 mod connection;
 mod exchange;
@@ -198,7 +198,8 @@ impl<'a> Receiver<'a> {
         Ok(Moved::Yes)
     }
 
-    /// Once all is there and the manifest fits it: proves it from the target, signs, publishes, and says so.
+    /// Once all is there and the manifest fits it: proves it from the target, signs, publishes, and
+    /// says so.
     fn complete(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
         let Phase::Receiving(connection) = &mut self.phase else { return Ok(Moved::No) };
         let load = self.load.as_mut().expect("a connection has a load");

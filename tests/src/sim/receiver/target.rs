@@ -92,12 +92,13 @@ pub struct Target {
 }
 
 impl Target {
-    /// Opens what an earlier process left, and says which parts of it are whole. A dump's one part is begun again, unless all
-    /// of it was proven.
+    /// Opens what an earlier process left, and says which parts of it are whole. A dump's one part
+    /// is begun again, unless all of it was proven.
     pub fn open(scenario: &Scenario, proven: bool, disk: &mut Disk) -> (Self, Vec<WholePart>) {
         let (plan, one_writer) = (scenario.plan.clone(), scenario.one_writer);
         let keeps = scenario.target == TargetKind::Tables || proven;
-        // Whoever was killed may have written it and not synced it: it is found, and counts as durable only now.
+        // Whoever was killed may have written it and not synced it: it is found, and counts as
+        // durable only now.
         disk.parts.iter_mut().for_each(Kept::sync);
         let found: Vec<_> = disk.parts.iter().map(|part| part.read().clone().filter(|_| keeps)).collect();
         let staged = found.iter().map(|found| found.as_ref().map_or_else(Vec::new, |(_, bytes)| bytes.clone()));
@@ -144,7 +145,8 @@ impl Target {
         sections.enumerate().any(|(other, section)| section == self.plan.parts[part].section && is_to_come(other))
     }
 
-    /// Writes the commit of all that has ended, which is durable when it is synced; returns which parts these are.
+    /// Writes the commit of all that has ended, which is durable when it is synced; returns which
+    /// parts these are.
     pub fn commit(&mut self, disk: &mut Disk) -> Vec<usize> {
         let ended = std::mem::take(&mut self.ended);
         for (&part, whole) in &ended {

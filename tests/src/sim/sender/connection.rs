@@ -197,7 +197,8 @@ impl Connection {
         disk: &mut Disk,
         world: &mut World<'_>,
     ) -> Outcome<Moved> {
-        // An earlier process's manifest may be there before all parts of this connection are through.
+        // An earlier process's manifest may be there before all parts of this connection are
+        // through.
         if state.finish_said || state.outs.iter().any(|out| !out.done) {
             return Ok(Moved::No);
         }
@@ -239,7 +240,8 @@ impl Out {
         self.in_flight.push_back(weight(sealed));
     }
 
-    /// The stream is opened with the first bytes, which are those of a chunk that the receiver lacks.
+    /// The stream is opened with the first bytes, which are those of a chunk that the receiver
+    /// lacks.
     fn write(&mut self, sender: &mut Sender<'_>, world: &mut World<'_>) -> bool {
         let capacity_bytes = world.scenario.stream_bytes.max(StreamHeader::BYTES);
         let link = world.link.as_mut().expect("asked for while a connection stands");

@@ -1,5 +1,5 @@
-//! The sender's driver: what `sealift-sender` does with threads, files and QUIC, in single steps. Here is what it does over
-//! all connections; [`connection`] sends over one.
+//! The sender's driver: what `sealift-sender` does with threads, files and QUIC, in single steps.
+//! Here is what it does over all connections; [`connection`] sends over one.
 
 mod connection;
 mod disk;
@@ -39,7 +39,8 @@ use super::{
 use crate::wire::{Parties, Seeded, TestSigner};
 
 const SENDER: Side = Side::Sender;
-/// Attempts to connect again: as many as fit into the time that `--retry-for` gives, and more than any outage here takes.
+/// Attempts to connect again: as many as fit into the time that `--retry-for` gives, and more than
+/// any outage here takes.
 const ATTEMPTS_MAX: u32 = 45;
 
 pub struct Sender<'a> {
@@ -199,7 +200,8 @@ impl<'a> Sender<'a> {
                 let (beginning, begin) =
                     offering.handle_accept(&self.transfer, accept, self.signer, &mut self.random)?;
                 let Message::Begin(body) = &begin else { unreachable!("what handle_accept makes") };
-                // The receiver knows this sender by its digest secret from now on: it is not to be lost.
+                // The receiver knows this sender by its digest secret from now on: it is not to be
+                // lost.
                 self.transfer.handle_agreed(beginning.suite());
                 let mut kept = record(disk)?;
                 kept.stage = kept.stage.max(SenderStage::Begun);

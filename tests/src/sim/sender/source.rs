@@ -1,5 +1,5 @@
-//! The source's one thread: reads a part at a time, in the order in which it is asked, and blocks while the lane of the part
-//! is full. What was read and not sent outlives a connection.
+//! The source's one thread: reads a part at a time, in the order in which it is asked, and blocks
+//! while the lane of the part is full. What was read and not sent outlives a connection.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,5 +1,6 @@
-//! The controller on a simulated link: a rate, a delay, a queue that drops what does not fit, random loss, outages.
-//! Time is counted, chance is seeded, and flows send as quinn does: paced at 1.25 windows a round trip.
+//! The controller on a simulated link: a rate, a delay, a queue that drops what does not fit,
+//! random loss, outages. Time is counted, chance is seeded, and flows send as quinn does: paced at
+//! 1.25 windows a round trip.
 
 use std::collections::VecDeque;
 
@@ -131,7 +132,8 @@ impl Run {
         Self { start, now: start, link, flows: (0..flows).map(|_| Flow::new(start)).collect() }
     }
 
-    /// Runs until `seconds` after the start; the share of the link's rate that each flow got, and of what it lost.
+    /// Runs until `seconds` after the start; the share of the link's rate that each flow got, and
+    /// of what it lost.
     fn until(&mut self, seconds: f64) -> Vec<(f64, f64)> {
         let begin = self.now;
         for flow in &mut self.flows {

@@ -152,7 +152,8 @@ fn a_part_that_is_followed_shares_the_next_ones_commit() {
     assert_eq!((found(&target, 3), counts(&target, 3)), (vec![1, 2], vec![1, 1, 0]));
 }
 
-/// A part that is given up takes nothing of those before it along, and is written once when it comes again.
+/// A part that is given up takes nothing of those before it along, and is written once when it
+/// comes again.
 #[test]
 fn a_part_that_is_given_up_leaves_those_before_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -182,7 +183,8 @@ fn a_load_that_stops_undoes_what_was_not_committed() {
     assert_eq!((found(&target, 2), counts(&target, 2)), (vec![], vec![0, 0]));
 }
 
-/// A large part is committed by itself: those before it are committed when it begins, whether or not it ends.
+/// A large part is committed by itself: those before it are committed when it begins, whether or
+/// not it ends.
 #[test]
 fn a_large_part_finds_those_before_it_committed() {
     let folder = tempfile::tempdir().unwrap();
@@ -195,7 +197,8 @@ fn a_large_part_finds_those_before_it_committed() {
     assert_eq!((found(&target, 2), counts(&target, 2)), (vec![1], vec![1, 0]));
 }
 
-/// An error may undo all of the open transaction: then no part goes on in it, nor in one of its own.
+/// An error may undo all of the open transaction: then no part goes on in it, nor in one of its
+/// own.
 #[test]
 fn a_transaction_that_is_gone_takes_no_part() {
     let connection = Connection::open_in_memory().unwrap();
@@ -225,8 +228,8 @@ fn a_group_has_room_for_so_much() {
     assert_eq!([with(3, BYTES_MAX / 4), with(4, BYTES_MAX / 4)], [true, false]);
 }
 
-/// B8: by way of the writers, each of which waits for its turn while another writes. Counted are commits and steps of the
-/// engine, not times: on a machine that is busy a writer may be late.
+/// B8: by way of the writers, each of which waits for its turn while another writes. Counted are
+/// commits and steps of the engine, not times: on a machine that is busy a writer may be late.
 #[tokio::test]
 async fn many_small_tables_take_few_commits_and_steps_in_proportion() {
     let (few, many) = (counted(250).await, counted(1000).await);

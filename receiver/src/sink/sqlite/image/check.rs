@@ -1,11 +1,12 @@
 //! What the engine says of an image whose pages are those that were sent.
 //!
-//! The pages come from an untrusted peer, and the engine is made to read them: read-only, with `trusted_schema` off, without
-//! extensions, and with nothing of the schema that this program asks for by name but counts of ordinary tables. Views,
-//! triggers and virtual tables are not read; CHECK constraints are not evaluated.
+//! The pages come from an untrusted peer, and the engine is made to read them: read-only, with
+//! `trusted_schema` off, without extensions, and with nothing of the schema that this program asks
+//! for by name but counts of ordinary tables. Views, triggers and virtual tables are not read;
+//! CHECK constraints are not evaluated.
 //!
-//! What the engine cannot do is no damage. An application brings collations, functions and modules of its own, and another
-//! release may compute the key of an index otherwise:
+//! What the engine cannot do is no damage. An application brings collations, functions and modules
+//! of its own, and another release may compute the key of an index otherwise:
 //!
 //! | tried | where the one before cannot run, over | covers |
 //! |---|---|---|
@@ -13,7 +14,8 @@
 //! | `quick_check`, with a stand-in for every unknown collation | everything | structure, values |
 //! | `quick_check` of one table after the other | what can be read | the structure of those tables |
 //!
-//! A damaged structure is the source's, since the pages are: it is refused. What is found in values and indexes is counted.
+//! A damaged structure is the source's, since the pages are: it is refused. What is found in values
+//! and indexes is counted.
 
 use std::{fmt::Write, os::unix::ffi::OsStrExt, path::Path};
 
@@ -31,17 +33,20 @@ use super::super::{Turn, failure::failed, load::guard};
 /// Page cache for reading once.
 const CACHE_KIB: i32 = 8 << 10;
 
-/// So many findings are counted. The engine puts what it finds in the structure first, into one text of so many lines.
+/// So many findings are counted. The engine puts what it finds in the structure first, into one
+/// text of so many lines.
 const FINDINGS_MAX: u32 = 1000;
 
-/// Tables, indexes, views and triggers that the engine is let hold in memory: the widest schemas known have a tenth.
+/// Tables, indexes, views and triggers that the engine is let hold in memory: the widest schemas
+/// known have a tenth.
 const OBJECTS_MAX: i32 = 1 << 16;
 
 /// A table in the receipt has at most so many bytes beside its name.
 const COUNTED_TABLE_BYTES_MAX: usize = 20;
 
-/// How `integrity_check` begins what it found in the structure, as opposed to values and contents of indexes. The engine
-/// is part of this program: its words change with it alone, and a test has them.
+/// How `integrity_check` begins what it found in the structure, as opposed to values and contents
+/// of indexes. The engine is part of this program: its words change with it alone, and a test has
+/// them.
 const DAMAGE: [&str; 2] = ["*** in database", "wrong # of entries in index"];
 
 const STAGING: &str = "the staging file";
@@ -96,8 +101,8 @@ fn open(file: &Path, row_bytes_max: usize) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Makes the engine read the catalogue. `false` where it holds a definition that this release does not understand; that
-/// one is passed over from here on.
+/// Makes the engine read the catalogue. `false` where it holds a definition that this release does
+/// not understand; that one is passed over from here on.
 fn understand(connection: &Connection) -> Outcome<bool> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     // Without the catalogue: the header, and the length of the file.
@@ -109,7 +114,8 @@ fn understand(connection: &Connection) -> Outcome<bool> {
         Err(_) => {}
     }
     connection.pragma_update(None, "writable_schema", true).map_err(|error| failed(&error, STAGING))?;
-    // The first statement still fails for what was not understood. The next is prepared with what was.
+    // The first statement still fails for what was not understood. The next is prepared with what
+    // was.
     let _ = connection.prepare(read);
     number(read).map_err(|error| whose(&error))?;
     Ok(false)

@@ -1,4 +1,5 @@
-//! What is durable of an image: a file beside the staging file, which only grows, and is locked by the process that loads.
+//! What is durable of an image: a file beside the staging file, which only grows, and is locked by
+//! the process that loads.
 //!
 //! | bytes | header | | bytes | entry |
 //! |---|---|---|---|---|
@@ -8,8 +9,8 @@
 //! | 32 | check | | 32 each | hashes of the chunks since the entry before; none in the last |
 //! | | | | 32 | check |
 //!
-//! Numbers are big-endian. A check is BLAKE3 over the check before it and the bytes since. An entry that a crash cut short
-//! does not hold its check: nobody was told of it, and it is cut off.
+//! Numbers are big-endian. A check is BLAKE3 over the check before it and the bytes since. An entry
+//! that a crash cut short does not hold its check: nobody was told of it, and it is cut off.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -114,7 +115,8 @@ impl ImageLedger {
         std::mem::take(&mut self.noted)
     }
 
-    /// Notes the first chunks of the part, whose pages are durable; `hashes` are those since the last entry.
+    /// Notes the first chunks of the part, whose pages are durable; `hashes` are those since the
+    /// last entry.
     pub fn note(&mut self, so_far: &WholePart, hashes: &[u8]) -> io::Result<()> {
         self.append(so_far, false, hashes)
     }

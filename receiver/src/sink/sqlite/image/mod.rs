@@ -1,12 +1,13 @@
 //! A database that arrives as its pages, [`sealift_protocol::image`].
 //!
-//! The pages are written into the staging file in their order, each once. What is durable of them is noted in a
-//! [`ledger`] beside the file, since inside there is no place that is not the source's; the file is synced first, so that
-//! the ledger never says more than is there. `prove` reads every page again and lets the engine look at the database
-//! ([`check`]); `publish` gives the file the target's name.
+//! The pages are written into the staging file in their order, each once. What is durable of them
+//! is noted in a [`ledger`] beside the file, since inside there is no place that is not the
+//! source's; the file is synced first, so that the ledger never says more than is there. `prove`
+//! reads every page again and lets the engine look at the database ([`check`]); `publish` gives the
+//! file the target's name.
 //!
-//! The engine opens the file for the checks alone, read-only and as immutable: it makes no `-wal` or `-shm` beside it,
-//! whatever the header says of the journal mode.
+//! The engine opens the file for the checks alone, read-only and as immutable: it makes no `-wal`
+//! or `-shm` beside it, whatever the header says of the journal mode.
 
 mod check;
 pub mod ledger;

@@ -31,7 +31,8 @@ pub struct PagesLoad<'a> {
 }
 
 impl<'a> PagesLoad<'a> {
-    /// Begins behind what is durable. What lies there beyond it was never told of, and is written again.
+    /// Begins behind what is durable. What lies there beyond it was never told of, and is written
+    /// again.
     pub fn begin(mut turn: Turn<'a>) -> Outcome<Self> {
         let staging = &turn.sink.staging;
         let image = turn.image.as_mut().ok_or_else(out_of_order)?;

@@ -1,7 +1,7 @@
-use super::{
-    kept::{Folder, Kept},
-    *,
-};
+pub mod kept;
+
+use self::kept::{Folder, Kept};
+use super::*;
 use crate::read_values;
 
 impl Folder {
@@ -37,8 +37,8 @@ fn content(source: &mut SqliteSource) -> Vec<(Vec<Vec<u8>>, Vec<u8>)> {
     parts.map(|kept| (kept.rows, kept.bytes)).collect()
 }
 
-/// fault-matrix C1, D7: the same rows in the same order again, within the snapshot whatever is written meanwhile, and to another process
-/// as long as nothing is.
+/// fault-matrix C1, D7: the same rows in the same order again, within the snapshot whatever is
+/// written meanwhile, and to another process as long as nothing is.
 #[test]
 fn parts_can_be_read_again() {
     let folder = Folder::new();
