@@ -135,7 +135,7 @@ fn s9_what_is_no_spool_of_ours_is_refused() {
     mode(&folder, 0o700);
     if nix::unistd::geteuid().is_root() {
         chown(&file, Some(65534), None).unwrap();
-        refused("somebody else");
+        refused("another user");
         chown(&file, Some(0), None).unwrap();
     }
     fs::hard_link(&file, &aside).unwrap();

@@ -1,7 +1,7 @@
 //! Lets senders in: validates addresses by Retry and runs handshakes side by side, so that one that
 //! stalls keeps nobody else waiting. How many there may be is for [`crate::admission`] to say.
 
-use std::{collections::VecDeque, net::SocketAddr, pin::Pin};
+use std::{collections::VecDeque, net::SocketAddr, pin::Pin, sync::Weak};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use quinn::{ConnectionError, Incoming, ZeroRttAccepted};
@@ -25,6 +25,11 @@ use crate::{
 /// served in time.
 const WAITING_MAX: usize = 32;
 
+/// How many first packets are looked at for each handshake that begins while both wait. One costs a
+/// hundredth of the other, so that a flood that is faster than this processor has at most half of
+/// it, and those whose address is validated have the rest.
+const SORTED_FOR_A_HANDSHAKE: usize = 100;
+
 type Handshake<'a> = Pin<Box<dyn Future<Output = Option<Arrived>> + 'a>>;
 
 /// A connection whose handshake is complete, and the place that it has here.
@@ -39,6 +44,8 @@ pub struct Acceptor<'a> {
     identity: &'a Identity,
     door: Door,
     waiting: VecDeque<Incoming>,
+    /// First packets that were looked at since a handshake began.
+    sorted: usize,
     handshakes: FuturesUnordered<Handshake<'a>>,
 }
 
@@ -47,24 +54,25 @@ impl<'a> Acceptor<'a> {
     pub fn new(listener: &'a Listener, identity: &'a Identity, door: &Door) -> Self {
         let waiting = VecDeque::new();
         let handshakes = FuturesUnordered::new();
-        Self { listener, identity, door: door.clone(), waiting, handshakes }
+        Self { listener, identity, door: door.clone(), waiting, sorted: 0, handshakes }
     }
 
     /// The next connection whose handshake succeeded in its time. Those that fail are counted, and
     /// nothing else: they are nobody yet. Cancel-safe.
     pub async fn next(&mut self) -> Outcome<Arrived> {
         loop {
+            let is_due = self.sorted >= SORTED_FOR_A_HANDSHAKE && !self.waiting.is_empty();
             tokio::select! {
                 biased;
                 Some(done) = self.handshakes.next() => if let Some(arrived) = done {
                     return Ok(arrived);
                 },
-                incoming = self.listener.endpoint.accept() => match incoming {
+                () = yield_now(), if is_due => self.begin_next(),
+                incoming = self.listener.endpoint.accept(), if !is_due => match incoming {
                     Some(incoming) => self.sort(incoming),
                     None => return Err(Failure::new(Code::Interrupted, "the endpoint was closed", "")),
                 },
-                // A handshake costs a hundred times what an address does. The thread is that of
-                // everything else, too.
+                // The thread is that of everything else, too.
                 () = yield_now(), if !self.waiting.is_empty() => self.begin_next(),
             }
         }
@@ -73,6 +81,7 @@ impl<'a> Acceptor<'a> {
     /// Asks for a proof of the address. Who has given it waits for a handshake; of too many, the
     /// oldest of the address that has most of them is dropped, and tries again if it is honest.
     fn sort(&mut self, incoming: Incoming) {
+        self.sorted = self.sorted.saturating_add(1);
         if !incoming.remote_address_validated() && !is_link_local(incoming.remote_address()) {
             // Fails only for an address that is validated already.
             let _ = incoming.retry();
@@ -94,6 +103,7 @@ impl<'a> Acceptor<'a> {
     }
 
     fn begin_next(&mut self) {
+        self.sorted = 0;
         let Some(incoming) = self.waiting.pop_front() else { return };
         let Some(slot) = self.door.arrive(incoming.remote_address().ip()) else {
             incoming.ignore();
@@ -108,12 +118,17 @@ impl<'a> Acceptor<'a> {
                 slot.hold(Some(link::Connection::Quic(connection.clone())), left);
                 self.handshakes.push(Box::pin(handshake(connection, complete, slot, self.identity)));
             }
-            Ok(Err(_)) | Err(_) => {
-                slot.hold(None, left);
-                slot.refuse(Code::ProtocolViolation);
-            }
+            Ok(Err(_)) => refuse(&slot, left, Code::ProtocolViolation),
+            // A peer that has waited for longer than a connection may be silent is not at fault.
+            Err(error) => refuse(&slot, left, end_of(&error).failure(Role::Receiver).code),
         }
     }
+}
+
+/// The connection never came about.
+fn refuse(slot: &Slot, left: Weak<()>, code: Code) {
+    slot.hold(None, left);
+    slot.refuse(code);
 }
 
 /// quinn's tokens leave out the zone of an address (quinn-proto 0.11, `token.rs`), so that none for
