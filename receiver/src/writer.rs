@@ -84,10 +84,10 @@ impl PartWriter {
             let root = out.begun(part, &digests);
             let durable = |chunks| drop(written.send(Written::Durable(part, chunks)));
             if let Some(outcome) = write_part(&mut *out, part, root, queue, durable, &rows) {
-                let durable = out.keeps();
                 let finished = outcome.and_then(|whole| out.finish(&whole));
                 match finished {
                     Ok(()) => {
+                        let durable = sink.keeps_parts();
                         for part in sink.take_finished(part) {
                             let _ = written.send(Written::Finished { part, durable });
                         }

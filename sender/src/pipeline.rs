@@ -148,8 +148,8 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Starts parts in the order of the plan, as lanes become free and the parts they depend on
-    /// durable.
+    /// Starts parts in the order of the plan, as lanes become free and the sections before them
+    /// are verified.
     async fn send_parts(&self) -> Outcome {
         let mut lanes = FuturesUnordered::new();
         loop {

@@ -9,8 +9,6 @@
 //! target is there.
 
 use std::{
-    fmt,
-    ops::AddAssign,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex,
@@ -35,6 +33,10 @@ use crate::{
     random::Random,
 };
 
+pub use self::tally::Tally;
+
+mod tally;
+
 /// Far more than any round needs: an outage costs ten seconds, and a killed sender as much.
 const ROUND_WITHIN: Duration = Duration::from_secs(180);
 
@@ -54,6 +56,7 @@ pub enum Engine {
     Sqlite,
     Tables,
     Image,
+    Drill,
     File,
     Loader,
     Program,
@@ -63,10 +66,11 @@ pub enum Engine {
 }
 
 impl Engine {
-    pub const ALL: [Engine; 8] = [
+    pub const ALL: [Engine; 9] = [
         Engine::Sqlite,
         Engine::Tables,
         Engine::Image,
+        Engine::Drill,
         Engine::File,
         Engine::Loader,
         Engine::Program,
@@ -79,6 +83,7 @@ impl Engine {
             Engine::Sqlite => "sqlite",
             Engine::Tables => "tables",
             Engine::Image => "image",
+            Engine::Drill => "drill",
             Engine::File => "file",
             Engine::Loader => "loader",
             Engine::Program => "program",
@@ -99,6 +104,7 @@ impl Engine {
             Engine::Sqlite => Kind::Sqlite(20 + random.below(10_000) as u32),
             Engine::Tables => Kind::Tables(2 + random.below(400) as u32),
             Engine::Image => Kind::Image(20 + random.below(10_000) as u32),
+            Engine::Drill => Kind::Drill(20 + random.below(10_000) as u32),
             Engine::File => Kind::File(bytes),
             Engine::Loader => Kind::Loader(bytes),
             Engine::Program => Kind::Program(bytes),
@@ -106,53 +112,6 @@ impl Engine {
             // Rounds of its own.
             Engine::Commit => Kind::Loader(bytes),
         }
-    }
-}
-
-/// What was done to the rounds, and what it took.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
-    pub rounds: u64,
-    pub senders_killed: u64,
-    pub receivers_killed: u64,
-    pub loaders_killed: u64,
-    pub cuts: u64,
-    pub starts: u64,
-    pub resumed: u64,
-    pub restarted: u64,
-    /// Killed while the loader was ending.
-    pub undecided: u64,
-}
-
-impl AddAssign for Tally {
-    fn add_assign(&mut self, other: Self) {
-        self.rounds += other.rounds;
-        self.senders_killed += other.senders_killed;
-        self.receivers_killed += other.receivers_killed;
-        self.loaders_killed += other.loaders_killed;
-        self.cuts += other.cuts;
-        self.starts += other.starts;
-        self.resumed += other.resumed;
-        self.restarted += other.restarted;
-        self.undecided += other.undecided;
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} rounds: {} senders, {} receivers and {} loaders killed, {} cuts, {} processes; {} resumed, {} restarted, {} undecided",
-            self.rounds,
-            self.senders_killed,
-            self.receivers_killed,
-            self.loaders_killed,
-            self.cuts,
-            self.starts,
-            self.resumed,
-            self.restarted,
-            self.undecided
-        )
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use sealift_agent::ticket::Ticket;
+use sealift_protocol::manifest::{Proof, SignedReceipt};
 use tempfile::TempDir;
 
 use crate::{
@@ -32,6 +33,8 @@ pub enum Kind {
     Tables(u32),
     /// A database of this many rows, as an image.
     Image(u32),
+    /// A database of this many rows, which a drill looks at and does not keep.
+    Drill(u32),
     /// So many random bytes, from a file into a file.
     File(usize),
     /// The same, into a loader that shows all or nothing.
@@ -68,7 +71,9 @@ impl Place {
             fs::set_permissions(place.path(name), fs::Permissions::from_mode(0o700)).unwrap();
         }
         match kind {
-            Kind::Sqlite(rows) | Kind::Image(rows) => sqlite::create_hospital(&place.source(), rows),
+            Kind::Sqlite(rows) | Kind::Image(rows) | Kind::Drill(rows) => {
+                sqlite::create_hospital(&place.source(), rows)
+            }
             Kind::Tables(tables) => sqlite::create_tables(&place.source(), tables),
             Kind::File(bytes) | Kind::Loader(bytes) | Kind::Program(bytes) | Kind::Spool(bytes) => {
                 fs::write(place.source(), random_bytes(bytes, seed)).unwrap();
@@ -140,9 +145,16 @@ impl Place {
         path
     }
 
-    /// The target holds what the source does.
+    /// The target holds what the source does; of a drill, the receipt says that this has arrived.
     pub fn is_same(&self) -> bool {
         match self.kind {
+            Kind::Drill(_) => self.receipts("receiver").iter().all(|receipt| {
+                let SignedReceipt { receipt, .. } = receipt;
+                let arrived = receipt.evidence.tables.iter().map(|table| table.rows);
+                receipt.evidence.proof == Proof::Discarded
+                    && receipt.evidence.tables == receipt.manifest.manifest.tables
+                    && arrived.sum::<u64>() == sqlite::row_count(&self.source())
+            }),
             Kind::Sqlite(_) | Kind::Tables(_) => sqlite::content(&self.source()) == sqlite::content(&self.target()),
             _ => fs::read(self.source()).unwrap() == fs::read(self.target()).unwrap(),
         }
@@ -150,7 +162,9 @@ impl Place {
 
     #[track_caller]
     pub fn assert_same(&self) {
-        assert!(self.target().exists(), "nothing is there");
+        let is_drill = matches!(self.kind, Kind::Drill(_));
+        assert_eq!(self.target().exists(), !is_drill, "whether anything is there");
+        assert!(!is_drill || self.has_receipt("receiver"), "no receipt says what arrived");
         assert!(self.is_same(), "the copy differs");
         if let Kind::Sqlite(_) | Kind::Tables(_) | Kind::Image(_) = self.kind {
             assert_eq!(sqlite::integrity(&self.target()), "ok");
@@ -161,7 +175,7 @@ impl Place {
     #[track_caller]
     pub fn assert_done(&self) {
         self.assert_same();
-        self.assert_clean(&["to"]);
+        self.assert_clean(if let Kind::Drill(_) = self.kind { &[] } else { &["to"] });
     }
 
     /// No staging, no record, no key: in the target's folder there is this and no more.
@@ -209,6 +223,17 @@ impl Place {
         assert!(receipts.iter().all(|name| name.ends_with(".receipt")), "{side}: {receipts:?}");
     }
 
+    /// The receipts that are kept there, verified.
+    fn receipts(&self, side: &str) -> Vec<SignedReceipt> {
+        let folder = self.path(side).join("receipts");
+        let read = |name: &String| {
+            let receipt = SignedReceipt::from_bytes(&fs::read(folder.join(name)).unwrap()).unwrap();
+            receipt.verify().unwrap();
+            receipt
+        };
+        names(&folder).iter().filter(|name| name.ends_with(".receipt")).map(read).collect()
+    }
+
     pub fn has_receipt(&self, side: &str) -> bool {
         names(&self.path(side).join("receipts")).iter().any(|name| name.ends_with(".receipt"))
     }
@@ -225,6 +250,7 @@ fn urls(kind: Kind, source: &str, target: &str) -> (String, String) {
     let loader = format!("exec:sh -c 'cat >{source}.loading && ln {source}.loading {target} && rm {source}.loading'");
     match kind {
         Kind::Sqlite(_) | Kind::Tables(_) | Kind::Image(_) => (format!("sqlite:{source}"), format!("sqlite:{target}")),
+        Kind::Drill(_) => (format!("sqlite:{source}"), "discard:".to_owned()),
         Kind::File(_) => (format!("file:{source}"), format!("file:{target}")),
         Kind::Loader(_) => (format!("file:{source}"), loader),
         Kind::Program(_) | Kind::Spool(_) => (format!("exec:cat {source}"), loader),

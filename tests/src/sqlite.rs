@@ -121,6 +121,17 @@ fn value_text(value: ValueRef<'_>) -> String {
     }
 }
 
+/// Rows of all tables together.
+pub fn row_count(path: &Path) -> u64 {
+    let database = open_read_only(path);
+    let mut tables = database.prepare("select name from sqlite_schema where type = 'table'").unwrap();
+    let count = |name: String| {
+        let select = format!("select count(*) from \"{}\"", name.replace('"', "\"\""));
+        database.query_row(&select, [], |row| row.get::<_, i64>(0)).unwrap() as u64
+    };
+    tables.query_map([], |row| row.get::<_, String>(0)).unwrap().map(|name| count(name.unwrap())).sum()
+}
+
 /// What SQLite itself says of the file: "ok".
 pub fn integrity(path: &Path) -> String {
     open_read_only(path).query_row("pragma integrity_check", [], |row| row.get(0)).unwrap()

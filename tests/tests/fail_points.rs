@@ -30,6 +30,8 @@ const SQLITE: Kind = Kind::Sqlite(2000);
 const TABLES: Kind = Kind::Tables(60);
 const IMAGE: Kind = Kind::Image(2000);
 const FILE: Kind = Kind::File(3 << 20);
+/// Whose receiver has nothing to go on from.
+const DRILL: Kind = Kind::Drill(2000);
 
 /// What a point is reached by; every other one is by both.
 fn kinds(point: Point) -> Vec<Kind> {
@@ -54,7 +56,10 @@ fn kinds(point: Point) -> Vec<Kind> {
         _ if point.name().starts_with("journal-") => vec![LOADER],
         _ if point.name().starts_with("file-") => vec![FILE],
         // A loader that may have committed is another matter, below.
-        Point::Settling | Point::ReceiptSigned => vec![SQLITE, FILE],
+        Point::Settling | Point::ReceiptSigned => vec![SQLITE, FILE, DRILL],
+        Point::ChunkTaken | Point::PartFinished | Point::ReceiptKept | Point::Published => {
+            vec![SQLITE, LOADER, FILE, DRILL]
+        }
         _ if point.side() == Role::Sender => vec![SQLITE, LOADER, SPOOL],
         _ => vec![SQLITE, LOADER, FILE],
     }

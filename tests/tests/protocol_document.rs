@@ -3,8 +3,47 @@
 
 use std::{fmt::Write, path::PathBuf};
 
-use sealift_protocol::{close::Code, limits::*, message::ALPN};
+use sealift_protocol::{
+    close::Code,
+    disposition::{
+        RaisedBy, Stage,
+        receiver::{Input, Interruption, Loading, Reached, Then, While, receiver_disposition},
+        sender::{Contact, During, Failed, Replay, SenderDisposition, SenderStage, Standing, sender_disposition},
+    },
+    limits::*,
+    message::ALPN,
+};
 
+/// What a receiver does when a connection of a transfer that has begun ends with this code after
+/// Ready, whoever found it and whatever it is an input of.
+fn at_receiver(code: Code) -> Then {
+    let inputs = [Input::Listen, Input::Serve];
+    let then = |input| {
+        let at = Loading { input, stage: Stage::Loading, reached: Reached::Begun };
+        let drops = [RaisedBy::ThisSide, RaisedBy::Peer].map(|raised_by| {
+            let then = receiver_disposition(at, Interruption { code, raised_by, during: While::Data });
+            assert!(matches!(then, Then::Wait | Then::Suspend | Then::Drop), "{code:?}: {then:?}");
+            then == Then::Drop
+        });
+        assert_eq!(drops[0], drops[1], "{code:?}: it does not matter who found it");
+        if drops[0] { Then::Drop } else { Then::Suspend }
+    };
+    let [listen, serve] = inputs.map(then);
+    assert_eq!(listen, serve, "{code:?}: both kinds of receiver do the same");
+    listen
+}
+
+/// What a sender does then, which sends from its source.
+fn at_sender(code: Code) -> SenderDisposition {
+    let found = Standing::found(SenderStage::Begun, Replay::Always);
+    let at = Standing { contact: Contact::Made, ..found };
+    let dispositions = [RaisedBy::ThisSide, RaisedBy::Peer]
+        .map(|raised_by| sender_disposition(at, Failed { code, raised_by, during: During::Data }));
+    assert_eq!(dispositions[0], dispositions[1], "{code:?}: it does not matter who found it");
+    dispositions[0]
+}
+
+/// By the tables of [`sealift_protocol::disposition`], which both agents go by.
 fn codes() -> String {
     let mut table =
         String::from("| number | word | exit code | a begun transfer is | sender |\n|---|---|---|---|---|\n");
@@ -12,10 +51,15 @@ fn codes() -> String {
         let (number, word, exit) = (code.number(), code.word(), code.exit_code());
         let transfer = match code {
             Code::Done => "over",
-            code if code.keeps_transfer() => "kept",
-            _ => "dropped",
+            code => match at_receiver(code) {
+                Then::Drop => "dropped",
+                _ => "kept",
+            },
         };
-        let sender = if code.retry_may_help() { "again" } else { "" };
+        let disposition = at_sender(code);
+        let is_dropped = disposition == SenderDisposition::Drop;
+        assert_eq!(is_dropped, transfer != "kept", "{code:?}: both sides do the same");
+        let sender = if disposition == SenderDisposition::Retry { "again" } else { "" };
         writeln!(table, "| 0x{number:03x} | `{word}` | {exit} | {transfer} | {sender} |").unwrap();
     }
     table

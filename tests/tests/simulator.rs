@@ -205,9 +205,9 @@ fn outcomes(scenario: &Scenario, hostile: Hostile) -> Option<Vec<Both>> {
             SenderFault::Skip | SenderFault::Swap => refused(&[Code::ChunkOrder, Code::Interrupted]),
             // What comes after everything may not be looked at any more.
             SenderFault::Repeat | SenderFault::AfterLast => [vec![good], refused(&[Code::ChunkOrder])].concat(),
-            // Manifest and end of the part come on two streams: whichever comes first is refused
-            // for what it is.
-            SenderFault::EndPart => refused(&[Code::PartTruncated, Code::ProtocolViolation]),
+            // The early end comes on one stream, and the manifest, or the next part in a lane that
+            // is not free for it, on another: whichever comes first is refused for what it is.
+            SenderFault::EndPart => refused(&[Code::PartTruncated, Code::ProtocolViolation, Code::LimitExceeded]),
             SenderFault::OtherPart => refused(&[Code::ChunkOrder, Code::ChunkForeign]),
             SenderFault::ForeignKeys => refused(&[Code::ChunkForged]),
             // Too early for the sender's rules may be in time when it arrives.

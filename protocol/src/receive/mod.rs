@@ -49,10 +49,12 @@ pub struct Transfer {
     digest_check: Option<[u8; 32]>,
     parts: Vec<PartProgress>,
     manifest: Option<SignedManifest>,
-    /// All parts before this one are begun. With the two below, no step looks at more parts than it
-    /// is about: a database may have tens of thousands of them.
+    /// All parts before this one are begun. With the three below, no step looks at more parts than
+    /// it is about: a database may have tens of thousands of them.
     begun_to: usize,
-    /// Parts of each kind that are not finished.
+    /// Parts of each section of which a chunk is missing.
+    incomplete: [usize; Section::COUNT],
+    /// Parts of each section that the target has not taken whole.
     unfinished: [usize; Section::COUNT],
     /// Parts that may have got further than the sender of the connection that stands was told.
     moved: BTreeSet<PartIndex>,
@@ -65,7 +67,7 @@ struct PartProgress {
     durable: ChunkCount,
     /// The sink takes its chunks.
     begun: bool,
-    /// The sink has finished it: all of it is committed.
+    /// The target has taken all of it, for good if it keeps anything.
     finished: bool,
 }
 
@@ -120,6 +122,7 @@ impl Transfer {
             parts,
             manifest: None,
             begun_to: 0,
+            incomplete: unfinished,
             unfinished,
             moved: BTreeSet::new(),
         }
@@ -132,11 +135,21 @@ impl Transfer {
 
     /// A part that an earlier process committed in the target.
     pub fn handle_found(&mut self, whole: WholePart) {
-        if let Some(progress) = self.parts.get_mut(whole.part.0 as usize) {
-            progress.verified = Verified::Whole(whole);
+        if (whole.part.0 as usize) < self.parts.len() {
+            self.handle_whole(whole);
             self.handle_begun(whole.part);
             self.handle_finished(whole.part, true);
         }
+    }
+
+    /// Every chunk of a part is verified.
+    fn handle_whole(&mut self, whole: WholePart) {
+        let place = whole.part.0 as usize;
+        let progress = &mut self.parts[place];
+        if !progress.is_whole() {
+            self.incomplete[self.plan.parts[place].section as usize] -= 1;
+        }
+        progress.verified = Verified::Whole(whole);
     }
 
     /// The same of the first chunks of a part.
@@ -205,12 +218,12 @@ impl Transfer {
         self.parts.iter().any(|progress| progress.chunks().0 > 0)
     }
 
-    /// Whether the target has any part for good.
+    /// Whether the target has taken any part.
     pub fn has_finished(&self) -> bool {
         self.parts.iter().any(|progress| progress.finished)
     }
 
-    /// Whether the target has `part` for good.
+    /// Whether the target has taken all of `part`.
     pub fn is_finished(&self, part: PartIndex) -> bool {
         self.parts.get(part.0 as usize).is_some_and(|progress| progress.finished)
     }
@@ -240,16 +253,19 @@ impl Transfer {
         have.collect()
     }
 
-    /// Whether the sink may be asked to begin `part`: one part at a time, in the order of the plan.
-    /// Streams arrive in any order; were a later part to take a target's one writer first, its
-    /// sender might be waiting for the window of an earlier part, and neither would ever move.
+    /// Whether the sink may be asked to begin `part`: one part at a time, in the order of the plan,
+    /// and each when the target has taken the sections before it. Streams arrive in any order; were
+    /// a later part to take a target's one writer first, its sender might be waiting for the window
+    /// of an earlier part, and neither would ever move.
     pub fn may_begin(&self, part: PartIndex) -> bool {
-        part.0 as usize <= self.begun_to
+        let earlier = &self.unfinished[..self.plan.parts[part.0 as usize].section as usize];
+        part.0 as usize <= self.begun_to && earlier.iter().all(|unfinished| *unfinished == 0)
     }
 
-    /// Whether all parts of the kinds before this one are in the target.
+    /// Whether a sender may open a stream for a part of this section: all parts of those before it
+    /// are verified.
     fn may_follow(&self, section: Section) -> bool {
-        self.unfinished[..section as usize].iter().all(|unfinished| *unfinished == 0)
+        self.incomplete[..section as usize].iter().all(|incomplete| *incomplete == 0)
     }
 
     /// The sink has begun `part`.
@@ -271,12 +287,12 @@ impl Transfer {
         }
         let Verified::Some(root) = &mut progress.verified else { unreachable!("a whole part takes no chunk") };
         root.add(&chunk.hash, chunk.plain_bytes);
+        if durable {
+            progress.durable = root.chunks();
+        }
         if chunk.last {
             let (chunks, plain_bytes, root) = (root.chunks(), root.plain_bytes(), root.root());
-            progress.verified = Verified::Whole(WholePart { part: chunk.part, chunks, plain_bytes, root });
-        }
-        if durable {
-            progress.durable = progress.chunks();
+            self.handle_whole(WholePart { part: chunk.part, chunks, plain_bytes, root });
         }
         self.moved.insert(chunk.part);
     }
@@ -289,7 +305,7 @@ impl Transfer {
         self.moved.insert(part);
     }
 
-    /// The target has taken all of a part; if it is `durable`, for good.
+    /// The target has taken all of a part; if it is `durable`, no crash undoes that.
     pub fn handle_finished(&mut self, part: PartIndex, durable: bool) {
         let progress = &mut self.parts[part.0 as usize];
         if durable {

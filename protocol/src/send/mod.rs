@@ -282,8 +282,8 @@ impl Transfer {
     }
 
     /// Whether a part may start now: parts start in the order of the plan, those that must be
-    /// loaded before this one are durable, and a lane is free. A lane is free again when all of its
-    /// part is verified, and not when the last byte was handed to the link: only then does the
+    /// loaded before this one are verified, and a lane is free. A lane is free again when all of
+    /// its part is verified, and not when the last byte was handed to the link: only then does the
     /// receiver, too, count the part as no longer in flight.
     pub fn may_start(&self, part: PartIndex, session: &Session) -> bool {
         let place = part.0 as usize;
@@ -396,7 +396,7 @@ impl Transfer {
     /// The manifest, once every part has ended and every chunk is verified; the same one each time
     /// it is asked for. The first time, it is signed with this head of the sender's log.
     pub fn poll_finish(&mut self, signer: &dyn Signer, audit_head: Option<AuditHead>) -> Option<Message> {
-        if self.tally.unverified > 0 {
+        if !self.tally.is_all_verified() {
             return None;
         }
         // What is sent from a spool was hashed by whoever filled it: the manifest comes with

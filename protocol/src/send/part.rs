@@ -63,10 +63,6 @@ impl PartProgress {
         self.settled || self.ended.is_some() && self.verified == self.sent()
     }
 
-    pub(super) fn is_durable(&self) -> bool {
-        self.settled || self.ended.is_some() && self.durable == self.sent()
-    }
-
     /// Chunks that were sent, or that the receiver had before.
     pub(super) fn sent(&self) -> ChunkCount {
         self.spooled.as_ref().map_or(self.root.chunks(), |spooled| spooled.sent)

@@ -10,9 +10,8 @@ pub(super) struct Tally {
     /// Started on this connection, and not all verified: each holds a lane.
     pub(super) in_flight: usize,
     pub(super) ended: usize,
-    pub(super) unverified: usize,
     /// Of each section.
-    undurable: [usize; Section::COUNT],
+    unverified: [usize; Section::COUNT],
 }
 
 /// Where one part stands, as the tally has counted it.
@@ -21,7 +20,6 @@ pub(super) struct Standing {
     started: bool,
     ended: bool,
     verified: bool,
-    durable: bool,
 }
 
 impl Tally {
@@ -42,33 +40,31 @@ impl Tally {
         self.add(progress.counted, section);
     }
 
-    /// Whether all parts of the kinds before this one are durable.
+    /// Whether all parts of the sections before this one are verified. The receiver sees to it that
+    /// the target has them before it begins with a part of this one.
     pub(super) fn may_follow(&self, section: Section) -> bool {
-        self.undurable[..section as usize].iter().all(|parts| *parts == 0)
+        self.unverified[..section as usize].iter().all(|parts| *parts == 0)
+    }
+
+    pub(super) fn is_all_verified(&self) -> bool {
+        self.unverified.iter().all(|parts| *parts == 0)
     }
 
     fn add(&mut self, standing: Standing, section: Section) {
         self.in_flight += usize::from(standing.started && !standing.verified);
         self.ended += usize::from(standing.ended);
-        self.unverified += usize::from(!standing.verified);
-        self.undurable[section as usize] += usize::from(!standing.durable);
+        self.unverified[section as usize] += usize::from(!standing.verified);
     }
 
     fn remove(&mut self, standing: Standing, section: Section) {
         self.in_flight -= usize::from(standing.started && !standing.verified);
         self.ended -= usize::from(standing.ended);
-        self.unverified -= usize::from(!standing.verified);
-        self.undurable[section as usize] -= usize::from(!standing.durable);
+        self.unverified[section as usize] -= usize::from(!standing.verified);
     }
 }
 
 impl PartProgress {
     fn standing(&self) -> Standing {
-        Standing {
-            started: self.started,
-            ended: self.ended.is_some(),
-            verified: self.is_verified(),
-            durable: self.is_durable(),
-        }
+        Standing { started: self.started, ended: self.ended.is_some(), verified: self.is_verified() }
     }
 }

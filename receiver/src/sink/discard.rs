@@ -1,5 +1,5 @@
 //! `discard:`: takes any plan, looks at everything that a target would look at, and keeps nothing.
-//! For drills.
+//! For drills. One that is killed has nothing to go on from, so that all of it is sent again.
 //!
 //! Of a database, the documents are decoded and compared with the plan, and the rows are decoded,
 //! counted and digested as they come, so that the receipt can say that they are the rows that the
@@ -84,6 +84,10 @@ impl Sink for DiscardSink {
         let tables = vec![RowsDigest::default(); plan.tables.len()];
         *self.state() = State { plan: Some(plan.clone()), schema: None, stopped: false, tables };
         Ok(Vec::new())
+    }
+
+    fn keeps_parts(&self) -> bool {
+        false
     }
 
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {

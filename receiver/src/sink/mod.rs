@@ -93,6 +93,10 @@ pub trait Sink: Send + Sync {
     /// Fails with `PlanRefused` or `TargetNotEmpty` before anything is sent.
     fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>>;
 
+    /// Whether a part that the target has taken outlives this process. Only then is the sender told
+    /// that it is durable; what is not may be asked for again, after a crash.
+    fn keeps_parts(&self) -> bool;
+
     /// Whether a process that dies takes the load with it, and a new one can feed the target
     /// afresh: then what is verified is kept in a journal.
     fn wants_journal(&self) -> bool {
@@ -118,7 +122,7 @@ pub trait Sink: Send + Sync {
     }
 
     /// Waits until this part may be written, and returns what writes it. Asked for one part at a
-    /// time, in the order of the plan; the parts of earlier sections are durable by then. Rows are
+    /// time, in the order of the plan; the parts of earlier sections are finished by then. Rows are
     /// digested under the transfer's own keys.
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>>;
 
@@ -197,13 +201,7 @@ pub trait PartSink {
         Ok(false)
     }
 
-    /// Whether a part that is finished outlives this process. Only then is the sender told that it
-    /// is durable.
-    fn keeps(&self) -> bool {
-        true
-    }
-
-    /// The part is whole. When `take_finished` returns it, it is durable, if this target `keeps` a
-    /// part; `whole` is then kept with it, for `prepare` to tell.
+    /// The part is whole. When `take_finished` returns it, it is durable, if this target
+    /// `keeps_parts`; `whole` is then kept with it, for `prepare` to tell.
     fn finish(self: Box<Self>, whole: &WholePart) -> Outcome;
 }

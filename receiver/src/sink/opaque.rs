@@ -95,6 +95,13 @@ impl Sink for OpaqueSink {
         Ok(Vec::new())
     }
 
+    /// A loader commits at its end, and not with what it was given; what went into a pipe is gone.
+    /// A file outlives the process; but a disk may lose what it had, and then it is asked for
+    /// again.
+    fn keeps_parts(&self) -> bool {
+        false
+    }
+
     fn wants_journal(&self) -> bool {
         matches!(self.target, Target::Exec { .. })
     }
@@ -204,11 +211,6 @@ struct Feeding<'a> {
 impl PartSink for Feeding<'_> {
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
         self.loader.feed(&mut self.input, &mut self.tail, chunk.plain().clone())
-    }
-
-    /// A loader commits at its end, and not with what it was given.
-    fn keeps(&self) -> bool {
-        false
     }
 
     fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {

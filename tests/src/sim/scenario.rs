@@ -64,6 +64,8 @@ pub enum TargetKind {
     Journalled,
     /// Bytes that a killed process has lost.
     Plain,
+    /// Parts that are looked at and not kept, as in a drill.
+    Discarded,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,7 +112,7 @@ impl Scenario {
         };
         let clocks = theme == Theme::Clocks;
         let (source, target) = match opaque {
-            false => (SourceKind::Tables, TargetKind::Tables),
+            false => (SourceKind::Tables, if chance.chance(25.0) { TargetKind::Discarded } else { TargetKind::Tables }),
             true => (
                 [SourceKind::File, SourceKind::Pipe, SourceKind::Program][chance.below(3)],
                 [TargetKind::Journalled, TargetKind::Plain][chance.below(2)],
@@ -158,7 +160,7 @@ impl Scenario {
 
     /// Whether what the receiver calls durable is there after its process was killed.
     pub fn keeps_durable(&self) -> bool {
-        self.target != TargetKind::Plain
+        !matches!(self.target, TargetKind::Plain | TargetKind::Discarded)
     }
 
     /// Whether parts can be read again by the same process.

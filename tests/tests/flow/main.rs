@@ -166,7 +166,7 @@ fn parts_keep_to_their_streams() {
     assert_eq!(
         code(flow.pair.receiving.handle_stream(&flow.pair.loading, later)),
         Code::ProtocolViolation,
-        "before the rows are durable"
+        "before the rows are verified"
     );
     let mut other = Flow::new(opaque_plan());
     let in_the_middle = StreamHeader { part: PartIndex(0), first: ChunkIndex(1) };
@@ -233,6 +233,31 @@ fn a_later_part_waits_for_the_earlier() {
     assert_eq!(may(&flow), [true, false, false]);
     flow.pair.loading.handle_begun(PartIndex(1));
     assert_eq!(may(&flow), [true, true, false]);
+}
+
+/// A7: the sender goes on to the next section when the one before is verified, since a target that
+/// keeps nothing never says more; the target begins with it when it has that one whole.
+#[test]
+fn a_section_follows_what_is_verified_and_waits_for_its_target() {
+    let mut flow = Flow::new(table_plan(1));
+    for part in 0..2 {
+        flow.verified_part(part, 2);
+        let next = PartIndex(part + 1);
+        assert!(!flow.pair.transfer.may_start(next, &flow.pair.session), "nothing is acknowledged yet");
+        flow.acknowledge().unwrap();
+        assert!(flow.pair.transfer.may_start(next, &flow.pair.session));
+        assert!(!flow.pair.loading.may_begin(next), "the target has not taken all of the part before");
+        flow.pair.loading.handle_finished(PartIndex(part), false);
+        assert!(flow.pair.loading.may_begin(next));
+        assert_eq!(flow.acknowledge().unwrap(), 0, "nothing became durable");
+    }
+    flow.verified_part(2, 1);
+    flow.acknowledge().unwrap();
+    let manifest = flow.manifest();
+    flow.pair.receiving.handle_finish(&mut flow.pair.loading, manifest).unwrap();
+    assert!(flow.pair.loading.poll_complete().is_none(), "a part is missing in the target");
+    flow.pair.loading.handle_finished(PartIndex(2), false);
+    assert_eq!(flow.pair.loading.poll_complete(), Some(Ok(())));
 }
 
 /// fault-matrix X12: acknowledgements of what was never sent, or that take something back.

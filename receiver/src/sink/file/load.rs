@@ -97,11 +97,6 @@ impl PartSink for FileLoad<'_> {
         self.make_durable().map(|()| true)
     }
 
-    /// It outlives this process; but a disk may lose what it had, and then it is asked for again.
-    fn keeps(&self) -> bool {
-        false
-    }
-
     fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome {
         self.target.check_stop()?;
         self.add_entry(whole.plain_bytes, whole.root, true);

@@ -335,6 +335,11 @@ impl Sink for SqliteSink {
         Ok(have.into_iter().map(Found::Whole).chain(prefix.map(Found::Prefix)).collect())
     }
 
+    /// Each with its line in the ledger.
+    fn keeps_parts(&self) -> bool {
+        true
+    }
+
     fn rows_found(&self) -> u64 {
         self.state().rows_found
     }

@@ -49,6 +49,10 @@ pub fn sign(
                 checks: vec![Check::Catalogue(CatalogueCheck { definitions: 1 })],
                 ..Evidence::bare(Proof::RowsReadBack)
             },
+            TargetKind::Discarded => Evidence {
+                tables: load.target.prove(connection.session.keys().digests()),
+                ..Evidence::bare(Proof::Discarded)
+            },
             TargetKind::Journalled | TargetKind::Plain => Evidence::bare(Proof::LoaderExit),
         },
         link: Some(parties.link()),

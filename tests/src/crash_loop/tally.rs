@@ -1,0 +1,50 @@
+//! What a crash loop did, in numbers.
+
+use std::{fmt, ops::AddAssign};
+
+/// What was done to the rounds, and what it took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub rounds: u64,
+    pub senders_killed: u64,
+    pub receivers_killed: u64,
+    pub loaders_killed: u64,
+    pub cuts: u64,
+    pub starts: u64,
+    pub resumed: u64,
+    pub restarted: u64,
+    /// Killed while the loader was ending.
+    pub undecided: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.rounds += other.rounds;
+        self.senders_killed += other.senders_killed;
+        self.receivers_killed += other.receivers_killed;
+        self.loaders_killed += other.loaders_killed;
+        self.cuts += other.cuts;
+        self.starts += other.starts;
+        self.resumed += other.resumed;
+        self.restarted += other.restarted;
+        self.undecided += other.undecided;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} rounds: {} senders, {} receivers and {} loaders killed, {} cuts, {} processes; {} resumed, {} restarted, {} undecided",
+            self.rounds,
+            self.senders_killed,
+            self.receivers_killed,
+            self.loaders_killed,
+            self.cuts,
+            self.starts,
+            self.resumed,
+            self.restarted,
+            self.undecided
+        )
+    }
+}
