@@ -227,7 +227,10 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use sealift_protocol::{id::TableIndex, manifest::PlannedTable, sqlite};
+    use sealift_protocol::{
+        id::TableIndex,
+        manifest::{Capabilities, Engine, PlannedTable, ReadBack, Section},
+    };
 
     use super::*;
 
@@ -241,7 +244,10 @@ mod tests {
     }
 
     fn plan(parts: Vec<PlannedPart>) -> Plan {
-        Plan { engine: sqlite::engine(), tables: vec![PlannedTable::named("encounters")], parts, empty: None }
+        let sections = vec![Section::Data];
+        let capabilities = Capabilities { sections, ranges: false, read_back: ReadBack::Rows, checks: Vec::new() };
+        let engine = Engine { name: "any".into(), format: 1, capabilities };
+        Plan { engine, tables: vec![PlannedTable::named("encounters")], parts, empty: None }
     }
 
     fn moved(progress: &mut Progress, plain_bytes: u64, now: Instant) {

@@ -22,7 +22,6 @@ use sealift_protocol::{
     frame::{ChunkHeader, StreamHeader},
     grant::{DocumentHash, Grant, SignedGrant},
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex, TableIndex, TransferId},
-    image,
     link_facts::{CipherSuite, KeyExchangeGroup, LinkFacts, TlsVersion, Transport},
     manifest::{
         Authority, CatalogueCheck, Check, Checked, CountedTable, Evidence, ImageChecks, LinkEvidence, Manifest, Origin,
@@ -35,10 +34,13 @@ use sealift_protocol::{
     seal::Suite,
     sealed_log::{EpochRecord, KeyFingerprint, LogHeader, LogId, LogKind, LogWriter, Record},
     sign::{PublicKey, Purpose, Signature, Signer},
-    sqlite::{self, Definition, FinishDocument, SchemaDocument, Table, TextEncoding},
     ticket_proof::TicketSecret,
 };
-use sealift_sqlite::{Value, put_value};
+use sealift_sqlite::{
+    Value,
+    document::{Definition, FinishDocument, SchemaDocument, Table, TextEncoding},
+    engine, put_value,
+};
 
 /// Signs nothing: what is fuzzed is the reading, and a signature of zeros is as long as any.
 struct Zeros;
@@ -241,7 +243,7 @@ fn plan() -> Plan {
         rows_estimate: Some(3),
         ..PlannedPart::of_table(TableIndex(0))
     };
-    let mut engine = sqlite::engine();
+    let mut engine = engine::rows();
     engine.capabilities.ranges = true;
     let parts = vec![
         PlannedPart::of_section(Section::PreData),
@@ -299,7 +301,7 @@ fn receipt(grant: &SignedGrant, plan: &Plan, manifest: &SignedManifest) -> Signe
 }
 
 fn image_plan() -> Plan {
-    Plan::opaque(image::engine(), None)
+    Plan::opaque(engine::image(), None)
 }
 
 /// The same of an image.

@@ -3,10 +3,8 @@
 //! the same.
 
 use libfuzzer_sys::fuzz_target;
-use sealift_protocol::{
-    limits::PARTS_MAX,
-    sqlite::{FinishDocument, SchemaDocument},
-};
+use sealift_protocol::limits::PARTS_MAX;
+use sealift_sqlite::document::{FinishDocument, SchemaDocument};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(schema) = SchemaDocument::from_bytes(bytes) {

@@ -205,7 +205,7 @@ fn table(code: Code) -> (&'static str, &'static str) {
         ),
         Code::PlanRefused => (
             "the receiver cannot load what the sender wants to send",
-            "Source and target must be of one kind: sqlite: to sqlite:, any dump to a loader.",
+            "Source and target must be of one kind: a database into a database of the same engine, a dump into a loader.",
         ),
         Code::ChunkForged => ("a chunk is not what the sender sealed", TAMPERED),
         Code::ChunkOrder => ("a chunk came out of order", TAMPERED),

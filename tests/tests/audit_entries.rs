@@ -16,12 +16,11 @@ use sealift_protocol::{
     close::Code,
     fingerprint::Fingerprint,
     id::Epoch,
-    image,
     link_facts::{CipherSuite, KeyExchangeGroup, LinkFacts, TlsVersion, Transport},
     manifest::{Proof, ReceiverTrust},
     seal::Suite,
-    sqlite,
 };
+use sealift_sqlite::engine;
 use serde_json::Value;
 
 const FREE: &str = "A free text; of Jane Doe.";
@@ -62,7 +61,7 @@ fn samples() -> Vec<Entry> {
             receiver: fingerprint(),
             receiver_trust: ReceiverTrust::Ticket,
             source: Name::new(FREE),
-            engine: sqlite::engine(),
+            engine: engine::rows(),
             target: Name::new(FREE),
             purpose: Purpose::new(FREE),
         },
@@ -93,7 +92,7 @@ fn samples() -> Vec<Entry> {
         Entry::ArchiveBegin {
             receiver: fingerprint(),
             source: Name::new(FREE),
-            engine: image::engine(),
+            engine: engine::image(),
             purpose: Purpose::new(FREE),
         },
         Entry::ArchivePublish { sender: fingerprint() },

@@ -263,6 +263,24 @@ fn protocol_does_no_io() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What belongs into the crate of an engine.
+const OF_ENGINES: &[&str] =
+    &["sqlite", "postgres", "mysql", "mariadb", "rusqlite", "SELECT ", "INSERT INTO", "CREATE TABLE", "PRAGMA"];
+
+/// Issue 10, item 2: what is the same for every engine names none, and holds no SQL.
+#[test]
+fn protocol_knows_no_engine() {
+    let named = |line: &str| OF_ENGINES.iter().any(|word| line.contains(word));
+    let sources = sources(&["protocol", "engines/api"]);
+    let found = sources.iter().flat_map(|(path, text)| {
+        code(text).filter(|(_, line)| named(line)).map(move |(number, _)| format!("{}:{number}", shown(path)))
+    });
+    let wrong: Vec<_> = found.collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let own = self::sources(&["engines/sqlite"]);
+    assert!(own.iter().any(|(_, text)| code(text).any(|(_, line)| named(line))), "nothing is seen");
+}
+
 /// The one folder of the product that knows how a transport is implemented (issue 10, item 7).
 const LINK: &str = "agent/src/link";
 

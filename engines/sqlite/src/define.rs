@@ -14,7 +14,8 @@ use rusqlite::{
     Connection, Error, ErrorCode,
     hooks::{AuthAction, AuthContext, Authorization},
 };
-use sealift_protocol::sqlite::{Definition, LEDGER_TABLE, SEQUENCE_TABLE, VIRTUAL_MODULES};
+
+use crate::document::{Definition, LEDGER_TABLE, SEQUENCE_TABLE, VIRTUAL_MODULES};
 
 /// What a definition is to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use sealift_engine_api::{Endpoint, Form, OpenedSource, Place, Scheme, SourceOptions, TargetOptions};
 use sealift_host::path::FilePath;
-use sealift_protocol::{disposition::sender::Replay, failure::Outcome, image, manifest::Engine, sqlite};
+use sealift_protocol::{disposition::sender::Replay, failure::Outcome, manifest::Engine};
 
+use crate::engine;
 use crate::source::{ImageSource, SqliteSource};
 
 #[derive(Debug)]
@@ -28,8 +29,8 @@ impl SqliteUrl {
 impl Endpoint for SqliteUrl {
     fn engine(&self, form: Form) -> Engine {
         match form {
-            Form::Rows => sqlite::engine(),
-            Form::Image => image::engine(),
+            Form::Rows => engine::rows(),
+            Form::Image => engine::image(),
         }
     }
 

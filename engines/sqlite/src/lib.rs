@@ -4,13 +4,17 @@
 #![forbid(unsafe_code)]
 
 mod define;
+pub mod document;
 mod endpoint;
+pub mod engine;
+pub mod image;
 mod loading;
 mod make;
 mod options;
 mod partial;
 mod rehearse;
 mod source;
+mod statement;
 mod value;
 
 use sealift_engine_api::EngineSpec;
@@ -22,6 +26,7 @@ pub use options::check_options;
 pub use partial::has_foreign_entries;
 pub use rehearse::{distrust, rehearse};
 pub use source::{ImageSource, SqliteSource};
+pub use statement::quote;
 pub use value::{Value, put_value, put_values, read_values, value_bytes};
 
 /// The engine, for the registry.

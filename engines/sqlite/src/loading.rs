@@ -11,9 +11,9 @@
 use std::{collections::HashMap, ops::Range};
 
 use rusqlite::Connection;
-use sealift_protocol::sqlite::Table;
 
 use crate::define::{Cause, Refused, with_writable_schema};
+use crate::document::Table;
 
 const CATALOGUE: &str = "sqlite_schema";
 

@@ -7,9 +7,9 @@
 //! another, or there are more or fewer, the definition is refused.
 
 use rusqlite::Connection;
-use sealift_protocol::sqlite::{Definition, SEQUENCE_TABLE, Table};
 
 use crate::define::{Cause, Kind, Refused, define, with_writable_schema};
+use crate::document::{Definition, SEQUENCE_TABLE, Table};
 
 /// An entry as the source has it.
 struct Entry<'a> {

@@ -6,9 +6,9 @@
 //! that is rebuilt would not have them.
 
 use rusqlite::{Connection, config::DbConfig};
-use sealift_protocol::sqlite::{Definition, quote};
 
 use crate::loading::text_behind_columns;
+use crate::{document::Definition, quote};
 
 /// Whether an index whose rows are all there has more entries than there are rows for it. Takes an
 /// index without a condition for right.

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, config::DbConfig, limits::Limit};
-use sealift_protocol::sqlite::{Definition, FinishDocument, SchemaDocument, Table, TextEncoding, is_internal};
 
+use crate::document::{Definition, FinishDocument, SchemaDocument, Table, TextEncoding, is_internal};
 use crate::{
     define::{Cause, Refused, define_virtual},
     loading::{begin_loading, end_loading},

@@ -13,8 +13,9 @@ use sealift_protocol::{
     close::Code,
     error::{Error, Result},
     row::{Cell, put_cell, read_cells},
-    sqlite::TextEncoding,
 };
+
+use crate::document::TextEncoding;
 
 /// One value, borrowed from where it lies.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,7 +104,7 @@ pub fn read_values<'a>(row: &'a [u8], columns: usize, values: &mut Vec<Value<'a>
 }
 
 /// Appends the values in `cells` result columns of one row of one of
-/// [`selects`](sealift_protocol::sqlite::Table::selects); `cell` gives the column at an index, and
+/// [`selects`](crate::document::Table::selects); `cell` gives the column at an index, and
 /// `check` may refuse a value, told by its place in this statement.
 pub fn put_values<'a, E>(
     out: &mut BytesMut,

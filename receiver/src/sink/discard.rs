@@ -15,11 +15,13 @@ use sealift_protocol::{
     digest::{Digests, MultisetDigest, RowsDigest},
     error::Error,
     id::{PartIndex, TableIndex, TransferId},
-    image,
     manifest::{Evidence, Plan, PlannedPart, Proof, Section},
     receive::{Found, WholePart},
     row::{RowReader, read_cells},
-    sqlite::{self, DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument, Table},
+};
+use sealift_sqlite::{
+    document::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument, Table},
+    engine,
 };
 
 use super::{
@@ -76,7 +78,7 @@ impl DiscardSink {
 impl Sink for DiscardSink {
     fn prepare(&self, _transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<Found>> {
         plan.check()?;
-        let known = [sealift_opaque::engine(), sqlite::engine(), image::engine()];
+        let known = [sealift_opaque::engine(), engine::rows(), engine::image()];
         let Some(own) = known.iter().find(|own| own.name == plan.engine.name) else {
             return Err(Error::new(Code::PlanRefused, "an engine that is not known here").into());
         };
@@ -217,8 +219,8 @@ impl PartSink for Rows<'_> {
 
 #[cfg(test)]
 mod tests {
-    use sealift_protocol::{id::ChunkCount, manifest::PlannedTable, sqlite::TextEncoding};
-    use sealift_sqlite::{Value, put_value};
+    use sealift_protocol::{id::ChunkCount, manifest::PlannedTable};
+    use sealift_sqlite::{Value, document::TextEncoding, put_value};
 
     use super::{
         super::testing::{TRANSFER, digests, rows, verified},
@@ -231,7 +233,7 @@ mod tests {
             PlannedPart::of_table(TableIndex(0)),
             PlannedPart::of_section(Section::PostData),
         ];
-        let plan = Plan { engine: sqlite::engine(), tables: vec![PlannedTable::named("t")], parts, empty: None };
+        let plan = Plan { engine: engine::rows(), tables: vec![PlannedTable::named("t")], parts, empty: None };
         let sink = DiscardSink::new(1000);
         sink.prepare(TRANSFER, &plan, false).unwrap();
         sink

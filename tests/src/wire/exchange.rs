@@ -17,9 +17,9 @@ use sealift_protocol::{
     sealed_log::KeyFingerprint,
     send::{Expected, Resume, Session, Transfer},
     sign::{Purpose, Signer},
-    sqlite,
     transcript::{Channel, Transcript},
 };
+use sealift_sqlite::engine;
 
 use super::{Seeded, TestSigner};
 
@@ -306,5 +306,5 @@ pub fn table_plan(tables: usize) -> Plan {
     parts.extend((0..tables).map(|index| PlannedPart::of_table(TableIndex(index as u32))));
     parts.push(PlannedPart::of_section(Section::PostData));
     let tables = (0..tables).map(|index| PlannedTable::named(&format!("table_{index}"))).collect();
-    Plan { engine: sqlite::engine(), tables, parts, empty: None }
+    Plan { engine: engine::rows(), tables, parts, empty: None }
 }

@@ -311,7 +311,7 @@ fn a_damaged_source_is_refused() {
 /// What a peer may send is bounded and is a database.
 #[test]
 fn what_is_no_image_is_refused() {
-    let plan = Plan::opaque(sealift_protocol::image::engine(), None);
+    let plan = Plan::opaque(sealift_sqlite::engine::image(), None);
     let mut header = b"SQLite format 3\0".to_vec();
     header.extend([0x10, 0]);
     header.resize(4096, 0);

@@ -23,9 +23,9 @@ use sealift_protocol::{
     close::Code,
     id::{ChunkIndex, PartIndex},
     receive::WholePart,
-    sqlite::{Definition, SchemaDocument},
 };
 use sealift_receiver::sink::{PartSink, Sink};
+use sealift_sqlite::document::{Definition, SchemaDocument};
 
 use self::{
     compare::{contents, strings},

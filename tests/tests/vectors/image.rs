@@ -4,9 +4,12 @@ use sealift_protocol::{
     close::Code,
     digest::{Root, RowsDigest},
     id::ChunkCount,
-    image::{self, check_chunk, page_bytes},
     limits::{CHUNK_PLAIN_BYTES, NAME_BYTES_MAX},
     manifest::{Check, Checked, CountedTable, Evidence, ImageChecks, Plan, Proof, Receipt, SentPart, SignedReceipt},
+};
+use sealift_sqlite::{
+    engine,
+    image::{check_chunk, page_bytes},
 };
 use sealift_tests::wire::Parties;
 use serde_json::{Value, json};
@@ -22,7 +25,7 @@ fn checks() -> ImageChecks {
 /// One of an image of three pages.
 fn receipt(parties: &Parties) -> Receipt {
     let mut receipt = messages::receipt(parties).receipt;
-    receipt.plan = Plan::opaque(image::engine(), None);
+    receipt.plan = Plan::opaque(engine::image(), None);
     let mut manifest = receipt.manifest.manifest.clone();
     let root = manifest.parts[0].root;
     manifest.plan_hash = receipt.plan.hash();

@@ -1,12 +1,12 @@
 //! The documents of the engine `sqlite`.
 
 use bytes::BytesMut;
-use sealift_protocol::{
-    close::Code,
-    limits::NAME_BYTES_MAX,
-    sqlite::{Definition, FinishDocument, RowidName, SchemaDocument, Table, TextEncoding},
+use sealift_protocol::{close::Code, limits::NAME_BYTES_MAX};
+use sealift_sqlite::{
+    Value as Stored,
+    document::{Definition, FinishDocument, RowidName, SchemaDocument, Table, TextEncoding},
+    put_value, read_values,
 };
-use sealift_sqlite::{Value as Stored, put_value, read_values};
 use serde_json::{Value, json};
 
 use super::{bad, cbor, hex};

@@ -6,9 +6,8 @@
 //! convert. Such a value would arrive as another one. It is found here, while it is read, and not
 //! only when the target is read again.
 
-use sealift_protocol::sqlite::TextEncoding;
-
 use crate::Value;
+use crate::document::TextEncoding;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Affinity {

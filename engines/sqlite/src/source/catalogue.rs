@@ -12,10 +12,6 @@ use rusqlite::{
 use sealift_protocol::{
     failure::{Failure, Outcome},
     limits::NAME_BYTES_MAX,
-    sqlite::{
-        Definition, FinishDocument, LEDGER_TABLE, RowidName, SEQUENCE_TABLE, SchemaDocument, Table, TextEncoding,
-        VIRTUAL_MODULES, internal_sql, is_internal, quote,
-    },
 };
 
 use super::{
@@ -23,6 +19,13 @@ use super::{
     failure::{failed, unsuitable},
 };
 use crate::{Cause, MOVE_IMAGE, Refused, has_computed_index, has_foreign_entries, rehearse};
+use crate::{
+    document::{
+        Definition, FinishDocument, LEDGER_TABLE, RowidName, SEQUENCE_TABLE, SchemaDocument, Table, TextEncoding,
+        VIRTUAL_MODULES, internal_sql, is_internal,
+    },
+    quote,
+};
 
 /// Everything but the rows.
 pub struct Catalogue {

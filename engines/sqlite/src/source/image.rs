@@ -14,11 +14,11 @@ use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
     id::PartIndex,
-    image,
     manifest::Plan,
 };
 
 use super::{SqliteSource, bound_cache, failure::failed};
+use crate::engine;
 
 /// A source that reads the pages of `sqlite:PATH`.
 pub struct ImageSource {
@@ -64,7 +64,7 @@ impl Source for ImageSource {
         let bytes_estimate = Some(snapshot.pages.saturating_mul(snapshot.page_bytes as u64));
         // Where there is no table, it is known that there is no row.
         let rows_estimate = (!snapshot.has_tables).then_some(0);
-        let mut plan = Plan::opaque(image::engine(), bytes_estimate);
+        let mut plan = Plan::opaque(engine::image(), bytes_estimate);
         plan.parts[0].rows_estimate = rows_estimate;
         Ok(plan)
     }

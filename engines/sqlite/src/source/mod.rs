@@ -34,7 +34,11 @@ use sealift_protocol::{
     id::{PartIndex, TableIndex},
     limits::PARTS_MAX,
     manifest::{Plan, PlannedPart, PlannedTable, Section},
-    sqlite::{self, DOCUMENT_BYTES_MAX, TextEncoding, is_internal, quote},
+};
+
+use crate::{
+    document::{DOCUMENT_BYTES_MAX, TextEncoding, is_internal},
+    engine, quote,
 };
 
 use self::{
@@ -149,7 +153,7 @@ impl SqliteSource {
         }
         let tables = catalogue.tables.iter().map(|table| planned_table(&table.table.name)).collect();
         let snapshot = Snapshot { encoding, schema, tables: catalogue.tables, finish };
-        Ok((snapshot, Plan { engine: sqlite::engine(), tables, parts, empty: None }))
+        Ok((snapshot, Plan { engine: engine::rows(), tables, parts, empty: None }))
     }
 }
 

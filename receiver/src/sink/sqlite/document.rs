@@ -1,14 +1,8 @@
 //! Taking in what comes before and after the rows.
 
 use sealift_agent::failure::{Failure, Outcome};
-use sealift_protocol::{
-    chunk::VerifiedChunk,
-    close::Code,
-    id::PartIndex,
-    manifest::Section,
-    receive::WholePart,
-    sqlite::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument},
-};
+use sealift_protocol::{chunk::VerifiedChunk, close::Code, id::PartIndex, manifest::Section, receive::WholePart};
+use sealift_sqlite::document::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument};
 
 use super::{
     SqliteSink, Turn,

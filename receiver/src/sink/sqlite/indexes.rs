@@ -8,8 +8,11 @@
 
 use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
-use sealift_protocol::sqlite::{Definition, Table, quote};
-use sealift_sqlite::{Value, make_index};
+use sealift_sqlite::{
+    Value,
+    document::{Definition, Table},
+    make_index, quote,
+};
 
 use super::failure::{definition_failed, failed};
 

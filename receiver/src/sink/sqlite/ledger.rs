@@ -12,8 +12,8 @@ use sealift_protocol::{
     id::{ChunkCount, PartIndex, TransferId},
     limits::PARTS_MAX,
     receive::{FoundPrefix, WholePart},
-    sqlite::{FinishDocument, LEDGER_TABLE, SchemaDocument},
 };
+use sealift_sqlite::document::{FinishDocument, LEDGER_TABLE, SchemaDocument};
 
 use super::failure::failed;
 

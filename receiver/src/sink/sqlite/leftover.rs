@@ -9,7 +9,8 @@ use std::{fs, io, os::unix::fs::MetadataExt, time::Duration};
 
 use rusqlite::{Connection, ErrorCode};
 use sealift_agent::failure::{Failure, Outcome};
-use sealift_protocol::{close::Code, id::TransferId, sqlite::LEDGER_TABLE};
+use sealift_protocol::{close::Code, id::TransferId};
+use sealift_sqlite::document::LEDGER_TABLE;
 
 use super::{
     failure::failed,

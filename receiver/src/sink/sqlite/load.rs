@@ -5,16 +5,11 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
 };
-use sealift_protocol::{
-    close::Code,
-    id::PartIndex,
-    manifest::Plan,
-    receive::WholePart,
-    sqlite::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument, Table, is_internal},
-};
+use sealift_protocol::{close::Code, id::PartIndex, manifest::Plan, receive::WholePart};
 use sealift_sqlite::{
-    Refused, begin_loading, define_virtual, distrust, end_loading, make_index, make_table, make_trigger, make_view,
-    with_writable_schema,
+    Refused, begin_loading, define_virtual, distrust,
+    document::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument, Table, is_internal},
+    end_loading, make_index, make_table, make_trigger, make_view, with_writable_schema,
 };
 
 use super::{

@@ -50,9 +50,12 @@ use sealift_protocol::{
     id::{PartIndex, TransferId},
     manifest::{Evidence, Plan, ReadBack, Section},
     receive::{Found, FoundPrefix},
-    sqlite::{self, LEDGER_TABLE, SEQUENCE_TABLE},
 };
-use sealift_sqlite::check_options;
+use sealift_sqlite::{
+    check_options,
+    document::{LEDGER_TABLE, SEQUENCE_TABLE},
+    engine,
+};
 
 use self::{
     document::{DocumentLoad, Repeated},
@@ -264,9 +267,9 @@ fn out_of_order() -> Failure {
 /// the schema, the tables in the schema's order, and what comes after the rows.
 fn check_engine(plan: &Plan) -> Outcome {
     if plan.engine.capabilities.has(Section::Opaque) {
-        return Ok(sealift_protocol::image::engine().check_same(&plan.engine)?);
+        return Ok(engine::image().check_same(&plan.engine)?);
     }
-    sqlite::engine().check_same(&plan.engine)?;
+    engine::rows().check_same(&plan.engine)?;
     let count = |section| plan.parts.iter().filter(|part| part.section == section).count();
     let in_order = plan.parts.iter().filter_map(|part| part.table).is_sorted();
     match count(Section::PreData) == 1 && count(Section::PostData) == 1 && in_order {
@@ -304,7 +307,7 @@ impl Sink for SqliteSink {
 
     fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>> {
         plan.check()?;
-        if ![sqlite::engine().name, sealift_protocol::image::engine().name].contains(&plan.engine.name) {
+        if ![engine::rows().name, engine::image().name].contains(&plan.engine.name) {
             let next = "Give the receiver a target for dumps: file:PATH, exec:COMMAND or -.";
             return Err(Failure::new(Code::PlanRefused, "the source is a dump, the target an SQLite database", next));
         }

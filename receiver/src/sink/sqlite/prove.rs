@@ -17,9 +17,12 @@ use sealift_protocol::{
     digest::MultisetDigest,
     id::PartIndex,
     manifest::{CatalogueCheck, Check, Evidence, Proof},
-    sqlite::{Definition, FinishDocument, LEDGER_TABLE, SchemaDocument, Table, TextEncoding},
 };
-use sealift_sqlite::{Value, put_values};
+use sealift_sqlite::{
+    Value,
+    document::{Definition, FinishDocument, LEDGER_TABLE, SchemaDocument, Table, TextEncoding},
+    put_values,
+};
 
 use super::{Turn, failure::failed, load::guard, out_of_order};
 

@@ -17,8 +17,8 @@ use sealift_protocol::{
     limits::CHUNK_HASH_BYTES,
     receive::{FoundPrefix, WholePart},
     row::RowReader,
-    sqlite::{SEQUENCE_TABLE, TextEncoding},
 };
+use sealift_sqlite::document::{SEQUENCE_TABLE, TextEncoding};
 
 use sealift_sqlite::{Value, read_values};
 

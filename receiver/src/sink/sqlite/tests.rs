@@ -9,9 +9,11 @@ use sealift_protocol::{
     id::TableIndex,
     key::DigestSecret,
     manifest::{PlannedPart, PlannedTable},
-    sqlite::{Definition, Table},
 };
-use sealift_sqlite::{make_index, make_table};
+use sealift_sqlite::{
+    document::{Definition, Table},
+    make_index, make_table,
+};
 
 use super::*;
 
@@ -54,7 +56,7 @@ fn plan(tables: &[&str]) -> Plan {
     parts.extend((0..tables.len() as u32).map(|table| PlannedPart::of_table(TableIndex(table))));
     parts.push(PlannedPart::of_section(Section::PostData));
     let tables = tables.iter().map(|name| PlannedTable::named(name)).collect();
-    Plan { engine: sqlite::engine(), tables, parts, empty: None }
+    Plan { engine: engine::rows(), tables, parts, empty: None }
 }
 
 #[test]

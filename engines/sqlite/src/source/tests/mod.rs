@@ -179,7 +179,7 @@ fn a_rowid_is_carried_where_no_column_is_it() {
         let table = &source.snapshot.as_ref().unwrap().tables[0].table;
         table.rowid.map(RowidName::name)
     };
-    use sealift_protocol::sqlite::RowidName;
+    use crate::document::RowidName;
     assert_eq!(carried("a)"), Some("rowid"));
     assert_eq!(carried("RowID, oid)"), Some("_rowid_"));
     assert_eq!(carried("rowid, _rowid_, oid)"), None);

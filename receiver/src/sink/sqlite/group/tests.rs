@@ -14,9 +14,12 @@ use sealift_protocol::{
     id::{ChunkCount, TableIndex},
     manifest::{Plan, PlannedPart, PlannedTable, Section},
     receive::{Found, WholePart},
-    sqlite::{self, SchemaDocument, Table, TextEncoding},
 };
-use sealift_sqlite::Value;
+use sealift_sqlite::{
+    Value,
+    document::{SchemaDocument, Table, TextEncoding},
+    engine,
+};
 
 use super::{
     super::{
@@ -38,7 +41,7 @@ fn plan(tables: u32) -> Plan {
     parts.extend((0..tables).map(|table| PlannedPart::of_table(TableIndex(table))));
     parts.push(PlannedPart::of_section(Section::PostData));
     let tables = (1..=tables).map(|table| PlannedTable::named(&format!("t{table}"))).collect();
-    Plan { engine: sqlite::engine(), tables, parts, empty: None }
+    Plan { engine: engine::rows(), tables, parts, empty: None }
 }
 
 fn schema(tables: u32) -> Vec<u8> {

@@ -25,8 +25,8 @@ use sealift_protocol::{
     close::Code,
     limits::{IMAGE_CHECKS_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX},
     manifest::{Checked, CountedTable, ImageChecks},
-    sqlite::{is_internal, quote},
 };
+use sealift_sqlite::{document::is_internal, quote};
 
 use super::super::{Turn, failure::failed, load::guard};
 

@@ -1,4 +1,4 @@
-//! A database that arrives as its pages, [`sealift_protocol::image`].
+//! A database that arrives as its pages, [`sealift_sqlite::image`].
 //!
 //! The pages are written into the staging file in their order, each once. What is durable of them
 //! is noted in a [`ledger`] beside the file, since inside there is no place that is not the

@@ -10,10 +10,10 @@ use sealift_protocol::{
     chunk::VerifiedChunk,
     digest::{Digests, PartRoot},
     id::PartIndex,
-    image::{HEADER_BYTES, check_chunk, page_bytes},
     limits::CHUNK_HASH_BYTES,
     receive::WholePart,
 };
+use sealift_sqlite::image::{HEADER_BYTES, check_chunk, page_bytes};
 
 use super::{
     super::{Turn, load::check_whole, out_of_order},

@@ -13,11 +13,11 @@ use sealift_protocol::{
     close::Code,
     digest::Root,
     error::Error,
-    image::page_bytes,
     limits::CHUNK_PLAIN_BYTES,
     manifest::{Check, Evidence, Proof},
     receive::WholePart,
 };
+use sealift_sqlite::image::page_bytes;
 
 use super::{
     super::{Turn, out_of_order, staging::Identity},

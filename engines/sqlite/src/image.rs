@@ -1,15 +1,13 @@
-//! The exact form of a database of the embedded engine: its pages, as one snapshot has them, in one
-//! opaque part.
+//! The exact form of a database: its pages, as one snapshot has them, in one opaque part.
 //!
 //! The part's bytes are the pages 1, 2, … in order, which is the file that a backup would make.
 //! Every chunk but the last holds [`CHUNK_PLAIN_BYTES`], a multiple of every page size, so that the
-//! hashes of the chunks can be computed again from the file alone. Nothing here opens a database.
+//! hashes of the chunks can be computed again from the file alone.
 
-use crate::{
+use sealift_protocol::{
     close::Code,
     error::{Error, Result},
     limits::CHUNK_PLAIN_BYTES,
-    manifest::{Capabilities, CheckKind, Engine, ReadBack, Section},
 };
 
 /// What the first page of every database begins with.
@@ -22,17 +20,6 @@ pub const HEADER_BYTES: usize = 100;
 const PAGE_BYTES_AT: usize = 16;
 
 const _: () = assert!(CHUNK_PLAIN_BYTES.is_multiple_of(65_536));
-
-/// What both ends declare of it.
-pub fn engine() -> Engine {
-    let capabilities = Capabilities {
-        sections: vec![Section::Opaque],
-        ranges: false,
-        read_back: ReadBack::Bytes,
-        checks: vec![CheckKind::Image],
-    };
-    Engine { name: "sqlite-image".into(), format: 1, capabilities }
-}
 
 /// The page size that the first bytes of an image state.
 pub fn page_bytes(first: &[u8]) -> Result<u32> {

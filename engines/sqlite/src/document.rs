@@ -1,27 +1,17 @@
-//! How a database of the embedded engine crosses the wire: what its schema and finish parts say,
-//! and the statements with which both sides read and write a table. Text alone; nothing here opens
-//! a database.
+//! How a database crosses the wire: what its schema and finish parts say.
 //!
 //! | part | bytes |
 //! |---|---|
 //! | schema | one canonical CBOR [`SchemaDocument`] |
-//! | rows, one a table in the order of the document | rows of [`crate::row`]: the rowid where it is carried, then the columns |
+//! | rows, one a table in the order of the document | rows of [`sealift_protocol::row`]: the rowid where it is carried, then the columns |
 //! | finish | one canonical CBOR [`FinishDocument`] |
-//!
-//! Text is carried as the bytes that the database stores, in the database's encoding, so that text
-//! which is not valid in that encoding survives. In UTF-8 the engine hands out and takes those
-//! bytes as they are. In UTF-16 it would convert, and lose what does not convert; there each value
-//! is selected as a pair, the stored bytes and whether they are text, and inserted by a cast, which
-//! relabels bytes without looking at them.
 
 use minicbor::{Decode, Encode};
-
-use crate::{
+use sealift_protocol::{
     close::Code,
     codec,
     error::{Error, Result},
     limits::{COLUMNS_MAX, NAME_BYTES_MAX, PARTS_MAX},
-    manifest::{Capabilities, CheckKind, Engine, ReadBack, Section},
 };
 
 /// A schema or finish part, encoded: definitions are text, and 16 MiB are those of some 20,000
@@ -31,10 +21,6 @@ pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 /// The table in a staged database that says which parts are committed. A source may hold nothing of
 /// this name.
 pub const LEDGER_TABLE: &str = "_sealift_ledger";
-
-/// Result columns of one SELECT: SQLite's compiled-in SQLITE_MAX_COLUMN. A table of as many columns
-/// and a rowid, or one read in pairs, needs more than one statement.
-const SELECT_CELLS_MAX: usize = 2000;
 
 /// The engine's own tables that hold data, with the definitions it gives them. Only these may begin
 /// with `sqlite_`.
@@ -53,17 +39,6 @@ pub const SEQUENCE_TABLE: &str = "sqlite_sequence";
 /// none of their own.
 pub const VIRTUAL_MODULES: [&str; 8] =
     ["fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32"];
-
-/// What both ends declare of it. A table is read whole: one connection has the snapshot.
-pub fn engine() -> Engine {
-    let capabilities = Capabilities {
-        sections: vec![Section::PreData, Section::Data, Section::PostData],
-        ranges: false,
-        read_back: ReadBack::Rows,
-        checks: vec![CheckKind::Catalogue],
-    };
-    Engine { name: "sqlite".into(), format: 1, capabilities }
-}
 
 /// How a database stores text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -219,12 +194,6 @@ pub fn internal_sql(name: &str) -> Option<&'static str> {
     INTERNAL_TABLES.iter().find(|(internal, _)| *internal == name).map(|(_, sql)| *sql)
 }
 
-/// A name as an identifier that is never anything else. A doubled quote is the only escape SQL
-/// knows in it.
-pub fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 impl TextEncoding {
     /// As `PRAGMA encoding` spells it.
     pub fn name(self) -> &'static str {
@@ -237,11 +206,6 @@ impl TextEncoding {
 
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Utf8, Self::Utf16le, Self::Utf16be].into_iter().find(|encoding| encoding.name() == name)
-    }
-
-    /// Result columns, or parameters, that stand for one value.
-    pub fn cells_per_value(self) -> usize {
-        if self == TextEncoding::Utf8 { 1 } else { 2 }
     }
 }
 
@@ -269,56 +233,21 @@ impl Table {
     pub fn values(&self) -> usize {
         self.columns.len() + usize::from(self.rowid.is_some())
     }
-
-    /// The statements that read the table. Each scans it whole in the order of its own b-tree (`NOT
-    /// INDEXED`), so that stepped side by side in one transaction they give the pieces of the same
-    /// row.
-    pub fn selects(&self, encoding: TextEncoding) -> Vec<String> {
-        let cells: Vec<String> = self
-            .identifiers()
-            .map(|name| match encoding {
-                TextEncoding::Utf8 => name,
-                _ => format!(
-                    "CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END,typeof({name})='text'"
-                ),
-            })
-            .collect();
-        cells
-            .chunks(SELECT_CELLS_MAX / encoding.cells_per_value())
-            .map(|cells| format!("SELECT {} FROM main.{} NOT INDEXED", cells.join(","), quote(&self.name)))
-            .collect()
-    }
-
-    /// The statement that writes a row; its parameters are the row's cells.
-    pub fn insert(&self, encoding: TextEncoding) -> String {
-        let names: Vec<String> = self.identifiers().collect();
-        let cells: Vec<String> = (0..self.values())
-            .map(|index| match encoding {
-                TextEncoding::Utf8 => format!("?{}", index + 1),
-                _ => {
-                    let (value, is_text) = (2 * index + 1, 2 * index + 2);
-                    format!("CASE ?{is_text} WHEN 1 THEN CAST(?{value} AS TEXT) ELSE ?{value} END")
-                }
-            })
-            .collect();
-        format!("INSERT INTO main.{}({}) VALUES({})", quote(&self.name), names.join(","), cells.join(","))
-    }
-
-    fn identifiers(&self) -> impl Iterator<Item = String> {
-        // A rowid's name is not quoted: quoted, it would be a string where it is no column.
-        let rowid = self.rowid.map(|rowid| rowid.name().to_owned());
-        rowid.into_iter().chain(self.columns.iter().map(|column| quote(column)))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn table(columns: usize, rowid: Option<RowidName>) -> Table {
-        let columns = (0..columns).map(|index| format!("c{index}")).collect();
-        let (indexes, automatic_indexes) = Default::default();
-        Table { name: "a\"b".into(), sql: String::new(), rowid, columns, indexes, automatic_indexes }
+    fn table() -> Table {
+        Table {
+            name: "t".into(),
+            sql: String::new(),
+            rowid: Some(RowidName::Oid),
+            columns: vec!["a".into(), "b".into()],
+            indexes: Vec::new(),
+            automatic_indexes: Vec::new(),
+        }
     }
 
     fn document() -> SchemaDocument {
@@ -328,7 +257,7 @@ mod tests {
             auto_vacuum: 0,
             application_id: -1,
             user_version: 7,
-            tables: vec![table(2, Some(RowidName::Oid))],
+            tables: vec![table()],
             virtual_tables: vec![Definition {
                 name: "v".into(),
                 sql: "CREATE VIRTUAL TABLE v USING fts5(a)".into(),
@@ -358,23 +287,5 @@ mod tests {
         let mut trailing = document().to_bytes();
         trailing.push(0);
         assert_eq!(SchemaDocument::from_bytes(&trailing).map_err(|error| error.code), Err(Code::ProtocolViolation));
-    }
-
-    /// fault-matrix D2.
-    #[test]
-    fn names_stay_names() {
-        assert_eq!(quote("x\"; DROP TABLE t; --"), "\"x\"\"; DROP TABLE t; --\"");
-        assert_eq!(table(1, None).selects(TextEncoding::Utf8), ["SELECT \"c0\" FROM main.\"a\"\"b\" NOT INDEXED"]);
-        let insert = table(1, Some(RowidName::Oid)).insert(TextEncoding::Utf8);
-        assert_eq!(insert, "INSERT INTO main.\"a\"\"b\"(oid,\"c0\") VALUES(?1,?2)");
-    }
-
-    /// fault-matrix D12.
-    #[test]
-    fn wide_tables_are_read_by_several_statements() {
-        let count = |columns, rowid, encoding| table(columns, rowid).selects(encoding).len();
-        assert_eq!(count(2000, None, TextEncoding::Utf8), 1);
-        assert_eq!(count(2000, Some(RowidName::Rowid), TextEncoding::Utf8), 2);
-        assert_eq!(count(2000, Some(RowidName::Rowid), TextEncoding::Utf16le), 3);
     }
 }
