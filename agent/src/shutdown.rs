@@ -29,20 +29,22 @@ use crate::{
     threads::{RAISE, spawn},
 };
 
-/// What ends a transfer in an orderly way.
+/// What asks a transfer to end in an orderly way.
 pub struct Shutdown {
     by: By,
-    /// Ends what must not wait for the farewells.
-    interrupt: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 enum By {
     /// Of a process with one transfer. A second signal ends it at once.
     Signals(Arrived),
-    /// Of a standing receiver, which handles the second signal itself.
-    EverySignal(Arrived),
     /// A standing receiver got the signal, and drains.
     Drain(watch::Receiver<bool>),
+}
+
+/// Every signal to a standing receiver, which handles the second one itself.
+pub struct EverySignal {
+    arrived: Arrived,
+    seen: u32,
 }
 
 /// The signals so far, and the name of the last one.
@@ -76,7 +78,6 @@ const STANDING: Counting = Counting { ends_at: 3, together: Duration::ZERO, in_s
 /// The signals that have arrived, as the watching thread counts them.
 struct Arrived {
     count: watch::Receiver<Count>,
-    seen: u32,
     /// How many tasks wait for a signal. While there is none, the thread itself says that one was
     /// noticed.
     waiting: Arc<AtomicUsize>,
@@ -110,11 +111,11 @@ impl Arrived {
         spawn("signals", watcher).map_err(no_thread)?;
         let unusable = |error| Failure::io(Code::Preflight, "signals cannot be received", &error, "");
         start.recv().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into())).map_err(unusable)?;
-        Ok(Self { count, seen: 0, waiting })
+        Ok(Self { count, waiting })
     }
 
-    /// The name of the next one. Cancel-safe.
-    async fn next(&mut self) -> &'static str {
+    /// Waits until there are more than `seen`. Cancel-safe.
+    async fn more_than(&self, seen: u32) -> Count {
         struct Waiting<'a>(&'a AtomicUsize);
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {
@@ -123,12 +124,8 @@ impl Arrived {
         }
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let _waiting = Waiting(&self.waiting);
-        let seen = self.seen;
-        match self.count.wait_for(|count| count.signals > seen).await {
-            Ok(count) => {
-                self.seen = count.signals;
-                count.last
-            }
+        match self.count.clone().wait_for(|count| count.signals > seen).await {
+            Ok(count) => *count,
             // The thread ends with the process.
             Err(_) => std::future::pending().await,
         }
@@ -218,59 +215,54 @@ async fn ended(session: Option<&Session>) {
 
 impl Shutdown {
     pub fn listen() -> Outcome<Self> {
-        Ok(Self { by: By::Signals(Arrived::watch(SINGLE)?), interrupt: None })
-    }
-
-    /// Resolves anew for each signal.
-    pub fn listen_to_all() -> Outcome<Self> {
-        Ok(Self { by: By::EverySignal(Arrived::watch(STANDING)?), interrupt: None })
+        Ok(Self { by: By::Signals(Arrived::watch(SINGLE)?) })
     }
 
     /// One of several transfers of a process, which tells them all when it is to end. The peers are
     /// then not told that a person stopped the transfer: they keep trying until this process is
     /// there again.
     pub fn with_all(drains: watch::Receiver<bool>) -> Self {
-        Self { by: By::Drain(drains), interrupt: None }
+        Self { by: By::Drain(drains) }
     }
 
-    /// Calls this when a stop is requested, and not after the farewells: a second signal does not
-    /// wait for them.
-    pub fn interrupts(&mut self, interrupt: impl Fn() + Send + Sync + 'static) {
-        self.interrupt = Some(Box::new(interrupt));
-    }
-
-    /// Resolves when the first of them arrives, and for a process with one transfer at once from
-    /// then on. Cancel-safe.
-    pub async fn requested(&mut self) -> Failure {
-        let by = match &mut self.by {
+    /// Why the transfer is to end, if it is.
+    pub(crate) fn requested(&self) -> Option<Failure> {
+        match &self.by {
             By::Signals(arrived) => {
-                let by = arrived.next().await;
-                arrived.seen = 0;
-                by
+                let count = *arrived.count.borrow();
+                (count.signals > 0).then(|| stopped_by(count.last))
             }
-            By::EverySignal(arrived) => arrived.next().await,
-            By::Drain(drains) => {
-                // Whoever would tell has gone: the process ends, too.
-                let _ = drains.wait_for(|drains| *drains).await;
-                let next = "The transfer continues when this receiver is started again.";
-                return Failure::new(Code::Interrupted, "this receiver is being stopped", next);
-            }
-        };
-        if let Some(interrupt) = &self.interrupt {
-            interrupt();
+            // Without the one that would tell, the process ends, too.
+            By::Drain(drains) => (*drains.borrow() || drains.has_changed().is_err()).then(drained),
         }
-        Failure::new(
-            Code::UserInterrupt,
-            format!("stopped by {by}"),
-            [Hint::StartAgain(Restart::Resumes), Hint::OrAbandon],
-        )
     }
 
-    /// Runs `work` until it ends or somebody asks to stop.
-    pub async fn or<T>(&mut self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
-        tokio::select! {
-            outcome = work => outcome,
-            stopped = self.requested() => Err(stopped),
+    /// Resolves when there is a request, and at once from then on. Cancel-safe.
+    pub(crate) async fn arrives(&self) {
+        match &self.by {
+            By::Signals(arrived) => drop(arrived.more_than(0).await),
+            By::Drain(drains) => drop(drains.clone().wait_for(|drains| *drains).await),
         }
     }
+}
+
+impl EverySignal {
+    pub fn listen() -> Outcome<Self> {
+        Ok(Self { arrived: Arrived::watch(STANDING)?, seen: 0 })
+    }
+
+    /// Resolves anew for each signal. Cancel-safe.
+    pub async fn next(&mut self) {
+        self.seen = self.arrived.more_than(self.seen).await.signals;
+    }
+}
+
+fn stopped_by(signal: &str) -> Failure {
+    let hints = [Hint::StartAgain(Restart::Resumes), Hint::OrAbandon];
+    Failure::new(Code::UserInterrupt, format!("stopped by {signal}"), hints)
+}
+
+fn drained() -> Failure {
+    let hint = "The transfer continues when this receiver is started again.";
+    Failure::new(Code::Interrupted, "this receiver is being stopped", hint)
 }

@@ -5,7 +5,7 @@
 use std::{
     fmt,
     net::Ipv4Addr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -152,14 +152,14 @@ impl Authority {
 
 /// [`Trust`] as rustls asks it, for peers of one role.
 pub(crate) struct PeerVerifier {
-    trust: Trust,
+    trust: Arc<Trust>,
     role: Role,
     /// So that strangers do not fill the log.
     refusals: Mutex<Refusals>,
 }
 
 impl PeerVerifier {
-    pub(crate) fn new(trust: Trust, role: Role) -> Self {
+    pub(crate) fn new(trust: Arc<Trust>, role: Role) -> Self {
         Self { trust, role, refusals: Mutex::default() }
     }
 

@@ -1,10 +1,11 @@
 //! A raw transfer over QUIC on loopback, set up exactly as the agents set it up: what the link
 //! alone costs.
 
-use std::{net::UdpSocket, thread};
+use std::{net::UdpSocket, sync::Arc, thread};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use sealift_agent::{
+    credentials::Credentials,
     door::Door,
     identity::{Identity, Role},
     link::{Acceptor, Arrived, Dialer, Listener},
@@ -44,9 +45,10 @@ pub fn transfer(bytes: u64) -> Outcome<Usage> {
 }
 
 async fn receive(socket: UdpSocket, invited: &Invited) -> Outcome<u64> {
-    let listener = Listener::start(socket, &invited.identity, Trust::AnyKey)?;
+    let credentials = Credentials::new(Arc::clone(&invited.identity), Trust::AnyKey);
+    let listener = Listener::start(socket, &credentials)?;
     let door = Door::default();
-    let Arrived { link, slot } = Acceptor::new(&listener, &invited.identity, &door).next().await?;
+    let Arrived { link, slot } = Acceptor::new(&listener, &door)?.next().await?;
     slot.accept();
     link.open_data();
     let mut stream = link.accept_part().await?;

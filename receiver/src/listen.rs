@@ -5,14 +5,15 @@ use std::{
     io::Write,
     os::fd::AsFd,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use sealift_agent::{
     audit::{AuditLog, entry::Entry},
     clock::now_seconds,
+    credentials::Credentials,
     door::Door,
-    expiry::Expiry,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
@@ -21,10 +22,12 @@ use sealift_agent::{
         socket::{Listening, listen_at},
     },
     output::Output,
+    permit::Permit,
     report::{Finished, Report},
     session::{is_stream, is_writable, reader_is_gone},
     shutdown::Shutdown,
     state::StateDir,
+    stop::Stop,
     ticket::Ticket,
     transfer_dir::TransferDir,
     trust::Trust,
@@ -95,7 +98,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
     TransferDir::sweep(&state)?;
 
     drop_expired(&state, &audit, engines)?.iter().for_each(|line| report.say(line));
-    let identity = Identity::open(&state, Role::Receiver, &audit)?;
+    let identity = Arc::new(Identity::open(&state, Role::Receiver, &audit)?);
     let earlier = find_unfinished(&state, &target, report)?;
     if earlier.is_none()
         && let Some(described) = open_sink()?.check(Readiness::Staging)?
@@ -113,7 +116,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
         Some(mut record) => {
             check_purpose(&args.grant.purpose, &record)?;
             record.kept.port = Some(bound.port());
-            if record.expiry().left().is_zero() {
+            if record.permit().left().is_zero() {
                 renew(&mut record, args, &state, &identity, report)?;
             }
             record.keep()?;
@@ -133,14 +136,15 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
     }
     sink::dangers(options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
     fail_point::hit(Point::Invited);
-    let expiry = record.expiry();
+    let permit = record.permit();
     audit.append(Some(transfer), &Entry::ticket_issue(&record.kept.grant.grant))?;
     // The proof of the ticket, and not the handshake, says who the sender is.
-    let listener = Listener::start(socket, &identity, Trust::AnyKey)?;
+    let credentials = Credentials::new(Arc::clone(&identity), Trust::AnyKey);
+    let listener = Listener::start(socket, &credentials)?;
     let door = Door::default();
-    let acceptor = Acceptor::new(&listener, &identity, &door);
-    let mut shutdown = Shutdown::listen()?;
-    if let Err(failure) = put_ticket(&ticket_out, &ticket, &mut shutdown).await {
+    let acceptor = Acceptor::new(&listener, &door)?;
+    let stop = Stop::on(Shutdown::listen()?);
+    if let Err(failure) = put_ticket(&ticket_out, &ticket, &stop).await {
         // Nobody has the ticket; one of an earlier run may have got about.
         if is_new {
             record.dir.destroy()?;
@@ -149,7 +153,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
         return Err(failure);
     }
     report.event("listening", &[("address", json!(bound.to_string()))]);
-    report.say(&waiting_text(&bound.to_string(), &ticket, &record, &expiry));
+    report.say(&waiting_text(&bound.to_string(), &ticket, &record, &permit));
     report.say(&format!("receiver: its fingerprint is {}", identity.fingerprint()));
 
     let setting = Setting {
@@ -163,7 +167,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
     };
     let piped = ticket_out.is_standard();
     let outcome = tokio::select! {
-        outcome = serve(setting, record, &book, acceptor, args, piped, &mut shutdown) => outcome,
+        outcome = serve(setting, record, &book, acceptor, args, piped, &stop) => outcome,
         failure = record_refusals(&door, &audit) => Err(failure),
     };
     record_last_refusals(&door, &audit)?;
@@ -175,12 +179,12 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
 }
 
 /// Off the async thread: a FIFO waits for its reader, and a signal has to end that.
-async fn put_ticket(out: &Output, ticket: &Ticket, shutdown: &mut Shutdown) -> Outcome {
+async fn put_ticket(out: &Output, ticket: &Ticket, stop: &Stop) -> Outcome {
     let out = out.clone();
     let text = ticket.to_text();
     let putting = tokio::task::spawn_blocking(move || out.put_secret(&text));
     let put = async { putting.await.map_err(|_| Failure::new(Code::Internal, "the ticket's thread ended early", ""))? };
-    shutdown.or(put).await.map_err(|failure| match failure.code {
+    stop.or(put).await.map_err(|failure| match failure.code {
         Code::UserInterrupt => Failure { hints: TICKET_VOID.into(), ..failure },
         _ => failure,
     })
@@ -194,7 +198,7 @@ async fn serve(
     mut acceptor: Acceptor<'_>,
     args: &ListenArgs,
     piped: bool,
-    shutdown: &mut Shutdown,
+    stop: &Stop,
 ) -> Outcome<Finished> {
     let identity = setting.identity;
     let came = Cell::new(record.kept.plan.is_some());
@@ -219,7 +223,7 @@ async fn serve(
         }
     };
     let terms = Terms { memory: args.transfer.memory, grace: args.grace, journal_bytes_max: args.journal_bytes_max };
-    transfer::receive(setting, terms, record, &mut heard, shutdown, ended).await
+    transfer::receive(setting, terms, record, &mut heard, stop, ended).await
 }
 
 /// In the one-line form the ticket goes to the sender alone: one that ends before it has come
@@ -246,8 +250,8 @@ async fn reader_gone(came: &Cell<bool>) -> Failure {
 }
 
 /// Who may come, and until when.
-fn waiting_text(bound: &str, ticket: &Ticket, record: &Record, expiry: &Expiry) -> String {
-    let left = human_duration(expiry.left());
+fn waiting_text(bound: &str, ticket: &Ticket, record: &Record, permit: &Permit) -> String {
+    let left = human_duration(permit.left());
     match (&ticket.secret, record.kept.is_begun()) {
         (_, true) => format!("receiver: waiting at {bound} (UDP) for the sender that began; it has {left} to finish."),
         (Some(_), false) => {

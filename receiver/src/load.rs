@@ -15,6 +15,7 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     report::Report,
+    stop::Stop,
 };
 use sealift_protocol::{
     chunk::{TakenChunk, VerifiedChunk},
@@ -52,10 +53,12 @@ pub struct Load {
     unsynced: RefCell<VecDeque<TakenChunk>>,
     /// Told whenever something was taken or finished, or a part was begun.
     pub moved: Notify,
+    /// Asked by the writers before every chunk and commit.
+    stop: Stop,
 }
 
 impl Load {
-    pub fn new(sink: Arc<dyn Sink>, transfer: Transfer, journal: Option<Journal>) -> Self {
+    pub fn new(sink: Arc<dyn Sink>, transfer: Transfer, journal: Option<Journal>, stop: Stop) -> Self {
         // Two messages a part at most, and one for each piece of it that is made durable.
         let (written, events) = mpsc::unbounded_channel();
         Self {
@@ -70,6 +73,7 @@ impl Load {
             rows: Arc::default(),
             unsynced: RefCell::default(),
             moved: Notify::new(),
+            stop,
         }
     }
 
@@ -100,8 +104,14 @@ impl Load {
         }
         let digests = self.transfer().digests().cloned();
         let digests = digests.ok_or_else(|| Failure::new(Code::Internal, "a part before any keys", ""))?;
-        let Starting { writer, ready, thread } =
-            PartWriter::start(Arc::clone(&self.sink), part, digests, self.written.clone(), Arc::clone(&self.rows));
+        let Starting { writer, ready, thread } = PartWriter::start(
+            Arc::clone(&self.sink),
+            part,
+            digests,
+            self.written.clone(),
+            Arc::clone(&self.rows),
+            self.stop.clone(),
+        );
         let mut threads = self.threads.take();
         threads.retain(|thread| !thread.is_finished());
         threads.push(thread);
@@ -215,6 +225,16 @@ impl Load {
             }
             notified.await;
         }
+    }
+
+    /// The transfer is being ended: interrupts what the target is busy with. Whether what is staged
+    /// is kept is decided later, by [`Self::close`].
+    pub async fn interrupt(&self) {
+        let interrupt = |sink: &dyn Sink| {
+            sink.suspend();
+            Ok(())
+        };
+        let _ = self.blocking(interrupt).await;
     }
 
     /// The load is over for this process: leaves what it needs to go on, or nothing. When this

@@ -3,7 +3,7 @@
 
 use minicbor::{Decode, Encode};
 use sealift_agent::{
-    expiry::Expiry, failure::Outcome, random::SystemRandom, state::StateDir, transfer_dir::TransferDir,
+    failure::Outcome, permit::Permit, random::SystemRandom, state::StateDir, transfer_dir::TransferDir,
 };
 use sealift_protocol::{
     close::Code,
@@ -68,8 +68,8 @@ impl Kept {
         self.epoch.0 > 0
     }
 
-    pub fn expiry(&self) -> Expiry {
-        Expiry::of(&self.grant.grant, self.is_begun())
+    pub fn permit(&self) -> Permit {
+        Permit::of(&self.grant.grant, self.is_begun())
     }
 }
 
@@ -136,8 +136,8 @@ impl Record {
         Ok(dir.record::<Kept>()?.map(|kept| Self { dir, kept }))
     }
 
-    pub fn expiry(&self) -> Expiry {
-        self.kept.expiry()
+    pub fn permit(&self) -> Permit {
+        self.kept.permit()
     }
 
     pub fn transfer(&self) -> TransferId {

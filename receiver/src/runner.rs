@@ -2,19 +2,18 @@
 //! `load` are three inputs of this. It is proven, its receipt is signed and published, or what is
 //! left of it is kept or removed as [`sealift_protocol::disposition`] says.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use sealift_agent::{
     audit::{AuditLog, entry::Entry},
     clock::now_ms,
-    expiry::Expiry,
     failure::{Failure, Outcome, explain},
     host,
     identity::Identity,
     link::Link,
     report::{Finished, Report},
-    shutdown::Shutdown,
     state::StateDir,
+    stop::{Cause, Stop},
     transfer_dir::TransferDir,
 };
 use sealift_engine_api::Engines;
@@ -67,6 +66,8 @@ pub struct Runner<'a, R> {
     pub load: Option<Load>,
     /// What it is at, for what becomes of it if that fails.
     pub during: While,
+    /// What ends it from outside.
+    pub stop: Stop,
 }
 
 /// What the receipt says of how the load came here.
@@ -77,8 +78,8 @@ pub struct Came {
 }
 
 impl<'a, R: LoadRecord> Runner<'a, R> {
-    pub fn new(setting: Setting<'a>, transfer: TransferId, record: R) -> Self {
-        Self { setting, transfer, record, load: None, during: While::Waiting }
+    pub fn new(setting: Setting<'a>, transfer: TransferId, record: R, stop: &Stop) -> Self {
+        Self { setting, transfer, record, load: None, during: While::Waiting, stop: stop.clone() }
     }
 
     pub fn load(&self) -> Outcome<&Load> {
@@ -113,8 +114,9 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         let ends_unseen = load.sink.ends_unseen();
         let proving = prove(&mut self.record, load, session.keys().digests().clone());
+        let mut seen = Vec::new();
         let proven = match ends_unseen {
-            true => await_loader(self.setting.report, proving, async || outside.next().await.0).await,
+            true => await_loader(self.setting.report, proving, async || outside.next(&mut seen).await).await,
             false => outside.unless(proving).await,
         };
         let evidence = proven.map_err(|failure| self.without_proof(failure, outside))?;
@@ -128,6 +130,17 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
             audit_head: self.setting.audit.head()?,
         };
         Ok(self.load()?.transfer().receipt(session, facts, self.setting.identity)?)
+    }
+
+    /// Where the load has to end, so has what the target is busy with, and not after the farewell
+    /// to the sender. A loader that may commit is left to itself.
+    pub async fn interrupt(&self) {
+        if let Some(load) = &self.load
+            && self.record.stage() == Stage::Loading
+            && self.stop.raised().is_some()
+        {
+            load.interrupt().await;
+        }
     }
 
     /// The load is not proven: it is in doubt, or it failed.
@@ -204,10 +217,9 @@ pub fn note_end(audit: &AuditLog, transfer: TransferId, outcome: &Outcome<Finish
     audit.append(Some(transfer), &Entry::transfer_end(outcome))
 }
 
-/// What may end a load from outside while it runs. Each kind comes once.
+/// What runs beside a load: its stop, and other connections of the same transfer.
 pub struct Outside<'a> {
-    expiry: Option<Expiry>,
-    shutdown: Option<&'a mut Shutdown>,
+    stop: &'a Stop,
     heard: Option<&'a mut mpsc::Receiver<Heard>>,
     /// The sender that has abandoned the transfer, and waits for what becomes of it.
     pub called_off: Option<Link>,
@@ -215,66 +227,46 @@ pub struct Outside<'a> {
 
 impl<'a> Outside<'a> {
     /// `heard` is what other connections say, where there are any.
-    pub fn new(expiry: &Expiry, shutdown: &'a mut Shutdown, heard: Option<&'a mut mpsc::Receiver<Heard>>) -> Self {
-        Self { expiry: Some(expiry.clone()), shutdown: Some(shutdown), heard, called_off: None }
+    pub fn new(stop: &'a Stop, heard: Option<&'a mut mpsc::Receiver<Heard>>) -> Self {
+        Self { stop, heard, called_off: None }
     }
 
-    /// Cancel safe, but for refusals on their way to senders that come while the transfer is busy.
-    pub async fn next(&mut self) -> (Event, Failure) {
-        let Self { expiry, shutdown, heard, called_off } = self;
-        let expired = async {
-            match expiry {
-                Some(expiry) => expiry.passed().await,
-                None => std::future::pending().await,
-            }
-        };
-        let stopped = async {
-            match shutdown {
-                Some(shutdown) => shutdown.requested().await,
-                None => std::future::pending().await,
-            }
-        };
-        let abandoned = async {
-            match heard {
-                Some(heard) if called_off.is_none() => turn_away(heard).await,
-                _ => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            failure = expired => {
-                *expiry = None;
-                (Event::TimeRanOut, failure)
-            }
-            failure = stopped => {
-                *shutdown = None;
-                (Event::StopRequested, failure)
-            }
-            by = abandoned => match by {
-                Ok(by) => {
-                    *called_off = Some(by.link);
-                    (Event::AbandonedBySender, Failure { raised_by: RaisedBy::ThisSide, ..by.failure })
-                }
-                // No other connection is heard any more: what runs ends by itself.
-                Err(_) => std::future::pending().await,
-            },
-        }
-    }
-
-    /// Runs `work`, unless something ends it from outside.
+    /// Runs `work`, unless something ends it from outside; then writers and provers end as well.
     pub async fn unless<T>(&mut self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        let stop = self.stop;
         tokio::select! {
-            outcome = work => outcome,
-            (_, failure) = self.next() => Err(failure),
+            outcome = stop.or(work) => outcome,
+            never = self.listen() => match never {},
         }
     }
 
-    /// Resolves once the sender has abandoned the transfer; nothing else ends the load any more.
-    pub async fn abandoned(&mut self) {
-        let Some(heard) = &mut self.heard else { return std::future::pending().await };
-        match turn_away(heard).await {
-            Ok(by) => self.called_off = Some(by.link),
-            Err(_) => std::future::pending().await,
+    /// What happens next to work that nothing ends; each kind comes once. Cancel-safe as
+    /// [`Self::listen`] is.
+    async fn next(&mut self, seen: &mut Vec<Cause>) -> Event {
+        let stop = self.stop;
+        let raised = tokio::select! {
+            raised = stop.another(seen) => raised,
+            never = self.listen() => match never {},
+        };
+        seen.push(raised.cause);
+        match raised.cause {
+            Cause::Shutdown => Event::StopRequested,
+            Cause::Peer => Event::AbandonedBySender,
+            // A receiver has no source.
+            Cause::Revoked | Cause::Expired | Cause::Source => Event::TimeRanOut,
         }
+    }
+
+    /// Refuses other connections, and ends the transfer once its sender has abandoned it on one.
+    /// Never returns. Cancel-safe, but for refusals on their way to senders.
+    pub async fn listen(&mut self) -> Infallible {
+        if let (Some(heard), None) = (&mut self.heard, &self.called_off)
+            && let Ok(by) = turn_away(heard).await
+        {
+            self.called_off = Some(by.link);
+            self.stop.raise(Cause::Peer, Failure { raised_by: RaisedBy::ThisSide, ..by.failure });
+        }
+        std::future::pending().await
     }
 }
 

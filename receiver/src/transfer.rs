@@ -6,12 +6,12 @@ use std::{cell::Cell, time::Duration};
 
 use sealift_agent::{
     control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT},
-    expiry::Expiry,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     link::Link,
+    permit::Permit,
     report::Finished,
-    shutdown::Shutdown,
+    stop::{Cause, Raised, Stop},
     units::human_duration,
 };
 use sealift_protocol::{
@@ -70,7 +70,7 @@ enum Earlier {
 pub struct Receiving<'a> {
     runner: Runner<'a, Kept>,
     terms: Terms,
-    expiry: Expiry,
+    permit: Permit,
     earlier: Earlier,
     /// Loaded and proven; published under its final name.
     finished: Option<Finished>,
@@ -94,11 +94,11 @@ pub async fn receive(
     terms: Terms,
     record: Kept,
     heard: &mut mpsc::Receiver<Heard>,
-    shutdown: &mut Shutdown,
+    stop: &Stop,
     beside: impl Future<Output = Failure>,
 ) -> Outcome<Finished> {
     let transfer = record.transfer();
-    let mut receiving = match Receiving::resume(setting, terms, record, shutdown).await {
+    let mut receiving = match Receiving::resume(setting, terms, record, stop).await {
         Ok(receiving) => receiving,
         Err(failure) => {
             let outcome = Err(failure);
@@ -107,7 +107,7 @@ pub async fn receive(
         }
     };
     let outcome = tokio::select! {
-        outcome = receiving.run(heard, shutdown) => outcome,
+        outcome = receiving.run(heard) => outcome,
         failure = beside => Err(failure),
     };
     let outcome = outcome.map_err(|failure| match (failure.code, receiving.is_untouched()) {
@@ -123,21 +123,22 @@ pub async fn receive(
 impl<'a> Receiving<'a> {
     /// Resumes a transfer where its record says it is, unless somebody asks to stop. What was
     /// proven is published all the same: no message may say then that nothing is there.
-    async fn resume(setting: Setting<'a>, terms: Terms, record: Kept, shutdown: &mut Shutdown) -> Outcome<Self> {
+    async fn resume(setting: Setting<'a>, terms: Terms, record: Kept, stop: &Stop) -> Outcome<Self> {
         match disposition(record.stage(), Event::Opened) {
-            Disposition::Publish => Self::new(setting, terms, record).await,
-            _ => shutdown.or(Self::new(setting, terms, record)).await,
+            Disposition::Publish => Self::new(setting, terms, record, stop).await,
+            _ => stop.or(Self::new(setting, terms, record, stop)).await,
         }
     }
 
-    async fn new(setting: Setting<'a>, terms: Terms, record: Kept) -> Outcome<Self> {
+    async fn new(setting: Setting<'a>, terms: Terms, record: Kept, stop: &Stop) -> Outcome<Self> {
         setting.report.keep_progress_in(&record.dir.progress_file());
-        let expiry = record.expiry();
-        let runner = Runner::new(setting, record.transfer(), record);
+        let permit = record.permit();
+        stop.under(&permit);
+        let runner = Runner::new(setting, record.transfer(), record, stop);
         let mut receiving = Self {
             runner,
             terms,
-            expiry,
+            permit,
             earlier: Earlier::Known,
             finished: None,
             workers: Workers::default(),
@@ -172,23 +173,23 @@ impl<'a> Receiving<'a> {
     }
 
     /// Runs it to its end, and says in time how little of that is left.
-    async fn run(&mut self, heard: &mut mpsc::Receiver<Heard>, shutdown: &mut Shutdown) -> Outcome<Finished> {
-        let expiry = self.expiry.clone();
+    async fn run(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Finished> {
+        let permit = self.permit.clone();
         let report = self.runner.setting.report;
         tokio::select! {
-            outcome = self.connections(heard, shutdown) => outcome,
-            never = expiry.warn(|left| report.time_left(left)) => match never {},
+            outcome = self.connections(heard) => outcome,
+            never = permit.warn(|left| report.time_left(left)) => match never {},
         }
     }
 
-    async fn connections(&mut self, heard: &mut mpsc::Receiver<Heard>, shutdown: &mut Shutdown) -> Outcome<Finished> {
+    async fn connections(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Finished> {
         loop {
-            let offered = match self.wait(heard, shutdown).await? {
+            let offered = match self.wait(heard).await.map_err(|failure| self.runner.stop.or_failure(failure))? {
                 Some(offered) => *offered,
                 // Nobody came for the receipt. The load is there all the same.
                 None => return self.finished(),
             };
-            let ended = self.connection(offered, heard, shutdown).await;
+            let ended = self.connection(offered, heard).await;
             let failure = match ended {
                 Ok(Conversed::Delivered) => return self.finished(),
                 Ok(Conversed::Undelivered) if self.is_called_off() => return self.finished(),
@@ -199,12 +200,12 @@ impl<'a> Receiving<'a> {
                 Then::Finish => return self.finished(),
                 Then::Wait if self.stage() == Stage::Loading => {
                     if self.terms.grace.is_zero() {
-                        return Err(self.expiry.or_failure(failure));
+                        return Err(self.runner.stop.or_failure(failure));
                     }
                     self.tell_waiting(&failure);
                 }
                 Then::Wait => {}
-                Then::Suspend | Then::Drop => return Err(self.expiry.or_failure(failure)),
+                Then::Suspend | Then::Drop => return Err(self.runner.stop.or_failure(failure)),
             }
             self.runner.during = While::Waiting;
         }
@@ -251,7 +252,7 @@ impl<'a> Receiving<'a> {
 
     /// Waits for the sender: for its first offer as long as the grant lasts, later as long as the
     /// load is kept for it. `None` when the load is there and nobody came for the receipt.
-    async fn wait(&self, heard: &mut mpsc::Receiver<Heard>, shutdown: &mut Shutdown) -> Outcome<Option<Box<Offered>>> {
+    async fn wait(&self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Option<Box<Offered>>> {
         let grace = match self.runner.setting.input {
             Input::Listen if self.is_untouched() => Duration::MAX,
             _ => self.terms.grace,
@@ -269,11 +270,14 @@ impl<'a> Receiving<'a> {
                 offered => offered.map(Some),
             },
             failure = watching => Err(failure),
-            expired = self.expiry.passed() => if shown { Ok(None) } else { Err(expired) },
-            stopped = shutdown.requested() => if shown { self.not_fetched() } else { Err(stopped) },
+            raised = self.runner.stop.requested() => match (shown, raised) {
+                (false, Raised { failure, .. }) => Err(failure),
+                (true, Raised { cause: Cause::Expired | Cause::Revoked, .. }) => Ok(None),
+                (true, _) => self.not_fetched(),
+            },
             () = tokio::time::sleep(grace) => match shown {
                 true => self.not_fetched(),
-                false => Err(self.expiry.or_failure(Failure::new(
+                false => Err(self.runner.stop.or_failure(Failure::new(
                     Code::Interrupted,
                     "the sender did not come back",
                     Hint::StartAgain(Restart::Resumes),
@@ -314,14 +318,9 @@ impl<'a> Receiving<'a> {
         }
     }
 
-    async fn connection(
-        &mut self,
-        offered: Offered,
-        heard: &mut mpsc::Receiver<Heard>,
-        shutdown: &mut Shutdown,
-    ) -> Outcome<Conversed> {
-        let expiry = self.expiry.clone();
-        let mut outside = Outside::new(&expiry, shutdown, Some(heard));
+    async fn connection(&mut self, offered: Offered, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Conversed> {
+        let stop = self.runner.stop.clone();
+        let mut outside = Outside::new(&stop, Some(heard));
         self.runner.during = While::Exchange;
         if disposition(self.stage(), Event::Opened) == Disposition::TellStatement {
             let told = outside.unless(self.tell_statement(offered)).await;
@@ -339,6 +338,9 @@ impl<'a> Receiving<'a> {
             Ok(None) => Ok(None),
             Err(failure) => Err(self.runner.note_doubt(failure)),
         };
+        if proven.is_err() {
+            self.runner.interrupt().await;
+        }
         // What was proven is published, whoever wants to stop it now.
         let published = match proven {
             Ok(Some(receipt)) => self.runner.publish(receipt).await.map(|finished| self.finished = Some(finished)),
@@ -397,14 +399,11 @@ impl<'a> Receiving<'a> {
             // that it is there.
             return Ok(Conversed::Undelivered);
         }
-        let delivering = self.deliver_receipt(writer, control);
-        tokio::pin!(delivering);
         tokio::select! {
             biased;
-            delivered = &mut delivering => return delivered,
-            () = outside.abandoned() => {}
+            delivered = self.deliver_receipt(writer, control) => delivered,
+            never = outside.listen() => match never {},
         }
-        delivering.await
     }
 
     async fn deliver_receipt(&self, writer: &mut ControlWriter, control: &mut ControlReader) -> Outcome<Conversed> {

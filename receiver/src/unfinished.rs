@@ -82,7 +82,7 @@ fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>, engines: Engines) 
     };
     let grant = &kept.grant.grant;
     let since_seconds = if kept.started_ms > 0 { kept.started_ms / 1000 } else { grant.not_before_seconds };
-    let valid = kept.expiry().left();
+    let valid = kept.permit().left();
     let running = if look.running { "running" } else { "not running" };
     let how_far = look.how_far.map_or(String::new(), |how_far| format!(", {}", how_far.text()));
     let text = format!(
@@ -308,7 +308,7 @@ pub fn drop_expired(state: &StateDir, audit: &AuditLog, engines: Engines) -> Out
         };
         let is_past = |kept: &Kept| match kept.is_begun() {
             true => now_seconds() >= kept.grant.grant.retain_until_seconds,
-            false => kept.expiry().left().is_zero(),
+            false => kept.permit().left().is_zero(),
         };
         let expired = |kept: &Kept| is_past(kept) && drops(kept);
         let due = match TransferDir::look::<Kept>(state, transfer) {

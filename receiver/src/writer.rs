@@ -7,7 +7,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use sealift_agent::failure::{Failure, Outcome};
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    stop::Stop,
+};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     digest::{Digests, PartRoot},
@@ -65,6 +68,7 @@ impl PartWriter {
         digests: Digests,
         written: mpsc::UnboundedSender<Written>,
         rows: Arc<AtomicU64>,
+        stop: Stop,
     ) -> Starting {
         let waiting = if sink.counts_when_synced() { CHUNKS_WAITING_FOR_SYNC } else { CHUNKS_WAITING };
         let (chunks, queue) = mpsc::channel(waiting);
@@ -83,8 +87,11 @@ impl PartWriter {
             }
             let root = out.begun(part, &digests);
             let durable = |chunks| drop(written.send(Written::Durable(part, chunks)));
-            if let Some(outcome) = write_part(&mut *out, part, root, queue, durable, &rows) {
-                let finished = outcome.and_then(|whole| out.finish(&whole));
+            if let Some(outcome) = write_part(&mut *out, part, root, queue, durable, &rows, &stop) {
+                let finished = outcome.and_then(|whole| {
+                    stop.check()?;
+                    out.finish(&whole)
+                });
                 match finished {
                     Ok(()) => {
                         let durable = sink.keeps_parts();
@@ -106,7 +113,8 @@ impl PartWriter {
     }
 }
 
-/// Writes what comes up to the part's last chunk. `None` if the load was given up before.
+/// Writes what comes up to the part's last chunk. `None` if the load was given up before. Nothing
+/// is written or committed once the transfer has to end.
 fn write_part(
     out: &mut dyn PartSink,
     part: PartIndex,
@@ -114,10 +122,11 @@ fn write_part(
     mut queue: mpsc::Receiver<VerifiedChunk>,
     durable: impl Fn(ChunkCount),
     rows: &AtomicU64,
+    stop: &Stop,
 ) -> Option<Outcome<WholePart>> {
     while let Some(chunk) = queue.blocking_recv() {
         let before = out.rows();
-        if let Err(failure) = out.write(&chunk) {
+        if let Err(failure) = stop.check().and_then(|()| out.write(&chunk)) {
             return Some(Err(failure));
         }
         rows.fetch_add(out.rows() - before, Ordering::Relaxed);
@@ -126,7 +135,9 @@ fn write_part(
             let (chunks, plain_bytes, root) = (root.chunks(), root.plain_bytes(), root.root());
             return Some(Ok(WholePart { part, chunks, plain_bytes, root }));
         }
-        let synced = out.edge(&root).and_then(|synced| Ok(synced || queue.is_empty() && out.rest()?));
+        let may_commit = stop.check();
+        let synced =
+            may_commit.and_then(|()| out.edge(&root)).and_then(|synced| Ok(synced || queue.is_empty() && out.rest()?));
         match synced {
             Ok(true) => durable(root.chunks()),
             Ok(false) => {}

@@ -4,12 +4,14 @@
 use std::{
     cell::{Cell, Ref, RefCell, RefMut},
     collections::BTreeMap,
+    convert::Infallible,
     rc::Rc,
 };
 
 use sealift_agent::{
     failure::{Failure, Outcome},
     report::Report,
+    stop::{Cause, Stop},
 };
 use sealift_protocol::{
     close::Code,
@@ -18,7 +20,7 @@ use sealift_protocol::{
     message::Ack,
     send::{Readable, Session, Spool as Keys, Transfer},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use crate::{
     lane::{Lane, Sealer},
@@ -32,6 +34,7 @@ pub struct Outgoing {
     reader: Option<Reader>,
     pub sealer: Rc<Sealer>,
     spool: RefCell<Option<Rc<Spool>>>,
+    spool_made: Notify,
     lanes: RefCell<BTreeMap<PartIndex, Rc<Mutex<Lane>>>>,
     /// Chunks of each part that this process has counted, sent or found at the receiver.
     counted: RefCell<BTreeMap<PartIndex, ChunkCount>>,
@@ -43,7 +46,8 @@ impl Outgoing {
     pub fn new(transfer: Transfer, reader: Option<Reader>, sealer: Sealer) -> Self {
         let (transfer, spool, lanes) = (RefCell::new(transfer), RefCell::default(), RefCell::default());
         let (counted, progress) = (RefCell::default(), Cell::default());
-        Self { transfer, reader, sealer: Rc::new(sealer), spool, lanes, counted, progress }
+        let spool_made = Notify::new();
+        Self { transfer, reader, sealer: Rc::new(sealer), spool, spool_made, lanes, counted, progress }
     }
 
     pub fn transfer(&self) -> Ref<'_, Transfer> {
@@ -69,6 +73,7 @@ impl Outgoing {
     pub fn set_spool(&self, spool: Rc<Spool>, keys: Keys) {
         self.transfer_mut().handle_spool(keys);
         *self.spool.borrow_mut() = Some(spool);
+        self.spool_made.notify_one();
     }
 
     pub fn spool(&self) -> Option<Rc<Spool>> {
@@ -90,20 +95,26 @@ impl Outgoing {
         self.reader.is_some()
     }
 
-    /// Returns when a source that is spooled, ahead of the link or without one, cannot be read to
-    /// its end.
-    pub async fn source_failed(&self, report: &Report) -> Failure {
-        match self.spool() {
-            Some(spool) => spool.failed(report).await,
-            None => std::future::pending().await,
+    /// What ends the reading of this source, and with it the transfer; without one, what ends the
+    /// transfer.
+    pub fn stop(&self, transfer: &Stop) -> Stop {
+        self.reader.as_ref().map_or_else(|| transfer.clone(), |reader| reader.stop().clone())
+    }
+
+    /// The receiver has ended the transfer: nothing more is read of this source.
+    pub fn end_reading(&self, why: &Failure) {
+        if let Some(reader) = &self.reader {
+            reader.stop().raise(Cause::Peer, why.clone());
         }
     }
 
-    /// Runs `work`, unless the source fails meanwhile.
-    pub async fn or<T>(&self, report: &Report, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
-        tokio::select! {
-            outcome = work => outcome,
-            failure = self.source_failed(report) => Err(failure),
+    /// Says when all of a source that is spooled is durable here. Never returns. Cancel-safe.
+    pub async fn tell_spooled(&self, report: &Report) -> Infallible {
+        loop {
+            if let Some(spool) = self.spool() {
+                spool.tell_whole(report).await;
+            }
+            self.spool_made.notified().await;
         }
     }
 

@@ -124,7 +124,6 @@ impl<'a> Pipeline<'a> {
             biased;
             receipt = &mut listening => receipt,
             dead = self.link.unanswered() => Err(dead),
-            failure = self.outgoing.source_failed(self.report) => Err(failure),
             sent = &mut sending => match sent {
                 Ok(()) => tokio::select! {
                     receipt = listening => receipt,

@@ -15,13 +15,14 @@ use sealift_agent::{
         entry::{Entry, ReceiptFields},
     },
     clock::now_seconds,
-    expiry::check_time,
     fail_point::{self, Point},
     failure::{Failure, Outcome, code_of},
     identity::{Identity, Role},
+    permit::check_time,
     report::{Finished, Report},
     shutdown::Shutdown,
     state::StateDir,
+    stop::Stop,
     ticket::{TICKET_BYTES_MAX, Ticket},
     transfer_dir::TransferDir,
 };
@@ -78,12 +79,12 @@ async fn run(args: &PushArgs, engines: Engines, report: &Report) -> Outcome<Fini
         audit.append(Some(transfer_id), &Entry::SourceEmptyAllowed {})?;
     }
 
-    let mut shutdown = Shutdown::listen()?;
+    let stop = Stop::on(Shutdown::listen()?);
     let source = args.form.of_source(&args.source);
     let record = Record::open(&state, &ticket.grant.grant, &source, args.restart)?;
     fail_point::hit(Point::RecordKept);
     let begun_with = record.is_begun().then(|| record.receiver());
-    let trust = establish(args, &ticket, begun_with, &state, report, &mut shutdown).await;
+    let trust = establish(args, &ticket, begun_with, &state, report, &stop).await;
     let trust = match trust.and_then(|trust| check_time(&ticket.grant.grant, record.is_begun()).map(|()| trust)) {
         Ok(trust) => trust,
         Err(failure) => {
@@ -96,10 +97,11 @@ async fn run(args: &PushArgs, engines: Engines, report: &Report) -> Outcome<Fini
     };
     let to = Destination { ticket: &ticket, trust };
     let mut sending = Sending::new(args, &*endpoint, report, &audit, &state, to, &identity, record);
-    let expiry = sending.expiry();
+    let permit = sending.permit();
+    stop.under(&permit);
     let outcome = tokio::select! {
-        outcome = sending.run(&mut shutdown) => outcome,
-        never = expiry.warn(|left| report.time_left(left)) => match never {},
+        outcome = sending.run(&stop) => outcome,
+        never = permit.warn(|left| report.time_left(left)) => match never {},
     };
     let outcome = outcome.map_err(|failure| report.tell(sending.advise(failure)));
     sending.end(&outcome)?;

@@ -10,7 +10,10 @@ use std::{
     thread,
 };
 
-use sealift_agent::failure::{Failure, Outcome};
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    stop::{Cause, Stop},
+};
 use sealift_engine_api::Source;
 use sealift_protocol::{
     chunk::Chunk,
@@ -33,6 +36,7 @@ pub struct Reader {
     can_repeat: bool,
     /// That were handed on.
     rows: Arc<AtomicU64>,
+    stop: Stop,
 }
 
 /// A part on its way out of the source.
@@ -57,6 +61,7 @@ impl Reader {
         row_bytes_max: usize,
         empty: Option<Empty>,
         is_empty: fn() -> Failure,
+        stop: Stop,
     ) -> Outcome<(Self, Plan)> {
         // Jobs are bounded by the lanes: one is asked for only when a lane is free.
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
@@ -64,6 +69,7 @@ impl Reader {
         let can_repeat = source.can_repeat();
         let rows = Arc::<AtomicU64>::default();
         let passed = Arc::clone(&rows);
+        let asked = stop.clone();
         let run = move || {
             let mut passed_of_part = BTreeMap::new();
             let planned = source.plan().and_then(|plan| check_not_empty(Plan { empty, ..plan }));
@@ -75,7 +81,13 @@ impl Reader {
             while let Some(job) = queue.blocking_recv() {
                 let of_part = passed_of_part.entry(job.part).or_insert(0);
                 let refuse_empty = (empty.is_none() && is_opaque).then_some(is_empty);
-                let summary = read_part(&mut *source, &job, row_bytes_max, (&*passed, of_part), refuse_empty);
+                let summary = read_part(&mut *source, &job, row_bytes_max, (&*passed, of_part), refuse_empty, &asked);
+                // A part that is no longer wanted is interrupted, and may be asked for again.
+                if let Err(failure) = summary.as_ref()
+                    && failure.code != Code::Interrupted
+                {
+                    asked.raise(Cause::Source, failure.clone());
+                }
                 drop(job.chunks);
                 let _ = job.summary.send(summary);
             }
@@ -85,12 +97,17 @@ impl Reader {
             .spawn(run)
             .map_err(|error| Failure::io(Code::Internal, "the source's thread cannot be started", &error, ""))?;
         let plan = plan.await.map_err(|_| gone())??;
-        Ok((Self { jobs, can_repeat, rows }, plan))
+        Ok((Self { jobs, can_repeat, rows, stop }, plan))
     }
 
     /// Rows that have passed so far, in whole or in part.
     pub fn rows(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)
+    }
+
+    /// Ends with the transfer, and when this source fails.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// Whether parts may be asked for again.
@@ -117,9 +134,12 @@ fn read_part(
     row_bytes_max: usize,
     (passed, of_part): (&AtomicU64, &mut u64),
     refuse_empty: Option<fn() -> Failure>,
+    stop: &Stop,
 ) -> Outcome<RowsDigest> {
-    let mut hand_on =
-        |chunk| job.chunks.blocking_send(chunk).map_err(|_| Failure::new(Code::Interrupted, "the transfer ended", ""));
+    let mut hand_on = |chunk| {
+        stop.check()?;
+        job.chunks.blocking_send(chunk).map_err(|_| Failure::new(Code::Interrupted, "the transfer ended", ""))
+    };
     let mut out = PartWriter::new(job.part, job.rows.clone(), row_bytes_max, &mut hand_on).counting(passed, of_part);
     source.read(job.part, &mut out).map_err(|failure| failure.at_part(job.part))?;
     // Before its last chunk, without which no loader is told that its input is whole.

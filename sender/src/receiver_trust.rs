@@ -11,8 +11,8 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     pins,
     report::Report,
-    shutdown::Shutdown,
     state::StateDir,
+    stop::Stop,
     telemetry::printable,
     ticket::Ticket,
 };
@@ -70,7 +70,7 @@ pub async fn establish(
     begun_with: Option<Fingerprint>,
     state: &StateDir,
     report: &Report,
-    shutdown: &mut Shutdown,
+    stop: &Stop,
 ) -> Outcome<ReceiverTrust> {
     let known_agents = args.known_agents.clone().unwrap_or_else(|| state.path().join(pins::KNOWN_AGENTS));
     let pin = args.to.as_deref().map(|pin| pins::resolve(pin, &known_agents)).transpose()?;
@@ -89,7 +89,7 @@ pub async fn establish(
             Ok(trust)
         }
         Decision::Mismatch(meant) => Err(mismatch(ticket.receiver, meant)),
-        Decision::Ask => ask(ticket, shutdown).await.map(|()| ReceiverTrust::Ticket),
+        Decision::Ask => ask(ticket, stop).await.map(|()| ReceiverTrust::Ticket),
         Decision::NoPin => {
             let next = format!(
                 "Compare the fingerprint with what `sealift-receiver identity` prints on the target host, then add \
@@ -108,7 +108,7 @@ fn mismatch(found: Fingerprint, meant: Fingerprint) -> Failure {
     Failure::new(Code::IdentityRefused, what, next)
 }
 
-async fn ask(ticket: &Ticket, shutdown: &mut Shutdown) -> Outcome {
+async fn ask(ticket: &Ticket, stop: &Stop) -> Outcome {
     let unreadable = |error: std::io::Error| Failure::io(Code::Usage, "the terminal", &error, "Use --to FINGERPRINT.");
     let addresses = ticket.addresses.iter().map(|address| printable(address)).collect::<Vec<_>>().join(", ");
     let question = format!(
@@ -127,7 +127,7 @@ async fn ask(ticket: &Ticket, shutdown: &mut Shutdown) -> Outcome {
         let read = reading.await.map_err(|_| Failure::new(Code::Internal, "the answer's thread ended early", ""))?;
         read.map_err(unreadable)
     };
-    let answer = shutdown.or(answer).await;
+    let answer = stop.or(answer).await;
     if !answer.as_ref().is_ok_and(|answer| answer.ends_with('\n')) {
         // The question's line has no end yet.
         let _ = stderr().lock().write_all(b"\n");

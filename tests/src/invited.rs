@@ -5,6 +5,7 @@ use std::{
     io::Write,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
+    sync::Arc,
 };
 
 use sealift_agent::{
@@ -26,7 +27,7 @@ pub fn write_ticket(path: &Path, text: impl AsRef<[u8]>) {
 }
 
 pub struct Invited {
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
     pub sealing_key: SealingKey,
     pub ticket: Ticket,
 }
@@ -35,7 +36,7 @@ impl Invited {
     /// A ticket for one transfer at `address`, good for a while.
     pub fn at(address: String) -> Self {
         let mut random = SystemRandom::default();
-        let identity = Identity::generate(Role::Receiver).unwrap();
+        let identity = Arc::new(Identity::generate(Role::Receiver).unwrap());
         let sealing_key = SealingKey::generate(&mut random);
         let mut transfer = [0; 16];
         random.fill(&mut transfer);
@@ -58,7 +59,7 @@ impl Invited {
             addresses: vec![address],
             receiver: identity.fingerprint(),
             sealing_key: KeyFingerprint::of(&sealing_key.public_key()),
-            grant: grant.sign(&identity),
+            grant: grant.sign(&*identity),
             secret: Some(TicketSecret::generate(&mut random)),
         };
         Self { identity, sealing_key, ticket }

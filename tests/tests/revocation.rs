@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,10 +12,15 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use sealift_agent::{
+    credentials::Credentials,
+    door::Door,
     identity::{Identity, Role},
-    link::quic::{
-        end_of,
-        endpoint::{bind, client_config, server_config},
+    link::{
+        Acceptor, Dialer, Listener,
+        quic::{
+            end_of,
+            endpoint::{bind, client_config, server_config},
+        },
     },
     trust::{self, Trust},
 };
@@ -49,7 +55,10 @@ impl Authority {
     }
 
     fn identity(&self, role: Role, serial: u64) -> Identity {
-        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        self.certify(&KeyPair::generate_for(&PKCS_ED25519).unwrap(), role, serial)
+    }
+
+    fn certify(&self, key: &KeyPair, role: Role, serial: u64) -> Identity {
         let mut params = params("agent");
         params.serial_number = Some(SerialNumber::from(serial));
         params.is_ca = IsCa::ExplicitNoCa;
@@ -60,7 +69,7 @@ impl Authority {
         }];
         let uri = format!("spiffe://example.test/sealift/{role}/agent");
         params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().unwrap())];
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let certificate = params.signed_by(key, &self.issuer).unwrap();
         Identity::new(vec![certificate.der().clone()], Zeroizing::new(key.serialize_der()))
             .unwrap_or_else(|failure| panic!("{failure}"))
     }
@@ -130,6 +139,60 @@ async fn lists_are_asked_and_must_be_there_current_and_genuine() {
             assert_eq!(refusal(&authority, judge, lists).await, *expected, "{name}, judged by the {judge}");
         }
     }
+}
+
+/// Issue 10, item 5: what is renewed while a receiver listens counts from the next connection on:
+/// its own certificate, and a list that revokes a sender. The connection that stands is not
+/// touched.
+#[tokio::test]
+async fn what_is_renewed_counts_for_the_next_connection() {
+    let authority = Authority::new("one");
+    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let trusting = |revoked: &[u64]| {
+        let plain = trust::Authority::new(authority.root.clone(), None);
+        let strict = plain.with_revocation_lists(&[authority.list(revoked, DAY)]);
+        Trust::Authority(strict.unwrap_or_else(|failure| panic!("{failure}")))
+    };
+    let first = Arc::new(authority.certify(&key, Role::Receiver, 1));
+    let credentials = Credentials::new(Arc::clone(&first), trusting(&[]));
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = [socket.local_addr().unwrap().to_string()];
+    let listener = Listener::start(socket, &credentials).unwrap();
+    let door = Door::default();
+    let mut acceptor = Acceptor::new(&listener, &door).unwrap();
+    let sender = authority.identity(Role::Sender, 7);
+    let trust = Trust::Authority(trust::Authority::new(authority.root.clone(), None));
+    let dialer = Dialer::new(&sender, trust).unwrap();
+    let connect = async |acceptor: &mut Acceptor<'_>| {
+        let (arrived, link) = tokio::join!(acceptor.next(), dialer.connect(&address));
+        (arrived.unwrap_or_else(|failure| panic!("{failure}")), link.unwrap_or_else(|failure| panic!("{failure}")))
+    };
+    let (standing, link) = connect(&mut acceptor).await;
+    assert_eq!(link.channel.receiver_certificate, first.leaf().to_vec());
+
+    let renewed = Arc::new(authority.certify(&key, Role::Receiver, 2));
+    credentials.renew_identity(Arc::clone(&renewed)).unwrap();
+    let other_key = Arc::new(authority.identity(Role::Receiver, 3));
+    assert_eq!(credentials.renew_identity(other_key).map_err(|failure| failure.code), Err(Code::IdentityRefused));
+    let (again, link_again) = connect(&mut acceptor).await;
+    assert_eq!(link_again.channel.receiver_certificate, renewed.leaf().to_vec());
+    assert_eq!(again.link.channel.receiver_certificate, renewed.leaf().to_vec(), "both ends bind the same");
+
+    credentials.renew_trust(trusting(&[7]));
+    let refused = async {
+        // A TLS 1.3 client believes itself connected before the server has judged its certificate.
+        match dialer.connect(&address).await {
+            Ok(link) => link.closed().await.failure(Role::Sender).code,
+            Err(failure) => failure.code,
+        }
+    };
+    let refused = tokio::select! {
+        code = timeout(PATIENCE, refused) => code.unwrap(),
+        arrived = acceptor.next() => panic!("a revoked sender was let in: {}", arrived.is_ok()),
+    };
+    assert_eq!(refused, Code::IdentityRefused);
+    let still_open = timeout(Duration::from_millis(100), standing.link.closed()).await;
+    assert!(still_open.is_err(), "the connection that stands is not touched");
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub(super) fn broken(what: &str) -> Failure {
 }
 
 /// How a receiver accepts: senders that `trust` vouches for, and no others.
-pub(super) fn server_tls(identity: &Identity, trust: Trust) -> Outcome<Arc<ServerConfig>> {
+pub(super) fn server_tls(identity: &Identity, trust: Arc<Trust>) -> Outcome<Arc<ServerConfig>> {
     let verifier = Arc::new(PeerVerifier::new(trust, Role::Sender));
     let mut tls = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
@@ -63,7 +63,7 @@ pub(super) fn server_tls(identity: &Identity, trust: Trust) -> Outcome<Arc<Serve
 }
 
 /// How a sender connects: to receivers that `trust` vouches for, and no others.
-pub(super) fn client_tls(identity: &Identity, trust: Trust) -> Outcome<Arc<ClientConfig>> {
+pub(super) fn client_tls(identity: &Identity, trust: Arc<Trust>) -> Outcome<Arc<ClientConfig>> {
     let verifier = Arc::new(PeerVerifier::new(trust, Role::Receiver));
     let mut tls = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])

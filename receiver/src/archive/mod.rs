@@ -18,13 +18,14 @@ use sealift_agent::{
         entry::{Entry, Purpose},
     },
     clock::{now_ms, now_seconds},
-    expiry::Expiry,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::Role,
+    permit::Permit,
     report::{Finished, Report, Resume},
     shutdown::Shutdown,
     state::StateDir,
+    stop::Stop,
     transfer_dir::TransferDir,
 };
 use sealift_engine_api::{Engines, TargetOptions};
@@ -89,7 +90,7 @@ async fn run(args: &LoadArgs, engines: Engines, report: &Report) -> Outcome<Fini
     let transfer = archive.transfer();
     report.set_transfer(transfer);
     sink::dangers(options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
-    let mut shutdown = Shutdown::listen()?;
+    let stop = Stop::on(Shutdown::listen()?);
     let record = Record::open(&state, transfer, &endpoint.url())?;
     if record.earlier.is_none() {
         match open_sink()?.check(Readiness::Staging) {
@@ -109,8 +110,8 @@ async fn run(args: &LoadArgs, engines: Engines, report: &Report) -> Outcome<Fini
         open_sink: &open_sink,
         engines,
     };
-    let mut loading = Loading { args, key: &key, runner: Runner::new(setting, transfer, record) };
-    let outcome = loading.run(archive, &mut shutdown).await.map_err(reword);
+    let mut loading = Loading { args, key: &key, runner: Runner::new(setting, transfer, record, &stop) };
+    let outcome = loading.run(archive, &stop).await.map_err(reword);
     let outcome = outcome.map_err(|failure| loading.runner.tell(failure));
     loading.runner.end(outcome).await
 }
@@ -123,7 +124,7 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
-    async fn run(&mut self, archive: Archive, shutdown: &mut Shutdown) -> Outcome<Finished> {
+    async fn run(&mut self, archive: Archive, stop: &Stop) -> Outcome<Finished> {
         match disposition(self.runner.record.stage(), Event::Opened) {
             Disposition::Load => {}
             Disposition::Publish => return self.runner.publish_kept().await,
@@ -136,9 +137,9 @@ impl Loading<'_> {
         let started_ms = now_ms();
         let header = *archive.header();
         let mut records = archive.read();
-        let sealed = shutdown.or(self.opening(Unsealing::new(&header), &mut records)).await?;
-        let expiry = Expiry::of(&sealed.grant().grant, true);
-        let mut outside = Outside::new(&expiry, shutdown, None);
+        let sealed = stop.or(self.opening(Unsealing::new(&header), &mut records)).await?;
+        stop.under(&Permit::of(&sealed.grant().grant, true));
+        let mut outside = Outside::new(stop, None);
         let session = outside.unless(self.begin(sealed)).await?;
         let session = outside.unless(self.unload(session, records)).await;
         let session = session.map_err(|failure| self.runner.note_doubt(failure))?;
@@ -203,7 +204,7 @@ impl Loading<'_> {
         let found = note_found(&mut transfer, found)?;
         // Its bytes are counted as the archive is read past them.
         report.count(|totals| totals.parts += found.parts);
-        let load = self.runner.load.insert(Load::new(sink, transfer, None));
+        let load = self.runner.load.insert(Load::new(sink, transfer, None, self.runner.stop.clone()));
         let session = sealed.session(&self.key.sealing, &mut load.transfer_mut())?;
         report.event("started", &[("suite", json!(session.keys().suite().name()))]);
         Ok(session)

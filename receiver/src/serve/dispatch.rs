@@ -8,6 +8,7 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     report::Finished,
     shutdown::Shutdown,
+    stop::Stop,
     transfer_dir::TransferDir,
 };
 use sealift_protocol::{
@@ -214,8 +215,8 @@ async fn run_one(
 ) -> TransferId {
     let transfer = record.transfer();
     let report = server.report.of_transfer(transfer);
-    let mut shutdown = Shutdown::with_all(drains);
-    let outcome = receive(server, &report, record, &mut heard, &mut shutdown).await;
+    let stop = Stop::on(Shutdown::with_all(drains));
+    let outcome = receive(server, &report, record, &mut heard, &stop).await;
     // Senders that came too late for this run are told why it ended.
     heard.close();
     while let Ok(late) = heard.try_recv() {
@@ -232,7 +233,7 @@ async fn receive(
     report: &sealift_agent::report::Report,
     record: Record,
     heard: &mut mpsc::Receiver<Heard>,
-    shutdown: &mut Shutdown,
+    stop: &Stop,
 ) -> Outcome<Finished> {
     let target = server.target_of(&record.kept)?;
     let endpoint = server.config.engines.parse(&target.url)?;
@@ -252,5 +253,5 @@ async fn receive(
         grace: server.config.grace,
         journal_bytes_max: server.config.journal_bytes_max,
     };
-    transfer::receive(setting, terms, record, heard, shutdown, pending()).await
+    transfer::receive(setting, terms, record, heard, stop, pending()).await
 }

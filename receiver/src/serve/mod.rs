@@ -4,10 +4,11 @@
 mod admission;
 mod dispatch;
 
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use sealift_agent::{
     audit::{AuditLog, entry::Entry},
+    credentials::Credentials,
     door::Door,
     failure::Outcome,
     identity::{Identity, Role},
@@ -17,7 +18,7 @@ use sealift_agent::{
     },
     notify::{READY, STOPPING, notify},
     report::Report,
-    shutdown::Shutdown,
+    shutdown::EverySignal,
     state::StateDir,
     transfer_dir::TransferDir,
     trust::Trust,
@@ -66,12 +67,14 @@ pub async fn serve(args: ServeArgs, config: Config) -> ExitCode {
 async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     args.log_level.start();
     config.check_targets()?;
-    let mut shutdown = Shutdown::listen_to_all()?;
+    let mut signals = EverySignal::listen()?;
     let state = StateDir::open(config.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     TransferDir::sweep(&state)?;
-    let identity = Identity::open(&state, Role::Receiver, &audit)?;
-    let listeners = listeners(config, &identity, report)?;
+    let identity = Arc::new(Identity::open(&state, Role::Receiver, &audit)?);
+    // The proof of a ticket, and not the handshake, says who a sender is.
+    let credentials = Credentials::new(Arc::clone(&identity), Trust::AnyKey);
+    let listeners = listeners(config, &credentials, report)?;
     say_unknown(&config.addresses, report).await;
     audit.append(None, &Entry::ServeStart { targets: config.targets.len() })?;
     for (name, target) in &config.targets {
@@ -88,7 +91,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     }
     let door = Door::default();
     let outcome = tokio::select! {
-        outcome = accept(&server, &listeners, &door, &mut transfers, &mut shutdown) => outcome,
+        outcome = accept(&server, &listeners, &door, &mut transfers, &mut signals) => outcome,
         failure = record_refusals(&door, server.audit) => Err(failure),
     };
     notify(STOPPING);
@@ -98,7 +101,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     listeners.iter().for_each(Listener::refuse_new);
     let drained = tokio::select! {
         drained = timeout(DRAIN_TIMEOUT, transfers.drain()) => drained.is_ok(),
-        _ = shutdown.requested() => false,
+        () = signals.next() => false,
     };
     if drained {
         let left = async {
@@ -119,7 +122,7 @@ async fn accept(
     listeners: &[Listener],
     door: &Door,
     transfers: &mut Transfers<'_>,
-    shutdown: &mut Shutdown,
+    signals: &mut EverySignal,
 ) -> Outcome {
     let identity = server.identity;
     let proofs = Proofs { book: &server.book, identity };
@@ -136,24 +139,26 @@ async fn accept(
     let fronts = listeners.iter().map(|listener| {
         let (to_heard, listening) = (&to_heard, &listening);
         Box::pin(async move {
-            let mut acceptor = Acceptor::new(listener, identity, door);
+            let mut acceptor = match Acceptor::new(listener, door) {
+                Ok(acceptor) => acceptor,
+                Err(failure) => return failure,
+            };
             receive_offers(&mut acceptor, proofs, listening, to_heard).await
         })
     });
     let fronts = futures_util::future::select_all(fronts);
     tokio::select! {
-        _ = shutdown.requested() => Ok(()),
+        () = signals.next() => Ok(()),
         (closed, ..) = fronts => Err(closed),
         failure = transfers.run(&mut heard) => Err(failure),
     }
 }
 
-fn listeners(config: &Config, identity: &Identity, report: &Report) -> Outcome<Vec<Listener>> {
+fn listeners(config: &Config, credentials: &Credentials, report: &Report) -> Outcome<Vec<Listener>> {
     let open = |&address| {
         let Listening { socket, note } = listen_at(address)?;
         note.iter().for_each(|note| report.say(&format!("receiver: {note}")));
-        // The proof of a ticket, and not the handshake, says who a sender is.
-        Listener::start(socket, identity, Trust::AnyKey)
+        Listener::start(socket, credentials)
     };
     config.listen.iter().map(open).collect()
 }

@@ -206,11 +206,13 @@ impl Receiving<'_> {
             }))
         });
         let opened = opened.await.map_err(|_| failed("a journal was not opened"))??;
-        let Some((is_earlier, log)) = opened else { return Ok(Load::new(sink, transfer, None)) };
+        let Some((is_earlier, log)) = opened else {
+            return Ok(Load::new(sink, transfer, None, self.runner.stop.clone()));
+        };
         let replayed = if is_earlier { Some(replay(&log, id, self.runner.record.sealing_key()?)?) } else { None };
         // Durable with the epoch, before anything that matters is in the journal.
         self.runner.record.kept.journal_made = true;
-        let load = Load::new(sink, transfer, Some(Journal::start(log)));
+        let load = Load::new(sink, transfer, Some(Journal::start(log)), self.runner.stop.clone());
         if let Some(replayed) = replayed {
             self.feed(&load, replayed).await?;
         }
@@ -222,12 +224,13 @@ impl Receiving<'_> {
         let report = self.runner.setting.report;
         report.event("journal", &[]);
         report.say("receiver: feeding the target with what the journal holds.");
-        let fed = tokio::select! {
-            fed = load.feed(replayed) => fed,
-            failure = load.watch(report) => Err(failure),
-            expired = self.expiry.passed() => Err(expired),
+        let feeding = async {
+            tokio::select! {
+                fed = load.feed(replayed) => fed,
+                failure = load.watch(report) => Err(failure),
+            }
         };
-        let fed_bytes = fed.inspect_err(|_| load.sink.suspend())?;
+        let fed_bytes = self.runner.stop.or(feeding).await.inspect_err(|_| load.sink.suspend())?;
         report.count(|totals| totals.found(fed_bytes));
         Ok(())
     }
@@ -243,7 +246,7 @@ impl Receiving<'_> {
         drop(transfer);
         self.runner.record.keep()?;
         // It has begun: from here on it may take as long as the grant gives it to finish.
-        self.expiry.begin(&self.runner.record.kept.grant.grant);
+        self.permit.begin(&self.runner.record.kept.grant.grant);
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use sealift_agent::{
     report::{Archived, Report},
     shutdown::Shutdown,
     state::StateDir,
+    stop::Stop,
 };
 use sealift_engine_api::{Endpoint, Engines};
 use sealift_protocol::{
@@ -73,7 +74,7 @@ async fn run(args: &SealArgs, engines: Engines, report: &Report) -> Outcome<Arch
     let receiver = read_key(args)?;
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-sender")?;
     let audit = AuditLog::open(&state, "sealift-sender")?;
-    let mut shutdown = Shutdown::listen()?;
+    let stop = Stop::on(Shutdown::listen()?);
     let sealing =
         Sealing::new(args, &*endpoint, report, &audit, receiver, Identity::open(&state, Role::Sender, &audit)?)?;
     let transfer = sealing.transfer;
@@ -84,7 +85,7 @@ async fn run(args: &SealArgs, engines: Engines, report: &Report) -> Outcome<Arch
     if args.empty.allow_empty {
         audit.append(Some(transfer), &Entry::SourceEmptyAllowed {})?;
     }
-    let outcome = sealing.run(&mut shutdown).await;
+    let outcome = sealing.run(&stop).await;
     audit.append(Some(transfer), &Entry::ArchiveEnd { outcome: code_of(&outcome) })?;
     outcome
 }
@@ -117,7 +118,7 @@ impl<'a> Sealing<'a> {
         Ok(Self { args, endpoint, report, audit, receiver, transfer: TransferId(id), identity, sealing_key })
     }
 
-    async fn run(&self, shutdown: &mut Shutdown) -> Outcome<Archived> {
+    async fn run(&self, stop: &Stop) -> Outcome<Archived> {
         let to = self.receiver.fingerprint();
         let entry = Entry::ArchiveBegin {
             receiver: to,
@@ -138,16 +139,16 @@ impl<'a> Sealing<'a> {
         opened.notices.iter().for_each(|notice| self.report.notice("sender", notice));
         let running = opened.interrupt;
         if let Some(running) = running.clone() {
-            shutdown.interrupts(move || running.interrupt());
+            stop.interrupts(move || running.interrupt());
         }
         let named = self.args.out.clone();
         // Off this thread: a FIFO waits for its reader, and a signal has to end that.
         let created = tokio::task::spawn_blocking(move || ArchiveOut::create(&named, header));
         let created = async { created.await.map_err(ended_early)? };
-        let writing = Writing::start(shutdown.or(created).await?);
-        let reader =
-            Reader::start(opened.source, self.args.transfer.row_bytes_max as usize, self.args.empty.said(), empty_dump);
-        let sealed = shutdown.or(self.read(reader, &header, &writing)).await;
+        let writing = Writing::start(stop.or(created).await?);
+        let row_bytes_max = self.args.transfer.row_bytes_max as usize;
+        let reader = Reader::start(opened.source, row_bytes_max, self.args.empty.said(), empty_dump, stop.within());
+        let sealed = stop.or(self.read(reader, &header, &writing)).await;
         match sealed {
             Ok((manifest, suite)) => self.finish(writing, manifest, suite).await,
             Err(failure) => {

@@ -10,6 +10,7 @@ use sealift_agent::{
     identity::Identity,
     random::SystemRandom,
     sealed_file::SealedFile,
+    stop::{Cause, Stop},
     workers::chunks_at_work,
 };
 use sealift_protocol::{
@@ -36,6 +37,8 @@ const PART: PartIndex = PartIndex(0);
 /// What fills a spool.
 pub struct Filling {
     pub reading: ReadingPart,
+    /// Ends the transfer if the spool cannot be filled, whether or not there is a link.
+    pub stop: Stop,
     pub keys: Arc<EpochKeys>,
     pub workers: Workers,
     /// The transfer as if its receiver were the spool: what is durable there counts as
@@ -54,7 +57,11 @@ impl Spool {
         let mut spool = Self::new(log, progress);
         let log = Arc::clone(&spool.log);
         let task = tokio::spawn(async move {
+            let stop = filling.stop.clone();
             let ended = filling.run(&log, &progress_in).await.map_err(of_spool);
+            if let Err(failure) = &ended {
+                stop.raise(Cause::Source, failure.clone());
+            }
             progress_in.send_modify(|progress| progress.ended = Some(ended));
         });
         spool.filling = Some(task.abort_handle());
@@ -64,7 +71,7 @@ impl Spool {
 
 impl Filling {
     async fn run(self, log: &Log, progress: &watch::Sender<Progress>) -> Outcome<SignedManifest> {
-        let Self { reading, keys, workers, mut transfer, identity, audit, comes_again } = self;
+        let Self { reading, keys, workers, mut transfer, identity, audit, comes_again, .. } = self;
         let mut nonces = Nonces::new(SystemRandom::default());
         let arriving = stream::unfold(reading.chunks, |mut chunks| async move { Some((chunks.recv().await?, chunks)) });
         let sealing = arriving.map(|chunk| {

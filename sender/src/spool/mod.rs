@@ -81,17 +81,11 @@ impl Spool {
         ended.ok().and_then(|progress| progress.ended.clone()).unwrap_or_else(|| Err(stopped()))
     }
 
-    /// Says that the source has ended; returns when the spool cannot be filled to its end.
-    pub async fn failed(&self, report: &Report) -> Failure {
-        match self.manifest().await {
-            Ok(_) => {
-                if !self.is_earlier() && !self.ended_told.replace(true) {
-                    report.event("spooled", &[("frames", json!(self.frames()))]);
-                    report.say("sender: the source has ended, and all of it is spooled; it is not needed any more.");
-                }
-                std::future::pending().await
-            }
-            Err(failure) => failure,
+    /// Waits until the source has ended, and says so. Cancel-safe.
+    pub async fn tell_whole(&self, report: &Report) {
+        if self.manifest().await.is_ok() && !self.is_earlier() && !self.ended_told.replace(true) {
+            report.event("spooled", &[("frames", json!(self.frames()))]);
+            report.say("sender: the source has ended, and all of it is spooled; it is not needed any more.");
         }
     }
 

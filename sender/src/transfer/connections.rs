@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use sealift_agent::{
     audit::entry::{Entry, Peer},
     control::open_control,
-    expiry::check_time,
     fail_point::{self, Point},
     failure::{Failure, Outcome, explain},
     identity::Identity,
     link::{Dialer, Link},
+    permit::check_time,
     report::{Finished, Resume},
-    shutdown::Shutdown,
+    stop::Stop,
     ticket::Ticket,
     trust::Trust,
     units::{counted, human_duration},
@@ -41,18 +41,30 @@ const FAREWELL: Duration = Duration::from_secs(3);
 impl Sending<'_> {
     /// One connection after another, until one ends with the receipt or with what no other would
     /// change.
-    pub(super) async fn connections(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
+    pub(super) async fn connections(&mut self, outgoing: &Outgoing, stop: &Stop) -> Outcome<Finished> {
+        let stop = &outgoing.stop(stop);
+        let report = self.report;
+        tokio::select! {
+            outcome = self.connect_until_done(outgoing, stop) => outcome,
+            never = outgoing.tell_spooled(report) => match never {},
+        }
+    }
+
+    async fn connect_until_done(&mut self, outgoing: &Outgoing, stop: &Stop) -> Outcome<Finished> {
         self.began = Instant::now();
         loop {
-            let failure = match self.connection(outgoing, shutdown).await {
+            let failure = match self.connection(outgoing, stop).await {
                 Ok(finished) => return Ok(finished),
-                Err(failure) => self.expiry.or_failure(failure),
+                Err(failure) => stop.or_failure(failure),
             };
             if failure.code == Code::InDoubt {
                 self.report.resume(Resume::InDoubt, &failure.what);
                 self.record.keep_in_doubt()?;
             }
             if self.disposition(&failure) != SenderDisposition::Retry {
+                if failure.raised_by.is_peer() {
+                    outgoing.end_reading(&failure);
+                }
                 return Err(self.unsure(failure));
             }
             let now = Instant::now();
@@ -61,15 +73,15 @@ impl Sending<'_> {
             }
             let is_new = self.outage.handle_lost(now);
             let elapsed = self.outage.elapsed(now);
-            let limit = self.args.retry_for.map_or(self.expiry.left(), |limit| limit.saturating_sub(elapsed));
+            let limit = self.args.retry_for.map_or(self.permit.left(), |limit| limit.saturating_sub(elapsed));
             if limit.is_zero() {
-                return Err(self.unsure(self.expiry.or_failure(interrupted(failure))));
+                return Err(self.unsure(stop.or_failure(interrupted(failure))));
             }
             if is_new {
                 self.tell_lost(&failure, limit);
             }
             self.during = During::Exchange;
-            let waited = self.wait_to_retry(outgoing, limit, shutdown).await;
+            let waited = self.wait_to_retry(limit, stop).await;
             waited.map_err(|failure| self.unsure(failure))?;
         }
     }
@@ -81,23 +93,21 @@ impl Sending<'_> {
         self.report.say(&format!("sender: {}; trying again, for {limit} at most.", failure.what));
     }
 
-    async fn wait_to_retry(&mut self, outgoing: &Outgoing, limit: Duration, shutdown: &mut Shutdown) -> Outcome {
+    async fn wait_to_retry(&mut self, limit: Duration, stop: &Stop) -> Outcome {
         let wait = self.outage.backoff.next_wait();
         let pause = async {
             tokio::time::sleep(wait.min(limit)).await;
             Ok(())
         };
-        shutdown.or(self.expiry.or(outgoing.or(self.report, pause))).await?;
+        stop.or(pause).await?;
         self.report.count(|totals| totals.retries += 1);
         self.report.event("attempt", &[("attempt", json!(self.outage.backoff.attempts()))]);
         Ok(())
     }
 
-    async fn connection(&mut self, outgoing: &Outgoing, shutdown: &mut Shutdown) -> Outcome<Finished> {
+    async fn connection(&mut self, outgoing: &Outgoing, stop: &Stop) -> Outcome<Finished> {
         self.during = During::Exchange;
-        let expiry = self.expiry.clone();
-        let connecting = outgoing.or(self.report, self.connect());
-        let link = shutdown.or(expiry.or(connecting)).await?;
+        let link = stop.or(self.connect()).await?;
         let had_anything = outgoing.transfer().has_anything();
         self.report.event("connected", &[("address", json!(link.remote_address().to_string()))]);
         let (mut writer, mut control) = open_control(&link, &self.proof(&link)).await?;
@@ -114,7 +124,7 @@ impl Sending<'_> {
                 let terms = OfferTerms { asks: self.asks, sealing_key: self.ticket.sealing_key };
                 let identity = self.identity;
                 let negotiating = negotiate(outgoing, terms, &link, identity, &mut writer, &mut control, keep_begun);
-                shutdown.or(expiry.or(negotiating)).await?
+                stop.or(negotiating).await?
             };
             self.during = During::Data;
             fail_point::hit(Point::Agreed);
@@ -126,13 +136,13 @@ impl Sending<'_> {
                 link: link.facts.into(),
             };
             self.audit.append(Some(self.ticket.grant.grant.transfer), &entry)?;
-            self.begin_spool(outgoing, &session)?;
+            self.begin_spool(outgoing, &session, stop)?;
             self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
             self.tell_resumed(outgoing, &session.have, had_anything);
             let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, self.audit, session)?;
             self.contact = Contact::Made;
             self.asks = Asks::Continue;
-            self.expiry.begin(&self.ticket.grant.grant);
+            self.permit.begin(&self.ticket.grant.grant);
             self.outage.handle_ready(Instant::now());
             let record = &mut self.record;
             let keep_manifest = |manifest: &_| {
@@ -141,7 +151,7 @@ impl Sending<'_> {
                 fail_point::hit(Point::ManifestKept);
                 Ok(())
             };
-            let receipt = shutdown.or(expiry.or(pipeline.run(&mut writer, &mut control, keep_manifest))).await?;
+            let receipt = stop.or(pipeline.run(&mut writer, &mut control, keep_manifest)).await?;
             fail_point::hit(Point::ReceiptHeard);
             // Before the receiver hears that it arrived, and forgets about the transfer.
             let receipt_path = self.state.keep_receipt(self.ticket.grant.grant.transfer, &receipt)?;

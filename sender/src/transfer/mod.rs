@@ -15,12 +15,12 @@ use sealift_agent::{
         AuditLog,
         entry::{Entry, Name, Purpose},
     },
-    expiry::Expiry,
     failure::{Failure, Outcome},
     identity::Identity,
+    permit::Permit,
     report::{Finished, Report, Resume},
-    shutdown::Shutdown,
     state::StateDir,
+    stop::Stop,
     ticket::Ticket,
 };
 use sealift_engine_api::{Endpoint, Interrupt};
@@ -62,7 +62,7 @@ pub struct Sending<'a> {
     state: &'a StateDir,
     ticket: &'a Ticket,
     identity: &'a Arc<Identity>,
-    expiry: Expiry,
+    permit: Permit,
     record: Record,
     /// What stands behind the receiver's key.
     trust: ReceiverTrust,
@@ -104,7 +104,7 @@ impl<'a> Sending<'a> {
             state,
             ticket,
             identity,
-            expiry: Expiry::of(&ticket.grant.grant, record.is_begun()),
+            permit: Permit::of(&ticket.grant.grant, record.is_begun()),
             record,
             trust,
             program: None,
@@ -119,13 +119,13 @@ impl<'a> Sending<'a> {
         }
     }
 
-    /// When the grant ends.
-    pub fn expiry(&self) -> Expiry {
-        self.expiry.clone()
+    /// What the transfer may still do.
+    pub fn permit(&self) -> Permit {
+        self.permit.clone()
     }
 
     /// Runs it to its receipt.
-    pub async fn run(&mut self, shutdown: &mut Shutdown) -> Outcome<Finished> {
+    pub async fn run(&mut self, stop: &Stop) -> Outcome<Finished> {
         let grant = &self.ticket.grant.grant;
         self.report.keep_progress_in(&self.record.progress_file());
         let entry = Entry::SendBegin {
@@ -143,9 +143,9 @@ impl<'a> Sending<'a> {
             self.report.say("sender: the transfer of this ticket was done before; nothing is sent again.");
             return Ok(Finished { receipt, receipt_path });
         }
-        let mut outgoing = self.resume_or_open(shutdown).await?;
+        let mut outgoing = self.resume_or_open(stop).await?;
         loop {
-            let failure = match self.connections(&outgoing, shutdown).await {
+            let failure = match self.connections(&outgoing, stop).await {
                 Ok(finished) => return Ok(finished),
                 Err(failure) => failure,
             };
@@ -154,7 +154,7 @@ impl<'a> Sending<'a> {
                 SenderDisposition::RunAnew => self.run_anew(),
                 _ => return Err(self.without_going_on(failure)),
             }
-            outgoing = self.open(shutdown).await?;
+            outgoing = self.open(stop).await?;
         }
     }
 

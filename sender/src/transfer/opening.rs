@@ -9,7 +9,7 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     host::{self, bounded},
     report::{Report, Resume},
-    shutdown::Shutdown,
+    stop::Stop,
     units::human_bytes,
 };
 use sealift_engine_api::Endpoint;
@@ -37,16 +37,16 @@ use crate::{
 
 impl Sending<'_> {
     /// What this process sends from: what an earlier one kept, or else the source.
-    pub(super) async fn resume_or_open(&mut self, shutdown: &mut Shutdown) -> Outcome<Outgoing> {
+    pub(super) async fn resume_or_open(&mut self, stop: &Stop) -> Outcome<Outgoing> {
         if self.asks == Asks::Continue {
-            if let Some(outgoing) = self.resume_spool(shutdown).await? {
+            if let Some(outgoing) = self.resume_spool(stop).await? {
                 return Ok(outgoing);
             }
             if let Some(sent) = self.record.sent().cloned() {
                 return self.only_receipt(sent);
             }
         }
-        self.open(shutdown).await
+        self.open(stop).await
     }
 
     /// All of it was sent by an earlier process: if the receiver has it, only the receipt is
@@ -60,7 +60,7 @@ impl Sending<'_> {
     }
 
     /// An earlier process had spooled all of its source: nothing of that is needed any more.
-    async fn resume_spool(&mut self, shutdown: &mut Shutdown) -> Outcome<Option<Outgoing>> {
+    async fn resume_spool(&mut self, stop: &Stop) -> Outcome<Option<Outgoing>> {
         let Some(place) = self.record.spool().cloned() else { return Ok(None) };
         let plan = place.plan.clone();
         let bytes_max = self.args.spool_bytes_max;
@@ -70,7 +70,7 @@ impl Sending<'_> {
             let opened = tokio::task::spawn_blocking(move || place.open(bytes_max));
             opened.await.map_err(|_| Failure::new(Code::Internal, "a thread ended early", ""))?
         };
-        let found = shutdown.or(opening).await?;
+        let found = stop.or(opening).await?;
         if let Some(repaired) = found.repaired {
             let entry = Entry::SpoolRepaired { kept_bytes: repaired.kept_bytes, cut_bytes: repaired.cut_bytes };
             self.audit.append(Some(self.ticket.grant.grant.transfer), &entry)?;
@@ -88,7 +88,7 @@ impl Sending<'_> {
 
     /// The first connection stands: from here on the source goes into the spool, under this
     /// connection's keys.
-    pub(super) fn begin_spool(&mut self, outgoing: &Outgoing, session: &Session) -> Outcome {
+    pub(super) fn begin_spool(&mut self, outgoing: &Outgoing, session: &Session, stop: &Stop) -> Outcome {
         let Some(folder) = self.args.spool.as_ref().filter(|_| outgoing.spool().is_none() && outgoing.has_source())
         else {
             return Ok(());
@@ -103,6 +103,7 @@ impl Sending<'_> {
         fail_point::hit(Point::SpoolMade);
         let filling = Filling {
             reading: outgoing.read(PartIndex(0))?,
+            stop: outgoing.stop(stop),
             keys: Arc::clone(&session.keys),
             workers: Workers::new(self.args.compression),
             transfer: self.transfer(plan)?,
@@ -132,12 +133,14 @@ impl Sending<'_> {
     }
 
     /// Opens the source, and begins with it or goes on with what an earlier process began.
-    pub(super) async fn open(&mut self, shutdown: &mut Shutdown) -> Outcome<Outgoing> {
+    pub(super) async fn open(&mut self, stop: &Stop) -> Outcome<Outgoing> {
         self.during = During::Exchange;
         self.drop_spool()?;
         self.sends = Sends::Source;
         let comes_again = self.contact == Contact::Earlier && self.endpoint.replay() == Replay::Never;
         let is_empty = if comes_again { nothing_came } else { empty_dump };
+        // A source that fails ends itself: another may take its place.
+        let stop_reading = stop.within();
         let planned = async {
             let opened = self.endpoint.open_source(self.args.source_options())?;
             self.program = opened.interrupt;
@@ -148,13 +151,13 @@ impl Sending<'_> {
                 spool::prepare(folder)?;
             }
             let row_bytes_max = self.args.transfer.row_bytes_max as usize;
-            Reader::start(opened.source, row_bytes_max, self.args.empty.said(), is_empty).await
+            Reader::start(opened.source, row_bytes_max, self.args.empty.said(), is_empty, stop_reading.clone()).await
         };
-        match shutdown.or(planned).await {
+        match stop.or(planned).await {
             Ok((reader, plan)) => {
                 announce(self.report, &plan);
                 if let Some(program) = self.program.clone() {
-                    shutdown.interrupts(move || program.interrupt());
+                    stop_reading.interrupts(move || program.interrupt());
                 }
                 if !reader.can_repeat() {
                     self.judge_pipe();
@@ -171,7 +174,7 @@ impl Sending<'_> {
                 // In the one-line form nobody could use the ticket again: the receiver need not
                 // wait for it to expire.
                 if self.args.ticket == "-" && self.contact != Contact::Made {
-                    let _ = shutdown.or(self.call_off(&failure)).await;
+                    let _ = stop.or(self.call_off(&failure)).await;
                 }
                 Err(failure)
             }

@@ -10,12 +10,14 @@ mod streams;
 use std::{
     net::{SocketAddr, UdpSocket},
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use quinn::Connection;
 use sealift_agent::{
     control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT, accept_control, open_control},
+    credentials::Credentials,
     door::{Door, Slot},
     identity::{Identity, Role},
     link::{Acceptor, Arrived, Dialer, Link, Listener},
@@ -331,9 +333,10 @@ fn x7_x12_a_false_receiver_is_found_out() {
         write_ticket(&ticket, invited.ticket.to_text().as_bytes());
         let sender = Launch::sender("exec:sleep 60", &ticket).start();
         run(async {
-            let listener = Listener::start(socket, &invited.identity, Trust::AnyKey).unwrap();
+            let credentials = Credentials::new(Arc::clone(&invited.identity), Trust::AnyKey);
+            let listener = Listener::start(socket, &credentials).unwrap();
             let door = Door::default();
-            let mut acceptor = Acceptor::new(&listener, &invited.identity, &door);
+            let mut acceptor = Acceptor::new(&listener, &door).unwrap();
             let Arrived { link, slot } = acceptor.next().await.unwrap();
             deceive(&link, &slot, &invited, falsehood).await;
             if matches!(falsehood, Falsehood::GoesAway) {
@@ -369,7 +372,7 @@ async fn deceive(link: &Link, slot: &Slot, invited: &Invited, falsehood: Falseho
     let window = Window::share(32 << 20, 1);
     let mut loading = judging.new_transfer();
     let (accepting, message) =
-        judging.accept(&loading, window, key.public_key(), &invited.identity, &mut random).unwrap();
+        judging.accept(&loading, window, key.public_key(), &*invited.identity, &mut random).unwrap();
     if let (Falsehood::ForgesAccept, Message::Accept(accept)) = (falsehood, &message) {
         let forged = Message::Accept(Accept { body: accept.body.clone(), signature: Signature([9; 64]) });
         writer.send(&forged).await.unwrap();

@@ -1,19 +1,25 @@
 //! Lets senders in: validates addresses by Retry and runs handshakes side by side, so that one that
 //! stalls keeps nobody else waiting. How many there may be is for [`crate::admission`] to say.
 
-use std::{collections::VecDeque, net::SocketAddr, pin::Pin, sync::Weak};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Weak},
+};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use quinn::{ConnectionError, Incoming, ZeroRttAccepted};
 use sealift_protocol::close::Code;
-use tokio::{task::yield_now, time::timeout};
+use tokio::{sync::watch, task::yield_now, time::timeout};
 
 use super::{
     Connection, end_of,
-    endpoint::{Listener, tracked},
+    endpoint::{Accepting, Listener, tracked},
 };
 use crate::{
     admission::{Stage, host},
+    credentials::Current,
     door::{Door, Slot},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
@@ -30,7 +36,7 @@ const WAITING_MAX: usize = 32;
 /// it, and those whose address is validated have the rest.
 const SORTED_FOR_A_HANDSHAKE: usize = 100;
 
-type Handshake<'a> = Pin<Box<dyn Future<Output = Option<Arrived>> + 'a>>;
+type Handshake = Pin<Box<dyn Future<Output = Option<Arrived>>>>;
 
 /// A connection whose handshake is complete, and the place that it has here.
 pub struct Arrived {
@@ -41,20 +47,22 @@ pub struct Arrived {
 /// The receiver's front door at one address.
 pub struct Acceptor<'a> {
     listener: &'a Listener,
-    identity: &'a Identity,
+    accepting: Accepting,
+    credentials: watch::Receiver<Current>,
     door: Door,
     waiting: VecDeque<Incoming>,
     /// First packets that were looked at since a handshake began.
     sorted: usize,
-    handshakes: FuturesUnordered<Handshake<'a>>,
+    handshakes: FuturesUnordered<Handshake>,
 }
 
 impl<'a> Acceptor<'a> {
     /// Accepts what comes to `listener`, within the bounds of `door`.
-    pub fn new(listener: &'a Listener, identity: &'a Identity, door: &Door) -> Self {
+    pub fn new(listener: &'a Listener, door: &Door) -> Outcome<Self> {
+        let (accepting, credentials) = listener.accepting()?;
         let waiting = VecDeque::new();
         let handshakes = FuturesUnordered::new();
-        Self { listener, identity, door: door.clone(), waiting, sorted: 0, handshakes }
+        Ok(Self { listener, accepting, credentials, door: door.clone(), waiting, sorted: 0, handshakes })
     }
 
     /// The next connection whose handshake succeeded in its time. Those that fail are counted, and
@@ -73,7 +81,7 @@ impl<'a> Acceptor<'a> {
                     None => return Err(Failure::new(Code::Interrupted, "the endpoint was closed", "")),
                 },
                 // The thread is that of everything else, too.
-                () = yield_now(), if !self.waiting.is_empty() => self.begin_next(),
+                () = yield_now(), if !self.waiting.is_empty() => self.begin_next()?,
             }
         }
     }
@@ -102,26 +110,32 @@ impl<'a> Acceptor<'a> {
         (0..addresses.len()).rev().max_by_key(|&at| count(addresses[at]))
     }
 
-    fn begin_next(&mut self) {
+    fn begin_next(&mut self) -> Outcome {
         self.sorted = 0;
-        let Some(incoming) = self.waiting.pop_front() else { return };
+        // Without anybody left to renew them, those that are here stay good.
+        if self.credentials.has_changed().unwrap_or(false) {
+            (self.accepting, self.credentials) = self.listener.accepting()?;
+        }
+        let Some(incoming) = self.waiting.pop_front() else { return Ok(()) };
         let Some(slot) = self.door.arrive(incoming.remote_address().ip()) else {
             incoming.ignore();
-            return;
+            return Ok(());
         };
-        let (config, left) = tracked(&self.listener.config);
+        let (config, left) = tracked(&self.accepting.config);
         // A server's connection is there at once, as RFC 9001, 5.7, lets it send at once, which
         // this one does not. It is what an eviction closes.
         match incoming.accept_with(config).map(quinn::Connecting::into_0rtt) {
             Ok(Ok((connection, complete))) => {
                 let connection = Connection::new(connection, None);
                 slot.hold(Some(link::Connection::Quic(connection.clone())), left);
-                self.handshakes.push(Box::pin(handshake(connection, complete, slot, self.identity)));
+                let identity = Arc::clone(&self.accepting.identity);
+                self.handshakes.push(Box::pin(handshake(connection, complete, slot, identity)));
             }
             Ok(Err(_)) => refuse(&slot, left, Code::ProtocolViolation),
             // A peer that has waited for longer than a connection may be silent is not at fault.
             Err(error) => refuse(&slot, left, end_of(&error).failure(Role::Receiver).code),
         }
+        Ok(())
     }
 }
 
@@ -142,14 +156,14 @@ async fn handshake(
     connection: Connection,
     complete: ZeroRttAccepted,
     slot: Slot,
-    identity: &Identity,
+    identity: Arc<Identity>,
 ) -> Option<Arrived> {
     let refused = match timeout(Stage::Handshake.limits().time, complete).await {
         Ok(_) => match connection.connection.close_reason() {
             // It was evicted, and counted then.
             Some(ConnectionError::LocallyClosed) => return None,
             Some(error) => end_of(&error).failure(Role::Receiver),
-            None => match Link::new(link::Connection::Quic(connection), identity, Role::Receiver) {
+            None => match Link::new(link::Connection::Quic(connection), &identity, Role::Receiver) {
                 Ok(link) => {
                     slot.advance(Stage::Unproven, link.peer.0);
                     return Some(Arrived { link, slot });

@@ -17,6 +17,7 @@ use sealift_protocol::{
     close::Code,
     limits::{CONTROL_BYTES_MAX, LANES_MAX},
 };
+use tokio::sync::watch;
 
 use super::{
     congestion::Congestion,
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::{
     control::MESSAGE_TIMEOUT,
+    credentials::{Credentials, Current},
     failure::{Failure, Outcome},
     identity::{Identity, Role},
     link::tls::{broken, client_tls, server_tls},
@@ -95,8 +97,8 @@ fn initial_suite() -> Outcome<rustls::quic::Suite> {
 }
 
 /// How a receiver accepts over QUIC: senders that `trust` vouches for, and no others.
-pub fn server_config(identity: &Identity, trust: Trust) -> Outcome<ServerConfig> {
-    let tls = server_tls(identity, trust)?;
+pub fn server_config(identity: &Identity, trust: impl Into<Arc<Trust>>) -> Outcome<ServerConfig> {
+    let tls = server_tls(identity, trust.into())?;
     let quinn = QuicServerConfig::with_initial(Arc::clone(&tls), initial_suite()?).map_err(|_| broken("QUIC"))?;
     let mut config = ServerConfig::with_crypto(Arc::new(TlsServer { tls, quinn: Arc::new(quinn) }));
     config
@@ -109,25 +111,46 @@ pub fn server_config(identity: &Identity, trust: Trust) -> Outcome<ServerConfig>
 }
 
 /// How a sender connects over QUIC: to receivers that `trust` vouches for, and no others.
-pub fn client_config(identity: &Identity, trust: Trust) -> Outcome<ClientConfig> {
-    let tls = client_tls(identity, trust)?;
+pub fn client_config(identity: &Identity, trust: impl Into<Arc<Trust>>) -> Outcome<ClientConfig> {
+    let tls = client_tls(identity, trust.into())?;
     let quinn = QuicClientConfig::with_initial(Arc::clone(&tls), initial_suite()?).map_err(|_| broken("QUIC"))?;
     let mut config = ClientConfig::new(Arc::new(TlsClient { tls, quinn: Arc::new(quinn) }));
     config.transport_config(Arc::new(transport(Role::Sender, Congestion::default())));
     Ok(config)
 }
 
-/// Where a receiver listens, and how it accepts there.
+/// Where a receiver listens.
 pub struct Listener {
     pub(super) endpoint: quinn::Endpoint,
-    pub(super) config: ServerConfig,
+    credentials: watch::Receiver<Current>,
+}
+
+/// How a connection is accepted.
+pub(super) struct Accepting {
+    pub config: ServerConfig,
+    pub identity: Arc<Identity>,
+}
+
+impl Accepting {
+    fn with(current: &Current) -> Outcome<Self> {
+        let config = server_config(&current.identity, Arc::clone(&current.trust))?;
+        Ok(Self { config, identity: Arc::clone(&current.identity) })
+    }
 }
 
 impl Listener {
-    /// Listens at `socket` for senders that `trust` vouches for.
-    pub fn start(socket: UdpSocket, identity: &Identity, trust: Trust) -> Outcome<Self> {
-        let config = server_config(identity, trust)?;
-        Ok(Self { endpoint: bind(socket, Some(config.clone()))?, config })
+    /// Listens at `socket`. Each connection is accepted by what `credentials` has when it comes.
+    pub fn start(socket: UdpSocket, credentials: &Credentials) -> Outcome<Self> {
+        let mut credentials = credentials.watch();
+        let accepting = Accepting::with(&credentials.borrow_and_update())?;
+        Ok(Self { endpoint: bind(socket, Some(accepting.config))?, credentials })
+    }
+
+    /// How the next connection is accepted, and where that is renewed.
+    pub(super) fn accepting(&self) -> Outcome<(Accepting, watch::Receiver<Current>)> {
+        let mut credentials = self.credentials.clone();
+        let accepting = Accepting::with(&credentials.borrow_and_update())?;
+        Ok((accepting, credentials))
     }
 
     /// Accepts nothing new from now on. Connections that stand are not touched.

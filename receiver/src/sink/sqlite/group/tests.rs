@@ -259,8 +259,11 @@ async fn counted(tables: u32) -> Counted {
     sink.state().load.as_mut().unwrap().connection.progress_handler(1, Some(count)).unwrap();
     let sink: Arc<dyn Sink> = Arc::new(sink);
     let (written, mut events) = tokio::sync::mpsc::unbounded_channel();
-    let start =
-        |part| PartWriter::start(Arc::clone(&sink), PartIndex(part), digests(), written.clone(), Arc::default());
+    let (_drains, drain) = tokio::sync::watch::channel(false);
+    let stop = sealift_agent::stop::Stop::on(sealift_agent::shutdown::Shutdown::with_all(drain));
+    let start = |part| {
+        PartWriter::start(Arc::clone(&sink), PartIndex(part), digests(), written.clone(), Arc::default(), stop.clone())
+    };
     let mut next = Some(start(1));
     for part in 1..=tables {
         let starting = next.take().unwrap();

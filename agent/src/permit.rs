@@ -1,6 +1,7 @@
-//! The end of a grant. It comes by the wall clock, whoever sets it; and by a clock that nobody can
-//! set and that goes on while the machine sleeps, so that neither a step backwards nor a suspended
-//! machine prolongs anything.
+//! The live form of a grant inside an agent, asked before every part and commit: when it ends, and
+//! whether it was revoked. Its end comes by the wall clock, which anybody may set, and by a clock
+//! that nobody can set and that runs on while the machine sleeps, so that neither a step backwards
+//! nor a suspended machine prolongs anything.
 
 use std::{
     convert::Infallible,
@@ -12,6 +13,7 @@ use std::{
 };
 
 use sealift_protocol::{close::Code, grant::Grant};
+use tokio::sync::watch;
 
 use crate::{
     clock::{boottime, now_seconds, utc_text},
@@ -25,19 +27,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// ticket ready.
 const WARNED_BEFORE: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(60)];
 
-/// When a grant ends, on two clocks. Clones share it: that a transfer has begun moves the end for
-/// all of them.
+/// What a transfer may still do. Clones share it: that the transfer has begun moves the end for all
+/// of them, and a revocation ends all of them.
 #[derive(Clone, Debug)]
-pub struct Expiry(Arc<Deadlines>);
+pub struct Permit(Arc<Live>);
 
 #[derive(Debug)]
-struct Deadlines {
+struct Live {
     end_seconds: AtomicU64,
     boottime_ms: AtomicU64,
     begun: AtomicBool,
+    revoked: watch::Sender<Option<Failure>>,
 }
 
-impl Expiry {
+impl Permit {
     /// Of a transfer that has `begun`, or has until then to begin.
     pub fn of(grant: &Grant, begun: bool) -> Self {
         let end_seconds = grant.end_seconds(begun);
@@ -45,22 +48,37 @@ impl Expiry {
     }
 
     fn new(end_seconds: u64, boottime_deadline: Duration, begun: bool) -> Self {
-        let boottime_ms = u64::try_from(boottime_deadline.as_millis()).unwrap_or(u64::MAX);
-        Self(Arc::new(Deadlines {
+        Self(Arc::new(Live {
             end_seconds: end_seconds.into(),
-            boottime_ms: boottime_ms.into(),
+            boottime_ms: milliseconds(boottime_deadline).into(),
             begun: begun.into(),
+            revoked: watch::Sender::new(None),
         }))
     }
 
     /// The transfer has begun: from now on it has until `finish_before`.
     pub fn begin(&self, grant: &Grant) {
-        let begun = Self::of(grant, true);
-        self.0.boottime_ms.store(begun.0.boottime_ms.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.0.end_seconds.store(begun.0.end_seconds.load(Ordering::Relaxed), Ordering::Relaxed);
+        let end_seconds = grant.end_seconds(true);
+        self.0.boottime_ms.store(milliseconds(boottime_deadline(end_seconds)), Ordering::Relaxed);
+        self.0.end_seconds.store(end_seconds, Ordering::Relaxed);
         self.0.begun.store(true, Ordering::Relaxed);
     }
 
+    /// What was permitted is withdrawn, for this reason. The first one stays.
+    pub fn revoke(&self, why: Failure) {
+        self.0.revoked.send_if_modified(|revoked| {
+            let is_news = revoked.is_none();
+            revoked.get_or_insert(why);
+            is_news
+        });
+    }
+
+    /// Why it is withdrawn, if it is.
+    pub fn revoked(&self) -> Option<Failure> {
+        self.0.revoked.borrow().clone()
+    }
+
+    /// The time that is left.
     pub fn left(&self) -> Duration {
         let end_seconds = self.0.end_seconds.load(Ordering::Relaxed);
         let wall = Duration::from_secs(end_seconds.saturating_sub(now_seconds()));
@@ -68,16 +86,38 @@ impl Expiry {
         wall.min(deadline.saturating_sub(boottime()))
     }
 
-    /// Resolves when the grant has ended. Cancel-safe.
-    pub async fn passed(&self) -> Failure {
-        while !self.left().is_zero() {
-            tokio::time::sleep(LOOK_EVERY.min(self.left())).await;
+    /// That it has ended, if it has.
+    pub fn expired(&self) -> Option<Failure> {
+        if !self.left().is_zero() {
+            return None;
         }
-        self.expired()
+        let now = now_seconds();
+        let end_seconds = self.0.end_seconds.load(Ordering::Relaxed);
+        let mut failure = outside(Code::GrantExpired, end_seconds, now);
+        if now < end_seconds {
+            failure.what += "; that clock was set back while the transfer ran";
+        }
+        if self.0.begun.load(Ordering::Relaxed) {
+            failure.hints = SUSPENDED.into();
+        }
+        Some(failure)
+    }
+
+    /// Resolves when it is time to ask again. Cancel-safe.
+    pub(crate) async fn changes(&self) {
+        let mut revoked = self.0.revoked.subscribe();
+        let left = self.left();
+        let look_again = if left.is_zero() { LOOK_EVERY } else { LOOK_EVERY.min(left) };
+        // Once it was revoked, nothing but the time can change.
+        let is_revoked = revoked.borrow_and_update().is_some();
+        tokio::select! {
+            () = tokio::time::sleep(look_again) => {}
+            _ = revoked.changed(), if !is_revoked => {}
+        }
     }
 
     /// Says how much time a transfer that has begun has left to finish, when that is ten minutes
-    /// and when it is one. Never returns. Cancel safe.
+    /// and when it is one. Never returns. Cancel-safe.
     pub async fn warn(&self, say: impl Fn(Duration)) -> Infallible {
         for warned_before in WARNED_BEFORE {
             while !self.0.begun.load(Ordering::Relaxed) || self.left() > warned_before {
@@ -90,33 +130,10 @@ impl Expiry {
         }
         std::future::pending().await
     }
+}
 
-    /// Runs `work` until it ends or the grant does.
-    pub async fn or<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
-        tokio::select! {
-            outcome = work => outcome.map_err(|failure| self.or_failure(failure)),
-            expired = self.passed() => Err(expired),
-        }
-    }
-
-    /// The end of the grant, if that is why trying again is of no use. A process that was stopped
-    /// for long finds its link gone and its grant ended at the same moment, in either order.
-    pub fn or_failure(&self, failure: Failure) -> Failure {
-        if failure.code.retry_may_help() && self.left().is_zero() { self.expired() } else { failure }
-    }
-
-    fn expired(&self) -> Failure {
-        let now = now_seconds();
-        let end_seconds = self.0.end_seconds.load(Ordering::Relaxed);
-        let mut failure = outside(Code::GrantExpired, end_seconds, now);
-        if now < end_seconds {
-            failure.what += "; that clock was set back while the transfer ran";
-        }
-        if self.0.begun.load(Ordering::Relaxed) {
-            failure.hints = SUSPENDED.into();
-        }
-        failure
-    }
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What to do once the time that a grant gives to finish has run out.
@@ -149,20 +166,12 @@ fn boottime_deadline(end_seconds: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use sealift_protocol::error::Error;
-
     use super::*;
 
     const DAY: Duration = Duration::from_secs(86_400);
 
-    fn outcome(end_seconds: u64, boottime_deadline: Duration) -> Outcome {
-        let expiry = Expiry::new(end_seconds, boottime_deadline, false);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let work = async {
-            tokio::time::sleep(Duration::from_millis(1500)).await;
-            Ok(())
-        };
-        runtime.block_on(expiry.or(work))
+    fn code(end_seconds: u64, boottime_deadline: Duration) -> Option<Code> {
+        Permit::new(end_seconds, boottime_deadline, false).expired().map(|failure| failure.code)
     }
 
     /// fault-matrix T1, T2, T4: whichever clock comes first. A wall clock that was set back, or a
@@ -171,24 +180,20 @@ mod tests {
     fn the_clock_that_comes_first_ends_the_grant() {
         let wall = now_seconds() + DAY.as_secs();
         let boot = boottime() + DAY;
-        assert_eq!(outcome(wall, boot), Ok(()));
-        let expired = |outcome: Outcome| assert_eq!(outcome.unwrap_err().code, Code::GrantExpired);
-        expired(outcome(now_seconds() - 1, boot));
-        expired(outcome(0, boot));
-        expired(outcome(wall, boottime()));
-        expired(outcome(u64::MAX, boottime() + Duration::from_millis(200)));
-        expired(outcome(now_seconds() + 1, Duration::MAX));
+        assert_eq!(code(wall, boot), None);
+        assert_eq!(code(now_seconds() - 1, boot), Some(Code::GrantExpired));
+        assert_eq!(code(0, boot), Some(Code::GrantExpired));
+        assert_eq!(code(wall, boottime()), Some(Code::GrantExpired));
+        assert_eq!(code(u64::MAX, Duration::ZERO), Some(Code::GrantExpired));
     }
 
-    /// fault-matrix C7: the link went while the process was stopped, and so did the grant.
     #[test]
-    fn an_ended_grant_outweighs_a_lost_link() {
-        let code_of = |left: Duration, code: Code| {
-            let expiry = Expiry::new(u64::MAX, boottime() + left, false);
-            expiry.or_failure(Error::new(code, "link").into()).code
-        };
-        assert_eq!(code_of(Duration::ZERO, Code::Interrupted), Code::GrantExpired);
-        assert_eq!(code_of(DAY, Code::Interrupted), Code::Interrupted);
-        assert_eq!(code_of(Duration::ZERO, Code::ChunkForged), Code::ChunkForged);
+    fn the_first_revocation_stays() {
+        let permit = Permit::new(u64::MAX, boottime() + DAY, true);
+        let shared = permit.clone();
+        assert_eq!(permit.revoked(), None);
+        shared.revoke(Failure::new(Code::GrantInvalid, "first", ""));
+        shared.revoke(Failure::new(Code::GrantInvalid, "second", ""));
+        assert_eq!(permit.revoked().map(|failure| failure.what), Some("first".to_owned()));
     }
 }

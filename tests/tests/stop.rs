@@ -1,0 +1,273 @@
+//! What ends a transfer, at the reader of a real source, and at the writers and the prover of a
+//! real target (issue 10, item 5): whichever cause it is, nothing more is read, written, committed
+//! or proven, and what the transfer ends for is that cause.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use sealift_agent::random::SystemRandom;
+use sealift_agent::{
+    clock::now_seconds,
+    failure::{Failure, Outcome},
+    permit::Permit,
+    shutdown::Shutdown,
+    stop::{Cause, Stop},
+};
+use sealift_engine_api::SourceOptions;
+use sealift_engines::ENGINES;
+use sealift_protocol::{
+    chunk::{Chunk, VerifiedChunk},
+    close::Code,
+    compress::{Compression, Packer, Unpacker},
+    digest::Digests,
+    fingerprint::Fingerprint,
+    grant::Grant,
+    id::{ChunkIndex, Epoch, PartIndex, TableIndex, TransferId},
+    key::{DigestSecret, EpochSecret},
+    limits::CHUNK_HEADER_BYTES,
+    manifest::{Plan, PlannedPart, PlannedTable, Section},
+    random::Nonces,
+    receive::Found,
+    row::put_length,
+    seal::{EpochKeys, Suite, open, seal},
+    sqlite::{self, FinishDocument, SchemaDocument, Table, TextEncoding},
+};
+use sealift_receiver::{
+    sink::{Sink, sqlite::SqliteSink},
+    writer::{PartWriter, Written},
+};
+use sealift_sender::reader::Reader;
+use sealift_sqlite::{Value, put_value};
+use tokio::sync::{mpsc, watch};
+
+const WITHIN: Duration = Duration::from_secs(30);
+const TRANSFER: TransferId = TransferId([5; 16]);
+const ROW_BYTES_MAX: usize = 1 << 20;
+
+fn run<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(WITHIN, work).await.expect("it ends") })
+}
+
+fn grant(finish_before_seconds: u64) -> Grant {
+    Grant {
+        transfer: TRANSFER,
+        sender: None,
+        receiver: Fingerprint([1; 32]),
+        source: String::new(),
+        target: "target".into(),
+        purpose: String::new(),
+        not_before_seconds: 0,
+        begin_before_seconds: finish_before_seconds,
+        finish_before_seconds,
+        retain_until_seconds: finish_before_seconds,
+        scope: None,
+        policy: None,
+    }
+}
+
+/// A transfer with a day left, and what can end it.
+struct Running {
+    stop: Stop,
+    permit: Permit,
+    drains: watch::Sender<bool>,
+}
+
+impl Running {
+    fn start() -> Self {
+        let (drains, drain) = watch::channel(false);
+        let stop = Stop::on(Shutdown::with_all(drain));
+        let permit = Permit::of(&grant(now_seconds() + 86_400), true);
+        stop.under(&permit);
+        Self { stop, permit, drains }
+    }
+
+    /// Ends it, and returns what it ends for.
+    fn end_by(&self, cause: Cause) -> Failure {
+        let raised = Failure::new(Code::Abandoned, "raised", "");
+        match cause {
+            Cause::Shutdown => drop(self.drains.send(true)),
+            Cause::Revoked => self.permit.revoke(raised),
+            Cause::Expired => self.permit.begin(&grant(now_seconds() - 1)),
+            Cause::Peer | Cause::Source => self.stop.raise(cause, raised),
+        }
+        let raised = self.stop.raised().unwrap();
+        assert_eq!(raised.cause, cause);
+        raised.failure
+    }
+}
+
+fn digests() -> Digests {
+    Digests::new(&DigestSecret::from_bytes([7; 32]))
+}
+
+/// A program that never ends by itself.
+#[test]
+fn each_cause_stops_reading() {
+    for cause in Cause::ALL {
+        let running = Running::start();
+        let summary = run(async {
+            let endpoint = ENGINES.parse("exec:yes").unwrap();
+            let opened = endpoint.open_source(SourceOptions::default()).unwrap();
+            let stop = running.stop.within();
+            let is_empty = || Failure::new(Code::SourceEmpty, "", "");
+            let (reader, _plan) = Reader::start(opened.source, ROW_BYTES_MAX, None, is_empty, stop).await.unwrap();
+            let mut reading = reader.read(PartIndex(0), digests().multiset()).unwrap();
+            assert!(reading.chunks.recv().await.is_some());
+            let ended_for = running.end_by(cause);
+            let mut more = 0;
+            while reading.chunks.recv().await.is_some() {
+                more += 1;
+            }
+            // What was read when it was asked for the last time, and what waited then.
+            assert!(more <= 2, "{cause:?}: {more} more chunks");
+            let summary = reading.summary.await.unwrap();
+            assert_eq!(summary.as_ref().err().map(|failure| &failure.what), Some(&ended_for.what), "{cause:?}");
+            if let Some(interrupt) = opened.interrupt {
+                interrupt.interrupt();
+            }
+            summary
+        });
+        assert!(summary.is_err());
+    }
+}
+
+fn plan() -> Plan {
+    let parts = vec![
+        PlannedPart::of_section(Section::PreData),
+        PlannedPart::of_table(TableIndex(0)),
+        PlannedPart::of_section(Section::PostData),
+    ];
+    Plan { engine: sqlite::engine(), tables: vec![PlannedTable::named("t")], parts, empty: None }
+}
+
+fn schema() -> Vec<u8> {
+    let table = Table {
+        name: "t".into(),
+        sql: "CREATE TABLE t(a)".into(),
+        rowid: None,
+        columns: vec!["a".into()],
+        indexes: Vec::new(),
+        automatic_indexes: Vec::new(),
+    };
+    let schema = SchemaDocument {
+        encoding: TextEncoding::Utf8,
+        page_bytes: 4096,
+        auto_vacuum: 0,
+        application_id: 0,
+        user_version: 0,
+        tables: vec![table],
+        virtual_tables: Vec::new(),
+        wal: false,
+        default_cache_size: 0,
+    };
+    schema.to_bytes()
+}
+
+fn rows(count: i64) -> Vec<u8> {
+    let mut bytes = BytesMut::new();
+    for value in 0..count {
+        let mut row = BytesMut::new();
+        put_value(&mut row, Value::Integer(value));
+        put_length(&mut bytes, row.len());
+        bytes.extend_from_slice(&row);
+    }
+    bytes.to_vec()
+}
+
+/// Only what was opened can be given to a target.
+fn verified(part: PartIndex, index: u64, last: bool, plain: &[u8]) -> VerifiedChunk {
+    let mut random = SystemRandom::default();
+    let secret = EpochSecret::generate(&mut random);
+    let keys = EpochKeys::new(Suite::Aes256Gcm, TRANSFER, Epoch(1), secret, digests());
+    let chunk = Chunk::new(part, ChunkIndex(index), last, plain.to_vec());
+    let packed = Packer::new(Compression::Off).unwrap().pack(chunk, keys.digests());
+    let sealed = seal(packed, &keys, Nonces::new(&mut random).draw().unwrap()).unwrap();
+    let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
+    open(&sealed.header, body, &keys, &mut Unpacker::new().unwrap()).unwrap()
+}
+
+fn prepared(target: &Path) -> (Arc<dyn Sink>, Vec<Found>) {
+    let sink = SqliteSink::new(target, ROW_BYTES_MAX).unwrap();
+    let found = sink.prepare(TRANSFER, &plan(), false).unwrap();
+    (Arc::new(sink), found)
+}
+
+/// Begins to write a part as the receiver does.
+async fn begin(sink: &Arc<dyn Sink>, part: PartIndex, stop: &Stop) -> (PartWriter, mpsc::UnboundedReceiver<Written>) {
+    let (written, events) = mpsc::unbounded_channel();
+    let started = PartWriter::start(Arc::clone(sink), part, digests(), written, Arc::default(), stop.clone());
+    started.ready.await.unwrap().unwrap();
+    (started.writer, events)
+}
+
+/// `false` if nothing is written any more.
+async fn write(writer: &PartWriter, chunk: VerifiedChunk) -> bool {
+    let place = writer.place().await;
+    place.is_some_and(|place| {
+        place.send(chunk);
+        true
+    })
+}
+
+async fn write_whole(sink: &Arc<dyn Sink>, part: u32, plain: &[u8], stop: &Stop) {
+    let part = PartIndex(part);
+    let (writer, mut events) = begin(sink, part, stop).await;
+    assert!(write(&writer, verified(part, 0, true, plain)).await);
+    assert!(matches!(events.recv().await, Some(Written::Finished { durable: true, .. })));
+}
+
+/// Nothing is written or committed once the transfer has to end: the part that was begun is not
+/// there.
+#[test]
+fn each_cause_stops_writing_and_committing() {
+    for cause in Cause::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("target.db");
+        let (sink, _) = prepared(&target);
+        let running = Running::start();
+        run(async {
+            write_whole(&sink, 0, &schema(), &running.stop).await;
+            let part = PartIndex(1);
+            let (writer, mut events) = begin(&sink, part, &running.stop).await;
+            assert!(write(&writer, verified(part, 0, false, &rows(1000))).await);
+            let ended_for = running.end_by(cause);
+            write(&writer, verified(part, 1, true, &rows(1000))).await;
+            let Some(Written::Failed(failure)) = events.recv().await else { panic!("{cause:?}: written") };
+            assert_eq!((failure.what, failure.code), (ended_for.what, ended_for.code), "{cause:?}");
+        });
+        sink.suspend();
+        drop(sink);
+        let (_again, found) = prepared(&target);
+        assert_eq!(found.len(), 1, "{cause:?}: the schema alone was committed");
+    }
+}
+
+/// A proof that runs is interrupted, and what was loaded stays for the next process.
+#[test]
+fn each_cause_stops_proving() {
+    for cause in Cause::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("target.db");
+        let (sink, _) = prepared(&target);
+        let running = Running::start();
+        let proven = run(async {
+            let finish = FinishDocument { views: Vec::new(), triggers: Vec::new() };
+            write_whole(&sink, 0, &schema(), &running.stop).await;
+            write_whole(&sink, 1, &rows(100_000), &running.stop).await;
+            write_whole(&sink, 2, &finish.to_bytes(), &running.stop).await;
+            let prover = Arc::clone(&sink);
+            let proving = tokio::task::spawn_blocking(move || prover.prove(&digests()));
+            let ended_for = running.end_by(cause);
+            let long_call = running.stop.or(std::future::pending::<Outcome>()).await;
+            assert_eq!(long_call, Err(ended_for), "{cause:?}");
+            sink.suspend();
+            proving.await.unwrap()
+        });
+        assert_eq!(proven.map(|_| ()).unwrap_err().code, Code::Interrupted, "{cause:?}");
+        drop(sink);
+        assert!(!target.exists());
+        let (_again, found) = prepared(&target);
+        assert_eq!(found.len(), 3, "{cause:?}: all of it stays loaded");
+    }
+}
