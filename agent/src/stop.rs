@@ -2,8 +2,8 @@
 //! provers and every long call ask.
 //!
 //! [`Stop::check`] looks at every cause at that moment: a thread that asks before a commit finds a
-//! grant that ended a millisecond ago. The first cause that is found stays the one that the transfer
-//! ends for, and its failure is what people read.
+//! grant that ended a millisecond ago. The first cause that is found stays the one that the
+//! transfer ends for, and its failure is what people read.
 
 use std::{
     future::Future,

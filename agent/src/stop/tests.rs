@@ -116,7 +116,9 @@ fn the_first_cause_interrupts_what_runs() {
     let interrupted = Arc::<AtomicU32>::default();
     let count = || {
         let interrupted = Arc::clone(&interrupted);
-        move || drop(interrupted.fetch_add(1, Ordering::Relaxed))
+        move || {
+            interrupted.fetch_add(1, Ordering::Relaxed);
+        }
     };
     for cause in Cause::ALL {
         interrupted.store(0, Ordering::Relaxed);
