@@ -75,7 +75,7 @@ impl<'a> Acceptor<'a> {
                 Some(done) = self.handshakes.next() => if let Some(arrived) = done {
                     return Ok(arrived);
                 },
-                () = yield_now(), if is_due => self.begin_next(),
+                () = yield_now(), if is_due => self.begin_next()?,
                 incoming = self.listener.endpoint.accept(), if !is_due => match incoming {
                     Some(incoming) => self.sort(incoming),
                     None => return Err(Failure::new(Code::Interrupted, "the endpoint was closed", "")),
