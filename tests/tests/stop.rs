@@ -30,14 +30,17 @@ use sealift_protocol::{
     receive::Found,
     row::put_length,
     seal::{EpochKeys, Suite, open, seal},
-    sqlite::{self, FinishDocument, SchemaDocument, Table, TextEncoding},
 };
 use sealift_receiver::{
     sink::{Sink, sqlite::SqliteSink},
     writer::{PartWriter, Written},
 };
 use sealift_sender::reader::Reader;
-use sealift_sqlite::{Value, put_value};
+use sealift_sqlite::{
+    Value,
+    document::{FinishDocument, SchemaDocument, Table, TextEncoding},
+    engine, put_value,
+};
 use tokio::sync::{mpsc, watch};
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -138,7 +141,7 @@ fn plan() -> Plan {
         PlannedPart::of_table(TableIndex(0)),
         PlannedPart::of_section(Section::PostData),
     ];
-    Plan { engine: sqlite::engine(), tables: vec![PlannedTable::named("t")], parts, empty: None }
+    Plan { engine: engine::rows(), tables: vec![PlannedTable::named("t")], parts, empty: None }
 }
 
 fn schema() -> Vec<u8> {
