@@ -9,10 +9,10 @@
 //! statement Finish    the manifest, signed
 //! ```
 //!
-//! Begin is what it is on the link: with it the sender vouches for the keys, before anything is
-//! opened with them, and by them for every chunk. Who the sender is, only its fingerprint says,
-//! which reaches the receiver's operator out of band. Here is what both sides share, and how an
-//! archive begins; how it is read is [`crate::receive`]'s.
+//! As on the link, Begin is the sender's signature over the keys. It is verified before anything is
+//! opened with them, and so covers every chunk. The sender is identified by its fingerprint alone,
+//! which the receiver's operator gets out of band. This module has what both sides share and writes
+//! how an archive begins; [`crate::receive`] reads it.
 
 use std::sync::Arc;
 
@@ -37,17 +37,18 @@ use crate::{
     transcript::Transcript,
 };
 
+/// The one version of the format, in [`ArchiveOffer::version`]; any other is `VersionUnsupported`.
 pub const ARCHIVE_VERSION: u16 = 1;
 
-/// What the grant of an archive calls its target: the one that the receiver's operator names when
-/// it is loaded.
+/// The target in the grant of an archive. It stands for the target that the receiver's operator
+/// names when the archive is loaded.
 pub const ARCHIVE_TARGET: &str = "load";
 
 /// An archive has one epoch: nothing is ever added to it.
 pub const ARCHIVE_EPOCH: Epoch = Epoch(1);
 
-/// A receiver's standing public keys: what archives are sealed to, and the key of its identity,
-/// which vouches for that and signs the receipts of their loads.
+/// A receiver's standing public keys: the key that archives are sealed to, and the key of its
+/// identity, which signs the first and the receipts.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct ReceiverKey {
@@ -60,71 +61,85 @@ pub struct ReceiverKey {
 }
 
 impl ReceiverKey {
+    /// Signs `sealing` with the receiver's identity (`docs/archive.md`, The receiver's key).
     pub fn sign(sealing: SealingPublicKey, identity: &dyn Signer) -> Self {
         let signature = identity.sign(Purpose::SealingKey, &codec::encode(&sealing));
         Self { sealing, identity: identity.public_key(), signature }
     }
 
-    /// The key to seal to, once the identity with [`Self::fingerprint`] is seen to have signed it;
-    /// else `IdentityRefused`.
+    /// The key to seal to. Fails with `IdentityRefused` unless the identity with
+    /// [`Self::fingerprint`] has signed it.
     pub fn sealing(&self) -> Result<&SealingPublicKey> {
         let signed = codec::encode(&self.sealing);
         self.identity.verify(Purpose::SealingKey, &signed, &self.signature, Code::IdentityRefused)?;
         Ok(&self.sealing)
     }
 
-    /// Of the receiver's identity: it stands for both keys.
+    /// The fingerprint of the receiver's identity, which stands for both keys.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.identity)
     }
 }
 
-/// What is to come, and who says so.
+/// The first statement: what the archive holds, and who made it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct ArchiveOffer {
+    /// [`ARCHIVE_VERSION`].
     #[n(0)]
     pub version: u16,
-    /// Signed by the sender itself: it permits the receiver to load this, once, until the grant
-    /// ends.
+    /// Signed by the sender itself. It permits the receiver to load this archive once, before the
+    /// grant ends.
     #[n(1)]
     pub grant: SignedGrant,
+    /// The parts that follow, in the order in which their chunks come.
     #[n(2)]
     pub plan: Plan,
+    /// The key that signed the grant, signs Begin and the manifest; compared by its fingerprint.
     #[n(3)]
     pub sender_key: PublicKey,
 }
 
-/// A statement of an archive.
+/// A message in an archive, as canonical CBOR (`docs/archive.md`, Records).
 #[expect(clippy::large_enum_variant, reason = "one at a time: it is decoded, and taken apart at once")]
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Statement {
+    /// The first record.
     #[n(1)]
     Offer(#[n(0)] Box<ArchiveOffer>),
+    /// The sender's signature over the transcript of header, Offer and epoch record.
     #[n(2)]
     Begin(#[n(0)] Signature),
+    /// The signed manifest, after the last chunk.
     #[n(3)]
     Finish(#[n(0)] SignedManifest),
 }
 
 impl Statement {
+    /// Decodes the body of a statement record, of at most [`CONTROL_BYTES_MAX`] bytes; anything but
+    /// canonical CBOR is `ProtocolViolation`.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         codec::decode(bytes, CONTROL_BYTES_MAX, "statement of an archive")
     }
 
+    /// The statement as canonical CBOR in a record of the log.
     pub fn to_record(&self) -> Record {
         Record::Statement(codec::encode(self).into())
     }
 }
 
-/// What stands before the chunks, and the keys that seal them.
+/// The records before the first chunk, and the keys that seal the chunks.
 pub struct Opening {
+    /// Offer, epoch and Begin, to be appended in this order.
     pub records: [Record; 3],
+    /// The keys of [`ARCHIVE_EPOCH`].
     pub keys: Arc<EpochKeys>,
 }
 
 impl Opening {
-    /// Begins the archive that has this header.
+    /// Begins the archive that has this header. Fails with `Internal` if the offer is of another
+    /// transfer or sender than header and signer, and with `ProtocolViolation` if `to` is no usable
+    /// key.
     pub fn make(
         header: &LogHeader,
         offer: ArchiveOffer,

@@ -1,5 +1,5 @@
-//! The head of an audit log: what an agent says of its own log in what it signs, so that a log that
-//! is cut, replaced or written anew afterwards no longer fits.
+//! The head of an audit log. An agent states the head of its own log in what it signs, so that a
+//! log that was cut, replaced or rewritten afterwards no longer fits.
 
 use minicbor::{Decode, Encode};
 

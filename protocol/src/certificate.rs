@@ -1,5 +1,5 @@
-//! Certificates as receipts keep them: who the agents were, for a reader who checks the receipt
-//! when both are gone.
+//! Certificates as receipts keep them: the identities of the agents, for a reader who checks the
+//! receipt when both are gone.
 
 use minicbor::{Decode, Encode};
 use rustls_pki_types::CertificateDer;
@@ -18,13 +18,14 @@ use crate::{
 #[cbor(transparent)]
 pub struct Certificate(#[cbor(with = "minicbor::bytes")] pub Vec<u8>);
 
-/// An agent's certificate, and those by which it was issued, if any: the leaf first.
+/// An agent's certificate, then the certificates of its issuers, if any: at most
+/// [`CERTIFICATES_MAX`], the leaf first.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Chain(#[cbor(decode_with = "codec::bounded::<_, _, CERTIFICATES_MAX>")] pub Vec<Certificate>);
 
 impl Certificate {
-    /// The Ed25519 key in it, which need not be valid in any other way; `None` if there is none.
+    /// The Ed25519 key in the certificate, or `None`. Nothing else in the certificate is checked.
     pub fn key(&self) -> Option<PublicKey> {
         let der = CertificateDer::from(self.0.as_slice());
         let parsed = EndEntityCert::try_from(&der).ok()?;
@@ -33,13 +34,14 @@ impl Certificate {
 }
 
 impl Chain {
-    /// Of a certificate that its own key has signed.
+    /// The chain of one self-signed certificate, given as DER.
     pub fn self_signed(der: &[u8]) -> Self {
         Self(vec![Certificate(der.to_vec())])
     }
 
-    /// That it is within bounds, and that its leaf is of this key. Who issued it is for the reader
-    /// to believe or not.
+    /// Checks that every certificate is within [`CERTIFICATE_BYTES_MAX`] (`LimitExceeded`) and that
+    /// the leaf has this key (`IdentityRefused`). The signatures of the chain are not verified: the
+    /// reader of the receipt decides which issuer to trust.
     pub fn check(&self, key: &PublicKey) -> Result<()> {
         if self.0.iter().any(|certificate| certificate.0.len() > CERTIFICATE_BYTES_MAX) {
             return Err(Error::new(Code::LimitExceeded, "length of a certificate"));

@@ -14,11 +14,11 @@ use crate::{
 /// Keyed BLAKE3 of a chunk's plaintext.
 pub type ChunkHash = [u8; 32];
 
-/// How the plaintext is packed before it is sealed.
+/// How the plaintext is packed before it is sealed (`docs/protocol.md`, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Codec {
-    /// As it is.
+    /// Not compressed.
     Stored = 0,
     /// One zstd frame (RFC 8878) with its content size, no dictionary; always shorter than the
     /// plaintext.
@@ -26,6 +26,7 @@ pub enum Codec {
 }
 
 impl Codec {
+    /// The codec with this number in a chunk header, or `None`.
     pub fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             0 => Some(Codec::Stored),
@@ -39,8 +40,11 @@ impl Codec {
 /// empty.
 #[derive(Clone)]
 pub struct Chunk {
+    /// The part that it is cut from.
     pub part: PartIndex,
+    /// Its place in the part.
     pub index: ChunkIndex,
+    /// Whether the part ends with it.
     pub last: bool,
     pub(crate) buffer: ChunkBuffer,
 }
@@ -55,6 +59,7 @@ impl Chunk {
         Self { part, index, last, buffer }
     }
 
+    /// The plaintext, at most [`CHUNK_PLAIN_BYTES_MAX`] bytes.
     pub fn plain(&self) -> &[u8] {
         self.buffer.plain()
     }
@@ -65,10 +70,10 @@ impl Chunk {
 pub struct ChunkBuffer(pub(crate) Vec<u8>);
 
 impl ChunkBuffer {
-    /// What a frame has before its plaintext.
+    /// The bytes of a frame before its plaintext: header and hash.
     pub(crate) const ROOM_BYTES: usize = CHUNK_HEADER_BYTES + CHUNK_HASH_BYTES;
 
-    /// Takes an ordinary chunk without growing.
+    /// An empty buffer that takes [`CHUNK_PLAIN_BYTES`] without growing.
     pub fn with_room() -> Self {
         Self::for_bytes(CHUNK_PLAIN_BYTES)
     }
@@ -79,19 +84,23 @@ impl ChunkBuffer {
         Self(frame)
     }
 
+    /// The plaintext so far.
     pub fn plain(&self) -> &[u8] {
         &self.0[Self::ROOM_BYTES..]
     }
 
+    /// The length of the plaintext so far.
     pub fn plain_bytes(&self) -> usize {
         self.0.len() - Self::ROOM_BYTES
     }
 
-    /// Appends what `reader` has, up to its end or `bytes_max`.
+    /// Appends what `reader` returns, up to its end or `bytes_max`, and returns how many bytes that
+    /// were.
     pub fn read_from(&mut self, reader: impl Read, bytes_max: usize) -> io::Result<usize> {
         reader.take(bytes_max as u64).read_to_end(&mut self.0)
     }
 
+    /// Appends plaintext. The caller keeps it within [`CHUNK_PLAIN_BYTES_MAX`].
     pub fn extend(&mut self, plain: &[u8]) {
         self.0.extend_from_slice(plain);
     }
@@ -115,8 +124,11 @@ impl<T: AsRef<[u8]>> From<T> for ChunkBuffer {
 /// A chunk hashed and compressed: header space, hash and packed bytes lie in one buffer, ready to
 /// be sealed in place.
 pub struct Packed {
+    /// The part that the chunk is cut from.
     pub part: PartIndex,
+    /// The chunk's place in the part.
     pub index: ChunkIndex,
+    /// Whether the part ends with the chunk.
     pub last: bool,
     pub(crate) codec: Codec,
     pub(crate) plain_bytes: u32,
@@ -128,10 +140,11 @@ pub struct Packed {
 /// A sealed chunk, as it lies on the wire and in a sealed log.
 #[derive(Clone)]
 pub struct Sealed {
+    /// The first bytes of `frame`, decoded.
     pub header: ChunkHeader,
     /// Header and sealed bytes; `header.frame_bytes()` of them.
     pub frame: Bytes,
-    /// What the part root covers; the sender keeps it, the wire carries it sealed.
+    /// The keyed hash of the plaintext, which the part root covers. The frame carries it sealed.
     pub hash: ChunkHash,
 }
 
@@ -152,27 +165,33 @@ impl VerifiedChunk {
         Self { part: header.part, index: header.index, last: header.last, plain, hash }
     }
 
+    /// The part that it belongs to.
     pub fn part(&self) -> PartIndex {
         self.part
     }
 
+    /// Its place in the part.
     pub fn index(&self) -> ChunkIndex {
         self.index
     }
 
+    /// Whether the part ends with it.
     pub fn is_last(&self) -> bool {
         self.last
     }
 
+    /// The plaintext, at most [`CHUNK_PLAIN_BYTES_MAX`] bytes; empty only in the last chunk of a
+    /// part.
     pub fn plain(&self) -> &Bytes {
         &self.plain
     }
 
+    /// The keyed hash of the plaintext, which was compared with the sealed one.
     pub fn hash(&self) -> &ChunkHash {
         &self.hash
     }
 
-    /// What is left to remember once the sink has the bytes.
+    /// What the receiver keeps of the chunk once the sink has the bytes.
     pub fn taken(&self) -> TakenChunk {
         TakenChunk {
             part: self.part,

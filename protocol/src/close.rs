@@ -1,12 +1,14 @@
-//! The one namespace of outcomes: what a `Refuse` carries, what a QUIC connection is closed with,
-//! and what a process exits with. A code is a number and never a text, so nothing a peer writes
-//! reaches a terminal or a log.
+//! The one namespace of outcomes: the code in a `Refuse`, in the close of a QUIC connection, and
+//! behind the exit code of a process. It is a number and never a text, so that nothing that a peer
+//! writes reaches a terminal or a log.
 
 use minicbor::{Decode, Encode};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $number:literal, exit $exit:literal, $word:literal;)*) => {
-        /// Why a transfer ended. The high half of the number says whose affair it is.
+        /// Why a transfer ended (`docs/codes.md`). The high byte of the number groups the codes:
+        /// 0x01 the peer, 0x02 permission, 0x03 integrity, 0x04 the databases, 0x05 stopped, 0x06
+        /// this host.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
         #[cbor(index_only)]
         #[repr(u16)]
@@ -18,12 +20,12 @@ macro_rules! codes {
             /// Every code, in the order of their numbers.
             pub const ALL: &'static [Code] = &[$(Code::$name,)*];
 
-            /// The exit code of a process that ends for this reason (design.md, 9).
+            /// The exit code of a process that ends with this code (`docs/codes.md`).
             pub fn exit_code(self) -> u8 {
                 match self { $(Code::$name => $exit,)* }
             }
 
-            /// The word for logs and `--json`.
+            /// The name in logs and `--json`.
             pub fn word(self) -> &'static str {
                 match self { $(Code::$name => $word,)* }
             }
@@ -37,12 +39,12 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Everything arrived, was verified, loaded, and proven from the target. Not 0: that is what a
-    /// QUIC implementation closes with when a connection is dropped without a word.
+    /// Everything arrived, was verified, loaded and proven from the target. Not 0, with which a
+    /// QUIC implementation closes a connection that was dropped without a code.
     Done = 1, exit 0, "done";
 
-    // The peer, or who it says it is.
-    /// The peer could not be reached, or fell silent before anything was agreed.
+    // The peer and its identity.
+    /// The peer could not be reached, or stopped answering before anything was agreed.
     Unreachable = 0x100, exit 4, "unreachable";
     /// No protocol version in common.
     VersionUnsupported = 0x101, exit 4, "version_unsupported";
@@ -62,10 +64,12 @@ codes! {
     /// receiver issued it for.
     ProofRefused = 0x108, exit 4, "proof_refused";
 
-    // What may be done.
-    /// The grant is damaged, forged, or signed by somebody who is not trusted here.
+    // Permission.
+    /// The grant is damaged, forged, or signed by a key that is not trusted here.
     GrantInvalid = 0x200, exit 7, "grant_invalid";
+    /// The grant's time to begin, or to finish, has passed.
     GrantExpired = 0x201, exit 7, "grant_expired";
+    /// The grant's *not before* is more than the allowed clock skew ahead.
     GrantNotYetValid = 0x202, exit 7, "grant_not_yet_valid";
     /// The grant's one transfer has been done.
     GrantUsed = 0x203, exit 7, "grant_used";
@@ -86,7 +90,7 @@ codes! {
     /// The receiver has issued no such ticket, or the transfer is over.
     TicketUnknown = 0x20b, exit 7, "ticket_unknown";
 
-    // What arrived is not what was sent.
+    // Integrity: what arrived is not what was sent.
     /// Authentication of a sealed chunk failed.
     ChunkForged = 0x300, exit 6, "chunk_forged";
     /// A chunk came twice, too early, or after the last.
@@ -109,26 +113,29 @@ codes! {
     TargetMismatch = 0x309, exit 6, "target_mismatch";
     /// An acknowledgement or receipt for something that was never sent.
     AckImpossible = 0x30a, exit 6, "ack_impossible";
-    /// Bytes of a part that are no rows of its table.
+    /// The bytes of a part do not decode as rows of its table.
     RowMalformed = 0x30b, exit 6, "row_malformed";
-    /// A sealed log is not what was written: bit rot, or a file that is no log, or one that was put
-    /// in its place.
+    /// A sealed log is corrupt: bit rot, or a file that is no sealed log.
     LogDamaged = 0x30c, exit 6, "log_damaged";
     /// A sealed log of another transfer, sealing key or kind.
     LogForeign = 0x30d, exit 6, "log_foreign";
 
     // The two databases.
+    /// The source could not be opened or read, or its program failed.
     SourceFailed = 0x400, exit 8, "source_failed";
     /// The source cannot be moved as it is; nothing was sent.
     SourceUnsuitable = 0x401, exit 8, "source_unsuitable";
+    /// The target could not be opened, written or read back.
     TargetFailed = 0x402, exit 8, "target_failed";
+    /// The target exists already and is not empty. It is left as it was.
     TargetNotEmpty = 0x403, exit 8, "target_not_empty";
+    /// The disk of the target has no room left.
     TargetFull = 0x404, exit 8, "target_full";
     /// The loader ended before its input did, or with an exit code other than 0.
     LoaderFailed = 0x405, exit 8, "loader_failed";
     /// Read again, the source is not what was sent of it before; nothing of it was sent.
     SourceChanged = 0x406, exit 8, "source_changed";
-    /// There was nothing to move, and nobody had said that there may be nothing.
+    /// There was nothing to move, and the plan does not allow an empty source.
     SourceEmpty = 0x407, exit 8, "source_empty";
     /// The target cannot take what the source holds, however often it is tried; what was staged is
     /// dropped.
@@ -137,7 +144,7 @@ codes! {
     // Stopped.
     /// The link was lost, or a process went away.
     Interrupted = 0x500, exit 5, "interrupted";
-    /// Somebody pressed Ctrl-C, or asked the process to end.
+    /// A signal asked the process to end, such as Ctrl-C.
     UserInterrupt = 0x501, exit 130, "user_interrupt";
     /// A sealed log has no room left, on its disk or in its budget; what is in it stays.
     LogFull = 0x502, exit 5, "log_full";
@@ -145,20 +152,24 @@ codes! {
     LogFailed = 0x503, exit 5, "log_failed";
     /// What the receiver lacks cannot be read again.
     ResumeImpossible = 0x504, exit 5, "resume_impossible";
-    /// Somebody ended the transfer for good; what was staged is gone.
+    /// An operator abandoned the transfer; what was staged is removed.
     Abandoned = 0x505, exit 5, "abandoned";
-    /// The loader had everything and its exit is not known, or it ended well before it had
-    /// everything: the load, or a part of it, may be there.
+    /// The loader had all of its input and its exit is not known, or it ended with success before
+    /// it had all: the load, or a part of it, may be in the target.
     InDoubt = 0x506, exit 5, "in_doubt";
     /// In doubt, and the receiver's operator states that the load is there. There is no receipt.
     StatedLoaded = 0x507, exit 1, "stated_loaded";
 
     // This host.
+    /// An argument or the configuration is wrong.
     Usage = 0x600, exit 2, "usage";
+    /// A check before the transfer failed: a file, its owner or mode, an address, a key.
     Preflight = 0x601, exit 3, "preflight";
+    /// The audit log cannot be written or made durable, so nothing more is done.
     AuditUnwritable = 0x602, exit 9, "audit_unwritable";
     /// Random bytes repeated: nothing is sealed on a host whose randomness is broken.
     RandomBroken = 0x603, exit 1, "random_broken";
+    /// A bug in Sealift.
     Internal = 0x604, exit 1, "internal";
 }
 
@@ -168,28 +179,29 @@ impl Code {
         self as u16
     }
 
-    /// Whether it is about the peer, what it may do, or what it says.
+    /// Whether the reason lies with the peer: its identity, its permission, or the bytes that it
+    /// sent.
     pub fn is_of_peer(self) -> bool {
         self != Code::GrantExpired && (0x100..0x400).contains(&self.number())
     }
 
-    /// Whether the same command, given again, may end better without anybody changing anything.
+    /// Whether the same command may succeed if it is simply given again.
     pub fn retry_may_help(self) -> bool {
         matches!(self, Code::Interrupted | Code::Unreachable | Code::TooSlow) || self.is_busy()
     }
 
-    /// Whether it ends by itself, once something else has ended.
+    /// Whether the condition passes once another connection or transfer has ended.
     pub fn is_busy(self) -> bool {
         matches!(self, Code::TransferBusy | Code::TargetBusy | Code::ReceiverBusy)
     }
 
-    /// Whether a clock decided it, so that both clocks have to be shown.
+    /// Whether it follows from a clock, so that both hosts' clocks have to be shown.
     pub fn is_of_clock(self) -> bool {
         matches!(self, Code::GrantExpired | Code::GrantNotYetValid | Code::ClocksApart)
     }
 
-    /// Whether what a receiver has of a transfer is kept when it ends for this reason, so that the
-    /// transfer can go on later. What was found to be false, or may no longer be had, is dropped.
+    /// Whether a receiver keeps what it has of a transfer that ends with this code, so that it can
+    /// be resumed. What failed a check, or is no longer permitted, is dropped.
     pub fn keeps_transfer(self) -> bool {
         self.retry_may_help()
             || matches!(

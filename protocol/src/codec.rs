@@ -1,6 +1,6 @@
-//! Canonical CBOR (RFC 8949, 4.2.1) with one rule that makes it strict: what was decoded must
-//! encode to the very bytes it was decoded from. Duplicate or unknown keys, longer integers,
-//! indefinite lengths and trailing bytes all fail it, and so does everything nobody thought of.
+//! Canonical CBOR (RFC 8949, section 4.2.1) with one rule that makes it strict: what was decoded
+//! must encode to the same bytes again. Duplicate or unknown keys, longer integers, indefinite
+//! lengths and trailing bytes all fail it, and so does any other deviation.
 
 use std::convert::Infallible;
 
@@ -12,8 +12,8 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Encodes. The size is taken first: a buffer that grows leaves copies behind, and what is encoded
-/// may hold a key.
+/// Encodes `value` as canonical CBOR. The size is computed first: a buffer that grows leaves copies
+/// behind, and the value may hold a key.
 pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     let mut size = Size(0);
     minicbor::encode(value, &mut size).expect("counting cannot fail");
@@ -22,7 +22,7 @@ pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// Takes bytes and keeps their number.
+/// A writer that only counts bytes.
 struct Size(usize);
 
 impl Write for Size {
@@ -34,7 +34,8 @@ impl Write for Size {
     }
 }
 
-/// Decodes a whole canonical message of at most `bytes_max`; `what` names it in the error.
+/// Decodes one canonical message; `what` names it in the error. More than `bytes_max` bytes, or a
+/// list over its bound, are `LimitExceeded`; everything else is `ProtocolViolation`.
 pub fn decode<'b, T>(bytes: &'b [u8], bytes_max: usize, what: &'static str) -> Result<T>
 where
     T: Decode<'b, ()> + Encode<()>,
@@ -44,7 +45,7 @@ where
     }
     let violation = Error::new(Code::ProtocolViolation, what);
     let value: T = minicbor::decode(bytes).map_err(|error| match error.is_custom() {
-        // Of those there is one: a list of too many items.
+        // The only custom error is a list of too many items.
         true => Error::new(Code::LimitExceeded, what),
         false => violation,
     })?;
@@ -60,8 +61,8 @@ where
 #[error("too many items")]
 struct TooMany;
 
-/// A list of at most `N` items. A longer one is refused by the number in front of it: decoded items
-/// may take many times the memory of their encoding.
+/// Decodes a list of at most `N` items. A longer one is refused by its length prefix, since decoded
+/// items may take many times the memory of their encoding.
 pub fn bounded<'b, C, T: Decode<'b, C>, const N: usize>(
     decoder: &mut Decoder<'b>,
     context: &mut C,
@@ -100,7 +101,7 @@ mod tests {
         few: Vec<u8>,
     }
 
-    /// C1: a list is judged by the number in front of it.
+    /// C1: a list is refused by its length prefix.
     #[test]
     fn a_list_is_no_longer_than_it_may_be() {
         let decoded = |bytes: &[u8]| decode::<Few>(bytes, 64, "few");

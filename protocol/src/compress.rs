@@ -1,6 +1,6 @@
-//! Packing: keyed hash and zstd, each chunk on its own. No dictionary and no shared context, so
-//! what one chunk's size tells says nothing of another's content; contexts' memory is reused, their
-//! state is not.
+//! Packing: keyed hash and zstd (RFC 8878), each chunk by itself. There is no dictionary and no
+//! shared context, so the size of one chunk reveals nothing about the content of another. The
+//! memory of a context is reused, its state is not.
 
 use zstd::{
     bulk::{Compressor, Decompressor},
@@ -25,27 +25,28 @@ const ZSTD_DESCRIPTOR_UNUSED: u8 = 0b0000_1111;
 /// Single_Segment_flag: the frame has no window of its own, its content is the window.
 const ZSTD_SINGLE_SEGMENT: u8 = 0b0010_0000;
 
-/// The largest window that RFC 8878, 3.1.1.1.2, expects of every decoder, and the largest that zstd
-/// takes at level 19. A chunk has less than that; a frame that asks for more wants memory and
-/// nothing else.
+/// The largest window that RFC 8878, section 3.1.1.1.2, recommends every decoder to support, and
+/// the largest that zstd uses at level 19. No chunk needs a larger one.
 const ZSTD_WINDOW_BYTES_MAX: u64 = 8 << 20;
 const _: () = assert!(CHUNK_PLAIN_BYTES_MAX as u64 <= ZSTD_WINDOW_BYTES_MAX);
 
 /// How chunks are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
+    /// Every chunk is stored as it is.
     Off,
     /// zstd level, 1 to 19.
     Level(u8),
 }
 
-/// Makes [`Packed`] out of [`Chunk`]; one a thread.
+/// Turns a [`Chunk`] into a [`Packed`]. Each thread has its own.
 pub struct Packer {
     zstd: Option<Compressor<'static>>,
     scratch: Vec<u8>,
 }
 
 impl Packer {
+    /// Fails with `Internal` if zstd cannot allocate its context.
     pub fn new(compression: Compression) -> Result<Self> {
         let zstd = match compression {
             Compression::Off => None,
@@ -67,7 +68,7 @@ impl Packer {
         };
         let packed_bytes = packed.plain_bytes() as u32;
         let mut frame = packed.0;
-        // The last of a part may fill little of its buffer.
+        // The last chunk of a part may fill only a little of its buffer.
         frame.shrink_to(frame.len() + TAG_BYTES);
         frame[CHUNK_HEADER_BYTES..ChunkBuffer::ROOM_BYTES].copy_from_slice(&hash);
         Packed { part: chunk.part, index: chunk.index, last: chunk.last, codec, plain_bytes, packed_bytes, hash, frame }
@@ -86,10 +87,11 @@ impl Packer {
     }
 }
 
-/// Undoes [`Packer`]; one a thread.
+/// Decompresses the plaintext of a chunk. Each thread has its own.
 pub struct Unpacker(Decompressor<'static>);
 
 impl Unpacker {
+    /// Fails with `Internal` if zstd cannot allocate its context.
     pub fn new() -> Result<Self> {
         Decompressor::new().map(Self).map_err(|_| Error::new(Code::Internal, "zstd context cannot be made"))
     }
@@ -120,7 +122,7 @@ impl Unpacker {
     }
 }
 
-/// What a window descriptor stands for (RFC 8878, 3.1.1.1.2).
+/// The window size that a window descriptor encodes (RFC 8878, section 3.1.1.1.2).
 fn window_bytes(descriptor: u8) -> u64 {
     let base = 1 << (10 + (descriptor >> 3));
     base + base / 8 * u64::from(descriptor & 7)

@@ -1,7 +1,7 @@
-//! What proves that all of it arrived: chunk hashes, a root over a part's chunks, a root over the
-//! parts, and a digest of a table as a multiset of rows, which the target is read again for. All
-//! are BLAKE3 under keys of this transfer alone: an unkeyed hash of a small chunk, or of a row,
-//! would identify a patient.
+//! The digests that prove completeness (`docs/protocol.md`, section 6.2): a hash of each chunk, a
+//! root over the chunks of a part, a root over the parts, and a digest of each table as a multiset
+//! of rows, which is computed again from the target. All are BLAKE3 under keys of this transfer
+//! alone: an unkeyed hash of a small chunk, or of a row, would identify a patient.
 
 use minicbor::{Decode, Encode};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -28,6 +28,7 @@ pub struct Digests {
 }
 
 impl Digests {
+    /// Derives the four keys (`docs/protocol.md`, section 5.3).
     pub fn new(secret: &DigestSecret) -> Self {
         Self {
             chunk_hash_key: secret.chunk_hash_key(),
@@ -37,18 +38,19 @@ impl Digests {
         }
     }
 
+    /// The keyed hash of a chunk's plaintext.
     pub fn chunk_hash(&self, plain: &[u8]) -> ChunkHash {
         *blake3::keyed_hash(&self.chunk_hash_key, plain).as_bytes()
     }
 
-    /// Starts the root of a part.
+    /// The root of a part that has no chunk yet.
     pub fn part_root(&self, part: PartIndex) -> PartRoot {
         let mut hasher = blake3::Hasher::new_keyed(&self.part_root_key);
         hasher.update(&part.0.to_be_bytes());
         PartRoot { hasher, chunks: 0, plain_bytes: 0 }
     }
 
-    /// Root over the parts' roots in the order of the plan.
+    /// The root over the roots of all parts, in the order of the plan.
     pub fn transfer_root(&self, transfer: TransferId, part_roots: impl Iterator<Item = Root>) -> Root {
         let mut hasher = blake3::Hasher::new_keyed(&self.transfer_root_key);
         hasher.update(&transfer.0);
@@ -58,7 +60,8 @@ impl Digests {
         Root(*hasher.finalize().as_bytes())
     }
 
-    /// The root of a part whose first chunks have these hashes, one after the other.
+    /// The root of a part whose first chunks have these hashes, concatenated, and this much
+    /// plaintext. More chunks can be added.
     pub fn part_root_of(&self, part: PartIndex, hashes: &[u8], plain_bytes: u64) -> PartRoot {
         let mut root = self.part_root(part);
         root.hasher.update(hashes);
@@ -67,13 +70,14 @@ impl Digests {
         root
     }
 
-    /// Starts the digest of a table, or of a range of one.
+    /// The digest of a table, or of a range of one, that has no row yet.
     pub fn multiset(&self) -> MultisetDigest {
         MultisetDigest { key: self.row_digest_key, sum: [0; 4], rows: 0 }
     }
 }
 
-/// A part's root in the making: part index, every chunk hash, then the number of chunks and bytes.
+/// The root of a part as its chunks are added: part index, every chunk hash, then the number of
+/// chunks and of bytes.
 #[derive(Clone)]
 pub struct PartRoot {
     hasher: blake3::Hasher,
@@ -89,20 +93,24 @@ impl Drop for PartRoot {
 }
 
 impl PartRoot {
+    /// Adds the next chunk: its hash, and the length of its plaintext.
     pub fn add(&mut self, hash: &ChunkHash, plain_bytes: u64) {
         self.hasher.update(hash);
         self.chunks += 1;
         self.plain_bytes += plain_bytes;
     }
 
+    /// The number of chunks added.
     pub fn chunks(&self) -> ChunkCount {
         ChunkCount(self.chunks)
     }
 
+    /// The bytes of plaintext of the chunks added.
     pub fn plain_bytes(&self) -> u64 {
         self.plain_bytes
     }
 
+    /// The root over the chunks added so far; more may follow.
     pub fn root(&self) -> Root {
         let mut hasher = self.hasher.clone();
         hasher.update(&self.chunks.to_be_bytes());
@@ -129,30 +137,33 @@ impl MultisetDigest {
         self.rows += 1;
     }
 
+    /// The number of rows added.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
+    /// The digest of the rows added so far; more may follow.
     pub fn digest(&self) -> RowsDigest {
         RowsDigest { rows: self.rows, sum: bytes(self.sum) }
     }
 }
 
-/// What a [`MultisetDigest`] came to: that of a table, or of a range of one. Those of a table's
-/// ranges add up to the table's, in whatever order they were read.
+/// The value of a [`MultisetDigest`], of a table or of a range of one. The digests of all ranges of
+/// a table add up to the digest of the table, whatever the order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct RowsDigest {
+    /// The number of rows, each counted as often as it occurs.
     #[n(0)]
     pub rows: u64,
-    /// Little-endian, 32 bytes; zero of no rows.
+    /// The sum modulo 2^256, little-endian; zero if there are no rows.
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     pub sum: [u8; 32],
 }
 
 impl RowsDigest {
-    /// The digest of both sets of rows together. `None` if there are more rows than can be counted.
+    /// The digest of both sets of rows together, or `None` if the number of rows overflows.
     pub fn merge(self, other: Self) -> Option<Self> {
         let rows = self.rows.checked_add(other.rows)?;
         Some(Self { rows, sum: bytes(add_modulo(limbs(&self.sum), limbs(&other.sum))) })

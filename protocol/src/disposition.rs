@@ -1,63 +1,65 @@
-//! What becomes of a transfer when something happens to it: one table for each side, without I/O.
-//! This is the receiver's; [`sender`] is the sender's, and [`receiver`] what a failure means to a
-//! receiver.
+//! What is done with a transfer when something happens to it: pure tables, one for each side. This
+//! module has the receiver's stages and events, [`receiver`] what a failure means to a receiver,
+//! and [`sender`] what it means to a sender.
 //!
-//! A loader that is told the end of its input may commit from then on, and only its exit says
-//! whether it has. Until that exit is observed and recorded, the load may be there or not. Nothing
-//! from outside decides that: it is either observed, or stated by the receiver's operator.
+//! The end of a loader's input is its commit point: from then on it may commit, and only its exit
+//! says whether it has. Until that exit is observed and recorded, the load is in doubt. It is
+//! resolved by the exit, or by a statement of the receiver's operator, and by nothing else.
 
 use minicbor::{Decode, Encode};
 
 pub mod receiver;
 pub mod sender;
 
-/// Who found the reason why something ended.
+/// Which side found the reason for an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RaisedBy {
-    /// This side, which tells the other.
+    /// This side, which sends the code to the other.
     ThisSide,
-    /// The other side, which need not be told.
+    /// The other side, which sent the code.
     Peer,
-    /// A person at the other side: to try again unasked would be against their will.
+    /// An operator at the other side. This side does not retry by itself.
     PeerOperator,
 }
 
 impl RaisedBy {
+    /// Every value, for exhaustive tests.
     pub const ALL: [RaisedBy; 3] = [RaisedBy::ThisSide, RaisedBy::Peer, RaisedBy::PeerOperator];
 
-    /// Whether the other side said so.
+    /// Whether the code came from the other side.
     pub fn is_peer(self) -> bool {
         self != RaisedBy::ThisSide
     }
 }
 
-/// What an offer asks of a receiver that has something of the transfer.
+/// What an offer asks of a receiver that holds data of the transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asks {
-    /// To continue from there.
+    /// Resume from there.
     Continue,
-    /// To drop it.
+    /// Drop it, and load from the beginning.
     StartOver,
 }
 
 impl Asks {
+    /// Every value, for exhaustive tests.
     pub const ALL: [Asks; 2] = [Asks::Continue, Asks::StartOver];
 }
 
-/// How far a transfer has come at its receiver, as it is kept on disk.
+/// How far a transfer is at its receiver, as recorded on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Stage {
-    /// The target has taken nothing for good that anybody can see: a staging place can be dropped,
+    /// Before the commit point: nothing is visible in the target. What is staged can be dropped,
     /// and a loader that has not seen the end of its input can be killed.
     #[default]
     #[n(0)]
     Loading,
-    /// The loader was told that its input is whole, and this process waits for its exit. Kept as
-    /// [`Stage::InDoubt`], which is what it is to every other process.
+    /// Past the commit point: the loader has seen the end of its input, and this process waits for
+    /// its exit. Any other process reads it as [`Stage::InDoubt`].
     #[n(1)]
     Ending,
-    /// The loader was told that its input is whole, and its exit is not known.
+    /// Past the commit point, and the loader's exit is not known.
     #[n(2)]
     InDoubt,
     /// The load is proven and its receipt is signed.
@@ -66,16 +68,18 @@ pub enum Stage {
     /// The load is visible under its final name.
     #[n(4)]
     Published,
-    /// In doubt, and the receiver's operator states that the load is there. Nothing proves it.
+    /// It was in doubt, and the receiver's operator has stated that the load is in the target.
+    /// Nothing proves it.
     #[n(5)]
     StatedLoaded,
 }
 
 impl Stage {
+    /// Every stage, in the order of their numbers.
     pub const ALL: [Stage; 6] =
         [Stage::Loading, Stage::Ending, Stage::InDoubt, Stage::ReceiptSigned, Stage::Published, Stage::StatedLoaded];
 
-    /// The word for `status` and `--json`.
+    /// The name in `status` and `--json`.
     pub fn as_str(self) -> &'static str {
         match self {
             Stage::Loading => "loading",
@@ -86,8 +90,8 @@ impl Stage {
         }
     }
 
-    /// Whether the load is in the target, so that it waits for its sender alone and keeps no other
-    /// out.
+    /// Whether the load is in the target. The transfer then only waits for its sender, and does not
+    /// make the target busy.
     pub fn is_loaded(self) -> bool {
         matches!(self, Stage::Published | Stage::StatedLoaded)
     }
@@ -103,18 +107,18 @@ impl Stage {
 pub enum Event {
     /// A process opens what an earlier one kept.
     Opened,
-    /// The sender offers the transfer again and cannot continue: what is here is to be dropped.
+    /// The sender offers the transfer again and asks to start over.
     OfferedAnew,
     /// The connection to the sender was lost.
     ConnectionLost,
-    /// A signal, or the drain of a standing receiver.
+    /// A signal, or the drain of `serve`.
     StopRequested,
-    /// Since the stop was requested, the loader was waited for as long as is waited at most.
+    /// The loader has not exited within the longest wait after the stop was requested.
     WaitExceeded,
-    /// The time that the grant gives to finish has run out.
+    /// The grant's `finish_before` has passed.
     TimeRanOut,
-    /// A ticket that no sender has used has expired, or what is suspended was kept for as long as
-    /// its grant says.
+    /// An unused ticket has expired, or a suspended transfer was retained for as long as its grant
+    /// says.
     Expired,
     /// The sender abandons the transfer.
     AbandonedBySender,
@@ -122,10 +126,10 @@ pub enum Event {
     AbandonedByOperator,
     /// The loader has read everything and ended with exit code 0.
     LoaderSucceeded,
-    /// The loader ended by itself with another exit code.
+    /// The loader exited by itself, and has committed nothing.
     LoaderFailed,
-    /// The loader ended without an exit code that says whether it committed: a signal ended it, it
-    /// ended well before it had read everything, or it lost its database.
+    /// The loader ended in a way that does not say whether it committed: by a signal, with success
+    /// before it had read everything, or because it lost its database.
     LoaderUnknown,
     /// The operator states that the load is in the target.
     StatedLoaded,
@@ -134,6 +138,7 @@ pub enum Event {
 }
 
 impl Event {
+    /// Every event, for exhaustive tests.
     pub const ALL: [Event; 14] = [
         Event::Opened,
         Event::OfferedAnew,
@@ -152,34 +157,34 @@ impl Event {
     ];
 }
 
-/// What is done about it.
+/// What is done about an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Load on, from what is kept: another loader may be fed.
+    /// Continue to load from what is kept; another loader may be started.
     Load,
     /// Drop what is staged, and load from the beginning.
     StartOver,
     /// Keep everything, and end this process.
     Suspend,
-    /// Wait for the loader's exit: nothing else counts before it.
+    /// Wait for the loader's exit, which decides.
     AwaitLoader,
-    /// Keep everything, and load nothing, until the operator has stated what the target holds.
+    /// Keep everything, and load nothing, until the operator states what the target holds.
     AskOperator,
     /// Sign the receipt: the load is proven.
     SignReceipt,
-    /// Finish what publishes the load, and give the sender its receipt.
+    /// Finish publishing the load, and send the sender its receipt.
     Publish,
-    /// Tell the sender what the operator has stated, and keep the statement until it knows.
+    /// Send the sender what the operator has stated, and keep the statement until it was sent.
     TellStatement,
     /// Drop what is staged and what is kept.
     Drop,
-    /// Drop what is kept. What was loaded stays.
+    /// Drop the record. What was loaded stays.
     Forget,
-    /// This cannot be asked of a transfer at this stage.
+    /// The event is not possible at this stage.
     Refuse,
 }
 
-/// The one table of what is done at which stage about which event.
+/// What is done at `stage` about `event`: the one table of the receiver.
 pub fn disposition(stage: Stage, event: Event) -> Disposition {
     use Disposition::{
         AskOperator, AwaitLoader, Drop, Forget, Load, Publish, Refuse, SignReceipt, StartOver, Suspend, TellStatement,
@@ -214,7 +219,7 @@ pub fn disposition(stage: Stage, event: Event) -> Disposition {
         ) => Refuse,
         (Stage::ReceiptSigned | Stage::Published, _) => Publish,
 
-        // A statement may be corrected as long as nobody was told.
+        // A statement may be corrected until the sender was sent it.
         (Stage::StatedLoaded, Event::StatedNotLoaded) => Load,
         (Stage::StatedLoaded, Event::Expired | Event::AbandonedBySender | Event::AbandonedByOperator) => Forget,
         (Stage::StatedLoaded, Event::StopRequested | Event::WaitExceeded | Event::TimeRanOut) => Suspend,
@@ -232,8 +237,8 @@ mod tests {
         pairs.map(|(stage, event)| (stage, event, disposition(stage, event)))
     }
 
-    /// B1, E1: once the loader has everything, only its own failure or the operator's word lets
-    /// anything be loaded again.
+    /// B1, E1: past the commit point, only the loader's own failure or the operator's statement
+    /// lets anything be loaded again.
     #[test]
     fn nothing_from_outside_turns_in_doubt_into_load_again() {
         let observed = (Stage::Ending, Event::LoaderFailed);
@@ -257,7 +262,7 @@ mod tests {
         }
     }
 
-    /// E1: while the loader runs, whatever comes from outside waits; afterwards it is kept.
+    /// E1: while the loader runs, every outside event waits; afterwards the transfer is kept.
     #[test]
     fn what_is_in_doubt_is_waited_for_or_kept() {
         for (stage, event, disposition) in all() {
@@ -287,7 +292,7 @@ mod tests {
         }
     }
 
-    /// Whatever is dropped has nothing visible; whatever may be visible is forgotten at most.
+    /// What is dropped has nothing visible; of what may be visible, only the record is removed.
     #[test]
     fn only_what_is_not_visible_is_dropped() {
         for (stage, event, disposition) in all() {

@@ -1,7 +1,7 @@
 //! The key envelope: an epoch's secrets, sealed to the receiver's key with HPKE (RFC 9180) in base
-//! mode. The KEM is X-Wing (X25519 with ML-KEM-768, draft-irtf-cfrg-concrete-hybrid-kems), so that
-//! a recorded connection or a kept sealed log does not fall to a later quantum computer. Who sealed
-//! it is not HPKE's affair: Begin is signed.
+//! mode. The KEM is X-Wing (X25519 with ML-KEM-768, draft-connolly-cfrg-xwing-kem-10), so that a
+//! recorded connection or a kept sealed log cannot be opened by a later quantum computer. HPKE's
+//! base mode does not authenticate the sender: Begin is signed for that.
 
 use hpke::{
     Deserializable, Kem, OpModeR, OpModeS, Serializable,
@@ -30,23 +30,24 @@ pub const ENVELOPE_SUITE: [u16; 3] = [0x647a, 0x0001, 0x0003];
 
 const INFO_LABEL: &[u8] = b"sealift/1 key envelope\0";
 
-/// An epoch's secret and the transfer's digest secret, for one receiver.
+/// An epoch's secret and the transfer's digest secret, sealed to one receiver.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct KeyEnvelope {
     /// KEM, KDF, AEAD; [`ENVELOPE_SUITE`].
     #[n(0)]
     pub suite: [u16; 3],
+    /// The encapsulated key of X-Wing, 1,120 bytes.
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     pub encapsulated: Vec<u8>,
+    /// The ciphertext of epoch secret and digest secret, with its tag: 80 bytes.
     #[n(2)]
     #[cbor(with = "minicbor::bytes")]
     pub sealed: Vec<u8>,
 }
 
-/// The receiver's half of a sealing key. Its secret is 32 bytes, from which X-Wing expands the
-/// rest.
+/// The private half of a sealing key: 32 bytes, from which X-Wing expands the rest.
 pub struct SealingKey(<XWing as Kem>::PrivateKey);
 
 /// The public half, 1216 bytes.
@@ -55,20 +56,24 @@ pub struct SealingKey(<XWing as Kem>::PrivateKey);
 pub struct SealingPublicKey(#[cbor(with = "minicbor::bytes")] pub Vec<u8>);
 
 impl SealingKey {
+    /// A new key pair, derived from 64 random bytes (`docs/protocol.md`, section 5.3).
     pub fn generate(random: &mut dyn Random) -> Self {
         Self(XWing::derive_keypair(&*secret::<64>(random)).0)
     }
 
-    /// From bytes that were kept with mode 0600: what opens a journal after a restart.
+    /// The key from bytes that [`SealingKey::expose`] returned, which opens a journal after a
+    /// restart. Fails with `Preflight` if they are no key.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let damaged = |_| Error::new(Code::Preflight, "sealing key");
         <XWing as Kem>::PrivateKey::from_bytes(bytes).map(Self).map_err(damaged)
     }
 
+    /// The 32 secret bytes, to be stored with mode 0600.
     pub fn expose(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(self.0.to_bytes().to_vec())
     }
 
+    /// The half that goes into Accept, or into a receiver key file.
     pub fn public_key(&self) -> SealingPublicKey {
         SealingPublicKey(XWing::sk_to_pk(&self.0).to_bytes().to_vec())
     }
@@ -92,7 +97,8 @@ const SMALL_ORDER_U: [[u8; 32]; 7] = [
 ];
 
 impl SealingPublicKey {
-    /// That neither half is one with which anybody could open what is sealed to it.
+    /// Checks the length, and that neither half is a key under which anybody could open what is
+    /// sealed to it.
     fn check(&self) -> Result<()> {
         let refused = |check| Err(Error::new(Code::ProtocolViolation, check));
         let halves = self.0.split_at_checked(ML_KEM_KEY_BYTES);
@@ -110,7 +116,8 @@ impl SealingPublicKey {
 
 impl KeyEnvelope {
     /// Seals both secrets so that they open only with `to` and only under the same `info` and
-    /// `epoch`.
+    /// `epoch`. Fails with `ProtocolViolation` if `to` has the wrong length, or is zero or of small
+    /// order.
     pub fn seal(
         epoch_secret: &EpochSecret,
         digest_secret: &DigestSecret,
@@ -137,7 +144,8 @@ impl KeyEnvelope {
         Ok(Self { suite: ENVELOPE_SUITE, encapsulated: encapsulated.to_bytes().to_vec(), sealed })
     }
 
-    /// Opens what [`KeyEnvelope::seal`] made.
+    /// Opens what [`KeyEnvelope::seal`] made. Another suite is `SuiteUnsupported`; what does not
+    /// open is `KeyCommitment`.
     pub fn open(&self, key: &SealingKey, info: &TranscriptHash, epoch: Epoch) -> Result<(EpochSecret, DigestSecret)> {
         let refused = Error::new(Code::KeyCommitment, "key envelope does not open");
         if self.suite != ENVELOPE_SUITE {
@@ -192,8 +200,7 @@ impl TryCryptoRng for HpkeRandom<'_> {}
 mod tests {
     use super::*;
 
-    /// A3: keys that are zero or of small order, in every encoding, are refused whichever half they
-    /// are in.
+    /// A3: keys that are zero or of small order, in every encoding, are refused in either half.
     #[test]
     fn sealing_keys_that_anybody_could_open_are_refused() {
         let good = SealingPublicKey([vec![7; ML_KEM_KEY_BYTES], vec![9; X25519_KEY_BYTES]].concat());

@@ -1,6 +1,6 @@
-//! What a person reads when something went wrong: what happened, where, and what to do next. Texts
-//! are made of words fixed in the source, names of objects, numbers and error kinds; never of a
-//! row, a key, or another program's message.
+//! Failures as operators read them: what happened, where, and what to do next. A text is made of
+//! words fixed in the source, names of objects, numbers and kinds of error; it never holds a value
+//! of a row, a key, or another program's message.
 
 use std::{fmt, io};
 
@@ -17,30 +17,36 @@ use crate::{
 /// A failure that ends a transfer or a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
+    /// The code, which also decides the exit code of the process.
     pub code: Code,
     /// What happened, and to what.
     pub what: String,
     /// What to do next.
     pub hints: Hints,
-    /// The check that failed, where `what` is what the table says of the code, and that check.
+    /// The check that failed, if `what` is made of the table's text for the code and that check.
     pub check: Option<&'static str>,
+    /// The part concerned, if one is.
     pub part: Option<PartIndex>,
+    /// The chunk concerned, if one is; `part` is then set, too.
     pub chunk: Option<ChunkIndex>,
-    /// The sender that a ticket is bound to, where another one came with it.
+    /// With `TicketBound`: the fingerprint of the sender that the ticket is bound to.
     pub bound: Option<Box<Fingerprint>>,
-    /// How many of the hints the person has read already, if the failure was printed.
+    /// How many of the hints were printed already; `None` if the failure was not printed.
     pub hints_printed: Option<usize>,
+    /// Which side found it.
     pub raised_by: RaisedBy,
 }
 
+/// The result of a command or of a step of a transfer.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
-/// The code that an outcome is recorded under.
+/// The code under which an outcome is recorded; [`Code::Done`] for success.
 pub fn code_of<T>(outcome: &Outcome<T>) -> Code {
     outcome.as_ref().err().map_or(Code::Done, |failure| failure.code)
 }
 
 impl Failure {
+    /// A failure of this side, without a place.
     pub fn new(code: Code, what: impl Into<String>, hints: impl Into<Hints>) -> Self {
         Self {
             code,
@@ -60,14 +66,13 @@ impl Failure {
         Self::new(Code::Usage, what, hints)
     }
 
-    /// An operation on a file or socket that the system refused; only the kind of the error is
-    /// told.
+    /// A failed operation on a file or socket. The text has the kind of the error alone.
     pub fn io(code: Code, what: impl Into<String>, error: &io::Error, hints: impl Into<Hints>) -> Self {
         Self::new(code, format!("{}: {}", what.into(), io_reason(error)), hints)
     }
 
-    /// Adds that nothing is visible in the target, to what interrupts a transfer. The caller knows
-    /// that from the state of the transfer: no code says so.
+    /// Adds the hint that nothing is visible in the target, to an interruption. The caller knows
+    /// that from the stage of the transfer; it does not follow from the code.
     pub fn while_nothing_is_visible(mut self) -> Self {
         if matches!(self.code, Code::Interrupted | Code::UserInterrupt) {
             self.hints.lead_with(Hint::NothingVisible);
@@ -75,13 +80,14 @@ impl Failure {
         self
     }
 
+    /// Adds the part concerned.
     pub fn at_part(mut self, part: PartIndex) -> Self {
         self.part = Some(part);
         self
     }
 }
 
-/// The reason of an I/O error in fixed words.
+/// The reason of an I/O error: the system's text for its number, or its kind.
 pub fn io_reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         // Its display is the system's own text for the number, and the number.
@@ -121,7 +127,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What a code means, and what to do about it.
+/// The text of a code, and what to do about it.
 pub fn explain(code: Code) -> (&'static str, Hints) {
     let (what, hint) = table(code);
     let hints = match code {
@@ -131,8 +137,8 @@ pub fn explain(code: Code) -> (&'static str, Hints) {
     (what, hints)
 }
 
-/// The one table of codes, with the texts of their advice. What interrupts a transfer has advice by
-/// which code decides.
+/// The texts of all codes and their hints. The hint of an interruption is a value that code looks
+/// at, and so is not in this table.
 fn table(code: Code) -> (&'static str, &'static str) {
     const TAMPERED: &str = "No chunk that fails a check is loaded. If it happens again, have the path between the hosts and \
                             both hosts' memory examined: this is damage or tampering, not a busy network.";

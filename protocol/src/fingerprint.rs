@@ -9,7 +9,7 @@ use crate::sign::PublicKey;
 
 const BYTES: usize = 32;
 
-/// Hexadecimal digits that are read in one breath.
+/// Hexadecimal digits in a group, as people read them out.
 const GROUP_DIGITS: usize = 4;
 
 /// The SHA-256 hash of a key's SubjectPublicKeyInfo (RFC 5280, 4.1.2.7): what `openssl pkey -pubin
@@ -20,14 +20,14 @@ const GROUP_DIGITS: usize = 4;
 pub struct Fingerprint(#[cbor(with = "minicbor::bytes")] pub [u8; BYTES]);
 
 impl Fingerprint {
-    /// Of an Ed25519 key.
+    /// The fingerprint of an Ed25519 key.
     pub fn of(key: &PublicKey) -> Self {
         let hash = digest(&SHA256, &key.to_spki());
         Self(hash.as_ref().try_into().expect("a SHA-256 hash has 32 bytes"))
     }
 
-    /// Reads what `Display` writes, in capitals too, with or without separators and the prefix
-    /// `SHA256:`.
+    /// Parses what `Display` writes, in either case, with or without separators and the prefix
+    /// `SHA256:`. `None` unless it is exactly 64 digits.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let bare = text.strip_prefix("SHA256:").or_else(|| text.strip_prefix("sha256:")).unwrap_or(text);
@@ -43,7 +43,7 @@ impl Fingerprint {
         Some(Self(out))
     }
 
-    /// The digits alone.
+    /// The 64 lower-case digits without separators.
     pub fn digits(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }

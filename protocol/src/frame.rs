@@ -23,16 +23,20 @@ const CHUNK_MAGIC: [u8; 4] = *b"SLc1";
 const STREAM_MAGIC: [u8; 4] = *b"SLp1";
 const FLAG_LAST: u8 = 1;
 
-/// Which part, from which chunk on, follows on a stream.
+/// The start of a part's stream (`docs/protocol.md`, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamHeader {
+    /// The part that the stream carries.
     pub part: PartIndex,
+    /// The index of the first chunk on the stream.
     pub first: ChunkIndex,
 }
 
 impl StreamHeader {
+    /// Bytes of an encoded header.
     pub const BYTES: usize = 16;
 
+    /// Magic, part, first chunk.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut out = [0; Self::BYTES];
         out[..4].copy_from_slice(&STREAM_MAGIC);
@@ -41,6 +45,8 @@ impl StreamHeader {
         out
     }
 
+    /// Fails with `ProtocolViolation` if the magic is wrong. Whether the part may come is for
+    /// [`crate::receive::Session::handle_stream`] to check.
     pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Result<Self> {
         if bytes[..4] != STREAM_MAGIC {
             return Err(Error::new(Code::ProtocolViolation, "stream header"));
@@ -52,18 +58,28 @@ impl StreamHeader {
     }
 }
 
-/// What a sealed chunk says about itself in the clear, all of it authenticated.
+/// The header of a sealed chunk, in the clear and authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkHeader {
+    /// The AEAD.
     pub suite: Suite,
+    /// How the plaintext is packed.
     pub codec: Codec,
+    /// Whether the part ends with the chunk.
     pub last: bool,
+    /// The transfer that the chunk belongs to.
     pub transfer: TransferId,
+    /// The epoch under whose keys it is sealed.
     pub epoch: Epoch,
+    /// The part that the chunk is cut from.
     pub part: PartIndex,
+    /// The chunk's place in the part, at most [`CHUNK_INDEX_MAX`].
     pub index: ChunkIndex,
+    /// Bytes of plaintext, at most [`CHUNK_PLAIN_BYTES_MAX`].
     pub plain_bytes: u32,
+    /// Bytes of packed plaintext: as many if stored, fewer if compressed.
     pub packed_bytes: u32,
+    /// Drawn at random. AES-256-GCM uses the first 12 bytes, and the others are zero.
     pub nonce: [u8; 24],
 }
 
@@ -78,6 +94,8 @@ impl ChunkHeader {
         CHUNK_HEADER_BYTES + self.sealed_bytes()
     }
 
+    /// The 80 bytes of `docs/protocol.md`, section 6, which are also the additional data of the
+    /// AEAD.
     pub fn to_bytes(&self) -> [u8; CHUNK_HEADER_BYTES] {
         let mut out = [0; CHUNK_HEADER_BYTES];
         out[..4].copy_from_slice(&CHUNK_MAGIC);
@@ -94,8 +112,8 @@ impl ChunkHeader {
         out
     }
 
-    /// Reads a header and judges everything in it that needs no key: after this its lengths are
-    /// safe to allocate.
+    /// Decodes a header and checks everything that needs no key, so that its lengths are safe to
+    /// allocate. Fails with `ChunkMalformed`.
     pub fn from_bytes(bytes: &[u8; CHUNK_HEADER_BYTES]) -> Result<Self> {
         let malformed = |check| Error::new(Code::ChunkMalformed, check);
         if bytes[..4] != CHUNK_MAGIC {
@@ -113,16 +131,15 @@ impl ChunkHeader {
             packed_bytes: u32::from_be_bytes(array(&bytes[44..48])),
             nonce: array(&bytes[48..72]),
         };
-        header.judge()?;
-        // Reserved bytes, unknown flags and unused nonce bytes are zero: one header has one
-        // spelling.
+        header.check()?;
+        // Reserved bytes, unknown flags and unused nonce bytes are zero: a header has one encoding.
         if header.to_bytes() != *bytes {
             return Err(malformed("chunk header has reserved bits set"));
         }
         Ok(header)
     }
 
-    fn judge(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         let malformed = |check| Error::new(Code::ChunkMalformed, check).at_chunk(self.part, self.index);
         if self.plain_bytes as usize > CHUNK_PLAIN_BYTES_MAX {
             return Err(malformed("plaintext length over the limit"));
@@ -147,7 +164,8 @@ impl ChunkHeader {
     }
 }
 
-/// Length prefix of a control message; refuses what no message can be.
+/// The length of a control message from its prefix: 0 is `ProtocolViolation`, more than
+/// [`CONTROL_BYTES_MAX`] is `LimitExceeded`.
 pub fn control_length(prefix: [u8; 4]) -> Result<usize> {
     match u32::from_be_bytes(prefix) as usize {
         0 => Err(Error::new(Code::ProtocolViolation, "empty control message")),

@@ -1,5 +1,5 @@
-//! What to do next, as values. Code decides by them; their words are rendered where a person or a
-//! program reads them, and nowhere else is a text looked at.
+//! What to do next, as values. They are rendered where a person or a program reads them; no control
+//! flow looks at a text.
 
 use std::{borrow::Cow, fmt};
 
@@ -12,14 +12,14 @@ pub enum Hint {
     StartAgain(Restart),
     /// End the transfer for good instead.
     OrAbandon,
-    /// Advice for one kind of failure, by which no code decides anything.
+    /// Advice for one kind of failure. No control flow depends on it.
     Text(Cow<'static, str>),
 }
 
 /// What happens to a suspended transfer when both sides are started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
-    /// It is resumed, as far as is known without its source and its target.
+    /// It is resumed, unless its source or its target does not allow that.
     Resumes,
     /// It starts over, and the program that is its source is run again.
     RunsProgram,
@@ -27,17 +27,20 @@ pub enum Restart {
     NeedsSource,
 }
 
-/// The advice about one failure, in the order in which it is read.
+/// The hints about one failure, in reading order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hints(Vec<Hint>);
 
 impl Hints {
+    /// No advice.
     pub const NONE: Self = Self(Vec::new());
 
+    /// Whether there is no advice.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// The number of hints.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -57,7 +60,7 @@ impl Hints {
         Self(self.0.iter().skip(count).cloned().collect())
     }
 
-    /// Says, where a restart is advised, what it does to the transfer.
+    /// Sets what a restart does to the transfer, in every hint that advises one.
     pub fn set_restart(&mut self, restart: Restart) {
         for hint in &mut self.0 {
             if let Hint::StartAgain(known) = hint {

@@ -1,17 +1,16 @@
-//! Names of things: an index, a count and a size are three different types, so that one is never
-//! taken for another.
+//! Identifiers, indices and counts, each a type of its own, so that none is mistaken for another.
 
 use std::fmt;
 
 use minicbor::{Decode, Encode};
 
-/// One run of one source into one target: 128 random bits.
+/// The identifier of a transfer: 128 random bits, written as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
 #[cbor(transparent)]
 pub struct TransferId(#[cbor(with = "minicbor::bytes")] pub [u8; 16]);
 
 impl TransferId {
-    /// Reads the 32 hex digits that `Display` writes.
+    /// Parses the 32 hexadecimal digits that `Display` writes.
     pub fn from_hex(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
         if bytes.len() != 32 {
@@ -67,8 +66,7 @@ number!(
     ChunkIndex(u64)
 );
 number!(
-    /// A number of chunks of one part, counted from its first: also the index of the chunk that
-    /// comes next.
+    /// The number of chunks of one part, from its first. It equals the index of the next chunk.
     ChunkCount(u64)
 );
 number!(
@@ -78,7 +76,7 @@ number!(
 );
 
 impl ChunkCount {
-    /// The index of the chunk that follows these.
+    /// The index of the chunk after these.
     pub fn next_index(self) -> ChunkIndex {
         ChunkIndex(self.0)
     }

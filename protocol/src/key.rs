@@ -1,5 +1,5 @@
-//! The keys of a transfer and how each comes from another. Every derivation label of the protocol
-//! stands in this file.
+//! The keys of a transfer and how they are derived (`docs/protocol.md`, section 5.3). The labels of
+//! all derived keys are in this file.
 //!
 //! ```text
 //! EpochSecret ──HKDF-SHA256-Expand──▶ data key of (part, generation)     seals chunks, one epoch
@@ -8,10 +8,10 @@
 //!              └─BLAKE3 derive_key──▶ check, by which the next connection is known to be of the same sender
 //! ```
 //!
-//! HKDF is RFC 5869; its expand step alone serves here because the input is already a uniform
-//! 32-byte key (section 3.3). AES-GCM and Poly1305 do not commit to a key, so the epoch does:
-//! HMAC-SHA256 is collision resistant in its key at one fixed length, and a data key follows from
-//! the committed secret.
+//! HKDF is RFC 5869; the expand step alone is used because the input is already a uniform 32-byte
+//! key (section 3.3). AES-GCM and Poly1305 do not commit to a key, so the epoch does: HMAC-SHA256
+//! is collision resistant in its key at one fixed length, and data keys are derived from the
+//! committed secret.
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -31,10 +31,10 @@ const CONTEXT_ROW_DIGEST: &str = "sealift/1 2026-11 row digest";
 const CONTEXT_DIGEST_CHECK: &str = "sealift/1 2026-11 digest secret check";
 const CONTEXT_SOURCE_TAG: &str = "sealift/1 2026-11 source tag";
 
-/// Public value that fixes an epoch's secret, 32 bytes.
+/// The public commitment to an epoch's secret, 32 bytes.
 pub type KeyCommitment = [u8; 32];
 
-/// The secret from which one epoch's data keys follow.
+/// The secret from which the data keys of one epoch are derived.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct EpochSecret(pub(crate) [u8; 32]);
 
@@ -47,19 +47,20 @@ pub struct DigestSecret(pub(crate) [u8; 32]);
 pub(crate) struct DataKey(pub(crate) [u8; 32]);
 
 impl EpochSecret {
+    /// 32 random bytes, drawn for each epoch.
     pub fn generate(random: &mut dyn Random) -> Self {
         Self(*secret::<32>(random))
     }
 
-    /// The key that seals `index` of `part`. Its generation rotates every [`CHUNKS_PER_KEY`]
-    /// chunks.
+    /// The key that seals the chunk `index` of `part`. A new one is derived every
+    /// [`CHUNKS_PER_KEY`] chunks.
     pub(crate) fn data_key(&self, transfer: TransferId, epoch: Epoch, part: PartIndex, index: ChunkIndex) -> DataKey {
         let generation = (index.0 / CHUNKS_PER_KEY) as u32;
         let (epoch, part, generation) = (epoch.0.to_be_bytes(), part.0.to_be_bytes(), generation.to_be_bytes());
         DataKey(self.expand(&[LABEL_DATA_KEY, &transfer.0, &epoch, &part, &generation]))
     }
 
-    /// The commitment to this secret in its place.
+    /// The commitment to this secret as the one of this transfer and epoch.
     pub fn commitment(&self, transfer: TransferId, epoch: Epoch) -> KeyCommitment {
         self.expand(&[LABEL_KEY_COMMITMENT, &transfer.0, &epoch.0.to_be_bytes()])
     }
@@ -75,27 +76,30 @@ impl EpochSecret {
 }
 
 impl DigestSecret {
+    /// 32 random bytes, drawn once for each transfer.
     pub fn generate(random: &mut dyn Random) -> Self {
         Self(*secret::<32>(random))
     }
 
-    /// From bytes that were kept sealed or with mode 0600; the sender needs it to go on after a
-    /// restart.
+    /// The secret from bytes that were stored sealed or with mode 0600. A sender needs it to resume
+    /// after a restart.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
+    /// The secret bytes, to be stored with mode 0600 or sealed.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// Tells whether two connections have the same secret, and nothing about it.
+    /// A value that is equal for two connections with the same secret, and reveals nothing about
+    /// it.
     pub fn check(&self) -> [u8; 32] {
         blake3::derive_key(CONTEXT_DIGEST_CHECK, &self.0)
     }
 
-    /// What a sender keeps of its source's URL: only with this secret can a guess be compared with
-    /// it.
+    /// A keyed hash of the source's URL, for the sender's record. Without this secret no guess can
+    /// be compared with it.
     pub fn source_tag(&self, source: &str) -> [u8; 32] {
         let key = blake3::derive_key(CONTEXT_SOURCE_TAG, &self.0);
         *blake3::keyed_hash(&key, source.as_bytes()).as_bytes()

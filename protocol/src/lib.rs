@@ -1,9 +1,10 @@
-//! What goes over the wire and onto disk, and the rules by which both ends judge it.
+//! What goes over the wire and onto disk, and the rules by which both ends check it.
 //!
 //! Pure: no clock, no file, no socket, no environment. Time, randomness and bytes come in as
 //! arguments, so that the real link and the simulator run the same code. `docs/protocol.md` is the
 //! specification; the modules' headers hold the layouts.
 #![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
 pub mod archive;
 pub mod audit_head;

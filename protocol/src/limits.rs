@@ -1,14 +1,13 @@
-//! Every bound of the protocol, in one place: its unit is in its name, its reason beside it.
+//! Every bound of the protocol, in one place. The unit is in the name, the reason in the comment.
 //!
-//! Nothing here is a tuning knob of a running transfer; settings that a user may change live in the
-//! agents and are clamped to these.
+//! None of these is a tuning knob of a running transfer; settings that a user may change are in the
+//! agents, and are clamped to these.
 
 /// Plaintext of an ordinary chunk. 64 KiB to 4 MiB differ by under 5 % in speed and ratio; 1 MiB
 /// keeps buffers small.
 pub const CHUNK_PLAIN_BYTES: usize = 1 << 20;
 
-/// The most plaintext one chunk may claim. Bounds what `open` allocates for a peer, whatever the
-/// peer says.
+/// The most plaintext that one chunk may claim. It bounds what `open` allocates for a peer.
 pub const CHUNK_PLAIN_BYTES_MAX: usize = 4 << 20;
 
 /// Keyed BLAKE3 of the plaintext, carried inside the sealed bytes.
@@ -32,8 +31,8 @@ pub const CHUNKS_PER_KEY: u64 = 1 << 16;
 /// sealing is refused, so the counter can never wrap.
 pub const CHUNK_INDEX_MAX: u64 = (1 << 40) - 1;
 
-/// The highest epoch; the first is 1. One connection is one epoch; a transfer that reconnects four
-/// billion times is an attack.
+/// The highest epoch; the first is 1. Each connection has one epoch, and no honest transfer
+/// reconnects four billion times.
 pub const EPOCH_MAX: u32 = u32::MAX - 1;
 
 /// Parts of one transfer: a table each, or a range of one. 16,384 cover the widest clinical schema
@@ -50,52 +49,53 @@ pub const ENGINE_NAME_BYTES_MAX: usize = 32;
 /// SQLite has no limit.
 pub const NAME_BYTES_MAX: usize = 1024;
 
-/// A text in a receipt that describes a program, for people.
+/// A text in a receipt that describes a program to people.
 pub const FACT_BYTES_MAX: usize = 1024;
 
-/// DER of one certificate, and certificates of one agent in a receipt: its own and those of up to
-/// three authorities.
+/// The DER encoding of one certificate.
 pub const CERTIFICATE_BYTES_MAX: usize = 8 << 10;
+/// Certificates of one agent in a receipt: its own, and those of up to three authorities.
 pub const CERTIFICATES_MAX: usize = 4;
 
 /// A plan's canonical bytes: `PARTS_MAX` tables of one part each, with names of some 70 bytes.
 pub const PLAN_BYTES_MAX: usize = 3 << 19;
 
-/// A part's most in a manifest (counts and root), with every number at its longest; and a digest of
-/// rows there or in a receipt.
+/// The longest encoding of a part in a manifest: counts and root, with every number at its longest.
 pub const SENT_PART_BYTES_MAX: usize = 56;
+/// The longest encoding of a digest of rows, in a manifest or a receipt.
 pub const ROWS_DIGEST_BYTES_MAX: usize = 46;
 
-/// A part's most in manifest and receipt together. The digest of a table stands in both; the part
-/// of a range has one of its own, and shares its table's with at least one other.
+/// The longest encoding of a part in manifest and receipt together. The digest of a table is in
+/// both; a range has a digest of its own, and shares that of its table with at least one other
+/// range.
 pub const PROVEN_PART_BYTES_MAX: usize = SENT_PART_BYTES_MAX + 2 * ROWS_DIGEST_BYTES_MAX + 1;
 
-/// What a receipt says of an image's tables, encoded: some 30,000 names of usual length. The plan
-/// of an image has one part, so that its receipt has room for them.
+/// The checks of an image in a receipt, encoded: some 30,000 table names of usual length. The plan
+/// of an image has one part, so its receipt has room for them.
 pub const IMAGE_CHECKS_BYTES_MAX: usize = 1 << 20;
 
 /// A control message. The largest is a receipt, which holds plan, manifest, what was loaded, and
 /// the grant.
 pub const CONTROL_BYTES_MAX: usize = 4 << 20;
 
-/// An Offer: a plan, a grant, and what is beside them.
+/// An Offer: a plan, a grant, and 4 KiB for the other fields.
 pub const OFFER_BYTES_MAX: usize = PLAN_BYTES_MAX + GRANT_BYTES_MAX + (4 << 10);
 
-/// Versions and suites that one side may list.
+/// Versions, and suites, that one side may list.
 pub const CHOICES_MAX: usize = 16;
 
 /// Parts in flight at once that a receiver may allow: each has a stream and its share of the
 /// window.
 pub const LANES_MAX: u16 = 4;
 
-/// Bytes of unacknowledged sealed chunks that a receiver may allow one part. Two whole frames is
-/// the least with which a sender can keep a link busy; the most bounds what a sender keeps in
-/// memory.
+/// The smallest window of unacknowledged sealed chunks that a receiver may give one part: with less
+/// than two whole frames a sender cannot keep a link busy.
 pub const LANE_WINDOW_BYTES_MIN: u64 = 2 * FRAME_BYTES_MAX as u64;
+/// The largest window of one part; it bounds what a sender keeps in memory.
 pub const LANE_WINDOW_BYTES_MAX: u64 = 64 << 20;
 
-/// One row's encoded bytes, unless a setting says otherwise: the receiver holds a row whole to bind
-/// it.
+/// The encoded bytes of one row, unless configured otherwise: the receiver holds a whole row to
+/// bind it.
 pub const ROW_BYTES_MAX: usize = 256 << 20;
 
 /// Columns of one table: SQLite's own upper bound is 32,767, PostgreSQL's 1,600.
@@ -104,14 +104,14 @@ pub const COLUMNS_MAX: usize = 32_767;
 /// A grant, signed, is a few hundred bytes; 16 KiB leaves room for names at their limit.
 pub const GRANT_BYTES_MAX: usize = 16 << 10;
 
-/// Clock difference between two agents that is forgiven when a grant's times are judged
-/// (fault-matrix T6).
+/// The tolerated difference between the clocks of two agents, and at a grant's start (T6).
 pub const CLOCK_SKEW_SECONDS_MAX: u64 = 60;
 
-/// A sealed log's header, and what stands before and behind the body of each of its records
-/// ([`crate::sealed_log`]).
+/// Bytes of a sealed log's header ([`crate::sealed_log`]).
 pub const LOG_HEADER_BYTES: usize = 104;
+/// Bytes before the body of a record of a sealed log.
 pub const LOG_HEAD_BYTES: usize = 32;
+/// Bytes after the body of a record of a sealed log.
 pub const LOG_CHECK_BYTES: usize = 32;
 
 /// The body of an epoch record: a key envelope is 1,200 bytes, the rest some 90.

@@ -1,5 +1,5 @@
-//! What an authenticated link is made of. Each end reads it from its own connection, so that a
-//! receipt and an audit log state what was, whatever the configuration said.
+//! The facts of an authenticated link. Each end reads them from its own connection, so that receipt
+//! and audit log state what was negotiated and not what was configured.
 
 use std::fmt;
 
@@ -9,19 +9,23 @@ use minicbor::{Decode, Encode};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct LinkFacts {
+    /// What carries TLS.
     #[n(0)]
     pub transport: Transport,
+    /// The negotiated version.
     #[n(1)]
     pub tls_version: TlsVersion,
+    /// The group of the key exchange.
     #[n(2)]
     pub group: KeyExchangeGroup,
+    /// The cipher suite of TLS; that of the chunks is [`crate::seal::Suite`].
     #[n(3)]
     pub cipher_suite: CipherSuite,
 }
 
 impl LinkFacts {
-    /// Whether the protocol allows it: TLS 1.3, a hybrid key exchange, and a suite of those that
-    /// are offered.
+    /// Whether `docs/protocol.md`, section 2, allows it: TLS 1.3, a hybrid key exchange, and one of
+    /// the two cipher suites.
     pub fn is_allowed(&self) -> bool {
         self.tls_version == TlsVersion(0x0304)
             && [0x11eb, 0x11ec].contains(&self.group.0)

@@ -1,21 +1,23 @@
 //! What a loader's exit says about its load: the rule by which a receiver decides whether another
-//! loader may be fed. Pure: the receiver observes, this decides.
+//! loader may be started.
 //!
-//! A loader is given the end of its input when everything is verified, and commits because of it.
+//! A loader sees the end of its input once everything is verified, and commits because of it.
 //! Between its commit and its exit it can fail in many ways: the connection to its server breaks
-//! (`psql` ends with 2, `pg_restore` and `mariadb` with 1, which is what they say to any error), or
-//! a command behind it in a shell script fails. So an exit code other than 0 says that nothing was
-//! committed only where the loader had not read all of its input, or where that very code of that
-//! very program says so.
+//! (`psql` then exits with 2, `pg_restore` and `mariadb` with 1, as for any error), or a later
+//! command of a shell script fails. So an exit code other than 0 shows that nothing was committed
+//! only if the loader had not read all of its input, or if this program documents that meaning for
+//! this code.
 
 use crate::disposition::Event;
 
 /// How much of its input a loader had read when it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
+    /// It had not read a byte.
     Nothing,
+    /// Some of it.
     Part,
-    /// All of it, and it was told that this is all.
+    /// All of it, and it has seen the end.
     Whole,
 }
 
@@ -24,13 +26,13 @@ pub enum Taken {
 pub enum LoaderExit {
     /// Exit code 0.
     Success,
-    /// An exit code by which this program states that it has rolled everything back.
+    /// An exit code that this program documents as: everything was rolled back.
     RolledBack,
     /// Any other exit code, or a signal.
     Other,
 }
 
-/// What happened to the transfer when its loader ended.
+/// The event that the end of a loader is to the transfer.
 pub fn loader_ended(taken: Taken, exit: LoaderExit) -> Event {
     match (taken, exit) {
         (Taken::Whole, LoaderExit::Success) => Event::LoaderSucceeded,
@@ -50,8 +52,9 @@ mod tests {
     const TAKEN: [Taken; 3] = [Taken::Nothing, Taken::Part, Taken::Whole];
     const EXITS: [LoaderExit; 3] = [LoaderExit::Success, LoaderExit::RolledBack, LoaderExit::Other];
 
-    /// B1, E1: a loader that had everything is followed by another only if it states that it has
-    /// rolled back; and only one that had everything and ended well makes a receipt.
+    /// B1, E1: after a loader that had everything, another is started only if the exit says that
+    /// everything was rolled back; and only a loader that had everything and succeeded leads to a
+    /// receipt.
     #[test]
     fn only_what_is_known_decides() {
         for taken in TAKEN {

@@ -32,62 +32,69 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct SentPart {
+    /// The number of its chunks, at least 1.
     #[n(0)]
     pub chunks: ChunkCount,
+    /// The bytes of its plaintext.
     #[n(1)]
     pub plain_bytes: u64,
-    /// Root over its chunks' hashes.
+    /// The root over the hashes of its chunks.
     #[n(2)]
     pub root: Root,
-    /// Of its rows, if it is a range of a table. Those of a whole table stand in
+    /// The digest of its rows if it is a range of a table. The digests of whole tables are in
     /// [`Manifest::tables`].
     #[n(3)]
     pub rows: Option<RowsDigest>,
 }
 
-/// What the sender says it sent.
+/// What was sent, as the sender states it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Manifest {
+    /// The transfer that was sent.
     #[n(0)]
     pub transfer: TransferId,
+    /// [`crate::grant::SignedGrant::hash`] of the grant it was sent under.
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     pub grant_hash: [u8; 32],
+    /// [`Plan::hash`] of the plan it was sent by.
     #[n(2)]
     #[cbor(with = "minicbor::bytes")]
     pub plan_hash: [u8; 32],
-    /// Of each table of the plan, as its rows were sent.
+    /// The digest of each table of the plan, as its rows were sent.
     #[n(3)]
     #[cbor(decode_with = "codec::bounded::<_, _, TABLES_MAX>")]
     pub tables: Vec<RowsDigest>,
+    /// Each part, in the order of the plan.
     #[n(4)]
     #[cbor(decode_with = "codec::bounded::<_, _, PARTS_MAX>")]
     pub parts: Vec<SentPart>,
-    /// Root over the parts' roots.
+    /// The root over the roots of the parts.
     #[n(5)]
     pub root: Root,
+    /// Where the data came from.
     #[n(6)]
     pub origin: Origin,
-    /// Of the sender's log, when it signed.
+    /// The head of the sender's audit log when it signed.
     #[n(7)]
     pub audit_head: Option<AuditHead>,
 }
 
-/// What stood behind the receiver's key when the transfer began, as the sender says.
+/// Why the sender trusted the receiver's key when the transfer began, as the sender states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum ReceiverTrust {
     /// The operator named the key.
     #[n(0)]
     Pinned,
-    /// The ticket did, or the key file that an archive was sealed to, and nothing else.
+    /// Only the ticket named the key, or the key file that the archive was sealed to.
     #[n(1)]
     Ticket,
 }
 
 impl ReceiverTrust {
-    /// The word for logs and `--json`.
+    /// The name in logs and `--json`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Pinned => "pinned",
@@ -96,22 +103,25 @@ impl ReceiverTrust {
     }
 }
 
-/// Where the data came from, and what the sender knew of the receiver. The sender's word: nobody
-/// else can check it.
+/// Where the data came from, and why the sender trusted the receiver. Nothing but the sender's
+/// signature supports it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Origin {
+    /// Why the sender trusted the receiver's key.
     #[n(0)]
     pub receiver_trust: ReceiverTrust,
-    /// Name of the source host.
+    /// The name of the source host, at most [`NAME_BYTES_MAX`] bytes.
     #[n(1)]
     pub host: String,
-    /// The source without what may be secret: of a command its program alone.
+    /// The source without what may be secret (of a command, the program alone), at most
+    /// [`NAME_BYTES_MAX`] bytes.
     #[n(2)]
     pub source: String,
 }
 
 impl Origin {
+    /// Fails with `LimitExceeded` if a text is longer than [`NAME_BYTES_MAX`].
     pub fn check(&self) -> Result<()> {
         match self.host.len() <= NAME_BYTES_MAX && self.source.len() <= NAME_BYTES_MAX {
             true => Ok(()),
@@ -119,7 +129,7 @@ impl Origin {
         }
     }
 
-    /// Of a transfer of which nothing is known, for tests and tools.
+    /// An origin without host and source, for tests and tools.
     pub fn unknown() -> Self {
         Self { receiver_trust: ReceiverTrust::Ticket, host: String::new(), source: String::new() }
     }
@@ -129,20 +139,23 @@ impl Origin {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct SignedManifest {
+    /// What the sender sent.
     #[n(0)]
     pub manifest: Manifest,
+    /// The sender's signature, with [`Purpose::Manifest`].
     #[n(1)]
     pub signature: Signature,
 }
 
 impl Manifest {
+    /// Signs the canonical encoding.
     pub fn sign(self, signer: &dyn Signer) -> SignedManifest {
         let signature = signer.sign(Purpose::Manifest, &codec::encode(&self));
         SignedManifest { manifest: self, signature }
     }
 
-    /// That it can be the manifest of this plan: counts that can be, and digests of ranges that add
-    /// up to their table's.
+    /// Checks that it fits this plan: the numbers of parts and tables, possible counts, and digests
+    /// of ranges that add up to that of their table. Fails with `ManifestMismatch`.
     pub fn check(&self, plan: &Plan) -> Result<()> {
         let wrong = |check| Err(Error::new(Code::ManifestMismatch, check));
         if self.parts.len() != plan.parts.len() || self.tables.len() != plan.tables.len() {
@@ -174,7 +187,7 @@ impl Manifest {
 }
 
 impl SentPart {
-    /// A row takes at least one byte, and bytes have room in the chunks.
+    /// A row takes at least one byte, and the bytes fit into the chunks.
     fn check(&self, planned: &PlannedPart) -> Result<()> {
         let wrong = |check| Err(Error::new(Code::ManifestMismatch, check));
         if self.rows.is_some() != planned.range.is_some() {
@@ -194,6 +207,7 @@ impl SentPart {
 }
 
 impl SignedManifest {
+    /// Verifies the signature with the sender's key; fails with `ManifestMismatch`.
     pub fn verify(&self, sender: &PublicKey) -> Result<()> {
         sender.verify(Purpose::Manifest, &codec::encode(&self.manifest), &self.signature, Code::ManifestMismatch)
     }

@@ -13,8 +13,8 @@
 //! either   → Refuse    a code and a place, at any point; nothing follows it
 //! ```
 //!
-//! The sender ends its side of the stream after it has checked the receipt: that is how the
-//! receiver knows.
+//! The sender ends its side of the stream after it has checked the receipt, which tells the
+//! receiver that the receipt has arrived.
 
 use minicbor::{Decode, Encode};
 
@@ -41,41 +41,47 @@ pub const VERSION: u16 = 1;
 /// ALPN protocol identifier (RFC 7301).
 pub const ALPN: &[u8] = b"sealift/1";
 
+/// What the sender wants to send, and under which grant.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Offer {
+    /// The protocol versions that the sender speaks.
     #[n(0)]
     #[cbor(decode_with = "codec::bounded::<_, _, CHOICES_MAX>")]
     pub versions: Vec<u16>,
-    /// In the order that the sender prefers. One that is not known here is skipped: so a new one
-    /// can be offered beside those of before.
+    /// The suites that the sender allows, in its order of preference. A receiver skips numbers that
+    /// it does not know, so that a new suite can be offered beside the present ones.
     #[n(1)]
     #[cbor(decode_with = "codec::bounded::<_, _, CHOICES_MAX>")]
     pub suites: Vec<SuiteNumber>,
+    /// The grant of the ticket.
     #[n(2)]
     pub grant: SignedGrant,
+    /// What is to be sent. Estimates aside, it stays the same on every connection of a transfer.
     #[n(3)]
     pub plan: Plan,
+    /// Random, so that no two transcripts are equal.
     #[n(4)]
     #[cbor(with = "minicbor::bytes")]
     pub nonce: [u8; 32],
-    /// The source is read from its beginning, and as of a new moment: what the receiver has of this
-    /// transfer is to be dropped. Never a mix of two.
+    /// The source is read from its beginning as of a new moment, so the receiver is to drop what it
+    /// has of this transfer: two readings are never mixed.
     #[n(5)]
     pub fresh: bool,
-    /// By the sender's clock, since 1970. Times in grant, receipt and both audit logs are to mean
-    /// the same.
+    /// The sender's clock, in seconds since the Unix epoch. The receiver compares it with its own,
+    /// so that times in grant, receipt and both audit logs mean the same.
     #[n(6)]
     pub now_seconds: u64,
 }
 
-/// What the allocator adds to a short text.
+/// The least memory that a text takes.
 const TEXT_BYTES_MIN: usize = 32;
 
 impl Offer {
-    /// A bound on the memory that an offer takes, of which so many bytes of a message have come:
-    /// the message in a buffer that doubles, its texts, its tables and its parts. The least table
-    /// has five bytes and the least part three, and both become many times as many.
+    /// A bound on the memory that an offer takes when `message_bytes` of its message have arrived:
+    /// the message in a buffer that doubles, its texts, its tables and its parts. The smallest
+    /// encoded table has five bytes and the smallest part three; decoded they take many times as
+    /// much.
     pub const fn memory_bytes(message_bytes: usize) -> usize {
         let table_bytes = size_of::<PlannedTable>() + 2 * TEXT_BYTES_MIN;
         let tables = at_most(message_bytes / 5, TABLES_MAX);
@@ -92,122 +98,153 @@ const fn at_most(count: usize, most: usize) -> usize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Have {
+    /// The part concerned.
     #[n(0)]
     pub part: PartIndex,
+    /// Chunks verified, from the first.
     #[n(1)]
     pub verified: ChunkCount,
+    /// Chunks that no crash can lose, from the first; at most as many as `verified`.
     #[n(2)]
     pub durable: ChunkCount,
-    /// With its last chunk.
+    /// Whether the part's last chunk is among the verified ones.
     #[n(3)]
     pub ended: bool,
-    /// Root over the first `verified` chunks: by it a sender that reads the part again knows that
-    /// it is the same.
+    /// The root over the first `verified` chunks, with which a sender that reads the part again
+    /// compares what it reads.
     #[n(4)]
     pub root: Root,
 }
 
+/// The terms on which the receiver accepts an Offer.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct AcceptBody {
+    /// The chosen version, one of those offered.
     #[n(0)]
     pub version: u16,
+    /// The chosen suite, one of those offered.
     #[n(1)]
     pub suite: Suite,
+    /// The key to seal the envelope to: made for this transfer, the same on all its connections,
+    /// and known to the sender by its fingerprint in the ticket.
     #[n(2)]
     pub sealing_key: SealingPublicKey,
-    /// The epoch of this connection: one more than the last that this transfer had.
+    /// The epoch of this connection: one more than the last of this transfer, from 1.
     #[n(3)]
     pub epoch: Epoch,
-    /// Parts that may be in flight at once.
+    /// The number of parts that may be in flight at once, 1 to [`crate::limits::LANES_MAX`].
     #[n(4)]
     pub lanes: u16,
-    /// Bytes of one part that may be unacknowledged; a chunk counts as its plaintext or its frame,
-    /// whichever is more.
+    /// Bytes of one part that may be sent and not yet acknowledged as verified. A chunk counts as
+    /// its plaintext or its frame, whichever is longer.
     #[n(5)]
     pub lane_window_bytes: u64,
-    /// Parts of which anything is there already, in order; empty on a first connection.
+    /// The parts of which the receiver has anything, in the order of the plan; empty on a first
+    /// connection.
     #[n(6)]
     #[cbor(decode_with = "codec::bounded::<_, _, PARTS_MAX>")]
     pub have: Vec<Have>,
+    /// Random, so that no two transcripts are equal.
     #[n(7)]
     #[cbor(with = "minicbor::bytes")]
     pub nonce: [u8; 32],
 }
 
+/// The receiver's answer to an Offer that passed every check.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Accept {
+    /// What is signed, with the transcript.
     #[n(0)]
     pub body: AcceptBody,
+    /// The receiver's, with [`crate::sign::Purpose::Accept`], over the transcript after the body.
     #[n(1)]
     pub signature: Signature,
 }
 
+/// The keys of the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct BeginBody {
+    /// The epoch of Accept.
     #[n(0)]
     pub epoch: Epoch,
+    /// Epoch secret and digest secret, sealed to the key of Accept.
     #[n(1)]
     pub envelope: KeyEnvelope,
+    /// The commitment to the epoch secret.
     #[n(2)]
     #[cbor(with = "minicbor::bytes")]
     pub commitment: KeyCommitment,
-    /// Of an earlier connection of this transfer, whose frames the sender goes on sending as they
-    /// lie in its spool.
+    /// The epoch record of the sender's spool, if it sends from one that an earlier connection
+    /// began.
     #[n(3)]
     pub spool: Option<Box<EpochRecord>>,
 }
 
+/// The sender's answer to Accept.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Begin {
+    /// What is signed, with the transcript.
     #[n(0)]
     pub body: BeginBody,
+    /// The sender's, with [`crate::sign::Purpose::Begin`], over the transcript after the body.
     #[n(1)]
     pub signature: Signature,
 }
 
+/// The receiver has opened the envelope: data may flow.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Ready {
-    /// The transcript up to and with Begin, as the receiver has it.
+    /// The receiver's transcript after the body of Begin.
     #[n(0)]
     #[cbor(with = "minicbor::bytes")]
     pub transcript: [u8; 32],
 }
 
-/// How far a part has come. Counts never fall, and `durable` never exceeds `verified`.
+/// The receiver's progress with a part. Counts never fall on one connection, and `durable` never
+/// exceeds `verified`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Ack {
+    /// The part concerned.
     #[n(0)]
     pub part: PartIndex,
+    /// Chunks verified, from the first.
     #[n(1)]
     pub verified: ChunkCount,
+    /// Chunks that no crash can lose, from the first.
     #[n(2)]
     pub durable: ChunkCount,
 }
 
+/// Why a side ends the connection. Nothing follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Refuse {
+    /// The code, which is never [`Code::Done`].
     #[n(0)]
     pub code: Code,
+    /// The part concerned, if one is.
     #[n(1)]
     pub part: Option<PartIndex>,
+    /// The chunk concerned, if one is.
     #[n(2)]
     pub chunk: Option<ChunkIndex>,
-    /// The clock of the refusing side, since 1970, where that decided: the other side shows both.
+    /// The clock of the refusing side, in seconds since the Unix epoch, if a clock decided; the
+    /// other side shows both clocks.
     #[n(3)]
     pub now_seconds: Option<u64>,
-    /// With `TicketBound`: the sender that the ticket is bound to.
+    /// With `TicketBound`: the fingerprint of the sender that the ticket is bound to.
     #[n(4)]
     pub bound: Option<Fingerprint>,
 }
 
 impl Refuse {
+    /// A refusal without a place.
     pub fn new(code: Code) -> Self {
         Self { code, part: None, chunk: None, now_seconds: None, bound: None }
     }
@@ -223,30 +260,41 @@ impl From<Error> for Refuse {
 #[expect(clippy::large_enum_variant, reason = "one at a time: it is decoded, and taken apart at once")]
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Message {
+    /// Sender to receiver, after the proof of the ticket.
     #[n(1)]
     Offer(#[n(0)] Offer),
+    /// Receiver to sender, in answer to Offer.
     #[n(2)]
     Accept(#[n(0)] Accept),
+    /// Sender to receiver, in answer to Accept.
     #[n(3)]
     Begin(#[n(0)] Begin),
+    /// Receiver to sender, in answer to Begin.
     #[n(4)]
     Ready(#[n(0)] Ready),
+    /// Receiver to sender, any number after Ready.
     #[n(5)]
     Ack(#[n(0)] Ack),
+    /// Sender to receiver, once every chunk is acknowledged as verified.
     #[n(6)]
     Finish(#[n(0)] SignedManifest),
+    /// Receiver to sender, once the load is proven and published.
     #[n(7)]
     Receipt(#[n(0)] Box<SignedReceipt>),
+    /// Either side, at any point.
     #[n(8)]
     Refuse(#[n(0)] Refuse),
 }
 
 impl Message {
+    /// Decodes a message without its length prefix: `LimitExceeded` over [`CONTROL_BYTES_MAX`] or a
+    /// list's bound, else `ProtocolViolation`.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         codec::decode(bytes, CONTROL_BYTES_MAX, "control message")
     }
 
-    /// The message with its length in front, as it goes on the wire.
+    /// The message with its length prefix, as it is sent. Fails with `LimitExceeded` if it is too
+    /// long.
     pub fn to_frame(&self) -> Result<Vec<u8>> {
         let body = codec::encode(self);
         if body.len() > CONTROL_BYTES_MAX {

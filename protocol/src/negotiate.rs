@@ -1,4 +1,4 @@
-//! Which suite two agents use.
+//! Negotiation of protocol version and suite.
 
 use crate::{
     close::Code,
@@ -7,7 +7,7 @@ use crate::{
     seal::Suite,
 };
 
-/// What one side allows, in the order it prefers. `auto` lists both, the accelerated one first.
+/// The suites that `--suite auto` allows, in order of preference: both, the accelerated one first.
 pub fn suites_auto(aes_accelerated: bool) -> Vec<Suite> {
     match aes_accelerated {
         true => vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
@@ -15,8 +15,8 @@ pub fn suites_auto(aes_accelerated: bool) -> Vec<Suite> {
     }
 }
 
-/// The suite for both: AES-256-GCM where both put it first, otherwise ChaCha20-Poly1305 if both
-/// have it, otherwise the one they share.
+/// The suite for both: AES-256-GCM if both prefer it, otherwise ChaCha20-Poly1305 if both allow it,
+/// otherwise the one that both allow; else `SuiteUnsupported`.
 pub fn choose_suite(offered: &[Suite], allowed: &[Suite]) -> Result<Suite> {
     if offered.first() == Some(&Suite::Aes256Gcm) && allowed.first() == Some(&Suite::Aes256Gcm) {
         return Ok(Suite::Aes256Gcm);
@@ -27,6 +27,7 @@ pub fn choose_suite(offered: &[Suite], allowed: &[Suite]) -> Result<Suite> {
         .ok_or(Error::new(Code::SuiteUnsupported, "suites"))
 }
 
+/// The version for both: [`VERSION`], if it was offered; else `VersionUnsupported`.
 pub fn choose_version(offered: &[u16]) -> Result<u16> {
     match offered.contains(&VERSION) {
         true => Ok(VERSION),

@@ -1,4 +1,4 @@
-//! Randomness comes from outside: the agents pass the system's, the simulator a seeded one.
+//! Sources of randomness: the agents pass that of the system, the simulator a seeded one.
 
 use zeroize::Zeroizing;
 
@@ -7,9 +7,10 @@ use crate::{
     error::{Error, Result},
 };
 
-/// A cryptographically secure source of bytes. Implementations that cannot deliver must abort the
+/// A cryptographically secure source of bytes. An implementation that cannot deliver aborts the
 /// process.
 pub trait Random: Send {
+    /// Fills all of `out` with random bytes.
     fn fill(&mut self, out: &mut [u8]);
 }
 
@@ -19,7 +20,7 @@ impl<R: Random + ?Sized> Random for &mut R {
     }
 }
 
-/// Fresh secret bytes that leave memory when dropped.
+/// Random secret bytes that are zeroized on drop.
 pub fn secret<const N: usize>(random: &mut dyn Random) -> Zeroizing<[u8; N]> {
     let mut bytes = Zeroizing::new([0; N]);
     random.fill(&mut *bytes);
@@ -30,20 +31,22 @@ pub fn secret<const N: usize>(random: &mut dyn Random) -> Zeroizing<[u8; N]> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Nonce(pub(crate) [u8; 24]);
 
-/// Draws nonces and stops when two in a row share the 12 bytes that AES-256-GCM uses: a continuous
-/// test of the source (fault-matrix X14). By chance that happens once in 2^96 draws.
+/// Draws nonces, and fails when two in a row share the 12 bytes that AES-256-GCM uses: a continuous
+/// test of the source (X14). By chance that happens once in 2^96 draws.
 pub struct Nonces<R> {
     random: R,
     last: [u8; 24],
 }
 
 impl<R: Random> Nonces<R> {
+    /// Draws the bytes that the first nonce is compared with.
     pub fn new(mut random: R) -> Self {
         let mut last = [0; 24];
         random.fill(&mut last);
         Self { random, last }
     }
 
+    /// The next nonce. Fails with `RandomBroken` if it repeats the one before.
     pub fn draw(&mut self) -> Result<Nonce> {
         let mut next = [0; 24];
         self.random.fill(&mut next);

@@ -1,4 +1,4 @@
-//! Rows of a table as bytes of a part.
+//! Rows of a table as bytes of a part (`docs/protocol.md`, section 6.1).
 //!
 //! A row is a length and that many bytes of cells, in the order of the table's columns. A row may
 //! begin in one chunk and end in a later one. Lengths are unsigned LEB128, at most 5 bytes.
@@ -8,8 +8,8 @@
 //! | NULL | the byte 0 |
 //! | any other | its format, a byte from 1 to 255; a length; as many bytes |
 //!
-//! What a format means is the engine's affair. It gives each value one encoding, since rows are
-//! digested as they are encoded.
+//! The engine defines the formats. It gives each value one encoding, since rows are digested as
+//! they are encoded.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -19,10 +19,10 @@ use crate::{
     limits::COLUMNS_MAX,
 };
 
-/// One value of a row, borrowed from where it lies.
+/// One value of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell<'a> {
-    /// How the bytes are to be understood; 0 for NULL.
+    /// The engine's number for the format of the bytes; 0 for NULL.
     pub format: u8,
     /// Empty for NULL.
     pub bytes: &'a [u8],
@@ -31,13 +31,15 @@ pub struct Cell<'a> {
 const FORMAT_NULL: u8 = 0;
 
 impl Cell<'_> {
+    /// The cell that stands for SQL's NULL.
     pub const NULL: Cell<'static> = Cell { format: FORMAT_NULL, bytes: &[] };
 
+    /// Whether the format is 0.
     pub fn is_null(&self) -> bool {
         self.format == FORMAT_NULL
     }
 
-    /// How long its encoding is.
+    /// The length of its encoding.
     pub fn encoded_bytes(&self) -> usize {
         let length = self.bytes.len();
         let length_bytes = (usize::BITS - length.leading_zeros()).div_ceil(7).max(1) as usize;
@@ -57,7 +59,7 @@ pub fn put_cell(out: &mut BytesMut, cell: Cell<'_>) {
     }
 }
 
-/// Appends a length.
+/// Appends a length as unsigned LEB128.
 pub fn put_length(out: &mut BytesMut, mut length: usize) {
     while length >= 0x80 {
         out.put_u8(length as u8 | 0x80);
@@ -66,15 +68,15 @@ pub fn put_length(out: &mut BytesMut, mut length: usize) {
     out.put_u8(length as u8);
 }
 
-/// Reads a length off the front: `None` if more bytes are needed, an error if no encoder writes
-/// this.
+/// Decodes the length at the front, and how many bytes it takes: `None` if more bytes are needed,
+/// `RowMalformed` if it is not in its shortest form.
 fn peek_length(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
     let mut length = 0usize;
     for (place, &byte) in bytes.iter().take(LENGTH_BYTES_MAX).enumerate() {
         length |= usize::from(byte & 0x7f) << (7 * place);
         if byte & 0x80 == 0 {
             if byte == 0 && place > 0 {
-                return Err(malformed("length is spelt too long"));
+                return Err(malformed("length is not in its shortest form"));
             }
             return Ok(Some((length, place + 1)));
         }
@@ -86,7 +88,8 @@ fn malformed(check: &'static str) -> Error {
     Error::new(Code::RowMalformed, check)
 }
 
-/// Decodes one row, which must be exactly `columns` cells; `on_cell` may refuse one.
+/// Decodes one row and passes each cell to `on_cell`. Fails with `RowMalformed` unless the row has
+/// exactly `columns` cells, or with the error of `on_cell`.
 pub fn read_cells<'a>(
     mut row: &'a [u8],
     columns: usize,
@@ -111,19 +114,20 @@ fn take_cell<'a>(row: &mut &'a [u8]) -> Result<Cell<'a>> {
     Ok(Cell { format, bytes })
 }
 
-/// Gathers whole rows out of the chunks of a part. Holds at most one row and one chunk.
+/// Assembles rows from the chunks of a part. It holds at most one row and one chunk.
 pub struct RowReader {
     held: BytesMut,
     row_bytes_max: usize,
 }
 
 impl RowReader {
+    /// A reader for one part that refuses rows of more than `row_bytes_max` encoded bytes.
     pub fn new(row_bytes_max: usize) -> Self {
         Self { held: BytesMut::new(), row_bytes_max }
     }
 
-    /// Calls `on_row` with the bytes of each row that `plain` completes, length prefix not
-    /// included.
+    /// Calls `on_row` with the bytes of each row that `plain` completes, without the length prefix.
+    /// Fails with `LimitExceeded`, `RowMalformed` or the error of `on_row`.
     pub fn feed<E: From<Error>>(
         &mut self,
         plain: Bytes,
@@ -132,8 +136,7 @@ impl RowReader {
         let mut rest = plain;
         if !self.held.is_empty() {
             self.held.extend_from_slice(&rest);
-            // A row of many chunks is gathered in place; it is looked at again only when it is
-            // whole.
+            // A row of many chunks is assembled in place, and decoded only once it is complete.
             if self.row_is_incomplete()? {
                 return Ok(());
             }
@@ -165,12 +168,12 @@ impl RowReader {
         })
     }
 
-    /// Whether nothing is left of what was fed: the last row is whole.
+    /// Whether every row so far is complete.
     pub fn is_between_rows(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// The part is over: nothing may be left.
+    /// Ends the part. Fails with `RowMalformed` inside a row.
     pub fn finish(self) -> Result<()> {
         if self.held.is_empty() { Ok(()) } else { Err(malformed("part ends inside a row")) }
     }
@@ -205,7 +208,7 @@ mod tests {
     }
 
     proptest! {
-        /// Rows come out as they went in, wherever the chunks are cut.
+        /// Rows come out as they went in, however the chunks are cut.
         #[test]
         fn rows_survive_any_cut(
             rows in proptest::collection::vec(proptest::collection::vec(any_cell(), 0..6), 0..12),

@@ -1,9 +1,9 @@
 //! Sealing and opening of chunks.
 //!
 //! `seal` encrypts hash and packed plaintext under the epoch's key for this part, with the whole
-//! header as additional data. `open` undoes it and is the only maker of a [`VerifiedChunk`]: it
-//! authenticates, unpacks within the bound that was authenticated, and compares the keyed hash, in
-//! that order, each step with an error of its own.
+//! header as additional data. `open` alone makes a [`VerifiedChunk`]: it authenticates, unpacks
+//! within the authenticated bound, and compares the keyed hash, in that order, each step with an
+//! error of its own.
 
 use aws_lc_rs::aead::{self, AES_256_GCM, Aad, LessSafeKey, UnboundKey};
 use bytes::{Bytes, BytesMut};
@@ -38,6 +38,7 @@ pub enum Suite {
 }
 
 impl Suite {
+    /// The suite with this number in a chunk header, or `None`.
     pub fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Suite::Aes256Gcm),
@@ -55,12 +56,13 @@ impl Suite {
     }
 }
 
-/// A suite as an Offer names it, whether or not it is known here.
+/// The number of a suite in an Offer, known to this version or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(transparent)]
 pub struct SuiteNumber(#[n(0)] pub u16);
 
 impl SuiteNumber {
+    /// The suite, or `None` if this version does not know the number.
     pub fn known(self) -> Option<Suite> {
         u8::try_from(self.0).ok().and_then(Suite::from_byte)
     }
@@ -72,7 +74,7 @@ impl From<Suite> for SuiteNumber {
     }
 }
 
-/// What seals and opens the chunks of one epoch.
+/// The keys that seal and open the chunks of one epoch.
 pub struct EpochKeys {
     suite: Suite,
     transfer: TransferId,
@@ -82,18 +84,22 @@ pub struct EpochKeys {
 }
 
 impl EpochKeys {
+    /// The keys of one epoch; data keys are derived as they are needed.
     pub fn new(suite: Suite, transfer: TransferId, epoch: Epoch, secret: EpochSecret, digests: Digests) -> Self {
         Self { suite, transfer, epoch, secret, digests }
     }
 
+    /// The hash keys of the transfer.
     pub fn digests(&self) -> &Digests {
         &self.digests
     }
 
+    /// The AEAD of the epoch.
     pub fn suite(&self) -> Suite {
         self.suite
     }
 
+    /// The epoch.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -103,7 +109,7 @@ impl EpochKeys {
     }
 }
 
-/// Seals in place.
+/// Seals a packed chunk in its own buffer. Fails with `LimitExceeded` after [`CHUNK_INDEX_MAX`].
 pub fn seal(packed: Packed, keys: &EpochKeys, nonce: Nonce) -> Result<Sealed> {
     if packed.index.0 > CHUNK_INDEX_MAX {
         return Err(Error::new(Code::LimitExceeded, "chunk index").at_chunk(packed.part, packed.index));
@@ -133,8 +139,8 @@ pub fn seal(packed: Packed, keys: &EpochKeys, nonce: Nonce) -> Result<Sealed> {
     Ok(Sealed { header, frame: frame.into(), hash: packed.hash })
 }
 
-/// Seals a chunk that was never opened by anybody again, for another epoch: what was sent and not
-/// acknowledged when a connection was lost.
+/// Decrypts a chunk that was sent and not acknowledged when a connection was lost, and seals it
+/// again for another epoch.
 pub fn reseal(sealed: &Sealed, old: &EpochKeys, new: &EpochKeys, nonce: Nonce) -> Result<Sealed> {
     let header = sealed.header;
     let failed = |()| Error::new(Code::Internal, "a kept chunk does not open").at_chunk(header.part, header.index);
@@ -156,8 +162,9 @@ pub fn reseal(sealed: &Sealed, old: &EpochKeys, new: &EpochKeys, nonce: Nonce) -
     seal(packed, new, nonce)
 }
 
-/// Opens the bytes that followed `header`; the caller has already judged that this header is the
-/// one expected next.
+/// Opens the bytes that follow `header`. The caller has checked already that this header is the
+/// next one. Fails with `ChunkForeign`, `ChunkMalformed`, `ChunkForged`, `ChunkUnpack` or
+/// `ChunkHash`.
 pub fn open(header: &ChunkHeader, body: BytesMut, keys: &EpochKeys, unpacker: &mut Unpacker) -> Result<VerifiedChunk> {
     let refuse = |code, check| Error::new(code, check).at_chunk(header.part, header.index);
     if header.suite != keys.suite || header.transfer != keys.transfer || header.epoch != keys.epoch {

@@ -1,7 +1,7 @@
-//! Signatures over what two agents, or an operator and an agent, have to be able to prove later:
-//! Ed25519 (RFC 8032), always with a label, so that a signature made for one purpose is never valid
-//! for another. TLS 1.3 signs with the same keys behind 64 spaces and its own context string (RFC
-//! 8446, 4.4.3), which no label here can imitate.
+//! Signatures: Ed25519 (RFC 8032), always with a label, so that a signature made for one purpose is
+//! never valid for another (`docs/protocol.md`, section 4). TLS 1.3 signs with the same keys, after
+//! 64 spaces and a context string of its own (RFC 8446, section 4.4.3); no label here begins with a
+//! space.
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use minicbor::{Decode, Encode};
@@ -15,12 +15,19 @@ use crate::{
 /// What a signature is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
+    /// The receiver's, over the transcript after the body of Accept.
     Accept,
+    /// The sender's, over the transcript after the body of Begin.
     Begin,
+    /// The sender's, over a manifest.
     Manifest,
+    /// The receiver's, over a receipt.
     Receipt,
+    /// Over a grant: the receiver's (ticket), the sender's (archive) or an operator's.
     Grant,
+    /// The sender's, over the transcript of an archive after its epoch record.
     Archive,
+    /// The receiver's, over its standing sealing key.
     SealingKey,
 }
 
@@ -43,7 +50,7 @@ impl Purpose {
     }
 }
 
-/// 64 bytes of Ed25519.
+/// An Ed25519 signature, 64 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Signature(#[cbor(with = "minicbor::bytes")] pub [u8; 64]);
@@ -53,13 +60,15 @@ pub struct Signature(#[cbor(with = "minicbor::bytes")] pub [u8; 64]);
 #[cbor(transparent)]
 pub struct PublicKey(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
 
-/// Whoever holds a signing key.
+/// A holder of a private key.
 pub trait Signer {
+    /// Signs [`Purpose::signed_bytes`].
     fn sign(&self, purpose: Purpose, message: &[u8]) -> Signature;
+    /// The key that verifies the signatures.
     fn public_key(&self) -> PublicKey;
 }
 
-/// What stands before the 32 bytes of an Ed25519 key in its SubjectPublicKeyInfo (RFC 8410, 4).
+/// The DER of an Ed25519 SubjectPublicKeyInfo before the 32 bytes of the key (RFC 8410, section 4).
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// The y coordinates of the eight points of small order on edwards25519, without the sign of x; and
@@ -75,7 +84,7 @@ const SMALL_ORDER_Y: [[u8; 32]; 7] = [
 ];
 
 impl PublicKey {
-    /// DER of the key's SubjectPublicKeyInfo, as it stands in a certificate.
+    /// The DER of the key's SubjectPublicKeyInfo, as in a certificate.
     pub fn to_spki(&self) -> [u8; 44] {
         let mut spki = [0; 44];
         spki[..12].copy_from_slice(&SPKI_PREFIX);
@@ -83,13 +92,13 @@ impl PublicKey {
         spki
     }
 
-    /// The key in a SubjectPublicKeyInfo; `None` unless it is one of Ed25519 in its one encoding.
+    /// The key in a SubjectPublicKeyInfo; `None` unless it is the DER of an Ed25519 key.
     pub fn from_spki(spki: &[u8]) -> Option<Self> {
         let key = spki.strip_prefix(&SPKI_PREFIX)?;
         key.try_into().ok().map(Self)
     }
 
-    /// Whether it is one of the points of small order, under which a signature can be good for any
+    /// Whether it is one of the points of small order, under which one signature can verify for any
     /// message.
     fn is_of_small_order(&self) -> bool {
         let mut y = self.0;
@@ -97,8 +106,8 @@ impl PublicKey {
         SMALL_ORDER_Y.contains(&y)
     }
 
-    /// Whether the holder of this key signed `message` for `purpose`; `otherwise` is the code of
-    /// the error if not.
+    /// Verifies that the holder of this key has signed `message` for `purpose`; fails with the code
+    /// `otherwise`. A key of small order verifies nothing.
     pub fn verify(&self, purpose: Purpose, message: &[u8], signature: &Signature, otherwise: Code) -> Result<()> {
         if self.is_of_small_order() {
             return Err(Error::new(otherwise, "public key of small order"));
@@ -113,8 +122,8 @@ impl PublicKey {
 mod tests {
     use super::*;
 
-    /// A2: under the neutral element, a signature of zeros with the right R is good for every
-    /// message; a verifier that does not look at the key accepts it.
+    /// Issue 9, A2: under the neutral element, a signature of zeros with the right R verifies for
+    /// every message unless the verifier checks the key.
     #[test]
     fn a_key_of_small_order_verifies_nothing() {
         for y in SMALL_ORDER_Y {

@@ -1,5 +1,5 @@
-//! What a ticket is worth at the receiver: the first message of a connection, by which the holder
-//! of a ticket proves that it holds the ticket's secret, on this connection and with this key.
+//! The proof of a ticket: the first message of a connection, with which a sender proves that it
+//! holds the ticket's secret, on this connection and with this key (`docs/ticket.md`).
 //!
 //! | bytes | |
 //! |---|---|
@@ -7,9 +7,10 @@
 //! | 4–19 | ticket: the transfer it is for |
 //! | 20–51 | HMAC-SHA-256 (RFC 2104) under the secret, over label, exporter, both fingerprints and hash of the grant |
 //!
-//! Bound to the TLS exporter and to both keys, a proof is of no use on any other connection. The
-//! first valid one binds the ticket to the sender's key, and the receiver erases the secret; from
-//! then on the handshake alone proves the sender, and the HMAC is not looked at.
+//! A proof is bound to the TLS exporter and to both keys, so it is of no use on any other
+//! connection. The first valid one binds the ticket to the sender's key, and the receiver erases
+//! the secret. From then on the handshake alone authenticates the sender, and the HMAC is not
+//! checked.
 
 use std::fmt;
 
@@ -25,7 +26,7 @@ use crate::{
     random::Random,
 };
 
-/// Length of the message: it has no length prefix and is never longer or shorter.
+/// The length of the message, which is fixed and has no prefix.
 pub const TICKET_PROOF_BYTES: usize = 52;
 
 const MAGIC: &[u8; 4] = b"SLp1";
@@ -49,6 +50,7 @@ impl fmt::Debug for TicketSecret {
 }
 
 impl TicketSecret {
+    /// A new secret, drawn for one ticket.
     pub fn generate(random: &mut dyn Random) -> Self {
         let mut secret = [0; 32];
         random.fill(&mut secret);
@@ -59,10 +61,13 @@ impl TicketSecret {
 /// What a proof is bound to.
 #[derive(Clone, Copy, Debug)]
 pub struct ProvenOn<'a> {
-    /// TLS exporter of the connection (RFC 9266).
+    /// The TLS exporter of the connection (RFC 9266).
     pub exporter: &'a [u8; 32],
+    /// The sender's fingerprint.
     pub sender: Fingerprint,
+    /// The receiver's fingerprint.
     pub receiver: Fingerprint,
+    /// [`crate::grant::SignedGrant::hash_with_signature`] of the ticket's grant.
     pub grant_hash: [u8; 32],
 }
 
@@ -75,22 +80,25 @@ impl ProvenOn<'_> {
 /// The message, 52 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TicketProof {
+    /// The transfer that the ticket is for.
     pub transfer: TransferId,
     mac: [u8; 32],
 }
 
 impl TicketProof {
+    /// The proof of a ticket that is not bound yet.
     pub fn make(transfer: TransferId, secret: &TicketSecret, on: ProvenOn<'_>) -> Self {
         let tag = hmac::sign(&hmac::Key::new(HMAC_SHA256, &secret.0), &on.to_bytes());
         Self { transfer, mac: tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes") }
     }
 
-    /// Of a ticket that is bound already: the handshake has shown the sender's key, and nothing
-    /// more is asked.
+    /// The proof of a ticket that is bound already, with an empty MAC: the handshake has
+    /// authenticated the sender.
     pub fn bound(transfer: TransferId) -> Self {
         Self { transfer, mac: [0; 32] }
     }
 
+    /// The message: magic, transfer, MAC.
     pub fn to_bytes(&self) -> [u8; TICKET_PROOF_BYTES] {
         let mut bytes = [0; TICKET_PROOF_BYTES];
         bytes[..4].copy_from_slice(MAGIC);
@@ -104,7 +112,7 @@ impl TicketProof {
         bytes.iter().zip(MAGIC).all(|(byte, expected)| byte == expected)
     }
 
-    /// Fails with `ProtocolViolation` where the bytes are no proof.
+    /// Fails with `ProtocolViolation` if the magic is wrong.
     pub fn from_bytes(bytes: &[u8; TICKET_PROOF_BYTES]) -> Result<Self> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(Error::new(Code::ProtocolViolation, "proof of a ticket"))?;
         let (transfer, mac) = rest.split_at(16);
@@ -112,7 +120,7 @@ impl TicketProof {
         Ok(Self { transfer, mac: mac.try_into().expect("52 bytes less 20") })
     }
 
-    /// Whether the sender holds `secret`; in constant time. Fails with `ProofRefused`.
+    /// Checks in constant time that the sender holds `secret`; fails with `ProofRefused`.
     pub fn verify(&self, secret: &TicketSecret, on: ProvenOn<'_>) -> Result<()> {
         hmac::verify(&hmac::Key::new(HMAC_SHA256, &secret.0), &on.to_bytes(), &self.mac)
             .map_err(|_| Error::new(Code::ProofRefused, "proof of a ticket"))
@@ -136,7 +144,8 @@ mod tests {
         ProvenOn { exporter, sender: Fingerprint([2; 32]), receiver: Fingerprint([3; 32]), grant_hash: [4; 32] }
     }
 
-    /// A1: a proof is good for one secret, connection, pair of keys in their roles, and grant.
+    /// Issue 9, A1: a proof is valid for one secret, connection, pair of keys in their roles, and
+    /// grant.
     #[test]
     fn a_proof_is_bound_to_all_that_it_is_made_on() {
         let secret = TicketSecret::generate(&mut Counting(0));
@@ -165,7 +174,7 @@ mod tests {
             let mut altered = proof;
             altered[bit / 8] ^= 1 << (bit % 8);
             match TicketProof::from_bytes(&altered) {
-                // The ticket is not covered by the HMAC: it says which secret that is made with.
+                // The HMAC does not cover the transfer, which selects the secret.
                 Ok(altered) if altered.transfer != TransferId([9; 16]) => {}
                 Ok(altered) => assert!(altered.verify(&secret, on(&exporter)).is_err(), "bit {bit}"),
                 Err(error) => assert_eq!(error.code, Code::ProtocolViolation),

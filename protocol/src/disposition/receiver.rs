@@ -1,96 +1,105 @@
-//! What a receiver does when a connection ends without its receipt delivered, or a load without a
-//! receipt: one table, without I/O.
+//! What a receiver does when a connection ends before its receipt was delivered, or a load before
+//! there is a receipt: one pure table.
 //!
-//! Any holder of a certificate can make an offer. So a connection that fails before Ready ends
-//! nothing of a transfer that had begun; after Ready the sender is the one that began it, and both
-//! sides go by the code (`docs/codes.md`).
+//! Any holder of a certificate can make an offer. So a connection that fails before Ready does not
+//! end a transfer that had begun. After Ready the sender is known to be the one that began it, and
+//! both sides decide by the code (`docs/codes.md`).
 
 use super::{RaisedBy, Stage};
 use crate::close::Code;
 
-/// What the load comes from.
+/// Where a load comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// The one sender that a `listen` waits for, over connections that may be lost and come again.
+    /// `listen`: one sender, over any number of connections.
     Listen,
-    /// One of the senders of a standing receiver, which is there when they come again.
+    /// `serve`: one of the senders of a receiver that keeps running.
     Serve,
-    /// An archive, which can be read from its beginning as often as needed.
+    /// `load`: an archive, which can be read again from its beginning.
     Load,
 }
 
 impl Input {
+    /// Every value, for exhaustive tests.
     pub const ALL: [Input; 3] = [Input::Listen, Input::Serve, Input::Load];
 }
 
-/// What a later process, or a later connection, would find of a load that is not proven.
+/// What a later process or connection would find of a load that is not proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reached {
-    /// No offer was accepted; of an archive, the target has nothing for good.
+    /// No offer was accepted; with an archive, nothing is durable in the target.
     Nothing,
-    /// An offer was accepted, and its sender has not proven yet that it is the one that will go on.
+    /// An offer was accepted, but no Begin: the sender may still turn out to be another.
     Offered,
-    /// A connection was agreed on; of an archive, the target has something for good.
+    /// A Begin was accepted; with an archive, something is durable in the target.
     Begun,
 }
 
 impl Reached {
+    /// Every value, for exhaustive tests.
     pub const ALL: [Reached; 3] = [Reached::Nothing, Reached::Offered, Reached::Begun];
 }
 
-/// A load, when something fails.
+/// The state of a load when something fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loading {
+    /// Where the chunks come from.
     pub input: Input,
+    /// The recorded stage.
     pub stage: Stage,
+    /// How far the exchange with a sender has come.
     pub reached: Reached,
 }
 
-/// When it failed.
+/// The phase in which something failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum While {
-    /// No connection stands.
+    /// While there was no connection.
     Waiting,
-    /// Before Ready: anybody who holds a certificate may have caused it.
+    /// Before Ready: any holder of a certificate may have caused it.
     Exchange,
     /// After Ready, or while an archive is read.
     Data,
 }
 
 impl While {
+    /// Every value, for exhaustive tests.
     pub const ALL: [While; 3] = [While::Waiting, While::Exchange, While::Data];
 }
 
-/// How it failed.
+/// What failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interruption {
+    /// Why it failed.
     pub code: Code,
+    /// Which side found that.
     pub raised_by: RaisedBy,
+    /// When it failed.
     pub during: While,
 }
 
-/// What is done about it.
+/// What is done about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     /// Keep the load as it is, and wait for the sender's next connection.
     Wait,
-    /// The load is published, whether or not its sender has the receipt: end well.
+    /// The load is published, whether or not the sender has the receipt: end with success.
     Finish,
-    /// Keep what another process needs to go on, and end this one.
+    /// Keep what another process needs to resume, and end this one.
     Suspend,
-    /// Remove what is staged and what is kept: the transfer is over.
+    /// Remove what is staged and the record: the transfer is over.
     Drop,
 }
 
-/// The one table of what a receiver does about a failure.
+/// What a receiver does about a failure: the one table.
 pub fn receiver_disposition(at: Loading, why: Interruption) -> Then {
     let Interruption { code, raised_by, during } = why;
     let had_connection = at.input != Input::Load && during != While::Waiting;
     match at.stage {
         Stage::Published => published(at.input, why),
-        // Only the operator's statement ends this.
+        // Only a statement of the operator ends this.
         Stage::Ending | Stage::InDoubt => Then::Suspend,
-        // The statement is kept until the sender that began the transfer knows it.
+        // The statement is kept until it was sent to the sender that began the transfer.
         Stage::StatedLoaded => match at.input {
             Input::Listen | Input::Serve if code == Code::StatedLoaded => Then::Drop,
             Input::Listen | Input::Serve if had_connection && (code.is_of_peer() || code.retry_may_help()) => {
@@ -101,8 +110,8 @@ pub fn receiver_disposition(at: Loading, why: Interruption) -> Then {
         Stage::ReceiptSigned if code.keeps_transfer() => Then::Suspend,
         Stage::ReceiptSigned => Then::Drop,
         Stage::Loading => {
-            // A holder of a ticket that offers and then is silent keeps no place of a standing
-            // receiver: it comes back as it came.
+            // A sender that offers and then stalls does not occupy a slot of `serve`; it can offer
+            // again.
             let holds_place = match at.input {
                 Input::Serve => at.reached == Reached::Begun,
                 Input::Listen | Input::Load => at.reached > Reached::Nothing,
@@ -113,7 +122,7 @@ pub fn receiver_disposition(at: Loading, why: Interruption) -> Then {
             }
             let keeps = match (at.input, at.reached) {
                 (_, Reached::Begun) => code.keeps_transfer(),
-                // The sender may come back with this very ticket, if it is good for anything then.
+                // The sender may come back with the same ticket while that is valid.
                 (Input::Listen, Reached::Offered) | (Input::Serve, _) => {
                     code.retry_may_help() || code == Code::UserInterrupt
                 }
@@ -124,9 +133,9 @@ pub fn receiver_disposition(at: Loading, why: Interruption) -> Then {
     }
 }
 
-/// What is published stays. A sender that comes for its receipt and fails changes nothing about
-/// that; nobody waits for one that has abandoned the transfer, or against the will of this
-/// receiver's operator.
+/// What is published stays, even if the sender fails while it fetches its receipt. The receiver
+/// does not wait for a sender that has abandoned the transfer, nor once its own operator has
+/// stopped it.
 fn published(input: Input, why: Interruption) -> Then {
     let Interruption { code, raised_by, during } = why;
     let is_own = raised_by == RaisedBy::ThisSide;
@@ -149,9 +158,9 @@ fn is_hopeful(reached: Reached, why: Interruption) -> bool {
     let Interruption { code, raised_by, during } = why;
     let begun = reached == Reached::Begun;
     let is_of_sender = match code {
-        // It offers the transfer again, or its operator does.
+        // It, or its operator, offers the transfer again.
         Code::ResumeImpossible | Code::SourceChanged => true,
-        // Of its spool.
+        // Its spool failed.
         Code::LogFull | Code::LogFailed => raised_by.is_peer(),
         _ => during == While::Exchange && (raised_by.is_peer() || code.is_of_peer()),
     };
@@ -191,7 +200,7 @@ mod tests {
         }
     }
 
-    /// A3: whoever holds a ticket, or a certificate, ends nothing of what another sender has begun.
+    /// A3: no holder of a ticket or certificate ends what another sender has begun.
     #[test]
     fn a_peer_that_fails_before_ready_ends_nothing() {
         check_all(|at, why, then| {
@@ -202,14 +211,14 @@ mod tests {
         });
     }
 
-    /// B1: what is in doubt ends by the operator's statement alone.
+    /// B1: what is in doubt is ended only by a statement of the operator.
     #[test]
     fn what_is_in_doubt_is_never_dropped() {
         check_all(|at, _, then| !matches!(at.stage, Stage::Ending | Stage::InDoubt) || then == Then::Suspend);
     }
 
-    /// B1: a statement is kept until the sender that began the transfer was told; that of an
-    /// archive, for good.
+    /// B1: a statement is kept until the sender that began the transfer has received it; that of an
+    /// archive is never dropped.
     #[test]
     fn a_statement_is_kept_until_its_sender_knows_it() {
         check_all(|at, why, then| {
@@ -218,7 +227,7 @@ mod tests {
         });
     }
 
-    /// N12: once published, no sender that comes for its receipt makes the receiver fail.
+    /// N12: once published, no sender that fetches its receipt makes the receiver fail.
     #[test]
     fn what_is_published_is_done() {
         check_all(|at, why, then| {
@@ -228,9 +237,9 @@ mod tests {
         check_all(|at, _, then| then != Then::Finish || at.stage == Stage::Published);
     }
 
-    /// N1 to N10: a lost link is waited for, once a sender may come back over another.
+    /// N1 to N10: after a lost link the receiver waits, once a sender may come back.
     #[test]
-    fn a_lost_link_is_waited_for() {
+    fn the_receiver_waits_after_a_lost_link() {
         check_all(|at, why, then| {
             let least = if at.input == Input::Serve { Reached::Begun } else { Reached::Offered };
             let is_link = at.input != Input::Load && why.during != While::Waiting && at.reached >= least;
@@ -244,7 +253,7 @@ mod tests {
         check_all(|at, _, then| at.input != Input::Load || then != Then::Wait);
     }
 
-    /// A stop ends no transfer for which a sender may come again.
+    /// A stop suspends every transfer whose sender may come back.
     #[test]
     fn a_stop_by_the_operator_suspends() {
         check_all(|at, why, then| {
@@ -254,7 +263,7 @@ mod tests {
         });
     }
 
-    /// After Ready both sides go by the code, so that both can resume the transfer or neither.
+    /// After Ready both sides decide by the code, so that both can resume the transfer or neither.
     #[test]
     fn after_ready_both_sides_decide_the_same() {
         let at = Loading { input: Input::Listen, stage: Stage::Loading, reached: Reached::Begun };

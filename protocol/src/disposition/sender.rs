@@ -1,39 +1,40 @@
-//! What a sender does when an attempt to go on with its transfer fails: one table, without I/O.
+//! What a sender does when an attempt at its transfer fails: one pure table.
 //!
-//! A receiver that refuses before Ready leaves a transfer that had begun as it was
-//! (`docs/codes.md`), and so does its sender. After Ready both go by the code. What only this
-//! sender can still produce, a spool that holds all of its source, outlives every refusal: it is
-//! dropped once the load is known to be there, or when a person abandons it.
+//! A refusal before Ready leaves a transfer that had begun as it was, at the receiver
+//! (`docs/codes.md`) and at the sender. After Ready both decide by the code. A spool that holds all
+//! of its source may be the only copy, so it outlives every refusal: it is dropped once the load is
+//! known to be in the target, or when an operator abandons the transfer.
 
 use minicbor::{Decode, Encode};
 
 use super::{Asks, RaisedBy};
 use crate::close::Code;
 
-/// How far a transfer has come at its sender, as it is kept on disk.
+/// How far a transfer is at its sender, as recorded on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(index_only)]
 pub enum SenderStage {
-    /// No receiver can have anything of it.
+    /// No receiver can have any data of it.
     #[default]
     #[n(0)]
     Prepared,
-    /// Begin was sent, or was about to be: the receiver may know the transfer by its digest secret.
+    /// Begin was sent, or was about to be: the receiver may have the digest secret.
     #[n(1)]
     Begun,
     /// All of it was sent, and the manifest is kept: the receiver may have loaded and published it.
     #[n(2)]
     AllSent,
-    /// The receipt is kept; what is left is what a process did not remove before it was killed.
+    /// The receipt is kept. What remains is what a killed process did not remove.
     #[n(3)]
     Acknowledged,
 }
 
 impl SenderStage {
+    /// Every stage, for exhaustive tests.
     pub const ALL: [SenderStage; 4] =
         [SenderStage::Prepared, SenderStage::Begun, SenderStage::AllSent, SenderStage::Acknowledged];
 
-    /// The word for `status` and `--json`.
+    /// The name in `status` and `--json`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Prepared => "prepared",
@@ -44,8 +45,7 @@ impl SenderStage {
     }
 }
 
-/// Whether the exchange was ever completed, so that receiver and sender agree that the transfer has
-/// begun.
+/// Whether the exchange was ever completed, so that both sides agree that the transfer has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Contact {
     /// Never.
@@ -57,51 +57,59 @@ pub enum Contact {
 }
 
 impl Contact {
+    /// Every value, for exhaustive tests.
     pub const ALL: [Contact; 3] = [Contact::None, Contact::Earlier, Contact::Made];
 }
 
-/// What this process sends from.
+/// Where this process reads what it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sends {
-    /// Nothing is read: an earlier process had sent all of it, and only the receipt is missing.
+    /// Nowhere: an earlier process has sent everything, and only the receipt is missing.
     Receipt,
-    /// The source itself, or a spool that does not hold all of it yet.
+    /// From the source, or from a spool that does not hold all of it yet.
     Source,
-    /// A spool that holds all of the source.
+    /// From a spool that holds all of the source.
     Spool,
 }
 
 impl Sends {
+    /// Every value, for exhaustive tests.
     pub const ALL: [Sends; 3] = [Sends::Receipt, Sends::Source, Sends::Spool];
 }
 
-/// What another process can read of the source.
+/// What a second reading of the source yields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replay {
-    /// Nothing: what has passed is gone.
+    /// Nothing: the source can be read once.
     Never,
-    /// A program's output of another moment, when it is run again.
+    /// The output of a program that is run again, as of a new moment.
     Anew,
-    /// The same again, as long as nobody changes it.
+    /// The same data, unless the source is changed.
     Always,
 }
 
 impl Replay {
+    /// Every value, for exhaustive tests.
     pub const ALL: [Replay; 3] = [Replay::Never, Replay::Anew, Replay::Always];
 }
 
-/// A transfer at its sender, when an attempt fails.
+/// The state of a transfer at its sender when an attempt fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
+    /// The recorded stage.
     pub stage: SenderStage,
+    /// Whether a receiver ever sent Ready.
     pub contact: Contact,
+    /// Where this process reads what it sends.
     pub sends: Sends,
+    /// Whether the source can be read again.
     pub replay: Replay,
+    /// What this attempt asks of what the receiver has.
     pub asks: Asks,
 }
 
 impl Standing {
-    /// As a new process finds it.
+    /// The state in which a new process finds a transfer.
     pub fn found(stage: SenderStage, replay: Replay) -> Self {
         let contact = match stage {
             SenderStage::Prepared => Contact::None,
@@ -114,8 +122,8 @@ impl Standing {
 /// When an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum During {
-    /// Soon after the sender first tried to connect: a receiver that many connect to at once closes
-    /// the oldest of the connections that it has not heard anything good from.
+    /// Soon after the first attempt to connect. A crowded receiver closes the oldest of the
+    /// connections that are not authenticated yet.
     Arrival,
     /// Before Begin, or with no connection at all.
     Exchange,
@@ -126,41 +134,44 @@ pub enum During {
 }
 
 impl During {
+    /// Every value, for exhaustive tests.
     pub const ALL: [During; 4] = [During::Arrival, During::Exchange, During::Beginning, During::Data];
 }
 
 /// How an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed {
+    /// Why it failed.
     pub code: Code,
+    /// Which side found that.
     pub raised_by: RaisedBy,
+    /// When it failed.
     pub during: During,
 }
 
 impl Failed {
-    /// At this side, with no connection.
+    /// A failure at this side, outside of any connection.
     pub fn unconnected(code: Code) -> Self {
         Self { code, raised_by: RaisedBy::ThisSide, during: During::Exchange }
     }
 }
 
-/// What is done about it.
+/// What is done about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SenderDisposition {
-    /// Connect again after a while, for as long as the grant and the command allow.
+    /// Connect again after a back-off, while the grant and the command allow it.
     Retry,
-    /// Open the source, of which nothing was read so far: the receiver lacks something of what was
-    /// sent before.
+    /// Open the source, which was not read so far: the receiver lacks some of what was sent before.
     ReadSource,
-    /// Run the program again, and have the receiver drop what it has.
+    /// Run the program again, and ask the receiver to start over.
     RunAnew,
-    /// Keep the record and, if it holds all of the source, the spool; end this process.
+    /// Keep the record, and the spool if it holds all of the source; end this process.
     Suspend,
     /// Remove the record and the spool: the transfer is over.
     Drop,
 }
 
-/// The one table of what a sender does about a failure.
+/// What a sender does about a failure: the one table.
 pub fn sender_disposition(at: Standing, failed: Failed) -> SenderDisposition {
     let Failed { code, raised_by, .. } = failed;
     if ends_for_good(code) || at.stage == SenderStage::Acknowledged {
@@ -179,17 +190,18 @@ pub fn sender_disposition(at: Standing, failed: Failed) -> SenderDisposition {
     }
 }
 
-/// Whether nothing of the transfer is of any use after this, whatever else is true: the load is in
-/// the target, or a person has abandoned it.
+/// Whether the transfer is over at every stage: the load is in the target, or an operator has
+/// abandoned it.
 fn ends_for_good(code: Code) -> bool {
     matches!(code, Code::Done | Code::GrantUsed | Code::StatedLoaded | Code::Abandoned)
 }
 
-/// The receiver lacks what cannot be sent from where this process sends.
+/// The receiver lacks what this process cannot send.
 fn without_what_is_lacking(at: Standing) -> SenderDisposition {
     match (at.sends, at.replay, at.asks) {
         (Sends::Receipt, _, Asks::Continue) => SenderDisposition::ReadSource,
-        // A receiver that cannot take even what is sent again is not asked once more.
+        // The program is run again once: a receiver that cannot use its output either is not asked
+        // again.
         (_, Replay::Anew, Asks::Continue) => SenderDisposition::RunAnew,
         _ => SenderDisposition::Suspend,
     }
@@ -202,12 +214,12 @@ fn is_worth_another_try(at: Standing, failed: Failed) -> bool {
             // Begin was sent, and the receiver may have the transfer.
             RaisedBy::ThisSide => at.stage >= SenderStage::Begun,
             RaisedBy::Peer => match failed.during {
-                // One that had no room for it may have some soon.
+                // A crowded receiver may have room soon.
                 During::Arrival if failed.code == Code::Interrupted => true,
-                // It may not have noticed yet that the connection is lost over which Begin was
-                // sent.
+                // The receiver may not have noticed yet that the connection that carried Begin is
+                // lost.
                 During::Arrival | During::Exchange => at.stage >= SenderStage::Begun,
-                // One that turned the first Begin down would do so again.
+                // A receiver that refused the first Begin would refuse it again.
                 During::Beginning | During::Data => false,
             },
             RaisedBy::PeerOperator => false,
@@ -224,11 +236,10 @@ fn keeps(at: Standing, failed: Failed) -> bool {
         (_, During::Arrival | During::Exchange) => true,
         // Another sender has begun it.
         (Contact::None, _) if code == Code::TransferBusy && raised_by.is_peer() => false,
-        // Whatever else the receiver turned the first Begin down for, it may have noted the digest
-        // secret.
+        // The receiver may have recorded the digest secret before it refused the first Begin.
         (Contact::None, _) => code.keeps_transfer(),
         (_, During::Beginning) => true,
-        // There was nothing to send, so that nothing can be lost.
+        // There was nothing to send, so nothing is lost.
         (_, During::Data) if code == Code::SourceEmpty => false,
         (_, During::Data) => code.keeps_transfer() || at.sends == Sends::Spool,
     }
@@ -274,7 +285,7 @@ mod tests {
         matches!(at.stage, SenderStage::Begun | SenderStage::AllSent) && at.contact != Contact::None
     }
 
-    /// S7: of standard input, a spool may be the only copy there is.
+    /// S7: a spool of standard input may be the only copy.
     #[test]
     fn no_refusal_destroys_a_spool_that_holds_all_of_its_source() {
         check_all(|at, failed, found| {
@@ -284,8 +295,8 @@ mod tests {
         });
     }
 
-    /// What a receiver refuses before Ready, it leaves as it was; a sender that dropped its record
-    /// could never continue.
+    /// A refusal before Ready leaves the transfer as it was at the receiver; a sender that dropped
+    /// its record could never resume it.
     #[test]
     fn no_refusal_before_ready_ends_a_transfer_that_had_begun() {
         check_all(|at, failed, found| {
@@ -294,7 +305,7 @@ mod tests {
         });
     }
 
-    /// A receiver that lost its state, or was set up again, may yet be restored from a backup.
+    /// A receiver that lost its state may be restored from a backup.
     #[test]
     fn an_unknown_ticket_suspends_what_had_begun() {
         check_all(|at, failed, found| {
@@ -303,7 +314,7 @@ mod tests {
         });
     }
 
-    /// Without a spool, both sides go by the code once data flows.
+    /// Without a spool, both sides decide by the code once data flows.
     #[test]
     fn after_ready_both_sides_keep_or_drop_the_same() {
         check_all(|at, failed, found| {
@@ -335,19 +346,19 @@ mod tests {
         });
     }
 
-    /// N13: a receiver that has not noticed yet that the link is lost over which Begin was sent
-    /// says that the transfer is busy. It may have noted this sender's digest secret: the sender
-    /// asks again, and keeps what it is known by.
+    /// N13: a receiver that has not noticed yet that the connection that carried Begin is lost
+    /// answers that the transfer is busy. It may have recorded this sender's digest secret, so the
+    /// sender tries again and keeps its record.
     #[test]
     fn a_busy_receiver_that_begin_was_sent_to_is_asked_again() {
         let at = Standing { stage: SenderStage::Begun, ..Standing::found(SenderStage::Prepared, Replay::Always) };
         let failed = |during| Failed { code: Code::TransferBusy, raised_by: RaisedBy::Peer, during };
         assert_eq!(sender_disposition(at, failed(During::Exchange)), SenderDisposition::Retry);
-        // The answer to this very Begin: another sender is known by its digest secret.
+        // In answer to this Begin, it means that another sender has begun the transfer.
         assert_eq!(sender_disposition(at, failed(During::Beginning)), SenderDisposition::Drop);
     }
 
-    /// N1 to N10: a lost link is no end while the grant lasts.
+    /// N1 to N10: after a lost link the sender tries again.
     #[test]
     fn a_lost_link_is_tried_again() {
         check_all(|at, failed, found| {
@@ -356,8 +367,8 @@ mod tests {
         });
     }
 
-    /// Only what asks the receiver to continue is ever sent in another way; and a source is never
-    /// read unasked of which a person was told that it is not needed any more.
+    /// Only an offer to resume is ever replaced by another way of sending; and a source that the
+    /// operator was told is not needed any more is never read unasked.
     #[test]
     fn what_the_receiver_lacks_is_sent_in_another_way_once() {
         check_all(|at, failed, found| match found {

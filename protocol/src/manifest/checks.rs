@@ -1,5 +1,5 @@
-//! What a receiver checks in a target besides the rows or bytes that it reads back: a closed list
-//! of typed results, so that none can hold a value of a row.
+//! Checks that a receiver makes in a target besides reading back rows or bytes: a closed list of
+//! typed results, so that none can hold a value of a row.
 
 use minicbor::{Decode, Encode};
 
@@ -14,7 +14,7 @@ use crate::{
 /// The result of a check that was passed. A target that fails one has no receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Check {
-    /// Every definition in the target is the one that was sent, and there is no other.
+    /// The definitions in the target are exactly those that were sent.
     #[n(0)]
     Catalogue(#[n(0)] CatalogueCheck),
     /// What the engine found in a database that was moved as its pages.
@@ -22,20 +22,23 @@ pub enum Check {
     Image(#[n(0)] ImageChecks),
 }
 
-/// Which check it is: what an engine declares.
+/// The kinds of check that an engine can declare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(index_only)]
 pub enum CheckKind {
+    /// [`CatalogueCheck`].
     #[n(0)]
     Catalogue,
+    /// [`ImageChecks`].
     #[n(1)]
     Image,
 }
 
 impl CheckKind {
+    /// The number of kinds, which bounds the list in a declaration and in a receipt.
     pub const COUNT: usize = 2;
 
-    /// What a target has to give for this check to be possible, if it does not go without.
+    /// The kind of read-back that this check depends on, if any.
     pub(super) fn needs(self) -> Option<ReadBack> {
         match self {
             CheckKind::Catalogue => Some(ReadBack::Rows),
@@ -45,6 +48,7 @@ impl CheckKind {
 }
 
 impl Check {
+    /// The kind that an engine declares for this check.
     pub fn kind(&self) -> CheckKind {
         match self {
             Check::Catalogue(_) => CheckKind::Catalogue,
@@ -60,48 +64,53 @@ impl Check {
     }
 }
 
-/// The definitions of tables, indexes, views and the like, compared one by one.
+/// The comparison of all definitions: tables, indexes, views and the like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct CatalogueCheck {
+    /// The number of definitions compared, all of them equal.
     #[n(0)]
     pub definitions: u64,
 }
 
-/// How much of an image the engine could check, once its pages had been compared.
+/// How much of an image the engine could check after its pages were compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Checked {
-    /// A check of all content.
+    /// All content.
     #[n(0)]
     Everything,
-    /// A check of all structure: the contents of indexes need a collation or function that the
+    /// All structure, but not the contents of indexes, which need a collation or function that the
     /// receiver lacks.
     #[n(1)]
     Structure,
-    /// Single tables, since some need what the receiver lacks even for that.
+    /// Some tables only: the others cannot be read without something that the receiver lacks.
     #[n(2)]
     SomeTables,
 }
 
-/// What the receiver found in an image beyond that its pages are those that were sent.
+/// Checks of an image beyond the comparison of its pages (`docs/sqlite.md`).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct ImageChecks {
+    /// The size of a page: a power of two from 512 to 65,536.
     #[n(0)]
     pub page_bytes: u32,
+    /// The number of pages, at least 1.
     #[n(1)]
     pub pages: u64,
+    /// How much the engine could check.
     #[n(2)]
     pub checked: Checked,
-    /// What the engine found in values or in the contents of indexes; the image has it from the
-    /// source. A damaged structure is never loaded.
+    /// The number of errors that the engine found in values or in the contents of indexes. They
+    /// come from the source; an image whose structure is corrupt is never loaded.
     #[n(3)]
     pub findings: u64,
-    /// Ordinary tables, in the order of the catalogue.
+    /// The ordinary tables, in the order of the catalogue, at most [`PARTS_MAX`].
     #[n(4)]
     pub tables: Vec<CountedTable>,
-    /// Tables that are not listed, since the list would be too long or their names are not text.
+    /// The number of tables left out, because the list would be too long or their names are not
+    /// text.
     #[n(5)]
     pub tables_left_out: u64,
 }
@@ -110,21 +119,22 @@ pub struct ImageChecks {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct CountedTable {
+    /// The table's name, at most [`NAME_BYTES_MAX`] bytes.
     #[n(0)]
     pub name: String,
-    /// Missing where the receiver could not read it.
+    /// The number of rows, or `None` if the receiver could not read the table.
     #[n(1)]
     pub rows: Option<u64>,
     /// Whether the engine's check covered it.
     #[n(2)]
     pub checked: bool,
-    /// Whether the engine keeps it for itself.
+    /// Whether it is a table of the engine's own.
     #[n(3)]
     pub internal: bool,
 }
 
 impl ImageChecks {
-    /// The bounds that every receipt keeps.
+    /// Checks the bounds and the consistency of the fields; fails with `TargetMismatch`.
     pub fn check(&self) -> Result<()> {
         let refused = |check| Err(Error::new(Code::TargetMismatch, check));
         if !self.page_bytes.is_power_of_two() || !(512..=65_536).contains(&self.page_bytes) || self.pages == 0 {
@@ -142,7 +152,7 @@ impl ImageChecks {
         Ok(())
     }
 
-    /// The same, and that the pages are the bytes that were sent.
+    /// As `check`, and that the pages have as many bytes as were sent.
     fn check_sent(&self, manifest: &Manifest) -> Result<()> {
         self.check()?;
         let bytes = self.pages.checked_mul(self.page_bytes.into());
@@ -154,19 +164,19 @@ impl ImageChecks {
         }
     }
 
-    /// Whether there is no table but the engine's own, as far as the catalogue could be read.
+    /// Whether the catalogue was read completely and has no table but the engine's own.
     pub fn holds_nothing(&self) -> bool {
         self.checked != Checked::SomeTables
             && self.tables_left_out == 0
             && self.tables.iter().all(|table| table.internal)
     }
 
-    /// The rows of all tables that were counted.
+    /// The number of rows of all tables that were counted.
     pub fn rows(&self) -> u64 {
         self.tables.iter().filter_map(|table| table.rows).fold(0, u64::saturating_add)
     }
 
-    /// Tables that could not be counted or checked, listed or not.
+    /// The number of tables that could not be counted or checked, listed or not.
     pub fn tables_unread(&self) -> u64 {
         let unread = self.tables.iter().filter(|table| table.rows.is_none() || !table.checked).count();
         (unread as u64).saturating_add(self.tables_left_out)

@@ -1,5 +1,5 @@
-//! What the receiver found: how it knows that the load is there, what it read back from the target,
-//! and what it checked besides.
+//! The receiver's evidence: how it knows that the load is there, what it read back from the target,
+//! and what else it checked.
 
 use minicbor::{Decode, Encode};
 
@@ -35,7 +35,7 @@ pub enum Proof {
 }
 
 impl Proof {
-    /// For `--json`.
+    /// The name in `--json`.
     pub fn as_str(self) -> &'static str {
         match self {
             Proof::RowsReadBack => "rows_read_back",
@@ -46,8 +46,8 @@ impl Proof {
         }
     }
 
-    /// A target that can be read back is; else a loader or a write is believed, and the receipt
-    /// says so.
+    /// A target that can be read back is read back. Otherwise the proof is the loader's exit or the
+    /// write, and the receipt says so.
     fn fits(self, read_back: ReadBack) -> bool {
         match self {
             Proof::Discarded => true,
@@ -58,32 +58,35 @@ impl Proof {
     }
 }
 
-/// What the receiver found of a whole load.
+/// The evidence for a whole load.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Evidence {
+    /// How the receiver knows that the load is there.
     #[n(0)]
     pub proof: Proof,
-    /// Of each table of the plan, as it was read back from the target; in a drill, as it arrived.
+    /// The digest of each table of the plan, as read back from the target; in a drill, as it
+    /// arrived.
     #[n(1)]
     #[cbor(decode_with = "codec::bounded::<_, _, TABLES_MAX>")]
     pub tables: Vec<RowsDigest>,
-    /// Root of the one part, recomputed from the bytes that were read back.
+    /// With [`Proof::BytesReadBack`]: the root of the one part, recomputed from the bytes read
+    /// back.
     #[n(2)]
     pub bytes: Option<Root>,
-    /// In the order of their kinds.
+    /// The checks that the engine declares, in the order of their kinds; none in a drill.
     #[n(3)]
     #[cbor(decode_with = "codec::bounded::<_, _, { CheckKind::COUNT }>")]
     pub checks: Vec<Check>,
 }
 
 impl Evidence {
-    /// Of a target that is not read back and has no tables.
+    /// Evidence of a target that is not read back and has no tables.
     pub fn bare(proof: Proof) -> Self {
         Self { proof, tables: Vec::new(), bytes: None, checks: Vec::new() }
     }
 
-    /// What was found in a database that was moved as its pages.
+    /// The checks of an image, if the database was moved as its pages.
     pub fn image(&self) -> Option<&ImageChecks> {
         self.checks.iter().find_map(|check| match check {
             Check::Image(checks) => Some(checks),
@@ -91,8 +94,8 @@ impl Evidence {
         })
     }
 
-    /// That the engine can give this proof and these checks, and that what was found is what was
-    /// sent.
+    /// Checks that the engine can give this proof and these checks, and that what was found is what
+    /// was sent. Fails with `TargetMismatch`, naming the first part of a table that differs.
     pub fn check(&self, plan: &Plan, manifest: &Manifest) -> Result<()> {
         let refused = |check| Err(Error::new(Code::TargetMismatch, check));
         let capabilities = &plan.engine.capabilities;

@@ -1,5 +1,5 @@
-//! What is to be sent: the tables, which are what is proven, and the parts, which are what is sent,
-//! acknowledged and resumed.
+//! What is to be sent: the tables, which are the unit of proof, and the parts, which are the unit
+//! of sending, acknowledgement and resumption.
 
 use minicbor::{Decode, Encode};
 
@@ -12,12 +12,11 @@ use crate::{
     limits::{NAME_BYTES_MAX, PARTS_MAX, PLAN_BYTES_MAX, TABLES_MAX},
 };
 
-/// What a part holds, which also says when it may be loaded: all of one section before the next, in
-/// this order.
+/// What a part holds. All parts of one section are loaded before the next, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Section {
-    /// Definitions that must exist before rows do.
+    /// Definitions that must exist before the rows.
     #[n(0)]
     PreData,
     /// Rows of one table.
@@ -26,67 +25,73 @@ pub enum Section {
     /// Definitions that come after the rows: indexes, triggers, views.
     #[n(2)]
     PostData,
-    /// Bytes of a dump, a file or a program, which only the loader understands. Such a part is
-    /// alone.
+    /// Bytes of a dump, a file or a program, whose meaning Sealift does not know. Such a part is
+    /// the only one.
     #[n(3)]
     Opaque,
 }
 
 impl Section {
+    /// The number of sections, which bounds the list in a declaration.
     pub const COUNT: usize = 4;
 }
 
-/// One table whose rows are moved. What is proven from the target is proven of a table.
+/// One table whose rows are moved: the unit of proof.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct PlannedTable {
-    /// The schema that it is in, where the engine has schemas.
+    /// The table's schema, if the engine has schemas; at most [`NAME_BYTES_MAX`] bytes.
     #[n(0)]
     pub schema: Option<String>,
+    /// The table's name, which may be empty; at most [`NAME_BYTES_MAX`] bytes.
     #[n(1)]
     pub name: String,
-    /// A table that the engine keeps for itself, such as one of statistics: a database of nothing
-    /// else has nothing to move.
+    /// Whether it is a table of the engine's own, such as one of statistics. A database that has
+    /// only such tables has nothing to move.
     #[n(2)]
     pub internal: bool,
 }
 
-/// A range of a table's rows, by their place in it: from this place up to another, exclusive, or to
-/// the end. What a place is is the engine's affair: the block of a heap, or the number of a
-/// boundary between keys. It is never the value of a key, since a plan stands in the receipt.
+/// A range of a table's rows by their place in the table. The engine defines places: the block of a
+/// heap, for example, or the number of a boundary between keys. They are never values of a key,
+/// since the plan is in the receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Range {
+    /// The first place in the range.
     #[n(0)]
     pub from: u64,
+    /// The first place after the range, or `None` up to the end of the table.
     #[n(1)]
     pub to: Option<u64>,
 }
 
-/// One part.
+/// One part: the unit of scheduling, retry and commit.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct PlannedPart {
+    /// What the part holds.
     #[n(0)]
     pub section: Section,
-    /// Of data alone.
+    /// The table whose rows it holds, in the section data and in no other.
     #[n(1)]
     pub table: Option<TableIndex>,
-    /// Of data, if it is not the whole table.
+    /// The range of the table, if it is not the whole table.
     #[n(2)]
     pub range: Option<Range>,
-    /// How many rows, if the source can tell beforehand: for progress alone.
+    /// An estimate of the number of rows, if the source has one; used for progress only.
     #[n(3)]
     pub rows_estimate: Option<u64>,
-    /// How many bytes, likewise.
+    /// An estimate of the bytes of plaintext, if the source has one; used for progress only.
     #[n(4)]
     pub bytes_estimate: Option<u64>,
 }
 
-/// What the person who started the sender said about a source with nothing in it.
+/// What the sender's operator has allowed about an empty source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Empty {
+    /// There may be nothing to move.
     #[n(0)]
     Allowed,
 }
@@ -95,21 +100,24 @@ pub enum Empty {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Plan {
+    /// The engine that both ends must have.
     #[n(0)]
     pub engine: Engine,
+    /// The tables whose rows are moved, at most [`TABLES_MAX`].
     #[n(1)]
     #[cbor(decode_with = "codec::bounded::<_, _, TABLES_MAX>")]
     pub tables: Vec<PlannedTable>,
+    /// 1 to [`PARTS_MAX`] parts, in the order of their sections.
     #[n(2)]
     #[cbor(decode_with = "codec::bounded::<_, _, PARTS_MAX>")]
     pub parts: Vec<PlannedPart>,
-    /// Whether there may be nothing to move: a receiver publishes no load of nothing without it.
+    /// Whether the source may be empty: otherwise a receiver does not publish an empty load.
     #[n(3)]
     pub empty: Option<Empty>,
 }
 
 impl PlannedTable {
-    /// In the engine's default schema, or where it has none.
+    /// A table without a schema.
     pub fn named(name: &str) -> Self {
         Self { schema: None, name: name.to_owned(), internal: false }
     }
@@ -123,25 +131,26 @@ impl PlannedTable {
         }
     }
 
-    /// As people write it. Where a name holds a dot, this is ambiguous.
+    /// `schema.name`, or the name alone. It is ambiguous if a name has a dot, and so only for
+    /// display.
     pub fn full_name(&self) -> String {
         self.schema.as_ref().map_or_else(|| self.name.clone(), |schema| format!("{schema}.{}", self.name))
     }
 }
 
 impl PlannedPart {
-    /// One that holds no rows of a table.
+    /// A part that holds no rows of a table.
     pub fn of_section(section: Section) -> Self {
         Self { section, table: None, range: None, rows_estimate: None, bytes_estimate: None }
     }
 
-    /// All rows of a table.
+    /// A part that holds all rows of a table.
     pub fn of_table(table: TableIndex) -> Self {
         Self { table: Some(table), ..Self::of_section(Section::Data) }
     }
 }
 
-/// How much of a table the parts so far cover.
+/// How much of a table is covered by the parts so far.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Covered {
     /// Up to this place.
@@ -150,8 +159,8 @@ enum Covered {
 }
 
 impl Covered {
-    /// The ranges of a table lie one behind the other without a gap, and the last has no end. A
-    /// table that is not divided has one part without a range, so that there is one way to say it.
+    /// The ranges of a table follow each other without a gap, and the last has no end. A table that
+    /// is not divided has one part without a range, so that a plan has one encoding.
     fn add(self, range: Option<Range>) -> Option<Self> {
         match (self, range) {
             (Self::UpTo(0), None) => Some(Self::All),
@@ -165,14 +174,15 @@ impl Covered {
 }
 
 impl Plan {
-    /// One part of bytes that only the engine understands.
+    /// The plan of one opaque part.
     pub fn opaque(engine: Engine, bytes_estimate: Option<u64>) -> Self {
         let part = PlannedPart { bytes_estimate, ..PlannedPart::of_section(Section::Opaque) };
         Self { engine, tables: Vec::new(), parts: vec![part], empty: None }
     }
 
-    /// The rules that every plan keeps: bounded, not empty, sections in loading order and such as
-    /// the engine has, each table covered once by its parts.
+    /// Checks the rules of every plan (`docs/protocol.md`, section 5.2): it is bounded and not
+    /// empty, its sections are in order and declared by the engine, and its parts cover each table
+    /// exactly once. Fails with `PlanRefused`.
     pub fn check(&self) -> Result<()> {
         let refused = |check| Err(Error::new(Code::PlanRefused, check));
         self.engine.check()?;
@@ -221,8 +231,7 @@ impl Plan {
         }
     }
 
-    /// Whether nothing is moved: no table but the engine's own, or, of what has no tables, not a
-    /// byte.
+    /// Whether nothing is moved: no table but the engine's own or, without tables, not one byte.
     pub fn moves_nothing(&self, plain_bytes: u64) -> bool {
         match self.engine.capabilities.has(Section::Data) {
             true => self.tables.iter().all(|table| table.internal),
@@ -230,18 +239,19 @@ impl Plan {
         }
     }
 
-    /// The section of a part of this plan.
+    /// The section of a part, or `None` if the plan has no such part.
     pub fn section(&self, part: PartIndex) -> Option<Section> {
         self.parts.get(part.0 as usize).map(|planned| planned.section)
     }
 
-    /// The table that a part holds rows of.
+    /// The table whose rows a part holds, if it holds rows.
     pub fn table_of(&self, part: PartIndex) -> Option<&PlannedTable> {
         let table = self.parts.get(part.0 as usize)?.table?;
         self.tables.get(table.0 as usize)
     }
 
-    /// What a resumed transfer and the manifest call this plan by. Estimates do not count.
+    /// The hash by which a manifest and a resumed transfer refer to this plan. Estimates are left
+    /// out.
     pub fn hash(&self) -> [u8; 32] {
         let mut bare = self.clone();
         for part in &mut bare.parts {

@@ -1,5 +1,5 @@
-//! What was verified and loaded, and what has to hold of that whoever signed it. A receipt
-//! contradicts itself, or it does not: which keys are to be believed is for the reader to know.
+//! The receipt: what was verified and loaded, and the rules that hold whichever keys signed it.
+//! Which keys to trust is for its reader to decide.
 
 use minicbor::{Decode, Encode};
 
@@ -18,54 +18,62 @@ use crate::{
     sign::{PublicKey, Purpose, Signature, Signer},
 };
 
-/// What the receiver says it verified and loaded.
+/// What was verified and loaded, as the receiver states it (`docs/receipt.md`).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Receipt {
+    /// What was sent, signed by the sender.
     #[n(0)]
     pub manifest: SignedManifest,
+    /// The plan that the manifest refers to by hash.
     #[n(1)]
     pub plan: Plan,
+    /// What was found in the target.
     #[n(2)]
     pub evidence: Evidence,
+    /// The grant under which the transfer ended.
     #[n(3)]
     pub grant: SignedGrant,
+    /// The key that signed the manifest.
     #[n(4)]
     pub sender_key: PublicKey,
+    /// The key that signs the receipt.
     #[n(5)]
     pub receiver_key: PublicKey,
+    /// Who signed the grant.
     #[n(6)]
     pub authority: Authority,
+    /// The suite of the epoch in which the receiver signed.
     #[n(7)]
     pub suite: Suite,
-    /// The connection on which the receiver signed. None of an archive, which is carried otherwise.
+    /// The connection on which the receiver signed; `None` for an archive.
     #[n(8)]
     pub link: Option<LinkEvidence>,
-    /// Milliseconds since the Unix epoch by the receiver's clock: when the transfer began under
-    /// this grant.
+    /// When the transfer began under this grant, in milliseconds since the Unix epoch by the
+    /// receiver's clock.
     #[n(9)]
     pub started_ms: u64,
+    /// When the load was proven; not before `started_ms`.
     #[n(10)]
     pub finished_ms: u64,
-    /// Version of the receiver.
+    /// The version of the receiver, at most [`FACT_BYTES_MAX`] bytes.
     #[n(11)]
     pub software: String,
-    /// Name of the target host.
+    /// The name of the target host, at most [`NAME_BYTES_MAX`] bytes.
     #[n(12)]
     pub target_host: String,
-    /// Of the receiver's log, when it signed.
+    /// The head of the receiver's audit log when it signed.
     #[n(13)]
     pub audit_head: Option<AuditHead>,
-    /// The policy by which the data was de-identified.
+    /// The policy by which the data was de-identified, which is that of the grant.
     #[n(14)]
     pub policy: Option<DocumentHash>,
 }
 
-/// Who stands behind the grant.
+/// Who has signed the grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Authority {
-    /// Nobody but the agents: the receiver has signed the grant of a ticket, the sender that of an
-    /// archive.
+    /// One of the agents: the receiver that of a ticket, the sender that of an archive.
     #[n(0)]
     Ticket,
     /// An operator, with this key.
@@ -74,7 +82,7 @@ pub enum Authority {
 }
 
 impl Authority {
-    /// For `--json` and logs.
+    /// The name in logs and `--json`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ticket => "ticket",
@@ -83,14 +91,17 @@ impl Authority {
     }
 }
 
-/// What a connection was made of, and who was at its ends.
+/// The facts of a connection, and the certificates of both ends.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct LinkEvidence {
+    /// What was negotiated, as the receiver read it from the connection.
     #[n(0)]
     pub facts: LinkFacts,
+    /// The sender's certificates.
     #[n(1)]
     pub sender: Chain,
+    /// The receiver's certificates.
     #[n(2)]
     pub receiver: Chain,
 }
@@ -100,21 +111,24 @@ pub struct LinkEvidence {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct SignedReceipt {
+    /// What the receiver verified and loaded.
     #[n(0)]
     pub receipt: Receipt,
+    /// The receiver's signature, with [`Purpose::Receipt`].
     #[n(1)]
     pub signature: Signature,
 }
 
 impl Receipt {
+    /// Signs the canonical encoding, without checks: see [`Receipt::check`].
     pub fn sign(self, signer: &dyn Signer) -> SignedReceipt {
         let signature = signer.sign(Purpose::Receipt, &codec::encode(&self));
         SignedReceipt { receipt: self, signature }
     }
 
-    /// Everything that has to hold whatever the keys are: the plan keeps its rules, texts are
-    /// bounded, times are ordered and within the grant, the engine can give this proof, and what
-    /// was loaded is what was sent.
+    /// Checks everything that does not depend on the keys: the rules of the plan, the lengths of
+    /// texts, times that are ordered and within the grant, the link, a proof that the engine can
+    /// give, and that what was loaded is what was sent. The codes are in `docs/receipt.md`.
     pub fn check(&self) -> Result<()> {
         let manifest = &self.manifest.manifest;
         self.plan.check()?;
@@ -143,8 +157,9 @@ impl Receipt {
         }
     }
 
-    /// A loader that has everything is waited for past the end of the grant, since its exit alone
-    /// says whether it committed ([`crate::disposition`]); every other load ends within it.
+    /// The receiver waits for a loader that has everything past the end of the grant, since only
+    /// its exit says whether it committed ([`crate::disposition`]). Every other load ends within
+    /// the grant.
     fn check_times(&self) -> Result<()> {
         let grant = &self.grant.grant;
         let started_seconds = self.started_ms / 1000;
@@ -164,7 +179,7 @@ impl Receipt {
         }
     }
 
-    /// That the grant is for these two agents, and signed by whom the receipt says.
+    /// The grant is for these two agents, and signed by the authority that the receipt names.
     fn check_grant(&self) -> Result<()> {
         let agents = [self.receiver_key, self.sender_key];
         match self.authority {
@@ -190,21 +205,25 @@ impl Receipt {
 }
 
 impl SignedReceipt {
+    /// Decodes a receipt file of at most [`CONTROL_BYTES_MAX`] bytes: `LimitExceeded` over that,
+    /// else `ProtocolViolation`. Nothing is verified.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         codec::decode(bytes, CONTROL_BYTES_MAX, "receipt")
     }
 
+    /// The canonical encoding, which is the content of a receipt file.
     pub fn to_bytes(&self) -> Vec<u8> {
         codec::encode(self)
     }
 
-    /// What audit logs call this receipt by: the BLAKE3 hash of its file.
+    /// The hash by which audit logs refer to this receipt: BLAKE3 of its file.
     pub fn hash(&self) -> [u8; 32] {
         *blake3::hash(&self.to_bytes()).as_bytes()
     }
 
-    /// Everything that can be checked with nothing but the receipt: all signatures, that manifest,
-    /// plan and grant belong together, and that it does not contradict itself.
+    /// Checks everything that the receipt alone allows: all signatures, that manifest, plan and
+    /// grant belong together, and [`Receipt::check`]. It does not say whether the keys are to be
+    /// trusted.
     pub fn verify(&self) -> Result<()> {
         let receipt = &self.receipt;
         let signed = codec::encode(receipt);

@@ -1,4 +1,4 @@
-//! An archive, as its receiver reads it ([`crate::archive`]): the exchange without a peer.
+//! Reading an archive ([`crate::archive`]): the exchange without a peer.
 //!
 //! ```text
 //! Unsealing ─handle, three times─▶ Sealed ─session─▶ Session      judged against what is Expected
@@ -25,16 +25,17 @@ use crate::{
     transcript::Transcript,
 };
 
-/// What the receiver knows before it has read anything.
+/// What is known before the archive is read.
 pub struct Expected {
-    /// Whom the operator was told to expect.
+    /// The fingerprint of the sender, as the operator got it out of band.
     pub from: Fingerprint,
-    /// The receiver's own.
+    /// The receiver's own fingerprint.
     pub receiver: Fingerprint,
+    /// The suites that the receiver allows.
     pub suites: Vec<Suite>,
 }
 
-/// The records before the chunks, one after the other.
+/// Reads the records before the first chunk.
 pub struct Unsealing {
     header: LogHeader,
     transcript: Transcript,
@@ -42,8 +43,8 @@ pub struct Unsealing {
     epoch: Option<Box<EpochRecord>>,
 }
 
-/// The sender is the one that was expected, it permits the load, and it has vouched for the keys.
-/// Nothing is opened yet.
+/// The sender is the expected one, its grant permits the load, and its signature over the keys is
+/// good. Nothing is opened yet.
 pub struct Sealed {
     offer: Box<ArchiveOffer>,
     epoch: Box<EpochRecord>,
@@ -54,17 +55,19 @@ fn out_of_turn(check: &'static str) -> Error {
 }
 
 impl Unsealing {
+    /// Starts with the header of the log, which the caller has checked to be of kind archive.
     pub fn new(header: &LogHeader) -> Self {
         Self { header: *header, transcript: Transcript::of_archive(header), offer: None, epoch: None }
     }
 
-    /// Takes the next record at `now_seconds`; the third ends the opening.
+    /// Takes the next record, and returns [`Sealed`] with the third. The checks and their codes are
+    /// those of `docs/archive.md`, What the receiver checks.
     pub fn handle(&mut self, record: Record, expected: &Expected, now_seconds: u64) -> Result<Option<Sealed>> {
         match record {
             Record::Mark => Ok(None),
             Record::Statement(bytes) if self.offer.is_none() => {
                 let Statement::Offer(offer) = Statement::from_bytes(&bytes)? else { return Err(out_of_turn("Offer")) };
-                self.judge(&offer, expected, now_seconds)?;
+                self.check_offer(&offer, expected, now_seconds)?;
                 self.transcript.absorb(&bytes);
                 self.offer = Some(offer);
                 Ok(None)
@@ -95,8 +98,8 @@ impl Unsealing {
         }
     }
 
-    /// As an offer on the link, in the same order.
-    fn judge(&self, offer: &ArchiveOffer, expected: &Expected, now_seconds: u64) -> Result<()> {
+    /// The checks of an offer on the link, in the same order.
+    fn check_offer(&self, offer: &ArchiveOffer, expected: &Expected, now_seconds: u64) -> Result<()> {
         if offer.version != ARCHIVE_VERSION {
             return Err(Error::new(Code::VersionUnsupported, "version of an archive"));
         }
@@ -125,25 +128,29 @@ impl Unsealing {
 }
 
 impl Sealed {
+    /// The grant, verified.
     pub fn grant(&self) -> &SignedGrant {
         &self.offer.grant
     }
 
+    /// The plan, checked.
     pub fn plan(&self) -> &Plan {
         &self.offer.plan
     }
 
+    /// The sender's key, whose fingerprint was the expected one.
     pub fn sender_key(&self) -> PublicKey {
         self.offer.sender_key
     }
 
-    /// A transfer of which nothing is there.
+    /// A transfer of which nothing is in the target.
     pub fn new_transfer(&self) -> Transfer {
         Transfer::new(self.offer.grant.clone(), self.offer.plan.clone())
     }
 
-    /// Opens the envelope: chunks may be opened from here on. `transfer` knows by now what is in
-    /// the target.
+    /// Opens the envelope, so that chunks can be opened. What is in the target already was restored
+    /// in `transfer` before. Fails with `KeyCommitment` if the envelope does not open or the keys
+    /// are not the committed ones.
     pub fn session(self, key: &SealingKey, transfer: &mut Transfer) -> Result<Session> {
         let id = transfer.grant().grant.transfer;
         let (secret, digest_secret) = self.epoch.open(key, id)?;
@@ -155,43 +162,53 @@ impl Sealed {
     }
 }
 
-/// The order of what follows: every part of the plan, from its first chunk to its last, and the
-/// manifest behind them.
+/// Checks the order of the records after Begin: every part of the plan, from its first chunk to its
+/// last, then the manifest.
 pub struct Order {
     parts: u32,
-    /// Of the chunk that comes next.
+    /// The place of the next chunk.
     part: u32,
     index: u64,
     finished: bool,
 }
 
 impl Order {
+    /// Starts before the first chunk of the first part.
     pub fn new(plan: &Plan) -> Self {
         Self { parts: plan.parts.len() as u32, part: 0, index: 0, finished: false }
     }
 
-    /// A chunk's header: judges its place, before it is opened.
+    /// Checks the place of a chunk by its header, before it is opened: `ChunkOrder`, `ChunkForeign`
+    /// or `PartTruncated`.
     pub fn handle_chunk(&mut self, header: &ChunkHeader) -> Result<()> {
         let refuse = |code, check| Err(Error::new(code, check).at_chunk(header.part, header.index));
         let (part, index) = (header.part.0, header.index.0);
-        match () {
-            () if self.finished => refuse(Code::ChunkOrder, "chunk after the manifest"),
-            () if part >= self.parts => refuse(Code::ChunkForeign, "no such part"),
-            () if part < self.part => refuse(Code::ChunkOrder, "chunk after the last"),
-            () if part > self.part => refuse(Code::PartTruncated, "next part before the last chunk"),
-            () if index != self.index => refuse(Code::ChunkOrder, "chunk index"),
-            () if header.last => {
-                (self.part, self.index) = (self.part + 1, 0);
-                Ok(())
-            }
-            () => {
-                self.index += 1;
-                Ok(())
-            }
+        if self.finished {
+            return refuse(Code::ChunkOrder, "chunk after the manifest");
         }
+        if part >= self.parts {
+            return refuse(Code::ChunkForeign, "no such part");
+        }
+        if part < self.part {
+            return refuse(Code::ChunkOrder, "chunk after the last");
+        }
+        if part > self.part {
+            return refuse(Code::PartTruncated, "next part before the last chunk");
+        }
+        if index != self.index {
+            return refuse(Code::ChunkOrder, "chunk index");
+        }
+        if header.last {
+            self.part += 1;
+            self.index = 0;
+        } else {
+            self.index += 1;
+        }
+        Ok(())
     }
 
-    /// The statement behind the chunks.
+    /// Takes the statement after the last chunk. Fails with `PartTruncated` if a chunk is missing;
+    /// the signature is not verified here.
     pub fn handle_finish(&mut self, statement: &[u8]) -> Result<SignedManifest> {
         let Statement::Finish(manifest) = Statement::from_bytes(statement)? else { return Err(out_of_turn("Finish")) };
         if self.part < self.parts {
@@ -203,7 +220,7 @@ impl Order {
         }
     }
 
-    /// Whether the manifest was seen: nothing may be missing behind it.
+    /// Whether the manifest was read.
     pub fn is_finished(&self) -> bool {
         self.finished
     }

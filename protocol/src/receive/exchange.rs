@@ -1,4 +1,4 @@
-//! The exchange before data flows, as the receiver sees it.
+//! The receiver's side of the exchange before data flows (`docs/protocol.md`, section 5).
 
 use std::sync::Arc;
 
@@ -23,36 +23,38 @@ use crate::{
     transcript::{Channel, Transcript},
 };
 
-/// What the receiver knows before the sender has said anything.
+/// What is known before an Offer: the sender has proven its ticket and its key.
 pub struct Listening {
+    /// The suites that the receiver allows, in its order of preference.
     pub suites: Vec<Suite>,
-    /// Keys whose grants count here.
+    /// The keys whose grants are trusted.
     pub grant_keys: Vec<PublicKey>,
-    /// This receiver.
+    /// The fingerprint of this receiver.
     pub receiver: Fingerprint,
     /// The key in the sender's certificate, which it has proven to hold.
     pub sender_key: PublicKey,
     /// The transfer whose ticket the sender has proven to hold.
     pub proven: TransferId,
-    /// Whether that transfer has begun: its grant then ends later.
+    /// Whether that transfer has begun, so that `finish_before` ends its grant and not
+    /// `begin_before`.
     pub begun: bool,
-    /// Targets that a grant may name here.
+    /// The targets that a grant may name.
     pub targets: Vec<String>,
 }
 
-/// The grant is good and the plan well formed; whether the target can take it is for the sink to
-/// say.
+/// The Offer has passed every check. Whether the target can take the plan is for the sink to
+/// decide.
 pub struct Judging {
     offer: Offer,
     suite: Suite,
-    /// Those that are allowed here.
+    /// The suites that the receiver allows, one of which a spool must have.
     suites: Vec<Suite>,
     version: u16,
     sender_key: PublicKey,
     transcript: Transcript,
 }
 
-/// Accept sent.
+/// Accept was sent; Begin is due.
 pub struct Accepting {
     suite: Suite,
     suites: Vec<Suite>,
@@ -63,15 +65,18 @@ pub struct Accepting {
     transcript: Transcript,
 }
 
-/// What the receiver allows in flight.
+/// What a side allows in flight (`docs/protocol.md`, section 7).
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
+    /// Parts in flight at once, 1 to [`LANES_MAX`].
     pub lanes: u16,
+    /// Bytes of one part that may be sent and not yet verified.
     pub lane_bytes: u64,
 }
 
 impl Window {
-    /// Shares `bytes` evenly among as many lanes as get at least the least window each.
+    /// Divides `bytes` evenly among as many lanes as get at least the smallest window each, and no
+    /// more lanes than parts.
     pub fn share(bytes: u64, parts: usize) -> Self {
         let fitting = (bytes / LANE_WINDOW_BYTES_MIN).clamp(1, LANES_MAX.into());
         let lanes = fitting.min(parts as u64).max(1);
@@ -80,7 +85,8 @@ impl Window {
 }
 
 impl Listening {
-    /// Judges an offer at `now_seconds`: version, suite, grant, who and where to, plan.
+    /// Checks an Offer in the order of `docs/protocol.md`, section 5.2, with the codes given there:
+    /// version, suites, grant, clocks, times, agents and target, plan.
     pub fn handle_offer(self, offer: Offer, channel: &Channel, now_seconds: u64) -> Result<Judging> {
         let version = choose_version(&offer.versions)?;
         let known: Vec<Suite> = offer.suites.iter().filter_map(|number| number.known()).collect();
@@ -113,34 +119,38 @@ impl Listening {
 }
 
 impl Judging {
+    /// The plan, checked.
     pub fn plan(&self) -> &Plan {
         &self.offer.plan
     }
 
+    /// The grant, verified.
     pub fn grant(&self) -> &SignedGrant {
         &self.offer.grant
     }
 
+    /// The key in the sender's certificate.
     pub fn sender_key(&self) -> PublicKey {
         self.sender_key
     }
 
-    /// Whether the sender asks to drop what is there.
+    /// Whether the sender asks to start over.
     pub fn is_fresh(&self) -> bool {
         self.offer.fresh
     }
 
-    /// Whether the offer is of this transfer and plan, so that it can go on.
+    /// Whether grant and plan are those of this transfer, so that it can be resumed.
     pub fn continues(&self, transfer: &Transfer) -> bool {
         self.offer.grant == transfer.grant && self.offer.plan.hash() == transfer.plan.hash()
     }
 
-    /// A transfer of which nothing is there.
+    /// A transfer of which nothing has arrived.
     pub fn new_transfer(&self) -> Transfer {
         Transfer::new(self.offer.grant.clone(), self.offer.plan.clone())
     }
 
-    /// The sink can take the plan: says so, with the terms and with what is there of the transfer.
+    /// The sink can take the plan: makes Accept, with the terms and what is there of the transfer.
+    /// Fails with `LimitExceeded` after the highest epoch.
     pub fn accept(
         mut self,
         transfer: &Transfer,
@@ -183,16 +193,20 @@ impl Judging {
 }
 
 impl Accepting {
-    /// What the envelope is bound to: whoever keeps the envelope has to keep this with it.
+    /// The transcript that the envelope is bound to. It is stored with the envelope, which does not
+    /// open without it.
     pub fn envelope_info(&self) -> [u8; 32] {
         self.transcript.hash()
     }
 
+    /// The suite in Accept.
     pub fn suite(&self) -> Suite {
         self.suite
     }
 
-    /// Checks the sender's signature, opens its envelope and compares the commitment.
+    /// Verifies the sender's signature (`TranscriptMismatch`), opens its envelope, compares
+    /// commitment (`KeyCommitment`) and digest secret (`TransferBusy`), and opens the envelope of
+    /// its spool.
     pub fn handle_begin(
         mut self,
         begin: Begin,
@@ -217,16 +231,15 @@ impl Accepting {
             None => None,
         };
         transfer.epoch = self.epoch;
-        // Said again on each connection: until then this sender may not know what it is a receipt
-        // for.
+        // The manifest is sent again on each connection, and the receipt is over that one.
         transfer.manifest = None;
         let keys = EpochKeys::new(self.suite, id, self.epoch, secret, Digests::new(&digest_secret));
         let session = Session::new(Arc::new(keys), spool, self.sender_key, self.lanes, &self.have, transfer);
         Ok((session, Message::Ready(Ready { transcript })))
     }
 
-    /// The keys of an earlier connection, under which the sender goes on sending what it has
-    /// spooled. By their digest secret they are this sender's.
+    /// The keys of the earlier connection on which the sender's spool was begun. The digest secret
+    /// shows that they are this sender's.
     fn open_spool(&self, spool: &EpochRecord, key: &SealingKey, transfer: &mut Transfer) -> Result<EpochKeys> {
         if !(1..self.epoch.0).contains(&spool.epoch.0) {
             return Err(Error::new(Code::ProtocolViolation, "epoch of a spool"));

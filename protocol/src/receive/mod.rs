@@ -1,4 +1,4 @@
-//! The receiver's side of a transfer, without I/O: messages and facts in, messages and judgements
+//! The receiver's side of a transfer, without I/O: messages and facts in, messages and verdicts
 //! out.
 //!
 //! ```text
@@ -9,9 +9,9 @@
 //! ```
 //!
 //! The receiver alone decides what is missing: [`Transfer`] holds, over all connections, what was
-//! verified and what is durable. It judges a chunk's place by its header, before any byte of it is
-//! decrypted, and counts a chunk as verified only when the sink, or the thread that feeds it, has
-//! it.
+//! verified and what is durable. The place of a chunk is checked by its header, before any byte of
+//! it is decrypted, and a chunk counts as verified only when the sink, or the thread that feeds it,
+//! has it.
 
 mod archive;
 mod exchange;
@@ -42,30 +42,30 @@ use crate::{
 pub struct Transfer {
     grant: SignedGrant,
     plan: Plan,
-    /// Of the last connection that was agreed on; 0 before the first.
+    /// The epoch of the last connection that was agreed on; 0 before the first.
     epoch: Epoch,
     /// Known with the first Begin, or from a journal.
     digests: Option<Digests>,
     digest_check: Option<[u8; 32]>,
     parts: Vec<PartProgress>,
     manifest: Option<SignedManifest>,
-    /// All parts before this one are begun. With the three below, no step looks at more parts than
-    /// it is about: a database may have tens of thousands of them.
+    /// All parts before this one are begun. With this and the three fields below, a step looks only
+    /// at the parts concerned: a database may have tens of thousands of them.
     begun_to: usize,
     /// Parts of each section of which a chunk is missing.
     incomplete: [usize; Section::COUNT],
     /// Parts of each section that the target has not taken whole.
     unfinished: [usize; Section::COUNT],
-    /// Parts that may have got further than the sender of the connection that stands was told.
+    /// Parts with progress that may not be acknowledged yet on the current connection.
     moved: BTreeSet<PartIndex>,
 }
 
-/// What came of one part.
+/// The progress of one part.
 #[derive(Default)]
 struct PartProgress {
     verified: Verified,
     durable: ChunkCount,
-    /// The sink takes its chunks.
+    /// The sink has begun it.
     begun: bool,
     /// The target has taken all of it, for good if it keeps anything.
     finished: bool,
@@ -78,8 +78,8 @@ enum Verified {
     Nothing,
     Some(Box<PartRoot>),
     Whole(WholePart),
-    /// An earlier process committed them; what makes their root is not known before a connection is
-    /// agreed on.
+    /// Committed by an earlier process. Their root cannot be continued before the digest secret is
+    /// known.
     Found(Box<FoundPrefix>),
 }
 
@@ -109,6 +109,7 @@ impl PartProgress {
 }
 
 impl Transfer {
+    /// A transfer of which nothing has arrived.
     pub fn new(grant: SignedGrant, plan: Plan) -> Self {
         let parts = plan.parts.iter().map(|_| PartProgress::default()).collect();
         let mut unfinished = [0; Section::COUNT];
@@ -128,12 +129,13 @@ impl Transfer {
         }
     }
 
-    /// What an earlier process knew: the last epoch, and which sender's digests they were.
+    /// Restores what an earlier process recorded: the last epoch, and the check of the digest
+    /// secret.
     pub fn handle_earlier(&mut self, epoch: Epoch, digest_check: Option<[u8; 32]>) {
         (self.epoch, self.digest_check) = (epoch, digest_check);
     }
 
-    /// A part that an earlier process committed in the target.
+    /// Restores a part that an earlier process committed in the target.
     pub fn handle_found(&mut self, whole: WholePart) {
         if (whole.part.0 as usize) < self.parts.len() {
             self.handle_whole(whole);
@@ -152,7 +154,8 @@ impl Transfer {
         progress.verified = Verified::Whole(whole);
     }
 
-    /// The same of the first chunks of a part.
+    /// Restores the first chunks of a part, as an earlier process committed them. Fails with
+    /// `TargetMismatch` if their hashes do not give the recorded root.
     pub fn handle_found_prefix(&mut self, prefix: FoundPrefix) -> Result<()> {
         if let Some(progress) = self.parts.get_mut(prefix.part.0 as usize) {
             progress.durable = prefix.chunks;
@@ -161,7 +164,7 @@ impl Transfer {
         self.know_found()
     }
 
-    /// With the digests, what was found becomes a root that can be gone on with.
+    /// Once the digest secret is known, the roots of restored chunks can be continued.
     fn know_found(&mut self) -> Result<()> {
         let Some(digests) = &self.digests else { return Ok(()) };
         for progress in &mut self.parts {
@@ -175,8 +178,8 @@ impl Transfer {
         Ok(())
     }
 
-    /// The secret of the transfer's digests, from the first envelope that was opened. It tells
-    /// senders apart: whoever does not know it cannot go on with the transfer, nor drop it.
+    /// The digest secret from an opened envelope. It tells senders apart: one that does not know it
+    /// can neither resume the transfer nor drop it, and is refused with `TransferBusy`.
     pub fn handle_digest_secret(&mut self, secret: &DigestSecret) -> Result<()> {
         let check = secret.check();
         if self.digest_check.is_some_and(|known| known != check) {
@@ -187,58 +190,63 @@ impl Transfer {
         self.know_found()
     }
 
+    /// The plan, the same on every connection.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
+    /// The grant under which the transfer runs now.
     pub fn grant(&self) -> &SignedGrant {
         &self.grant
     }
 
-    /// What the sender says it sent, once it has.
+    /// The manifest, once the sender of the current connection has sent it.
     pub fn manifest(&self) -> Option<&SignedManifest> {
         self.manifest.as_ref()
     }
 
+    /// The epoch of the last connection that was agreed on; 0 before the first.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
+    /// What tells the sender apart ([`DigestSecret::check`]), to be recorded; `None` before the
+    /// first Begin.
     pub fn digest_check(&self) -> Option<[u8; 32]> {
         self.digest_check
     }
 
-    /// Known once a connection was agreed on.
+    /// The hash keys, once the digest secret is known.
     pub fn digests(&self) -> Option<&Digests> {
         self.digests.as_ref()
     }
 
-    /// Whether anything of it was verified.
+    /// Whether any chunk was verified.
     pub fn has_anything(&self) -> bool {
         self.parts.iter().any(|progress| progress.chunks().0 > 0)
     }
 
-    /// Whether the target has taken any part.
+    /// Whether the sink has finished any part.
     pub fn has_finished(&self) -> bool {
         self.parts.iter().any(|progress| progress.finished)
     }
 
-    /// Whether the target has taken all of `part`.
+    /// Whether the sink has finished `part`.
     pub fn is_finished(&self, part: PartIndex) -> bool {
         self.parts.get(part.0 as usize).is_some_and(|progress| progress.finished)
     }
 
-    /// Chunks of a part that were verified and handed on.
+    /// The number of chunks of a part that were verified and passed to the sink.
     pub fn verified(&self, part: PartIndex) -> ChunkCount {
         self.parts[part.0 as usize].chunks()
     }
 
-    /// The same of all parts.
+    /// The number of chunks of all parts that were verified and passed to the sink.
     pub fn verified_in_all(&self) -> u64 {
         self.parts.iter().map(|progress| progress.chunks().0).fold(0, u64::saturating_add)
     }
 
-    /// What is there, for a sender to go on from.
+    /// What is there, from which the sender resumes.
     fn have(&self) -> Vec<Have> {
         let have = self.parts.iter().zip(0..).filter_map(|(progress, index)| {
             let root = match &progress.verified {
@@ -254,9 +262,9 @@ impl Transfer {
     }
 
     /// Whether the sink may be asked to begin `part`: one part at a time, in the order of the plan,
-    /// and each when the target has taken the sections before it. Streams arrive in any order; were
-    /// a later part to take a target's one writer first, its sender might be waiting for the window
-    /// of an earlier part, and neither would ever move.
+    /// and each when the sink has finished the sections before it. Streams arrive in any order. If
+    /// a later part took a target's only writer first, while the sender waits for the window of an
+    /// earlier part, neither side could ever continue.
     pub fn may_begin(&self, part: PartIndex) -> bool {
         let earlier = &self.unfinished[..self.plan.parts[part.0 as usize].section as usize];
         part.0 as usize <= self.begun_to && earlier.iter().all(|unfinished| *unfinished == 0)
@@ -276,8 +284,8 @@ impl Transfer {
         }
     }
 
-    /// A verified chunk was handed on, and will not be asked for again unless the process dies; if
-    /// it is `durable`, not even then.
+    /// A verified chunk was passed to the sink. It is asked for again only if the process dies
+    /// before it is durable. Chunks of a part are taken in order.
     pub fn handle_taken(&mut self, chunk: &TakenChunk, durable: bool) {
         let digests = self.digests.as_ref().expect("a chunk is opened with the keys of a connection");
         let progress = &mut self.parts[chunk.part.0 as usize];
@@ -297,15 +305,15 @@ impl Transfer {
         self.moved.insert(chunk.part);
     }
 
-    /// The target has the first chunks of a part for good.
+    /// The first `chunks` of a part are durable.
     pub fn handle_durable(&mut self, part: PartIndex, chunks: ChunkCount) {
         let progress = &mut self.parts[part.0 as usize];
-        // The sink may be ahead of what was counted as handed to it.
+        // The sink may report more than was counted as passed to it.
         progress.durable = progress.durable.max(chunks.min(progress.chunks()));
         self.moved.insert(part);
     }
 
-    /// The target has taken all of a part; if it is `durable`, no crash undoes that.
+    /// The sink has finished a part; with `durable`, all of it is durable.
     pub fn handle_finished(&mut self, part: PartIndex, durable: bool) {
         let progress = &mut self.parts[part.0 as usize];
         if durable {
@@ -318,7 +326,8 @@ impl Transfer {
     }
 
     /// Once the manifest is here and the sink has finished every part: whether what arrived is what
-    /// it says (fault-matrix X13).
+    /// the manifest states (fault X13). Fails with `ManifestMismatch`, or with `SourceEmpty` if
+    /// nothing was moved and that was not allowed. `None` before that.
     pub fn poll_complete(&self) -> Option<Result<()>> {
         let manifest = &self.manifest.as_ref()?.manifest;
         let digests = self.digests.as_ref()?;
@@ -341,11 +350,12 @@ impl Transfer {
         Some(if fits { Ok(()) } else { Err(Error::new(Code::ManifestMismatch, "manifest")) })
     }
 
-    /// Counter-signs the manifest, if what the target holds is what it says.
+    /// Signs the receipt over the manifest, if the evidence matches it. Fails with the code of
+    /// [`Receipt::check`].
     pub fn receipt(&self, session: &Session, facts: ReceiptFacts, signer: &dyn Signer) -> Result<SignedReceipt> {
         let manifest = self.manifest.clone().ok_or(Error::new(Code::Internal, "receipt before the manifest"))?;
-        // A later grant may go on with what began under an earlier one; and a clock may be set back
-        // meanwhile.
+        // A later grant may resume what began under an earlier one, and the clock may have been set
+        // back.
         let not_before_ms = self.grant.grant.not_before_seconds.saturating_mul(1000);
         let started_ms = facts.started_ms.max(not_before_ms);
         let receipt = Receipt {
@@ -370,43 +380,57 @@ impl Transfer {
     }
 }
 
-/// All of a part, as it was verified.
+/// A whole part, as it was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WholePart {
+    /// Which part.
     pub part: PartIndex,
+    /// The number of its chunks.
     pub chunks: ChunkCount,
+    /// The bytes of its plaintext.
     pub plain_bytes: u64,
-    /// Over the hashes of its chunks.
+    /// The root over the hashes of its chunks.
     pub root: Root,
 }
 
 /// The first chunks of a part, as an earlier process committed them in the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundPrefix {
+    /// Which part.
     pub part: PartIndex,
+    /// The number of chunks committed.
     pub chunks: ChunkCount,
+    /// The bytes of their plaintext.
     pub plain_bytes: u64,
-    /// Over the hashes.
+    /// The root over `hashes`.
     pub root: Root,
-    /// Of each chunk, one after the other.
+    /// The hashes of the chunks, concatenated.
     pub hashes: Vec<u8>,
 }
 
 /// What is committed in the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
+    /// A part, committed to its end.
     Whole(WholePart),
+    /// The beginning of a part.
     Prefix(FoundPrefix),
 }
 
-/// What a receipt says that the state machine cannot know.
+/// The fields of a receipt that the state machine does not know.
 pub struct ReceiptFacts {
+    /// What was found in the target.
     pub evidence: Evidence,
-    /// None of an archive.
+    /// The connection; `None` for an archive.
     pub link: Option<LinkEvidence>,
+    /// When the transfer began, in milliseconds since the Unix epoch by the receiver's clock.
     pub started_ms: u64,
+    /// When the load was proven, by the same clock.
     pub finished_ms: u64,
+    /// The version of the receiver.
     pub software: String,
+    /// The name of the target host.
     pub target_host: String,
+    /// The head of the receiver's audit log.
     pub audit_head: Option<AuditHead>,
 }

@@ -1,4 +1,4 @@
-//! One connection's part in a transfer: which streams carry what, and what the sender was told.
+//! One connection of a transfer: which stream carries which part, and what was acknowledged.
 
 use std::sync::Arc;
 
@@ -14,26 +14,26 @@ use crate::{
     sign::PublicKey,
 };
 
-/// What was agreed for one connection: data may flow.
+/// The state of one connection from Ready on.
 pub struct Session {
     pub(super) keys: Arc<EpochKeys>,
-    /// Of the sender's spool, if it sends from one that an earlier connection began.
+    /// The keys of the sender's spool, if it sends from one that an earlier connection began.
     spool: Option<Arc<EpochKeys>>,
     pub(super) sender_key: PublicKey,
     lanes: u16,
     parts: Vec<Arriving>,
-    /// Those whose streams may be open.
+    /// The parts whose streams may be open.
     open: Vec<PartIndex>,
-    manifest_heard: bool,
+    has_manifest: bool,
 }
 
 /// A part as it arrives on one connection.
 struct Arriving {
-    /// Chunks that are there, or whose headers were judged good.
+    /// Chunks that were there before, or whose headers were accepted.
     received: ChunkCount,
     last_received: bool,
     stream: Stream,
-    /// What the sender was last told.
+    /// Verified and durable, as last acknowledged.
     acknowledged: (ChunkCount, ChunkCount),
 }
 
@@ -45,7 +45,7 @@ enum Stream {
 }
 
 impl Session {
-    /// A connection on which the sender knows of what is in `have`, and of nothing else.
+    /// A connection on which `have` was sent in Accept.
     pub(super) fn new(
         keys: Arc<EpochKeys>,
         spool: Option<Arc<EpochKeys>>,
@@ -67,30 +67,32 @@ impl Session {
             arriving.last_received = have.ended;
             arriving.acknowledged = (have.verified, have.durable);
         }
-        // An earlier connection may have taken a part out of `moved` to acknowledge it, and have
-        // ended before it did.
+        // An earlier connection may have taken a part out of `moved` and have ended before the
+        // acknowledgement was sent.
         let moved = parts.iter().zip(&transfer.parts).zip(0..).filter_map(|((arriving, progress), index)| {
             (arriving.acknowledged != progress.state()).then_some(PartIndex(index))
         });
         transfer.moved = moved.collect();
-        Self { keys, spool, sender_key, lanes, parts, open: Vec::new(), manifest_heard: false }
+        Self { keys, spool, sender_key, lanes, parts, open: Vec::new(), has_manifest: false }
     }
 
+    /// The keys of this connection.
     pub fn keys(&self) -> &Arc<EpochKeys> {
         &self.keys
     }
 
-    /// What opens a chunk of `epoch`: the connection's keys, unless it is the spool's.
+    /// The keys that open a chunk of `epoch`: the spool's if it has that epoch, else the
+    /// connection's.
     pub fn keys_of(&self, epoch: Epoch) -> &Arc<EpochKeys> {
         self.spool.as_ref().filter(|spool| spool.epoch() == epoch).unwrap_or(&self.keys)
     }
 
-    /// A stream says which part it carries, and from which chunk on.
+    /// Checks a stream header, in the order and with the codes of `docs/protocol.md`, section 7.
     pub fn handle_stream(&mut self, transfer: &Transfer, header: StreamHeader) -> Result<()> {
         let part = header.part;
         let refuse = |code, check| Err(Error::new(code, check).at_part(part));
-        // A part whose last chunk was acknowledged is no longer in flight for the sender, whether
-        // or not the end of its stream was seen here.
+        // To the sender, a part is no longer in flight once its last chunk was acknowledged, even
+        // if the end of its stream was not received yet.
         let parts = &self.parts;
         self.open.retain(|open| {
             let place = open.0 as usize;
@@ -114,8 +116,8 @@ impl Session {
         Ok(())
     }
 
-    /// A chunk's header arrived on the stream of `part`: judges its place, before its bytes are
-    /// read.
+    /// Checks the place of a chunk on the stream of `part` by its header, before its bytes are
+    /// read: `ChunkForeign` or `ChunkOrder`.
     pub fn handle_header(&mut self, part: PartIndex, header: &ChunkHeader) -> Result<()> {
         let refuse = |code, check| Err(Error::new(code, check).at_chunk(header.part, header.index));
         if header.part != part {
@@ -133,7 +135,8 @@ impl Session {
         Ok(())
     }
 
-    /// A part's stream ended cleanly: its last chunk must have come (fault-matrix X5).
+    /// A part's stream ended cleanly. Fails with `PartTruncated` if its last chunk has not arrived
+    /// (fault X5).
     pub fn handle_stream_end(&mut self, part: PartIndex) -> Result<()> {
         let arriving = &mut self.parts[part.0 as usize];
         arriving.stream = Stream::Ended;
@@ -143,7 +146,8 @@ impl Session {
         }
     }
 
-    /// The next acknowledgement that is due. Several chunks of one part become one message.
+    /// The next acknowledgement that is due, until there is none. Several chunks of one part become
+    /// one message.
     pub fn poll_ack(&mut self, transfer: &mut Transfer) -> Option<Message> {
         while let Some(part) = transfer.moved.pop_first() {
             let arriving = &mut self.parts[part.0 as usize];
@@ -157,8 +161,9 @@ impl Session {
         None
     }
 
-    /// The sender says what it sent, which it may once every chunk was acknowledged. Checked here
-    /// as far as a signature goes; the rest when all of it is committed.
+    /// Takes the manifest, which may come once every chunk was acknowledged. Only its order
+    /// (`ProtocolViolation`) and signature (`ManifestMismatch`) are checked here;
+    /// [`Transfer::poll_complete`] checks the rest.
     pub fn handle_finish(&mut self, transfer: &mut Transfer, manifest: SignedManifest) -> Result<()> {
         let acknowledged = self
             .parts
@@ -171,14 +176,14 @@ impl Session {
         }
     }
 
-    /// The same from an archive, in which nothing is acknowledged: its order says when the manifest
-    /// may come.
+    /// Takes the manifest of an archive, in which nothing is acknowledged; [`super::Order`] says
+    /// when it may come.
     pub fn handle_carried_finish(&mut self, transfer: &mut Transfer, manifest: SignedManifest) -> Result<()> {
-        if self.manifest_heard {
+        if self.has_manifest {
             return Err(Error::new(Code::ProtocolViolation, "second manifest"));
         }
         manifest.verify(&self.sender_key)?;
-        self.manifest_heard = true;
+        self.has_manifest = true;
         transfer.manifest = Some(manifest);
         Ok(())
     }

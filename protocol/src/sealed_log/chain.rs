@@ -10,11 +10,11 @@ const HEAD_CHECK_BYTES: usize = LOG_HEAD_BYTES - HEAD_CHECKED_BYTES;
 
 const CONTEXT_CHECKS: &str = "sealift/1 2026-11 sealed log checks";
 
-/// BLAKE3, whole: the check of a log's last record is then a name for everything in it, and 16
-/// bytes fewer would save nothing beside a chunk.
+/// A whole BLAKE3 hash, so that the check of the last record identifies everything in the log. A
+/// shorter one would save nothing, compared to a chunk.
 pub(super) type Check = [u8; LOG_CHECK_BYTES];
 
-/// What stands before a body, without its check.
+/// The head of a record, without its check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) kind: RecordType,
@@ -23,7 +23,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Reads a head and judges all of it but its check, which needs the log's key.
+    /// Decodes a head and checks everything but its check, which needs the log's key.
     pub(super) fn from_bytes(bytes: &[u8; LOG_HEAD_BYTES]) -> Option<Self> {
         let kind = RecordType::from_byte(bytes[4])?;
         let head = Self {
@@ -44,13 +44,13 @@ impl Head {
         out
     }
 
-    /// Bytes of the whole record.
+    /// Bytes of the record: head, body and check.
     pub(super) fn record_bytes(&self) -> u64 {
         (LOG_HEAD_BYTES + LOG_CHECK_BYTES) as u64 + u64::from(self.body_bytes)
     }
 }
 
-/// The checks of one log: a key that its header gives, and the check of the last record.
+/// The chain of checks of one log: the key that its header gives, and the check of the last record.
 #[derive(Clone)]
 pub(super) struct Chain {
     key: [u8; 32],
@@ -74,7 +74,7 @@ impl Chain {
         out
     }
 
-    /// Reads a head of this log, wherever it stands.
+    /// Decodes a head of this log, at any place.
     pub(super) fn read_head(&self, bytes: &[u8; LOG_HEAD_BYTES]) -> Option<Head> {
         Head::from_bytes(bytes).filter(|head| self.head(head) == *bytes)
     }

@@ -1,6 +1,6 @@
-//! The sealed log: the one format in which chunks lie at rest, whether as journal, spool or
-//! archive. It holds what came over the wire, sealed as it came, and the key envelopes that open
-//! it; so the log is as secret as the wire.
+//! The sealed log: the one format of chunks at rest, as journal, spool or archive
+//! (`docs/sealed-log.md`). It holds the chunks as they were sealed for the wire, with the key
+//! envelopes that open them, so that the log is as secret as the wire.
 //!
 //! | what | bytes |
 //! |---|---|
@@ -8,10 +8,10 @@
 //! | record | head (32), body, check (32) |
 //! | head | `"SLr1"`, type, 3 zeros, length of the body `u32`, synced `u64`, check of the head (12) |
 //!
-//! The goals are that a torn tail is told from rot, and that nothing is skipped, doubled or moved
-//! without being found. Whoever writes appends, syncs, and only then acknowledges. What a crash may
-//! leave of unsynced writes is anything: any of their sectors, in any order, the others zero, old
-//! or not there.
+//! The goals are to distinguish a torn tail from corruption, and to detect any record that is
+//! missing, doubled or moved. A writer appends, syncs, and only then acknowledges. A crash may
+//! leave any subset of the sectors of unsynced writes, in any order, the others zero, old or
+//! missing.
 //!
 //! - Checks chain: each covers the one before, so what is read is what was written, from the first
 //!   record on. They are keyed by the header, whose salt is random; a record of another log, or of

@@ -1,4 +1,4 @@
-//! Where things lie in a log, told by heads alone.
+//! Finding places in a log by heads alone.
 
 use std::{convert::Infallible, ops::Range};
 
@@ -8,17 +8,18 @@ use super::{
 };
 use crate::limits::{LOG_HEAD_BYTES, LOG_HEADER_BYTES};
 
-/// What is read at once in search of a head.
+/// Bytes read at once when searching for a head.
 const WINDOW_BYTES: usize = 64 << 10;
 
-/// A log's bytes, read at any place: a file, or a slice.
+/// The bytes of a log with random access: a file, or a slice.
 pub trait LogBytes {
+    /// Why bytes cannot be read.
     type Error;
 
-    /// How many there are. Does not change while they are read.
+    /// The length, which must not change while the log is read.
     fn bytes(&self) -> u64;
 
-    /// Fills `out` from `offset` on; never asked for what lies beyond the end.
+    /// Fills `out` with the bytes from `offset` on. The caller stays within [`LogBytes::bytes`].
     fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), Self::Error>;
 }
 
@@ -35,7 +36,7 @@ impl LogBytes for &[u8] {
     }
 }
 
-/// The first place from `from` on where a head stands that `accept` takes.
+/// The first place at or after `from` with a head that `accept` takes.
 pub(super) fn find_head<S: LogBytes, T>(
     source: &S,
     mut from: u64,
@@ -60,9 +61,9 @@ pub(super) fn find_head<S: LogBytes, T>(
     }
 }
 
-/// Where the bodies of epoch records lie, so that they can be destroyed first. Nothing is asked of
-/// the log but that it has heads: it may be torn, rotten, or half destroyed already. Places come in
-/// order, and overlap where a length lies: better too much of such a log is destroyed than too
+/// Iterates over the places of the bodies of epoch records, so that they can be destroyed first.
+/// Only heads are needed: the log may be torn, corrupt or half destroyed. Places come in order, and
+/// may overlap if a length is wrong, so that rather too much of such a log is destroyed than too
 /// little.
 pub struct EnvelopePlaces<S> {
     source: S,
@@ -70,6 +71,7 @@ pub struct EnvelopePlaces<S> {
 }
 
 impl<S: LogBytes> EnvelopePlaces<S> {
+    /// Searches from the end of the header on.
     pub fn new(source: S) -> Self {
         Self { source, next: LOG_HEADER_BYTES as u64 }
     }
@@ -78,7 +80,7 @@ impl<S: LogBytes> EnvelopePlaces<S> {
         while let Some((at, head)) = find_head(&self.source, self.next, Head::from_bytes)? {
             let body = at + LOG_HEAD_BYTES as u64;
             let end = at + head.record_bytes();
-            // A length is believed only where it leads to a head, or to the end.
+            // A length is trusted only if it leads to a head, or to the end.
             self.next = if end == self.source.bytes() || self.is_head(end)? { end } else { body };
             if head.kind == RecordType::Epoch {
                 return Ok(Some(body..(body + u64::from(head.body_bytes)).min(self.source.bytes())));

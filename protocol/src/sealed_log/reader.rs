@@ -1,4 +1,4 @@
-//! Bytes into records, and what the end of them means.
+//! Reading a sealed log, and telling how it ends.
 
 use bytes::BytesMut;
 
@@ -14,7 +14,7 @@ use crate::{
     limits::{LOG_CHECK_BYTES, LOG_HEAD_BYTES, LOG_HEADER_BYTES},
 };
 
-/// Reads a log from its first record on; holds one record at a time.
+/// Reads a log from its first record on, and holds one record at a time.
 pub struct LogReader<S> {
     source: S,
     header: LogHeader,
@@ -23,7 +23,7 @@ pub struct LogReader<S> {
     synced: u64,
 }
 
-/// A place between two records of a log, from which its reading can go on.
+/// A place between two records of a log, from which reading can continue.
 #[derive(Clone)]
 pub struct LogPlace {
     chain: Chain,
@@ -31,30 +31,33 @@ pub struct LogPlace {
     synced: u64,
 }
 
-/// What [`LogReader::step`] found.
+/// The result of [`LogReader::step`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
+    /// The next record, whole and allowed.
     Record(Record),
+    /// There is no further whole record.
     End(Ending),
 }
 
-/// What lies behind the last whole record, which ends at [`LogReader::offset`].
+/// What follows the last whole record, which ends at [`LogReader::offset`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// Nothing.
     Whole,
-    /// What a crash left of writes that were never synced. To be cut off.
+    /// The remains of writes that a crash interrupted before they were synced. They are to be cut
+    /// off.
     Torn,
-    /// Rot: what stands there was synced, and is not what was written.
+    /// Corruption: what is there was synced, and is not what was written.
     Damaged,
 }
 
-/// Why a log cannot be read on.
+/// Why reading a log fails.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReadError<E> {
     /// The source of the bytes failed.
     Source(E),
-    /// The bytes are no log, or hold what nobody may write.
+    /// The bytes are no log, or hold a record that no agent writes.
     Log(Error),
 }
 
@@ -65,7 +68,7 @@ impl<E> From<E> for ReadError<E> {
 }
 
 impl<S: LogBytes> LogReader<S> {
-    /// Reads and judges the header.
+    /// Reads and checks the header; fails with `LogDamaged`.
     pub fn open(source: S) -> Result<Self, ReadError<S::Error>> {
         let mut bytes = [0; LOG_HEADER_BYTES];
         if source.bytes() < LOG_HEADER_BYTES as u64 {
@@ -77,26 +80,27 @@ impl<S: LogBytes> LogReader<S> {
         Ok(Self { source, header, chain, offset, synced: offset })
     }
 
-    /// Where this reading stands.
+    /// The current place.
     pub fn place(&self) -> LogPlace {
         LogPlace { chain: self.chain.clone(), offset: self.offset, synced: self.synced }
     }
 
-    /// Goes to where an earlier reading of the same log stood: what lies before is not read again.
+    /// Continues at a place that an earlier reading of the same log reached.
     pub fn go_to(&mut self, place: LogPlace) {
         (self.chain, self.offset, self.synced) = (place.chain, place.offset, place.synced);
     }
 
+    /// The header, which was checked.
     pub fn header(&self) -> &LogHeader {
         &self.header
     }
 
-    /// Where the next record begins; after the end, where the last whole one ends.
+    /// Where the next record begins or, at the end, where the last whole one ends.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The next record, or what is at the end. Asked again after the end, says the same.
+    /// The next record, or how the log ends. At the end, further calls return the same.
     pub fn step(&mut self) -> Result<Step, ReadError<S::Error>> {
         if self.offset == self.source.bytes() {
             return Ok(Step::End(Ending::Whole));
@@ -104,8 +108,8 @@ impl<S: LogBytes> LogReader<S> {
         if let Some(record) = self.record()? {
             return Ok(Step::Record(record));
         }
-        // A head that was written after a sync of what is unreadable here proves that no crash took
-        // it.
+        // A head that was written after the unreadable bytes were synced proves that no crash has
+        // torn them.
         let (chain, here) = (&self.chain, self.offset);
         let proof = |bytes: &_| chain.read_head(bytes).filter(|head| head.synced > here);
         Ok(Step::End(match find_head(&self.source, here + 1, proof)? {
@@ -114,9 +118,9 @@ impl<S: LogBytes> LogReader<S> {
         }))
     }
 
-    /// Whether what stands behind the last whole record is the beginning of one, which the end of
-    /// the log cuts off: of what is never written on, the end is missing then, and what is there is
-    /// not rot.
+    /// Whether the last whole record is followed by the beginning of another that the end of the
+    /// log cuts off. In a log that is never appended to, that means that its end is missing, and
+    /// not that it is corrupt.
     pub fn is_cut(&self) -> Result<bool, ReadError<S::Error>> {
         let left = self.source.bytes() - self.offset;
         let mut head = [0; LOG_HEAD_BYTES];
@@ -127,13 +131,13 @@ impl<S: LogBytes> LogReader<S> {
         Ok(self.chain.read_head(&head).is_some_and(|head| head.record_bytes() > left))
     }
 
-    /// Goes on writing where the last whole record ends. Whoever calls this has cut off what was
-    /// behind it, and has synced the rest.
+    /// A writer that continues after the last whole record. The caller has cut off what follows it,
+    /// and has synced the rest.
     pub fn into_writer(self) -> LogWriter {
         LogWriter::at(self.header, self.chain, self.offset)
     }
 
-    /// The record at `offset`, if a whole one stands there.
+    /// The record at `offset`, if there is a whole one.
     fn record(&mut self) -> Result<Option<Record>, ReadError<S::Error>> {
         let left = self.source.bytes() - self.offset;
         let mut head_bytes = [0; LOG_HEAD_BYTES];

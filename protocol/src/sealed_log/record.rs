@@ -27,51 +27,59 @@ pub(super) const HEADER_CHECKED_BYTES: usize = LOG_HEADER_BYTES - LOG_CHECK_BYTE
 
 const CONTEXT_FINGERPRINT: &str = "sealift/1 2026-11 sealing key fingerprint";
 
-/// What a log is for.
+/// The use of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum LogKind {
-    /// The receiver's: what a fresh loader is fed from.
+    /// The receiver's, from which a new loader is fed.
     Journal = 1,
-    /// The sender's: what it cannot read again from its source, and cannot open either.
+    /// The sender's, of a source that can be read only once. The sender cannot open it after a
+    /// restart.
     Spool = 2,
-    /// A transfer that is carried instead of sent.
+    /// A transfer carried on a disk.
     Archive = 3,
 }
 
-/// BLAKE3 of a sealing public key: for whom a log's envelopes are.
+/// BLAKE3 of a sealing public key, which identifies the receiver that can open a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(transparent)]
 pub struct KeyFingerprint(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
 
 impl KeyFingerprint {
+    /// The fingerprint of a sealing key, under a derivation context of its own.
     pub fn of(key: &SealingPublicKey) -> Self {
         Self(blake3::derive_key(CONTEXT_FINGERPRINT, &key.0))
     }
 }
 
-/// Which log it is.
+/// The identity of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogId {
+    /// Journal, spool or archive.
     pub kind: LogKind,
+    /// The transfer whose chunks it holds.
     pub transfer: TransferId,
+    /// The sealing key that its envelopes are sealed to.
     pub key: KeyFingerprint,
 }
 
 /// The first 104 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogHeader {
+    /// Which log it is.
     pub id: LogId,
     salt: [u8; 16],
 }
 
 impl LogHeader {
+    /// The header of a new log, with a random salt.
     pub fn new(id: LogId, random: &mut dyn Random) -> Self {
         let mut salt = [0; 16];
         random.fill(&mut salt);
         Self { id, salt }
     }
 
+    /// The 104 bytes of `docs/sealed-log.md`.
     pub fn to_bytes(&self) -> [u8; LOG_HEADER_BYTES] {
         let mut out = [0; LOG_HEADER_BYTES];
         out[..4].copy_from_slice(&HEADER_MAGIC);
@@ -84,6 +92,7 @@ impl LogHeader {
         out
     }
 
+    /// Decodes a header; fails with `LogDamaged` if it is none, or its check is wrong.
     pub fn from_bytes(bytes: &[u8; LOG_HEADER_BYTES]) -> Result<Self> {
         let damaged = |check| Error::new(Code::LogDamaged, check);
         if bytes[..4] != HEADER_MAGIC {
@@ -103,39 +112,48 @@ impl LogHeader {
         Ok(header)
     }
 
-    /// fault-matrix S6: a log that is whole but not this one.
+    /// Fails with `LogForeign` if it is the header of another log (fault S6).
     pub fn expect(&self, id: &LogId) -> Result<()> {
         let foreign = |check| Err(Error::new(Code::LogForeign, check));
-        match () {
-            () if self.id.transfer != id.transfer => foreign("transfer of a sealed log"),
-            () if self.id.key != id.key => foreign("sealing key of a sealed log"),
-            () if self.id.kind != id.kind => foreign("kind of sealed log"),
-            () => Ok(()),
+        if self.id.transfer != id.transfer {
+            return foreign("transfer of a sealed log");
         }
+        if self.id.key != id.key {
+            return foreign("sealing key of a sealed log");
+        }
+        if self.id.kind != id.kind {
+            return foreign("kind of sealed log");
+        }
+        Ok(())
     }
 }
 
-/// Everything that is needed to open the chunks of one epoch, but the receiver's key.
+/// Everything that is needed to open the chunks of one epoch, except the receiver's key.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct EpochRecord {
+    /// The epoch of the chunks that follow.
     #[n(0)]
     pub epoch: Epoch,
+    /// Their AEAD.
     #[n(1)]
     pub suite: Suite,
+    /// The secrets of the epoch, sealed to the receiver.
     #[n(2)]
     pub envelope: KeyEnvelope,
     /// The transcript under which the envelope was sealed.
     #[n(3)]
     #[cbor(with = "minicbor::bytes")]
     pub info: TranscriptHash,
+    /// The commitment to the epoch secret.
     #[n(4)]
     #[cbor(with = "minicbor::bytes")]
     pub commitment: KeyCommitment,
 }
 
 impl EpochRecord {
-    /// Opens the envelope and judges the key commitment, as was done when it came.
+    /// Opens the envelope and checks the key commitment, as on the link; fails with
+    /// `KeyCommitment`.
     pub fn open(&self, key: &SealingKey, transfer: TransferId) -> Result<(EpochSecret, DigestSecret)> {
         let (secret, digest_secret) = self.envelope.open(key, &self.info, self.epoch)?;
         // blake3::Hash compares in constant time.
@@ -149,14 +167,19 @@ impl EpochRecord {
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// Stands before the chunks of its epoch.
+    /// The keys of an epoch, before its chunks.
     Epoch(Box<EpochRecord>),
-    /// A frame of the wire: its header, and the sealed bytes that follow it.
-    Chunk { header: ChunkHeader, sealed: Bytes },
-    /// A message as canonical CBOR: what an archive needs of the exchange. Its meaning is not the
-    /// log's affair.
+    /// A sealed chunk, as on the wire.
+    Chunk {
+        /// The header, decoded.
+        header: ChunkHeader,
+        /// Hash, packed plaintext and tag, as sealed.
+        sealed: Bytes,
+    },
+    /// A message as canonical CBOR, 1 to [`CONTROL_BYTES_MAX`] bytes. The log does not interpret
+    /// it.
     Statement(Bytes),
-    /// Everything before it was synced when it was written.
+    /// States that everything before it was synced when it was written.
     Mark,
 }
 
@@ -218,23 +241,25 @@ impl Record {
             RecordType::Statement => Record::Statement(body),
             RecordType::Mark => Record::Mark,
         };
-        record.judge(transfer)?;
+        record.check(transfer)?;
         Ok(record)
     }
 
-    /// What both who writes and who reads a record asks of it.
-    pub(super) fn judge(&self, transfer: TransferId) -> Result<()> {
+    /// The rules of a record, for writing and for reading.
+    pub(super) fn check(&self, transfer: TransferId) -> Result<()> {
         match self {
             Record::Epoch(epoch) if !(1..=EPOCH_MAX).contains(&epoch.epoch.0) => {
                 Err(Error::new(Code::LimitExceeded, "epoch of a sealed log"))
             }
             Record::Chunk { header, sealed } => {
                 let refuse = |code, check| Err(Error::new(code, check).at_chunk(header.part, header.index));
-                match () {
-                    () if header.transfer != transfer => refuse(Code::ChunkForeign, "transfer of a chunk"),
-                    () if header.sealed_bytes() != sealed.len() => refuse(Code::ChunkMalformed, "sealed length"),
-                    () => Ok(()),
+                if header.transfer != transfer {
+                    return refuse(Code::ChunkForeign, "transfer of a chunk");
                 }
+                if header.sealed_bytes() != sealed.len() {
+                    return refuse(Code::ChunkMalformed, "sealed length");
+                }
+                Ok(())
             }
             Record::Statement(bytes) if bytes.is_empty() || bytes.len() > CONTROL_BYTES_MAX => {
                 Err(Error::new(Code::LimitExceeded, "statement of a sealed log"))

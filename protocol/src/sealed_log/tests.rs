@@ -182,7 +182,7 @@ fn records_are_judged_on_both_sides() {
         assert_eq!(writer.bytes_of(&record).err().map(|error| error.code), Some(code));
         assert_eq!(writer.encode(&record).err().map(|error| error.code), Some(code));
         assert_eq!(writer.offset(), LOG_HEADER_BYTES as u64, "a refused record leaves no trace");
-        let forged = writer.encode_unjudged(&record).unwrap().pieces().concat();
+        let forged = writer.encode_unchecked(&record).unwrap().pieces().concat();
         assert_eq!(read(&[&header().to_bytes()[..], &forged].concat()), Err(code));
     }
 }

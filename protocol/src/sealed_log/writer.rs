@@ -1,4 +1,4 @@
-//! Records into bytes.
+//! Writing a sealed log.
 
 use bytes::Bytes;
 
@@ -12,8 +12,8 @@ use crate::{
     limits::{LOG_CHECK_BYTES, LOG_HEAD_BYTES, LOG_HEADER_BYTES},
 };
 
-/// Turns records into bytes, each for its place. Whoever holds it writes every record at once at
-/// [`LogWriter::offset`], in the order in which they were encoded, and says when they are durable.
+/// Encodes records, each for its place. The caller writes every record at [`LogWriter::offset`], in
+/// the order in which they were encoded, and reports when they are durable.
 #[derive(Clone)]
 pub struct LogWriter {
     header: LogHeader,
@@ -22,7 +22,7 @@ pub struct LogWriter {
     synced: u64,
 }
 
-/// A record as it lies in the log, in pieces, so that nobody need copy a chunk.
+/// An encoded record, in pieces, so that a chunk need not be copied.
 pub struct Encoded {
     /// The head, and what was encoded of the body.
     front: Vec<u8>,
@@ -31,7 +31,7 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// What to write, one after the other.
+    /// The bytes to write, one piece after the other.
     pub fn pieces(&self) -> [&[u8]; 3] {
         [&self.front, &self.body, &self.check]
     }
@@ -41,41 +41,43 @@ impl LogWriter {
     /// Bytes of a mark.
     pub const MARK_BYTES: u64 = (LOG_HEAD_BYTES + LOG_CHECK_BYTES) as u64;
 
-    /// For a log that holds its header, already durable, and nothing else.
+    /// A writer for a log that holds its header, already durable, and nothing else.
     pub fn new(header: LogHeader) -> Self {
         let chain = Chain::new(&header);
         Self::at(header, chain, LOG_HEADER_BYTES as u64)
     }
 
-    /// For a log of which everything before `offset` is durable.
+    /// A writer for a log of which everything before `offset` is durable.
     pub(super) fn at(header: LogHeader, chain: Chain, offset: u64) -> Self {
         Self { header, chain, offset, synced: offset }
     }
 
+    /// The header, which is in the log already.
     pub fn header(&self) -> &LogHeader {
         &self.header
     }
 
-    /// Where the next record goes: the bytes of the log until now.
+    /// Where the next record goes: the length of the log so far.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Judges a record and says how many bytes it will take.
+    /// The number of bytes that a record will take. Fails if the record is not allowed.
     pub fn bytes_of(&self, record: &Record) -> Result<u64> {
-        record.judge(self.header.id.transfer)?;
+        record.check(self.header.id.transfer)?;
         let (front, body) = record.body();
         Ok((LOG_HEAD_BYTES + front.len() + body.len() + LOG_CHECK_BYTES) as u64)
     }
 
-    /// Encodes the record that comes next.
+    /// Encodes the next record. Fails if the record is not allowed: with `ChunkForeign`,
+    /// `ChunkMalformed` or `LimitExceeded`.
     pub fn encode(&mut self, record: &Record) -> Result<Encoded> {
-        record.judge(self.header.id.transfer)?;
-        self.encode_unjudged(record)
+        record.check(self.header.id.transfer)?;
+        self.encode_unchecked(record)
     }
 
-    /// Apart, so that a test can write what nobody may.
-    pub(super) fn encode_unjudged(&mut self, record: &Record) -> Result<Encoded> {
+    /// Encodes without the checks, so that a test can write what no agent writes.
+    pub(super) fn encode_unchecked(&mut self, record: &Record) -> Result<Encoded> {
         let (encoded, body) = record.body();
         let body_bytes = u32::try_from(encoded.len() + body.len())
             .map_err(|_| Error::new(Code::LimitExceeded, "record of a sealed log"))?;
@@ -87,8 +89,7 @@ impl LogWriter {
         Ok(Encoded { front: [&head_bytes[..], &encoded].concat(), body, check })
     }
 
-    /// Everything that was encoded until now is durable. The mark that comes next says so in the
-    /// log.
+    /// Everything encoded so far is durable. The next mark states that in the log.
     pub fn synced(&mut self) {
         self.synced = self.offset;
     }

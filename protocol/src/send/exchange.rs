@@ -1,4 +1,4 @@
-//! The exchange before data flows, as the sender sees it.
+//! The sender's side of the exchange before data flows (`docs/protocol.md`, section 5).
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::{
     transcript::Transcript,
 };
 
-/// Offer sent.
+/// Offer was sent; Accept is due.
 pub struct Offering {
     pub(super) offered_suites: Vec<Suite>,
     pub(super) grant: SignedGrant,
@@ -30,16 +30,18 @@ pub struct Offering {
     pub(super) expected: Expected,
 }
 
-/// Which receiver is to answer: the key that it has proven to hold, and the key that it may have
-/// the data keys sealed to. The second is known from the ticket, so that the inner layer of
-/// encryption does not depend on the outer one.
+/// The expected receiver: the key that it has proven to hold, and the key that the data keys may be
+/// sealed to. The second is known from the ticket, so that the inner layer of encryption does not
+/// depend on the outer one.
 #[derive(Clone, Copy)]
 pub struct Expected {
+    /// The key of the receiver's certificate.
     pub receiver_key: PublicKey,
+    /// The fingerprint of the sealing key in the ticket.
     pub sealing_key: KeyFingerprint,
 }
 
-/// Begin sent.
+/// Begin was sent; Ready is due.
 pub struct Beginning {
     session: Session,
     transcript_hash: [u8; 32],
@@ -47,21 +49,27 @@ pub struct Beginning {
 
 /// What was agreed for one connection: data may flow.
 pub struct Session {
+    /// The keys of this connection's epoch.
     pub keys: Arc<EpochKeys>,
+    /// Parts in flight at once: what both sides allow.
     pub lanes: u16,
+    /// The window of each part: what both sides allow.
     pub lane_window_bytes: u64,
-    /// What the receiver has already, for [`Transfer::handle_have`]; empty on a first connection.
+    /// What the receiver has already, for [`Transfer::resume`]; empty on a first connection.
     pub have: Vec<Have>,
-    /// The one that everything is sent from; or, if there is none, what one that is begun now has
-    /// to keep.
+    /// The spool that everything is sent from; or, if there is none, what a spool that is begun on
+    /// this connection has to record.
     pub spool: Spool,
+    /// The key that signed Accept and has to sign the receipt.
     pub receiver_key: PublicKey,
+    /// The key that signs the manifest.
     pub sender_key: PublicKey,
 }
 
 impl Offering {
-    /// The receiver accepts: checks its signature and terms, makes this connection's keys, and
-    /// seals them to it.
+    /// Verifies the receiver's signature and checks its terms (`docs/protocol.md`, section 5.2,
+    /// with the codes given there), makes the keys of this connection, and seals them to the
+    /// receiver in Begin.
     pub fn handle_accept(
         mut self,
         transfer: &Transfer,
@@ -143,8 +151,8 @@ impl Offering {
         Ok(())
     }
 
-    /// What the receiver has: parts of the plan, in order, with counts that can be; nothing if it
-    /// was asked to drop it.
+    /// What the receiver has: parts of the plan, in order, with possible counts; nothing if it was
+    /// asked to start over.
     fn check_have(&self, have: &[Have], plan: &Plan) -> Result<()> {
         let in_order = have.is_sorted_by(|one, next| one.part < next.part);
         let can_be = 1..=CHUNK_INDEX_MAX + 1;
@@ -156,7 +164,7 @@ impl Offering {
         }
     }
 
-    /// A receiver with another key, or that counts its epochs from before the spool again, cannot
+    /// A receiver with another key, or one whose epochs are again at or before the spool's, cannot
     /// open what the spool holds.
     fn check_spool(&self, spool: Option<&Spool>, accept: &Accept) -> Result<()> {
         let Some(spool) = spool else { return Ok(()) };
@@ -176,7 +184,7 @@ impl Beginning {
         self.session.keys.suite()
     }
 
-    /// The receiver has the keys and the same transcript: data may flow.
+    /// Checks that the receiver has the same transcript (`TranscriptMismatch`): data may flow.
     pub fn handle_ready(self, ready: Ready) -> Result<Session> {
         match ready.transcript == self.transcript_hash {
             true => Ok(self.session),

@@ -1,6 +1,6 @@
-//! One part on its way over one connection: what an earlier connection lost goes out first; then
-//! what is read, in its order, each chunk either proven to be what the receiver has or sent as its
-//! window allows.
+//! The lane of one part on one connection: first the chunks that an earlier connection lost are
+//! sent again; then each chunk that is read is either compared with what the receiver has, or sent
+//! as the window allows.
 
 use std::sync::Arc;
 
@@ -17,40 +17,54 @@ use crate::{
 /// A chunk that was read from the source.
 pub enum Read {
     /// To be sent; sealed with these keys, which are those of an earlier connection if that was
-    /// lost in between.
+    /// lost meanwhile.
     Sealed(Sealed, Arc<EpochKeys>),
-    /// The receiver has it: to be proven.
-    Held { hash: ChunkHash, index: ChunkIndex, plain_bytes: u64, last: bool },
+    /// Held by the receiver; to be compared.
+    Held {
+        /// The keyed hash of its plaintext.
+        hash: ChunkHash,
+        /// Its place in the part.
+        index: ChunkIndex,
+        /// The bytes of its plaintext.
+        plain_bytes: u64,
+        /// Whether the part ends with it.
+        last: bool,
+    },
 }
 
-/// What a lane does next.
+/// The next step of a lane.
 pub enum Step {
-    /// Send this chunk, which an earlier connection lost.
+    /// Send this chunk, which was sent on an earlier connection and not acknowledged.
     Resend(Sealed),
-    /// Send this chunk, which was read.
+    /// Send this chunk, which was just read.
     Send(Sealed),
-    /// Nothing: the chunk that was read is what the receiver has.
-    Proven { index: ChunkIndex, plain_bytes: u64 },
-    /// Wait until the receiver has verified more: the window of the part is full.
+    /// Nothing: the chunk that was read is the one that the receiver has.
+    Proven {
+        /// Its place in the part.
+        index: ChunkIndex,
+        /// The bytes of its plaintext.
+        plain_bytes: u64,
+    },
+    /// Wait for an acknowledgement: the window of the part is full.
     AwaitWindow,
-    /// Read the next chunk; the part ends if there is none.
+    /// Read the next chunk; if there is none, the part ends.
     Read,
 }
 
 /// What this process can read of the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readable {
-    /// Nothing: it was not opened, since an earlier process had sent all of it.
+    /// Nothing: it is not opened, since an earlier process has sent all of it.
     Nothing,
-    /// Each part once.
+    /// Each part, once.
     Once,
-    /// Each part as often as needed.
+    /// Each part, as often as needed.
     Again,
 }
 
 impl Transfer {
-    /// The next step of the lane of `part`; `read` is the chunk that was read last, and is taken
-    /// once it is done with.
+    /// The next step of the lane of `part`. `read` is the chunk that was read last; it is taken
+    /// when it was sent or compared. Fails with `SourceChanged` if it is not what was sent before.
     pub fn poll_lane(
         &mut self,
         part: PartIndex,
@@ -77,9 +91,9 @@ impl Transfer {
         }
     }
 
-    /// A chunk that was read goes out over this connection: sealed for it, if it was read and
-    /// sealed before this one stood. It is kept first, so that one that was read and not sent when
-    /// a connection is lost is sent again as if it had been.
+    /// Sends a chunk that was read, sealed again if it was sealed for an earlier connection. It is
+    /// kept first, so that a chunk that was read and not sent when the connection is lost is sent
+    /// again as if it had been.
     fn handle_read(
         &mut self,
         sealed: Sealed,
@@ -95,10 +109,10 @@ impl Transfer {
         resealed.ok_or(Error::new(Code::Internal, "a kept chunk is missing"))
     }
 
-    /// A new connection stands: which parts have to be read again from their beginning. What was
-    /// read of them is of no use: it is dropped before anything is asked for, since the source may
-    /// be waiting to hand on more of it. Fails with `ResumeImpossible` where the receiver lacks
-    /// what cannot be read.
+    /// Resumes over a new connection, and returns the parts that have to be read again from their
+    /// beginning. The caller drops what it has read of them before it asks the source for anything,
+    /// since the source may be waiting to deliver more of it. Fails with `ResumeImpossible` if the
+    /// receiver lacks what cannot be read.
     pub fn resume(&mut self, session: &Session, readable: Readable) -> Result<Vec<PartIndex>> {
         let resumed = self.handle_have(&session.have, session.keys.epoch())?;
         let parts = (0..).map(PartIndex).zip(resumed);

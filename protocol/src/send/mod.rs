@@ -50,11 +50,11 @@ use crate::{
     transcript::{Channel, Transcript},
 };
 
-/// One transfer as its sender knows it, over all its connections.
+/// One transfer at its sender, over all its connections.
 pub struct Transfer {
     suites: Vec<Suite>,
-    /// Those that a connection of this transfer was agreed on with, in this process or an earlier
-    /// one.
+    /// The suites with which a connection of this transfer was agreed on, in this process or an
+    /// earlier one.
     agreed: Vec<Suite>,
     grant: SignedGrant,
     plan: Plan,
@@ -63,18 +63,20 @@ pub struct Transfer {
     parts: Vec<PartProgress>,
     manifest: Option<SignedManifest>,
     spool: Option<Spool>,
-    /// Of the last connection that was agreed on; 0 before the first of this process.
+    /// The epoch of the last connection that was agreed on; 0 before the first of this process.
     epoch: Epoch,
     /// All parts before this one have started on this connection.
     started_to: usize,
     tally: Tally,
-    /// What this side has memory for, whatever the receiver would take.
+    /// What this side has memory for, which may be less than the receiver allows.
     window_max: Window,
-    /// What the manifest says of where the data comes from.
+    /// The origin of the data, for the manifest.
     origin: Origin,
 }
 
 impl Transfer {
+    /// A transfer of which nothing was sent. Fails if the plan, the origin or a limit of the grant
+    /// is not acceptable, with the code of its check.
     pub fn new(
         suites: Vec<Suite>,
         grant: SignedGrant,
@@ -122,21 +124,22 @@ impl Transfer {
         })
     }
 
-    /// Keeps unacknowledged no more than what fits `memory_bytes`.
+    /// Bounds the chunks that are kept until they are acknowledged to `memory_bytes`.
     pub fn within(self, memory_bytes: u64) -> Self {
         Self { window_max: Window::share(memory_bytes, self.plan.parts.len()), ..self }
     }
 
+    /// The plan that is offered.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
+    /// The hash keys of the transfer.
     pub fn digests(&self) -> &Digests {
         &self.digests
     }
 
-    /// Opens the exchange on a new connection to the receiver that is expected. `asks` says what
-    /// becomes of what it has.
+    /// Starts the exchange on a new connection. `asks` says whether to resume or to start over.
     pub fn offer(
         &self,
         channel: &Channel,
@@ -163,12 +166,13 @@ impl Transfer {
         (offering, offer)
     }
 
-    /// A new connection stands, of this epoch, and the receiver has this much: says how each part
-    /// goes on. Parts to be repeated start as if nothing of them had been sent.
+    /// Resumes over a new connection, and returns how each part is resumed. Parts to be repeated
+    /// start as if nothing of them had been sent. Fails with `AckImpossible` if the receiver cannot
+    /// have what it states.
     ///
-    /// After a part that is read again, every part whose reading had not ended is read again too: a
-    /// source that reads one part at a time would wait to hand on more of that one, whose turn
-    /// comes only after the earlier part's.
+    /// After a part that is read again, every part whose reading had not ended is read again as
+    /// well: a source that reads one part at a time would wait to deliver more of the later part,
+    /// whose turn comes only after the earlier one.
     pub fn handle_have(&mut self, have: &[Have], epoch: Epoch) -> Result<Vec<Resume>> {
         self.epoch = epoch;
         let resumed = self.resume_parts(have);
@@ -186,8 +190,8 @@ impl Transfer {
         if self.spool.is_some() {
             return self.resume_spooled(have);
         }
-        // Nothing was read by this process, and the receiver lacks something of what an earlier one
-        // had sent.
+        // This process has read nothing, and the receiver lacks some of what an earlier process has
+        // sent.
         let unread = self.manifest.is_some() && self.parts.iter().any(|progress| progress.ended.is_none());
         let mut have = have.iter().peekable();
         let digests = &self.digests;
@@ -207,13 +211,13 @@ impl Transfer {
         Ok(resumed)
     }
 
-    /// The manifest that an earlier process of this sender sent: if the receiver has all of it,
-    /// nothing is read again.
+    /// Restores the manifest that an earlier process sent: if the receiver has everything, nothing
+    /// is read again.
     pub fn handle_earlier(&mut self, manifest: SignedManifest) {
         self.manifest = Some(manifest);
     }
 
-    /// Whether the receiver has all that the manifest says.
+    /// Whether the receiver has everything that the manifest states.
     fn is_as_sent(&self, have: &[Have]) -> bool {
         let Some(manifest) = &self.manifest else { return false };
         let sent = &manifest.manifest.parts;
@@ -227,7 +231,7 @@ impl Transfer {
         (0..self.parts.len() as u32).any(|part| self.held(PartIndex(part)).0 > 0)
     }
 
-    /// Chunks of a part that the receiver has and that are not sent again.
+    /// The number of chunks of a part that the receiver has and that are not sent again.
     pub fn held(&self, part: PartIndex) -> ChunkCount {
         let progress = &self.parts[part.0 as usize];
         progress.to_prove.map_or(progress.verified, |have| have.verified)
@@ -240,7 +244,7 @@ impl Transfer {
     }
 
     /// The next chunk that was sent over an earlier connection and that the receiver does not have,
-    /// sealed for this one.
+    /// sealed for this one; `None` when there is no more.
     pub fn poll_resend(
         &mut self,
         part: PartIndex,
@@ -248,8 +252,8 @@ impl Transfer {
         mut draw: impl FnMut() -> Result<Nonce>,
     ) -> Result<Option<Sealed>> {
         let progress = &mut self.parts[part.0 as usize];
-        // By the keys themselves: a receiver that was restored from a snapshot counts its epochs
-        // from there again.
+        // The keys are compared, not the epochs: a receiver that was restored from a snapshot uses
+        // the same epochs again.
         let stale = |kept: &&mut Kept| !Arc::ptr_eq(&kept.keys, &session.keys);
         let Some(kept) = progress.kept.iter_mut().find(stale) else { return Ok(None) };
         let sealed = reseal(&kept.sealed, &kept.keys, &session.keys, draw()?)?;
@@ -259,7 +263,7 @@ impl Transfer {
     }
 
     /// A chunk that the receiver has was read again. After the last of them the part must be what
-    /// was sent before.
+    /// was sent before, or this fails with `SourceChanged`.
     pub fn handle_repeated(&mut self, part: PartIndex, hash: &ChunkHash, plain_bytes: u64, last: bool) -> Result<()> {
         let progress = &mut self.parts[part.0 as usize];
         let changed = Err(Error::new(Code::SourceChanged, "what was sent before").at_part(part));
@@ -292,21 +296,20 @@ impl Transfer {
         in_turn && self.tally.may_follow(section) && self.tally.in_flight < session.lanes.into()
     }
 
-    /// What was done may have moved this part on.
+    /// Updates the counts after a change of this part.
     fn count(&mut self, part: PartIndex) {
         let place = part.0 as usize;
         self.tally.update(&mut self.parts[place], self.plan.parts[place].section);
     }
 
-    /// The next part of which something is to be sent on this connection, whether or not it may
-    /// start now.
+    /// The next part that has to be sent on this connection, whether or not it may start now.
     pub fn next_part(&self) -> Option<PartIndex> {
         let waits = |part: &PartIndex| !self.parts[part.0 as usize].started && self.is_open(*part);
         (self.started_to as u32..self.parts.len() as u32).map(PartIndex).find(waits)
     }
 
-    /// The next part to open a stream for, if one may start now; asked again until there is none.
-    /// Parts of which the receiver has all are passed over.
+    /// The next part to open a stream for, if one may start now. Call it until it returns `None`.
+    /// Parts that the receiver has completely are skipped.
     pub fn poll_start(&mut self, session: &Session) -> Option<PartIndex> {
         while let Some(progress) = self.parts.get(self.started_to) {
             let part = PartIndex(self.started_to as u32);
@@ -323,7 +326,7 @@ impl Transfer {
         None
     }
 
-    /// A part's stream is opened.
+    /// A part's stream was opened.
     pub fn handle_start(&mut self, part: PartIndex) {
         self.parts[part.0 as usize].started = true;
         self.count(part);
@@ -332,14 +335,13 @@ impl Transfer {
         }
     }
 
-    /// Whether a chunk fits the window of its part. One chunk always does, or nothing would ever
-    /// move.
+    /// Whether a chunk fits the window of its part. A single chunk always does, whatever its size.
     pub fn may_send(&self, header: &ChunkHeader, session: &Session) -> bool {
         let progress = &self.parts[header.part.0 as usize];
         progress.kept_bytes == 0 || progress.kept_bytes + weight(header) <= session.lane_window_bytes
     }
 
-    /// A chunk goes out, sealed with these keys.
+    /// A chunk is sent, sealed with these keys. It is kept until it is acknowledged.
     pub fn handle_sealed(&mut self, sealed: &Sealed, keys: &Arc<EpochKeys>) {
         let progress = &mut self.parts[sealed.header.part.0 as usize];
         assert_eq!(progress.root.chunks().next_index(), sealed.header.index, "chunks of a part are sent in order");
@@ -348,21 +350,21 @@ impl Transfer {
         progress.kept_bytes += weight(&sealed.header);
     }
 
-    /// A part's last chunk went out. `rows` is the digest of its rows; of a part without rows it
-    /// does not count.
+    /// A part's last chunk was sent. `rows` is the digest of its rows, and is ignored for a part
+    /// without rows.
     pub fn handle_part_end(&mut self, part: PartIndex, rows: RowsDigest) {
         let has_rows = self.plan.section(part) == Some(Section::Data);
         self.parts[part.0 as usize].ended = Some(if has_rows { rows } else { RowsDigest::default() });
         self.count(part);
     }
 
-    /// Parts that were read to their end.
+    /// The number of parts that were read to their end.
     pub fn ended(&self) -> u64 {
         self.tally.ended as u64
     }
 
-    /// The receiver says what it has of a part; returns whether that is more than before. Refuses
-    /// what cannot be (fault-matrix X12).
+    /// Takes an acknowledgement, and returns whether it is progress. Impossible counts are
+    /// `AckImpossible` (fault X12).
     pub fn handle_ack(&mut self, ack: &Ack) -> Result<bool> {
         let impossible = |check| Err(Error::new(Code::AckImpossible, check).at_part(ack.part));
         let Some(progress) = self.parts.get_mut(ack.part.0 as usize) else {
@@ -372,7 +374,8 @@ impl Transfer {
             return Ok(false);
         }
         if let Some(have) = &mut progress.to_prove {
-            // Nothing is sent before what is there is proven: it can only have become durable.
+            // Nothing is sent before the comparison has ended: the counts can only have become
+            // durable.
             if ack.verified != have.verified || !(have.durable..=have.verified).contains(&ack.durable) {
                 return impossible("a part that is read again");
             }
@@ -393,13 +396,13 @@ impl Transfer {
         Ok(is_more)
     }
 
-    /// The manifest, once every part has ended and every chunk is verified; the same one each time
-    /// it is asked for. The first time, it is signed with this head of the sender's log.
+    /// Finish, once every part has ended and every chunk is verified. The manifest is made and
+    /// signed the first time, with this head of the sender's audit log, and stays the same.
     pub fn poll_finish(&mut self, signer: &dyn Signer, audit_head: Option<AuditHead>) -> Option<Message> {
         if !self.tally.is_all_verified() {
             return None;
         }
-        // What is sent from a spool was hashed by whoever filled it: the manifest comes with
+        // The manifest of a spool is made by the task that fills it, and comes with
         // `handle_earlier`.
         if self.manifest.is_none() && self.spool.is_none() {
             self.manifest = Some(self.make_manifest(audit_head).sign(signer));
@@ -407,7 +410,7 @@ impl Transfer {
         self.manifest.clone().map(Message::Finish)
     }
 
-    /// The manifest that was sent, if it was.
+    /// The manifest, once there is one.
     pub fn manifest(&self) -> Option<&SignedManifest> {
         self.manifest.as_ref()
     }
@@ -441,15 +444,16 @@ impl Transfer {
         }
     }
 
-    /// A connection, of this process or an earlier one, was agreed on with this suite.
+    /// Records that a connection, of this process or an earlier one, was agreed on with this suite.
     pub fn handle_agreed(&mut self, suite: Suite) {
         if !self.agreed.contains(&suite) {
             self.agreed.push(suite);
         }
     }
 
-    /// The receipt is good if the receiver signed it, over the very manifest that was sent, and
-    /// loaded what was sent.
+    /// Checks that the receipt is signed by this receiver, over the manifest that was sent, and
+    /// states that what was sent was loaded. Fails with `AckImpossible`, or with the code of
+    /// [`SignedReceipt::verify`].
     pub fn handle_receipt(&self, receipt: &SignedReceipt, session: &Session) -> Result<()> {
         let wrong = |check| Err(Error::new(Code::AckImpossible, check));
         let Some(manifest) = &self.manifest else {

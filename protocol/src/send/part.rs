@@ -1,5 +1,5 @@
-//! One part at its sender: what was sent of it, what of that the receiver has, and what it may yet
-//! ask for again.
+//! One part at its sender: what was sent, what the receiver has of that, and what may have to be
+//! sent again.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,11 +15,11 @@ use crate::{
     seal::EpochKeys,
 };
 
-/// What was sent of one part.
+/// The progress of one part.
 pub(super) struct PartProgress {
-    /// Over the chunks sent, or read again and found to be what the receiver has.
+    /// The root over the chunks sent, or read again and found to be what the receiver has.
     pub(super) root: PartRoot,
-    /// Over those of them that the receiver has verified, and whether the part's last chunk is
+    /// The root over those that the receiver has verified, and whether the part's last chunk is
     /// among them.
     pub(super) verified_root: PartRoot,
     pub(super) verified_last: bool,
@@ -28,33 +28,33 @@ pub(super) struct PartProgress {
     pub(super) kept_bytes: u64,
     pub(super) verified: ChunkCount,
     pub(super) durable: ChunkCount,
-    /// On this connection.
+    /// Whether it was started on this connection.
     pub(super) started: bool,
-    /// Read to its end, with these rows.
+    /// The digest of its rows, once it was read to its end.
     pub(super) ended: Option<RowsDigest>,
-    /// What the receiver has of a part that is being read again, until it is proven to be the same.
+    /// What the receiver has of a part that is being read again, until that is found to be the
+    /// same.
     pub(super) to_prove: Option<Have>,
-    /// The receiver has all of it, as an earlier process of this sender said in its manifest.
+    /// Whether the receiver has all of it, by the manifest of an earlier process.
     pub(super) settled: bool,
-    /// What was sent of it comes from a spool.
+    /// What was sent from a spool, if the sender has one.
     pub(super) spooled: Option<Spooled>,
     pub(super) counted: Standing,
 }
 
-/// A chunk that may have to be sent again, and what opens it. It costs no copy: the link holds the
-/// same bytes.
+/// A chunk that may have to be sent again, and the keys that open it. It is not a copy: the link
+/// holds the same bytes.
 pub(super) struct Kept {
     pub(super) sealed: Sealed,
     pub(super) keys: Arc<EpochKeys>,
 }
 
-/// How a part goes on over a new connection.
+/// How a part is resumed over a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// From where its reading stopped, be it to prove what the receiver has; what was sent and is
-    /// missing is still here.
+    /// Reading continues where it stopped; what was sent and not verified is still in memory.
     Continue,
-    /// It has to be read again from its beginning.
+    /// The part has to be read again from its beginning.
     Repeat,
 }
 
@@ -63,12 +63,12 @@ impl PartProgress {
         self.settled || self.ended.is_some() && self.verified == self.sent()
     }
 
-    /// Chunks that were sent, or that the receiver had before.
+    /// The number of chunks that were sent, or that the receiver had before.
     pub(super) fn sent(&self) -> ChunkCount {
         self.spooled.as_ref().map_or(self.root.chunks(), |spooled| spooled.sent)
     }
 
-    /// The receiver has this many: they need not be kept.
+    /// Drops the chunks that the receiver has verified.
     pub(super) fn forget(&mut self, verified: ChunkCount) {
         for _ in self.verified.0..verified.0 {
             let weight = match &mut self.spooled {
@@ -84,8 +84,8 @@ impl PartProgress {
         self.verified = verified;
     }
 
-    /// What the receiver says that it has is what was sent: the same chunks, and the last of them
-    /// if it has that.
+    /// Checks that the receiver has what was sent: the same chunks, and the last of them if it has
+    /// that.
     fn check_verified(&self, have: Option<&Have>) -> Result<()> {
         let Some(have) = have else { return Ok(()) };
         match have.root == self.verified_root.root() && have.ended == self.verified_last {
@@ -94,12 +94,13 @@ impl PartProgress {
         }
     }
 
-    /// `again` says that it has to be read again, whatever is still here.
+    /// Resumes over a new connection. With `again`, the part is read again in any case.
     pub(super) fn handle_have(&mut self, have: Option<&Have>, again: bool, fresh_root: PartRoot) -> Result<Resume> {
         self.started = false;
         let verified = have.map_or(ChunkCount(0), |have| have.verified);
         let sent = self.root.chunks();
-        // Proving a long part may take longer than any connection stands: it goes on over the next.
+        // Comparing a long part may take longer than any connection lasts: it continues over the
+        // next.
         if let (false, Some(proving), Some(have)) = (again, &mut self.to_prove, have)
             && (proving.verified, proving.root, proving.ended) == (have.verified, have.root, have.ended)
         {
@@ -131,8 +132,8 @@ impl PartProgress {
     }
 }
 
-/// What a chunk counts for in a window: its plaintext or its frame, whichever is more. Counting
-/// frames alone, a dump that compresses well would run far ahead of a slow loader.
+/// The weight of a chunk in a window: its plaintext or its frame, whichever is longer. With frames
+/// alone, a dump that compresses well would run far ahead of a slow loader.
 pub(super) fn weight(header: &ChunkHeader) -> u64 {
     (header.frame_bytes() as u64).max(header.plain_bytes.into())
 }

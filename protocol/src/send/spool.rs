@@ -1,6 +1,5 @@
-//! Sending from a spool: a sealed log that holds the frames of the transfer as they go out. Its
-//! keys are those of the connection on which it was begun; on later ones its frames are sent as
-//! they are, and never sealed anew.
+//! Sending from a spool (`docs/sealed-log.md`, The spool). Its keys are those of the connection on
+//! which it was begun; on later ones its frames are sent as they are, and never sealed again.
 
 use std::collections::VecDeque;
 
@@ -19,22 +18,24 @@ use crate::{
     sealed_log::{EpochRecord, KeyFingerprint},
 };
 
-/// What opens a spool, and whose key that needs.
+/// The epoch of a spool, and the key that opens it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spool {
+    /// The epoch record at the start of the log.
     pub epoch: Box<EpochRecord>,
+    /// The fingerprint of the sealing key that its envelope is sealed to.
     pub key: KeyFingerprint,
 }
 
-/// Frames of one part that went out from a spool.
+/// The frames of one part that were sent from a spool.
 pub(super) struct Spooled {
     pub(super) sent: ChunkCount,
-    /// Of those that are not verified, oldest first.
+    /// The weights of those that are not verified, oldest first.
     pub(super) weights: VecDeque<u64>,
 }
 
 impl Transfer {
-    /// From now on everything that is sent comes from a spool.
+    /// From now on everything is sent from a spool.
     pub fn handle_spool(&mut self, spool: Spool) {
         self.spool = Some(spool);
         for progress in &mut self.parts {
@@ -43,7 +44,8 @@ impl Transfer {
         self.tally = Tally::of(&mut self.parts, &self.plan);
     }
 
-    /// The frame with this header goes out, as it lies in the spool.
+    /// A frame is sent as it is in the spool. Fails with `LogDamaged` if it is not the next of its
+    /// part.
     pub fn handle_spooled(&mut self, header: &ChunkHeader) -> Result<()> {
         let progress = &mut self.parts[header.part.0 as usize];
         let weight = weight(header);
@@ -62,8 +64,9 @@ impl Transfer {
         Ok(())
     }
 
-    /// Goes on behind what the receiver has. Without the hashes of what it has, only the manifest
-    /// can say that all of it is what was sent; the receipt over that manifest does in any case.
+    /// Resumes after what the receiver has. The sender cannot compute a root over a beginning of
+    /// the spool, so it compares what it can with the manifest; the receipt is over that manifest
+    /// in any case.
     pub(super) fn resume_spooled(&mut self, have: &[Have]) -> Result<Vec<Resume>> {
         let manifest = self.manifest.as_ref().map(|manifest| &manifest.manifest.parts);
         for (progress, index) in self.parts.iter_mut().zip(0..) {

@@ -1,20 +1,20 @@
-//! How many parts stand where. Counted as they move on, so that no step of a transfer looks at more
-//! parts than the one it is about: a database may have tens of thousands of them.
+//! Counts of parts by state, kept up to date, so that a step of a transfer looks only at the part
+//! concerned: a database may have tens of thousands of them.
 
 use super::part::PartProgress;
 use crate::manifest::{Plan, Section};
 
-/// Over all parts of a transfer.
+/// The counts over all parts of a transfer.
 #[derive(Default)]
 pub(super) struct Tally {
-    /// Started on this connection, and not all verified: each holds a lane.
+    /// Parts that are started on this connection and not all verified: each holds a lane.
     pub(super) in_flight: usize,
     pub(super) ended: usize,
     /// Of each section.
     unverified: [usize; Section::COUNT],
 }
 
-/// Where one part stands, as the tally has counted it.
+/// The state of one part, as counted.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Standing {
     started: bool,
@@ -33,7 +33,7 @@ impl Tally {
         tally
     }
 
-    /// A part of this section may have moved on.
+    /// Counts a part of this section again.
     pub(super) fn update(&mut self, progress: &mut PartProgress, section: Section) {
         self.remove(progress.counted, section);
         progress.counted = progress.standing();
