@@ -33,7 +33,7 @@ pub enum Cause {
 impl Cause {
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Code(code) => code.word(),
+            Self::Code(code) => code.as_str(),
             Self::Certificate => "certificate",
             Self::Evicted => "evicted",
             Self::Ignored => "ignored",

@@ -52,7 +52,7 @@ pub enum Resume {
 }
 
 impl Resume {
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Resume::Resumed => "resumed",
             Resume::Restarted => "restarted",
@@ -137,8 +137,8 @@ impl Report {
     /// word.
     pub fn resume(&self, resume: Resume, reason: &str) {
         self.resume.set(Some(resume));
-        self.event("resume", &[("resume", json!(resume.word())), ("reason", json!(printable(reason)))]);
-        self.say(&format!("{}: {}: {reason}", self.role, resume.word().replace('_', " ")));
+        self.event("resume", &[("resume", json!(resume.as_str())), ("reason", json!(printable(reason)))]);
+        self.say(&format!("{}: {}: {reason}", self.role, resume.as_str().replace('_', " ")));
     }
 
     /// A line for the person, if no program listens.

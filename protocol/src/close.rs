@@ -26,7 +26,7 @@ macro_rules! codes {
             }
 
             /// The name in logs and `--json`.
-            pub fn word(self) -> &'static str {
+            pub fn as_str(self) -> &'static str {
                 match self { $(Code::$name => $word,)* }
             }
 
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn only_done_exits_zero() {
         for &code in Code::ALL {
-            assert_eq!(code.exit_code() == 0, code == Code::Done, "{}", code.word());
+            assert_eq!(code.exit_code() == 0, code == Code::Done, "{}", code.as_str());
         }
     }
 }

@@ -45,7 +45,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code.word(), self.check)?;
+        write!(f, "{}: {}", self.code.as_str(), self.check)?;
         if let Some(part) = self.part {
             write!(f, " (part {part}")?;
             if let Some(chunk) = self.chunk {

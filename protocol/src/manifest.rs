@@ -95,7 +95,7 @@ pub enum ReceiverTrust {
 
 impl ReceiverTrust {
     /// The name in logs and `--json`.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Pinned => "pinned",
             Self::Ticket => "ticket",

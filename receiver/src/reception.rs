@@ -20,7 +20,7 @@ use sealift_protocol::{
     error::Error,
     id::TransferId,
     message::Message,
-    receive::{Judging, Listening},
+    receive::{Deciding, Listening},
 };
 use tokio::sync::mpsc;
 
@@ -30,7 +30,7 @@ use crate::ticket_book::{Proven, TicketBook};
 pub struct Offered {
     pub link: Link,
     pub slot: Slot,
-    pub judging: Judging,
+    pub deciding: Deciding,
     pub writer: ControlWriter,
     pub control: ControlReader,
 }
@@ -121,7 +121,7 @@ async fn hear(
         Ok(proven) => proven,
         Err(failure) => {
             if slot.count_refusal(failure.code) {
-                tracing::warn!(code = failure.code.word(), "proof of a ticket refused");
+                tracing::warn!(code = failure.code.as_str(), "proof of a ticket refused");
             }
             link.refuse(writer, &failure).await;
             return;
@@ -144,12 +144,12 @@ async fn hear(
         Err(failure) => Err(failure),
     };
     match judged {
-        Ok(judging) => {
-            let _ = heard.send(Heard::Offer(Box::new(Offered { link, slot, judging, writer, control }))).await;
+        Ok(deciding) => {
+            let _ = heard.send(Heard::Offer(Box::new(Offered { link, slot, deciding, writer, control }))).await;
         }
         Err(failure) => {
             if slot.count_refusal(failure.code) {
-                tracing::warn!(code = failure.code.word(), what = failure.what, "offer refused");
+                tracing::warn!(code = failure.code.as_str(), what = failure.what, "offer refused");
             }
             link.refuse(writer, &failure).await;
         }

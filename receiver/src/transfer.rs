@@ -24,7 +24,7 @@ use sealift_protocol::{
     fingerprint::Fingerprint,
     hint::{Hint, Restart},
     message::Message,
-    receive::{Judging, Session},
+    receive::{Deciding, Session},
 };
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -245,7 +245,7 @@ impl<'a> Receiving<'a> {
     fn tell_waiting(&self, failure: &Failure) {
         let report = self.runner.setting.report;
         report.lost();
-        report.event("link_down", &[("reason", json!(failure.code.word()))]);
+        report.event("link_down", &[("reason", json!(failure.code.as_str()))]);
         let grace = human_duration(self.terms.grace);
         report.say(&format!("receiver: {}; keeping the load for the sender to come back, for {grace}.", failure.what));
     }
@@ -327,9 +327,9 @@ impl<'a> Receiving<'a> {
             self.called_off.set(outside.called_off);
             return told;
         }
-        let Offered { link, slot, judging, mut writer, mut control } = offered;
+        let Offered { link, slot, deciding, mut writer, mut control } = offered;
         slot.accept();
-        let received = outside.unless(self.converse(&link, judging, &mut writer, &mut control)).await;
+        let received = outside.unless(self.converse(&link, deciding, &mut writer, &mut control)).await;
         let proven = match received {
             Ok(Some(session)) => {
                 let came = Came { link: Some(link.evidence()), started_ms: self.runner.record.kept.started_ms };
@@ -368,11 +368,11 @@ impl<'a> Receiving<'a> {
     async fn converse(
         &mut self,
         link: &Link,
-        judging: Judging,
+        deciding: Deciding,
         writer: &mut ControlWriter,
         control: &mut ControlReader,
     ) -> Outcome<Option<Session>> {
-        let session = self.negotiate(judging, link, writer, control).await?;
+        let session = self.negotiate(deciding, link, writer, control).await?;
         link.open_data();
         self.runner.during = While::Data;
         let load = self.runner.load()?;

@@ -205,11 +205,11 @@ fn offence(met: &Met, role: Role, allowed: &[Code]) -> Option<String> {
         return Some("application data was read".into());
     }
     let fits = allowed.contains(&code) && code.exit_code() == 4;
-    (!fits).then(|| format!("{} for {error:?}", code.word()))
+    (!fits).then(|| format!("{} for {error:?}", code.as_str()))
 }
 
 fn assert_refused(met: &Met, role: Role, allowed: &[Code], case: &str) {
-    assert_eq!(offence(met, role, allowed), None, "{case} ({})", role.word());
+    assert_eq!(offence(met, role, allowed), None, "{case} ({})", role.as_str());
 }
 
 /// fault-matrix I1 to I8, I13, I14: every case of the catalogue. What TLS itself cannot be made to
@@ -224,7 +224,7 @@ async fn refuse_all(kind: Kind) {
             let Some(met) = judge(&Stranger::new(&presented), trust(&presented.trusted), role).await else {
                 let leaf = CertificateDer::from(presented.chain[0].clone());
                 assert!(judge_leaf(&leaf, agent_role(role)).is_err(), "{case}");
-                unsent.push(format!("{case} ({})", role.word()));
+                unsent.push(format!("{case} ({})", role.as_str()));
                 continue;
             };
             // What is too long for a handshake, or no chain at all, TLS refuses before anybody
@@ -237,7 +237,7 @@ async fn refuse_all(kind: Kind) {
                 false => &[Code::IdentityRefused],
             };
             match offence(&met, role, allowed) {
-                Some(offence) => offences.push(format!("{case} ({}): {offence}", role.word())),
+                Some(offence) => offences.push(format!("{case} ({}): {offence}", role.as_str())),
                 None => refused += 1,
             }
         }

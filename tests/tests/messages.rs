@@ -17,9 +17,9 @@ fn every_code_says_what_happened_and_what_to_do() {
     for &code in Code::ALL {
         let (what, next) = explain(code);
         let retry = if code.retry_may_help() { ", retry may help" } else { "" };
-        writeln!(text, "{} (0x{:03x}, exit {}{retry})", code.word(), code.number(), code.exit_code()).unwrap();
+        writeln!(text, "{} (0x{:03x}, exit {}{retry})", code.as_str(), code.number(), code.exit_code()).unwrap();
         writeln!(text, "  {what}\n  {next}").unwrap();
-        assert!(code == Code::Done || !next.is_empty(), "{} gives no advice", code.word());
+        assert!(code == Code::Done || !next.is_empty(), "{} gives no advice", code.as_str());
     }
     insta::assert_snapshot!("codes", text);
 }

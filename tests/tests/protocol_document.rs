@@ -48,7 +48,7 @@ fn codes() -> String {
     let mut table =
         String::from("| number | word | exit code | a begun transfer is | sender |\n|---|---|---|---|---|\n");
     for &code in Code::ALL {
-        let (number, word, exit) = (code.number(), code.word(), code.exit_code());
+        let (number, word, exit) = (code.number(), code.as_str(), code.exit_code());
         let transfer = match code {
             Code::Done => "over",
             code => match at_receiver(code) {

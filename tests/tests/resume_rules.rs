@@ -34,10 +34,10 @@ fn agree(parties: &mut Parties, transfer: &Transfer, have: &[Have], asks: Asks) 
     let mut transcript = Transcript::new(&parties.channel, &parties.grant());
     transcript.absorb(&codec::encode(&offer));
     let Message::Offer(offer) = offer else { unreachable!() };
-    let judging = parties.listening(&terms).handle_offer(offer, &parties.channel, NOW_SECONDS)?;
-    let received = judging.new_transfer();
+    let deciding = parties.listening(&terms).handle_offer(offer, &parties.channel, NOW_SECONDS)?;
+    let received = deciding.new_transfer();
     let public_key = sealing_key.public_key();
-    let (_, accept) = judging.accept(&received, terms.window, public_key, &parties.receiver, &mut parties.random)?;
+    let (_, accept) = deciding.accept(&received, terms.window, public_key, &parties.receiver, &mut parties.random)?;
     let Message::Accept(mut accept) = accept else { unreachable!() };
     accept.body.have = have.to_vec();
     transcript.absorb(&codec::encode(&accept.body));

@@ -296,7 +296,7 @@ fn strace(call: &str, fault: &str) -> Vec<OsString> {
 #[ignore = "the others run it, as a process of its own"]
 fn child() {
     let Some(folder) = std::env::var_os("SEALED_FILE_FOLDER").map(PathBuf::from) else { return };
-    let say = |outcome: Outcome| println!("\noutcome: {}", code(outcome).unwrap_or(Code::Done).word());
+    let say = |outcome: Outcome| println!("\noutcome: {}", code(outcome).unwrap_or(Code::Done).as_str());
     match std::env::var("SEALED_FILE_TASK").unwrap().as_str() {
         "create" => say(create(&folder).map(|_| ())),
         "write" => {

@@ -89,7 +89,7 @@ fn kind_of(scenario: &Scenario, ended: &Ended) -> String {
         Some(Hostile::Corrupt(_)) => "Corrupt".to_owned(),
         None => format!("{:?}", scenario.theme),
     };
-    let word = |end: &sealift_tests::sim::End| end.as_ref().map_or_else(|code| code.word(), |_| "done");
+    let word = |end: &sealift_tests::sim::End| end.as_ref().map_or_else(|code| code.as_str(), |_| "done");
     format!("{theme}: {}, {}", word(&ended.sender), word(&ended.receiver))
 }
 

@@ -363,7 +363,7 @@ mod written {
     }
 
     pub fn code<S: Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(code.word())
+        serializer.serialize_str(code.as_str())
     }
 
     pub fn engine<S: Serializer>(engine: &Engine, serializer: S) -> Result<S::Ok, S::Error> {
@@ -372,7 +372,7 @@ mod written {
     }
 
     pub fn trust<S: Serializer>(trust: &ReceiverTrust, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(trust.word())
+        serializer.serialize_str(trust.as_str())
     }
 
     pub fn suite<S: Serializer>(suite: &Suite, serializer: S) -> Result<S::Ok, S::Error> {

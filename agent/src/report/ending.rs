@@ -38,7 +38,7 @@ impl Report {
     pub fn stop(&self, outcome: &Outcome) -> ExitCode {
         let (word, exit_code) = match outcome {
             Ok(()) => ("done", 0),
-            Err(failure) => (failure.code.word(), failure.code.exit_code()),
+            Err(failure) => (failure.code.as_str(), failure.code.exit_code()),
         };
         let mut fields = vec![
             ("role", json!(self.role.name())),
@@ -130,7 +130,7 @@ impl Report {
     /// Returns the exit code that goes with it.
     fn last_event(&self, event: &str, failure: Option<&Failure>, own: Vec<(&str, Value)>) -> u8 {
         let code = failure.map_or(Code::Done, |failure| failure.code);
-        let word = code.word();
+        let word = code.as_str();
         let exit_code = code.exit_code();
         self.progress.borrow().keep();
         let totals = self.progress.borrow().totals;
@@ -146,7 +146,7 @@ impl Report {
             ("resent_bytes", json!(totals.resent_bytes)),
             ("retries", json!(totals.retries)),
             ("duration_ms", json!(self.started.elapsed().as_millis() as u64)),
-            ("resume", self.resume.get().map_or(Value::Null, |resume| json!(resume.word()))),
+            ("resume", self.resume.get().map_or(Value::Null, |resume| json!(resume.as_str()))),
         ];
         fields.extend(own);
         if let Some(failure) = failure {

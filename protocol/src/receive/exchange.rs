@@ -44,7 +44,7 @@ pub struct Listening {
 
 /// The Offer has passed every check. Whether the target can take the plan is for the sink to
 /// decide.
-pub struct Judging {
+pub struct Deciding {
     offer: Offer,
     suite: Suite,
     /// The suites that the receiver allows, one of which a spool must have.
@@ -87,7 +87,7 @@ impl Window {
 impl Listening {
     /// Checks an Offer in the order of `docs/protocol.md`, section 5.2, with the codes given there:
     /// version, suites, grant, clocks, times, agents and target, plan.
-    pub fn handle_offer(self, offer: Offer, channel: &Channel, now_seconds: u64) -> Result<Judging> {
+    pub fn handle_offer(self, offer: Offer, channel: &Channel, now_seconds: u64) -> Result<Deciding> {
         let version = choose_version(&offer.versions)?;
         let known: Vec<Suite> = offer.suites.iter().filter_map(|number| number.known()).collect();
         let suite = choose_suite(&known, &self.suites)?;
@@ -114,11 +114,11 @@ impl Listening {
         offer.plan.check()?;
         let mut transcript = Transcript::new(channel, &offer.grant);
         transcript.absorb(&codec::encode(&Message::Offer(offer.clone())));
-        Ok(Judging { offer, suite, suites: self.suites, version, sender_key: self.sender_key, transcript })
+        Ok(Deciding { offer, suite, suites: self.suites, version, sender_key: self.sender_key, transcript })
     }
 }
 
-impl Judging {
+impl Deciding {
     /// The plan, checked.
     pub fn plan(&self) -> &Plan {
         &self.offer.plan

@@ -2,7 +2,7 @@
 //! out.
 //!
 //! ```text
-//! Listening ─handle_offer─▶ Judging ─accept─▶ Accepting ─handle_begin─▶ Session      one a connection
+//! Listening ─handle_offer─▶ Deciding ─accept─▶ Accepting ─handle_begin─▶ Session      one a connection
 //! Unsealing ─handle─▶ Sealed ─session─▶ Session                                       or one an archive
 //! Session: handle_stream, handle_header, handle_stream_end, poll_ack, handle_finish
 //! Transfer: may_begin, handle_begun, handle_taken, handle_finished, poll_complete, receipt
@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 
 pub use self::{
     archive::{Expected, Order, Sealed, Unsealing},
-    exchange::{Accepting, Judging, Listening, Window},
+    exchange::{Accepting, Deciding, Listening, Window},
     session::Session,
 };
 use crate::{

@@ -120,7 +120,7 @@ impl<'a> Transfers<'a> {
     }
 
     fn offer(&mut self, offered: Offered) {
-        let grant = offered.judging.grant().clone();
+        let grant = offered.deciding.grant().clone();
         let transfer = grant.grant.transfer;
         if !self.ways.contains_key(&transfer) {
             let admitted = match self.is_full() {
@@ -147,10 +147,10 @@ impl<'a> Transfers<'a> {
     }
 
     fn refuse(&mut self, offered: Offered, failure: Failure) {
-        let transfer = offered.judging.grant().grant.transfer;
+        let transfer = offered.deciding.grant().grant.transfer;
         let report = self.server.report.of_transfer(transfer);
         if offered.slot.count_refusal(failure.code) {
-            report.event("refused", &[("reason", json!(failure.code.word()))]);
+            report.event("refused", &[("reason", json!(failure.code.as_str()))]);
             report.say(&format!("receiver: refused: {}", failure.what));
         }
         self.farewells.push(Box::pin(offered.refuse(failure)));
@@ -177,7 +177,7 @@ impl<'a> Transfers<'a> {
             let ended = ended.unwrap_or_else(|_| Err(Failure::new(Code::Internal, "an abandonment ended early", "")));
             let code = ended.map_or_else(|failure| failure.code, Ended::code);
             let report = server.report.of_transfer(transfer);
-            report.event("abandoned", &[("outcome", json!(code.word()))]);
+            report.event("abandoned", &[("outcome", json!(code.as_str()))]);
             called_off.link.close(code);
         }));
     }

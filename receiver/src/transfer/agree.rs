@@ -20,7 +20,7 @@ use sealift_protocol::{
     error::Error,
     fingerprint::Fingerprint,
     message::{BeginBody, Message},
-    receive::{Judging, Session, Transfer, Window},
+    receive::{Deciding, Session, Transfer, Window},
     sealed_log::{EpochRecord, Record},
 };
 use serde_json::json;
@@ -39,19 +39,19 @@ impl Receiving<'_> {
     /// Agrees with the sender on a connection, and finds or makes the load that it goes on with.
     pub(super) async fn negotiate(
         &mut self,
-        judging: Judging,
+        deciding: Deciding,
         link: &Link,
         writer: &mut ControlWriter,
         control: &mut ControlReader,
     ) -> Outcome<Session> {
-        let sender = Fingerprint::of(&judging.sender_key());
-        let asks = match judging.is_fresh() && self.finished.is_none() {
+        let sender = Fingerprint::of(&deciding.sender_key());
+        let asks = match deciding.is_fresh() && self.finished.is_none() {
             true => Asks::StartOver,
             false => Asks::Continue,
         };
         let went_on = self.runner.load.as_ref().is_some_and(|load| load.transfer().has_anything());
         if self.runner.load.is_none() {
-            self.begin(&judging).await?;
+            self.begin(&deciding).await?;
         }
         let mut random = SystemRandom::default();
         let sealing_key = self.runner.record.sealing_key()?;
@@ -59,19 +59,19 @@ impl Receiving<'_> {
         load.settle(self.runner.setting.report).await?;
         let mut anew = None;
         if asks == Asks::StartOver {
-            let mut transfer = judging.new_transfer();
+            let mut transfer = deciding.new_transfer();
             transfer.handle_earlier(load.transfer().epoch(), load.transfer().digest_check());
             anew = Some(transfer);
-        } else if !judging.continues(&load.transfer()) {
+        } else if !deciding.continues(&load.transfer()) {
             return Err(Error::new(Code::SourceChanged, "plan").into());
         }
-        let window = Window::share(self.terms.memory / 2, judging.plan().parts.len());
+        let window = Window::share(self.terms.memory / 2, deciding.plan().parts.len());
         let public_key = sealing_key.public_key();
         let (accepting, message) = match &anew {
             Some(transfer) => {
-                judging.accept(transfer, window, public_key, self.runner.setting.identity, &mut random)?
+                deciding.accept(transfer, window, public_key, self.runner.setting.identity, &mut random)?
             }
-            None => judging.accept(&load.transfer(), window, public_key, self.runner.setting.identity, &mut random)?,
+            None => deciding.accept(&load.transfer(), window, public_key, self.runner.setting.identity, &mut random)?,
         };
         let accept_bytes = writer.send(&message).await?;
         let Message::Begin(begin) = control.expect(accept_bytes).await? else {
@@ -117,8 +117,8 @@ impl Receiving<'_> {
     /// Tells the sender that began the transfer, and no other, what the operator has stated about
     /// the load.
     pub(super) async fn tell_statement(&mut self, offered: Offered) -> Outcome<Conversed> {
-        let Offered { link, slot: _slot, judging, mut writer, mut control } = offered;
-        let failure = match self.know_sender(judging, &mut writer, &mut control).await {
+        let Offered { link, slot: _slot, deciding, mut writer, mut control } = offered;
+        let failure = match self.know_sender(deciding, &mut writer, &mut control).await {
             Ok(()) => stated_loaded("the sender was told that the load is stated to be in the target"),
             Err(failure) => failure,
         };
@@ -130,17 +130,17 @@ impl Receiving<'_> {
     /// transfer.
     async fn know_sender(
         &mut self,
-        judging: Judging,
+        deciding: Deciding,
         writer: &mut ControlWriter,
         control: &mut ControlReader,
     ) -> Outcome {
         let sealing_key = self.runner.record.sealing_key()?;
         let mut transfer = self.runner.record.state_machine()?;
-        let window = Window::share(self.terms.memory / 2, judging.plan().parts.len());
+        let window = Window::share(self.terms.memory / 2, deciding.plan().parts.len());
         let public_key = sealing_key.public_key();
         let identity = self.runner.setting.identity;
         let (accepting, message) =
-            judging.accept(&transfer, window, public_key, identity, &mut SystemRandom::default())?;
+            deciding.accept(&transfer, window, public_key, identity, &mut SystemRandom::default())?;
         let accept_bytes = writer.send(&message).await?;
         let Message::Begin(begin) = control.expect(accept_bytes).await? else {
             return Err(Error::new(Code::ProtocolViolation, "Begin").into());
@@ -151,17 +151,17 @@ impl Receiving<'_> {
     }
 
     /// The first offer of the transfer: makes a place for what it plans to send.
-    async fn begin(&mut self, judging: &Judging) -> Outcome {
-        let grant = judging.grant().grant.clone();
+    async fn begin(&mut self, deciding: &Deciding) -> Outcome {
+        let grant = deciding.grant().grant.clone();
         let entry = Entry::LoadBegin {
-            sender: Fingerprint::of(&judging.sender_key()),
+            sender: Fingerprint::of(&deciding.sender_key()),
             into: Some(Name::new(self.runner.setting.engines.shown(&self.runner.record.kept.target))),
-            engine: judging.plan().engine.clone(),
+            engine: deciding.plan().engine.clone(),
             purpose: Purpose::new(&grant.purpose),
         };
         self.runner.setting.audit.append(Some(grant.transfer), &entry)?;
         self.runner.record.kept.started_ms = now_ms();
-        self.runner.load = Some(self.open_load(judging.new_transfer(), Asks::Continue).await?);
+        self.runner.load = Some(self.open_load(deciding.new_transfer(), Asks::Continue).await?);
         Ok(())
     }
 

@@ -88,7 +88,7 @@ impl Sending<'_> {
 
     fn tell_lost(&self, failure: &Failure, limit: Duration) {
         self.report.lost();
-        self.report.event("link_down", &[("reason", json!(failure.code.word()))]);
+        self.report.event("link_down", &[("reason", json!(failure.code.as_str()))]);
         let limit = human_duration(limit);
         self.report.say(&format!("sender: {}; trying again, for {limit} at most.", failure.what));
     }

@@ -26,7 +26,7 @@ impl Role {
         }
     }
 
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Role::Sender => "sender",
             Role::Receiver => "receiver",
@@ -74,7 +74,7 @@ impl Authority {
     }
 
     pub fn identity(&self, role: Role) -> String {
-        format!("spiffe://{}/sealift/{}/test", self.domain, role.word())
+        format!("spiffe://{}/sealift/{}/test", self.domain, role.as_str())
     }
 
     /// A faultless certificate of this role for `key`, not yet signed.

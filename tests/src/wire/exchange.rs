@@ -179,18 +179,18 @@ impl Parties {
         let expected = self.expected(&sealing_key);
         let (offering, offer) = transfer.offer(&sender_channel, expected, asks, NOW_SECONDS, &mut self.random);
         let Message::Offer(offer) = (tamper.message)(offer) else { panic!("tampered into another kind") };
-        let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
+        let deciding = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
         let mut found = match loading.take() {
-            Some(found) if judging.is_fresh() => {
-                let mut anew = judging.new_transfer();
+            Some(found) if deciding.is_fresh() => {
+                let mut anew = deciding.new_transfer();
                 anew.handle_earlier(found.epoch(), found.digest_check());
                 anew
             }
             Some(found) => found,
-            None => terms.first(judging.new_transfer()),
+            None => terms.first(deciding.new_transfer()),
         };
         let (accepting, accept) =
-            judging.accept(&found, terms.window, sealing_key.public_key(), &self.receiver, &mut self.random)?;
+            deciding.accept(&found, terms.window, sealing_key.public_key(), &self.receiver, &mut self.random)?;
         let Message::Accept(accept) = (tamper.message)(accept) else { panic!("tampered into another kind") };
         let (beginning, begin) = offering.handle_accept(transfer, accept, &self.sender, &mut self.random)?;
         let Message::Begin(begin) = (tamper.message)(begin) else { panic!("tampered into another kind") };
@@ -242,11 +242,11 @@ impl Parties {
         let mut transcript = Transcript::new(&self.channel, &self.grant());
         transcript.absorb(&codec::encode(&offer));
         let Message::Offer(offer) = offer else { unreachable!() };
-        let judging = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
-        let mut loading = terms.first(judging.new_transfer());
+        let deciding = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
+        let mut loading = terms.first(deciding.new_transfer());
         let public_key = sealing_key.public_key();
         let (accepting, accept) =
-            judging.accept(&loading, terms.window, public_key, &self.receiver, &mut self.random)?;
+            deciding.accept(&loading, terms.window, public_key, &self.receiver, &mut self.random)?;
         let Message::Accept(mut accept) = accept else { unreachable!() };
         change_accept(&mut accept.body);
         transcript.absorb(&codec::encode(&accept.body));

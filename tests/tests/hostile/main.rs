@@ -367,12 +367,12 @@ async fn deceive(link: &Link, slot: &Slot, invited: &Invited, falsehood: Falseho
         begun: false,
         targets: vec![grant.target.clone()],
     };
-    let judging = listening.handle_offer(offer, &link.channel, grant.not_before_seconds).unwrap();
+    let deciding = listening.handle_offer(offer, &link.channel, grant.not_before_seconds).unwrap();
     let key = &invited.sealing_key;
     let window = Window::share(32 << 20, 1);
-    let mut loading = judging.new_transfer();
+    let mut loading = deciding.new_transfer();
     let (accepting, message) =
-        judging.accept(&loading, window, key.public_key(), &*invited.identity, &mut random).unwrap();
+        deciding.accept(&loading, window, key.public_key(), &*invited.identity, &mut random).unwrap();
     if let (Falsehood::ForgesAccept, Message::Accept(accept)) = (falsehood, &message) {
         let forged = Message::Accept(Accept { body: accept.body.clone(), signature: Signature([9; 64]) });
         writer.send(&forged).await.unwrap();

@@ -180,7 +180,7 @@ pub fn vectors() -> Value {
             "from": expected.from.to_string(),
             "receiver": expected.receiver.to_string(),
             "now_seconds": now,
-            "code": code.word(),
+            "code": code.as_str(),
             "number": code.number(),
         })
     });

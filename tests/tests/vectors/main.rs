@@ -89,5 +89,5 @@ fn hex(bytes: impl AsRef<[u8]>) -> String {
 fn bad<T>(defect: &str, input: impl AsRef<[u8]>, expected: Code, got: Result<T>) -> Value {
     let code = got.err().map(|error| error.code);
     assert_eq!(code, Some(expected), "{defect}");
-    json!({ "defect": defect, "bytes": hex(input), "code": expected.word(), "number": expected.number() })
+    json!({ "defect": defect, "bytes": hex(input), "code": expected.as_str(), "number": expected.number() })
 }

@@ -66,7 +66,7 @@ fn log_of(header: LogHeader, records: &[Record]) -> (Vec<u8>, Vec<usize>) {
 /// What a reader makes of bytes: how many records, the bytes they end at, and how the log ends.
 fn outcome(bytes: &[u8]) -> Value {
     let refused = |error| match error {
-        ReadError::Log(error) => json!({ "code": error.code.word(), "number": error.code.number() }),
+        ReadError::Log(error) => json!({ "code": error.code.as_str(), "number": error.code.number() }),
         ReadError::Source(never) => match never {},
     };
     let mut reader = match LogReader::open(bytes) {

@@ -50,7 +50,7 @@ pub fn vectors() -> Value {
     ];
     let bad = cases.map(|(defect, text)| {
         let failure = Ticket::from_text(&text).err().unwrap_or_else(|| panic!("{defect} was accepted"));
-        json!({ "defect": defect, "text": text, "code": failure.code.word(), "number": failure.code.number() })
+        json!({ "defect": defect, "text": text, "code": failure.code.as_str(), "number": failure.code.number() })
     });
     json!({
         "good": { "bytes": hex(codec::encode(&good)), "text": text },

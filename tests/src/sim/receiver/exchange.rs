@@ -34,8 +34,8 @@ impl Receiver<'_> {
             targets: vec!["ehr_prod".into()],
         };
         let now_seconds = world.wall_ms(RECEIVER) / 1000;
-        let judging = match listening.handle_offer(offer, &world.link().channel, now_seconds) {
-            Ok(judging) => judging,
+        let deciding = match listening.handle_offer(offer, &world.link().channel, now_seconds) {
+            Ok(deciding) => deciding,
             Err(error) => {
                 // Whoever connects without a good offer is turned away; nothing else happens.
                 say(world.link(), &Message::Refuse(error.into()));
@@ -44,24 +44,24 @@ impl Receiver<'_> {
             }
         };
         self.during = While::Exchange;
-        let fresh = judging.is_fresh() && self.finished.is_none();
+        let fresh = deciding.is_fresh() && self.finished.is_none();
         if self.load.is_none() {
-            let transfer = judging.new_transfer();
+            let transfer = deciding.new_transfer();
             self.load = Some(Load::open(transfer, false, &self.sealing_key.1, disk, world)?);
         }
         let load = self.load.as_ref().expect("made above");
         let mut anew = None;
         if fresh {
-            let mut transfer = judging.new_transfer();
+            let mut transfer = deciding.new_transfer();
             transfer.handle_earlier(load.transfer.epoch(), load.transfer.digest_check());
             anew = Some(Box::new(transfer));
-        } else if !judging.continues(&load.transfer) {
+        } else if !deciding.continues(&load.transfer) {
             return Err(Code::SourceChanged.into());
         }
         let window = Window { lanes: scenario.lanes_of(world.connections), lane_bytes: LANE_WINDOW_BYTES_MIN };
         let key = self.sealing_key.0.clone();
         let transfer = anew.as_deref().unwrap_or(&load.transfer);
-        let (accepting, accept) = judging.accept(transfer, window, key, self.signer, &mut self.random)?;
+        let (accepting, accept) = deciding.accept(transfer, window, key, self.signer, &mut self.random)?;
         self.phase = Phase::Accepting(Box::new(accepting), anew);
         say(world.link(), &accept);
         world.reach(RECEIVER, Moment::Accepted)
