@@ -1,4 +1,4 @@
-//! Runs one transfer over one connection: `⇒ one stream a part → headers judged → workers → writer
+//! Runs one transfer over one connection: `⇒ one stream a part → headers checked → workers → writer
 //! → sink`, and the control stream beside them. All state is that of `protocol::receive`; here is
 //! only what moves bytes.
 
@@ -17,12 +17,10 @@ use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
     error::Error,
-    frame::{ChunkHeader, StreamHeader},
+    frame::ChunkHeader,
     hint::{Hint, Restart},
-    id::PartIndex,
-    limits::CHUNK_HEADER_BYTES,
     message::Message,
-    receive::Session,
+    receive::{Arrived, Awaited, PartStream, Session},
     sealed_log::Record,
 };
 use tokio::time::timeout;
@@ -87,18 +85,17 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// One lane: a part's frames, judged in order, opened side by side, written in order.
+    /// One lane: a part's frames, checked in order, opened side by side, written in order.
     async fn receive_part(&self, mut stream: StreamIn) -> Outcome {
-        let header = timeout(MESSAGE_TIMEOUT, stream.recv_exact::<{ StreamHeader::BYTES }>()).await;
-        let header = header.map_err(|_| slow("stream header"))??.ok_or_else(|| truncated("no stream header"))?;
-        let header = StreamHeader::from_bytes(&header)?;
-        self.session.borrow_mut().handle_stream(&self.load.transfer(), header)?;
-        let part = header.part;
+        let mut arriving = PartStream::default();
+        let Some(Arrived::Part(part)) = self.next(&mut arriving, &mut stream).await? else {
+            return Err(Error::new(Code::Internal, "a stream without its header").into());
+        };
         let writer = self.load.writer(part).await?;
-        let opened = self.opened(part, stream).buffered(chunks_at_work());
+        let opened = self.opened(arriving, stream).buffered(chunks_at_work());
         let mut chunks = Box::pin(opened.map(|opened| self.journaled(opened)).buffered(chunks_at_work()));
         while let Some(opened) = chunks.next().await {
-            let Opened { chunk, frame_bytes, .. } = opened?;
+            let Opened { chunk, frame_bytes, .. } = opened.map_err(|failure| failure.at_part(part))?;
             let plain_bytes = chunk.plain().len() as u64;
             self.load.take(&writer, chunk, self.load.journal.is_some()).await;
             self.report.count(|totals| {
@@ -113,13 +110,13 @@ impl<'a> Pipeline<'a> {
     /// the last chunk.
     fn opened(
         &self,
-        part: PartIndex,
+        arriving: PartStream,
         stream: StreamIn,
     ) -> impl stream::Stream<Item = impl Future<Output = Outcome<Opened>> + '_> + '_ {
-        stream::unfold(Some(stream), move |stream| async move {
-            let mut stream = stream?;
-            match self.read_frame(part, &mut stream).await {
-                Ok(Some(frame)) => Some((Ok(frame), Some(stream))),
+        stream::unfold(Some((arriving, stream)), move |lane| async move {
+            let (mut arriving, mut stream) = lane?;
+            match self.next_frame(&mut arriving, &mut stream).await {
+                Ok(Some(frame)) => Some((Ok(frame), Some((arriving, stream)))),
                 Ok(None) => None,
                 Err(failure) => Some((Err(failure), None)),
             }
@@ -151,27 +148,39 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    async fn read_frame(&self, part: PartIndex, stream: &mut StreamIn) -> Outcome<Option<(ChunkHeader, BytesMut)>> {
-        let header = stream.recv_exact::<CHUNK_HEADER_BYTES>().await.map_err(|failure| failure.at_part(part))?;
-        let Some(header) = header else {
-            self.session.borrow_mut().handle_stream_end(part)?;
-            return Ok(None);
-        };
-        let header = ChunkHeader::from_bytes(&header)?;
-        self.session.borrow_mut().handle_header(part, &header)?;
-        let sealed_bytes = header.sealed_bytes();
-        let mut body = BytesMut::with_capacity(sealed_bytes);
-        let mut into = (&mut body).limit(sealed_bytes);
-        let read = timeout(FRAME_TIMEOUT, async {
-            while into.has_remaining_mut() {
-                if stream.recv(&mut into).await? == 0 {
-                    return Err(truncated("stream ends inside a chunk"));
-                }
+    /// The next sealed chunk; `None` at the end of the stream. Not cancel safe.
+    async fn next_frame(
+        &self,
+        arriving: &mut PartStream,
+        stream: &mut StreamIn,
+    ) -> Outcome<Option<(ChunkHeader, BytesMut)>> {
+        loop {
+            match self.next(arriving, stream).await? {
+                Some(Arrived::Frame(header, sealed)) => return Ok(Some((header, sealed))),
+                Some(Arrived::Part(_) | Arrived::Header) => {}
+                None => return Ok(None),
             }
-            Ok(())
-        });
-        read.await.map_err(|_| slow("chunk"))?.map_err(|failure| failure.at_part(part))?;
-        Ok(Some((header, body)))
+        }
+    }
+
+    /// What comes next on a part's stream; `None` at its end. Not cancel safe: what has arrived of
+    /// it would be lost.
+    async fn next(&self, arriving: &mut PartStream, stream: &mut StreamIn) -> Outcome<Option<Arrived>> {
+        let wanted = arriving.awaited_bytes();
+        let mut bytes = BytesMut::with_capacity(wanted);
+        let filled = fill(stream, &mut bytes, wanted);
+        match arriving.awaited() {
+            Awaited::StreamHeader => timeout(MESSAGE_TIMEOUT, filled).await.map_err(|_| slow("stream header"))?,
+            // The source may take its time for a chunk. A link that is dead is noticed by itself.
+            Awaited::ChunkHeader => filled.await,
+            Awaited::Sealed(_) => timeout(FRAME_TIMEOUT, filled).await.map_err(|_| slow("chunk"))?,
+        }?;
+        let mut session = self.session.borrow_mut();
+        if bytes.len() < wanted {
+            arriving.handle_end(bytes.len(), &mut session)?;
+            return Ok(None);
+        }
+        Ok(Some(arriving.handle(bytes, &mut session, &self.load.transfer())?))
     }
 
     /// Tells the sender what is there; several steps that happened together become one message a
@@ -226,6 +235,14 @@ fn slow(check: &'static str) -> Failure {
     Error::new(Code::TooSlow, check).into()
 }
 
-fn truncated(check: &'static str) -> Failure {
-    Error::new(Code::PartTruncated, check).into()
+/// Appends what arrives to `bytes` until they are `wanted`, or the stream has ended. Not cancel
+/// safe with `bytes` of its own: they would be lost.
+async fn fill(stream: &mut StreamIn, bytes: &mut BytesMut, wanted: usize) -> Outcome {
+    while bytes.len() < wanted {
+        let room = wanted - bytes.len();
+        if stream.recv(&mut (&mut *bytes).limit(room)).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }

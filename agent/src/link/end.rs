@@ -3,7 +3,6 @@
 
 use sealift_protocol::{
     close::Code,
-    error::Error,
     hint::{Hint, Restart},
     message::Refuse,
 };
@@ -46,8 +45,6 @@ pub enum Broken {
     Stopped,
     /// The peer has given it up.
     Reset,
-    /// It has ended inside of what was to be received.
-    Cut,
 }
 
 /// What a stream is for.
@@ -71,7 +68,7 @@ pub(super) fn stream_failure(role: Role, kind: StreamKind, broken: &Broken) -> F
         (StreamKind::Control, Broken::Stopped) => {
             Failure::new(Code::ProtocolViolation, "the control stream was closed", "")
         }
-        (StreamKind::Control, Broken::Reset | Broken::Cut) => exchange_ended(role),
+        (StreamKind::Control, Broken::Reset) => exchange_ended(role),
         (StreamKind::Part, Broken::Stopped) => {
             Failure::new(Code::Interrupted, format!("the {} stopped reading a part", role.peer()), "")
         }
@@ -81,7 +78,6 @@ pub(super) fn stream_failure(role: Role, kind: StreamKind, broken: &Broken) -> F
             format!("the {} gave a part up", role.peer()),
             Hint::StartAgain(Restart::Resumes),
         ),
-        (StreamKind::Part, Broken::Cut) => Error::new(Code::PartTruncated, "stream ends inside a header").into(),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 
-use bytes::{BufMut, Bytes, BytesMut, buf::Limit};
+use bytes::{Bytes, BytesMut, buf::Limit};
 use sealift_protocol::close::Code;
 
 use super::{
@@ -37,25 +37,6 @@ pub trait RecvStream {
     /// Appends what has arrived, as far as `into` has room; returns how many bytes that were, 0 at
     /// the end of the stream. Waits if nothing has arrived. Cancel-safe.
     fn recv(&mut self, into: &mut Bounded<'_>) -> impl Future<Output = Result<usize, Broken>>;
-
-    /// The next `N` bytes; `None` if the stream has ended before them. Not cancel-safe: some of
-    /// them may be lost.
-    fn recv_exact<const N: usize>(&mut self) -> impl Future<Output = Result<Option<[u8; N]>, Broken>> {
-        async {
-            let mut buffer = BytesMut::with_capacity(N);
-            while buffer.len() < N {
-                let wanted = N - buffer.len();
-                match self.recv(&mut (&mut buffer).limit(wanted)).await? {
-                    0 if buffer.is_empty() => return Ok(None),
-                    0 => return Err(Broken::Cut),
-                    _ => {}
-                }
-            }
-            let mut bytes = [0; N];
-            bytes.copy_from_slice(&buffer);
-            Ok(Some(bytes))
-        }
-    }
 }
 
 /// Which transport the sending half is of.
@@ -119,14 +100,6 @@ impl StreamIn {
     pub async fn recv(&mut self, into: &mut Bounded<'_>) -> Outcome<usize> {
         let received = match &mut self.stream {
             Receiving::Quic(stream) => stream.recv(into).await,
-        };
-        received.map_err(|broken| stream_failure(self.role, self.kind, &broken))
-    }
-
-    /// As [`RecvStream::recv_exact`].
-    pub async fn recv_exact<const N: usize>(&mut self) -> Outcome<Option<[u8; N]>> {
-        let received = match &mut self.stream {
-            Receiving::Quic(stream) => stream.recv_exact().await,
         };
         received.map_err(|broken| stream_failure(self.role, self.kind, &broken))
     }

@@ -4,6 +4,7 @@
 //! ```text
 //! Listening ─handle_offer─▶ Deciding ─accept─▶ Accepting ─handle_begin─▶ Session      one a connection
 //! Unsealing ─handle─▶ Sealed ─session─▶ Session                                       or one an archive
+//! PartStream: handle ─▶ Arrived, handle_end                                                 one a part
 //! Session: handle_stream, handle_header, handle_stream_end, poll_ack, handle_finish
 //! Transfer: may_begin, handle_begun, handle_taken, handle_finished, poll_complete, receipt
 //! ```
@@ -16,6 +17,7 @@
 mod archive;
 mod exchange;
 mod session;
+mod stream;
 
 use std::collections::BTreeSet;
 
@@ -23,6 +25,7 @@ pub use self::{
     archive::{Expected, Order, Sealed, Unsealing},
     exchange::{Accepting, Deciding, Listening, Window},
     session::Session,
+    stream::{Arrived, Awaited, PartStream},
 };
 use crate::{
     audit_head::AuditHead,

@@ -18,7 +18,7 @@ use sealift_protocol::{
     },
     message::{Ack, Message},
     random::Nonces,
-    receive::ReceiptFacts,
+    receive::{Arrived, PartStream, ReceiptFacts},
     seal::{Suite, open, seal},
     sign::{PublicKey, Purpose, Signer},
 };
@@ -195,6 +195,33 @@ fn the_last_chunk_is_the_last() {
     empty.stream(0).unwrap();
     assert_eq!(code(empty.pair.receiving.handle_stream_end(PartIndex(0))), Code::PartTruncated);
     assert!(empty.pair.loading.poll_complete().is_none());
+}
+
+/// fault-matrix X5: a part's stream that is cut at each of its bytes, and one that ends where it
+/// may.
+#[test]
+fn a_stream_may_end_only_behind_its_last_chunk() {
+    let whole = {
+        let mut flow = Flow::new(opaque_plan());
+        let mut bytes = BytesMut::from(&StreamHeader { part: PartIndex(0), first: ChunkIndex(0) }.to_bytes()[..]);
+        for (index, last) in [(0, false), (1, true)] {
+            bytes.extend_from_slice(&flow.sealed(0, index, last).frame);
+        }
+        bytes
+    };
+    for cut in 0..=whole.len() {
+        let mut flow = Flow::new(opaque_plan());
+        let (mut arriving, mut incoming, mut frames) = (PartStream::default(), BytesMut::from(&whole[..cut]), 0);
+        while incoming.len() >= arriving.awaited_bytes() {
+            let bytes = incoming.split_to(arriving.awaited_bytes());
+            let arrived = arriving.handle(bytes, &mut flow.pair.receiving, &flow.pair.loading).unwrap();
+            frames += u32::from(matches!(arrived, Arrived::Frame(..)));
+        }
+        let ended = code(arriving.handle_end(incoming.len(), &mut flow.pair.receiving));
+        let expected = if cut == whole.len() { Code::Done } else { Code::PartTruncated };
+        assert_eq!(ended, expected, "cut at byte {cut}");
+        assert!(frames == 2 || cut < whole.len(), "cut at byte {cut}");
+    }
 }
 
 /// fault-matrix X16: more parts in flight than were allowed, and a lane that is free only when its

@@ -6,13 +6,11 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 use sealift_protocol::{
     chunk::VerifiedChunk,
-    close::Code,
     compress::Unpacker,
-    frame::{ChunkHeader, StreamHeader},
+    frame::ChunkHeader,
     id::{ChunkCount, PartIndex},
-    limits::CHUNK_HEADER_BYTES,
     message::{Ack, Message},
-    receive::Session,
+    receive::{Arrived, PartStream, Session},
     seal::open,
 };
 
@@ -40,9 +38,9 @@ pub struct Connection {
 #[derive(Default)]
 struct Lane {
     incoming: BytesMut,
+    arriving: PartStream,
     part: Option<PartIndex>,
     begun: bool,
-    header: Option<ChunkHeader>,
     opened: VecDeque<Opened>,
     journalled: Journal,
     stream_ended: bool,
@@ -98,14 +96,7 @@ impl Connection {
         }
         let ended = pipe.ended(wire);
         let Some(part) = lane.part else {
-            if lane.incoming.len() < StreamHeader::BYTES {
-                return Ok(false);
-            }
-            let bytes = lane.incoming.split_to(StreamHeader::BYTES);
-            let header = StreamHeader::from_bytes(bytes[..].try_into().expect("split to its length"))?;
-            self.session.handle_stream(&load.transfer, header)?;
-            lane.part = Some(header.part);
-            return Ok(true);
+            return lane.read(ended, false, load, &mut self.session, &mut self.unpacker);
         };
         if !lane.begun {
             lane.begun = load.begin(part.0);
@@ -115,7 +106,7 @@ impl Connection {
         if lane.hand_on(part, journalled, load, disk, world)? {
             return Ok(true);
         }
-        lane.read_frame(part, ended, journalled, &mut self.session, &mut self.unpacker)
+        lane.read(ended, journalled, load, &mut self.session, &mut self.unpacker)
     }
 
     fn acknowledge(&mut self, load: &mut Load, world: &mut World<'_>) -> bool {
@@ -187,40 +178,36 @@ impl Lane {
         Ok(true)
     }
 
-    fn read_frame(
+    /// Takes what has arrived as far as the next step of the stream, and opens a chunk that is
+    /// whole.
+    fn read(
         &mut self,
-        part: PartIndex,
         pipe_ended: bool,
         journalled: bool,
+        load: &Load,
         session: &mut Session,
         unpacker: &mut Unpacker,
     ) -> Outcome<bool> {
         if self.stream_ended || self.opened.len() >= OPENED_AHEAD {
             return Ok(false);
         }
-        let Some(header) = self.header else {
-            if self.incoming.len() >= CHUNK_HEADER_BYTES {
-                let bytes = self.incoming.split_to(CHUNK_HEADER_BYTES);
-                let header = ChunkHeader::from_bytes(bytes[..].try_into().expect("split to its length"))?;
-                session.handle_header(part, &header)?;
-                self.header = Some(header);
-                return Ok(true);
-            }
-            if pipe_ended && self.incoming.is_empty() {
+        let wanted = self.arriving.awaited_bytes();
+        if self.incoming.len() < wanted {
+            if pipe_ended {
+                self.arriving.handle_end(self.incoming.len(), session)?;
                 self.stream_ended = true;
-                session.handle_stream_end(part)?;
-                return Ok(true);
             }
-            return truncated(pipe_ended);
-        };
-        if self.incoming.len() < header.sealed_bytes() {
-            return truncated(pipe_ended);
+            return Ok(pipe_ended);
         }
-        let body = self.incoming.split_to(header.sealed_bytes());
-        let sealed = journalled.then(|| (header, body.to_vec()));
-        let chunk = open(&header, body, session.keys(), unpacker)?;
-        self.opened.push_back(Opened { chunk, sealed });
-        self.header = None;
+        match self.arriving.handle(self.incoming.split_to(wanted), session, &load.transfer)? {
+            Arrived::Part(part) => self.part = Some(part),
+            Arrived::Header => {}
+            Arrived::Frame(header, body) => {
+                let sealed = journalled.then(|| (header, body.to_vec()));
+                let chunk = open(&header, body, session.keys(), unpacker)?;
+                self.opened.push_back(Opened { chunk, sealed });
+            }
+        }
         Ok(true)
     }
 }
@@ -236,8 +223,4 @@ impl Scenario {
             _ => None,
         }
     }
-}
-
-fn truncated(pipe_ended: bool) -> Outcome<bool> {
-    if pipe_ended { Err(Code::PartTruncated.into()) } else { Ok(false) }
 }
