@@ -7,13 +7,21 @@ use sealift_protocol::{
     message::Refuse,
 };
 
-use crate::clock::utc_text;
+use crate::{clock::utc_text, identity::Role};
+
+const NOT_THIS_SENDER: &str = "it is told to accept another sender";
+const NOT_THIS_SENDER_HINT: &str = "Nothing was sent, and the ticket stays good for the right sender. Compare what \
+    `sealift-sender identity` prints here, with the same --state-dir, with --from at the receiver.";
 
 /// The failure of this side, whose clock says `now_seconds`.
 pub fn refused_by_peer(peer: &str, refuse: Refuse, now_seconds: u64) -> Failure {
     // A refusal is never a success, whatever a peer calls it.
     let code = if refuse.code == Code::Done { Code::ProtocolViolation } else { refuse.code };
-    let (what, hints) = explain(code);
+    let (what, hints) = match code {
+        // The only identity that a receiver refuses is this sender's.
+        Code::IdentityRefused if peer == Role::Receiver.name() => (NOT_THIS_SENDER, NOT_THIS_SENDER_HINT.into()),
+        code => explain(code),
+    };
     // Ctrl-C over there is an interruption here.
     let (code, raised_by) = match code {
         Code::UserInterrupt => (Code::Interrupted, RaisedBy::PeerOperator),

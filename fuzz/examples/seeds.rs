@@ -294,6 +294,7 @@ fn receipt(grant: &SignedGrant, plan: &Plan, manifest: &SignedManifest) -> Signe
         finished_ms: 1_800_000_001_000,
         software: "0.1.0".into(),
         target_host: "db2".into(),
+        target: "sqlite:/srv/ehr.db".into(),
         audit_head: Some(AuditHead { sequence: 8, hash: [8; 32] }),
         policy: Some(DocumentHash([9; 32])),
     };

@@ -17,9 +17,11 @@ use sealift_agent::{
     units::{counted, grouped, human_bytes},
 };
 use sealift_protocol::{
+    archive::ARCHIVE_TARGET,
     audit_head::AuditHead,
     close::Code,
     fingerprint::Fingerprint,
+    grant::LISTEN_TARGET,
     limits::CONTROL_BYTES_MAX,
     manifest::{Authority, Check, Proof, Receipt, ReceiverTrust, SignedReceipt},
     sign::PublicKey,
@@ -227,7 +229,9 @@ fn describe(signed: &SignedReceipt, vouched: Vouched) -> String {
         },
     );
     line("from", format!("{} on {}", named(&origin.source), named(&origin.host)));
-    line("target", format!("{} on {}", named(&grant.target), named(&receipt.target_host)));
+    let has_name = ![LISTEN_TARGET, ARCHIVE_TARGET].contains(&grant.target.as_str());
+    let called = if has_name { format!(", called {}", named(&grant.target)) } else { String::new() };
+    line("target", format!("{} on {}{called}", named(&receipt.target), named(&receipt.target_host)));
     line("purpose", named(&grant.purpose));
     line("time", format!("{} to {}", when(receipt.started_ms), when(receipt.finished_ms)));
     line("sealed", receipt.suite.name().to_owned());

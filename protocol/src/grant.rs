@@ -14,6 +14,10 @@ use crate::{
     sign::{PublicKey, Purpose, Signature, Signer},
 };
 
+/// What the grant of a ticket calls its target where the receiver has but one, which its operator
+/// names on the command line.
+pub const LISTEN_TARGET: &str = "listen";
+
 /// What is permitted. Times are seconds since the Unix epoch, UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

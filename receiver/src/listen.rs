@@ -37,6 +37,7 @@ use sealift_engine_api::{Engines, TargetOptions};
 use sealift_protocol::{
     close::Code,
     disposition::{Disposition, Event, disposition, receiver::Input},
+    grant::LISTEN_TARGET,
     receive,
     sign::Signer,
 };
@@ -68,10 +69,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// something to pass on. So a blank line follows the ticket now and then; whoever reads a ticket
 /// stops at its end.
 const BLANK_LINE_EVERY: Duration = Duration::from_secs(5);
-
-/// What the grant calls the one target of a `listen`: the sender names it and never learns what it
-/// stands for.
-const TARGET_NAME: &str = "listen";
 
 pub async fn listen(args: ListenArgs, engines: Engines) -> ExitCode {
     let report = Report::new(Role::Receiver, args.transfer.json);
@@ -123,7 +120,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
             record
         }
         None => {
-            let grant = permit(&args.grant, random_transfer(), TARGET_NAME, &state, &identity, now_seconds())?;
+            let grant = permit(&args.grant, random_transfer(), LISTEN_TARGET, &state, &identity, now_seconds())?;
             Record::begin(&state, grant, &target, Some(bound.port()))?
         }
     };
@@ -211,7 +208,7 @@ async fn serve(
             sender_key: link.peer,
             proven: proven.transfer,
             begun: proven.begun,
-            targets: vec![TARGET_NAME.to_owned()],
+            targets: vec![LISTEN_TARGET.to_owned()],
         }
     };
     let proofs = Proofs { book, identity };

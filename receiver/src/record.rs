@@ -88,6 +88,10 @@ impl LoadRecord for Record {
         }
     }
 
+    fn target(&self) -> &str {
+        &self.kept.target
+    }
+
     fn into_dir(self) -> TransferDir {
         self.dir
     }

@@ -54,6 +54,9 @@ pub trait LoadRecord: KeepsEnding {
     /// What a later process, or a later connection, would find.
     fn reached(&self, load: Option<&Load>) -> Reached;
 
+    /// URL of the target.
+    fn target(&self) -> &str;
+
     /// The folder, to be removed with all that is in it.
     fn into_dir(self) -> TransferDir;
 }
@@ -127,9 +130,15 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
             finished_ms: now_ms(),
             software: format!("sealift-receiver {}", env!("CARGO_PKG_VERSION")),
             target_host: host::name(),
+            target: host::bounded(self.target()),
             audit_head: self.setting.audit.head()?,
         };
         Ok(self.load()?.transfer().receipt(session, facts, self.setting.identity)?)
+    }
+
+    /// What is loaded into, without what may be secret.
+    pub fn target(&self) -> String {
+        self.setting.engines.shown(self.record.target())
     }
 
     /// Where the load has to end, so has what the target is busy with, and not after the farewell

@@ -16,7 +16,7 @@ use sealift_agent::{
     telemetry::printable,
     ticket::Ticket,
 };
-use sealift_protocol::{close::Code, fingerprint::Fingerprint, manifest::ReceiverTrust};
+use sealift_protocol::{close::Code, fingerprint::Fingerprint, grant::LISTEN_TARGET, manifest::ReceiverTrust};
 
 use crate::cli::PushArgs;
 
@@ -111,10 +111,11 @@ fn mismatch(found: Fingerprint, meant: Fingerprint) -> Failure {
 async fn ask(ticket: &Ticket, stop: &Stop) -> Outcome {
     let unreadable = |error: std::io::Error| Failure::io(Code::Usage, "the terminal", &error, "Use --to FINGERPRINT.");
     let addresses = ticket.addresses.iter().map(|address| printable(address)).collect::<Vec<_>>().join(", ");
+    let named = &ticket.grant.grant.target;
+    let target = if named == LISTEN_TARGET { String::new() } else { format!("the target '{}' of ", printable(named)) };
     let question = format!(
-        "The ticket leads to the target '{}' of the receiver at {addresses}\n  fingerprint {}\n\
+        "The ticket leads to {target}the receiver at {addresses}\n  fingerprint {}\n\
          Compare it with what `sealift-receiver identity` prints on the target host. Is it the same? [y/N] ",
-        printable(&ticket.grant.grant.target),
         ticket.receiver
     );
     stderr().lock().write_all(question.as_bytes()).map_err(unreadable)?;

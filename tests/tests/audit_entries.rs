@@ -67,7 +67,7 @@ fn samples() -> Vec<Entry> {
         },
         Entry::LoadBegin {
             sender: fingerprint(),
-            into: Some(Name::new(FREE)),
+            into: Name::new(FREE),
             engine: sealift_opaque::engine(),
             purpose: Purpose::new(FREE),
         },

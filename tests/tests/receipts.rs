@@ -106,7 +106,7 @@ fn a_receipt_is_good_only_if_something_outside_vouches_for_it() {
             " on ",
             "trust        ticket",
             "authority    ticket",
-            "target       ",
+            "target       sqlite:/",
             "link         QUIC",
         ] {
             assert!(said.contains(part), "{part}: {said}");
@@ -314,7 +314,7 @@ fn a_receipt_that_contradicts_itself_or_is_spliced_does_not_hold() {
     let (made, other, forger) = (Made::new(None), Made::new(None), Forger::new());
     let (honest, another) = (&made.receipt, &other.receipt);
     type Change = fn(&mut Receipt);
-    let contradictions: [(&str, Change); 40] = [
+    let contradictions: [(&str, Change); 41] = [
         ("a row less", |receipt| receipt.evidence.tables[0].rows -= 1),
         ("a row less in a drill", |receipt| {
             receipt.evidence.tables[0].rows -= 1;
@@ -399,6 +399,7 @@ fn a_receipt_that_contradicts_itself_or_is_spliced_does_not_hold() {
         }),
         ("an agent as its own authority", |receipt| receipt.authority = Authority::Operator(receipt.receiver_key)),
         ("a long name of the host", |receipt| receipt.target_host = "x".repeat(1025)),
+        ("a long target", |receipt| receipt.target = "x".repeat(1025)),
         ("a long name of the source", |receipt| receipt.manifest.manifest.origin.source = "x".repeat(1025)),
     ];
     let mut bad: Vec<(String, Vec<u8>)> = contradictions

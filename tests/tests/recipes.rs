@@ -169,3 +169,18 @@ fn sqlite_as_a_file_as_written() {
     pair.receiver_args(&["--danger-plaintext-file"]).run().assert_done();
     assert_eq!(fs::read(&source).unwrap(), fs::read(&target).unwrap());
 }
+
+/// D1, D2: what a refusal of a database's own URL prints is what the recipe has, for any name.
+#[test]
+fn the_commands_of_a_refused_url_are_those_of_the_recipe() {
+    for (url, heading) in [("postgres://host/ehr", "PostgreSQL"), ("mysql://host/ehr", "MariaDB")] {
+        let recipe = section(heading);
+        let hints = sealift_engines::ENGINES.parse(url).unwrap_err().hints.to_string();
+        let printed = hints.split('\'').filter(|part| part.starts_with("exec:"));
+        let found = printed.map(|command| {
+            let named = ["ehr", "ehr_incoming"].map(|name| format!("'{}'", command.replace("NAME", name)));
+            assert!(named.iter().any(|command| recipe.contains(command)), "{url}: {command}");
+        });
+        assert_eq!(found.count(), 2, "{url}: a source and a target");
+    }
+}

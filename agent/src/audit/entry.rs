@@ -42,14 +42,12 @@ pub enum Entry {
         target: Name,
         purpose: Purpose,
     },
-    /// The receiver is about to open the target of a transfer's first good offer. An archive has no
-    /// `into`.
+    /// The receiver is about to open the target of a transfer's first good offer, or of an archive.
     #[serde(rename = "transfer.begin")]
     LoadBegin {
         #[serde(serialize_with = "written::text")]
         sender: Fingerprint,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        into: Option<Name>,
+        into: Name,
         #[serde(serialize_with = "written::engine")]
         engine: Engine,
         purpose: Purpose,

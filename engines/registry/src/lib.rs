@@ -24,8 +24,9 @@ const POSTGRESQL: &str = "As a source: 'exec:pg_dump -d NAME'. As a target: \
     'exec:psql -X -q -o /dev/null -v ON_ERROR_STOP=1 --single-transaction -d NAME'. The recipe in docs/operations.md has \
     the rest: the encoding of the target, settings of the database, roles.";
 const MARIADB: &str = "As a source: 'exec:mariadb-dump --single-transaction --quick --hex-blob --routines --triggers \
-    --events NAME'. As a target: 'exec:mariadb NAME'. The recipe in docs/operations.md has the rest, and what this load \
-    cannot promise.";
+    --events --max-allowed-packet=1G --default-character-set=utf8mb4 NAME'. As a target: 'exec:mariadb \
+    \"--init-command=SET SESSION innodb_strict_mode=OFF\" --max-allowed-packet=1G --default-character-set=utf8mb4 NAME'. \
+    The recipe in docs/operations.md has the rest, and what this load cannot promise.";
 
 #[cfg(test)]
 mod tests {

@@ -62,11 +62,15 @@ pub struct Receipt {
     /// The name of the target host, at most [`NAME_BYTES_MAX`] bytes.
     #[n(12)]
     pub target_host: String,
-    /// The head of the receiver's audit log when it signed.
+    /// What was loaded into there, at most [`NAME_BYTES_MAX`] bytes, without what may be secret: of a
+    /// command its program alone.
     #[n(13)]
+    pub target: String,
+    /// The head of the receiver's audit log when it signed.
+    #[n(14)]
     pub audit_head: Option<AuditHead>,
     /// The policy by which the data was de-identified, which is that of the grant.
-    #[n(14)]
+    #[n(15)]
     pub policy: Option<DocumentHash>,
 }
 
@@ -140,7 +144,8 @@ impl Receipt {
     }
 
     fn check_texts(&self) -> Result<()> {
-        match self.target_host.len() <= NAME_BYTES_MAX && self.software.len() <= FACT_BYTES_MAX {
+        let names = [&self.target_host, &self.target];
+        match names.iter().all(|name| name.len() <= NAME_BYTES_MAX) && self.software.len() <= FACT_BYTES_MAX {
             true => Ok(()),
             false => Err(Error::new(Code::LimitExceeded, "a text of the receipt")),
         }

@@ -375,6 +375,7 @@ impl Transfer {
             finished_ms: facts.finished_ms.max(started_ms),
             software: facts.software,
             target_host: facts.target_host,
+            target: facts.target,
             audit_head: facts.audit_head,
             policy: None,
         };
@@ -434,6 +435,8 @@ pub struct ReceiptFacts {
     pub software: String,
     /// The name of the target host.
     pub target_host: String,
+    /// What was loaded into there.
+    pub target: String,
     /// The head of the receiver's audit log.
     pub audit_head: Option<AuditHead>,
 }

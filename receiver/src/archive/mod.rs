@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use sealift_agent::{
     audit::{
         AuditLog,
-        entry::{Entry, Purpose},
+        entry::{Entry, Name, Purpose},
     },
     clock::{now_ms, now_seconds},
     fail_point::{self, Point},
@@ -172,7 +172,7 @@ impl Loading<'_> {
         let sender = Fingerprint::of(&sealed.sender_key());
         let entry = Entry::LoadBegin {
             sender,
-            into: None,
+            into: Name::new(self.runner.target()),
             engine: sealed.plan().engine.clone(),
             purpose: Purpose::new(&grant.purpose),
         };

@@ -93,6 +93,10 @@ impl LoadRecord for Record {
         if has_something { Reached::Begun } else { Reached::Nothing }
     }
 
+    fn target(&self) -> &str {
+        &self.kept.target
+    }
+
     fn into_dir(self) -> TransferDir {
         self.dir
     }

@@ -155,7 +155,7 @@ impl Receiving<'_> {
         let grant = deciding.grant().grant.clone();
         let entry = Entry::LoadBegin {
             sender: Fingerprint::of(&deciding.sender_key()),
-            into: Some(Name::new(self.runner.setting.engines.shown(&self.runner.record.kept.target))),
+            into: Name::new(self.runner.target()),
             engine: deciding.plan().engine.clone(),
             purpose: Purpose::new(&grant.purpose),
         };

@@ -128,6 +128,7 @@ impl Flow {
             finished_ms: 2,
             software: "test".into(),
             target_host: "target".into(),
+            target: "file:dump".into(),
             audit_head: Some(AuditHead { sequence: 9, hash: [9; 32] }),
         }
     }

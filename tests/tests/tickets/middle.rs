@@ -82,6 +82,7 @@ fn the_receivers_pin_stops_the_middle() {
     let his_sender = middle.his_sender.wait(WITHIN);
     his_sender.assert_code(exit::PEER).assert_one_message();
     assert_eq!(his_sender.finished_event()["outcome"], "identity_refused");
+    assert!(his_sender.message().contains("the ticket stays good for the right sender"), "{}", his_sender.message());
     let refused = middle.hosts.entries("receiver", "ticket.refuse");
     assert_eq!((refused.len(), refused[0]["reason"].as_str()), (1, Some("identity_refused")), "{refused:?}");
     middle.hosts.assert_nothing_loaded();

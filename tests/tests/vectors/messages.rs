@@ -50,6 +50,7 @@ pub fn receipt(parties: &Parties) -> SignedReceipt {
         finished_ms: 1_800_000_001_000,
         software: "sealift-receiver 0.1.0".into(),
         target_host: "db2".into(),
+        target: "sqlite:/srv/ehr.db".into(),
         audit_head: Some(AuditHead { sequence: 1_000, hash: [6; 32] }),
         policy: None,
     };

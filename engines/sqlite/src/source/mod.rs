@@ -27,7 +27,7 @@ use std::{
 
 use bytes::BytesMut;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Rows, Statement, config::DbConfig, limits::Limit, types::ValueRef};
-use sealift_engine_api::{RowSink, Source, row_too_long};
+use sealift_engine_api::{RowSink, Source};
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
@@ -262,6 +262,13 @@ impl From<rusqlite::Error> for Stop {
     fn from(error: rusqlite::Error) -> Self {
         Stop::Engine(error)
     }
+}
+
+/// An image has no rows, and so no limit of theirs.
+fn row_too_long(row_bytes_max: usize) -> Failure {
+    let mut failure = sealift_engine_api::row_too_long(row_bytes_max);
+    failure.hints.push(MOVE_IMAGE);
+    failure
 }
 
 fn read_rows(connection: &Connection, table: &SourceTable, encoding: TextEncoding, out: &mut dyn RowSink) -> Outcome {

@@ -60,6 +60,7 @@ pub fn sign(
         finished_ms: 1,
         software: "simulator".into(),
         target_host: "target".into(),
+        target: "file:dump".into(),
         audit_head: None,
     };
     Ok(load.transfer.receipt(&connection.session, facts, &parties.receiver)?)
