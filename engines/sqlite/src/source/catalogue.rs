@@ -6,7 +6,7 @@ use std::{
 };
 
 use rusqlite::{
-    Connection, ErrorCode, Row,
+    Connection, ErrorCode, Row, Statement,
     hooks::{AuthAction, AuthContext, Authorization},
 };
 use sealift_protocol::{
@@ -65,12 +65,15 @@ impl Catalogue {
         // AUTOINCREMENT's counters last: loading any other table may change them.
         claimed.tables.sort_by_key(|table: &Definition| (is_internal(&table.name), table.name == SEQUENCE_TABLE));
         let shapes = Shapes::read(connection).map_err(engine)?;
+        let mut columns = connection.prepare(COLUMNS).map_err(engine)?;
         let mut tables = Vec::new();
         for definition in std::mem::take(&mut claimed.tables) {
             let key = definition.name.to_ascii_lowercase();
             let indexes = claimed.indexes.remove(&key).unwrap_or_default();
             let automatic_indexes = claimed.automatic_of(&definition.name)?;
-            tables.push(shapes.table(connection, definition, indexes, automatic_indexes)?);
+            let table = |error| failed(&error, &format!("table {}", definition.name));
+            let columns = Column::all(&mut columns, &definition.name).map_err(table)?;
+            tables.push(shapes.table(connection, definition, columns, indexes, automatic_indexes)?);
         }
         claimed.check_empty()?;
         let Storage { encoding, page_bytes, auto_vacuum, application_id, user_version, wal, default_cache_size } =
@@ -308,6 +311,19 @@ struct Column {
     hidden: u32,
 }
 
+/// The columns of a table. Prepared once: that takes longer than to ask.
+const COLUMNS: &str = "SELECT name, type, pk, hidden FROM pragma_table_xinfo(?1, 'main') ORDER BY cid";
+
+impl Column {
+    /// By the prepared statement [`COLUMNS`].
+    fn all(statement: &mut Statement<'_>, table: &str) -> rusqlite::Result<Vec<Self>> {
+        let columns = statement.query_map([table], |row| {
+            Ok(Self { name: row.get(0)?, declared: row.get(1)?, key_place: row.get(2)?, hidden: row.get(3)? })
+        })?;
+        columns.collect()
+    }
+}
+
 /// `hidden` of a VIRTUAL generated column, which nothing stores.
 const HIDDEN_VIRTUAL: u32 = 2;
 
@@ -326,12 +342,12 @@ impl Shapes {
         &self,
         connection: &Connection,
         definition: Definition,
+        columns: Vec<Column>,
         indexes: Vec<Definition>,
         automatic_indexes: Vec<String>,
     ) -> Outcome<SourceTable> {
         let Definition { name, sql, .. } = definition;
         let engine = |error: rusqlite::Error| failed(&error, &format!("table {name}"));
-        let columns = columns(connection, &name).map_err(engine)?;
         let &(without_rowid, strict) = self
             .0
             .get(&name.to_ascii_lowercase())
@@ -340,7 +356,10 @@ impl Shapes {
             .into_iter()
             .find(|rowid| !columns.iter().any(|column| column.name.eq_ignore_ascii_case(rowid.name())))
             .filter(|_| !without_rowid);
-        let has_alias = has_rowid_alias(connection, &name, &columns).map_err(engine)?;
+        // Most databases of very many tables have hardly an index, and each question takes a while.
+        let has_indexes = without_rowid || !indexes.is_empty() || !automatic_indexes.is_empty();
+        let has_key_index = has_indexes && has_key_index(connection, &name).map_err(engine)?;
+        let has_alias = is_integer_key(&columns) && !has_key_index;
         let rowid = rowid_name.filter(|_| !has_alias);
         let stored = || columns.iter().filter(|column| column.hidden != HIDDEN_VIRTUAL);
         let affinities = rowid
@@ -351,21 +370,13 @@ impl Shapes {
         let virtual_columns = columns.iter().filter(|column| column.hidden == HIDDEN_VIRTUAL);
         let virtual_columns = virtual_columns.map(|column| quote(&column.name)).collect();
         let columns = stored().map(|column| column.name.clone()).collect();
-        let has_computed_indexes = has_computed_index(connection, &name)
-            .and_then(|computed| Ok(computed || has_collated_index(connection, &name)?))
-            .map_err(engine)?;
+        let has_computed_indexes = has_indexes
+            && has_computed_index(connection, &name)
+                .and_then(|computed| Ok(computed || has_collated_index(connection, &name)?))
+                .map_err(engine)?;
         let table = Table { name, sql, rowid, columns, indexes, automatic_indexes };
         Ok(SourceTable { table, rowid_name, affinities, has_computed_indexes, virtual_columns })
     }
-}
-
-fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
-    let mut statement =
-        connection.prepare("SELECT name, type, pk, hidden FROM pragma_table_xinfo(?1, 'main') ORDER BY cid")?;
-    let columns = statement.query_map([table], |row| {
-        Ok(Column { name: row.get(0)?, declared: row.get(1)?, key_place: row.get(2)?, hidden: row.get(3)? })
-    })?;
-    columns.collect()
 }
 
 /// Whether an index compares by a collation that an application can replace: any but BINARY.
@@ -375,16 +386,16 @@ fn has_collated_index(connection: &Connection, table: &str) -> rusqlite::Result<
     connection.query_row(sql, [table], |row| row.get(0))
 }
 
-/// Whether a column is another name of the rowid: the only column of the primary key, of type
-/// INTEGER, and without the index that SQLite makes where it is not (as for `INTEGER PRIMARY KEY
-/// DESC`).
-fn has_rowid_alias(connection: &Connection, table: &str, columns: &[Column]) -> rusqlite::Result<bool> {
+/// Whether the primary key is one column of type INTEGER: another name of the rowid, unless the key
+/// has an index (as for `INTEGER PRIMARY KEY DESC`).
+fn is_integer_key(columns: &[Column]) -> bool {
     let mut key = columns.iter().filter(|column| column.key_place > 0);
-    let (Some(column), None) = (key.next(), key.next()) else { return Ok(false) };
-    if !column.declared.eq_ignore_ascii_case("INTEGER") {
-        return Ok(false);
-    }
-    let sql = "SELECT NOT EXISTS(SELECT 1 FROM pragma_index_list(?1, 'main') WHERE origin = 'pk')";
+    let (Some(column), None) = (key.next(), key.next()) else { return false };
+    column.declared.eq_ignore_ascii_case("INTEGER")
+}
+
+fn has_key_index(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS(SELECT 1 FROM pragma_index_list(?1, 'main') WHERE origin = 'pk')";
     connection.query_row(sql, [table], |row| row.get(0))
 }
 

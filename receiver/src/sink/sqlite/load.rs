@@ -1,5 +1,7 @@
 //! The staged database while it is loaded: its connection, its schema, its ledger.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OpenFlags, limits::Limit};
 use sealift_agent::{
     fail_point::{self, Point},
@@ -7,8 +9,8 @@ use sealift_agent::{
 };
 use sealift_protocol::{close::Code, id::PartIndex, manifest::Plan, receive::WholePart};
 use sealift_sqlite::{
-    Refused, begin_loading, define_virtual, distrust,
-    document::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument, Table, is_internal},
+    Cause, Refused, begin_loading, define_virtual, distrust,
+    document::{DOCUMENT_BYTES_MAX, Definition, FinishDocument, SchemaDocument, Table, is_internal},
     end_loading, make_index, make_table, make_trigger, make_view, with_writable_schema,
 };
 
@@ -18,7 +20,7 @@ use super::{
     group::Group,
     ledger::{self, Bond, LINE_BYTES_MAX, Ledger, Line},
     out_of_order,
-    shelf::Shelf,
+    shelf::{LINES_MAX, Shelf},
 };
 
 /// Page cache of the loading connection. What does not fit is written to the staging file before
@@ -132,16 +134,7 @@ impl Load {
         let line = Line { part: whole, rows: 0, document: Some(bytes), hashes: None };
         ledger::note(&self.connection, &self.bond, &line)?;
         end_loading(&self.connection, &ordinary(&self.schema)).map_err(definition_failed)?;
-        let mut shelf = Shelf::default();
-        for view in &document.views {
-            make_view(&mut self.connection, view).map_err(definition_failed)?;
-            shelf.count(&self.connection).map_err(engine)?;
-        }
-        for trigger in &document.triggers {
-            make_trigger(&mut self.connection, trigger).map_err(definition_failed)?;
-            shelf.count(&self.connection).map_err(engine)?;
-        }
-        shelf.put_back(&self.connection).map_err(engine)?;
+        make_last(&mut self.connection, &self.schema, &document)?;
         self.end_part()?;
         self.finish = Some(document);
         Ok(())
@@ -205,7 +198,8 @@ pub fn guard(connection: &Connection, row_bytes_max: usize) -> rusqlite::Result<
 }
 
 /// Makes everything but rows, views and triggers, ready for the rows.
-fn make(connection: &mut Connection, schema: &SchemaDocument) -> Outcome {
+pub fn make(connection: &mut Connection, schema: &SchemaDocument) -> Outcome {
+    check_names(names(schema))?;
     connection.pragma_update(None, "application_id", schema.application_id).map_err(engine)?;
     connection.pragma_update(None, "user_version", schema.user_version).map_err(engine)?;
     if schema.default_cache_size > 0 {
@@ -218,7 +212,8 @@ fn make(connection: &mut Connection, schema: &SchemaDocument) -> Outcome {
     let mut shelf = Shelf::default();
     for table in &ordinary {
         make_table(connection, table).map_err(definition_failed)?;
-        shelf.count(connection).map_err(engine)?;
+        make_indexes(connection, table, &mut shelf)?;
+        shelf.end_table(connection).map_err(engine)?;
     }
     for table in schema.tables.iter().filter(|table| is_internal(&table.name)) {
         // `SchemaDocument` has checked that the text is SQLite's own. AUTOINCREMENT may have made
@@ -228,21 +223,64 @@ fn make(connection: &mut Connection, schema: &SchemaDocument) -> Outcome {
         if !made && !connection.query_row(exists, [&table.name], |row| row.get(0)).map_err(engine)? {
             with_writable_schema(connection, |connection| connection.execute_batch(&table.sql)).map_err(engine)?;
         }
+        make_indexes(connection, table, &mut shelf)?;
     }
     for table in &schema.virtual_tables {
         let defined = define_virtual(connection, table);
         defined.map_err(|cause| definition_failed(Refused::new(&table.name, cause)))?;
         shelf.count(connection).map_err(engine)?;
     }
-    for table in &schema.tables {
-        // Made while the table is empty, an index that cannot be made fails before a row is sent.
-        for index in &table.indexes {
-            make_index(connection, index, &table.name).map_err(definition_failed)?;
-            shelf.count(connection).map_err(engine)?;
-        }
-    }
     shelf.put_back(connection).map_err(engine)?;
     begin_loading(connection, &ordinary).map_err(definition_failed)
+}
+
+/// Made while the table is empty, an index that cannot be made fails before a row is sent.
+fn make_indexes(connection: &mut Connection, table: &Table, shelf: &mut Shelf) -> Outcome {
+    for index in &table.indexes {
+        make_index(connection, index, &table.name).map_err(definition_failed)?;
+        shelf.count(connection).map_err(engine)?;
+    }
+    Ok(())
+}
+
+/// Makes views and triggers. A view refers to nothing before it is used; a trigger to its table or
+/// view.
+pub fn make_last(connection: &mut Connection, schema: &SchemaDocument, document: &FinishDocument) -> Outcome {
+    check_names(names(schema).chain(document.views.iter().map(|view| &*view.name)))?;
+    check_names(document.triggers.iter().map(|trigger| &*trigger.name))?;
+    let mut shelf = Shelf::default();
+    for views in document.views.chunks(LINES_MAX) {
+        shelf.leave(connection, std::iter::empty()).map_err(engine)?;
+        views.iter().try_for_each(|view| make_view(connection, view)).map_err(definition_failed)?;
+    }
+    for triggers in document.triggers.chunks(LINES_MAX) {
+        shelf.leave(connection, triggers.iter().map(Definition::table)).map_err(engine)?;
+        triggers.iter().try_for_each(|trigger| make_trigger(connection, trigger)).map_err(definition_failed)?;
+    }
+    shelf.put_back(connection).map_err(engine)
+}
+
+/// The names of tables and indexes, which share one space with views.
+fn names(schema: &SchemaDocument) -> impl Iterator<Item = &str> {
+    let virtual_tables = schema.virtual_tables.iter().map(|table| &*table.name);
+    schema.tables.iter().flat_map(names_of_table).chain(virtual_tables)
+}
+
+fn names_of_table(table: &Table) -> impl Iterator<Item = &str> {
+    let automatic = table.automatic_indexes.iter().map(String::as_str);
+    std::iter::once(&*table.name).chain(automatic).chain(table.indexes.iter().map(|index| &*index.name))
+}
+
+/// That no two objects have one name, in whatever case. The engine would not see it, since it knows
+/// only some of them at a time.
+fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Outcome {
+    let mut seen = HashSet::new();
+    for name in names {
+        if !seen.insert(name.to_ascii_lowercase()) {
+            return Err(definition_failed(Refused::new(name, Cause::MakesOther)));
+        }
+    }
+    Ok(())
 }
 
 /// The tables that are not SQLite's own.

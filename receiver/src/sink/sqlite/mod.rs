@@ -78,8 +78,10 @@ pub struct SqliteSink {
     row_bytes_max: usize,
     edge_bytes: u64,
     state: Mutex<State>,
-    /// Told whenever a part ends or the load stops.
+    /// Notified whenever a part ends or the load stops.
     changed: Condvar,
+    /// Notified whenever a part begins to wait for its turn, or the load stops.
+    arrived: Condvar,
     /// Set by `suspend` and `abandon`; looked at between rows.
     stop: AtomicBool,
 }
@@ -136,8 +138,8 @@ impl SqliteSink {
     pub fn new(path: &Path, row_bytes_max: usize) -> Outcome<Self> {
         check_options()?;
         let staging = Staging::new(path)?;
-        let (state, changed, stop) = Default::default();
-        Ok(Self { staging, row_bytes_max, edge_bytes: EDGE_BYTES, state, changed, stop })
+        let (state, changed, arrived, stop) = Default::default();
+        Ok(Self { staging, row_bytes_max, edge_bytes: EDGE_BYTES, state, changed, arrived, stop })
     }
 
     /// Commits a part after so many row bytes, at the next edge of a chunk.
@@ -173,6 +175,7 @@ impl SqliteSink {
             _ => state.clean_up(self),
         }
         self.changed.notify_all();
+        self.arrived.notify_all();
     }
 
     /// Waits until no other part is written, and everything of a lower rank than `part` is
@@ -180,8 +183,8 @@ impl SqliteSink {
     fn turn(&self, part: Option<PartIndex>, digests: &Digests) -> Outcome<Turn<'_>> {
         let mut state = self.state();
         state.waiting.extend(part);
-        // Its transaction may be kept open for this part.
-        self.changed.notify_all();
+        // A transaction may be kept open for this part.
+        self.arrived.notify_all();
         let ended = loop {
             match state.phase {
                 Phase::Suspended | Phase::Abandoned => break Err(gave_up()),

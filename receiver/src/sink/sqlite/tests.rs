@@ -11,11 +11,15 @@ use sealift_protocol::{
     manifest::{PlannedPart, PlannedTable},
 };
 use sealift_sqlite::{
-    document::{Definition, Table},
-    make_index, make_table,
+    document::{Definition, FinishDocument, SchemaDocument, Table, TextEncoding},
+    make_table,
 };
 
-use super::*;
+use super::{
+    load::{make, make_last},
+    shelf::{LINES_MAX, Shelf},
+    *,
+};
 
 struct Folder(tempfile::TempDir);
 
@@ -220,41 +224,139 @@ fn table(number: usize) -> Table {
     Table { name, sql, rowid: None, columns: vec!["a".into(), "b".into()], indexes: Vec::new(), automatic_indexes }
 }
 
+/// Tables with an index, a trigger and a view each, and a virtual table.
+fn documents(tables: usize) -> (SchemaDocument, FinishDocument) {
+    let definition = |name: String, sql: String, table: String| Definition { name, sql, table: Some(table) };
+    let with_index = |number: usize| {
+        let index = format!("CREATE INDEX i{number} ON t{number}(b)");
+        Table { indexes: vec![definition(format!("i{number}"), index, format!("t{number}"))], ..table(number) }
+    };
+    let view = |number: usize| Definition {
+        name: format!("v{number}"),
+        sql: format!("CREATE VIEW v{number} AS SELECT 1"),
+        table: None,
+    };
+    let trigger = |number: usize| {
+        let owner = if number % 2 == 0 { format!("t{number}") } else { format!("v{number}") };
+        let when = if number % 2 == 0 { "AFTER" } else { "INSTEAD OF" };
+        let sql = format!("CREATE TRIGGER g{number} {when} INSERT ON {owner} BEGIN SELECT 1; END");
+        definition(format!("g{number}"), sql, owner)
+    };
+    let virtual_table =
+        Definition { name: "f".into(), sql: "CREATE VIRTUAL TABLE f USING fts5(a)".into(), table: None };
+    let schema = SchemaDocument {
+        encoding: TextEncoding::Utf8,
+        page_bytes: 4096,
+        auto_vacuum: 0,
+        application_id: 0,
+        user_version: 0,
+        tables: (0..tables).map(with_index).collect(),
+        virtual_tables: vec![virtual_table],
+        wal: false,
+        default_cache_size: 0,
+    };
+    let finish = FinishDocument {
+        views: (0..tables).map(view).collect(),
+        // In another order than their tables.
+        triggers: (0..tables).rev().map(trigger).collect(),
+    };
+    (schema, finish)
+}
+
+fn empty() -> Connection {
+    let connection = Connection::open_in_memory().unwrap();
+    connection.execute_batch("BEGIN").unwrap();
+    connection
+}
+
 /// B8: what the engine does to make a schema grows with the objects in it, and not with their
 /// square.
 #[test]
-fn making_many_tables_takes_steps_in_proportion() {
+fn making_many_objects_takes_steps_in_proportion() {
     let steps = |tables: usize| {
         let steps = Arc::new(std::sync::atomic::AtomicU64::new(0));
         let counted = Arc::clone(&steps);
-        let mut connection = Connection::open_in_memory().unwrap();
+        let mut connection = empty();
         let count = move || {
             counted.fetch_add(1, Ordering::Relaxed);
             false
         };
         connection.progress_handler(1, Some(count)).unwrap();
-        connection.execute_batch("BEGIN").unwrap();
-        let mut shelf = shelf::Shelf::default();
-        for number in 0..tables {
-            make_table(&mut connection, &table(number)).unwrap();
-            shelf.count(&connection).unwrap();
-        }
-        for number in 0..tables {
-            let (name, owner) = (format!("i{number}"), format!("t{number}"));
-            let sql = format!("CREATE INDEX {name} ON {owner}(b)");
-            make_index(&mut connection, &Definition { name, sql, table: Some(owner.clone()) }, &owner).unwrap();
-            shelf.count(&connection).unwrap();
-        }
-        shelf.put_back(&connection).unwrap();
-        connection.execute_batch("COMMIT; PRAGMA writable_schema=RESET").unwrap();
-        // Everything is there, in the order in which it was made, and the engine finds nothing
-        // wrong with it.
+        let (schema, finish) = documents(tables);
+        make(&mut connection, &schema).unwrap();
+        make_last(&mut connection, &schema, &finish).unwrap();
+        connection.execute_batch("COMMIT").unwrap();
+        let steps = steps.load(Ordering::Relaxed);
+        // Everything is there, and the engine finds nothing wrong with it. What can be made of one
+        // table is in the order in which it was made.
         let text = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
-        assert_eq!(text("PRAGMA integrity_check"), "ok");
-        assert_eq!(text("SELECT count(*) || '' FROM sqlite_schema"), (3 * tables).to_string());
-        assert_eq!(text("SELECT name FROM sqlite_schema ORDER BY rowid LIMIT 1 OFFSET 2"), "t1");
-        steps.load(Ordering::Relaxed)
+        connection.execute_batch("PRAGMA writable_schema=RESET").unwrap();
+        assert_eq!(
+            text("SELECT count(*) || '' FROM sqlite_schema WHERE type <> 'trigger'"),
+            (4 * tables + 2).to_string()
+        );
+        let triggers = text(
+            "SELECT group_concat(name) FROM (SELECT name FROM sqlite_schema WHERE type = 'trigger' ORDER BY rowid)",
+        );
+        assert_eq!(triggers, (0..tables).rev().map(|number| format!("g{number}")).collect::<Vec<_>>().join(","));
+        assert_eq!(text("SELECT name FROM sqlite_schema ORDER BY rowid LIMIT 1 OFFSET 4"), "t1");
+        assert_eq!(text("SELECT group_concat(quick_check) FROM pragma_quick_check('t7')"), "ok");
+        steps
     };
     let (few, many) = (steps(200), steps(800));
     assert!(many < few * 5, "{few} steps for 200 tables, {many} for 800");
+}
+
+/// B8: for each CREATE the engine goes through all tables that its connection knows, which no step
+/// tells of.
+#[test]
+fn a_connection_that_makes_many_objects_knows_few() {
+    let mut connection = empty();
+    let known = |connection: &Connection| {
+        let sql = "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name <> 'sqlite_schema'";
+        connection.query_row(sql, [], |row| row.get::<_, i64>(0).map(|known| known as usize)).unwrap()
+    };
+    let mut shelf = Shelf::default();
+    let tables = 4 * LINES_MAX + 7;
+    for number in 0..tables {
+        let counts =
+            Table { sql: format!("CREATE TABLE t{number}(a INTEGER PRIMARY KEY AUTOINCREMENT, b)"), ..table(number) };
+        make_table(&mut connection, &Table { automatic_indexes: Vec::new(), ..counts }).unwrap();
+        shelf.end_table(&connection).unwrap();
+        assert!(known(&connection) <= LINES_MAX + 1, "after {number} tables");
+    }
+    shelf.leave(&connection, ["T3", "t500", "t3", "sqlite_sequence", "none"].into_iter()).unwrap();
+    assert_eq!(known(&connection), 3, "those two, and what AUTOINCREMENT counts in");
+    shelf.put_back(&connection).unwrap();
+    assert_eq!(known(&connection), tables + 1);
+    connection.execute_batch("COMMIT").unwrap();
+    let once = "SELECT count(*) = 1 FROM sqlite_schema WHERE name = 'sqlite_sequence'";
+    assert!(connection.query_row(once, [], |row| row.get::<_, bool>(0)).unwrap());
+    connection.execute_batch("INSERT INTO t0(b) VALUES(1); INSERT INTO t500(b) VALUES(1)").unwrap();
+    let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+}
+
+/// The engine itself would only see it in what its connection knows.
+#[test]
+fn no_two_objects_have_one_name() {
+    type Change = fn(&mut SchemaDocument, &mut FinishDocument);
+    let changes: [(&str, Change); 7] = [
+        ("T1", |schema, _| schema.tables[299].name = "T1".into()),
+        ("I1", |schema, _| schema.tables[299].name = "I1".into()),
+        ("i1", |schema, _| schema.tables[299].indexes[0].name = "i1".into()),
+        ("t1", |schema, _| schema.tables[299].indexes[0].name = "t1".into()),
+        ("t1", |schema, _| schema.virtual_tables[0].name = "t1".into()),
+        ("t1", |_, finish| finish.views[299].name = "t1".into()),
+        ("G299", |_, finish| finish.triggers[299].name = "G299".into()),
+    ];
+    for (name, change) in changes {
+        let (mut schema, mut finish) = documents(300);
+        change(&mut schema, &mut finish);
+        let mut connection = empty();
+        let made = make(&mut connection, &schema).and_then(|()| make_last(&mut connection, &schema, &finish));
+        let failure = made.unwrap_err();
+        assert_eq!(failure.code, Code::LoadImpossible);
+        assert!(failure.what.contains(&format!("makes something else of the definition of {name} ")), "{failure}");
+    }
 }

@@ -47,7 +47,7 @@ impl Turn<'_> {
         let may_come = |state: &mut State| {
             !state.phase.is_stopped() && !state.is_followed(part) && state.uncommitted_beside(part) > shared
         };
-        let waited = self.sink.changed.wait_timeout_while(state, group::WAIT_MAX, may_come);
+        let waited = self.sink.arrived.wait_timeout_while(state, group::WAIT_MAX, may_come);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         Ok(state.is_followed(part))
     }

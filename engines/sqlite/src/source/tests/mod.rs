@@ -1,5 +1,10 @@
 pub mod kept;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use self::kept::{Folder, Kept};
 use super::*;
 use crate::read_values;
@@ -250,4 +255,34 @@ fn a_writer_that_does_not_let_go_is_told() {
     let failure = source.and_then(|mut source| source.plan()).map(drop).unwrap_err();
     assert!(failure.what.contains("keeps") && failure.what.ends_with("locked"), "{failure}");
     drop(writer);
+}
+
+/// B8: what the engine does to plan and read many tables grows with their number, and not with its
+/// square.
+#[test]
+fn many_tables_take_steps_in_proportion() {
+    let steps = |tables: u32| {
+        let folder = Folder::new();
+        let create = |table| {
+            format!(
+                "CREATE TABLE t{table}(a UNIQUE, b); CREATE INDEX i{table} ON t{table}(b); INSERT INTO t{table} VALUES(1, 2);"
+            )
+        };
+        folder.database(&format!("BEGIN; {} COMMIT", (0..tables).map(create).collect::<String>()));
+        let mut source = SqliteSource::open(&folder.path()).unwrap();
+        let steps = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&steps);
+        let count = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        source.connection.progress_handler(1, Some(count)).unwrap();
+        source.plan().unwrap();
+        for part in 1..=tables {
+            assert_eq!(read(&mut source, part, 1000), Ok(1));
+        }
+        steps.load(Ordering::Relaxed)
+    };
+    let (few, many) = (steps(100), steps(400));
+    assert!(many < few * 5, "{few} steps for 100 tables, {many} for 400");
 }
