@@ -1,10 +1,8 @@
-//! Places at which a test has an agent die, as a power cut or `kill -9` would have it die there.
-//!
-//! `SEALIFT_FAIL_POINT=NAME` kills the process when it comes to the point for the first time,
-//! `NAME:3` for the third. `SEALIFT_PANIC_POINT` is the same with a panic, as a bug would have it.
-//! Only builds with `debug_assertions` look at it: in a release build [`hit`] is nothing.
+//! The places at which a test has an agent die; [`sealift_host::fail_point`] is how.
 
 use crate::identity::Role;
+
+pub use sealift_host::fail_point::PANIC_PAYLOAD;
 
 macro_rules! points {
     ($($point:ident = $side:ident, $name:literal, $what:literal;)+) => {
@@ -94,88 +92,22 @@ points! {
     SqliteRemoving = Receiver, "sqlite-removing", "the staging file is removed, what lay beside it is not";
 }
 
-/// What the panic of a point holds, as if it were of a row: it is to be seen nowhere.
-pub const PANIC_PAYLOAD: &str = "fail-point-payload-93b1";
-
 /// Dies here, if that was asked for.
 #[inline]
 pub fn hit(point: Point) {
-    #[cfg(debug_assertions)]
-    armed::hit(point);
-    #[cfg(not(debug_assertions))]
-    let _ = point;
+    sealift_host::fail_point::hit(point.name());
 }
 
-#[cfg(debug_assertions)]
-mod armed {
-    use std::sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    };
-
-    use nix::{
-        sys::signal::{Signal, kill},
-        unistd::getpid,
-    };
-
-    use super::{PANIC_PAYLOAD, Point};
-
-    /// The variable, and whether it asks for a kill.
-    const VARIABLES: [(&str, bool); 2] = [("SEALIFT_FAIL_POINT", true), ("SEALIFT_PANIC_POINT", false)];
-
-    struct Armed {
-        point: Point,
-        /// Times it is still passed by.
-        left: AtomicU32,
-        kills: bool,
-    }
-
-    pub fn hit(point: Point) {
-        static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
-        let arm = |(variable, kills)| {
-            let (point, times) = parse(&std::env::var(variable).ok()?)?;
-            Some(Armed { point, left: AtomicU32::new(times), kills })
-        };
-        let armed = ARMED.get_or_init(|| VARIABLES.into_iter().find_map(arm));
-        let Some(armed) = armed else { return };
-        if armed.point == point && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            if !armed.kills {
-                panic!("{PANIC_PAYLOAD}");
-            }
-            // No destructor runs and nothing is flushed, as when the machine goes.
-            let _ = kill(getpid(), Signal::SIGKILL);
-            std::process::abort();
-        }
-    }
-
-    /// `NAME` or `NAME:TIMES`; a name that is no point is nothing.
-    pub fn parse(text: &str) -> Option<(Point, u32)> {
-        let (name, times) = match text.split_once(':') {
-            Some((name, times)) => (name, times.parse().ok().filter(|&times| times > 0)?),
-            None => (text, 1),
-        };
-        let point = Point::ALL.iter().copied().find(|point| point.name() == name)?;
-        Some((point, times))
-    }
-}
-
-#[cfg(all(test, debug_assertions))]
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{armed::parse, *};
+    use super::*;
 
     #[test]
-    fn names_are_unique_and_found() {
+    fn names_are_unique() {
         let names: BTreeSet<&str> = Point::ALL.iter().map(|point| point.name()).collect();
         assert_eq!(names.len(), Point::ALL.len());
-        for &point in Point::ALL {
-            assert_eq!(parse(point.name()), Some((point, 1)));
-            assert_eq!(parse(&format!("{}:7", point.name())), Some((point, 7)));
-            assert!(!point.what().is_empty() && !point.name().contains(':'));
-        }
-        for text in ["", "nowhere", "sqlite-staged:", "sqlite-staged:0", "sqlite-staged:x"] {
-            assert_eq!(parse(text), None);
-        }
+        assert!(Point::ALL.iter().all(|point| !point.what().is_empty() && !point.name().contains(':')));
     }
 }

@@ -28,7 +28,6 @@ pub mod permit;
 pub mod pins;
 pub mod process;
 pub mod progress;
-pub mod random;
 pub mod receiver_key;
 pub mod refusals;
 pub mod refused;
@@ -47,4 +46,5 @@ pub mod trust;
 pub mod units;
 pub mod workers;
 
+pub use sealift_host::random;
 pub use sealift_protocol::failure;

@@ -14,11 +14,12 @@ use std::{
 };
 
 use nix::{
-    errno::Errno,
-    fcntl::{AT_FDCWD, FcntlArg, OFlag, RenameFlags, fcntl, renameat2},
+    fcntl::{FcntlArg, OFlag, fcntl},
     libc::{O_CLOEXEC, O_NOCTTY, O_NOFOLLOW},
     unistd::geteuid,
 };
+pub use sealift_host::rename::rename_new;
+use sealift_host::stdout::standard_output_is_null;
 use sealift_protocol::close::Code;
 
 use crate::failure::{Failure, Outcome};
@@ -246,13 +247,6 @@ fn is_standard_output(found: &Metadata) -> bool {
     own.is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
 }
 
-/// Whether what is written to standard output goes nowhere.
-pub fn standard_output_is_null() -> bool {
-    let null = fs::metadata("/dev/null").map(|null| null.rdev());
-    let own = io::stdout().as_fd().try_clone_to_owned().map(File::from).and_then(|stdout| stdout.metadata());
-    own.is_ok_and(|own| own.file_type().is_char_device() && null.is_ok_and(|null| null == own.rdev()))
-}
-
 /// Whether this process was started without one: Rust's runtime then opens the null device in its
 /// place, for reading, too.
 fn standard_output_is_closed() -> bool {
@@ -312,31 +306,6 @@ fn holds(path: &Path, text: &str) -> bool {
 
 fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
-}
-
-/// Gives `from` the name `to`, which nothing may have. Some file systems cannot promise that: one
-/// that has links makes a second name, which fails as well where there is something; in others it
-/// is looked first.
-pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => link_or_rename(from, to),
-        renamed => Ok(renamed?),
-    }
-}
-
-fn link_or_rename(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::hard_link(from, to) {
-        Ok(()) => fs::remove_file(from),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-        Err(_) => rename_if_free(from, to),
-    }
-}
-
-fn rename_if_free(from: &Path, to: &Path) -> io::Result<()> {
-    match lstat(to)? {
-        Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
-        None => fs::rename(from, to),
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use indicatif::{DecimalBytes, HumanCount};
+use indicatif::HumanCount;
+pub use sealift_host::units::human_bytes;
 
 /// `64MiB`, `1.5 GB`, `500k`, `1048576`: bytes. Binary and decimal prefixes mean what they say.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -29,11 +30,6 @@ pub fn grouped(number: u64) -> String {
 pub fn counted(number: u64, noun: &str) -> String {
     let ending = if number == 1 { "" } else { "s" };
     format!("{} {noun}{ending}", grouped(number))
-}
-
-/// Bytes in the decimal unit that suits them.
-pub fn human_bytes(bytes: u64) -> String {
-    DecimalBytes(bytes).to_string()
 }
 
 /// Bytes in three digits or so, alone or out of `total` in one unit: `1.2 GB`, `1.2/9.9 GB`. By

@@ -18,13 +18,10 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     units::{parse_bytes, parse_wait},
 };
-use sealift_engine_api::{Engines, TargetOptions};
+use sealift_engine_api::{Engines, Readiness, TargetOptions};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::{
-    invitation::addresses,
-    sink::{self, place::Readiness},
-};
+use crate::{invitation::addresses, sink};
 
 /// A configuration of a thousand targets is smaller.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -17,6 +17,7 @@ use sealift_agent::{
     state::StateDir,
     units::human_duration,
 };
+use sealift_engine_api::Sink;
 use sealift_protocol::{
     close::Code,
     digest::Digests,
@@ -30,7 +31,6 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     archive::used,
     load::{Load, blocking},
-    sink::Sink,
 };
 
 /// How long a loader that has everything is waited for once the receiver is asked to stop. Deferred

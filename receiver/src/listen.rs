@@ -33,7 +33,7 @@ use sealift_agent::{
     trust::Trust,
     units::human_duration,
 };
-use sealift_engine_api::{Engines, TargetOptions};
+use sealift_engine_api::{Engines, Readiness, TargetOptions};
 use sealift_protocol::{
     close::Code,
     disposition::{Disposition, Event, disposition, receiver::Input},
@@ -51,7 +51,7 @@ use crate::{
     reception::{Proofs, receive_offers, record_last_refusals, record_refusals},
     record::{Kept, Record},
     runner::Setting,
-    sink::{self, place::Readiness},
+    sink,
     ticket_book::{Proven, TicketBook},
     transfer::{self, TICKET_VOID, Terms},
     unfinished::drop_expired,

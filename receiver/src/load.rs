@@ -17,6 +17,7 @@ use sealift_agent::{
     report::Report,
     stop::Stop,
 };
+use sealift_engine_api::Sink;
 use sealift_protocol::{
     chunk::{TakenChunk, VerifiedChunk},
     close::Code,
@@ -30,7 +31,6 @@ use tokio::{
 
 use crate::{
     journal::{Journal, Replayed},
-    sink::Sink,
     writer::{PartWriter, Starting, Written},
 };
 

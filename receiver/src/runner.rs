@@ -16,7 +16,7 @@ use sealift_agent::{
     stop::{Cause, Stop},
     transfer_dir::TransferDir,
 };
-use sealift_engine_api::Engines;
+use sealift_engine_api::{Engines, Sink};
 use sealift_protocol::{
     close::Code,
     disposition::{
@@ -33,7 +33,6 @@ use crate::{
     ending::{KeepsEnding, Publishing, await_loader, in_doubt, prove, tell_staged},
     load::Load,
     reception::{Heard, turn_away},
-    sink::Sink,
 };
 
 /// What a load runs with.

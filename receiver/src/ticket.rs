@@ -16,7 +16,7 @@ use sealift_agent::{
     transfer_dir::TransferDir,
 };
 
-use sealift_engine_api::Engines;
+use sealift_engine_api::{Engines, Readiness};
 
 use crate::{
     cli::TicketArgs,
@@ -24,7 +24,6 @@ use crate::{
     ending::KeepsEnding,
     invitation::{addresses, permit, random_transfer, ticket_for},
     record::Record,
-    sink::place::Readiness,
     ticket_book::TicketBook,
 };
 

@@ -17,7 +17,7 @@ use sealift_agent::{
     transfer_dir::{Look, TransferDir},
     units::{counted, human_bytes, human_duration},
 };
-use sealift_engine_api::{Engines, TargetOptions};
+use sealift_engine_api::{Engines, Sink, TargetOptions};
 use sealift_protocol::{
     close::Code,
     disposition::{Disposition, Event, Stage, disposition},
@@ -32,7 +32,7 @@ use crate::{
     cli::AbandonArgs,
     ending::Ending,
     record::{Kept, Record},
-    sink::{self, Sink},
+    sink::{self, staged_bytes},
 };
 
 /// What became of a transfer that was ended for good.
@@ -73,7 +73,7 @@ fn unreadable(transfer: TransferId) -> Line {
 fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>, engines: Engines) -> Line {
     let target = engines.shown(&kept.target);
     let sink = staging(&kept.target, engines).ok().flatten();
-    let staged_bytes = sink.as_ref().map_or(0, |sink| sink.staged_bytes(transfer));
+    let staged_bytes = sink.as_ref().map_or(0, |sink| staged_bytes(&**sink, transfer));
     let staged = sink.and_then(|sink| sink.staged(transfer)).map(|path| printable(&path.display().to_string()));
     let staged_text = staged.as_ref().map_or(String::new(), |path| format!(", part of it in {path}"));
     let stage = match kept {

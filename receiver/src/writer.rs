@@ -11,6 +11,7 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     stop::Stop,
 };
+use sealift_engine_api::{PartSink, Sink};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     digest::{Digests, PartRoot},
@@ -21,8 +22,6 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
-
-use crate::sink::{PartSink, Sink};
 
 /// Verified chunks that may wait for the sink: one is being written while the next is ready.
 const CHUNKS_WAITING: usize = 1;

@@ -13,7 +13,7 @@ use sealift_agent::{
     shutdown::Shutdown,
     stop::{Cause, Stop},
 };
-use sealift_engine_api::SourceOptions;
+use sealift_engine_api::{Sink, SourceOptions};
 use sealift_engines::ENGINES;
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
@@ -32,7 +32,7 @@ use sealift_protocol::{
     seal::{EpochKeys, Suite, open, seal},
 };
 use sealift_receiver::{
-    sink::{Sink, sqlite::SqliteSink},
+    sink::sqlite::SqliteSink,
     writer::{PartWriter, Written},
 };
 use sealift_sender::reader::Reader;

@@ -17,12 +17,12 @@ const COMMENT_COLUMNS_MAX: usize = 100;
 /// Our own crates that each may depend on; tests and benches may use all.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("sealift-protocol", &[]),
-    ("sealift-host", &["sealift-protocol"]),
+    ("sealift-host", &["sealift-engine-api", "sealift-protocol"]),
     ("sealift-engine-api", &["sealift-protocol"]),
     ("sealift-opaque", &["sealift-engine-api", "sealift-host", "sealift-protocol"]),
     ("sealift-sqlite", &["sealift-engine-api", "sealift-host", "sealift-protocol"]),
     ("sealift-engines", &["sealift-engine-api", "sealift-opaque", "sealift-sqlite"]),
-    ("sealift-agent", &["sealift-protocol"]),
+    ("sealift-agent", &["sealift-host", "sealift-protocol"]),
     ("sealift-sender", &["sealift-agent", "sealift-engine-api", "sealift-engines", "sealift-protocol"]),
     (
         "sealift-receiver",
@@ -30,6 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sealift-agent",
             "sealift-engine-api",
             "sealift-engines",
+            "sealift-host",
             "sealift-opaque",
             "sealift-protocol",
             "sealift-sqlite",

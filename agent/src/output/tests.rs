@@ -41,21 +41,6 @@ fn refusal(path: &Path) -> String {
     failure.what
 }
 
-/// fault-matrix D2: whatever the file system can do, nothing is overwritten.
-#[test]
-fn a_name_that_is_taken_stays_whose_it_is() {
-    for rename in [rename_new, link_or_rename, rename_if_free] {
-        let folder = folder();
-        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
-        fs::write(&from, "new").unwrap();
-        rename(&from, &to).unwrap();
-        assert_eq!((from.exists(), fs::read_to_string(&to).unwrap().as_str()), (false, "new"));
-        fs::write(&from, "other").unwrap();
-        assert_eq!(rename(&from, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!((from.exists(), fs::read_to_string(&to).unwrap().as_str()), (true, "new"));
-    }
-}
-
 /// C4, E6.
 #[test]
 fn a_file_of_ones_own_is_replaced_whole_and_closed_to_others() {

@@ -10,10 +10,12 @@ mod endpoint;
 mod registry;
 mod row_sink;
 mod source;
+mod target;
 
 pub use self::{
     endpoint::{Endpoint, Form, Place, SourceOptions, TargetOptions, not_a_source},
     registry::{EngineSpec, Engines, Instead, Scheme},
     row_sink::{RowSink, row_too_long},
     source::{Interrupt, OpenedSource, Source},
+    target::{PartSink, Readiness, Sink},
 };

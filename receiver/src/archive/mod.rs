@@ -28,7 +28,7 @@ use sealift_agent::{
     stop::Stop,
     transfer_dir::TransferDir,
 };
-use sealift_engine_api::{Engines, TargetOptions};
+use sealift_engine_api::{Engines, Readiness, TargetOptions};
 use sealift_protocol::{
     close::Code,
     disposition::{
@@ -50,7 +50,7 @@ use crate::{
     ending::{KeepsEnding, found_in_doubt, stated_loaded},
     load::{Load, blocking, note_found},
     runner::{Came, Outside, Runner, Setting, failed},
-    sink::{self, place::Readiness},
+    sink,
     standing_key::StandingKey,
     unfinished::drop_target,
 };

@@ -24,6 +24,7 @@ use crate::{
     load::Load,
     resolve::{note_statement, state_stage},
     runner::LoadRecord,
+    sink::staged_bytes,
     unfinished::{Ended, drop_target, resolve_first, stage_text, staging},
 };
 
@@ -124,7 +125,8 @@ pub fn lines(state: &StateDir, engines: Engines) -> Outcome<Vec<Line>> {
         let Some(Look { record: Some(kept), running, .. }) = look else { continue };
         let target = engines.shown(&kept.target);
         let stage = kept.ending.stage.as_str();
-        let staged_bytes = staging(&kept.target, engines).ok().flatten().map_or(0, |sink| sink.staged_bytes(transfer));
+        let staged_bytes =
+            staging(&kept.target, engines).ok().flatten().map_or(0, |sink| staged_bytes(&*sink, transfer));
         let holds = human_bytes(staged_bytes);
         let runs = if running { "running" } else { "not running" };
         lines.push(Line {

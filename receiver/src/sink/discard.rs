@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 use sealift_agent::failure::{Failure, Outcome};
+use sealift_engine_api::{PartSink, Sink};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
@@ -24,10 +25,7 @@ use sealift_sqlite::{
     engine,
 };
 
-use super::{
-    PartSink, Sink,
-    sqlite::{check_plan, row_too_long},
-};
+use super::sqlite::{check_plan, row_too_long};
 
 pub struct DiscardSink {
     row_bytes_max: usize,

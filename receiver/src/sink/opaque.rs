@@ -8,10 +8,9 @@ use std::{
     sync::OnceLock,
 };
 
-use sealift_agent::{
-    failure::{Failure, Outcome},
-    output::standard_output_is_null,
-};
+use sealift_agent::failure::{Failure, Outcome};
+use sealift_engine_api::{PartSink, Readiness, Sink};
+use sealift_host::{place::cannot_write, stdout::standard_output_is_null};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
@@ -21,7 +20,7 @@ use sealift_protocol::{
     receive::{Found, WholePart},
 };
 
-use super::{PartSink, Sink, file::FileTarget, place::Readiness};
+use super::file::FileTarget;
 use crate::loader::{Loader, Tail};
 
 /// Takes one opaque part.
@@ -182,23 +181,6 @@ impl Sink for OpaqueSink {
                 }
             }
         }
-    }
-}
-
-pub fn cannot_write(name: &str, error: &std::io::Error) -> Failure {
-    let what = format!("{name} cannot be written");
-    let full = matches!(
-        error.kind(),
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge
-    );
-    match full {
-        true => Failure::io(Code::TargetFull, what, error, "Make room on the target host and start again."),
-        false => Failure::io(
-            Code::TargetFailed,
-            what,
-            error,
-            "Check the folder: that it exists, and that this user may write.",
-        ),
     }
 }
 

@@ -6,6 +6,7 @@ use std::{fs, path::Path, process::Command};
 use rusqlite::Connection;
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_engine_api::Source;
+use sealift_engine_api::{PartSink, Sink};
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     close::Code,
@@ -13,7 +14,7 @@ use sealift_protocol::{
     manifest::{Check, Checked, ImageChecks, Plan, Proof},
     receive::{Found, WholePart},
 };
-use sealift_receiver::sink::{PartSink, Sink, sqlite::SqliteSink};
+use sealift_receiver::sink::sqlite::SqliteSink;
 use sealift_sender::part::PartWriter;
 use sealift_sqlite::ImageSource;
 use sealift_tests::shared;

@@ -18,13 +18,13 @@ use std::{
 
 use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
+use sealift_engine_api::{PartSink, Sink};
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     close::Code,
     id::{ChunkIndex, PartIndex},
     receive::WholePart,
 };
-use sealift_receiver::sink::{PartSink, Sink};
 use sealift_sqlite::document::{Definition, SchemaDocument};
 
 use self::{

@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
 use sealift_engine_api::Source;
+use sealift_engine_api::{PartSink, Sink};
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     compress::{Compression, Packer, Unpacker},
@@ -24,7 +25,7 @@ use sealift_protocol::{
     receive::{Found, FoundPrefix, WholePart},
     seal::{EpochKeys, Suite, open, seal},
 };
-use sealift_receiver::sink::{PartSink, Sink, sqlite::SqliteSink};
+use sealift_receiver::sink::sqlite::SqliteSink;
 use sealift_sender::part::PartWriter;
 use sealift_sqlite::SqliteSource;
 

@@ -14,11 +14,12 @@ use std::{
 
 use rusqlite::Connection;
 use sealift_agent::fail_point::Point;
+use sealift_engine_api::Sink;
 use sealift_protocol::{
     close::Code,
     id::{PartIndex, TransferId},
 };
-use sealift_receiver::sink::Sink;
+use sealift_receiver::sink::staged_bytes;
 use sealift_tests::disk::SmallDisk;
 
 use crate::{
@@ -192,7 +193,7 @@ fn only_what_a_transfer_left_itself_is_dropped() {
     leave();
     assert_eq!(folder.sink().abandon_earlier(OTHER, false), Ok(false));
     assert_eq!(folder.names(), [".target.db.sealift-staging", "source.db"]);
-    assert!(folder.sink().staged_bytes(TRANSFER) > 0);
+    assert!(staged_bytes(&folder.sink(), TRANSFER) > 0);
     for _ in 0..2 {
         assert_eq!(folder.sink().abandon_earlier(TRANSFER, false), Ok(false));
         assert_eq!(folder.names(), ["source.db"]);

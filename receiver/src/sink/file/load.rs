@@ -6,6 +6,7 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
 };
+use sealift_engine_api::PartSink;
 use sealift_protocol::{
     chunk::{ChunkHash, VerifiedChunk},
     close::Code,
@@ -15,7 +16,6 @@ use sealift_protocol::{
 };
 
 use super::{FileTarget, Staging, prefix::Entry};
-use crate::sink::PartSink;
 
 /// What is synced at once at most: the sender's window waits for it. Less, where nothing more has
 /// come.

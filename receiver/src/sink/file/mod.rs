@@ -22,15 +22,13 @@ use std::{
 };
 
 use sealift_agent::failure::{Failure, Outcome};
+use sealift_engine_api::{PartSink, Readiness};
+use sealift_host::place::TargetPlace;
 use sealift_protocol::{close::Code, error::Error, id::TransferId, manifest::Plan, receive::Found};
 
 use self::{
     load::FileLoad,
     prefix::{Bond, Prefix, Proven, is_own_file},
-};
-use super::{
-    PartSink,
-    place::{Readiness, TargetPlace},
 };
 
 pub struct FileTarget {

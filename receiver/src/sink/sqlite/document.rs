@@ -1,6 +1,7 @@
 //! Taking in what comes before and after the rows.
 
 use sealift_agent::failure::{Failure, Outcome};
+use sealift_engine_api::PartSink;
 use sealift_protocol::{chunk::VerifiedChunk, close::Code, id::PartIndex, manifest::Section, receive::WholePart};
 use sealift_sqlite::document::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument};
 
@@ -8,7 +9,6 @@ use super::{
     SqliteSink, Turn,
     load::{Load, check_plan, check_whole},
 };
-use crate::sink::PartSink;
 
 /// Gathers a schema or finish part.
 pub struct DocumentLoad<'a> {

@@ -43,6 +43,7 @@ use std::{
 
 use rusqlite::InterruptHandle;
 use sealift_agent::failure::{Failure, Outcome};
+use sealift_engine_api::{PartSink, Readiness, Sink};
 use sealift_protocol::{
     close::Code,
     digest::Digests,
@@ -70,7 +71,6 @@ use self::{
     turn::Turn,
 };
 pub use self::{failure::row_too_long, load::check_plan};
-use super::{PartSink, Sink, place::Readiness};
 
 /// A sink that loads into `sqlite:PATH`.
 pub struct SqliteSink {

@@ -9,6 +9,7 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
 };
+use sealift_engine_api::PartSink;
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
@@ -30,7 +31,6 @@ use super::{
     load::check_whole,
     out_of_order,
 };
-use crate::sink::PartSink;
 
 /// How much of a chunk is written between two looks at what its indexes would take to sort: tiny
 /// rows take ten times their own bytes.

@@ -14,10 +14,11 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
 };
+use sealift_engine_api::Readiness;
+use sealift_host::place::TargetPlace;
 use sealift_protocol::{close::Code, id::TransferId};
 
 use super::mark::{Mark, Owner};
-use crate::sink::place::{Readiness, TargetPlace};
 
 /// What SQLite puts beside a database.
 const SIBLINGS: [&str; 3] = ["-journal", "-wal", "-shm"];

@@ -10,6 +10,7 @@ use std::{
 };
 
 use rusqlite::Connection;
+use sealift_engine_api::{PartSink, Sink};
 use sealift_protocol::{
     id::{ChunkCount, TableIndex},
     manifest::{Plan, PlannedPart, PlannedTable, Section},
@@ -28,10 +29,7 @@ use super::{
     },
     *,
 };
-use crate::{
-    sink::{PartSink, Sink},
-    writer::{PartWriter, Written},
-};
+use crate::writer::{PartWriter, Written};
 
 /// Tables that are large enough for more than one chunk are told by their first one.
 const NOT_LAST: bool = false;

@@ -6,6 +6,7 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
 };
+use sealift_engine_api::PartSink;
 use sealift_protocol::{
     chunk::VerifiedChunk,
     digest::{Digests, PartRoot},
@@ -19,7 +20,6 @@ use super::{
     super::{Turn, load::check_whole, out_of_order},
     IMAGE_PART, Image,
 };
-use crate::sink::PartSink;
 
 /// Appends chunks to the staging file.
 pub struct PagesLoad<'a> {

@@ -17,23 +17,13 @@ use nix::{
     sys::statvfs::statvfs,
     unistd::{Gid, Group, Uid, User, geteuid},
 };
-use sealift_agent::{
+use sealift_engine_api::Readiness;
+use sealift_protocol::{
+    close::Code,
     failure::{Failure, Outcome},
-    output::rename_new,
-    units::human_bytes,
 };
-use sealift_protocol::close::Code;
 
-/// How far a target is looked at. Each includes those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Readiness {
-    /// That its folder is there, can be written and has room, and that all names fit.
-    Place,
-    /// That nothing is in the way under its name.
-    Name,
-    /// That no other load is under way to it.
-    Staging,
-}
+use crate::{rename::rename_new, units::human_bytes};
 
 /// What a disk must have room for, and a user's quota and limits allow, or there is no use in a
 /// ticket.
@@ -230,7 +220,23 @@ impl TargetPlace {
     }
 
     pub fn cannot_write(&self, error: &io::Error) -> Failure {
-        super::opaque::cannot_write(&format!("the target {}", self.path.display()), error)
+        cannot_write(&format!("the target {}", self.path.display()), error)
+    }
+}
+
+/// What is said of a target that cannot be written.
+pub fn cannot_write(name: &str, error: &io::Error) -> Failure {
+    let what = format!("{name} cannot be written");
+    let full =
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge);
+    match full {
+        true => Failure::io(Code::TargetFull, what, error, "Make room on the target host and start again."),
+        false => Failure::io(
+            Code::TargetFailed,
+            what,
+            error,
+            "Check the folder: that it exists, and that this user may write.",
+        ),
     }
 }
 
