@@ -32,11 +32,14 @@ pub enum Cause {
     Peer,
     /// The source, or the program that it is, has failed.
     Source,
+    /// Its sender brings nothing, and another transfer needs its place.
+    Displaced,
 }
 
 impl Cause {
     /// In their order.
-    pub const ALL: [Self; 5] = [Self::Shutdown, Self::Revoked, Self::Expired, Self::Peer, Self::Source];
+    pub const ALL: [Self; 6] =
+        [Self::Shutdown, Self::Revoked, Self::Expired, Self::Peer, Self::Source, Self::Displaced];
 }
 
 /// A cause, and what people read about it.
@@ -193,7 +196,7 @@ impl Stop {
             Cause::Shutdown => self.0.shutdown.as_ref().and_then(Shutdown::requested),
             Cause::Revoked => self.0.permit.get().and_then(Permit::revoked),
             Cause::Expired => self.0.permit.get().and_then(Permit::expired),
-            Cause::Peer | Cause::Source => None,
+            Cause::Peer | Cause::Source | Cause::Displaced => None,
         };
         if let Some(failure) = own {
             return Some(Raised { cause, failure });

@@ -143,6 +143,7 @@ stands here holds, but for addresses, state_dir and targets:
   memory = \"128MiB\"                           # for bytes in flight, shared by the transfers
   row_bytes_max = \"256MiB\"                    # the largest row, for each transfer
   grace = \"15m\"                               # how long a load is kept open for its sender
+  idle_max = \"1m\"                             # for a silent sender whose place another needs
   journal_bytes_max = \"64GiB\"                 # for each transfer; 0B for none
   suite = \"auto\"                              # or aes-256-gcm, or chacha20-poly1305
 

@@ -54,6 +54,9 @@ pub struct Config {
     pub row_bytes_max: u64,
     #[serde(default = "grace_default", deserialize_with = "wait")]
     pub grace: Duration,
+    /// How long a transfer whose sender brings nothing keeps its place if another needs it.
+    #[serde(default = "idle_max_default", deserialize_with = "wait")]
+    pub idle_max: Duration,
     #[serde(default = "journal_bytes_max_default", deserialize_with = "bytes")]
     pub journal_bytes_max: u64,
     #[serde(default = "suite_default", deserialize_with = "suite")]
@@ -236,6 +239,10 @@ fn row_bytes_max_default() -> u64 {
 
 fn grace_default() -> Duration {
     Duration::from_secs(15 * 60)
+}
+
+fn idle_max_default() -> Duration {
+    Duration::from_secs(60)
 }
 
 fn journal_bytes_max_default() -> u64 {

@@ -1,6 +1,7 @@
 //! The destination-side agent.
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod archive;
 pub mod cli;
 pub mod config;

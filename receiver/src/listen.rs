@@ -45,6 +45,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
+    activity::Activity,
     cli::ListenArgs,
     ending::{KeepsEnding, found_in_doubt},
     invitation::{addresses, permit, random_transfer, say_unknown, ticket_for},
@@ -219,7 +220,14 @@ async fn serve(
             gone = reader_gone(&came), if piped => gone,
         }
     };
-    let terms = Terms { memory: args.transfer.memory, grace: args.grace, journal_bytes_max: args.journal_bytes_max };
+    // One transfer has the process to itself, however long its sender takes.
+    let activity = Activity::new(Instant::now());
+    let terms = Terms {
+        memory: args.transfer.memory,
+        grace: args.grace,
+        journal_bytes_max: args.journal_bytes_max,
+        activity: &activity,
+    };
     transfer::receive(setting, terms, record, &mut heard, stop, ended).await
 }
 

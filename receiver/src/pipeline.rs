@@ -2,7 +2,10 @@
 //! → sink`, and the control stream beside them. All state is that of `protocol::receive`; here is
 //! only what moves bytes.
 
-use std::{cell::RefCell, time::Duration};
+use std::{
+    cell::RefCell,
+    time::{Duration, Instant},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
@@ -25,7 +28,7 @@ use sealift_protocol::{
 };
 use tokio::time::timeout;
 
-use crate::{load::Load, workers::Workers};
+use crate::{activity::Activity, load::Load, workers::Workers};
 
 /// For the rest of a frame whose header has come. A frame of 4 MiB takes this long at 64 kbit/s.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(600);
@@ -37,11 +40,19 @@ pub struct Pipeline<'a> {
     load: &'a Load,
     workers: &'a Workers,
     session: RefCell<Session>,
+    activity: &'a Activity,
 }
 
 impl<'a> Pipeline<'a> {
-    pub fn new(link: &'a Link, report: &'a Report, load: &'a Load, workers: &'a Workers, session: Session) -> Self {
-        Self { link, report, load, workers, session: RefCell::new(session) }
+    pub fn new(
+        link: &'a Link,
+        report: &'a Report,
+        load: &'a Load,
+        workers: &'a Workers,
+        session: Session,
+        activity: &'a Activity,
+    ) -> Self {
+        Self { link, report, load, workers, session: RefCell::new(session), activity }
     }
 
     /// Receives everything that is missing; returns when all parts are in the sink and the manifest
@@ -97,7 +108,10 @@ impl<'a> Pipeline<'a> {
         while let Some(opened) = chunks.next().await {
             let Opened { chunk, frame_bytes, .. } = opened.map_err(|failure| failure.at_part(part))?;
             let plain_bytes = chunk.plain().len() as u64;
-            self.load.take(&writer, chunk, self.load.journal.is_some()).await;
+            {
+                let _at_work = self.activity.at_work();
+                self.load.take(&writer, chunk, self.load.journal.is_some()).await;
+            }
             self.report.count(|totals| {
                 totals.rows = self.load.rows();
                 totals.moved(part, plain_bytes, frame_bytes);
@@ -168,7 +182,7 @@ impl<'a> Pipeline<'a> {
     async fn next(&self, arriving: &mut PartStream, stream: &mut StreamIn) -> Outcome<Option<Arrived>> {
         let wanted = arriving.awaited_bytes();
         let mut bytes = BytesMut::with_capacity(wanted);
-        let filled = fill(stream, &mut bytes, wanted);
+        let filled = fill(stream, &mut bytes, wanted, self.activity);
         match arriving.awaited() {
             Awaited::StreamHeader => timeout(MESSAGE_TIMEOUT, filled).await.map_err(|_| slow("stream header"))?,
             // The source may take its time for a chunk. A link that is dead is noticed by itself.
@@ -195,6 +209,7 @@ impl<'a> Pipeline<'a> {
                     return failure;
                 }
             }
+            self.activity.set_finishing(self.load.transfer().is_finishing());
             notified.await;
         }
     }
@@ -237,12 +252,14 @@ fn slow(check: &'static str) -> Failure {
 
 /// Appends what arrives to `bytes` until they are `wanted`, or the stream has ended. Not cancel
 /// safe with `bytes` of its own: they would be lost.
-async fn fill(stream: &mut StreamIn, bytes: &mut BytesMut, wanted: usize) -> Outcome {
+async fn fill(stream: &mut StreamIn, bytes: &mut BytesMut, wanted: usize, activity: &Activity) -> Outcome {
     while bytes.len() < wanted {
         let room = wanted - bytes.len();
-        if stream.recv(&mut (&mut *bytes).limit(room)).await? == 0 {
+        let received = stream.recv(&mut (&mut *bytes).limit(room)).await?;
+        if received == 0 {
             break;
         }
+        activity.handle_arrived(received, Instant::now());
     }
     Ok(())
 }

@@ -258,7 +258,7 @@ impl<'a> Outside<'a> {
         };
         seen.push(raised.cause);
         match raised.cause {
-            Cause::Shutdown => Event::StopRequested,
+            Cause::Shutdown | Cause::Displaced => Event::StopRequested,
             Cause::Peer => Event::AbandonedBySender,
             // A receiver has no source.
             Cause::Revoked | Cause::Expired | Cause::Source => Event::TimeRanOut,

@@ -30,6 +30,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
+    activity::Activity,
     ending::{KeepsEnding, found_in_doubt, stated_loaded},
     pipeline::Pipeline,
     reception::{CalledOff, Heard, Offered},
@@ -46,15 +47,21 @@ mod agree;
 pub const TICKET_VOID: &str =
     "No sender had begun, and the ticket is void. Start the receiver again and use the ticket that it prints.";
 
+/// How long a receiver that was started again waits for its sender at least: a person starts one
+/// side after the other.
+const START_GRACE: Duration = Duration::from_secs(15 * 60);
+
 /// What a transfer over a link runs with, besides what every load does.
 #[derive(Clone, Copy)]
-pub struct Terms {
+pub struct Terms<'a> {
     /// Memory for bytes in flight.
     pub memory: u64,
     /// How long the load waits for a lost connection to come back.
     pub grace: Duration,
     /// What a journal may take on the disk; 0 for none.
     pub journal_bytes_max: u64,
+    /// What the sender brings.
+    pub activity: &'a Activity,
 }
 
 /// What an earlier process left of the load, until the sender was told.
@@ -69,9 +76,11 @@ enum Earlier {
 /// One transfer on its way.
 pub struct Receiving<'a> {
     runner: Runner<'a, Kept>,
-    terms: Terms,
+    terms: Terms<'a>,
     permit: Permit,
     earlier: Earlier,
+    /// A sender has come to this process.
+    met: bool,
     /// Loaded and proven; published under its final name.
     finished: Option<Finished>,
     workers: Workers,
@@ -89,9 +98,9 @@ enum Conversed {
 
 /// Runs a transfer from where its record says it is to its end: with a receipt, with something to
 /// go on from, or with nothing left behind. It fails if `beside` ends.
-pub async fn receive(
-    setting: Setting<'_>,
-    terms: Terms,
+pub async fn receive<'a>(
+    setting: Setting<'a>,
+    terms: Terms<'a>,
     record: Kept,
     heard: &mut mpsc::Receiver<Heard>,
     stop: &Stop,
@@ -123,14 +132,14 @@ pub async fn receive(
 impl<'a> Receiving<'a> {
     /// Resumes a transfer where its record says it is, unless somebody asks to stop. What was
     /// proven is published all the same: no message may say then that nothing is there.
-    async fn resume(setting: Setting<'a>, terms: Terms, record: Kept, stop: &Stop) -> Outcome<Self> {
+    async fn resume(setting: Setting<'a>, terms: Terms<'a>, record: Kept, stop: &Stop) -> Outcome<Self> {
         match disposition(record.stage(), Event::Opened) {
             Disposition::Publish => Self::new(setting, terms, record, stop).await,
             _ => stop.or(Self::new(setting, terms, record, stop)).await,
         }
     }
 
-    async fn new(setting: Setting<'a>, terms: Terms, record: Kept, stop: &Stop) -> Outcome<Self> {
+    async fn new(setting: Setting<'a>, terms: Terms<'a>, record: Kept, stop: &Stop) -> Outcome<Self> {
         setting.report.keep_progress_in(&record.dir.progress_file());
         let permit = record.permit();
         stop.under(&permit);
@@ -140,6 +149,7 @@ impl<'a> Receiving<'a> {
             terms,
             permit,
             earlier: Earlier::Known,
+            met: false,
             finished: None,
             workers: Workers::default(),
             called_off: Cell::default(),
@@ -199,7 +209,7 @@ impl<'a> Receiving<'a> {
             match self.runner.disposition(&failure) {
                 Then::Finish => return self.finished(),
                 Then::Wait if self.stage() == Stage::Loading => {
-                    if self.terms.grace.is_zero() {
+                    if self.terms.grace.is_zero() || self.runner.stop.raised().is_some() {
                         return Err(self.runner.stop.or_failure(failure));
                     }
                     self.tell_waiting(&failure);
@@ -255,6 +265,7 @@ impl<'a> Receiving<'a> {
     async fn wait(&self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Option<Box<Offered>>> {
         let grace = match self.runner.setting.input {
             Input::Listen if self.is_untouched() => Duration::MAX,
+            Input::Listen if !self.met => self.terms.grace.max(START_GRACE),
             _ => self.terms.grace,
         };
         let watching = async {
@@ -321,6 +332,7 @@ impl<'a> Receiving<'a> {
     async fn connection(&mut self, offered: Offered, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Conversed> {
         let stop = self.runner.stop.clone();
         let mut outside = Outside::new(&stop, Some(heard));
+        self.met = true;
         self.runner.during = While::Exchange;
         if disposition(self.stage(), Event::Opened) == Disposition::TellStatement {
             let told = outside.unless(self.tell_statement(offered)).await;
@@ -330,6 +342,8 @@ impl<'a> Receiving<'a> {
         let Offered { link, slot, deciding, mut writer, mut control } = offered;
         slot.accept();
         let received = outside.unless(self.converse(&link, deciding, &mut writer, &mut control)).await;
+        // From here on it is the sender that waits.
+        let _at_work = self.terms.activity.at_work();
         let proven = match received {
             Ok(Some(session)) => {
                 let came = Came { link: Some(link.evidence()), started_ms: self.runner.record.kept.started_ms };
@@ -376,7 +390,8 @@ impl<'a> Receiving<'a> {
         link.open_data();
         self.runner.during = While::Data;
         let load = self.runner.load()?;
-        let pipeline = Pipeline::new(link, self.runner.setting.report, load, &self.workers, session);
+        let Self { terms, workers, .. } = self;
+        let pipeline = Pipeline::new(link, self.runner.setting.report, load, workers, session, terms.activity);
         pipeline.run(writer, control).await?;
         let session = pipeline.into_session();
         match &self.finished {

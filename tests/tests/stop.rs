@@ -92,7 +92,7 @@ impl Running {
             Cause::Shutdown => drop(self.drains.send(true)),
             Cause::Revoked => self.permit.revoke(raised),
             Cause::Expired => self.permit.begin(&grant(now_seconds() - 1)),
-            Cause::Peer | Cause::Source => self.stop.raise(cause, raised),
+            Cause::Peer | Cause::Source | Cause::Displaced => self.stop.raise(cause, raised),
         }
         let raised = self.stop.raised().unwrap();
         assert_eq!(raised.cause, cause);

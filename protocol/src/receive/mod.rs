@@ -239,6 +239,11 @@ impl Transfer {
         self.parts.get(part.0 as usize).is_some_and(|progress| progress.finished)
     }
 
+    /// Whether the target has yet to finish a part of which it has every chunk.
+    pub fn is_finishing(&self) -> bool {
+        self.incomplete != self.unfinished
+    }
+
     /// The number of chunks of a part that were verified and passed to the sink.
     pub fn verified(&self, part: PartIndex) -> ChunkCount {
         self.parts[part.0 as usize].chunks()

@@ -1,15 +1,22 @@
 //! Several transfers at once: hands what senders say to the one that it is about, and begins it if
 //! nobody runs it.
 
-use std::{collections::BTreeMap, future::pending, pin::Pin, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::pending,
+    pin::Pin,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use sealift_agent::{
     failure::{Failure, Outcome},
     report::Finished,
     shutdown::Shutdown,
-    stop::Stop,
+    stop::{Cause, Stop},
     transfer_dir::TransferDir,
+    units::human_duration,
 };
 use sealift_protocol::{
     close::Code,
@@ -23,6 +30,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Server;
 use crate::{
+    activity::Activity,
     reception::{CalledOff, Heard, Offered},
     record::{Kept, Record},
     runner::Setting,
@@ -44,11 +52,20 @@ type Farewell<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 /// The transfers that run, and their senders' way to them.
 pub struct Transfers<'a> {
     server: &'a Server<'a>,
-    ways: BTreeMap<TransferId, mpsc::Sender<Heard>>,
+    ways: BTreeMap<TransferId, Way>,
     running: FuturesUnordered<Running<'a>>,
+    /// Those that get the places of transfers that are being suspended for them, one each.
+    next: VecDeque<(Offered, Record)>,
     /// Refusals on their way. Each has a place of those that [`sealift_agent::admission`] bounds.
     farewells: FuturesUnordered<Farewell<'a>>,
     drains: watch::Sender<bool>,
+}
+
+/// How one that runs is reached.
+struct Way {
+    heard: mpsc::Sender<Heard>,
+    stop: Stop,
+    activity: Rc<Activity>,
 }
 
 impl<'a> Transfers<'a> {
@@ -57,8 +74,8 @@ impl<'a> Transfers<'a> {
         drop_expired(server.state, server.audit, server.config.engines)?
             .iter()
             .for_each(|line| server.report.say(line));
-        let (ways, running, farewells) = Default::default();
-        let mut transfers = Self { server, ways, running, farewells, drains: watch::Sender::new(false) };
+        let (ways, running, next, farewells) = Default::default();
+        let mut transfers = Self { server, ways, running, next, farewells, drains: watch::Sender::new(false) };
         for transfer in TransferDir::list(server.state)? {
             if transfers.is_full() {
                 break;
@@ -105,6 +122,7 @@ impl<'a> Transfers<'a> {
                 },
                 Some(transfer) = self.running.next() => {
                     self.ways.remove(&transfer);
+                    self.let_in();
                 }
                 Some(()) = self.farewells.next() => {}
                 failure = &mut sweeping => return failure,
@@ -115,6 +133,7 @@ impl<'a> Transfers<'a> {
     /// Puts down everything that runs.
     pub async fn drain(&mut self) {
         let _ = self.drains.send(true);
+        self.next.drain(..).for_each(|(offered, _)| offered.link.close(Code::Interrupted));
         while self.running.next().await.is_some() {}
         while self.farewells.next().await.is_some() {}
     }
@@ -123,17 +142,45 @@ impl<'a> Transfers<'a> {
         let grant = offered.deciding.grant().clone();
         let transfer = grant.grant.transfer;
         if !self.ways.contains_key(&transfer) {
-            let admitted = match self.is_full() {
-                true => Err(Error::new(Code::ReceiverBusy, "transfers").into()),
-                false => self.server.admit(&grant),
-            };
-            match admitted {
-                Ok(record) => self.start(record),
+            match self.server.admit(&grant) {
+                Ok(record) if !self.is_full() => self.start(record),
+                Ok(record) if self.displace() => return self.next.push_back((offered, record)),
+                Ok(_) => return self.refuse(offered, Error::new(Code::ReceiverBusy, "transfers").into()),
                 Err(failure) => return self.refuse(offered, failure),
             }
         }
+        self.hand_on(transfer, offered);
+    }
+
+    /// Of the transfers that run, has the one make room that waits for its sender the longest, if
+    /// one has waited for long enough.
+    fn displace(&self) -> bool {
+        let now = Instant::now();
+        let idle_max = self.server.config.idle_max;
+        let staying = self.ways.values().filter(|way| way.stop.raised().is_none());
+        let idlest = staying.max_by_key(|way| way.activity.waiting(now));
+        let Some(way) = idlest.filter(|way| way.activity.waiting(now) >= idle_max) else { return false };
+        let idle = human_duration(idle_max);
+        let what = format!("its sender brought nothing for {idle}, and another one needs the place");
+        let next = "It goes on when its sender comes again and there is a place: see transfers_max.";
+        way.stop.raise(Cause::Displaced, Failure::new(Code::ReceiverBusy, what, next));
+        true
+    }
+
+    /// Gives places that have become free to those who were promised one.
+    fn let_in(&mut self) {
+        while !self.is_full()
+            && let Some((offered, record)) = self.next.pop_front()
+        {
+            let transfer = record.transfer();
+            self.start(record);
+            self.hand_on(transfer, offered);
+        }
+    }
+
+    fn hand_on(&mut self, transfer: TransferId, offered: Offered) {
         let Some(way) = self.ways.get(&transfer) else { return };
-        match way.try_send(Heard::Offer(Box::new(offered))) {
+        match way.heard.try_send(Heard::Offer(Box::new(offered))) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(Heard::Offer(offered))) => {
                 self.refuse(*offered, Error::new(Code::TransferBusy, "connection").into());
@@ -164,7 +211,7 @@ impl<'a> Transfers<'a> {
         let transfer = called_off.transfer;
         if let Some(way) = self.ways.get(&transfer) {
             // If too many wait, it learns nothing, and its person is told to look here.
-            let _ = way.try_send(Heard::CalledOff(Box::new(called_off)));
+            let _ = way.heard.try_send(Heard::CalledOff(Box::new(called_off)));
             return;
         }
         let server = self.server;
@@ -185,8 +232,10 @@ impl<'a> Transfers<'a> {
     fn start(&mut self, record: Record) {
         let transfer = record.transfer();
         let (way, heard) = mpsc::channel(OFFERS_WAITING);
-        self.ways.insert(transfer, way);
-        self.running.push(Box::pin(run_one(self.server, record, heard, self.drains.subscribe())));
+        let stop = Stop::on(Shutdown::with_all(self.drains.subscribe()));
+        let activity = Rc::new(Activity::new(Instant::now()));
+        self.ways.insert(transfer, Way { heard: way, stop: stop.clone(), activity: Rc::clone(&activity) });
+        self.running.push(Box::pin(run_one(self.server, record, heard, stop, activity)));
     }
 }
 
@@ -211,12 +260,12 @@ async fn run_one(
     server: &Server<'_>,
     record: Record,
     mut heard: mpsc::Receiver<Heard>,
-    drains: watch::Receiver<bool>,
+    stop: Stop,
+    activity: Rc<Activity>,
 ) -> TransferId {
     let transfer = record.transfer();
     let report = server.report.of_transfer(transfer);
-    let stop = Stop::on(Shutdown::with_all(drains));
-    let outcome = receive(server, &report, record, &mut heard, &stop).await;
+    let outcome = receive(server, &report, record, &mut heard, &stop, &activity).await;
     // Senders that came too late for this run are told why it ended.
     heard.close();
     while let Ok(late) = heard.try_recv() {
@@ -234,6 +283,7 @@ async fn receive(
     record: Record,
     heard: &mut mpsc::Receiver<Heard>,
     stop: &Stop,
+    activity: &Activity,
 ) -> Outcome<Finished> {
     let target = server.target_of(&record.kept)?;
     let endpoint = server.config.engines.parse(&target.url)?;
@@ -252,6 +302,7 @@ async fn receive(
         memory: server.config.memory_each(),
         grace: server.config.grace,
         journal_bytes_max: server.config.journal_bytes_max,
+        activity,
     };
     transfer::receive(setting, terms, record, heard, stop, pending()).await
 }

@@ -168,6 +168,7 @@ impl Receiving<'_> {
     /// Opens the target for the transfer, and resumes what an earlier process left, unless that is
     /// to be dropped.
     pub(super) async fn open_load(&mut self, mut transfer: Transfer, asks: Asks) -> Outcome<Load> {
+        let _at_work = self.terms.activity.at_work();
         let fresh = asks == Asks::StartOver;
         let sink = (self.runner.setting.open_sink)()?;
         let id = self.runner.record.transfer();

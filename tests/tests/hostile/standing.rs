@@ -21,7 +21,7 @@ use sealift_tests::{
 };
 use tempfile::TempDir;
 
-use super::{Attacker, MEMORY_BYTES_MAX, WITHIN, closed_with, run};
+use super::{Attacker, MEMORY_BYTES_MAX, WITHIN, closed_with, raw_part, run, sealed};
 
 /// A real receiver that stands, with a ticket of its own for each who asks: a good proof binds one
 /// to its sender, and leaves the others as they are.
@@ -32,12 +32,17 @@ struct Standing {
 
 impl Standing {
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With these lines in its configuration.
+    fn start_with(settings: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
         let address = format!("127.0.0.1:{}", free_udp_port());
         let at = folder.path().display();
         let config = format!(
-            "listen = [\"{address}\"]\naddresses = [\"{address}\"]\nstate_dir = \"{at}/state\"\n\
-             [targets.dump]\nurl = \"exec:sh -c 'cat > {at}/part && mv {at}/part {at}/target'\"\n"
+            "listen = [\"{address}\"]\naddresses = [\"{address}\"]\nstate_dir = \"{at}/state\"\n{settings}\n\
+             [targets.drill]\nurl = \"discard:\"\n[targets.dump]\nurl = \"exec:sh -c 'cat > {at}/part && mv {at}/part {at}/target'\"\n"
         );
         fs::write(folder.path().join("config"), config).unwrap();
         DirBuilder::new().mode(0o700).create(folder.path().join("state")).unwrap();
@@ -47,16 +52,20 @@ impl Standing {
         Self { receiver, folder }
     }
 
-    fn ticket_file(&self, name: &str) -> PathBuf {
+    fn ticket_file(&self, target: &str, name: &str) -> PathBuf {
         let ticket = self.folder.path().join(name);
-        let launch = Launch::bare(RECEIVER, &["ticket", "--target", "dump", "--config"]);
+        let launch = Launch::bare(RECEIVER, &["ticket", "--target", target, "--config"]);
         let launch = launch.arg(self.folder.path().join("config")).arg("--ticket-out").arg(&ticket);
         launch.start().wait(WITHIN).assert_code(0);
         ticket
     }
 
     fn ticket(&self, name: &str) -> Ticket {
-        Ticket::from_text(&fs::read_to_string(self.ticket_file(name)).unwrap()).unwrap()
+        self.ticket_for("dump", name)
+    }
+
+    fn ticket_for(&self, target: &str, name: &str) -> Ticket {
+        Ticket::from_text(&fs::read_to_string(self.ticket_file(target, name)).unwrap()).unwrap()
     }
 
     /// Nothing was loaded of anybody else, and an honest sender is heard the first time that it
@@ -65,7 +74,7 @@ impl Standing {
         let (source, target) = (self.folder.path().join("source"), self.folder.path().join("target"));
         assert!(!target.exists());
         fs::write(&source, "rows").unwrap();
-        let ticket = self.ticket_file("honest");
+        let ticket = self.ticket_file("dump", "honest");
         let sender = Launch::sender(&format!("file:{}", source.display()), ticket).json().start().wait(WITHIN);
         sender.assert_code(0);
         assert_eq!(sender.number("retries"), 0, "{}", sender.stderr());
@@ -135,4 +144,40 @@ fn x16_peers_that_take_no_answer_are_let_go() {
         }
     });
     victim.serves_an_honest_sender();
+}
+
+/// C1: holders of tickets that are let in and then say nothing, or a byte now and then, keep their
+/// places only until a sender needs one: it is heard the first time that it tries.
+#[test]
+fn c1_silence_after_ready_keeps_no_place() {
+    let victim = Standing::start_with("transfers_max = 2\nidle_max = \"2s\"");
+    let tickets = ["silent", "dribbling"].map(|name| victim.ticket_for("drill", name));
+    let (let_in, wait_for_them) = std::sync::mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let attack = std::thread::spawn(move || {
+        run(async {
+            let [silent, dribbling] = tickets.map(Attacker::connect);
+            let (silent, dribbling) = (silent.await, dribbling.await);
+            let _silent = silent.ready().await;
+            let (session, _writer, _control) = dribbling.ready().await;
+            let frame = sealed(&session, 0, false).frame;
+            let mut stream = raw_part(dribbling.link.quic(), 0, &frame[..8]).await;
+            let_in.send(()).unwrap();
+            let dribble = async {
+                for byte in &frame[8..] {
+                    let _ = stream.write_all(&[*byte]).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            tokio::select! {
+                () = dribble => {}
+                _ = stopped => {}
+            }
+        });
+    });
+    wait_for_them.recv_timeout(WITHIN).unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    victim.serves_an_honest_sender();
+    drop(stop);
+    attack.join().unwrap();
 }

@@ -8,6 +8,7 @@
 mod clocks;
 mod crash;
 mod doubt;
+mod early;
 mod ending;
 mod grant;
 mod journal;

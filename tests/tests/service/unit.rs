@@ -56,14 +56,16 @@ fn the_example_configuration_is_one() {
         .map(|line| line.strip_prefix("#").filter(|rest| !rest.starts_with(' ')).unwrap_or(line).to_owned() + "\n")
         .collect();
     let full = Config::parse(&uncommented, ENGINES).unwrap();
-    for key in ["listen", "addresses", "state_dir", "transfers_max", "memory", "row_bytes_max", "grace", "suite"] {
+    for key in
+        ["listen", "addresses", "state_dir", "transfers_max", "memory", "row_bytes_max", "grace", "idle_max", "suite"]
+    {
         assert!(uncommented.contains(&format!("\n{key} = ")), "{key}");
     }
     assert!(full.targets.len() > config.targets.len());
     let defaults = Config::parse("[targets.a]\nurl = \"discard:\"\n", ENGINES).unwrap();
     assert_eq!(
-        (full.memory, full.grace, full.transfers_max),
-        (defaults.memory, defaults.grace, defaults.transfers_max)
+        (full.memory, full.grace, full.idle_max, full.transfers_max),
+        (defaults.memory, defaults.grace, defaults.idle_max, defaults.transfers_max)
     );
     assert_eq!((full.row_bytes_max, full.journal_bytes_max), (defaults.row_bytes_max, defaults.journal_bytes_max));
 }
