@@ -4,6 +4,7 @@
 mod compare;
 mod exact;
 mod image;
+mod many;
 mod nasty;
 mod pump;
 mod resume;

@@ -61,12 +61,18 @@ impl Shelf {
     /// One more table is made, with its indexes. What is made next refers to none of them, so the
     /// connection forgets those that are taken out.
     pub fn end_table(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        self.count(connection)?;
+        self.made += 1;
+        if self.made < LINES_MAX && !self.knows_more {
+            return Ok(());
+        }
+        // Also what was made since: an index is not left without its table.
+        self.take_out(connection)?;
         self.forget(connection)
     }
 
     fn forget(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        if std::mem::take(&mut self.knows_more) { read_again(connection) } else { Ok(()) }
+        self.knows_more = false;
+        read_again(connection)
     }
 
     /// Takes everything out but these tables and views, and makes the connection know no others.
