@@ -1,7 +1,7 @@
 //! What a certificate that an operator's authority issued says of an agent: its one subject
-//! alternative name is a SPIFFE identity with the agent's role. Nothing here is asked before the
-//! certificate's path was validated. No command makes or takes such certificates yet: tickets pin
-//! keys.
+//! alternative name is a SPIFFE identity with the agent's role. Of a peer's, nothing here is asked
+//! before its path was validated. Agents take such certificates (`identity --certificate`); no
+//! command asks a peer for one yet, since tickets pin keys.
 
 use std::fmt;
 
@@ -83,6 +83,20 @@ pub fn judge_leaf(leaf: &CertificateDer<'_>, role: Role) -> Result<PeerIdentity,
     judge_constraints(&certificate, role)?;
     let id = judge_names(&certificate, role)?;
     Ok(PeerIdentity { id, key: PublicKey(key) })
+}
+
+/// Whether a certificate is valid at that time. The error is the check that failed.
+pub fn check_time(certificate: &CertificateDer<'_>, now_seconds: u64) -> Result<(), &'static str> {
+    let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| "not a certificate")?;
+    let validity = certificate.validity();
+    let now = i64::try_from(now_seconds).map_err(|_| "the clock")?;
+    if now < validity.not_before.timestamp() {
+        return Err("it is not valid yet; or this host's clock is behind");
+    }
+    if now > validity.not_after.timestamp() {
+        return Err("it has expired; or this host's clock is ahead");
+    }
+    Ok(())
 }
 
 /// Judges what path validation leaves open of an intermediate: if it says what its key is for, then

@@ -1,6 +1,7 @@
 //! Who an agent is: an Ed25519 key that it makes at its first start, that never leaves its host,
 //! and that people know by its fingerprint. The same key proves the agent in TLS and signs
-//! transcripts, grants, manifests and receipts.
+//! transcripts, grants, manifests and receipts. An authority certifies it on a signing request:
+//! what it gives back takes the place of the certificate that the agent made for itself.
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -20,7 +21,12 @@ use time::OffsetDateTime;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    audit::{AuditLog, entry::Entry},
+    audit::{
+        AuditLog,
+        entry::{Entry, Name},
+    },
+    certificate::{check_time, judge_leaf},
+    clock::now_seconds,
     failure::{Failure, Outcome},
     own_file::{read_own, unusable},
     state::{StateDir, write_durably},
@@ -117,7 +123,8 @@ impl Identity {
         Ok(identity)
     }
 
-    fn kept(state: &StateDir) -> Outcome<Option<Self>> {
+    /// The identity in the state directory as it is there now; none if there is none.
+    pub fn kept(state: &StateDir) -> Outcome<Option<Self>> {
         let path = state.path().join(NAME);
         let Some(bytes) = read_own(&path, FILE_BYTES_MAX)? else { return Ok(None) };
         let kept: Kept = codec::decode(&bytes, FILE_BYTES_MAX, "identity").map_err(|_| damaged(&path))?;
@@ -134,6 +141,44 @@ impl Identity {
             return Err(mismatched());
         }
         Ok(Self { chain, pkcs8, key })
+    }
+
+    /// A request (PKCS #10, RFC 2986) for a certificate of this key, in PEM. It asks for a role;
+    /// which name and how long is for the authority to say.
+    pub fn signing_request(&self, role: Role) -> Outcome<String> {
+        let failed = |_| Failure::new(Code::Internal, "cannot make a signing request", "");
+        let mut key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(self.pkcs8.as_slice())).map_err(failed)?;
+        let request = params(role).serialize_request(&key);
+        key.zeroize();
+        request.and_then(|request| request.pem()).map_err(failed)
+    }
+
+    /// From the next connection on, the agent shows this certificate, which an authority has issued
+    /// for its key.
+    pub fn certify(&self, state: &StateDir, role: Role, audit: &AuditLog, issued: CertificateDer<'static>) -> Outcome {
+        let refused = |why: &str| {
+            let hint = format!(
+                "Have it issued again, on what `{} identity --request` prints: for the same key, with a name \
+                 spiffe://AUTHORITY/sealift/{role}/NAME, and for the use of a {role} alone.",
+                role.program()
+            );
+            Failure::new(Code::IdentityRefused, format!("the certificate is refused: {why}"), hint)
+        };
+        if certified_key(&issued) != Some(self.public_key()) {
+            return Err(refused("it is of another key than this agent's"));
+        }
+        let subject = judge_leaf(&issued, role).map_err(refused)?;
+        check_time(&issued, now_seconds()).map_err(refused)?;
+        let kept = Kept { key: self.pkcs8.to_vec(), certificate: issued.to_vec() };
+        let bytes = Zeroizing::new(codec::encode(&kept));
+        if bytes.len() > FILE_BYTES_MAX {
+            return Err(refused("it is too large"));
+        }
+        let _lock = state.lock()?;
+        let name = Name::new(subject.id.as_str());
+        audit.append(None, &Entry::IdentityCertify { fingerprint: self.fingerprint(), name })?;
+        let path = state.path().join(NAME);
+        write_durably(&path, &bytes).map_err(|error| unusable(&path, &error))
     }
 
     /// An identity that no file holds, for one process.
@@ -168,6 +213,15 @@ pub fn certified_key(certificate: &CertificateDer<'_>) -> Option<PublicKey> {
 fn make(role: Role) -> Outcome<(Kept, Identity)> {
     let failed = |_| Failure::new(Code::Internal, "cannot make an identity", "");
     let mut key = KeyPair::generate_for(&PKCS_ED25519).map_err(failed)?;
+    let certificate = params(role).self_signed(&key).map_err(failed)?.der().clone();
+    let pkcs8 = Zeroizing::new(key.serialize_der());
+    key.zeroize();
+    let kept = Kept { key: pkcs8.to_vec(), certificate: certificate.to_vec() };
+    Ok((kept, Identity::new(vec![certificate], pkcs8)?))
+}
+
+/// What a certificate of this role says, and a request asks for.
+fn params(role: Role) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, format!("sealift-{role}"));
     params.not_before = OffsetDateTime::UNIX_EPOCH;
@@ -179,11 +233,7 @@ fn make(role: Role) -> Outcome<(Kept, Identity)> {
         Role::Sender => ExtendedKeyUsagePurpose::ClientAuth,
         Role::Receiver => ExtendedKeyUsagePurpose::ServerAuth,
     }];
-    let certificate = params.self_signed(&key).map_err(failed)?.der().clone();
-    let pkcs8 = Zeroizing::new(key.serialize_der());
-    key.zeroize();
-    let kept = Kept { key: pkcs8.to_vec(), certificate: certificate.to_vec() };
-    Ok((kept, Identity::new(vec![certificate], pkcs8)?))
+    params
 }
 
 fn damaged(path: &Path) -> Failure {

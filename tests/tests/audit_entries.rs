@@ -80,6 +80,7 @@ fn samples() -> Vec<Entry> {
         Entry::TransferResolve { statement: Statement::NotLoaded },
         Entry::TransferExpire {},
         Entry::IdentityMake { fingerprint: fingerprint() },
+        Entry::IdentityCertify { fingerprint: fingerprint(), name: Name::new(FREE) },
         Entry::TicketIssue {
             target: Name::new(FREE),
             purpose: Purpose::new(FREE),

@@ -91,6 +91,13 @@ pub enum Entry {
         #[serde(serialize_with = "written::text")]
         fingerprint: Fingerprint,
     },
+    /// An authority's certificate takes the place of the one that the agent showed before.
+    #[serde(rename = "identity.certify")]
+    IdentityCertify {
+        #[serde(serialize_with = "written::text")]
+        fingerprint: Fingerprint,
+        name: Name,
+    },
     #[serde(rename = "ticket.issue")]
     TicketIssue {
         target: Name,

@@ -1,6 +1,7 @@
 //! A standing receiver, and what people do about transfers that were begun and not ended.
 
 mod abandon;
+mod certified;
 mod crowd;
 mod place;
 mod spool;
