@@ -1,17 +1,11 @@
 //! Arguments that both agents have, and what they do with them.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{
     Args, CommandFactory, Parser, ValueEnum,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-use rustls_pki_types::{CertificateDer, pem::PemObject};
 use sealift_protocol::{
     close::Code,
     limits::{LANE_WINDOW_BYTES_MIN, ROW_BYTES_MAX},
@@ -22,6 +16,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     audit::AuditLog,
+    enrolment,
     failure::{Failure, Outcome},
     identity::{Identity, Role},
     manual, misplaced, output,
@@ -107,32 +102,13 @@ pub fn identity(args: &IdentityArgs, role: Role) -> Outcome {
     let audit = AuditLog::open(&state, program)?;
     let identity = Identity::open(&state, role, &audit)?;
     if let Some(path) = &args.certificate {
-        identity.certify(&state, role, &audit, read_certificate(path)?)?;
+        enrolment::certify(&identity, role, &state, &audit, path)?;
     }
     let printed = match args.request {
         true => identity.signing_request(role)?,
         false => format!("{}\n", identity.fingerprint()),
     };
     output::print(printed.as_bytes())
-}
-
-/// The one certificate in a PEM file.
-fn read_certificate(path: &Path) -> Outcome<CertificateDer<'static>> {
-    let unreadable = |what: &str| {
-        let hint = "Give the agent's own certificate, in PEM, without any other: openssl x509 -in FILE prints it.";
-        Failure::usage(format!("--certificate {}: {what}", path.display()), hint)
-    };
-    let mut text = Vec::new();
-    let file = File::open(path).map_err(|error| unreadable(&error.kind().to_string()))?;
-    let read = file.take(CERTIFICATE_FILE_BYTES_MAX + 1).read_to_end(&mut text);
-    read.map_err(|error| unreadable(&error.kind().to_string()))?;
-    let mut found = CertificateDer::pem_slice_iter(&text);
-    match (found.next(), found.next()) {
-        (Some(Ok(certificate)), None) => Ok(certificate),
-        (None, _) => Err(unreadable("there is no certificate in it")),
-        (Some(Ok(_)), Some(Ok(_))) => Err(unreadable("there is more than one certificate in it")),
-        _ => Err(unreadable("it is damaged")),
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -163,9 +139,6 @@ pub enum LogLevel {
     Debug,
     Trace,
 }
-
-/// A certificate of ours has some 500 bytes; a chain of three with its text, some ten thousand.
-const CERTIFICATE_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// The least `--memory`: two frames in flight need as much again around them.
 pub const MEMORY_BYTES_MIN: u64 = 2 * LANE_WINDOW_BYTES_MIN;

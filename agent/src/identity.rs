@@ -15,18 +15,14 @@ use sealift_protocol::{
     close::Code,
     codec,
     fingerprint::Fingerprint,
+    limits::CERTIFICATE_BYTES_MAX,
     sign::{PublicKey, Purpose, Signature, Signer},
 };
 use time::OffsetDateTime;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    audit::{
-        AuditLog,
-        entry::{Entry, Name},
-    },
-    certificate::{check_time, judge_leaf},
-    clock::now_seconds,
+    audit::{AuditLog, entry::Entry},
     failure::{Failure, Outcome},
     own_file::{read_own, unusable},
     state::{StateDir, write_durably},
@@ -35,8 +31,8 @@ use crate::{
 /// Its file in the state directory.
 const NAME: &str = "identity";
 
-/// A key and a certificate of some hundred bytes.
-const FILE_BYTES_MAX: usize = 4 << 10;
+/// A key of some hundred bytes, and a certificate.
+const FILE_BYTES_MAX: usize = CERTIFICATE_BYTES_MAX + (1 << 10);
 
 /// "To indicate that a certificate has no well-defined expiration date" (RFC 5280, 4.1.2.5): what
 /// ends a transfer's authority is its grant.
@@ -98,6 +94,15 @@ struct Kept {
     certificate: Vec<u8>,
 }
 
+impl Kept {
+    /// Durable when this returns.
+    fn write(&self, state: &StateDir) -> Outcome {
+        let path = state.path().join(NAME);
+        let bytes = Zeroizing::new(codec::encode(self));
+        write_durably(&path, &bytes).map_err(|error| unusable(&path, &error))
+    }
+}
+
 impl Drop for Kept {
     fn drop(&mut self) {
         self.key.zeroize();
@@ -117,9 +122,7 @@ impl Identity {
         }
         let (kept, identity) = make(role)?;
         audit.append(None, &Entry::IdentityMake { fingerprint: identity.fingerprint() })?;
-        let path = state.path().join(NAME);
-        let bytes = Zeroizing::new(codec::encode(&kept));
-        write_durably(&path, &bytes).map_err(|error| unusable(&path, &error))?;
+        kept.write(state)?;
         Ok(identity)
     }
 
@@ -153,32 +156,10 @@ impl Identity {
         request.and_then(|request| request.pem()).map_err(failed)
     }
 
-    /// From the next connection on, the agent shows this certificate, which an authority has issued
-    /// for its key.
-    pub fn certify(&self, state: &StateDir, role: Role, audit: &AuditLog, issued: CertificateDer<'static>) -> Outcome {
-        let refused = |why: &str| {
-            let hint = format!(
-                "Have it issued again, on what `{} identity --request` prints: for the same key, with a name \
-                 spiffe://AUTHORITY/sealift/{role}/NAME, and for the use of a {role} alone.",
-                role.program()
-            );
-            Failure::new(Code::IdentityRefused, format!("the certificate is refused: {why}"), hint)
-        };
-        if certified_key(&issued) != Some(self.public_key()) {
-            return Err(refused("it is of another key than this agent's"));
-        }
-        let subject = judge_leaf(&issued, role).map_err(refused)?;
-        check_time(&issued, now_seconds()).map_err(refused)?;
+    /// Keeps a certificate of this key in the state directory, in place of the one there.
+    pub(crate) fn keep_certificate(&self, state: &StateDir, issued: &CertificateDer<'_>) -> Outcome {
         let kept = Kept { key: self.pkcs8.to_vec(), certificate: issued.to_vec() };
-        let bytes = Zeroizing::new(codec::encode(&kept));
-        if bytes.len() > FILE_BYTES_MAX {
-            return Err(refused("it is too large"));
-        }
-        let _lock = state.lock()?;
-        let name = Name::new(subject.id.as_str());
-        audit.append(None, &Entry::IdentityCertify { fingerprint: self.fingerprint(), name })?;
-        let path = state.path().join(NAME);
-        write_durably(&path, &bytes).map_err(|error| unusable(&path, &error))
+        kept.write(state)
     }
 
     /// An identity that no file holds, for one process.

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod control;
 pub mod credentials;
 pub mod door;
+pub mod enrolment;
 pub mod fail_point;
 pub mod host;
 pub mod identity;

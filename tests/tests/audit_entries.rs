@@ -183,7 +183,7 @@ fn is_closed(key: &str, value: &str) -> bool {
 /// Issue 10, item 6: no entry can hold free text but the purpose. Names stand for themselves.
 #[test]
 fn no_entry_holds_free_text_but_the_purpose() {
-    const NAMES: [&str; 3] = ["source", "target", "into"];
+    const NAMES: [&str; 4] = ["source", "target", "into", "name"];
     for entry in samples() {
         let Value::Object(object) = serde_json::to_value(&entry).unwrap() else { panic!("no object: {entry:?}") };
         for (key, value) in object {
