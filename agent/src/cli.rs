@@ -223,7 +223,7 @@ pub fn parse<C: Parser>(program: &str) -> Result<C, ExitCode> {
     C::try_parse().map_err(|error| refuse::<C>(program, &error))
 }
 
-/// The same of an agent: whoever reads its events is told, too.
+/// The same of an agent, which reports it as an event as well.
 pub fn parse_agent<C: Parser>(role: Role) -> Result<C, ExitCode> {
     report_panics();
     C::try_parse().map_err(|error| {

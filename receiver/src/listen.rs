@@ -67,8 +67,8 @@ const READER_GONE_AFTER: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// An `ssh` between this process and the sender notices that the sender has ended when it has
-/// something to pass on. So a blank line follows the ticket now and then; whoever reads a ticket
-/// stops at its end.
+/// something to pass on. So a blank line follows the ticket now and then; a ticket is read
+/// to its end line.
 const BLANK_LINE_EVERY: Duration = Duration::from_secs(5);
 
 pub async fn listen(args: ListenArgs, engines: Engines) -> ExitCode {
@@ -143,7 +143,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
     let acceptor = Acceptor::new(&listener, &door)?;
     let stop = Stop::on(Shutdown::listen()?);
     if let Err(failure) = put_ticket(&ticket_out, &ticket, &stop).await {
-        // Nobody has the ticket; one of an earlier run may have got about.
+        // No sender has the ticket; one of an earlier run may be in use.
         if is_new {
             record.dir.destroy()?;
         }
@@ -188,7 +188,7 @@ async fn put_ticket(out: &Output, ticket: &Ticket, stop: &Stop) -> Outcome {
     })
 }
 
-/// Hears whoever has the ticket, and runs the one transfer.
+/// Serves the holder of the ticket, and runs the one transfer.
 async fn serve(
     setting: Setting<'_>,
     record: Record,
@@ -270,8 +270,7 @@ fn waiting_text(bound: &str, ticket: &Ticket, record: &Record, permit: &Permit) 
     }
 }
 
-/// The grant of a suspended transfer has ended: whoever gives the command again permits the rest of
-/// it.
+/// The grant of a suspended transfer has ended: giving the command again permits the rest of it.
 fn renew(record: &mut Record, args: &ListenArgs, state: &StateDir, identity: &Identity, report: &Report) -> Outcome {
     let earlier = record.kept.grant.grant.clone();
     let mut grant = args.grant.clone();
@@ -285,7 +284,7 @@ fn renew(record: &mut Record, args: &ListenArgs, state: &StateDir, identity: &Id
 fn find_unfinished(state: &StateDir, target: &str, report: &Report) -> Outcome<Option<Record>> {
     for transfer in TransferDir::list(state)? {
         let is_ours = |kept: &Kept| kept.target == target;
-        // Looked at first, so that whoever starts it at this moment finds it free.
+        // Looked at first, so that another process that starts it at this moment finds it free.
         let opened = match TransferDir::look::<Kept>(state, transfer) {
             Ok(Some(look)) if !look.running && look.record.as_ref().is_some_and(is_ours) => {
                 Record::open(state, transfer)

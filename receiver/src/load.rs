@@ -124,11 +124,11 @@ impl Load {
         Ok(writer)
     }
 
-    /// Hands on a chunk; when this returns, it is not asked for again unless the process dies.
-    /// Waits while the sink is busy. Cancelled, it has handed on nothing.
+    /// Gives a chunk to its writer; when this returns, it is not asked for again unless the process
+    /// dies. Waits while the sink is busy. Cancel-safe: what is cancelled has given nothing.
     pub async fn take(&self, writer: &PartWriter, chunk: VerifiedChunk, durable: bool) {
         let Some(place) = writer.place().await else {
-            // The writer ended: why, it says to whoever watches.
+            // The writer has ended; its failure is found by `watch`.
             return std::future::pending().await;
         };
         let taken = chunk.taken();

@@ -1,5 +1,5 @@
-//! Who is heard: the first sender that makes a good offer. Exchanges run side by side, so that a
-//! sender that died after it had connected does not keep the next one waiting.
+//! Offers from senders. Exchanges run side by side, so that a sender that died after it had
+//! connected does not keep the next one waiting.
 
 use std::time::Instant;
 
@@ -80,15 +80,15 @@ pub struct Proofs<'a> {
     pub identity: &'a Identity,
 }
 
-/// Hears everybody who connects, and hands on good offers. Whoever connects and goes away without
-/// one is forgotten. Returns when the endpoint is closed.
+/// Accepts connections, and passes good offers to `heard`. A connection that ends without one
+/// leaves nothing behind. Returns when the endpoint is closed.
 pub async fn receive_offers(
     acceptor: &mut Acceptor<'_>,
     proofs: Proofs<'_>,
     listening: impl Fn(&Link, Proven) -> Listening,
     heard: &mpsc::Sender<Heard>,
 ) -> Failure {
-    // As many as there are slots: whoever needs one takes it from the oldest.
+    // As many as there are slots: a new one takes that of the oldest.
     let mut exchanges = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -193,8 +193,9 @@ fn with_clocks(error: Error, senders_seconds: u64, own_seconds: u64) -> Failure 
     failure
 }
 
-/// While a connection of a transfer stands, whoever else offers it is told that it is taken
-/// (fault-matrix N13). Returns when the transfer is called off for good.
+/// While a connection of a transfer stands, other offers of it are refused as busy (fault-matrix
+/// N13). Returns when the transfer is called off for good. Cancel-safe, but for refusals on their
+/// way.
 pub async fn turn_away(heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<CalledOff>> {
     let mut farewells = FuturesUnordered::new();
     loop {

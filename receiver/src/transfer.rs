@@ -43,7 +43,7 @@ use crate::{
 mod again;
 mod agree;
 
-/// There is nothing to go on with, and a ticket that nobody waits for is good for nothing.
+/// There is nothing to resume, and a ticket without a receiver that waits for it is of no use.
 pub const TICKET_VOID: &str =
     "No sender had begun, and the ticket is void. Start the receiver again and use the ticket that it prints.";
 
@@ -64,7 +64,7 @@ pub struct Terms<'a> {
     pub activity: &'a Activity,
 }
 
-/// What an earlier process left of the load, until the sender was told.
+/// What an earlier process left of the load, until the sender knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Earlier {
     /// Nothing was begun, or it is known by now.
@@ -130,7 +130,7 @@ pub async fn receive<'a>(
 }
 
 impl<'a> Receiving<'a> {
-    /// Resumes a transfer where its record says it is, unless somebody asks to stop. What was
+    /// Resumes a transfer where its record says it is, unless the transfer has to end. What was
     /// proven is published all the same: no message may say then that nothing is there.
     async fn resume(setting: Setting<'a>, terms: Terms<'a>, record: Kept, stop: &Stop) -> Outcome<Self> {
         match disposition(record.stage(), Event::Opened) {
@@ -163,7 +163,7 @@ impl<'a> Receiving<'a> {
         Ok(receiving)
     }
 
-    /// Goes on with what an earlier process had begun to load, if one had.
+    /// Resumes what an earlier process had begun to load, if one had.
     async fn load_again(&mut self) -> Outcome {
         if self.runner.record.kept.plan.is_none() {
             return Ok(());
@@ -196,7 +196,7 @@ impl<'a> Receiving<'a> {
         loop {
             let offered = match self.wait(heard).await.map_err(|failure| self.runner.stop.or_failure(failure))? {
                 Some(offered) => *offered,
-                // Nobody came for the receipt. The load is there all the same.
+                // No sender came for the receipt. The load is there all the same.
                 None => return self.finished(),
             };
             let ended = self.connection(offered, heard).await;
@@ -261,7 +261,7 @@ impl<'a> Receiving<'a> {
     }
 
     /// Waits for the sender: for its first offer as long as the grant lasts, later as long as the
-    /// load is kept for it. `None` when the load is there and nobody came for the receipt.
+    /// load is kept for it. `None` when the load is there and no sender came for the receipt.
     async fn wait(&self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Option<Box<Offered>>> {
         let grace = match self.runner.setting.input {
             Input::Listen if self.is_untouched() => Duration::MAX,
@@ -314,7 +314,7 @@ impl<'a> Receiving<'a> {
                 Some(Heard::CalledOff(called_off)) if called_off.is_final() || self.is_untouched() => {
                     return Err(self.call_off(*called_off));
                 }
-                // Whoever began the transfer decides about it.
+                // Only the sender that began the transfer can abandon it.
                 Some(Heard::CalledOff(_)) => {}
                 None => return Err(failed("the endpoint was closed")),
             }
@@ -355,7 +355,7 @@ impl<'a> Receiving<'a> {
         if proven.is_err() {
             self.runner.interrupt().await;
         }
-        // What was proven is published, whoever wants to stop it now.
+        // What was proven is published, whatever would stop it now.
         let published = match proven {
             Ok(Some(receipt)) => self.runner.publish(receipt).await.map(|finished| self.finished = Some(finished)),
             Ok(None) => Ok(()),

@@ -54,7 +54,7 @@ pub struct PartWriter {
 pub struct Starting {
     pub writer: PartWriter,
     pub ready: oneshot::Receiver<Outcome>,
-    /// Ends after the part, or when nobody has the writer any more.
+    /// Ends after the part, or with the writer's last handle.
     pub thread: JoinHandle<()>,
 }
 
@@ -80,7 +80,7 @@ impl PartWriter {
                     return;
                 }
             };
-            // Whoever asked may have gone meanwhile, and will ask again.
+            // The connection may have been lost meanwhile; the next one asks again.
             if ready_in.send(Ok(())).is_err() {
                 return;
             }

@@ -18,19 +18,19 @@ use sealift_protocol::{
 
 use crate::nothing::holds_nothing;
 
-/// Takes a part's bytes or rows from a source and hands on chunks. Blocks while what follows is
-/// busy: this is how a slow loader slows the dump.
+/// Takes a part's bytes or rows from a source and emits chunks. Blocks while what follows is busy:
+/// this is how a slow loader slows the dump.
 pub struct PartWriter<'a> {
     part: PartIndex,
     next: ChunkIndex,
     buffer: ChunkBuffer,
     rows: MultisetDigest,
-    hand_on: &'a mut dyn FnMut(Chunk) -> Outcome,
+    emit: &'a mut dyn FnMut(Chunk) -> Outcome,
     row_bytes_max: usize,
     passed: Option<Passed<'a>>,
 }
 
-/// Rows that were handed on, of all parts. Those of a part that is read again count once.
+/// Rows that were emitted, of all parts. Those of a part that is read again count once.
 struct Passed<'a> {
     all: &'a AtomicU64,
     of_part: &'a mut u64,
@@ -41,13 +41,13 @@ impl<'a> PartWriter<'a> {
         part: PartIndex,
         rows: MultisetDigest,
         row_bytes_max: usize,
-        hand_on: &'a mut dyn FnMut(Chunk) -> Outcome,
+        emit: &'a mut dyn FnMut(Chunk) -> Outcome,
     ) -> Self {
         let (next, buffer, passed) = (ChunkIndex(0), ChunkBuffer::with_room(), None);
-        Self { part, next, buffer, rows, hand_on, row_bytes_max, passed }
+        Self { part, next, buffer, rows, emit, row_bytes_max, passed }
     }
 
-    /// Counts rows as they are handed on; `of_part` were when this part was read before.
+    /// Counts rows as they are emitted; `of_part` were when this part was read before.
     pub fn counting(self, all: &'a AtomicU64, of_part: &'a mut u64) -> Self {
         Self { passed: Some(Passed { all, of_part }), ..self }
     }
@@ -58,10 +58,10 @@ impl<'a> PartWriter<'a> {
     }
 
     fn flush(&mut self) -> Outcome {
-        self.hand_on_buffer(false)
+        self.emit_buffer(false)
     }
 
-    fn hand_on_buffer(&mut self, last: bool) -> Outcome {
+    fn emit_buffer(&mut self, last: bool) -> Outcome {
         let fresh = if last { ChunkBuffer::from([]) } else { ChunkBuffer::with_room() };
         let chunk = Chunk::new(self.part, self.next, last, std::mem::replace(&mut self.buffer, fresh));
         self.next.0 += 1;
@@ -69,13 +69,13 @@ impl<'a> PartWriter<'a> {
             all.fetch_add(self.rows.rows().saturating_sub(**of_part), Ordering::Relaxed);
             **of_part = self.rows.rows().max(**of_part);
         }
-        (self.hand_on)(chunk)
+        (self.emit)(chunk)
     }
 
-    /// Hands on the last chunk, and says which rows the part had. A part without it is never
+    /// Emits the last chunk, and returns which rows the part had. A part without it is never
     /// complete, whatever else arrived.
     pub fn finish(mut self) -> Outcome<RowsDigest> {
-        self.hand_on_buffer(true)?;
+        self.emit_buffer(true)?;
         Ok(self.rows.digest())
     }
 }

@@ -41,7 +41,7 @@ pub struct Pipeline<'a> {
     pub identity: &'a Identity,
     pub audit: &'a AuditLog,
     session: Session,
-    /// Told whenever an acknowledgement or the end of a part may let something go on.
+    /// Notified whenever an acknowledgement or the end of a part may let something go on.
     moved: Notify,
 }
 
@@ -82,7 +82,7 @@ fn out_of_turn(check: &'static str) -> Failure {
 }
 
 impl<'a> Pipeline<'a> {
-    /// The connection stands: takes up what earlier ones left.
+    /// The connection stands: resumes what earlier ones left.
     pub fn new(
         link: &'a Link,
         outgoing: &'a Outgoing,

@@ -124,7 +124,7 @@ fn check_unused(state: &StateDir, transfer: TransferId, restart: bool) -> Outcom
     Err(Failure::new(Code::GrantUsed, what, next))
 }
 
-/// Whoever can read a ticket can use it, and whoever can write it can redirect it.
+/// A ticket can be used by everybody who can read it, and redirected by everybody who can write it.
 fn check_own(path: &str, file: &File) -> std::io::Result<Outcome> {
     let found = file.metadata()?;
     let wrong =

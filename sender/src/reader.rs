@@ -34,7 +34,7 @@ const CHUNKS_WAITING: usize = 1;
 pub struct Reader {
     jobs: mpsc::UnboundedSender<Job>,
     can_repeat: bool,
-    /// That were handed on.
+    /// That were emitted.
     rows: Arc<AtomicU64>,
     stop: Stop,
 }
@@ -136,11 +136,11 @@ fn read_part(
     refuse_empty: Option<fn() -> Failure>,
     stop: &Stop,
 ) -> Outcome<RowsDigest> {
-    let mut hand_on = |chunk| {
+    let mut emit = |chunk| {
         stop.check()?;
         job.chunks.blocking_send(chunk).map_err(|_| Failure::new(Code::Interrupted, "the transfer ended", ""))
     };
-    let mut out = PartWriter::new(job.part, job.rows.clone(), row_bytes_max, &mut hand_on).counting(passed, of_part);
+    let mut out = PartWriter::new(job.part, job.rows.clone(), row_bytes_max, &mut emit).counting(passed, of_part);
     source.read(job.part, &mut out).map_err(|failure| failure.at_part(job.part))?;
     // Before its last chunk, without which no loader is told that its input is whole.
     if let Some(is_empty) = refuse_empty.filter(|_| out.is_empty()) {

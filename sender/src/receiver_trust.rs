@@ -1,6 +1,6 @@
-//! Whether the receiver that a ticket leads to is the one that is meant. Whoever can alter a ticket
-//! on its way can stand between the two agents: only a pin, or a way of delivery that is itself
-//! authentic, stops that.
+//! Whether the receiver that a ticket leads to is the one that is meant. A ticket that is altered
+//! on its way can put a third party between the two agents: only a pin, or a way of delivery that
+//! is itself authentic, prevents that.
 
 use std::{
     io::{IsTerminal, Write, stderr, stdin},
@@ -119,7 +119,7 @@ async fn ask(ticket: &Ticket, stop: &Stop) -> Outcome {
         ticket.receiver
     );
     stderr().lock().write_all(question.as_bytes()).map_err(unreadable)?;
-    // Off the async thread: whoever is asked may take long, or stop the sender instead.
+    // Off the async thread: the answer may take long, or be a signal instead.
     let reading = tokio::task::spawn_blocking(|| {
         let mut answer = String::new();
         stdin().read_line(&mut answer).map(|_| answer)

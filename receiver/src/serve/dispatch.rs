@@ -1,5 +1,5 @@
-//! Several transfers at once: hands what senders say to the one that it is about, and begins it if
-//! nobody runs it.
+//! Several transfers at once: routes what senders say to the transfer that it is about, and starts
+//! one that does not run.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -40,10 +40,10 @@ use crate::{
 };
 
 /// What one transfer may have waiting: a sender that has come back while the last connection is
-/// being given up.
+/// being closed.
 const OFFERS_WAITING: usize = 2;
 
-/// How often expired transfers are looked for that nobody runs.
+/// How often expired transfers that do not run are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 type Running<'a> = Pin<Box<dyn Future<Output = TransferId> + 'a>>;
@@ -70,7 +70,7 @@ struct Way {
 
 impl<'a> Transfers<'a> {
     /// Begins with what earlier processes left, without waiting for its senders.
-    pub fn take_up(server: &'a Server<'a>) -> Outcome<Self> {
+    pub fn resume(server: &'a Server<'a>) -> Outcome<Self> {
         drop_expired(server.state, server.audit, server.config.engines)?
             .iter()
             .for_each(|line| server.report.say(line));
@@ -80,18 +80,18 @@ impl<'a> Transfers<'a> {
             if transfers.is_full() {
                 break;
             }
-            if let Err(failure) = transfers.take_up_one(transfer) {
+            if let Err(failure) = transfers.resume_one(transfer) {
                 server.report.of_transfer(transfer).say_lines(&format!("receiver: it stays as it is: {failure}"));
             }
         }
         Ok(transfers)
     }
 
-    fn take_up_one(&mut self, transfer: TransferId) -> Outcome {
+    fn resume_one(&mut self, transfer: TransferId) -> Outcome {
         // What is in its target waits for its sender alone; so does an unused ticket.
         let is_due = |kept: &Kept| kept.port.is_none() && kept.is_begun() && !kept.ending.stage.is_loaded();
         let looked = TransferDir::look::<Kept>(self.server.state, transfer)?;
-        // What a `listen` began goes on with that.
+        // What a `listen` began is resumed by a `listen`.
         if !looked.is_some_and(|look| look.record.as_ref().is_some_and(is_due)) {
             return Ok(());
         }
@@ -109,7 +109,7 @@ impl<'a> Transfers<'a> {
         self.running.len() as u64 >= self.server.config.transfers_max
     }
 
-    /// Serves whoever is heard; returns only if it cannot go on.
+    /// Serves what senders say; returns only if it cannot go on.
     pub async fn run(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Failure {
         let sweeping = sweep_expired(self.server);
         tokio::pin!(sweeping);
@@ -130,7 +130,7 @@ impl<'a> Transfers<'a> {
         }
     }
 
-    /// Puts down everything that runs.
+    /// Suspends everything that runs.
     pub async fn drain(&mut self) {
         let _ = self.drains.send(true);
         self.next.drain(..).for_each(|(offered, _)| offered.link.close(Code::Interrupted));
@@ -185,7 +185,7 @@ impl<'a> Transfers<'a> {
             Err(mpsc::error::TrySendError::Full(Heard::Offer(offered))) => {
                 self.refuse(*offered, Error::new(Code::TransferBusy, "connection").into());
             }
-            // It is being put down, and will be taken up when the sender tries again.
+            // It is being suspended, and is resumed when the sender tries again.
             Err(mpsc::error::TrySendError::Closed(Heard::Offer(offered))) => {
                 offered.link.close(Code::Interrupted);
             }
@@ -239,7 +239,7 @@ impl<'a> Transfers<'a> {
     }
 }
 
-/// Drops what expires, off the thread that serves everybody; returns only if that cannot go on.
+/// Drops what expires, off the thread that serves the others; returns only if that cannot go on.
 async fn sweep_expired(server: &Server<'_>) -> Failure {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     loop {
@@ -255,7 +255,7 @@ async fn sweep_expired(server: &Server<'_>) -> Failure {
     }
 }
 
-/// One transfer, until it is finished, refused, or put down.
+/// One transfer, until it is finished, refused, or suspended.
 async fn run_one(
     server: &Server<'_>,
     record: Record,

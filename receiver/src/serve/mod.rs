@@ -86,7 +86,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     }
     let book = TicketBook::open(&state, &audit)?;
     let server = Server { config, report, audit: &audit, state: &state, identity: &identity, book };
-    let mut transfers = Transfers::take_up(&server)?;
+    let mut transfers = Transfers::resume(&server)?;
     notify(READY);
     for address in &config.listen {
         report.event("listening", &[("address", json!(address.to_string()))]);
@@ -101,7 +101,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     notify(STOPPING);
     report.event("draining", &[("transfers", json!(transfers.running()))]);
     report.say(&format!("receiver: stopping; {} transfers are suspended.", transfers.running()));
-    // Nobody new; those who are here are told in their own connections.
+    // No new connections; those that stand are closed by their transfers.
     listeners.iter().for_each(Listener::refuse_new);
     let drained = tokio::select! {
         drained = timeout(DRAIN_TIMEOUT, transfers.drain()) => drained.is_ok(),

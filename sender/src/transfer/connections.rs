@@ -189,8 +189,8 @@ impl Sending<'_> {
         let is_begun = self.record.is_begun();
         connected.map_err(|failure| match failure.code {
             Code::Preflight | Code::Usage | Code::Internal => failure,
-            // Whoever answers there, and is not proven to be it, does not speak for the receiver
-            // that has the transfer.
+            // What answers there and is not proven to be the receiver that has the transfer does
+            // not speak for it.
             _ if is_begun => Failure { code: Code::Unreachable, raised_by: RaisedBy::ThisSide, ..failure },
             _ => failure,
         })
@@ -244,7 +244,7 @@ impl Sending<'_> {
     }
 }
 
-/// Nobody was reached any more, but there was somebody: the transfer can go on.
+/// Nothing answers any more, and something did: the transfer can be resumed.
 fn interrupted(failure: Failure) -> Failure {
     match failure.code {
         Code::Unreachable => Failure::new(Code::Interrupted, failure.what, explain(Code::Interrupted).1),

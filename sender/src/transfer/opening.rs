@@ -95,7 +95,7 @@ impl Sending<'_> {
         };
         let plan = outgoing.transfer().plan().clone();
         let mut place = Place::new(folder, self.ticket.grant.grant.transfer, session.spool.key, plan.clone())?;
-        // The record first: whoever finds it knows what to remove.
+        // The record first: by it a later process knows what to remove.
         self.record.keep_spool(Some(place.clone()))?;
         let log = place.create(&session.spool, self.args.spool_bytes_max)?;
         place.made = true;
@@ -120,7 +120,8 @@ impl Sending<'_> {
     pub(super) fn drop_spool(&mut self) -> Outcome {
         let Some(mut place) = self.record.spool().cloned() else { return Ok(()) };
         if place.made {
-            // First: whoever is killed from here on does not leave a spool that is missed.
+            // First: a process that is killed from here on leaves no record of a spool that is
+            // gone.
             place.made = false;
             self.record.keep_spool(Some(place.clone()))?;
         }
