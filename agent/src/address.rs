@@ -156,7 +156,7 @@ fn is_name(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// C5.
+    /// Issue 9, C5.
     #[test]
     fn addresses_are_read_or_refused() {
         let name = |host: &str| Some(Address::Name(host.into(), 7443));
@@ -189,7 +189,7 @@ mod tests {
         }
     }
 
-    /// C5: a ticket does not name what no sender can use.
+    /// Issue 9, C5: a ticket does not name what no sender can use.
     #[test]
     fn addresses_of_no_single_host_are_known() {
         for unusable in
@@ -206,7 +206,7 @@ mod tests {
         assert!(parse_own("0.0.0.0:0").is_ok());
     }
 
-    /// C5: a zone is an interface of this host.
+    /// Issue 9, C5: a zone is an interface of this host.
     #[test]
     fn zones_are_interfaces() {
         let lo = if_nametoindex("lo").unwrap();

@@ -269,7 +269,7 @@ fn text_of(time: OffsetDateTime) -> String {
 mod tests {
     use super::*;
 
-    /// D3: a time is as `docs/audit.md` and `docs/events.md` have it, whatever its digits.
+    /// Issue 9, D3: a time is as `docs/audit.md` and `docs/events.md` have it, whatever its digits.
     #[test]
     fn times_have_milliseconds() {
         for (nanoseconds, text) in [

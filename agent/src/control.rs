@@ -28,8 +28,8 @@ use crate::{
 };
 
 /// For each whole message of the exchange before data flows, and for one that has begun later
-/// (fault-matrix X15); besides, as long as its bytes take at the least rate, counted as they come
-/// and not as they are announced.
+/// (fault X15); besides, as long as its bytes take at the least rate, counted as they come and not
+/// as they are announced.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The slowest link that is served, 64 kbit/s, less what its overhead takes.

@@ -244,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    /// A1: made once, kept closed to others, and the same at every later start.
+    /// Issue 9, A1: made once, kept closed to others, and the same at every later start.
     #[test]
     fn an_identity_is_made_once_and_kept() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! Where a command puts what it makes: standard output, a stream, or a new file. What is written
 //! goes into what the user named, or is refused; a name is replaced only if it stood for a plain
-//! file of the user's own that was empty or an earlier one of the same kind (fault-matrix E6).
+//! file of the user's own that was empty or an earlier one of the same kind (fault E6).
 
 use std::{
     ffi::OsString,

@@ -89,8 +89,8 @@ mod tests {
 
     use super::*;
 
-    /// C6, E8: an agent that starts finishes what another has left, also while that one does so
-    /// itself.
+    /// Issue 9, C6; fault E8: an agent that starts finishes what another has left, also while that
+    /// one does so itself.
     #[test]
     fn two_may_destroy_a_secret_at_once() {
         let folder = tempfile::tempdir().unwrap();

@@ -174,8 +174,8 @@ mod tests {
         Permit::new(end_seconds, boottime_deadline, false).expired().map(|failure| failure.code)
     }
 
-    /// fault-matrix T1, T2, T4: whichever clock comes first. A wall clock that was set back, or a
-    /// machine that slept, gives no more time than the clock that nobody can set.
+    /// Faults T1, T2, T4: whichever clock comes first. A wall clock that was set back, or a machine
+    /// that slept, gives no more time than the clock that nobody can set.
     #[test]
     fn the_clock_that_comes_first_ends_the_grant() {
         let wall = now_seconds() + DAY.as_secs();

@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(progress.line(start + Duration::from_secs(9)), line);
     }
 
-    /// D1: what matters fits a terminal of 40 columns, of which two are the spinner's.
+    /// Issue 9, D1: what matters fits a terminal of 40 columns, of which two are the spinner's.
     #[test]
     fn what_matters_fits_a_narrow_terminal() {
         let start = Instant::now();
@@ -287,7 +287,7 @@ mod tests {
         }
     }
 
-    /// D1: an hour without a link is no slower link.
+    /// Issue 9, D1: an hour without a link is no slower link.
     #[test]
     fn an_outage_leaves_the_time_left_as_it_was() {
         let start = Instant::now();

@@ -105,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    /// C1: however many there are, lines and entries are few, and the counts are right.
+    /// Issue 9, C1: however many there are, lines and entries are few, and the counts are right.
     #[test]
     fn a_flood_of_refusals_is_a_few_lines_and_one_report() {
         let mut refusals = Refusals::default();

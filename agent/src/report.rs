@@ -263,7 +263,7 @@ pub fn tell_failure(program: &str, failure: &Failure) {
 mod tests {
     use super::*;
 
-    /// C7: a log shows that data flows, and is not filled by it.
+    /// Issue 9, C7: a log shows that data flows, and is not filled by it.
     #[test]
     fn a_log_gets_a_line_now_and_then() {
         let seconds = Duration::from_secs;

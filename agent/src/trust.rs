@@ -306,7 +306,7 @@ mod tests {
         }
     }
 
-    /// C2: the general parser sees only what a trusted authority has signed.
+    /// Issue 9, C2: the general parser sees only what a trusted authority has signed.
     #[test]
     fn a_path_is_checked_before_anything_else() {
         let trusted = TestAuthority::new();
@@ -326,8 +326,8 @@ mod tests {
         assert_eq!(judge(&good, &[b"no certificate".as_slice().into()]), Err(beside));
     }
 
-    /// A1: a pin is for one key, and whatever stands for a ticket takes one certificate with an
-    /// Ed25519 key.
+    /// Issue 9, A1: a pin is for one key, and whatever stands for a ticket takes one certificate
+    /// with an Ed25519 key.
     #[test]
     fn a_pin_is_for_one_key() {
         use crate::identity::Identity;

@@ -101,7 +101,7 @@ mod tests {
         few: Vec<u8>,
     }
 
-    /// C1: a list is refused by its length prefix.
+    /// Issue 9, C1: a list is refused by its length prefix.
     #[test]
     fn a_list_is_no_longer_than_it_may_be() {
         let decoded = |bytes: &[u8]| decode::<Few>(bytes, 64, "few");
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(decode(&encode(&pair), 64, "pair"), Ok(pair));
     }
 
-    /// fault-matrix G10, X17, X18: every way to write the same value differently is refused.
+    /// Faults G10, X17, X18: every way to write the same value differently is refused.
     #[test]
     fn other_spellings_are_refused() {
         assert_eq!(encode(&Pair { a: 1, b: Some(2) }), [0xa2, 0x00, 0x01, 0x01, 0x02]);

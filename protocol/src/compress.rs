@@ -98,7 +98,7 @@ impl Unpacker {
 
     /// Unpacks exactly one frame of exactly `plain_bytes`. One-pass decompression writes straight
     /// into a buffer of that size and allocates no window, whatever window the frame asks for
-    /// (fault-matrix X9).
+    /// (fault X9).
     pub(crate) fn unpack(&mut self, packed: &[u8], plain_bytes: usize) -> Result<Vec<u8>> {
         let refused = |check| Error::new(Code::ChunkUnpack, check);
         if packed.len() < 6 || packed[..4] != ZSTD_MAGIC || packed[4] & ZSTD_DESCRIPTOR_UNUSED != 0 {
@@ -150,8 +150,7 @@ mod tests {
         assert_eq!(Unpacker::new().unwrap().unpack(&frame(&plain), plain.len()), Ok(plain));
     }
 
-    /// fault-matrix X9: bombs, second frames, skippable frames, junk, checksums, lies about the
-    /// length.
+    /// Fault X9: bombs, second frames, skippable frames, junk, checksums, lies about the length.
     #[test]
     fn hostile_frames_are_refused() {
         let plain = vec![0; 100_000];
@@ -244,8 +243,8 @@ mod tests {
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
     }
 
-    /// fault-matrix X9: sealed by one who has the keys, so that nothing but the unpacking is left
-    /// to refuse it; and none of it takes the memory that it asks for.
+    /// Fault X9: sealed by one who has the keys, so that nothing but the unpacking is left to
+    /// refuse it; and none of it takes the memory that it asks for.
     #[test]
     fn what_a_frame_asks_for_is_not_what_it_gets() {
         const FOUR_BYTES: u8 = 0b1000_0000;
@@ -256,12 +255,12 @@ mod tests {
         let two_gib = (2_u64 << 30).to_le_bytes();
         let mut sealing = Sealing::new();
         let before = peak_bytes();
-        let mut judge = |packed: &[u8], plain_bytes| sealing.code(packed, &plain, plain_bytes);
+        let mut code = |packed: &[u8], plain_bytes| sealing.code(packed, &plain, plain_bytes);
         // These show that it is the one thing that is wrong with the others.
-        assert_eq!(judge(&crafted(FOUR_BYTES, &window(23), &size, &run(1000)), 1000), Code::Done, "8 MiB");
-        assert_eq!(judge(&crafted(FOUR_BYTES | ZSTD_SINGLE_SEGMENT, &[], &size, &raw(&plain)), 1000), Code::Done);
+        assert_eq!(code(&crafted(FOUR_BYTES, &window(23), &size, &run(1000)), 1000), Code::Done, "8 MiB");
+        assert_eq!(code(&crafted(FOUR_BYTES | ZSTD_SINGLE_SEGMENT, &[], &size, &raw(&plain)), 1000), Code::Done);
         let mut refused = |name: &str, packed: &[u8], plain_bytes: usize| {
-            assert_eq!(judge(packed, plain_bytes), Code::ChunkUnpack, "{name}");
+            assert_eq!(code(packed, plain_bytes), Code::ChunkUnpack, "{name}");
         };
         refused("window of 9 MiB", &crafted(FOUR_BYTES, &[window(23)[0] | 1], &size, &run(1000)), 1000);
         refused("window of 2 GiB", &crafted(FOUR_BYTES, &window(31), &size, &run(1000)), 1000);

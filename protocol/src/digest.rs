@@ -242,7 +242,7 @@ mod tests {
         Digests::new(&DigestSecret::from_bytes([4; 32]))
     }
 
-    /// fault-matrix D12: order does not count, multiplicity does.
+    /// Fault D12: order does not count, multiplicity does.
     #[test]
     fn multiset_counts_rows_but_not_their_order() {
         let of = |rows: &[&str]| {

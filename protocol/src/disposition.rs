@@ -237,8 +237,8 @@ mod tests {
         pairs.map(|(stage, event)| (stage, event, disposition(stage, event)))
     }
 
-    /// B1, E1: past the commit point, only the loader's own failure or the operator's statement
-    /// lets anything be loaded again.
+    /// Issue 9, B1; fault E1: past the commit point, only the loader's own failure or the
+    /// operator's statement lets anything be loaded again.
     #[test]
     fn nothing_from_outside_turns_in_doubt_into_load_again() {
         let observed = (Stage::Ending, Event::LoaderFailed);
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    /// B1: a receipt is signed for what was observed, never for what was stated.
+    /// Issue 9, B1: a receipt is signed for what was observed, never for what was stated.
     #[test]
     fn only_an_observed_success_makes_a_receipt() {
         for (stage, event, disposition) in all() {
@@ -262,7 +262,7 @@ mod tests {
         }
     }
 
-    /// E1: while the loader runs, every outside event waits; afterwards the transfer is kept.
+    /// Fault E1: while the loader runs, every outside event waits; afterwards the transfer is kept.
     #[test]
     fn what_is_in_doubt_is_waited_for_or_kept() {
         for (stage, event, disposition) in all() {

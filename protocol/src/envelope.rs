@@ -97,7 +97,7 @@ const SMALL_ORDER_U: [[u8; 32]; 7] = [
 ];
 
 impl SealingPublicKey {
-    /// Checks the length, and that neither half is a key under which anybody could open what is
+    /// Checks the length, and that neither half is a key under which any party could open what is
     /// sealed to it.
     fn check(&self) -> Result<()> {
         let refused = |check| Err(Error::new(Code::ProtocolViolation, check));
@@ -200,7 +200,8 @@ impl TryCryptoRng for HpkeRandom<'_> {}
 mod tests {
     use super::*;
 
-    /// A3: keys that are zero or of small order, in every encoding, are refused in either half.
+    /// Issue 9, A3: keys that are zero or of small order, in every encoding, are refused in either
+    /// half.
     #[test]
     fn sealing_keys_that_anybody_could_open_are_refused() {
         let good = SealingPublicKey([vec![7; ML_KEM_KEY_BYTES], vec![9; X25519_KEY_BYTES]].concat());

@@ -161,11 +161,11 @@ fn table(code: Code) -> (&'static str, &'static str) {
         Code::ProofRefused => (
             "the ticket's proof is wrong",
             "The ticket was altered, or is another receiver's: start the receiver again and use the ticket that it prints. \
-             If that happens twice, somebody alters tickets on their way.",
+             If that happens twice, tickets are altered on their way.",
         ),
         Code::TicketBound => (
             "the ticket is bound to another sender",
-            "If that is not a sender of yours, somebody has a copy of the ticket: abandon the transfer at the receiver and \
+            "If that is not a sender of yours, the ticket was copied: abandon the transfer at the receiver and \
              make a new ticket. To resume from here, give this sender the --state-dir of the one that began.",
         ),
         Code::TicketUnknown => {
@@ -173,7 +173,7 @@ fn table(code: Code) -> (&'static str, &'static str) {
         }
         Code::TranscriptMismatch => (
             "a signature does not belong to this connection",
-            "Somebody may be in between. Do not use this path until you know.",
+            "The connection may be intercepted. Do not use this path until you know.",
         ),
         Code::ProtocolViolation => ("the other side broke the protocol", PEER_BUG),
         Code::LimitExceeded => ("a limit was exceeded", PEER_BUG),

@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(ChunkHeader::from_bytes(&header().to_bytes()), Ok(header()));
     }
 
-    /// fault-matrix X8: lengths that lie are refused before anything is allocated.
+    /// Fault X8: lengths that lie are refused before anything is allocated.
     #[test]
     fn lengths_that_cannot_be_are_refused() {
         let malformed = Some(Code::ChunkMalformed);
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(code_of(ChunkHeader { index: ChunkIndex(CHUNK_INDEX_MAX + 1), ..base }), malformed);
     }
 
-    /// fault-matrix X1: no byte of a header can change and mean the same.
+    /// Fault X1: no byte of a header can change and mean the same.
     #[test]
     fn every_header_bit_counts() {
         let bytes = header().to_bytes();
@@ -233,7 +233,7 @@ mod tests {
         }
     }
 
-    /// fault-matrix X18.
+    /// Fault X18.
     #[test]
     fn control_lengths_are_bounded() {
         assert!(control_length([0; 4]).is_err());

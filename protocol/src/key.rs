@@ -126,7 +126,7 @@ impl DigestSecret {
 mod tests {
     use super::*;
 
-    /// fault-matrix X20: the key changes exactly at the limit, and never comes back.
+    /// Fault X20: the key changes exactly at the limit, and never comes back.
     #[test]
     fn data_keys_rotate_at_the_chunk_limit() {
         let secret = EpochSecret([9; 32]);

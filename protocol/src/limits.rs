@@ -104,7 +104,7 @@ pub const COLUMNS_MAX: usize = 32_767;
 /// A grant, signed, is a few hundred bytes; 16 KiB leaves room for names at their limit.
 pub const GRANT_BYTES_MAX: usize = 16 << 10;
 
-/// The tolerated difference between the clocks of two agents, and at a grant's start (T6).
+/// The tolerated difference between the clocks of two agents, and at a grant's start (fault T6).
 pub const CLOCK_SKEW_SECONDS_MAX: u64 = 60;
 
 /// Bytes of a sealed log's header ([`crate::sealed_log`]).

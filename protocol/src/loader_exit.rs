@@ -52,9 +52,9 @@ mod tests {
     const TAKEN: [Taken; 3] = [Taken::Nothing, Taken::Part, Taken::Whole];
     const EXITS: [LoaderExit; 3] = [LoaderExit::Success, LoaderExit::RolledBack, LoaderExit::Other];
 
-    /// B1, E1: after a loader that had everything, another is started only if the exit says that
-    /// everything was rolled back; and only a loader that had everything and succeeded leads to a
-    /// receipt.
+    /// Issue 9, B1; fault E1: after a loader that had everything, another is started only if the
+    /// exit says that everything was rolled back; and only a loader that had everything and
+    /// succeeded leads to a receipt.
     #[test]
     fn only_what_is_known_decides() {
         for taken in TAKEN {

@@ -1,7 +1,7 @@
 //! Names and texts from outside, made safe to print.
 
 /// `text` with control characters, line ends and bidirectional overrides escaped, so that a name
-/// from a database or a peer neither controls a terminal nor passes for a line of ours (L11).
+/// from a database or a peer neither controls a terminal nor passes for a line of ours (fault L11).
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -19,7 +19,7 @@ pub fn printable(text: &str) -> String {
 mod tests {
     use super::printable;
 
-    /// L11.
+    /// Fault L11.
     #[test]
     fn what_a_terminal_obeys_is_escaped() {
         assert_eq!(printable("a\u{1b}[2Jb\u{202e}c\r"), "a\\u{1b}[2Jb\\u{202e}c\\u{d}");

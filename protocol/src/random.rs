@@ -32,7 +32,7 @@ pub fn secret<const N: usize>(random: &mut dyn Random) -> Zeroizing<[u8; N]> {
 pub struct Nonce(pub(crate) [u8; 24]);
 
 /// Draws nonces, and fails when two in a row share the 12 bytes that AES-256-GCM uses: a continuous
-/// test of the source (X14). By chance that happens once in 2^96 draws.
+/// test of the source (fault X14). By chance that happens once in 2^96 draws.
 pub struct Nonces<R> {
     random: R,
     last: [u8; 24],
@@ -69,7 +69,7 @@ mod tests {
         }
     }
 
-    /// fault-matrix X14.
+    /// Fault X14.
     #[test]
     fn a_stuck_source_stops_the_sealing() {
         let got = Nonces::new(Stuck).draw().map(|_| ());

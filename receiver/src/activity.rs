@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(activity.waiting(start + seconds(12)), seconds(3), "nothing is bought in advance");
     }
 
-    /// C1: a byte now and then does not keep a place.
+    /// Issue 9, C1: a byte now and then does not keep a place.
     #[test]
     fn a_dribble_is_waited_for_and_a_slow_link_is_not() {
         let start = Instant::now();

@@ -91,7 +91,7 @@ impl Place {
     }
 
     /// What was acknowledged as durable is nowhere: a person decides whether it is sent again
-    /// (fault-matrix S4).
+    /// (fault S4).
     fn missing(&self) -> Failure {
         let what = format!("the journal of this transfer is not in {}", self.folder.display());
         let next = format!(

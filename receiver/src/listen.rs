@@ -110,7 +110,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
     say_unknown(&args.address, report).await;
     let is_new = earlier.is_none();
     let record = match earlier {
-        // It may have moved: the ticket says where it is now (fault-matrix N14).
+        // It may have moved: the ticket says where it is now (fault N14).
         Some(mut record) => {
             check_purpose(&args.grant.purpose, &record)?;
             record.kept.port = Some(bound.port());

@@ -380,7 +380,7 @@ mod tests {
         loader_exit(&words, ExitStatus::from_raw(code << 8))
     }
 
-    /// B1: what each kind of loader says by its exit code once it has read everything.
+    /// Issue 9, B1: what each kind of loader says by its exit code once it has read everything.
     #[test]
     fn only_a_failed_script_of_psql_in_one_transaction_says_that_it_was_rolled_back() {
         for command in ["psql -X -v ON_ERROR_STOP=1 --single-transaction", "/usr/bin/psql -1", "psql -qX1 -d ehr"] {

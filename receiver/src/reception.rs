@@ -193,9 +193,8 @@ fn with_clocks(error: Error, senders_seconds: u64, own_seconds: u64) -> Failure 
     failure
 }
 
-/// While a connection of a transfer stands, other offers of it are refused as busy (fault-matrix
-/// N13). Returns when the transfer is called off for good. Cancel-safe, but for refusals on their
-/// way.
+/// While a connection of a transfer stands, other offers of it are refused as busy (fault N13).
+/// Returns when the transfer is called off for good. Cancel-safe, but for refusals on their way.
 pub async fn turn_away(heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<CalledOff>> {
     let mut farewells = FuturesUnordered::new();
     loop {

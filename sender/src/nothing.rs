@@ -46,7 +46,7 @@ mod tests {
         Some(running.wait_with_output().unwrap().stdout)
     }
 
-    /// B5, E10: of the compressors that are installed, gzip at least.
+    /// Issue 9, B5; fault E10: of the compressors that are installed, gzip at least.
     #[test]
     fn a_compressed_stream_of_nothing_is_nothing() {
         let mut tried = 0;

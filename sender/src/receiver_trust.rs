@@ -161,8 +161,8 @@ mod tests {
     const RIGHT: Fingerprint = Fingerprint([1; 32]);
     const WRONG: Fingerprint = Fingerprint([2; 32]);
 
-    /// A1: every combination of what can be known. A mismatch is never a question, and never
-    /// excused.
+    /// Issue 9, A1: every combination of what can be known. A mismatch is never a question, and
+    /// never excused.
     #[test]
     fn a_receiver_is_trusted_only_for_a_reason() {
         let some = [None, Some(RIGHT), Some(WRONG)];

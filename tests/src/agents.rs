@@ -76,7 +76,7 @@ impl Agent {
         String::from_utf8_lossy(&fs::read(self.home().join("stderr")).unwrap()).into_owned()
     }
 
-    /// What it told people, and the last event that it told programs.
+    /// What it printed for people, and its last event.
     pub(crate) fn last_words(&self) -> String {
         last_words(&self.stdout(), &self.stderr())
     }
@@ -115,7 +115,7 @@ impl Agent {
         }
     }
 
-    /// Waits until it has told this event so often. Needs `--json`.
+    /// Waits until it has printed this event so often. Needs `--json`.
     pub fn wait_for_event(&mut self, event: &str, times: usize, within: Duration) {
         let named = format!("\"event\":\"{event}\"");
         let told = |agent: &mut Agent| String::from_utf8_lossy(&agent.stdout()).matches(&named).count() >= times;

@@ -18,7 +18,7 @@ struct Guise {
     bytes: Vec<u8>,
 }
 
-/// Enough to tell guises from ordinary text, and no more than the shortest guise has.
+/// Enough to distinguish guises from ordinary text, and no more than the shortest guise has.
 const HEAD_BYTES: usize = 12;
 
 impl Canaries {

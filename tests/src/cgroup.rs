@@ -20,7 +20,7 @@ enum Version {
 /// What the group may take beyond what it uses already: a shell has to start in it.
 const ROOM_BYTES: u64 = 8 << 20;
 
-/// Removed when it is dropped; whoever lived in it must have ended by then.
+/// Removed when it is dropped; its processes must have ended by then.
 pub struct MemoryGroup {
     folder: PathBuf,
     version: Version,

@@ -170,13 +170,13 @@ struct Round {
 struct Side {
     agent: Option<Agent>,
     done: Option<Finished>,
-    /// It said that the transfer cannot go on.
-    undecided: bool,
-    /// It said that something is there already.
+    /// It reported that the transfer cannot be resumed.
+    in_doubt: bool,
+    /// It reported that something is there already.
     target_taken: bool,
-    /// It said so when it ended just now.
+    /// It reported that when it ended just now.
     loader_failed: bool,
-    /// How each of its processes ended, for whoever looks into a round that failed.
+    /// How each of its processes ended, to examine a round that failed.
     ends: Vec<String>,
 }
 
@@ -201,7 +201,7 @@ impl Round {
         while self.sender.done.is_none() || self.receiver.done.is_none() {
             assert!(Instant::now() < deadline, "not done:\n{}", self.words());
             self.keep_going();
-            if self.receiver.undecided {
+            if self.receiver.in_doubt {
                 return self.abandon();
             }
             if self.receiver.target_taken {
@@ -214,7 +214,7 @@ impl Round {
             }
             thread::sleep(LOOK_EVERY);
         }
-        self.judge()
+        self.check()
     }
 
     fn moment(&mut self) -> Instant {
@@ -233,7 +233,7 @@ impl Round {
             thread::sleep(WORDS_WITHIN);
             panic!("ended as it should not:\n{}", self.words());
         }
-        if self.receiver.undecided || self.receiver.target_taken {
+        if self.receiver.in_doubt || self.receiver.target_taken {
             return;
         }
         if self.receiver.is_missing() && self.sender.done.is_none() {
@@ -252,7 +252,7 @@ impl Round {
         }
     }
 
-    /// Nobody can know whether the loader committed: a person looks, and ends the transfer on both
+    /// It is not known whether the loader committed: a person looks, and ends the transfer on both
     /// sides.
     fn abandon(mut self) -> Tally {
         self.sender.kill();
@@ -267,7 +267,7 @@ impl Round {
         self.end_for_good();
         assert!(!is_there || self.place.is_same(), "the copy differs");
         self.place.assert_clean(if is_there { &["to"] } else { &[] });
-        Tally { undecided: 1, ..self.tally }
+        Tally { in_doubt: 1, ..self.tally }
     }
 
     fn is_done_before(&self) -> bool {
@@ -348,7 +348,7 @@ impl Round {
     }
 
     /// Half of the time together with its loader's guard. What a shell had started waits in vain
-    /// then, until somebody ends it.
+    /// then, until it is ended.
     fn kill_receiver(&mut self) {
         let guards = if self.random.chance(50.0) { self.guards() } else { Vec::new() };
         guards.iter().for_each(|guard| kill9(*guard));
@@ -381,7 +381,7 @@ impl Round {
         self.place.link.heal();
     }
 
-    fn judge(self) -> Tally {
+    fn check(self) -> Tally {
         for side in ["sender", "receiver"] {
             let left = self.place.transfers(side);
             assert!(left.is_empty(), "unfinished at the {side}: {left:?}\n{}", self.words());
@@ -426,7 +426,7 @@ impl Side {
         match ended.code() {
             Some(exit::DONE) => self.done = Some(ended),
             Some(exit::UNUSABLE) if ended.finished_event()["outcome"] == "target_not_empty" => self.target_taken = true,
-            Some(exit::INTERRUPTED) if ended.resume().as_deref() == Some("in_doubt") => self.undecided = true,
+            Some(exit::INTERRUPTED) if ended.resume().as_deref() == Some("in_doubt") => self.in_doubt = true,
             // Unreachable or busy before anything was agreed, interrupted, or a loader that was
             // killed.
             Some(exit::PEER | exit::INTERRUPTED | exit::REFUSED | exit::UNUSABLE) => thread::sleep(START_AGAIN_AFTER),

@@ -1,7 +1,7 @@
 //! Rounds in which something happens to a receiver whose loader is ending: `psql`, whose COMMIT
-//! takes a while (fault matrix E1). Signals, drains, kills, expiries and abandons at random
-//! moments; whatever ends is started again with the same command, and what is in doubt is resolved
-//! by what the table holds. No row is ever loaded twice, and nothing is done that is not there.
+//! takes a while (fault E1). Signals, drains, kills, expiries and abandons at random moments;
+//! whatever ends is started again with the same command, and what is in doubt is resolved by what
+//! the table holds. No row is ever loaded twice, and nothing is done that is not there.
 
 use std::{
     fs,
@@ -326,7 +326,7 @@ impl<'a> Round<'a> {
         self.tally
     }
 
-    /// Abandoned or expired: the table holds all or nothing, and what was said fits that.
+    /// Abandoned or expired: the table holds all or nothing, and the messages fit that.
     fn given_up(mut self, sender: Option<Agent>, told: Option<String>) -> Tally {
         if let Some(mut sender) = sender {
             if sender.is_running() {
@@ -347,7 +347,7 @@ impl<'a> Round<'a> {
     /// In doubt: it stays so however often it is started or abandoned, and ends by what the
     /// operator finds in the table.
     fn resolve(mut self, sender: Option<Agent>, abandoned: bool) -> Tally {
-        self.tally.undecided += 1;
+        self.tally.in_doubt += 1;
         if let Some(sender) = sender {
             let ended = sender.wait(ENDS_WITHIN);
             self.note("sender", &ended);

@@ -59,7 +59,7 @@ impl Finished {
         String::from_utf8_lossy(&fs::read(self.home().join("stderr")).unwrap()).into_owned()
     }
 
-    /// What it told people, and the last event that it told programs.
+    /// What it printed for people, and its last event.
     pub(crate) fn last_words(&self) -> String {
         last_words(&self.stdout(), &self.stderr())
     }
@@ -99,7 +99,7 @@ impl Finished {
         self
     }
 
-    /// What it told of its failure: to a person on stderr, or to a program in the last event.
+    /// What it reported of its failure: on stderr, or in the last event.
     pub fn message(&self) -> String {
         let last = String::from_utf8_lossy(&self.stdout()).lines().last().map(str::to_owned);
         let event = last.and_then(|line| serde_json::from_str::<Value>(&line).ok());
@@ -111,7 +111,7 @@ impl Finished {
         }
     }
 
-    /// A failure tells what happened in one message: not nothing, not a flood, never a backtrace.
+    /// A failure says what happened in one message: not nothing, not a flood, never a backtrace.
     #[track_caller]
     pub fn assert_one_message(&self) -> &Self {
         let message = self.message();

@@ -1,6 +1,6 @@
 //! Packets that mean nothing, at one port, from many addresses, as if their senders' were forged:
-//! noise, first packets of connections that never come about, and those of a version that nobody
-//! speaks.
+//! noise, first packets of connections that never come about, and those of an unknown
+//! version.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -16,7 +16,7 @@ use rustls::{Side, quic};
 
 use crate::{random::Random, tls};
 
-/// Ten thousand packets a second (fault-matrix X19).
+/// Ten thousand packets a second (fault X19).
 const BURST: usize = 100;
 const BURST_EVERY: Duration = Duration::from_millis(10);
 
@@ -106,7 +106,7 @@ fn packet(random: &mut Random) -> Vec<u8> {
         1 => V1,
         _ => [0xff, 0, 0, 29],
     };
-    // But for a ping there is nothing in it. Nobody looks before the address is proven.
+    // But for a ping there is nothing in it. The content is not read before the address is proven.
     Initial { version, destination: &destination, source: &[], token: &[], number: 0 }.seal(&[1])
 }
 
@@ -153,7 +153,7 @@ impl Initial<'_> {
     }
 }
 
-/// Whether a Retry (RFC 9000, 17.2.5) lies before the socket.
+/// Whether a Retry (RFC 9000, 17.2.5) has arrived at the socket.
 fn was_asked(socket: &UdpSocket) -> bool {
     let mut answer = [0; 1500];
     while let Ok(bytes) = socket.recv(&mut answer) {

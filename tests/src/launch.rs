@@ -31,7 +31,7 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// Puts a copy of a program into a folder, in the place of an earlier one, as a package manager
-/// does: whoever runs that one goes on running a file that has no name any more.
+/// does: a process that runs that one keeps running a file that has no name any more.
 pub fn install(name: &str, folder: &Path) {
     let beside = folder.join("new");
     fs::copy(program(name), &beside).unwrap();

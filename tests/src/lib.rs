@@ -2,7 +2,7 @@
 //! certificates.
 //!
 //! Nothing here is simulated but the faults; only `sim` runs the two state machines alone, under a
-//! clock of its own. A test names in its doc comment the row of the fault matrix that it proves.
+//! clock of its own. A test names in its doc comment the row of `docs/faults.md` that it proves.
 
 pub mod agents;
 pub mod bytes;

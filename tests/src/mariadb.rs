@@ -21,7 +21,7 @@ pub struct MariaDb {
     folder: TempDir,
 }
 
-/// Whoever reaches the socket may be this user: it has no password.
+/// Any process that reaches the socket may be this user: it has no password.
 const USER: &str = "root";
 
 impl MariaDb {
@@ -34,7 +34,7 @@ impl MariaDb {
         let folder = tempfile::Builder::new().prefix("sealift-my-").tempdir().unwrap();
         let user = RunAs::unprivileged("mysql");
         user.own(folder.path());
-        // The client must reach the socket whoever it runs as.
+        // The client must reach the socket as any user.
         fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let data = folder.path().join("data");
         let mut install = user.command(shared::find("mariadb-install-db").unwrap());

@@ -94,7 +94,7 @@ impl Place {
         self.path("target/to")
     }
 
-    /// Where the sender is told to spool, if it is.
+    /// Where the sender spools, if it does.
     pub fn spool(&self) -> PathBuf {
         self.path("spool")
     }
@@ -245,7 +245,7 @@ impl Place {
 }
 
 fn urls(kind: Kind, source: &str, target: &str) -> (String, String) {
-    // A loader's unfinished output lies where nobody looks for it, as a database's would; and a
+    // A loader's unfinished output is where nothing looks for it, as a database's would; and a
     // second load fails.
     let loader = format!("exec:sh -c 'cat >{source}.loading && ln {source}.loading {target} && rm {source}.loading'");
     match kind {
@@ -257,7 +257,7 @@ fn urls(kind: Kind, source: &str, target: &str) -> (String, String) {
     }
 }
 
-/// What an ended agent told of resuming.
+/// What an ended agent reported about resuming.
 impl Finished {
     pub fn resume(&self) -> Option<String> {
         self.finished_event()["resume"].as_str().map(str::to_owned)

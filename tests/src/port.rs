@@ -1,4 +1,4 @@
-//! Ports of loopback that nobody uses.
+//! Free ports of loopback.
 
 use std::{
     net::{TcpListener, UdpSocket},
@@ -7,8 +7,8 @@ use std::{
 
 use crate::random::Random;
 
-/// A UDP port that is free now, below those which the system hands out by itself, so that nobody
-/// gets it meanwhile.
+/// A UDP port that is free now, below those which the system hands out by itself, so that no
+/// process gets it meanwhile.
 pub fn free_udp_port() -> u16 {
     free_port(|port| UdpSocket::bind(("127.0.0.1", port)).is_ok())
 }

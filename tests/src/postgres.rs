@@ -121,7 +121,7 @@ impl Postgres {
         command.env("PGUSER", "postgres").env("PGDATABASE", database);
     }
 
-    /// Waits until nobody but the asker is connected to `database`.
+    /// Waits until no other client is connected to `database`.
     pub fn wait_until_idle(&self, database: &str) {
         let sql = format!("select count(*) from pg_stat_activity where datname = '{database}'");
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);

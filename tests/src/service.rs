@@ -18,7 +18,7 @@ use nix::{
 pub struct RunAs(Option<(u32, u32)>);
 
 impl RunAs {
-    /// `name` if this is root and there is such a user, else whoever runs the tests.
+    /// `name` if this is root and there is such a user, else the user that runs the tests.
     pub fn unprivileged(name: &str) -> Self {
         match User::from_name(name) {
             Ok(Some(user)) if Uid::effective().is_root() => Self(Some((user.uid.as_raw(), user.gid.as_raw()))),

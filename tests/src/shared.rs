@@ -1,4 +1,4 @@
-//! What lies outside the repository, and what to do without it.
+//! What is outside the repository, and what to do without it.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,5 +1,5 @@
 //! Peers that prove their address and nothing else: handshakes that are begun and never completed,
-//! and handshakes that are completed by somebody without a ticket.
+//! and handshakes that are completed by a peer without a ticket.
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},

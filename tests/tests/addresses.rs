@@ -1,5 +1,5 @@
-//! Addresses that a host has, or has not (fault matrix E5): one that cannot be used does not end
-//! the try of all.
+//! Addresses that a host has, or has not (fault E5): one that cannot be used does not end the try
+//! of all.
 
 use std::{
     fs,
@@ -44,8 +44,8 @@ fn without_ipv6(folder: &Path) -> Option<PathBuf> {
     }
 }
 
-/// C5, E5: `[::]` is 0.0.0.0 where there is no IPv6, and a ticket's IPv4 address is tried behind an
-/// IPv6 one.
+/// Issue 9, C5; fault E5: `[::]` is 0.0.0.0 where there is no IPv6, and a ticket's IPv4 address is
+/// tried behind an IPv6 one.
 #[test]
 fn a_host_without_ipv6_uses_ipv4_and_says_so() {
     let folder = folder();
@@ -64,7 +64,8 @@ fn a_host_without_ipv6_uses_ipv4_and_says_so() {
     assert!(said.contains(&format!("no IPv6: listening at 0.0.0.0:{port} instead of [::]:{port}")), "{said}");
 }
 
-/// C5, E5: names and zones that are not known to the sender's host, before an address that is.
+/// Issue 9, C5; fault E5: names and zones that are not known to the sender's host, before an
+/// address that is.
 #[test]
 fn an_address_that_cannot_be_used_does_not_end_the_try_of_all() {
     let port = free_udp_port();
@@ -114,19 +115,19 @@ fn in_own_network(prepare: &str, bind: &str, address: &str) {
     assert!(ended.status.success(), "{}\n{log}", String::from_utf8_lossy(&ended.stderr));
 }
 
-/// C5, E5.
+/// Issue 9, C5; fault E5.
 #[test]
 fn any_address_hears_ipv4_whatever_the_systems_default_is() {
     in_own_network("echo 1 >/proc/sys/net/ipv6/bindv6only", "[::]:7443", "127.0.0.1:7443");
 }
 
-/// C5: link-local addresses, whose interface is named.
+/// Issue 9, C5: link-local addresses, whose interface is named.
 #[test]
 fn a_link_local_address_is_used_with_its_zone() {
     in_own_network("ip -6 address add fe80::1/64 dev lo nodad", "[fe80::1%lo]:7443", "[fe80::1%lo]:7443");
 }
 
-/// C5: IPv6 is there and switched off.
+/// Issue 9, C5: IPv6 is there and switched off.
 #[test]
 fn ipv6_that_is_switched_off_is_not_needed() {
     in_own_network("echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6", "[::]:7443", "127.0.0.1:7443");

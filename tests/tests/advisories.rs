@@ -46,7 +46,7 @@ fn all_installed() -> bool {
     ["cargo-deny", "zstd", "git"].into_iter().all(installed)
 }
 
-/// D5: the copy is used, and its age is told.
+/// Issue 9, D5: the copy is used, and its age is told.
 #[test]
 fn a_dated_copy_stands_in_and_says_how_old_it_is() {
     if !all_installed() {
@@ -61,7 +61,7 @@ fn a_dated_copy_stands_in_and_says_how_old_it_is() {
     assert!(said.contains(&format!("those of {today}, 0 days old")) && !said.contains(OLD), "{said}");
 }
 
-/// D5: what the copy knows of is found; what it is too old to know of is warned of.
+/// Issue 9, D5: what the copy knows of is found; what it is too old to know of is warned of.
 #[test]
 fn a_vulnerability_that_the_copy_knows_of_is_found() {
     if !all_installed() {
@@ -80,7 +80,7 @@ fn a_vulnerability_that_the_copy_knows_of_is_found() {
     assert!(said(&refused).contains(OLD), "{}", said(&refused));
 }
 
-/// D5: where there is no copy, nothing was checked, and the gate does not pass.
+/// Issue 9, D5: where there is no copy, nothing was checked, and the gate does not pass.
 #[test]
 fn without_a_copy_the_check_fails() {
     let folder = tempfile::tempdir().unwrap();

@@ -96,8 +96,8 @@ fn length(path: &Path) -> u64 {
     fs::metadata(path).unwrap().len()
 }
 
-/// S2, S12, A11: nothing happens of which there would be no record, and with room the same command
-/// goes on, with the same log.
+/// Faults S2, S12, A11: nothing happens of which there would be no record, and with room the same
+/// command goes on, with the same log.
 #[test]
 fn s2_a_log_that_fills_up_in_the_middle_of_a_line_stops_everything_and_stays_whole() {
     if !installed("prlimit") {
@@ -120,8 +120,8 @@ fn s2_a_log_that_fills_up_in_the_middle_of_a_line_stops_everything_and_stays_who
     assert_eq!(entries[201]["event"], "ticket.issue");
 }
 
-/// C11 of the audit log: a line that was cut off anywhere was never durable, and goes; that it did
-/// is in the log.
+/// Fault C11 of the audit log: a line that was cut off anywhere was never durable, and goes; that
+/// it did is in the log.
 #[test]
 fn c11_a_torn_line_is_cut_off_and_told_of() {
     for whole in [0, 1, 3] {
@@ -150,8 +150,8 @@ fn c11_a_torn_line_is_cut_off_and_told_of() {
     assert_eq!(place.entries().last().unwrap()["event"], "transfer.end");
 }
 
-/// A1: what no interrupted append leaves is somebody's doing or the disk's, and nothing is moved
-/// until a person has looked.
+/// Fault A1: what no interrupted append leaves is somebody's doing or the disk's, and nothing is
+/// moved until a person has looked.
 #[test]
 fn a1_other_damage_is_refused_and_left_as_it_is() {
     let place = Place::filled(3);
@@ -168,8 +168,8 @@ fn a1_other_damage_is_refused_and_left_as_it_is() {
     }
 }
 
-/// A6: an entry that lacks its newline alone is an entry: it stays, gets its newline, and the chain
-/// goes on behind it.
+/// Issue 9, A6: an entry that lacks its newline alone is an entry: it stays, gets its newline, and
+/// the chain goes on behind it.
 #[test]
 fn an_entry_without_its_newline_is_kept() {
     for entries in [1, 4] {
@@ -191,8 +191,8 @@ fn an_entry_without_its_newline_is_kept() {
     assert_eq!(place.cut_bytes(), [first.len() as u64]);
 }
 
-/// A6: an agent checks all of its log when it starts, and says which line was changed, removed or
-/// moved.
+/// Issue 9, A6: an agent checks all of its log when it starts, and says which line was changed,
+/// removed or moved.
 #[test]
 fn a_start_checks_the_whole_chain() {
     type Edit = fn(&mut Vec<String>);
@@ -219,8 +219,8 @@ fn a_start_checks_the_whole_chain() {
     }
 }
 
-/// A9: whatever a grant may say fits, however much of it JSON escapes; what does not is refused and
-/// leaves the log good.
+/// Fault A9: whatever a grant may say fits, however much of it JSON escapes; what does not is
+/// refused and leaves the log good.
 #[test]
 fn a9_the_longest_texts_fit_and_longer_ones_are_not_written() {
     let place = Place::filled(1);
@@ -240,7 +240,7 @@ fn a9_the_longest_texts_fit_and_longer_ones_are_not_written() {
     assert_eq!(place.entries().len(), 3);
 }
 
-/// A9: a ticket comes from elsewhere, and its grant is told of in the sender's log before the
+/// Fault A9: a ticket comes from elsewhere, and its grant is told of in the sender's log before the
 /// receiver has judged it.
 #[test]
 fn a9_a_ticket_with_longer_texts_is_damaged() {

@@ -138,8 +138,8 @@ fn quoted(cell: &str) -> BTreeSet<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Issue 10, item 6; D3: the page lists every event that there is, with exactly the fields that it
-/// has.
+/// Issue 10, item 6; issue 9, D3: the page lists every event that there is, with exactly the fields
+/// that it has.
 #[test]
 fn the_page_has_every_entry_with_its_fields() {
     let page = read("docs/audit.md");

@@ -199,7 +199,7 @@ fn a_taken_port_is_preflight() {
     drop(taken);
 }
 
-/// O1: also of the wrong database.
+/// Fault O1: also of the wrong database.
 #[test]
 fn sqlite_sources_that_cannot_be_moved() {
     let folder = folder();
@@ -297,7 +297,7 @@ fn a_used_ticket_is_good_for_nothing_more() {
     }
 }
 
-/// I3, G4: the receiver that answers is not the one that issued the ticket.
+/// Faults I3, G4: the receiver that answers is not the one that issued the ticket.
 #[test]
 fn a_ticket_of_another_receiver_at_the_same_address() {
     let folder = folder();
@@ -317,7 +317,7 @@ fn a_ticket_of_another_receiver_at_the_same_address() {
     second.wait(WITHIN).assert_code(exit::DONE);
 }
 
-/// G2: no damage gets past the sender, and none reaches the receiver.
+/// Fault G2: no damage gets past the sender, and none reaches the receiver.
 #[test]
 fn damaged_tickets_are_refused() {
     let folder = folder();
@@ -382,7 +382,7 @@ fn a_ticket_file_is_its_owners_alone() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
-/// C6: Ctrl-C ends each side with 130, at once, and tells the other.
+/// Fault C6: Ctrl-C ends each side with 130, at once, and tells the other.
 #[test]
 fn an_interrupt_ends_both_sides() {
     let folder = folder();
@@ -460,7 +460,7 @@ fn a_row_that_is_too_long_for_the_receiver_alone() {
     assert!(done.receiver.message().contains("--row-bytes-max"), "{}", done.receiver.message());
 }
 
-/// C6: nobody is told to go on with what had not begun.
+/// Fault C6: nobody is told to go on with what had not begun.
 #[test]
 fn an_interrupt_before_any_sender_says_that_the_ticket_is_void() {
     let mut receiver = listening();

@@ -1,6 +1,6 @@
-//! Where values of rows must never be seen (fault matrix L1, L4, L6, L7, L9): every column of every
-//! table holds a value found nowhere else, both agents say all they can, and everything that leaves
-//! them is searched.
+//! Where values of rows must never be seen (faults L1, L4, L6, L7, L9): every column of every table
+//! holds a value found nowhere else, both agents say all they can, and everything that leaves them
+//! is searched.
 
 use std::{
     fs,
@@ -107,7 +107,7 @@ fn watch_processes(running: Running, canaries: &Canaries) -> Transfer {
     done
 }
 
-/// L1, L4, L6: a transfer that works.
+/// Faults L1, L4, L6: a transfer that works.
 #[test]
 fn l1_l4_l6_nothing_is_said_of_a_transfer_that_works() {
     let place = Place::new("works");
@@ -120,7 +120,7 @@ fn l1_l4_l6_nothing_is_said_of_a_transfer_that_works() {
     assert!(place.canaries.found_in(&moved).len() > 100, "the canaries did arrive");
 }
 
-/// L7: neither the sealed data nor the handshake shows a value, with and without compression.
+/// Fault L7: neither the sealed data nor the handshake shows a value, with and without compression.
 #[test]
 fn l7_nothing_is_seen_on_the_wire() {
     for compression in ["off", "1"] {
@@ -144,7 +144,8 @@ fn l7_nothing_is_seen_on_the_wire() {
     }
 }
 
-/// L1, L5: programs that print rows when they fail, as loaders do ("Key (id)=(…) already exists").
+/// Faults L1, L5: programs that print rows when they fail, as loaders do ("Key (id)=(…) already
+/// exists").
 #[test]
 fn l1_nothing_is_said_of_programs_that_print_rows() {
     let place = Place::new("programs");
@@ -185,7 +186,7 @@ fn what_the_dangerous_flag_shows_is_found() {
     }
 }
 
-/// D5, L1: a source whose rows the target refuses.
+/// Faults D5, L1: a source whose rows the target refuses.
 #[test]
 fn l1_nothing_is_said_of_rows_that_are_refused() {
     let place = Place::new("refused");
@@ -206,8 +207,8 @@ fn l1_nothing_is_said_of_rows_that_are_refused() {
     place.assert_silent(&done);
 }
 
-/// L9: the only files that anybody writes are the target, what stands beside it while it is staged,
-/// and the state.
+/// Fault L9: the only files that anybody writes are the target, what stands beside it while it is
+/// staged, and the state.
 #[test]
 fn l9_no_file_is_written_but_the_target_and_the_state() {
     if !shared::installed("strace") {

@@ -212,7 +212,7 @@ fn assert_refused(met: &Met, role: Role, allowed: &[Code], case: &str) {
     assert_eq!(offence(met, role, allowed), None, "{case} ({})", role.as_str());
 }
 
-/// fault-matrix I1 to I8, I13, I14: every case of the catalogue. What TLS itself cannot be made to
+/// Faults I1 to I8, I13, I14: every case of the catalogue. What TLS itself cannot be made to
 /// present is judged without it.
 async fn refuse_all(kind: Kind) {
     let authority = Authority::new("example.test", kind);
@@ -289,8 +289,8 @@ async fn another_identity_than_the_expected_is_refused() {
     }
 }
 
-/// fault-matrix I16: a certificate that was renewed, over another key, is the same identity to
-/// whoever connects again.
+/// Fault I16: a certificate that was renewed, over another key, is the same identity to whoever
+/// connects again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renewed_certificate_is_the_same_identity() {
     let authority = Authority::new("example.test", Kind::Ed25519);
@@ -305,7 +305,7 @@ async fn a_renewed_certificate_is_the_same_identity() {
     }
 }
 
-/// fault-matrix I10, I11: another protocol, none, or weaker cryptography than both must have.
+/// Faults I10, I11: another protocol, none, or weaker cryptography than both must have.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn weaker_terms_are_refused() {
     use rustls::crypto::aws_lc_rs::{cipher_suite::TLS13_AES_128_GCM_SHA256, kx_group::X25519};
@@ -339,7 +339,7 @@ async fn weaker_terms_are_refused() {
     }
 }
 
-/// fault-matrix I10: a QUIC version that is not 1.
+/// Fault I10: a QUIC version that is not 1.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_version_of_quic_is_refused() {
     const DRAFT_29: u32 = 0xff00_001d;
@@ -364,7 +364,7 @@ async fn another_version_of_quic_is_refused() {
     serving.abort();
 }
 
-/// fault-matrix I12: a peer that asks for tickets and early data never gets them.
+/// Fault I12: a peer that asks for tickets and early data never gets them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_resumed() {
     let authority = Authority::new("example.test", Kind::Ed25519);
@@ -395,7 +395,7 @@ async fn nothing_is_resumed() {
     serving.abort();
 }
 
-/// fault-matrix I12, the other way: a sender takes no ticket from a receiver that hands them out.
+/// Fault I12, the other way: a sender takes no ticket from a receiver that hands them out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sender_keeps_no_ticket() {
     let authority = Authority::new("example.test", Kind::Ed25519);
@@ -423,7 +423,7 @@ async fn a_sender_keeps_no_ticket() {
     serving.abort();
 }
 
-/// fault-matrix I18: with `SSLKEYLOGFILE` set, a handshake writes no file.
+/// Fault I18: with `SSLKEYLOGFILE` set, a handshake writes no file.
 #[test]
 fn no_keys_are_logged() {
     let folder = tempfile::tempdir().unwrap();

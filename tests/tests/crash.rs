@@ -1,5 +1,5 @@
-//! Agents killed at any moment (fault matrix C1 to C4): nothing half-loaded is ever visible, the
-//! survivor says what happened within 30 seconds, and the same transfer started again is exact.
+//! Agents killed at any moment (faults C1 to C4): nothing half-loaded is ever visible, the survivor
+//! says what happened within 30 seconds, and the same transfer started again is exact.
 //!
 //! `SEALIFT_KILLS` sets how often each is killed; moments come from `SEALIFT_SEED`.
 
@@ -126,19 +126,19 @@ fn sqlite_survives(victim: Victim) {
     assert_eq!(left.len(), 1, "what killed runs staged is gone: {left:?}");
 }
 
-/// C1 for SQLite.
+/// Fault C1 for SQLite.
 #[test]
 fn c1_sender_killed_sqlite() {
     sqlite_survives(Victim::Sender);
 }
 
-/// C2 for SQLite.
+/// Fault C2 for SQLite.
 #[test]
 fn c2_receiver_killed_sqlite() {
     sqlite_survives(Victim::Receiver);
 }
 
-/// C3 for SQLite.
+/// Fault C3 for SQLite.
 #[test]
 fn c3_both_killed_sqlite() {
     sqlite_survives(Victim::Both);
@@ -202,26 +202,26 @@ fn postgres_survives(victim: Victim) {
     databases.assert_a_new_run_is_exact();
 }
 
-/// C1 for a loader that commits when its input ends.
+/// Fault C1 for a loader that commits when its input ends.
 #[test]
 fn c1_sender_killed_postgres() {
     postgres_survives(Victim::Sender);
 }
 
-/// C2 likewise: the loader's input must not end like a whole dump when the receiver that feeds it
-/// is gone.
+/// Fault C2 likewise: the loader's input must not end like a whole dump when the receiver that
+/// feeds it is gone.
 #[test]
 fn c2_receiver_killed_postgres() {
     postgres_survives(Victim::Receiver);
 }
 
-/// C3 likewise.
+/// Fault C3 likewise.
 #[test]
 fn c3_both_killed_postgres() {
     postgres_survives(Victim::Both);
 }
 
-/// C4: the database ends the loader's session in the middle. Both sides end as for any failed
+/// Fault C4: the database ends the loader's session in the middle. Both sides end as for any failed
 /// loader.
 #[test]
 fn c4_session_ended_postgres() {

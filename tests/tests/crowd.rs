@@ -21,7 +21,7 @@ fn address(ticket: &Path) -> String {
     Ticket::from_text(&std::fs::read_to_string(ticket).unwrap()).unwrap().addresses[0].clone()
 }
 
-/// fault-matrix N13: the second sender of one transfer is turned away, and the first goes on.
+/// Fault N13: the second sender of one transfer is turned away, and the first goes on.
 #[test]
 fn n13_a_second_sender_is_turned_away() {
     let mut running = Pair::new("exec:sh -c 'echo rows; sleep 4'", "discard:").start();
@@ -32,9 +32,8 @@ fn n13_a_second_sender_is_turned_away() {
     running.wait(WITHIN).assert_done();
 }
 
-/// fault-matrix X15, X16, X19: packets that are no handshake, and handshakes that go nowhere, from
-/// many addresses: a transfer that begins and runs meanwhile completes, exact, and memory stays
-/// bounded.
+/// Faults X15, X16, X19: packets that are no handshake, and handshakes that go nowhere, from many
+/// addresses: a transfer that begins and runs meanwhile completes, exact, and memory stays bounded.
 #[test]
 fn x16_x19_a_flood_does_not_stop_a_transfer() {
     let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();

@@ -28,7 +28,7 @@ enum Form {
     Custom,
 }
 
-/// D2, D3, D4, D12, D16 as far as a dump carries them.
+/// Faults D2, D3, D4, D12, D16 as far as a dump carries them.
 #[test]
 fn postgres_small_sets_as_sql() {
     postgres_round_trips(POSTGRES_SMALL, Form::Plain);
@@ -52,7 +52,7 @@ fn postgres_large_sets_as_archive() {
     postgres_round_trips(POSTGRES_LARGE, Form::Custom);
 }
 
-/// D2, D3, D4, D12 as far as a dump carries them.
+/// Faults D2, D3, D4, D12 as far as a dump carries them.
 #[test]
 fn mariadb_small_sets() {
     mariadb_round_trips(MARIADB_SMALL);

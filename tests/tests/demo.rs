@@ -17,7 +17,7 @@ fn the_demo_ends_well() {
     let ended = demo.env("SEALIFT_BIN", bin.parent().unwrap()).output().unwrap();
     let said = String::from_utf8_lossy(&ended.stdout);
     assert!(ended.status.success(), "{said}\n{}", String::from_utf8_lossy(&ended.stderr));
-    // D6: a kill of both agents, and the resume.
+    // Issue 9, D6: a kill of both agents, and the resume.
     for shown in ["kill -9", "Both are gone", "resumed: the receiver has"] {
         assert!(said.contains(shown), "no {shown:?} in:\n{said}");
     }

@@ -48,7 +48,7 @@ fn documented(document: &str) -> BTreeSet<String> {
     first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-/// D3: a page for `--json`.
+/// Issue 9, D3: a page for `--json`.
 #[test]
 fn every_event_has_its_line() {
     let known = documented("events.md");

@@ -45,8 +45,8 @@ fn the_receipt_of_a_drill_has_the_rows_and_digests_that_arrived() {
     assert_eq!(receipt.check().unwrap_err().code, Code::TargetMismatch);
 }
 
-/// A7, C2: a drill keeps nothing, and says so. Of a receiver that is killed after some tables, or
-/// after all of them, the next one is sent everything again, over the same ticket.
+/// Issue 9, D4; fault C2: a drill keeps nothing, and says so. Of a receiver that is killed after
+/// some tables, or after all of them, the next one is sent everything again, over the same ticket.
 #[test]
 fn a_drill_whose_receiver_is_killed_starts_over() {
     let cases = [
@@ -79,7 +79,7 @@ fn starts_over(kind: Kind, point: &str) {
     }
 }
 
-/// N1: a drill whose link drops goes on where it was.
+/// Fault N1: a drill whose link drops goes on where it was.
 #[test]
 fn a_drill_whose_link_drops_is_resumed() {
     let faults = Faults { bits_per_second: Some(20_000_000), ..Faults::default() };

@@ -49,8 +49,7 @@ fn untouched_it_succeeds() {
     assert_eq!(tampered(&|_| {}), Code::Done);
 }
 
-/// fault-matrix X7: whoever strikes a suite from the offer, or puts another into the answer, is
-/// found out.
+/// Fault X7: whoever strikes a suite from the offer, or puts another into the answer, is found out.
 #[test]
 fn a_suite_cannot_be_talked_down() {
     let struck = tampered(&|message| {
@@ -70,8 +69,8 @@ fn a_suite_cannot_be_talked_down() {
     assert_eq!(code(Parties::new(1).exchange(&one_sided, &Exchange::default())), Code::SuiteUnsupported);
 }
 
-/// fault-matrix X7, X11: terms that were never offered, or that nobody may set, under a receiver's
-/// good signature.
+/// Faults X7, X11: terms that were never offered, or that nobody may set, under a receiver's good
+/// signature.
 #[test]
 fn terms_are_judged_though_signed() {
     let agree = |change: fn(&mut AcceptBody)| code(Parties::new(2).resigned(&terms_of_one(), change, |_| {}));
@@ -96,7 +95,7 @@ fn have(part: u32, verified: u64, durable: u64) -> Have {
     Have { part, verified, durable, ended: false, root: Root([0; 32]) }
 }
 
-/// fault-matrix X12: what a receiver cannot have, under its good signature.
+/// Fault X12: what a receiver cannot have, under its good signature.
 #[test]
 fn what_is_there_is_judged_though_signed() {
     let agree = |found: &[Have]| {
@@ -166,8 +165,8 @@ fn begin(message: &mut Message, change: fn(&mut sealift_protocol::message::Begin
     }
 }
 
-/// fault-matrix I15, I17: the same messages on another connection, between others, or with the
-/// roles exchanged.
+/// Faults I15, I17: the same messages on another connection, between others, or with the roles
+/// exchanged.
 #[test]
 fn a_splice_into_another_connection_fails() {
     let other = |change: fn(&mut sealift_protocol::transcript::Channel)| {
@@ -191,7 +190,7 @@ fn a_splice_into_another_connection_fails() {
     assert_eq!(shifted, Code::TranscriptMismatch);
 }
 
-/// fault-matrix X11: a receiver does not name an epoch out of bounds.
+/// Fault X11: a receiver does not name an epoch out of bounds.
 #[test]
 fn the_epoch_never_wraps() {
     let agree = |epoch| code(Parties::new(4).exchange(&Terms { epoch: Epoch(epoch), ..terms() }, &Exchange::default()));
@@ -200,8 +199,8 @@ fn the_epoch_never_wraps() {
     assert_eq!(agree(EPOCH_MAX + 1), Code::LimitExceeded);
 }
 
-/// fault-matrix X6: a commitment to other keys, under a good signature, is refused before anything
-/// is opened.
+/// Fault X6: a commitment to other keys, under a good signature, is refused before anything is
+/// opened.
 #[test]
 fn a_wrong_commitment_is_refused_though_signed() {
     type Sabotage = fn(&mut sealift_protocol::message::BeginBody);
@@ -219,7 +218,7 @@ fn a_wrong_commitment_is_refused_though_signed() {
     }
 }
 
-/// fault-matrix G2, G4, T1, T3, T6 at the protocol: whose grant it is, and when.
+/// Faults G2, G4, T1, T3, T6 at the protocol: whose grant it is, and when.
 #[test]
 fn grants_are_for_one_use() {
     type Change = fn(&mut Grant);
@@ -259,7 +258,7 @@ fn grants_are_for_one_use() {
     }
 }
 
-/// fault-matrix T6: a minute of difference is forgiven, whichever clock is ahead.
+/// Fault T6: a minute of difference is forgiven, whichever clock is ahead.
 #[test]
 fn clocks_may_be_a_minute_apart() {
     for (by, expected) in [(-61, Code::ClocksApart), (-60, Code::Done), (60, Code::Done), (61, Code::ClocksApart)] {
@@ -273,7 +272,7 @@ fn clocks_may_be_a_minute_apart() {
     }
 }
 
-/// fault-matrix X17: another version, an unknown message, an unknown suite: a clean refusal.
+/// Fault X17: another version, an unknown message, an unknown suite: a clean refusal.
 #[test]
 fn strangers_are_refused_cleanly() {
     let mut parties = Parties::new(7);
@@ -311,7 +310,7 @@ fn strangers_are_refused_cleanly() {
     assert_eq!(code(Message::from_bytes(&vec![0; CONTROL_BYTES_MAX + 1])), Code::LimitExceeded);
 }
 
-/// fault-matrix X16, X18: a few bytes that claim more than memory holds cost nothing.
+/// Faults X16, X18: a few bytes that claim more than memory holds cost nothing.
 #[test]
 fn counts_that_lie_are_refused() {
     let huge = |prefix: &[u8]| [prefix, &[0xbb, 0x3f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]].concat();

@@ -105,8 +105,7 @@ fn survives(point: Point, kind: Kind) {
         Point::RecordOverwritten | Point::RecordRemoving => {
             died(receiver, point, kind);
             sender.wait(WITHIN).assert_code(exit::DONE);
-            // fault-matrix C13: the next start finishes the clean-up, and then waits for another
-            // transfer.
+            // Fault C13: the next start finishes the clean-up, and then waits for another transfer.
             let mut next = place.receiver().start();
             next.wait_for("another ticket", WITHIN, |next| {
                 next.stderr().contains("waiting") || !next.stdout().is_empty()
@@ -166,7 +165,7 @@ fn finish(place: &Place, sender: Agent, receiver: Agent, point: Point) {
     place.assert_done();
 }
 
-/// fault-matrix C1, C2, C13, N11, N12, and "kill at every named fail point".
+/// Faults C1, C2, C13, N11, N12, and "kill at every named fail point".
 #[test]
 fn a_kill_at_every_fail_point_changes_nothing() {
     let cases: Vec<_> =
@@ -180,7 +179,7 @@ fn a_kill_at_every_fail_point_changes_nothing() {
     }
 }
 
-/// B8, fault-matrix C2: killed before, within and after commits that many parts share, whose rows
+/// Issue 9, B8, fault C2: killed before, within and after commits that many parts share, whose rows
 /// and ledger lines are there together or not at all.
 #[test]
 fn a_kill_around_a_shared_commit_doubles_nothing() {

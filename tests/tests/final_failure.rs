@@ -1,5 +1,5 @@
-//! B6: a load that cannot succeed leaves nothing in the clear, and one that can go on says where it
-//! lies.
+//! Issue 9, B6: a load that cannot succeed leaves nothing in the clear, and one that can go on says
+//! where it lies.
 
 use std::{fs, path::Path};
 

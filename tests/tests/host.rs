@@ -1,5 +1,5 @@
 //! What an agent inherits from the host that it runs on, and what its programs inherit from it
-//! (fault matrix E3, E4, E5, E7).
+//! (faults E3, E4, E5, E7).
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ fn words(words: &[&str]) -> Vec<std::ffi::OsString> {
     words.iter().map(Into::into).collect()
 }
 
-/// C3, E3: what `nohup` or a background job is to ignore is ignored, at both ends.
+/// Issue 9, C3; fault E3: what `nohup` or a background job is to ignore is ignored, at both ends.
 #[test]
 fn signals_that_were_ignored_stay_ignored() {
     let ignoring = |launch: Launch| launch.wrapped_in(words(&["env", "--ignore-signal=HUP,INT"]));
@@ -42,7 +42,7 @@ fn signals_that_were_ignored_stay_ignored() {
     running.wait(WITHIN).assert_done();
 }
 
-/// E3: nor does an inherited disposition or mask break what the agents need signals for.
+/// Fault E3: nor does an inherited disposition or mask break what the agents need signals for.
 #[test]
 fn signals_that_agents_need_are_theirs() {
     let odd = ["env", "--ignore-signal=CHLD,USR1,USR2", "--block-signal=CHLD,USR1,USR2,TERM"];
@@ -73,8 +73,8 @@ sys.exit(os.waitstatus_to_exitcode(status))
 const ASKS: &str =
     "stty -echo </dev/tty && printf Password: >/dev/tty && read p </dev/tty; stty echo </dev/tty || exit 3";
 
-/// C3, E4: a program that asks for a password on the terminal fails at once, and the agent says why
-/// that may be.
+/// Issue 9, C3; fault E4: a program that asks for a password on the terminal fails at once, and the
+/// agent says why that may be.
 #[test]
 fn a_program_that_asks_on_the_terminal_fails_at_once() {
     let on_terminal = |launch: Launch| launch.wrapped_in(words(&["python3", "-c", ON_TERMINAL]));
@@ -94,8 +94,8 @@ fn a_program_that_asks_on_the_terminal_fails_at_once() {
     }
 }
 
-/// C2: what a service manager hands to an agent, and what its parent had open, is not for the
-/// programs that it runs.
+/// Issue 9, C2: what a service manager hands to an agent, and what its parent had open, is not for
+/// the programs that it runs.
 #[test]
 fn programs_do_not_inherit_what_is_the_agents() {
     let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
@@ -121,8 +121,8 @@ fn programs_do_not_inherit_what_is_the_agents() {
     }
 }
 
-/// C2: the guard's descriptors lead to rows: it is closed to the other processes of its user like
-/// the agent, and leaves no core dump.
+/// Issue 9, C2: the guard's descriptors lead to rows: it is closed to the other processes of its
+/// user like the agent, and leaves no core dump.
 #[test]
 fn the_guard_of_a_loader_is_protected_like_its_agent() {
     let as_other = |agent: Launch| if is_root() { agent.as_user(45_009, 45_009) } else { agent };
@@ -140,8 +140,8 @@ fn the_guard_of_a_loader_is_protected_like_its_agent() {
     assert_eq!(owner, 0, "the memory of a process that can be dumped is its user's");
 }
 
-/// E5: as few threads or descriptors as a container may allow: the transfer runs, or the agent says
-/// what it lacks.
+/// Fault E5: as few threads or descriptors as a container may allow: the transfer runs, or the
+/// agent says what it lacks.
 #[test]
 fn too_few_threads_or_descriptors_are_said() {
     if !is_root() {
@@ -167,7 +167,7 @@ fn too_few_threads_or_descriptors_are_said() {
     }
 }
 
-/// E5: where there is no /proc, a loader has no guard: that is said before there is a ticket.
+/// Fault E5: where there is no /proc, a loader has no guard: that is said before there is a ticket.
 #[test]
 fn a_missing_proc_is_said_before_there_is_a_ticket() {
     let hidden = words(&["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"]);
@@ -184,8 +184,8 @@ fn a_missing_proc_is_said_before_there_is_a_ticket() {
     receiver.wait(WITHIN).assert_code(0);
 }
 
-/// E5: without HOME there is no place for state, and without PATH programs are looked for where the
-/// system has them.
+/// Fault E5: without HOME there is no place for state, and without PATH programs are looked for
+/// where the system has them.
 #[test]
 fn a_missing_home_or_path_is_no_mystery() {
     let without = |name: &str, launch: Launch| launch.wrapped_in(words(&["/usr/bin/env", "-u", name]));
@@ -207,7 +207,8 @@ fn assert_said(ended: &Finished, limit: &str) {
     assert!(!told && !ended.stderr().contains("internal error at"), "{limit}: {message}\n{}", ended.stderr());
 }
 
-/// C7, E7: a session that ends without a word, as that of `ssh HOST COMMAND` does, ends its agents.
+/// Issue 9, C7; fault E7: a session that ends without a word, as that of `ssh HOST COMMAND` does,
+/// ends its agents.
 #[test]
 fn agents_end_with_a_session_that_has_no_terminal() {
     let mut receiver = Launch::receiver("discard:").bind_loopback().json().start();
@@ -222,7 +223,7 @@ fn agents_end_with_a_session_that_has_no_terminal() {
     assert_eq!(receiver.wait(WITHIN).code(), Some(5));
 }
 
-/// C7: whoever passes the ticket on, such as `ssh`, looks at the sender only when there is
+/// Issue 9, C7: whoever passes the ticket on, such as `ssh`, looks at the sender only when there is
 /// something to pass on.
 #[test]
 fn a_receiver_ends_when_the_reader_of_its_ticket_has_gone_behind_a_relay() {

@@ -1,4 +1,4 @@
-//! A database moved as its pages by the two agents: `--form image`. B2 of issue 9.
+//! A database moved as its pages by the two agents: `--form image`. Issue 9, B2.
 
 use std::{fs, path::PathBuf};
 

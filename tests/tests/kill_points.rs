@@ -1,6 +1,6 @@
-//! The receiver killed at each step by which it makes anything durable or visible (fault matrix C2,
-//! C14): not at random moments, but at the first, second, … call of each kind, as `strace` injects
-//! the signal. What one kill leaves behind must not be in the way of the next run.
+//! The receiver killed at each step by which it makes anything durable or visible (faults C2, C14):
+//! not at random moments, but at the first, second, … call of each kind, as `strace` injects the
+//! signal. What one kill leaves behind must not be in the way of the next run.
 
 use std::{ffi::OsString, fs, path::PathBuf, time::Duration};
 
@@ -105,7 +105,7 @@ fn assert_nothing_is_in_the_way(place: &Place) {
     assert_eq!(left, ["to.db"], "what killed runs staged is gone");
 }
 
-/// C2: every step of each kind.
+/// Fault C2: every step of each kind.
 #[test]
 fn c2_receiver_killed_at_every_step_sqlite() {
     if !shared::installed("strace") {
@@ -116,7 +116,7 @@ fn c2_receiver_killed_at_every_step_sqlite() {
     assert_nothing_is_in_the_way(&place);
 }
 
-/// C2: every step on each file.
+/// Fault C2: every step on each file.
 #[test]
 fn c2_receiver_killed_at_every_step_of_a_file_sqlite() {
     if !shared::installed("strace") {

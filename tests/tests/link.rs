@@ -1,5 +1,5 @@
-//! Faulty networks between the two agents (fault matrix N). Whatever the link does, what arrives is
-//! exact.
+//! Faulty networks between the two agents (faults N1 to N4, N7 to N9, N15, N16). Whatever the link
+//! does, what arrives is exact.
 
 use std::time::{Duration, Instant};
 
@@ -93,7 +93,7 @@ fn n4_flipped_bits_in_datagrams() {
     assert!(counters[0].corrupted > 10, "{counters:?}");
 }
 
-/// N7: one direction dies. Both notice within 30 seconds, and nothing is visible.
+/// Fault N7: one direction dies. Both notice within 30 seconds, and nothing is visible.
 #[test]
 fn n7_half_open_link() {
     for dead in Direction::BOTH {
@@ -139,7 +139,7 @@ fn n9_datagrams_of_1252_bytes_as_an_mtu_of_1280_allows() {
     exact("n9-1280", 2 * MIB, Faults { datagram_bytes_max: Some(1252), ..Faults::default() });
 }
 
-/// N9: the path shrinks while data flows, and nobody says so.
+/// Fault N9: the path shrinks while data flows, and nobody says so.
 #[test]
 fn n9_the_path_shrinks_on_the_way() {
     let slow = Faults { bits_per_second: Some(8_000_000), ..Faults::default() };

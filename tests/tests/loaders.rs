@@ -174,9 +174,9 @@ fn wait_for_commit(postgres: &Postgres) {
     }
 }
 
-/// B1, E1, C5: the connection to the server breaks between COMMIT and its answer, and the server
-/// commits: `psql` ends with 2, `pg_restore` with 1, and the rows are there. Before, both were
-/// given the load again, which doubled them.
+/// Issue 9, B1; faults E1, C5: the connection to the server breaks between COMMIT and its answer,
+/// and the server commits: `psql` ends with 2, `pg_restore` with 1, and the rows are there. Before,
+/// both were given the load again, which doubled them.
 #[test]
 fn postgres_answer_to_commit_lost_leaves_the_load_in_doubt() {
     let Some(postgres) = server() else { return };
@@ -199,8 +199,8 @@ fn postgres_answer_to_commit_lost_leaves_the_load_in_doubt() {
     }
 }
 
-/// B1, E1, C4: the server ends the session during COMMIT, which rolls it back. `psql` cannot know
-/// and says the same.
+/// Issue 9, B1; faults E1, C4: the server ends the session during COMMIT, which rolls it back.
+/// `psql` cannot know and says the same.
 #[test]
 fn postgres_session_ended_during_commit_is_in_doubt_and_loads_once() {
     let Some(postgres) = server() else { return };
@@ -216,8 +216,8 @@ fn postgres_session_ended_during_commit_is_in_doubt_and_loads_once() {
     assert_eq!(rows(&postgres), ROWS);
 }
 
-/// B1, E1: a COMMIT that the server refuses is rolled back, and `psql` says so by 3: the same
-/// commands load it again, also where the receiver was asked to stop meanwhile.
+/// Issue 9, B1; fault E1: a COMMIT that the server refuses is rolled back, and `psql` says so by 3:
+/// the same commands load it again, also where the receiver was asked to stop meanwhile.
 #[test]
 fn postgres_commit_that_fails_is_known_not_to_have_loaded() {
     let Some(postgres) = server() else { return };
@@ -252,7 +252,7 @@ fn postgres_commit_that_fails_is_known_not_to_have_loaded() {
     assert_eq!(rows(&postgres), ROWS);
 }
 
-/// B1: `sqlite3` goes on after an error, commits what else there is, and ends with 1.
+/// Issue 9, B1: `sqlite3` goes on after an error, commits what else there is, and ends with 1.
 #[test]
 fn sqlite3_ends_with_1_and_has_committed() {
     if !shared::installed("sqlite3") {
@@ -272,7 +272,7 @@ fn sqlite3_ends_with_1_and_has_committed() {
     assert_eq!(run("select count(*) from visit"), ROWS.to_string());
 }
 
-/// B1: `mariadb` has one exit code for every error, and commits each statement by itself.
+/// Issue 9, B1: `mariadb` has one exit code for every error, and commits each statement by itself.
 #[test]
 fn mariadb_ends_with_1_and_has_committed() {
     let Some(mariadb) = MariaDb::start() else { return };
@@ -287,9 +287,9 @@ fn mariadb_ends_with_1_and_has_committed() {
     assert_eq!(mariadb.query(DATABASE, "select count(*) from visit"), ROWS.to_string());
 }
 
-/// B1, C2: a loader that commits as soon as it has read the COMMIT in its dump, and not only at the
-/// end of its input, is not given that before the receiver has recorded that it may commit: killed
-/// a moment earlier, it loads once.
+/// Issue 9, B1; fault C2: a loader that commits as soon as it has read the COMMIT in its dump, and
+/// not only at the end of its input, is not given that before the receiver has recorded that it may
+/// commit: killed a moment earlier, it loads once.
 #[test]
 fn the_end_of_a_load_is_held_back_until_it_may_commit() {
     if !shared::installed("sqlite3") {

@@ -38,7 +38,7 @@ fn indexes_of_numbers_are_built_in_bounded_memory() {
     assert_bounded("a, b", "i * 7919 % 1000003, i", "CREATE INDEX one ON t (a); CREATE INDEX two ON t (b, a);");
 }
 
-/// fault-matrix D1: refused before any side holds it.
+/// Fault D1: refused before any side holds it.
 #[test]
 fn a_row_over_the_limit_takes_no_memory() {
     let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();

@@ -32,7 +32,7 @@ fn a_refusal_by_the_other_side_names_it_and_the_place() {
     insta::assert_snapshot!("refused_by_peer", failure.to_string());
 }
 
-/// D1: which clock is wrong, only a person can know.
+/// Issue 9, D1: which clock is wrong, only a person can know.
 #[test]
 fn a_refusal_because_of_a_clock_shows_both() {
     for code in Code::ALL.iter().copied().filter(|code| code.is_of_clock()) {

@@ -1,5 +1,5 @@
-//! B5, E10: nothing moved is not "done and verified", unless somebody said that there may be
-//! nothing.
+//! Issue 9, B5; fault E10: nothing moved is not "done and verified", unless somebody said that
+//! there may be nothing.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 

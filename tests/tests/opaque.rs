@@ -243,7 +243,7 @@ fn a_loader_that_ends_early_has_failed() {
     }
 }
 
-/// L1, L5: what programs print may hold rows.
+/// Faults L1, L5: what programs print may hold rows.
 #[test]
 fn what_programs_print_is_not_passed_on() {
     let folder = Folder::new();

@@ -1,5 +1,5 @@
-//! Names given for an output that are no plain files (fault matrix E6): what is made goes into
-//! them, or is refused.
+//! Names given for an output that are no plain files (fault E6): what is made goes into them, or is
+//! refused.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -44,7 +44,7 @@ fn unfinished(agent_state: &Path) -> usize {
     fs::read_dir(agent_state.join("transfers")).map_or(0, Iterator::count)
 }
 
-/// C4, E6: the reader of the FIFO gets the ticket, and it is good.
+/// Issue 9, C4; fault E6: the reader of the FIFO gets the ticket, and it is good.
 #[test]
 fn a_ticket_goes_into_the_fifo_that_is_named() {
     let (folder, fifo) = folder_with_fifo(0o600);
@@ -58,8 +58,8 @@ fn a_ticket_goes_into_the_fifo_that_is_named() {
     receiver.wait(WITHIN).assert_code(exit::DONE);
 }
 
-/// C4: nobody reads the FIFO. A signal ends the wait, and nothing is left of the transfer that
-/// nobody can begin.
+/// Issue 9, C4: nobody reads the FIFO. A signal ends the wait, and nothing is left of the transfer
+/// that nobody can begin.
 #[test]
 fn a_receiver_that_waits_for_the_reader_of_its_fifo_can_be_stopped() {
     let (_folder, fifo) = folder_with_fifo(0o600);
@@ -75,7 +75,7 @@ fn a_receiver_that_waits_for_the_reader_of_its_fifo_can_be_stopped() {
     assert!(is_fifo(&fifo));
 }
 
-/// C4: what others could read gets no ticket, and it is said before anything begins.
+/// Issue 9, C4: what others could read gets no ticket, and it is said before anything begins.
 #[test]
 fn a_ticket_goes_nowhere_that_others_can_read() {
     let (folder, fifo) = folder_with_fifo(0o644);
@@ -100,8 +100,8 @@ fn a_ticket_goes_nowhere_that_others_can_read() {
     }
 }
 
-/// C4: names of this process's own standard output are standard output, and a device is written
-/// into.
+/// Issue 9, C4: names of this process's own standard output are standard output, and a device is
+/// written into.
 #[test]
 fn a_ticket_goes_to_standard_output_by_any_name() {
     for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
@@ -125,7 +125,8 @@ fn a_ticket_goes_to_standard_output_by_any_name() {
     assert!(fs::symlink_metadata(&null).unwrap().is_symlink());
 }
 
-/// C4: the public key and the archive, through FIFOs; what the other end reads can be loaded.
+/// Issue 9, C4: the public key and the archive, through FIFOs; what the other end reads can be
+/// loaded.
 #[test]
 fn an_archive_and_a_key_go_into_the_fifo_that_is_named() {
     let (folder, fifo) = folder_with_fifo(0o644);
@@ -152,7 +153,7 @@ fn an_archive_and_a_key_go_into_the_fifo_that_is_named() {
     load.arg("--state-dir").arg(state("receiver")).start().wait(WITHIN).assert_code(exit::DONE);
 }
 
-/// C4: process substitution, as a shell makes it.
+/// Issue 9, C4: process substitution, as a shell makes it.
 #[test]
 fn a_ticket_goes_into_a_process_substitution() {
     let folder = tempfile::tempdir().unwrap();

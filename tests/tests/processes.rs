@@ -1,4 +1,4 @@
-//! What the system lets others see of the agents' processes (fault matrix L2, L3, L4, I18).
+//! What the system lets others see of the agents' processes (faults L2, L3, L4, I18).
 
 use std::{fs, os::unix::fs::MetadataExt, process::Command, time::Duration};
 
@@ -17,7 +17,7 @@ fn limit(agent: &Agent, name: &str) -> String {
     limits.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
 }
 
-/// L2: no core file, however the agent dies and whatever the limit was before.
+/// Fault L2: no core file, however the agent dies and whatever the limit was before.
 #[test]
 fn l2_no_core_dump() {
     let source = "exec:sh -c 'head -c 1000000 /dev/urandom; sleep 30'";
@@ -34,7 +34,7 @@ fn l2_no_core_dump() {
     }
 }
 
-/// L3: another process of the same user cannot read an agent's memory or environment.
+/// Fault L3: another process of the same user cannot read an agent's memory or environment.
 #[test]
 fn l3_memory_is_closed_to_the_same_user() {
     let Some(nobody) = User::from_name("nobody").unwrap() else {
@@ -59,7 +59,8 @@ fn l3_memory_is_closed_to_the_same_user() {
     }
 }
 
-/// L4: neither ticket nor key is in arguments or environment of the agents, or of what they start.
+/// Fault L4: neither ticket nor key is in arguments or environment of the agents, or of what they
+/// start.
 #[test]
 fn l4_no_secret_in_arguments_or_environment() {
     let mut running = Pair::new("exec:sleep 5", "exec:cat").start();
@@ -82,7 +83,7 @@ fn l4_no_secret_in_arguments_or_environment() {
     }
 }
 
-/// I18: the variable by which TLS libraries are told to write their secrets is not obeyed.
+/// Fault I18: the variable by which TLS libraries are told to write their secrets is not obeyed.
 #[test]
 fn i18_no_key_log() {
     let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
@@ -124,7 +125,7 @@ fn l5_panics() {
     panic!("{PANIC_CANARY}");
 }
 
-/// fault-matrix L5: a panic says where it happened and nothing of what it was about.
+/// Fault L5: a panic says where it happened and nothing of what it was about.
 #[test]
 fn l5_a_panic_says_only_where() {
     let test = std::env::current_exe().unwrap();

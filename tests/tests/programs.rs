@@ -1,4 +1,4 @@
-//! A source program never outlives a transfer that was stopped, or failed (fault matrix C6).
+//! A source program never outlives a transfer that was stopped, or failed (fault C6).
 
 use std::{fs, thread, time::Duration};
 

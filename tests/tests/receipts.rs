@@ -139,8 +139,8 @@ fn a_receipt_is_good_only_if_something_outside_vouches_for_it() {
     }
 }
 
-/// A log that was edited vouches for nothing, and the line is named; both logs say whose keys they
-/// were.
+/// Fault A1: a log that was edited vouches for nothing, and the line is named; both logs say whose
+/// keys they were.
 #[test]
 fn only_a_log_whose_chain_holds_vouches() {
     let made = Made::new(None);
@@ -172,8 +172,8 @@ fn only_a_log_whose_chain_holds_vouches() {
     }
 }
 
-/// A log of which every hash was computed anew after an early entry was changed: its chain holds,
-/// it has the receipt, and it is not the log whose head the agent signed.
+/// Fault A3: a log of which every hash was computed anew after an early entry was changed: its
+/// chain holds, it has the receipt, and it is not the log whose head the agent signed.
 #[test]
 fn a_log_that_was_written_anew_does_not_vouch() {
     let made = Made::new(None);

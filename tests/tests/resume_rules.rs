@@ -1,5 +1,4 @@
-//! fault-matrix X11, X12: what a receiver can say that it has, and what it cannot; and counters
-//! that end.
+//! Faults X11, X12: what a receiver can say that it has, and what it cannot; and counters that end.
 
 use sealift_protocol::{
     chunk::Chunk,
@@ -169,8 +168,9 @@ fn what_is_read_behind_a_lost_part_is_read_again() {
     assert_eq!(resumed, vec![Resume::Repeat; TABLES + 2]);
 }
 
-/// A3: an epoch that is not later than the last was never agreed on by an honest receiver, or by
-/// one that was restored from a snapshot: either way, what it says that it has cannot be believed.
+/// Issue 9, A3: an epoch that is not later than the last was never agreed on by an honest receiver,
+/// or by one that was restored from a snapshot: either way, what it says that it has cannot be
+/// believed.
 #[test]
 fn an_epoch_that_comes_twice_is_refused() {
     let (mut parties, mut transfer) = parties();
@@ -180,7 +180,7 @@ fn an_epoch_that_comes_twice_is_refused() {
     assert_eq!(code(agree(&mut parties, &transfer, &[], Asks::Continue)), Code::AckImpossible);
 }
 
-/// A3: a receiver that lies on a later connection, about what the sender still knows.
+/// Issue 9, A3: a receiver that lies on a later connection, about what the sender still knows.
 #[test]
 fn a_receiver_that_contradicts_what_it_said_is_refused() {
     let sent = || {
@@ -208,8 +208,8 @@ fn a_receiver_that_contradicts_what_it_said_is_refused() {
     assert_eq!(code(transfer.handle_have(&[], EPOCH)), Code::AckImpossible, "nothing is left of what was durable");
 }
 
-/// A1, A4: the sealing key of Accept is the one of the ticket, and not one of the keys with which
-/// anybody could open the envelope.
+/// Issue 9, A1, A4: the sealing key of Accept is the one of the ticket, and not one of the keys
+/// with which anybody could open the envelope.
 #[test]
 fn another_sealing_key_is_refused() {
     let terms = Terms::new(table_plan(TABLES), Suite::Aes256Gcm);
@@ -222,7 +222,7 @@ fn another_sealing_key_is_refused() {
     assert_eq!(with_key(|key| key.fill(0)), Code::IdentityRefused);
 }
 
-/// fault-matrix X11: after the last epoch there is no connection.
+/// Fault X11: after the last epoch there is no connection.
 #[test]
 fn epochs_end() {
     let mut parties = Parties::new(1);

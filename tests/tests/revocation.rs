@@ -1,4 +1,4 @@
-//! fault-matrix I9: revocation lists, where they are configured.
+//! Fault I9: revocation lists, where they are configured.
 
 use std::{
     net::{Ipv4Addr, UdpSocket},

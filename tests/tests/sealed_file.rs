@@ -103,11 +103,11 @@ fn a_log_is_read_again_as_it_was_written() {
     assert_eq!(code(create(folder.path())), Some(Code::Preflight), "a log is not made over another");
     let foreign = LogId { transfer: TransferId([8; 16]), ..ID };
     let foreign = SealedFile::open(folder.path(), NAME, &foreign, BUDGET, |_| Ok(()));
-    assert_eq!(code(foreign), Some(Code::LogForeign), "fault-matrix S6");
+    assert_eq!(code(foreign), Some(Code::LogForeign), "fault S6");
 }
 
-/// fault-matrix C11: half a record at the end is cut off and said so, once; the log goes on behind
-/// the last whole one.
+/// Fault C11: half a record at the end is cut off and said so, once; the log goes on behind the
+/// last whole one.
 #[test]
 fn c11_a_torn_tail_is_cut_and_told() {
     let folder = folder();
@@ -130,7 +130,7 @@ fn c11_a_torn_tail_is_cut_and_told() {
     assert_eq!((content(&log), repaired), (vec![statement(100), statement(300)], None));
 }
 
-/// fault-matrix S5: rot is no torn tail; nothing is cut.
+/// Fault S5: rot is no torn tail; nothing is cut.
 #[test]
 fn s5_rot_is_refused_and_left_as_it_is() {
     let folder = folder();
@@ -148,8 +148,7 @@ fn s5_rot_is_refused_and_left_as_it_is() {
     assert!(!path.exists());
 }
 
-/// fault-matrix S1: over its budget a log takes nothing, keeps what it has, and can still be
-/// synced.
+/// Fault S1: over its budget a log takes nothing, keeps what it has, and can still be synced.
 #[test]
 fn s1_a_budget_is_kept() {
     let folder = folder();
@@ -165,7 +164,7 @@ fn s1_a_budget_is_kept() {
     assert_eq!(content(&log).len(), 1);
 }
 
-/// fault-matrix S1: a full disk; what was synced is there when there is room again.
+/// Fault S1: a full disk; what was synced is there when there is room again.
 #[test]
 fn s1_a_full_disk_loses_nothing() {
     let Some(disk) = SmallDisk::mount("size=128k,mode=0700") else { return };
@@ -185,8 +184,7 @@ fn s1_a_full_disk_loses_nothing() {
     assert_eq!(content(&log), [statement(50_000), statement(100_000)]);
 }
 
-/// fault-matrix S4: a file that is removed or replaced while it is used is noticed at the next
-/// sync.
+/// Fault S4: a file that is removed or replaced while it is used is noticed at the next sync.
 #[test]
 fn s4_a_log_that_is_taken_away_is_noticed() {
     for replaced in [false, true] {
@@ -206,8 +204,8 @@ fn s4_a_log_that_is_taken_away_is_noticed() {
     }
 }
 
-/// fault-matrix S9: nothing that somebody else could have put there, or can write to, is opened,
-/// made or destroyed.
+/// Fault S9: nothing that somebody else could have put there, or can write to, is opened, made or
+/// destroyed.
 #[test]
 fn s9_a_file_or_folder_of_somebody_else_is_refused() {
     let beside = folder();
@@ -247,7 +245,7 @@ fn s9_a_file_or_folder_of_somebody_else_is_refused() {
     assert_eq!(code(create(&link)), Some(Code::Preflight));
 }
 
-/// fault-matrix S9.
+/// Fault S9.
 #[test]
 fn s9_another_owner_is_refused() {
     if !nix::unistd::geteuid().is_root() {
@@ -261,8 +259,8 @@ fn s9_another_owner_is_refused() {
     assert_eq!(code(open(folder.path())), Some(Code::Preflight));
 }
 
-/// fault-matrix S10: a lock goes by the opened file, so that another process sees what another
-/// opening sees.
+/// Fault S10: a lock goes by the opened file, so that another process sees what another opening
+/// sees.
 #[test]
 fn s10_a_log_has_one_owner_at_a_time() {
     let folder = folder();
@@ -311,8 +309,7 @@ fn child() {
     }
 }
 
-/// fault-matrix S3: a sync that failed once is a failure for good, though the disk says yes the
-/// next time.
+/// Fault S3: a sync that failed once is a failure for good, though the disk says yes the next time.
 #[test]
 fn s3_a_failed_sync_is_never_taken_for_a_success() {
     if !installed("strace") {
@@ -328,7 +325,7 @@ fn s3_a_failed_sync_is_never_taken_for_a_success() {
     }
 }
 
-/// fault-matrix S12: a limit on the size of files, which the process must survive.
+/// Fault S12: a limit on the size of files, which the process must survive.
 #[test]
 fn s12_a_file_size_limit_is_a_full_disk() {
     let folder = folder();
@@ -367,7 +364,7 @@ fn killed_at_each_step(task: &str, prepare: impl Fn(&Path), judge: impl Fn(&str,
     kills
 }
 
-/// fault-matrix C12: killed while a log is made, it is there or not, and can be opened or made.
+/// Fault C12: killed while a log is made, it is there or not, and can be opened or made.
 #[test]
 fn c12_a_log_is_made_whole_or_not_at_all() {
     if !installed("strace") {
@@ -388,8 +385,8 @@ fn c12_a_log_is_made_whole_or_not_at_all() {
     assert!(kills >= 6, "{kills}");
 }
 
-/// fault-matrix C13: killed while a log is destroyed, the envelopes are gone first, and the next
-/// run finishes.
+/// Fault C13: killed while a log is destroyed, the envelopes are gone first, and the next run
+/// finishes.
 #[test]
 fn c13_destroying_may_be_interrupted_anywhere() {
     if !installed("strace") {

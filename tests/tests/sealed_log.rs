@@ -173,7 +173,7 @@ impl Run {
         ending
     }
 
-    /// fault-matrix S5 in what a crash left: a bit of something that was synced is flipped.
+    /// Fault S5 in what a crash left: a bit of something that was synced is flipped.
     fn rot(&self, random: &mut Random) {
         let mut image = self.storage.image(random);
         let at = random.below(self.storage.durable.len());
@@ -188,9 +188,9 @@ impl Run {
     }
 }
 
-/// fault-matrix C10, C11: power is lost at any moment, unsynced writes survive in any order, in
-/// part, or as something else. Recovery finds all that was synced and a prefix of the rest; nothing
-/// is skipped, doubled or taken for rot.
+/// Faults C10, C11: power is lost at any moment, unsynced writes survive in any order, in part, or
+/// as something else. Recovery finds all that was synced and a prefix of the rest; nothing is
+/// skipped, doubled or taken for rot.
 #[test]
 fn c10_what_was_synced_survives_every_loss_of_what_was_not() {
     let mut random = Random::of_this_run("sealed log");
@@ -206,7 +206,7 @@ fn c10_what_was_synced_survives_every_loss_of_what_was_not() {
     assert!(torn > SEEDS, "only {torn} of {} crashes tore anything", SEEDS * CRASHES);
 }
 
-/// fault-matrix S7: what was sealed opens from the log alone, with the receiver's key and no other.
+/// Fault S7: what was sealed opens from the log alone, with the receiver's key and no other.
 #[test]
 fn s7_a_log_opens_with_its_key_and_no_other() {
     let suite = Suite::Aes256Gcm;

@@ -93,19 +93,19 @@ fn flip_every_bit(suite: Suite, compression: Compression, plain: Vec<u8>) {
     assert_eq!(accepted, 0, "of {bits} flipped bits");
 }
 
-/// fault-matrix X1: every bit of a sealed frame of 64 KiB: header, nonce, sealed bytes and tag.
+/// Fault X1: every bit of a sealed frame of 64 KiB: header, nonce, sealed bytes and tag.
 #[test]
 fn every_bit_of_64_kib_with_aes_256_gcm() {
     flip_every_bit(Suite::Aes256Gcm, Compression::Off, Seeded::new("plain", 1).bytes(64 << 10));
 }
 
-/// fault-matrix X1, for the other suite: every bit of a frame of 4 KiB.
+/// Fault X1, for the other suite: every bit of a frame of 4 KiB.
 #[test]
 fn every_bit_of_4_kib_with_chacha20_poly1305() {
     flip_every_bit(Suite::ChaCha20Poly1305, Compression::Off, Seeded::new("plain", 2).bytes(4 << 10));
 }
 
-/// fault-matrix X1: compressed frames, both suites.
+/// Fault X1: compressed frames, both suites.
 #[test]
 fn every_bit_of_a_compressed_frame() {
     for suite in SUITES {
@@ -129,7 +129,7 @@ fn a_chunk_comes_out_as_it_went_in() {
     }
 }
 
-/// fault-matrix X3: a frame of another epoch, transfer, suite or key, each with its own code.
+/// Fault X3: a frame of another epoch, transfer, suite or key, each with its own code.
 #[test]
 fn frames_from_elsewhere_are_refused() {
     for (suite, other_suite) in [(SUITES[0], SUITES[1]), (SUITES[1], SUITES[0])] {
@@ -146,7 +146,7 @@ fn frames_from_elsewhere_are_refused() {
     }
 }
 
-/// fault-matrix X3: even with its header rewritten to fit, a chunk opens in its own place alone.
+/// Fault X3: even with its header rewritten to fit, a chunk opens in its own place alone.
 #[test]
 fn a_rewritten_header_does_not_move_a_chunk() {
     type Rewrite = fn(&mut ChunkHeader);
@@ -174,7 +174,7 @@ fn a_rewritten_header_does_not_move_a_chunk() {
     }
 }
 
-/// fault-matrix X8: a sender that holds the keys and lies about the plaintext's length.
+/// Fault X8: a sender that holds the keys and lies about the plaintext's length.
 #[test]
 fn lengths_that_lie_are_refused_after_the_tag_too() {
     let keys = keys(Suite::Aes256Gcm);
@@ -193,7 +193,7 @@ fn lengths_that_lie_are_refused_after_the_tag_too() {
     assert_eq!(code(open(&honest.header, short, &keys, &mut Unpacker::new().unwrap())), Code::ChunkMalformed);
 }
 
-/// fault-matrix X11: past the last index nothing is sealed; up to it everything is.
+/// Fault X11: past the last index nothing is sealed; up to it everything is.
 #[test]
 fn the_highest_index_is_the_last_that_is_sealed() {
     let keys = keys(Suite::Aes256Gcm);
@@ -203,8 +203,7 @@ fn the_highest_index_is_the_last_that_is_sealed() {
     assert_eq!(at(u64::MAX), Code::LimitExceeded);
 }
 
-/// fault-matrix X20: at the limit of a key the next one seals, both ways, up to the end of the
-/// counter.
+/// Fault X20: at the limit of a key the next one seals, both ways, up to the end of the counter.
 #[test]
 fn keys_rotate_without_a_gap() {
     for suite in SUITES {
@@ -219,7 +218,7 @@ fn keys_rotate_without_a_gap() {
     }
 }
 
-/// fault-matrix X14: the same nonce forced at any later draw stops the sealing there.
+/// Fault X14: the same nonce forced at any later draw stops the sealing there.
 #[test]
 fn a_nonce_that_comes_twice_stops_the_sealing() {
     struct StuckAfter(Seeded, u32);

@@ -1,5 +1,5 @@
 //! What lies on the disk when keys are said to be destroyed: the raw blocks of a file system are
-//! searched (C2).
+//! searched (issue 9, C2).
 #![cfg(debug_assertions)]
 
 use std::{

@@ -4,10 +4,11 @@
 //! SEALIFT_SIM_SEED=… SEALIFT_SIM_RUNS=1 cargo nextest run --workspace -E 'binary(simulator)'
 //! ```
 //!
-//! fault-matrix N1, N2, N3, N8, N15 (as streams see them), N5, N6, N7, N11, N12, C1, C2, C3, C10,
-//! C11, C15, C16, T1, T2, T3, T7, X1 to X6, X12, X13, D7 and the part order, over any interleaving:
-//! what is visible is exactly the source as it was at one moment, and only if there is a receipt;
-//! and a transfer completes unless something prevents it that nobody can help.
+//! Faults N1, N2, N3, N5, N6, N7, N8, N11, N12, N15, C1, C2, C3, C10, C11, C15, C16, T1, T2, T3,
+//! T7, X1 to X6, X12, X13, D7 (faults N1, N2, N3, N8, N15 as streams see them) and the part order,
+//! over any interleaving: what is visible is exactly the source as it was at one moment, and only
+//! if there is a receipt; and a transfer completes unless something prevents it that no retry can
+//! change.
 
 use std::{collections::BTreeMap, panic};
 

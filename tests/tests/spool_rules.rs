@@ -1,5 +1,5 @@
-//! Going on from a spool, as both state machines judge it (fault-matrix S6, S7, X3, X12): whose it
-//! is, which keys open it, and what a receiver can have of it.
+//! Going on from a spool, as both state machines judge it (faults S6, S7, X3, X12): whose it is,
+//! which keys open it, and what a receiver can have of it.
 
 use bytes::BytesMut;
 use sealift_protocol::{
@@ -83,7 +83,7 @@ fn frames_of_a_spool_are_opened_on_a_later_connection() {
     assert_eq!(judged(&own[0], &receiving), Code::Done);
 }
 
-/// X3: of whichever epoch a frame is, its keys have to be said in Begin.
+/// Fault X3: of whichever epoch a frame is, its keys have to be said in Begin.
 #[test]
 fn x3_frames_of_a_spool_that_begin_does_not_name_are_foreign() {
     let (mut parties, mut pair) = begun();
@@ -135,7 +135,7 @@ fn forged(change: impl Fn(&mut Forged)) -> Code {
 /// The receiver has said Ready; and the sender sees by that, that its Begin was changed.
 const TAKEN: Code = Code::TranscriptMismatch;
 
-/// S6, S7: the receiver judges a spool's record as it judges the envelope of a connection.
+/// Faults S6, S7: the receiver judges a spool's record as it judges the envelope of a connection.
 #[test]
 fn s6_a_spool_that_is_not_of_this_transfer_is_refused() {
     assert_eq!(forged(|_| {}), TAKEN);
@@ -151,7 +151,7 @@ fn s6_a_spool_that_is_not_of_this_transfer_is_refused() {
     assert_eq!(forged(|forged| forged.info[1] = [5; 32]), Code::KeyCommitment);
 }
 
-/// S7: what the receiver can no longer open is not sent to it, and is said before Begin.
+/// Fault S7: what the receiver can no longer open is not sent to it, and is said before Begin.
 #[test]
 fn s7_a_receiver_with_another_key_is_not_gone_on_with() {
     let (mut parties, pair) = begun();
@@ -160,7 +160,7 @@ fn s7_a_receiver_with_another_key_is_not_gone_on_with() {
     assert_eq!(code(again(&mut parties, pair, &transfer)), Code::ResumeImpossible);
 }
 
-/// C15: nor one that counts its connections from before the spool.
+/// Fault C15: nor one that counts its connections from before the spool.
 #[test]
 fn c15_a_receiver_that_was_set_back_is_not_gone_on_with() {
     let (mut parties, pair) = begun();
@@ -194,7 +194,7 @@ fn ack(verified: u64) -> Ack {
     Ack { part: PART, verified: ChunkCount(verified), durable: ChunkCount(verified) }
 }
 
-/// X12: frames go out in their order, within the window, and only what went out can be
+/// Fault X12: frames go out in their order, within the window, and only what went out can be
 /// acknowledged.
 #[test]
 fn x12_what_is_sent_from_a_spool_is_counted() {
@@ -228,7 +228,8 @@ fn nothing() -> Have {
     Have { part: PART, verified: ChunkCount(0), durable: ChunkCount(0), ended: false, root }
 }
 
-/// X12: with its manifest the sender knows what there can be, though it cannot open what it sent.
+/// Fault X12: with its manifest the sender knows what there can be, though it cannot open what it
+/// sent.
 #[test]
 fn x12_a_receiver_cannot_have_what_the_manifest_does_not() {
     let (parties, mut pair) = begun();

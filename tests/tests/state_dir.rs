@@ -1,5 +1,5 @@
-//! A state directory in which nothing can be written (fault matrix S8): told at the start, before
-//! anything is read, sent or let in.
+//! A state directory in which nothing can be written (fault S8): told at the start, before anything
+//! is read, sent or let in.
 
 use std::{
     fs::{self, Permissions},

@@ -1,4 +1,4 @@
-//! What the programs print, and where they find their surroundings (issue 9, C8; fault matrix E5).
+//! What the programs print, and where they find their surroundings (issue 9, C8; fault E5).
 
 use std::{
     fs::File,
@@ -40,7 +40,7 @@ fn printing(name: &str, words: &[&str], home: &std::path::Path) -> Command {
     command
 }
 
-/// C8: a disk that is full is no success, and it is said.
+/// Issue 9, C8: a disk that is full is no success, and it is said.
 #[test]
 fn what_cannot_be_printed_is_a_failure() {
     let home = tempfile::tempdir().unwrap();
@@ -75,7 +75,7 @@ fn assert_ours(said: &str) {
     assert!(!said.is_empty() && foreign.is_empty(), "{foreign:#?}");
 }
 
-/// C8: mistakes in arguments are told as any other failure.
+/// Issue 9, C8: mistakes in arguments are told as any other failure.
 #[test]
 fn mistakes_in_arguments_are_told_in_our_words() {
     let mistakes: &[(&str, &[&str], &str)] = &[
@@ -95,7 +95,7 @@ fn mistakes_in_arguments_are_told_in_our_words() {
     }
 }
 
-/// C8: what libraries log is on lines of ours, and only for whoever asks for it.
+/// Issue 9, C8: what libraries log is on lines of ours, and only for whoever asks for it.
 #[test]
 fn every_line_on_standard_error_is_ours() {
     for (level, has_log) in [("trace", true), ("warn", false)] {
@@ -111,7 +111,7 @@ fn every_line_on_standard_error_is_ours() {
     }
 }
 
-/// C8: a relative folder would be another one for each working folder, with keys in it.
+/// Issue 9, C8: a relative folder would be another one for each working folder, with keys in it.
 #[test]
 fn a_relative_state_home_is_ignored() {
     for (variable, value) in [("XDG_STATE_HOME", "state"), ("STATE_DIRECTORY", "state"), ("XDG_STATE_HOME", "")] {
@@ -127,7 +127,7 @@ fn a_relative_state_home_is_ignored() {
     assert!(ended.stderr().contains("--state-dir DIR"), "{}", ended.stderr());
 }
 
-/// C8: as under a service manager that passes nothing on.
+/// Issue 9, C8: as under a service manager that passes nothing on.
 #[test]
 fn programs_are_found_without_a_path() {
     let bare = || vec!["env".into(), "-i".into()];

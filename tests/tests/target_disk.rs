@@ -26,7 +26,7 @@ fn folder() -> TempDir {
     tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap()
 }
 
-/// fault-matrix S11: the disk fills up in the middle of the load. Nothing of it is visible, what is
+/// Fault S11: the disk fills up in the middle of the load. Nothing of it is visible, what is
 /// committed waits for the transfer to go on, and with room a new transfer takes its place.
 #[test]
 fn s11_a_full_disk_ends_the_load_and_shows_nothing() {
@@ -48,8 +48,7 @@ fn s11_a_full_disk_ends_the_load_and_shows_nothing() {
     assert!(disk.names().iter().all(|name| name.ends_with(".sealift-staging")), "{:?}", disk.names());
 }
 
-/// fault-matrix S11: with room, the same commands go on with the same transfer where the disk was
-/// full.
+/// Fault S11: with room, the same commands go on with the same transfer where the disk was full.
 fn goes_on_with_room(kind: Kind, size: &str) {
     let Some(disk) = SmallDisk::mount(&format!("size={size}")) else { return };
     let place = Place::new(kind, Faults::default(), 11);
@@ -82,7 +81,7 @@ fn s11_goes_on_with_room_file() {
     goes_on_with_room(Kind::File(16 << 20), "6m");
 }
 
-/// fault-matrix S8: a target that cannot be written is told before anything is sent.
+/// Fault S8: a target that cannot be written is told before anything is sent.
 #[test]
 fn s8_a_read_only_disk_is_told_before_anything_is_sent() {
     let Some(disk) = SmallDisk::mount("size=2m,ro") else { return };

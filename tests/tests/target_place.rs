@@ -51,7 +51,7 @@ fn refused(target: &str, says: &str) {
     refused_with(Launch::receiver(target).arg("--danger-plaintext-file"), says);
 }
 
-/// B7, E6, E12: before a ticket, with the true reason, and nothing is touched.
+/// Issue 9, B7; faults E6, E12: before a ticket, with the true reason, and nothing is touched.
 #[test]
 fn what_is_in_the_way_is_told_before_there_is_a_ticket() {
     let folder = folder();
@@ -96,7 +96,7 @@ fn what_is_in_the_way_is_told_before_there_is_a_ticket() {
     refused("exec:no-such-loader-anywhere", "cannot be started");
 }
 
-/// B7: the longest name that fits works; one byte more is refused, and what fits is said.
+/// Issue 9, B7: the longest name that fits works; one byte more is refused, and what fits is said.
 #[test]
 fn a_name_is_too_long_when_one_of_its_staging_names_is() {
     let folder = folder();
@@ -111,7 +111,7 @@ fn a_name_is_too_long_when_one_of_its_staging_names_is() {
     refused(&format!("sqlite:{}/target", deep.display()), "too long for SQLite");
 }
 
-/// B7, S8, S11: a disk that cannot be written or has no room.
+/// Issue 9, B7; faults S8, S11: a disk that cannot be written or has no room.
 #[test]
 fn a_disk_that_takes_nothing_is_told_before_there_is_a_ticket() {
     for (options, says) in [("size=2m,ro", "read-only file system"), ("size=16k", "no space left")] {
@@ -123,7 +123,8 @@ fn a_disk_that_takes_nothing_is_told_before_there_is_a_ticket() {
     }
 }
 
-/// B7: what this user may not write, or may not keep as it was, is told before there is a ticket.
+/// Issue 9, B7: what this user may not write, or may not keep as it was, is told before there is a
+/// ticket.
 #[test]
 fn another_users_folder_and_file_are_told_before_there_is_a_ticket() {
     if !is_root() {
@@ -170,8 +171,8 @@ fn attribute(path: &Path, name: &str) -> Vec<u8> {
     value[..length].to_vec()
 }
 
-/// B7: an empty file that was made beforehand gives the target its owner, group, mode, access list
-/// and extended attributes; else it is said whose it will be.
+/// Issue 9, B7: an empty file that was made beforehand gives the target its owner, group, mode,
+/// access list and extended attributes; else it is said whose it will be.
 #[test]
 fn a_target_made_beforehand_keeps_its_owner_and_mode() {
     let folder = folder();
@@ -202,7 +203,7 @@ fn a_target_made_beforehand_keeps_its_owner_and_mode() {
     assert_eq!(fs::metadata(&made).unwrap().mode() & 0o7777, 0o600);
 }
 
-/// B7: what comes under the target's name after the check is never overwritten.
+/// Issue 9, B7: what comes under the target's name after the check is never overwritten.
 #[test]
 fn what_comes_after_the_check_is_left_alone() {
     let folder = folder();

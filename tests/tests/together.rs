@@ -1,5 +1,5 @@
-//! Many agents at once with one state directory (fault matrix E8): all work, and none removes what
-//! another has made.
+//! Many agents at once with one state directory (fault E8): all work, and none removes what another
+//! has made.
 
 use std::{
     collections::BTreeSet,
@@ -61,7 +61,8 @@ fn chain(log: &Path) -> Vec<Value> {
     entries
 }
 
-/// C6, E8: senders that begin and end, beside such as clean up, and such as only look.
+/// Issue 9, C6; fault E8: senders that begin and end, beside such as clean up, and such as only
+/// look.
 #[test]
 fn senders_that_start_at_once_do_not_disturb_each_other() {
     let folder = folder();
@@ -86,7 +87,8 @@ fn senders_that_start_at_once_do_not_disturb_each_other() {
     assert_eq!((of("transfer.begin"), of("transfer.end")), (SENDERS * ROUNDS, SENDERS * ROUNDS));
 }
 
-/// C6, E8: whole transfers, whose senders share a state directory, as their receivers do.
+/// Issue 9, C6; fault E8: whole transfers, whose senders share a state directory, as their
+/// receivers do.
 #[test]
 fn transfers_that_run_at_once_share_a_state_directory() {
     let folder = folder();

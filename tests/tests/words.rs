@@ -1,6 +1,6 @@
 //! What a person is told, by whole agents (issue 9, D1).
 
-use std::{collections::BTreeSet, thread, time::Duration};
+use std::{collections::BTreeSet, fs, process, thread, time::Duration};
 
 use clap::{Command, CommandFactory};
 use sealift_agent::misplaced::hint;
@@ -11,6 +11,7 @@ use sealift_tests::{
     link::Faults,
     pair::Pair,
     place::{Kind, Place},
+    shared::{run, workspace_root},
 };
 use serde_json::Value;
 
@@ -43,7 +44,7 @@ fn the_wrong_program_names_the_right_one() {
     assert!(next.contains("sealift-receiver listen"), "{next}");
 }
 
-/// D1: whatever command and option of a transfer one agent has and the other has not.
+/// Issue 9, D1: whatever command and option of a transfer one agent has and the other has not.
 #[test]
 fn whatever_the_other_agent_alone_has_is_told() {
     let commands = [(SENDER, sealift_sender::cli::Cli::command()), (RECEIVER, sealift_receiver::cli::Cli::command())];
@@ -186,4 +187,75 @@ fn both_sides_know_how_far_it_is_and_agree_after_a_resume() {
         told.max().unwrap()
     };
     assert!(rows(&receiver) <= receiver.number("rows"), "a row is counted twice");
+}
+
+/// Words of a dialect, for which the field has others: see `docs/glossary.md`.
+const NOT_USED: &[&str] = &[
+    "affair",
+    "anew",
+    "anybody",
+    "by voice",
+    "go on with",
+    "goes on with",
+    "gone on with",
+    "hand on",
+    "handed on",
+    "hands on",
+    "heard",
+    "hears",
+    "judge",
+    "judged",
+    "judgement",
+    "judges",
+    "judging",
+    "put down",
+    "puts down",
+    "senseless",
+    "somebody",
+    "spelt",
+    "take up",
+    "taken up",
+    "takes up",
+    "undecided",
+    "whoever",
+];
+
+/// Where they are not used any more, besides the documents at the root.
+const FOLDERS: &[&str] = &["docs/", "engines/api/", "engines/host/", "protocol/", "tests/src/"];
+
+/// The text in a line of Rust: its comment, and its string literals.
+fn text_of(line: &str) -> String {
+    let (code, comment) = line.split_once("//").unwrap_or((line, ""));
+    code.split('"').skip(1).step_by(2).chain([comment]).collect::<Vec<_>>().join(" ")
+}
+
+fn unused_words_in(text: &str) -> Vec<&'static str> {
+    let letters = |other: char| if other.is_alphanumeric() || "_'`".contains(other) { other } else { ' ' };
+    let bare: String = text.to_lowercase().chars().map(letters).collect();
+    let spaced = format!(" {} ", bare.split_whitespace().collect::<Vec<_>>().join(" "));
+    NOT_USED.iter().filter(|word| spaced.contains(&format!(" {word} "))).copied().collect()
+}
+
+/// Issue 10, item 9: comments, messages and documents keep to the words of the field.
+#[test]
+fn the_words_are_those_of_the_field() {
+    assert_eq!(unused_words_in("Whoever judges, takes up `anew`"), ["judges", "takes up", "whoever"]);
+    assert_eq!(unused_words_in(&text_of("let anew = judge(); // By voice.")), ["by voice"]);
+    let mut git = process::Command::new("git");
+    git.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(workspace_root());
+    let listed = run(&mut git);
+    let is_covered = |path: &&str| FOLDERS.iter().any(|folder| path.starts_with(folder)) || !path.contains('/');
+    let mut wrong = Vec::new();
+    for path in listed.lines().filter(is_covered) {
+        let is_rust = path.ends_with(".rs");
+        if !is_rust && !path.ends_with(".md") {
+            continue;
+        }
+        let Ok(text) = fs::read_to_string(workspace_root().join(path)) else { continue };
+        for (line, number) in text.lines().zip(1..) {
+            let found = if is_rust { unused_words_in(&text_of(line)) } else { unused_words_in(line) };
+            wrong.extend(found.iter().map(|word| format!("{path}:{number}: {word}")));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
 }

@@ -22,7 +22,7 @@ fn at(admission: &mut Admission, stage: Stage, key: u8) -> SlotId {
     slot
 }
 
-/// C1: a flood evicts its own connections, and no others.
+/// Issue 9, C1: a flood evicts its own connections, and no others.
 #[test]
 fn a_flood_from_one_address_evicts_its_own_oldest() {
     let mut admission = Admission::default();
@@ -42,7 +42,7 @@ fn a_flood_from_one_address_evicts_its_own_oldest() {
     admitted(&mut admission, v4("192.0.2.1"));
 }
 
-/// C1: addresses of one network are nothing to hide behind, of either family.
+/// Issue 9, C1: addresses of one network are nothing to hide behind, of either family.
 #[test]
 fn a_flood_from_one_network_evicts_its_own_oldest() {
     for (own, other) in [("192.0.2.", "198.51.100.7"), ("2001:db8:1:", "2001:db8:2::7")] {
@@ -60,7 +60,7 @@ fn a_flood_from_one_network_evicts_its_own_oldest() {
     }
 }
 
-/// C1: a stage that is full of many networks takes from the one that holds most.
+/// Issue 9, C1: a stage that is full of many networks takes from the one that holds most.
 #[test]
 fn a_full_stage_takes_from_the_network_that_holds_most() {
     let mut admission = Admission::default();
@@ -81,7 +81,7 @@ fn a_host_is_one_address() {
     assert_eq!(host(v4("::ffff:192.0.2.1")), v4("192.0.2.1"));
 }
 
-/// C1: of one key the newest stay; other keys lose nothing by it.
+/// Issue 9, C1: of one key the newest stay; other keys lose nothing by it.
 #[test]
 fn connections_of_one_key_are_bounded() {
     let mut admission = Admission::default();
@@ -97,8 +97,8 @@ fn connections_of_one_key_are_bounded() {
     assert_eq!(admission.hold(honest, 1), Growth::Granted(vec![]));
 }
 
-/// C1: the memory of offers before they are accepted is bounded, and the largest holder is evicted
-/// first.
+/// Issue 9, C1: the memory of offers before they are accepted is bounded, and the largest holder is
+/// evicted first.
 #[test]
 fn the_bytes_of_offers_are_bounded() {
     let mut admission = Admission::default();

@@ -41,7 +41,7 @@ fn refusal(path: &Path) -> String {
     failure.what
 }
 
-/// C4, E6.
+/// Issue 9, C4; fault E6.
 #[test]
 fn a_file_of_ones_own_is_replaced_whole_and_closed_to_others() {
     let folder = open_folder();
@@ -57,7 +57,7 @@ fn a_file_of_ones_own_is_replaced_whole_and_closed_to_others() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// C4, E6.
+/// Issue 9, C4; fault E6.
 #[test]
 fn a_stream_is_written_into() {
     let folder = open_folder();
@@ -78,7 +78,7 @@ fn a_stream_is_written_into() {
     assert!(full.what.contains("no space left"), "{}", full.what);
 }
 
-/// C4: a secret goes into no pipe that others may read, unless they cannot get at it.
+/// Issue 9, C4: a secret goes into no pipe that others may read, unless they cannot get at it.
 #[test]
 fn a_pipe_that_others_may_read_gets_no_secret() {
     let (open, closed) = (open_folder(), folder());
@@ -91,7 +91,8 @@ fn a_pipe_that_others_may_read_gets_no_secret() {
     assert_eq!(reader.join().unwrap(), "secret");
 }
 
-/// C4, E6: what is no plain file of one's own, and nothing to write into, is left as it is.
+/// Issue 9, C4; fault E6: what is no plain file of one's own, and nothing to write into, is left as
+/// it is.
 #[test]
 fn anything_else_is_refused_and_left_alone() {
     let folder = folder();

@@ -1,6 +1,6 @@
 //! The folder of a sealed log, held open: what is done to its files is done below this folder,
 //! whatever its path comes to mean. A folder or file that somebody else could have put there or can
-//! write to is refused (fault-matrix S9).
+//! write to is refused (fault S9).
 
 use std::{
     fs::{File, Metadata},

@@ -168,7 +168,7 @@ fn a_stop_within_another_ends_with_it_and_not_the_other_way_round() {
     assert_eq!(ended.cause, Cause::Expired);
 }
 
-/// fault-matrix C7: the link was lost while the process was stopped, and the grant ended.
+/// Fault C7: the link was lost while the process was stopped, and the grant ended.
 #[test]
 fn an_ended_grant_outweighs_a_lost_link() {
     let running = Running::start();

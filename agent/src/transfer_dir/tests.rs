@@ -13,7 +13,7 @@ fn state() -> (tempfile::TempDir, StateDir) {
     (folder, state)
 }
 
-/// fault-matrix S10: one process at a time.
+/// Fault S10: one process at a time.
 #[test]
 fn a_second_holder_is_refused() {
     let (_folder, state) = state();
@@ -54,7 +54,7 @@ fn a_record_that_is_replaced_is_overwritten() {
     }
 }
 
-/// fault-matrix S5, for a record: no bit of it may change unseen.
+/// Fault S5, for a record: no bit of it may change unseen.
 #[test]
 fn a_spoiled_record_is_found() {
     let (_folder, state) = state();
@@ -74,8 +74,8 @@ fn a_spoiled_record_is_found() {
     }
 }
 
-/// fault-matrix C13: whatever a clean-up left is removed by the next start, and nothing that has a
-/// record is.
+/// Fault C13: whatever a clean-up left is removed by the next start, and nothing that has a record
+/// is.
 #[test]
 fn an_interrupted_clean_up_is_finished() {
     let (_folder, state) = state();
@@ -94,7 +94,7 @@ fn an_interrupted_clean_up_is_finished() {
     assert!(!path.exists() && !receipt.exists());
 }
 
-/// fault-matrix S9: a record that is a link, a FIFO, or open to others is refused.
+/// Fault S9: a record that is a link, a FIFO, or open to others is refused.
 #[test]
 fn a_record_that_is_not_ours_is_refused() {
     let (folder, state) = state();

@@ -76,7 +76,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// The word for logs and `--json`.
+    /// The name in logs and `--json`.
     pub fn as_str(self) -> &'static str {
         match self {
             Form::Rows => "rows",

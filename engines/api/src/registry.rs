@@ -18,13 +18,13 @@ pub struct EngineSpec {
 /// One kind of URL of an engine.
 #[derive(Debug)]
 pub struct Scheme {
-    /// What stands before the colon; `-` is itself.
+    /// What is before the colon; `-` is itself.
     pub name: &'static str,
     /// How such a URL is written, for people.
     pub usage: &'static str,
     /// Whether it can be a source.
     pub is_source: bool,
-    /// Makes the endpoint of what stands behind the colon.
+    /// Makes the endpoint from what is after the colon.
     pub parse: fn(&str) -> Outcome<Arc<dyn Endpoint>>,
 }
 
@@ -42,7 +42,7 @@ pub struct Instead {
 /// The engines of a program, and what it says about others.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Engines {
-    /// Each scheme stands in one of them.
+    /// Each scheme belongs to one of them.
     pub specs: &'static [&'static EngineSpec],
     /// In place of an engine.
     pub instead: &'static [Instead],

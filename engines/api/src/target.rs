@@ -29,14 +29,14 @@ pub enum Readiness {
 /// `begin`, then `prove`, `publish`, `forget`; or `suspend` or `abandon` at any point, from any
 /// thread, more than once. Dropped, a sink is suspended.
 pub trait Sink: Send + Sync {
-    /// Before anybody is given a ticket: whether a load could begin and be shown, as far as can be
+    /// Before there is a ticket: whether a load could begin and be shown, as far as can be
     /// found out now; asked of a sink that has done nothing else, and leaves nothing behind.
     /// Returns what there is to say about the target.
     fn check(&self, _readiness: Readiness) -> Outcome<Option<String>> {
         Ok(None)
     }
 
-    /// Judges the plan, and makes the staging place, or opens the one that this very transfer left
+    /// Checks the plan, and makes the staging place, or opens the one that this very transfer left
     /// there: returns the parts that are committed in it. `fresh` drops what is there instead.
     /// Fails with `PlanRefused` or `TargetNotEmpty` before anything is sent.
     fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>>;

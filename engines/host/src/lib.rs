@@ -1,4 +1,4 @@
-//! What a program does with the host that it runs on, whatever its engine is.
+//! What any program uses of its host, with whichever engine: files, names, randomness, fail points.
 #![forbid(unsafe_code)]
 
 pub mod fail_point;

@@ -7,14 +7,14 @@ use sealift_protocol::failure::{Failure, Outcome};
 /// The path in a URL.
 #[derive(Clone, Debug)]
 pub struct FilePath {
-    /// What stands before the colon.
+    /// What is before the colon.
     scheme: &'static str,
     /// As it was given; relative to the working folder, if it is relative.
     pub given: PathBuf,
 }
 
 impl FilePath {
-    /// What stands behind the colon of a URL: `PATH`, or `//PATH`, as other tools write it.
+    /// What is after the colon of a URL: `PATH`, or `//PATH`, as other tools write it.
     pub fn parse(scheme: &'static str, rest: &str) -> Outcome<Self> {
         let path = rest.strip_prefix("//").unwrap_or(rest);
         match path.is_empty() {

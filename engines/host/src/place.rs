@@ -1,4 +1,4 @@
-//! The place of a target that is a file: what can be found out about it before anybody is given a
+//! The place of a target that is a file: what can be found out about it before there is a
 //! ticket, and how a load gets the target's name. A file of no bytes that was made beforehand is
 //! the one thing that may be replaced; its owner, group, mode, access list and other extended
 //! attributes are kept.

@@ -37,7 +37,7 @@ fn rename_if_free(from: &Path, to: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// fault-matrix D2: whatever the file system can do, nothing is overwritten.
+    /// Fault E6: whatever the file system can do, nothing is overwritten.
     #[test]
     fn a_name_that_is_taken_stays_whose_it_is() {
         for rename in [rename_new, link_or_rename, rename_if_free] {

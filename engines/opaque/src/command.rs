@@ -161,7 +161,8 @@ mod tests {
         split(text).unwrap_or_else(|failure| panic!("{text}: {failure}"))
     }
 
-    /// B5, E10: what no shell will see is not handed to a program as if it were meant for that.
+    /// Issue 9, B5; fault E10: what no shell will see is not handed to a program as if it were
+    /// meant for that.
     #[test]
     fn what_only_a_shell_would_act_on_is_pointed_out() {
         for (bad, found) in [
@@ -197,7 +198,7 @@ mod tests {
         }
     }
 
-    /// B5: a shell would set a variable; and what its value is may be a password.
+    /// Issue 9, B5: a shell would set a variable; and what its value is may be a password.
     #[test]
     fn an_assignment_is_pointed_out_and_its_value_not_repeated() {
         let failure = split("PGPASSWORD=hunter2 pg_dump ehr").unwrap_err();
@@ -205,7 +206,7 @@ mod tests {
         assert!(!failure.to_string().contains("hunter2"));
     }
 
-    /// B5: the exit code of a dump that a pipe hides.
+    /// Issue 9, B5: the exit code of a dump that a pipe hides.
     #[test]
     fn a_pipeline_that_hides_an_exit_code_is_known() {
         for hides in ["sh -c 'pg_dump ehr | zstd'", "/bin/bash -ec 'a | b || c'", "busybox sh -c 'a|b'"] {

@@ -154,7 +154,7 @@ mod tests {
         kept.bytes
     }
 
-    /// fault-matrix D7: what is read while somebody writes it is no moment of it.
+    /// Fault D7: what is read while somebody writes it is no moment of it.
     #[test]
     fn a_file_that_grows_meanwhile_is_refused() {
         let folder = tempfile::tempdir().unwrap();
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(refused.code, Code::SourceChanged);
     }
 
-    /// fault-matrix C1: a file is read again from its beginning.
+    /// Fault C1: a file is read again from its beginning.
     #[test]
     fn a_regular_file_can_be_read_again() {
         let folder = tempfile::tempdir().unwrap();

@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(count, 10);
     }
 
-    /// fault-matrix D2, D10: a definition defines, and does nothing else.
+    /// Faults D2, D10: a definition defines, and does nothing else.
     #[test]
     fn hostile_definitions_are_refused() {
         let folder = tempfile::tempdir().unwrap();

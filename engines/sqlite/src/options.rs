@@ -57,7 +57,8 @@ fn missing(present: &[String]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// B3: the engine has what Debian's, Python's and the official shell's have for schemas.
+    /// Issue 9, B3: the engine has what Debian's, Python's and the official shell's have for
+    /// schemas.
     #[test]
     fn the_engine_was_built_with_what_it_needs() {
         assert_eq!(check_options(), Ok(()));

@@ -31,7 +31,7 @@ pub fn has_foreign_entries(connection: &Connection, table: &str, index: &Definit
 mod tests {
     use super::*;
 
-    /// B2, E14.
+    /// Issue 9, B2; fault E14.
     #[test]
     fn entries_that_the_condition_does_not_select_are_found() {
         let folder = tempfile::tempdir().unwrap();

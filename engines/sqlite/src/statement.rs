@@ -78,7 +78,7 @@ mod tests {
         Table { name, sql: String::new(), rowid, columns, indexes: Vec::new(), automatic_indexes: Vec::new() }
     }
 
-    /// fault-matrix D2.
+    /// Fault D2.
     #[test]
     fn names_stay_names() {
         assert_eq!(quote("x\"; DROP TABLE t; --"), "\"x\"\"; DROP TABLE t; --\"");
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(insert, "INSERT INTO main.\"a\"\"b\"(oid,\"c0\") VALUES(?1,?2)");
     }
 
-    /// fault-matrix D12.
+    /// Fault D12.
     #[test]
     fn wide_tables_are_read_by_several_statements() {
         let count = |columns, rowid, encoding| table(columns, rowid).selects(encoding).len();

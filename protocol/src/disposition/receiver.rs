@@ -200,7 +200,7 @@ mod tests {
         }
     }
 
-    /// A3: no holder of a ticket or certificate ends what another sender has begun.
+    /// Issue 9, A3: no holder of a ticket or certificate ends what another sender has begun.
     #[test]
     fn a_peer_that_fails_before_ready_ends_nothing() {
         check_all(|at, why, then| {
@@ -211,23 +211,23 @@ mod tests {
         });
     }
 
-    /// B1: what is in doubt is ended only by a statement of the operator.
+    /// Issue 9, B1: what is in doubt is ended only by a statement of the operator.
     #[test]
     fn what_is_in_doubt_is_never_dropped() {
         check_all(|at, _, then| !matches!(at.stage, Stage::Ending | Stage::InDoubt) || then == Then::Suspend);
     }
 
-    /// B1: a statement is kept until the sender that began the transfer has received it; that of an
-    /// archive is never dropped.
+    /// Issue 9, B1: a statement is kept until the sender that began the transfer has received it;
+    /// that of an archive is never dropped.
     #[test]
     fn a_statement_is_kept_until_its_sender_knows_it() {
         check_all(|at, why, then| {
-            let told = at.input != Input::Load && why.code == Code::StatedLoaded;
-            at.stage != Stage::StatedLoaded || (then == Then::Drop) == told
+            let sent = at.input != Input::Load && why.code == Code::StatedLoaded;
+            at.stage != Stage::StatedLoaded || (then == Then::Drop) == sent
         });
     }
 
-    /// N12: once published, no sender that fetches its receipt makes the receiver fail.
+    /// Fault N12: once published, no sender that fetches its receipt makes the receiver fail.
     #[test]
     fn what_is_published_is_done() {
         check_all(|at, why, then| {
@@ -237,7 +237,7 @@ mod tests {
         check_all(|at, _, then| then != Then::Finish || at.stage == Stage::Published);
     }
 
-    /// N1 to N10: after a lost link the receiver waits, once a sender may come back.
+    /// Faults N1 to N10: after a lost link the receiver waits, once a sender may come back.
     #[test]
     fn the_receiver_waits_after_a_lost_link() {
         check_all(|at, why, then| {

@@ -285,7 +285,7 @@ mod tests {
         matches!(at.stage, SenderStage::Begun | SenderStage::AllSent) && at.contact != Contact::None
     }
 
-    /// S7: a spool of standard input may be the only copy.
+    /// Fault S7: a spool of standard input may be the only copy.
     #[test]
     fn no_refusal_destroys_a_spool_that_holds_all_of_its_source() {
         check_all(|at, failed, found| {
@@ -346,9 +346,9 @@ mod tests {
         });
     }
 
-    /// N13: a receiver that has not noticed yet that the connection that carried Begin is lost
-    /// answers that the transfer is busy. It may have recorded this sender's digest secret, so the
-    /// sender tries again and keeps its record.
+    /// Fault N13: a receiver that has not noticed yet that the connection that carried Begin is
+    /// lost answers that the transfer is busy. It may have recorded this sender's digest secret, so
+    /// the sender tries again and keeps its record.
     #[test]
     fn a_busy_receiver_that_begin_was_sent_to_is_asked_again() {
         let at = Standing { stage: SenderStage::Begun, ..Standing::found(SenderStage::Prepared, Replay::Always) };
@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(sender_disposition(at, failed(During::Beginning)), SenderDisposition::Drop);
     }
 
-    /// N1 to N10: after a lost link the sender tries again.
+    /// Faults N1 to N10: after a lost link the sender tries again.
     #[test]
     fn a_lost_link_is_tried_again() {
         check_all(|at, failed, found| {

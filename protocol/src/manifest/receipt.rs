@@ -62,8 +62,8 @@ pub struct Receipt {
     /// The name of the target host, at most [`NAME_BYTES_MAX`] bytes.
     #[n(12)]
     pub target_host: String,
-    /// What was loaded into there, at most [`NAME_BYTES_MAX`] bytes, without what may be secret: of
-    /// a command its program alone.
+    /// The target without what may be secret (of a command, the program alone), at most
+    /// [`NAME_BYTES_MAX`] bytes.
     #[n(13)]
     pub target: String,
     /// The head of the receiver's audit log when it signed.

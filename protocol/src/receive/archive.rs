@@ -1,7 +1,7 @@
 //! Reading an archive ([`crate::archive`]): the exchange without a peer.
 //!
 //! ```text
-//! Unsealing ─handle, three times─▶ Sealed ─session─▶ Session      judged against what is Expected
+//! Unsealing ─handle, three times─▶ Sealed ─session─▶ Session      checked against what is Expected
 //! Order: handle_chunk, handle_finish                              then
 //! ```
 

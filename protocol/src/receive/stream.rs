@@ -87,7 +87,7 @@ impl PartStream {
     }
 
     /// The stream has ended, with so many of the awaited bytes before its end. Only behind the last
-    /// chunk may it, and with none (fault-matrix X5).
+    /// chunk may it, and with none (fault X5).
     pub fn handle_end(&self, arrived_bytes: usize, session: &mut Session) -> Result<()> {
         let check = match self.awaited {
             Awaited::StreamHeader => return Err(Error::new(Code::PartTruncated, "no stream header")),

@@ -18,14 +18,14 @@
 //!   another place in this one, never fits.
 //! - *Synced* is the length that the file had when it was last synced before the record was
 //!   written. A record that cannot be read was torn by a crash, unless something further on is
-//!   there that was written after it had been synced: a head whose *synced* lies beyond it. Then it
-//!   is rot. The head's own check makes that proof independent of its body.
+//!   there that was written after it had been synced: a head whose *synced* is beyond it. Then it
+//!   is corruption. The head's own check makes that proof independent of its body.
 //! - A mark is a record without a body, written after each sync, so that the batch before it has
 //!   such a proof as well.
 //!
-//! It is no goal to withstand somebody who writes to the file: with the header anybody can compute
-//! the checks. Against them stand the seals of the chunks, the signatures of statements, and the
-//! peer's own count of what is durable.
+//! The checks do not protect against an attacker who can write to the file, since they are computed
+//! from the header. The seals of the chunks, the signatures of statements, and the peer's own count
+//! of what is durable protect against that.
 
 mod chain;
 mod places;

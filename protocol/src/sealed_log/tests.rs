@@ -100,8 +100,8 @@ fn small() -> Vec<Vec<Record>> {
     vec![vec![epoch(1), chunk(0, 20)], vec![chunk(1, 0), statement], vec![epoch(2)]]
 }
 
-/// fault-matrix S5: whatever byte of a log changes is found, as rot where the log itself can know
-/// that a sync was behind it, which is everywhere but in the mark at its end.
+/// Fault S5: whatever byte of a log changes is found, as rot where the log itself can know that a
+/// sync was behind it, which is everywhere but in the mark at its end.
 #[test]
 fn s5_every_changed_byte_is_found() {
     let (bytes, places) = log_of(header(), &small());
@@ -119,7 +119,7 @@ fn s5_every_changed_byte_is_found() {
     }
 }
 
-/// fault-matrix C11: cut anywhere, a log is what was whole of it.
+/// Fault C11: cut anywhere, a log is what was whole of it.
 #[test]
 fn c11_a_log_cut_anywhere_is_its_whole_records() {
     let (bytes, places) = log_of(header(), &small());
@@ -137,8 +137,7 @@ fn c11_a_log_cut_anywhere_is_its_whole_records() {
     }
 }
 
-/// fault-matrix S5: records that are dropped, doubled, swapped, or of another log of the same
-/// transfer.
+/// Fault S5: records that are dropped, doubled, swapped, or of another log of the same transfer.
 #[test]
 fn s5_records_that_were_moved_are_found() {
     let (bytes, places) = log_of(header(), &[vec![chunk(0, 9)], vec![chunk(1, 9)], vec![chunk(2, 9)]]);
@@ -156,7 +155,7 @@ fn s5_records_that_were_moved_are_found() {
     }
 }
 
-/// fault-matrix S6.
+/// Fault S6.
 #[test]
 fn s6_another_transfer_key_or_kind_is_refused() {
     let expect = |id: LogId| header().expect(&id).err().map(|error| error.code);
@@ -197,8 +196,7 @@ fn a_chunk_is_not_copied() {
     assert_eq!(BytesMut::from(sealed).as_ptr(), place);
 }
 
-/// fault-matrix C13: envelopes are found in a log that is whole, torn, rotten, or has lost some
-/// already.
+/// Fault C13: envelopes are found in a log that is whole, torn, rotten, or has lost some already.
 #[test]
 fn c13_envelopes_are_found_in_any_state() {
     let (bytes, places) = log_of(header(), &small());

@@ -1,6 +1,6 @@
-//! Which archives were loaded here: a grant is good for one load (fault-matrix T4). One file for
-//! each, named after the transfer, kept until its grant has ended. Receipts are for people, who
-//! move them away; this is not. A drill that discarded everything is no load.
+//! Which archives were loaded here: a grant is good for one load (fault G3). One file for each,
+//! named after the transfer, kept until its grant has ended. Receipts are for people, who move them
+//! away; this is not. A drill that discarded everything is no load.
 
 use std::{fs, io::ErrorKind, path::PathBuf};
 

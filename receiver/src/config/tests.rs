@@ -4,7 +4,7 @@ use super::*;
 
 const TARGET: &str = "[targets.ehr]\nurl = \"sqlite:/srv/ehr.db\"\n";
 
-/// fault-matrix O1.
+/// Fault O1.
 #[test]
 fn a_mistake_is_an_error_and_never_repeats_a_value() {
     let table = [

@@ -50,7 +50,7 @@ impl Sending<'_> {
     }
 
     /// All of it was sent by an earlier process: if the receiver has it, only the receipt is
-    /// missing (fault-matrix N12).
+    /// missing (fault N12).
     fn only_receipt(&mut self, sent: Sent) -> Outcome<Outgoing> {
         announce(self.report, &sent.plan);
         let mut transfer = self.transfer(sent.plan)?;

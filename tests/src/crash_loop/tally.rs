@@ -14,7 +14,7 @@ pub struct Tally {
     pub resumed: u64,
     pub restarted: u64,
     /// Killed while the loader was ending.
-    pub undecided: u64,
+    pub in_doubt: u64,
 }
 
 impl AddAssign for Tally {
@@ -27,7 +27,7 @@ impl AddAssign for Tally {
         self.starts += other.starts;
         self.resumed += other.resumed;
         self.restarted += other.restarted;
-        self.undecided += other.undecided;
+        self.in_doubt += other.in_doubt;
     }
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} rounds: {} senders, {} receivers and {} loaders killed, {} cuts, {} processes; {} resumed, {} restarted, {} undecided",
+            "{} rounds: {} senders, {} receivers and {} loaders killed, {} cuts, {} processes; {} resumed, {} restarted, {} in doubt",
             self.rounds,
             self.senders_killed,
             self.receivers_killed,
@@ -44,7 +44,7 @@ impl fmt::Display for Tally {
             self.starts,
             self.resumed,
             self.restarted,
-            self.undecided
+            self.in_doubt
         )
     }
 }

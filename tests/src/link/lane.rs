@@ -19,12 +19,12 @@ pub struct Faults {
     /// `REORDER_HOLD`.
     pub reorder_window: usize,
     pub delay: Duration,
-    /// Added to `delay`, anew for each datagram: also reorders.
+    /// Added to `delay`, drawn for each datagram: also reorders.
     pub jitter: Duration,
     pub bits_per_second: Option<u64>,
     /// What a rate limit keeps waiting before it drops.
     pub queue_bytes_max: usize,
-    /// Larger datagrams vanish, without a word to anybody.
+    /// Larger datagrams are dropped without an error.
     pub datagram_bytes_max: Option<usize>,
     /// Nothing passes.
     pub blocked: bool,

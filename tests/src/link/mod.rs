@@ -236,7 +236,7 @@ fn send_due(front: &UdpSocket, clients: &Clients, state: &mut State) {
     let now = Instant::now();
     let [to_receiver, to_sender] = &mut state.lanes;
     while let Some((sender, datagram)) = to_receiver.pop(now) {
-        // A send fails if nobody listens there, which on a network nobody would hear of.
+        // A send fails if nothing listens there, which on a network would not be reported.
         let _ = clients[&sender].send(&datagram);
     }
     while let Some((sender, datagram)) = to_sender.pop(now) {
@@ -244,7 +244,7 @@ fn send_due(front: &UdpSocket, clients: &Clients, state: &mut State) {
     }
 }
 
-/// What was received; `None` if nothing is waiting. Errors of earlier sends (nobody listens) are
+/// What was received; `None` if nothing is waiting. Errors of earlier sends (nothing listens) are
 /// passed over.
 fn received<T>(result: io::Result<T>) -> Option<T> {
     result.ok()

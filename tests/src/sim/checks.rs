@@ -17,13 +17,13 @@ type Sealing = (KeyCommitment, u32, u64, [u8; 24]);
 pub struct Checks {
     /// What was sealed with which key and nonce, over all processes of a run.
     sealed: HashMap<Sealing, blake3::Hash>,
-    /// What senders were told of each part: verified, and durable.
+    /// What was acknowledged of each part: verified, and durable.
     told: Vec<(u64, u64)>,
     /// The receiver lost its memory since it said what it has; its disk went back, or what it had
     /// was dropped as asked.
     pub receiver_forgot: bool,
     pub target_forgot: bool,
-    /// A receiver runs that hears who connects.
+    /// A receiver runs that accepts connections.
     pub receiver_listens: bool,
 }
 
@@ -32,7 +32,7 @@ impl Checks {
         Self { told: vec![(0, 0); parts], ..Self::default() }
     }
 
-    /// A key and a nonce seal one chunk, ever (fault-matrix C15).
+    /// A key and a nonce seal one chunk, ever (fault C15).
     pub fn sealed(&mut self, keys: KeyCommitment, sealed: &Sealed) {
         let header = &sealed.header;
         let place = (keys, header.part.0, header.index.0 / CHUNKS_PER_KEY, header.nonce);

@@ -41,12 +41,12 @@ pub enum Moment {
     JournalWritten,
     Journalled,
     CommitWritten,
-    /// Committed, and nobody was told (fault-matrix N11).
+    /// Committed, and not acknowledged (fault N11).
     Committed,
     TargetDropped,
     FinishSaid,
     PublishWritten,
-    /// Visible, and the sender has no receipt (fault-matrix N12).
+    /// Visible, and the sender has no receipt (fault N12).
     Published,
     ReceiptHeard,
     ReceiptWritten,

@@ -1,4 +1,4 @@
-//! A host, and whoever starts its process again.
+//! A host, and the operator that starts its process again.
 
 use sealift_protocol::{close::Code, manifest::SignedReceipt};
 
@@ -11,7 +11,7 @@ use crate::random::Random;
 /// How a run ended for one side.
 pub type End = Result<SignedReceipt, Code>;
 
-/// Whoever gives the same command again does so at most this often, faults aside.
+/// The same command is given at most this often, faults aside.
 const RESTARTS_MAX: u32 = 12;
 const BUSY_MAX: u32 = 3;
 
@@ -22,7 +22,8 @@ pub struct Host<Process, Disk> {
     pub snapshot: Option<Disk>,
     pub processes: u32,
     restarts: u32,
-    /// How often it was told that another sender runs the transfer: nobody goes on asking for long.
+    /// How often it was refused since another sender runs the transfer: that is not retried for
+    /// long.
     told_busy: u32,
     pub start_at_ms: u64,
     /// The transfer is over for this side.
@@ -39,7 +40,7 @@ impl<Process, Disk: Clone> Host<Process, Disk> {
         (self.process.is_none() && self.end.is_none()).then_some(self.start_at_ms)
     }
 
-    /// The process is gone; somebody gives the same command again after a while.
+    /// The process is gone; the same command is given again after a while.
     pub fn kill(&mut self, now_ms: u64, chance: &mut Random) {
         let soon = chance.chance(50.0);
         self.start_at_ms = now_ms + chance.below(if soon { 2000 } else { 60_000 }) as u64;

@@ -127,7 +127,7 @@ impl Pipe {
 /// One direction of the control stream.
 pub struct Control {
     pipe: Pipe,
-    /// What its writer has said and the wire has not taken yet.
+    /// What its writer has sent and the wire has not taken yet.
     pub outgoing: Vec<u8>,
     /// What has arrived and is not yet a whole message.
     incoming: Vec<u8>,
@@ -162,7 +162,7 @@ impl Control {
         Ok(Some(message))
     }
 
-    /// Whether all that was said has arrived.
+    /// Whether all that was sent has arrived.
     fn is_delivered(&self) -> bool {
         self.outgoing.is_empty() && self.pipe.coming.is_empty()
     }
@@ -177,7 +177,7 @@ pub struct Link {
     /// One for each part in flight or past, in the order of their opening.
     pub streams: Vec<Pipe>,
     pub left: [bool; 2],
-    /// The side ends the connection when what it said has arrived.
+    /// The side ends the connection when what it sent has arrived.
     closing: [bool; 2],
     /// When a side notices that the connection is gone.
     lost_at_ms: [Option<u64>; 2],
@@ -214,7 +214,7 @@ impl Link {
     }
 
     /// What `from` says arrives no longer: the other falls silent when it notices, and so `from`
-    /// notices too (N7).
+    /// notices too (fault N7).
     pub fn half_open(&mut self, from: Side, wire: &mut Wire) {
         wire.dead[from as usize] = true;
         self.lose(from.other(), wire.now_ms + IDLE_MS);
@@ -233,7 +233,7 @@ impl Link {
         }
     }
 
-    /// Moves what was said onto the wire; whether anything moved.
+    /// Moves what was sent onto the wire; whether anything moved.
     pub fn pump(&mut self, wire: &mut Wire) -> bool {
         let mut moved = false;
         for side in Side::BOTH {

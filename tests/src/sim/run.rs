@@ -1,5 +1,5 @@
-//! One run: two hosts, the processes on them, whoever starts these again, and what happens from
-//! outside.
+//! One run: two hosts, the processes on them, the operators that start these again, and what
+//! happens from outside.
 
 use sealift_protocol::{
     close::Code,

@@ -24,7 +24,7 @@ pub type Version = Vec<Vec<Vec<u8>>>;
 pub struct Scenario {
     pub seed: u64,
     pub plan: Plan,
-    /// What the source holds, one after the other, if somebody changes it.
+    /// What the source holds, one after the other, if it is changed.
     pub versions: Vec<Version>,
     pub source: SourceKind,
     pub target: TargetKind,
@@ -52,7 +52,7 @@ pub enum SourceKind {
     File,
     /// Bytes that are read once; another process gets others.
     Pipe,
-    /// The same, and the process can start it anew.
+    /// The same, and the process can start it again.
     Program,
 }
 
@@ -78,7 +78,7 @@ pub enum Theme {
     RollBacks,
     /// And the source changes.
     Changes,
-    /// And clocks are set, grants end early, and nobody waits for long.
+    /// And clocks are set, grants end early, and no side waits for long.
     Clocks,
 }
 
@@ -130,7 +130,7 @@ impl Scenario {
             stream_bytes: 100 + chance.below(3000),
             one_writer: chance.chance(60.0),
             delay_ms: [(0, 0), (1, 40), (0, 400), (400, 1200)][chance.below(4)],
-            // fault-matrix N15: 64 kbit/s.
+            // Fault N15: 64 kbit/s.
             bytes_per_second: chance.chance(10.0).then_some(8000),
             grace_ms: if clocks && chance.chance(50.0) { 1000 + chance.below(20_000) as u64 } else { 900_000 },
             not_after_seconds: NOW_SECONDS

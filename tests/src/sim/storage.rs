@@ -51,7 +51,7 @@ pub struct Log<T> {
 #[derive(Clone)]
 enum Entry<T> {
     Whole(T),
-    /// Never written, or half: its checksum tells.
+    /// Never written, or half: its checksum shows that.
     Torn,
 }
 
@@ -88,8 +88,7 @@ impl<T: Clone> Log<T> {
         }
     }
 
-    /// Reads it after a crash: cuts it at the first entry that is not whole (fault-matrix C10,
-    /// C11).
+    /// Reads it after a crash: cuts it at the first entry that is not whole (faults C10, C11).
     pub fn recover(&mut self) -> Vec<T> {
         let whole = self.entries.iter().take_while(|entry| matches!(entry, Entry::Whole(_))).count();
         assert!(whole >= self.synced, "what was synced is there");

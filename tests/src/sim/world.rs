@@ -137,7 +137,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Nothing is committed after the grant has ended (fault-matrix T1, T7).
+    /// Nothing is committed after the grant has ended (faults T1, T7).
     pub fn check_grant(&self, side: Side) {
         assert!(self.wall_ms(side) < self.scenario.not_after_seconds * 1000, "committed after the grant's end");
     }
@@ -204,7 +204,7 @@ impl Expiry {
         }
     }
 
-    /// When it will have ended, if nobody sets a clock.
+    /// When it will have ended, if no clock is set.
     pub fn at_ms(&self, world: &World<'_>) -> u64 {
         let left_ms = self.not_after_ms.saturating_sub(world.wall_ms(self.side));
         self.deadline_ms.min(world.now_ms() + left_ms)

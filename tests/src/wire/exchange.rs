@@ -208,7 +208,7 @@ impl Pair {
         self.connect_again(parties, terms, &Exchange::default(), Asks::Continue)
     }
 
-    /// As `reconnect`; `asks` says what becomes of what is there, and `tamper` is in between.
+    /// As `reconnect`; `asks` says whether to resume or to start over, and `tamper` is in between.
     pub fn connect_again(
         &mut self,
         parties: &mut Parties,

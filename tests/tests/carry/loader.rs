@@ -44,8 +44,8 @@ fn a_killed_load_into_a_loader_begins_anew() {
     hosts.load("archive", &target, &from).assert_code(exit::DONE);
 }
 
-/// A7: what the operator states to be loaded is a use of the archive, like any other: in the store
-/// of uses and in the log, and not only in what is kept of the load.
+/// Issue 9, A7: what the operator states to be loaded is a use of the archive, like any other: in
+/// the store of uses and in the log, and not only in what is kept of the load.
 #[test]
 fn an_archive_that_is_stated_to_be_loaded_is_not_loaded_again() {
     let hosts = Hosts::new();

@@ -148,7 +148,7 @@ fn a_database_is_carried_and_proven() {
     let verify = Launch::bare(OPERATOR, &["receipt", "verify", event["receipt"].as_str().unwrap(), "--audit"]);
     verify.arg(hosts.state("receiver").join("audit.jsonl")).start().wait(WITHIN).assert_code(exit::DONE);
     hosts.assert_nothing_is_kept();
-    fs::remove_dir_all(hosts.state("receiver").join("receipts")).unwrap(); // A7: people move them away.
+    fs::remove_dir_all(hosts.state("receiver").join("receipts")).unwrap(); // Issue 9, A7; fault G3: people move them away.
     refused(&hosts.load("archive", &hosts.url("again.db"), &from), exit::REFUSED, "grant_used", "loaded already");
     assert!(!hosts.path("again.db").exists());
     hosts.assert_nothing_is_kept();
@@ -214,8 +214,8 @@ fn what_is_not_for_this_receiver_is_refused() {
     hosts.load("archive", &target, &from).assert_code(exit::DONE);
 }
 
-/// fault-matrix S2, X5: a byte that was changed, wherever it is, and an end that is missing,
-/// wherever it was cut.
+/// Faults S5, X5: a byte that was changed, wherever it is, and an end that is missing, wherever it
+/// was cut.
 #[test]
 fn what_was_damaged_or_cut_is_refused() {
     let hosts = Hosts::with_database(6_000);
@@ -343,7 +343,7 @@ fn forge_manifest(records: &mut [Record]) {
     *record = Statement::Finish(manifest).to_record();
 }
 
-/// fault-matrix C2, C14: killed at every step of the load and started again.
+/// Faults C2, C14: killed at every step of the load and started again.
 #[test]
 fn a_killed_load_is_done_again_once() {
     let hosts = Hosts::with_database(ROWS);

@@ -39,8 +39,8 @@ fn interrupted() -> Flow {
     flow
 }
 
-/// fault-matrix N5, N11: what arrived is not sent again though its acknowledgement was lost; what
-/// did not is sealed with the keys of the new epoch, and the old frames are worth nothing there.
+/// Faults N5, N11: what arrived is not sent again though its acknowledgement was lost; what did not
+/// is sealed with the keys of the new epoch, and the old frames are worth nothing there.
 #[test]
 fn a_new_connection_goes_on_where_the_receiver_is() {
     let mut flow = interrupted();
@@ -66,8 +66,8 @@ fn a_new_connection_goes_on_where_the_receiver_is() {
     flow.acknowledge().unwrap();
 }
 
-/// B8: an acknowledgement that an earlier connection took and did not deliver is due again on the
-/// next, although that was offered what was there before.
+/// Issue 9, B8: an acknowledgement that an earlier connection took and did not deliver is due again
+/// on the next, although that was offered what was there before.
 #[test]
 fn what_became_durable_between_two_connections_is_acknowledged() {
     let mut flow = interrupted();
@@ -111,8 +111,8 @@ fn repeat(flow: &mut Flow, text: &str, last: bool) -> Result<()> {
     flow.pair.transfer.handle_repeated(PartIndex(0), &hash, text.len() as u64, last)
 }
 
-/// fault-matrix C1: a sender that was killed reads again what is there, and sends nothing before
-/// that is proven.
+/// Fault C1: a sender that was killed reads again what is there, and sends nothing before that is
+/// proven.
 #[test]
 fn a_new_sender_proves_what_is_there() {
     let repeat = |texts: &[&str], last: usize| {
@@ -126,8 +126,8 @@ fn a_new_sender_proves_what_is_there() {
     assert_eq!(code(repeat(&good[..2], 1)), Code::SourceChanged, "it is shorter");
 }
 
-/// fault-matrix N5: reading again what is there may take longer than any connection stands, and
-/// goes on over the next.
+/// Fault N5: reading again what is there may take longer than any connection stands, and goes on
+/// over the next.
 #[test]
 fn a_proof_goes_on_over_the_next_connection() {
     let mut flow = restarted();
@@ -146,8 +146,8 @@ fn a_proof_goes_on_over_the_next_connection() {
     assert_eq!(connect_again(&mut flow), Ok(vec![Resume::Repeat]));
 }
 
-/// fault-matrix N13: who holds the same ticket and does not know the digest secret goes on with
-/// nothing and drops nothing.
+/// Fault N13: who holds the same ticket and does not know the digest secret goes on with nothing
+/// and drops nothing.
 #[test]
 fn a_strangers_connection_changes_nothing() {
     for asks in Asks::ALL {

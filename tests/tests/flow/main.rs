@@ -134,7 +134,7 @@ impl Flow {
     }
 }
 
-/// fault-matrix X2: two frames swapped, one left out, one repeated.
+/// Fault X2: two frames swapped, one left out, one repeated.
 #[test]
 fn the_order_of_chunks_is_fixed() {
     let mut swapped = Flow::new(opaque_plan());
@@ -150,8 +150,8 @@ fn the_order_of_chunks_is_fixed() {
     assert_eq!(code(skipped.arrive(0, &frames[1])), Code::ChunkOrder, "the one before repeated");
 }
 
-/// fault-matrix X3: a frame on the stream of another part; a stream for a part that does not exist
-/// or was sent.
+/// Fault X3: a frame on the stream of another part; a stream for a part that does not exist or was
+/// sent.
 #[test]
 fn parts_keep_to_their_streams() {
     let mut flow = Flow::new(table_plan(2));
@@ -174,7 +174,7 @@ fn parts_keep_to_their_streams() {
     assert_eq!(code(other.pair.receiving.handle_stream(&other.pair.loading, in_the_middle)), Code::ChunkOrder);
 }
 
-/// fault-matrix X4, X5: the mark of the last chunk early, missing or twice, chunks after it, an end
+/// Faults X4, X5: the mark of the last chunk early, missing or twice, chunks after it, an end
 /// before it.
 #[test]
 fn the_last_chunk_is_the_last() {
@@ -198,8 +198,7 @@ fn the_last_chunk_is_the_last() {
     assert!(empty.pair.loading.poll_complete().is_none());
 }
 
-/// fault-matrix X5: a part's stream that is cut at each of its bytes, and one that ends where it
-/// may.
+/// Fault X5: a part's stream that is cut at each of its bytes, and one that ends where it may.
 #[test]
 fn a_stream_may_end_only_behind_its_last_chunk() {
     let whole = {
@@ -225,8 +224,8 @@ fn a_stream_may_end_only_behind_its_last_chunk() {
     }
 }
 
-/// fault-matrix X16: more parts in flight than were allowed, and a lane that is free only when its
-/// part is verified.
+/// Fault X16: more parts in flight than were allowed, and a lane that is free only when its part is
+/// verified.
 #[test]
 fn lanes_are_counted_alike_on_both_sides() {
     let mut flow = Flow::new(table_plan(LANES_MAX as usize + 1));
@@ -263,8 +262,8 @@ fn a_later_part_waits_for_the_earlier() {
     assert_eq!(may(&flow), [true, true, false]);
 }
 
-/// A7: the sender goes on to the next section when the one before is verified, since a target that
-/// keeps nothing never says more; the target begins with it when it has that one whole.
+/// Issue 9, D4: the sender goes on to the next section when the one before is verified, since a
+/// target that keeps nothing never says more; the target begins with it when it has that one whole.
 #[test]
 fn a_section_follows_what_is_verified_and_waits_for_its_target() {
     let mut flow = Flow::new(table_plan(1));
@@ -288,7 +287,7 @@ fn a_section_follows_what_is_verified_and_waits_for_its_target() {
     assert_eq!(flow.pair.loading.poll_complete(), Some(Ok(())));
 }
 
-/// fault-matrix X12: acknowledgements of what was never sent, or that take something back.
+/// Fault X12: acknowledgements of what was never sent, or that take something back.
 #[test]
 fn impossible_acknowledgements_end_the_transfer() {
     let ack = |part, verified, durable| Ack {
@@ -319,7 +318,7 @@ fn resigned(flow: &Flow, manifest: Manifest) -> SignedManifest {
     manifest.sign(&flow.parties.sender)
 }
 
-/// fault-matrix X13: each field of the manifest, wrong and signed all the same.
+/// Fault X13: each field of the manifest, wrong and signed all the same.
 #[test]
 fn every_field_of_the_manifest_is_compared() {
     type Change = fn(&mut Manifest);
@@ -361,7 +360,7 @@ fn every_field_of_the_manifest_is_compared() {
     }
 }
 
-/// fault-matrix X13: a manifest by somebody else, or a second one.
+/// Fault X13: a manifest by somebody else, or a second one.
 #[test]
 fn one_manifest_by_the_sender_alone() {
     let mut flow = Flow::new(opaque_plan());
@@ -450,7 +449,8 @@ fn every_field_of_the_receipt_is_compared() {
     assert_eq!(code(got), Code::AckImpossible, "before the manifest");
 }
 
-/// B8: a part is acknowledged when it is verified and when it is durable, whatever else there is.
+/// Issue 9, B8: a part is acknowledged when it is verified and when it is durable, whatever else
+/// there is.
 #[test]
 fn acknowledgements_grow_with_the_parts() {
     let acknowledgements = |tables: u32| {

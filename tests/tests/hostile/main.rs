@@ -189,8 +189,8 @@ async fn closed_with(connection: &Connection) -> Option<Code> {
     }
 }
 
-/// C1, X15: a peer that says nothing, or a byte a second, is let go within the time of the
-/// exchange.
+/// Issue 9, C1; fault X15: a peer that says nothing, or a byte a second, is let go within the time
+/// of the exchange.
 #[test]
 fn x15_silence_is_let_go_and_the_ticket_stays_good() {
     let mut victim = Victim::start();
@@ -215,14 +215,14 @@ fn x15_silence_is_let_go_and_the_ticket_stays_good() {
             () = drip => {}
             code = closed_with(attacker.link.quic()) => assert_eq!(code, Some(Code::TooSlow)),
         }
-        // C1: the length and the rest of a message have one clock together.
+        // Issue 9, C1: the length and the rest of a message have one clock together.
         assert!(dripped <= MESSAGE_TIMEOUT.as_secs() + 1, "{dripped} bytes, one a second, were waited for");
     });
     victim.serves_an_honest_sender();
 }
 
-/// fault-matrix X1, X2, X4, X5, X8, X16: every wrong thing on a data stream ends the transfer with
-/// its own code.
+/// Faults X1, X2, X4, X5, X8, X16: every wrong thing on a data stream ends the transfer with its
+/// own code.
 #[test]
 fn x1_to_x8_wrong_data_ends_the_transfer_with_nothing_loaded() {
     type Make = fn(&Session) -> (u32, Vec<u8>);
@@ -258,7 +258,7 @@ fn change(sealed: Sealed, place: usize, with: u8) -> Vec<u8> {
     frame
 }
 
-/// fault-matrix X13, X17: messages out of turn, and a manifest that nobody signed.
+/// Faults X13, X17: messages out of turn, and a manifest that nobody signed.
 #[test]
 fn x13_x17_messages_out_of_turn_end_the_transfer() {
     for (message, code) in [
@@ -313,8 +313,7 @@ enum Falsehood {
     GoesAway,
 }
 
-/// fault-matrix X7, X12: a false receiver is found out by the sender, which ends with the right
-/// code.
+/// Faults X7, X12: a false receiver is found out by the sender, which ends with the right code.
 #[test]
 fn x7_x12_a_false_receiver_is_found_out() {
     for (falsehood, code) in [

@@ -38,8 +38,8 @@ fn offer_of(one: &[u8], count: usize, attacker: &Attacker) -> Vec<u8> {
     [&(body.len() as u32).to_be_bytes()[..], &body].concat()
 }
 
-/// C1: an offer of 800,000 parts or tables is refused by its length, and one of as many as fit by
-/// their number, before there is memory for them. The receiver waits on.
+/// Issue 9, C1: an offer of 800,000 parts or tables is refused by its length, and one of as many as
+/// fit by their number, before there is memory for them. The receiver waits on.
 #[test]
 fn c1_an_offer_of_too_many_parts_is_refused_before_it_is_decoded() {
     let cases = [

@@ -211,8 +211,8 @@ fn attack(victim: &mut Victim, make: Make) -> (Option<Code>, u64) {
     (code, forged())
 }
 
-/// fault-matrix X16: a million questions whether the path is good. They are answered as far as
-/// there is room, and take none.
+/// Fault X16: a million questions whether the path is good. They are answered as far as there is
+/// room, and take none.
 #[test]
 fn x16_path_challenges_take_no_memory() {
     let mut victim = Victim::start();
@@ -229,8 +229,8 @@ fn x16_path_challenges_take_no_memory() {
 /// Type and data (RFC 9000, 19.17).
 const CHALLENGE_BYTES: usize = 9;
 
-/// fault-matrix X16: every other byte of a stream, and never the first. Each would have to be kept;
-/// the connection is dropped.
+/// Fault X16: every other byte of a stream, and never the first. Each would have to be kept; the
+/// connection is dropped.
 #[test]
 fn x16_a_stream_full_of_gaps_ends_the_connection() {
     let mut victim = Victim::start();

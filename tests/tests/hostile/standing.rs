@@ -86,7 +86,7 @@ impl Standing {
     }
 }
 
-/// fault-matrix X15, X17, X18: what a sender that has proven its ticket says instead of an offer is
+/// Faults X15, X17, X18: what a sender that has proven its ticket says instead of an offer is
 /// bounded and refused.
 #[test]
 fn x15_x17_x18_garbage_instead_of_an_offer_is_refused() {
@@ -120,8 +120,8 @@ fn x15_x17_x18_garbage_instead_of_an_offer_is_refused() {
     victim.serves_an_honest_sender();
 }
 
-/// fault-matrix X16: peers that leave no room for an answer, as many as are heard at once and more,
-/// are let go; the next sender is served.
+/// Fault X16: peers that leave no room for an answer, as many as are heard at once and more, are
+/// let go; the next sender is served.
 #[test]
 fn x16_peers_that_take_no_answer_are_let_go() {
     let victim = Standing::start();
@@ -146,8 +146,8 @@ fn x16_peers_that_take_no_answer_are_let_go() {
     victim.serves_an_honest_sender();
 }
 
-/// C1: holders of tickets that are let in and then say nothing, or a byte now and then, keep their
-/// places only until a sender needs one: it is heard the first time that it tries.
+/// Issue 9, C1: holders of tickets that are let in and then say nothing, or a byte now and then,
+/// keep their places only until a sender needs one: it is heard the first time that it tries.
 #[test]
 fn c1_silence_after_ready_keeps_no_place() {
     let victim = Standing::start_with("transfers_max = 2\nidle_max = \"2s\"");

@@ -27,8 +27,8 @@ fn wait_until_established(strangers: &Strangers, per_second: u64) {
     strangers.wait_for_more(HANDSHAKES.min(per_second * 5 / 2), WITHIN);
 }
 
-/// C1, E13: half-open handshakes, 10 to 200 a second (1,000 are for `flood`, the bench) from the
-/// sender's own address or another, keep nobody out.
+/// Issue 9, C1; fault E13: half-open handshakes, 10 to 200 a second (1,000 are for `flood`, the
+/// bench) from the sender's own address or another, keep nobody out.
 #[test]
 fn e13_half_open_handshakes_keep_no_sender_out() {
     for (per_second, address) in [(10, SAME), (100, OTHER), (200, SAME)] {
@@ -39,8 +39,8 @@ fn e13_half_open_handshakes_keep_no_sender_out() {
     }
 }
 
-/// C1, E13: nor does who completes them, without being anybody. What is refused is a few lines in
-/// the log, and counts by cause and address in the audit log.
+/// Issue 9, C1; fault E13: nor does who completes them, without being anybody. What is refused is a
+/// few lines in the log, and counts by cause and address in the audit log.
 #[test]
 fn e13_foreign_handshakes_keep_no_sender_out_and_fill_no_log() {
     let mut victim = Victim::start();
@@ -63,7 +63,7 @@ fn e13_foreign_handshakes_keep_no_sender_out_and_fill_no_log() {
     assert!(refused[0]["addresses"]["127.0.0.1"].as_u64().is_some(), "{refused:?}");
 }
 
-/// C1, E13: a transfer that runs beside them, and whose link is lost, comes back.
+/// Issue 9, C1; fault E13: a transfer that runs beside them, and whose link is lost, comes back.
 #[test]
 fn e13_a_running_transfer_comes_back_beside_half_open_handshakes() {
     let slow = Faults { bits_per_second: Some(12_000_000), ..Faults::default() };

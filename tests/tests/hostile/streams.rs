@@ -17,7 +17,7 @@ use super::{Attacker, Victim, closed_with, plan, raw_part, run, sealed};
 /// More than are heard at once.
 const BROKEN_OFF: usize = 40;
 
-/// fault-matrix X16: no more streams than are allowed, however many are asked for.
+/// Fault X16: no more streams than are allowed, however many are asked for.
 #[test]
 fn x16_streams_are_bounded() {
     let mut victim = Victim::start();
@@ -38,9 +38,9 @@ fn x16_streams_are_bounded() {
     victim.end().assert_code(Code::Interrupted.exit_code().into());
 }
 
-/// fault-matrix X16: streams that are opened and reset without end, with the beginning of a header
-/// and without. The first of them ends the transfer; no more are let in than were allowed at once,
-/// and as many again.
+/// Fault X16: streams that are opened and reset without end, with the beginning of a header and
+/// without. The first of them ends the transfer; no more are let in than were allowed at once, and
+/// as many again.
 #[test]
 fn x16_resets_without_end_end_the_transfer() {
     let mut victim = Victim::start();
@@ -67,7 +67,7 @@ fn x16_resets_without_end_end_the_transfer() {
     victim.end().assert_code(Code::Interrupted.exit_code().into()).assert_one_message();
 }
 
-/// fault-matrix X16: a control stream that is taken away, in each direction, while data flows.
+/// Fault X16: a control stream that is taken away, in each direction, while data flows.
 #[test]
 fn x16_no_control_stream_is_no_transfer() {
     for (deaf, code) in [(true, Code::ProtocolViolation), (false, Code::Interrupted)] {
@@ -90,8 +90,8 @@ fn x16_no_control_stream_is_no_transfer() {
     }
 }
 
-/// fault-matrix X16: a control stream that is reset inside its first message, or on which no answer
-/// is wanted, as often as somebody likes: the ticket stays good.
+/// Fault X16: a control stream that is reset inside its first message, or on which no answer is
+/// wanted, as often as somebody likes: the ticket stays good.
 #[test]
 fn x16_control_streams_that_are_broken_off_are_let_go() {
     let mut victim = Victim::start();
@@ -116,8 +116,8 @@ fn x16_control_streams_that_are_broken_off_are_let_go() {
     victim.serves_an_honest_sender();
 }
 
-/// A3: a manifest that comes before its data, or before the last of its chunks, is out of turn,
-/// however well it is signed.
+/// Issue 9, A3: a manifest that comes before its data, or before the last of its chunks, is out of
+/// turn, however well it is signed.
 #[test]
 fn a3_a_manifest_before_its_data_is_refused() {
     for chunks in [0, 1] {

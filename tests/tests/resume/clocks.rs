@@ -1,6 +1,6 @@
-//! The clock is set while a transfer runs (fault matrix T1, T2, T3, T5, T6). Both agents live on a
-//! clock of their own, by libfaketime; the clock that nobody can set is left as it is. Or the
-//! machine sleeps (T4), which that clock alone sees.
+//! The clock is set while a transfer runs (faults T1, T2, T3, T5, T6). Both agents live on a clock
+//! of their own, by libfaketime; the clock that nobody can set is left as it is. Or the machine
+//! sleeps (fault T4), which that clock alone sees.
 
 use std::{
     fs,
@@ -88,6 +88,7 @@ fn assert_stepped(place: &Place, seconds: i64) {
     }
 }
 
+/// Fault T1.
 #[test]
 fn t1_clock_set_forwards_ends_the_transfer() {
     let place = Place::new(Kind::Loader(8 * MIB), rate(4), 1);
@@ -100,6 +101,7 @@ fn t1_clock_set_forwards_ends_the_transfer() {
     assert_stepped(&place, YEAR_SECONDS);
 }
 
+/// Faults T2, A7.
 #[test]
 fn t2_clock_set_back_prolongs_nothing() {
     let place = Place::new(Kind::Loader(8 * MIB), rate(4), 2);
@@ -127,8 +129,8 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 }
 "#;
 
-/// T4: asleep for two hours, of which neither the clock on the wall nor the one that stands still
-/// meanwhile tells.
+/// Fault T4: asleep for two hours, of which neither the clock on the wall nor the one that stands
+/// still meanwhile tells.
 #[test]
 fn t4_asleep_past_the_grant() {
     if !installed("cc") {
@@ -150,8 +152,8 @@ fn t4_asleep_past_the_grant() {
     place.assert_suspended();
 }
 
-/// T3: back before the certificates and the grant were made. It is said at once and not tried until
-/// the grant ends; with the clock put right, the same command goes on.
+/// Fault T3: back before the certificates and the grant were made. It is said at once and not tried
+/// until the grant ends; with the clock put right, the same command goes on.
 #[test]
 fn t3_clock_set_back_refuses_to_connect_again() {
     let place = Place::new(Kind::Loader(8 * MIB), rate(12), 3);
@@ -170,9 +172,9 @@ fn t3_clock_set_back_refuses_to_connect_again() {
     assert_done(&place, clock.on(place.sender()).start(), receiver);
 }
 
-/// T6: a minute apart is usual; ten are not, and both sides say why. Issue 9, D1: both times are
-/// shown, since only a person can know which is wrong; two hours ahead, a ticket of one hour has
-/// ended by the sender's clock alone.
+/// Fault T6: a minute apart is usual; ten are not, and both sides say why. Issue 9, D1: both times
+/// are shown, since only a person can know which is wrong; two hours ahead, a ticket of one hour
+/// has ended by the sender's clock alone.
 #[test]
 fn t6_clocks_apart() {
     for (seconds, good) in [(-50, true), (50, true), (-600, false), (600, false), (7200, false)] {
@@ -207,8 +209,8 @@ fn summer_time_in(seconds: i64) -> String {
     format!("WINTER0SUMMER,{},{}", rule(at), rule(at + Duration::days(30)))
 }
 
-/// T5: summer time begins on one side, the other lives by a zone far away, and a second comes twice
-/// on both.
+/// Fault T5: summer time begins on one side, the other lives by a zone far away, and a second comes
+/// twice on both.
 #[test]
 fn t5_summer_time_and_a_leap_second_change_nothing() {
     let place = Place::new(Kind::Loader(8 * MIB), rate(12), 5);

@@ -1,4 +1,4 @@
-//! Killed and started again with the same command (fault matrix C1, C2, C3, C8, C9, C14).
+//! Killed and started again with the same command (faults C1, C2, C3, C8, C9, C14).
 
 use std::{thread, time::Duration};
 
@@ -27,7 +27,7 @@ fn kill(agent: Agent) {
     let _ = agent.wait(WITHIN);
 }
 
-/// C1: twice, early and late.
+/// Fault C1: twice, early and late.
 fn sender_killed(kind: Kind) {
     let place = Place::new(kind, rate(12), 1);
     let (mut sender, receiver) = place.start();
@@ -61,8 +61,8 @@ fn c1_sender_killed_image() {
     sender_killed(Kind::Image(40_000));
 }
 
-/// C8: a bug in a worker of either side ends the process at once, says where and nothing else, and
-/// is survived as a kill is.
+/// Fault C8: a bug in a worker of either side ends the process at once, says where and nothing
+/// else, and is survived as a kill is.
 fn worker_panics(side: Role, point: &str) {
     let place = Place::new(Kind::Loader(24 * MIB), rate(40), 8);
     let armed = |launch: Launch, of: Role| {
@@ -92,7 +92,7 @@ fn c8_worker_of_the_receiver_panics() {
     worker_panics(Role::Receiver, "chunk-opened:10");
 }
 
-/// C9: killed by the kernel for want of memory.
+/// Fault C9: killed by the kernel for want of memory.
 fn out_of_memory(side: Role, kind: Kind) {
     let Some(group) = MemoryGroup::new(side.name()) else { return };
     let place = Place::new(kind, rate(12), 9);
@@ -131,7 +131,7 @@ fn c9_receiver_out_of_memory_loader() {
     out_of_memory(Role::Receiver, Kind::Loader(16 * MIB));
 }
 
-/// C3: without its guard the loader reads on, and would commit by the end of its input. It is
+/// Fault C3: without its guard the loader reads on, and would commit by the end of its input. It is
 /// killed before that, and another is fed from the journal.
 #[test]
 fn c3_guard_killed_while_loading() {
@@ -150,7 +150,7 @@ fn c3_guard_killed_while_loading() {
     assert_resumed(&place, sender, receiver);
 }
 
-/// C2: the sender comes back to a receiver that was started again.
+/// Fault C2: the sender comes back to a receiver that was started again.
 fn receiver_killed(kind: Kind) -> Finished {
     let place = Place::new(kind, rate(12), 2);
     let (mut sender, mut receiver) = place.start();
@@ -209,7 +209,7 @@ fn c2_receiver_killed_program() {
     receiver_killed(Kind::Program(16 * MIB));
 }
 
-/// C3: both at once, and both are started again.
+/// Fault C3: both at once, and both are started again.
 fn both_killed(kind: Kind) {
     let place = Place::new(kind, rate(12), 3);
     let (mut sender, mut receiver) = place.start();
@@ -266,7 +266,7 @@ fn assert_visits(server: &Postgres, place: &Place, sender: Agent, receiver: Agen
     assert_eq!(found, "60000|60000|0|59999");
 }
 
-/// C1: a loader that commits when its input ends, and a dump that is read again.
+/// Fault C1: a loader that commits when its input ends, and a dump that is read again.
 #[test]
 fn c1_sender_killed_postgres() {
     let Some(server) = Postgres::start() else { return };
@@ -278,9 +278,9 @@ fn c1_sender_killed_postgres() {
     assert_visits(&server, &place, sender, receiver);
 }
 
-/// C3: receiver and guard killed in one instant, as `kill` with both their ids does. Nobody is left
-/// to keep the loader's input open, and yet it does not end: nothing is committed, and the loader
-/// does not stay.
+/// Fault C3: receiver and guard killed in one instant, as `kill` with both their ids does. Nobody
+/// is left to keep the loader's input open, and yet it does not end: nothing is committed, and the
+/// loader does not stay.
 #[test]
 fn c3_receiver_and_guard_killed_at_once_postgres() {
     let Some(server) = Postgres::start() else { return };
@@ -300,7 +300,7 @@ fn c3_receiver_and_guard_killed_at_once_postgres() {
     assert_visits(&server, &place, sender, receiver);
 }
 
-/// C3: who kills all receivers by name means the receiver, and its guard ends the loader.
+/// Fault C3: who kills all receivers by name means the receiver, and its guard ends the loader.
 #[test]
 fn c3_the_guard_goes_by_another_name() {
     let place = Place::new(Kind::Loader(8 * MIB), rate(12), 6);
@@ -321,7 +321,8 @@ fn c3_the_guard_goes_by_another_name() {
     assert_resumed(&place, sender, place.receiver().start());
 }
 
-/// C14: a hundred crashes before the first chunk, of either side at any moment. Nothing piles up.
+/// Fault C14: a hundred crashes before the first chunk, of either side at any moment. Nothing piles
+/// up.
 #[test]
 fn c14_a_hundred_crashes_before_the_first_chunk_sqlite() {
     let place = Place::new(Kind::Sqlite(200), Faults::default(), 14);

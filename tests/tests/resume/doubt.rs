@@ -1,5 +1,5 @@
-//! What may happen to a receiver while its loader is ending (fault matrix E1): nothing of it makes
-//! a load happen twice, and nothing but the loader's exit makes it done.
+//! What may happen to a receiver while its loader is ending (fault E1): nothing of it makes a load
+//! happen twice, and nothing but the loader's exit makes it done.
 
 use std::{ffi::OsStr, fs, thread, time::Duration};
 
@@ -75,8 +75,8 @@ fn left_in_doubt() -> Place {
     place
 }
 
-/// B1, E1, case 01: a receiver that is asked to stop while its loader is ending waits for it, and
-/// the sender gets its receipt.
+/// Issue 9, B1; fault E1, case 01: a receiver that is asked to stop while its loader is ending
+/// waits for it, and the sender gets its receipt.
 #[test]
 fn e1_a_signal_while_the_loader_is_ending_waits_for_it() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -87,8 +87,8 @@ fn e1_a_signal_while_the_loader_is_ending_waits_for_it() {
     }
 }
 
-/// B1, E1: of a script nobody knows which of its commands has failed. One that ends badly when it
-/// has read everything may have loaded it: nothing is loaded again.
+/// Issue 9, B1; fault E1: of a script nobody knows which of its commands has failed. One that ends
+/// badly when it has read everything may have loaded it: nothing is loaded again.
 #[test]
 fn e1_a_script_that_fails_when_it_had_everything_is_in_doubt() {
     let (place, sender, receiver) = start("mv FOLDER/loading FOLDER/target/to; exit 3");
@@ -98,9 +98,9 @@ fn e1_a_script_that_fails_when_it_had_everything_is_in_doubt() {
     place.assert_same();
 }
 
-/// B1, E1: a second signal ends the process at once and leaves the load in doubt. From then on
-/// nothing feeds another loader or forgets the transfer until the operator has stated what the
-/// target holds; then the same commands load it, once.
+/// Issue 9, B1; fault E1: a second signal ends the process at once and leaves the load in doubt.
+/// From then on nothing feeds another loader or forgets the transfer until the operator has stated
+/// what the target holds; then the same commands load it, once.
 #[test]
 fn e1_in_doubt_until_the_operator_states_that_nothing_was_loaded() {
     let place = left_in_doubt();
@@ -127,8 +127,8 @@ fn e1_in_doubt_until_the_operator_states_that_nothing_was_loaded() {
     assert_done(&place, sender, receiver);
 }
 
-/// B1: an operator who states that the load is there ends the transfer on both sides, and no
-/// receipt comes of it.
+/// Issue 9, B1: an operator who states that the load is there ends the transfer on both sides, and
+/// no receipt comes of it.
 #[test]
 fn e1_what_the_operator_states_to_be_loaded_is_no_receipt() {
     let place = left_in_doubt();
@@ -149,8 +149,8 @@ fn e1_what_the_operator_states_to_be_loaded_is_no_receipt() {
     assert!(!place.has_receipt("sender") && !place.has_receipt("receiver"));
 }
 
-/// E1, E11: a ticket that expires while the loader is ending. Its exit still counts, and in doubt
-/// it is not dropped.
+/// Faults E1, E11: a ticket that expires while the loader is ending. Its exit still counts, and in
+/// doubt it is not dropped.
 #[test]
 fn e1_a_ticket_that_expires_while_the_loader_is_ending() {
     let place = slow_to_end("sleep 8");
@@ -175,8 +175,8 @@ fn e1_a_ticket_that_expires_while_the_loader_is_ending() {
     assert_eq!(place.transfers("receiver").len(), 1, "expiry does not end it");
 }
 
-/// B1, E1: a sender that abandons the transfer while the loader is ending is told what its exit
-/// says.
+/// Issue 9, B1; fault E1: a sender that abandons the transfer while the loader is ending is told
+/// what its exit says.
 #[test]
 fn e1_abandoned_by_the_sender_while_the_loader_is_ending() {
     let (place, sender, receiver) = start("sleep 3");
@@ -196,8 +196,8 @@ fn e1_abandoned_by_the_sender_while_the_loader_is_ending() {
     assert_eq!(place.transfers("receiver").len(), 1, "it stays until somebody has looked");
 }
 
-/// B1, the sibling: whenever a sender abandons a transfer whose receiver is failing, it is never
-/// told that the load is there.
+/// Issue 9, B1, the sibling: whenever a sender abandons a transfer whose receiver is failing, it is
+/// never told that the load is there.
 #[test]
 fn a_failing_receiver_is_not_taken_for_one_that_has_finished() {
     const RACES: u64 = 12;

@@ -37,8 +37,8 @@ use super::{MIB, WITHIN, assert_done, assert_resumed, rate};
 
 const KILLED: Option<i32> = Some(Signal::SIGKILL as i32);
 
-/// C6: a stop while an offer is being answered. Its sender has the Accept and has said nothing
-/// since; the ticket stays good, and the same commands go on with it.
+/// Fault C6: a stop while an offer is being answered. Its sender has the Accept and has said
+/// nothing since; the ticket stays good, and the same commands go on with it.
 #[test]
 fn a_stop_while_an_offer_is_answered_keeps_the_ticket() {
     for (signal, kind) in [(Signal::SIGINT, Kind::Sqlite(300)), (Signal::SIGTERM, Kind::Loader(MIB))] {
@@ -59,8 +59,8 @@ fn a_stop_while_an_offer_is_answered_keeps_the_ticket() {
     }
 }
 
-/// A3: a receiver that waits for no lost link is offered the transfer again, by the sender that
-/// began it, which then cannot go on. What had been loaded stays.
+/// Issue 9, A3: a receiver that waits for no lost link is offered the transfer again, by the sender
+/// that began it, which then cannot go on. What had been loaded stays.
 #[test]
 fn a_peer_that_fails_before_ready_ends_nothing_without_grace() {
     let place = Place::new(Kind::File(6 * MIB), rate(12), 62);

@@ -1,4 +1,4 @@
-//! Interrupted when everything was sent: only the receipt is missing (fault matrix N12).
+//! Interrupted when everything was sent: only the receipt is missing (fault N12).
 
 use std::{fs, thread, time::Duration};
 
@@ -71,8 +71,8 @@ fn n12_c1_sender_killed_before_the_receipt() {
     place.assert_done();
 }
 
-/// fault-matrix C3: killed when it had everything, a loader may have committed. It is not fed
-/// again: a person looks.
+/// Fault C3: killed when it had everything, a loader may have committed. It is not fed again: a
+/// person looks.
 #[test]
 fn c3_loader_killed_when_it_had_everything() {
     let (place, sender, receiver) = until_all_is_read(30);
@@ -90,8 +90,8 @@ fn c3_loader_killed_when_it_had_everything() {
     assert!(!place.target().exists());
 }
 
-/// fault-matrix C13: killed with the receipt, before it had cleaned up, a sender that goes on with
-/// another ticket clears that up, too.
+/// Fault C13: killed with the receipt, before it had cleaned up, a sender that goes on with another
+/// ticket clears that up, too.
 #[test]
 fn c13_what_a_finished_transfer_left_goes_with_the_next() {
     let place = Place::new(Kind::Loader(MIB), Faults::default(), 5);
@@ -113,7 +113,8 @@ fn c13_what_a_finished_transfer_left_goes_with_the_next() {
 }
 
 /// A loader that ends well before it has had everything may have committed what it had: nothing is
-/// fed to another, and nobody is told that all of it, or nothing, is in the target. B1, E1.
+/// fed to another, and nobody is told that all of it, or nothing, is in the target. Issue 9, B1;
+/// fault E1.
 #[test]
 fn a_loader_that_ended_early_is_not_fed_again() {
     let mut place = Place::new(Kind::Loader(4 * MIB), Faults::default(), 6);

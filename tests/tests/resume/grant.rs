@@ -1,6 +1,6 @@
 //! The time that a grant gives to finish runs out: nothing more is read, opened or committed, and
-//! the transfer is suspended until another ticket permits the rest (A5; fault matrix E11, N6, T1,
-//! T7).
+//! the transfer is suspended until another ticket permits the rest (issue 9, A5; faults E11, N6,
+//! T1, T7).
 
 use std::{
     fs, thread,
@@ -47,7 +47,7 @@ fn assert_resumed_with_another_ticket(place: &Place) {
     super::assert_done(place, place.sender().start(), receiver);
 }
 
-/// N6, T1: during a black hole. Both end, and the old ticket is good for nothing.
+/// Faults N6, T1: during a black hole. Both end, and the old ticket is good for nothing.
 #[test]
 fn n6_t1_expires_while_the_link_is_down_sqlite() {
     let (place, mut sender, receiver, issued) = start(Kind::Sqlite(40_000), "15s");
@@ -59,7 +59,7 @@ fn n6_t1_expires_while_the_link_is_down_sqlite() {
     assert_resumed_with_another_ticket(&place);
 }
 
-/// T7: while a chunk is on its way. What of the load was committed stays staged.
+/// Fault T7: while a chunk is on its way. What of the load was committed stays staged.
 #[test]
 fn t7_expires_while_data_flows_sqlite() {
     let (place, mut sender, receiver, _) = start(Kind::Sqlite(40_000), "6s");
@@ -73,7 +73,7 @@ fn t7_expires_while_data_flows_sqlite() {
     assert_resumed_with_another_ticket(&place);
 }
 
-/// T7: a loader that commits when its input ends is killed before it sees an end.
+/// Fault T7: a loader that commits when its input ends is killed before it sees an end.
 #[test]
 fn t7_expires_while_data_flows_loader() {
     let (place, mut sender, receiver, _) = start(Kind::Loader(8 << 20), "6s");
@@ -91,7 +91,7 @@ fn t7_expires_while_data_flows_loader() {
     assert_resumed_with_another_ticket(&place);
 }
 
-/// T1: the time ran out while neither ran. What was begun is resumed with another ticket.
+/// Fault T1: the time ran out while neither ran. What was begun is resumed with another ticket.
 #[test]
 fn t1_expired_while_nobody_ran_sqlite() {
     let (place, mut sender, receiver, issued) = start(Kind::Sqlite(20_000), "6s");
@@ -104,7 +104,8 @@ fn t1_expired_while_nobody_ran_sqlite() {
     assert_resumed_with_another_ticket(&place);
 }
 
-/// A5: what nobody has resumed while it was kept is dropped by the next command, staging included.
+/// Issue 9, A5: what nobody has resumed while it was kept is dropped by the next command, staging
+/// included.
 #[test]
 fn what_is_suspended_is_dropped_when_its_retention_ends_sqlite() {
     let place = Place::new(Kind::Sqlite(20_000), rate(4), 7);

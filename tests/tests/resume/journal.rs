@@ -1,5 +1,5 @@
-//! A journal that is not as it was left when its receiver is started again (fault matrix C11, S4,
-//! S5, S6, S9).
+//! A journal that is not as it was left when its receiver is started again (faults C11, S4, S5, S6,
+//! S9).
 
 use std::{
     fs::{self, OpenOptions, Permissions},
@@ -63,7 +63,7 @@ fn flip(file: &Path, at: u64) {
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
 }
 
-/// C11: a crash tore the last record.
+/// Fault C11: a crash tore the last record.
 #[test]
 fn c11_a_torn_journal_is_repaired_and_goes_on() {
     let (place, sender) = left(1);
@@ -81,7 +81,8 @@ fn c11_a_torn_journal_is_repaired_and_goes_on() {
     assert!(resent + kept <= all, "what is whole was sent again: {resent} of {all}");
 }
 
-/// S5: rot in the middle is found before any of it is loaded, and the journal is left as it is.
+/// Fault S5: rot in the middle is found before any of it is loaded, and the journal is left as it
+/// is.
 #[test]
 fn s5_a_journal_that_rotted_is_refused() {
     let (place, sender) = left(2);
@@ -95,8 +96,8 @@ fn s5_a_journal_that_rotted_is_refused() {
     assert_resumed(&place, sender, place.receiver().start());
 }
 
-/// S6: the journal of another transfer is refused, and not touched: it may be all that is left of
-/// that one.
+/// Fault S6: the journal of another transfer is refused, and not touched: it may be all that is
+/// left of that one.
 #[test]
 fn s6_the_journal_of_another_transfer_is_refused() {
     let ((place, sender), (other, other_sender)) = (left(3), left(4));
@@ -115,7 +116,7 @@ fn s6_the_journal_of_another_transfer_is_refused() {
     assert_resumed(&other, other_sender, other.receiver().start());
 }
 
-/// S9, S4: refused and left alone; with the journal as it was, the transfer goes on.
+/// Faults S9, S4: refused and left alone; with the journal as it was, the transfer goes on.
 #[test]
 fn s9_what_is_no_journal_of_ours_is_refused() {
     let (place, sender) = left(5);
@@ -143,8 +144,8 @@ fn s9_what_is_no_journal_of_ours_is_refused() {
     assert_resumed(&place, sender, place.receiver().start());
 }
 
-/// S4: without its journal a receiver stops, whatever its sender would do; what was in it is sent
-/// again only when a person has ended the transfer.
+/// Fault S4: without its journal a receiver stops, whatever its sender would do; what was in it is
+/// sent again only when a person has ended the transfer.
 #[test]
 fn s4_a_journal_that_is_gone_is_missed_until_a_person_says_so() {
     let (place, sender) = left(6);
@@ -167,8 +168,8 @@ fn s4_a_journal_that_is_gone_is_missed_until_a_person_says_so() {
     assert_eq!(sender.resume(), None, "it is another transfer");
 }
 
-/// S4: killed while it drops its journal for a sender that starts over, a receiver does not miss
-/// it. The journal's name is gone by then, and the next one has none yet.
+/// Fault S4: killed while it drops its journal for a sender that starts over, a receiver does not
+/// miss it. The journal's name is gone by then, and the next one has none yet.
 #[test]
 fn s4_a_journal_that_was_being_replaced_is_not_missed() {
     if !installed("strace") {

@@ -32,7 +32,7 @@ const WITHIN: Duration = Duration::from_secs(100);
 /// An outage that both sides notice: they give a silent link up after 8 s.
 const OUTAGE: Duration = Duration::from_secs(10);
 
-/// Both notice a dead link within this (fault matrix N7 allows 30 s).
+/// Both notice a dead link within this (fault N7 allows 30 s).
 const NOTICED_WITHIN: Duration = Duration::from_secs(12);
 
 const MIB: usize = 1 << 20;

@@ -16,8 +16,8 @@ use super::{MIB, NOTICED_WITHIN, OUTAGE, WITHIN, assert_done, assert_resumed, ra
 /// Of one part at `--memory 32MiB`: half of that, as docs/operations.md says.
 const WINDOW_BYTES: u64 = 16 << 20;
 
-/// N5: black holes one after the other. Each time a new connection under a new epoch, and no more
-/// sent again than the window holds.
+/// Fault N5: black holes one after the other. Each time a new connection under a new epoch, and no
+/// more sent again than the window holds.
 fn outages(kind: Kind, at: &[u64], faults: Faults) {
     let place = Place::new(kind, faults, 5);
     let mut receiver = place.receiver().args(&["--memory", "32MiB"]).start();
@@ -70,8 +70,8 @@ fn n5_black_holes_program() {
 
 const HALF_OPEN_NOTICED_WITHIN: Duration = Duration::from_secs(30);
 
-/// N7, N11: one direction is dead; both notice. With the way back dead, the receiver has committed
-/// what the sender does not know of: it is acknowledged again, and not loaded twice.
+/// Faults N7, N11: one direction is dead; both notice. With the way back dead, the receiver has
+/// committed what the sender does not know of: it is acknowledged again, and not loaded twice.
 fn half_open(kind: Kind, dead: Direction, bytes: u64) {
     let place = Place::new(kind, rate(12), 7);
     let (mut sender, mut receiver) = place.start();
@@ -101,8 +101,8 @@ fn n7_way_there_dead_sqlite() {
     half_open(Kind::Sqlite(30_000), Direction::ToReceiver, 2 << 20);
 }
 
-/// N9: small datagrams from the beginning, and a path that becomes one for small datagrams alone
-/// without telling.
+/// Fault N9: small datagrams from the beginning, and a path that becomes one for small datagrams
+/// alone without telling.
 #[test]
 fn n9_small_datagrams() {
     for most in [1200, 1280] {
@@ -125,8 +125,8 @@ fn n9_a_path_that_shrinks() {
     assert_done(&place, sender, receiver);
 }
 
-/// N10: migration is off, so that a connection whose packets come from elsewhere ends; the next one
-/// goes on.
+/// Fault N10: migration is off, so that a connection whose packets come from elsewhere ends; the
+/// next one goes on.
 #[test]
 fn n10_the_senders_address_changes() {
     let place = Place::new(Kind::Sqlite(30_000), rate(12), 10);

@@ -1,6 +1,6 @@
 //! A plain file as a target is its own durable prefix: what is there of it when its receiver is
 //! started again is proven, whatever a crash, a disk or somebody else has left, and what is missing
-//! is sent again (fault matrix C2, C3, C11, S4, S5, S9).
+//! is sent again (faults C2, C3, C11, S4, S5, S9).
 
 use std::{
     fs::{self, OpenOptions},
@@ -62,7 +62,7 @@ fn assert_sends_the_rest(place: &Place, sender: Agent, sealed: std::ops::Range<u
 
 const REST: u64 = (BYTES - 4 * MIB) as u64;
 
-/// C2, C3: whichever side is killed, and both: nothing that was acknowledged is sent again.
+/// Faults C2, C3: whichever side is killed, and both: nothing that was acknowledged is sent again.
 #[test]
 fn c2_c3_a_file_goes_on_behind_what_is_there() {
     let (place, sender) = left(31);
@@ -74,7 +74,7 @@ fn c2_c3_a_file_goes_on_behind_what_is_there() {
     assert_sends_the_rest(&place, sender, 1..REST);
 }
 
-/// C2: a source that gives its bytes once is never asked for what it has forgotten.
+/// Fault C2: a source that gives its bytes once is never asked for what it has forgotten.
 #[test]
 fn c2_a_program_into_a_file_goes_on() {
     let mut place = Place::new(Kind::Program(BYTES), rate(16), 33);
@@ -92,8 +92,8 @@ fn c2_a_program_into_a_file_goes_on() {
     assert_resumed(&place, sender, first);
 }
 
-/// S5: rot in the middle is found, and what is behind it is sent again, by a sender that had it
-/// acknowledged, too.
+/// Fault S5: rot in the middle is found, and what is behind it is sent again, by a sender that had
+/// it acknowledged, too.
 #[test]
 fn s5_a_file_that_rotted_is_gone_on_with_before_the_rot() {
     let (place, sender) = left(34);
@@ -108,7 +108,7 @@ fn s5_a_file_that_rotted_is_gone_on_with_before_the_rot() {
     assert_sends_the_rest(&place, sender, REST..(BYTES - MIB) as u64);
 }
 
-/// C11, S4: cut short, gone, or with something else in its place, which stays as it is.
+/// Faults C11, S4: cut short, gone, or with something else in its place, which stays as it is.
 #[test]
 fn s4_a_file_that_is_not_as_it_was_left_is_sent_again() {
     let (place, sender) = left(37);
@@ -132,8 +132,8 @@ fn s4_a_file_that_is_not_as_it_was_left_is_sent_again() {
     assert!(fs::read(&elsewhere).unwrap() == before, "it leads to somebody's file");
 }
 
-/// S4: taken away while it is written, it is noticed before anything more is acknowledged, and the
-/// same commands go on.
+/// Fault S4: taken away while it is written, it is noticed before anything more is acknowledged,
+/// and the same commands go on.
 #[test]
 fn s4_a_file_that_is_removed_while_it_is_written_ends_the_load() {
     let place = Place::new(Kind::File(BYTES), rate(16), 40);

@@ -26,8 +26,8 @@ fn assert_refused(rival: Agent) {
     assert_eq!(left, 0, "a sender that was turned down keeps nothing");
 }
 
-/// N13: while the first one runs, and while its link is down. The same ticket is not enough to go
-/// on with what somebody else began, nor to drop it.
+/// Fault N13: while the first one runs, and while its link is down. The same ticket is not enough
+/// to go on with what somebody else began, nor to drop it.
 #[test]
 fn n13_a_second_sender_is_refused() {
     let place = Place::new(Kind::Sqlite(30_000), rate(12), 13);
@@ -42,7 +42,7 @@ fn n13_a_second_sender_is_refused() {
     assert_resumed(&place, sender, receiver);
 }
 
-/// S10: one process at a time has a transfer's folder.
+/// Fault S10: one process at a time has a transfer's folder.
 #[test]
 fn s10_a_second_process_with_the_same_state_directory_is_refused() {
     let place = Place::new(Kind::Loader(4 * MIB), rate(8), 14);
@@ -57,7 +57,7 @@ fn s10_a_second_process_with_the_same_state_directory_is_refused() {
     assert_eq!(sender.number("retries"), 0);
 }
 
-/// S10: into one target of SQLite's, whatever the state directory.
+/// Fault S10: into one target of SQLite's, whatever the state directory.
 #[test]
 fn s10_a_second_receiver_of_the_same_target_is_refused_sqlite() {
     let place = Place::new(Kind::Sqlite(20_000), rate(12), 15);
@@ -69,8 +69,8 @@ fn s10_a_second_receiver_of_the_same_target_is_refused_sqlite() {
     assert_done(&place, sender, receiver);
 }
 
-/// S10: of two loads into one file each has a place of its own. The first to end is there, whole;
-/// the other replaces nothing.
+/// Fault S10: of two loads into one file each has a place of its own. The first to end is there,
+/// whole; the other replaces nothing.
 #[test]
 fn s10_two_receivers_of_the_same_file() {
     let place = Place::new(Kind::File(6 * MIB), rate(12), 17);
@@ -91,8 +91,8 @@ fn s10_two_receivers_of_the_same_file() {
     place.assert_clean(&["to"]);
 }
 
-/// N14: somebody else's receiver answers at one of the addresses. The right one is found at the
-/// next.
+/// Fault N14: somebody else's receiver answers at one of the addresses. The right one is found at
+/// the next.
 #[test]
 fn n14_another_receiver_at_the_first_address() {
     let place = Place::new(Kind::File(MIB), rate(12), 18);
@@ -107,8 +107,8 @@ fn n14_another_receiver_at_the_first_address() {
     other.wait(WITHIN);
 }
 
-/// N14: while the receiver is away, another one is where it was. The sender does not take its word,
-/// and waits.
+/// Fault N14: while the receiver is away, another one is where it was. The sender does not take its
+/// word, and waits.
 #[test]
 fn n14_another_receiver_takes_the_place_for_a_while_sqlite() {
     let place = Place::new(Kind::Sqlite(30_000), rate(12), 19);
@@ -124,8 +124,8 @@ fn n14_another_receiver_takes_the_place_for_a_while_sqlite() {
     assert_resumed(&place, sender, place.receiver().start());
 }
 
-/// N14: the receiver comes back at another port, with the same identity, and its ticket says where.
-/// The sender is given that ticket, and goes on.
+/// Fault N14: the receiver comes back at another port, with the same identity, and its ticket says
+/// where. The sender is given that ticket, and goes on.
 #[test]
 fn n14_the_receiver_comes_back_elsewhere_sqlite() {
     let place = Place::new(Kind::Sqlite(30_000), rate(12), 16);
@@ -141,9 +141,9 @@ fn n14_the_receiver_comes_back_elsewhere_sqlite() {
     assert_resumed(&place, place.sender().start(), receiver);
 }
 
-/// N14: at the new place that the ticket names, another receiver is. Its certificate is not the one
-/// of the ticket: the sender says so, sends it nothing and keeps the transfer, which goes on with
-/// the right one.
+/// Fault N14: at the new place that the ticket names, another receiver is. Its certificate is not
+/// the one of the ticket: the sender says so, sends it nothing and keeps the transfer, which goes
+/// on with the right one.
 #[test]
 fn n14_another_receiver_at_the_new_place_of_the_ticket_is_refused_sqlite() {
     let place = Place::new(Kind::Sqlite(30_000), rate(12), 20);

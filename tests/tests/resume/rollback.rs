@@ -1,5 +1,5 @@
 //! A host is put back to an earlier state, as a virtual machine's snapshot is, and the same command
-//! is given (fault matrix C15).
+//! is given (fault C15).
 
 use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 

@@ -1,5 +1,5 @@
-//! A journal, a staging file or a spool without room, and the same commands with more of it (fault
-//! matrix S1, S12); a record that rotted (S5).
+//! A journal, a staging file or a spool without room, and the same commands with more of it (faults
+//! S1, S12); a record that rotted (fault S5).
 
 use std::{fs, path::Path};
 
@@ -43,8 +43,8 @@ fn s1_a_journal_without_room_for_the_keys_loader() {
     goes_on_with_room(Kind::Loader(MIB), "1kB");
 }
 
-/// S12: the limit that the system sets on the size of files is an error of a write, and not the
-/// signal that would end the process. Both end in order, and without the limit they go on.
+/// Fault S12: the limit that the system sets on the size of files is an error of a write, and not
+/// the signal that would end the process. Both end in order, and without the limit they go on.
 fn goes_on_without_the_limit(place: &Place, side: Role, code: i32, outcome: &str, word: &str) {
     if !installed("prlimit") {
         return;
@@ -117,7 +117,7 @@ fn a_receiver_goes_on_for_the_same_purpose_alone() {
     assert!(begun.contains("CHG-1") && begun.contains(&target) && begun.contains("\"uid\":"), "{begun}");
 }
 
-/// S5: a transfer whose record is damaged hides no other, stops no other, and can be ended.
+/// Fault S5: a transfer whose record is damaged hides no other, stops no other, and can be ended.
 #[test]
 fn s5_a_damaged_record_is_in_nobodys_way() {
     let place = Place::new(Kind::File(MIB), Faults::default(), 8);

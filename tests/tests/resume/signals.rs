@@ -1,4 +1,4 @@
-//! Asked to stop (fault matrix C6): says what state things are in, and the same commands go on.
+//! Asked to stop (fault C6): says what state things are in, and the same commands go on.
 
 use std::{
     fs::File,

@@ -100,6 +100,7 @@ fn a_changed_row_is_sent_anew_if_asked_sqlite() {
     changed(Kind::Sqlite(40_000), |path| execute(path, "update patient set born = null where id = 7"), None);
 }
 
+/// Fault D8.
 #[test]
 fn a_changed_schema_is_sent_anew_if_asked_sqlite() {
     changed(Kind::Sqlite(40_000), |path| execute(path, "create table another (x)"), None);

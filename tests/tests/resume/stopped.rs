@@ -1,5 +1,4 @@
-//! A process that is stopped and continued, as a suspended machine or a debugger would (fault
-//! matrix C7).
+//! A process that is stopped and continued, as a suspended machine or a debugger would (fault C7).
 
 use std::{
     thread,

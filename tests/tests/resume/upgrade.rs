@@ -1,4 +1,4 @@
-//! The programs are replaced while they run, and started again (fault matrix O10).
+//! The programs are replaced while they run, and started again (fault O10).
 
 use std::fs;
 

@@ -51,8 +51,8 @@ async fn drip(out: &mut SendStream) -> Result<(), quinn::WriteError> {
     }
 }
 
-/// C1: two holders of tickets, one of them spent, with connections that announce as much as they
-/// may and dribble: a third sender is served, and memory stays bounded.
+/// Issue 9, C1: two holders of tickets, one of them spent, with connections that announce as much
+/// as they may and dribble: a third sender is served, and memory stays bounded.
 #[test]
 fn c1_offers_that_dribble_neither_shut_a_service_nor_fill_it() {
     let targets = ["a", "b", "c"].map(|name| (name, "discard:"));
@@ -99,8 +99,8 @@ fn slow_dump(lines: u32, pause: &str) -> String {
     format!("exec:sh -c 'for i in $(seq {lines}); do echo row $i; sleep {pause}; done'")
 }
 
-/// C1: senders that are let in and then bring nothing keep their places only until another one
-/// needs one; they go on afterwards, by themselves, and lose nothing.
+/// Issue 9, C1: senders that are let in and then bring nothing keep their places only until another
+/// one needs one; they go on afterwards, by themselves, and lose nothing.
 #[test]
 fn c1_a_place_is_not_kept_by_silence() {
     let load = |name: &str| format!("exec:sh -c 'cat > {{}}/{name}.part && mv {{}}/{name}.part {{}}/{name}'");
@@ -125,8 +125,8 @@ fn c1_a_place_is_not_kept_by_silence() {
     receiver.wait(DRAIN_TIMEOUT).assert_code(exit::DONE);
 }
 
-/// C1: a sender whose link is down is waited for no longer, if its place is needed; nor are those
-/// of an earlier process, that have not come back.
+/// Issue 9, C1: a sender whose link is down is waited for no longer, if its place is needed; nor
+/// are those of an earlier process, that have not come back.
 #[test]
 fn c1_a_place_is_not_kept_for_one_that_is_gone() {
     let place = Place::new("transfers_max = 1\nidle_max = \"1s\"", &[("a", "discard:"), ("b", "discard:")]);
@@ -145,8 +145,8 @@ fn c1_a_place_is_not_kept_for_one_that_is_gone() {
     receiver.wait(DRAIN_TIMEOUT).assert_code(exit::DONE);
 }
 
-/// C1: nobody waits for the sender while the receiver itself is at work: a loader that takes its
-/// time, in the middle and at its end, keeps its place.
+/// Issue 9, C1: nobody waits for the sender while the receiver itself is at work: a loader that
+/// takes its time, in the middle and at its end, keeps its place.
 #[test]
 fn c1_a_place_is_kept_while_the_receiver_is_at_work() {
     let loader = "exec:sh -c 'head -c 100000 >/dev/null; sleep 4; cat >/dev/null; sleep 4'";

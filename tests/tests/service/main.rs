@@ -109,7 +109,7 @@ fn a_drain_puts_transfers_down_and_a_start_takes_them_up() {
     interrupted("", stop);
 }
 
-/// C2, for a standing receiver.
+/// Fault C2, for a standing receiver.
 #[test]
 fn c2_a_killed_service_takes_its_transfers_up() {
     interrupted("", |receiver| {
@@ -264,7 +264,7 @@ fn a_load_of_unknown_end_is_for_a_person() {
 }
 
 /// What a sender that has gone did not hear, it can hear later: the load is there, and the receipt
-/// is kept for it (N12).
+/// is kept for it (fault N12).
 #[test]
 fn n12_a_receipt_is_kept_for_its_sender() {
     let place = Place::new("grace = \"1s\"", &[("ehr", "sqlite:{}/ehr.db")]);

@@ -1,6 +1,5 @@
-//! A standing receiver that has lost what opens its sender's spool, for a while or for good
-//! (fault-matrix S7). Of standard input the spool may be the only copy there is: no refusal
-//! destroys it.
+//! A standing receiver that has lost what opens its sender's spool, for a while or for good (fault
+//! S7). Of standard input the spool may be the only copy there is: no refusal destroys it.
 
 use std::{
     fs::{self, File},
@@ -108,8 +107,9 @@ impl Killed {
     }
 }
 
-/// S7: a receiver that has lost its state does not know the ticket. The transfer is suspended, and
-/// a receiver that is restored from a backup continues it from the spool, without the source.
+/// Fault S7: a receiver that has lost its state does not know the ticket. The transfer is
+/// suspended, and a receiver that is restored from a backup continues it from the spool, without
+/// the source.
 fn suspended_until_the_receiver_is_restored(is_program: bool) {
     let killed = Killed::new("", is_program);
     let place = &killed.place;
@@ -139,7 +139,7 @@ fn s7_the_spool_of_a_program_waits_for_a_receiver_that_is_restored() {
     suspended_until_the_receiver_is_restored(true);
 }
 
-/// S7: what is suspended at its sender stays until a person abandons it.
+/// Fault S7: what is suspended at its sender stays until a person abandons it.
 #[test]
 fn s7_abandon_removes_a_spool_that_no_receiver_knows() {
     let killed = Killed::new("", false);
@@ -167,7 +167,7 @@ fn with_the_sealing_key_lost(is_program: bool) -> (Killed, Agent, PathBuf) {
     (killed, receiver, ticket)
 }
 
-/// S7: its program is run again.
+/// Fault S7: its program is run again.
 #[test]
 fn s7_a_program_is_run_anew_for_a_spool_that_nobody_can_open() {
     let (killed, receiver, ticket) = with_the_sealing_key_lost(true);
@@ -175,7 +175,7 @@ fn s7_a_program_is_run_anew_for_a_spool_that_nobody_can_open() {
     stop(receiver);
 }
 
-/// S7: standard input, of which was said that it is not needed any more, is not read for it
+/// Fault S7: standard input, of which was said that it is not needed any more, is not read for it
 /// unasked.
 #[test]
 fn s7_standard_input_is_not_read_unasked_for_a_spool_that_nobody_can_open() {

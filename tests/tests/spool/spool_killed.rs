@@ -1,5 +1,5 @@
-//! Agents that are killed and links that are cut while there is a spool (fault matrix C1, C2, C3,
-//! N5, N13).
+//! Agents that are killed and links that are cut while there is a spool (faults C1, C2, C3, N5,
+//! N13).
 
 use std::{fs::File, thread};
 
@@ -18,7 +18,7 @@ const WINDOW_BYTES: u64 = 9 << 20;
 /// What packets and frames add to a megabyte.
 const OVERHEAD_BYTES: u64 = 80_000;
 
-/// C1: the source has ended and is gone. What the receiver has is not sent again.
+/// Fault C1: the source has ended and is gone. What the receiver has is not sent again.
 #[test]
 fn c1_sender_killed_after_the_source_had_ended() {
     let faults = Faults { bits_per_second: Some(40_000_000), ..Faults::default() };
@@ -44,7 +44,7 @@ fn c1_sender_killed_after_the_source_had_ended() {
     assert_eq!(sender.number("plain_bytes"), 32 * MIB as u64);
 }
 
-/// C1: again and again, until it is done.
+/// Fault C1: again and again, until it is done.
 #[test]
 fn c1_sender_killed_many_times() {
     let (place, mut sender, receiver) = spooled(10);
@@ -57,7 +57,7 @@ fn c1_sender_killed_many_times() {
     assert_eq!(receiver.resume().as_deref(), Some("resumed"));
 }
 
-/// C1: what had not been read is nowhere, and what was spooled is of no use.
+/// Fault C1: what had not been read is nowhere, and what was spooled is of no use.
 #[test]
 fn c1_sender_killed_before_the_source_had_ended() {
     let place = gated(6);
@@ -70,7 +70,8 @@ fn c1_sender_killed_before_the_source_had_ended() {
     assert!(reason(&sender).contains("before all of its source was spooled"), "{}", reason(&sender));
 }
 
-/// N5: the source is read on while there is no link, and what was acknowledged is not sent again.
+/// Fault N5: the source is read on while there is no link, and what was acknowledged is not sent
+/// again.
 #[test]
 fn n5_link_cut_while_the_source_is_read() {
     let place = gated(10);
@@ -87,7 +88,7 @@ fn n5_link_cut_while_the_source_is_read() {
     assert!(sender.number("resent_bytes") <= WINDOW_BYTES, "{}", sender.number("resent_bytes"));
 }
 
-/// N5: after the source has ended, twice.
+/// Fault N5: after the source has ended, twice.
 #[test]
 fn n5_link_cut_after_the_source_had_ended() {
     let (place, mut sender, receiver) = spooled(10);
@@ -100,7 +101,7 @@ fn n5_link_cut_after_the_source_had_ended() {
     assert_done(&place, sender, receiver, Some("resumed"));
 }
 
-/// C2: whether or not the receiver keeps a journal: what it lost is in the spool, while it is
+/// Fault C2: whether or not the receiver keeps a journal: what it lost is in the spool, while it is
 /// filled and after.
 fn receiver_killed(place: Place, with: &[&str], resume: &str) {
     let mut receiver = place.receiver().args(with).start();
@@ -142,7 +143,7 @@ fn c2_receiver_killed_without_a_journal_while_the_source_is_read() {
     receiver_killed(gated(10), NO_JOURNAL, "restarted");
 }
 
-/// C3: the journal holds chunks of two epochs beside each other.
+/// Fault C3: the journal holds chunks of two epochs beside each other.
 #[test]
 fn c3_both_killed() {
     let (place, mut sender, mut receiver) = spooled(10);
@@ -156,7 +157,7 @@ fn c3_both_killed() {
     assert_done(&place, sender, receiver, Some("resumed"));
 }
 
-/// C1: standard input need not come again once it has ended.
+/// Fault C1: standard input need not come again once it has ended.
 #[test]
 fn c1_standard_input_is_not_needed_again() {
     let mut place = place(8);
@@ -170,7 +171,7 @@ fn c1_standard_input_is_not_needed_again() {
     assert_done(&place, place.sender().start(), receiver, Some("resumed"));
 }
 
-/// C1: if it had not ended, it has to come again: an empty one is not taken for all of it.
+/// Fault C1: if it had not ended, it has to come again: an empty one is not taken for all of it.
 #[test]
 fn c1_standard_input_that_does_not_come_again_is_not_taken_for_empty() {
     let mut place = place(4);
@@ -199,8 +200,8 @@ impl std::io::Read for Endless {
     }
 }
 
-/// N13, S10: another sender with the same ticket and the same folder for its spool, and a state
-/// directory of its own.
+/// Faults N13, S10: another sender with the same ticket and the same folder for its spool, and a
+/// state directory of its own.
 #[test]
 fn n13_a_rival_does_not_touch_the_spool() {
     let (place, receiver) = left(8);
@@ -213,7 +214,7 @@ fn n13_a_rival_does_not_touch_the_spool() {
     assert_done(&place, place.sender().start(), receiver, Some("resumed"));
 }
 
-/// S10: the same command twice.
+/// Fault S10: the same command twice.
 #[test]
 fn s10_a_second_process_is_refused() {
     let (place, sender, receiver) = spooled(8);

@@ -1,4 +1,4 @@
-//! Spools that have no room, or are not as they were left (fault matrix S1, S4, S5, S6, S9, S12).
+//! Spools that have no room, or are not as they were left (faults S1, S4, S5, S6, S9, S12).
 
 use std::{
     fs::OpenOptions,
@@ -11,8 +11,8 @@ use sealift_tests::{agents::Launch, agents::SENDER, disk::SmallDisk};
 
 use super::{spool_used::run, *};
 
-/// S12: the spool has its budget. The receiver waits meanwhile, and what was spooled is given up at
-/// once.
+/// Fault S12: the spool has its budget. The receiver waits meanwhile, and what was spooled is given
+/// up at once.
 #[test]
 fn s12_a_spool_that_reaches_its_limit_stops_and_goes_on() {
     let place = place(8);
@@ -25,7 +25,7 @@ fn s12_a_spool_that_reaches_its_limit_stops_and_goes_on() {
     assert_done(&place, place.sender().start(), receiver, Some("restarted"));
 }
 
-/// S1: the disk is full.
+/// Fault S1: the disk is full.
 #[test]
 fn s1_a_full_disk_stops_and_goes_on() {
     let Some(disk) = SmallDisk::mount("size=3m") else { return };
@@ -38,7 +38,8 @@ fn s1_a_full_disk_stops_and_goes_on() {
     assert_done(&place, place.sender().start(), receiver, Some("restarted"));
 }
 
-/// S1: the disk fills up while there is no link: that is said then, and not when the link is back.
+/// Fault S1: the disk fills up while there is no link: that is said then, and not when the link is
+/// back.
 #[test]
 fn s1_a_limit_that_is_reached_without_a_link_is_said_at_once() {
     let mut place = gated(4);
@@ -55,7 +56,7 @@ fn s1_a_limit_that_is_reached_without_a_link_is_said_at_once() {
     assert!(fs::read_dir(place.spool()).unwrap().next().is_none());
 }
 
-/// S8: a folder that cannot be made is told before the source is read.
+/// Fault S8: a folder that cannot be made is told before the source is read.
 #[test]
 fn s8_a_folder_that_cannot_be_made_is_told_before_the_start() {
     let place = place(1);
@@ -76,8 +77,8 @@ fn flip(file: &Path, at: u64) {
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
 }
 
-/// S5: found before anything of it is sent, and left as it is: what becomes of it is for a person
-/// to say.
+/// Fault S5: found before anything of it is sent, and left as it is: what becomes of it is for a
+/// person to say.
 fn rot(at: impl Fn(u64) -> u64) {
     let (place, receiver) = left(6);
     let file = spool_file(&place);
@@ -98,8 +99,8 @@ fn s5_rot_in_the_middle() {
     rot(|bytes| bytes / 2);
 }
 
-/// S5: while it is sent. The receiver is told, and keeps nothing; what is left of the source is for
-/// a person to look at.
+/// Fault S5: while it is sent. The receiver is told, and keeps nothing; what is left of the source
+/// is for a person to look at.
 #[test]
 fn s5_rot_that_is_found_while_it_is_sent() {
     let (place, sender, receiver) = spooled(10);
@@ -116,7 +117,7 @@ fn s5_rot_that_is_found_while_it_is_sent() {
     place.assert_clean(&[]);
 }
 
-/// S9, S4: refused, and left alone; with the spool as it was, the transfer goes on.
+/// Faults S9, S4: refused, and left alone; with the spool as it was, the transfer goes on.
 #[test]
 fn s9_what_is_no_spool_of_ours_is_refused() {
     let (place, receiver) = left(8);
@@ -159,8 +160,8 @@ fn s9_what_is_no_spool_of_ours_is_refused() {
     assert_done(&place, place.sender().start(), receiver, Some("resumed"));
 }
 
-/// S6: the spool of another transfer is refused, and not destroyed either: it may be all that is
-/// left of that one.
+/// Fault S6: the spool of another transfer is refused, and not destroyed either: it may be all that
+/// is left of that one.
 #[test]
 fn s6_the_spool_of_another_transfer_is_refused() {
     let ((place, receiver), (other, other_receiver)) = (left(8), left(8));
@@ -183,7 +184,7 @@ fn s6_the_spool_of_another_transfer_is_refused() {
     assert_done(&place, place.sender().start(), receiver, Some("resumed"));
 }
 
-/// C11: a crash tore the end off. The source had not ended then, as far as anybody knows.
+/// Fault C11: a crash tore the end off. The source had not ended then, as far as anybody knows.
 #[test]
 fn c11_a_torn_spool_is_read_anew() {
     let (place, receiver) = left(6);

@@ -76,7 +76,7 @@ fn a_receipt_that_is_missing_is_fetched_without_a_spool() {
     place.assert_done();
 }
 
-/// fault-matrix L9: what lies in the spool is sealed, and nothing that opens it lies beside it.
+/// Fault L9: what lies in the spool is sealed, and nothing that opens it lies beside it.
 #[test]
 fn l9_a_spool_holds_no_plaintext() {
     let mut canaries = Canaries::new("spool");

@@ -27,7 +27,7 @@ fn refused(folder: &Folder) -> Failure {
     failure
 }
 
-/// B2, E14: values of STORED generated columns that another release computed.
+/// Issue 9, B2; fault E14: values of STORED generated columns that another release computed.
 #[test]
 fn stored_generated_values_arrive_as_they_are_stored() {
     for encoding in ["UTF-8", "UTF-16le"] {
@@ -59,7 +59,7 @@ fn stored_generated_values_arrive_as_they_are_stored() {
     }
 }
 
-/// B3: what a VIRTUAL column would be need not be computed to move its row.
+/// Issue 9, B3: what a VIRTUAL column would be need not be computed to move its row.
 #[test]
 fn generated_columns_that_fail_for_a_row_are_moved() {
     let folder = Folder::new();
@@ -80,7 +80,8 @@ fn generated_columns_that_fail_for_a_row_are_moved() {
     target.query_row("SELECT sum(a) FROM event", [], |_| Ok(())).unwrap_err();
 }
 
-/// B3: where a row cannot be written without computing it, that is found before anything is sent.
+/// Issue 9, B3: where a row cannot be written without computing it, that is found before anything
+/// is sent.
 #[test]
 fn generated_columns_that_fail_and_are_needed_are_refused() {
     let folder = Folder::new();
@@ -92,8 +93,8 @@ fn generated_columns_that_fail_and_are_needed_are_refused() {
     assert_eq!(refused(&folder).what, "a generated column of table event cannot be computed for a row");
 }
 
-/// B3: a VIRTUAL column on which an index or a constraint depends is computed, and its indexes are
-/// whole.
+/// Issue 9, B3: a VIRTUAL column on which an index or a constraint depends is computed, and its
+/// indexes are whole.
 #[test]
 fn virtual_columns_in_indexes_are_computed() {
     let folder = Folder::new();
@@ -108,7 +109,7 @@ fn virtual_columns_in_indexes_are_computed() {
     assert_eq!(strings(&target, "SELECT s FROM t WHERE v = 4"), ["Integer(50)"]);
 }
 
-/// B3: entries that SQLite itself would spell otherwise.
+/// Issue 9, B3: entries that SQLite itself would spell otherwise.
 #[test]
 fn every_spelling_of_the_catalogue_arrives() {
     let folder = Folder::new();
@@ -141,7 +142,8 @@ fn every_spelling_of_the_catalogue_arrives() {
     assert_eq!(strings(&target, "SELECT rowid FROM f WHERE f MATCH 'beta'"), ["Integer(1)"]);
 }
 
-/// B3: under defensive mode SQLite takes such a trigger, as sqlite-utils makes them, for damage.
+/// Issue 9, B3: under defensive mode SQLite takes such a trigger, as sqlite-utils makes them, for
+/// damage.
 #[test]
 fn a_trigger_on_a_shadow_table_is_moved() {
     let folder = Folder::new();
@@ -153,7 +155,7 @@ fn a_trigger_on_a_shadow_table_is_moved() {
     assert_same(&folder);
 }
 
-/// B2, E15: what SQLite reads over is not left behind.
+/// Issue 9, B2; fault E15: what SQLite reads over is not left behind.
 #[test]
 fn entries_that_nothing_claims_are_refused() {
     for edited in [
@@ -183,7 +185,7 @@ fn entries_that_nothing_claims_are_refused() {
     }
 }
 
-/// B2, E14: indexes that hold, or are ordered by, what another engine computes.
+/// Issue 9, B2; fault E14: indexes that hold, or are ordered by, what another engine computes.
 #[test]
 fn indexes_that_another_engine_built_are_refused() {
     for (index, edited) in [
@@ -223,7 +225,7 @@ fn indexes_that_another_engine_built_are_refused() {
     refused(&folder);
 }
 
-/// B2: names that are too long, and a catalogue that has a table of Sealift's own.
+/// Issue 9, B2: names that are too long, and a catalogue that has a table of Sealift's own.
 #[test]
 fn what_no_row_form_can_name_is_moved_as_an_image() {
     for (table, says) in
@@ -236,7 +238,7 @@ fn what_no_row_form_can_name_is_moved_as_an_image() {
     }
 }
 
-/// B2: what only an application has added to SQLite can compute or compare.
+/// Issue 9, B2: what only an application has added to SQLite can compute or compare.
 #[test]
 fn functions_and_collations_of_an_application_are_named() {
     for (table, edited, name) in [
@@ -263,8 +265,8 @@ fn functions_and_collations_of_an_application_are_named() {
     assert_same(&folder);
 }
 
-/// B4, E9: nothing is checkpointed, written or removed in the source, whoever was the last to use
-/// it.
+/// Issue 9, B4; fault E9: nothing is checkpointed, written or removed in the source, whoever was
+/// the last to use it.
 #[test]
 fn the_source_is_left_as_it_was_found() {
     let made = Folder::new();

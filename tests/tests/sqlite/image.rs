@@ -1,5 +1,5 @@
 //! The exact form, in one process: whatever lies in the database arrives byte for byte, and what
-//! the engine can say of it is said. B2 of issue 9; the cases are those of the row form's refusals.
+//! the engine can say of it is said. Issue 9, B2; the cases are those of the row form's refusals.
 
 use std::{fs, path::Path, process::Command};
 
@@ -335,8 +335,8 @@ fn what_is_no_image_is_refused() {
     assert_eq!(write(&[], true).unwrap_err().code, Code::PlanRefused);
 }
 
-/// C2, C6: gone on with behind what is durable, over and over; what lies beyond that is written
-/// again.
+/// Faults C2, C6: gone on with behind what is durable, over and over; what lies beyond that is
+/// written again.
 #[test]
 fn an_image_goes_on_where_it_stopped() {
     let folder = Folder::new();
@@ -376,7 +376,7 @@ fn an_image_goes_on_where_it_stopped() {
     assert_eq!(folder.names(), ["source.db", "target.db"]);
 }
 
-/// X12, D2: one receiver at a time, in either form; and what another transfer left, in the other
+/// Fault S10: one receiver at a time, in either form; and what another transfer left, in the other
 /// form, makes room.
 #[test]
 fn forms_make_room_for_each_other_and_keep_each_other_out() {

@@ -41,8 +41,8 @@ fn assert_same(folder: &Folder) {
     assert_eq!(source.len(), target.len());
 }
 
-/// fault-matrix D1, D2, D3, D4, D12, D16: about everything SQLite can hold arrives as it was, in
-/// every encoding.
+/// Faults D1, D2, D3, D4, D12, D16: about everything SQLite can hold arrives as it was, in every
+/// encoding.
 #[test]
 fn everything_arrives_exactly() {
     for (encoding, page_bytes, vacuum, mode) in
@@ -103,7 +103,7 @@ fn an_empty_database_and_an_empty_target_file_are_fine() {
     assert_same(&folder);
 }
 
-/// fault-matrix D1: one value of 100 MB.
+/// Fault D1: one value of 100 MB.
 #[test]
 fn a_large_value_arrives() {
     let folder = Folder::new();
@@ -126,8 +126,7 @@ fn a_table_too_large_to_sort_keeps_its_indexes() {
     assert_eq!(strings(&target, "SELECT count(*) FROM t INDEXED BY u WHERE a > 0"), ["Integer(1200)"]);
 }
 
-/// fault-matrix D6, D11: what is changed in the target after it was loaded is found by reading it
-/// again.
+/// Faults D6, D11: what is changed in the target after it was loaded is found by reading it again.
 #[test]
 fn a_changed_target_gives_other_digests() {
     for (find, put) in [("canary seven", "canary eight"), ("canary seven", "Canary seven")] {
@@ -175,7 +174,7 @@ fn a_changed_catalogue_or_another_file_is_found() {
     assert_eq!(failure.unwrap_err().code, Code::TargetFailed);
 }
 
-/// fault-matrix D5: the table and the kind of constraint are told, and no value; nothing is left.
+/// Fault D5: the table and the kind of constraint are told, and no value; nothing is left.
 #[test]
 fn a_constraint_violation_is_told_without_a_value() {
     let folder = Folder::new();
@@ -244,7 +243,7 @@ fn a_hostile_schema_part_does_nothing() {
     assert_eq!(folder.names(), ["source.db"]);
 }
 
-/// fault-matrix D7: rows written while the transfer runs are not in it.
+/// Fault D7: rows written while the transfer runs are not in it.
 #[test]
 fn a_source_that_is_written_meanwhile_gives_one_moment() {
     let folder = Folder::new();

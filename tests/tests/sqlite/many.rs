@@ -13,7 +13,8 @@ use super::{
 /// More than the receiver has in the catalogue at a time, of each kind.
 const TABLES: usize = 300;
 
-/// B8: of many objects each has its entry, its root page, its rows and its triggers in their order.
+/// Issue 9, B8: of many objects each has its entry, its root page, its rows and its triggers in
+/// their order.
 #[test]
 fn a_catalogue_of_many_objects_arrives_exactly() {
     for (encoding, vacuum) in [("UTF-8", "NONE"), ("UTF-16le", "FULL")] {

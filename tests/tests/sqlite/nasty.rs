@@ -12,7 +12,8 @@ pub fn fill(connection: &Connection) {
     connection.execute_batch(LATER).unwrap();
 }
 
-/// Also names as no one would choose them (D2), and whatever SQLite lets a table be (D4, D12, D16).
+/// Also names as no one would choose them (fault D2), and whatever SQLite lets a table be (faults
+/// D4, D12, D16).
 const SCHEMA: &str = r#"
 PRAGMA foreign_keys=OFF;
 PRAGMA application_id=-559038737;
@@ -70,7 +71,7 @@ PRAGMA ignore_check_constraints=ON; INSERT INTO checked VALUES(1, '', NULL), (2,
 UPDATE sqlite_sequence SET seq = 4711 WHERE name = 'counted'; INSERT INTO sqlite_sequence VALUES('counted', 1), ('gone', 'x');
 "#;
 
-/// D1, D3, D4: every storage class at its edges.
+/// Faults D1, D3, D4: every storage class at its edges.
 fn values(connection: &Connection) {
     let insert =
         |value: &dyn rusqlite::ToSql| connection.execute("INSERT INTO plain VALUES(?1)", params![value]).unwrap();
@@ -91,7 +92,7 @@ fn values(connection: &Connection) {
     insert(&"long ".repeat(500_000));
 }
 
-/// D12: as many columns as SQLite allows, with and without a rowid beside them.
+/// Fault D12: as many columns as SQLite allows, with and without a rowid beside them.
 fn wide(connection: &Connection) {
     let list = |each: &dyn Fn(usize) -> String| (0..2000).map(each).collect::<Vec<_>>().join(",");
     let columns = list(&|column| format!("c{column}"));

@@ -50,8 +50,7 @@ fn finish(folder: &Folder, transfer: TransferId) -> usize {
     have.len()
 }
 
-/// fault-matrix C2: at each part, and after all of them; what is told of a part is what was noted
-/// of it.
+/// Fault C2: at each part, and after all of them; what is told of a part is what was noted of it.
 #[test]
 fn a_suspended_load_goes_on() {
     for encoding in ["UTF-8", "UTF-16be"] {
@@ -97,7 +96,8 @@ const LARGE_TABLE: &str =
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
     INSERT INTO a SELECT i, 'row ' || i, hex(randomblob(30000 * (i % 7) * (i % 5))) FROM n;";
 
-/// C6, C2: a table of which a part is committed is gone on with at a chunk's edge, over and over.
+/// Faults C6, C2: a table of which a part is committed is gone on with at a chunk's edge, over and
+/// over.
 #[test]
 fn a_part_goes_on_at_the_edge_of_a_chunk() {
     let folder = Folder::new();
@@ -159,8 +159,8 @@ fn suspending_ends_writers_and_keeps_what_is_committed() {
     assert_same(&folder);
 }
 
-/// fault-matrix C13: given up after all, nothing is left; but what another has opened meanwhile is
-/// not touched.
+/// Fault C13: given up after all, nothing is left; but what another has opened meanwhile is not
+/// touched.
 #[test]
 fn a_suspended_load_can_be_abandoned() {
     let folder = Folder::new();
@@ -179,8 +179,8 @@ fn a_suspended_load_can_be_abandoned() {
     assert_eq!(folder.names(), ["source.db"]);
 }
 
-/// fault-matrix C13: ended for good by a process that has done nothing else: what this transfer
-/// left goes, what another one left stays, and so does what has its final name.
+/// Fault C13: ended for good by a process that has done nothing else: what this transfer left goes,
+/// what another one left stays, and so does what has its final name.
 #[test]
 fn only_what_a_transfer_left_itself_is_dropped() {
     let folder = Folder::new();
@@ -212,8 +212,8 @@ fn only_what_a_transfer_left_itself_is_dropped() {
     assert_same(&folder);
 }
 
-/// fault-matrix C2, S6: another transfer, another plan and a fresh start drop what is there; a
-/// transfer that is under way keeps it.
+/// Faults C2, S6: another transfer, another plan and a fresh start drop what is there; a transfer
+/// that is under way keeps it.
 #[test]
 fn only_the_same_transfer_goes_on() {
     let folder = Folder::new();
@@ -251,8 +251,8 @@ fn only_the_same_transfer_goes_on() {
     assert_same(&folder);
 }
 
-/// fault-matrix C10, S5: what a bad disk or a program made of the staging file is neither built
-/// upon nor removed.
+/// Faults C10, S5: what a bad disk or a program made of the staging file is neither built upon nor
+/// removed.
 #[test]
 fn a_damaged_staging_file_is_refused_and_kept() {
     let refused = |damage: &dyn Fn(&Path)| {
@@ -395,8 +395,8 @@ fn run_victim(place: &Path, fail_point: Option<String>) -> ExitStatus {
     output.status
 }
 
-/// fault-matrix C2, C5, C13, C14: killed at each point of a load, each time it is passed, and then
-/// at the same point once more; whoever comes next finishes, and nothing is left beside the target.
+/// Faults C2, C5, C13, C14: killed at each point of a load, each time it is passed, and then at the
+/// same point once more; whoever comes next finishes, and nothing is left beside the target.
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "fail points are not in this build")]
 fn a_load_survives_a_kill_at_every_fail_point() {
@@ -433,8 +433,8 @@ fn a_load_survives_a_kill_at_every_fail_point() {
     }
 }
 
-/// fault-matrix C2, C10: killed with more of a part written than the page cache holds, so that a
-/// journal is left which undoes it.
+/// Faults C2, C10: killed with more of a part written than the page cache holds, so that a journal
+/// is left which undoes it.
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "fail points are not in this build")]
 fn what_a_killed_writer_wrote_is_undone() {
@@ -454,8 +454,8 @@ fn what_a_killed_writer_wrote_is_undone() {
     assert_eq!(folder.names(), ["source.db", "target.db"]);
 }
 
-/// fault-matrix S11: the disk fills up inside a part, which is undone. With room, the load goes on
-/// from the part before.
+/// Fault S11: the disk fills up inside a part, which is undone. With room, the load goes on from
+/// the part before.
 #[test]
 fn a_load_that_filled_the_disk_goes_on_with_room() {
     let Some(disk) = SmallDisk::mount("size=64m") else { return };

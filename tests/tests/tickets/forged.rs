@@ -223,8 +223,8 @@ fn forgeries(parts: &Parts) -> Vec<(String, String, i32, &'static str)> {
     rows
 }
 
-/// A1, and the table of forgeries: every field of ticket and grant altered, signed again, spliced
-/// and swapped.
+/// Issue 9, A1, and the table of forgeries: every field of ticket and grant altered, signed again,
+/// spliced and swapped.
 #[test]
 fn no_forged_ticket_gets_anywhere_and_the_honest_one_stays_good() {
     let hosts = Hosts::new();
@@ -272,9 +272,9 @@ fn no_forged_ticket_gets_anywhere_and_the_honest_one_stays_good() {
     assert_eq!(hosts.entries("receiver", "ticket.bind").len(), 1);
 }
 
-/// A4: the key to which the data keys are sealed is the one that the ticket names. A ticket with
-/// another one is still proven, and so binds; it is the sender that finds out, before it has sent
-/// anything, and tells the receiver.
+/// Issue 9, A4: the key to which the data keys are sealed is the one that the ticket names. A
+/// ticket with another one is still proven, and so binds; it is the sender that finds out, before
+/// it has sent anything, and tells the receiver.
 #[test]
 fn another_sealing_key_is_refused_by_the_sender() {
     for elsewhere in [false, true] {

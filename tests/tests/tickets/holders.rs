@@ -11,9 +11,9 @@ use sealift_tests::{
 
 use super::{Hosts, WITHIN, read_ticket};
 
-/// A1, A3: a second holder of a used ticket is shown which sender it is bound to, is entered once,
-/// and neither takes, nor disturbs, nor ends the transfer, which waits for nothing but its source
-/// meanwhile.
+/// Issue 9, A1, A3: a second holder of a used ticket is shown which sender it is bound to, is
+/// entered once, and neither takes, nor disturbs, nor ends the transfer, which waits for nothing
+/// but its source meanwhile.
 #[test]
 fn a_second_holder_is_refused_and_ends_nothing() {
     let hosts = Hosts::new();
@@ -51,8 +51,8 @@ fn a_second_holder_is_refused_and_ends_nothing() {
     hosts.push("sender", &ticket).start().wait(WITHIN).assert_code(exit::REFUSED);
 }
 
-/// A1: killed between the durable binding and the destruction of the secret, a receiver knows the
-/// one sender when it starts again, and the secret goes with the first that comes.
+/// Issue 9, A1: killed between the durable binding and the destruction of the secret, a receiver
+/// knows the one sender when it starts again, and the secret goes with the first that comes.
 #[test]
 fn a_receiver_that_is_killed_while_it_binds_a_ticket_has_bound_it() {
     let hosts = Hosts::new();
@@ -77,7 +77,7 @@ fn a_receiver_that_is_killed_while_it_binds_a_ticket_has_bound_it() {
     hosts.assert_serves(receiver, "sender");
 }
 
-/// A3: what an unused ticket allows: whoever has it can run the transfer, or end it.
+/// Issue 9, A3: what an unused ticket allows: whoever has it can run the transfer, or end it.
 #[test]
 fn an_unused_ticket_that_is_abandoned_is_void() {
     let hosts = Hosts::new();

@@ -1,6 +1,6 @@
-//! Tickets that were forged, altered, spliced, copied or used by the wrong one (A1, A3, A5),
-//! against the real agents: each is refused with its own code at both ends, nothing is loaded, and
-//! the honest sender can still use the ticket.
+//! Tickets that were forged, altered, spliced, copied or used by the wrong one (issue 9, A1, A3,
+//! A5), against the real agents: each is refused with its own code at both ends, nothing is loaded,
+//! and the honest sender can still use the ticket.
 
 mod forged;
 mod holders;

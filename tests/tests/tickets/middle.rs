@@ -39,8 +39,8 @@ impl Middle {
     }
 }
 
-/// A1: without a pin the transfer runs through him, and both ends look well: the audit log says
-/// that nothing but the ticket vouched for the receiver.
+/// Issue 9, A1: without a pin the transfer runs through him, and both ends look well: the audit log
+/// says that nothing but the ticket vouched for the receiver.
 #[test]
 fn without_a_pin_a_rewritten_ticket_leads_through_the_middle_and_is_recorded_as_unpinned() {
     let middle = Middle::start(|listen, _| listen);
@@ -55,7 +55,7 @@ fn without_a_pin_a_rewritten_ticket_leads_through_the_middle_and_is_recorded_as_
     assert_ne!(begun[0]["receiver"], right.as_str(), "the log has the key of him who was in the middle");
 }
 
-/// A1: the sender's pin stops him before anything is sent.
+/// Issue 9, A1: the sender's pin stops him before anything is sent.
 #[test]
 fn the_senders_pin_stops_the_middle_before_anything_is_sent() {
     let mut middle = Middle::start(|listen, _| listen);
@@ -75,7 +75,7 @@ fn the_senders_pin_stops_the_middle_before_anything_is_sent() {
     drop(middle.his_sender);
 }
 
-/// A1: the receiver's pin stops him, and the honest sender is still served.
+/// Issue 9, A1: the receiver's pin stops him, and the honest sender is still served.
 #[test]
 fn the_receivers_pin_stops_the_middle() {
     let middle = Middle::start(|listen, hosts| listen.args(&["--from", &hosts.fingerprint_of_sender("sender")]));

@@ -97,9 +97,9 @@ impl Bound<'_> {
     }
 }
 
-/// A1, A3: who has proven a ticket may offer the transfer of that ticket under the grant of that
-/// ticket, and nothing else. No other sender has the ticket from then on, and the bound one goes on
-/// with it after every refusal.
+/// Issue 9, A1, A3: who has proven a ticket may offer the transfer of that ticket under the grant
+/// of that ticket, and nothing else. No other sender has the ticket from then on, and the bound one
+/// goes on with it after every refusal.
 #[test]
 fn an_offer_other_than_what_was_proven_is_refused() {
     let hosts = Hosts::new();

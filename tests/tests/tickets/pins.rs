@@ -24,8 +24,8 @@ fn elsewhere(hosts: &Hosts, ticket: &Path) -> std::path::PathBuf {
     super::put_ticket(hosts.folder.path(), "elsewhere", &ticket)
 }
 
-/// A1: `--to NAME`: right, another's, not in the file, no file, a file that is wrong; and `--from
-/// NAME` at the receiver.
+/// Issue 9, A1: `--to NAME`: right, another's, not in the file, no file, a file that is wrong; and
+/// `--from NAME` at the receiver.
 #[test]
 fn agents_are_known_by_name() {
     let hosts = Hosts::new();
@@ -85,8 +85,8 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A1: at a terminal the fingerprint has to be confirmed; without one, and without a pin, nothing
-/// is sent; a wrong pin is no question.
+/// Issue 9, A1: at a terminal the fingerprint has to be confirmed; without one, and without a pin,
+/// nothing is sent; a wrong pin is no question.
 #[test]
 fn a_terminal_is_asked_and_nobody_else_is() {
     let hosts = Hosts::new();
@@ -99,7 +99,7 @@ fn a_terminal_is_asked_and_nobody_else_is() {
         at_a_terminal(&[&words[..], &state, more].concat(), answer)
     };
     let fingerprint = hosts.ask(RECEIVER, &["identity"], "receiver");
-    // E2: Ctrl-C at the question is no answer to it.
+    // Fault E2: Ctrl-C at the question is no answer to it.
     let (code, shown) = push(&[], "\u{3}");
     assert_eq!(code, exit::USER_INTERRUPT, "{shown}");
     assert!(shown.contains("stopped by Ctrl-C") && shown.contains("Nothing was sent"), "{shown}");
@@ -127,8 +127,8 @@ fn a_terminal_is_asked_and_nobody_else_is() {
     super::stop(receiver);
 }
 
-/// A1: a ticket file is the user's own and closed to others, whatever name leads to it; what
-/// systemd hands over is judged by its folder, and by that alone.
+/// Issue 9, A1; fault E12: a ticket file is the user's own and closed to others, whatever name
+/// leads to it; what systemd hands over is judged by its folder, and by that alone.
 #[test]
 fn a_ticket_file_is_its_users_own() {
     let hosts = Hosts::new();

@@ -63,8 +63,8 @@ fn offer(ticket: &Ticket) -> Message {
     })
 }
 
-/// A1: a proof is good once, on one connection, by one pair of keys in their roles, for one grant;
-/// and it is 52 bytes, at once, before anything else. Whatever else comes binds nothing.
+/// Issue 9, A1: a proof is good once, on one connection, by one pair of keys in their roles, for
+/// one grant; and it is 52 bytes, at once, before anything else. Whatever else comes binds nothing.
 #[test]
 fn a_wrong_proof_binds_nothing() {
     let hosts = Hosts::new();
@@ -110,7 +110,7 @@ fn a_wrong_proof_binds_nothing() {
     hosts.assert_serves(receiver, "sender");
 }
 
-/// A1: bytes that are no proof, and proofs that do not come.
+/// Issue 9, A1: bytes that are no proof, and proofs that do not come.
 #[test]
 fn no_proof_is_refused_by_a_code_and_binds_nothing() {
     let hosts = Hosts::new();

@@ -53,7 +53,8 @@ impl Standing {
     }
 }
 
-/// A3: unused tickets are listed with what they allow, and an operator who abandons one voids it.
+/// Issue 9, A3: unused tickets are listed with what they allow, and an operator who abandons one
+/// voids it.
 #[test]
 fn unused_tickets_are_listed_and_can_be_voided() {
     let standing = Standing::new();
@@ -78,8 +79,9 @@ fn unused_tickets_are_listed_and_can_be_voided() {
     super::stop(receiver);
 }
 
-/// A5: what `finish before` has suspended goes on under another ticket for the same transfer, for
-/// the sender that had begun and for no other; there is none for a transfer that is not there.
+/// Issue 9, A5: what `finish before` has suspended goes on under another ticket for the same
+/// transfer, for the sender that had begun and for no other; there is none for a transfer that is
+/// not there.
 #[test]
 fn a_suspended_transfer_goes_on_with_another_ticket() {
     let standing = Standing::new();

@@ -57,7 +57,7 @@ fn the_vectors_are_what_the_code_does() {
     }
 }
 
-/// D3: a code is its number on the wire; the word is for people.
+/// Issue 9, D3: a code is its number on the wire; the word is for people.
 #[test]
 fn every_code_has_its_number() {
     fn check(value: &Value, at: &str) {

@@ -83,8 +83,8 @@ const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 
 /// First packets that wait to be looked at, and what they may have buffered: what a thousand
 /// handshakes a second bring while the thread does something else for a quarter of a second. What
-/// comes beyond is dropped before it costs a key, so that ten thousand a second (fault-matrix X19)
-/// leave the processor to those that are served.
+/// comes beyond is dropped before it costs a key, so that ten thousand a second (fault X19) leave
+/// the processor to those that are served.
 const INCOMING_MAX: usize = 512;
 const INCOMING_BUFFER_BYTES: u64 = 64 << 10;
 const INCOMING_BUFFER_BYTES_TOTAL: u64 = 1 << 20;

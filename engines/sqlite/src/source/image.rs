@@ -172,8 +172,8 @@ mod tests {
         }
     }
 
-    /// fault-matrix D7: what is written meanwhile is not in it, and another process gets the same
-    /// bytes while nothing is.
+    /// Fault D7: what is written meanwhile is not in it, and another process gets the same bytes
+    /// while nothing is.
     #[test]
     fn the_pages_are_of_one_moment() {
         let folder = Folder::new();
@@ -194,7 +194,7 @@ mod tests {
         assert!(read(&mut third) == fs::read(folder.path()).unwrap());
     }
 
-    /// B2, B3, cases 02, 10, 21 and 27: whatever is in the catalogue.
+    /// Issue 9, B2, B3, cases 02, 10, 21 and 27: whatever is in the catalogue.
     #[test]
     fn what_the_row_form_refuses_is_read() {
         let folder = Folder::new();

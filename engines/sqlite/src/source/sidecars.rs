@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    /// B4, E9.
+    /// Issue 9, B4; fault E9.
     #[test]
     fn files_of_another_user_are_not_left_behind() {
         let folder = tempfile::tempdir().unwrap();

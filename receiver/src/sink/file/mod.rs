@@ -140,7 +140,7 @@ impl FileTarget {
         }
     }
 
-    /// What is written goes into the file that will get the target's name (fault-matrix S4).
+    /// What is written goes into the file that will get the target's name (fault S4).
     fn check_in_place(&self, file: &File) -> Outcome {
         let transfer = self.transfer.get().ok_or_else(|| Failure::new(Code::Internal, "no transfer", ""))?;
         let own = file.metadata().map_err(|error| self.place.cannot_write(&error))?;

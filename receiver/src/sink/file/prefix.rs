@@ -335,8 +335,8 @@ mod tests {
         }
     }
 
-    /// C10, S5: whatever a crash or a rotting disk leaves of either file, what is proven is a
-    /// prefix of what was written.
+    /// Faults C10, S5: whatever a crash or a rotting disk leaves of either file, what is proven is
+    /// a prefix of what was written.
     #[test]
     fn s5_a_byte_is_not_lost_unseen() {
         let place = Place::new(true);
@@ -355,6 +355,7 @@ mod tests {
         }
     }
 
+    /// Fault C11.
     #[test]
     fn c11_what_a_crash_cut_short_is_cut_off() {
         let place = Place::new(true);
@@ -369,7 +370,7 @@ mod tests {
         }
     }
 
-    /// S6, S10.
+    /// Faults S6, S10.
     #[test]
     fn s6_the_record_of_another_load_or_process_is_none() {
         let place = Place::new(false);

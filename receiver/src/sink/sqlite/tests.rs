@@ -111,7 +111,7 @@ fn a_target_that_holds_anything_is_left_alone() {
     assert_eq!(folder.refused().code, Code::TargetNotEmpty);
 }
 
-/// fault-matrix S8.
+/// Fault S8.
 #[test]
 fn a_folder_that_cannot_be_used_is_told() {
     let folder = Folder::new();
@@ -125,7 +125,7 @@ fn a_folder_that_cannot_be_used_is_told() {
     assert!(failure.hints.to_string().contains("writable"), "{failure}");
 }
 
-/// fault-matrix C2, S9: only what is surely an unfinished load is removed.
+/// Faults C2, S9: only what is surely an unfinished load is removed.
 #[test]
 fn leftovers_are_replaced_and_other_files_are_not() {
     let ledger = format!("CREATE TABLE {LEDGER_TABLE}(x); CREATE TABLE t(x);");
@@ -192,7 +192,7 @@ fn a_replaced_staging_file_is_not_touched() {
     assert_eq!(fs::read(folder.staging()).unwrap(), b"theirs");
 }
 
-/// fault-matrix S1, S11, D5: what the engine says becomes a code and words of ours.
+/// Faults S1, S11, D5: what the engine says becomes a code and words of ours.
 #[test]
 fn errors_of_the_engine_have_codes_and_no_texts() {
     let failure = |number| {
@@ -274,8 +274,8 @@ fn empty() -> Connection {
     connection
 }
 
-/// B8: what the engine does to make a schema grows with the objects in it, and not with their
-/// square.
+/// Issue 9, B8: what the engine does to make a schema grows with the objects in it, and not with
+/// their square.
 #[test]
 fn making_many_objects_takes_steps_in_proportion() {
     let steps = |tables: usize| {
@@ -312,8 +312,8 @@ fn making_many_objects_takes_steps_in_proportion() {
     assert!(many < few * 5, "{few} steps for 200 tables, {many} for 800");
 }
 
-/// B8: for each CREATE the engine goes through all tables that its connection knows, which no step
-/// tells of.
+/// Issue 9, B8: for each CREATE the engine goes through all tables that its connection knows, which
+/// no step tells of.
 #[test]
 fn a_connection_that_makes_many_objects_knows_few() {
     let mut connection = empty();

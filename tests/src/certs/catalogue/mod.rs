@@ -1,4 +1,4 @@
-//! What must be refused, each with exactly one thing wrong (fault-matrix I1 to I8, I13, I14).
+//! What must be refused, each with exactly one thing wrong (faults I1 to I8, I13, I14).
 //!
 //! Every case is for both directions: a bad sender before a good receiver, and the other way round.
 
@@ -15,7 +15,7 @@ use super::{
 
 /// One way to be refused.
 pub struct Bad {
-    /// The fault matrix's row.
+    /// The row of `docs/faults.md`.
     pub row: &'static str,
     pub name: &'static str,
     how: How,

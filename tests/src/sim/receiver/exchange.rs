@@ -37,7 +37,7 @@ impl Receiver<'_> {
         let deciding = match listening.handle_offer(offer, &world.link().channel, now_seconds) {
             Ok(deciding) => deciding,
             Err(error) => {
-                // Whoever connects without a good offer is turned away; nothing else happens.
+                // A connection without a good offer is refused; nothing else happens.
                 say(world.link(), &Message::Refuse(error.into()));
                 world.leave(RECEIVER, true);
                 return Ok(());

@@ -126,7 +126,7 @@ impl Load {
         self.writers.get(&part).is_some_and(|writer| writer.queue.len() < CHUNKS_WAITING)
     }
 
-    /// Hands on a chunk.
+    /// Passes a chunk to the target.
     pub fn take(&mut self, chunk: VerifiedChunk, durable: bool) {
         self.transfer.handle_taken(&chunk.taken(), durable);
         let writer = self.writers.get_mut(&chunk.part().0).expect("a part is begun before its chunks are read");

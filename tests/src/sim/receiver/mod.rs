@@ -244,7 +244,7 @@ impl<'a> Receiver<'a> {
         self.phase = Phase::Waiting(world.now_ms());
         let during = std::mem::replace(&mut self.during, While::Waiting);
         let expired = code == Code::GrantExpired && !raised_by.is_peer();
-        // Whoever goes away without a good offer is none of the transfer's.
+        // A connection that ends without a good offer does not belong to the transfer.
         if during == While::Waiting && !expired && world.scenario.hostile.is_none() {
             return Ok(Moved::Yes);
         }

@@ -97,7 +97,7 @@ impl Target {
     pub fn open(scenario: &Scenario, proven: bool, disk: &mut Disk) -> (Self, Vec<WholePart>) {
         let (plan, one_writer) = (scenario.plan.clone(), scenario.one_writer);
         let keeps = scenario.target == TargetKind::Tables || proven;
-        // Whoever was killed may have written it and not synced it: it is found, and counts as
+        // The killed process may have written it and not synced it: it is found, and counts as
         // durable only now.
         disk.parts.iter_mut().for_each(Kept::sync);
         let found: Vec<_> = disk.parts.iter().map(|part| part.read().clone().filter(|_| keeps)).collect();

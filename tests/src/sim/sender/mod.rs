@@ -120,7 +120,7 @@ impl<'a> Sender<'a> {
         Ok(sender)
     }
 
-    /// Opens the source, to begin with it or to go on with what an earlier process began.
+    /// Opens the source, to begin with it or to resume what an earlier process began.
     fn open(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
         let record = record(disk)?;
         self.during = During::Exchange;
@@ -236,7 +236,7 @@ impl<'a> Sender<'a> {
             (Phase::Sending(connection), Message::Receipt(receipt)) => {
                 self.transfer.handle_receipt(&receipt, &connection.session)?;
                 world.reach(SENDER, Moment::ReceiptHeard)?;
-                // Kept before the receiver is told, who then forgets the transfer.
+                // Kept before the receiver gets the end of the stream, and forgets the transfer.
                 disk.receipt.write(Some((*receipt).clone()));
                 world.reach(SENDER, Moment::ReceiptWritten)?;
                 disk.receipt.sync();
@@ -264,7 +264,7 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// A connection ended, or none came about: tries again, opens the source anew, or gives up.
+    /// A connection ended, or none came about: tries again, opens the source again, or gives up.
     fn fail(&mut self, failed: Failed, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
         let Failed { code, raised_by } = failed;
         if !matches!(self.phase, Phase::Waiting(_)) {

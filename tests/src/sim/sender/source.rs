@@ -78,7 +78,7 @@ impl Source {
     pub fn step(&mut self, world: &World<'_>) -> bool {
         let Some(job) = self.jobs.front_mut() else { return false };
         let Some(lane) = self.lanes.get_mut(&job.part).filter(|lane| lane.job == job.number) else {
-            // Nobody wants it any longer.
+            // It is not needed any longer.
             self.jobs.pop_front();
             return true;
         };
@@ -102,7 +102,7 @@ impl Source {
 }
 
 impl Lane {
-    /// All of it was read and handed on.
+    /// All of it was read and sealed.
     pub fn is_drained(&self) -> bool {
         self.read_whole && self.waiting.is_none() && self.ready.is_empty()
     }

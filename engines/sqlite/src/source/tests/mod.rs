@@ -42,8 +42,8 @@ fn content(source: &mut SqliteSource) -> Vec<(Vec<Vec<u8>>, Vec<u8>)> {
     parts.map(|kept| (kept.rows, kept.bytes)).collect()
 }
 
-/// fault-matrix C1, D7: the same rows in the same order again, within the snapshot whatever is
-/// written meanwhile, and to another process as long as nothing is.
+/// Faults C1, D7: the same rows in the same order again, within the snapshot whatever is written
+/// meanwhile, and to another process as long as nothing is.
 #[test]
 fn parts_can_be_read_again() {
     let folder = Folder::new();
@@ -118,7 +118,7 @@ fn damage_is_told_with_the_table_and_no_content() {
     assert_eq!(failure.what, "the source is damaged at table t");
 }
 
-/// fault-matrix D7: what is written after the plan is not in the transfer, also in WAL mode.
+/// Fault D7: what is written after the plan is not in the transfer, also in WAL mode.
 #[test]
 fn reads_one_moment() {
     for mode in ["WAL", "DELETE"] {
@@ -208,7 +208,7 @@ fn the_row_limit_is_kept() {
     assert!(read(&mut source, 1, exactly - 1).is_err());
 }
 
-/// fault-matrix D1: neither one long value, nor several short ones.
+/// Fault D1: neither one long value, nor several short ones.
 #[test]
 fn a_row_that_is_too_long_is_not_encoded() {
     let folder = Folder::new();
@@ -228,7 +228,7 @@ fn a_row_that_is_too_long_is_not_encoded() {
     assert_eq!(row.len(), 2 * 903);
 }
 
-/// fault-matrix D1: text that is not valid in its encoding is carried as it lies there.
+/// Fault D1: text that is not valid in its encoding is carried as it lies there.
 #[test]
 fn invalid_text_is_carried_as_bytes() {
     for (encoding, bytes) in [("UTF-8", "ff0041"), ("UTF-16le", "00d84100"), ("UTF-16be", "fffe00d8")] {
@@ -257,8 +257,8 @@ fn a_writer_that_does_not_let_go_is_told() {
     drop(writer);
 }
 
-/// B8: what the engine does to plan and read many tables grows with their number, and not with its
-/// square.
+/// Issue 9, B8: what the engine does to plan and read many tables grows with their number, and not
+/// with its square.
 #[test]
 fn many_tables_take_steps_in_proportion() {
     let steps = |tables: u32| {

@@ -136,7 +136,8 @@ fn counts(target: &Path, tables: u32) -> Vec<i64> {
     (1..=tables).map(count).collect()
 }
 
-/// B8: rows and ledger lines of both are committed at once, and no part is called finished before.
+/// Issue 9, B8: rows and ledger lines of both are committed at once, and no part is called finished
+/// before.
 #[test]
 fn a_part_that_is_followed_shares_the_next_ones_commit() {
     let folder = tempfile::tempdir().unwrap();
@@ -229,8 +230,9 @@ fn a_group_has_room_for_so_much() {
     assert_eq!([with(3, BYTES_MAX / 4), with(4, BYTES_MAX / 4)], [true, false]);
 }
 
-/// B8: by way of the writers, each of which waits for its turn while another writes. Counted are
-/// commits and steps of the engine, not times: on a machine that is busy a writer may be late.
+/// Issue 9, B8: by way of the writers, each of which waits for its turn while another writes.
+/// Counted are commits and steps of the engine, not times: on a machine that is busy a writer may
+/// be late.
 #[tokio::test]
 async fn many_small_tables_take_few_commits_and_steps_in_proportion() {
     let (few, many) = (counted(250).await, counted(1000).await);
