@@ -71,7 +71,8 @@ impl Address {
         }
     }
 
-    /// What it stands for on this host.
+    /// What it stands for on this host. Cancel-safe: a lookup that was started ends in its own
+    /// thread.
     async fn resolve(&self, within: Duration) -> io::Result<Vec<SocketAddr>> {
         match self {
             Self::Ip(ip, port) => Ok(vec![(*ip, *port).into()]),
@@ -84,7 +85,7 @@ impl Address {
     }
 }
 
-/// The addresses to try for one that a ticket names.
+/// The addresses to try for one that a ticket names. Cancel-safe.
 pub async fn resolve(text: &str) -> Outcome<Vec<SocketAddr>> {
     let parsed = Address::parse(text);
     let found = match &parsed {

@@ -72,7 +72,7 @@ impl Stage {
                 each_key: 8,
                 time: Duration::from_secs(5),
             },
-            // Who has proven to be somebody is bounded by that, and not by the address that it
+            // A peer that has proven a ticket is bounded by that, and not by the address that it
             // shares with others.
             Stage::Proven => Limits {
                 connections: 64,

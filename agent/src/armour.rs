@@ -12,7 +12,7 @@ const CHECKSUM_BYTES: usize = 8;
 pub struct Armour {
     /// What stands in its BEGIN and END lines, in capitals.
     pub label: &'static str,
-    /// Context of its checksum's key derivation: by it a damaged one is told from a foreign one.
+    /// Context of its checksum's key derivation: it distinguishes a damaged one from a foreign one.
     pub checksum_context: &'static str,
 }
 

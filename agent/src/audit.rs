@@ -1,6 +1,6 @@
 //! The audit log: canonical JSON Lines, each with the hash of the one before. An entry is durable
 //! before what it describes happens; where it cannot be written, the transfer does not happen. It
-//! tells of access and never of data.
+//! records access and never data.
 
 pub mod entry;
 
@@ -32,7 +32,7 @@ use crate::{
 /// JSON escapes a control character, of one byte, to six.
 const ESCAPED_BYTES_MAX: usize = 6;
 
-// Whatever a grant may say can be told of it.
+// Everything that a grant may say fits.
 const _: () = assert!(5 * ESCAPED_BYTES_MAX * NAME_BYTES_MAX + (2 << 10) <= LINE_BYTES_MAX);
 
 const LOOK_AT_IT: &str =
@@ -89,7 +89,7 @@ enum Behind {
 }
 
 impl AuditLog {
-    /// Opens the log of whoever is about to move something. Where not even a file can be made
+    /// Opens the log of an agent that is about to move something. Where not even a file can be made
     /// beside it, it is not the log that is wrong, and nothing has begun.
     pub fn open(state: &StateDir, program: &'static str) -> Outcome<Self> {
         access(state.path(), AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| {
@@ -175,7 +175,7 @@ impl AuditLog {
         };
         let line = line.canonical() + "\n";
         if line.len() > LINE_BYTES_MAX {
-            // Written, it would be damage to whoever reads it.
+            // Written, it would be damage to a reader.
             let what = format!("an entry of {} bytes is too long for the audit log", line.len());
             let next = "Nothing is moved without a record of it. Please report it with the output of --version.";
             return Err(Failure::new(Code::AuditUnwritable, what, next));

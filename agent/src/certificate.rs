@@ -67,7 +67,7 @@ pub struct PeerIdentity {
     pub key: PublicKey,
 }
 
-/// Judges what path validation leaves open: an Ed25519 key that may sign and nothing else, not a
+/// Checks what path validation leaves open: an Ed25519 key that may sign and nothing else, not a
 /// CA, the one extended use of its role, and exactly one name, a SPIFFE identity of that role. The
 /// error is the check that failed.
 pub fn judge_leaf(leaf: &CertificateDer<'_>, role: Role) -> Result<PeerIdentity, &'static str> {
@@ -99,7 +99,7 @@ pub fn check_time(certificate: &CertificateDer<'_>, now_seconds: u64) -> Result<
     Ok(())
 }
 
-/// Judges what path validation leaves open of an intermediate: if it says what its key is for, then
+/// Checks what path validation leaves open of an intermediate: if it says what its key is for, then
 /// for signing certificates (RFC 5280, 6.1.4 n). The error is the check that failed.
 pub fn judge_intermediate(intermediate: &CertificateDer<'_>) -> Result<(), &'static str> {
     let (_, certificate) = X509Certificate::from_der(intermediate).map_err(|_| "intermediate is no certificate")?;

@@ -150,7 +150,7 @@ pub const ROW_BYTES_SETTING_MAX: u64 = 1 << 30;
 const _: () = assert!(ROW_BYTES_MAX as u64 <= ROW_BYTES_SETTING_MAX);
 
 impl TransferArgs {
-    /// Judges the numbers and starts the log.
+    /// Checks the numbers and starts the log.
     pub fn apply(&self) -> Outcome {
         judge_memory("--memory", self.memory)?;
         judge_row_bytes("--row-bytes-max", self.row_bytes_max)?;

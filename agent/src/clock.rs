@@ -1,5 +1,5 @@
-//! Two clocks: the one on the wall, which anybody may set, and the one that counts since the
-//! machine started, which nobody can set and which goes on while the machine sleeps.
+//! Two clocks: the wall clock, which can be set, and the one that counts since the
+//! machine started, which cannot be set and which runs on while the machine sleeps.
 
 use std::time::Duration;
 

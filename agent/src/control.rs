@@ -82,6 +82,7 @@ pub struct ControlReader {
 }
 
 /// Opens the control stream (the sender does), with the proof of the ticket before anything else.
+/// Not cancel-safe: part of the proof may have been sent.
 pub async fn open_control(link: &Link, proof: &TicketProof) -> Outcome<(ControlWriter, ControlReader)> {
     let role = link.role();
     let (mut out, answers) = link.open_control().await?;
@@ -91,7 +92,7 @@ pub async fn open_control(link: &Link, proof: &TicketProof) -> Outcome<(ControlW
 }
 
 /// Waits for the control stream and the proof of a ticket on it (the receiver does), both within
-/// [`PROOF_TIMEOUT`].
+/// [`PROOF_TIMEOUT`]. Not cancel-safe: received bytes of the proof are lost.
 pub async fn accept_control(link: &Link) -> Outcome<(ControlWriter, ControlReader, TicketProof)> {
     let role = link.role();
     let accepting = async {
@@ -105,7 +106,7 @@ pub async fn accept_control(link: &Link) -> Outcome<(ControlWriter, ControlReade
 }
 
 /// Bytes that are no proof are refused when they come, and not when the time is over; so is an end
-/// before the last of them.
+/// before the last of them. Not cancel-safe: received bytes are lost.
 async fn recv_proof(requests: &mut StreamIn) -> Outcome<TicketProof> {
     let no_proof = || Error::new(Code::ProtocolViolation, "proof of a ticket");
     let mut bytes = BytesMut::with_capacity(TICKET_PROOF_BYTES);
@@ -148,7 +149,7 @@ impl ControlWriter {
 impl ControlReader {
     /// The first message of an exchange, which may be a refusal: a sender that cannot even begin
     /// says so. Its clock began at `since`, with the connection; what it takes of memory comes out
-    /// of what all offers may take together.
+    /// of what all offers may take together. Not cancel-safe: received bytes are lost.
     pub async fn first(&mut self, since: Instant, slot: &Slot) -> Outcome<Message> {
         let clock = Clock { since, asked_bytes: 0 };
         let hold = |bytes| slot.hold_bytes(Offer::memory_bytes(bytes));
@@ -156,7 +157,7 @@ impl ControlReader {
     }
 
     /// The answer to a message of `asked_bytes`, which must be whole within the time of the
-    /// exchange.
+    /// exchange. Not cancel-safe: received bytes are lost.
     pub async fn expect(&mut self, asked_bytes: usize) -> Outcome<Message> {
         self.not_refused(Some(Clock::start(asked_bytes))).await?.ok_or_else(|| exchange_ended(self.role))
     }
@@ -179,7 +180,8 @@ impl ControlReader {
         refused_by_peer(self.role.peer().name(), refuse, now_seconds())
     }
 
-    /// Without a clock, it starts with the first byte. `hold` is called as the message grows.
+    /// Without a clock, it starts with the first byte. `hold` is called as the message grows. Not
+    /// cancel-safe: received bytes are lost.
     async fn message(
         &mut self,
         mut clock: Option<Clock>,
@@ -209,7 +211,7 @@ impl ControlReader {
     }
 
     /// Appends what is there of the stream, until `into` has `bytes_max` at most; returns how many
-    /// bytes, 0 at the end.
+    /// bytes, 0 at the end. Cancel-safe: what was received is in `into`.
     async fn piece(&mut self, bytes_max: usize, into: &mut BytesMut, clock: Option<Clock>) -> Outcome<usize> {
         let received_bytes = into.len();
         let wanted = PIECE_BYTES.min(bytes_max - received_bytes);

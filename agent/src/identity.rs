@@ -190,7 +190,7 @@ pub fn certified_key(certificate: &CertificateDer<'_>) -> Option<PublicKey> {
     Certificate(certificate.to_vec()).key()
 }
 
-/// A fresh key, and a certificate that it signs for itself. Nobody believes a name in it.
+/// A fresh key, and a certificate that it signs for itself. No name in it is trusted.
 fn make(role: Role) -> Outcome<(Kept, Identity)> {
     let failed = |_| Failure::new(Code::Internal, "cannot make an identity", "");
     let mut key = KeyPair::generate_for(&PKCS_ED25519).map_err(failed)?;

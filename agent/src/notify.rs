@@ -1,4 +1,4 @@
-//! Tells the service manager how a service is (sd_notify(3)), if there is one that asks. By hand,
+//! Notifies the service manager of the state of a service (sd_notify(3)), if there is one. By hand,
 //! since the crate `sd-notify` takes the name of an abstract socket, as containers and test
 //! managers give, for a path.
 

@@ -122,7 +122,7 @@ impl Output {
 
     fn check_private(&self, stream: &File) -> Outcome {
         let found = stream.metadata().map_err(|error| self.failed(&error))?;
-        // Whoever gave this process its standard output chose who reads it; of a name in a folder
+        // The parent of this process chose who reads its standard output; of a name in a folder
         // that is not known.
         let by_name = self.place == Place::Stream;
         if by_name && !is_of_user_or_root(&found) {
@@ -137,7 +137,7 @@ impl Output {
         }
     }
 
-    /// Writes beside the name, so that nobody ever finds half of it under it.
+    /// Writes beside the name, so that half of it is never visible under it.
     fn put_file(&self, text: &str) -> Outcome {
         let beside = beside(&self.path);
         match lstat(&beside).map_err(|error| self.failed(&error))? {
@@ -254,7 +254,7 @@ fn standard_output_is_closed() -> bool {
     flags & OFlag::O_ACCMODE == OFlag::O_RDWR && standard_output_is_null()
 }
 
-/// Whether one of the folders above `path` lets nobody else in.
+/// Whether one of the folders above `path` is closed to other users.
 fn is_in_closed_folder(path: &Path) -> bool {
     let Ok(folder) = folder_of(path).canonicalize() else { return false };
     folder.ancestors().any(|folder| {

@@ -1,6 +1,6 @@
 //! The live form of a grant inside an agent, asked before every part and commit: when it ends, and
-//! whether it was revoked. Its end comes by the wall clock, which anybody may set, and by a clock
-//! that nobody can set and that runs on while the machine sleeps, so that neither a step backwards
+//! whether it was revoked. Its end comes by the wall clock, which can be set, and by a clock
+//! that cannot be set and that runs on while the machine sleeps, so that neither a step backwards
 //! nor a suspended machine prolongs anything.
 
 use std::{
@@ -175,7 +175,7 @@ mod tests {
     }
 
     /// Faults T1, T2, T4: whichever clock comes first. A wall clock that was set back, or a machine
-    /// that slept, gives no more time than the clock that nobody can set.
+    /// that slept, gives no more time than the clock that cannot be set.
     #[test]
     fn the_clock_that_comes_first_ends_the_grant() {
         let wall = now_seconds() + DAY.as_secs();

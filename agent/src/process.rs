@@ -47,7 +47,7 @@ pub fn report_panics() {
     }));
 }
 
-/// Writes a line to standard error, whether or not anybody still reads it.
+/// Writes a line to standard error, whether or not it is still read.
 pub fn eprintln_safe(line: &str) {
     use std::io::Write;
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());

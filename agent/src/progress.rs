@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(progress.line(start), "99% 2.0 kB  encounters  part 0/1  packed 1.0x");
     }
 
-    /// Sent anew, it is all yet to come; and no peer's estimate is too large to be added up.
+    /// Sent again, it is all yet to come; and no peer's estimate is too large to be added up.
     #[test]
     fn a_plan_that_starts_over_counts_from_there() {
         let mut progress = planned(&[Some(5_000_000)]);

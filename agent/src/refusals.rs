@@ -15,7 +15,7 @@ use crate::admission::host;
 pub const REPORT_EVERY: Duration = Duration::from_secs(60);
 const LINES_MAX: u64 = 8;
 
-/// Addresses that are told apart in one report; the others are counted together.
+/// Addresses that are listed in one report; the others are counted together.
 const ADDRESSES_MAX: usize = 16;
 
 /// Why a connection was refused.

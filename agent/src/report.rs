@@ -150,7 +150,7 @@ impl Report {
         }
     }
 
-    /// What somebody may want to know before it goes on.
+    /// What the operator may want to know before it continues.
     pub fn notice(&self, program: &str, what: &str) {
         self.event("notice", &[("what", json!(what))]);
         self.say(&format!("{program}: {what}"));

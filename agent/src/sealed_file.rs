@@ -74,7 +74,7 @@ impl SealedFile {
             .and_then(|()| folder.rename(&beside, name))
             .and_then(|()| folder.sync());
         if let Err(error) = begun {
-            // What is left of it is removed by whoever tries next.
+            // What is left of it is removed by the next attempt.
             let _ = folder.unlink(&beside);
             return Err(fail(error));
         }
@@ -269,7 +269,7 @@ pub fn destroy(folder: &Path, name: &str) -> Outcome {
     destroy_if(folder, name, |_| Ok(()))
 }
 
-/// As [`destroy`], but leaves a whole log alone that is another's: whoever moved it there may need
+/// As [`destroy`], but leaves a whole log alone that is another's: its owner may need
 /// it.
 pub fn destroy_own(folder: &Path, name: &str, id: &LogId) -> Outcome {
     destroy_if(folder, name, |header| header.expect(id))
@@ -286,7 +286,7 @@ fn destroy_if(folder: &Path, name: &str, judge: impl Fn(&LogHeader) -> Result<()
     let Some(file) = folder.open_file(name)? else { return Ok(()) };
     let file = Arc::new(file);
     let bytes = file.metadata().map_err(|error| failed(&path, &error))?.len();
-    // Of one that has no header nothing is left that anybody could use.
+    // Of one that has no header nothing usable is left.
     if let Ok(reader) = LogReader::open(Placed { file: file.clone(), bytes }) {
         judge(reader.header()).map_err(|error| wrong(&path, error))?;
     }

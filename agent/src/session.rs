@@ -14,7 +14,7 @@ use nix::{
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Where this process says what becomes of it, while somebody reads that.
+/// Where this process prints its messages, while they are read.
 pub struct Session {
     messages: Stderr,
 }
@@ -30,7 +30,7 @@ impl Session {
         (is_stream(&session.messages) && !is_journal && !reader_is_gone(session.messages.as_fd())).then_some(session)
     }
 
-    /// Resolves when nobody reads the messages any more. Cancel-safe.
+    /// Resolves when the messages are not read any more. Cancel-safe.
     pub async fn ended(&self) {
         while !reader_is_gone(self.messages.as_fd()) {
             tokio::time::sleep(LOOK_EVERY).await;

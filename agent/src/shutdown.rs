@@ -138,7 +138,7 @@ struct Signals {
     interrupt: Option<Signal>,
     terminate: Option<Signal>,
     hangup: Option<Signal>,
-    /// Of a process that somebody started and waits for: it ends with their session.
+    /// Of a process that a person started and waits for: it ends with the session.
     session: Option<Session>,
 }
 
@@ -158,7 +158,7 @@ impl Signals {
         })
     }
 
-    /// The name of the next one. Cancel-safe.
+    /// The name of the next request to stop. Cancel-safe.
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             () = heard(&mut self.interrupt) => "Ctrl-C",
@@ -199,6 +199,7 @@ impl Signals {
     }
 }
 
+/// The next signal of this kind, if it is received at all. Cancel-safe.
 async fn heard(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),
@@ -206,6 +207,7 @@ async fn heard(signal: &mut Option<Signal>) {
     }
 }
 
+/// The end of the session, if it is watched. Cancel-safe.
 async fn ended(session: Option<&Session>) {
     match session {
         Some(session) => session.ended().await,
@@ -218,9 +220,8 @@ impl Shutdown {
         Ok(Self { by: By::Signals(Arrived::watch(SINGLE)?) })
     }
 
-    /// One of several transfers of a process, which tells them all when it is to end. The peers are
-    /// then not told that a person stopped the transfer: they keep trying until this process is
-    /// there again.
+    /// One of several transfers of a process, which stops them all when it is to end. The peers do
+    /// not get the code of a stop by a person: they keep trying until this process is there again.
     pub fn with_all(drains: watch::Receiver<bool>) -> Self {
         Self { by: By::Drain(drains) }
     }
@@ -251,7 +252,7 @@ impl EverySignal {
         Ok(Self { arrived: Arrived::watch(STANDING)?, seen: 0 })
     }
 
-    /// Resolves anew for each signal. Cancel-safe.
+    /// Resolves once for each signal. Cancel-safe.
     pub async fn next(&mut self) {
         self.seen = self.arrived.more_than(self.seen).await.signals;
     }

@@ -148,7 +148,7 @@ pub(crate) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
 
 /// Replaces what a file holds, whole or not at all; durable when this returns. What was there
 /// before, and what a process left that was killed while it wrote, may be a key: it keeps a name
-/// until it is overwritten, so that whoever comes next overwrites it if this process is killed.
+/// until it is overwritten, so that the next process overwrites it if this one is killed.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let beside = unfinished(path);
     destroy_own(&beside)?;

@@ -68,7 +68,7 @@ pub fn choose(state: &StateDir, given: Option<&str>, all: bool) -> Outcome<Vec<T
     }
 }
 
-/// It is running: whoever runs it would go on.
+/// It is running, and would continue.
 pub fn stop_first(transfer: TransferId) -> Failure {
     let what = format!("another process runs the transfer {transfer}");
     Failure::new(Code::TransferBusy, what, "Stop that first, with Ctrl-C or SIGTERM; then abandon the transfer.")

@@ -205,6 +205,7 @@ impl Stop {
         reported.or_else(|| self.0.outer.as_ref().and_then(|outer| outer.find(cause)))
     }
 
+    /// Cancel-safe.
     async fn shutdown_requested(&self) {
         match (&self.0.shutdown, &self.0.outer) {
             (Some(shutdown), _) => shutdown.arrives().await,
@@ -213,6 +214,7 @@ impl Stop {
         }
     }
 
+    /// Cancel-safe.
     async fn permit_changed(&self) {
         match (self.0.permit.get(), &self.0.outer) {
             (Some(permit), _) => permit.changes().await,

@@ -14,7 +14,7 @@ pub use sealift_protocol::printable::printable;
 
 use crate::process::eprintln_safe;
 
-/// Starts the log. What libraries say is for whoever asks for more than warnings: their words are
+/// Starts the log. What libraries log is shown only at a level above warnings: their words are
 /// not ours.
 pub fn start(level: LevelFilter) {
     let of_libraries = if level >= LevelFilter::INFO { level } else { LevelFilter::OFF };

@@ -16,7 +16,7 @@ use crate::failure::{Failure, Outcome};
 /// How long a thread of a pool that has nothing to do is kept: longer than any transfer.
 pub const KEPT: Duration = Duration::from_secs(365 * 86_400);
 
-/// For all threads of a pool to begin. Where one does not, the pool goes on with fewer.
+/// For all threads of a pool to begin. If one does not, the pool works with fewer.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether this process may have so many threads more at once.

@@ -1,6 +1,6 @@
 //! A ticket: everything a sender needs for one transfer, as text that can be piped or carried as a
-//! file. Whoever holds an unused one can run that transfer, and whoever can alter it on its way can
-//! redirect it: it has to be secret and authentic.
+//! file. The holder of an unused one can run that transfer, and an attacker who can alter it on its
+//! way can redirect it: it has to be secret and authentic.
 
 use minicbor::{Decode, Encode};
 use sealift_protocol::{
@@ -48,8 +48,8 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// The ticket as text, ending in a newline. The checksum tells a damaged ticket from a foreign
-    /// one.
+    /// The ticket as text, ending in a newline. The checksum distinguishes a damaged ticket from a
+    /// foreign one.
     pub fn to_text(&self) -> Zeroizing<String> {
         ARMOUR.to_text(&Zeroizing::new(codec::encode(self)))
     }

@@ -10,7 +10,7 @@
 //!
 //! A record that is replaced is overwritten. At the end the last one loses its name first, is
 //! overwritten and removed, and then the rest is. A folder without a record is a clean-up that was
-//! interrupted, or a start that was: whoever finds it removes it.
+//! interrupted, or a start that was: the process that finds it removes it.
 
 mod record_file;
 
@@ -158,8 +158,8 @@ impl TransferDir {
         record_file::read(&self.path)
     }
 
-    /// Looks at a transfer without holding it, so that whoever runs it is not disturbed. `None` if
-    /// it has no folder.
+    /// Looks at a transfer without holding it, so that the process that runs it is not disturbed.
+    /// `None` if it has no folder.
     pub fn look<T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>>(
         state: &StateDir,
         transfer: TransferId,
@@ -177,8 +177,8 @@ impl TransferDir {
         let path = folder.join(transfer.to_string());
         let Some(seen) = observe(&folder, &path)? else { return Ok(None) };
         let mut record = record_file::read(&path);
-        // Whoever runs it may be replacing its record: a file without a name, or of zeros, is not
-        // what it has.
+        // The process that runs it may be replacing its record: a file without a name, or of zeros,
+        // is not what it has.
         for _ in 0..LOOKS {
             if record.is_ok() || !seen.running {
                 break;
@@ -227,15 +227,16 @@ impl TransferDir {
             fs::remove_dir(&self.path)
         };
         remove().or_else(|error| match error.kind() {
-            // Somebody looks whether there is anything to do; the next sweep removes the folder.
+            // Another process looks whether there is anything to do; the next sweep removes the
+            // folder.
             std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
             _ => Err(unusable(&self.path, &error)),
         })
     }
 
-    /// Finishes clean-ups that were interrupted: folders without a record that nobody holds. One in
-    /// which there is nothing to do is looked at and not held, so that its own process finds it
-    /// free.
+    /// Finishes clean-ups that were interrupted: folders without a record that no process holds.
+    /// One in which there is nothing to do is looked at and not held, so that its own process finds
+    /// it free.
     pub fn sweep(state: &StateDir) -> Outcome {
         for area in [Area::Transfers, Area::Loads] {
             for transfer in Self::list_in(state, area)? {
@@ -261,8 +262,8 @@ fn has_record(path: &Path) -> bool {
     !found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// Locks an area while a folder in it is made and locked, looked at, or removed: then nobody
-/// removes what another process has made and not locked yet, and nobody who looks is taken for the
+/// Locks an area while a folder in it is made and locked, looked at, or removed: then no process
+/// removes what another has made and not locked yet, and none that looks is taken for the
 /// one who runs a transfer.
 fn lock_area(folder: &Path, how: FlockArg) -> std::io::Result<Flock<File>> {
     let mut file = File::open(folder)?;

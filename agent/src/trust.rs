@@ -116,7 +116,7 @@ impl Authority {
         let anchors: Vec<_> =
             self.roots.iter().map(anchor_from_trusted_cert).collect::<Result<_, _>>().map_err(|_| "root")?;
         // Asked of every certificate in the path. Authorities ordinarily name no use; the leaf's is
-        // judged below.
+        // checked below.
         let usage = KeyUsage::required_if_present(match role {
             Role::Sender => CLIENT_AUTH,
             Role::Receiver => SERVER_AUTH,

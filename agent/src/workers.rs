@@ -29,14 +29,14 @@ pub fn start() -> Outcome {
 }
 
 /// Runs what burns processor time, and waits for nothing, on one of the workers. They serve in the
-/// order of the calls.
+/// order of the calls. Not cancel-safe: the job runs to its end, and its result is lost.
 pub async fn work<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
     let done = workers()?.spawn_blocking(job).await;
     done.map_err(|_| Failure::new(Code::Internal, "a worker ended early", ""))
 }
 
 /// Chunks that each lane may have at the workers at once, and in line for them. The oldest may have
-/// to wait for its turn on the link, and every processor is to have another to go on with
+/// to wait for its turn on the link, and every processor is to have another to continue with
 /// meanwhile: with one chunk more than there are processors, two processors did nothing for 8 % of
 /// the time.
 pub fn chunks_at_work() -> usize {

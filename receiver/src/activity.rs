@@ -1,5 +1,5 @@
 //! How long a transfer has been waiting for its sender. A standing receiver has few places, and one
-//! whose sender brings nothing keeps its place only until somebody else needs it.
+//! whose sender brings nothing keeps its place only until another needs it.
 //!
 //! Time buys itself with bytes: a sender that brings as many as the least rate asks for is never
 //! waited for, however it spreads them; one that brings a byte now and then is. While the receiver

@@ -95,7 +95,7 @@ impl Config {
             .map_err(|failure| Failure { what: format!("{}: {}", path.display(), failure.what), ..failure })
     }
 
-    /// Reads and judges the text of a configuration. No error repeats a value: it may be what
+    /// Reads and checks the text of a configuration. No error repeats a value: it may be what
     /// should not be there.
     pub fn parse(text: &str, engines: Engines) -> Outcome<Self> {
         let config: Self = toml::from_str(text).map_err(|error| {
@@ -174,7 +174,7 @@ impl Config {
 
 const NEXT: &str = "See `sealift-receiver serve --help` for the keys, and correct the configuration.";
 
-/// Whoever could write to it could have any command run.
+/// A user who could write to it could have any command run.
 fn read(path: &Path) -> Outcome<String> {
     let next = "Give --config the file that configures this receiver.";
     let unreadable = |error: std::io::Error| {

@@ -87,8 +87,7 @@ pub async fn prove(record: &mut impl KeepsEnding, load: &Load, digests: Digests)
     proven
 }
 
-/// Where rows lie in the clear when a load has stopped, if they do: the person who is told that it
-/// failed is told that, too.
+/// Adds to a failure where rows are left in the clear, if they are.
 pub fn tell_staged(mut failure: Failure, sink: &dyn Sink, transfer: TransferId) -> Failure {
     let stays = match sink.staged(transfer) {
         Some(path) => format!(
@@ -105,7 +104,7 @@ pub fn tell_staged(mut failure: Failure, sink: &dyn Sink, transfer: TransferId) 
 
 /// Waits for a loader that has everything, whatever happens meanwhile; `outside` resolves with what
 /// does, once for each event. Fails with [`Code::InDoubt`] if a stop was requested and the loader
-/// takes too long.
+/// takes too long. `outside` has to be cancel-safe.
 pub async fn await_loader<T>(
     report: &Report,
     proving: impl Future<Output = Outcome<T>>,
@@ -161,7 +160,7 @@ fn say_waiting(report: &Report, event: Event) {
     report.say(&format!("receiver: {text}"));
 }
 
-/// What an operator reads of a load that is in doubt, and what a program is told.
+/// The message and the event of a load that is in doubt.
 pub fn in_doubt(report: &Report, transfer: TransferId, failure: Failure) -> Failure {
     let what = format!("{}; whether it committed is not known", failure.what);
     report.resume(Resume::InDoubt, &what);
@@ -174,7 +173,7 @@ pub fn in_doubt(report: &Report, transfer: TransferId, failure: Failure) -> Fail
     Failure { code: Code::InDoubt, what, hints: hint.into(), ..failure }
 }
 
-/// The same of what an earlier process has left.
+/// The same for what an earlier process has left.
 pub fn found_in_doubt(report: &Report, transfer: TransferId) -> Failure {
     let what = "an earlier receiver ended while its loader was ending";
     in_doubt(report, transfer, Failure::new(Code::InDoubt, what, ""))

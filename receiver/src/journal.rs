@@ -158,7 +158,7 @@ pub enum Replayed {
     Chunk(VerifiedChunk),
 }
 
-/// Reads a journal from its beginning, and opens every chunk anew, on a thread of its own. A chunk
+/// Reads a journal from its beginning, and opens every chunk again, on a thread of its own. A chunk
 /// that is there twice, since a connection was lost between its record and its acknowledgement,
 /// comes once.
 pub fn replay(log: &SealedFile, transfer: TransferId, key: SealingKey) -> Outcome<mpsc::Receiver<Outcome<Replayed>>> {

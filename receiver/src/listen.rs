@@ -188,7 +188,8 @@ async fn put_ticket(out: &Output, ticket: &Ticket, stop: &Stop) -> Outcome {
     })
 }
 
-/// Serves the holder of the ticket, and runs the one transfer.
+/// Serves the holder of the ticket, and runs the one transfer. Runs the transfer until it ends. Not
+/// cancel-safe: dropped, it leaves the transfer as a killed process would.
 async fn serve(
     setting: Setting<'_>,
     record: Record,
@@ -232,7 +233,7 @@ async fn serve(
 }
 
 /// In the one-line form the ticket goes to the sender alone: one that ends before it has come
-/// leaves nobody to wait for.
+/// leaves no sender to wait for. Cancel-safe.
 async fn reader_gone(came: &Cell<bool>) -> Failure {
     let stdout = std::io::stdout();
     let mut gone_since = None;

@@ -51,7 +51,7 @@ pub struct Load {
     rows_found: u64,
     /// Chunks that the sink has and that count when they are synced, oldest first.
     unsynced: RefCell<VecDeque<TakenChunk>>,
-    /// Told whenever something was taken or finished, or a part was begun.
+    /// Notified whenever something was taken or finished, or a part was begun.
     pub moved: Notify,
     /// Asked by the writers before every chunk and commit.
     stop: Stop,
@@ -90,7 +90,8 @@ impl Load {
         self.rows_found.saturating_add(self.rows.load(Ordering::Relaxed))
     }
 
-    /// The way into the sink for `part`, once the part's turn has come.
+    /// The way into the sink for `part`, once the part's turn has come. Cancel-safe: a thread that
+    /// nothing waits for ends, and the next call starts another.
     pub async fn writer(&self, part: PartIndex) -> Outcome<PartWriter> {
         if let Some(writer) = self.writers.borrow().get(&part) {
             return Ok(writer.clone());
@@ -125,7 +126,7 @@ impl Load {
     }
 
     /// Gives a chunk to its writer; when this returns, it is not asked for again unless the process
-    /// dies. Waits while the sink is busy. Cancel-safe: what is cancelled has given nothing.
+    /// dies. Waits while the sink is busy. Cancel-safe: a cancelled call has passed on nothing.
     pub async fn take(&self, writer: &PartWriter, chunk: VerifiedChunk, durable: bool) {
         let Some(place) = writer.place().await else {
             // The writer has ended; its failure is found by `watch`.
@@ -150,7 +151,7 @@ impl Load {
         }
     }
 
-    /// Waits until what the sink has counts: before a sender is told what is there.
+    /// Waits until what the sink has counts, before Accept says what is there. Cancel-safe.
     pub async fn settle(&self, report: &Report) -> Outcome {
         let counted = async {
             loop {
@@ -168,7 +169,8 @@ impl Load {
         }
     }
 
-    /// Feeds the sink with what a journal held; returns how many bytes that were.
+    /// Feeds the sink with what a journal held; returns how many bytes that were. Not cancel-safe:
+    /// a chunk that was received and not passed on is lost.
     pub async fn feed(&self, mut replayed: mpsc::Receiver<Outcome<Replayed>>) -> Outcome<u64> {
         let (mut writer, mut plain_bytes) = (None, 0);
         while let Some(next) = replayed.recv().await {
@@ -187,7 +189,8 @@ impl Load {
         Ok(plain_bytes)
     }
 
-    /// Notes what the writers finish; returns when one of them fails.
+    /// Notes what the writers finish; returns when one of them fails. Cancel-safe: what is received
+    /// is recorded before the next wait.
     pub async fn watch(&self, report: &Report) -> Failure {
         let mut events = self.events.lock().await;
         loop {
@@ -216,7 +219,7 @@ impl Load {
         }
     }
 
-    /// Waits until all is there and the manifest fits it.
+    /// Waits until all is there and the manifest fits it. Cancel-safe.
     pub async fn complete(&self) -> Outcome {
         loop {
             let notified = self.moved.notified();
@@ -238,7 +241,7 @@ impl Load {
     }
 
     /// The load is over for this process: leaves what it needs to go on, or nothing. When this
-    /// returns nobody writes any more, and another load may take its place.
+    /// returns nothing is written any more, and another load may take its place.
     pub async fn close(self, keeps: bool) {
         self.writers.take().clear();
         let stop = move |sink: &dyn Sink| {
@@ -255,14 +258,15 @@ impl Load {
                 let _ = thread.await;
             }
         };
-        // One that writes into a pipe which nobody reads ends with the process.
+        // One that writes into a pipe that is not read ends with the process.
         let _ = tokio::time::timeout(WRITERS_END, ended).await;
         if let Some(journal) = self.journal {
             journal.close().await;
         }
     }
 
-    /// Runs a step of the sink off the async thread.
+    /// Runs a step of the sink off the async thread. Not cancel-safe: the step runs to its end in
+    /// its thread.
     pub async fn blocking<T: Send + 'static>(
         &self,
         step: impl FnOnce(&dyn Sink) -> Outcome<T> + Send + 'static,
@@ -298,7 +302,8 @@ pub fn note_found(transfer: &mut Transfer, found: Vec<Found>) -> Outcome<FoundAm
     Ok(FoundAmount { parts, plain_bytes })
 }
 
-/// Runs a step of a sink off the async thread.
+/// Runs a step of a sink off the async thread. Not cancel-safe: the step runs to its end in its
+/// thread.
 pub async fn blocking<T: Send + 'static>(
     sink: &Arc<dyn Sink>,
     step: impl FnOnce(&dyn Sink) -> Outcome<T> + Send + 'static,

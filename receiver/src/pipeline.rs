@@ -56,7 +56,8 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Receives everything that is missing; returns when all parts are in the sink and the manifest
-    /// fits them.
+    /// fits them. Not cancel-safe: frames that were read are lost, and an acknowledgement may have
+    /// been sent in part. The connection ends with it.
     pub async fn run(&self, writer: &mut ControlWriter, control: &mut ControlReader) -> Outcome {
         let listening = self.listen(control);
         tokio::pin!(listening);
@@ -72,7 +73,7 @@ impl<'a> Pipeline<'a> {
         if failed.code != Code::Interrupted {
             return Err(failed);
         }
-        // A sender that gives up breaks its streams off; why, it says on the control stream.
+        // A sender that gives up resets its streams; the reason comes on the control stream.
         Err(timeout(MESSAGE_TIMEOUT, listening).await.unwrap_or(failed))
     }
 
@@ -80,7 +81,8 @@ impl<'a> Pipeline<'a> {
         self.session.into_inner()
     }
 
-    /// Takes streams as they come, as many as are allowed at once.
+    /// Takes streams as they come, as many as are allowed at once. Not cancel-safe: frames that
+    /// were read are lost.
     async fn receive_parts(&self) -> Failure {
         let mut lanes = FuturesUnordered::new();
         loop {
@@ -96,7 +98,8 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// One lane: a part's frames, checked in order, opened side by side, written in order.
+    /// One lane: a part's frames, checked in order, opened side by side, written in order. Not
+    /// cancel-safe: frames that were read are lost.
     async fn receive_part(&self, mut stream: StreamIn) -> Outcome {
         let mut arriving = PartStream::default();
         let Some(Arrived::Part(part)) = self.next(&mut arriving, &mut stream).await? else {
@@ -162,7 +165,7 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// The next sealed chunk; `None` at the end of the stream. Not cancel safe.
+    /// The next sealed chunk; `None` at the end of the stream. Not cancel-safe.
     async fn next_frame(
         &self,
         arriving: &mut PartStream,
@@ -177,7 +180,7 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// What comes next on a part's stream; `None` at its end. Not cancel safe: what has arrived of
+    /// What comes next on a part's stream; `None` at its end. Not cancel-safe: what has arrived of
     /// it would be lost.
     async fn next(&self, arriving: &mut PartStream, stream: &mut StreamIn) -> Outcome<Option<Arrived>> {
         let wanted = arriving.awaited_bytes();
@@ -197,8 +200,8 @@ impl<'a> Pipeline<'a> {
         Ok(Some(arriving.handle(bytes, &mut session, &self.load.transfer())?))
     }
 
-    /// Tells the sender what is there; several steps that happened together become one message a
-    /// part.
+    /// Acknowledges what is there; several steps of one part become one message. Not cancel-safe:
+    /// an acknowledgement may have been sent in part, or not at all.
     async fn acknowledge(&self, writer: &mut ControlWriter) -> Failure {
         loop {
             let notified = self.load.moved.notified();
@@ -214,7 +217,8 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Takes what the sender says while data flows: its manifest, once.
+    /// Takes the messages of the sender while data flows: its manifest, once. Not cancel-safe: part
+    /// of a message may be lost.
     async fn listen(&self, control: &mut ControlReader) -> Failure {
         loop {
             match control.next().await {

@@ -36,8 +36,8 @@ pub struct Offered {
 }
 
 impl Offered {
-    /// Tells the sender, within its place, so that one which does not listen keeps nobody else
-    /// waiting. What it had offered is dropped before.
+    /// Sends the failure to the sender, within its slot, so that one that does not read it delays
+    /// no other. What it had offered is dropped before.
     pub fn refuse(self, failure: Failure) -> impl Future<Output = ()> + use<> {
         let Self { link, slot, writer, .. } = self;
         let held = slot.hold_bytes(0);
@@ -81,7 +81,8 @@ pub struct Proofs<'a> {
 }
 
 /// Accepts connections, and passes good offers to `heard`. A connection that ends without one
-/// leaves nothing behind. Returns when the endpoint is closed.
+/// leaves nothing behind. Returns when the endpoint is closed. Not cancel-safe: the connections of
+/// exchanges under way are closed.
 pub async fn receive_offers(
     acceptor: &mut Acceptor<'_>,
     proofs: Proofs<'_>,
@@ -101,6 +102,7 @@ pub async fn receive_offers(
     }
 }
 
+/// One exchange up to its offer. Not cancel-safe: the connection is closed.
 async fn hear(
     arrived: Arrived,
     proofs: Proofs<'_>,
@@ -157,7 +159,7 @@ async fn hear(
 }
 
 /// Puts what was refused into the audit log: counts, now and then, however many there are. Returns
-/// if that cannot be done.
+/// if that cannot be done. Cancel-safe: counts are recorded before the next wait.
 pub async fn record_refusals(door: &Door, audit: &AuditLog) -> Failure {
     let mut ticks = tokio::time::interval(REPORT_EVERY / 4);
     loop {
@@ -194,7 +196,8 @@ fn with_clocks(error: Error, senders_seconds: u64, own_seconds: u64) -> Failure 
 }
 
 /// While a connection of a transfer stands, other offers of it are refused as busy (fault N13).
-/// Returns when the transfer is called off for good. Cancel-safe, but for refusals on their way.
+/// Returns when the transfer is called off for good. Cancel-safe, except that refusals on their way
+/// are dropped.
 pub async fn turn_away(heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<CalledOff>> {
     let mut farewells = FuturesUnordered::new();
     loop {

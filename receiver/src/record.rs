@@ -1,4 +1,4 @@
-//! What a receiver keeps of an unfinished transfer, so that the same command goes on with it after
+//! What a receiver keeps of an unfinished transfer, so that the same command resumes it after
 //! a crash.
 
 use minicbor::{Decode, Encode};
@@ -56,7 +56,7 @@ pub struct Kept {
     pub ending: Ending,
     #[n(8)]
     pub grant: SignedGrant,
-    /// There is a journal: if there is not, somebody took it away. Not set while one is made or
+    /// There is a journal: if there is not, it was removed. Not set while one is made or
     /// destroyed.
     #[n(9)]
     pub journal_made: bool,
@@ -134,7 +134,7 @@ impl Record {
         Ok(record)
     }
 
-    /// The record of a transfer that an earlier process left, if nobody runs it now.
+    /// The record of a transfer that an earlier process left, if no process runs it now.
     pub fn open(state: &StateDir, transfer: TransferId) -> Outcome<Option<Self>> {
         let dir = TransferDir::open(state, transfer)?;
         Ok(dir.record::<Kept>()?.map(|kept| Self { dir, kept }))

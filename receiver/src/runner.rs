@@ -43,7 +43,7 @@ pub struct Setting<'a> {
     pub state: &'a StateDir,
     pub identity: &'a Identity,
     pub input: Input,
-    /// Makes the sink of the target; anew if the transfer starts over.
+    /// Makes the sink of the target, and another if the transfer starts over.
     pub open_sink: &'a dyn Fn() -> Outcome<Arc<dyn Sink>>,
     pub engines: Engines,
 }
@@ -166,7 +166,7 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
         failure
     }
 
-    /// Publishes the load. Not cancel safe: what it begins continues in its thread.
+    /// Publishes the load. Not cancel-safe: what it begins continues in its thread.
     pub async fn publish(&mut self, receipt: SignedReceipt) -> Outcome<Finished> {
         self.publishing()?.publish(&mut self.record, receipt).await
     }
@@ -211,7 +211,7 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
             destroyed.map_err(|_| failed("a clean-up ended early"))??;
         }
         let outcome = outcome.map_err(|failure| match sink {
-            // What stays in the clear is told.
+            // What stays in the clear is reported.
             Some(sink) => tell_staged(failure, &*sink, transfer),
             None => failure,
         });
@@ -234,12 +234,13 @@ pub struct Outside<'a> {
 }
 
 impl<'a> Outside<'a> {
-    /// `heard` is what other connections say, where there are any.
+    /// `heard` yields what comes on other connections, if there are any.
     pub fn new(stop: &'a Stop, heard: Option<&'a mut mpsc::Receiver<Heard>>) -> Self {
         Self { stop, heard, called_off: None }
     }
 
     /// Runs `work`, unless something ends it from outside; then writers and provers end as well.
+    /// `work` is dropped then.
     pub async fn unless<T>(&mut self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         let stop = self.stop;
         tokio::select! {

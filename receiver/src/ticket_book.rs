@@ -84,7 +84,7 @@ impl TicketBook {
         let audit = audit.clone();
         let book = Self { state, audit, checking: Arc::default(), refused: Arc::default() };
         for transfer in TransferDir::list(&book.state)? {
-            // One that cannot be read keeps nobody out; `check` refuses its senders.
+            // One that cannot be read excludes no other; `check` refuses its senders.
             if let Ok(Some(_)) = book.bound(transfer) {
                 book.destroy_secret(transfer)?;
             }

@@ -97,7 +97,8 @@ enum Conversed {
 }
 
 /// Runs a transfer from where its record says it is to its end: with a receipt, with something to
-/// go on from, or with nothing left behind. It fails if `beside` ends.
+/// go on from, or with nothing left behind. It fails if `beside` ends. Not cancel-safe: dropped, it
+/// leaves the transfer as a killed process would.
 pub async fn receive<'a>(
     setting: Setting<'a>,
     terms: Terms<'a>,
@@ -139,6 +140,8 @@ impl<'a> Receiving<'a> {
         }
     }
 
+    /// Opens the target, and what an earlier process left. Not cancel-safe: a step of the target
+    /// that was started ends in its thread.
     async fn new(setting: Setting<'a>, terms: Terms<'a>, record: Kept, stop: &Stop) -> Outcome<Self> {
         setting.report.keep_progress_in(&record.dir.progress_file());
         let permit = record.permit();
@@ -182,7 +185,8 @@ impl<'a> Receiving<'a> {
         self.runner.record.stage()
     }
 
-    /// Runs it to its end, and says in time how little of that is left.
+    /// Runs it to its end, and says in time how little of that is left. Not cancel-safe, as
+    /// [`receive`] is not.
     async fn run(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Finished> {
         let permit = self.permit.clone();
         let report = self.runner.setting.report;
@@ -192,6 +196,7 @@ impl<'a> Receiving<'a> {
         }
     }
 
+    /// Not cancel-safe, as [`receive`] is not.
     async fn connections(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Finished> {
         loop {
             let offered = match self.wait(heard).await.map_err(|failure| self.runner.stop.or_failure(failure))? {
@@ -304,9 +309,10 @@ impl<'a> Receiving<'a> {
             return Ok(None);
         }
         let what = "the load is there, and its sender has not fetched the receipt";
-        Err(Failure::new(Code::Interrupted, what, "Nothing is to be done here: the receipt is kept for it."))
+        Err(Failure::new(Code::Interrupted, what, "No action needed: the receipt is kept for it."))
     }
 
+    /// Cancel-safe.
     async fn next_offer(&self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<Offered>> {
         loop {
             match heard.recv().await {
@@ -378,7 +384,8 @@ impl<'a> Receiving<'a> {
         outcome
     }
 
-    /// Takes all that is missing. `None` where it was proven over an earlier connection.
+    /// Takes all that is missing. `None` where it was proven over an earlier connection. Not
+    /// cancel-safe: messages may have been sent or received in part. The connection ends with it.
     async fn converse(
         &mut self,
         link: &Link,
@@ -401,8 +408,8 @@ impl<'a> Receiving<'a> {
         }
     }
 
-    /// The load is there, whether or not the sender can be told. Takes [`MESSAGE_TIMEOUT`] or so at
-    /// most, and is not stopped before: the sender would not know.
+    /// The load is there, whether or not the sender gets its receipt. Takes [`MESSAGE_TIMEOUT`] or
+    /// so at most, and is not stopped before: the sender would not know.
     async fn deliver(
         &self,
         writer: &mut ControlWriter,
@@ -421,6 +428,7 @@ impl<'a> Receiving<'a> {
         }
     }
 
+    /// Not cancel-safe: the receipt may have been sent in part.
     async fn deliver_receipt(&self, writer: &mut ControlWriter, control: &mut ControlReader) -> Outcome<Conversed> {
         let finished = self.finished.as_ref().ok_or_else(|| failed("no receipt"))?;
         let receipt = Message::Receipt(Box::new(finished.receipt.clone()));

@@ -206,7 +206,7 @@ impl Ended {
         }
     }
 
-    /// What a sender that abandons the transfer is told.
+    /// The answer to a sender that abandons the transfer.
     pub fn code(self) -> Code {
         match self {
             Self::Dropped => Code::Abandoned,
@@ -297,7 +297,7 @@ pub fn staging(url: &str, engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
 
 /// Ends, for good, those that nothing may continue any more: an unused ticket that has expired, or
 /// a suspended transfer that was kept for another ticket for as long as its grant says. One that
-/// cannot be ended now is told of and tried again by whoever looks next. Returns what there is to
+/// cannot be ended now is reported, and tried again by the next sweep. Returns what there is to
 /// say.
 pub fn drop_expired(state: &StateDir, audit: &AuditLog, engines: Engines) -> Outcome<Vec<String>> {
     let mut said = Vec::new();
@@ -314,7 +314,7 @@ pub fn drop_expired(state: &StateDir, audit: &AuditLog, engines: Engines) -> Out
         let due = match TransferDir::look::<Kept>(state, transfer) {
             Ok(Some(look)) => !look.running && look.record.as_ref().is_some_and(expired),
             Ok(None) => false,
-            // `status` tells of it, and nobody else has to wait for that.
+            // `status` shows it, and no other transfer has to wait for that.
             Err(_) => false,
         };
         if !due {
@@ -338,7 +338,7 @@ pub fn drop_expired(state: &StateDir, audit: &AuditLog, engines: Engines) -> Out
     Ok(said)
 }
 
-/// A sender said so, over the link, about a transfer that nobody runs here.
+/// A sender said so, over the link, about a transfer that does not run here.
 pub fn abandon_by_sender(
     state: &StateDir,
     audit: &AuditLog,

@@ -20,7 +20,7 @@ use sealift_protocol::{
 pub struct Workers(Arc<Mutex<Vec<Unpacker>>>);
 
 impl Workers {
-    /// Opens one chunk.
+    /// Opens one chunk. Not cancel-safe: the chunk is lost.
     pub async fn open(&self, header: ChunkHeader, body: BytesMut, keys: Arc<EpochKeys>) -> Outcome<VerifiedChunk> {
         let idle = Arc::clone(&self.0);
         work(move || {

@@ -30,7 +30,7 @@ const CHUNKS_WAITING: usize = 1;
 /// comes meanwhile shares the next.
 const CHUNKS_WAITING_FOR_SYNC: usize = 8;
 
-/// What the writers tell the load.
+/// What the writers report to the load.
 pub enum Written {
     /// The sink has the first chunks of the part for good, or synced where they count as verified
     /// then.

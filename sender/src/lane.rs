@@ -24,7 +24,7 @@ pub struct Sealer {
     keys: RefCell<Option<Arc<EpochKeys>>>,
 }
 
-/// Somebody gives the same command again and does not know that the input is needed once more.
+/// The same command may be given again without the input that is needed once more.
 pub fn nothing_came() -> Failure {
     let next = "Give the same command again, with all of the input.";
     Failure::new(Code::ResumeImpossible, "the source has to be read from its beginning again, and it is empty", next)
@@ -55,6 +55,7 @@ impl Sealer {
         *self.keys.borrow_mut() = Some(keys);
     }
 
+    /// Not cancel-safe: the chunk is lost, so [`Lane`] keeps it running.
     async fn process(&self, chunk: Chunk, held: ChunkCount) -> Outcome<Read> {
         let keys = self.keys.borrow().clone();
         let keys = keys.ok_or_else(|| Failure::new(Code::Internal, "a chunk was read before there were keys", ""))?;
@@ -83,7 +84,7 @@ impl Lane {
         Self { chunks: Box::pin(chunks.buffered(chunks_at_work())), next: None, summary: reading.summary, ended: false }
     }
 
-    /// Reads the next chunk into `next`; whether there was one. Cancel safe.
+    /// Reads the next chunk into `next`; whether there was one. Cancel-safe.
     pub async fn read(&mut self) -> Outcome<bool> {
         self.next = self.chunks.next().await.transpose()?;
         Ok(self.next.is_some())

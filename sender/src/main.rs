@@ -38,7 +38,7 @@ fn run_async(json: bool, work: impl Future<Output = ExitCode>) -> ExitCode {
     match process::harden().and_then(|()| process::runtime()) {
         Ok(runtime) => {
             let exit_code = runtime.block_on(work);
-            // A thread may still wait for a pipe that nobody will write to: the process ends all
+            // A thread may still wait for a pipe that is never written to: the process ends all
             // the same.
             runtime.shutdown_background();
             exit_code

@@ -121,7 +121,7 @@ impl RowSink for PartWriter<'_> {
             if self.buffer.plain_bytes() < CHUNK_PLAIN_BYTES {
                 return Ok(());
             }
-            // One byte more tells whether this chunk is the last.
+            // One byte more shows whether this chunk is the last.
             let mut probe = Vec::new();
             reader.take(1).read_to_end(&mut probe).map_err(failed)?;
             if probe.is_empty() {

@@ -54,7 +54,8 @@ pub struct OfferTerms {
 }
 
 /// The exchange before any data: Offer, Accept, Begin, Ready. `before_begin` runs while the
-/// receiver cannot know yet whose transfer it is.
+/// receiver cannot know yet whose transfer it is. Not cancel-safe: messages may have been sent or
+/// received in part. The connection ends with it.
 pub async fn negotiate(
     outgoing: &Outgoing,
     terms: OfferTerms,
@@ -96,7 +97,9 @@ impl<'a> Pipeline<'a> {
         Ok(Self { link, outgoing, report, identity, audit, session, moved: Notify::new() })
     }
 
-    /// Sends everything and returns the checked receipt.
+    /// Sends everything and returns the checked receipt. Not cancel-safe: messages may have been
+    /// sent or received in part. The connection ends with it; chunks that were read are kept for
+    /// the next.
     pub async fn run(
         &self,
         writer: &mut ControlWriter,
@@ -135,7 +138,7 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// A stream broke: gives the receiver a moment to say why.
+    /// A stream broke: waits a moment for the receiver's reason.
     async fn reason(
         &self,
         failure: Failure,
@@ -147,8 +150,9 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Starts parts in the order of the plan, as lanes become free and the sections before them
-    /// are verified.
+    /// Starts parts in the order of the plan, as lanes become free and the sections before them are
+    /// verified. Not cancel-safe: the streams of its parts are reset; chunks that were read are
+    /// kept.
     async fn send_parts(&self) -> Outcome {
         let mut lanes = FuturesUnordered::new();
         loop {
@@ -168,7 +172,8 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// One lane: first what an earlier connection lost, then what is read.
+    /// One lane: first what an earlier connection lost, then what is read. Not cancel-safe: the
+    /// stream is reset; chunks that were read are kept.
     async fn send_part(&self, part: PartIndex) -> Outcome {
         if let Some(spool) = self.outgoing.spool() {
             return self.send_spooled(part, &spool).await;
@@ -208,7 +213,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// One lane, from the spool: its frames as they lie there, from the first that the receiver
-    /// does not have.
+    /// does not have. Not cancel-safe: the stream is reset.
     async fn send_spooled(&self, part: PartIndex, spool: &Spool) -> Outcome {
         let first = self.outgoing.transfer().held(part);
         let mut out = PartStream { link: self.link, part, first, stream: None };
@@ -260,7 +265,7 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Waits until the state machine says yes.
+    /// Waits until `poll` returns a value. Cancel-safe.
     async fn when<T>(&self, mut poll: impl FnMut(&mut Transfer) -> Option<T>) -> T {
         loop {
             let notified = self.moved.notified();
@@ -271,7 +276,8 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Takes what the receiver says until its receipt, and checks that.
+    /// Takes the messages of the receiver up to its receipt, and checks that. Not cancel-safe: part
+    /// of a message may be lost.
     async fn listen(&self, control: &mut ControlReader) -> Outcome<SignedReceipt> {
         loop {
             match control.next().await? {

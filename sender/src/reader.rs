@@ -1,4 +1,4 @@
-//! The thread that owns the source. It reads one part at a time, in the order it is told to, and
+//! The thread that owns the source. It reads one part at a time, in the order of the jobs, and
 //! blocks while the part's lane is full.
 
 use std::{
@@ -55,7 +55,8 @@ struct Job {
 
 impl Reader {
     /// Starts the thread and waits for the plan. `empty` is what was said about a source with
-    /// nothing in it; `is_empty`, what is wrong with a dump that has none.
+    /// nothing in it; `is_empty`, what is wrong with a dump that has none. Not cancel-safe: the
+    /// thread ends once it has its plan.
     pub async fn start(
         mut source: Box<dyn Source>,
         row_bytes_max: usize,
@@ -142,7 +143,7 @@ fn read_part(
     };
     let mut out = PartWriter::new(job.part, job.rows.clone(), row_bytes_max, &mut emit).counting(passed, of_part);
     source.read(job.part, &mut out).map_err(|failure| failure.at_part(job.part))?;
-    // Before its last chunk, without which no loader is told that its input is whole.
+    // Before its last chunk, without which no loader sees the end of its input.
     if let Some(is_empty) = refuse_empty.filter(|_| out.is_empty()) {
         return Err(is_empty());
     }

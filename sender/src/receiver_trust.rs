@@ -32,7 +32,7 @@ struct Known {
     piped: bool,
     /// `--trust-ticket`.
     trusted: bool,
-    /// Every address of the ticket is on this host: nobody on the network is between the two
+    /// Every address of the ticket is on this host: no host of the network is between the two
     /// agents.
     local: bool,
     /// There is a terminal to ask at.
@@ -45,7 +45,7 @@ enum Decision {
     /// The ticket names another receiver than the one that is meant.
     Mismatch(Fingerprint),
     Ask,
-    /// There is nobody to ask, and nothing that vouches for the ticket.
+    /// There is no terminal to ask at, and nothing that vouches for the ticket.
     NoPin,
 }
 

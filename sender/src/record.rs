@@ -1,4 +1,4 @@
-//! What a sender keeps of an unfinished transfer, so that the same command goes on with it after a
+//! What a sender keeps of an unfinished transfer, so that the same command resumes it after a
 //! crash.
 
 use std::path::PathBuf;
@@ -73,7 +73,7 @@ pub struct Sent {
     pub manifest: SignedManifest,
 }
 
-/// What `status` tells of a transfer.
+/// What `status` shows of a transfer.
 pub struct Unfinished {
     pub transfer: TransferId,
     pub stage: SenderStage,
@@ -160,18 +160,18 @@ impl Record {
         Ok(record)
     }
 
-    /// Removes the records that nothing goes on with: the grant has ended; the receipt is here, and
+    /// Removes the records that cannot be resumed: the grant has ended; the receipt is here, and
     /// the process that fetched it was killed before it had cleaned up; or nothing was begun, and
     /// the process that was about to was killed. What is kept of `next`, the transfer that is about
-    /// to run, is its own affair while its grant lasts.
+    /// to run, is not removed while its grant lasts.
     pub fn sweep(state: &StateDir, next: TransferId, now_seconds: u64) -> Outcome {
         for transfer in TransferDir::list(state)? {
             let is_over = |kept: &Kept| {
                 let is_left = state.receipt(transfer).is_some() || kept.stage == SenderStage::Prepared;
                 kept.retain_until_seconds <= now_seconds || is_left && transfer != next
             };
-            // Looked at first, so that whoever starts it at this moment finds it free. One that
-            // cannot be read is for its own transfer to complain about.
+            // Looked at first, so that a process that starts it at this moment finds it free. One
+            // that cannot be read is for its own transfer to complain about.
             let Ok(Some(look)) = TransferDir::look::<Kept>(state, transfer) else { continue };
             if look.running || !look.record.as_ref().is_some_and(is_over) {
                 continue;

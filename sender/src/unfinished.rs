@@ -100,7 +100,7 @@ async fn run(args: &AbandonArgs) -> Outcome {
     };
     let ticket = read_ticket(from)?;
     let transfer = ticket.grant.grant.transfer;
-    // First, so that nobody here goes on while the receiver is told.
+    // First, so that no process here continues while the receiver is informed.
     let dir = hold(&state, transfer)?;
     audit.append(Some(transfer), &Entry::abandoned_by_operator())?;
     let identity = Identity::open(&state, Role::Sender, &audit)?;

@@ -55,8 +55,8 @@ impl<'a> Dialer<'a> {
     }
 }
 
-/// Where somebody else answers, that says more than silence, and silence more than what this host
-/// lacks for an address.
+/// An answer of another peer says more than no answer, and that more than what this host lacks for
+/// an address.
 fn most_telling(mut failures: Vec<Failure>) -> Failure {
     let silent = |failure: &Failure| matches!(failure.code, Code::Unreachable | Code::Preflight);
     if let Some(at) = failures.iter().position(|failure| !silent(failure)) {

@@ -229,9 +229,9 @@ impl Link {
         LinkEnd::TimedOut.failure(self.role)
     }
 
-    /// Ends the exchange with a failure: tells the peer, unless it was the one to say so, and waits
+    /// Ends the exchange with a failure: sends it to the peer, unless it came from there, and waits
     /// until that has arrived, since a connection that is closed at once may not carry the word any
-    /// more.
+    /// more. Not cancel-safe: the peer may not get the code.
     pub async fn refuse(&self, mut writer: ControlWriter, failure: &Failure) {
         if !failure.raised_by.is_peer() {
             let refuse = Refuse {
@@ -241,8 +241,7 @@ impl Link {
                 bound: failure.bound.as_deref().copied(),
                 ..Refuse::new(failure.code)
             };
-            // A word of a few bytes: a peer that has no room for it by then does not want to hear
-            // it.
+            // A few bytes: a peer that takes none of them by then is not waited for.
             if let Ok(Ok(_)) = timeout(FAREWELL_TIMEOUT, writer.send(&Message::Refuse(refuse))).await {
                 writer.finish().await;
             }

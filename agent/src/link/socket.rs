@@ -17,8 +17,8 @@ pub struct Listening {
     pub note: Option<String>,
 }
 
-/// Opens the socket of a receiver. `[::]` hears IPv4 as well, whatever net.ipv6.bindv6only says; on
-/// a host without IPv6 it is 0.0.0.0.
+/// Opens the socket of a receiver. `[::]` accepts IPv4 as well, whatever net.ipv6.bindv6only says;
+/// on a host without IPv6 it is 0.0.0.0.
 pub fn listen_at(address: SocketAddr) -> Outcome<Listening> {
     let opened = match address {
         SocketAddr::V6(any) if any.ip().is_unspecified() => bind_both(any),

@@ -64,7 +64,7 @@ pub struct StreamIn {
 }
 
 impl StreamOut {
-    /// As [`SendStream::send`].
+    /// As [`SendStream::send`]. Not cancel-safe: some of the bytes may have been sent.
     pub async fn send(&mut self, bytes: Bytes) -> Outcome {
         let sent = match &mut self.stream {
             Sending::Quic(stream) => stream.send(bytes).await,
@@ -80,7 +80,7 @@ impl StreamOut {
         finished.map_err(|broken| stream_failure(self.role, self.kind, &broken))
     }
 
-    /// As [`SendStream::delivered`].
+    /// As [`SendStream::delivered`]. Cancel-safe.
     pub async fn delivered(&mut self) {
         match &mut self.stream {
             Sending::Quic(stream) => stream.delivered().await,
@@ -96,7 +96,7 @@ impl StreamOut {
 }
 
 impl StreamIn {
-    /// As [`RecvStream::recv`].
+    /// As [`RecvStream::recv`]. Cancel-safe.
     pub async fn recv(&mut self, into: &mut Bounded<'_>) -> Outcome<usize> {
         let received = match &mut self.stream {
             Receiving::Quic(stream) => stream.recv(into).await,

@@ -55,7 +55,7 @@ impl Report {
         ExitCode::from(exit_code)
     }
 
-    /// The last word of a run that never began, for the program alone: the person was told.
+    /// The last event of a run that never began, for programs alone: its message was printed.
     pub fn end_untold(&self, failure: &Failure) {
         self.last_event("finished", Some(failure), of_receipt(None));
     }
@@ -104,7 +104,7 @@ impl Report {
         exit_code
     }
 
-    /// Tells the person what ended the transfer before the clean-up, which may take long, or add to
+    /// Prints what ended the transfer before the clean-up, which may take long, or add to
     /// what is to be done. Returns it as one that was printed.
     pub fn tell(&self, failure: Failure) -> Failure {
         self.print_failure(&failure);

@@ -1,5 +1,5 @@
 //! The folder of a sealed log, held open: what is done to its files is done below this folder,
-//! whatever its path comes to mean. A folder or file that somebody else could have put there or can
+//! whatever its path comes to mean. A folder or file that another user could have put there or can
 //! write to is refused (fault S9).
 
 use std::{

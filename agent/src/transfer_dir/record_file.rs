@@ -24,7 +24,7 @@ const RECORD_BYTES_MAX: usize = 2 * CONTROL_BYTES_MAX;
 
 const CHECKSUM_BYTES: usize = 32;
 
-/// What a disk spoiled would go on with another key or from another place.
+/// A corrupt record would resume with another key or from another place.
 const CHECKSUM_CONTEXT: &str = "sealift/1 2026-11 record checksum";
 
 /// A record that is being written, or was when its process was killed.

@@ -39,7 +39,7 @@ pub fn shut_off(command: &mut Command) -> &mut Command {
 }
 
 /// Gives up the controlling terminal, if there is one, for this process and what it starts; its
-/// session goes on with it.
+/// session continues with it.
 fn leave_terminal() -> io::Result<()> {
     // SAFETY: a descriptor that was opened here is used and closed here.
     unsafe {

@@ -149,7 +149,7 @@ impl Interrupt for Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // What one that ended well has left behind is its own affair.
+        // What one that ended well has left running is not stopped.
         if !self.state().ended_well {
             self.kill();
         }

@@ -86,7 +86,7 @@ impl Source for OpaqueSource {
                 file.rewind().map_err(unreadable)?;
                 let before = file.metadata().map_err(unreadable)?;
                 out.read_from(file, &unreadable)?;
-                // One that is still being written is not whole, and its last chunk not handed on
+                // One that is still being written is not whole, and its last chunk is not emitted
                 // yet.
                 let after = file.metadata().map_err(unreadable)?;
                 let state = |found: &Metadata| (found.len(), found.mtime(), found.mtime_nsec());
@@ -154,7 +154,7 @@ mod tests {
         kept.bytes
     }
 
-    /// Fault D7: what is read while somebody writes it is no moment of it.
+    /// Fault D7: what is read while it is written is no moment of it.
     #[test]
     fn a_file_that_grows_meanwhile_is_refused() {
         let folder = tempfile::tempdir().unwrap();

@@ -164,7 +164,7 @@ fn allows(kind: Kind, name: &str, table: &str, context: AuthContext<'_>) -> bool
 
 /// Enters a virtual table into the catalogue without running its module, as `.dump` of SQLite's own
 /// shell does. Its shadow tables are made and filled like any other; a module's code first runs
-/// when somebody uses the target.
+/// when the target is used.
 pub fn define_virtual(connection: &mut Connection, definition: &Definition) -> Result<(), Cause> {
     let permitted = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&permitted);

@@ -29,7 +29,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Opens a file and judges its header: that it is an archive, and for this receiver.
+    /// Opens a file and checks its header: that it is an archive, and for this receiver.
     pub fn open(path: &Path, key: &StandingKey) -> Outcome<Self> {
         let unreadable = |error| unreadable(path, &error);
         // A FIFO must not make this wait.

@@ -1,5 +1,5 @@
 //! `load`: verifies an archive that was carried here and loads it, from its first record to the
-//! receipt. What is judged is what is judged over the link, by the same code; only the link is
+//! receipt. The checks are those of the link, by the same code; only the link is
 //! missing.
 //!
 //! The archive is its own journal: killed in the middle and started again, a load reads it from the
@@ -149,7 +149,7 @@ impl Loading<'_> {
         self.runner.publish(receipt).await
     }
 
-    /// Who sealed it, for whom, and what it is.
+    /// Who sealed it, for whom, and what it is. Not cancel-safe: records that were read are lost.
     async fn opening(&self, mut unsealing: Unsealing, records: &mut Records) -> Outcome<Sealed> {
         let expected = Expected {
             from: self.args.from,
@@ -166,7 +166,8 @@ impl Loading<'_> {
         }
     }
 
-    /// Makes a place for what is to come, or finds what an earlier process left of it.
+    /// Makes a place for what is to come, or finds what an earlier process left of it. Not
+    /// cancel-safe: the record may be kept and the target be prepared all the same.
     async fn begin(&mut self, sealed: Sealed) -> Outcome<Session> {
         let grant = sealed.grant().grant.clone();
         let sender = Fingerprint::of(&sealed.sender_key());
@@ -220,7 +221,7 @@ impl Loading<'_> {
         }
     }
 
-    /// Loads everything.
+    /// Loads everything. Not cancel-safe: chunks between archive and target are lost.
     async fn unload(&self, session: Session, records: Records) -> Outcome<Session> {
         let load = self.runner.load()?;
         let report = self.runner.setting.report;

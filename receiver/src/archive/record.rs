@@ -56,7 +56,7 @@ impl Kept {
 }
 
 impl Record {
-    /// Goes on with the load of `transfer` that an earlier process began, or begins one.
+    /// Resumes the load of `transfer` that an earlier process began, or begins one.
     pub fn open(state: &StateDir, transfer: TransferId, target: &str) -> Outcome<Self> {
         let dir = TransferDir::open_in(state, Area::Loads, transfer)?;
         match dir.record::<Kept>()? {
@@ -117,7 +117,7 @@ impl KeepsEnding for Record {
     }
 }
 
-/// What `status` tells of the loads that were begun and have not ended.
+/// What `status` shows of the loads that were begun and have not ended.
 pub fn lines(state: &StateDir, engines: Engines) -> Outcome<Vec<Line>> {
     let mut lines = Vec::new();
     for transfer in TransferDir::list_in(state, Area::Loads)? {

@@ -1,4 +1,4 @@
-//! `records → order judged → workers → writer → sink`: what the pipeline of a connection does,
+//! `records → order checked → workers → writer → sink`: what the pipeline of a connection does,
 //! without one.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::file::cut_short;
 use crate::{load::Load, workers::Workers};
 
-/// What the archive's reader hands on; `None` is its whole end.
+/// What the archive's reader yields; `None` is its whole end.
 pub type Records = mpsc::Receiver<Outcome<Option<Record>>>;
 
 pub struct Unload<'a> {
@@ -51,7 +51,7 @@ impl<'a> Unload<'a> {
     }
 
     /// Returns when all parts are in the sink, the manifest fits them, and nothing stands behind
-    /// it.
+    /// it. Not cancel-safe: chunks between archive and target are lost.
     pub async fn run(&self, mut session: Session, records: Records) -> Outcome<Session> {
         let mut order = Order::new(self.load.transfer().plan());
         let keys = session.keys().clone();
@@ -89,7 +89,7 @@ impl<'a> Unload<'a> {
         Ok(session)
     }
 
-    /// Judges where a record stands, in the order of the archive.
+    /// Checks the place of a record in the order of the archive.
     fn place(&self, order: &mut Order, record: Outcome<Option<Record>>) -> Outcome<Placed> {
         match record? {
             Some(Record::Chunk { header, sealed }) => {

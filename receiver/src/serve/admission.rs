@@ -1,4 +1,4 @@
-//! Which offer goes on with what: a transfer that is kept here, a new one, or none.
+//! Which transfer an offer belongs to: a transfer that is kept here, a new one, or none.
 
 use sealift_agent::{
     failure::{Failure, Outcome},
@@ -50,7 +50,7 @@ impl Server<'_> {
     /// second one would drop what the first has loaded.
     fn check_vacant(&self, transfer: TransferId, url: &str) -> Outcome {
         for other in TransferDir::list(self.state)?.into_iter().filter(|other| *other != transfer) {
-            // One that cannot be read runs nowhere: `status` tells of it, and it keeps nobody out.
+            // One that cannot be read runs nowhere: `status` shows it, and it excludes no other.
             let Ok(look) = TransferDir::look::<Kept>(self.state, other) else { continue };
             // An unused ticket holds nothing yet; what is published, or stated to be loaded,
             // nothing any more.

@@ -109,7 +109,8 @@ impl<'a> Transfers<'a> {
         self.running.len() as u64 >= self.server.config.transfers_max
     }
 
-    /// Serves what senders say; returns only if it cannot go on.
+    /// Serves what senders say; returns only if it cannot go on. Cancel-safe: the transfers stay in
+    /// `self`, and a sweep that was started ends in its thread.
     pub async fn run(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Failure {
         let sweeping = sweep_expired(self.server);
         tokio::pin!(sweeping);
@@ -130,7 +131,7 @@ impl<'a> Transfers<'a> {
         }
     }
 
-    /// Suspends everything that runs.
+    /// Suspends everything that runs. Cancel-safe: what has not ended stays in `self`.
     pub async fn drain(&mut self) {
         let _ = self.drains.send(true);
         self.next.drain(..).for_each(|(offered, _)| offered.link.close(Code::Interrupted));
@@ -210,7 +211,7 @@ impl<'a> Transfers<'a> {
         }
         let transfer = called_off.transfer;
         if let Some(way) = self.ways.get(&transfer) {
-            // If too many wait, it learns nothing, and its person is told to look here.
+            // If too many wait, it gets no reason, and its message refers to this host.
             let _ = way.heard.try_send(Heard::CalledOff(Box::new(called_off)));
             return;
         }
@@ -240,6 +241,7 @@ impl<'a> Transfers<'a> {
 }
 
 /// Drops what expires, off the thread that serves the others; returns only if that cannot go on.
+/// Cancel-safe: a sweep that was started ends in its thread.
 async fn sweep_expired(server: &Server<'_>) -> Failure {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     loop {
@@ -255,7 +257,8 @@ async fn sweep_expired(server: &Server<'_>) -> Failure {
     }
 }
 
-/// One transfer, until it is finished, refused, or suspended.
+/// One transfer, until it is finished, refused, or suspended. Not cancel-safe: dropped, it leaves
+/// the transfer as a killed process would.
 async fn run_one(
     server: &Server<'_>,
     record: Record,
@@ -266,7 +269,7 @@ async fn run_one(
     let transfer = record.transfer();
     let report = server.report.of_transfer(transfer);
     let outcome = receive(server, &report, record, &mut heard, &stop, &activity).await;
-    // Senders that came too late for this run are told why it ended.
+    // Senders that came too late for this run get the reason for its end.
     heard.close();
     while let Ok(late) = heard.try_recv() {
         if let (Heard::Offer(offered), Err(failure)) = (late, &outcome) {

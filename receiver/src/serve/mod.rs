@@ -120,7 +120,8 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     outcome
 }
 
-/// Lets senders in and runs what they begin. Ends well when somebody asks to stop.
+/// Accepts senders and runs what they begin. Ends with success when it is asked to stop. Not
+/// cancel-safe: the connections of exchanges under way are closed; transfers stay in `transfers`.
 async fn accept(
     server: &Server<'_>,
     listeners: &[Listener],

@@ -1,4 +1,4 @@
-//! What a connection is agreed on over, and the load that it goes on with: found, made, or fed from
+//! What a connection is agreed on over, and the load that it resumes: found, made, or fed from
 //! the journal.
 
 use std::mem;
@@ -36,7 +36,8 @@ use crate::{
 };
 
 impl Receiving<'_> {
-    /// Agrees with the sender on a connection, and finds or makes the load that it goes on with.
+    /// Agrees with the sender on a connection, and finds or makes the load that it resumes. Not
+    /// cancel-safe: messages may have been sent or received in part. The connection ends with it.
     pub(super) async fn negotiate(
         &mut self,
         deciding: Deciding,
@@ -114,8 +115,9 @@ impl Receiving<'_> {
         Ok(session)
     }
 
-    /// Tells the sender that began the transfer, and no other, what the operator has stated about
-    /// the load.
+    /// Sends what the operator has stated about the load to the sender that began the transfer, and
+    /// to no other. Not cancel-safe: messages may have been sent or received in part. The
+    /// connection ends with it.
     pub(super) async fn tell_statement(&mut self, offered: Offered) -> Outcome<Conversed> {
         let Offered { link, slot: _slot, deciding, mut writer, mut control } = offered;
         let failure = match self.know_sender(deciding, &mut writer, &mut control).await {
@@ -192,7 +194,7 @@ impl Receiving<'_> {
         let place = Place { folder, transfer: id, key: self.runner.record.sealing_key()?, bytes_max };
         let made = self.runner.record.kept.journal_made;
         let audit = self.runner.setting.audit.clone();
-        // A large one is read through before it is gone on with: others have to be served
+        // A large one is read through before it is appended to; others have to be served
         // meanwhile.
         let opened = tokio::task::spawn_blocking(move || -> Outcome<_> {
             if drops {

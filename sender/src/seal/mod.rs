@@ -162,7 +162,8 @@ impl<'a> Sealing<'a> {
         }
     }
 
-    /// Reads the whole source into the archive.
+    /// Reads the whole source into the archive. Not cancel-safe: chunks between source and archive
+    /// are lost.
     async fn read(
         &self,
         reader: impl Future<Output = Outcome<(Reader, sealift_protocol::manifest::Plan)>>,

@@ -106,8 +106,8 @@ impl ArchiveOut {
         if self.writer.offset() - self.synced >= SYNC_EVERY_BYTES { self.sync() } else { Ok(()) }
     }
 
-    /// Makes durable what there is, and marks it: behind a mark, damage is told from an end that is
-    /// missing.
+    /// Makes durable what there is, and marks it: behind a mark, damage is distinguished from an
+    /// end that is missing.
     fn sync(&mut self) -> Outcome {
         let To::File { file, .. } = &self.to else { return Ok(()) };
         file.sync_data().map_err(|error| self.failed(&error))?;
@@ -166,8 +166,8 @@ impl Writing {
         Self { queue, thread, may_block }
     }
 
-    /// Hands on a record; waits while the disk is busy. `false` if the thread has ended: why,
-    /// `finish` says.
+    /// Passes a record to the thread; waits while the disk is busy. `false` if the thread has
+    /// ended: why, `finish` says.
     pub async fn append(&self, record: Record) -> bool {
         self.queue.send(record).await.is_ok()
     }
@@ -182,14 +182,14 @@ impl Writing {
     /// had.
     pub async fn abandon(self) -> Option<Failure> {
         if self.may_block && !self.thread.is_finished() {
-            // Whoever reads that pipe may never read on.
+            // The reader of that pipe may never read on.
             return None;
         }
         self.finish().await.err()
     }
 }
 
-/// What a run that was killed left under this name is nobody's, unless somebody still writes it.
+/// What a run that was killed left under this name is abandoned, unless a process still writes it.
 fn create_partial(partial: &Path) -> Outcome<Flock<File>> {
     let shown = partial.display().to_string();
     let open = |options: &mut OpenOptions| {

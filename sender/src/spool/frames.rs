@@ -51,7 +51,8 @@ impl Spool {
 }
 
 impl Frames {
-    /// The next frame, once it is durable. `None` after the last.
+    /// The next frame, once it is durable. `None` after the last. Not cancel-safe: cancelled while
+    /// it reads, it fails from then on.
     pub async fn next(&mut self) -> Outcome<Option<(ChunkHeader, Bytes)>> {
         let next = self.next;
         {

@@ -69,12 +69,12 @@ impl Spool {
         self.filling.is_none()
     }
 
-    /// Whether all of the source is durable here: another process can go on with it.
+    /// Whether all of the source is durable here: another process can send it.
     pub fn is_whole(&self) -> bool {
         matches!(self.progress.borrow().ended, Some(Ok(_)))
     }
 
-    /// The manifest, once the source has ended and all of it is durable here.
+    /// The manifest, once the source has ended and all of it is durable here. Cancel-safe.
     pub async fn manifest(&self) -> Outcome<SignedManifest> {
         let mut progress = self.progress.clone();
         let ended = progress.wait_for(|progress| progress.ended.is_some()).await;
@@ -89,7 +89,7 @@ impl Spool {
         }
     }
 
-    /// The transfer is over, or this spool is of no use: nobody writes to it any more.
+    /// The transfer is over, or this spool is of no use: nothing is written to it any more.
     pub fn destroy(&self) -> Outcome {
         self.stop();
         locked(&self.log).take().map_or(Ok(()), SealedFile::destroy)

@@ -168,7 +168,8 @@ impl Contents {
     }
 }
 
-/// Makes a folder that nobody else can enter, if it is not there, so that a crash does not lose it.
+/// Makes a folder that no other user can enter, if it is not there, so that a crash does not lose
+/// it.
 pub fn prepare(folder: &Path) -> Outcome {
     let make = || -> io::Result<()> {
         let folder = std::path::absolute(folder)?;

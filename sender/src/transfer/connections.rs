@@ -50,6 +50,7 @@ impl Sending<'_> {
         }
     }
 
+    /// Not cancel-safe, as [`Pipeline::run`] is not.
     async fn connect_until_done(&mut self, outgoing: &Outgoing, stop: &Stop) -> Outcome<Finished> {
         self.began = Instant::now();
         loop {
@@ -153,7 +154,7 @@ impl Sending<'_> {
             };
             let receipt = stop.or(pipeline.run(&mut writer, &mut control, keep_manifest)).await?;
             fail_point::hit(Point::ReceiptHeard);
-            // Before the receiver hears that it arrived, and forgets about the transfer.
+            // Before the receiver gets the end of the stream, and forgets about the transfer.
             let receipt_path = self.state.keep_receipt(self.ticket.grant.grant.transfer, &receipt)?;
             Ok(Finished { receipt, receipt_path })
         }
@@ -172,7 +173,8 @@ impl Sending<'_> {
         outcome
     }
 
-    /// Tells the receiver that there will be no transfer.
+    /// Sends the receiver a refusal: there will be no transfer. Not cancel-safe: the receiver may
+    /// not get the code.
     pub(super) async fn call_off(&self, failure: &Failure) -> Outcome {
         let link = self.connect().await?;
         let (writer, _control) = open_control(&link, &self.proof(&link)).await?;
@@ -181,6 +183,7 @@ impl Sending<'_> {
         Ok(())
     }
 
+    /// Cancel-safe.
     async fn connect(&self) -> Outcome<Link> {
         // The clock may have been set since the last time; certificates would fail by it, and could
         // not say so.

@@ -36,8 +36,8 @@ use sealift_protocol::{
     manifest::ReceiverTrust,
 };
 
-/// For a receiver to hear a sender that it does not know yet. One that many connect to at once
-/// closes the oldest of those that it has not heard.
+/// For a receiver to authenticate a sender that it does not know yet. A crowded one closes the
+/// oldest of those that are not authenticated.
 const HEARD_WITHIN: Duration = Duration::from_secs(10);
 
 pub use self::{
@@ -124,7 +124,8 @@ impl<'a> Sending<'a> {
         self.permit.clone()
     }
 
-    /// Runs it to its receipt.
+    /// Runs it to its receipt. Not cancel-safe: dropped, it leaves the transfer as a killed process
+    /// would.
     pub async fn run(&mut self, stop: &Stop) -> Outcome<Finished> {
         let grant = &self.ticket.grant.grant;
         self.report.keep_progress_in(&self.record.progress_file());
@@ -233,7 +234,7 @@ impl<'a> Sending<'a> {
         failure
     }
 
-    /// A receiver that refuses a transfer that had begun ends it for nobody: says what is kept
+    /// A receiver that refuses a transfer that had begun does not end it: says what is kept
     /// here, and what removes it.
     fn with_what_is_kept(&self, failure: Failure) -> Failure {
         let is_refusal = failure.raised_by == RaisedBy::Peer && !failure.code.keeps_transfer();
@@ -267,7 +268,7 @@ impl<'a> Sending<'a> {
             }
         };
         if done != SenderDisposition::Drop {
-            // What was spooled of a source that had not ended is of no use to anybody.
+            // What was spooled of a source that had not ended is of no use.
             return match self.spool.as_ref().is_some_and(|spool| !spool.is_whole()) {
                 true => self.drop_spool(),
                 false => Ok(()),

@@ -133,7 +133,7 @@ impl Sending<'_> {
         self.record.keep_spool(None)
     }
 
-    /// Opens the source, and begins with it or goes on with what an earlier process began.
+    /// Opens the source, and begins with it or resumes what an earlier process began.
     pub(super) async fn open(&mut self, stop: &Stop) -> Outcome<Outgoing> {
         self.during = During::Exchange;
         self.drop_spool()?;
@@ -172,7 +172,7 @@ impl Sending<'_> {
                 Ok(Outgoing::new(transfer, Some(reader), sealer))
             }
             Err(failure) => {
-                // In the one-line form nobody could use the ticket again: the receiver need not
+                // In the one-line form the ticket could not be used again: the receiver need not
                 // wait for it to expire.
                 if self.args.ticket == "-" && self.contact != Contact::Made {
                     let _ = stop.or(self.call_off(&failure)).await;
@@ -182,7 +182,7 @@ impl Sending<'_> {
         }
     }
 
-    /// What is read once cannot be gone on with by another process.
+    /// A source that is read once cannot be resumed by another process.
     fn judge_pipe(&mut self) {
         if self.contact == Contact::None {
             let what = match self.args.spool {

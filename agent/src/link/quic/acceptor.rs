@@ -1,5 +1,5 @@
 //! Lets senders in: validates addresses by Retry and runs handshakes side by side, so that one that
-//! stalls keeps nobody else waiting. How many there may be is for [`crate::admission`] to say.
+//! stalls does not delay others. [`crate::admission`] decides how many there may be.
 
 use std::{
     collections::VecDeque,
@@ -66,7 +66,7 @@ impl<'a> Acceptor<'a> {
     }
 
     /// The next connection whose handshake succeeded in its time. Those that fail are counted, and
-    /// nothing else: they are nobody yet. Cancel-safe.
+    /// nothing else: they have no identity yet. Cancel-safe.
     pub async fn next(&mut self) -> Outcome<Arrived> {
         loop {
             let is_due = self.sorted >= SORTED_FOR_A_HANDSHAKE && !self.waiting.is_empty();
@@ -112,7 +112,7 @@ impl<'a> Acceptor<'a> {
 
     fn begin_next(&mut self) -> Outcome {
         self.sorted = 0;
-        // Without anybody left to renew them, those that are here stay good.
+        // If nothing is left to renew them, those that are here stay in use.
         if self.credentials.has_changed().unwrap_or(false) {
             (self.accepting, self.credentials) = self.listener.accepting()?;
         }
@@ -152,6 +152,8 @@ fn is_link_local(address: SocketAddr) -> bool {
     matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local())
 }
 
+/// Completes a handshake within its time, or counts why it failed. Not cancel-safe: dropped, the
+/// connection is closed.
 async fn handshake(
     connection: Connection,
     complete: ZeroRttAccepted,

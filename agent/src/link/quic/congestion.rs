@@ -77,7 +77,7 @@ const QUEUE_STANDING: f64 = 2.0;
 /// Share of lost bytes above which a queue overflows. Radio rarely loses more.
 const LOSS_HIGH: f64 = 0.15;
 
-/// Loss is judged over so many packets at least, or two lost of ten would count.
+/// Loss is measured over so many packets at least, or two lost of ten would count.
 const LOSS_PACKETS: u64 = 100;
 
 /// The least share of the surplus that is left, however much is lost: without any, nothing could
@@ -121,7 +121,7 @@ struct Path {
     bare_since: Instant,
     /// Share of the surplus in use.
     headroom: f64,
-    /// What is judged for loss next.
+    /// What is measured for loss next.
     delivered: u64,
     lost: u64,
 }
@@ -248,7 +248,7 @@ impl Path {
         self.set_window(self.product(CYCLE[step]));
     }
 
-    /// Whether the queue overflowed, as far as enough was heard to tell.
+    /// Whether the queue overflowed, as far as enough was acknowledged to know.
     fn judge_loss(&mut self) -> bool {
         let heard = self.delivered + self.lost;
         if heard < LOSS_PACKETS * self.mtu {

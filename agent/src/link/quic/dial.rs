@@ -20,7 +20,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a host is given to answer that a port is closed.
 const CLOSED_PORT_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Connects to `address` from a socket of its own.
+/// Connects to `address` from a socket of its own. Cancel-safe: a dropped attempt closes its
+/// socket.
 pub(in crate::link) async fn dial(config: &ClientConfig, address: SocketAddr) -> Outcome<Connection> {
     let unreachable = |what: String| {
         let next = "Check that the receiver is running and waiting (a ticket works once), that UDP to this port passes \
@@ -49,8 +50,8 @@ pub(in crate::link) async fn dial(config: &ClientConfig, address: SocketAddr) ->
 }
 
 /// Why nothing can answer there, if that is known at once: there is no route, or the host says that
-/// the port is closed, by ICMP, which only a connected socket is told. Asking beside the attempt
-/// turns a wait of seconds into a clear message; `None` proves nothing.
+/// the port is closed, by ICMP, which only a connected socket gets. Asking beside the attempt turns
+/// a wait of seconds into a clear message; `None` proves nothing. Cancel-safe.
 async fn refusal_at(address: SocketAddr) -> Option<String> {
     let socket = open_towards(address).ok()?;
     if let Err(error) = socket.connect(address) {

@@ -164,7 +164,7 @@ impl Listener {
     }
 }
 
-/// `config` for one connection, and what tells that nothing is left of that: it is gone then.
+/// `config` for one connection, and what shows that nothing is left of that: it is gone then.
 pub(super) fn tracked(config: &ServerConfig) -> (Arc<ServerConfig>, Weak<()>) {
     let kept = Arc::new(());
     let left = Arc::downgrade(&kept);

@@ -39,7 +39,7 @@ impl SendStream for Sending {
 
 impl RecvStream for Receiving {
     /// Takes all that has arrived at once: piece by piece, every packet would lock the connection
-    /// anew.
+    /// again.
     async fn recv(&mut self, into: &mut Bounded<'_>) -> Result<usize, Broken> {
         // As an `AsyncRead`, a stream wraps its own error.
         self.0.read_buf(into).await.map_err(|error| match error.downcast() {

@@ -60,14 +60,14 @@ fn units(text: &[u8]) -> impl Iterator<Item = [u8; 2]> {
     text.chunks_exact(2).map(|unit| [unit[0], unit[1]])
 }
 
-/// As `sqlite3VdbeIntegerAffinity` judges: an integer of 64 bits, but not the least or the
+/// As `sqlite3VdbeIntegerAffinity` decides: an integer of 64 bits, but not the least or the
 /// greatest.
 fn is_whole(real: f64) -> bool {
     real == real.trunc() && real.abs() < 9_223_372_036_854_775_808.0
 }
 
-/// As `sqlite3AtoF` judges: blanks, a sign, digits with at most one point, an exponent, blanks, and
-/// nothing else; what comes after a NUL it does not see.
+/// As `sqlite3AtoF` decides: blanks, a sign, digits with at most one point, an exponent, blanks,
+/// and nothing else; what comes after a NUL it does not see.
 fn looks_numeric(text: impl Iterator<Item = u16>) -> bool {
     let text = text.take_while(|&unit| unit != 0);
     let is_blank = |unit: u16| matches!(unit, 0x09..=0x0d | 0x20);

@@ -1,4 +1,4 @@
-//! Reading the catalogue of a database, and judging whether everything in it can be moved exactly.
+//! Reading the catalogue of a database, and checking whether everything in it can be moved exactly.
 
 use std::{
     collections::HashMap,

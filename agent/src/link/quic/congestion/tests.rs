@@ -141,7 +141,7 @@ impl Run {
         }
         while self.now - self.start < Duration::from_secs_f64(seconds) {
             self.now += TICK;
-            // Nobody is always the first.
+            // No flow is always the first.
             self.flows.rotate_left(1);
             for flow in &mut self.flows {
                 flow.hear(self.now);
