@@ -57,14 +57,24 @@ pub fn choose(state: &StateDir, given: Option<&str>, all: bool) -> Outcome<Vec<T
             let transfer = parse_transfer(text)?;
             match known.contains(&transfer) {
                 true => Ok(vec![transfer]),
-                false => Err(Failure::usage(
-                    format!("nothing is kept of the transfer {transfer} here"),
-                    "See `status`, and whether --state-dir is the right one. What was abandoned once is gone.",
-                )),
+                false => Err(not_kept(state, transfer)),
             }
         }
         None if all => Ok(known),
         None => Err(Failure::usage("no transfer is named", "Give one as `status` prints it, or --all.")),
+    }
+}
+
+fn not_kept(state: &StateDir, transfer: TransferId) -> Failure {
+    match state.receipt(transfer) {
+        Some((_, receipt)) => Failure::usage(
+            format!("the transfer {transfer} is done, and nothing of it is left to be ended"),
+            format!("What was loaded is there, and stays. Its receipt is {}.", receipt.display()),
+        ),
+        None => Failure::usage(
+            format!("nothing is kept of the transfer {transfer} here"),
+            "See `status`, and whether --state-dir is the right one. What was abandoned once is gone.",
+        ),
     }
 }
 

@@ -100,6 +100,14 @@ async fn run(args: &AbandonArgs) -> Outcome {
     };
     let ticket = read_ticket(from)?;
     let transfer = ticket.grant.grant.transfer;
+    if let (Some((_, receipt)), false) = (state.receipt(transfer), TransferDir::list(&state)?.contains(&transfer)) {
+        eprintln_safe(&format!(
+            "sender: {transfer}: it is done, and nothing of it is left to be ended. What was loaded is there, and stays.\n\
+             receipt: {}",
+            receipt.display()
+        ));
+        return Ok(());
+    }
     // First, so that no process here continues while the receiver is informed.
     let dir = hold(&state, transfer)?;
     audit.append(Some(transfer), &Entry::abandoned_by_operator())?;

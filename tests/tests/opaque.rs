@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use sealift_tests::{
     agents::Launch,
     bytes::{digest, digest_file, dump_like, noise, write_file},
@@ -368,4 +369,25 @@ fn a_source_larger_than_it_says_is_moved_whole() {
     let source = Path::new("/proc/version");
     Pair::new("file:/proc/version", folder.url("to")).receiver_args(PLAINTEXT).run().assert_done();
     assert_eq!(digest_file(&folder.path("to")), digest_file(source));
+}
+
+/// Issue 9, C3: a FIFO is a source that waits for its writer, on a thread of its own: a signal ends
+/// a sender that waits, and what is written later arrives.
+#[test]
+fn a_fifo_waits_for_its_writer_and_a_signal_ends_that() {
+    let folder = Folder::new();
+    mkfifo(&folder.path("fifo"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let mut waiting = Pair::new(folder.url("fifo"), "discard:").start();
+    waiting.wait_until_started();
+    waiting.sender.sigint();
+    waiting.wait(Duration::from_secs(20)).assert_codes(exit::USER_INTERRUPT, exit::INTERRUPTED);
+
+    let mut written = Pair::new(folder.url("fifo"), folder.url("to")).receiver_args(PLAINTEXT).start();
+    written.wait_until_started();
+    let rows = b"row\n".repeat(100_000);
+    let (fifo, content) = (folder.path("fifo"), rows.clone());
+    let writer = thread::spawn(move || fs::write(fifo, content).unwrap());
+    written.wait(LARGE_WITHIN).assert_done();
+    writer.join().unwrap();
+    assert!(fs::read(folder.path("to")).unwrap() == rows, "the copy differs");
 }

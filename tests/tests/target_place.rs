@@ -86,6 +86,10 @@ fn what_is_in_the_way_is_told_before_there_is_a_ticket() {
         refused(&format!("{scheme}/proc/target"), "cannot be written");
         refused(&format!("{scheme}{}", path(&"n".repeat(255))), "the name of the target is too long");
     }
+    for name in ["full-wal", "full-shm", "full-journal"] {
+        refused(&format!("sqlite:{}", path(name)), "has the name of a side file of");
+        refused(&format!("file:{}", path(name)), "has the name of a side file of");
+    }
     fs::write(path("used-wal"), "").unwrap();
     refused(&format!("sqlite:{}", path("used")), "a database of this name is or was in use");
     fs::write(path(".foreign.sealift-staging"), "somebody's").unwrap();

@@ -4,6 +4,7 @@
 //! attributes are kept.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, Metadata, OpenOptions, Permissions},
     io::{self, Write},
     os::unix::{
@@ -34,6 +35,10 @@ const OWN_MODE: u32 = 0o600;
 
 /// Read, write and execute of everybody, and the three bits above them.
 const MODE_BITS: u32 = 0o7777;
+
+/// The names of the files that SQLite keeps beside a database. A program that opens the database
+/// applies what is in them, or removes them.
+const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Where a target lies.
 pub struct TargetPlace {
@@ -69,6 +74,13 @@ impl TargetPlace {
     /// else is somebody's.
     pub fn made_beforehand(&self) -> Outcome<Option<Metadata>> {
         let shown = self.path.display();
+        if let Some(database) = self.database_of_side_file() {
+            let what = format!(
+                "the target {shown} has the name of a side file of {}, which would take it for its own",
+                database.display()
+            );
+            return Err(Failure::new(Code::TargetNotEmpty, what, "Choose another target."));
+        }
         let found = match fs::symlink_metadata(&self.path) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -98,6 +110,14 @@ impl TargetPlace {
             _ => return Ok(Some(found)),
         };
         Err(Failure::new(Code::TargetNotEmpty, format!("the target {shown} {what}"), next))
+    }
+
+    /// The file beside the target that such a name belongs to, if it is one and that is there.
+    fn database_of_side_file(&self) -> Option<PathBuf> {
+        let name = self.path.file_name()?.as_bytes();
+        let of = |side: &&str| Some(self.folder.join(OsStr::from_bytes(name.strip_suffix(side.as_bytes())?)));
+        let is_there = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| !found.is_dir());
+        SIDE_FILES.iter().filter_map(of).find(is_there)
     }
 
     /// Makes a file with the longest name that a load will need, fills it a little, gives it the

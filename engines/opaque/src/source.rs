@@ -1,13 +1,21 @@
 //! Bytes that mean nothing here: standard input, a file, or what a program prints.
 
 use std::{
-    fs::{File, Metadata},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Read, Seek},
-    os::unix::fs::MetadataExt,
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    },
     path::Path,
     sync::Arc,
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use sealift_engine_api::{RowSink, Source};
 use sealift_protocol::{
     close::Code,
@@ -40,7 +48,11 @@ impl OpaqueSource {
             let next = "Check the path, and that this user may read the file.";
             Failure::io(Code::SourceFailed, format!("the source file {name} cannot be read"), error, next)
         };
-        let file = File::open(path).map_err(|error| unreadable(&error))?;
+        // A FIFO's writer is waited for when it is read, off the thread that hears a signal.
+        let is_fifo = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
+        let flags = if is_fifo { OFlag::O_NONBLOCK } else { OFlag::empty() };
+        let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+        let file = opened.map_err(|error| unreadable(&error))?;
         let found = file.metadata().map_err(|error| unreadable(&error))?;
         if found.is_dir() {
             let next = "Give a file; for a folder, use an archiver: 'exec:tar -c FOLDER'.";
@@ -81,6 +93,7 @@ impl Source for OpaqueSource {
                     Failure::io(Code::SourceFailed, format!("the source file {name} cannot be read"), &error, "")
                 };
                 if !*regular {
+                    await_bytes(file).map_err(unreadable)?;
                     return out.read_from(file, &unreadable);
                 }
                 file.rewind().map_err(unreadable)?;
@@ -102,6 +115,19 @@ impl Source for OpaqueSource {
             }
         }
     }
+}
+
+/// Waits until there is something to read. Before a FIFO has a writer, a read would find its end.
+fn await_bytes(file: &File) -> io::Result<()> {
+    let mut watched = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+    while let Err(errno) = poll(&mut watched, PollTimeout::NONE) {
+        if errno != Errno::EINTR {
+            return Err(errno.into());
+        }
+    }
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    fcntl(file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 fn written_meanwhile(name: &str) -> Failure {

@@ -119,6 +119,24 @@ fn by_the_sender_on_both_sides() {
     }
 }
 
+/// Issue 9, D1: what is done is called done, with its receipt, and not forgotten or unknown.
+#[test]
+fn what_is_done_is_not_abandoned() {
+    let place = Place::new("", &[("drill", "discard:")]);
+    let receiver = place.serve();
+    let (dump, ticket) = (format!("file:{}", place.dump("dump").display()), place.ticket("drill"));
+    let done = place.push(&dump, &ticket).wait(WITHIN);
+    let transfer = done.assert_code(exit::DONE).finished_event()["transfer"].as_str().unwrap().to_owned();
+    stop(receiver);
+    let told = place.run(SENDER, &["abandon", "--ticket", ticket.to_str().unwrap()]);
+    assert!(told.assert_code(exit::DONE).stderr().contains(&format!("{transfer}.receipt")), "{}", told.stderr());
+    for program in [SENDER, RECEIVER] {
+        let told = place.run(program, &["abandon", &transfer]);
+        told.assert_code(exit::USAGE).assert_one_message();
+        assert!(told.message().contains("is done") && told.message().contains(".receipt"), "{}", told.message());
+    }
+}
+
 #[test]
 fn by_the_sender_when_nobody_answers() {
     let Begun { place, receiver, sender, ticket, transfer } = Begun::new("10m");
