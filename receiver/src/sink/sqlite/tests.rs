@@ -233,7 +233,7 @@ fn documents(tables: usize) -> (SchemaDocument, FinishDocument) {
             let sql = format!("CREATE INDEX {name}{number} ON t{number}(b)");
             definition(format!("{name}{number}"), sql, format!("t{number}"))
         };
-        let second = (number % 7 == 0).then(|| index("j"));
+        let second = number.is_multiple_of(7).then(|| index("j"));
         Table { indexes: std::iter::once(index("i")).chain(second).collect(), ..table(number) }
     };
     let view = |number: usize| Definition {
@@ -242,8 +242,8 @@ fn documents(tables: usize) -> (SchemaDocument, FinishDocument) {
         table: None,
     };
     let trigger = |number: usize| {
-        let owner = if number % 2 == 0 { format!("t{number}") } else { format!("v{number}") };
-        let when = if number % 2 == 0 { "AFTER" } else { "INSTEAD OF" };
+        let owner = if number.is_multiple_of(2) { format!("t{number}") } else { format!("v{number}") };
+        let when = if number.is_multiple_of(2) { "AFTER" } else { "INSTEAD OF" };
         let sql = format!("CREATE TRIGGER g{number} {when} INSERT ON {owner} BEGIN SELECT 1; END");
         definition(format!("g{number}"), sql, owner)
     };
