@@ -164,6 +164,13 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     sync_folder_of(path)
 }
 
+/// Overwrites and removes what [`write_durably`] has written to `path`, and what it left beside it
+/// when it was killed.
+pub(crate) fn destroy_written(path: &Path) -> std::io::Result<()> {
+    destroy_own(&unfinished(path))?;
+    destroy_own(path)
+}
+
 /// Gives `path` to the file `beside`; whether what had it until now has the name `beside` in
 /// exchange.
 fn take_place(beside: &Path, path: &Path) -> std::io::Result<bool> {

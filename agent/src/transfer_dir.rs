@@ -31,10 +31,10 @@ use sealift_protocol::{close::Code, id::TransferId};
 use crate::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
-    own_file::{destroy_own, not_ours, open_own, unusable},
+    own_file::{not_ours, open_own, unusable},
     progress::HowFar,
     sealed_file,
-    state::{StateDir, make_folder},
+    state::{StateDir, destroy_written, make_folder},
 };
 
 /// How long a folder is waited for: another process may be removing what was left in it.
@@ -207,7 +207,7 @@ impl TransferDir {
             let mut logs = Vec::new();
             record_file::destroy(&self.path)?;
             for secret in [TICKET_SECRET, TICKET_SENDER] {
-                destroy_own(&self.path.join(secret))?;
+                destroy_written(&self.path.join(secret))?;
             }
             for entry in fs::read_dir(&self.path)? {
                 let entry = entry?;

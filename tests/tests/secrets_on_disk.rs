@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use sealift_agent::transfer_dir::TICKET_SECRET;
 use sealift_tests::{
     agents::{Agent, Launch, RECEIVER, SENDER},
     disk::RawDisk,
@@ -25,6 +26,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// often that comes before.
 // The first that each agent writes is its identity, which it keeps.
 const KILLED_AT: &[(&str, &str)] = &[
+    (RECEIVER, "ticket-bound"),
     (RECEIVER, "record-written:2"),
     (RECEIVER, "record-written:3"),
     (RECEIVER, "record-replaced:1"),
@@ -52,11 +54,14 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// What the records hold now, those included that are being written or destroyed.
+/// What records and secrets of tickets hold now, those included that are being written or
+/// destroyed.
 fn harvest(state: &Path, secrets: &mut Secrets) {
-    let is_record = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("record"));
-    for record in files(&state.join("transfers")).iter().filter(|path| is_record(path)) {
-        secrets.extend(strings_of_32(&fs::read(record).unwrap_or_default()));
+    for file in files(&state.join("transfers")) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        if ["record", TICKET_SECRET].iter().any(|secret| name.starts_with(secret)) {
+            secrets.extend(strings_of_32(&fs::read(&file).unwrap_or_default()));
+        }
     }
 }
 
