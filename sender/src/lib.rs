@@ -15,6 +15,7 @@ pub mod receiver_trust;
 pub mod record;
 pub mod seal;
 pub mod spool;
+pub mod ticket_input;
 pub mod transfer;
 pub mod unfinished;
 pub mod workers;

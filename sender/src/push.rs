@@ -1,13 +1,6 @@
 //! `push`: one transfer, from ticket to receipt.
 
-use std::{
-    fs::File,
-    io::Read,
-    os::{fd::AsFd, unix::fs::MetadataExt},
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{process::ExitCode, sync::Arc};
 
 use sealift_agent::{
     audit::{
@@ -23,7 +16,6 @@ use sealift_agent::{
     shutdown::Shutdown,
     state::StateDir,
     stop::Stop,
-    ticket::{TICKET_BYTES_MAX, Ticket},
     transfer_dir::TransferDir,
 };
 use sealift_engine_api::{Engines, Place};
@@ -32,17 +24,14 @@ use sealift_protocol::{
     disposition::sender::{Failed, Replay, SenderDisposition, Standing, sender_disposition},
     id::TransferId,
 };
-use zeroize::Zeroizing;
 
 use crate::{
     cli::PushArgs,
     receiver_trust::establish,
     record::Record,
+    ticket_input::TicketInput,
     transfer::{Destination, Sending},
 };
-
-/// Base64 and line ends make a ticket's text longer than its bytes by a third and a bit.
-const TICKET_TEXT_BYTES_MAX: usize = 2 * TICKET_BYTES_MAX;
 
 pub async fn push(args: PushArgs, engines: Engines) -> ExitCode {
     let report = Report::new(Role::Sender, args.transfer.json);
@@ -54,7 +43,8 @@ async fn run(args: &PushArgs, engines: Engines, report: &Report) -> Outcome<Fini
     args.transfer.apply()?;
     let endpoint = engines.parse(&args.source)?;
     args.form.check(&*endpoint)?;
-    if endpoint.place() == Place::StandardStream && args.ticket == "-" {
+    let ticket_input = TicketInput::find(&args.ticket);
+    if endpoint.place() == Place::StandardStream && ticket_input.is_standard() {
         let next = "Give the ticket as a file, or the source as file: or exec:.";
         return Err(Failure::usage("source and ticket cannot both be standard input", next));
     }
@@ -66,7 +56,7 @@ async fn run(args: &PushArgs, engines: Engines, report: &Report) -> Outcome<Fini
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-sender")?;
     let audit = AuditLog::open(&state, "sealift-sender")?;
     TransferDir::sweep(&state)?;
-    let ticket = read_ticket(&args.ticket)?;
+    let ticket = ticket_input.read()?;
     let transfer_id = ticket.grant.grant.transfer;
     report.set_transfer(transfer_id);
     check_unused(&state, transfer_id, args.restart)?;
@@ -122,70 +112,4 @@ fn check_unused(state: &StateDir, transfer: TransferId, restart: bool) -> Outcom
     let next =
         "Nothing was sent again. For another transfer, start the receiver again and use the ticket that it prints.";
     Err(Failure::new(Code::GrantUsed, what, next))
-}
-
-/// A ticket can be used by everybody who can read it, and redirected by everybody who can write it.
-fn check_own(path: &str, file: &File) -> std::io::Result<Outcome> {
-    let found = file.metadata()?;
-    let wrong =
-        |what: &str, next: String| Ok(Err(Failure::new(Code::Preflight, format!("the ticket {path} {what}"), next)));
-    if found.uid() != nix::unistd::geteuid().as_raw() {
-        let next = format!(
-            "It has to be this user's own: whoever owns it can read and alter it. If user {} may, copy it: \
-             install -m 600 {path} FILE.",
-            found.uid()
-        );
-        return wrong("belongs to another user", next);
-    }
-    if found.is_file() && found.mode() & 0o077 != 0 {
-        let next = format!(
-            "It has to be closed to others: chmod 600 {path}. If others could read it until now, have a new one made."
-        );
-        return wrong("is open to other users", next);
-    }
-    Ok(Ok(()))
-}
-
-/// Whether systemd handed it over: it guards its credentials by access control lists, which look
-/// like an open mode. An empty variable, or a path that leaves the folder again, names nothing that
-/// systemd guards.
-fn is_credential(path: &Path) -> bool {
-    let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) else { return false };
-    folder.is_absolute() && path.parent().is_some_and(|parent| parent == folder)
-}
-
-/// Reads up to the end of the one ticket, and no further: a pipe from the receiver stays open while
-/// it works.
-pub fn read_ticket(from: &str) -> Outcome<Ticket> {
-    let next = "Start the receiver with --ticket-out, and give its ticket here: a file, or - for standard input.";
-    let unreadable =
-        |error: std::io::Error| Failure::io(Code::Usage, format!("the ticket {from} cannot be read"), &error, next);
-    let mut input = match from {
-        "-" => std::io::stdin().as_fd().try_clone_to_owned().map(File::from),
-        path => File::open(path),
-    }
-    .map_err(unreadable)?;
-    if from != "-" && !is_credential(Path::new(from)) {
-        check_own(from, &input).map_err(unreadable)??;
-    }
-    // Byte by byte, since a buffer would keep a copy of the key; and never moved, for the same
-    // reason.
-    let mut text = Zeroizing::new(Vec::with_capacity(TICKET_TEXT_BYTES_MAX));
-    let (mut byte, mut line) = ([0], 0);
-    while text.len() < TICKET_TEXT_BYTES_MAX && input.read(&mut byte).map_err(unreadable)? > 0 {
-        text.push(byte[0]);
-        if byte[0] == b'\n' {
-            if std::str::from_utf8(&text[line..]).is_ok_and(Ticket::is_end) {
-                break;
-            }
-            line = text.len();
-        }
-    }
-    let Ok(text) = std::str::from_utf8(&text) else {
-        return Err(Failure::new(Code::GrantInvalid, "the ticket is damaged: it is not text", next));
-    };
-    if text.trim().is_empty() {
-        return Err(Failure::new(Code::GrantInvalid, "there is no ticket: the input is empty", next));
-    }
-    Ticket::from_text(text)
 }

@@ -18,7 +18,7 @@ use sealift_agent::{
 };
 use sealift_protocol::{close::Code, fingerprint::Fingerprint, grant::LISTEN_TARGET, manifest::ReceiverTrust};
 
-use crate::cli::PushArgs;
+use crate::{cli::PushArgs, ticket_input::TicketInput};
 
 /// What is known before the first connection.
 #[derive(Clone, Copy, Debug)]
@@ -78,14 +78,14 @@ pub async fn establish(
         pin,
         begun_with,
         ticket: ticket.receiver,
-        piped: args.ticket == "-" && !stdin().is_terminal(),
+        piped: TicketInput::find(&args.ticket).is_piped(),
         trusted: args.trust_ticket,
         local: ticket.addresses.iter().all(|address| is_loopback(address)),
         terminal: stdin().is_terminal() && stderr().is_terminal(),
     };
     match decide(known) {
         Decision::Trust(trust) => {
-            report.say(&format!("sender: the receiver's fingerprint is {}", ticket.receiver));
+            report.say_lines(&format!("sender: {}", destination(ticket)));
             Ok(trust)
         }
         Decision::Mismatch(meant) => Err(mismatch(ticket.receiver, meant)),
@@ -108,15 +108,19 @@ fn mismatch(found: Fingerprint, meant: Fingerprint) -> Failure {
     Failure::new(Code::IdentityRefused, what, next)
 }
 
-async fn ask(ticket: &Ticket, stop: &Stop) -> Outcome {
-    let unreadable = |error: std::io::Error| Failure::io(Code::Usage, "the terminal", &error, "Use --to FINGERPRINT.");
+/// Where a ticket leads, for the person who may know better.
+fn destination(ticket: &Ticket) -> String {
     let addresses = ticket.addresses.iter().map(|address| printable(address)).collect::<Vec<_>>().join(", ");
     let named = &ticket.grant.grant.target;
     let target = if named == LISTEN_TARGET { String::new() } else { format!("the target '{}' of ", printable(named)) };
+    format!("the ticket leads to {target}the receiver at {addresses}\n  fingerprint {}", ticket.receiver)
+}
+
+async fn ask(ticket: &Ticket, stop: &Stop) -> Outcome {
+    let unreadable = |error: std::io::Error| Failure::io(Code::Usage, "the terminal", &error, "Use --to FINGERPRINT.");
     let question = format!(
-        "The ticket leads to {target}the receiver at {addresses}\n  fingerprint {}\n\
-         Compare it with what `sealift-receiver identity` prints on the target host. Is it the same? [y/N] ",
-        ticket.receiver
+        "sender: {}\nCompare it with what `sealift-receiver identity` prints on the target host. Is it the same? [y/N] ",
+        destination(ticket)
     );
     stderr().lock().write_all(question.as_bytes()).map_err(unreadable)?;
     // Off the async thread: the answer may take long, or be a signal instead.

@@ -29,8 +29,8 @@ use serde_json::json;
 
 use crate::{
     cli::AbandonArgs,
-    push::read_ticket,
     record::{Unfinished, destroy, unfinished},
+    ticket_input::TicketInput,
     transfer::{connect_with, proof_of},
 };
 
@@ -98,7 +98,7 @@ async fn run(args: &AbandonArgs) -> Outcome {
         }
         return Ok(());
     };
-    let ticket = read_ticket(from)?;
+    let ticket = TicketInput::find(from).read()?;
     let transfer = ticket.grant.grant.transfer;
     if let (Some((_, receipt)), false) = (state.receipt(transfer), TransferDir::list(&state)?.contains(&transfer)) {
         eprintln_safe(&format!(

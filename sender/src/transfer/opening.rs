@@ -32,6 +32,7 @@ use crate::{
     reader::{Reader, empty_dump},
     record::Sent,
     spool::{self, Filling, Place, Spool, Whole},
+    ticket_input::TicketInput,
     workers::Workers,
 };
 
@@ -174,7 +175,7 @@ impl Sending<'_> {
             Err(failure) => {
                 // In the one-line form the ticket could not be used again: the receiver need not
                 // wait for it to expire.
-                if self.args.ticket == "-" && self.contact != Contact::Made {
+                if TicketInput::find(&self.args.ticket).is_standard() && self.contact != Contact::Made {
                     let _ = stop.or(self.call_off(&failure)).await;
                 }
                 Err(failure)

@@ -8,11 +8,13 @@ use std::{
     process::Command,
 };
 
+use sealift_protocol::manifest::{ReceiverTrust, SignedReceipt};
 use sealift_tests::{
     agents::{Launch, RECEIVER, SENDER},
     exit,
     invited::write_ticket,
     launch::program,
+    terminal::at_a_terminal,
 };
 
 use super::{Hosts, WITHIN, read_ticket};
@@ -57,34 +59,6 @@ fn agents_are_known_by_name() {
     assert_eq!(hosts.entries("sender", "transfer.begin")[0]["receiver_trust"], "pinned");
 }
 
-/// Runs the words at a terminal, gives this answer to the question, and returns exit code and what
-/// was shown.
-fn at_a_terminal(words: &[&str], answer: &str) -> (i32, String) {
-    const SCRIPT: &str = r#"
-import os, pty, sys
-answer, words = sys.argv[1], sys.argv[2:]
-pid, terminal = pty.fork()
-if pid == 0:
-    os.execv(words[0], words)
-shown, answered = b"", False
-while True:
-    try:
-        piece = os.read(terminal, 4096)
-    except OSError:
-        break
-    if not piece:
-        break
-    shown += piece
-    if b"[y/N]" in shown and not answered:
-        answered = True
-        os.write(terminal, answer.encode() + (b"" if answer == "\x03" else b"\n"))
-sys.stdout.buffer.write(shown)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"#;
-    let output = Command::new("python3").args(["-c", SCRIPT, answer]).args(words).output().unwrap();
-    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 /// Issue 9, A1: at a terminal the fingerprint has to be confirmed; without one, and without a pin,
 /// nothing is sent; a wrong pin is no question.
 #[test]
@@ -96,7 +70,7 @@ fn a_terminal_is_asked_and_nobody_else_is() {
     let push = |more: &[&str], answer: &str| {
         let words = [program.to_str().unwrap(), "push", "--source", &source, "--ticket", ticket.to_str().unwrap()];
         let state = ["--state-dir", state.to_str().unwrap(), "--retry-for", "0s"];
-        at_a_terminal(&[&words[..], &state, more].concat(), answer)
+        at_a_terminal(&[&words[..], &state, more].concat(), "[y/N]", answer)
     };
     let fingerprint = hosts.ask(RECEIVER, &["identity"], "receiver");
     // Fault E2: Ctrl-C at the question is no answer to it.
@@ -125,6 +99,50 @@ fn a_terminal_is_asked_and_nobody_else_is() {
         alone.message()
     );
     super::stop(receiver);
+}
+
+/// The words of a push at a shell, which gives it a file as standard input.
+fn from_a_file(hosts: &Hosts, named: &str, ticket: &Path) -> (i32, String) {
+    let push = format!("exec \"$0\" push --source '{}' --ticket {named} --state-dir \"$1\" <\"$2\"", hosts.source());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &push]).arg(program(SENDER)).arg(hosts.path("other")).arg(ticket);
+    let ended = shell.output().unwrap();
+    (ended.status.code().unwrap(), String::from_utf8_lossy(&ended.stderr).into_owned())
+}
+
+/// Issue 9, A1: a pipe vouches for the ticket that comes through it, whatever the pipe is called: where it
+/// leads is printed, and that nothing else vouched for it is on record. A file that the shell has
+/// opened is no pipe.
+#[test]
+fn a_pipe_vouches_for_the_ticket_that_comes_through_it() {
+    for named in ["-", "/dev/stdin"] {
+        let hosts = Hosts::new();
+        let mut receiver = hosts.listen().start();
+        let mut ticket = read_ticket(&receiver.ticket());
+        // Where nobody answers; but it is not this host.
+        ticket.addresses.push("192.0.2.1:7443".into());
+        let other = super::put_ticket(hosts.folder.path(), "other.ticket", &ticket);
+        let (code, said) = from_a_file(&hosts, named, &other);
+        assert!(code == exit::USAGE && said.contains("nothing vouches for the receiver"), "{named}: {said}");
+
+        let sender = Launch::sender(&hosts.source(), named).state(&hosts.path("sender"));
+        let sender = sender.stdin(fs::File::open(&other).unwrap()).start().wait(WITHIN);
+        let said = sender.assert_code(exit::DONE).stderr();
+        let fingerprint = hosts.ask(RECEIVER, &["identity"], "receiver");
+        for shown in ["leads to the receiver at", &ticket.addresses.join(", "), &fingerprint] {
+            assert!(said.contains(shown), "{named}: no {shown} in: {said}");
+        }
+        receiver.wait(WITHIN).assert_code(exit::DONE);
+        hosts.assert_loaded();
+        assert_eq!(hosts.entries("sender", "transfer.begin")[0]["receiver_trust"], "ticket");
+        for side in ["sender", "receiver"] {
+            let folder = fs::read_dir(hosts.path(side).join("receipts")).unwrap().map(|entry| entry.unwrap().path());
+            let receipts: Vec<_> = folder.filter(|path| path.extension().is_some_and(|end| end == "receipt")).collect();
+            assert_eq!(receipts.len(), 1, "{side}: {receipts:?}");
+            let receipt = SignedReceipt::from_bytes(&fs::read(&receipts[0]).unwrap()).unwrap();
+            assert_eq!(receipt.receipt.manifest.manifest.origin.receiver_trust, ReceiverTrust::Ticket, "{side}");
+        }
+    }
 }
 
 /// Issue 9, A1; fault E12: a ticket file is the user's own and closed to others, whatever name
