@@ -9,7 +9,15 @@ use std::{
 };
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
-use sealift_tests::{agents::Launch, disk::SmallDisk, exit, finished::Finished, pair::Pair, sqlite::create_hospital};
+use sealift_tests::{
+    agents::{Launch, RECEIVER, SENDER},
+    disk::SmallDisk,
+    exit,
+    finished::Finished,
+    pair::Pair,
+    port::free_udp_port,
+    sqlite::create_hospital,
+};
 use tempfile::TempDir;
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -147,6 +155,77 @@ fn another_users_folder_and_file_are_told_before_there_is_a_ticket() {
     refused_with(listen("theirs/target"), "permission denied");
     refused_with(listen("open/made"), "made beforehand for 45001:45001, mode 0660");
     assert_eq!(names(&folder.path().join("open")), ["made"]);
+}
+
+/// A command of a standing receiver with this one target ends before it has made anything, and
+/// speaks of its configuration.
+#[track_caller]
+fn refused_configured(folder: &Path, words: &[&str], url: &str, says: &str) {
+    let home = tempfile::Builder::new().prefix("sealift-standing-").tempdir_in(folder).unwrap();
+    let (config, state) = (home.path().join("receiver.toml"), home.path().join("state"));
+    let address = format!("127.0.0.1:{}", free_udp_port());
+    let settings = format!("listen = [\"{address}\"]\naddresses = [\"{address}\"]");
+    let target = format!("[targets.ehr]\nurl = \"{url}\"\ndanger_plaintext_file = true");
+    fs::write(&config, format!("{settings}\nstate_dir = \"{}\"\n{target}\n", state.display())).unwrap();
+    let ended = Launch::bare(RECEIVER, words).arg("--config").arg(&config).start().wait(WITHIN);
+    ended.assert_code(exit::UNUSABLE).assert_one_message();
+    let said = ended.stderr();
+    assert!(said.contains("targets.ehr: ") && said.contains(says), "{words:?} {url}: not {says:?}:\n{said}");
+    assert!(!said.contains("--target"), "{said}");
+    assert!(ended.stdout().is_empty() && !state.join("transfers").exists(), "{words:?} {url}: a ticket was made");
+}
+
+/// B7: the target of a standing receiver is looked at when it starts, and before each ticket.
+#[test]
+fn what_is_in_the_way_of_a_configured_target_is_told_before_there_is_a_ticket() {
+    let folder = folder();
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    fs::write(folder.path().join("full"), "somebody's").unwrap();
+    let before = names(folder.path());
+    let refused = |words: &[&str], name: &str, says: &str| {
+        for scheme in ["sqlite:", "file:"] {
+            refused_configured(folder.path(), words, &format!("{scheme}{}/{name}", folder.path().display()), says);
+        }
+    };
+    let ticket = ["ticket", "--target", "ehr", "--ticket-out", "-"];
+    for words in [&["serve"][..], &ticket] {
+        refused(words, "missing/target", "the folder of the target");
+        refused(words, "full/target", "is not a folder");
+        refused(words, &"n".repeat(255), "the name of the target is too long");
+    }
+    refused(&ticket, "full", "exists and is not empty");
+    refused(&ticket, "folder", "is a folder");
+    assert_eq!(names(folder.path()), before);
+}
+
+/// B7: so is the target of an archive, which can be loaded elsewhere afterwards.
+#[test]
+fn what_is_in_the_way_of_an_archive_is_told_before_it_is_loaded() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    create_hospital(&folder.path().join("source"), 10);
+    let run = |program: &str, words: &[&str], code: i32| {
+        let ended = Launch::bare(program, words).arg("--state-dir").arg(path(program)).start().wait(WITHIN);
+        ended.assert_code(code);
+        ended
+    };
+    run(RECEIVER, &["key", "--out", &path("key")], exit::DONE);
+    let source = format!("sqlite:{}", path("source"));
+    run(SENDER, &["seal", "--source", &source, "--to", &path("key"), "--out", &path("archive")], exit::DONE);
+    let from = run(SENDER, &["identity"], exit::DONE).stdout();
+    let from = String::from_utf8(from).unwrap().trim().to_owned();
+    fs::write(path("full"), "somebody's").unwrap();
+    let before = names(folder.path());
+    let load = |target: &str, code: i32| {
+        let target = format!("sqlite:{}", path(target));
+        run(RECEIVER, &["load", "--target", &target, "--from", &from, &path("archive")], code)
+    };
+    for (target, says) in [("missing/target", "the folder of the target"), ("full", "exists and is not empty")] {
+        let refused = load(target, exit::UNUSABLE);
+        assert!(refused.assert_one_message().stderr().contains(says), "{}", refused.stderr());
+        assert_eq!(names(folder.path()), before);
+    }
+    load("target", exit::DONE);
 }
 
 /// Lets the other user read it, too (acl(5)): version, then tag, permissions and id of each entry.

@@ -49,7 +49,7 @@ pub struct TargetPlace {
 impl TargetPlace {
     /// A file in a folder that exists. Nothing is touched.
     pub fn new(target: &Path) -> Outcome<Self> {
-        let next = "Give --target the path of a file in a folder that exists.";
+        let next = "The target has to be a file in a folder that exists.";
         let shown = target.display();
         let name = target.file_name().filter(|_| !target.as_os_str().as_bytes().ends_with(b"/"));
         let Some(name) = name else {

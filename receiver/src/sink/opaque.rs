@@ -80,7 +80,7 @@ impl Sink for OpaqueSink {
         if plan.engine.name != sealift_opaque::engine().name {
             let what = "the sender sends a database, and this target takes the bytes of a dump";
             let next =
-                "Give --target sqlite:PATH here, or let the sender send a dump: --source exec:COMMAND or file:PATH.";
+                "Make the target sqlite:PATH here, or let the sender send a dump: --source exec:COMMAND or file:PATH.";
             return Err(Failure::new(Code::PlanRefused, what, next));
         }
         sealift_opaque::engine().check_same(&plan.engine)?;
