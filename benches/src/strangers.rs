@@ -1,17 +1,22 @@
 //! How long a sender takes to be heard, and a running transfer to come back, while others without a
-//! ticket begin handshakes.
+//! ticket begin handshakes, and while holders of tickets dribble.
 
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
 use sealift_agent::ticket::Ticket;
 use sealift_tests::{
-    agents::{Agent, Launch},
+    agents::{Agent, Launch, RECEIVER},
+    dribble::Dribblers,
     exit,
     link::Faults,
     place::{Kind, Place},
+    port::free_udp_port,
     stranger::Strangers,
 };
 
@@ -32,6 +37,12 @@ const ESTABLISHED: Duration = Duration::from_secs(2);
 
 /// They share the honest sender's address, which is the worst case.
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Of each of two holders of tickets.
+const CONNECTIONS_EACH: usize = 12;
+
+/// Of a standing receiver with `memory = "64MiB"`, which they must not fill.
+const MEMORY_MIB_MAX: u64 = 128;
 
 #[derive(Clone, Copy)]
 enum Kinds {
@@ -88,8 +99,14 @@ pub fn run(runs: usize) -> Outcome {
             format!("{:.0}", median(&rates)),
         ]);
     }
+    let (start, peak_mib) = start_beside_holders(runs)?;
+    worst.0 = worst.0.max(start);
+    let [none, ratio] = ["-".to_owned(), format!("{:.1}", start / base.0)];
+    let holders = "24 connections of two holders of tickets, one of them spent, each dribbling 4 MiB".to_owned();
+    table.row(&[holders, format!("{start:.2}"), ratio, none.clone(), none.clone(), none]);
     table.print(&format!("Beside strangers: medians of {runs}"));
     verdict("a sender starts within 2 s", worst.0 <= START_SECONDS_MAX, &format!("{:.2} s", worst.0));
+    verdict("holders of tickets do not fill memory", peak_mib <= MEMORY_MIB_MAX, &format!("{peak_mib} MiB"));
     verdict("a transfer comes back within 10 s", worst.1 <= BACK_SECONDS_MAX, &format!("{:.2} s", worst.1));
     Ok(())
 }
@@ -111,6 +128,50 @@ fn start_seconds(kinds: Kinds) -> Outcome<(f64, f64)> {
     drop(strangers);
     receiver.wait(WITHIN).assert_code(exit::DONE);
     Ok((seconds, rate))
+}
+
+/// As `start_seconds`, at a standing receiver beside holders of its tickets; and the most memory,
+/// in MiB, that the receiver had.
+fn start_beside_holders(runs: usize) -> Outcome<(f64, u64)> {
+    let folder = tempfile::Builder::new().prefix("sealift-bench-").tempdir()?;
+    let path = |name: &str| folder.path().join(name);
+    let (config, source) = (path("receiver.toml"), path("source"));
+    fs::write(&source, "rows")?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_udp_port()));
+    let state = path("state");
+    let settings =
+        format!("listen = [\"{address}\"]\naddresses = [\"{address}\"]\nstate_dir = \"{}\"", state.display());
+    let bounds = "transfers_max = 2\nmemory = \"64MiB\"";
+    fs::write(&config, format!("{settings}\n{bounds}\n[targets.drill]\nurl = \"discard:\"\n"))?;
+    let mut receiver = Launch::bare(RECEIVER, &["serve", "--json", "--config"]).arg(&config).start();
+    receiver.wait_for_event("listening", 1, WITHIN);
+    let ticket = |name: &str| {
+        let launch = Launch::bare(RECEIVER, &["ticket", "--target", "drill", "--config"]).arg(&config);
+        launch.arg("--ticket-out").arg(path(name)).start().wait(WITHIN).assert_code(exit::DONE);
+        path(name)
+    };
+    let push = |ticket: &Path| {
+        let sender = Launch::sender(&format!("file:{}", source.display()), ticket).start();
+        sender.wait(WITHIN).assert_code(exit::DONE);
+    };
+    let held = ["spent", "unused"].map(ticket);
+    push(&held[0]);
+    let read =
+        |ticket: &Path| Ticket::from_text(&fs::read_to_string(ticket)?).map_err(|failure| failure.to_string().into());
+    let holders = held.iter().map(|ticket| read(ticket)).collect::<Outcome<Vec<_>>>()?;
+    let holders = Dribblers::start(holders, CONNECTIONS_EACH);
+    std::thread::sleep(ESTABLISHED);
+    let mut starts = Vec::new();
+    for round in 1..=runs {
+        let ticket = ticket(&format!("honest-{round}"));
+        let since = Instant::now();
+        push(&ticket);
+        starts.push(since.elapsed().as_secs_f64());
+    }
+    drop(holders);
+    receiver.signal(Signal::SIGTERM);
+    let peak_bytes = receiver.wait(WITHIN).assert_code(exit::DONE).peak_memory_bytes;
+    Ok((median(&starts), peak_bytes >> 20))
 }
 
 /// From the moment at which a link that was lost is there again until data flows.
