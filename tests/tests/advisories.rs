@@ -61,6 +61,30 @@ fn a_dated_copy_stands_in_and_says_how_old_it_is() {
     assert!(said.contains(&format!("those of {today}, 0 days old")) && !said.contains(OLD), "{said}");
 }
 
+/// Issue 9, D5: nobody answers where the database should be, and the newest of the copies that are
+/// here is taken, wherever it lies.
+#[test]
+fn the_newest_copy_is_taken_where_the_database_cannot_be_reached() {
+    if !all_installed() {
+        return;
+    }
+    let shared = TempDir::new().unwrap();
+    // A few of its thousands of files: only its date is looked at.
+    let newest = snapshot("2099-01-02", |database| {
+        let crates = fs::read_dir(database.join("crates")).unwrap().map(|entry| entry.unwrap());
+        let others = crates.filter(|entry| entry.file_name() != "bytes");
+        others.for_each(|entry| fs::remove_dir_all(entry.path()).unwrap());
+    });
+    std::os::unix::fs::symlink(newest.path(), shared.path().join("advisories")).unwrap();
+    let mut script = Command::new(workspace_root().join("scripts/advisories"));
+    // Port 9 of this host: discard, which nobody serves.
+    script.env("https_proxy", "http://127.0.0.1:9").env("CARGO_NET_OFFLINE", "true");
+    let passed = script.env("SEALIFT_SHARED", shared.path()).output().unwrap();
+    let said = said(&passed);
+    assert!(passed.status.success() && said.contains("advisories ok"), "{said}");
+    assert!(said.contains("those of 2099-01-02, "), "{said}");
+}
+
 /// Issue 9, D5: what the copy knows of is found; what it is too old to know of is warned of.
 #[test]
 fn a_vulnerability_that_the_copy_knows_of_is_found() {
