@@ -105,11 +105,15 @@ impl Place {
 
     /// The receiver's command, the same each time.
     pub fn receiver(&self) -> Launch {
+        self.receiver_for_people().json()
+    }
+
+    /// Without `--json`: what a person would see.
+    pub fn receiver_for_people(&self) -> Launch {
         let launch = Launch::receiver(&self.target_url).state(&self.path("receiver")).ticket_at(&self.ticket());
         let launch = launch.args(&["--bind", &self.to.to_string(), "--address", &self.link.address().to_string()]);
         let dangerous = matches!(self.kind, Kind::File(_));
-        let launch = if dangerous { launch.arg("--danger-plaintext-file") } else { launch };
-        launch.json()
+        if dangerous { launch.arg("--danger-plaintext-file") } else { launch }
     }
 
     /// The sender's command, the same each time.

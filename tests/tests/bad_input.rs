@@ -408,8 +408,8 @@ fn an_interrupt_ends_both_sides() {
     }
 }
 
-/// A database in WAL mode that was closed in good order needs no recovery, but a folder that SQLite
-/// may write to.
+/// B4: a database in WAL mode that was closed in good order needs no recovery, but a folder that
+/// SQLite may write to; in either form.
 #[test]
 fn a_wal_source_in_a_folder_that_may_only_be_read() {
     let user = User::from_name("nobody").unwrap().filter(|_| Uid::effective().is_root());
@@ -423,10 +423,14 @@ fn a_wal_source_in_a_folder_that_may_only_be_read() {
         fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
     std::os::unix::fs::chown(path("ticket"), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
-    let sender = Launch::sender(&format!("sqlite:{}", path("from").display()), path("ticket"));
-    let ended = sender.as_user(user.uid.as_raw(), user.gid.as_raw()).start().wait(WITHIN);
-    ended.assert_code(exit::UNUSABLE).assert_one_message();
-    assert!(ended.message().contains("would leave -wal and -shm of another owner"), "{}", ended.message());
+    for form in ["rows", "image"] {
+        let sender = Launch::sender(&format!("sqlite:{}", path("from").display()), path("ticket"));
+        let sender = sender.args(&["--form", form]).as_user(user.uid.as_raw(), user.gid.as_raw());
+        let ended = sender.start().wait(WITHIN);
+        ended.assert_code(exit::UNUSABLE).assert_one_message();
+        let said = ended.message();
+        assert!(said.contains("would leave -wal and -shm of another owner"), "{form}: {said}");
+    }
     receiver.sigint();
     receiver.wait(WITHIN);
 }

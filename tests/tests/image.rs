@@ -8,6 +8,7 @@ use sealift_tests::{
     exit,
     pair::{Pair, Transfer},
 };
+use serde_json::Value;
 use tempfile::TempDir;
 
 const WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
@@ -140,6 +141,34 @@ fn the_form_is_said() {
     let text = String::from_utf8(told.stdout()).unwrap();
     for line in ["every byte was read back", "integrity_check found nothing", "patient"] {
         assert!(text.contains(line), "{line}: {text}");
+    }
+}
+
+/// B4: what moving the database means for those who write to it is said before anything is read, in
+/// either form and over either way.
+#[test]
+fn what_writers_have_to_expect_is_said_before_it_starts() {
+    for (mode, says) in [("DELETE", "has a rollback journal"), ("WAL", "its -wal file grows")] {
+        let folder = Folder::with(&format!("PRAGMA journal_mode={mode}; CREATE TABLE t(a); INSERT INTO t VALUES(1);"));
+        let source = folder.url("source.db");
+        let key = folder.path("RECEIVER.pub");
+        let of_key =
+            Launch::bare(RECEIVER, &["key", "--out"]).arg(&key).arg("--state-dir").arg(folder.path("receiver"));
+        of_key.start().wait(WITHIN).assert_code(exit::DONE);
+        for form in ["rows", "image"] {
+            let pushed = Pair::new(&source, "discard:").sender_args(&["--form", form]).run();
+            pushed.assert_done();
+            let seal = Launch::bare(SENDER, &["seal", "--json", "--source", &source, "--form", form, "--to"]).arg(&key);
+            let seal = seal.arg("--out").arg(folder.path(form)).arg("--state-dir").arg(folder.path("sender"));
+            let sealed = seal.start().wait(WITHIN);
+            sealed.assert_code(exit::DONE);
+            for sender in [&pushed.sender, &sealed] {
+                let events = sender.events();
+                let said = |event: &Value| event["event"] == "notice" && event["what"].as_str().unwrap().contains(says);
+                let notices = events.iter().take_while(|event| event["event"] != "planned").filter(|event| said(event));
+                assert_eq!(notices.count(), 1, "{mode}, {form}: {events:?}");
+            }
+        }
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use sealift_tests::{exit, pair::Pair, sqlite};
+use sealift_tests::{
+    exit,
+    pair::{Pair, Transfer},
+    sqlite,
+};
 
 /// What an agent may need: its --memory, and as much again for itself.
 const MEMORY_BYTES_MAX: u64 = 128 << 20;
@@ -13,18 +17,35 @@ const WITHIN: Duration = Duration::from_secs(100);
 const ROWS: u64 = 2_500_000;
 
 #[track_caller]
+fn assert_both_bounded(done: &Transfer) {
+    done.assert_done();
+    for (who, finished) in [("sender", &done.sender), ("receiver", &done.receiver)] {
+        let peak = finished.peak_memory_bytes;
+        assert!(peak > 0 && peak < MEMORY_BYTES_MAX, "{who}: {peak} bytes");
+    }
+}
+
+#[track_caller]
 fn assert_bounded(columns: &str, values: &str, indexes: &str) {
     let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
     let url = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
     let rows = format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})");
     let sql = format!("CREATE TABLE t ({columns}); INSERT INTO t {rows} SELECT {values} FROM n; {indexes}");
     sqlite::create(&folder.path().join("from.db"), &sql);
-    let done = Pair::new(url("from.db"), url("to.db")).within(WITHIN).run();
-    done.assert_done();
-    for (who, finished) in [("sender", &done.sender), ("receiver", &done.receiver)] {
-        let peak = finished.peak_memory_bytes;
-        assert!(peak > 0 && peak < MEMORY_BYTES_MAX, "{who}: {peak} bytes");
-    }
+    assert_both_bounded(&Pair::new(url("from.db"), url("to.db")).within(WITHIN).run());
+}
+
+/// B2: an image of more than both may need, in pages of which each is one of a value's.
+#[test]
+fn an_image_is_moved_in_bounded_memory() {
+    let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
+    let url = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 16)";
+    let value_bytes = MEMORY_BYTES_MAX / 10;
+    let sql = format!("CREATE TABLE t (a); INSERT INTO t {rows} SELECT zeroblob({value_bytes}) FROM n;");
+    sqlite::create(&folder.path().join("from.db"), &sql);
+    let pair = Pair::new(url("from.db"), url("to.db")).sender_args(&["--form", "image"]);
+    assert_both_bounded(&pair.within(WITHIN).run());
 }
 
 /// Of their own bytes such rows take a tenth in what sorts an index of them.

@@ -90,18 +90,24 @@ fn an_empty_file_and_a_database_without_a_table_are_refused_before_anything_is_s
     let target = folder.path().join("target.db");
     let mut receiver = Launch::receiver(&format!("sqlite:{}", target.display())).bind_loopback().start();
     let ticket = receiver.ticket();
-    let refused = |source: &str| {
-        let ended = Launch::sender(source, &ticket).json().start().wait(WITHIN);
+    let refused_with = |source: &str, words: &[&str]| {
+        let ended = Launch::sender(source, &ticket).args(words).json().start().wait(WITHIN);
         ended.assert_code(exit::UNUSABLE).assert_one_message();
         assert_eq!(ended.finished_event()["outcome"], "source_empty", "{source}");
     };
+    let refused = |source: &str| refused_with(source, &[]);
     refused(&format!("file:{}", folder.path().join("empty").display()));
     // A mistyped path that SQLite made; what a dropped table left; a view of nothing.
-    refused(&format!("sqlite:{}", folder.path().join("empty").display()));
-    refused(&database(
+    let mistyped = format!("sqlite:{}", folder.path().join("empty").display());
+    let dropped = database(
         &folder.path().join("dropped"),
         "CREATE TABLE a(x INTEGER PRIMARY KEY AUTOINCREMENT); DROP TABLE a; CREATE VIEW v AS SELECT 1",
-    ));
+    );
+    for source in [&mistyped, &dropped] {
+        refused(source);
+        refused_with(source, &["--form", "image"]);
+    }
+    assert!(!target.exists());
     // A table without a row is something.
     let source = database(&folder.path().join("bare"), "CREATE TABLE a(x)");
     Launch::sender(&source, &ticket).start().wait(WITHIN).assert_code(exit::DONE);

@@ -38,6 +38,28 @@ fn assert_expired(place: &Place, sender: Agent, receiver: Agent) {
     assert_eq!(place.transfers("sender").len(), 1, "it is suspended");
 }
 
+/// A5: both sides say that a minute is left, once, the one to people, the other to programs. C7:
+/// people without a terminal see besides how far it is, soon and then once a minute.
+#[test]
+fn both_sides_say_that_a_minute_is_left_and_how_far_it_is_loader() {
+    let place = Place::new(Kind::Loader(8 << 20), rate(4), 8);
+    let mut receiver = place.receiver_for_people().args(&["--finish-within", "64s"]).start();
+    receiver.ticket();
+    let mut sender = place.sender().start();
+    sender.wait_for_event("time_left", 1, WITHIN);
+    let says = |agent: &mut Agent| agent.stderr().contains("left to finish; then the transfer is suspended");
+    receiver.wait_for("how much time is left", WITHIN, says);
+    let is_line = |line: &str| line.starts_with("receiver: ") && line.contains("% ") && line.contains("/s ");
+    let lines = |text: String| text.lines().filter(|line| is_line(line)).count();
+    receiver.wait_for("how far it is", WITHIN, |agent| lines(agent.stderr()) > 0);
+    place.link.change(Direction::ToReceiver, |faults| faults.bits_per_second = None);
+    let (sender, receiver) = super::assert_done(&place, sender, receiver);
+    let said = receiver.stderr();
+    assert_eq!((said.matches("left to finish").count(), lines(said.clone())), (1, 1), "{said}");
+    let told: Vec<_> = sender.events().into_iter().filter(|event| event["event"] == "time_left").collect();
+    assert!(told.len() == 1 && (50..=60).contains(&told[0]["seconds"].as_u64().unwrap()), "{told:?}");
+}
+
 /// The same command at the receiver permits the rest, and its ticket lets the same sender resume.
 fn assert_resumed_with_another_ticket(place: &Place) {
     place.sender().start().wait(WITHIN).assert_code(exit::REFUSED).assert_one_message();

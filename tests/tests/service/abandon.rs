@@ -1,6 +1,11 @@
 //! `status` and `abandon`, of a `listen` as of a standing receiver.
 
-use std::{fs, path::PathBuf, thread, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use sealift_tests::{
@@ -42,7 +47,7 @@ impl Begun {
     }
 }
 
-fn listen(place: &Place, target: &str, ticket: &std::path::Path, finish_within: &str) -> Agent {
+fn listen(place: &Place, target: &str, ticket: &Path, finish_within: &str) -> Agent {
     let (bind, address) = (format!("127.0.0.1:{}", place.port()), place.link.address().to_string());
     let words = ["listen", "--json", "--target", target, "--bind", &bind, "--address", &address];
     let launch = Launch::bare(RECEIVER, &words).args(&[
@@ -54,6 +59,22 @@ fn listen(place: &Place, target: &str, ticket: &std::path::Path, finish_within: 
         "CHG-1",
     ]);
     launch.arg("--ticket-out").arg(ticket).arg("--state-dir").arg(place.state_dir()).start()
+}
+
+/// Who ended transfers here, in the log of this state directory: `by`, and the sender's
+/// fingerprint.
+fn abandoned_by(state: &Path) -> Vec<(String, Option<String>)> {
+    let text = fs::read_to_string(state.join("audit.jsonl")).unwrap();
+    let entries = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let word = |field: &serde_json::Value| field.as_str().map(str::to_owned);
+    entries
+        .filter(|entry| entry["event"] == "transfer.abandon")
+        .map(|entry| (word(&entry["by"]).unwrap(), word(&entry["sender"])))
+        .collect()
+}
+
+fn by_the_operator() -> (String, Option<String>) {
+    ("operator".into(), None)
 }
 
 fn kill(agent: Agent) {
@@ -96,12 +117,14 @@ fn each_side_alone() {
         place.run(program, &["abandon", "ehr"]).assert_code(exit::USAGE);
         assert_eq!(place.run(program, &["status"]).assert_code(0).stdout(), b"nothing unfinished\n");
     }
-    let audit = fs::read_to_string(place.state_dir().join("audit.jsonl")).unwrap();
-    assert_eq!(audit.matches("\"transfer.abandon\"").count(), 1);
+    // A6: each side has it that its own operator did so.
+    for state in [place.state_dir(), place.sender_state()] {
+        assert_eq!(abandoned_by(&state), [by_the_operator()]);
+    }
 }
 
 /// With its ticket, the sender ends both sides, whether the receiver still believes in the
-/// connection or waits.
+/// connection or waits. A6: the receiver's log says which sender did.
 #[test]
 fn by_the_sender_on_both_sides() {
     for waits in [false, true] {
@@ -116,6 +139,10 @@ fn by_the_sender_on_both_sides() {
         let ended = receiver.wait(WITHIN);
         assert_eq!(ended.assert_code(exit::INTERRUPTED).finished_event()["outcome"], "abandoned");
         place.assert_nothing_left(&[]);
+        let identity = place.run(SENDER, &["identity"]).assert_code(0).stdout();
+        let fingerprint = String::from_utf8(identity).unwrap().trim().to_owned();
+        assert_eq!(abandoned_by(&place.state_dir()), [("sender".into(), Some(fingerprint))]);
+        assert_eq!(abandoned_by(&place.sender_state()), [by_the_operator()]);
     }
 }
 
