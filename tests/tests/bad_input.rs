@@ -408,8 +408,8 @@ fn an_interrupt_ends_both_sides() {
     }
 }
 
-/// B4: a database in WAL mode that was closed in good order needs no recovery, but a folder that
-/// SQLite may write to; in either form.
+/// Issue 9, B4: a database in WAL mode that was closed in good order needs no recovery, but a
+/// folder that SQLite may write to; in either form.
 #[test]
 fn a_wal_source_in_a_folder_that_may_only_be_read() {
     let user = User::from_name("nobody").unwrap().filter(|_| Uid::effective().is_root());

@@ -76,8 +76,8 @@ impl Fresh {
     }
 }
 
-/// D6: without a terminal it says what it leaves behind and goes straight on; what the compiler
-/// says is shown if it fails.
+/// Issue 9, D6: without a terminal it says what it leaves behind and goes straight on; what the
+/// compiler says is shown if it fails.
 #[test]
 fn the_demo_says_what_it_installs_and_builds() {
     let fresh = Fresh::without("");
@@ -93,8 +93,8 @@ fn the_demo_says_what_it_installs_and_builds() {
     assert!(failed.contains("error: the compiler says why"), "{failed}");
 }
 
-/// D6: on a terminal it waits for a key before it installs or builds anything, and then shows how
-/// far it is.
+/// Issue 9, D6: on a terminal it waits for a key before it installs or builds anything, and then
+/// shows how far it is.
 #[test]
 fn the_demo_waits_for_a_key_on_a_terminal() {
     if !installed("python3") {

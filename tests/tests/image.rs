@@ -144,8 +144,8 @@ fn the_form_is_said() {
     }
 }
 
-/// B4: what moving the database means for those who write to it is said before anything is read, in
-/// either form and over either way.
+/// Issue 9, B4: what moving the database means for those who write to it is said before anything is
+/// read, in either form and over either way.
 #[test]
 fn what_writers_have_to_expect_is_said_before_it_starts() {
     for (mode, says) in [("DELETE", "has a rollback journal"), ("WAL", "its -wal file grows")] {

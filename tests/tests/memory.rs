@@ -35,7 +35,7 @@ fn assert_bounded(columns: &str, values: &str, indexes: &str) {
     assert_both_bounded(&Pair::new(url("from.db"), url("to.db")).within(WITHIN).run());
 }
 
-/// B2: an image of more than both may need, in pages of which each is one of a value's.
+/// Issue 9, B2: an image that is larger than what either may need.
 #[test]
 fn an_image_is_moved_in_bounded_memory() {
     let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();

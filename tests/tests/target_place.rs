@@ -175,7 +175,8 @@ fn refused_configured(folder: &Path, words: &[&str], url: &str, says: &str) {
     assert!(ended.stdout().is_empty() && !state.join("transfers").exists(), "{words:?} {url}: a ticket was made");
 }
 
-/// B7: the target of a standing receiver is looked at when it starts, and before each ticket.
+/// Issue 9, B7: the target of a standing receiver is looked at when it starts, and before each
+/// ticket.
 #[test]
 fn what_is_in_the_way_of_a_configured_target_is_told_before_there_is_a_ticket() {
     let folder = folder();
@@ -198,7 +199,7 @@ fn what_is_in_the_way_of_a_configured_target_is_told_before_there_is_a_ticket() 
     assert_eq!(names(folder.path()), before);
 }
 
-/// B7: so is the target of an archive, which can be loaded elsewhere afterwards.
+/// Issue 9, B7: so is the target of an archive, which can be loaded elsewhere afterwards.
 #[test]
 fn what_is_in_the_way_of_an_archive_is_told_before_it_is_loaded() {
     let folder = folder();

@@ -38,8 +38,8 @@ fn assert_expired(place: &Place, sender: Agent, receiver: Agent) {
     assert_eq!(place.transfers("sender").len(), 1, "it is suspended");
 }
 
-/// A5: both sides say that a minute is left, once, the one to people, the other to programs. C7:
-/// people without a terminal see besides how far it is, soon and then once a minute.
+/// Issue 9, A5, C7: both sides say that a minute is left, once, the one to people, the other to
+/// programs. People without a terminal are also told how far it is, soon and then once a minute.
 #[test]
 fn both_sides_say_that_a_minute_is_left_and_how_far_it_is_loader() {
     let place = Place::new(Kind::Loader(8 << 20), rate(4), 8);

@@ -117,14 +117,14 @@ fn each_side_alone() {
         place.run(program, &["abandon", "ehr"]).assert_code(exit::USAGE);
         assert_eq!(place.run(program, &["status"]).assert_code(0).stdout(), b"nothing unfinished\n");
     }
-    // A6: each side has it that its own operator did so.
+    // Issue 9, A6: each side has it that its own operator did so.
     for state in [place.state_dir(), place.sender_state()] {
         assert_eq!(abandoned_by(&state), [by_the_operator()]);
     }
 }
 
 /// With its ticket, the sender ends both sides, whether the receiver still believes in the
-/// connection or waits. A6: the receiver's log says which sender did.
+/// connection or waits. Issue 9, A6: the receiver's log says which sender did.
 #[test]
 fn by_the_sender_on_both_sides() {
     for waits in [false, true] {

@@ -110,9 +110,9 @@ fn from_a_file(hosts: &Hosts, named: &str, ticket: &Path) -> (i32, String) {
     (ended.status.code().unwrap(), String::from_utf8_lossy(&ended.stderr).into_owned())
 }
 
-/// Issue 9, A1: a pipe vouches for the ticket that comes through it, whatever the pipe is called: where it
-/// leads is printed, and that nothing else vouched for it is on record. A file that the shell has
-/// opened is no pipe.
+/// Issue 9, A1: a pipe vouches for the ticket that comes through it, whatever the pipe is called:
+/// where it leads is printed, and that nothing else vouched for it is on record. A file that the
+/// shell has opened is no pipe.
 #[test]
 fn a_pipe_vouches_for_the_ticket_that_comes_through_it() {
     for named in ["-", "/dev/stdin"] {
