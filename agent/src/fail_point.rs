@@ -60,9 +60,6 @@ points! {
     ChunkTaken = Receiver, "chunk-taken", "a chunk was handed to the sink and not acknowledged";
     JournalWritten = Receiver, "journal-written", "chunks are in the journal and not synced";
     JournalSynced = Receiver, "journal-synced", "chunks are durable in the journal, nobody was told";
-    FileWritten = Receiver, "file-written", "chunks are in the staging file of a file: target and not synced";
-    FileSynced = Receiver, "file-synced", "chunks are durable in that staging file, its record does not say so";
-    FileNoted = Receiver, "file-noted", "the record says so, nobody was told";
     PartFinished = Receiver, "part-finished", "the sink has finished a part, nobody was told";
     Settling = Receiver, "settling", "all is there and not proven";
     ReceiptSigned = Receiver, "receipt-signed", "the receipt is signed and not kept";
@@ -75,21 +72,6 @@ points! {
     RecordReplaced = Receiver, "record-replaced", "such a file has its name, the one before is not overwritten yet";
     RecordOverwritten = Receiver, "record-overwritten", "the keys of the record are gone, its file is not";
     RecordRemoving = Receiver, "record-removing", "the keys are gone, the folder is not";
-    SqliteStaged = Receiver, "sqlite-staged", "the staging file is made and empty";
-    SqlitePartWritten = Receiver, "sqlite-part-written", "a part is written, its transaction is open";
-    SqlitePartShared = Receiver, "sqlite-part-shared", "a part is written, its transaction is open for the next one";
-    SqlitePartCommitted = Receiver, "sqlite-part-committed", "a part is committed, nobody was told";
-    SqliteEdgeCommitted = Receiver, "sqlite-edge-committed", "the first chunks of a part are committed, nobody was told";
-    ImageSynced = Receiver, "image-synced", "pages of an image are durable, its ledger does not say so";
-    ImageNoted = Receiver, "image-noted", "the ledger says which pages are durable, nobody was told";
-    SqliteMarked = Receiver, "sqlite-marked", "the mark says finished, the ledger is still there";
-    SqliteProven = Receiver, "sqlite-proven", "everything was read again, there is no receipt";
-    SqliteLedgerDropping = Receiver, "sqlite-ledger-dropping", "the ledger is dropped in a transaction that is open";
-    SqliteLedgerDropped = Receiver, "sqlite-ledger-dropped", "the ledger is gone, the load has its staging name";
-    SqliteRenamed = Receiver, "sqlite-renamed", "the load has its final name alone, the mark is there";
-    SqliteForgetting = Receiver, "sqlite-forgetting", "the mark is about to be removed, nothing else is left";
-    SqliteForgotten = Receiver, "sqlite-forgotten", "the mark is removed";
-    SqliteRemoving = Receiver, "sqlite-removing", "the staging file is removed, what lay beside it is not";
 }
 
 /// Dies here, if that was asked for.

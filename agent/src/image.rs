@@ -27,7 +27,7 @@ fn verdict(checks: &ImageChecks) -> String {
             found("quick_check")
         ),
         Checked::SomeTables => format!(
-            "{}; {} could not be checked or counted: the schema needs what this release of SQLite does not have",
+            "{}; {} could not be checked or counted: the schema needs what this release of the engine does not have",
             found("quick_check of each table"),
             counted(checks.tables_unread(), "table")
         ),

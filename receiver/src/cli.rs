@@ -10,11 +10,6 @@ use sealift_agent::{
 };
 use sealift_protocol::fingerprint::Fingerprint;
 
-/// The hidden command by which the receiver starts itself as the guard of a loader.
-pub const GUARD_COMMAND: &str = "loader-guard";
-/// The hidden command by which the guard starts the loader.
-pub const GUARDED_COMMAND: &str = "guarded-loader";
-
 /// Receives a database or a dump, verifies each chunk before it is loaded, and proves what was
 /// loaded
 ///
@@ -57,17 +52,6 @@ pub enum Command {
     Resolve(ResolveArgs),
     #[command(flatten)]
     Doc(DocCommand),
-    #[command(name = GUARD_COMMAND, hide = true)]
-    LoaderGuard {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-        words: Vec<String>,
-    },
-    #[command(name = GUARDED_COMMAND, hide = true)]
-    GuardedLoader {
-        guard: i32,
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-        words: Vec<String>,
-    },
 }
 
 const KEY_EXAMPLE: &str = "Example:

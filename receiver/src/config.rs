@@ -21,7 +21,7 @@ use sealift_agent::{
 use sealift_engine_api::{Engines, Readiness, TargetOptions};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::{invitation::addresses, sink};
+use crate::invitation::addresses;
 
 /// A configuration of a thousand targets is smaller.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -166,7 +166,8 @@ impl Config {
     pub fn check_target(&self, name: &str, readiness: Readiness) -> Outcome<Option<String>> {
         let target = self.target(name)?;
         let options = target.options(self.row_bytes_max);
-        let opened = self.engines.parse(&target.url).and_then(|endpoint| sink::open(&*endpoint, options));
+        let endpoint = self.engines.parse(&target.url);
+        let opened = endpoint.and_then(|endpoint| endpoint.open_target(&options, self.engines));
         let checked = opened.and_then(|sink| sink.check(readiness));
         checked.map_err(|failure| Failure { what: format!("targets.{name}: {}", failure.what), ..failure })
     }

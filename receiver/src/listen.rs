@@ -52,7 +52,7 @@ use crate::{
     reception::{Proofs, receive_offers, record_last_refusals, record_refusals},
     record::{Kept, Record},
     runner::Setting,
-    sink,
+    target::dangers,
     ticket_book::{Proven, TicketBook},
     transfer::{self, TICKET_VOID, Terms},
     unfinished::drop_expired,
@@ -88,7 +88,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
         danger_show_program_output: args.transfer.danger_show_program_output,
         standing: false,
     };
-    let open_sink = || sink::open(&*endpoint, options);
+    let open_sink = || endpoint.open_target(&options, engines);
     open_sink()?;
     let target = endpoint.url();
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
@@ -132,7 +132,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
     if disposition(record.kept.ending.stage, Event::Opened) == Disposition::AskOperator {
         return Err(found_in_doubt(report, transfer));
     }
-    sink::dangers(options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
+    dangers(options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
     fail_point::hit(Point::Invited);
     let permit = record.permit();
     audit.append(Some(transfer), &Entry::ticket_issue(&record.kept.grant.grant))?;

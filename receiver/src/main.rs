@@ -9,7 +9,6 @@ use sealift_receiver::{
     archive::load,
     cli::{Cli, Command},
     config::Config,
-    guard,
     listen::listen,
     resolve::resolve,
     serve::serve,
@@ -20,14 +19,15 @@ use sealift_receiver::{
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
+    if let Some(exit_code) = helper() {
+        return exit_code;
+    }
     let cli = match cli::parse_agent::<Cli>(Role::Receiver) {
         Ok(cli) => cli,
         Err(exit_code) => return exit_code,
     };
     match cli.command {
         Command::Doc(doc) => cli::exit("receiver", doc.run::<Cli>()),
-        Command::LoaderGuard { words } => guard::run(&words),
-        Command::GuardedLoader { guard, words } => guard::become_loader(guard, &words),
         Command::Identity(args) => protected(|| cli::exit("receiver", cli::identity(&args, Role::Receiver))),
         Command::Key(args) => protected(|| cli::exit("receiver", standing_key::write(&args))),
         Command::Load(args) => run_async(args.transfer.json, hardened_runtime(), load(args, ENGINES)),
@@ -43,6 +43,17 @@ fn main() -> ExitCode {
         Command::Status(args) => protected(|| unfinished::status(&args, ENGINES)),
         Command::Abandon(args) => protected(|| unfinished::abandon(&args, ENGINES)),
         Command::Resolve(args) => protected(|| resolve(&args)),
+    }
+}
+
+/// What an engine has started this program again for.
+fn helper() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1).map_while(|argument| argument.into_string().ok());
+    let helper = ENGINES.helper(&arguments.next()?)?;
+    process::report_panics();
+    match helper.is_hardened.then(process::harden) {
+        Some(Err(failure)) => Some(cli::exit("receiver", Err(failure))),
+        _ => Some((helper.run)(&arguments.collect::<Vec<_>>())),
     }
 }
 

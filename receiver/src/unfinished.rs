@@ -32,7 +32,7 @@ use crate::{
     cli::AbandonArgs,
     ending::Ending,
     record::{Kept, Record},
-    sink::{self, staged_bytes},
+    target::staged_bytes,
 };
 
 /// What became of a transfer that was ended for good.
@@ -292,7 +292,7 @@ pub fn staging(url: &str, engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
         danger_show_program_output: false,
         standing: false,
     };
-    sink::open_leftover(&*engines.parse(url)?, options)
+    engines.parse(url)?.open_leftover(&options, engines)
 }
 
 /// Ends, for good, those that nothing may continue any more: an unused ticket that has expired, or

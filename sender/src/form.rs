@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_engine_api::{Endpoint, Form as EngineForm};
 
-/// What `--form` says of an `sqlite:` source.
+/// What `--form` says of a source that has more than one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Form {
     /// Definitions and rows: every table is counted and digested, and built again in the target
@@ -21,8 +21,8 @@ impl Form {
         match self == Form::Rows || endpoint.forms().contains(&self.of_engine()) {
             true => Ok(()),
             false => Err(Failure::usage(
-                "--form image is for a source that is an SQLite database",
-                "Give --source sqlite:PATH, or leave --form away: any other source is sent as the bytes that it gives.",
+                "--form image is for a source that is a database in a file",
+                "Leave --form away: this source is sent as the bytes that it gives.",
             )),
         }
     }

@@ -27,6 +27,7 @@ use crate::{
     agents::{Agent, Launch, RECEIVER, SENDER},
     doubt_loop, exit,
     finished::Finished,
+    grid::Content,
     link::Faults,
     memory::children,
     place::{Kind, Place},
@@ -61,12 +62,14 @@ pub enum Engine {
     Loader,
     Program,
     Spool,
+    /// The engine of the tests.
+    Grid,
     /// `psql` with a slow COMMIT: see [`doubt_loop`].
     Commit,
 }
 
 impl Engine {
-    pub const ALL: [Engine; 9] = [
+    pub const ALL: [Engine; 10] = [
         Engine::Sqlite,
         Engine::Tables,
         Engine::Image,
@@ -75,6 +78,7 @@ impl Engine {
         Engine::Loader,
         Engine::Program,
         Engine::Spool,
+        Engine::Grid,
         Engine::Commit,
     ];
 
@@ -88,6 +92,7 @@ impl Engine {
             Engine::Loader => "loader",
             Engine::Program => "program",
             Engine::Spool => "spool",
+            Engine::Grid => "grid",
             Engine::Commit => "commit",
         }
     }
@@ -109,6 +114,13 @@ impl Engine {
             Engine::Loader => Kind::Loader(bytes),
             Engine::Program => Kind::Program(bytes),
             Engine::Spool => Kind::Spool(bytes),
+            Engine::Grid => Kind::Grid(Content {
+                tables: 1 + random.below(4) as u32,
+                ranges: 1 + random.below(5) as u64,
+                rows: 1 + random.below(200) as u64,
+                bytes: 1000,
+                widest: random.below(4 << 20),
+            }),
             // Rounds of its own.
             Engine::Commit => Kind::Loader(bytes),
         }

@@ -81,6 +81,12 @@ impl Launch {
         launch.arg("push").arg("--source").arg(source).arg("--ticket").arg(ticket).arg("--state-dir").arg(state)
     }
 
+    /// Another program of these tests, for the same words.
+    pub fn program(mut self, name: &str) -> Self {
+        self.command[0] = program(name).into();
+        self
+    }
+
     /// Keeps its state in this folder, which outlives it, and not in its home.
     pub fn state(mut self, folder: &Path) -> Self {
         *self.value_of("--state-dir") = folder.into();

@@ -17,6 +17,7 @@ use crate::{
     agents::{Agent, Launch, RECEIVER, SENDER},
     exit,
     finished::Finished,
+    grid::{self, Content},
     invited::write_ticket,
     link::{Direction, Faults, Link},
     port::free_udp_port,
@@ -43,6 +44,8 @@ pub enum Kind {
     Program(usize),
     /// The same, by way of a spool.
     Spool(usize),
+    /// What the engine of the tests has, in several tables and ranges.
+    Grid(Content),
 }
 
 /// For data to flow, on a machine that is busy with something else.
@@ -75,6 +78,7 @@ impl Place {
                 sqlite::create_hospital(&place.source(), rows)
             }
             Kind::Tables(tables) => sqlite::create_tables(&place.source(), tables),
+            Kind::Grid(content) => fs::write(place.source(), content.text()).unwrap(),
             Kind::File(bytes) | Kind::Loader(bytes) | Kind::Program(bytes) | Kind::Spool(bytes) => {
                 fs::write(place.source(), random_bytes(bytes, seed)).unwrap();
             }
@@ -113,7 +117,8 @@ impl Place {
         let launch = Launch::receiver(&self.target_url).state(&self.path("receiver")).ticket_at(&self.ticket());
         let launch = launch.args(&["--bind", &self.to.to_string(), "--address", &self.link.address().to_string()]);
         let dangerous = matches!(self.kind, Kind::File(_));
-        if dangerous { launch.arg("--danger-plaintext-file") } else { launch }
+        let launch = if dangerous { launch.arg("--danger-plaintext-file") } else { launch };
+        if let Kind::Grid(_) = self.kind { launch.program(grid::RECEIVER) } else { launch }
     }
 
     /// The sender's command, the same each time.
@@ -122,6 +127,7 @@ impl Place {
         match self.kind {
             Kind::Spool(_) => launch.arg("--spool").arg(self.spool()),
             Kind::Image(_) => launch.args(&["--form", "image"]),
+            Kind::Grid(_) => launch.program(grid::SENDER),
             _ => launch,
         }
     }
@@ -160,6 +166,7 @@ impl Place {
                     && arrived.sum::<u64>() == sqlite::row_count(&self.source())
             }),
             Kind::Sqlite(_) | Kind::Tables(_) => sqlite::content(&self.source()) == sqlite::content(&self.target()),
+            Kind::Grid(content) => grid::holds(&self.target(), content),
             _ => fs::read(self.source()).unwrap() == fs::read(self.target()).unwrap(),
         }
     }
@@ -197,7 +204,8 @@ impl Place {
     #[track_caller]
     pub fn assert_suspended(&self) {
         self.assert_not_loaded();
-        for (program, side) in [(SENDER, "sender"), (RECEIVER, "receiver")] {
+        let programs = if let Kind::Grid(_) = self.kind { [grid::SENDER, grid::RECEIVER] } else { [SENDER, RECEIVER] };
+        for (program, side) in programs.into_iter().zip(["sender", "receiver"]) {
             assert_eq!(self.transfers(side).len(), 1, "unfinished at the {side}");
             let abandoned = Launch::bare(program, &["abandon", "--all", "--state-dir"]).arg(self.path(side)).start();
             let abandoned = abandoned.wait(WITHIN);
@@ -210,7 +218,7 @@ impl Place {
     /// receipt.
     #[track_caller]
     pub fn assert_not_loaded(&self) {
-        let shown = names(&self.path("target")).into_iter().filter(|name| !name.ends_with(".sealift-staging"));
+        let shown = names(&self.path("target")).into_iter().filter(|name| !name.ends_with("-staging"));
         assert_eq!(shown.collect::<Vec<_>>(), Vec::<String>::new(), "in the target's folder");
         assert!(!self.has_receipt("sender") && !self.has_receipt("receiver"));
     }
@@ -255,6 +263,7 @@ fn urls(kind: Kind, source: &str, target: &str) -> (String, String) {
     match kind {
         Kind::Sqlite(_) | Kind::Tables(_) | Kind::Image(_) => (format!("sqlite:{source}"), format!("sqlite:{target}")),
         Kind::Drill(_) => (format!("sqlite:{source}"), "discard:".to_owned()),
+        Kind::Grid(_) => (format!("grid:{source}"), format!("grid:{target}")),
         Kind::File(_) => (format!("file:{source}"), format!("file:{target}")),
         Kind::Loader(_) => (format!("file:{source}"), loader),
         Kind::Program(_) | Kind::Spool(_) => (format!("exec:cat {source}"), loader),

@@ -3,7 +3,7 @@
 use sealift_tests::{crash_loop, random::Random};
 
 /// Six of each kind. `scripts/test` runs 200.
-const ROUNDS: u64 = 54;
+const ROUNDS: u64 = 60;
 
 #[test]
 fn agents_and_loaders_are_killed_and_links_cut_at_random() {

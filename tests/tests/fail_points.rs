@@ -6,10 +6,11 @@
 use std::{thread, time::Duration};
 
 use nix::sys::signal::Signal;
-use sealift_agent::{fail_point::Point, identity::Role};
+use sealift_agent::identity::Role;
 use sealift_tests::{
     agents::{Agent, Launch},
     exit,
+    fail_points::{self, Point},
     link::Faults,
     place::{Kind, Place},
 };
@@ -35,32 +36,28 @@ const DRILL: Kind = Kind::Drill(2000);
 
 /// What a point is reached by; every other one is by both.
 fn kinds(point: Point) -> Vec<Kind> {
-    match point {
+    match point.name {
         // `sqlite/resume.rs` kills there: in a transfer that ends well nothing staged is removed.
-        Point::SqliteRemoving => vec![],
+        "sqlite-removing" => vec![],
         // A table that is committed in pieces.
-        Point::SqliteEdgeCommitted => vec![Kind::Sqlite(200_000)],
+        "sqlite-edge-committed" => vec![Kind::Sqlite(200_000)],
         // Of both forms.
-        Point::SqliteStaged
-        | Point::SqliteMarked
-        | Point::SqliteProven
-        | Point::SqliteRenamed
-        | Point::SqliteForgetting
-        | Point::SqliteForgotten => vec![SQLITE, IMAGE],
+        "sqlite-staged" | "sqlite-marked" | "sqlite-proven" | "sqlite-renamed" | "sqlite-forgetting"
+        | "sqlite-forgotten" => vec![SQLITE, IMAGE],
         // In the middle of it, and at its end.
-        Point::ImageSynced | Point::ImageNoted => vec![IMAGE, Kind::Image(200_000)],
+        "image-synced" | "image-noted" => vec![IMAGE, Kind::Image(200_000)],
         // One that comes at once, so that it is waited for.
-        Point::SqlitePartShared => vec![TABLES],
-        _ if point.name().starts_with("sqlite-") => vec![SQLITE],
-        _ if point.name().starts_with("spool-") => vec![SPOOL],
-        _ if point.name().starts_with("journal-") => vec![LOADER],
-        _ if point.name().starts_with("file-") => vec![FILE],
+        "sqlite-part-shared" => vec![TABLES],
+        _ if point.name.starts_with("sqlite-") => vec![SQLITE],
+        _ if point.name.starts_with("spool-") => vec![SPOOL],
+        _ if point.name.starts_with("journal-") => vec![LOADER],
+        _ if point.name.starts_with("file-") => vec![FILE],
         // A loader that may have committed is another matter, below.
-        Point::Settling | Point::ReceiptSigned => vec![SQLITE, FILE, DRILL],
-        Point::ChunkTaken | Point::PartFinished | Point::ReceiptKept | Point::Published => {
+        "settling" | "receipt-signed" => vec![SQLITE, FILE, DRILL],
+        "chunk-taken" | "part-finished" | "receipt-kept" | "published" => {
             vec![SQLITE, LOADER, FILE, DRILL]
         }
-        _ if point.side() == Role::Sender => vec![SQLITE, LOADER, SPOOL],
+        _ if point.side == Role::Sender => vec![SQLITE, LOADER, SPOOL],
         _ => vec![SQLITE, LOADER, FILE],
     }
 }
@@ -71,19 +68,14 @@ fn armed(launch: Launch, side: Role, point: Point) -> Launch {
 
 /// Has the agent of `side` die when it comes to `point` for the time of this number.
 fn armed_for(launch: Launch, side: Role, point: Point, time: u32) -> Launch {
-    if point.side() == side { launch.env("SEALIFT_FAIL_POINT", format!("{}:{time}", point.name())) } else { launch }
+    if point.side == side { launch.env("SEALIFT_FAIL_POINT", format!("{}:{time}", point.name)) } else { launch }
 }
 
 /// Waits for the death of the agent that was armed.
 fn died(agent: Agent, point: Point, kind: Kind) {
     let ended = agent.wait(WITHIN);
     let words = ended.stderr();
-    assert_eq!(
-        ended.killed_by(),
-        Some(Signal::SIGKILL as i32),
-        "{} is not reached by {kind:?}:\n{words}",
-        point.name()
-    );
+    assert_eq!(ended.killed_by(), Some(Signal::SIGKILL as i32), "{} is not reached by {kind:?}:\n{words}", point.name);
 }
 
 fn survives(point: Point, kind: Kind) {
@@ -97,12 +89,12 @@ fn survives(point: Point, kind: Kind) {
         return;
     }
     let sender = armed(place.sender(), Role::Sender, point).start();
-    match point {
-        Point::RecordGone => {
+    match point.name {
+        "record-gone" => {
             died(sender, point, kind);
             receiver.wait(WITHIN).assert_code(exit::DONE);
         }
-        Point::RecordOverwritten | Point::RecordRemoving => {
+        "record-overwritten" | "record-removing" => {
             died(receiver, point, kind);
             sender.wait(WITHIN).assert_code(exit::DONE);
             // Fault C13: the next start finishes the clean-up, and then waits for another transfer.
@@ -117,7 +109,7 @@ fn survives(point: Point, kind: Kind) {
             next.wait(WITHIN);
         }
         // It cannot know, and waits for the sender to fetch the receipt, until it is asked to stop.
-        Point::ReceiptFetched => {
+        "receipt-fetched" => {
             died(receiver, point, kind);
             sender.wait(WITHIN).assert_code(exit::DONE);
             let mut next = place.receiver().start();
@@ -125,19 +117,19 @@ fn survives(point: Point, kind: Kind) {
             next.sigint();
             next.wait(WITHIN).assert_code(exit::DONE);
         }
-        Point::ReceiptDelivered => {
+        "receipt-delivered" => {
             died(sender, point, kind);
             receiver.wait(WITHIN).assert_code(exit::DONE);
             place.sender().start().wait(WITHIN).assert_code(exit::DONE);
         }
-        _ if point.side() == Role::Sender => {
+        _ if point.side == Role::Sender => {
             died(sender, point, kind);
             finish(&place, place.sender().start(), receiver, point);
             return;
         }
         // Nothing was agreed on yet: a sender that is turned away at its first word does not try by
         // itself.
-        Point::TicketBound | Point::SqliteStaged => {
+        "ticket-bound" | "sqlite-staged" => {
             died(receiver, point, kind);
             // Its link is given up, or its offer is unanswered for too long, whichever comes first.
             let sender = sender.wait(WITHIN);
@@ -158,9 +150,9 @@ fn survives(point: Point, kind: Kind) {
 
 fn finish(place: &Place, sender: Agent, receiver: Agent, point: Point) {
     let sender = sender.wait(WITHIN);
-    assert_eq!(sender.code(), Some(exit::DONE), "{}\n--- sender\n{}", point.name(), sender.message());
+    assert_eq!(sender.code(), Some(exit::DONE), "{}\n--- sender\n{}", point.name, sender.message());
     let receiver = receiver.wait(WITHIN);
-    let words = || format!("{}\n--- sender\n{}--- receiver\n{}", point.name(), sender.message(), receiver.message());
+    let words = || format!("{}\n--- sender\n{}--- receiver\n{}", point.name, sender.message(), receiver.message());
     assert_eq!((sender.code(), receiver.code()), (Some(exit::DONE), Some(exit::DONE)), "{}", words());
     place.assert_done();
 }
@@ -168,8 +160,10 @@ fn finish(place: &Place, sender: Agent, receiver: Agent, point: Point) {
 /// Faults C1, C2, C13, N11, N12, and "kill at every named fail point".
 #[test]
 fn a_kill_at_every_fail_point_changes_nothing() {
-    let cases: Vec<_> =
-        Point::ALL.iter().flat_map(|&point| kinds(point).into_iter().map(move |kind| (point, kind))).collect();
+    let cases: Vec<_> = fail_points::all()
+        .into_iter()
+        .flat_map(|point| kinds(point).into_iter().map(move |kind| (point, kind)))
+        .collect();
     for some in cases.chunks(AT_ONCE) {
         thread::scope(|scope| {
             for &(point, kind) in some {
@@ -183,11 +177,11 @@ fn a_kill_at_every_fail_point_changes_nothing() {
 /// and ledger lines are there together or not at all.
 #[test]
 fn a_kill_around_a_shared_commit_doubles_nothing() {
-    let points = [Point::SqlitePartWritten, Point::SqlitePartShared, Point::SqlitePartCommitted];
+    let points = ["sqlite-part-written", "sqlite-part-shared", "sqlite-part-committed"].map(fail_points::named);
     thread::scope(|scope| {
         for (point, time) in points.into_iter().flat_map(|point| [(point, 2), (point, 3), (point, 20)]) {
             // There are not so many commits.
-            if (point, time) == (Point::SqlitePartCommitted, 20) {
+            if (point.name, time) == ("sqlite-part-committed", 20) {
                 continue;
             }
             scope.spawn(move || {
@@ -206,7 +200,7 @@ fn a_kill_around_a_shared_commit_doubles_nothing() {
 /// and loads nothing twice.
 #[test]
 fn a_loader_that_may_have_committed_is_not_fed_again() {
-    for point in [Point::Settling, Point::ReceiptSigned] {
+    for point in ["settling", "receipt-signed"].map(fail_points::named) {
         let place = Place::new(LOADER, Faults::default(), 2);
         let mut receiver = armed(place.receiver(), Role::Receiver, point).start();
         receiver.ticket();

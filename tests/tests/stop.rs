@@ -31,13 +31,10 @@ use sealift_protocol::{
     row::put_length,
     seal::{EpochKeys, Suite, open, seal},
 };
-use sealift_receiver::{
-    sink::sqlite::SqliteSink,
-    writer::{PartWriter, Written},
-};
+use sealift_receiver::writer::{PartWriter, Written};
 use sealift_sender::reader::Reader;
 use sealift_sqlite::{
-    Value,
+    SqliteSink, Value,
     document::{FinishDocument, SchemaDocument, Table, TextEncoding},
     engine, put_value,
 };

@@ -1,6 +1,6 @@
 //! What a URL names, to code that does not know its engine.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use sealift_protocol::{
     disposition::sender::Replay,
@@ -9,7 +9,7 @@ use sealift_protocol::{
     printable::printable,
 };
 
-use crate::OpenedSource;
+use crate::{Engines, OpenedSource, Sink};
 
 /// What one URL names, as its engine understands it: a source, a target, or what can be both.
 ///
@@ -43,6 +43,16 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
 
     /// Refuses what cannot be a target by its URL alone.
     fn check_target(&self, options: &TargetOptions) -> Outcome;
+
+    /// Opens it as a target, if [`Endpoint::check_target`] lets it be one. `engines` are those of
+    /// this program, for a target that takes what any of them sends.
+    fn open_target(&self, options: &TargetOptions, engines: Engines) -> Outcome<Arc<dyn Sink>>;
+
+    /// Opens the target of a transfer that is over, or is not running, for what it may have left
+    /// there. `None` where nothing can be left. Starts nothing.
+    fn open_leftover(&self, options: &TargetOptions, engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
+        self.open_target(options, engines).map(Some)
+    }
 }
 
 /// Where an endpoint is, to find that two of them are the same.

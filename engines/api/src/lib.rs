@@ -14,7 +14,7 @@ mod target;
 
 pub use self::{
     endpoint::{Endpoint, Form, Place, SourceOptions, TargetOptions, not_a_source},
-    registry::{EngineSpec, Engines, Instead, Scheme},
+    registry::{EngineSpec, Engines, FailPoint, Helper, Instead, Scheme},
     row_sink::{RowSink, row_too_long},
     source::{Interrupt, OpenedSource, Source},
     target::{PartSink, Readiness, Sink},

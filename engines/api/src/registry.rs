@@ -1,10 +1,13 @@
 //! The engines that a program has.
 
-use std::sync::Arc;
+use std::{process::ExitCode, sync::Arc};
 
-use sealift_protocol::failure::{Failure, Outcome};
+use sealift_protocol::{
+    failure::{Failure, Outcome},
+    manifest::Engine,
+};
 
-use crate::Endpoint;
+use crate::{Endpoint, Sink, TargetOptions};
 
 /// What an engine is known by.
 #[derive(Debug)]
@@ -13,6 +16,35 @@ pub struct EngineSpec {
     pub name: &'static str,
     /// Its URLs.
     pub schemes: &'static [Scheme],
+    /// For a drill: a sink that looks at everything that a target of this engine would look at, and
+    /// keeps nothing. `None` if the plan's engine is another.
+    pub drill: fn(&Engine, &TargetOptions) -> Option<Arc<dyn Sink>>,
+    /// The processes of its own.
+    pub helpers: &'static [Helper],
+    /// Those that its targets come to.
+    pub fail_points: &'static [FailPoint],
+}
+
+/// What an agent's program becomes when an engine starts it again, as a process of the engine's
+/// own.
+#[derive(Debug)]
+pub struct Helper {
+    /// Its first argument.
+    pub command: &'static str,
+    /// Whether it is protected as the agent is, before anything else. What passes open files to
+    /// another program is not.
+    pub is_hardened: bool,
+    /// Runs it with the arguments that follow.
+    pub run: fn(&[String]) -> ExitCode,
+}
+
+/// A place at which a test has an agent die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailPoint {
+    /// What the environment calls it.
+    pub name: &'static str,
+    /// What is done when it is reached, and what is not.
+    pub what: &'static str,
 }
 
 /// One kind of URL of an engine.
@@ -68,6 +100,16 @@ impl Engines {
     /// What `url` names, for logs and messages, without what may be secret.
     pub fn shown(self, url: &str) -> String {
         self.parse(url).map_or_else(|_| "not known".into(), |endpoint| endpoint.shown())
+    }
+
+    /// The sink of a drill of the engine that made the plan, if it is one of these.
+    pub fn drill(self, engine: &Engine, options: &TargetOptions) -> Option<Arc<dyn Sink>> {
+        self.specs.iter().find_map(|spec| (spec.drill)(engine, options))
+    }
+
+    /// The process that this first argument asks for.
+    pub fn helper(self, command: &str) -> Option<&'static Helper> {
+        self.specs.iter().flat_map(|spec| spec.helpers).find(|helper| helper.command == command)
     }
 
     fn schemes(self) -> impl Iterator<Item = &'static Scheme> {

@@ -2,16 +2,26 @@
 
 use std::sync::Arc;
 
-use sealift_engine_api::{Endpoint, Form, OpenedSource, Place, Scheme, SourceOptions, TargetOptions, not_a_source};
+use sealift_engine_api::{
+    Endpoint, Engines, Form, OpenedSource, Place, Scheme, Sink, SourceOptions, TargetOptions, not_a_source,
+};
 use sealift_host::path::FilePath;
 use sealift_protocol::{
+    close::Code,
     disposition::sender::Replay,
     failure::{Failure, Outcome},
     manifest::Engine,
     printable::printable,
 };
 
-use crate::{command, program::Program, source::OpaqueSource};
+use crate::{
+    command,
+    discard::DiscardSink,
+    guard,
+    program::{self, Program},
+    source::OpaqueSource,
+    target::OpaqueSink,
+};
 
 /// `-`: standard input as a source, standard output as a target.
 #[derive(Debug)]
@@ -46,9 +56,18 @@ impl Endpoint for Standard {
 
     fn check_target(&self, options: &TargetOptions) -> Outcome {
         match options.standing {
-            true => Err(Failure::usage("a service has no standard output", "Use exec:, sqlite: or file:.")),
+            true => Err(Failure::usage("a service has no standard output", "Give it a database, exec: or file:.")),
             false => Ok(()),
         }
+    }
+
+    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Sink>> {
+        self.check_target(options)?;
+        Ok(Arc::new(OpaqueSink::standard()?))
+    }
+
+    fn open_leftover(&self, _options: &TargetOptions, _engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
+        Ok(None)
     }
 }
 
@@ -91,11 +110,18 @@ impl Endpoint for FileUrl {
         let next = match options.standing {
             _ if options.danger_plaintext_file => return Ok(()),
             true => "Load into a database, or set danger_plaintext_file = true if you mean it: it is logged.",
-            false => {
-                "Load into a database (exec:, sqlite:), or type --danger-plaintext-file if you mean it: it is logged."
-            }
+            false => "Load into a database, or type --danger-plaintext-file if you mean it: it is logged.",
         };
         Err(Failure::usage("a file: target would hold every row in the clear", next))
+    }
+
+    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Sink>> {
+        self.check_target(options)?;
+        Ok(Arc::new(OpaqueSink::file(&self.0.resolved())?))
+    }
+
+    fn open_leftover(&self, options: &TargetOptions, engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
+        if self.0.has_folder() { self.open_target(options, engines).map(Some) } else { Ok(None) }
     }
 }
 
@@ -150,6 +176,18 @@ impl Endpoint for Exec {
         }
         Ok(())
     }
+
+    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Sink>> {
+        self.check_target(options)?;
+        program::find(&self.words[0], Code::TargetFailed)?;
+        guard::check()?;
+        Ok(Arc::new(OpaqueSink::exec(self.words.clone(), options.danger_show_program_output)))
+    }
+
+    /// Nothing is started for this, so that the program need not be there any more.
+    fn open_leftover(&self, _options: &TargetOptions, _engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
+        Ok(Some(Arc::new(OpaqueSink::exec(self.words.clone(), false))))
+    }
 }
 
 /// `discard:`.
@@ -188,6 +226,10 @@ impl Endpoint for Discard {
 
     fn check_target(&self, _options: &TargetOptions) -> Outcome {
         Ok(())
+    }
+
+    fn open_target(&self, options: &TargetOptions, engines: Engines) -> Outcome<Arc<dyn Sink>> {
+        Ok(Arc::new(DiscardSink::new(engines, *options)))
     }
 }
 

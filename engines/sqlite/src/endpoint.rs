@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use sealift_engine_api::{Endpoint, Form, OpenedSource, Place, Scheme, SourceOptions, TargetOptions};
+use sealift_engine_api::{Endpoint, Engines, Form, OpenedSource, Place, Scheme, Sink, SourceOptions, TargetOptions};
 use sealift_host::path::FilePath;
 use sealift_protocol::{disposition::sender::Replay, failure::Outcome, manifest::Engine};
 
-use crate::engine;
-use crate::source::{ImageSource, SqliteSource};
+use crate::{
+    engine,
+    source::{ImageSource, SqliteSource},
+    target::SqliteSink,
+};
 
 #[derive(Debug)]
 struct SqliteUrl(FilePath);
@@ -65,5 +68,14 @@ impl Endpoint for SqliteUrl {
 
     fn check_target(&self, options: &TargetOptions) -> Outcome {
         if options.standing { self.0.check_absolute() } else { Ok(()) }
+    }
+
+    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Sink>> {
+        self.check_target(options)?;
+        Ok(Arc::new(SqliteSink::new(&self.0.resolved(), options.row_bytes_max as usize)?))
+    }
+
+    fn open_leftover(&self, options: &TargetOptions, engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
+        if self.0.has_folder() { self.open_target(options, engines).map(Some) } else { Ok(None) }
     }
 }

@@ -1,12 +1,14 @@
-//! What both agents do with SQLite, the embedded engine: how it was built, and how definitions of
-//! an untrusted database are entered into another.
+//! SQLite, the embedded engine: both sources, the target and the drill; what crosses the wire of a
+//! database, and how definitions of an untrusted one are entered into another.
 
 #![forbid(unsafe_code)]
 
 mod define;
 pub mod document;
+mod drill;
 mod endpoint;
 pub mod engine;
+mod fail_point;
 pub mod image;
 mod loading;
 mod make;
@@ -15,22 +17,36 @@ mod partial;
 mod rehearse;
 mod source;
 mod statement;
+mod target;
+#[cfg(test)]
+mod testing;
 mod value;
 
 use sealift_engine_api::EngineSpec;
 
-pub use define::{Cause, Refused, define_virtual, with_writable_schema};
-pub use loading::{begin_loading, end_loading, has_computed_index};
-pub use make::{make_index, make_table, make_trigger, make_view};
-pub use options::check_options;
-pub use partial::has_foreign_entries;
-pub use rehearse::{distrust, rehearse};
-pub use source::{ImageSource, SqliteSource};
-pub use statement::quote;
-pub use value::{Value, put_value, put_values, read_values, value_bytes};
+use self::{
+    define::{Cause, Refused, define_virtual, with_writable_schema},
+    loading::{begin_loading, end_loading, has_computed_index},
+    make::{make_index, make_table, make_trigger, make_view},
+    options::check_options,
+    partial::has_foreign_entries,
+    rehearse::{distrust, rehearse},
+};
+pub use self::{
+    source::{ImageSource, SqliteSource},
+    statement::quote,
+    target::SqliteSink,
+    value::{Value, put_value, put_values, read_values, value_bytes},
+};
 
 /// The engine, for the registry.
-pub const SPEC: EngineSpec = EngineSpec { name: "sqlite", schemes: endpoint::SCHEMES };
+pub const SPEC: EngineSpec = EngineSpec {
+    name: "sqlite",
+    schemes: endpoint::SCHEMES,
+    drill: drill::drill,
+    helpers: &[],
+    fail_points: fail_point::ALL,
+};
 
 /// What moves a database that cannot be moved row by row, as the next step of a refusal.
 pub const MOVE_IMAGE: &str = "To move the database exactly as it is, page by page, give the sender --form image.";

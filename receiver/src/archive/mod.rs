@@ -50,8 +50,8 @@ use crate::{
     ending::{KeepsEnding, found_in_doubt, stated_loaded},
     load::{Load, blocking, note_found},
     runner::{Came, Outside, Runner, Setting, failed},
-    sink,
     standing_key::StandingKey,
+    target::dangers,
     unfinished::drop_target,
 };
 
@@ -75,7 +75,7 @@ async fn run(args: &LoadArgs, engines: Engines, report: &Report) -> Outcome<Fini
         danger_show_program_output: args.transfer.danger_show_program_output,
         standing: false,
     };
-    let open_sink = || sink::open(&*endpoint, options);
+    let open_sink = || endpoint.open_target(&options, engines);
     open_sink()?;
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
@@ -89,7 +89,7 @@ async fn run(args: &LoadArgs, engines: Engines, report: &Report) -> Outcome<Fini
     let archive = Archive::open(&args.file, &key)?;
     let transfer = archive.transfer();
     report.set_transfer(transfer);
-    sink::dangers(options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
+    dangers(options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
     let stop = Stop::on(Shutdown::listen()?);
     let record = Record::open(&state, transfer, &endpoint.url())?;
     if record.earlier.is_none() {

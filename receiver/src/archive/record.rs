@@ -24,7 +24,7 @@ use crate::{
     load::Load,
     resolve::{note_statement, state_stage},
     runner::LoadRecord,
-    sink::staged_bytes,
+    target::staged_bytes,
     unfinished::{Ended, drop_target, resolve_first, stage_text, staging},
 };
 

@@ -34,7 +34,6 @@ use crate::{
     reception::{CalledOff, Heard, Offered},
     record::{Kept, Record},
     runner::Setting,
-    sink,
     transfer::{self, Terms},
     unfinished::{Ended, abandon_by_sender, drop_expired},
 };
@@ -291,7 +290,7 @@ async fn receive(
     let target = server.target_of(&record.kept)?;
     let endpoint = server.config.engines.parse(&target.url)?;
     let options = target.options(server.config.row_bytes_max);
-    let open_sink = || sink::open(&*endpoint, options);
+    let open_sink = || endpoint.open_target(&options, server.config.engines);
     let setting = Setting {
         report,
         audit: server.audit,

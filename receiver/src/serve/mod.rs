@@ -34,7 +34,7 @@ use crate::{
     ending::LOADER_WAIT_MAX,
     invitation::say_unknown,
     reception::{Proofs, receive_offers, record_last_refusals, record_refusals},
-    sink,
+    target::dangers,
     ticket_book::{Proven, TicketBook},
 };
 
@@ -82,7 +82,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     audit.append(None, &Entry::ServeStart { targets: config.targets.len() })?;
     for (name, target) in &config.targets {
         let options = target.options(config.row_bytes_max);
-        sink::dangers(options, Some(name)).iter().try_for_each(|entry| audit.append(None, entry))?;
+        dangers(options, Some(name)).iter().try_for_each(|entry| audit.append(None, entry))?;
     }
     let book = TicketBook::open(&state, &audit)?;
     let server = Server { config, report, audit: &audit, state: &state, identity: &identity, book };

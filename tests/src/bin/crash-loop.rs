@@ -10,7 +10,7 @@ const AT_ONCE: usize = 16;
 
 /// Rounds after which a long run says how far it is. A multiple of the number of engines, which
 /// take turns.
-const TOLD_EVERY: u64 = 504;
+const TOLD_EVERY: u64 = 500;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some(((seed, rounds), engines)) = parsed else {
-        eprintln!("usage: crash-loop SEED ROUNDS sqlite|tables|image|file|loader|program|spool|commit|all");
+        eprintln!("usage: crash-loop SEED ROUNDS sqlite|tables|image|file|loader|program|spool|grid|commit|all");
         return ExitCode::from(2);
     };
     let at_once =

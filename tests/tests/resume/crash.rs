@@ -16,7 +16,7 @@ use sealift_tests::{
     random::Random,
 };
 
-use super::{MIB, WITHIN, assert_done, assert_resumed, rate};
+use super::{GRID, MIB, WITHIN, assert_done, assert_resumed, rate};
 
 fn kill9(pid: u32) {
     nix::sys::signal::kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
@@ -54,6 +54,11 @@ fn c1_sender_killed_loader() {
 #[test]
 fn c1_sender_killed_sqlite() {
     sender_killed(Kind::Sqlite(40_000));
+}
+
+#[test]
+fn c1_sender_killed_grid() {
+    sender_killed(GRID);
 }
 
 #[test]
@@ -162,6 +167,13 @@ fn receiver_killed(kind: Kind) -> Finished {
     assert_resumed(&place, sender, receiver).0
 }
 
+/// What the open range had is read and sent again, and the ranges before it are not.
+#[test]
+fn c2_receiver_killed_grid() {
+    let sender = receiver_killed(GRID);
+    assert!(sender.number("resent_bytes") > 0, "{}", sender.message());
+}
+
 /// What the open part had is read and sent again, and counted as such.
 #[test]
 fn c2_receiver_killed_sqlite() {
@@ -226,6 +238,11 @@ fn both_killed(kind: Kind) {
 #[test]
 fn c3_both_killed_sqlite() {
     both_killed(Kind::Sqlite(80_000));
+}
+
+#[test]
+fn c3_both_killed_grid() {
+    both_killed(GRID);
 }
 
 #[test]

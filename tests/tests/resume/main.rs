@@ -24,7 +24,14 @@ mod upgrade;
 
 use std::time::Duration;
 
-use sealift_tests::{agents::Agent, exit, finished::Finished, link::Faults, place::Place};
+use sealift_tests::{
+    agents::Agent,
+    exit,
+    finished::Finished,
+    grid::Content,
+    link::Faults,
+    place::{Kind, Place},
+};
 
 /// For an outage, what follows it, and a machine that is busy with something else.
 const WITHIN: Duration = Duration::from_secs(100);
@@ -36,6 +43,9 @@ const OUTAGE: Duration = Duration::from_secs(10);
 const NOTICED_WITHIN: Duration = Duration::from_secs(12);
 
 const MIB: usize = 1 << 20;
+
+/// Some 12 MB in twelve ranges of two tables, of the engine of the tests.
+const GRID: Kind = Kind::Grid(Content { tables: 2, ranges: 6, rows: 1000, bytes: 1000, widest: 0 });
 
 /// A link of so many megabits a second, so that there is time to interfere.
 fn rate(megabits: u64) -> Faults {

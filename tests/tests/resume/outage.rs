@@ -61,6 +61,12 @@ fn n5_black_holes_sqlite() {
     outages(Kind::Sqlite(40_000), &[200 << 10, 3 << 20, 6 << 20], rate(12));
 }
 
+/// The same of an engine that the product does not know.
+#[test]
+fn n5_black_holes_grid() {
+    outages(super::GRID, &[200 << 10, 3 << 20, 8 << 20], rate(12));
+}
+
 /// A source that gives its bytes once survives a lost link all the same: what is not acknowledged
 /// is kept.
 #[test]

@@ -14,9 +14,8 @@ use sealift_protocol::{
     manifest::{Check, Checked, ImageChecks, Plan, Proof},
     receive::{Found, WholePart},
 };
-use sealift_receiver::sink::sqlite::SqliteSink;
 use sealift_sender::part::PartWriter;
-use sealift_sqlite::ImageSource;
+use sealift_sqlite::{ImageSource, SqliteSink};
 use sealift_tests::shared;
 
 use crate::{

@@ -25,9 +25,8 @@ use sealift_protocol::{
     receive::{Found, FoundPrefix, WholePart},
     seal::{EpochKeys, Suite, open, seal},
 };
-use sealift_receiver::sink::sqlite::SqliteSink;
 use sealift_sender::part::PartWriter;
-use sealift_sqlite::SqliteSource;
+use sealift_sqlite::{SqliteSink, SqliteSource};
 
 pub const ROW_BYTES_MAX: usize = 128 << 20;
 

@@ -13,13 +13,12 @@ use std::{
 };
 
 use rusqlite::Connection;
-use sealift_agent::fail_point::Point;
 use sealift_engine_api::Sink;
 use sealift_protocol::{
     close::Code,
     id::{PartIndex, TransferId},
 };
-use sealift_receiver::sink::staged_bytes;
+use sealift_receiver::target::staged_bytes;
 use sealift_tests::disk::SmallDisk;
 
 use crate::{
@@ -401,35 +400,35 @@ fn run_victim(place: &Path, fail_point: Option<String>) -> ExitStatus {
 #[cfg_attr(not(debug_assertions), ignore = "fail points are not in this build")]
 fn a_load_survives_a_kill_at_every_fail_point() {
     // Parts come one after the other here, and share no commit: `fail_points` kills where they do.
-    let is_passed = |point: &&Point| point.name().starts_with("sqlite-") && **point != Point::SqlitePartShared;
-    for point in Point::ALL.iter().filter(is_passed) {
+    let is_passed = |name: &&str| name.starts_with("sqlite-") && *name != "sqlite-part-shared";
+    for point in sealift_sqlite::SPEC.fail_points.iter().map(|point| point.name).filter(is_passed) {
         let mut kills = 0;
         for (time, elsewhere) in (1..).flat_map(|time| [(time, false), (time, true)]) {
             let folder = Folder::new();
-            folder.build(if *point == Point::SqliteEdgeCommitted { LARGE_TABLE } else { TWO_TABLES });
+            folder.build(if point == "sqlite-edge-committed" { LARGE_TABLE } else { TWO_TABLES });
             let place = folder.0.path();
-            if *point == Point::SqliteRemoving {
+            if point == "sqlite-removing" {
                 // Comes to it by dropping another transfer's load.
                 Pump::start_as(&folder, &folder.sink(), OTHER, false).unwrap().part(PartIndex(0)).unwrap();
             }
             if elsewhere {
                 fs::write(place.join("elsewhere"), "").unwrap();
             }
-            let killed = run_victim(place, Some(format!("{}:{time}", point.name()))).signal() == Some(9);
+            let killed = run_victim(place, Some(format!("{point}:{time}"))).signal() == Some(9);
             if !killed {
                 break;
             }
             kills += 1;
-            run_victim(place, Some(point.name().to_owned()));
-            assert!(run_victim(place, None).success(), "{point:?} {time}");
+            run_victim(place, Some(point.to_owned()));
+            assert!(run_victim(place, None).success(), "{point} {time}");
             assert_same(&folder);
             for note in ["receipt", "published", "elsewhere"] {
                 let _ = fs::remove_file(place.join(note));
             }
-            assert_eq!(folder.names(), ["source.db", "target.db"], "{point:?} {time}");
+            assert_eq!(folder.names(), ["source.db", "target.db"], "{point} {time}");
         }
-        println!("{}: {kills} kills", point.name());
-        assert!(kills > 0, "{point:?} is never passed");
+        println!("{point}: {kills} kills");
+        assert!(kills > 0, "{point} is never passed");
     }
 }
 
@@ -445,7 +444,7 @@ fn what_a_killed_writer_wrote_is_undone() {
          INSERT INTO b SELECT i * 7919 % 1201, zeroblob(65536) FROM n;",
     );
     let journal = folder.0.path().join(".target.db.sealift-staging-journal");
-    let killed = run_victim(folder.0.path(), Some(format!("{}:3", Point::SqlitePartWritten.name())));
+    let killed = run_victim(folder.0.path(), Some("sqlite-part-written:3".to_owned()));
     assert_eq!(killed.signal(), Some(9));
     assert!(fs::metadata(&journal).unwrap().len() > 0);
     assert!(fs::metadata(folder.staging()).unwrap().len() > 1 << 20);

@@ -1,0 +1,226 @@
+//! A plain file as a target, for those who typed the danger.
+//!
+//! The load goes into a staging file beside it that is named after the transfer, so that no other
+//! transfer's is ever taken for it, and which gets the target's name once the receipt is signed.
+//! Every byte is written once: the staging file is its own durable prefix, of which [`prefix`]
+//! keeps the record. A chunk is acknowledged when both are synced, and so the sender is not asked
+//! for it again, whichever side is killed.
+
+mod load;
+mod prefix;
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use sealift_engine_api::{PartSink, Readiness};
+use sealift_host::place::TargetPlace;
+use sealift_protocol::{
+    close::Code,
+    error::Error,
+    failure::{Failure, Outcome},
+    id::TransferId,
+    manifest::Plan,
+    receive::Found,
+};
+
+use self::{
+    load::FileLoad,
+    prefix::{Bond, Prefix, Proven, is_own_file},
+};
+
+pub struct FileTarget {
+    place: TargetPlace,
+    transfer: OnceLock<TransferId>,
+    /// From `prepare` on; held by what writes it.
+    prepared: Mutex<Option<Staging>>,
+    stopped: AtomicBool,
+}
+
+/// The staging file and the record of what is durable of it, open.
+struct Staging {
+    file: File,
+    prefix: Prefix,
+    proven: Proven,
+    /// Something was written behind what is proven.
+    is_written: bool,
+}
+
+impl FileTarget {
+    pub fn new(path: &Path) -> Outcome<Self> {
+        let place = TargetPlace::new(path)?;
+        Ok(Self { place, transfer: OnceLock::new(), prepared: Mutex::default(), stopped: AtomicBool::new(false) })
+    }
+
+    fn beside(&self, transfer: TransferId, ending: &str) -> PathBuf {
+        let mut name = OsString::from(".");
+        name.push(self.place.path.file_name().unwrap_or_default());
+        name.push(format!(".{transfer}{ending}"));
+        self.place.folder.join(name)
+    }
+
+    fn staging(&self, transfer: TransferId) -> PathBuf {
+        self.beside(transfer, ".sealift-staging")
+    }
+
+    fn record(&self, transfer: TransferId) -> PathBuf {
+        self.beside(transfer, ".prefix.sealift-staging")
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, Option<Staging>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a load could begin and be shown, and what the target will be.
+    pub fn check(&self, readiness: Readiness) -> Outcome<Option<String>> {
+        let described = match readiness {
+            Readiness::Place => None,
+            Readiness::Name | Readiness::Staging => Some(self.place.describe()?),
+        };
+        // Those of every transfer have names of the same length; this is the longest.
+        self.place.try_out(&self.record(TransferId([0; 16])), readiness, |_| Ok(()))?;
+        Ok(described)
+    }
+
+    /// Opens what an earlier process left of this very transfer and proves how much of it holds, or
+    /// starts over.
+    pub fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>> {
+        let _ = self.transfer.set(transfer);
+        self.place.made_beforehand()?;
+        let bond = Bond { transfer, plan_hash: plan.hash() };
+        let earlier = if fresh { None } else { self.find(bond).map_err(|error| self.unusable(&error))? };
+        let staging = match earlier {
+            Some(staging) => staging,
+            None => self.make(bond).map_err(|error| self.unusable(&error))?,
+        };
+        let found = staging.proven.found();
+        *self.prepared() = Some(staging);
+        Ok(found.into_iter().collect())
+    }
+
+    fn find(&self, bond: Bond) -> io::Result<Option<Staging>> {
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let opened = OpenOptions::new().read(true).write(true).custom_flags(flags).open(self.staging(bond.transfer));
+        // What is not a file of ours is replaced by one; nothing that it leads to is touched.
+        let Ok(mut file) = opened else { return Ok(None) };
+        if !is_own_file(&file)? {
+            return Ok(None);
+        }
+        let go_on = || !self.stopped.load(Ordering::SeqCst);
+        let found = Prefix::find(&self.record(bond.transfer), bond, &mut file, go_on)?;
+        Ok(found.map(|(prefix, proven)| Staging { file, prefix, proven, is_written: false }))
+    }
+
+    fn make(&self, bond: Bond) -> io::Result<Staging> {
+        let staging = self.staging(bond.transfer);
+        let record = self.record(bond.transfer);
+        for path in [&staging, &record] {
+            remove(path)?;
+        }
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(staging)?;
+        let prefix = Prefix::create(&record, bond)?;
+        self.place.sync_folder()?;
+        Ok(Staging { file, prefix, proven: Proven::default(), is_written: false })
+    }
+
+    /// What takes the load, behind what is proven; once more if what took it was dropped before
+    /// anything came.
+    pub fn begin(&self) -> Outcome<Box<dyn PartSink + '_>> {
+        let no_staging = || Failure::new(Code::Internal, "no staging file", "");
+        let load = FileLoad::begin(self, self.prepared()).ok_or_else(no_staging)?;
+        Ok(Box::new(load))
+    }
+
+    fn check_stop(&self) -> Outcome {
+        match self.stopped.load(Ordering::SeqCst) {
+            true => Err(Failure::new(Code::Interrupted, "the load was stopped", "")),
+            false => Ok(()),
+        }
+    }
+
+    /// What is written goes into the file that will get the target's name (fault S4).
+    fn check_in_place(&self, file: &File) -> Outcome {
+        let transfer = self.transfer.get().ok_or_else(|| Failure::new(Code::Internal, "no transfer", ""))?;
+        let own = file.metadata().map_err(|error| self.place.cannot_write(&error))?;
+        let staging = self.staging(*transfer);
+        let is_there = fs::symlink_metadata(&staging)
+            .is_ok_and(|found| (found.dev(), found.ino(), found.nlink()) == (own.dev(), own.ino(), 1));
+        if is_there {
+            return Ok(());
+        }
+        let what = format!("the staging file {} was removed or replaced while it was written", staging.display());
+        let next = "Find out by whom. Then give the same commands again: what is missing is sent again.";
+        Err(Failure::new(Code::TargetFailed, what, next))
+    }
+
+    fn unusable(&self, error: &io::Error) -> Failure {
+        match error.kind() {
+            ErrorKind::Interrupted => Failure::new(Code::Interrupted, "the load was stopped", ""),
+            ErrorKind::WouldBlock => Error::new(Code::TransferBusy, "staging file").into(),
+            _ => self.place.cannot_write(error),
+        }
+    }
+
+    /// Gives the staging file the target's name. Called again after a crash, finds it there.
+    pub fn publish(&self, transfer: TransferId) -> Outcome {
+        let staging = self.staging(transfer);
+        // The target that is there was made by the rename; one of no bytes need not have been.
+        // Nothing but a plain file is taken for the load.
+        let has_bytes = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0);
+        let was_renamed = fs::symlink_metadata(&staging).is_err() && has_bytes(&self.place.path);
+        if !was_renamed {
+            self.place.show(&staging)?;
+        }
+        self.place.sync_folder().map_err(|error| self.place.cannot_write(&error))
+    }
+
+    /// The load is published for good: its record has done its service.
+    pub fn forget(&self, transfer: TransferId) {
+        let _ = remove(&self.record(transfer));
+    }
+
+    pub fn abandon_earlier(&self, transfer: TransferId, proven: bool) -> Outcome<bool> {
+        let removed = fs::remove_file(self.staging(transfer));
+        remove(&self.record(transfer)).map_err(|error| self.place.cannot_write(&error))?;
+        match removed {
+            Ok(()) => Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(proven && self.place.path.exists()),
+            Err(error) => Err(self.place.cannot_write(&error)),
+        }
+    }
+
+    /// The file that holds what is written so far, if anything is.
+    pub fn staged(&self, transfer: TransferId) -> Option<PathBuf> {
+        Some(self.staging(transfer)).filter(|staging| fs::symlink_metadata(staging).is_ok_and(|found| found.len() > 0))
+    }
+
+    /// What is durable stays.
+    pub fn suspend(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// Once it is shown, there is no staging file of this transfer's any more.
+    pub fn abandon(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        if let Some(transfer) = self.transfer.get() {
+            for path in [self.staging(*transfer), self.record(*transfer)] {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,169 @@
+//! Reading the staged database again.
+//!
+//! The loading connection is closed first, so that what is read comes from the file, which from
+//! then on nobody writes. Each table is read as the source reads it, and counted and digested. The
+//! catalogue must be, entry for entry, what the source sent, beside the ledger, which stays until
+//! the load is published. Indexes are not read: they were built by SQLite from these tables, and
+//! hold nothing of their own; that the source's hold the same was checked there.
+
+use bytes::BytesMut;
+use rusqlite::{Connection, OpenFlags, Rows, Statement, types::ValueRef};
+use sealift_protocol::{
+    close::Code,
+    digest::MultisetDigest,
+    failure::{Failure, Outcome},
+    id::PartIndex,
+    manifest::{CatalogueCheck, Check, Evidence, Proof},
+};
+
+use super::{Turn, failure::failed, load::guard, out_of_order};
+use crate::{
+    Value,
+    document::{Definition, FinishDocument, LEDGER_TABLE, SchemaDocument, Table, TextEncoding},
+    fail_point::{MARKED, PROVEN, hit},
+    put_values,
+};
+
+/// Page cache for reading again: each page is read once.
+const CACHE_KIB: i32 = 8 << 10;
+
+const STAGING: &str = "the staging file";
+
+/// Ends the load, and says table by table what the file holds.
+pub fn prove(turn: &mut Turn<'_>) -> Outcome<Evidence> {
+    let engine = |error: rusqlite::Error| failed(&error, STAGING);
+    let (sink, identity) = (turn.sink, turn.prepared.identity);
+    let load = turn.load.take().ok_or_else(out_of_order)?;
+    // From here on the file is nobody's to the engine; the mark keeps others out.
+    sink.staging.mark_finished(turn.prepared.bond.transfer, identity)?;
+    hit(MARKED);
+    let (schema, finish) = load.close()?;
+    let finish = finish.ok_or_else(out_of_order)?;
+    sink.staging.sync()?;
+    sink.staging.check(identity)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(sink.staging.file(), flags).map_err(engine)?;
+    turn.interruptible_by(connection.get_interrupt_handle())?;
+    guard(&connection, sink.row_bytes_max).map_err(engine)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(engine)?;
+    connection.pragma_update(None, "cell_size_check", true).map_err(engine)?;
+    connection.execute_batch("BEGIN").map_err(engine)?;
+    let definitions = check_catalogue(&connection, &schema, &finish)?;
+    let mut tables = Vec::with_capacity(schema.tables.len());
+    for (place, table) in schema.tables.iter().enumerate() {
+        let mut digest = turn.digests.multiset();
+        read_again(turn, &connection, table, schema.encoding, &mut digest)
+            .map_err(|failure| failure.at_part(PartIndex(place as u32 + 1)))?;
+        tables.push(digest.digest());
+    }
+    // Still the same file, or what was read is not what would be published.
+    drop(connection);
+    sink.staging.check(identity)?;
+    hit(PROVEN);
+    let checks = vec![Check::Catalogue(CatalogueCheck { definitions })];
+    Ok(Evidence { tables, checks, ..Evidence::bare(Proof::RowsReadBack) })
+}
+
+/// Returns the number of definitions.
+fn check_catalogue(connection: &Connection, schema: &SchemaDocument, finish: &FinishDocument) -> Outcome<u64> {
+    let expected = definitions(schema, finish);
+    let Some(name) = catalogue_difference(connection, &expected)? else { return Ok(expected.len() as u64) };
+    let what = format!("the definition of {name} in the staged database is not what the source sent");
+    Err(Failure::new(Code::TargetMismatch, what, "The load was dropped. Look for other programs that write there."))
+}
+
+/// Type, name, table and text of an entry. An index of a constraint has no text.
+type Entry<'a> = (&'a str, &'a str, &'a str, Option<&'a str>);
+
+/// What the documents say, in order.
+fn definitions<'a>(schema: &'a SchemaDocument, finish: &'a FinishDocument) -> Vec<Entry<'a>> {
+    let mut expected: Vec<Entry<'_>> = Vec::new();
+    for table in &schema.tables {
+        expected.push(("table", &table.name, &table.name, Some(&table.sql)));
+        expected.extend(table.automatic_indexes.iter().map(|index| ("index", &**index, &*table.name, None)));
+        expected.extend(entries("index", &table.indexes));
+    }
+    expected.extend(entries("table", &schema.virtual_tables));
+    expected.extend(entries("view", &finish.views));
+    expected.extend(entries("trigger", &finish.triggers));
+    expected.sort_unstable();
+    expected
+}
+
+/// The first entry, the ledger's aside, that is not in both the catalogue and the documents.
+fn catalogue_difference(connection: &Connection, expected: &[Entry<'_>]) -> Outcome<Option<String>> {
+    let engine = |error: rusqlite::Error| failed(&error, STAGING);
+    let sql = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema WHERE name <> ?1";
+    let mut statement = connection.prepare(sql).map_err(engine)?;
+    let rows = statement
+        .query_map([LEDGER_TABLE], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .map_err(engine)?;
+    let found = rows.collect::<rusqlite::Result<Vec<(String, String, String, Option<String>)>>>().map_err(engine)?;
+    let mut found: Vec<Entry<'_>> =
+        found.iter().map(|(kind, name, table, sql)| (&**kind, &**name, &**table, sql.as_deref())).collect();
+    found.sort_unstable();
+    let mut found = found.into_iter();
+    let mut expected = expected.iter().copied();
+    loop {
+        match (expected.next(), found.next()) {
+            (None, None) => return Ok(None),
+            (expected, found) if expected == found => {}
+            (expected, found) => return Ok(expected.or(found).map(|(_, name, ..)| name.to_owned())),
+        }
+    }
+}
+
+fn entries<'a>(kind: &'a str, definitions: &'a [Definition]) -> impl Iterator<Item = Entry<'a>> {
+    definitions
+        .iter()
+        .map(move |definition| (kind, &*definition.name, definition.table(), Some(definition.sql.as_str())))
+}
+
+fn read_again(
+    turn: &Turn<'_>,
+    connection: &Connection,
+    table: &Table,
+    encoding: TextEncoding,
+    digest: &mut MultisetDigest,
+) -> Outcome {
+    let engine = |error: rusqlite::Error| failed(&error, &format!("table {}", table.name));
+    let selects = table.selects(encoding);
+    let statements = selects.iter().map(|select| connection.prepare(select)).collect::<Result<Vec<_>, _>>();
+    let mut statements = statements.map_err(engine)?;
+    let cells: Vec<usize> = statements.iter().map(Statement::column_count).collect();
+    let mut cursors: Vec<Rows<'_>> = statements.iter_mut().map(Statement::raw_query).collect();
+    let mut row = BytesMut::new();
+    loop {
+        turn.sink.check_stop()?;
+        row.clear();
+        if !next_row(&mut cursors, &cells, encoding, &mut row).map_err(engine)? {
+            return Ok(());
+        }
+        digest.add(&row);
+    }
+}
+
+/// Steps all cursors to the next row and encodes it; `false` after the last.
+fn next_row(
+    cursors: &mut [Rows<'_>],
+    cells: &[usize],
+    encoding: TextEncoding,
+    out: &mut BytesMut,
+) -> rusqlite::Result<bool> {
+    for (cursor, &cells) in cursors.iter_mut().zip(cells) {
+        let Some(row) = cursor.next()? else { return Ok(false) };
+        let cell = |index| row.get_ref(index).map(value_of);
+        put_values(out, encoding, cells, cell, |_, _| Ok(()))?;
+    }
+    Ok(true)
+}
+
+fn value_of(value: ValueRef<'_>) -> Value<'_> {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(integer) => Value::Integer(integer),
+        ValueRef::Real(real) => Value::Real(real),
+        ValueRef::Text(bytes) => Value::Text(bytes),
+        ValueRef::Blob(bytes) => Value::Blob(bytes),
+    }
+}

@@ -1,0 +1,289 @@
+//! Writing one table's rows.
+
+use bytes::Bytes;
+use rusqlite::{
+    ToSql,
+    types::{ToSqlOutput, ValueRef},
+};
+use sealift_engine_api::PartSink;
+use sealift_protocol::{
+    chunk::VerifiedChunk,
+    close::Code,
+    digest::{Digests, PartRoot},
+    failure::{Failure, Outcome},
+    id::PartIndex,
+    limits::CHUNK_HASH_BYTES,
+    receive::{FoundPrefix, WholePart},
+    row::RowReader,
+};
+
+use super::{
+    Turn,
+    failure::{failed, row_failed, row_too_long},
+    indexes::Waiting,
+    ledger::{self, Line},
+    load::check_whole,
+    out_of_order,
+};
+use crate::{
+    Value,
+    document::{SEQUENCE_TABLE, TextEncoding},
+    fail_point::{PART_SHARED, hit},
+    read_values,
+};
+
+/// How much of a chunk is written between two looks at what its indexes would take to sort: tiny
+/// rows take ten times their own bytes.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// After how many row bytes a part is committed at a chunk's edge, so that whatever happens costs
+/// no more; or after a part of what is there, as each commit writes the hashes of all chunks so
+/// far.
+pub const EDGE_BYTES: u64 = 32 << 20;
+const EDGE_SHARE: u64 = 32;
+
+/// A part of one chunk lets its indexes grow with its rows while it has no more bytes than this, or
+/// than this for each table of the database: for each index that is dropped or made, the engine
+/// reads its whole catalogue, which takes longer than a few rows where tables are many.
+const GROWING_BYTES_MAX: usize = 16 << 10;
+const GROWING_BYTES_A_TABLE: usize = 64;
+
+/// Binds and inserts rows as they arrive.
+pub struct RowsLoad<'a> {
+    turn: Turn<'a>,
+    part: PartIndex,
+    /// Place of the table in the schema document.
+    table: usize,
+    insert: String,
+    values: usize,
+    reader: RowReader,
+    rows: u64,
+    /// That an earlier process committed.
+    rows_before: u64,
+    transaction: Transaction,
+    /// Its indexes that are made after the rows.
+    waiting: Waiting,
+    /// Of all chunks so far.
+    hashes: Vec<u8>,
+    /// Row bytes that are committed.
+    committed_bytes: u64,
+    ended: bool,
+    spare: Vec<Value<'static>>,
+}
+
+/// The one that a part is written in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transaction {
+    /// Before the first chunk.
+    None,
+    /// Its own, which is begun again at edges.
+    Own,
+    /// With other parts.
+    Shared,
+}
+
+impl<'a> RowsLoad<'a> {
+    pub fn begin(mut turn: Turn<'a>, part: PartIndex, found: Option<FoundPrefix>) -> Outcome<Self> {
+        let reader = RowReader::new(turn.sink.row_bytes_max);
+        // The schema is the part before the first table.
+        let table = (part.0 as usize).checked_sub(1).ok_or_else(out_of_order)?;
+        let load = turn.load()?;
+        let definition = load.schema.tables.get(table).ok_or_else(out_of_order)?;
+        let (insert, values) = (definition.insert(load.schema.encoding), definition.values());
+        let waiting = Waiting::none(definition);
+        let rows_before = if found.is_some() { ledger::rows_of(&load.connection, part)? } else { 0 };
+        let (hashes, committed_bytes) = found.map_or_else(Default::default, |found| (found.hashes, found.plain_bytes));
+        let (rows, ended, spare) = Default::default();
+        Ok(Self {
+            turn,
+            part,
+            table,
+            insert,
+            values,
+            reader,
+            rows,
+            rows_before,
+            transaction: Transaction::None,
+            waiting,
+            hashes,
+            committed_bytes,
+            ended,
+            spare,
+        })
+    }
+
+    /// The first chunk that this process has of the part is here: says which transaction it is
+    /// written in, and which indexes wait for the rows.
+    fn begin_transaction(&mut self, chunk: &VerifiedChunk) -> Outcome {
+        let is_first = self.hashes.is_empty();
+        if is_first && chunk.is_last() {
+            self.turn.load()?.begin_shared()?;
+            self.transaction = Transaction::Shared;
+        } else {
+            self.turn.commit_shared()?;
+            self.turn.load()?.begin()?;
+            self.transaction = Transaction::Own;
+        }
+        if !is_first {
+            return Ok(());
+        }
+        let load = self.turn.load.as_ref().ok_or_else(out_of_order)?;
+        let definition = &load.schema.tables[self.table];
+        if definition.name == SEQUENCE_TABLE {
+            // Loading the other tables has counted here.
+            let sql = "DELETE FROM main.sqlite_sequence";
+            load.connection.execute(sql, []).map_err(|error| failed(&error, SEQUENCE_TABLE))?;
+        }
+        let growing_bytes_max = GROWING_BYTES_MAX.max(load.schema.tables.len() * GROWING_BYTES_A_TABLE);
+        if !chunk.is_last() || chunk.plain().len() > growing_bytes_max {
+            self.waiting = Waiting::begin(&load.connection, definition)?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, whole: &WholePart) -> Outcome {
+        let chunks = (self.hashes.len() / CHUNK_HASH_BYTES) as u64;
+        check_whole(whole, self.part, chunks, self.ended)?;
+        self.turn.sink.check_stop()?;
+        std::mem::replace(&mut self.reader, RowReader::new(0)).finish()?;
+        let line = Line { part: whole, rows: self.rows_before + self.rows, document: None, hashes: None };
+        let load = self.turn.load()?;
+        self.waiting.build_all(&mut load.connection)?;
+        if self.transaction == Transaction::Shared {
+            return self.end_shared(&line);
+        }
+        load.commit(&line)?;
+        self.turn.note_committed(&[self.part]);
+        self.turn.sink.state().prefix = None;
+        Ok(())
+    }
+
+    fn end_shared(&mut self, line: &Line<'_>) -> Outcome {
+        let has_room = self.turn.load()?.end_shared(line)?;
+        if has_room && self.turn.is_followed(self.part)? {
+            hit(PART_SHARED);
+            return Ok(());
+        }
+        self.turn.commit_shared()
+    }
+
+    fn insert(&mut self, piece: Bytes) -> Outcome {
+        let Self { turn, table, insert, values: count, reader, rows, waiting, spare, .. } = self;
+        let sink = turn.sink;
+        let load = turn.load.as_ref().ok_or_else(out_of_order)?;
+        let encoding = load.schema.encoding;
+        let name = &load.schema.tables[*table].name;
+        let engine = |error: rusqlite::Error| row_failed(&error, &format!("table {name}"));
+        let mut statement = load.connection.prepare(insert).map_err(engine)?;
+        reader
+            .feed(piece, |row| {
+                sink.check_stop()?;
+                let mut values = recycle(std::mem::take(spare));
+                read_values(row, *count, &mut values)?;
+                waiting.count(&values);
+                for (place, value) in values.iter().enumerate() {
+                    bind(&mut statement, place, *value, encoding).map_err(engine)?;
+                }
+                statement.raw_execute().map_err(engine)?;
+                *rows += 1;
+                *spare = recycle(values);
+                Ok(())
+            })
+            .map_err(|failure: Failure| match failure.code {
+                Code::LimitExceeded => row_too_long(sink.row_bytes_max),
+                _ => failure,
+            })
+    }
+
+    fn write_piece(&mut self, piece: Bytes) -> Outcome {
+        self.insert(piece)?;
+        self.waiting.build_large(&mut self.turn.load()?.connection)
+    }
+}
+
+impl PartSink for RowsLoad<'_> {
+    fn begun(&self, part: PartIndex, digests: &Digests) -> PartRoot {
+        digests.part_root_of(part, &self.hashes, self.committed_bytes)
+    }
+
+    fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
+        let plain = chunk.plain();
+        if self.transaction == Transaction::None {
+            self.begin_transaction(chunk).map_err(|failure| failure.at_part(self.part))?;
+        }
+        for start in (0..plain.len()).step_by(PIECE_BYTES) {
+            let piece = plain.slice(start..plain.len().min(start + PIECE_BYTES));
+            self.write_piece(piece).map_err(|failure| failure.at_part(self.part))?;
+        }
+        self.hashes.extend_from_slice(chunk.hash());
+        self.ended = chunk.is_last();
+        Ok(())
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn edge(&mut self, so_far: &PartRoot) -> Outcome<bool> {
+        let due = self.turn.sink.edge_bytes.max(self.committed_bytes / EDGE_SHARE);
+        if so_far.plain_bytes() - self.committed_bytes < due || !self.reader.is_between_rows() {
+            return Ok(false);
+        }
+        let (part, chunks, plain_bytes) = (self.part, so_far.chunks(), so_far.plain_bytes());
+        let root = so_far.root();
+        let so_far = WholePart { part, chunks, plain_bytes, root };
+        let rows = self.rows_before + self.rows;
+        let load = self.turn.load()?;
+        // Who resumes finds them there, and lets them grow.
+        self.waiting.build_all(&mut load.connection)?;
+        load.commit_edge(&so_far, rows, &self.hashes).map_err(|failure| failure.at_part(part))?;
+        self.committed_bytes = plain_bytes;
+        let hashes = self.hashes.clone();
+        self.turn.sink.state().prefix = Some(FoundPrefix { part, chunks, plain_bytes, root, hashes });
+        Ok(true)
+    }
+
+    fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome {
+        let part = self.part;
+        self.end(whole).map_err(|failure| failure.at_part(part))
+    }
+}
+
+/// The same allocation, empty, for values of another lifetime.
+fn recycle<'b>(mut values: Vec<Value<'_>>) -> Vec<Value<'b>> {
+    values.clear();
+    // Collecting in place keeps the buffer; of no elements, none is converted.
+    values.into_iter().map(|_| Value::Null).collect()
+}
+
+/// Binds one value: as itself, or in UTF-16 as the pair of its bytes and whether they are text.
+fn bind(
+    statement: &mut rusqlite::Statement<'_>,
+    place: usize,
+    value: Value<'_>,
+    encoding: TextEncoding,
+) -> rusqlite::Result<()> {
+    if encoding == TextEncoding::Utf8 {
+        return statement.raw_bind_parameter(place + 1, Cell(value));
+    }
+    let (stored, is_text) = match value {
+        Value::Text(bytes) => (Value::Blob(bytes), true),
+        value => (value, false),
+    };
+    statement.raw_bind_parameter(2 * place + 1, Cell(stored))?;
+    statement.raw_bind_parameter(2 * place + 2, is_text)
+}
+
+struct Cell<'a>(Value<'a>);
+
+impl ToSql for Cell<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self.0 {
+            Value::Null => ValueRef::Null,
+            Value::Integer(integer) => ValueRef::Integer(integer),
+            Value::Real(real) => ValueRef::Real(real),
+            Value::Text(bytes) => ValueRef::Text(bytes),
+            Value::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}

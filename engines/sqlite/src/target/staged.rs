@@ -1,0 +1,105 @@
+//! Where a load begins: in a new staging file, or where an earlier one stopped.
+
+use rusqlite::Connection;
+use sealift_protocol::{
+    failure::Outcome,
+    id::{PartIndex, TransferId},
+    manifest::{Plan, ReadBack, Section},
+    receive::{FoundPrefix, WholePart},
+};
+
+use super::{
+    image::Image,
+    ledger::{self, Bond, senseless},
+    leftover::Leftover,
+    load::{Load, check_plan},
+    staging::{Identity, Staging},
+};
+
+/// A staging file to load into, and what is committed in it.
+pub struct Staged {
+    pub identity: Identity,
+    pub load: Option<Load>,
+    /// Instead of a load, for the pages of an image.
+    pub image: Option<Image>,
+    pub have: Vec<WholePart>,
+    pub prefix: Option<FoundPrefix>,
+    /// Of both.
+    pub rows: u64,
+}
+
+impl Staged {
+    /// Makes the staging file, or opens the one that this transfer left.
+    pub fn stage(staging: &Staging, row_bytes_max: usize, plan: &Plan, bond: Bond, fresh: bool) -> Outcome<Self> {
+        staging.check_target()?;
+        match Leftover::find(staging, row_bytes_max)? {
+            Leftover::Load(connection, identity) if !fresh && ledger::bond(&connection)? == Some(bond) => {
+                return Self::resume(connection, identity, plan, bond);
+            }
+            Leftover::Image(ledger, identity) if !fresh && ledger.bond() == bond => {
+                return Ok(Self::of_image(Image::resume(staging, identity, *ledger)?, identity));
+            }
+            leftover => leftover.remove(staging)?,
+        }
+        let identity = staging.create()?;
+        if plan.engine.capabilities.read_back == ReadBack::Bytes {
+            return Ok(Self::of_image(Image::create(staging, identity, bond)?, identity));
+        }
+        Ok(Self { identity, load: None, image: None, have: Vec::new(), prefix: None, rows: 0 })
+    }
+
+    fn of_image(image: Image, identity: Identity) -> Self {
+        let (have, prefix) = (image.whole.into_iter().collect(), image.prefix());
+        Self { identity, load: None, image: Some(image), have, prefix, rows: 0 }
+    }
+
+    /// Goes on with what is committed.
+    fn resume(connection: Connection, identity: Identity, plan: &Plan, bond: Bond) -> Outcome<Self> {
+        let ledger = ledger::read(&connection)?;
+        check_plan(plan, &ledger.schema).map_err(|_| senseless())?;
+        let (have, prefix, rows) = (ledger.parts.clone(), ledger.prefix.clone(), ledger.rows);
+        let is_rows = |part: PartIndex| plan.section(part) == Some(Section::Data);
+        if have.last().is_some_and(|last| last.part.0 as usize >= plan.parts.len())
+            || prefix.as_ref().is_some_and(|prefix| !is_rows(prefix.part))
+        {
+            return Err(senseless());
+        }
+        Ok(Self { identity, load: Some(Load::resume(connection, bond, ledger)), image: None, have, prefix, rows })
+    }
+}
+
+/// Removes a load that was let go of, unless somebody else has it by now.
+pub fn remove_suspended(staging: &Staging, row_bytes_max: usize, bond: Bond) {
+    let leftover = Leftover::find(staging, row_bytes_max).ok();
+    let is_its = match &leftover {
+        Some(Leftover::Load(connection, _)) => ledger::bond(connection) == Ok(Some(bond)),
+        Some(Leftover::Image(ledger, _)) => ledger.bond() == bond,
+        _ => false,
+    };
+    if let Some(leftover) = leftover.filter(|_| is_its) {
+        let _ = leftover.remove(staging);
+    }
+    staging.mark.release();
+}
+
+/// Removes what an earlier process left of this transfer. Of another's nothing is touched.
+pub fn remove_earlier(staging: &Staging, row_bytes_max: usize, transfer: TransferId) -> Outcome {
+    let leftover = Leftover::find(staging, row_bytes_max)?;
+    let removed = match &leftover {
+        Leftover::Load(connection, _) if ledger::bond(connection)?.is_none_or(|bond| bond.transfer != transfer) => {
+            Ok(())
+        }
+        Leftover::Image(ledger, _) if ledger.bond().transfer != transfer => Ok(()),
+        Leftover::Finished(owner, _) if *owner != transfer => Ok(()),
+        // Whose an empty file was, nothing says; nobody misses it.
+        Leftover::Load(..) | Leftover::Image(..) | Leftover::Finished(..) | Leftover::Empty(_) => {
+            leftover.remove(staging)
+        }
+        Leftover::Nothing => {
+            staging.forget(transfer);
+            staging.remove_siblings()
+        }
+    };
+    staging.mark.release();
+    removed
+}

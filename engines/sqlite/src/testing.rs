@@ -1,0 +1,46 @@
+//! What tests of sinks feed them with.
+
+use bytes::BytesMut;
+use sealift_host::random::SystemRandom;
+use sealift_protocol::{
+    chunk::{Chunk, VerifiedChunk},
+    compress::{Compression, Packer, Unpacker},
+    digest::Digests,
+    id::{ChunkIndex, Epoch, PartIndex, TransferId},
+    key::{DigestSecret, EpochSecret},
+    limits::CHUNK_HEADER_BYTES,
+    random::Nonces,
+    row::put_length,
+    seal::{EpochKeys, Suite, open, seal},
+};
+
+use crate::{Value, put_value};
+
+pub const TRANSFER: TransferId = TransferId([5; 16]);
+
+pub fn digests() -> Digests {
+    Digests::new(&DigestSecret::from_bytes([7; 32]))
+}
+
+pub fn rows(values: &[&[Value<'_>]]) -> Vec<u8> {
+    let mut bytes = BytesMut::new();
+    for values in values {
+        let mut row = BytesMut::new();
+        values.iter().for_each(|&value| put_value(&mut row, value));
+        put_length(&mut bytes, row.len());
+        bytes.extend_from_slice(&row);
+    }
+    bytes.to_vec()
+}
+
+/// The first chunk of a part. Only what was opened can be given to a sink.
+pub fn verified(part: u32, plain: &[u8], last: bool) -> VerifiedChunk {
+    let mut random = SystemRandom::default();
+    let secret = EpochSecret::generate(&mut random);
+    let keys = EpochKeys::new(Suite::Aes256Gcm, TRANSFER, Epoch(1), secret, digests());
+    let chunk = Chunk::new(PartIndex(part), ChunkIndex(0), last, plain.to_vec());
+    let packed = Packer::new(Compression::Off).expect("a packer").pack(chunk, keys.digests());
+    let sealed = seal(packed, &keys, Nonces::new(&mut random).draw().expect("a nonce")).expect("a sealed chunk");
+    let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
+    open(&sealed.header, body, &keys, &mut Unpacker::new().expect("an unpacker")).expect("what was just sealed")
+}

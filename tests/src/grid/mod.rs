@@ -1,0 +1,184 @@
+//! An engine of the tests, which the product does not know: whatever is written for engines in
+//! general has to work for it as it does for those of the product.
+//!
+//! It has what SQLite and dumps do not: tables in ranges, parts that are written side by side, and
+//! failures on demand. A source is a file that says what there is (`tables=2 ranges=3 rows=500
+//! bytes=100 widest=0`); its rows follow from that. A target is a folder with one file for each
+//! part, written under a staging name. While a file `fail` with the number of a part is beside the
+//! target or the source, that part fails.
+
+mod source;
+mod target;
+
+use std::{fs, path::Path, sync::Arc};
+
+use bytes::BytesMut;
+use sealift_engine_api::{
+    Endpoint, EngineSpec, Engines, FailPoint, Form, OpenedSource, Place, Scheme, Sink, SourceOptions, TargetOptions,
+};
+use sealift_protocol::{
+    disposition::sender::Replay,
+    failure::{Failure, Outcome},
+    id::PartIndex,
+    manifest::{Capabilities, Engine, ReadBack, Section},
+    row::{Cell, put_cell, put_length},
+};
+
+pub use self::{source::GridSource, target::GridSink};
+
+/// What the programs of the tests have: the engines of the product, and this one.
+pub const ENGINES: Engines = Engines { specs: &[&SPEC, &sealift_opaque::SPEC, &sealift_sqlite::SPEC], instead: &[] };
+
+pub const SPEC: EngineSpec = EngineSpec {
+    name: "grid",
+    schemes: &[Scheme { name: "grid", usage: "grid:PATH", is_source: true, parse: GridUrl::parse }],
+    drill: |_, _| None,
+    helpers: &[],
+    fail_points: &[PART_WRITTEN, PART_COMMITTED, PROVEN, RENAMED],
+};
+
+const PART_WRITTEN: FailPoint = FailPoint { name: "grid-part-written", what: "a part is written and not committed" };
+const PART_COMMITTED: FailPoint =
+    FailPoint { name: "grid-part-committed", what: "a part is committed and not acknowledged" };
+const PROVEN: FailPoint = FailPoint { name: "grid-proven", what: "everything was read again, there is no receipt" };
+const RENAMED: FailPoint = FailPoint { name: "grid-renamed", what: "the load has its final name" };
+
+fn hit(point: FailPoint) {
+    sealift_host::fail_point::hit(point.name);
+}
+
+/// The programs that have it.
+pub const SENDER: &str = "grid-sender";
+pub const RECEIVER: &str = "grid-receiver";
+
+/// Whether a target holds, row by row and in the order of the plan, what a source has, and nothing
+/// else.
+pub fn holds(target: &Path, content: Content) -> bool {
+    let parts: Vec<_> = (0..content.tables).flat_map(|table| (0..content.ranges).map(move |at| (table, at))).collect();
+    let last = parts.len() + 1;
+    let text = content.text().into_bytes();
+    let read = |part: usize| fs::read(target.join(format!("part-{part}"))).unwrap_or_default();
+    let names = fs::read_dir(target).into_iter().flatten().count();
+    let same = |(part, &(table, at)): (usize, &(u32, u64))| {
+        let numbers = at * content.rows..(at + 1) * content.rows;
+        read(part + 1) == numbers.flat_map(|number| framed(&content.row(table, number))).collect::<Vec<u8>>()
+    };
+    // Of each part a file with its content, and one that says so.
+    names == 2 * (last + 1) && read(0) == text && read(last) == text && parts.iter().enumerate().all(same)
+}
+
+fn framed(row: &[u8]) -> Vec<u8> {
+    let mut framed = BytesMut::new();
+    put_length(&mut framed, row.len());
+    framed.extend_from_slice(row);
+    framed.to_vec()
+}
+
+/// What both ends declare.
+pub fn engine() -> Engine {
+    let sections = vec![Section::PreData, Section::Data, Section::PostData];
+    let capabilities = Capabilities { sections, ranges: true, read_back: ReadBack::Rows, checks: Vec::new() };
+    Engine { name: "grid".into(), format: 1, capabilities }
+}
+
+/// What a source holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    pub tables: u32,
+    /// Of each table.
+    pub ranges: u64,
+    /// In each range.
+    pub rows: u64,
+    /// Of the value in each row.
+    pub bytes: usize,
+    /// Of the value in the first row of all, if it is longer.
+    pub widest: usize,
+}
+
+impl Content {
+    fn parse(text: &str) -> Option<Self> {
+        let mut content = Self::default();
+        for (name, value) in text.split_whitespace().filter_map(|word| word.split_once('=')) {
+            let number: u32 = value.parse().ok()?;
+            match name {
+                "tables" => content.tables = number,
+                "ranges" => content.ranges = number.into(),
+                "rows" => content.rows = number.into(),
+                "bytes" => content.bytes = number as usize,
+                "widest" => content.widest = number as usize,
+                _ => return None,
+            }
+        }
+        Some(content)
+    }
+
+    /// As the source's file has it.
+    pub fn text(self) -> String {
+        let Self { tables, ranges, rows, bytes, widest } = self;
+        format!("tables={tables} ranges={ranges} rows={rows} bytes={bytes} widest={widest}\n")
+    }
+
+    /// One row, encoded: its number, and bytes that follow from where it is.
+    pub fn row(self, table: u32, number: u64) -> BytesMut {
+        let is_first = (table, number) == (0, 0);
+        let length = if is_first { self.bytes.max(self.widest) } else { self.bytes };
+        let mut value = vec![0; length];
+        let mut hasher = blake3::Hasher::new_derive_key("sealift tests 2026-11 grid");
+        hasher.update(&table.to_be_bytes());
+        hasher.update(&number.to_be_bytes());
+        hasher.finalize_xof().fill(&mut value);
+        let mut row = BytesMut::with_capacity(length + 32);
+        put_cell(&mut row, Cell { format: 1, bytes: &number.to_be_bytes() });
+        put_cell(&mut row, Cell { format: 2, bytes: &value });
+        row
+    }
+}
+
+/// Cells of a row.
+const COLUMNS: usize = 2;
+
+/// Fails if that was asked for, with a file beside `path`.
+fn check_failure(path: &Path, part: PartIndex, failure: fn() -> Failure) -> Outcome {
+    let asked = fs::read_to_string(path.with_file_name("fail")).unwrap_or_default();
+    if asked.trim() == part.0.to_string() { Err(failure().at_part(part)) } else { Ok(()) }
+}
+
+#[derive(Debug)]
+struct GridUrl(sealift_host::path::FilePath);
+
+impl GridUrl {
+    fn parse(rest: &str) -> Outcome<Arc<dyn Endpoint>> {
+        Ok(Arc::new(Self(sealift_host::path::FilePath::parse("grid", rest)?)))
+    }
+}
+
+impl Endpoint for GridUrl {
+    fn url(&self) -> String {
+        self.0.url()
+    }
+
+    fn place(&self) -> Place {
+        Place::File(self.0.resolved())
+    }
+
+    fn engine(&self, _form: Form) -> Engine {
+        engine()
+    }
+
+    fn replay(&self) -> Replay {
+        Replay::Always
+    }
+
+    fn open_source(&self, _options: SourceOptions) -> Outcome<OpenedSource> {
+        Ok(OpenedSource::new(GridSource::open(&self.0.given)?))
+    }
+
+    fn check_target(&self, options: &TargetOptions) -> Outcome {
+        if options.standing { self.0.check_absolute() } else { Ok(()) }
+    }
+
+    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Sink>> {
+        self.check_target(options)?;
+        Ok(Arc::new(GridSink::new(self.0.resolved(), options.row_bytes_max as usize)))
+    }
+}

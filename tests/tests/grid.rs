@@ -1,0 +1,111 @@
+//! Issue 10, item 2: an engine that the product does not know is handed in as a value of the
+//! registry, and has what the product promises, with no change to the product.
+
+use std::{fs, sync::atomic::Ordering, thread, time::Duration};
+
+use nix::sys::signal::Signal;
+use sealift_engine_api::Sink;
+use sealift_protocol::{
+    digest::Digests,
+    id::{PartIndex, TransferId},
+    key::DigestSecret,
+};
+use sealift_tests::{
+    exit,
+    grid::{self, Content, GridSink, GridSource},
+    link::Faults,
+    place::{Kind, Place},
+};
+
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// Two tables in three ranges each: eight parts with what comes before and after the rows.
+const CONTENT: Content = Content { tables: 2, ranges: 3, rows: 600, bytes: 1000, widest: 0 };
+
+/// The same command after a kill at each of the engine's own points, and at those of the agents
+/// that every engine comes to.
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "fail points are not in this build")]
+fn a_kill_at_every_point_changes_nothing() {
+    let own = grid::SPEC.fail_points.iter().map(|point| point.name);
+    let receivers =
+        own.chain(["ready-due", "chunk-taken:3", "part-finished:4", "settling", "receipt-kept", "published"]);
+    let of_sender = ["begin-kept", "chunk-sent:4", "part-sent:3", "manifest-kept"];
+    let points = receivers.map(|point| (point, true)).chain(of_sender.map(|point| (point, false)));
+    thread::scope(|scope| {
+        for (point, is_receivers) in points {
+            scope.spawn(move || survives(point, is_receivers));
+        }
+    });
+}
+
+fn survives(point: &str, is_receivers: bool) {
+    let place = Place::new(Kind::Grid(CONTENT), Faults::default(), 1);
+    let armed = |launch: sealift_tests::agents::Launch, of_receiver: bool| match of_receiver == is_receivers {
+        true => launch.env("SEALIFT_FAIL_POINT", point),
+        false => launch,
+    };
+    let mut receiver = armed(place.receiver(), true).start();
+    receiver.ticket();
+    let sender = armed(place.sender(), false).start();
+    let (killed, sender, receiver) = match is_receivers {
+        true => (receiver.wait(WITHIN), sender, place.receiver().start()),
+        false => (sender.wait(WITHIN), place.sender().start(), receiver),
+    };
+    assert_eq!(killed.killed_by(), Some(Signal::SIGKILL as i32), "{point} is not reached:\n{}", killed.stderr());
+    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
+    let told = || format!("{point}\n--- sender\n{}--- receiver\n{}", sender.message(), receiver.message());
+    assert_eq!((sender.code(), receiver.code()), (Some(exit::DONE), Some(exit::DONE)), "{}", told());
+    place.assert_done();
+}
+
+/// A side that fails in the middle publishes nothing, and the same commands end well once the
+/// reason is gone.
+#[test]
+fn a_failure_on_demand_publishes_nothing() {
+    for beside in ["fail", "target/fail"] {
+        let place = Place::new(Kind::Grid(CONTENT), Faults::default(), 2);
+        fs::write(place.path(beside), "5").unwrap();
+        let (sender, receiver) = place.start();
+        let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
+        assert!(sender.code() != Some(exit::DONE) && receiver.code() != Some(exit::DONE), "{beside}");
+        assert!(!place.target().exists(), "nothing is published");
+        fs::remove_file(place.path(beside)).unwrap();
+        // Of a transfer that is over the ticket is void.
+        let _ = fs::remove_file(place.ticket());
+        let (sender, receiver) = place.start();
+        let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
+        let told = || format!("{beside}\n--- sender\n{}--- receiver\n{}", sender.message(), receiver.message());
+        assert_eq!((sender.code(), receiver.code()), (Some(exit::DONE), Some(exit::DONE)), "{}", told());
+        place.assert_done();
+    }
+}
+
+/// One value that is larger than all that is in flight.
+#[test]
+fn a_value_larger_than_the_budget_arrives() {
+    let content = Content { tables: 1, ranges: 2, rows: 2, bytes: 10, widest: 40 << 20 };
+    let place = Place::new(Kind::Grid(content), Faults::default(), 3);
+    let allowed = ["--row-bytes-max", "64MiB"];
+    let mut receiver = place.receiver().args(&allowed).start();
+    receiver.ticket();
+    let sender = place.sender().args(&allowed).start().wait(WITHIN);
+    let receiver = receiver.wait(WITHIN);
+    let told = || format!("--- sender\n{}--- receiver\n{}", sender.message(), receiver.message());
+    assert_eq!((sender.code(), receiver.code()), (Some(exit::DONE), Some(exit::DONE)), "{}", told());
+    place.assert_done();
+}
+
+/// N writers: no part waits for the end of another.
+#[test]
+fn parts_are_written_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = folder.path().join("from");
+    fs::write(&from, CONTENT.text()).unwrap();
+    let plan = sealift_engine_api::Source::plan(&mut GridSource::open(&from).unwrap()).unwrap();
+    let sink = GridSink::new(folder.path().join("to"), 1 << 20);
+    sink.prepare(TransferId([1; 16]), &plan, false).unwrap();
+    let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
+    let writers: Vec<_> = (1..=4).map(|part| sink.begin(PartIndex(part), &digests).unwrap()).collect();
+    assert_eq!(sink.writing_max.load(Ordering::Relaxed), writers.len());
+}
