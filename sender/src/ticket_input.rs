@@ -37,8 +37,8 @@ impl<'a> TicketInput<'a> {
         self.standard
     }
 
-    /// Whether somebody else's output is read: the channel that delivers the ticket then vouches
-    /// for it. A file that a shell has opened is a file like any other.
+    /// Whether the output of another process is read: the channel that delivers the ticket then
+    /// vouches for it. A file that a shell has opened is a file like any other.
     pub fn is_piped(self) -> bool {
         let piped = |input: File| input.metadata().map(|found| found.file_type());
         let kind = standard_input().and_then(piped);
