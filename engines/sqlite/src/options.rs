@@ -12,7 +12,7 @@ use sealift_protocol::{
 };
 
 /// Options that `libsqlite3-sys` does not set by itself, as `PRAGMA compile_options` spells them.
-const NEEDED: [&str; 3] = [
+const NEEDED: [&str; 4] = [
     // `sqlite_dbpage`, which reads and writes a database page by page.
     "ENABLE_DBPAGE_VTAB",
     // A virtual table that the shell of sqlite.org has; its shadow tables are those of an r-tree.
@@ -20,6 +20,9 @@ const NEEDED: [&str; 3] = [
     // `floor`, `power`, `sqrt` and so on, which Debian's SQLite, Python's and the shell of
     // sqlite.org have.
     "ENABLE_MATH_FUNCTIONS",
+    // The engine looks up names in a hash table of at most 64 buckets unless it is told that memory
+    // need not come in small pieces: with 10,000 tables each look-up compares 150 names.
+    "MALLOC_SOFT_LIMIT=0",
 ];
 
 /// Fails if the engine in this program lacks an option that transfers rely on.
@@ -75,6 +78,9 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let present = ["ENABLE_FTS5", "ENABLE_GEOPOLY"].map(str::to_owned);
-        assert_eq!(missing(&present), ["SQLITE_ENABLE_DBPAGE_VTAB", "SQLITE_ENABLE_MATH_FUNCTIONS"]);
+        assert_eq!(
+            missing(&present),
+            ["SQLITE_ENABLE_DBPAGE_VTAB", "SQLITE_ENABLE_MATH_FUNCTIONS", "SQLITE_MALLOC_SOFT_LIMIT=0"]
+        );
     }
 }
