@@ -45,9 +45,8 @@ impl Digests {
 
     /// The root of a part that has no chunk yet.
     pub fn part_root(&self, part: PartIndex) -> PartRoot {
-        let mut hasher = blake3::Hasher::new_keyed(&self.part_root_key);
-        hasher.update(&part.0.to_be_bytes());
-        PartRoot { hasher, chunks: 0, plain_bytes: 0 }
+        let state = RootState::Fresh { key: self.part_root_key, part };
+        PartRoot { state, chunks: 0, plain_bytes: 0 }
     }
 
     /// The root over the roots of all parts, in the order of the plan.
@@ -64,7 +63,7 @@ impl Digests {
     /// plaintext. More chunks can be added.
     pub fn part_root_of(&self, part: PartIndex, hashes: &[u8], plain_bytes: u64) -> PartRoot {
         let mut root = self.part_root(part);
-        root.hasher.update(hashes);
+        root.extend(hashes);
         root.chunks = (hashes.len() / CHUNK_HASH_BYTES) as u64;
         root.plain_bytes = plain_bytes;
         root
@@ -80,24 +79,66 @@ impl Digests {
 /// chunks and of bytes.
 #[derive(Clone)]
 pub struct PartRoot {
-    hasher: blake3::Hasher,
+    state: RootState,
     chunks: u64,
     plain_bytes: u64,
 }
 
-impl Drop for PartRoot {
+/// A hasher takes 2 KiB, and a transfer has a root for each of many parts: it is there while chunks
+/// are added.
+#[derive(Clone)]
+enum RootState {
+    /// No chunk yet: what the hasher is made of.
+    Fresh {
+        key: [u8; 32],
+        part: PartIndex,
+    },
+    Running(Box<blake3::Hasher>),
+    /// No chunk follows.
+    Ended(Root),
+}
+
+impl Drop for RootState {
     /// The hasher's state begins with its key.
     fn drop(&mut self) {
-        self.hasher.zeroize();
+        match self {
+            Self::Fresh { key, .. } => key.zeroize(),
+            Self::Running(hasher) => hasher.zeroize(),
+            Self::Ended(_) => {}
+        }
     }
+}
+
+fn part_hasher(key: &[u8; 32], part: PartIndex) -> blake3::Hasher {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(&part.0.to_be_bytes());
+    hasher
 }
 
 impl PartRoot {
     /// Adds the next chunk: its hash, and the length of its plaintext.
+    ///
+    /// # Panics
+    ///
+    /// After [`PartRoot::end`].
     pub fn add(&mut self, hash: &ChunkHash, plain_bytes: u64) {
-        self.hasher.update(hash);
+        self.extend(hash);
         self.chunks += 1;
         self.plain_bytes += plain_bytes;
+    }
+
+    fn extend(&mut self, hashes: &[u8]) {
+        if let RootState::Fresh { key, part } = &self.state {
+            self.state = RootState::Running(Box::new(part_hasher(key, *part)));
+        }
+        let RootState::Running(hasher) = &mut self.state else { panic!("the root of a part that has ended") };
+        hasher.update(hashes);
+    }
+
+    /// Ends the root with the chunks added so far. No more can be added, and it takes little
+    /// memory.
+    pub fn end(&mut self) {
+        self.state = RootState::Ended(self.root());
     }
 
     /// The number of chunks added.
@@ -112,10 +153,16 @@ impl PartRoot {
 
     /// The root over the chunks added so far; more may follow.
     pub fn root(&self) -> Root {
-        let mut hasher = self.hasher.clone();
+        let mut hasher = match &self.state {
+            RootState::Fresh { key, part } => part_hasher(key, *part),
+            RootState::Running(hasher) => (**hasher).clone(),
+            RootState::Ended(root) => return *root,
+        };
         hasher.update(&self.chunks.to_be_bytes());
         hasher.update(&self.plain_bytes.to_be_bytes());
-        Root(*hasher.finalize().as_bytes())
+        let root = Root(*hasher.finalize().as_bytes());
+        hasher.zeroize();
+        root
     }
 }
 
@@ -254,6 +301,21 @@ mod tests {
         assert_ne!(of(&["a", "b", "b"]), of(&["a", "a", "b"]));
         assert_ne!(of(&["a", "b"]).sum, of(&["a", "b", "b"]).sum);
         assert_ne!(of(&["ab"]).sum, of(&["a", "b"]).sum);
+    }
+
+    /// A part that has ended has the same root, and takes no hasher's memory.
+    #[test]
+    fn an_ended_root_is_the_same_and_small() {
+        for chunks in [0, 1, 3] {
+            let mut root = digests().part_root(PartIndex(7));
+            (0..chunks).for_each(|chunk| root.add(&[chunk; 32], 5));
+            let before = (root.root(), root.chunks(), root.plain_bytes());
+            root.end();
+            root.end();
+            assert_eq!((root.root(), root.chunks(), root.plain_bytes()), before);
+            assert!(matches!(root.state, RootState::Ended(_)));
+        }
+        assert!(std::mem::size_of::<PartRoot>() <= 64);
     }
 
     #[test]

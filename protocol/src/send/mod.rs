@@ -300,6 +300,7 @@ impl Transfer {
     fn count(&mut self, part: PartIndex) {
         let place = part.0 as usize;
         self.tally.update(&mut self.parts[place], self.plan.parts[place].section);
+        self.parts[place].shrink();
     }
 
     /// The next part that has to be sent on this connection, whether or not it may start now.

@@ -63,6 +63,15 @@ impl PartProgress {
         self.settled || self.ended.is_some() && self.verified == self.sent()
     }
 
+    /// Drops what is only needed while chunks of the part are sent.
+    pub(super) fn shrink(&mut self) {
+        if self.ended.is_some() && self.verified == self.sent() {
+            self.root.end();
+            self.verified_root.end();
+            self.kept = VecDeque::new();
+        }
+    }
+
     /// The number of chunks that were sent, or that the receiver had before.
     pub(super) fn sent(&self) -> ChunkCount {
         self.spooled.as_ref().map_or(self.root.chunks(), |spooled| spooled.sent)
