@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, ChildStdout, Stdio},
     thread,
 };
 
@@ -47,6 +47,8 @@ struct Progress {
 pub struct Running {
     receiver: Child,
     sender: Child,
+    /// Open to the end: a receiver whose ticket's reader is gone waits for no sender.
+    _ticket_pipe: BufReader<ChildStdout>,
 }
 
 /// The largest memory of each agent, and the processor time of one.
@@ -101,7 +103,7 @@ impl<'a> Transfer<'a> {
             .stderr(Stdio::null())
             .spawn()?;
         match read_ticket(&mut receiver) {
-            Ok(ticket) => Ok(Listening { transfer: self, receiver, ticket }),
+            Ok((ticket, ticket_pipe)) => Ok(Listening { transfer: self, receiver, ticket, ticket_pipe }),
             Err(error) => {
                 let _ = receiver.kill();
                 let _ = receiver.wait();
@@ -116,6 +118,7 @@ pub struct Listening<'a> {
     transfer: &'a Transfer<'a>,
     receiver: Child,
     ticket: String,
+    ticket_pipe: BufReader<ChildStdout>,
 }
 
 impl Listening<'_> {
@@ -133,13 +136,13 @@ impl Listening<'_> {
             .stdout(File::create(transfer.folder.join(EVENTS))?)
             .stderr(Stdio::piped())
             .spawn()?;
-        let mut running = Running { receiver: self.receiver, sender };
+        let mut running = Running { receiver: self.receiver, sender, _ticket_pipe: self.ticket_pipe };
         running.sender.stdin.take().ok_or("no pipe to the sender")?.write_all(self.ticket.as_bytes())?;
         Ok(running)
     }
 }
 
-fn read_ticket(receiver: &mut Child) -> Outcome<String> {
+fn read_ticket(receiver: &mut Child) -> Outcome<(String, BufReader<ChildStdout>)> {
     let mut lines = BufReader::new(receiver.stdout.take().ok_or("no pipe from the receiver")?);
     let mut ticket = String::new();
     while !ticket.contains("-----END SEALIFT TICKET-----") {
@@ -147,7 +150,7 @@ fn read_ticket(receiver: &mut Child) -> Outcome<String> {
             return Err("the receiver gave no ticket".into());
         }
     }
-    Ok(ticket)
+    Ok((ticket, lines))
 }
 
 impl Running {

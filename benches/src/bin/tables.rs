@@ -18,7 +18,7 @@ use sealift_benches::{
 use sealift_tests::sqlite::create_small_tables;
 
 /// What a table of the largest database may cost beside one of the smallest, in processor time.
-const GROWTH_MAX: f64 = 1.5;
+const GROWTH_MAX: f64 = 1.3;
 
 /// Many small tables
 #[derive(Parser)]
