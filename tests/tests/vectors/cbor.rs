@@ -22,6 +22,10 @@ pub fn text(text: &str) -> Vec<u8> {
     [head(3, text.len() as u64), text.as_bytes().to_vec()].concat()
 }
 
+pub fn bytes(bytes: &[u8]) -> Vec<u8> {
+    [head(2, bytes.len() as u64), bytes.to_vec()].concat()
+}
+
 pub fn array(items: &[Vec<u8>]) -> Vec<u8> {
     [head(4, items.len() as u64), items.concat()].concat()
 }

@@ -1,10 +1,10 @@
 use sealift_protocol::{
     close::Code,
     codec,
-    envelope::{KeyEnvelope, SealingKey},
+    envelope::{KeyEnvelope, SealingKey, SealingPublicKey},
     error::Result,
     id::Epoch,
-    key::DigestSecret,
+    key::{DigestSecret, EpochSecret},
     random::Random,
 };
 use sealift_tests::wire::Seeded;
@@ -21,6 +21,27 @@ impl Random for Once {
     }
 }
 
+/// What an envelope is made of, each as bytes.
+pub struct Ingredients<'a> {
+    pub epoch_secret: &'a [u8],
+    pub digest_secret: [u8; 32],
+    pub randomness: &'a [u8],
+    pub to: &'a SealingPublicKey,
+    pub info: [u8; 32],
+    pub epoch: Epoch,
+}
+
+impl Ingredients<'_> {
+    /// The envelope. The encapsulation takes its 64 random bytes at once, and no others.
+    pub fn make(&self) -> KeyEnvelope {
+        let once = |bytes: &[u8]| Once(Some(bytes.to_vec()));
+        let epoch_secret = EpochSecret::generate(&mut once(self.epoch_secret));
+        let digest_secret = DigestSecret::from_bytes(self.digest_secret);
+        let mut random = once(self.randomness);
+        KeyEnvelope::seal(&epoch_secret, &digest_secret, self.to, &self.info, self.epoch, &mut random).unwrap()
+    }
+}
+
 pub fn vectors() -> Value {
     let key = || SealingKey::generate(&mut Seeded::new("sealing key", 0));
     let (info, epoch) = ([0x17; 32], Epoch(keys::EPOCH));
@@ -33,11 +54,16 @@ pub fn vectors() -> Value {
         envelope.open(&key(), &info, Epoch(epoch)).map(|_| ())
     };
     opens(&envelope, info, keys::EPOCH).unwrap();
-    // The encapsulation takes its 64 random bytes at once, and no others.
     let randomness = Seeded::new("encapsulation", 0).bytes(64);
-    let mut once = Once(Some(randomness.clone()));
-    let again = KeyEnvelope::seal(&secret, &digest_secret, &public, &info, epoch, &mut once).unwrap();
-    assert_eq!(again, envelope);
+    let again = Ingredients {
+        epoch_secret: &secret_bytes,
+        digest_secret: keys::DIGEST_SECRET,
+        randomness: &randomness,
+        to: &public,
+        info,
+        epoch,
+    };
+    assert_eq!(again.make(), envelope);
     let private_key: [u8; 32] = key().expose()[..].try_into().unwrap();
     let (hpke_info, aad) = ([&b"sealift/1 key envelope\0"[..], &info].concat(), keys::EPOCH.to_be_bytes());
     let opened = reference::hpke_open(private_key, &envelope.encapsulated, &envelope.sealed, &hpke_info, &aad);
@@ -79,5 +105,40 @@ pub fn vectors() -> Value {
         "encapsulated": hex(&envelope.encapsulated),
         "sealed": hex(&envelope.sealed),
         "bad": defects,
+        "bad_sealing_keys": bad_sealing_keys(&public),
     })
+}
+
+/// Keys that nothing may be sealed to: of some, anybody could open it.
+fn bad_sealing_keys(good: &SealingPublicKey) -> Vec<Value> {
+    let (ml_kem, x25519) = good.0.split_at(1184);
+    let u_of = |first: u8, last: u8| {
+        let mut u = [0; 32];
+        u[0] = first;
+        u[31] = last;
+        u
+    };
+    // 2^255 - 19, which is 0.
+    let mut p = [0xff; 32];
+    p[0] = 0xed;
+    p[31] = 0x7f;
+    let with_x25519 = |u: &[u8]| [ml_kem, u].concat();
+    let cases: [(&str, Vec<u8>); 7] = [
+        ("a half for ML-KEM of zeros", [&[0; 1184], x25519].concat()),
+        ("a half for X25519 of zeros", with_x25519(&[0; 32])),
+        ("a half for X25519 of small order: 1", with_x25519(&u_of(1, 0))),
+        ("a half for X25519 of small order: 1, its highest bit set", with_x25519(&u_of(1, 0x80))),
+        ("a half for X25519 of small order: 2^255 - 19", with_x25519(&p)),
+        ("a byte short", good.0[..1215].to_vec()),
+        ("a byte long", [&good.0[..], &[0]].concat()),
+    ];
+    let secret = DigestSecret::from_bytes(keys::DIGEST_SECRET);
+    let refused = |(defect, key): (&str, Vec<u8>)| {
+        let (epoch_secret, _) = keys::epoch_secret();
+        let to = SealingPublicKey(key.clone());
+        let mut random = Seeded::new("encapsulation", 0);
+        let got = KeyEnvelope::seal(&epoch_secret, &secret, &to, &[0x17; 32], Epoch(keys::EPOCH), &mut random);
+        bad(defect, key, Code::ProtocolViolation, got)
+    };
+    cases.map(refused).into()
 }

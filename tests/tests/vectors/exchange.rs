@@ -4,44 +4,61 @@ use sealift_protocol::{
     close::Code,
     codec,
     digest::Root,
+    disposition::Asks,
     envelope::SealingKey,
+    error::Result,
     id::{ChunkCount, Epoch, PartIndex},
-    message::{Have, Message},
-    seal::Suite,
+    message::{Have, Message, Offer},
+    negotiate::suites_auto,
+    seal::{Suite, SuiteNumber},
     sealed_log::EpochRecord,
     sign::Signer,
 };
-use sealift_tests::wire::{Exchange, Parties, Seeded, Terms, table_plan};
+use sealift_tests::wire::{Exchange, NOW_SECONDS, Parties, Seeded, Terms, table_plan};
 use serde_json::{Value, json};
 
-use super::{bad, hex, reference};
+use super::{bad, envelope::Ingredients, hex, reference};
+
+/// Of the parties, whose keys are those of receipts, tickets and images, too.
+pub const SEED: u64 = 99;
 
 fn sealing_key() -> SealingKey {
     SealingKey::generate(&mut Seeded::new("sealing key of the exchange", 0))
 }
 
-/// The messages of a faultless exchange in their order.
-pub fn messages() -> (Parties, Vec<Message>) {
+/// Offer, Accept, Begin and Ready of a faultless exchange.
+pub fn messages() -> (Parties, [Message; 4]) {
     let seen = RefCell::new(Vec::new());
     let message = |message: Message| {
         seen.borrow_mut().push(message.clone());
         message
     };
-    let mut parties = Parties::new(99);
+    let mut parties = Parties::new(SEED);
     parties.sealing_key = Some(sealing_key());
     let terms = Terms::new(table_plan(1), Suite::Aes256Gcm);
     parties.exchange(&terms, &Exchange { message: &message, ..Exchange::default() }).unwrap();
-    (parties, seen.into_inner())
+    (parties, seen.into_inner().try_into().expect("four messages"))
 }
 
-/// The transcript, put together from bytes alone.
-struct Absorbed(Vec<u8>);
+/// What was drawn in the exchange, drawn again, in the order in which the parties drew it.
+struct Drawn {
+    digest_secret: [u8; 32],
+    offer_nonce: [u8; 32],
+    accept_nonce: [u8; 32],
+    epoch_secret: [u8; 32],
+    encapsulation: Vec<u8>,
+}
 
-impl Absorbed {
-    fn item(&mut self, bytes: &[u8]) -> String {
-        self.0.extend((bytes.len() as u64).to_be_bytes());
-        self.0.extend(bytes);
-        hex(blake3::derive_key("sealift/1 2026-11 transcript", &self.0))
+impl Drawn {
+    fn of(parties: &Parties) -> Self {
+        let mut random = Seeded::new("parties", SEED);
+        let mut next = || <[u8; 32]>::try_from(random.bytes(32)).unwrap();
+        assert_eq!(
+            [next(), next(), next()],
+            [parties.sender.seed(), parties.receiver.seed(), parties.channel.exporter]
+        );
+        let [digest_secret, offer_nonce, accept_nonce, epoch_secret] = [next(), next(), next(), next()];
+        Self { digest_secret, offer_nonce, accept_nonce, epoch_secret, encapsulation: random.bytes(64) }
     }
 }
 
@@ -49,13 +66,13 @@ pub fn vectors() -> Value {
     let (parties, messages) = messages();
     let [Message::Offer(offer), Message::Accept(accept), Message::Begin(begin), Message::Ready(ready)] = &messages[..]
     else {
-        panic!("four messages");
+        panic!("another order of messages");
     };
     let channel = &parties.channel;
     let grant_hash = blake3::derive_key("sealift/1 2026-11 grant hash", &codec::encode(&offer.grant.grant));
     assert_eq!(grant_hash, offer.grant.hash());
-    let mut transcript = Absorbed(Vec::new());
-    let mut steps = Vec::new();
+    let mut transcript = reference::Transcript::new("sealift/1 2026-11 transcript");
+    let (mut steps, mut hashes) = (Vec::new(), Vec::new());
     let items: [(&str, Vec<u8>); 8] = [
         ("exporter", channel.exporter.to_vec()),
         ("certificate of the sender", channel.sender_certificate.clone()),
@@ -67,25 +84,48 @@ pub fn vectors() -> Value {
         ("body of Begin", codec::encode(&begin.body)),
     ];
     for (name, item) in &items {
-        let hash = transcript.item(item);
-        steps.push(json!({ "item": name, "bytes": hex(item), "hash_after": hash }));
+        let hash = transcript.after(item);
+        steps.push(json!({ "item": name, "bytes": hex(item), "hash_after": hex(hash) }));
+        hashes.push(hash);
     }
-    assert_eq!(steps[7]["hash_after"], hex(ready.transcript));
+    let [accept_signs, envelope_info, begin_signs] = [hashes[5], hashes[6], hashes[7]];
+    assert_eq!(begin_signs, ready.transcript);
+    let (sender, receiver) = (parties.sender.seed(), parties.receiver.seed());
+    assert_eq!(reference::sign(&receiver, "sealift/1 accept\0", &accept_signs), accept.signature.0);
+    assert_eq!(reference::sign(&sender, "sealift/1 begin\0", &begin_signs), begin.signature.0);
+    let grant = codec::encode(&offer.grant.grant);
+    assert_eq!(reference::sign(&receiver, "sealift/1 grant\0", &grant), offer.grant.signature.0);
     let private_key: [u8; 32] = sealing_key().expose()[..].try_into().unwrap();
     let envelope = &begin.body.envelope;
-    let info = [b"sealift/1 key envelope\0".to_vec(), hex_bytes(&steps[6]["hash_after"])].concat();
+    let info = [&b"sealift/1 key envelope\0"[..], &envelope_info].concat();
     let epoch = begin.body.epoch.0;
     let opened =
         reference::hpke_open(private_key, &envelope.encapsulated, &envelope.sealed, &info, &epoch.to_be_bytes());
     let (epoch_secret, digest_secret) = opened.plaintext.split_at(32);
     let commitment = reference::commitment(epoch_secret.try_into().unwrap(), offer.grant.grant.transfer.0, epoch);
     assert_eq!(commitment, begin.body.commitment);
+    let drawn = Drawn::of(&parties);
+    assert_eq!((drawn.offer_nonce, drawn.accept_nonce), (offer.nonce, accept.body.nonce));
+    assert_eq!((&drawn.epoch_secret[..], &drawn.digest_secret[..]), (epoch_secret, digest_secret));
+    let made = Ingredients {
+        epoch_secret,
+        digest_secret: drawn.digest_secret,
+        randomness: &drawn.encapsulation,
+        to: &accept.body.sealing_key,
+        info: envelope_info,
+        epoch: begin.body.epoch,
+    };
+    assert_eq!(made.make(), *envelope);
     json!({
         "sender_private_key": hex(parties.sender.seed()),
         "receiver_private_key": hex(parties.receiver.seed()),
         "sealing_private_key": hex(private_key),
         "epoch_secret": hex(epoch_secret),
         "digest_secret": hex(digest_secret),
+        "encapsulation_randomness": hex(&drawn.encapsulation),
+        "commitment": hex(commitment),
+        "suites": suites(),
+        "bad_suites": bad_suites(),
         "bad_have": bad_have(),
         "bad_spool": bad_spool(),
         "sender_key": hex(parties.sender.public_key().0),
@@ -96,9 +136,53 @@ pub fn vectors() -> Value {
     })
 }
 
-fn hex_bytes(text: &Value) -> Vec<u8> {
-    let text = text.as_str().unwrap();
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+/// An Offer with these suites, at a receiver that prefers AES-256-GCM: the bytes of the Offer, and
+/// the suite that Accept has.
+fn offered(numbers: &[u16]) -> (Vec<u8>, Result<u16>) {
+    let mut parties = Parties::new(96);
+    let allowed = suites_auto(true);
+    let terms = Terms { allowed, ..Terms::new(table_plan(1), Suite::Aes256Gcm) };
+    let (transfer, anybody) = (parties.transfer(&terms), parties.anybody());
+    let (_, offer) = transfer.offer(&parties.channel, anybody, Asks::Continue, NOW_SECONDS, &mut parties.random);
+    let Message::Offer(offer) = offer else { unreachable!() };
+    let suites = numbers.iter().map(|number| SuiteNumber(*number)).collect();
+    let offer = Offer { suites, ..offer };
+    let bytes = codec::encode(&Message::Offer(offer.clone()));
+    let judged = parties.listening(&terms).handle_offer(offer, &parties.channel, NOW_SECONDS);
+    let chosen = judged.and_then(|judging| {
+        let fresh = judging.new_transfer();
+        let public_key = sealing_key().public_key();
+        let (_, accept) = judging.accept(&fresh, terms.window, public_key, &parties.receiver, &mut parties.random)?;
+        let Message::Accept(accept) = accept else { unreachable!() };
+        Ok(accept.body.suite as u16)
+    });
+    (bytes, chosen)
+}
+
+fn suites() -> Value {
+    let unknown = u16::MAX;
+    let cases: [(&str, &[u16], u16); 5] = [
+        ("both known ones, as the receiver prefers them", &[1, 2], 1),
+        ("both known ones, the other way round", &[2, 1], 2),
+        ("one that nobody knows yet beside a known one", &[unknown, 1], 1),
+        ("a known one before one that nobody knows yet", &[1, 3], 1),
+        ("one alone", &[2], 2),
+    ];
+    let agreed = cases.map(|(note, numbers, suite)| {
+        let (bytes, chosen) = offered(numbers);
+        assert_eq!(chosen, Ok(suite), "{note}");
+        json!({ "note": note, "offered": numbers, "offer": hex(bytes), "chosen": suite })
+    });
+    json!({ "note": "at a receiver that allows 1 and 2, and prefers 1", "good": agreed })
+}
+
+fn bad_suites() -> Vec<Value> {
+    let cases: [(&str, &[u16]); 2] = [("none", &[]), ("only such as nobody knows yet", &[3, u16::MAX])];
+    let refused = |(defect, numbers): (&str, &[u16])| {
+        let (bytes, chosen) = offered(numbers);
+        bad(defect, bytes, Code::SuiteUnsupported, chosen)
+    };
+    cases.map(refused).into()
 }
 
 /// What an Accept may not say that the receiver has, of a plan of three parts; signed as it stands.

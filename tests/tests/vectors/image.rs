@@ -42,6 +42,7 @@ pub fn vectors() -> Value {
     let good = receipt(&parties).sign(&parties.receiver);
     good.verify().unwrap();
     json!({
+        "note": "the private keys of both agents are those of exchange.json",
         "receipt": { "good": hex(good.to_bytes()), "bad": bad_receipts(&parties) },
         "page_bytes": page_sizes(),
         "chunks": chunks(),

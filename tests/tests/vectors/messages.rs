@@ -63,36 +63,50 @@ pub fn origin() -> Origin {
     Origin { receiver_trust: ReceiverTrust::Pinned, host: "db1".into(), source: "sqlite:/srv/ehr.db".into() }
 }
 
+/// What the second item of a message says, from 1.
+const KINDS: [&str; 8] = ["Offer", "Accept", "Begin", "Ready", "Ack", "Finish", "Receipt", "Refuse"];
+
 pub fn vectors() -> Value {
-    let (parties, mut messages) = exchange::messages();
+    let (parties, [offer, accept, begin, ready]) = exchange::messages();
     let receipt = receipt(&parties);
-    messages.push(Message::Ack(Ack { part: PartIndex(1), verified: ChunkCount(24), durable: ChunkCount(0) }));
-    messages.push(Message::Finish(receipt.receipt.manifest.clone()));
-    messages.push(Message::Receipt(Box::new(receipt.clone())));
-    let place = (Some(PartIndex(1)), Some(ChunkIndex(300)));
-    messages.push(Message::Refuse(Refuse { part: place.0, chunk: place.1, ..Refuse::new(Code::ChunkForged) }));
-    messages.push(Message::Refuse(Refuse { bound: Some(Fingerprint([8; 32])), ..Refuse::new(Code::TicketBound) }));
-    messages.push(Message::Refuse(Refuse { now_seconds: Some(1_800_000_000), ..Refuse::new(Code::GrantExpired) }));
-    messages.push(from_a_spool(&messages[2]));
-    let names = [
-        "Offer",
-        "Accept",
-        "Begin",
-        "Ready",
-        "Ack",
-        "Finish",
-        "Receipt",
-        "Refuse with a place",
-        "Refuse with a clock",
-        "Begin that goes on from a spool",
+    let later = from_a_spool(&begin);
+    let refuse = |code, change: fn(&mut Refuse)| {
+        let mut refuse = Refuse::new(code);
+        change(&mut refuse);
+        Message::Refuse(refuse)
+    };
+    let forged = refuse(Code::ChunkForged, |refuse| {
+        refuse.part = Some(PartIndex(1));
+        refuse.chunk = Some(ChunkIndex(300));
+    });
+    let bound = refuse(Code::TicketBound, |refuse| refuse.bound = Some(Fingerprint([8; 32])));
+    let expired = refuse(Code::GrantExpired, |refuse| refuse.now_seconds = Some(1_800_000_000));
+    let ack = Ack { part: PartIndex(1), verified: ChunkCount(24), durable: ChunkCount(0) };
+    let messages: [(&str, Message); 11] = [
+        ("Offer", offer),
+        ("Accept", accept),
+        ("Begin", begin),
+        ("Ready", ready),
+        ("Ack", Message::Ack(ack)),
+        ("Finish", Message::Finish(receipt.receipt.manifest.clone())),
+        ("Receipt", Message::Receipt(Box::new(receipt.clone()))),
+        ("Refuse with a place", forged),
+        ("Refuse with the sender that a ticket is bound to", bound),
+        ("Refuse with a clock", expired),
+        ("Begin that goes on from a spool", later),
     ];
-    let good = messages.iter().zip(names).map(|(message, name)| {
-        let bytes = codec::encode(message);
-        assert_eq!(Message::from_bytes(&bytes).as_ref(), Ok(message));
+    let good = messages.map(|(name, message)| {
+        let bytes = codec::encode(&message);
+        assert_eq!(Message::from_bytes(&bytes), Ok(message));
+        assert!(name.starts_with(KINDS[usize::from(bytes[1]) - 1]), "{name}");
         json!({ "message": name, "bytes": hex(bytes) })
     });
     json!({
-        "good": good.collect::<Vec<_>>(),
+        "note": "the private keys of both agents are those of exchange.json",
+        "sender_private_key": hex(parties.sender.seed()),
+        "receiver_private_key": hex(parties.receiver.seed()),
+        "operator_private_key": hex(receipts::operator().seed()),
+        "good": good,
         "bad": bad_messages(),
         "certificates": receipts::certificates(&parties),
         "receipt": receipt_file(&parties, &receipt),

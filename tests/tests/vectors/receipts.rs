@@ -2,6 +2,7 @@
 //! what is wrong with more of them. Here everything is signed anew, so that nothing but what is
 //! named is wrong.
 
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use sealift_protocol::{
     certificate::{Certificate, Chain},
     close::Code,
@@ -13,7 +14,7 @@ use sealift_protocol::{
         Authority, CheckKind, Evidence, LinkEvidence, PlannedPart, Proof, Range, ReadBack, Receipt, SentPart,
         SignedReceipt,
     },
-    sign::Signer,
+    sign::{PublicKey, Signature, Signer},
 };
 use sealift_tests::wire::{Parties, TestSigner};
 use serde_json::{Value, json};
@@ -34,7 +35,7 @@ fn signed(parties: &Parties, good: &SignedReceipt, grantor: &TestSigner, change:
     receipt.sign(&parties.receiver)
 }
 
-fn operator() -> TestSigner {
+pub fn operator() -> TestSigner {
     TestSigner::new([0x51; 32])
 }
 
@@ -202,7 +203,44 @@ pub fn bad(parties: &Parties, good: &SignedReceipt) -> Vec<Value> {
         receipt.authority = Authority::Operator(receipt.receiver_key);
     });
     bad.push(refused("a ticket's grant, said to be an operator's", Code::GrantInvalid, &by_receiver));
+    bad.extend(by_keys_of_small_order(parties, good));
     bad
+}
+
+/// The neutral element: under it, the signature below is good for every message.
+pub const SMALL_ORDER_KEY: [u8; 32] = {
+    let mut key = [0; 32];
+    key[0] = 1;
+    key
+};
+
+/// R is the neutral element, too, and S is 0 (RFC 8032, 5.1.7).
+pub const SIGNATURE_OF_ANYTHING: [u8; 64] = {
+    let mut signature = [0; 64];
+    signature[0] = 1;
+    signature
+};
+
+fn by_keys_of_small_order(parties: &Parties, good: &SignedReceipt) -> [Value; 3] {
+    let (key, signature) = (PublicKey(SMALL_ORDER_KEY), Signature(SIGNATURE_OF_ANYTHING));
+    let careless = UnparsedPublicKey::new(&ED25519, SMALL_ORDER_KEY);
+    assert!(careless.verify(b"any message", &SIGNATURE_OF_ANYTHING).is_ok());
+
+    let mut by_receiver = good.clone();
+    by_receiver.receipt.receiver_key = key;
+    by_receiver.signature = signature;
+    let mut by_sender = good.receipt.clone();
+    by_sender.sender_key = key;
+    by_sender.manifest.signature = signature;
+    let mut by_operator = good.receipt.clone();
+    by_operator.authority = Authority::Operator(key);
+    by_operator.grant.signature = signature;
+    let (by_sender, by_operator) = (by_sender.sign(&parties.receiver), by_operator.sign(&parties.receiver));
+    [
+        refused("signed by a receiver whose key is of small order", Code::TranscriptMismatch, &by_receiver),
+        refused("a manifest signed by a sender whose key is of small order", Code::ManifestMismatch, &by_sender),
+        refused("a grant signed by an operator whose key is of small order", Code::GrantInvalid, &by_operator),
+    ]
 }
 
 fn refused(name: &str, code: Code, receipt: &SignedReceipt) -> Value {

@@ -2,7 +2,9 @@
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    digest::{SHA256, digest},
     hmac,
+    signature::Ed25519KeyPair,
 };
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit, XChaCha20Poly1305, XNonce, aead::AeadInOut};
 use x_wing::Decapsulate;
@@ -22,6 +24,55 @@ pub fn data_key(secret: &[u8; 32], transfer: [u8; 16], epoch: u32, part: u32, in
 
 pub fn commitment(secret: &[u8; 32], transfer: [u8; 16], epoch: u32) -> [u8; 32] {
     expand(secret, &[b"sealift/1 key commitment", &transfer, &epoch.to_be_bytes()])
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest(&SHA256, bytes).as_ref().try_into().unwrap()
+}
+
+/// HMAC-SHA-256 from the hash alone (RFC 2104, 2), under a key that is shorter than a block.
+pub fn hmac_sha256(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+    let padded = |pad: u8| {
+        let mut block = [pad; 64];
+        block[..32].iter_mut().enumerate().for_each(|(at, byte)| *byte ^= key[at]);
+        block
+    };
+    let inner = sha256(&[&padded(0x36)[..], message].concat());
+    sha256(&[&padded(0x5c)[..], &inner].concat())
+}
+
+/// SHA-256 over the SubjectPublicKeyInfo of an Ed25519 key (RFC 8410, 4): a sequence of the
+/// algorithm's OID and of the key as a bit string.
+pub fn fingerprint(public_key: &[u8; 32]) -> [u8; 32] {
+    let oid = [0x06, 3, 0x2b, 0x65, 0x70];
+    let algorithm = [&[0x30, 5][..], &oid].concat();
+    let bits = [&[0x03, 33, 0][..], public_key].concat();
+    sha256(&[&[0x30, 42][..], &algorithm, &bits].concat())
+}
+
+/// Ed25519 over a label, then the message. The signature is the same each time (RFC 8032, 5.1.6).
+pub fn sign(private_key: &[u8; 32], label: &str, message: &[u8]) -> [u8; 64] {
+    let key = Ed25519KeyPair::from_seed_unchecked(private_key).unwrap();
+    key.sign(&[label.as_bytes(), message].concat()).as_ref().try_into().unwrap()
+}
+
+/// A transcript, put together from bytes alone.
+pub struct Transcript {
+    context: &'static str,
+    absorbed: Vec<u8>,
+}
+
+impl Transcript {
+    pub fn new(context: &'static str) -> Self {
+        Self { context, absorbed: Vec::new() }
+    }
+
+    /// The hash after this item.
+    pub fn after(&mut self, item: &[u8]) -> [u8; 32] {
+        self.absorbed.extend((item.len() as u64).to_be_bytes());
+        self.absorbed.extend(item);
+        blake3::derive_key(self.context, &self.absorbed)
+    }
 }
 
 /// Opens a frame: hash and packed plaintext.
