@@ -27,7 +27,7 @@ use sealift_tests::{
     },
     tls::{Anybody, initial},
 };
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 use zeroize::Zeroizing;
 
 /// A handshake over loopback takes milliseconds; what takes this long hangs.
@@ -138,13 +138,19 @@ async fn before_receiver(stranger: &Stranger, trust: Trust) -> Option<Met> {
     let mut client = bind(socket(), None).unwrap();
     client.set_default_client_config(config);
     let connecting = client.connect(address, "receiver.sealift.invalid").unwrap();
+    let (seen, mut ends) = mpsc::unbounded_channel();
     let talking = tokio::spawn(async move {
-        if let Ok(Ok(connection)) = timeout(PATIENCE, connecting).await {
-            if let Ok((mut send, _)) = connection.open_bi().await {
-                let _ = send.write_all(b"rows").await;
+        let end = match timeout(PATIENCE, connecting).await {
+            Ok(Ok(connection)) => {
+                if let Ok((mut send, _)) = connection.open_bi().await {
+                    let _ = send.write_all(b"rows").await;
+                }
+                timeout(PATIENCE, connection.closed()).await.ok()
             }
-            let _ = timeout(PATIENCE, connection.closed()).await;
-        }
+            Ok(Err(error)) => Some(error),
+            Err(_) => None,
+        };
+        let _ = seen.send(end);
         client
     });
     let incoming = timeout(PATIENCE, server.accept()).await.expect("a packet arrives").unwrap();
@@ -152,27 +158,47 @@ async fn before_receiver(stranger: &Stranger, trust: Trust) -> Option<Met> {
         Ok(connecting) => meet(connecting).await,
         Err(error) => Met { refused: Some(error), read: false },
     };
+    assert_no_text(&mut ends).await;
     talking.abort();
     Some(met)
+}
+
+/// Issue 9, D3: neither an application close nor one for a TLS alert carries text, as the stranger
+/// sees it.
+async fn assert_no_text(ends: &mut mpsc::UnboundedReceiver<Option<ConnectionError>>) {
+    // Where nothing was answered, the stranger would wait for it.
+    let Ok(Some(Some(end))) = timeout(Duration::from_secs(1), ends.recv()).await else { return };
+    match &end {
+        ConnectionError::ApplicationClosed(close) => assert!(close.reason.is_empty(), "{end:?}"),
+        ConnectionError::ConnectionClosed(close) => assert!(close.reason.is_empty(), "{end:?}"),
+        _ => {}
+    }
 }
 
 /// A good sender connects to a stranger, who says something at once.
 async fn before_sender(stranger: &Stranger, trust: Trust) -> Option<Met> {
     let server = bind(socket(), Some(stranger.server()?)).unwrap();
     let address = server.local_addr().unwrap();
+    let (seen, mut ends) = mpsc::unbounded_channel();
     let talking = tokio::spawn(async move {
         while let Some(incoming) = server.accept().await {
-            if let Ok(Ok(connection)) = timeout(PATIENCE, incoming.into_future()).await {
-                // Nothing is allowed: the good side grants no streams.
-                let opened = timeout(Duration::from_millis(100), connection.open_uni()).await;
-                assert!(opened.is_err() || opened.is_ok_and(|stream| stream.is_err()), "a stream was allowed");
-                let _ = timeout(PATIENCE, connection.closed()).await;
-            }
+            let end = match timeout(PATIENCE, incoming.into_future()).await {
+                Ok(Ok(connection)) => {
+                    // Nothing is allowed: the good side grants no streams.
+                    let opened = timeout(Duration::from_millis(100), connection.open_uni()).await;
+                    assert!(opened.is_err() || opened.is_ok_and(|stream| stream.is_err()), "a stream was allowed");
+                    timeout(PATIENCE, connection.closed()).await.ok()
+                }
+                Ok(Err(error)) => Some(error),
+                Err(_) => None,
+            };
+            let _ = seen.send(end);
         }
     });
     let mut client = bind(socket(), None).unwrap();
     client.set_default_client_config(client_config(&good(Role::Sender), trust).unwrap());
     let met = meet(client.connect(address, "receiver.sealift.invalid").unwrap()).await;
+    assert_no_text(&mut ends).await;
     talking.abort();
     Some(met)
 }

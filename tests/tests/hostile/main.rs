@@ -181,10 +181,13 @@ async fn raw_part(connection: &Connection, part: u32, bytes: &[u8]) -> quinn::Se
     stream
 }
 
-/// The code with which the other side closed.
+/// The code with which the other side closed. D3: an application close carries no text.
 async fn closed_with(connection: &Connection) -> Option<Code> {
     match tokio::time::timeout(WITHIN, connection.closed()).await.expect("the agent ends the connection") {
-        quinn::ConnectionError::ApplicationClosed(close) => Code::from_number(close.error_code.into_inner()),
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            assert!(close.reason.is_empty(), "{close:?}");
+            Code::from_number(close.error_code.into_inner())
+        }
         _ => None,
     }
 }

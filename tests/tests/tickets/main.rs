@@ -169,10 +169,13 @@ impl Peer {
     }
 }
 
-/// The code with which the other side closed.
+/// The code with which the other side closed. D3: an application close carries no text.
 async fn closed_with(connection: &Connection) -> Option<Code> {
     match tokio::time::timeout(WITHIN, connection.closed()).await.expect("the agent ends the connection") {
-        ConnectionError::ApplicationClosed(close) => Code::from_number(close.error_code.into_inner()),
+        ConnectionError::ApplicationClosed(close) => {
+            assert!(close.reason.is_empty(), "{close:?}");
+            Code::from_number(close.error_code.into_inner())
+        }
         _ => None,
     }
 }
