@@ -16,7 +16,7 @@ use sealift_protocol::{
     disposition::sender::SenderStage,
     fingerprint::Fingerprint,
     grant::Grant,
-    id::TransferId,
+    id::{Epoch, TransferId},
     key::DigestSecret,
     manifest::{Plan, SignedManifest},
     seal::Suite,
@@ -62,6 +62,9 @@ struct Kept {
     /// The receiver has said that its loader may have committed.
     #[n(8)]
     in_doubt: bool,
+    /// The latest that a connection was agreed on with; 0 before the first.
+    #[n(9)]
+    epoch: Epoch,
 }
 
 #[derive(Clone, Encode, Decode)]
@@ -152,6 +155,7 @@ impl Record {
                     receiver: grant.receiver,
                     suites: Vec::new(),
                     in_doubt: false,
+                    epoch: Epoch(0),
                 }
             }
         };
@@ -229,6 +233,16 @@ impl Record {
         if !self.kept.suites.contains(&suite) {
             self.kept.suites.push(suite);
         }
+        self.dir.keep(&self.kept)
+    }
+
+    /// The latest epoch of its connections, those of earlier processes among them.
+    pub fn epoch(&self) -> Epoch {
+        self.kept.epoch
+    }
+
+    pub fn keep_epoch(&mut self, epoch: Epoch) -> Outcome {
+        self.kept.epoch = epoch;
         self.dir.keep(&self.kept)
     }
 

@@ -23,6 +23,7 @@ use sealift_protocol::{
         sender::{Contact, During, SenderDisposition, SenderStage},
     },
     fingerprint::Fingerprint,
+    id::Epoch,
     message::Have,
     ticket_proof::TicketProof,
 };
@@ -37,6 +38,10 @@ use crate::{
 
 /// For the last packets of a connection to leave.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+const PUT_BACK: &str = "the receiver has forgotten an earlier connection of this transfer, as if its host or its state \
+                        directory had been put back from a snapshot or a backup. What it lacks is sent again. If nobody \
+                        did that, stop this, and ask the receiver's operator.";
 
 impl Sending<'_> {
     /// One connection after another, until one ends with the receipt or with what no other would
@@ -137,8 +142,10 @@ impl Sending<'_> {
                 link: link.facts.into(),
             };
             self.audit.append(Some(self.ticket.grant.grant.transfer), &entry)?;
+            self.keep_epoch(session.keys.epoch())?;
             self.begin_spool(outgoing, &session, stop)?;
-            self.report.event("started", &[("suite", json!(session.keys.suite().name()))]);
+            let engine = json!(outgoing.transfer().plan().engine.name);
+            self.report.event("started", &[("engine", engine), ("suite", json!(session.keys.suite().name()))]);
             self.tell_resumed(outgoing, &session.have, had_anything);
             let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, self.audit, session)?;
             self.contact = Contact::Made;
@@ -197,6 +204,16 @@ impl Sending<'_> {
             _ if is_begun => Failure { code: Code::Unreachable, raised_by: RaisedBy::ThisSide, ..failure },
             _ => failure,
         })
+    }
+
+    /// Keeps the epoch that was agreed on. One that this process has seen is refused before. A
+    /// receiver that was put back to an earlier state repeats one that an earlier process has seen:
+    /// it may continue, and the operator is told, who knows whether that was done.
+    fn keep_epoch(&mut self, epoch: Epoch) -> Outcome {
+        if epoch <= self.record.epoch() {
+            self.report.notice("sender", PUT_BACK);
+        }
+        self.record.keep_epoch(epoch)
     }
 
     fn proof(&self, link: &Link) -> TicketProof {

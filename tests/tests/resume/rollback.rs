@@ -14,6 +14,7 @@ use sealift_tests::{
     place::{Kind, Place},
     shared::run,
 };
+use serde_json::Value;
 
 use super::{MIB, WITHIN, assert_resumed, rate};
 
@@ -105,7 +106,12 @@ fn rolled_back(side: &str, kind: Kind) {
     put_back(&place, side);
     let (sender, receiver) = go_on(&place, 5 * MIB);
     look(&place);
-    assert_resumed(&place, sender, receiver);
+    let (sender, _) = assert_resumed(&place, sender, receiver);
+    // Issue 9, A3: an epoch that an earlier sender has seen comes from a receiver that was put
+    // back, or that lies.
+    let events = sender.events();
+    let is_told = |event: &&Value| event["event"] == "notice" && event["what"].to_string().contains("put back");
+    assert_eq!(events.iter().filter(is_told).count(), usize::from(side == "receiver"), "{events:?}");
     if has_journal {
         // The connection of which a side had forgotten has the number of a later one, and nothing
         // else of it.
