@@ -295,3 +295,16 @@ pub fn random_bytes(count: usize, seed: u64) -> Vec<u8> {
     let words = std::iter::repeat_with(|| random.number().to_le_bytes());
     words.flatten().take(count).collect()
 }
+
+/// Everything in a state directory is named in README, where it says what is where.
+#[track_caller]
+pub fn assert_named_in_readme(state: &Path) {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let (_, section) = readme.split_once("## Where things are").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    for entry in fs::read_dir(state).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let is_named = [format!("`{name}`"), format!("`{name}/")].iter().any(|text| section.contains(text));
+        assert!(is_named, "README does not say what {name} is in {}", state.display());
+    }
+}

@@ -1,9 +1,10 @@
 //! What a receiver does when a connection ends before its receipt was delivered, or a load before
 //! there is a receipt: one pure table.
 //!
-//! Any holder of a certificate can make an offer. So a connection that fails before Ready does not
-//! end a transfer that had begun. After Ready the sender is known to be the one that began it, and
-//! both sides decide by the code (`docs/codes.md`).
+//! An offer shows the key that the ticket is bound to, and not yet the digest secret of the sender
+//! that began the transfer. So a connection that fails before Ready does not end a transfer that
+//! had begun. After Ready the sender is known to be the one that began it, and both sides decide by
+//! the code (`docs/codes.md`).
 
 use super::{RaisedBy, Stage};
 use crate::close::Code;
@@ -56,7 +57,7 @@ pub struct Loading {
 pub enum While {
     /// While there was no connection.
     Waiting,
-    /// Before Ready: any holder of a certificate may have caused it.
+    /// Before Ready: another than the sender that began the transfer may have caused it.
     Exchange,
     /// After Ready, or while an archive is read.
     Data,

@@ -206,8 +206,9 @@ impl Loading<'_> {
         // Its bytes are counted as the archive is read past them.
         report.count(|totals| totals.parts += found.parts);
         let load = self.runner.load.insert(Load::new(sink, transfer, None, self.runner.stop.clone()));
+        let engine = json!(sealed.plan().engine.name);
         let session = sealed.session(&self.key.sealing, &mut load.transfer_mut())?;
-        report.event("started", &[("suite", json!(session.keys().suite().name()))]);
+        report.event("started", &[("engine", engine), ("suite", json!(session.keys().suite().name()))]);
         Ok(session)
     }
 

@@ -191,7 +191,8 @@ impl<'a> Sealing<'a> {
         for record in opening.records {
             append(writing, record).await?;
         }
-        self.report.event("started", &[("suite", json!(suite.name()))]);
+        let engine = json!(plan.engine.name);
+        self.report.event("started", &[("engine", engine), ("suite", json!(suite.name()))]);
         let sealer = Rc::new(Sealer::new(Workers::new(self.args.compression)));
         sealer.set_keys(opening.keys);
         let parts = plan.parts.len() as u32;

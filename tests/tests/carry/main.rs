@@ -23,6 +23,7 @@ use sealift_tests::{
     disk::SmallDisk,
     exit,
     finished::Finished,
+    place::assert_named_in_readme,
     random::Random,
     sqlite,
     wire::Seeded,
@@ -380,9 +381,12 @@ fn an_interrupted_load_is_told_of_and_can_be_abandoned() {
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert_eq!((&told["transfers"][0]["stage"], &told["transfers"][0]["running"]), (&"loading".into(), &false.into()));
     assert!(told["transfers"][0]["staged_bytes"].as_u64().unwrap() > 0, "{told}");
+    // Issue 9, D3: each of the files and folders is named.
+    assert_named_in_readme(&hosts.state("receiver"));
     hosts.receiver(&["abandon", "--all"]);
     hosts.assert_nothing_is_kept();
     hosts.load("archive", &hosts.url("other.db"), &from).assert_code(exit::DONE);
+    assert_named_in_readme(&hosts.state("receiver"));
     assert!(hosts.same("other.db") && !hosts.path("to.db").exists());
 }
 

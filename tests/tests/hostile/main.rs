@@ -181,7 +181,7 @@ async fn raw_part(connection: &Connection, part: u32, bytes: &[u8]) -> quinn::Se
     stream
 }
 
-/// The code with which the other side closed. D3: an application close carries no text.
+/// The code with which the other side closed. Issue 9, D3: an application close carries no text.
 async fn closed_with(connection: &Connection) -> Option<Code> {
     match tokio::time::timeout(WITHIN, connection.closed()).await.expect("the agent ends the connection") {
         quinn::ConnectionError::ApplicationClosed(close) => {
