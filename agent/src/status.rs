@@ -68,7 +68,7 @@ pub fn choose(state: &StateDir, given: Option<&str>, all: bool) -> Outcome<Vec<T
 fn not_kept(state: &StateDir, transfer: TransferId) -> Failure {
     match state.receipt(transfer) {
         Some((_, receipt)) => Failure::usage(
-            format!("the transfer {transfer} is done, and nothing of it is left to be ended"),
+            format!("the transfer {transfer} is done, and there is nothing to end"),
             format!("What was loaded is there, and stays. Its receipt is {}.", receipt.display()),
         ),
         None => Failure::usage(

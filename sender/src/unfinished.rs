@@ -102,7 +102,7 @@ async fn run(args: &AbandonArgs) -> Outcome {
     let transfer = ticket.grant.grant.transfer;
     if let (Some((_, receipt)), false) = (state.receipt(transfer), TransferDir::list(&state)?.contains(&transfer)) {
         eprintln_safe(&format!(
-            "sender: {transfer}: it is done, and nothing of it is left to be ended. What was loaded is there, and stays.\n\
+            "sender: {transfer}: it is done, and there is nothing to end. What was loaded is there, and stays.\n\
              receipt: {}",
             receipt.display()
         ));
