@@ -2,7 +2,7 @@
 //! numbers of bytes in, decisions out; the caller closes what is evicted.
 //!
 //! ```text
-//! arrive ─▶ Handshake ─advance─▶ Unproven ─advance─▶ Proven ─accept─▶ bounded by the transfers from here on
+//! arrive ─▶ Handshake ─advance─▶ Unproven ─advance─▶ Proven ─accept─▶ a transfer's
 //!               └──────────────────┴── close ──────────┴──▶ Closing ─forget─▶
 //! ```
 //!

@@ -72,6 +72,9 @@ const PREFIX_BYTES: usize = 4;
 /// Sends control messages.
 pub struct ControlWriter {
     stream: StreamOut,
+    /// What is left of a message whose sending was cancelled. It goes first, or the peer would take
+    /// the next message for its end.
+    unsent: Bytes,
     role: Role,
 }
 
@@ -86,9 +89,9 @@ pub struct ControlReader {
 pub async fn open_control(link: &Link, proof: &TicketProof) -> Outcome<(ControlWriter, ControlReader)> {
     let role = link.role();
     let (mut out, answers) = link.open_control().await?;
-    let proof = Bytes::copy_from_slice(&proof.to_bytes());
-    timeout(MESSAGE_TIMEOUT, out.send(proof)).await.map_err(|_| too_slow(role))??;
-    Ok((ControlWriter { stream: out, role }, ControlReader { stream: answers, role }))
+    let mut proof = Bytes::copy_from_slice(&proof.to_bytes());
+    timeout(MESSAGE_TIMEOUT, out.send(&mut proof)).await.map_err(|_| too_slow(role))??;
+    Ok((ControlWriter::new(out, role), ControlReader { stream: answers, role }))
 }
 
 /// Waits for the control stream and the proof of a ticket on it (the receiver does), both within
@@ -102,7 +105,7 @@ pub async fn accept_control(link: &Link) -> Outcome<(ControlWriter, ControlReade
     };
     let accepted: Outcome<_> = timeout(PROOF_TIMEOUT, accepting).await.map_err(|_| too_slow(role))?;
     let (out, requests, proof) = accepted?;
-    Ok((ControlWriter { stream: out, role }, ControlReader { stream: requests, role }, proof))
+    Ok((ControlWriter::new(out, role), ControlReader { stream: requests, role }, proof))
 }
 
 /// Bytes that are no proof are refused when they come, and not when the time is over; so is an end
@@ -127,13 +130,22 @@ fn too_slow(role: Role) -> Failure {
 }
 
 impl ControlWriter {
+    fn new(stream: StreamOut, role: Role) -> Self {
+        Self { stream, unsent: Bytes::new(), role }
+    }
+
     /// Returns the bytes written. A peer that takes none of them for too long is not waited for: it
-    /// could keep a transfer, or the word that it is over, for ever. Not cancel-safe: part of the
-    /// message may have been written.
+    /// could keep a transfer, or the word that it is over, for ever. Cancel-safe: what is left of
+    /// the message is sent before the next one.
     pub async fn send(&mut self, message: &Message) -> Outcome<usize> {
-        let frame = message.to_frame()?;
+        let mut frame = Bytes::from(message.to_frame()?);
         let frame_bytes = frame.len();
-        let sent = timeout(patience(frame_bytes), self.stream.send(frame.into())).await;
+        let sending = async {
+            self.stream.send(&mut self.unsent).await?;
+            std::mem::swap(&mut self.unsent, &mut frame);
+            self.stream.send(&mut self.unsent).await
+        };
+        let sent = timeout(patience(frame_bytes), sending).await;
         sent.map_err(|_| too_slow(self.role))??;
         Ok(frame_bytes)
     }

@@ -1,5 +1,7 @@
 //! The places at which a test has an agent die; [`sealift_host::fail_point`] is how.
 
+use sealift_host::fail_point::FailPoint;
+
 use crate::identity::Role;
 
 pub use sealift_host::fail_point::PANIC_PAYLOAD;
@@ -77,7 +79,7 @@ points! {
 /// Dies here, if that was asked for.
 #[inline]
 pub fn hit(point: Point) {
-    sealift_host::fail_point::hit(point.name());
+    sealift_host::fail_point::hit(FailPoint { name: point.name(), what: point.what() });
 }
 
 #[cfg(test)]

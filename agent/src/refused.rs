@@ -9,7 +9,7 @@ use sealift_protocol::{
 
 use crate::{clock::utc_text, identity::Role};
 
-const NOT_THIS_SENDER: &str = "it is told to accept another sender";
+const NOT_THIS_SENDER: &str = "it accepts another sender alone";
 const NOT_THIS_SENDER_HINT: &str = "Nothing was sent, and the ticket stays good for the right sender. Compare what \
     `sealift-sender identity` prints here, with the same --state-dir, with --from at the receiver.";
 

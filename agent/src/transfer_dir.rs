@@ -4,11 +4,12 @@
 //! | file | what |
 //! |---|---|
 //! | `lock` | locked by the process that runs the transfer, which notes in it how far that is |
-//! | `record` | what it needs to go on, keys among it, after a checksum; written whole or not at all, mode 0600 |
-//! | `ticket-secret`, `ticket-sender` | at the receiver: the secret of an unused ticket, or the sender that it is bound to |
+//! | `record` | what it needs to be resumed, keys among it; written whole or not at all |
+//! | `ticket-secret` | at the receiver: the secret of an unused ticket |
+//! | `ticket-sender` | at the receiver: the sender that a used ticket is bound to |
 //! | others | sealed logs: useless without the record |
 //!
-//! A record that is replaced is overwritten. At the end the last one loses its name first, is
+//! The record begins with a checksum, and has mode 0600. One that is replaced is overwritten. At the end the last one loses its name first, is
 //! overwritten and removed, and then the rest is. A folder without a record is a clean-up that was
 //! interrupted, or a start that was: the process that finds it removes it.
 

@@ -74,9 +74,9 @@ async fn send(bytes: u64, invited: &Invited) -> Outcome {
     let piece = Bytes::from(vec![0x5a; PIECE_BYTES]);
     let mut left = bytes;
     while left > 0 {
-        let part = piece.slice(..left.min(PIECE_BYTES as u64) as usize);
+        let mut part = piece.slice(..left.min(PIECE_BYTES as u64) as usize);
         left -= part.len() as u64;
-        stream.send(part).await?;
+        stream.send(&mut part).await?;
     }
     stream.finish()?;
     stream.delivered().await;

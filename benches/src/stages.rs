@@ -60,7 +60,7 @@ impl Stages {
         EpochKeys::new(suite, TransferId([7; 16]), Epoch(1), secret, self.digests.clone())
     }
 
-    /// Times `pass` over what `prepare` makes anew for each: the median of the passes, after one to
+    /// Times `pass` over what `prepare` makes for each: the median of the passes, after one to
     /// warm up.
     fn figure<T>(&self, stage: &str, mut prepare: impl FnMut() -> T, mut pass: impl FnMut(T)) -> Outcome<Figure> {
         pass(prepare());

@@ -5,7 +5,7 @@
 //! statement Offer     grant, plan, the sender's key; the grant is signed by that key
 //! epoch               the one key envelope, sealed to the receiver's standing key
 //! statement Begin     the sender's signature over header, Offer and epoch
-//! chunk …             part after part in the order of the plan, each from its first chunk to its last
+//! chunk …             part after part in the order of the plan, each from its first chunk on
 //! statement Finish    the manifest, signed
 //! ```
 //!

@@ -117,6 +117,8 @@ pub enum Event {
     WaitExceeded,
     /// The grant's `finish_before` has passed.
     TimeRanOut,
+    /// The grant was revoked.
+    Revoked,
     /// An unused ticket has expired, or a suspended transfer was retained for as long as its grant
     /// says.
     Expired,
@@ -139,13 +141,14 @@ pub enum Event {
 
 impl Event {
     /// Every event, for exhaustive tests.
-    pub const ALL: [Event; 14] = [
+    pub const ALL: [Event; 15] = [
         Event::Opened,
         Event::OfferedAnew,
         Event::ConnectionLost,
         Event::StopRequested,
         Event::WaitExceeded,
         Event::TimeRanOut,
+        Event::Revoked,
         Event::Expired,
         Event::AbandonedBySender,
         Event::AbandonedByOperator,
@@ -192,7 +195,7 @@ pub fn disposition(stage: Stage, event: Event) -> Disposition {
     match (stage, event) {
         (Stage::Loading, Event::Opened | Event::ConnectionLost | Event::LoaderFailed) => Load,
         (Stage::Loading, Event::OfferedAnew) => StartOver,
-        (Stage::Loading, Event::StopRequested | Event::WaitExceeded | Event::TimeRanOut) => Suspend,
+        (Stage::Loading, Event::StopRequested | Event::WaitExceeded | Event::TimeRanOut | Event::Revoked) => Suspend,
         (Stage::Loading, Event::Expired | Event::AbandonedBySender | Event::AbandonedByOperator) => Drop,
         (Stage::Loading, Event::LoaderUnknown) => AskOperator,
         (Stage::Loading, Event::LoaderSucceeded | Event::StatedLoaded | Event::StatedNotLoaded) => Refuse,
@@ -222,7 +225,9 @@ pub fn disposition(stage: Stage, event: Event) -> Disposition {
         // A statement may be corrected until the sender was sent it.
         (Stage::StatedLoaded, Event::StatedNotLoaded) => Load,
         (Stage::StatedLoaded, Event::Expired | Event::AbandonedBySender | Event::AbandonedByOperator) => Forget,
-        (Stage::StatedLoaded, Event::StopRequested | Event::WaitExceeded | Event::TimeRanOut) => Suspend,
+        (Stage::StatedLoaded, Event::StopRequested | Event::WaitExceeded | Event::TimeRanOut | Event::Revoked) => {
+            Suspend
+        }
         (Stage::StatedLoaded, Event::LoaderSucceeded | Event::LoaderFailed | Event::LoaderUnknown) => Refuse,
         (Stage::StatedLoaded, _) => TellStatement,
     }

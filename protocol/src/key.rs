@@ -2,10 +2,10 @@
 //! all derived keys are in this file.
 //!
 //! ```text
-//! EpochSecret ──HKDF-SHA256-Expand──▶ data key of (part, generation)     seals chunks, one epoch
-//!             └─HKDF-SHA256-Expand──▶ key commitment                      public, checked before anything is opened
-//! DigestSecret ──BLAKE3 derive_key──▶ chunk hash, part root, transfer root, row digest keys    one transfer
-//!              └─BLAKE3 derive_key──▶ check, by which the next connection is known to be of the same sender
+//! EpochSecret ──HKDF-SHA256-Expand──▶ data key of (part, generation)    seals chunks, one epoch
+//!             └─HKDF-SHA256-Expand──▶ key commitment     public, checked before a chunk is opened
+//! DigestSecret ──BLAKE3 derive_key──▶ keys of chunk hash, roots, row digest        one transfer
+//!              └─BLAKE3 derive_key──▶ check             shows that a connection has this secret
 //! ```
 //!
 //! HKDF is RFC 5869; the expand step alone is used because the input is already a uniform 32-byte

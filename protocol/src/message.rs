@@ -4,7 +4,7 @@
 //! ```text
 //! sender   → Proof     52 bytes, in ticket transfers: who holds the ticket's secret
 //! sender   → Offer     what it wants to send, and under which grant
-//! receiver → Accept    suite, sealing key, epoch, window, what it already has; signed over the transcript
+//! receiver → Accept    suite, sealing key, epoch, window, what it has; signed over the transcript
 //! sender   → Begin     key envelope and commitment; signed over the transcript
 //! receiver → Ready     now, and not before, data may flow
 //! receiver → Ack       chunks of a part verified, and durable

@@ -5,8 +5,9 @@
 //! |---|---|
 //! | 0–3 | `"SLp1"` |
 //! | 4–19 | ticket: the transfer it is for |
-//! | 20–51 | HMAC-SHA-256 (RFC 2104) under the secret, over label, exporter, both fingerprints and hash of the grant |
+//! | 20–51 | HMAC-SHA-256 (RFC 2104) under the secret |
 //!
+//! The HMAC is over a label, the TLS exporter, both fingerprints and the hash of the grant.
 //! A proof is bound to the TLS exporter and to both keys, so it is of no use on any other
 //! connection. The first valid one binds the ticket to the sender's key, and the receiver erases
 //! the secret. From then on the handshake alone authenticates the sender, and the HMAC is not

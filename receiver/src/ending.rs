@@ -149,6 +149,9 @@ fn say_waiting(report: &Report, event: Event) {
         Event::TimeRanOut => {
             ("expired", "the time has run out while the loader is ending; its exit still counts.".to_owned())
         }
+        Event::Revoked => {
+            ("revoked", "the grant was revoked while the loader is ending; its exit still counts.".to_owned())
+        }
         Event::AbandonedBySender => (
             "abandoned",
             "the sender abandons the transfer while the loader is ending; its exit decides what becomes of it."

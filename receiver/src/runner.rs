@@ -259,10 +259,11 @@ impl<'a> Outside<'a> {
         };
         seen.push(raised.cause);
         match raised.cause {
-            Cause::Shutdown | Cause::Displaced => Event::StopRequested,
+            // A receiver has no source that could fail.
+            Cause::Shutdown | Cause::Displaced | Cause::Source => Event::StopRequested,
             Cause::Peer => Event::AbandonedBySender,
-            // A receiver has no source.
-            Cause::Revoked | Cause::Expired | Cause::Source => Event::TimeRanOut,
+            Cause::Revoked => Event::Revoked,
+            Cause::Expired => Event::TimeRanOut,
         }
     }
 

@@ -307,17 +307,17 @@ struct PartStream<'a> {
 }
 
 impl PartStream<'_> {
-    async fn write(&mut self, frame: Bytes) -> Outcome {
+    async fn write(&mut self, mut frame: Bytes) -> Outcome {
         let out = match &mut self.stream {
             Some(out) => out,
             None => {
                 let out = self.stream.insert(self.link.open_part().await?);
                 let header = StreamHeader { part: self.part, first: self.first.next_index() };
-                out.send(Bytes::copy_from_slice(&header.to_bytes())).await?;
+                out.send(&mut Bytes::copy_from_slice(&header.to_bytes())).await?;
                 out
             }
         };
-        out.send(frame).await
+        out.send(&mut frame).await
     }
 
     fn finish(mut self) -> Outcome {

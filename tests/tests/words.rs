@@ -210,7 +210,7 @@ const NOT_USED: &[&str] = &[
     "judging",
     "put down",
     "puts down",
-    "senseless",
+    "corrupt",
     "somebody",
     "spelt",
     "take up",

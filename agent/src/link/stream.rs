@@ -18,9 +18,9 @@ pub type Bounded<'a> = Limit<&'a mut BytesMut>;
 
 /// The sending half of a stream of one transport.
 pub trait SendStream {
-    /// Sends all of `bytes`, and waits while the peer or the transport takes no more. Not
-    /// cancel-safe: some of them may have been sent.
-    fn send(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), Broken>>;
+    /// Sends all of `bytes`, and waits while the peer or the transport takes no more. Cancel-safe:
+    /// what is left in `bytes` has not been sent.
+    fn send(&mut self, bytes: &mut Bytes) -> impl Future<Output = Result<(), Broken>>;
 
     /// Ends the stream: nothing follows what was sent.
     fn finish(&mut self) -> Result<(), Broken>;
@@ -64,8 +64,8 @@ pub struct StreamIn {
 }
 
 impl StreamOut {
-    /// As [`SendStream::send`]. Not cancel-safe: some of the bytes may have been sent.
-    pub async fn send(&mut self, bytes: Bytes) -> Outcome {
+    /// As [`SendStream::send`]. Cancel-safe: what is left in `bytes` has not been sent.
+    pub async fn send(&mut self, bytes: &mut Bytes) -> Outcome {
         let sent = match &mut self.stream {
             Sending::Quic(stream) => stream.send(bytes).await,
         };

@@ -28,7 +28,7 @@ use sealift_tests::link::{Faults, Link};
 
 /// What each agent may take at most.
 const PEAK_BYTES_MAX: u64 = 128 << 20;
-/// The part of a stream that is made anew; it is then repeated, as making it all would take longer
+/// The part of a stream that is generated; it is then repeated, as making it all would take longer
 /// than moving it.
 const REPEATED_BYTES: usize = 64 << 20;
 

@@ -5,16 +5,18 @@
 //! Only builds with `debug_assertions` look at it: in a release build [`hit`] is nothing. Which
 //! points there are is said by those who come to them.
 
+pub use sealift_engine_api::FailPoint;
+
 /// What the panic of a point holds, as if it were of a row: it is to be seen nowhere.
 pub const PANIC_PAYLOAD: &str = "fail-point-payload-93b1";
 
 /// Dies here, if that was asked for.
 #[inline]
-pub fn hit(name: &str) {
+pub fn hit(point: FailPoint) {
     #[cfg(debug_assertions)]
-    armed::hit(name);
+    armed::hit(point.name);
     #[cfg(not(debug_assertions))]
-    let _ = name;
+    let _ = point;
 }
 
 #[cfg(debug_assertions)]

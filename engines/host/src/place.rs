@@ -168,7 +168,8 @@ impl TargetPlace {
     fn check_names(&self, longest: &Path) -> Outcome {
         let name_bytes = |path: &Path| path.file_name().map_or(0, |name| name.as_bytes().len());
         let Ok(bytes_max) = statvfs(&self.folder).map(|found| found.name_max() as usize) else { return Ok(()) };
-        let (own, longest) = (name_bytes(&self.path), name_bytes(longest));
+        let own = name_bytes(&self.path);
+        let longest = name_bytes(longest);
         if longest <= bytes_max {
             return Ok(());
         }

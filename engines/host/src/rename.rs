@@ -42,7 +42,8 @@ mod tests {
     fn a_name_that_is_taken_stays_whose_it_is() {
         for rename in [rename_new, link_or_rename, rename_if_free] {
             let folder = tempfile::tempdir().unwrap();
-            let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+            let from = folder.path().join("from");
+            let to = folder.path().join("to");
             fs::write(&from, "new").unwrap();
             rename(&from, &to).unwrap();
             assert_eq!((from.exists(), fs::read_to_string(&to).unwrap().as_str()), (false, "new"));

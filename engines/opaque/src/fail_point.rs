@@ -1,6 +1,7 @@
 //! The places at which a test has an agent die while it writes a file.
 
 use sealift_engine_api::FailPoint;
+pub use sealift_host::fail_point::hit;
 
 pub const ALL: &[FailPoint] = &[FILE_WRITTEN, FILE_SYNCED, FILE_NOTED];
 
@@ -10,9 +11,3 @@ pub const FILE_SYNCED: FailPoint =
     FailPoint { name: "file-synced", what: "chunks are durable in that staging file, its record does not say so" };
 pub const FILE_NOTED: FailPoint =
     FailPoint { name: "file-noted", what: "the record says so, and nothing was acknowledged" };
-
-/// Dies here, if that was asked for.
-#[inline]
-pub fn hit(point: FailPoint) {
-    sealift_host::fail_point::hit(point.name);
-}

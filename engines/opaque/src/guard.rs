@@ -3,10 +3,10 @@
 //! A loader such as `psql --single-transaction` commits when its input ends. If the receiver were
 //! killed, its end of the pipe would close, the loader would see the end of a half-sent dump, and
 //! commit it. So a copy of that end is kept *under way*: sent through a pair of Unix sockets and
-//! not taken out (unix(7), SCM_RIGHTS). As long as anybody has the socket, the pipe stays open; and
-//! the loader itself has it. Whoever dies, and be it receiver and guard in one instant, its input
-//! does not end by that. It ends when the guard, told that everything was verified, takes the copy
-//! out and drops it.
+//! not taken out (unix(7), SCM_RIGHTS). As long as any process has the socket, the pipe stays open;
+//! and the loader itself has it. Its input therefore does not end when a process dies, not even
+//! when receiver and guard die at the same instant. It ends when the guard, on the receiver's word
+//! that everything was verified, takes the copy out and drops it.
 //!
 //! A loader that would wait in vain is killed: with its whole process group by the guard, if the
 //! receiver goes away; by the kernel (PR_SET_PDEATHSIG), if the guard does. One that cannot be
@@ -17,8 +17,8 @@
 //! | descriptor of the guard | what it is |
 //! |---|---|
 //! | standard input | the pipe's reading end, which the loader inherits |
-//! | standard output | the socket in which the pipe's writing end is under way, which the loader inherits too, under another number |
-//! | standard error | a pipe to the receiver, for what the loader prints; its other end closing says that the receiver died |
+//! | standard output | the socket in which the pipe's writing end is under way; the loader's too |
+//! | standard error | a pipe to the receiver, for what the loader prints; it breaks if that dies |
 //!
 //! `SIGUSR1` from the receiver is the permission to let go; the guard heeds no other signal. The
 //! loader's process group has the guard's id, and the guard is not in it: by it the receiver kills

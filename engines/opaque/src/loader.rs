@@ -340,7 +340,7 @@ impl Drop for Loader {
 
 /// What an exit says by itself. Only `psql` tells a failed statement from a lost connection:
 /// `pg_restore` and `mariadb` have one code for both, `sqlite3` goes on after an error, and of a
-/// shell nobody knows which of its commands has failed.
+/// shell the code does not say which of its commands has failed.
 fn loader_exit(words: &[String], status: ExitStatus) -> LoaderExit {
     let is_psql = Path::new(&words[0]).file_name().is_some_and(|name| name == "psql");
     match status.code() {
@@ -362,9 +362,10 @@ fn is_single_transaction(word: &str) -> bool {
 /// A socket in which a copy of a pipe's writing end is under way: see [`guard`].
 fn put_under_way(writing: &OwnedFd) -> nix::Result<OwnedFd> {
     let (into, out_of) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
-    let (message, copies) = ([IoSlice::new(&[0])], [writing.as_raw_fd()]);
-    let copy = [ControlMessage::ScmRights(&copies)];
-    sendmsg::<()>(into.as_raw_fd(), &message, &copy, MsgFlags::empty(), None)?;
+    let message = [IoSlice::new(&[0])];
+    let copies = [writing.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&copies)];
+    sendmsg::<()>(into.as_raw_fd(), &message, &rights, MsgFlags::empty(), None)?;
     Ok(out_of)
 }
 

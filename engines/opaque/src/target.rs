@@ -82,8 +82,7 @@ impl Sink for OpaqueSink {
     fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>> {
         if plan.engine.name != engine().name {
             let what = "the sender sends a database, and this target takes the bytes of a dump";
-            let next =
-                "Make the target sqlite:PATH here, or let the sender send a dump: --source exec:COMMAND or file:PATH.";
+            let next = "Name a database of that kind as the target here, or let the sender send a dump: --source exec:COMMAND or file:PATH.";
             return Err(Failure::new(Code::PlanRefused, what, next));
         }
         engine().check_same(&plan.engine)?;

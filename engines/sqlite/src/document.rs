@@ -3,8 +3,10 @@
 //! | part | bytes |
 //! |---|---|
 //! | schema | one canonical CBOR [`SchemaDocument`] |
-//! | rows, one a table in the order of the document | rows of [`sealift_protocol::row`]: the rowid where it is carried, then the columns |
+//! | rows | one part a table, in the order of the document: rows of [`sealift_protocol::row`] |
 //! | finish | one canonical CBOR [`FinishDocument`] |
+//!
+//! A row is the rowid, where it is carried, and then the columns.
 
 use minicbor::{Decode, Encode};
 use sealift_protocol::{

@@ -223,10 +223,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Value,
-        document::TextEncoding,
-        put_value,
-        testing::{TRANSFER, digests, rows, verified},
+        Value, put_value,
+        testing::{self, TRANSFER, digests, rows, verified},
     };
 
     fn planned() -> SqliteDrill {
@@ -241,22 +239,8 @@ mod tests {
         sink
     }
 
-    fn schema(table: &str) -> Vec<u8> {
-        let (name, sql) = (table.to_owned(), format!("CREATE TABLE {table}(a)"));
-        let (columns, indexes, automatic_indexes) = (vec!["a".into()], Vec::new(), Vec::new());
-        let table = Table { name, sql, rowid: None, columns, indexes, automatic_indexes };
-        let schema = SchemaDocument {
-            encoding: TextEncoding::Utf8,
-            page_bytes: 4096,
-            auto_vacuum: 0,
-            application_id: 0,
-            user_version: 0,
-            tables: vec![table],
-            virtual_tables: Vec::new(),
-            wal: false,
-            default_cache_size: 0,
-        };
-        schema.to_bytes()
+    fn schema(name: &str) -> Vec<u8> {
+        testing::schema(vec![testing::table(name)]).to_bytes()
     }
 
     fn take(sink: &SqliteDrill, part: u32, plain: &[u8]) -> Outcome {

@@ -1,6 +1,7 @@
 //! The places at which a test has an agent die while it loads a database.
 
 use sealift_engine_api::FailPoint;
+pub use sealift_host::fail_point::hit;
 
 pub const ALL: &[FailPoint] = &[
     STAGED,
@@ -50,9 +51,3 @@ pub const FORGETTING: FailPoint =
 pub const FORGOTTEN: FailPoint = FailPoint { name: "sqlite-forgotten", what: "the mark is removed" };
 pub const REMOVING: FailPoint =
     FailPoint { name: "sqlite-removing", what: "the staging file is removed, what lay beside it is not" };
-
-/// Dies here, if that was asked for.
-#[inline]
-pub fn hit(point: FailPoint) {
-    sealift_host::fail_point::hit(point.name);
-}

@@ -17,6 +17,7 @@ mod partial;
 mod rehearse;
 mod source;
 mod statement;
+mod stored;
 mod target;
 #[cfg(test)]
 mod testing;

@@ -20,8 +20,8 @@ const NEEDED: [&str; 4] = [
     // `floor`, `power`, `sqrt` and so on, which Debian's SQLite, Python's and the shell of
     // sqlite.org have.
     "ENABLE_MATH_FUNCTIONS",
-    // The engine looks up names in a hash table of at most 64 buckets unless it is told that memory
-    // need not come in small pieces: with 10,000 tables each look-up compares 150 names.
+    // By default, the hash table in which the engine looks up names has at most 64 buckets, to
+    // avoid large allocations: with 10,000 tables each look-up would compare 150 names.
     "MALLOC_SOFT_LIMIT=0",
 ];
 

@@ -14,12 +14,43 @@ use sealift_protocol::{
     seal::{EpochKeys, Suite, open, seal},
 };
 
-use crate::{Value, put_value};
+use crate::{
+    Value,
+    document::{SchemaDocument, Table, TextEncoding},
+    put_value,
+};
 
 pub const TRANSFER: TransferId = TransferId([5; 16]);
 
 pub fn digests() -> Digests {
     Digests::new(&DigestSecret::from_bytes([7; 32]))
+}
+
+/// A table of one column, `a`.
+pub fn table(name: &str) -> Table {
+    Table {
+        name: name.to_owned(),
+        sql: format!("CREATE TABLE {name}(a)"),
+        rowid: None,
+        columns: vec!["a".into()],
+        indexes: Vec::new(),
+        automatic_indexes: Vec::new(),
+    }
+}
+
+/// The schema of a database that has these tables and nothing else.
+pub fn schema(tables: Vec<Table>) -> SchemaDocument {
+    SchemaDocument {
+        encoding: TextEncoding::Utf8,
+        page_bytes: 4096,
+        auto_vacuum: 0,
+        application_id: 0,
+        user_version: 0,
+        tables,
+        virtual_tables: Vec::new(),
+        wal: false,
+        default_cache_size: 0,
+    }
 }
 
 pub fn rows(values: &[&[Value<'_>]]) -> Vec<u8> {

@@ -9,6 +9,7 @@
 //! | 4 | BLOB | as they are |
 
 use bytes::BytesMut;
+use rusqlite::types::ValueRef;
 use sealift_protocol::{
     close::Code,
     error::{Error, Result},
@@ -59,6 +60,18 @@ impl<'a> Value<'a> {
             FORMAT_BLOB => Value::Blob(cell.bytes),
             _ => return Err(malformed("unknown format of a cell")),
         })
+    }
+}
+
+impl<'a> From<ValueRef<'a>> for Value<'a> {
+    fn from(value: ValueRef<'a>) -> Self {
+        match value {
+            ValueRef::Null => Value::Null,
+            ValueRef::Integer(integer) => Value::Integer(integer),
+            ValueRef::Real(real) => Value::Real(real),
+            ValueRef::Text(bytes) => Value::Text(bytes),
+            ValueRef::Blob(bytes) => Value::Blob(bytes),
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 //! out.
 //!
 //! ```text
-//! Listening ─handle_offer─▶ Deciding ─accept─▶ Accepting ─handle_begin─▶ Session      one a connection
-//! Unsealing ─handle─▶ Sealed ─session─▶ Session                                       or one an archive
-//! PartStream: handle ─▶ Arrived, handle_end                                                 one a part
+//! Listening ─handle_offer─▶ Deciding ─accept─▶ Accepting ─handle_begin─▶ Session    a connection
+//! Unsealing ─handle─▶ Sealed ─session─▶ Session                                     an archive
+//! PartStream: handle ─▶ Arrived, handle_end                                         a part
 //! Session: handle_stream, handle_header, handle_stream_end, poll_ack, handle_finish
 //! Transfer: may_begin, handle_begun, handle_taken, handle_finished, poll_complete, receipt
 //! ```

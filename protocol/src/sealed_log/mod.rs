@@ -4,9 +4,11 @@
 //!
 //! | what | bytes |
 //! |---|---|
-//! | header | `"SLl1"`, kind, 3 zeros, transfer (16), fingerprint of the sealing key (32), salt (16), check (32) |
+//! | header | `"SLl1"`, kind, 3 zeros, transfer (16), sealing key (32), salt (16), check (32) |
 //! | record | head (32), body, check (32) |
-//! | head | `"SLr1"`, type, 3 zeros, length of the body `u32`, synced `u64`, check of the head (12) |
+//! | head | `"SLr1"`, type, 3 zeros, length of the body `u32`, synced `u64`, check (12) |
+//!
+//! The sealing key stands there as its fingerprint, and the check of a head covers the head alone.
 //!
 //! The goals are to distinguish a torn tail from corruption, and to detect any record that is
 //! missing, doubled or moved. A writer appends, syncs, and only then acknowledges. A crash may

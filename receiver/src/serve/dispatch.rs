@@ -149,7 +149,7 @@ impl<'a> Transfers<'a> {
                 Err(failure) => return self.refuse(offered, failure),
             }
         }
-        self.hand_on(transfer, offered);
+        self.route(transfer, offered);
     }
 
     /// Of the transfers that run, has the one make room that waits for its sender the longest, if
@@ -161,8 +161,8 @@ impl<'a> Transfers<'a> {
         let idlest = staying.max_by_key(|way| way.activity.waiting(now));
         let Some(way) = idlest.filter(|way| way.activity.waiting(now) >= idle_max) else { return false };
         let idle = human_duration(idle_max);
-        let what = format!("its sender brought nothing for {idle}, and another one needs the place");
-        let next = "It goes on when its sender comes again and there is a place: see transfers_max.";
+        let what = format!("its sender has sent next to nothing for {idle}, and another one needs the place");
+        let next = "It is resumed when its sender comes again and there is a place: see transfers_max.";
         way.stop.raise(Cause::Displaced, Failure::new(Code::ReceiverBusy, what, next));
         true
     }
@@ -174,11 +174,11 @@ impl<'a> Transfers<'a> {
         {
             let transfer = record.transfer();
             self.start(record);
-            self.hand_on(transfer, offered);
+            self.route(transfer, offered);
         }
     }
 
-    fn hand_on(&mut self, transfer: TransferId, offered: Offered) {
+    fn route(&mut self, transfer: TransferId, offered: Offered) {
         let Some(way) = self.ways.get(&transfer) else { return };
         match way.heard.try_send(Heard::Offer(Box::new(offered))) {
             Ok(()) => {}

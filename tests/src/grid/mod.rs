@@ -16,6 +16,7 @@ use bytes::BytesMut;
 use sealift_engine_api::{
     Endpoint, EngineSpec, Engines, FailPoint, Form, OpenedSource, Place, Scheme, Sink, SourceOptions, TargetOptions,
 };
+use sealift_host::fail_point::hit;
 use sealift_protocol::{
     disposition::sender::Replay,
     failure::{Failure, Outcome},
@@ -42,10 +43,6 @@ const PART_COMMITTED: FailPoint =
     FailPoint { name: "grid-part-committed", what: "a part is committed and not acknowledged" };
 const PROVEN: FailPoint = FailPoint { name: "grid-proven", what: "everything was read again, there is no receipt" };
 const RENAMED: FailPoint = FailPoint { name: "grid-renamed", what: "the load has its final name" };
-
-fn hit(point: FailPoint) {
-    sealift_host::fail_point::hit(point.name);
-}
 
 /// The programs that have it.
 pub const SENDER: &str = "grid-sender";

@@ -16,11 +16,16 @@ pub(in crate::link) struct Sending(pub(super) quinn::SendStream);
 pub(in crate::link) struct Receiving(pub(super) quinn::RecvStream);
 
 impl SendStream for Sending {
-    async fn send(&mut self, bytes: Bytes) -> Result<(), Broken> {
-        self.0.write_chunk(bytes).await.map_err(|error| match error {
-            WriteError::ConnectionLost(lost) => Broken::Lost(end_of(&lost)),
-            WriteError::Stopped(_) | WriteError::ClosedStream | WriteError::ZeroRttRejected => Broken::Stopped,
-        })
+    async fn send(&mut self, bytes: &mut Bytes) -> Result<(), Broken> {
+        while !bytes.is_empty() {
+            // It takes off what it has sent.
+            let written = self.0.write_chunks(std::slice::from_mut(bytes)).await;
+            written.map_err(|error| match error {
+                WriteError::ConnectionLost(lost) => Broken::Lost(end_of(&lost)),
+                WriteError::Stopped(_) | WriteError::ClosedStream | WriteError::ZeroRttRejected => Broken::Stopped,
+            })?;
+        }
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), Broken> {

@@ -6,7 +6,7 @@
 //! |---|---|---|---|---|
 //! | 16 | magic | | 8 | plaintext bytes so far |
 //! | 16, 32 | transfer, hash of the plan | | 1 | 1 for the last chunk of the part |
-//! | 32 | key | | 32, 32 | hash of the chunk, root over the hashes so far, as the transfer has them |
+//! | 32 | key | | 32, 32 | the transfer's hash of the chunk, root over those so far |
 //! | 32 | check | | 32 | content: BLAKE3 of the chunk's plaintext |
 //! | | | | 32 | check |
 //!
@@ -288,9 +288,13 @@ mod tests {
             let mut entries = Vec::new();
             for (index, chunk) in plain.chunks(CHUNK).enumerate() {
                 let plain_bytes = (CHUNK * index + chunk.len()) as u64;
-                let (hash, root) = ([index as u8; 32], Root([0xf0 | index as u8; 32]));
-                let is_last = is_whole && plain_bytes == plain.len() as u64;
-                entries.push(Entry { plain_bytes, is_last, hash, root, content: prefix.content(chunk) });
+                entries.push(Entry {
+                    plain_bytes,
+                    is_last: is_whole && plain_bytes == plain.len() as u64,
+                    hash: [index as u8; 32],
+                    root: Root([0xf0 | index as u8; 32]),
+                    content: prefix.content(chunk),
+                });
             }
             prefix.note(&entries[..1]).unwrap();
             prefix.note(&entries[1..]).unwrap();
@@ -301,7 +305,8 @@ mod tests {
         /// What is proven of a staging file and a record with these bytes; `None` if the record is
         /// of another load.
         fn proven(&self, plain: &[u8], record: &[u8]) -> Option<Proven> {
-            let (staging, path) = (self.folder.path().join("staging"), self.folder.path().join("record"));
+            let staging = self.folder.path().join("staging");
+            let path = self.folder.path().join("record");
             fs::write(&staging, plain).unwrap();
             fs::write(&path, record).unwrap();
             let mut staging_file = OpenOptions::new().read(true).write(true).open(&staging).unwrap();

@@ -25,8 +25,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Rows, Statement, config::DbConfig, limits::Limit, types::ValueRef};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig, limits::Limit};
 use sealift_engine_api::{RowSink, Source};
 use sealift_protocol::{
     close::Code,
@@ -46,7 +45,7 @@ use self::{
     failure::{failed, unsuitable},
     sidecars::JournalMode,
 };
-use crate::{MOVE_IMAGE, Value, check_options, put_values, value_bytes};
+use crate::{MOVE_IMAGE, Value, check_options, stored::read_rows, value_bytes};
 
 /// How long a program that writes to the source may hold it locked before the transfer gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -246,21 +245,9 @@ impl Source for SqliteSource {
         // What the engine holds of a row, too.
         let length_max = out.row_bytes_max().saturating_add(PAYLOAD_SLACK_BYTES).max(LENGTH_MAX_MIN);
         self.limit_length(i32::try_from(length_max).unwrap_or(i32::MAX))?;
-        let read = read_rows(&self.connection, table, snapshot.encoding, out);
+        let read = read_table(&self.connection, table, snapshot.encoding, out);
         self.limit_length(i32::MAX)?;
         read.map_err(|failure| failure.at_part(part))
-    }
-}
-
-/// What ends the reading of a row: the engine, or a value that would not survive.
-enum Stop {
-    Engine(rusqlite::Error),
-    Value(Failure),
-}
-
-impl From<rusqlite::Error> for Stop {
-    fn from(error: rusqlite::Error) -> Self {
-        Stop::Engine(error)
     }
 }
 
@@ -271,66 +258,36 @@ fn row_too_long(row_bytes_max: usize) -> Failure {
     failure
 }
 
-fn read_rows(connection: &Connection, table: &SourceTable, encoding: TextEncoding, out: &mut dyn RowSink) -> Outcome {
+fn read_table(connection: &Connection, table: &SourceTable, encoding: TextEncoding, out: &mut dyn RowSink) -> Outcome {
     let row_bytes_max = out.row_bytes_max();
     let engine = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(ErrorCode::TooBig) => row_too_long(row_bytes_max),
         _ => failed(&error, &format!("table {}", table.table.name)),
     };
-    let selects = table.table.selects(encoding);
-    let statements = selects.iter().map(|select| connection.prepare(select)).collect::<Result<Vec<_>, _>>();
-    let mut statements = statements.map_err(engine)?;
-    let cells: Vec<usize> = statements.iter().map(Statement::column_count).collect();
-    let mut cursors: Vec<Rows<'_>> = statements.iter_mut().map(Statement::raw_query).collect();
-    let mut row = BytesMut::new();
-    loop {
-        row.clear();
-        match next_row(&mut cursors, &cells, table, encoding, row_bytes_max, &mut row) {
-            Ok(true) => out.row(&row)?,
-            Ok(false) => return Ok(()),
-            Err(Stop::Engine(error)) => return Err(engine(error)),
-            Err(Stop::Value(failure)) => return Err(failure),
-        }
-    }
+    let check = check_values(table, encoding, row_bytes_max);
+    read_rows(connection, &table.table, encoding, check, |row| out.row(row), engine)
 }
 
-/// Steps all cursors to the next row and encodes it; `false` after the last. A row that is too long
-/// is given up before it is encoded any further.
-fn next_row(
-    cursors: &mut [Rows<'_>],
-    cells: &[usize],
+/// Refuses a row that is too long before it is encoded any further, and a value that the target
+/// would store as another one.
+fn check_values(
     table: &SourceTable,
     encoding: TextEncoding,
     row_bytes_max: usize,
-    out: &mut BytesMut,
-) -> Result<bool, Stop> {
-    let (mut first, mut row_bytes) = (0, 0);
-    for (cursor, &cells) in cursors.iter_mut().zip(cells) {
-        let Some(row) = cursor.next()? else { return Ok(false) };
-        let cell = |index| Ok(value_of(row.get_ref(index)?));
-        let judge = |place: usize, value: Value<'_>| {
-            row_bytes += value_bytes(value);
-            if row_bytes > row_bytes_max {
-                return Err(Stop::Value(row_too_long(row_bytes_max)));
-            }
-            match table.affinities.get(first + place) {
-                Some(affinity) if affinity.changes(value, encoding) => Err(Stop::Value(table.unstable(first + place))),
-                _ => Ok(()),
-            }
-        };
-        put_values::<Stop>(out, encoding, cells, cell, judge)?;
-        first += cells / encoding.cells_per_value();
-    }
-    Ok(true)
-}
-
-fn value_of(value: ValueRef<'_>) -> Value<'_> {
-    match value {
-        ValueRef::Null => Value::Null,
-        ValueRef::Integer(integer) => Value::Integer(integer),
-        ValueRef::Real(real) => Value::Real(real),
-        ValueRef::Text(bytes) => Value::Text(bytes),
-        ValueRef::Blob(bytes) => Value::Blob(bytes),
+) -> impl FnMut(usize, Value<'_>) -> Outcome {
+    let mut row_bytes = 0;
+    move |place, value| {
+        if place == 0 {
+            row_bytes = 0;
+        }
+        row_bytes += value_bytes(value);
+        if row_bytes > row_bytes_max {
+            return Err(row_too_long(row_bytes_max));
+        }
+        match table.affinities.get(place) {
+            Some(affinity) if affinity.changes(value, encoding) => Err(table.unstable(place)),
+            _ => Ok(()),
+        }
     }
 }
 

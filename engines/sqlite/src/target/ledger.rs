@@ -105,7 +105,7 @@ pub fn bond(connection: &Connection) -> Outcome<Option<Bond>> {
         lines.collect()
     };
     match read() {
-        Ok(bonds) if bonds.len() > 1 => Err(senseless()),
+        Ok(bonds) if bonds.len() > 1 => Err(corrupt()),
         Ok(bonds) => Ok(bonds.first().copied()),
         // No such column.
         Err(Error::SqlInputError { .. }) => Ok(None),
@@ -127,7 +127,7 @@ pub fn read(connection: &Connection) -> Outcome<Ledger> {
         if let Some(hashes) = row.get::<_, Option<Vec<u8>>>(5).map_err(unreadable)? {
             // There is one writer, and nothing comes after the finish.
             if prefix.is_some() || schema.is_none() || finish.is_some() || document.is_some() {
-                return Err(senseless());
+                return Err(corrupt());
             }
             let WholePart { part, chunks, plain_bytes, root } = whole;
             prefix = Some(FoundPrefix { part, chunks, plain_bytes, root, hashes });
@@ -135,24 +135,24 @@ pub fn read(connection: &Connection) -> Outcome<Ledger> {
         }
         match (&schema, document) {
             (None, Some(bytes)) if whole.part.0 == 0 => {
-                schema = Some(SchemaDocument::from_bytes(&bytes).map_err(|_| senseless())?);
+                schema = Some(SchemaDocument::from_bytes(&bytes).map_err(|_| corrupt())?);
             }
             (Some(_), Some(bytes)) if finish.is_none() => {
-                finish = Some(FinishDocument::from_bytes(&bytes).map_err(|_| senseless())?);
+                finish = Some(FinishDocument::from_bytes(&bytes).map_err(|_| corrupt())?);
             }
             // What follows the finish, or comes before the schema, cannot have been committed.
             (Some(_), None) if finish.is_none() => {}
-            _ => return Err(senseless()),
+            _ => return Err(corrupt()),
         }
         parts.push(whole);
         if parts.len() > PARTS_MAX {
-            return Err(senseless());
+            return Err(corrupt());
         }
     }
-    let schema = schema.ok_or_else(senseless)?;
+    let schema = schema.ok_or_else(corrupt)?;
     let ledger = Ledger { parts, prefix, rows: all_rows, schema, finish };
     // The finish comes last of all.
-    if ledger.finish.is_some() && !ledger.is_whole() { Err(senseless()) } else { Ok(ledger) }
+    if ledger.finish.is_some() && !ledger.is_whole() { Err(corrupt()) } else { Ok(ledger) }
 }
 
 fn line(row: &Row<'_>) -> rusqlite::Result<(WholePart, Option<Vec<u8>>)> {
@@ -174,14 +174,14 @@ pub fn drop_table(connection: &Connection) -> Outcome {
 fn unreadable(error: Error) -> Failure {
     match error.sqlite_error_code() {
         // Without a code: a value of a type that was never written.
-        None | Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::TooBig) => senseless(),
+        None | Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::TooBig) => corrupt(),
         Some(_) => failed(&error, LEDGER),
     }
 }
 
-/// Neither dropped nor built upon: whoever is asked to look loses nothing, and sees that a disk or
-/// a program is bad.
-pub fn senseless() -> Failure {
+/// A corrupt ledger is neither dropped nor built upon: the operator loses nothing by looking at it,
+/// and learns that a disk or a program is at fault.
+pub fn corrupt() -> Failure {
     let what = "the ledger in the staging file says what cannot be: another program or a bad disk changed it";
     Failure::new(Code::TargetFailed, what, "Check the disk, remove the staging file, and start again.")
 }

@@ -6,8 +6,7 @@
 //! the load is published. Indexes are not read: they were built by SQLite from these tables, and
 //! hold nothing of their own; that the source's hold the same was checked there.
 
-use bytes::BytesMut;
-use rusqlite::{Connection, OpenFlags, Rows, Statement, types::ValueRef};
+use rusqlite::{Connection, OpenFlags};
 use sealift_protocol::{
     close::Code,
     digest::MultisetDigest,
@@ -18,10 +17,9 @@ use sealift_protocol::{
 
 use super::{Turn, failure::failed, load::guard, out_of_order};
 use crate::{
-    Value,
     document::{Definition, FinishDocument, LEDGER_TABLE, SchemaDocument, Table, TextEncoding},
     fail_point::{MARKED, PROVEN, hit},
-    put_values,
+    stored::read_rows,
 };
 
 /// Page cache for reading again: each page is read once.
@@ -127,43 +125,10 @@ fn read_again(
     digest: &mut MultisetDigest,
 ) -> Outcome {
     let engine = |error: rusqlite::Error| failed(&error, &format!("table {}", table.name));
-    let selects = table.selects(encoding);
-    let statements = selects.iter().map(|select| connection.prepare(select)).collect::<Result<Vec<_>, _>>();
-    let mut statements = statements.map_err(engine)?;
-    let cells: Vec<usize> = statements.iter().map(Statement::column_count).collect();
-    let mut cursors: Vec<Rows<'_>> = statements.iter_mut().map(Statement::raw_query).collect();
-    let mut row = BytesMut::new();
-    loop {
+    let each = |row: &[u8]| {
         turn.sink.check_stop()?;
-        row.clear();
-        if !next_row(&mut cursors, &cells, encoding, &mut row).map_err(engine)? {
-            return Ok(());
-        }
-        digest.add(&row);
-    }
-}
-
-/// Steps all cursors to the next row and encodes it; `false` after the last.
-fn next_row(
-    cursors: &mut [Rows<'_>],
-    cells: &[usize],
-    encoding: TextEncoding,
-    out: &mut BytesMut,
-) -> rusqlite::Result<bool> {
-    for (cursor, &cells) in cursors.iter_mut().zip(cells) {
-        let Some(row) = cursor.next()? else { return Ok(false) };
-        let cell = |index| row.get_ref(index).map(value_of);
-        put_values(out, encoding, cells, cell, |_, _| Ok(()))?;
-    }
-    Ok(true)
-}
-
-fn value_of(value: ValueRef<'_>) -> Value<'_> {
-    match value {
-        ValueRef::Null => Value::Null,
-        ValueRef::Integer(integer) => Value::Integer(integer),
-        ValueRef::Real(real) => Value::Real(real),
-        ValueRef::Text(bytes) => Value::Text(bytes),
-        ValueRef::Blob(bytes) => Value::Blob(bytes),
-    }
+        digest.add(row);
+        Ok(())
+    };
+    read_rows(connection, table, encoding, |_, _| Ok(()), each, engine)
 }

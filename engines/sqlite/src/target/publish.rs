@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | staging file with its ledger | at most the mark was set | mark, drop the ledger, rename |
 //! | staging file without it, and its mark | the ledger was dropped | rename |
-//! | staging file that an image's ledger says is whole | at most the mark was set | mark, rename, remove the ledger |
+//! | staging file of an image, whole | at most the mark was set | mark, rename, remove the ledger |
 //! | both names, one file, its mark | the target was linked | remove the staging name |
 //! | target alone, and its mark | all of it | nothing |
 //!

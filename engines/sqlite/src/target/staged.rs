@@ -10,7 +10,7 @@ use sealift_protocol::{
 
 use super::{
     image::Image,
-    ledger::{self, Bond, senseless},
+    ledger::{self, Bond, corrupt},
     leftover::Leftover,
     load::{Load, check_plan},
     staging::{Identity, Staging},
@@ -56,13 +56,13 @@ impl Staged {
     /// Goes on with what is committed.
     fn resume(connection: Connection, identity: Identity, plan: &Plan, bond: Bond) -> Outcome<Self> {
         let ledger = ledger::read(&connection)?;
-        check_plan(plan, &ledger.schema).map_err(|_| senseless())?;
+        check_plan(plan, &ledger.schema).map_err(|_| corrupt())?;
         let (have, prefix, rows) = (ledger.parts.clone(), ledger.prefix.clone(), ledger.rows);
         let is_rows = |part: PartIndex| plan.section(part) == Some(Section::Data);
         if have.last().is_some_and(|last| last.part.0 as usize >= plan.parts.len())
             || prefix.as_ref().is_some_and(|prefix| !is_rows(prefix.part))
         {
-            return Err(senseless());
+            return Err(corrupt());
         }
         Ok(Self { identity, load: Some(Load::resume(connection, bond, ledger)), image: None, have, prefix, rows })
     }

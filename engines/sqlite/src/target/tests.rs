@@ -7,7 +7,6 @@ use std::{
 use rusqlite::{Connection, ffi};
 use sealift_protocol::{
     id::TableIndex,
-    key::DigestSecret,
     manifest::{PlannedPart, PlannedTable},
 };
 
@@ -17,8 +16,9 @@ use super::{
     *,
 };
 use crate::{
-    document::{Definition, FinishDocument, SchemaDocument, Table, TextEncoding},
+    document::{Definition, FinishDocument, SchemaDocument, Table},
     make_table,
+    testing::{self, TRANSFER, digests},
 };
 
 struct Folder(tempfile::TempDir);
@@ -47,12 +47,6 @@ impl Folder {
         assert!(!failure.hints.is_empty());
         failure
     }
-}
-
-const TRANSFER: TransferId = TransferId([5; 16]);
-
-fn digests() -> Digests {
-    Digests::new(&DigestSecret::from_bytes([7; 32]))
 }
 
 fn plan(tables: &[&str]) -> Plan {
@@ -250,17 +244,8 @@ fn documents(tables: usize) -> (SchemaDocument, FinishDocument) {
     };
     let virtual_table =
         Definition { name: "f".into(), sql: "CREATE VIRTUAL TABLE f USING fts5(a)".into(), table: None };
-    let schema = SchemaDocument {
-        encoding: TextEncoding::Utf8,
-        page_bytes: 4096,
-        auto_vacuum: 0,
-        application_id: 0,
-        user_version: 0,
-        tables: (0..tables).map(with_index).collect(),
-        virtual_tables: vec![virtual_table],
-        wal: false,
-        default_cache_size: 0,
-    };
+    let schema = testing::schema((0..tables).map(with_index).collect());
+    let schema = SchemaDocument { virtual_tables: vec![virtual_table], ..schema };
     let finish = FinishDocument {
         views: (0..tables).map(view).collect(),
         // In another order than their tables.

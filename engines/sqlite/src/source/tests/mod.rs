@@ -5,9 +5,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use bytes::BytesMut;
+
 use self::kept::{Folder, Kept};
 use super::*;
-use crate::read_values;
+use crate::{read_values, stored::next_row};
 
 impl Folder {
     fn plan(&self) -> Outcome<(SqliteSource, Plan)> {
@@ -224,7 +226,8 @@ fn a_row_that_is_too_long_is_not_encoded() {
     let (table, encoding) = (&snapshot.tables[1], snapshot.encoding);
     let mut select = source.connection.prepare("SELECT a, b, c, d FROM u").unwrap();
     let (mut cursors, mut row) = ([select.raw_query()], BytesMut::new());
-    assert!(next_row(&mut cursors, &[4], table, encoding, 2000, &mut row).is_err());
+    let check = check_values(table, encoding, 2000);
+    assert!(next_row(&mut cursors, &[4], encoding, check, |error| failed(&error, "u"), &mut row).is_err());
     assert_eq!(row.len(), 2 * 903);
 }
 

@@ -19,10 +19,8 @@ use sealift_protocol::{
 
 use super::{super::SqliteSink, *};
 use crate::{
-    Value,
-    document::{SchemaDocument, Table, TextEncoding},
-    engine,
-    testing::{TRANSFER, digests, rows, verified},
+    Value, engine,
+    testing::{self, TRANSFER, digests, rows, verified},
 };
 
 /// Tables that are large enough for more than one chunk are told by their first one.
@@ -37,26 +35,7 @@ fn plan(tables: u32) -> Plan {
 }
 
 fn schema(tables: u32) -> Vec<u8> {
-    let table = |number| Table {
-        name: format!("t{number}"),
-        sql: format!("CREATE TABLE t{number}(a)"),
-        rowid: None,
-        columns: vec!["a".into()],
-        indexes: Vec::new(),
-        automatic_indexes: Vec::new(),
-    };
-    let schema = SchemaDocument {
-        encoding: TextEncoding::Utf8,
-        page_bytes: 4096,
-        auto_vacuum: 0,
-        application_id: 0,
-        user_version: 0,
-        tables: (1..=tables).map(table).collect(),
-        virtual_tables: Vec::new(),
-        wal: false,
-        default_cache_size: 0,
-    };
-    schema.to_bytes()
+    testing::schema((1..=tables).map(|number| testing::table(&format!("t{number}"))).collect()).to_bytes()
 }
 
 fn row(part: u32) -> Vec<u8> {

@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | `integrity_check` | everything | structure, values, contents of indexes |
 //! | `quick_check`, with a stand-in for every unknown collation | everything | structure, values |
-//! | `quick_check` of one table after the other | what can be read | the structure of those tables |
+//! | `quick_check` of one table after the other | what can be read | structure of those tables |
 //!
 //! A damaged structure is the source's, since the pages are: it is refused. What is found in values
 //! and indexes is counted.

@@ -30,7 +30,7 @@ use sealift_protocol::{
 use self::ledger::ImageLedger;
 pub use self::{pages::PagesLoad, prove::prove};
 use super::{
-    ledger::{Bond, senseless},
+    ledger::{Bond, corrupt},
     staging::{Identity, Staging},
 };
 
@@ -71,7 +71,7 @@ impl Image {
         let held_bytes = file.metadata().map_err(|error| staging.refused("looked at", &error))?.len();
         // The pages were durable before the ledger said so.
         if held_bytes < durable_bytes || (noted.whole.is_some() && held_bytes != durable_bytes) {
-            return Err(senseless());
+            return Err(corrupt());
         }
         let hashes = noted.prefix.map(|prefix| prefix.hashes).unwrap_or_default();
         Ok(Self { file, ledger, hashes, durable_bytes, whole: noted.whole })
