@@ -9,9 +9,10 @@
 //! | `ticket-sender` | at the receiver: the sender that a used ticket is bound to |
 //! | others | sealed logs: useless without the record |
 //!
-//! The record begins with a checksum, and has mode 0600. One that is replaced is overwritten. At the end the last one loses its name first, is
-//! overwritten and removed, and then the rest is. A folder without a record is a clean-up that was
-//! interrupted, or a start that was: the process that finds it removes it.
+//! The record begins with a checksum, and has mode 0600. One that is replaced is overwritten. At
+//! the end the last one loses its name first, is overwritten and removed, and then the rest is. A
+//! folder without a record is a clean-up that was interrupted, or a start that was: the process
+//! that finds it removes it.
 
 mod record_file;
 

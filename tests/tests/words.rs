@@ -210,7 +210,7 @@ const NOT_USED: &[&str] = &[
     "judging",
     "put down",
     "puts down",
-    "corrupt",
+    "senseless",
     "somebody",
     "spelt",
     "take up",

@@ -32,8 +32,8 @@ pub fn read_rows(
     Ok(())
 }
 
-/// Steps all cursors to the next row and encodes it into `out`; `false` after the last. A value that
-/// is refused ends that.
+/// Steps all cursors to the next row and encodes it into `out`; `false` after the last. A value
+/// that is refused ends that.
 pub fn next_row(
     cursors: &mut [Rows<'_>],
     cells: &[usize],

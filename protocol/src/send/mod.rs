@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! Transfer::offer ─▶ Offering ─handle_accept─▶ Beginning ─handle_ready─▶ Session    a connection
-//! Transfer: resume, poll_start, poll_lane, handle_ack, handle_part_end, poll_finish, handle_receipt
-//!           and from a spool: handle_spool, handle_spooled
+//! Transfer: resume, poll_start, poll_lane, handle_ack, handle_part_end, poll_finish,
+//!           handle_receipt; from a spool also: handle_spool, handle_spooled
 //! ```
 //!
 //! A state of the exchange is consumed by moving on, so that a message out of turn does not

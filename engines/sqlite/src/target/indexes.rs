@@ -18,7 +18,7 @@ use sealift_protocol::failure::Outcome;
 
 /// What SQLite may hold to sort one index: with its page cache and what is under way to it, within
 /// 128 MiB.
-const SORT_BYTES_MAX: u64 = 64 << 20;
+const SORT_BYTES_MAX: u64 = 48 << 20;
 
 /// A table's indexes that are not there yet.
 pub struct Waiting {
