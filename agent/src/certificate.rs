@@ -70,7 +70,7 @@ pub struct PeerIdentity {
 /// Checks what path validation leaves open: an Ed25519 key that may sign and nothing else, not a
 /// CA, the one extended use of its role, and exactly one name, a SPIFFE identity of that role. The
 /// error is the check that failed.
-pub fn judge_leaf(leaf: &CertificateDer<'_>, role: Role) -> Result<PeerIdentity, &'static str> {
+pub fn verify_leaf(leaf: &CertificateDer<'_>, role: Role) -> Result<PeerIdentity, &'static str> {
     let (rest, certificate) = X509Certificate::from_der(leaf).map_err(|_| "not a certificate")?;
     if !rest.is_empty() {
         return Err("bytes after the certificate");
@@ -80,8 +80,8 @@ pub fn judge_leaf(leaf: &CertificateDer<'_>, role: Role) -> Result<PeerIdentity,
         return Err("key is not Ed25519");
     }
     let key = key_info.subject_public_key.data.as_ref().try_into().map_err(|_| "key is not 32 bytes")?;
-    judge_constraints(&certificate, role)?;
-    let id = judge_names(&certificate, role)?;
+    verify_constraints(&certificate, role)?;
+    let id = verify_names(&certificate, role)?;
     Ok(PeerIdentity { id, key: PublicKey(key) })
 }
 
@@ -101,7 +101,7 @@ pub fn check_time(certificate: &CertificateDer<'_>, now_seconds: u64) -> Result<
 
 /// Checks what path validation leaves open of an intermediate: if it says what its key is for, then
 /// for signing certificates (RFC 5280, 6.1.4 n). The error is the check that failed.
-pub fn judge_intermediate(intermediate: &CertificateDer<'_>) -> Result<(), &'static str> {
+pub fn verify_intermediate(intermediate: &CertificateDer<'_>) -> Result<(), &'static str> {
     let (_, certificate) = X509Certificate::from_der(intermediate).map_err(|_| "intermediate is no certificate")?;
     let usage = certificate.key_usage().map_err(|_| "key usage of an intermediate")?;
     match usage.is_none_or(|usage| usage.value.key_cert_sign()) {
@@ -110,7 +110,7 @@ pub fn judge_intermediate(intermediate: &CertificateDer<'_>) -> Result<(), &'sta
     }
 }
 
-fn judge_constraints(certificate: &X509Certificate<'_>, role: Role) -> Result<(), &'static str> {
+fn verify_constraints(certificate: &X509Certificate<'_>, role: Role) -> Result<(), &'static str> {
     let is_ca = certificate.basic_constraints().map_err(|_| "basic constraints")?.is_some_and(|found| found.value.ca);
     if is_ca {
         return Err("a CA certificate is no agent's");
@@ -135,7 +135,7 @@ fn judge_constraints(certificate: &X509Certificate<'_>, role: Role) -> Result<()
     if only_role && !others { Ok(()) } else { Err("extended key usage is not that of the role") }
 }
 
-fn judge_names(certificate: &X509Certificate<'_>, role: Role) -> Result<SpiffeId, &'static str> {
+fn verify_names(certificate: &X509Certificate<'_>, role: Role) -> Result<SpiffeId, &'static str> {
     let mut names = certificate.extensions().iter().filter_map(|extension| match extension.parsed_extension() {
         ParsedExtension::SubjectAlternativeName(names) => Some(names),
         _ => None,

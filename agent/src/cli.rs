@@ -21,7 +21,7 @@ use crate::{
     identity::{Identity, Role},
     manual, misplaced, output,
     process::{aes_accelerated, report_panics},
-    report::{Report, tell_failure},
+    report::{Report, print_failure},
     state::StateDir,
     telemetry,
     units::parse_bytes,
@@ -152,15 +152,15 @@ const _: () = assert!(ROW_BYTES_MAX as u64 <= ROW_BYTES_SETTING_MAX);
 impl TransferArgs {
     /// Checks the numbers and starts the log.
     pub fn apply(&self) -> Outcome {
-        judge_memory("--memory", self.memory)?;
-        judge_row_bytes("--row-bytes-max", self.row_bytes_max)?;
+        check_memory("--memory", self.memory)?;
+        check_row_bytes("--row-bytes-max", self.row_bytes_max)?;
         self.log_level.start();
         Ok(())
     }
 }
 
 /// Whether so much memory for bytes in flight makes sense for one transfer.
-pub fn judge_memory(setting: &str, bytes: u64) -> Outcome {
+pub fn check_memory(setting: &str, bytes: u64) -> Outcome {
     if (MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&bytes) {
         return Ok(());
     }
@@ -169,7 +169,7 @@ pub fn judge_memory(setting: &str, bytes: u64) -> Outcome {
 }
 
 /// Whether a row may be so large.
-pub fn judge_row_bytes(setting: &str, bytes: u64) -> Outcome {
+pub fn check_row_bytes(setting: &str, bytes: u64) -> Outcome {
     match (1..=ROW_BYTES_SETTING_MAX).contains(&bytes) {
         true => Ok(()),
         false => Err(Failure::usage(format!("{setting} cannot be used"), "Give between 1B and 1GiB.")),
@@ -279,7 +279,7 @@ pub fn exit(program: &str, outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            tell_failure(program, &failure);
+            print_failure(program, &failure);
             ExitCode::from(failure.code.exit_code())
         }
     }

@@ -11,7 +11,7 @@ use crate::{
         AuditLog,
         entry::{Entry, Name},
     },
-    certificate::{check_time, judge_leaf},
+    certificate::{check_time, verify_leaf},
     clock::now_seconds,
     failure::{Failure, Outcome},
     identity::{Identity, Role, certified_key},
@@ -38,7 +38,7 @@ pub fn certify(identity: &Identity, role: Role, state: &StateDir, audit: &AuditL
     if issued.len() > CERTIFICATE_BYTES_MAX {
         return Err(refused("it is too large"));
     }
-    let subject = judge_leaf(&issued, role).map_err(refused)?;
+    let subject = verify_leaf(&issued, role).map_err(refused)?;
     check_time(&issued, now_seconds()).map_err(refused)?;
     let _lock = state.lock()?;
     let name = Name::new(subject.id.as_str());

@@ -39,8 +39,8 @@ macro_rules! points {
 // One line a point: its name in code, the side that comes to it, its name in the environment, what
 // it is.
 points! {
-    RecordKept = Sender, "record-kept", "the sender has a record, the receiver has heard nothing";
-    BeginKept = Sender, "begin-kept", "the record says that it was begun, the receiver has not heard so";
+    RecordKept = Sender, "record-kept", "the sender has a record, nothing was sent to the receiver";
+    BeginKept = Sender, "begin-kept", "the record says that it was begun, Begin was not sent";
     Agreed = Sender, "agreed", "the connection is agreed on, the record does not say so yet";
     SpoolMade = Sender, "spool-made", "the spool has what opens it, nothing of the source was read";
     SpoolWritten = Sender, "spool-written", "chunks are in the spool and not synced";
@@ -51,7 +51,7 @@ points! {
     ChunkSent = Sender, "chunk-sent", "a chunk was handed to the link";
     PartSent = Sender, "part-sent", "all of a part was handed to the link";
     ManifestKept = Sender, "manifest-kept", "the manifest is kept and was not sent";
-    ReceiptHeard = Sender, "receipt-heard", "the receipt is checked and not kept yet";
+    ReceiptChecked = Sender, "receipt-checked", "the receipt is checked and not kept yet";
     ReceiptDelivered = Sender, "receipt-delivered", "both sides have the receipt, the sender's record is still there";
     RecordGone = Sender, "record-gone", "the receipt is kept and the sender's record removed";
     Invited = Receiver, "invited", "the receiver has a record, nobody has the ticket";
@@ -61,9 +61,9 @@ points! {
     ChunkOpened = Receiver, "chunk-opened", "a chunk is opened, the sink has not seen it";
     ChunkTaken = Receiver, "chunk-taken", "a chunk was handed to the sink and not acknowledged";
     JournalWritten = Receiver, "journal-written", "chunks are in the journal and not synced";
-    JournalSynced = Receiver, "journal-synced", "chunks are durable in the journal, nobody was told";
-    PartFinished = Receiver, "part-finished", "the sink has finished a part, nobody was told";
-    Settling = Receiver, "settling", "all is there and not proven";
+    JournalSynced = Receiver, "journal-synced", "chunks are durable in the journal, nothing is acknowledged";
+    PartFinished = Receiver, "part-finished", "the sink has finished a part, nothing is acknowledged";
+    LoadEnding = Receiver, "load-ending", "all is there and not proven";
     ReceiptSigned = Receiver, "receipt-signed", "the receipt is signed and not kept";
     ReceiptKept = Receiver, "receipt-kept", "the receipt is kept, the load is not shown";
     Published = Receiver, "published", "the load is shown, the record does not say so yet";

@@ -81,7 +81,7 @@ impl Totals {
     }
 
     /// All of it is done: counts what the transfer came to, over all its runs.
-    pub(crate) fn settle(&mut self, manifest: &Manifest) {
+    pub(crate) fn complete(&mut self, manifest: &Manifest) {
         let sent = &manifest.parts;
         self.parts = sent.len() as u64;
         // A peer's word: of a target that discards, nothing bounds it.
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_known_no_time_is_told() {
+    fn where_nothing_is_known_no_time_is_shown() {
         let start = Instant::now();
         let mut progress = planned(&[None]);
         progress.totals.moved(PartIndex(0), 1_000_000, 1_000_000);

@@ -255,7 +255,7 @@ fn is_line_due(flowing: Duration, last: Option<Duration>) -> bool {
 }
 
 /// An error as every program of Sealift prints it.
-pub fn tell_failure(program: &str, failure: &Failure) {
+pub fn print_failure(program: &str, failure: &Failure) {
     eprintln_safe(&format!("{program}: error: {failure}"));
 }
 

@@ -59,7 +59,7 @@ impl SealedFile {
         let path = folder.path_of(name);
         let fail = |error| failed(&path, &error);
         let exists = || {
-            let next = "It belongs to a transfer that is not over. Go on with that one, or abandon it.";
+            let next = "It belongs to an unfinished transfer. Resume that one, or abandon it.";
             Failure::new(Code::Preflight, format!("{} exists already", path.display()), next)
         };
         if folder.has(name).map_err(fail)? {
@@ -275,7 +275,7 @@ pub fn destroy_own(folder: &Path, name: &str, id: &LogId) -> Outcome {
     destroy_if(folder, name, |header| header.expect(id))
 }
 
-fn destroy_if(folder: &Path, name: &str, judge: impl Fn(&LogHeader) -> Result<(), Error>) -> Outcome {
+fn destroy_if(folder: &Path, name: &str, check: impl Fn(&LogHeader) -> Result<(), Error>) -> Outcome {
     let folder = Folder::open(folder)?;
     let path = folder.path_of(name);
     folder.unlink(&beside(name)).map_err(|error| failed(&path, &error))?;
@@ -288,7 +288,7 @@ fn destroy_if(folder: &Path, name: &str, judge: impl Fn(&LogHeader) -> Result<()
     let bytes = file.metadata().map_err(|error| failed(&path, &error))?.len();
     // Of one that has no header nothing usable is left.
     if let Ok(reader) = LogReader::open(Placed { file: file.clone(), bytes }) {
-        judge(reader.header()).map_err(|error| wrong(&path, error))?;
+        check(reader.header()).map_err(|error| wrong(&path, error))?;
     }
     shred(&folder, name, &file)
 }

@@ -161,9 +161,9 @@ impl Signals {
     /// The name of the next request to stop. Cancel-safe.
     async fn next(&mut self) -> &'static str {
         tokio::select! {
-            () = heard(&mut self.interrupt) => "Ctrl-C",
-            () = heard(&mut self.terminate) => "a request to end (SIGTERM)",
-            () = heard(&mut self.hangup) => "the end of its session (SIGHUP)",
+            () = received(&mut self.interrupt) => "Ctrl-C",
+            () = received(&mut self.terminate) => "a request to end (SIGTERM)",
+            () = received(&mut self.hangup) => "the end of its session (SIGHUP)",
             () = ended(self.session.as_ref()) => {
                 // It ends once.
                 self.session = None;
@@ -200,7 +200,7 @@ impl Signals {
 }
 
 /// The next signal of this kind, if it is received at all. Cancel-safe.
-async fn heard(signal: &mut Option<Signal>) {
+async fn received(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,

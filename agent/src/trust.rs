@@ -23,7 +23,7 @@ use webpki::{
 };
 
 use crate::{
-    certificate::{judge_intermediate, judge_leaf},
+    certificate::{verify_intermediate, verify_leaf},
     failure::{Failure, Outcome},
     identity::{Role, certified_key},
     link::SIGNATURES,
@@ -52,7 +52,7 @@ pub enum Trust {
 
 impl Trust {
     /// Whether the peer is let through; the error is the check that failed.
-    fn judge(
+    fn verify(
         &self,
         role: Role,
         leaf: &CertificateDer<'_>,
@@ -60,7 +60,7 @@ impl Trust {
         now: UnixTime,
     ) -> Result<(), &'static str> {
         if let Self::Authority(authority) = self {
-            return authority.judge(role, leaf, intermediates, now);
+            return authority.verify(role, leaf, intermediates, now);
         }
         if leaf.len() > CERTIFICATE_BYTES_MAX || !intermediates.is_empty() {
             return Err("size of the chain");
@@ -102,7 +102,7 @@ impl Authority {
 
     /// Path validation (RFC 5280), by a parser that reads no more than that needs; then what the
     /// path says nothing of. The error is the check that failed.
-    fn judge(
+    fn verify(
         &self,
         role: Role,
         leaf: &CertificateDer<'_>,
@@ -141,8 +141,8 @@ impl Authority {
         if path.intermediate_certificates().count() != intermediates.len() {
             return Err("a certificate that is not in the path");
         }
-        let peer = judge_leaf(leaf, role)?;
-        intermediates.iter().try_for_each(judge_intermediate)?;
+        let peer = verify_leaf(leaf, role)?;
+        intermediates.iter().try_for_each(verify_intermediate)?;
         if self.expected.as_ref().is_some_and(|expected| expected != peer.id.as_str()) {
             return Err("identity is not the one expected");
         }
@@ -169,7 +169,7 @@ impl PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        self.trust.judge(self.role, leaf, intermediates, now).map_err(|check| {
+        self.trust.verify(self.role, leaf, intermediates, now).map_err(|check| {
             let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
             // The connections are counted by address elsewhere; this says what was wrong with the
             // first of them.
@@ -312,18 +312,18 @@ mod tests {
         let trusted = TestAuthority::new();
         let stranger = TestAuthority::new();
         let trust = Authority::new(trusted.root.clone(), None);
-        let judge = |leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]| {
-            trust.judge(Role::Sender, leaf, intermediates, UnixTime::now())
+        let verify = |leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]| {
+            trust.verify(Role::Sender, leaf, intermediates, UnixTime::now())
         };
         let good = trusted.leaf(Role::Sender);
-        assert_eq!(judge(&good, &[]), Ok(()));
+        assert_eq!(verify(&good, &[]), Ok(()));
         // Of the wrong role, and an authority's: the path is refused before that is looked at.
-        assert_eq!(judge(&stranger.leaf(Role::Receiver), &[]), Err("path"));
-        assert_eq!(judge(&stranger.root, &[]), Err("path"));
-        assert_eq!(judge(&b"\x30\x03\x02\x01\x00".as_slice().into(), &[]), Err("path"));
+        assert_eq!(verify(&stranger.leaf(Role::Receiver), &[]), Err("path"));
+        assert_eq!(verify(&stranger.root, &[]), Err("path"));
+        assert_eq!(verify(&b"\x30\x03\x02\x01\x00".as_slice().into(), &[]), Err("path"));
         let beside = "a certificate that is not in the path";
-        assert_eq!(judge(&good, std::slice::from_ref(&stranger.root)), Err(beside));
-        assert_eq!(judge(&good, &[b"no certificate".as_slice().into()]), Err(beside));
+        assert_eq!(verify(&good, std::slice::from_ref(&stranger.root)), Err(beside));
+        assert_eq!(verify(&good, &[b"no certificate".as_slice().into()]), Err(beside));
     }
 
     /// Issue 9, A1: a pin is for one key, and whatever stands for a ticket takes one certificate
@@ -334,7 +334,7 @@ mod tests {
         let own = Identity::generate(Role::Receiver).unwrap();
         let other = Identity::generate(Role::Receiver).unwrap();
         let passes = |trust: &Trust, leaf: &CertificateDer<'_>, more: &[CertificateDer<'_>]| {
-            trust.judge(Role::Receiver, leaf, more, UnixTime::now()).is_ok()
+            trust.verify(Role::Receiver, leaf, more, UnixTime::now()).is_ok()
         };
         let pinned = Trust::Pinned(own.fingerprint());
         assert!(passes(&pinned, own.leaf(), &[]));

@@ -190,7 +190,7 @@ fn verdict(vouched: Vouched, proof: Proof) -> String {
     match but {
         None => format!("{is}: {holds}\n"),
         Some(but) => format!(
-            "{is}, {but}: anybody can make such a receipt\n\
+            "{is}, {but}: anyone can make such a receipt\n\
              next         compare the fingerprints with what `identity` prints on each host, and give them as --sender and \
              --receiver; or give an agent's log as --audit\n"
         ),

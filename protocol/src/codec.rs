@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn length_is_judged_first() {
+    fn length_is_checked_first() {
         let got = decode::<Pair>(&[0; 65], 64, "pair");
         assert_eq!(got, Err(Error::new(Code::LimitExceeded, "pair")));
     }

@@ -108,7 +108,7 @@ pub enum Event {
     /// A process opens what an earlier one kept.
     Opened,
     /// The sender offers the transfer again and asks to start over.
-    OfferedAnew,
+    StartOverOffered,
     /// The connection to the sender was lost.
     ConnectionLost,
     /// A signal, or the drain of `serve`.
@@ -143,7 +143,7 @@ impl Event {
     /// Every event, for exhaustive tests.
     pub const ALL: [Event; 15] = [
         Event::Opened,
-        Event::OfferedAnew,
+        Event::StartOverOffered,
         Event::ConnectionLost,
         Event::StopRequested,
         Event::WaitExceeded,
@@ -178,7 +178,7 @@ pub enum Disposition {
     /// Finish publishing the load, and send the sender its receipt.
     Publish,
     /// Send the sender what the operator has stated, and keep the statement until it was sent.
-    TellStatement,
+    SendStatement,
     /// Drop what is staged and what is kept.
     Drop,
     /// Drop the record. What was loaded stays.
@@ -190,11 +190,11 @@ pub enum Disposition {
 /// What is done at `stage` about `event`: the one table of the receiver.
 pub fn disposition(stage: Stage, event: Event) -> Disposition {
     use Disposition::{
-        AskOperator, AwaitLoader, Drop, Forget, Load, Publish, Refuse, SignReceipt, StartOver, Suspend, TellStatement,
+        AskOperator, AwaitLoader, Drop, Forget, Load, Publish, Refuse, SendStatement, SignReceipt, StartOver, Suspend,
     };
     match (stage, event) {
         (Stage::Loading, Event::Opened | Event::ConnectionLost | Event::LoaderFailed) => Load,
-        (Stage::Loading, Event::OfferedAnew) => StartOver,
+        (Stage::Loading, Event::StartOverOffered) => StartOver,
         (Stage::Loading, Event::StopRequested | Event::WaitExceeded | Event::TimeRanOut | Event::Revoked) => Suspend,
         (Stage::Loading, Event::Expired | Event::AbandonedBySender | Event::AbandonedByOperator) => Drop,
         (Stage::Loading, Event::LoaderUnknown) => AskOperator,
@@ -206,7 +206,7 @@ pub fn disposition(stage: Stage, event: Event) -> Disposition {
         (Stage::Ending, Event::StatedLoaded | Event::StatedNotLoaded) => Refuse,
         (Stage::Ending, _) => AwaitLoader,
 
-        (Stage::InDoubt, Event::StatedLoaded) => TellStatement,
+        (Stage::InDoubt, Event::StatedLoaded) => SendStatement,
         (Stage::InDoubt, Event::StatedNotLoaded) => Load,
         (Stage::InDoubt, _) => AskOperator,
 
@@ -229,7 +229,7 @@ pub fn disposition(stage: Stage, event: Event) -> Disposition {
             Suspend
         }
         (Stage::StatedLoaded, Event::LoaderSucceeded | Event::LoaderFailed | Event::LoaderUnknown) => Refuse,
-        (Stage::StatedLoaded, _) => TellStatement,
+        (Stage::StatedLoaded, _) => SendStatement,
     }
 }
 
@@ -286,7 +286,7 @@ mod tests {
                 Stage::InDoubt => assert!(
                     matches!(
                         (event, disposition),
-                        (Event::StatedLoaded, Disposition::TellStatement)
+                        (Event::StatedLoaded, Disposition::SendStatement)
                             | (Event::StatedNotLoaded, Disposition::Load)
                             | (_, Disposition::AskOperator)
                     ),

@@ -14,7 +14,7 @@ use std::{
 use clap::ValueEnum;
 use sealift_agent::{
     address::parse_own,
-    cli::{SuiteChoice, judge_memory, judge_row_bytes},
+    cli::{SuiteChoice, check_memory, check_row_bytes},
     failure::{Failure, Outcome},
     units::{parse_bytes, parse_wait},
 };
@@ -103,10 +103,10 @@ impl Config {
             Failure::usage(format!("line {line}: {}", without_value(error.message())), NEXT)
         })?;
         let config = Self { engines, ..config };
-        config.judge().map(|()| config)
+        config.check().map(|()| config)
     }
 
-    fn judge(&self) -> Outcome {
+    fn check(&self) -> Outcome {
         let wrong = |what: String| Err(Failure::usage(what, NEXT));
         if self.listen.is_empty() || self.listen.len() > LISTEN_MAX {
             return wrong(format!("listen: give 1 to {LISTEN_MAX} addresses"));
@@ -118,15 +118,15 @@ impl Config {
         if !(1..=TRANSFERS_MAX).contains(&self.transfers_max) {
             return wrong(format!("transfers_max: give 1 to {TRANSFERS_MAX}"));
         }
-        judge_memory("memory: the share of each transfer", self.memory_each())?;
-        judge_row_bytes("row_bytes_max", self.row_bytes_max)?;
+        check_memory("memory: the share of each transfer", self.memory_each())?;
+        check_row_bytes("row_bytes_max", self.row_bytes_max)?;
         if self.targets.is_empty() {
             return wrong("there are no targets; give one as [targets.NAME] with a url".into());
         }
-        self.targets.iter().try_for_each(|(name, target)| self.judge_target(name, target))
+        self.targets.iter().try_for_each(|(name, target)| self.check_settings_of(name, target))
     }
 
-    fn judge_target(&self, name: &str, target: &Target) -> Outcome {
+    fn check_settings_of(&self, name: &str, target: &Target) -> Outcome {
         let wrong = |what: &str, next: &str| Err(Failure::usage(format!("targets.{name}: {what}"), next));
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if name.is_empty() || name.len() > TARGET_NAME_BYTES_MAX || !name.bytes().all(plain) {

@@ -73,7 +73,7 @@ pub async fn prove(record: &mut impl KeepsEnding, load: &Load, digests: Digests)
     if ends_unseen {
         record.advance(Stage::InDoubt)?;
     }
-    fail_point::hit(Point::Settling);
+    fail_point::hit(Point::LoadEnding);
     let proven = load.blocking(move |sink| sink.prove(&digests)).await;
     if let (true, Err(failure)) = (ends_unseen, &proven) {
         let event = match failure.code {
@@ -88,7 +88,7 @@ pub async fn prove(record: &mut impl KeepsEnding, load: &Load, digests: Digests)
 }
 
 /// Adds to a failure where rows are left in the clear, if they are.
-pub fn tell_staged(mut failure: Failure, sink: &dyn Sink, transfer: TransferId) -> Failure {
+pub fn with_staged(mut failure: Failure, sink: &dyn Sink, transfer: TransferId) -> Failure {
     let stays = match sink.staged(transfer) {
         Some(path) => format!(
             "What is loaded so far stays in {}, in the clear and for this user alone; sealift-receiver abandon {transfer} \

@@ -214,7 +214,7 @@ async fn serve(
         }
     };
     let proofs = Proofs { book, identity };
-    let (offers, mut heard) = mpsc::channel(1);
+    let (offers, mut incoming) = mpsc::channel(1);
     let ended = async {
         tokio::select! {
             closed = receive_offers(&mut acceptor, proofs, listening, &offers) => closed,
@@ -229,7 +229,7 @@ async fn serve(
         journal_bytes_max: args.journal_bytes_max,
         activity: &activity,
     };
-    transfer::receive(setting, terms, record, &mut heard, stop, ended).await
+    transfer::receive(setting, terms, record, &mut incoming, stop, ended).await
 }
 
 /// In the one-line form the ticket goes to the sender alone: one that ends before it has come

@@ -152,7 +152,7 @@ impl Load {
     }
 
     /// Waits until what the sink has counts, before Accept says what is there. Cancel-safe.
-    pub async fn settle(&self, report: &Report) -> Outcome {
+    pub async fn await_counted(&self, report: &Report) -> Outcome {
         let counted = async {
             loop {
                 let notified = self.moved.notified();
@@ -223,8 +223,8 @@ impl Load {
     pub async fn complete(&self) -> Outcome {
         loop {
             let notified = self.moved.notified();
-            if let Some(judged) = self.transfer().poll_complete() {
-                return Ok(judged?);
+            if let Some(checked) = self.transfer().poll_complete() {
+                return Ok(checked?);
             }
             notified.await;
         }

@@ -51,22 +51,22 @@ impl Offered {
 }
 
 /// What comes from a sender before anything is agreed.
-pub enum Heard {
+pub enum Incoming {
     Offer(Box<Offered>),
     /// It says that there will be no transfer.
-    CalledOff(Box<CalledOff>),
+    Withdrawal(Box<Withdrawal>),
 }
 
 /// Who called a transfer off: the sender that it is bound to. The link stands until that is done,
 /// so that the sender knows.
-pub struct CalledOff {
+pub struct Withdrawal {
     pub transfer: TransferId,
     pub link: Link,
     pub slot: Slot,
     pub failure: Failure,
 }
 
-impl CalledOff {
+impl Withdrawal {
     /// Whether it is to end although something of it is here.
     pub fn is_final(&self) -> bool {
         self.failure.code == Code::Abandoned
@@ -80,21 +80,21 @@ pub struct Proofs<'a> {
     pub identity: &'a Identity,
 }
 
-/// Accepts connections, and passes good offers to `heard`. A connection that ends without one
+/// Accepts connections, and passes good offers to `incoming`. A connection that ends without one
 /// leaves nothing behind. Returns when the endpoint is closed. Not cancel-safe: the connections of
 /// exchanges under way are closed.
 pub async fn receive_offers(
     acceptor: &mut Acceptor<'_>,
     proofs: Proofs<'_>,
     listening: impl Fn(&Link, Proven) -> Listening,
-    heard: &mpsc::Sender<Heard>,
+    incoming: &mpsc::Sender<Incoming>,
 ) -> Failure {
     // As many as there are slots: a new one takes that of the oldest.
     let mut exchanges = FuturesUnordered::new();
     loop {
         tokio::select! {
             arrived = acceptor.next() => match arrived {
-                Ok(arrived) => exchanges.push(hear(arrived, proofs, &listening, heard)),
+                Ok(arrived) => exchanges.push(receive_offer(arrived, proofs, &listening, incoming)),
                 Err(failure) => return failure,
             },
             Some(()) = exchanges.next() => {}
@@ -103,11 +103,11 @@ pub async fn receive_offers(
 }
 
 /// One exchange up to its offer. Not cancel-safe: the connection is closed.
-async fn hear(
+async fn receive_offer(
     arrived: Arrived,
     proofs: Proofs<'_>,
     listening: &impl Fn(&Link, Proven) -> Listening,
-    heard: &mpsc::Sender<Heard>,
+    incoming: &mpsc::Sender<Incoming>,
 ) {
     let Arrived { link, slot } = arrived;
     let since = Instant::now();
@@ -130,24 +130,24 @@ async fn hear(
         }
     };
     slot.advance(Stage::Proven, link.peer.0);
-    let judged = match control.first(since, &slot).await {
+    let decided = match control.first(since, &slot).await {
         Ok(Message::Offer(offer)) => {
             let (theirs, own) = (offer.now_seconds, now_seconds());
-            let judged = listening(&link, proven).handle_offer(offer, &link.channel, own);
-            judged.map_err(|error| with_clocks(error, theirs, own))
+            let decided = listening(&link, proven).handle_offer(offer, &link.channel, own);
+            decided.map_err(|error| with_clocks(error, theirs, own))
         }
         Ok(Message::Refuse(refuse)) => {
             let failure = control.refused(refuse);
-            let called_off = CalledOff { transfer: proven.transfer, link, slot, failure };
-            let _ = heard.send(Heard::CalledOff(Box::new(called_off))).await;
+            let withdrawal = Withdrawal { transfer: proven.transfer, link, slot, failure };
+            let _ = incoming.send(Incoming::Withdrawal(Box::new(withdrawal))).await;
             return;
         }
         Ok(_) => Err(Error::new(Code::ProtocolViolation, "Offer").into()),
         Err(failure) => Err(failure),
     };
-    match judged {
+    match decided {
         Ok(deciding) => {
-            let _ = heard.send(Heard::Offer(Box::new(Offered { link, slot, deciding, writer, control }))).await;
+            let _ = incoming.send(Incoming::Offer(Box::new(Offered { link, slot, deciding, writer, control }))).await;
         }
         Err(failure) => {
             if slot.count_refusal(failure.code) {
@@ -198,17 +198,17 @@ fn with_clocks(error: Error, senders_seconds: u64, own_seconds: u64) -> Failure 
 /// While a connection of a transfer stands, other offers of it are refused as busy (fault N13).
 /// Returns when the transfer is called off for good. Cancel-safe, except that refusals on their way
 /// are dropped.
-pub async fn turn_away(heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<CalledOff>> {
+pub async fn refuse_others(incoming: &mut mpsc::Receiver<Incoming>) -> Outcome<Box<Withdrawal>> {
     let mut farewells = FuturesUnordered::new();
     loop {
         tokio::select! {
-            more = heard.recv() => match more {
-                Some(Heard::Offer(offered)) => {
+            more = incoming.recv() => match more {
+                Some(Incoming::Offer(offered)) => {
                     offered.slot.refuse(Code::TransferBusy);
                     farewells.push(offered.refuse(Error::new(Code::TransferBusy, "connection").into()));
                 }
-                Some(Heard::CalledOff(called_off)) if called_off.is_final() => return Ok(called_off),
-                Some(Heard::CalledOff(_)) => {}
+                Some(Incoming::Withdrawal(withdrawal)) if withdrawal.is_final() => return Ok(withdrawal),
+                Some(Incoming::Withdrawal(_)) => {}
                 None => return Err(Failure::new(Code::Interrupted, "the endpoint was closed", "")),
             },
             Some(()) = farewells.next() => {}

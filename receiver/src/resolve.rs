@@ -71,7 +71,7 @@ fn resolve_transfer(state: &StateDir, audit: &AuditLog, transfer: TransferId, ev
 /// The stage of a transfer after a statement, if one may be made about it.
 pub fn state_stage(transfer: TransferId, stage: Stage, event: Event) -> Outcome<Stage> {
     match disposition(stage, event) {
-        Disposition::TellStatement => Ok(Stage::StatedLoaded),
+        Disposition::SendStatement => Ok(Stage::StatedLoaded),
         Disposition::Load => Ok(Stage::Loading),
         _ => Err(not_in_doubt(transfer)),
     }

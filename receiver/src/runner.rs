@@ -30,9 +30,9 @@ use sealift_protocol::{
 use tokio::sync::mpsc;
 
 use crate::{
-    ending::{KeepsEnding, Publishing, await_loader, in_doubt, prove, tell_staged},
+    ending::{KeepsEnding, Publishing, await_loader, in_doubt, prove, with_staged},
     load::Load,
-    reception::{Heard, turn_away},
+    reception::{Incoming, refuse_others},
 };
 
 /// What a load runs with.
@@ -111,7 +111,12 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
     }
 
     /// Ends the load, proves it from the target, and signs what was found.
-    pub async fn settle(&mut self, session: &Session, came: Came, outside: &mut Outside<'_>) -> Outcome<SignedReceipt> {
+    pub async fn prove_and_sign(
+        &mut self,
+        session: &Session,
+        came: Came,
+        outside: &mut Outside<'_>,
+    ) -> Outcome<SignedReceipt> {
         tracing::info!(transfer = %self.transfer, "everything arrived; proving it from the target");
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
         let ends_unseen = load.sink.ends_unseen();
@@ -158,7 +163,7 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
             return in_doubt(self.setting.report, self.transfer, failure);
         }
         // The loader has failed by itself, and the sender had abandoned the transfer meanwhile.
-        let abandoned = outside.called_off.is_some();
+        let abandoned = outside.withdrawal.is_some();
         if abandoned && disposition(stage, Event::AbandonedBySender) == Disposition::Drop {
             let (what, hints) = explain(Code::Abandoned);
             return Failure::new(Code::Abandoned, what, hints);
@@ -212,7 +217,7 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
         }
         let outcome = outcome.map_err(|failure| match sink {
             // What stays in the clear is reported.
-            Some(sink) => tell_staged(failure, &*sink, transfer),
+            Some(sink) => with_staged(failure, &*sink, transfer),
             None => failure,
         });
         note_end(setting.audit, transfer, &outcome)?;
@@ -228,15 +233,15 @@ pub fn note_end(audit: &AuditLog, transfer: TransferId, outcome: &Outcome<Finish
 /// What runs beside a load: its stop, and other connections of the same transfer.
 pub struct Outside<'a> {
     stop: &'a Stop,
-    heard: Option<&'a mut mpsc::Receiver<Heard>>,
+    incoming: Option<&'a mut mpsc::Receiver<Incoming>>,
     /// The sender that has abandoned the transfer, and waits for what becomes of it.
-    pub called_off: Option<Link>,
+    pub withdrawal: Option<Link>,
 }
 
 impl<'a> Outside<'a> {
-    /// `heard` yields what comes on other connections, if there are any.
-    pub fn new(stop: &'a Stop, heard: Option<&'a mut mpsc::Receiver<Heard>>) -> Self {
-        Self { stop, heard, called_off: None }
+    /// `incoming` yields what comes on other connections, if there are any.
+    pub fn new(stop: &'a Stop, incoming: Option<&'a mut mpsc::Receiver<Incoming>>) -> Self {
+        Self { stop, incoming, withdrawal: None }
     }
 
     /// Runs `work`, unless something ends it from outside; then writers and provers end as well.
@@ -270,10 +275,10 @@ impl<'a> Outside<'a> {
     /// Refuses other connections, and ends the transfer once its sender has abandoned it on one.
     /// Never returns. Cancel-safe, but for refusals on their way to senders.
     pub async fn listen(&mut self) -> Infallible {
-        if let (Some(heard), None) = (&mut self.heard, &self.called_off)
-            && let Ok(by) = turn_away(heard).await
+        if let (Some(incoming), None) = (&mut self.incoming, &self.withdrawal)
+            && let Ok(by) = refuse_others(incoming).await
         {
-            self.called_off = Some(by.link);
+            self.withdrawal = Some(by.link);
             self.stop.raise(Cause::Peer, Failure { raised_by: RaisedBy::ThisSide, ..by.failure });
         }
         std::future::pending().await

@@ -33,7 +33,7 @@ use crate::{
     activity::Activity,
     ending::{KeepsEnding, found_in_doubt, stated_loaded},
     pipeline::Pipeline,
-    reception::{CalledOff, Heard, Offered},
+    reception::{Incoming, Offered, Withdrawal},
     record::Record as Kept,
     runner::{Came, LoadRecord, Outside, Runner, Setting, failed, note_end},
     unfinished::note_abandoned_by,
@@ -85,7 +85,7 @@ pub struct Receiving<'a> {
     finished: Option<Finished>,
     workers: Workers,
     /// The sender that has abandoned the transfer, and waits for what becomes of it.
-    called_off: Cell<Option<Link>>,
+    withdrawal: Cell<Option<Link>>,
 }
 
 /// How a connection ended that did its part.
@@ -103,7 +103,7 @@ pub async fn receive<'a>(
     setting: Setting<'a>,
     terms: Terms<'a>,
     record: Kept,
-    heard: &mut mpsc::Receiver<Heard>,
+    incoming: &mut mpsc::Receiver<Incoming>,
     stop: &Stop,
     beside: impl Future<Output = Failure>,
 ) -> Outcome<Finished> {
@@ -117,7 +117,7 @@ pub async fn receive<'a>(
         }
     };
     let outcome = tokio::select! {
-        outcome = receiving.run(heard) => outcome,
+        outcome = receiving.run(incoming) => outcome,
         failure = beside => Err(failure),
     };
     let outcome = outcome.map_err(|failure| match (failure.code, receiving.is_untouched()) {
@@ -155,11 +155,11 @@ impl<'a> Receiving<'a> {
             met: false,
             finished: None,
             workers: Workers::default(),
-            called_off: Cell::default(),
+            withdrawal: Cell::default(),
         };
         match disposition(receiving.stage(), Event::Opened) {
             Disposition::Publish => receiving.publish_again().await?,
-            Disposition::TellStatement => {}
+            Disposition::SendStatement => {}
             Disposition::Load => receiving.load_again().await?,
             _ => return Err(found_in_doubt(receiving.runner.setting.report, receiving.runner.transfer)),
         }
@@ -187,27 +187,27 @@ impl<'a> Receiving<'a> {
 
     /// Runs it to its end, and says in time how little of that is left. Not cancel-safe, as
     /// [`receive`] is not.
-    async fn run(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Finished> {
+    async fn run(&mut self, incoming: &mut mpsc::Receiver<Incoming>) -> Outcome<Finished> {
         let permit = self.permit.clone();
         let report = self.runner.setting.report;
         tokio::select! {
-            outcome = self.connections(heard) => outcome,
+            outcome = self.connections(incoming) => outcome,
             never = permit.warn(|left| report.time_left(left)) => match never {},
         }
     }
 
     /// Not cancel-safe, as [`receive`] is not.
-    async fn connections(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Finished> {
+    async fn connections(&mut self, incoming: &mut mpsc::Receiver<Incoming>) -> Outcome<Finished> {
         loop {
-            let offered = match self.wait(heard).await.map_err(|failure| self.runner.stop.or_failure(failure))? {
+            let offered = match self.wait(incoming).await.map_err(|failure| self.runner.stop.or_failure(failure))? {
                 Some(offered) => *offered,
                 // No sender came for the receipt. The load is there all the same.
                 None => return self.finished(),
             };
-            let ended = self.connection(offered, heard).await;
+            let ended = self.connection(offered, incoming).await;
             let failure = match ended {
                 Ok(Conversed::Delivered) => return self.finished(),
-                Ok(Conversed::Undelivered) if self.is_called_off() => return self.finished(),
+                Ok(Conversed::Undelivered) if self.is_withdrawn() => return self.finished(),
                 Ok(Conversed::Undelivered) => continue,
                 Err(failure) => failure,
             };
@@ -217,7 +217,7 @@ impl<'a> Receiving<'a> {
                     if self.terms.grace.is_zero() || self.runner.stop.raised().is_some() {
                         return Err(self.runner.stop.or_failure(failure));
                     }
-                    self.tell_waiting(&failure);
+                    self.report_waiting(&failure);
                 }
                 Then::Wait => {}
                 Then::Suspend | Then::Drop => return Err(self.runner.stop.or_failure(failure)),
@@ -234,22 +234,22 @@ impl<'a> Receiving<'a> {
     /// is done.
     async fn end(self, outcome: Outcome<Finished>) -> Outcome<Finished> {
         let Runner { transfer, setting: Setting { audit, .. }, .. } = self.runner;
-        let called_off = self.called_off.take();
-        if let (Some(link), Err(Failure { code: Code::Abandoned, .. })) = (&called_off, &outcome) {
+        let withdrawal = self.withdrawal.take();
+        if let (Some(link), Err(Failure { code: Code::Abandoned, .. })) = (&withdrawal, &outcome) {
             note_abandoned_by(audit, transfer, Fingerprint::of(&link.peer))?;
         }
         let outcome = self.runner.end(outcome).await;
-        if let Some(link) = called_off {
+        if let Some(link) = withdrawal {
             link.leave_with(outcome.as_ref().map_or_else(|failure| failure.code, |_| Code::Done)).await;
         }
         outcome
     }
 
-    fn is_called_off(&self) -> bool {
-        let link = self.called_off.take();
-        let is_called_off = link.is_some();
-        self.called_off.set(link);
-        is_called_off
+    fn is_withdrawn(&self) -> bool {
+        let link = self.withdrawal.take();
+        let is_withdrawn = link.is_some();
+        self.withdrawal.set(link);
+        is_withdrawn
     }
 
     /// No sender has begun anything.
@@ -257,7 +257,7 @@ impl<'a> Receiving<'a> {
         self.runner.record.reached(self.runner.load.as_ref()) == Reached::Nothing
     }
 
-    fn tell_waiting(&self, failure: &Failure) {
+    fn report_waiting(&self, failure: &Failure) {
         let report = self.runner.setting.report;
         report.lost();
         report.event("link_down", &[("reason", json!(failure.code.as_str()))]);
@@ -267,7 +267,7 @@ impl<'a> Receiving<'a> {
 
     /// Waits for the sender: for its first offer as long as the grant lasts, later as long as the
     /// load is kept for it. `None` when the load is there and no sender came for the receipt.
-    async fn wait(&self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Option<Box<Offered>>> {
+    async fn wait(&self, incoming: &mut mpsc::Receiver<Incoming>) -> Outcome<Option<Box<Offered>>> {
         let grace = match self.runner.setting.input {
             Input::Listen if self.is_untouched() => Duration::MAX,
             Input::Listen if !self.met => self.terms.grace.max(START_GRACE),
@@ -281,7 +281,7 @@ impl<'a> Receiving<'a> {
         };
         let shown = self.finished.is_some();
         tokio::select! {
-            offered = self.next_offer(heard) => match offered {
+            offered = self.next_offer(incoming) => match offered {
                 Err(failure) if shown && failure.code == Code::Abandoned => Ok(None),
                 offered => offered.map(Some),
             },
@@ -313,36 +313,36 @@ impl<'a> Receiving<'a> {
     }
 
     /// Cancel-safe.
-    async fn next_offer(&self, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Box<Offered>> {
+    async fn next_offer(&self, incoming: &mut mpsc::Receiver<Incoming>) -> Outcome<Box<Offered>> {
         loop {
-            match heard.recv().await {
-                Some(Heard::Offer(offered)) => return Ok(offered),
-                Some(Heard::CalledOff(called_off)) if called_off.is_final() || self.is_untouched() => {
-                    return Err(self.call_off(*called_off));
+            match incoming.recv().await {
+                Some(Incoming::Offer(offered)) => return Ok(offered),
+                Some(Incoming::Withdrawal(withdrawal)) if withdrawal.is_final() || self.is_untouched() => {
+                    return Err(self.withdraw(*withdrawal));
                 }
                 // Only the sender that began the transfer can abandon it.
-                Some(Heard::CalledOff(_)) => {}
+                Some(Incoming::Withdrawal(_)) => {}
                 None => return Err(failed("the endpoint was closed")),
             }
         }
     }
 
-    fn call_off(&self, called_off: CalledOff) -> Failure {
-        self.called_off.set(Some(called_off.link));
+    fn withdraw(&self, withdrawal: Withdrawal) -> Failure {
+        self.withdrawal.set(Some(withdrawal.link));
         match self.stage() {
             Stage::StatedLoaded => stated_loaded("the sender has abandoned a load that is stated to be in the target"),
-            _ => called_off.failure,
+            _ => withdrawal.failure,
         }
     }
 
-    async fn connection(&mut self, offered: Offered, heard: &mut mpsc::Receiver<Heard>) -> Outcome<Conversed> {
+    async fn connection(&mut self, offered: Offered, incoming: &mut mpsc::Receiver<Incoming>) -> Outcome<Conversed> {
         let stop = self.runner.stop.clone();
-        let mut outside = Outside::new(&stop, Some(heard));
+        let mut outside = Outside::new(&stop, Some(incoming));
         self.met = true;
         self.runner.during = While::Exchange;
-        if disposition(self.stage(), Event::Opened) == Disposition::TellStatement {
-            let told = outside.unless(self.tell_statement(offered)).await;
-            self.called_off.set(outside.called_off);
+        if disposition(self.stage(), Event::Opened) == Disposition::SendStatement {
+            let told = outside.unless(self.send_statement(offered)).await;
+            self.withdrawal.set(outside.withdrawal);
             return told;
         }
         let Offered { link, slot, deciding, mut writer, mut control } = offered;
@@ -353,7 +353,7 @@ impl<'a> Receiving<'a> {
         let proven = match received {
             Ok(Some(session)) => {
                 let came = Came { link: Some(link.evidence()), started_ms: self.runner.record.kept.started_ms };
-                self.runner.settle(&session, came, &mut outside).await.map(Some)
+                self.runner.prove_and_sign(&session, came, &mut outside).await.map(Some)
             }
             Ok(None) => Ok(None),
             Err(failure) => Err(self.runner.note_doubt(failure)),
@@ -380,7 +380,7 @@ impl<'a> Receiving<'a> {
             Ok(Conversed::Undelivered) => link.close(Code::Interrupted),
             Err(failure) => link.refuse(writer, failure).await,
         }
-        self.called_off.set(outside.called_off);
+        self.withdrawal.set(outside.withdrawal);
         outcome
     }
 
@@ -416,7 +416,7 @@ impl<'a> Receiving<'a> {
         control: &mut ControlReader,
         outside: &mut Outside<'_>,
     ) -> Outcome<Conversed> {
-        if outside.called_off.is_some() {
+        if outside.withdrawal.is_some() {
             // The sender has abandoned the transfer while the load ended, and learns by that link
             // that it is there.
             return Ok(Conversed::Undelivered);

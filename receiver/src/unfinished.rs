@@ -47,10 +47,10 @@ pub enum Ended {
 }
 
 pub fn status(args: &StatusArgs, engines: Engines) -> ExitCode {
-    cli::exit("receiver", tell_status(args, engines))
+    cli::exit("receiver", print_status(args, engines))
 }
 
-fn tell_status(args: &StatusArgs, engines: Engines) -> Outcome {
+fn print_status(args: &StatusArgs, engines: Engines) -> Outcome {
     let state = StateDir::open(args.state_dir.clone(), "sealift-receiver")?;
     let mut lines = Vec::new();
     for transfer in TransferDir::list(&state)? {

@@ -109,10 +109,10 @@ impl Outgoing {
     }
 
     /// Says when all of a source that is spooled is durable here. Never returns. Cancel-safe.
-    pub async fn tell_spooled(&self, report: &Report) -> Infallible {
+    pub async fn report_spooled(&self, report: &Report) -> Infallible {
         loop {
             if let Some(spool) = self.spool() {
-                spool.tell_whole(report).await;
+                spool.report_whole(report).await;
             }
             self.spool_made.notified().await;
         }

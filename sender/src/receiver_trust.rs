@@ -103,8 +103,7 @@ pub async fn establish(
 
 fn mismatch(found: Fingerprint, meant: Fingerprint) -> Failure {
     let what = format!("this ticket leads to the receiver {found}, and not to {meant}");
-    let next =
-        "Nothing was sent. If the receiver's identity was not made again, somebody has altered the ticket on its way.";
+    let next = "Nothing was sent. If the receiver's identity was not made again, the ticket was altered on its way.";
     Failure::new(Code::IdentityRefused, what, next)
 }
 
@@ -144,7 +143,7 @@ async fn ask(ticket: &Ticket, stop: &Stop) -> Outcome {
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => {
-            let next = "Nothing was sent. If the fingerprints differ, somebody has altered the ticket on its way.";
+            let next = "Nothing was sent. If the fingerprints differ, the ticket was altered on its way.";
             Err(Failure::new(Code::IdentityRefused, "the receiver was not confirmed", next))
         }
     }

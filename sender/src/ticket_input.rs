@@ -99,7 +99,7 @@ fn check_own(path: &str, file: &File) -> std::io::Result<Outcome> {
         |what: &str, next: String| Ok(Err(Failure::new(Code::Preflight, format!("the ticket {path} {what}"), next)));
     if found.uid() != nix::unistd::geteuid().as_raw() {
         let next = format!(
-            "It has to be this user's own: whoever owns it can read and alter it. If user {} may, copy it: \
+            "It has to be this user's own: its owner can read and alter it. If user {} may, copy it: \
              install -m 600 {path} FILE.",
             found.uid()
         );

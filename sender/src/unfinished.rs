@@ -39,10 +39,10 @@ use crate::{
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub fn status(args: &StatusArgs) -> ExitCode {
-    cli::exit("sender", tell_status(args))
+    cli::exit("sender", print_status(args))
 }
 
-fn tell_status(args: &StatusArgs) -> Outcome {
+fn print_status(args: &StatusArgs) -> Outcome {
     let state = StateDir::open(args.state_dir.clone(), "sealift-sender")?;
     let line = |found: Unfinished| {
         let Unfinished { transfer, stage, in_doubt, running, held_bytes, how_far, spool } = found;
@@ -112,7 +112,7 @@ async fn run(args: &AbandonArgs) -> Outcome {
     let dir = hold(&state, transfer)?;
     audit.append(Some(transfer), &Entry::abandoned_by_operator())?;
     let identity = Identity::open(&state, Role::Sender, &audit)?;
-    let told = tell_receiver(&ticket, &identity).await;
+    let told = notify_receiver(&ticket, &identity).await;
     destroy(dir)?;
     match told {
         Ok(text) => {
@@ -145,7 +145,7 @@ fn hold(state: &StateDir, transfer: TransferId) -> Outcome<TransferDir> {
 }
 
 /// Says so as the first word of a connection, and waits until the receiver has done it.
-async fn tell_receiver(ticket: &Ticket, identity: &Identity) -> Outcome<&'static str> {
+async fn notify_receiver(ticket: &Ticket, identity: &Identity) -> Outcome<&'static str> {
     let link = connect_with(ticket, identity).await?;
     let (mut writer, mut control) = open_control(&link, &proof_of(ticket, identity, &link)).await?;
     let refuse = Refuse::new(Code::Abandoned);

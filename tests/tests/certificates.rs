@@ -10,7 +10,7 @@ use std::{
 use quinn::ConnectionError;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sealift_agent::{
-    certificate::judge_leaf,
+    certificate::verify_leaf,
     identity::{Identity, Role as AgentRole},
     link::quic::{
         end_of,
@@ -216,7 +216,7 @@ async fn meet(connecting: quinn::Connecting) -> Met {
 }
 
 /// A stranger in this role before a good peer.
-async fn judge(stranger: &Stranger, trust: Trust, role: Role) -> Option<Met> {
+async fn connect_and_meet(stranger: &Stranger, trust: Trust, role: Role) -> Option<Met> {
     match role {
         Role::Sender => before_receiver(stranger, trust).await,
         Role::Receiver => before_sender(stranger, trust).await,
@@ -247,9 +247,9 @@ async fn refuse_all(kind: Kind) {
         for role in Role::BOTH {
             let presented = bad.build(&authority, role);
             let case = format!("{}: {}", bad.row, bad.name);
-            let Some(met) = judge(&Stranger::new(&presented), trust(&presented.trusted), role).await else {
+            let Some(met) = connect_and_meet(&Stranger::new(&presented), trust(&presented.trusted), role).await else {
                 let leaf = CertificateDer::from(presented.chain[0].clone());
-                assert!(judge_leaf(&leaf, agent_role(role)).is_err(), "{case}");
+                assert!(verify_leaf(&leaf, agent_role(role)).is_err(), "{case}");
                 unsent.push(format!("{case} ({})", role.as_str()));
                 continue;
             };
@@ -292,7 +292,7 @@ async fn a_faultless_peer_is_welcome() {
         for role in Role::BOTH {
             // Below an ordinary intermediate too, or the refusals of bad ones would prove nothing.
             for presented in [authority.present(role), catalogue::through_intermediate(&authority, role)] {
-                let met = judge(&Stranger::new(&presented), trust(&presented.trusted), role).await.unwrap();
+                let met = connect_and_meet(&Stranger::new(&presented), trust(&presented.trusted), role).await.unwrap();
                 assert!(met.refused.is_none(), "{kind:?} {role:?}: {met:?}");
                 assert_eq!(met.read, role == Role::Sender, "what a sender says arrives");
             }
@@ -308,9 +308,9 @@ async fn another_identity_than_the_expected_is_refused() {
         let presented = authority.present(role);
         let root = || CertificateDer::from(presented.trusted.clone());
         let right = trusting(root(), Some(authority.identity(role)));
-        assert!(judge(&Stranger::new(&presented), right, role).await.unwrap().refused.is_none());
+        assert!(connect_and_meet(&Stranger::new(&presented), right, role).await.unwrap().refused.is_none());
         let wrong = trusting(root(), Some(authority.identity(role) + "2"));
-        let met = judge(&Stranger::new(&presented), wrong, role).await.unwrap();
+        let met = connect_and_meet(&Stranger::new(&presented), wrong, role).await.unwrap();
         assert_refused(&met, role, &[Code::IdentityRefused], "another identity");
     }
 }
@@ -326,7 +326,7 @@ async fn a_renewed_certificate_is_the_same_identity() {
         for presented in [before, renewed] {
             let root = CertificateDer::from(presented.trusted.clone());
             let expected = trusting(root, Some(authority.identity(role)));
-            assert!(judge(&Stranger::new(&presented), expected, role).await.unwrap().refused.is_none());
+            assert!(connect_and_meet(&Stranger::new(&presented), expected, role).await.unwrap().refused.is_none());
         }
     }
 }
@@ -350,7 +350,7 @@ async fn weaker_terms_are_refused() {
             let presented = authority.present(role);
             let mut stranger = Stranger::new(&presented);
             change(&mut stranger);
-            let Some(met) = judge(&stranger, trust(&presented.trusted), role).await else {
+            let Some(met) = connect_and_meet(&stranger, trust(&presented.trusted), role).await else {
                 panic!("{name} cannot be presented");
             };
             // A peer that has nothing in common with us is not told that its certificate is

@@ -75,7 +75,7 @@ fn kill_once(pair: Pair, victim: Victim, random: &mut Random) -> bool {
 
 /// After a kill there is nothing, or, if the kill came late, everything.
 #[track_caller]
-fn judge(round: u32, done: bool, visible: bool, same: impl FnOnce() -> bool) {
+fn check(round: u32, done: bool, visible: bool, same: impl FnOnce() -> bool) {
     println!("round {round}: {}", if visible { "everything is there" } else { "nothing is there" });
     assert!(visible || !done, "the survivor says done, and nothing is there");
     assert!(!visible || same(), "what is visible is not whole");
@@ -116,7 +116,7 @@ fn sqlite_survives(victim: Victim) {
     let mut random = Random::of_this_run(&format!("sqlite {victim:?}"));
     for round in 0..kills() {
         let done = kill_once(files.pair(), victim, &mut random);
-        judge(round, done, files.target().exists(), || files.same());
+        check(round, done, files.target().exists(), || files.same());
         let _ = fs::remove_file(files.target());
     }
     files.pair().run().assert_done();
@@ -196,7 +196,7 @@ fn postgres_survives(victim: Victim) {
     let mut random = Random::of_this_run(&format!("postgres {victim:?}"));
     for round in 0..kills() {
         let done = kill_once(databases.pair(), victim, &mut random);
-        judge(round, done, databases.visible(), || databases.same());
+        check(round, done, databases.visible(), || databases.same());
         databases.server.query("target", "drop table if exists visit");
     }
     databases.assert_a_new_run_is_exact();

@@ -172,7 +172,7 @@ fn progress_and_the_last_event_have_the_documented_keys() {
 #[test]
 fn status_has_the_documented_keys() {
     let how_far = keys_in("agent/src/progress/how_far.rs", "fields");
-    let mut sender = keys_in("sender/src/unfinished.rs", "tell_status");
+    let mut sender = keys_in("sender/src/unfinished.rs", "print_status");
     // Which agent prints it.
     sender.remove("sender");
     let mut receiver = keys_in("receiver/src/unfinished.rs", "line");

@@ -52,8 +52,8 @@ fn a_drill_whose_receiver_is_killed_starts_over() {
     let cases = [
         (Kind::Drill(3000), "part-finished:2"),
         (Kind::Drill(3000), "part-finished:4"),
-        (Kind::Drill(3000), "settling"),
-        (Kind::Program(3 << 20), "settling"),
+        (Kind::Drill(3000), "load-ending"),
+        (Kind::Program(3 << 20), "load-ending"),
     ];
     // Most of it is waiting for the silence of a dead peer.
     thread::scope(|scope| {

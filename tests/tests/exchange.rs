@@ -49,7 +49,7 @@ fn untouched_it_succeeds() {
     assert_eq!(tampered(&|_| {}), Code::Done);
 }
 
-/// Fault X7: whoever strikes a suite from the offer, or puts another into the answer, is found out.
+/// Fault X7: a suite struck from the offer, or another put into the answer, is found out.
 #[test]
 fn a_suite_cannot_be_talked_down() {
     let struck = tampered(&|message| {
@@ -72,7 +72,7 @@ fn a_suite_cannot_be_talked_down() {
 /// Faults X7, X11: terms that were never offered, or that nobody may set, under a receiver's good
 /// signature.
 #[test]
-fn terms_are_judged_though_signed() {
+fn terms_are_checked_though_signed() {
     let agree = |change: fn(&mut AcceptBody)| code(Parties::new(2).resigned(&terms_of_one(), change, |_| {}));
     assert_eq!(agree(|_| {}), Code::Done);
     assert_eq!(agree(|body| body.suite = Suite::ChaCha20Poly1305), Code::SuiteUnsupported);
@@ -97,7 +97,7 @@ fn have(part: u32, verified: u64, durable: u64) -> Have {
 
 /// Fault X12: what a receiver cannot have, under its good signature.
 #[test]
-fn what_is_there_is_judged_though_signed() {
+fn what_is_there_is_checked_though_signed() {
     let agree = |found: &[Have]| {
         let tell = |body: &mut AcceptBody| body.have = found.to_vec();
         code(Parties::new(2).resigned(&terms_of_one(), tell, |_| {}))
@@ -248,8 +248,8 @@ fn grants_are_for_one_use() {
             transfer.offer(&parties.channel, expected_receiver, Asks::Continue, NOW_SECONDS, &mut parties.random);
         let Message::Offer(mut offer) = offer else { unreachable!() };
         offer.grant = grant.clone();
-        let judged = parties.listening(&terms()).handle_offer(offer, &parties.channel, now);
-        assert_eq!(code(judged), expected, "{name}");
+        let decided = parties.listening(&terms()).handle_offer(offer, &parties.channel, now);
+        assert_eq!(code(decided), expected, "{name}");
         assert_eq!(
             code(grant.verify(&[parties.sender.public_key()])),
             Code::GrantInvalid,

@@ -53,7 +53,7 @@ fn kinds(point: Point) -> Vec<Kind> {
         _ if point.name.starts_with("journal-") => vec![LOADER],
         _ if point.name.starts_with("file-") => vec![FILE],
         // A loader that may have committed is another matter, below.
-        "settling" | "receipt-signed" => vec![SQLITE, FILE, DRILL],
+        "load-ending" | "receipt-signed" => vec![SQLITE, FILE, DRILL],
         "chunk-taken" | "part-finished" | "receipt-kept" | "published" => {
             vec![SQLITE, LOADER, FILE, DRILL]
         }
@@ -200,7 +200,7 @@ fn a_kill_around_a_shared_commit_doubles_nothing() {
 /// and loads nothing twice.
 #[test]
 fn a_loader_that_may_have_committed_is_not_fed_again() {
-    for point in ["settling", "receipt-signed"].map(fail_points::named) {
+    for point in ["load-ending", "receipt-signed"].map(fail_points::named) {
         let place = Place::new(LOADER, Faults::default(), 2);
         let mut receiver = armed(place.receiver(), Role::Receiver, point).start();
         receiver.ticket();

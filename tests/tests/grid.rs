@@ -29,7 +29,7 @@ const CONTENT: Content = Content { tables: 2, ranges: 3, rows: 600, bytes: 1000,
 fn a_kill_at_every_point_changes_nothing() {
     let own = grid::SPEC.fail_points.iter().map(|point| point.name);
     let receivers =
-        own.chain(["ready-due", "chunk-taken:3", "part-finished:4", "settling", "receipt-kept", "published"]);
+        own.chain(["ready-due", "chunk-taken:3", "part-finished:4", "load-ending", "receipt-kept", "published"]);
     let of_sender = ["begin-kept", "chunk-sent:4", "part-sent:3", "manifest-kept"];
     let points = receivers.map(|point| (point, true)).chain(of_sender.map(|point| (point, false)));
     thread::scope(|scope| {

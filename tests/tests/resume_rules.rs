@@ -79,15 +79,15 @@ fn send(transfer: &mut Transfer, session: &Session, chunks: std::ops::Range<u64>
 
 #[test]
 fn a_receiver_cannot_have_what_cannot_be() {
-    let judged = |have: &[Have], asks| {
+    let checked = |have: &[Have], asks| {
         let (mut parties, transfer) = parties();
         code(agree(&mut parties, &transfer, have, asks))
     };
-    assert_eq!(judged(&[], Asks::Continue), Code::Done);
-    assert_eq!(judged(&[], Asks::StartOver), Code::Done);
-    assert_eq!(judged(&[have(0, 2, 1), have(1, 1, 1)], Asks::Continue), Code::Done);
+    assert_eq!(checked(&[], Asks::Continue), Code::Done);
+    assert_eq!(checked(&[], Asks::StartOver), Code::Done);
+    assert_eq!(checked(&[have(0, 2, 1), have(1, 1, 1)], Asks::Continue), Code::Done);
     let last = TABLES as u32 + 1;
-    assert_eq!(judged(&[have(last, 1, 0)], Asks::Continue), Code::Done);
+    assert_eq!(checked(&[have(last, 1, 0)], Asks::Continue), Code::Done);
     for (what, have, asks) in [
         ("more durable than verified", vec![have(0, 1, 2)], Asks::Continue),
         ("nothing of a part", vec![have(0, 0, 0)], Asks::Continue),
@@ -96,7 +96,7 @@ fn a_receiver_cannot_have_what_cannot_be() {
         ("a part that is not planned", vec![have(last + 1, 1, 0)], Asks::Continue),
         ("something, though it was to be dropped", vec![have(0, 1, 0)], Asks::StartOver),
     ] {
-        assert_eq!(judged(&have, asks), Code::AckImpossible, "{what}");
+        assert_eq!(checked(&have, asks), Code::AckImpossible, "{what}");
     }
 }
 
@@ -119,7 +119,7 @@ fn a_receiver_with_another_root_is_not_gone_on_with() {
     let said = Have { root: right.root(), ..have(0, 2, 0) };
     let wrong = Have { root: Root([1; 32]), ..said };
     let ended = Have { ended: true, ..said };
-    for (have, lasts, judged) in [
+    for (have, lasts, checked) in [
         (said, [false, false], Code::Done),
         (ended, [false, true], Code::Done),
         (wrong, [false, false], Code::SourceChanged),
@@ -132,7 +132,7 @@ fn a_receiver_with_another_root_is_not_gone_on_with() {
         assert_eq!(resumed[0], Resume::Repeat);
         let mut proven = hashes.iter().zip(lasts);
         let first = proven.find_map(|(hash, last)| transfer.handle_repeated(PartIndex(0), hash, 1, last).err());
-        assert_eq!(first.map_or(Code::Done, |error| error.code), judged, "{have:?} {lasts:?}");
+        assert_eq!(first.map_or(Code::Done, |error| error.code), checked, "{have:?} {lasts:?}");
         // The next connection begins to prove anew.
         transfer.handle_have(&[], EPOCH).unwrap();
     }

@@ -96,10 +96,10 @@ impl Authority {
 }
 
 /// Whether the good side of this role lets its peer in: `None`, or the code of the refusal.
-async fn refusal(authority: &Authority, judge: Role, lists: &[CertificateRevocationListDer<'_>]) -> Option<Code> {
+async fn refusal(authority: &Authority, verifier: Role, lists: &[CertificateRevocationListDer<'_>]) -> Option<Code> {
     let plain = || trust::Authority::new(authority.root.clone(), None);
     let strict = || plain().with_revocation_lists(lists).unwrap_or_else(|failure| panic!("{failure}"));
-    let (sender_trust, receiver_trust) = match judge {
+    let (sender_trust, receiver_trust) = match verifier {
         Role::Sender => (strict(), plain()),
         Role::Receiver => (plain(), strict()),
     };
@@ -114,8 +114,8 @@ async fn refusal(authority: &Authority, judge: Role, lists: &[CertificateRevocat
         incoming.await
     };
     let (accepted, connected) = timeout(PATIENCE, async { tokio::join!(accepting, connecting) }).await.unwrap();
-    let judged = if judge == Role::Sender { connected } else { accepted };
-    judged.err().map(|error| end_of(&error).failure(judge).code)
+    let verified = if verifier == Role::Sender { connected } else { accepted };
+    verified.err().map(|error| end_of(&error).failure(verifier).code)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,8 +135,8 @@ async fn lists_are_asked_and_must_be_there_current_and_genuine() {
         ("forged list", vec![forged.into()], Some(Code::IdentityRefused)),
     ];
     for (name, lists, expected) in &cases {
-        for judge in [Role::Sender, Role::Receiver] {
-            assert_eq!(refusal(&authority, judge, lists).await, *expected, "{name}, judged by the {judge}");
+        for verifier in [Role::Sender, Role::Receiver] {
+            assert_eq!(refusal(&authority, verifier, lists).await, *expected, "{name}, verified by the {verifier}");
         }
     }
 }
@@ -180,7 +180,8 @@ async fn what_is_renewed_counts_for_the_next_connection() {
 
     credentials.renew_trust(trusting(&[7]));
     let refused = async {
-        // A TLS 1.3 client believes itself connected before the server has judged its certificate.
+        // A TLS 1.3 client is connected, as far as it can see, before the server has verified its
+        // certificate.
         match dialer.connect(&address).await {
             Ok(link) => link.closed().await.failure(Role::Sender).code,
             Err(failure) => failure.code,

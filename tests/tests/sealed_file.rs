@@ -339,9 +339,9 @@ fn s12_a_file_size_limit_is_a_full_disk() {
 /// Every call by which a file is made, changed or removed.
 const STEPS: [&str; 8] = ["openat", "pwrite64", "fsync", "fdatasync", "ftruncate", "renameat", "renameat2", "unlinkat"];
 
-/// Kills `task` at each of its steps in turn, in a folder that `prepare` made; `judge` looks at
+/// Kills `task` at each of its steps in turn, in a folder that `prepare` made; `check` looks at
 /// what is left.
-fn killed_at_each_step(task: &str, prepare: impl Fn(&Path), judge: impl Fn(&str, &Path)) -> usize {
+fn killed_at_each_step(task: &str, prepare: impl Fn(&Path), check: impl Fn(&str, &Path)) -> usize {
     let mut kills = 0;
     for call in STEPS {
         for count in 1.. {
@@ -358,7 +358,7 @@ fn killed_at_each_step(task: &str, prepare: impl Fn(&Path), judge: impl Fn(&str,
                 break;
             }
             kills += 1;
-            judge(call, folder.path());
+            check(call, folder.path());
         }
     }
     kills

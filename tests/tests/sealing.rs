@@ -134,15 +134,15 @@ fn a_chunk_comes_out_as_it_went_in() {
 fn frames_from_elsewhere_are_refused() {
     for (suite, other_suite) in [(SUITES[0], SUITES[1]), (SUITES[1], SUITES[0])] {
         let mine = keys(suite);
-        let judge = |theirs: EpochKeys| {
+        let check = |theirs: EpochKeys| {
             let sealed = sealed_with(&theirs, Compression::Off, &chunk(0, true, vec![1; 100])).unwrap();
             code(opened(&sealed.frame, &sealed.header, &mine, &mut Unpacker::new().unwrap()))
         };
-        assert_eq!(judge(keys(suite)), Code::Done);
-        assert_eq!(judge(keys_of(suite, TransferId([2; 16]), EPOCH, 1)), Code::ChunkForeign);
-        assert_eq!(judge(keys_of(suite, TRANSFER, Epoch(6), 1)), Code::ChunkForeign);
-        assert_eq!(judge(keys_of(other_suite, TRANSFER, EPOCH, 1)), Code::ChunkForeign);
-        assert_eq!(judge(keys_of(suite, TRANSFER, EPOCH, 2)), Code::ChunkForged, "another secret");
+        assert_eq!(check(keys(suite)), Code::Done);
+        assert_eq!(check(keys_of(suite, TransferId([2; 16]), EPOCH, 1)), Code::ChunkForeign);
+        assert_eq!(check(keys_of(suite, TRANSFER, Epoch(6), 1)), Code::ChunkForeign);
+        assert_eq!(check(keys_of(other_suite, TRANSFER, EPOCH, 1)), Code::ChunkForeign);
+        assert_eq!(check(keys_of(suite, TRANSFER, EPOCH, 2)), Code::ChunkForged, "another secret");
     }
 }
 

@@ -63,7 +63,7 @@ fn play(mut kinds: BTreeMap<String, u64>, seed: u64) -> BTreeMap<String, u64> {
     let scenario = Scenario::draw(seed);
     let played = panic::catch_unwind(|| {
         let ended = run(&scenario);
-        judge(&scenario, &ended);
+        check(&scenario, &ended);
         ended
     });
     match played {
@@ -94,7 +94,7 @@ fn kind_of(scenario: &Scenario, ended: &Ended) -> String {
     format!("{theme}: {}, {}", word(&ended.sender), word(&ended.receiver))
 }
 
-fn judge(scenario: &Scenario, ended: &Ended) {
+fn check(scenario: &Scenario, ended: &Ended) {
     let both = (
         ended.sender.as_ref().map(|_| ()).map_err(|code| *code),
         ended.receiver.as_ref().map(|_| ()).map_err(|code| *code),
@@ -103,7 +103,7 @@ fn judge(scenario: &Scenario, ended: &Ended) {
     for code in [both.0, both.1].into_iter().filter_map(Result::err) {
         assert!(!matches!(code, Code::Internal | Code::RandomBroken), "{both:?}");
     }
-    judge_target(scenario, ended);
+    check_target(scenario, ended);
     if let (Ok(mine), Ok(theirs)) = (&ended.sender, &ended.receiver) {
         assert_eq!(mine, theirs, "both hold the same receipt");
     }
@@ -123,7 +123,7 @@ fn judge(scenario: &Scenario, ended: &Ended) {
 }
 
 /// What is visible is the source at one moment, whole, and there is a receipt that says so.
-fn judge_target(scenario: &Scenario, ended: &Ended) {
+fn check_target(scenario: &Scenario, ended: &Ended) {
     let rolled_back = ended.happened.contains(&Action::RollBack(Side::Receiver));
     let Some(published) = &ended.published else {
         assert!(ended.receiver.is_err(), "a receipt, and nothing is published");

@@ -65,7 +65,7 @@ fn again(parties: &mut Parties, pair: Pair, transfer: &Transfer) -> Result<(Sess
     parties.connect(&terms(), transfer, &mut Some(pair.loading), Asks::Continue, &Exchange::default())
 }
 
-fn judged(frame: &Sealed, receiving: &receive::Session) -> Code {
+fn checked(frame: &Sealed, receiving: &receive::Session) -> Code {
     let body = BytesMut::from(&frame.frame[CHUNK_HEADER_BYTES..]);
     code(open(&frame.header, body, receiving.keys_of(frame.header.epoch), &mut Unpacker::new().unwrap()))
 }
@@ -77,10 +77,10 @@ fn frames_of_a_spool_are_opened_on_a_later_connection() {
     let transfer = restarted(&parties, &pair);
     let (session, receiving) = again(&mut parties, pair, &transfer).unwrap();
     assert_eq!(session.keys.epoch(), Epoch(2));
-    assert!(frames.iter().all(|frame| judged(frame, &receiving) == Code::Done));
+    assert!(frames.iter().all(|frame| checked(frame, &receiving) == Code::Done));
     // What is sealed on this connection itself is opened, too.
     let own = self::frames(&session, 1, 10);
-    assert_eq!(judged(&own[0], &receiving), Code::Done);
+    assert_eq!(checked(&own[0], &receiving), Code::Done);
 }
 
 /// Fault X3: of whichever epoch a frame is, its keys have to be said in Begin.
@@ -89,7 +89,7 @@ fn x3_frames_of_a_spool_that_begin_does_not_name_are_foreign() {
     let (mut parties, mut pair) = begun();
     let frames = frames(&pair.session, 1, 10);
     pair.reconnect(&mut parties, &terms()).unwrap();
-    assert_eq!(judged(&frames[0], &pair.receiving), Code::ChunkForeign);
+    assert_eq!(checked(&frames[0], &pair.receiving), Code::ChunkForeign);
 }
 
 /// A record of some epoch, as a sender that holds its keys could make it.
@@ -244,7 +244,7 @@ fn x12_a_receiver_cannot_have_what_the_manifest_does_not() {
     let root = manifest.manifest.parts[0].root;
     let have = |verified, ended, root| Have { verified: ChunkCount(verified), ended, root, ..nothing() };
     let other = nothing().root;
-    for (have, judged) in [
+    for (have, checked) in [
         (have(2, false, other), Code::Done),
         (have(3, true, root), Code::Done),
         (have(3, true, other), Code::AckImpossible),
@@ -254,8 +254,8 @@ fn x12_a_receiver_cannot_have_what_the_manifest_does_not() {
     ] {
         let mut transfer = restarted(&parties, &pair);
         transfer.handle_earlier(manifest.clone());
-        assert_eq!(code(transfer.handle_have(&[have], Epoch(2))), judged, "{have:?}");
-        let is_all = judged == Code::Done && have.ended;
+        assert_eq!(code(transfer.handle_have(&[have], Epoch(2))), checked, "{have:?}");
+        let is_all = checked == Code::Done && have.ended;
         assert_eq!(transfer.poll_finish(&parties.sender, None).is_some(), is_all, "{have:?}");
     }
 }

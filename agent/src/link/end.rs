@@ -107,7 +107,7 @@ impl LinkEnd {
             Self::AlertSent(_) => Failure::new(
                 Code::IdentityRefused,
                 format!("the {peer} is not the one that the ticket is for, or refuses this {role}'s certificate"),
-                "Use the ticket that the receiver printed last; if it is right, somebody else is answering at its address.",
+                "Use the ticket that the receiver printed last; if it is right, another program answers at its address.",
             ),
             Self::AlertReceived(_) => Failure::new(
                 Code::IdentityRefused,

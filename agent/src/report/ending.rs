@@ -13,7 +13,7 @@ use sealift_protocol::{
 };
 use serde_json::{Value, json};
 
-use super::{Report, tell_failure};
+use super::{Report, print_failure};
 use crate::{
     failure::{Failure, Outcome},
     image,
@@ -49,7 +49,7 @@ impl Report {
         if let Err(failure) = outcome {
             fields.push(("what", json!(printable(&failure.what))));
             fields.push(("hint", json!(printable(&failure.hints.to_string()))));
-            tell_failure(self.role.name(), failure);
+            print_failure(self.role.name(), failure);
         }
         self.event("finished", &fields);
         ExitCode::from(exit_code)
@@ -62,7 +62,7 @@ impl Report {
 
     fn end_run(&self, event: &str, outcome: &Outcome<Finished>) -> u8 {
         if let Ok(finished) = outcome {
-            self.progress.borrow_mut().totals.settle(&finished.receipt.receipt.manifest.manifest);
+            self.progress.borrow_mut().totals.complete(&finished.receipt.receipt.manifest.manifest);
         }
         let own = of_receipt(outcome.as_ref().ok());
         let verdict =
@@ -73,16 +73,16 @@ impl Report {
     /// The last word of a command that makes an archive.
     pub fn finish_archive(&self, outcome: &Outcome<Archived>) -> ExitCode {
         if let Ok(archived) = outcome {
-            self.progress.borrow_mut().totals.settle(&archived.manifest);
+            self.progress.borrow_mut().totals.complete(&archived.manifest);
         }
         let fingerprint = outcome.as_ref().map_or(Value::Null, |archived| json!(archived.sender.to_string()));
         ExitCode::from(self.end("finished", outcome, vec![("fingerprint", fingerprint)], |totals, archived| {
             let amount = self.amount(totals);
             let suite = archived.suite.name();
-            let told = "Tell the receiver's operator this fingerprint, by another way than the archive goes:";
+            let asked = "Tell the receiver's operator this fingerprint, by another way than the archive goes:";
             vec![
                 format!("{}: sealed: {amount}, sealed with {suite}.", self.role),
-                told.to_owned(),
+                asked.to_owned(),
                 format!("  {}", archived.sender),
             ]
         }))
@@ -189,11 +189,11 @@ impl Report {
 }
 
 fn of_receipt(finished: Option<&Finished>) -> Vec<(&'static str, Value)> {
-    let told = |of: fn(&Finished) -> Value| finished.map_or(Value::Null, of);
+    let of_finished = |of: fn(&Finished) -> Value| finished.map_or(Value::Null, of);
     vec![
-        ("receipt", told(|finished| json!(finished.receipt_path.to_string_lossy()))),
-        ("proof", told(|finished| json!(finished.receipt.receipt.evidence.proof.as_str()))),
-        ("image", told(image_of)),
+        ("receipt", of_finished(|finished| json!(finished.receipt_path.to_string_lossy()))),
+        ("proof", of_finished(|finished| json!(finished.receipt.receipt.evidence.proof.as_str()))),
+        ("image", of_finished(image_of)),
     ]
 }
 

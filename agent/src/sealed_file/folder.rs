@@ -58,13 +58,13 @@ impl Folder {
         let flags = SAFE | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR;
         let file = openat(&self.handle, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
             .map_err(|errno| failed(&self.path_of(name), &errno.into()))?;
-        self.judged(name, file.into())
+        self.checked(name, file.into())
     }
 
     /// Opens and locks a file that is there, or says that there is none.
     pub(super) fn open_file(&self, name: &str) -> Outcome<Option<Flock<File>>> {
         match openat(&self.handle, name, SAFE | OFlag::O_RDWR, Mode::empty()) {
-            Ok(file) => self.judged(name, file.into()).map(Some),
+            Ok(file) => self.checked(name, file.into()).map(Some),
             Err(Errno::ENOENT) => Ok(None),
             Err(Errno::ELOOP) => Err(self.refused(name, "is a symbolic link")),
             Err(Errno::EISDIR) => Err(self.refused(name, "is a folder")),
@@ -72,7 +72,7 @@ impl Folder {
         }
     }
 
-    fn judged(&self, name: &str, file: File) -> Outcome<Flock<File>> {
+    fn checked(&self, name: &str, file: File) -> Outcome<Flock<File>> {
         let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
             Errno::EWOULDBLOCK => Failure::new(
                 Code::TransferBusy,
@@ -90,7 +90,7 @@ impl Folder {
     }
 
     fn refused(&self, name: &str, what: &str) -> Failure {
-        let next = "Somebody or something else put it there. Find out who, and remove it yourself.";
+        let next = "It was not made by this program. Find out where it comes from, and remove it.";
         Failure::new(Code::Preflight, format!("{} {what}", self.path_of(name).display()), next)
     }
 

@@ -81,12 +81,12 @@ fn run(args: &Args) -> Outcome {
     }
     table.print("50 ms, 1 % loss, 100 Mbit/s, 5 s of every 30 down");
     let [packed, plain, rsync_packed, others @ ..] = &ran;
-    judge("compressed, ahead of rsync -z --partial", packed, std::slice::from_ref(rsync_packed));
-    judge("not compressed, ahead of rsync --partial and of scp", plain, others);
+    check("compressed, ahead of rsync -z --partial", packed, std::slice::from_ref(rsync_packed));
+    check("not compressed, ahead of rsync --partial and of scp", plain, others);
     Ok(())
 }
 
-fn judge(target: &str, ours: &Ran, others: &[Ran]) {
+fn check(target: &str, ours: &Ran, others: &[Ran]) {
     let ahead = ours.whole && others.iter().all(|other| !other.whole || other.wall > ours.wall);
     verdict(target, ahead, &format!("{:.0} s", ours.wall.as_secs_f64()));
 }

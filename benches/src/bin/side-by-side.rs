@@ -88,7 +88,7 @@ fn run(args: &Args) -> Outcome {
     let loopback = all.measure(&Places::loopback(), || limits.measure())?;
     loopback.print(&format!("Side by side on loopback, {gb:.2} GB, median of {}", args.runs));
     limits.print();
-    judge_loopback(&loopback, &limits, gb);
+    check_loopback(&loopback, &limits, gb);
 
     match Ethernet::lay() {
         Ok(ethernet) => {
@@ -232,7 +232,7 @@ impl Limits {
     }
 }
 
-fn judge_loopback(loopback: &Results, limits: &Limits, gb: f64) {
+fn check_loopback(loopback: &Results, limits: &Limits, gb: f64) {
     say("");
     if let (Some(sealift), Some(age)) = (loopback.wall(SEALIFT_1), loopback.wall(Contender::ZstdAgeSsh)) {
         let share = sealift / age;

@@ -77,9 +77,9 @@ mod tests {
 
     #[test]
     fn a_point_is_named_with_or_without_a_number() {
-        assert_eq!(parse("settling"), Some(("settling", 1)));
-        assert_eq!(parse("settling:7"), Some(("settling", 7)));
-        for text in ["settling:", "settling:0", "settling:x"] {
+        assert_eq!(parse("load-ending"), Some(("load-ending", 1)));
+        assert_eq!(parse("load-ending:7"), Some(("load-ending", 7)));
+        for text in ["load-ending:", "load-ending:0", "load-ending:x"] {
             assert_eq!(parse(text), None);
         }
     }

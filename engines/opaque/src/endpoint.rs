@@ -157,7 +157,7 @@ impl Endpoint for Exec {
     }
 
     fn replay(&self) -> Replay {
-        Replay::Anew
+        Replay::RunAgain
     }
 
     fn open_source(&self, options: SourceOptions) -> Outcome<OpenedSource> {

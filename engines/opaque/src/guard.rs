@@ -102,7 +102,7 @@ fn guard(words: &[String]) -> Outcome<u8> {
     signals.add(Signal::SIGCHLD);
     SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(failed)?;
     let signal_fd = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
-    // Says that from here on a signal is heard.
+    // From here on signals are handled.
     std::io::stderr().write_all(&READY).map_err(|_| Failure::new(Code::Internal, "loader guard", ""))?;
     let group = getpgrp();
     let mut loader = start(words)?;

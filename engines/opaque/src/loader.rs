@@ -44,7 +44,7 @@ use sealift_protocol::{
 use crate::{
     detached::shut_off,
     guard::{self, GUARD_COMMAND, OWN_PROGRAM, READY, UNREAD},
-    program::{Printed, Said, cannot_start, find, judge_exit},
+    program::{Printed, Said, cannot_start, check_exit, find},
 };
 
 /// For a guard whose loader was killed.
@@ -174,7 +174,7 @@ impl Loader {
         self.inside.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// A handle on the loader's input. Whoever holds one keeps the input open.
+    /// A handle on the loader's input. The input stays open while one exists.
     pub fn input(&self) -> Outcome<File> {
         let closed = || Failure::new(Code::Interrupted, "the loader's input is closed", "");
         let inside = self.inside();
@@ -298,7 +298,7 @@ impl Loader {
             _ if status.success() => return Err(self.ended_early()),
             _ => Code::InDoubt,
         };
-        judge_exit("loader", self.program(), status, &printed, code)
+        check_exit("loader", self.program(), status, &printed, code)
     }
 
     /// After its end: how much of its input it has read.

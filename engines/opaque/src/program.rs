@@ -127,7 +127,7 @@ impl Program {
             return Err(stopped());
         }
         state.ended_well = status.success();
-        judge_exit("source program", &self.words[0], status, &printed, Code::SourceFailed)
+        check_exit("source program", &self.words[0], status, &printed, Code::SourceFailed)
     }
 
     /// Kills it and everything it started, and keeps it from being started. Safe at any time, from
@@ -246,7 +246,7 @@ impl Printed {
 
 /// Exit code 0, or a failure that says how the program ended, and of what it printed only what can
 /// be about no row.
-pub fn judge_exit(what: &str, program: &str, status: ExitStatus, said: &Said, code: Code) -> Outcome {
+pub fn check_exit(what: &str, program: &str, status: ExitStatus, said: &Said, code: Code) -> Outcome {
     if status.success() {
         return Ok(());
     }

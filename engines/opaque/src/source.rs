@@ -48,7 +48,7 @@ impl OpaqueSource {
             let next = "Check the path, and that this user may read the file.";
             Failure::io(Code::SourceFailed, format!("the source file {name} cannot be read"), error, next)
         };
-        // A FIFO's writer is waited for when it is read, off the thread that hears a signal.
+        // A FIFO's writer is waited for when it is read, off the thread that handles signals.
         let is_fifo = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
         let flags = if is_fifo { OFlag::O_NONBLOCK } else { OFlag::empty() };
         let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
@@ -132,7 +132,7 @@ fn await_bytes(file: &File) -> io::Result<()> {
 
 fn written_meanwhile(name: &str) -> Failure {
     let what = format!("the source file {name} was written to while it was read");
-    let next = "Wait until whoever writes it is done. Then give the same command again, with --restart.";
+    let next = "Wait until the program that writes it is done. Then give the same command again, with --restart.";
     Failure::new(Code::SourceChanged, what, next)
 }
 

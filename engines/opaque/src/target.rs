@@ -152,7 +152,7 @@ impl Sink for OpaqueSink {
 
     fn abandon_earlier(&self, transfer: TransferId, proven: bool) -> Outcome<bool> {
         match &self.target {
-            // A loader, or whoever read standard output, has what it was given.
+            // A loader, or the reader of standard output, has what it was given.
             Target::Standard(_) | Target::Exec { .. } => Ok(proven),
             Target::File(file) => file.abandon_earlier(transfer, proven),
         }

@@ -82,7 +82,7 @@ mod tests {
     fn replay_is_a_capability() {
         let replay = |url: &str| ENGINES.parse(url).expect(url).replay();
         assert_eq!(replay("-"), Replay::Never);
-        assert_eq!(replay("exec:pg_dump ehr"), Replay::Anew);
+        assert_eq!(replay("exec:pg_dump ehr"), Replay::RunAgain);
         assert_eq!(replay("sqlite:a.db"), Replay::Always);
         assert_eq!(replay("file:/dev/null"), Replay::Never);
         assert_eq!(replay("file:/proc/self/status"), Replay::Always);

@@ -92,12 +92,12 @@ pub fn define(connection: &mut Connection, kind: Kind, name: &str, sql: &str, ta
     let table = table.to_owned();
     let makes = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&makes);
-    let judge = move |context: AuthContext<'_>| {
+    let authorize = move |context: AuthContext<'_>| {
         seen.fetch_or(is_creation(kind, &context.action), Ordering::Relaxed);
         verdict(allows(kind, &own, &table, context))
     };
     let run = |connection: &mut Connection| -> rusqlite::Result<()> {
-        connection.authorizer(Some(judge))?;
+        connection.authorizer(Some(authorize))?;
         let mut statement = connection.prepare(sql)?;
         // A statement that makes nothing, gives rows or takes values is no definition.
         if !makes.load(Ordering::Relaxed) || statement.column_count() > 0 || statement.parameter_count() > 0 {

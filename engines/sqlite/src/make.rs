@@ -59,7 +59,7 @@ fn make(connection: &mut Connection, owner: &str, entries: &[Entry<'_>]) -> Resu
     let mut make = || -> Result<(), Cause> {
         let before = last_rowid(connection)?;
         define(connection, own.kind, own.name, own.sql.unwrap_or_default(), owner)?;
-        settle(connection, before, entries)
+        check_made(connection, before, entries)
     };
     make().map_err(|cause| Refused::new(own.name, cause))
 }
@@ -69,7 +69,7 @@ fn last_rowid(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Gives the entries behind the one at `before` the spelling of the source, if they are the same.
-fn settle(connection: &Connection, before: i64, entries: &[Entry<'_>]) -> Result<(), Cause> {
+fn check_made(connection: &Connection, before: i64, entries: &[Entry<'_>]) -> Result<(), Cause> {
     let made = made_since(connection, before)?;
     if made.len() != entries.len() {
         return Err(Cause::MakesOther);

@@ -83,14 +83,14 @@ pub enum Replay {
     /// Nothing: the source can be read once.
     Never,
     /// The output of a program that is run again, as of a new moment.
-    Anew,
+    RunAgain,
     /// The same data, unless the source is changed.
     Always,
 }
 
 impl Replay {
     /// Every value, for exhaustive tests.
-    pub const ALL: [Replay; 3] = [Replay::Never, Replay::Anew, Replay::Always];
+    pub const ALL: [Replay; 3] = [Replay::Never, Replay::RunAgain, Replay::Always];
 }
 
 /// The state of a transfer at its sender when an attempt fails.
@@ -164,7 +164,7 @@ pub enum SenderDisposition {
     /// Open the source, which was not read so far: the receiver lacks some of what was sent before.
     ReadSource,
     /// Run the program again, and ask the receiver to start over.
-    RunAnew,
+    RunAgain,
     /// Keep the record, and the spool if it holds all of the source; end this process.
     Suspend,
     /// Remove the record and the spool: the transfer is over.
@@ -202,7 +202,7 @@ fn without_what_is_lacking(at: Standing) -> SenderDisposition {
         (Sends::Receipt, _, Asks::Continue) => SenderDisposition::ReadSource,
         // The program is run again once: a receiver that cannot use its output either is not asked
         // again.
-        (_, Replay::Anew, Asks::Continue) => SenderDisposition::RunAnew,
+        (_, Replay::RunAgain, Asks::Continue) => SenderDisposition::RunAgain,
         _ => SenderDisposition::Suspend,
     }
 }
@@ -375,8 +375,8 @@ mod tests {
             SenderDisposition::ReadSource => {
                 failed.code == Code::ResumeImpossible && at.sends == Sends::Receipt && at.asks == Asks::Continue
             }
-            SenderDisposition::RunAnew => {
-                failed.code == Code::ResumeImpossible && at.replay == Replay::Anew && at.asks == Asks::Continue
+            SenderDisposition::RunAgain => {
+                failed.code == Code::ResumeImpossible && at.replay == Replay::RunAgain && at.asks == Asks::Continue
             }
             _ => true,
         });

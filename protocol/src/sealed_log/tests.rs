@@ -167,7 +167,7 @@ fn s6_another_transfer_key_or_kind_is_refused() {
 
 /// What nobody may write is refused by who writes, and by who reads it although its checks fit.
 #[test]
-fn records_are_judged_on_both_sides() {
+fn records_are_checked_on_both_sides() {
     let foreign = chunk_of(TransferId([8; 16]), 0, 9);
     let Record::Chunk { header: chunk_header, .. } = chunk(0, 9) else { unreachable!() };
     let short = Record::Chunk { header: chunk_header, sealed: Bytes::from_static(b"short") };

@@ -47,7 +47,7 @@ impl Archive {
                 Failure::new(error.code, what, COPY_AGAIN)
             }
         })?;
-        judge(path, reader.header(), key)?;
+        check_header(path, reader.header(), key)?;
         Ok(Self { path: path.to_owned(), reader })
     }
 
@@ -95,7 +95,7 @@ impl Archive {
     }
 }
 
-fn judge(path: &Path, header: &LogHeader, key: &StandingKey) -> Outcome {
+fn check_header(path: &Path, header: &LogHeader, key: &StandingKey) -> Outcome {
     let foreign =
         |what: &str, next: &str| Err(Failure::new(Code::LogForeign, format!("{} {what}", path.display()), next));
     let next = "Archives are made with: sealift-sender seal.";
@@ -128,7 +128,7 @@ pub fn reword(failure: Failure) -> Failure {
             return Failure { hints: "Give the same command again to load it.".into(), ..failure };
         }
         Code::IdentityRefused => (
-            "the archive was sealed by somebody else",
+            "the archive was sealed by another sender",
             "Compare what is given with --from with what `sealift-sender seal` printed, out of band. If they are the same, do \
              not load this archive.",
         ),

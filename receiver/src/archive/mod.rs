@@ -128,7 +128,7 @@ impl Loading<'_> {
         match disposition(self.runner.record.stage(), Event::Opened) {
             Disposition::Load => {}
             Disposition::Publish => return self.runner.publish_kept().await,
-            Disposition::TellStatement => {
+            Disposition::SendStatement => {
                 return Err(stated_loaded("by the operator's statement, this archive is in the target already"));
             }
             _ => return Err(found_in_doubt(self.runner.setting.report, self.runner.transfer)),
@@ -144,7 +144,7 @@ impl Loading<'_> {
         let session = outside.unless(self.unload(session, records)).await;
         let session = session.map_err(|failure| self.runner.note_doubt(failure))?;
         let came = Came { link: None, started_ms };
-        let receipt = self.runner.settle(&session, came, &mut outside).await?;
+        let receipt = self.runner.prove_and_sign(&session, came, &mut outside).await?;
         // From here on the load is there: nothing stops it from being published.
         self.runner.publish(receipt).await
     }

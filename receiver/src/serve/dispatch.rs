@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, watch};
 use super::Server;
 use crate::{
     activity::Activity,
-    reception::{CalledOff, Heard, Offered},
+    reception::{Incoming, Offered, Withdrawal},
     record::{Kept, Record},
     runner::Setting,
     transfer::{self, Terms},
@@ -62,7 +62,7 @@ pub struct Transfers<'a> {
 
 /// How one that runs is reached.
 struct Way {
-    heard: mpsc::Sender<Heard>,
+    incoming: mpsc::Sender<Incoming>,
     stop: Stop,
     activity: Rc<Activity>,
 }
@@ -110,14 +110,14 @@ impl<'a> Transfers<'a> {
 
     /// Serves what senders say; returns only if it cannot go on. Cancel-safe: the transfers stay in
     /// `self`, and a sweep that was started ends in its thread.
-    pub async fn run(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Failure {
+    pub async fn run(&mut self, incoming: &mut mpsc::Receiver<Incoming>) -> Failure {
         let sweeping = sweep_expired(self.server);
         tokio::pin!(sweeping);
         loop {
             tokio::select! {
-                heard = heard.recv() => match heard {
-                    Some(Heard::Offer(offered)) => self.offer(*offered),
-                    Some(Heard::CalledOff(called_off)) => self.call_off(*called_off),
+                incoming = incoming.recv() => match incoming {
+                    Some(Incoming::Offer(offered)) => self.offer(*offered),
+                    Some(Incoming::Withdrawal(withdrawal)) => self.withdraw(*withdrawal),
                     None => return Failure::new(Code::Interrupted, "the endpoints were closed", ""),
                 },
                 Some(transfer) = self.running.next() => {
@@ -180,13 +180,13 @@ impl<'a> Transfers<'a> {
 
     fn route(&mut self, transfer: TransferId, offered: Offered) {
         let Some(way) = self.ways.get(&transfer) else { return };
-        match way.heard.try_send(Heard::Offer(Box::new(offered))) {
+        match way.incoming.try_send(Incoming::Offer(Box::new(offered))) {
             Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(Heard::Offer(offered))) => {
+            Err(mpsc::error::TrySendError::Full(Incoming::Offer(offered))) => {
                 self.refuse(*offered, Error::new(Code::TransferBusy, "connection").into());
             }
             // It is being suspended, and is resumed when the sender tries again.
-            Err(mpsc::error::TrySendError::Closed(Heard::Offer(offered))) => {
+            Err(mpsc::error::TrySendError::Closed(Incoming::Offer(offered))) => {
                 offered.link.close(Code::Interrupted);
             }
             Err(_) => {}
@@ -204,38 +204,38 @@ impl<'a> Transfers<'a> {
     }
 
     /// The sender that a transfer is bound to ends it.
-    fn call_off(&mut self, called_off: CalledOff) {
-        if !called_off.is_final() {
+    fn withdraw(&mut self, withdrawal: Withdrawal) {
+        if !withdrawal.is_final() {
             return;
         }
-        let transfer = called_off.transfer;
+        let transfer = withdrawal.transfer;
         if let Some(way) = self.ways.get(&transfer) {
             // If too many wait, it gets no reason, and its message refers to this host.
-            let _ = way.heard.try_send(Heard::CalledOff(Box::new(called_off)));
+            let _ = way.incoming.try_send(Incoming::Withdrawal(Box::new(withdrawal)));
             return;
         }
         let server = self.server;
         let (state, audit) = (server.state.clone(), server.audit.clone());
         let engines = server.config.engines;
         self.farewells.push(Box::pin(async move {
-            let sender = Fingerprint::of(&called_off.link.peer);
+            let sender = Fingerprint::of(&withdrawal.link.peer);
             let abandon = move || abandon_by_sender(&state, &audit, engines, transfer, sender);
             let ended = tokio::task::spawn_blocking(abandon).await;
             let ended = ended.unwrap_or_else(|_| Err(Failure::new(Code::Internal, "an abandonment ended early", "")));
             let code = ended.map_or_else(|failure| failure.code, Ended::code);
             let report = server.report.of_transfer(transfer);
             report.event("abandoned", &[("outcome", json!(code.as_str()))]);
-            called_off.link.close(code);
+            withdrawal.link.close(code);
         }));
     }
 
     fn start(&mut self, record: Record) {
         let transfer = record.transfer();
-        let (way, heard) = mpsc::channel(OFFERS_WAITING);
+        let (way, incoming) = mpsc::channel(OFFERS_WAITING);
         let stop = Stop::on(Shutdown::with_all(self.drains.subscribe()));
         let activity = Rc::new(Activity::new(Instant::now()));
-        self.ways.insert(transfer, Way { heard: way, stop: stop.clone(), activity: Rc::clone(&activity) });
-        self.running.push(Box::pin(run_one(self.server, record, heard, stop, activity)));
+        self.ways.insert(transfer, Way { incoming: way, stop: stop.clone(), activity: Rc::clone(&activity) });
+        self.running.push(Box::pin(run_one(self.server, record, incoming, stop, activity)));
     }
 }
 
@@ -261,17 +261,17 @@ async fn sweep_expired(server: &Server<'_>) -> Failure {
 async fn run_one(
     server: &Server<'_>,
     record: Record,
-    mut heard: mpsc::Receiver<Heard>,
+    mut incoming: mpsc::Receiver<Incoming>,
     stop: Stop,
     activity: Rc<Activity>,
 ) -> TransferId {
     let transfer = record.transfer();
     let report = server.report.of_transfer(transfer);
-    let outcome = receive(server, &report, record, &mut heard, &stop, &activity).await;
+    let outcome = receive(server, &report, record, &mut incoming, &stop, &activity).await;
     // Senders that came too late for this run get the reason for its end.
-    heard.close();
-    while let Ok(late) = heard.try_recv() {
-        if let (Heard::Offer(offered), Err(failure)) = (late, &outcome) {
+    incoming.close();
+    while let Ok(late) = incoming.try_recv() {
+        if let (Incoming::Offer(offered), Err(failure)) = (late, &outcome) {
             offered.refuse(Failure { raised_by: RaisedBy::ThisSide, ..failure.clone() }).await;
         }
     }
@@ -283,7 +283,7 @@ async fn receive(
     server: &Server<'_>,
     report: &sealift_agent::report::Report,
     record: Record,
-    heard: &mut mpsc::Receiver<Heard>,
+    incoming: &mut mpsc::Receiver<Incoming>,
     stop: &Stop,
     activity: &Activity,
 ) -> Outcome<Finished> {
@@ -306,5 +306,5 @@ async fn receive(
         journal_bytes_max: server.config.journal_bytes_max,
         activity,
     };
-    transfer::receive(setting, terms, record, heard, stop, pending()).await
+    transfer::receive(setting, terms, record, incoming, stop, pending()).await
 }

@@ -49,7 +49,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 const RENEWED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What comes from senders and is not looked at yet.
-const HEARD_WAITING: usize = 4;
+const INCOMING_WAITING: usize = 4;
 
 /// Everything that transfers have in common.
 struct Server<'a> {
@@ -140,22 +140,22 @@ async fn accept(
         begun: proven.begun,
         targets: server.config.targets.keys().cloned().collect(),
     };
-    let (to_heard, mut heard) = mpsc::channel(HEARD_WAITING);
+    let (to_incoming, mut incoming) = mpsc::channel(INCOMING_WAITING);
     let fronts = listeners.iter().map(|listener| {
-        let (to_heard, listening) = (&to_heard, &listening);
+        let (to_incoming, listening) = (&to_incoming, &listening);
         Box::pin(async move {
             let mut acceptor = match Acceptor::new(listener, door) {
                 Ok(acceptor) => acceptor,
                 Err(failure) => return failure,
             };
-            receive_offers(&mut acceptor, proofs, listening, to_heard).await
+            receive_offers(&mut acceptor, proofs, listening, to_incoming).await
         })
     });
     let fronts = futures_util::future::select_all(fronts);
     tokio::select! {
         () = signals.next() => Ok(()),
         (closed, ..) = fronts => Err(closed),
-        failure = transfers.run(&mut heard) => Err(failure),
+        failure = transfers.run(&mut incoming) => Err(failure),
     }
 }
 

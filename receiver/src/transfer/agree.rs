@@ -57,18 +57,18 @@ impl Receiving<'_> {
         let mut random = SystemRandom::default();
         let sealing_key = self.runner.record.sealing_key()?;
         let load = self.runner.load()?;
-        load.settle(self.runner.setting.report).await?;
-        let mut anew = None;
+        load.await_counted(self.runner.setting.report).await?;
+        let mut started_over = None;
         if asks == Asks::StartOver {
             let mut transfer = deciding.new_transfer();
             transfer.handle_earlier(load.transfer().epoch(), load.transfer().digest_check());
-            anew = Some(transfer);
+            started_over = Some(transfer);
         } else if !deciding.continues(&load.transfer()) {
             return Err(Error::new(Code::SourceChanged, "plan").into());
         }
         let window = Window::share(self.terms.memory / 2, deciding.plan().parts.len());
         let public_key = sealing_key.public_key();
-        let (accepting, message) = match &anew {
+        let (accepting, message) = match &started_over {
             Some(transfer) => {
                 deciding.accept(transfer, window, public_key, self.runner.setting.identity, &mut random)?
             }
@@ -81,11 +81,11 @@ impl Receiving<'_> {
         let info = accepting.envelope_info();
         let suite = accepting.suite();
         let sealed = begin.body.clone();
-        let (session, ready) = match &mut anew {
+        let (session, ready) = match &mut started_over {
             Some(transfer) => accepting.handle_begin(begin, &sealing_key, transfer)?,
             None => accepting.handle_begin(begin, &sealing_key, &mut load.transfer_mut())?,
         };
-        if let Some(transfer) = anew {
+        if let Some(transfer) = started_over {
             // Only now is it sure that the sender is the one that began the transfer.
             if let Some(load) = self.runner.load.take() {
                 load.close(false).await;
@@ -111,14 +111,14 @@ impl Receiving<'_> {
         }
         fail_point::hit(Point::ReadyDue);
         writer.send(&ready).await?;
-        self.tell_started(&session, went_on, asks);
+        self.report_started(&session, went_on, asks);
         Ok(session)
     }
 
     /// Sends what the operator has stated about the load to the sender that began the transfer, and
     /// to no other. Not cancel-safe: messages may have been sent or received in part. The
     /// connection ends with it.
-    pub(super) async fn tell_statement(&mut self, offered: Offered) -> Outcome<Conversed> {
+    pub(super) async fn send_statement(&mut self, offered: Offered) -> Outcome<Conversed> {
         let Offered { link, slot: _slot, deciding, mut writer, mut control } = offered;
         let failure = match self.know_sender(deciding, &mut writer, &mut control).await {
             Ok(()) => stated_loaded("the sender was told that the load is stated to be in the target"),
@@ -253,7 +253,7 @@ impl Receiving<'_> {
         Ok(())
     }
 
-    fn tell_started(&mut self, session: &Session, went_on: bool, asks: Asks) {
+    fn report_started(&mut self, session: &Session, went_on: bool, asks: Asks) {
         let report = self.runner.setting.report;
         let earlier = mem::replace(&mut self.earlier, Earlier::Known);
         let Some(load) = &self.runner.load else { return };

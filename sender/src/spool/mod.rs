@@ -40,7 +40,7 @@ pub struct Spool {
     places: Arc<Mutex<Places>>,
     /// Frames that were sent at least once by this process.
     pub sent_before: Cell<u64>,
-    ended_told: Cell<bool>,
+    is_reported: Cell<bool>,
 }
 
 type Log = Arc<Mutex<Option<SealedFile>>>;
@@ -56,7 +56,7 @@ struct Progress {
 impl Spool {
     fn new(log: SealedFile, progress: watch::Receiver<Progress>) -> Self {
         let (log, places) = (Arc::new(Mutex::new(Some(log))), Arc::default());
-        Self { log, progress, filling: None, places, sent_before: Cell::new(0), ended_told: Cell::new(false) }
+        Self { log, progress, filling: None, places, sent_before: Cell::new(0), is_reported: Cell::new(false) }
     }
 
     /// Frames that are durable.
@@ -82,8 +82,8 @@ impl Spool {
     }
 
     /// Waits until the source has ended, and says so. Cancel-safe.
-    pub async fn tell_whole(&self, report: &Report) {
-        if self.manifest().await.is_ok() && !self.is_earlier() && !self.ended_told.replace(true) {
+    pub async fn report_whole(&self, report: &Report) {
+        if self.manifest().await.is_ok() && !self.is_earlier() && !self.is_reported.replace(true) {
             report.event("spooled", &[("frames", json!(self.frames()))]);
             report.say("sender: the source has ended, and all of it is spooled; it is not needed any more.");
         }

@@ -198,7 +198,7 @@ fn unusable(folder: &Path, error: &io::Error) -> Failure {
 fn not_as_left(failure: Failure) -> Failure {
     let hint = match failure.code {
         Code::LogDamaged => {
-            "Its disk is not to be trusted. Type --restart to read the source anew, with --spool on another disk; or \
+            "Its disk is not to be trusted. Type --restart to read the source again, with --spool on another disk; or \
              abandon this transfer."
         }
         Code::LogForeign => {

@@ -51,7 +51,7 @@ impl Sending<'_> {
         let report = self.report;
         tokio::select! {
             outcome = self.connect_until_done(outgoing, stop) => outcome,
-            never = outgoing.tell_spooled(report) => match never {},
+            never = outgoing.report_spooled(report) => match never {},
         }
     }
 
@@ -84,7 +84,7 @@ impl Sending<'_> {
                 return Err(self.unsure(stop.or_failure(interrupted(failure))));
             }
             if is_new {
-                self.tell_lost(&failure, limit);
+                self.report_lost(&failure, limit);
             }
             self.during = During::Exchange;
             let waited = self.wait_to_retry(limit, stop).await;
@@ -92,7 +92,7 @@ impl Sending<'_> {
         }
     }
 
-    fn tell_lost(&self, failure: &Failure, limit: Duration) {
+    fn report_lost(&self, failure: &Failure, limit: Duration) {
         self.report.lost();
         self.report.event("link_down", &[("reason", json!(failure.code.as_str()))]);
         let limit = human_duration(limit);
@@ -146,7 +146,7 @@ impl Sending<'_> {
             self.begin_spool(outgoing, &session, stop)?;
             let engine = json!(outgoing.transfer().plan().engine.name);
             self.report.event("started", &[("engine", engine), ("suite", json!(session.keys.suite().name()))]);
-            self.tell_resumed(outgoing, &session.have, had_anything);
+            self.report_resumed(outgoing, &session.have, had_anything);
             let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, self.audit, session)?;
             self.contact = Contact::Made;
             self.asks = Asks::Continue;
@@ -160,7 +160,7 @@ impl Sending<'_> {
                 Ok(())
             };
             let receipt = stop.or(pipeline.run(&mut writer, &mut control, keep_manifest)).await?;
-            fail_point::hit(Point::ReceiptHeard);
+            fail_point::hit(Point::ReceiptChecked);
             // Before the receiver gets the end of the stream, and forgets about the transfer.
             let receipt_path = self.state.keep_receipt(self.ticket.grant.grant.transfer, &receipt)?;
             Ok(Finished { receipt, receipt_path })
@@ -182,7 +182,7 @@ impl Sending<'_> {
 
     /// Sends the receiver a refusal: there will be no transfer. Not cancel-safe: the receiver may
     /// not get the code.
-    pub(super) async fn call_off(&self, failure: &Failure) -> Outcome {
+    pub(super) async fn withdraw(&self, failure: &Failure) -> Outcome {
         let link = self.connect().await?;
         let (writer, _control) = open_control(&link, &self.proof(&link)).await?;
         link.refuse(writer, failure).await;
@@ -221,7 +221,7 @@ impl Sending<'_> {
     }
 
     /// Says that a connection stands again, and what became of what had been sent before.
-    fn tell_resumed(&self, outgoing: &Outgoing, have: &[Have], had_anything: bool) {
+    fn report_resumed(&self, outgoing: &Outgoing, have: &[Have], had_anything: bool) {
         let chunks: u64 = have.iter().map(|have| have.verified.0).sum();
         if self.outage.is_down() {
             self.report.event("link_up", &[("attempts", json!(self.outage.backoff.attempts()))]);

@@ -152,7 +152,7 @@ impl<'a> Sending<'a> {
             };
             match self.disposition(&failure) {
                 SenderDisposition::ReadSource => {}
-                SenderDisposition::RunAnew => self.run_anew(),
+                SenderDisposition::RunAgain => self.run_again(),
                 _ => return Err(self.without_going_on(failure)),
             }
             outgoing = self.open(stop).await?;
@@ -183,7 +183,7 @@ impl<'a> Sending<'a> {
 
     /// What a program prints when it is run again is of another moment: the receiver is to drop
     /// what it has.
-    fn run_anew(&mut self) {
+    fn run_again(&mut self) {
         self.kill_program();
         let reason = match self.sends {
             Sends::Spool => "the receiver has lost the key to what was spooled. The program is run again.",
@@ -228,7 +228,7 @@ impl<'a> Sending<'a> {
         failure.hints.set_restart(match replay {
             _ if sends == Sends::Spool => Restart::Resumes,
             Replay::Always => Restart::Resumes,
-            Replay::Anew => Restart::RunsProgram,
+            Replay::RunAgain => Restart::RunsProgram,
             Replay::Never => Restart::NeedsSource,
         });
         failure

@@ -162,7 +162,7 @@ impl Sending<'_> {
                     stop_reading.interrupts(move || program.interrupt());
                 }
                 if !reader.can_repeat() {
-                    self.judge_pipe();
+                    self.check_pipe();
                 }
                 if self.args.restart && self.contact == Contact::Earlier {
                     self.report.resume(Resume::Restarted, "--restart was given; what the receiver had is dropped.");
@@ -176,7 +176,7 @@ impl Sending<'_> {
                 // In the one-line form the ticket could not be used again: the receiver need not
                 // wait for it to expire.
                 if TicketInput::find(&self.args.ticket).is_standard() && self.contact != Contact::Made {
-                    let _ = stop.or(self.call_off(&failure)).await;
+                    let _ = stop.or(self.withdraw(&failure)).await;
                 }
                 Err(failure)
             }
@@ -184,7 +184,7 @@ impl Sending<'_> {
     }
 
     /// A source that is read once cannot be resumed by another process.
-    fn judge_pipe(&mut self) {
+    fn check_pipe(&mut self) {
         if self.contact == Contact::None {
             let what = match self.args.spool {
                 Some(_) => {

@@ -48,7 +48,7 @@ pub enum Moment {
     PublishWritten,
     /// Visible, and the sender has no receipt (fault N12).
     Published,
-    ReceiptHeard,
+    ReceiptChecked,
     ReceiptWritten,
 }
 
@@ -69,7 +69,7 @@ const MOMENTS: [Moment; 18] = [
     Moment::FinishSaid,
     Moment::PublishWritten,
     Moment::Published,
-    Moment::ReceiptHeard,
+    Moment::ReceiptChecked,
     Moment::ReceiptWritten,
 ];
 

@@ -48,7 +48,12 @@ impl<Process, Disk: Clone> Host<Process, Disk> {
     }
 
     /// Notes what a step came to; whether anything moved.
-    pub fn settle(&mut self, step: Outcome<Moved>, may_start_again: impl Fn(Code, &Disk) -> bool, now_ms: u64) -> bool {
+    pub fn conclude(
+        &mut self,
+        step: Outcome<Moved>,
+        may_start_again: impl Fn(Code, &Disk) -> bool,
+        now_ms: u64,
+    ) -> bool {
         match step {
             Ok(Moved::No) => return false,
             // Killed: what did it is due, and says when it is started again.

@@ -99,7 +99,7 @@ impl Pipe {
         self.end_at_ms = Some(self.last_arrival_ms.max(wire.arrival_ms(0)));
     }
 
-    fn settle(&mut self, now_ms: u64) {
+    fn advance_to(&mut self, now_ms: u64) {
         while self.coming.front().is_some_and(|(at, _)| *at <= now_ms) {
             let (_, piece) = self.coming.pop_front().expect("there is a front");
             self.here.extend(piece);
@@ -108,7 +108,7 @@ impl Pipe {
 
     /// All that is here.
     pub fn read_all(&mut self, wire: &Wire) -> Vec<u8> {
-        self.settle(wire.now_ms);
+        self.advance_to(wire.now_ms);
         self.unread_bytes -= self.here.len();
         self.here.drain(..).collect()
     }

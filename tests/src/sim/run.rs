@@ -117,7 +117,7 @@ impl Simulation<'_> {
         let again = self.receiver.end.is_none() && world.scenario.hostile.is_none();
         let now_ms = world.now_ms();
         let may_start_again = |code: Code, _: &sender::Disk| again && code.retry_may_help();
-        let moved = host.settle(step, may_start_again, now_ms);
+        let moved = host.conclude(step, may_start_again, now_ms);
         if host.process.is_none() && host.end.is_some() {
             world.leave(Side::Sender, true);
         }
@@ -146,7 +146,7 @@ impl Simulation<'_> {
         let now_ms = world.now_ms();
         let may_start_again =
             |code: Code, disk: &receiver::Disk| again && code.retry_may_help() && disk.record.read().is_some();
-        let moved = host.settle(step, may_start_again, now_ms);
+        let moved = host.conclude(step, may_start_again, now_ms);
         world.checks.receiver_listens = host.process.is_some();
         if host.process.is_none() {
             world.checks.receiver_forgot = true;

@@ -27,7 +27,7 @@ fn a_killed_load_into_a_loader_begins_anew() {
 
     fs::remove_file(hosts.path("archive")).unwrap();
     let from = hosts.seal(&format!("file:{}", hosts.path("dump").display()));
-    let killed = hosts.loading("archive", &target, &from).env("SEALIFT_FAIL_POINT", "settling").start().wait(WITHIN);
+    let killed = hosts.loading("archive", &target, &from).env("SEALIFT_FAIL_POINT", "load-ending").start().wait(WITHIN);
     assert_eq!(killed.killed_by(), Some(9));
     let unknown = hosts.load("archive", &target, &from);
     refused(&unknown, exit::INTERRUPTED, "in_doubt", "is not known");
@@ -52,7 +52,7 @@ fn an_archive_that_is_stated_to_be_loaded_is_not_loaded_again() {
     bytes::write_file(&hosts.path("dump"), bytes::noise(3, 1 << 20));
     let from = hosts.seal(&format!("file:{}", hosts.path("dump").display()));
     let target = format!("exec:dd status=none of={}", hosts.path("loaded").display());
-    let killed = hosts.loading("archive", &target, &from).env("SEALIFT_FAIL_POINT", "settling").start().wait(WITHIN);
+    let killed = hosts.loading("archive", &target, &from).env("SEALIFT_FAIL_POINT", "load-ending").start().wait(WITHIN);
     assert_eq!(killed.killed_by(), Some(9));
     let transfer = hosts.load("archive", &target, &from).finished_event()["transfer"].as_str().unwrap().to_owned();
     hosts.receiver(&["resolve", &transfer, "--loaded"]);

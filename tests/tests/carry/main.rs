@@ -41,7 +41,7 @@ const LOAD_POINTS: &[&str] = &[
     "chunk-taken:3",
     "part-finished",
     "part-finished:2",
-    "settling",
+    "load-ending",
     "receipt-signed",
     "receipt-kept",
     "published",

@@ -295,7 +295,7 @@ fn impossible_acknowledgements_end_the_transfer() {
         verified: ChunkCount(verified),
         durable: ChunkCount(durable),
     };
-    let judge = |acks: &[Ack]| {
+    let check = |acks: &[Ack]| {
         let mut flow = Flow::new(table_plan(1));
         for index in 0..5 {
             let sealed = flow.sealed(1, index, false);
@@ -304,14 +304,14 @@ fn impossible_acknowledgements_end_the_transfer() {
         let results: Vec<Code> = acks.iter().map(|ack| code(flow.pair.transfer.handle_ack(ack))).collect();
         *results.last().unwrap()
     };
-    assert_eq!(judge(&[ack(1, 3, 1), ack(1, 3, 1), ack(1, 5, 3)]), Code::Done);
-    assert_eq!(judge(&[ack(1, 6, 0)]), Code::AckImpossible, "more than was sent");
-    assert_eq!(judge(&[ack(1, u64::MAX, 0)]), Code::AckImpossible);
-    assert_eq!(judge(&[ack(0, 1, 0)]), Code::AckImpossible, "of a part of which nothing was sent");
-    assert_eq!(judge(&[ack(3, 0, 0)]), Code::AckImpossible, "of no part");
-    assert_eq!(judge(&[ack(1, 2, 3)]), Code::AckImpossible, "durable and not verified");
-    assert_eq!(judge(&[ack(1, 4, 0), ack(1, 3, 0)]), Code::AckImpossible, "verified goes back");
-    assert_eq!(judge(&[ack(1, 4, 4), ack(1, 5, 3)]), Code::AckImpossible, "durable goes back");
+    assert_eq!(check(&[ack(1, 3, 1), ack(1, 3, 1), ack(1, 5, 3)]), Code::Done);
+    assert_eq!(check(&[ack(1, 6, 0)]), Code::AckImpossible, "more than was sent");
+    assert_eq!(check(&[ack(1, u64::MAX, 0)]), Code::AckImpossible);
+    assert_eq!(check(&[ack(0, 1, 0)]), Code::AckImpossible, "of a part of which nothing was sent");
+    assert_eq!(check(&[ack(3, 0, 0)]), Code::AckImpossible, "of no part");
+    assert_eq!(check(&[ack(1, 2, 3)]), Code::AckImpossible, "durable and not verified");
+    assert_eq!(check(&[ack(1, 4, 0), ack(1, 3, 0)]), Code::AckImpossible, "verified goes back");
+    assert_eq!(check(&[ack(1, 4, 4), ack(1, 5, 3)]), Code::AckImpossible, "durable goes back");
 }
 
 fn resigned(flow: &Flow, manifest: Manifest) -> SignedManifest {
@@ -351,8 +351,8 @@ fn every_field_of_the_manifest_is_compared() {
         change(&mut manifest);
         let manifest = resigned(&flow, manifest);
         flow.pair.receiving.handle_finish(&mut flow.pair.loading, manifest).unwrap();
-        let judged = code(flow.pair.loading.poll_complete().expect("everything is there"));
-        let got = match judged {
+        let checked = code(flow.pair.loading.poll_complete().expect("everything is there"));
+        let got = match checked {
             Code::Done => code(flow.pair.loading.receipt(&flow.pair.receiving, facts, &flow.parties.receiver)),
             refused => refused,
         };

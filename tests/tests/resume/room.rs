@@ -98,7 +98,7 @@ fn command(word: &str, state: &Path, more: &[&str]) -> Finished {
     launch.args(more).start().wait(WITHIN)
 }
 
-/// What a ticket was issued for is not changed by whoever starts its receiver again.
+/// What a ticket was issued for is not changed by another start of its receiver.
 #[test]
 fn a_receiver_goes_on_for_the_same_purpose_alone() {
     let place = Place::new(Kind::File(MIB), Faults::default(), 9);

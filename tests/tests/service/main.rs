@@ -228,7 +228,7 @@ fn what_the_configuration_does_not_know_is_refused() {
 #[test]
 fn a_load_of_unknown_end_is_for_a_person() {
     let place = Place::new("", &[("dump", "exec:sh -c 'cat > {}/dump'")]);
-    let mut receiver = place.launch().env("SEALIFT_FAIL_POINT", "settling").start();
+    let mut receiver = place.launch().env("SEALIFT_FAIL_POINT", "load-ending").start();
     wait_for_events(&mut receiver, "listening", 1);
     let source = format!("exec:cat {}", place.dump("dump").display());
     let ticket = place.ticket("dump");
@@ -273,7 +273,7 @@ fn n12_a_receipt_is_kept_for_its_sender() {
     let (source, ticket) = (place.database("ehr"), place.ticket("ehr"));
     let launch = sealift_tests::agents::Launch::bare("sealift-sender", &["push", "--json", "--source", &url(&source)]);
     let launch = launch.arg("--ticket").arg(&ticket).arg("--state-dir").arg(place.sender_state());
-    let killed = launch.env("SEALIFT_FAIL_POINT", "receipt-heard").start().wait(WITHIN);
+    let killed = launch.env("SEALIFT_FAIL_POINT", "receipt-checked").start().wait(WITHIN);
     assert_eq!(killed.killed_by(), Some(Signal::SIGKILL as i32));
     wait_for_events(&mut receiver, "ended", 1);
     assert_eq!(place.status(RECEIVER)[0]["stage"], "published");

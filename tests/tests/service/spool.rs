@@ -169,7 +169,7 @@ fn with_the_sealing_key_lost(is_program: bool) -> (Killed, Agent, PathBuf) {
 
 /// Fault S7: its program is run again.
 #[test]
-fn s7_a_program_is_run_anew_for_a_spool_that_nobody_can_open() {
+fn s7_a_program_is_run_again_for_a_spool_that_nobody_can_open() {
     let (killed, receiver, ticket) = with_the_sealing_key_lost(true);
     killed.assert_done(&killed.push(&ticket).start().wait(WITHIN), "restarted");
     stop(receiver);

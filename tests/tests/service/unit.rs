@@ -102,7 +102,7 @@ fn systemd_understands_the_units() {
         assert!(verified.status.success() && !said.contains(&name.replace("@.", "@ehr.")), "{name}: {said}");
         // Of 10, in tens. systemd 252 gave 1.6 to the receiver's and 1.5 to the sender's.
         let analysis = ["security", "--no-pager", "--offline=true", "--threshold=20"];
-        let judged = Command::new("systemd-analyze").args(analysis).arg(&path).output().unwrap();
-        assert!(judged.status.success(), "{name}: {}", String::from_utf8_lossy(&judged.stdout));
+        let analyzed = Command::new("systemd-analyze").args(analysis).arg(&path).output().unwrap();
+        assert!(analyzed.status.success(), "{name}: {}", String::from_utf8_lossy(&analyzed.stdout));
     }
 }

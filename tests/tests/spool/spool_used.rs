@@ -68,7 +68,7 @@ fn a_receipt_that_is_missing_is_fetched_without_a_spool() {
     let place = Place::new(Kind::Program(MIB), Faults::default(), 1);
     let mut receiver = place.receiver().start();
     receiver.ticket();
-    let sender = place.sender().env("SEALIFT_FAIL_POINT", "receipt-heard").start();
+    let sender = place.sender().env("SEALIFT_FAIL_POINT", "receipt-checked").start();
     let _ = sender.wait(WITHIN);
     let sender = place.sender().arg("--spool").arg(place.spool()).start();
     sender.wait(WITHIN).assert_code(exit::DONE);

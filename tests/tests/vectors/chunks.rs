@@ -167,13 +167,13 @@ fn unpacking() -> Value {
         ("reserved bit set", frame(0x28, &[100], 100)),
         ("a window of 16 MiB", frame(0x80, &[0x70, 100, 0, 0, 0], 100)),
     ];
-    let judge = |(defect, packed): &(&str, Vec<u8>)| {
+    let refused = |(defect, packed): &(&str, Vec<u8>)| {
         let frame = sealed(packed);
         let mut vector = bad(defect, &frame, Code::ChunkUnpack, opened(&frame, &keys));
         vector["packed"] = hex(packed).into();
         vector
     };
-    let bad: Vec<Value> = cases.iter().map(judge).collect();
+    let bad: Vec<Value> = cases.iter().map(refused).collect();
     json!({ "plain": hex(plain), "good": { "packed": hex(&good), "bytes": hex(sealed(&good)) }, "bad": bad })
 }
 

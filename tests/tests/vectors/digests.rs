@@ -99,20 +99,20 @@ fn bad_rows() -> Vec<Value> {
         ("length spelt too long", &[0, 3, 0x80, 0]),
         ("length over five bytes", &[0, 4, 0x80, 0x80, 0x80, 0x80, 0x80, 1]),
     ];
-    let judge = |(defect, row): (&str, &[u8])| bad(defect, row, Code::RowMalformed, read_cells(row, 2, |_| Ok(())));
-    cases.map(judge).into()
+    let refused = |(defect, row): (&str, &[u8])| bad(defect, row, Code::RowMalformed, read_cells(row, 2, |_| Ok(())));
+    cases.map(refused).into()
 }
 
 fn bad_parts() -> Vec<Value> {
-    let judge = |defect, part: &[u8], code| {
+    let refused = |defect, part: &[u8], code| {
         let mut reader = RowReader::new(1 << 20);
         let fed = reader.feed(Bytes::copy_from_slice(part), |_| -> Result<(), Error> { Ok(()) });
         bad(defect, part, code, fed.and_then(|()| reader.finish()))
     };
     vec![
-        judge("ends inside a row", &[2, 0], Code::RowMalformed),
-        judge("ends inside a row's length", &[1, 0, 0x80], Code::RowMalformed),
-        judge("row length spelt too long", &[0x81, 0x00, 0], Code::RowMalformed),
-        judge("row over the limit of 1 MiB", &[0x81, 0x80, 0x40], Code::LimitExceeded),
+        refused("ends inside a row", &[2, 0], Code::RowMalformed),
+        refused("ends inside a row's length", &[1, 0, 0x80], Code::RowMalformed),
+        refused("row length spelt too long", &[0x81, 0x00, 0], Code::RowMalformed),
+        refused("row over the limit of 1 MiB", &[0x81, 0x80, 0x40], Code::LimitExceeded),
     ]
 }

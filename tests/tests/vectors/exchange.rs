@@ -148,11 +148,11 @@ fn offered(numbers: &[u16]) -> (Vec<u8>, Result<u16>) {
     let suites = numbers.iter().map(|number| SuiteNumber(*number)).collect();
     let offer = Offer { suites, ..offer };
     let bytes = codec::encode(&Message::Offer(offer.clone()));
-    let judged = parties.listening(&terms).handle_offer(offer, &parties.channel, NOW_SECONDS);
-    let chosen = judged.and_then(|judging| {
-        let fresh = judging.new_transfer();
+    let checked = parties.listening(&terms).handle_offer(offer, &parties.channel, NOW_SECONDS);
+    let chosen = checked.and_then(|deciding| {
+        let fresh = deciding.new_transfer();
         let public_key = sealing_key().public_key();
-        let (_, accept) = judging.accept(&fresh, terms.window, public_key, &parties.receiver, &mut parties.random)?;
+        let (_, accept) = deciding.accept(&fresh, terms.window, public_key, &parties.receiver, &mut parties.random)?;
         let Message::Accept(accept) = accept else { unreachable!() };
         Ok(accept.body.suite as u16)
     });
@@ -202,12 +202,12 @@ fn bad_have() -> Vec<Value> {
         ("a part twice", vec![have(1, 1, 1), have(1, 2, 1)]),
         ("beyond the highest index", vec![have(0, (1 << 40) + 1, 1)]),
     ];
-    let judge = |(defect, have): (&str, Vec<Have>)| {
+    let refused = |(defect, have): (&str, Vec<Have>)| {
         let terms = Terms::new(table_plan(1), Suite::Aes256Gcm);
         let got = Parties::new(98).resigned(&terms, |body| body.have = have.clone(), |_| {});
         bad(defect, codec::encode(&have), Code::AckImpossible, got)
     };
-    cases.into_iter().map(judge).collect()
+    cases.into_iter().map(refused).collect()
 }
 
 /// What a Begin of epoch 1 may not name as its spool's; signed as it stands.
@@ -218,7 +218,7 @@ fn bad_spool() -> Vec<Value> {
         ("epoch 0", Code::ProtocolViolation, |spool| spool.epoch = Epoch(0)),
         ("a later epoch", Code::ProtocolViolation, |spool| spool.epoch = Epoch(2)),
     ];
-    let judge = |(defect, code, change): (&str, Code, Change)| {
+    let refused = |(defect, code, change): (&str, Code, Change)| {
         let terms = Terms::new(table_plan(1), Suite::Aes256Gcm);
         let named = RefCell::new(None);
         let got = Parties::new(97).resigned(
@@ -239,5 +239,5 @@ fn bad_spool() -> Vec<Value> {
         );
         bad(defect, codec::encode(&named.into_inner().unwrap()), code, got)
     };
-    cases.into_iter().map(judge).collect()
+    cases.into_iter().map(refused).collect()
 }

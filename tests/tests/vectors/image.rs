@@ -66,7 +66,7 @@ fn bad_receipts(parties: &Parties) -> Vec<Value> {
         }),
         ("more than 16,384 tables", |_, checks| checks.tables = vec![checks.tables[0].clone(); 16_385]),
     ];
-    let judge = |defect: &str, receipt: Receipt| {
+    let refused = |defect: &str, receipt: Receipt| {
         let signed: SignedReceipt = receipt.sign(&parties.receiver);
         let bytes = signed.to_bytes();
         let verified = SignedReceipt::from_bytes(&bytes).and_then(|receipt| receipt.verify());
@@ -85,7 +85,7 @@ fn bad_receipts(parties: &Parties) -> Vec<Value> {
             let mut checks = checks();
             change(&mut receipt.evidence, &mut checks);
             receipt.evidence.checks = vec![Check::Image(checks)];
-            judge(defect, receipt)
+            refused(defect, receipt)
         })
         .collect();
     let proven = |change: fn(&mut Evidence)| {
@@ -93,11 +93,11 @@ fn bad_receipts(parties: &Parties) -> Vec<Value> {
         change(&mut receipt.evidence);
         receipt
     };
-    cases.push(judge("without its checks", proven(|evidence| evidence.checks.clear())));
-    cases.push(judge("without its root", proven(|evidence| evidence.bytes = None)));
-    cases.push(judge("an image that was not read back", proven(|evidence| evidence.proof = Proof::Written)));
-    cases.push(judge("tables read back of an image", proven(|evidence| evidence.proof = Proof::RowsReadBack)));
-    cases.push(judge("checks of what was discarded", proven(|evidence| evidence.proof = Proof::Discarded)));
+    cases.push(refused("without its checks", proven(|evidence| evidence.checks.clear())));
+    cases.push(refused("without its root", proven(|evidence| evidence.bytes = None)));
+    cases.push(refused("an image that was not read back", proven(|evidence| evidence.proof = Proof::Written)));
+    cases.push(refused("tables read back of an image", proven(|evidence| evidence.proof = Proof::RowsReadBack)));
+    cases.push(refused("checks of what was discarded", proven(|evidence| evidence.proof = Proof::Discarded)));
     cases
 }
 
@@ -125,10 +125,10 @@ fn page_sizes() -> Value {
 
 fn chunks() -> Value {
     let full = CHUNK_PLAIN_BYTES;
-    let judged = [(full, false), (full, true), (512, true), (512, false), (0, true), (700, true), (full + 512, true)];
-    let judged = judged.map(|(plain_bytes, last)| {
+    let checked = [(full, false), (full, true), (512, true), (512, false), (0, true), (700, true), (full + 512, true)];
+    let checked = checked.map(|(plain_bytes, last)| {
         let accepted = check_chunk(plain_bytes, last, 512).is_ok();
         json!({ "page_bytes": 512, "plain_bytes": plain_bytes, "last": last, "accepted": accepted })
     });
-    json!(judged)
+    json!(checked)
 }

@@ -150,9 +150,9 @@ fn bad_messages() -> Vec<Value> {
         ("null for what is absent", &[0x82, 0x08, 0x81, 0xa3, 0, 0x19, 3, 0, 1, 0xf6, 2, 0xf6]),
         ("an unknown code in Refuse", &[0x82, 0x08, 0x81, 0xa1, 0, 0x19, 0x7f, 0xff]),
     ];
-    let judge =
+    let refused =
         |(defect, bytes): (&str, &[u8])| bad(defect, bytes, Code::ProtocolViolation, Message::from_bytes(bytes));
-    cases.map(judge).into()
+    cases.map(refused).into()
 }
 
 fn drill() -> Evidence {
@@ -161,7 +161,7 @@ fn drill() -> Evidence {
 
 fn receipt_file(parties: &Parties, good: &SignedReceipt) -> Value {
     type Change = fn(&mut Receipt);
-    let judge = |defect: &str, code: Code, receipt: SignedReceipt| {
+    let refused = |defect: &str, code: Code, receipt: SignedReceipt| {
         let bytes = receipt.to_bytes();
         bad(defect, &bytes, code, SignedReceipt::from_bytes(&bytes).and_then(|receipt| receipt.verify()))
     };
@@ -200,13 +200,13 @@ fn receipt_file(parties: &Parties, good: &SignedReceipt) -> Value {
         .map(|(defect, code, change)| {
             let mut receipt = good.receipt.clone();
             change(&mut receipt);
-            judge(defect, code, receipt.sign(&parties.receiver))
+            refused(defect, code, receipt.sign(&parties.receiver))
         })
         .collect();
     defects.extend(receipts::bad(parties, good));
     let mut unsigned = good.clone();
     unsigned.receipt.finished_ms += 1;
-    defects.push(judge("changed after it was signed", Code::TranscriptMismatch, unsigned));
-    defects.push(judge("signed by the sender", Code::TranscriptMismatch, good.receipt.clone().sign(&parties.sender)));
+    defects.push(refused("changed after it was signed", Code::TranscriptMismatch, unsigned));
+    defects.push(refused("signed by the sender", Code::TranscriptMismatch, good.receipt.clone().sign(&parties.sender)));
     json!({ "good": hex(good.to_bytes()), "others": receipts::others(parties, good), "bad": defects })
 }

@@ -210,7 +210,7 @@ impl Path {
     }
 
     fn end_round(&mut self, now: Instant, round: &Round, rate: f64) {
-        let crowded = self.judge_loss() || round.marked;
+        let crowded = self.handle_loss() || round.marked;
         if crowded || !round.app_limited || rate > self.rate() {
             self.rates.rotate_right(1);
             self.rates[0] = rate;
@@ -249,12 +249,12 @@ impl Path {
     }
 
     /// Whether the queue overflowed, as far as enough was acknowledged to know.
-    fn judge_loss(&mut self) -> bool {
-        let heard = self.delivered + self.lost;
-        if heard < LOSS_PACKETS * self.mtu {
+    fn handle_loss(&mut self) -> bool {
+        let accounted = self.delivered + self.lost;
+        if accounted < LOSS_PACKETS * self.mtu {
             return false;
         }
-        let share = self.lost as f64 / heard as f64;
+        let share = self.lost as f64 / accounted as f64;
         (self.delivered, self.lost) = (0, 0);
         share > LOSS_HIGH
     }

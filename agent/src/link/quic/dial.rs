@@ -64,8 +64,8 @@ async fn refusal_at(address: SocketAddr) -> Option<String> {
     let mut is_closed = is_refused(socket.send(&[0]).await);
     if !is_closed {
         let mut answer = [0; 1];
-        let heard = timeout(CLOSED_PORT_TIMEOUT, socket.recv(&mut answer)).await;
-        is_closed = heard.is_ok_and(is_refused);
+        let received = timeout(CLOSED_PORT_TIMEOUT, socket.recv(&mut answer)).await;
+        is_closed = received.is_ok_and(is_refused);
     }
     is_closed.then(|| format!("nothing is listening at {address} (UDP)"))
 }

@@ -37,8 +37,8 @@ impl JournalMode {
     pub fn notice(self) -> &'static str {
         match self {
             JournalMode::Rollback => {
-                "the source has a rollback journal: programs can read it while it is read here, but whoever writes to it \
-                 waits until the transfer is over, or fails with \"database is locked\". In WAL mode they could write."
+                "the source has a rollback journal: programs can read it while it is read here, but a program that writes \
+                 to it waits until the transfer is over, or fails with \"database is locked\". In WAL mode they could write."
             }
             JournalMode::Wal => {
                 "the source is in WAL mode: programs can write to it meanwhile, but its -wal file grows with all that they \

@@ -2,8 +2,8 @@
 //!
 //! Only what is surely a load of Sealift's is opened or removed: a file of this user's, with one
 //! name, that is empty, holds a ledger or is marked as finished, and that nobody loads into now.
-//! Anything else is refused and stays as it is, also what the engine cannot read: it may be
-//! somebody's, and whoever looks at it can still remove it.
+//! Anything else is refused and stays as it is, also what the engine cannot read: it may
+//! be another program's, and the operator can still remove it.
 
 use std::{fs, io, os::unix::fs::MetadataExt, time::Duration};
 
@@ -49,7 +49,7 @@ impl Leftover {
         let ours = own && metadata.is_file() && metadata.nlink() == 1;
         if ours {
             // What a killed process had written may be in the page cache alone: it is durable
-            // before anybody is told of it.
+            // before it is reported.
             staging.sync_leftover().map_err(|error| staging.refused("synced", &error))?;
             // The engine is not let near an image before all of it is there.
             match image(staging, identity)? {
@@ -72,7 +72,7 @@ impl Leftover {
         }
     }
 
-    /// Leaves it as it is, for whoever goes on with it.
+    /// Leaves it as it is, to be resumed.
     pub fn let_go(self, staging: &Staging) {
         if let Self::Load(connection, _) = self {
             let _ = close(connection);
@@ -116,7 +116,7 @@ fn look(staging: &Staging, identity: Identity) -> Outcome<Option<Leftover>> {
                           EXISTS(SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
         let (any, ledger) = connection.query_row(sql, [LEDGER_TABLE], |row| Ok((row.get(0)?, row.get(1)?)))?;
         if ledger {
-            // Set within the transaction, so that its end does not let anybody else in.
+            // Set within the transaction, so that its end lets no other connection in.
             connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         }
         connection.execute_batch("COMMIT")?;

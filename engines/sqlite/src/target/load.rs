@@ -61,7 +61,7 @@ impl Load {
         Ok(load)
     }
 
-    /// Goes on with what an earlier process has committed. The connection is configured, and nobody
+    /// Resumes what an earlier process has committed. The connection is configured, and nobody
     /// else has the file.
     pub fn resume(connection: Connection, bond: Bond, ledger: Ledger) -> Self {
         let Ledger { schema, finish, .. } = ledger;

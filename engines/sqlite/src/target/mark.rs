@@ -76,7 +76,7 @@ impl Mark {
             .read(true)
             .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
             .open(&self.path)?;
-        // One that somebody else put there says nothing.
+        // Another user's says nothing.
         if file.metadata()?.uid() != geteuid().as_raw() {
             return Ok(Owner::Nobody);
         }
@@ -101,7 +101,7 @@ impl Mark {
         *self.held() = None;
     }
 
-    /// Removes the mark, whoever made it.
+    /// Removes the mark, whichever process made it.
     pub fn remove(&self) -> io::Result<()> {
         self.release();
         match fs::remove_file(&self.path) {

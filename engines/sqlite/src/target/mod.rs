@@ -12,7 +12,7 @@
 //! `temp_store=MEMORY`: no plaintext lies in any other file. SQLite then sorts an index in memory,
 //! so an index is built by sorting only while that stays within a bound ([`indexes`]).
 //!
-//! What a definition from the source may do is [`define`]'s affair. Triggers and views come last,
+//! What a definition from the source may do is decided in [`define`]. Triggers and views come last,
 //! and are switched off on these connections besides.
 
 mod document;
@@ -102,7 +102,7 @@ struct State {
     prefix: Option<FoundPrefix>,
     /// That an earlier process committed.
     rows_found: u64,
-    /// Somebody has the turn to write, and the load with it.
+    /// A thread has the turn to write, and the load with it.
     busy: bool,
     load: Option<Load>,
     /// Instead of a load, for the pages of an image.
@@ -156,7 +156,7 @@ impl SqliteSink {
         if self.stop.load(Ordering::Relaxed) { Err(gave_up()) } else { Ok(()) }
     }
 
-    /// Ends what runs; whoever writes cleans up itself when it notices.
+    /// Ends what runs; a writer cleans up itself when it is interrupted.
     fn stop(&self, phase: Phase) {
         let mut state = self.state();
         if state.phase == Phase::Published || state.phase == phase || state.phase == Phase::Abandoned {
@@ -252,7 +252,7 @@ impl State {
         let image = self.image.take();
         self.interrupt = None;
         let Some(prepared) = &self.prepared else { return };
-        // Without a part, or some of an image, there is nothing to go on with.
+        // Without a part, or some of an image, there is nothing to resume.
         let has_anything = self.committed.contains(&true) || image.as_ref().is_some_and(Image::has_anything);
         if self.phase == Phase::Abandoned || !has_anything {
             sink.staging.remove(prepared.identity);

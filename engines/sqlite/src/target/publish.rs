@@ -90,6 +90,6 @@ fn drop_ledger(connection: Connection, wal: bool) -> Outcome {
 }
 
 fn unpublishable(what: &str) -> Failure {
-    let next = "Somebody changed the target's folder meanwhile. Start the transfer again.";
+    let next = "Another program changed the target's folder meanwhile. Start the transfer again.";
     Failure::new(Code::TargetFailed, format!("the load cannot be published: the staging file {what}"), next)
 }

@@ -53,7 +53,7 @@ impl Staged {
         Self { identity, load: None, image: Some(image), have, prefix, rows: 0 }
     }
 
-    /// Goes on with what is committed.
+    /// Resumes what is committed.
     fn resume(connection: Connection, identity: Identity, plan: &Plan, bond: Bond) -> Outcome<Self> {
         let ledger = ledger::read(&connection)?;
         check_plan(plan, &ledger.schema).map_err(|_| corrupt())?;
@@ -68,7 +68,7 @@ impl Staged {
     }
 }
 
-/// Removes a load that was let go of, unless somebody else has it by now.
+/// Removes a suspended load, unless another process has it by now.
 pub fn remove_suspended(staging: &Staging, row_bytes_max: usize, bond: Bond) {
     let leftover = Leftover::find(staging, row_bytes_max).ok();
     let is_its = match &leftover {

@@ -105,8 +105,7 @@ impl Staging {
     /// Makes the file, empty, where nothing is.
     pub fn create(&self) -> Outcome<Identity> {
         let create = || {
-            // Mode 0600 from the first moment; O_EXCL does not follow a link that somebody put
-            // there.
+            // Mode 0600 from the first moment; O_EXCL does not follow a link.
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file)?;
             let metadata = file.metadata()?;
             self.place.sync_folder()?;
@@ -147,13 +146,13 @@ impl Staging {
         self.mark.remove().map_err(|error| self.refused("cleaned up", &error))
     }
 
-    /// That the file is still the one which was made. Whoever may write to the folder could have
-    /// put another there.
+    /// That the file is still the one which was made. Another user who may
+    /// write to the folder could have put another there.
     pub fn check(&self, identity: Identity) -> Outcome {
         match fs::symlink_metadata(&self.file) {
             Ok(metadata) if metadata.is_file() && Identity::of(&metadata) == identity => Ok(()),
             _ => {
-                let what = format!("somebody removed or replaced {}", self.file.display());
+                let what = format!("another program removed or replaced {}", self.file.display());
                 Err(Failure::new(
                     Code::TargetFailed,
                     what,
@@ -239,7 +238,7 @@ impl Staging {
     pub fn remove(&self, identity: Identity) {
         if self.check(identity).is_ok() {
             // The file first: without the journal that undoes its last part, it would pass for a
-            // load to go on with.
+            // load that can be resumed.
             let _ = fs::remove_file(&self.file);
             let _ = self.place.sync_folder();
             hit(REMOVING);

@@ -108,7 +108,7 @@ fn a_target_that_holds_anything_is_left_alone() {
 
 /// Fault S8.
 #[test]
-fn a_folder_that_cannot_be_used_is_told() {
+fn a_folder_that_cannot_be_used_is_reported() {
     let folder = Folder::new();
     let failure = |path: PathBuf| SqliteSink::new(&path, 1000).map(|_| ()).unwrap_err().code;
     assert_eq!(failure(folder.path("missing/target.db")), Code::TargetFailed);

@@ -205,7 +205,7 @@ impl<'a> Receiver<'a> {
         let load = self.load.as_mut().expect("a connection has a load");
         match load.transfer.poll_complete() {
             None => return Ok(Moved::No),
-            Some(judged) => judged?,
+            Some(checked) => checked?,
         }
         connection.last_ack_said();
         let receipt = match &self.finished {

@@ -74,7 +74,7 @@ enum Phase {
 fn replay_of(world: &World<'_>) -> Replay {
     match world.scenario.source {
         SourceKind::Tables | SourceKind::File => Replay::Always,
-        SourceKind::Program => Replay::Anew,
+        SourceKind::Program => Replay::RunAgain,
         SourceKind::Pipe => Replay::Never,
     }
 }
@@ -235,7 +235,7 @@ impl<'a> Sender<'a> {
             }
             (Phase::Sending(connection), Message::Receipt(receipt)) => {
                 self.transfer.handle_receipt(&receipt, &connection.session)?;
-                world.reach(SENDER, Moment::ReceiptHeard)?;
+                world.reach(SENDER, Moment::ReceiptChecked)?;
                 // Kept before the receiver gets the end of the stream, and forgets the transfer.
                 disk.receipt.write(Some((*receipt).clone()));
                 world.reach(SENDER, Moment::ReceiptWritten)?;
@@ -280,7 +280,7 @@ impl<'a> Sender<'a> {
                 self.open(disk, world)?;
                 return Ok(Moved::Yes);
             }
-            SenderDisposition::RunAnew => {
+            SenderDisposition::RunAgain => {
                 self.asks = Asks::StartOver;
                 self.open(disk, world)?;
                 return Ok(Moved::Yes);

@@ -32,7 +32,7 @@ struct Flow {
     sent: VecDeque<Sent>,
     tokens: f64,
     smoothed: Duration,
-    heard: Instant,
+    acked_at: Instant,
     probes: u32,
     delivered: u64,
     lost: u64,
@@ -69,7 +69,7 @@ impl Flow {
             sent: VecDeque::new(),
             tokens: BURST,
             smoothed,
-            heard: now,
+            acked_at: now,
             probes: 0,
             delivered: 0,
             lost: 0,
@@ -79,7 +79,7 @@ impl Flow {
 
     fn hear(&mut self, now: Instant) {
         let Some(last) = self.sent.iter().rposition(|sent| sent.back.is_some_and(|back| back <= now)) else { return };
-        (self.heard, self.probes) = (now, 0);
+        (self.acked_at, self.probes) = (now, 0);
         let timeout = self.timeout();
         let mut lost: Vec<Instant> = Vec::new();
         let mut kept = VecDeque::new();
@@ -112,7 +112,7 @@ impl Flow {
         let window = self.path.window();
         let rate = window as f64 * 1.25 / self.smoothed.as_secs_f64();
         self.tokens = (self.tokens + rate * TICK.as_secs_f64()).min(BURST.max(rate * 0.002));
-        let mut probe = now - self.heard > self.timeout() * 2u32.pow(self.probes);
+        let mut probe = now - self.acked_at > self.timeout() * 2u32.pow(self.probes);
         self.probes += u32::from(probe);
         while probe || (self.tokens >= PACKET as f64 && (self.sent.len() as u64 + 1) * PACKET < window) {
             probe = false;
@@ -150,8 +150,8 @@ impl Run {
         }
         let possible = self.link.rate * (self.now - begin).as_secs_f64();
         let shares = self.flows.iter().map(|flow| {
-            let heard = (flow.delivered + flow.lost).max(1) as f64;
-            (flow.delivered as f64 / possible, flow.lost as f64 / heard)
+            let acked_at = (flow.delivered + flow.lost).max(1) as f64;
+            (flow.delivered as f64 / possible, flow.lost as f64 / acked_at)
         });
         shares.collect()
     }

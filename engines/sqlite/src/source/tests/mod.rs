@@ -251,7 +251,7 @@ fn invalid_text_is_carried_as_bytes() {
 }
 
 #[test]
-fn a_writer_that_does_not_let_go_is_told() {
+fn a_writer_that_does_not_let_go_is_reported() {
     let folder = Folder::new();
     let writer = folder.database("CREATE TABLE t(x); BEGIN EXCLUSIVE;");
     let source = SqliteSource::open_within(&folder.path(), Duration::from_millis(50));

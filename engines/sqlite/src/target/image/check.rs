@@ -230,7 +230,7 @@ fn run(connection: &Connection, pragma: &str) -> Outcome<Ran> {
     }
 }
 
-/// The disk, the memory, or somebody who asked to stop: nothing about the pages.
+/// An error of the disk or of memory, or a stop: it says nothing about the pages.
 fn is_fatal(error: &rusqlite::Error) -> bool {
     let fatal = [
         ErrorCode::OperationInterrupted,

@@ -59,7 +59,7 @@ impl Image {
         Ok(Self { file, ledger, hashes: Vec::new(), durable_bytes: 0, whole: None })
     }
 
-    /// Goes on with what an earlier process left.
+    /// Resumes what an earlier process left.
     pub fn resume(staging: &Staging, identity: Identity, mut ledger: ImageLedger) -> Outcome<Self> {
         let file = open(staging, identity).map_err(|error| staging.refused("opened", &error))?;
         let noted = ledger.take_noted();
@@ -85,7 +85,7 @@ impl Image {
         Some(FoundPrefix { part, chunks, plain_bytes, root, hashes })
     }
 
-    /// Whether there is anything to go on with.
+    /// Whether there is anything to resume.
     pub fn has_anything(&self) -> bool {
         self.ledger.last().is_some()
     }
