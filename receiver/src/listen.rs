@@ -166,6 +166,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
     let piped = ticket_out.is_standard();
     let outcome = tokio::select! {
         outcome = serve(setting, record, &book, acceptor, args, piped, &stop) => outcome,
+        never = credentials.follow(&state, Role::Receiver, report) => match never {},
         failure = record_refusals(&door, &audit) => Err(failure),
     };
     record_last_refusals(&door, &audit)?;

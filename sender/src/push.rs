@@ -8,6 +8,7 @@ use sealift_agent::{
         entry::{Entry, ReceiptFields},
     },
     clock::now_seconds,
+    credentials::Credentials,
     fail_point::{self, Point},
     failure::{Failure, Outcome, code_of},
     identity::{Identity, Role},
@@ -17,6 +18,7 @@ use sealift_agent::{
     state::StateDir,
     stop::Stop,
     transfer_dir::TransferDir,
+    trust::Trust,
 };
 use sealift_engine_api::{Engines, Place};
 use sealift_protocol::{
@@ -85,12 +87,14 @@ async fn run(args: &PushArgs, engines: Engines, report: &Report) -> Outcome<Fini
             };
         }
     };
-    let to = Destination { ticket: &ticket, trust };
+    let credentials = Credentials::new(Arc::clone(&identity), Trust::Pinned(ticket.receiver));
+    let to = Destination { ticket: &ticket, trust, credentials: &credentials };
     let mut sending = Sending::new(args, &*endpoint, report, &audit, &state, to, &identity, record);
     let permit = sending.permit();
     stop.under(&permit);
     let outcome = tokio::select! {
         outcome = sending.run(&stop) => outcome,
+        never = credentials.follow(&state, Role::Sender, report) => match never {},
         never = permit.warn(|left| report.time_left(left)) => match never {},
     };
     let outcome = outcome.map_err(|failure| report.tell(sending.advise(failure)));

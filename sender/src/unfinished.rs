@@ -112,9 +112,9 @@ async fn run(args: &AbandonArgs) -> Outcome {
     let dir = hold(&state, transfer)?;
     audit.append(Some(transfer), &Entry::abandoned_by_operator())?;
     let identity = Identity::open(&state, Role::Sender, &audit)?;
-    let told = notify_receiver(&ticket, &identity).await;
+    let notified = notify_receiver(&ticket, &identity).await;
     destroy(dir)?;
-    match told {
+    match notified {
         Ok(text) => {
             eprintln_safe(&format!("sender: {transfer}: {text}"));
             Ok(())
@@ -124,7 +124,8 @@ async fn run(args: &AbandonArgs) -> Outcome {
             Err(Failure { what, ..failure })
         }
         Err(failure) => {
-            let what = format!("{transfer} is forgotten here, and the receiver could not be told: {}", failure.what);
+            let what =
+                format!("{transfer} is forgotten here, and the receiver could not be notified: {}", failure.what);
             let hint = format!("At the receiver, end it with: sealift-receiver abandon {transfer}");
             Err(Failure { what, hints: hint.into(), ..failure })
         }

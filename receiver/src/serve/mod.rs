@@ -4,7 +4,7 @@
 mod admission;
 mod dispatch;
 
-use std::{convert::Infallible, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use sealift_agent::{
     audit::{AuditLog, entry::Entry},
@@ -44,9 +44,6 @@ pub const DRAIN_TIMEOUT: Duration = LOADER_WAIT_MAX.saturating_add(Duration::fro
 
 /// For the last packets of all connections to leave.
 const FAREWELL: Duration = Duration::from_secs(3);
-
-/// How often the identity is looked at: a small file. What is issued for days may take seconds.
-const RENEWED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What comes from senders and is not looked at yet.
 const INCOMING_WAITING: usize = 4;
@@ -95,7 +92,7 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     let door = Door::default();
     let outcome = tokio::select! {
         outcome = accept(&server, &listeners, &door, &mut transfers, &mut signals) => outcome,
-        never = renew_identity(&server, &credentials) => match never {},
+        never = credentials.follow(&state, Role::Receiver, report) => match never {},
         failure = record_refusals(&door, server.audit) => Err(failure),
     };
     notify(STOPPING);
@@ -156,29 +153,6 @@ async fn accept(
         () = signals.next() => Ok(()),
         (closed, ..) = fronts => Err(closed),
         failure = transfers.run(&mut incoming) => Err(failure),
-    }
-}
-
-/// Shows the certificate that `identity --certificate` has put into the state directory, without a
-/// restart. Never returns. Cancel-safe.
-async fn renew_identity(server: &Server<'_>, credentials: &Credentials) -> Infallible {
-    let mut shown = server.identity.leaf().clone();
-    let mut ticks = tokio::time::interval(RENEWED_WITHIN);
-    loop {
-        ticks.tick().await;
-        // What cannot be read stays what it was: `identity` says what is wrong with it.
-        let Ok(Some(found)) = Identity::kept(server.state) else { continue };
-        if *found.leaf() == shown {
-            continue;
-        }
-        shown = found.leaf().clone();
-        match credentials.renew_identity(Arc::new(found)) {
-            Ok(()) => {
-                server.report.event("identity_renewed", &[]);
-                server.report.say("receiver: a new certificate is in the state directory; it is shown from now on.");
-            }
-            Err(failure) => server.report.say_lines(&format!("receiver: {failure}")),
-        }
     }
 }
 

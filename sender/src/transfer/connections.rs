@@ -195,7 +195,7 @@ impl Sending<'_> {
         // The clock may have been set since the last time; certificates would fail by it, and could
         // not say so.
         check_time(&self.ticket.grant.grant, self.record.is_begun())?;
-        let connected = connect_with(self.ticket, self.identity).await;
+        let connected = connect_with(self.ticket, &self.credentials.current().identity).await;
         let is_begun = self.record.is_begun();
         connected.map_err(|failure| match failure.code {
             Code::Preflight | Code::Usage | Code::Internal => failure,
@@ -285,7 +285,7 @@ pub fn proof_of(ticket: &Ticket, identity: &Identity, link: &Link) -> TicketProo
     }
 }
 
-/// Connects to the receiver of a ticket.
+/// Connects to the receiver of a ticket. Cancel-safe.
 pub async fn connect_with(ticket: &Ticket, identity: &Identity) -> Outcome<Link> {
     Dialer::new(identity, Trust::Pinned(ticket.receiver))?.connect(&ticket.addresses).await
 }

@@ -15,6 +15,7 @@ use sealift_agent::{
         AuditLog,
         entry::{Entry, Name, Purpose},
     },
+    credentials::Credentials,
     failure::{Failure, Outcome},
     identity::Identity,
     permit::Permit,
@@ -51,6 +52,8 @@ pub struct Destination<'a> {
     pub ticket: &'a Ticket,
     /// What stands behind the receiver's key.
     pub trust: ReceiverTrust,
+    /// What each connection shows.
+    pub credentials: &'a Credentials,
 }
 
 /// Everything that running the one transfer needs.
@@ -61,6 +64,7 @@ pub struct Sending<'a> {
     audit: &'a AuditLog,
     state: &'a StateDir,
     ticket: &'a Ticket,
+    credentials: &'a Credentials,
     identity: &'a Arc<Identity>,
     permit: Permit,
     record: Record,
@@ -93,7 +97,7 @@ impl<'a> Sending<'a> {
         identity: &'a Arc<Identity>,
         record: Record,
     ) -> Self {
-        let Destination { ticket, trust } = to;
+        let Destination { ticket, trust, credentials } = to;
         let found = record.stage();
         let Standing { contact, sends, .. } = Standing::found(found, endpoint.replay());
         Self {
@@ -103,6 +107,7 @@ impl<'a> Sending<'a> {
             audit,
             state,
             ticket,
+            credentials,
             identity,
             permit: Permit::of(&ticket.grant.grant, record.is_begun()),
             record,

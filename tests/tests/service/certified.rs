@@ -18,8 +18,9 @@ use sealift_tests::{
 };
 
 use crate::{
-    place::{Place, WITHIN, url, wait_for_events},
-    stop,
+    FAR_BYTES,
+    place::{Place, WITHIN, events, url, wait_for_events, wait_for_progress},
+    slow_down, speed_up, stop,
 };
 
 const NAME: &str = "spiffe://example.test/sealift/receiver/dst";
@@ -158,4 +159,36 @@ fn openssl_verifies_a_request() {
         let text = String::from_utf8_lossy(&said.stdout);
         assert!(said.status.success() && text.contains("ED25519"), "{text}");
     }
+}
+
+/// Issue 10, item 5: a sender that has lost its receiver shows what was issued meanwhile.
+#[test]
+fn a_sender_shows_an_issued_certificate_when_it_connects_again() {
+    let place = Place::new("", &[("ehr", "sqlite:{}/ehr.db")]);
+    slow_down(&place);
+    let mut receiver = place.serve();
+    let source = place.database("ehr");
+    let mut sender = place.push(&url(&source), &place.ticket("ehr"));
+    wait_for_progress(&mut receiver, 1, FAR_BYTES);
+    stop(receiver);
+    let of_sender = Issue {
+        name: "spiffe://example.test/sealift/sender/src",
+        purpose: || ExtendedKeyUsagePurpose::ClientAuth,
+        ..GOOD
+    };
+    let (issued, der) = Authority::new().issue(&request(&place, SENDER), of_sender);
+    let issued = file(&place, &issued);
+    place.run(SENDER, &["identity", "--certificate", issued.to_str().unwrap()]).assert_code(exit::DONE);
+    wait_for_events(&mut sender, "identity_renewed", 1);
+    // The attempt that is under way began with the certificate of before.
+    let attempts = events(&sender, "attempt").len();
+    wait_for_events(&mut sender, "attempt", attempts + 1);
+
+    speed_up(&place);
+    let receiver = place.serve();
+    let ended = sender.wait(WITHIN);
+    let receipt = fs::read(ended.assert_code(exit::DONE).finished_event()["receipt"].as_str().unwrap()).unwrap();
+    assert!(receipt.windows(der.len()).any(|window| window == der), "the receipt holds another certificate");
+    place.assert_same(&source, "ehr.db");
+    stop(receiver);
 }
