@@ -426,6 +426,13 @@ fn no_file_is_too_long() {
 }
 
 /// Nothing names a folder of the machine that it was written on.
+/// Issue 10, item 9: a module is `name.rs`, with its submodules in the folder `name`.
+#[test]
+fn modules_are_laid_out_one_way() {
+    let found: Vec<_> = files().into_iter().filter(|path| path.ends_with("mod.rs")).map(|path| shown(&path)).collect();
+    assert_eq!(found, Vec::<String>::new());
+}
+
 #[test]
 fn no_path_of_a_machine() {
     // In halves, so that this list is not found by itself.
