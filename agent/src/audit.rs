@@ -23,7 +23,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use self::entry::{AuditRepair, Entry};
 use crate::{
-    audit_chain::{self, Broken, LINE_BYTES_MAX, Link, SCHEMA},
+    audit_chain::{self, ChainFault, LINE_BYTES_MAX, Predecessor, SCHEMA},
     clock::Reading,
     failure::{Failure, Outcome},
     state::StateDir,
@@ -54,13 +54,13 @@ pub struct AuditLog {
 /// Where the log's whole lines end, and what the next one follows.
 struct End {
     bytes: u64,
-    link: Link,
-    behind: Behind,
+    predecessor: Predecessor,
+    behind: CutOff,
 }
 
 /// One line: the fields that every entry has, and its own.
 #[derive(Serialize)]
-struct Line<'a> {
+struct AuditLine<'a> {
     schema: &'static str,
     seq: u64,
     ts: String,
@@ -73,7 +73,7 @@ struct Line<'a> {
     entry: &'a Entry,
 }
 
-impl Line<'_> {
+impl AuditLine<'_> {
     /// serde_json's map is sorted by key, which with no spaces is the canonical form.
     fn canonical(&self) -> String {
         serde_json::to_value(self).expect("texts, numbers and maps with texts for keys").to_string()
@@ -81,7 +81,7 @@ impl Line<'_> {
 }
 
 /// What an append that was cut off had written of its line.
-enum Behind {
+enum CutOff {
     Nothing,
     /// All of the entry, and not its newline.
     Entry,
@@ -109,7 +109,7 @@ impl AuditLog {
     fn check_chain(&self, file: &File) -> Outcome {
         match audit_chain::check(BufReader::new(file), |_| {}) {
             Ok(_) => Ok(()),
-            Err(Broken::Unreadable(error)) => Err(self.unwritable(&error)),
+            Err(ChainFault::Unreadable(error)) => Err(self.unwritable(&error)),
             Err(broken) => {
                 let what = format!("the audit log {} does not hold, {broken}", self.path.display());
                 Err(Failure::new(Code::Preflight, what, LOOK_AT_IT))
@@ -132,7 +132,7 @@ impl AuditLog {
     /// The last entry, for what this agent signs next.
     pub fn head(&self) -> Outcome<Option<AuditHead>> {
         let file = self.locked()?;
-        self.whole_end(&file).map(|end| end.link.head())
+        self.whole_end(&file).map(|end| end.predecessor.head())
     }
 
     fn write(&self, transfer: Option<TransferId>, entry: &Entry) -> Outcome {
@@ -147,13 +147,13 @@ impl AuditLog {
     fn whole_end(&self, mut file: &File) -> Outcome<End> {
         let end = self.end(file)?;
         let (end, repair) = match end.behind {
-            Behind::Nothing => return Ok(end),
-            Behind::Entry => {
+            CutOff::Nothing => return Ok(end),
+            CutOff::Entry => {
                 let completed = file.write_all(b"\n").and_then(|()| file.sync_data());
                 completed.map_err(|error| self.unwritable(&error))?;
                 (self.end(file)?, AuditRepair::AddedBytes(1))
             }
-            Behind::Torn(bytes) => {
+            CutOff::Torn(bytes) => {
                 file.set_len(end.bytes).map_err(|error| self.unwritable(&error))?;
                 (end, AuditRepair::CutBytes(bytes))
             }
@@ -163,14 +163,14 @@ impl AuditLog {
     }
 
     fn put(&self, mut file: &File, end: &End, transfer: Option<TransferId>, entry: &Entry) -> Outcome {
-        let line = Line {
+        let line = AuditLine {
             schema: SCHEMA,
-            seq: end.link.seq,
+            seq: end.predecessor.seq,
             ts: now_text(),
             program: self.program,
             uid: nix::unistd::geteuid().as_raw(),
             transfer: transfer.map(|transfer| transfer.to_string()),
-            prev: &end.link.prev,
+            prev: &end.predecessor.prev,
             entry,
         };
         let line = line.canonical() + "\n";
@@ -224,22 +224,22 @@ impl AuditLog {
         if torn.len() > LINE_BYTES_MAX {
             return Err(self.wrong("ends in what is no entry: it was damaged"));
         }
-        let link = match lines.split_last() {
-            None => Link::first(),
+        let predecessor = match lines.split_last() {
+            None => Predecessor::first(),
             Some((_, lines)) => {
                 let line = lines.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
                 let no_entry = || self.wrong("ends in a line that is no entry");
                 let entry: Value = serde_json::from_slice(line).map_err(|_| no_entry())?;
                 let seq = entry["seq"].as_u64().ok_or_else(no_entry)?;
-                Link { seq, prev: String::new() }.next(line)
+                Predecessor { seq, prev: String::new() }.next(line)
             }
         };
         let behind = match torn {
-            [] => Behind::Nothing,
-            torn if link.entry(torn).is_ok() => Behind::Entry,
-            torn => Behind::Torn(torn.len() as u64),
+            [] => CutOff::Nothing,
+            torn if predecessor.entry(torn).is_ok() => CutOff::Entry,
+            torn => CutOff::Torn(torn.len() as u64),
         };
-        Ok(End { bytes: bytes - torn.len() as u64, link, behind })
+        Ok(End { bytes: bytes - torn.len() as u64, predecessor, behind })
     }
 
     fn wrong(&self, what: &str) -> Failure {

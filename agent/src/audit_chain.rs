@@ -23,12 +23,12 @@ pub const SCHEMA: &str = "sealift.audit/1";
 
 /// What the next entry follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct Predecessor {
     pub seq: u64,
     pub prev: String,
 }
 
-impl Link {
+impl Predecessor {
     pub fn first() -> Self {
         Self { seq: 0, prev: GENESIS.to_owned() }
     }
@@ -70,13 +70,13 @@ pub fn is_entry(entry: &Value, head: &AuditHead) -> bool {
 
 /// Why a log does not hold.
 #[derive(Debug)]
-pub enum Broken {
+pub enum ChainFault {
     Unreadable(io::Error),
     /// Lines are counted from 1.
     Line(u64, &'static str),
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for ChainFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(error) => write!(f, "it cannot be read: {}", io_reason(error)),
@@ -88,21 +88,23 @@ impl fmt::Display for Broken {
 /// Checks every whole line of `log`, and hands each entry to `visit`. What is behind the last
 /// newline was never whole, or lacks its newline alone: it is left out. Returns what the next entry
 /// follows.
-pub fn check(mut log: impl BufRead, mut visit: impl FnMut(&Value)) -> Result<Link, Broken> {
-    let mut link = Link::first();
+pub fn check(mut log: impl BufRead, mut visit: impl FnMut(&Value)) -> Result<Predecessor, ChainFault> {
+    let mut predecessor = Predecessor::first();
     let mut line = Vec::new();
     loop {
         line.clear();
         let read = log.by_ref().take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line);
-        read.map_err(Broken::Unreadable)?;
-        let number = link.seq + 1;
+        read.map_err(ChainFault::Unreadable)?;
+        let number = predecessor.seq + 1;
         match line.pop() {
             Some(b'\n') => {}
-            Some(_) if line.len() + 1 == LINE_BYTES_MAX => return Err(Broken::Line(number, "too long for an entry")),
-            _ => return Ok(link),
+            Some(_) if line.len() + 1 == LINE_BYTES_MAX => {
+                return Err(ChainFault::Line(number, "too long for an entry"));
+            }
+            _ => return Ok(predecessor),
         }
-        let entry = link.entry(&line).map_err(|what| Broken::Line(number, what))?;
+        let entry = predecessor.entry(&line).map_err(|what| ChainFault::Line(number, what))?;
         visit(&entry);
-        link = link.next(&line);
+        predecessor = predecessor.next(&line);
     }
 }

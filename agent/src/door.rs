@@ -14,7 +14,7 @@ use crate::{
     admission::{Admission, Arrival, Growth, Key, SlotId, Stage},
     failure::Outcome,
     link::Connection,
-    refusals::{Cause, Counts, Refusals},
+    refusals::{Counts, RefusalCause, Refusals},
 };
 
 /// How often it is looked which connections are gone. A peer that is closed now waits for some 300
@@ -24,19 +24,19 @@ const SWEEP_EVERY: Duration = Duration::from_millis(50);
 /// Bounds and counts what comes to a receiver.
 #[derive(Clone, Default)]
 pub struct Door {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<DoorState>>,
 }
 
 #[derive(Default)]
-struct State {
+struct DoorState {
     admission: Admission,
-    connections: BTreeMap<SlotId, Behind>,
+    connections: BTreeMap<SlotId, Occupant>,
     refusals: Refusals,
     swept: Option<Instant>,
 }
 
 /// What is behind a slot.
-struct Behind {
+struct Occupant {
     /// `None` once it was closed.
     connection: Option<Connection>,
     /// Cannot be upgraded any more once the transport has forgotten the connection.
@@ -63,7 +63,7 @@ impl Door {
                 Some(Slot { door: self.clone(), id: slot, address })
             }
             Arrival::Ignored => {
-                state.refuse(Cause::Ignored, address);
+                state.refuse(RefusalCause::Ignored, address);
                 None
             }
         }
@@ -79,12 +79,12 @@ impl Door {
         self.lock().refusals.drain()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DoorState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl DoorState {
     /// For the peer it is an interruption: it may try again.
     fn evict(&mut self, slot: SlotId) {
         let Some(behind) = self.connections.get_mut(&slot) else { return };
@@ -92,10 +92,10 @@ impl State {
             connection.close(Code::Interrupted);
         }
         let address = behind.address;
-        self.refuse(Cause::Evicted, address);
+        self.refuse(RefusalCause::Evicted, address);
     }
 
-    fn refuse(&mut self, cause: Cause, address: IpAddr) {
+    fn refuse(&mut self, cause: RefusalCause, address: IpAddr) {
         if self.refusals.count(cause, address, Instant::now()) {
             tracing::warn!(%address, cause = cause.as_str(), "connection refused");
         }
@@ -121,7 +121,7 @@ impl Slot {
     /// The connection that has this place. What is left of it when `left` is gone is nothing.
     pub(crate) fn hold(&self, connection: Option<Connection>, left: Weak<()>) {
         let address = self.address;
-        self.door.lock().connections.insert(self.id, Behind { connection, left, address });
+        self.door.lock().connections.insert(self.id, Occupant { connection, left, address });
     }
 
     /// The connection has come to `stage`, and `key` is what it is known by.
@@ -144,12 +144,12 @@ impl Slot {
     }
 
     /// Counts that the peer was refused, and logs it if there were not too many.
-    pub fn refuse(&self, cause: impl Into<Cause>) {
+    pub fn refuse(&self, cause: impl Into<RefusalCause>) {
         self.door.lock().refuse(cause.into(), self.address);
     }
 
     /// The same for a caller that says it in its own words, if this returns true.
-    pub fn count_refusal(&self, cause: impl Into<Cause>) -> bool {
+    pub fn count_refusal(&self, cause: impl Into<RefusalCause>) -> bool {
         self.door.lock().refusals.count(cause.into(), self.address, Instant::now())
     }
 

@@ -58,7 +58,7 @@ const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 /// A connection over one of the transports.
 #[derive(Clone)]
 pub enum Connection {
-    Quic(quic::Connection),
+    Quic(quic::QuicConnection),
 }
 
 impl Connection {

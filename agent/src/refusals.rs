@@ -20,7 +20,7 @@ const ADDRESSES_MAX: usize = 16;
 
 /// Why a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
+pub enum RefusalCause {
     Code(Code),
     /// Its certificate was not accepted.
     Certificate,
@@ -30,7 +30,7 @@ pub enum Cause {
     Ignored,
 }
 
-impl Cause {
+impl RefusalCause {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Code(code) => code.as_str(),
@@ -41,7 +41,7 @@ impl Cause {
     }
 }
 
-impl From<Code> for Cause {
+impl From<Code> for RefusalCause {
     fn from(code: Code) -> Self {
         Self::Code(code)
     }
@@ -58,14 +58,14 @@ pub struct Refusals {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub total: u64,
-    pub causes: BTreeMap<Cause, u64>,
+    pub causes: BTreeMap<RefusalCause, u64>,
     pub addresses: BTreeMap<IpAddr, u64>,
     pub elsewhere: u64,
 }
 
 impl Refusals {
     /// One more; returns whether it may have a line of its own.
-    pub fn count(&mut self, cause: Cause, address: IpAddr, now: Instant) -> bool {
+    pub fn count(&mut self, cause: RefusalCause, address: IpAddr, now: Instant) -> bool {
         self.since.get_or_insert(now);
         let counts = &mut self.counts;
         counts.total += 1;
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(refusals.report(now), None);
         let mut lines = 0;
         for count in 0..100_000u32 {
-            let cause = if count % 4 == 0 { Cause::Code(Code::TooSlow) } else { Cause::Evicted };
+            let cause = if count % 4 == 0 { RefusalCause::Code(Code::TooSlow) } else { RefusalCause::Evicted };
             let address = Ipv4Addr::from(0x0a00_0000 + count % 1000);
             lines += u64::from(refusals.count(cause, address.into(), now));
         }
@@ -121,12 +121,15 @@ mod tests {
         assert_eq!(refusals.report(now + REPORT_EVERY / 2), None);
         let counts = refusals.report(now + REPORT_EVERY).unwrap();
         assert!(counts.exceeds_lines());
-        assert_eq!(counts.causes, BTreeMap::from([(Cause::Evicted, 75_000), (Cause::Code(Code::TooSlow), 25_000)]));
+        assert_eq!(
+            counts.causes,
+            BTreeMap::from([(RefusalCause::Evicted, 75_000), (RefusalCause::Code(Code::TooSlow), 25_000)])
+        );
         assert_eq!((counts.addresses.len(), counts.elsewhere), (ADDRESSES_MAX, 98_400));
         assert_eq!(counts.addresses.values().sum::<u64>() + counts.elsewhere, counts.total);
         // Then it begins again.
         assert_eq!(refusals.report(now + 2 * REPORT_EVERY), None);
-        assert!(refusals.count(Cause::Ignored, Ipv4Addr::LOCALHOST.into(), now + 2 * REPORT_EVERY));
+        assert!(refusals.count(RefusalCause::Ignored, Ipv4Addr::LOCALHOST.into(), now + 2 * REPORT_EVERY));
         assert_eq!(refusals.drain().map(|counts| counts.total), Some(1));
         assert_eq!(refusals.drain(), None);
     }

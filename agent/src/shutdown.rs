@@ -36,14 +36,14 @@ pub struct Shutdown {
 
 enum By {
     /// Of a process with one transfer. A second signal ends it at once.
-    Signals(Arrived),
+    Signals(ArrivedSignals),
     /// A standing receiver got the signal, and drains.
     Drain(watch::Receiver<bool>),
 }
 
 /// Every signal to a standing receiver, which handles the second one itself.
 pub struct EverySignal {
-    arrived: Arrived,
+    arrived: ArrivedSignals,
     seen: u32,
 }
 
@@ -76,14 +76,14 @@ const SINGLE: Counting = Counting { ends_at: 2, together: TOGETHER, in_session: 
 const STANDING: Counting = Counting { ends_at: 3, together: Duration::ZERO, in_session: false };
 
 /// The signals that have arrived, as the watching thread counts them.
-struct Arrived {
+struct ArrivedSignals {
     count: watch::Receiver<Count>,
     /// How many tasks wait for a signal. While there is none, the thread itself says that one was
     /// noticed.
     waiting: Arc<AtomicUsize>,
 }
 
-impl Arrived {
+impl ArrivedSignals {
     /// Starts the thread.
     fn watch(counting: Counting) -> Outcome<Self> {
         let (counted, count) = watch::channel(Count::default());
@@ -217,7 +217,7 @@ async fn ended(session: Option<&Session>) {
 
 impl Shutdown {
     pub fn listen() -> Outcome<Self> {
-        Ok(Self { by: By::Signals(Arrived::watch(SINGLE)?) })
+        Ok(Self { by: By::Signals(ArrivedSignals::watch(SINGLE)?) })
     }
 
     /// One of several transfers of a process, which stops them all when it is to end. The peers do
@@ -249,7 +249,7 @@ impl Shutdown {
 
 impl EverySignal {
     pub fn listen() -> Outcome<Self> {
-        Ok(Self { arrived: Arrived::watch(STANDING)?, seen: 0 })
+        Ok(Self { arrived: ArrivedSignals::watch(STANDING)?, seen: 0 })
     }
 
     /// Resolves once for each signal. Cancel-safe.

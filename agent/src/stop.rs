@@ -58,13 +58,13 @@ struct Shared {
     outer: Option<Stop>,
     shutdown: Option<Shutdown>,
     permit: OnceLock<Permit>,
-    state: Mutex<State>,
+    state: Mutex<StopState>,
     /// Notified when a cause is raised, here or in a stop around this one.
     raised: Arc<Notify>,
 }
 
 #[derive(Default)]
-struct State {
+struct StopState {
     first: Option<Raised>,
     /// What others have raised.
     reported: Vec<Raised>,
@@ -223,7 +223,7 @@ impl Stop {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, StopState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

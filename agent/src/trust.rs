@@ -27,7 +27,7 @@ use crate::{
     failure::{Failure, Outcome},
     identity::{Role, certified_key},
     link::SIGNATURES,
-    refusals::{Cause, Refusals},
+    refusals::{RefusalCause, Refusals},
 };
 
 /// Certificates between a peer's and the root. Two allow an offline root over an issuing authority
@@ -175,7 +175,7 @@ impl PeerVerifier {
             // first of them.
             let time = Instant::now();
             refusals.report(time);
-            if refusals.count(Cause::Certificate, Ipv4Addr::UNSPECIFIED.into(), time) {
+            if refusals.count(RefusalCause::Certificate, Ipv4Addr::UNSPECIFIED.into(), time) {
                 tracing::warn!(peer = self.role.name(), check, "certificate refused");
             }
             Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)

@@ -10,7 +10,7 @@ use std::{
 
 use sealift_agent::{
     audit::entry::{AbandonedBy, AuditRepair, Entry, Name, Peer, Purpose, ReceiptFields, Statement},
-    refusals::Cause,
+    refusals::RefusalCause,
 };
 use sealift_protocol::{
     close::Code,
@@ -104,7 +104,7 @@ fn samples() -> Vec<Entry> {
         Entry::ServeStop { drained: true },
         Entry::ConnectionsRefused {
             total: 2,
-            causes: BTreeMap::from([(Cause::Evicted, 1), (Cause::Code(Code::TooSlow), 1)]),
+            causes: BTreeMap::from([(RefusalCause::Evicted, 1), (RefusalCause::Code(Code::TooSlow), 1)]),
             addresses: BTreeMap::from([(address.ip(), 2)]),
             elsewhere: 0,
         },

@@ -22,7 +22,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     clock::utc_text,
     failure::{Outcome, code_of},
-    refusals::{Cause, Counts},
+    refusals::{Counts, RefusalCause},
 };
 
 /// One event, before it happens.
@@ -162,7 +162,7 @@ pub enum Entry {
     ConnectionsRefused {
         total: u64,
         #[serde(serialize_with = "written::causes")]
-        causes: BTreeMap<Cause, u64>,
+        causes: BTreeMap<RefusalCause, u64>,
         addresses: BTreeMap<IpAddr, u64>,
         elsewhere: u64,
     },
@@ -363,7 +363,7 @@ mod written {
         serializer.serialize_str(&utc_text(*seconds))
     }
 
-    pub fn causes<S: Serializer>(causes: &BTreeMap<Cause, u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn causes<S: Serializer>(causes: &BTreeMap<RefusalCause, u64>, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(causes.iter().map(|(cause, count)| (cause.as_str(), count)))
     }
 

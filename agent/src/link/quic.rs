@@ -17,7 +17,7 @@ use rustls_pki_types::CertificateDer;
 use sealift_protocol::{close::Code, limits::LANES_MAX, link_facts::LinkFacts};
 
 use self::endpoint::RECEIVE_WINDOW_BYTES;
-pub(super) use self::stream::{Receiving, Sending};
+pub(super) use self::stream::{QuicReceive, QuicSend};
 use super::end::LinkEnd;
 
 /// For the last packet to leave, on a machine that is busy.
@@ -32,12 +32,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// A connection, and at the end that opened it the endpoint that was made for it.
 #[derive(Clone)]
-pub struct Connection {
+pub struct QuicConnection {
     pub connection: quinn::Connection,
     endpoint: Option<quinn::Endpoint>,
 }
 
-impl Connection {
+impl QuicConnection {
     pub(super) fn new(connection: quinn::Connection, endpoint: Option<quinn::Endpoint>) -> Self {
         Self { connection, endpoint }
     }
@@ -60,22 +60,22 @@ impl Connection {
         self.connection.handshake_data()?.downcast::<LinkFacts>().ok().map(|facts| *facts)
     }
 
-    pub(super) async fn open_control(&self) -> Result<(Sending, Receiving), LinkEnd> {
+    pub(super) async fn open_control(&self) -> Result<(QuicSend, QuicReceive), LinkEnd> {
         let opened = self.connection.open_bi().await.map_err(|error| end_of(&error))?;
-        Ok((Sending(opened.0), Receiving(opened.1)))
+        Ok((QuicSend(opened.0), QuicReceive(opened.1)))
     }
 
-    pub(super) async fn accept_control(&self) -> Result<(Sending, Receiving), LinkEnd> {
+    pub(super) async fn accept_control(&self) -> Result<(QuicSend, QuicReceive), LinkEnd> {
         let accepted = self.connection.accept_bi().await.map_err(|error| end_of(&error))?;
-        Ok((Sending(accepted.0), Receiving(accepted.1)))
+        Ok((QuicSend(accepted.0), QuicReceive(accepted.1)))
     }
 
-    pub(super) async fn open_part(&self) -> Result<Sending, LinkEnd> {
-        self.connection.open_uni().await.map(Sending).map_err(|error| end_of(&error))
+    pub(super) async fn open_part(&self) -> Result<QuicSend, LinkEnd> {
+        self.connection.open_uni().await.map(QuicSend).map_err(|error| end_of(&error))
     }
 
-    pub(super) async fn accept_part(&self) -> Result<Receiving, LinkEnd> {
-        self.connection.accept_uni().await.map(Receiving).map_err(|error| end_of(&error))
+    pub(super) async fn accept_part(&self) -> Result<QuicReceive, LinkEnd> {
+        self.connection.accept_uni().await.map(QuicReceive).map_err(|error| end_of(&error))
     }
 
     pub(super) fn open_data(&self) {

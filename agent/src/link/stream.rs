@@ -41,12 +41,12 @@ pub trait RecvStream {
 
 /// Which transport the sending half is of.
 pub(super) enum Sending {
-    Quic(quic::Sending),
+    Quic(quic::QuicSend),
 }
 
 /// Which transport the receiving half is of.
 pub(super) enum Receiving {
-    Quic(quic::Receiving),
+    Quic(quic::QuicReceive),
 }
 
 /// The sending half of a stream.

@@ -35,13 +35,13 @@ pub fn drill(planned: &Engine, options: &TargetOptions) -> Option<Arc<dyn Sink>>
 struct SqliteDrill {
     engine: Engine,
     row_bytes_max: usize,
-    state: Mutex<State>,
+    state: Mutex<DrillState>,
     /// Told when the schema is here, or the drill stops.
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct DrillState {
     plan: Option<Plan>,
     schema: Option<SchemaDocument>,
     stopped: bool,
@@ -54,7 +54,7 @@ impl SqliteDrill {
         Self { engine, row_bytes_max, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DrillState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -84,7 +84,7 @@ impl Sink for SqliteDrill {
         plan.check()?;
         self.engine.check_same(&plan.engine)?;
         let tables = vec![RowsDigest::default(); plan.tables.len()];
-        *self.state() = State { plan: Some(plan.clone()), schema: None, stopped: false, tables };
+        *self.state() = DrillState { plan: Some(plan.clone()), schema: None, stopped: false, tables };
         Ok(Vec::new())
     }
 

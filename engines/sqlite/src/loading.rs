@@ -37,7 +37,7 @@ pub fn begin_loading(connection: &Connection, tables: &[&Table]) -> Result<(), R
         let now = columns(connection, &table.name).map_err(|error| Refused::engine(&table.name, error))?;
         // Whatever the text was taken for: the columns are the same, but for those that are now
         // plain.
-        if now != before.into_iter().map(Column::when_loading).collect::<Vec<_>>() {
+        if now != before.into_iter().map(DeclaredColumn::when_loading).collect::<Vec<_>>() {
             return Err(Refused::new(&table.name, Cause::NotUnderstood));
         }
     }
@@ -73,7 +73,7 @@ fn set_texts(connection: &Connection, texts: &HashMap<&str, String>) -> rusqlite
 
 /// A line of `PRAGMA table_xinfo`.
 #[derive(PartialEq)]
-struct Column {
+struct DeclaredColumn {
     name: String,
     declared: String,
     not_null: bool,
@@ -84,17 +84,17 @@ struct Column {
 /// `hidden` of a STORED generated column.
 const STORED: u32 = 3;
 
-impl Column {
+impl DeclaredColumn {
     fn when_loading(self) -> Self {
         Self { hidden: if self.hidden == STORED { 0 } else { self.hidden }, ..self }
     }
 }
 
-fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
+fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<DeclaredColumn>> {
     let sql = "SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1, 'main') ORDER BY cid";
     let mut statement = connection.prepare(sql)?;
     let columns = statement.query_map([table], |row| {
-        Ok(Column {
+        Ok(DeclaredColumn {
             name: row.get(0)?,
             declared: row.get(1)?,
             not_null: row.get(2)?,

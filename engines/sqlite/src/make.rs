@@ -12,7 +12,7 @@ use crate::define::{Cause, Kind, Refused, define, with_writable_schema};
 use crate::document::{Definition, SEQUENCE_TABLE, Table};
 
 /// An entry as the source has it.
-struct Entry<'a> {
+struct CatalogueEntry<'a> {
     kind: Kind,
     name: &'a str,
     table: &'a str,
@@ -30,8 +30,8 @@ struct Made {
 
 /// Makes a table, with the indexes that its constraints make.
 pub fn make_table(connection: &mut Connection, table: &Table) -> Result<(), Refused> {
-    let own = Entry { kind: Kind::Table, name: &table.name, table: &table.name, sql: Some(&table.sql) };
-    let automatic = |name| Entry { kind: Kind::Index, name, table: &table.name, sql: None };
+    let own = CatalogueEntry { kind: Kind::Table, name: &table.name, table: &table.name, sql: Some(&table.sql) };
+    let automatic = |name| CatalogueEntry { kind: Kind::Index, name, table: &table.name, sql: None };
     let indexes = table.automatic_indexes.iter().map(|name| automatic(name));
     make(connection, &table.name, &std::iter::once(own).chain(indexes).collect::<Vec<_>>())
 }
@@ -49,12 +49,12 @@ pub fn make_trigger(connection: &mut Connection, trigger: &Definition) -> Result
     make(connection, trigger.table(), &[entry(Kind::Trigger, trigger)])
 }
 
-fn entry(kind: Kind, definition: &Definition) -> Entry<'_> {
-    Entry { kind, name: &definition.name, table: definition.table(), sql: Some(&definition.sql) }
+fn entry(kind: Kind, definition: &Definition) -> CatalogueEntry<'_> {
+    CatalogueEntry { kind, name: &definition.name, table: definition.table(), sql: Some(&definition.sql) }
 }
 
 /// Runs the definition of the first of the entries, and sees to it that these are what comes of it.
-fn make(connection: &mut Connection, owner: &str, entries: &[Entry<'_>]) -> Result<(), Refused> {
+fn make(connection: &mut Connection, owner: &str, entries: &[CatalogueEntry<'_>]) -> Result<(), Refused> {
     let Some(own) = entries.first() else { return Ok(()) };
     let mut make = || -> Result<(), Cause> {
         let before = last_rowid(connection)?;
@@ -69,7 +69,7 @@ fn last_rowid(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Gives the entries behind the one at `before` the spelling of the source, if they are the same.
-fn check_made(connection: &Connection, before: i64, entries: &[Entry<'_>]) -> Result<(), Cause> {
+fn check_made(connection: &Connection, before: i64, entries: &[CatalogueEntry<'_>]) -> Result<(), Cause> {
     let made = made_since(connection, before)?;
     if made.len() != entries.len() {
         return Err(Cause::MakesOther);

@@ -12,7 +12,7 @@ const CONTEXT_CHECKS: &str = "sealift/1 2026-11 sealed log checks";
 
 /// A whole BLAKE3 hash, so that the check of the last record identifies everything in the log. A
 /// shorter one would save nothing, compared to a chunk.
-pub(super) type Check = [u8; LOG_CHECK_BYTES];
+pub(super) type RecordCheck = [u8; LOG_CHECK_BYTES];
 
 /// The head of a record, without its check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +52,12 @@ impl Head {
 
 /// The chain of checks of one log: the key that its header gives, and the check of the last record.
 #[derive(Clone)]
-pub(super) struct Chain {
+pub(super) struct CheckChain {
     key: [u8; 32],
-    last: Check,
+    last: RecordCheck,
 }
 
-impl Chain {
+impl CheckChain {
     pub(super) fn new(header: &LogHeader) -> Self {
         let bytes = header.to_bytes();
         let (checked, check) = bytes.split_at(HEADER_CHECKED_BYTES);
@@ -80,13 +80,13 @@ impl Chain {
     }
 
     /// The check of the record that follows the last.
-    pub(super) fn next_check(&self, head: &[u8; LOG_HEAD_BYTES], body: [&[u8]; 2]) -> Check {
+    pub(super) fn next_check(&self, head: &[u8; LOG_HEAD_BYTES], body: [&[u8]; 2]) -> RecordCheck {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(&self.last).update(head).update(body[0]).update(body[1]);
         *hasher.finalize().as_bytes()
     }
 
-    pub(super) fn advance(&mut self, check: Check) {
+    pub(super) fn advance(&mut self, check: RecordCheck) {
         self.last = check;
     }
 }

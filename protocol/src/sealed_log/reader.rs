@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::{
-    chain::Chain,
+    chain::CheckChain,
     places::{LogBytes, find_head},
     record::{LogHeader, Record},
     writer::LogWriter,
@@ -18,7 +18,7 @@ use crate::{
 pub struct LogReader<S> {
     source: S,
     header: LogHeader,
-    chain: Chain,
+    chain: CheckChain,
     offset: u64,
     synced: u64,
 }
@@ -26,7 +26,7 @@ pub struct LogReader<S> {
 /// A place between two records of a log, from which reading can continue.
 #[derive(Clone)]
 pub struct LogPlace {
-    chain: Chain,
+    chain: CheckChain,
     offset: u64,
     synced: u64,
 }
@@ -76,7 +76,7 @@ impl<S: LogBytes> LogReader<S> {
         }
         source.read_at(0, &mut bytes)?;
         let header = LogHeader::from_bytes(&bytes).map_err(ReadError::Log)?;
-        let (offset, chain) = (LOG_HEADER_BYTES as u64, Chain::new(&header));
+        let (offset, chain) = (LOG_HEADER_BYTES as u64, CheckChain::new(&header));
         Ok(Self { source, header, chain, offset, synced: offset })
     }
 

@@ -78,9 +78,9 @@ fn log_of(header: LogHeader, batches: &[Vec<Record>]) -> (Vec<u8>, Vec<u64>) {
     (bytes, places)
 }
 
-type Read = (Vec<Record>, u64, Ending);
+type ReadLog = (Vec<Record>, u64, Ending);
 
-fn read(bytes: &[u8]) -> Result<Read, Code> {
+fn read(bytes: &[u8]) -> Result<ReadLog, Code> {
     let code = |error| match error {
         ReadError::Log(error) => error.code,
         ReadError::Source(never) => match never {},

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    chain::{Chain, Check, Head},
+    chain::{CheckChain, Head, RecordCheck},
     record::{LogHeader, Record},
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Clone)]
 pub struct LogWriter {
     header: LogHeader,
-    chain: Chain,
+    chain: CheckChain,
     offset: u64,
     synced: u64,
 }
@@ -27,7 +27,7 @@ pub struct Encoded {
     /// The head, and what was encoded of the body.
     front: Vec<u8>,
     body: Bytes,
-    check: Check,
+    check: RecordCheck,
 }
 
 impl Encoded {
@@ -43,12 +43,12 @@ impl LogWriter {
 
     /// A writer for a log that holds its header, already durable, and nothing else.
     pub fn new(header: LogHeader) -> Self {
-        let chain = Chain::new(&header);
+        let chain = CheckChain::new(&header);
         Self::at(header, chain, LOG_HEADER_BYTES as u64)
     }
 
     /// A writer for a log of which everything before `offset` is durable.
-    pub(super) fn at(header: LogHeader, chain: Chain, offset: u64) -> Self {
+    pub(super) fn at(header: LogHeader, chain: CheckChain, offset: u64) -> Self {
         Self { header, chain, offset, synced: offset }
     }
 

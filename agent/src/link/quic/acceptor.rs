@@ -14,7 +14,7 @@ use sealift_protocol::close::Code;
 use tokio::{sync::watch, task::yield_now, time::timeout};
 
 use super::{
-    Connection, end_of,
+    QuicConnection, end_of,
     endpoint::{Accepting, Listener, tracked},
 };
 use crate::{
@@ -126,7 +126,7 @@ impl<'a> Acceptor<'a> {
         // this one does not. It is what an eviction closes.
         match incoming.accept_with(config).map(quinn::Connecting::into_0rtt) {
             Ok(Ok((connection, complete))) => {
-                let connection = Connection::new(connection, None);
+                let connection = QuicConnection::new(connection, None);
                 slot.hold(Some(link::Connection::Quic(connection.clone())), left);
                 let identity = Arc::clone(&self.accepting.identity);
                 self.handshakes.push(Box::pin(handshake(connection, complete, slot, identity)));
@@ -155,7 +155,7 @@ fn is_link_local(address: SocketAddr) -> bool {
 /// Completes a handshake within its time, or counts why it failed. Not cancel-safe: dropped, the
 /// connection is closed.
 async fn handshake(
-    connection: Connection,
+    connection: QuicConnection,
     complete: ZeroRttAccepted,
     slot: Slot,
     identity: Arc<Identity>,

@@ -6,7 +6,7 @@ use quinn::{ClientConfig, ConnectionError};
 use sealift_protocol::close::Code;
 use tokio::time::timeout;
 
-use super::{Connection, end_of, endpoint::bind};
+use super::{QuicConnection, end_of, endpoint::bind};
 use crate::{
     failure::{Failure, Outcome, io_reason},
     identity::Role,
@@ -22,7 +22,7 @@ const CLOSED_PORT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Connects to `address` from a socket of its own. Cancel-safe: a dropped attempt closes its
 /// socket.
-pub(in crate::link) async fn dial(config: &ClientConfig, address: SocketAddr) -> Outcome<Connection> {
+pub(in crate::link) async fn dial(config: &ClientConfig, address: SocketAddr) -> Outcome<QuicConnection> {
     let unreachable = |what: String| {
         let next = "Check that the receiver is running and waiting (a ticket works once), that UDP to this port passes \
                     every firewall, and that the address is right; --address on the receiver sets it.";
@@ -43,7 +43,7 @@ pub(in crate::link) async fn dial(config: &ClientConfig, address: SocketAddr) ->
         Some(why) = refusal_at(address) => return Err(unreachable(why)),
     };
     match connected {
-        Ok(Ok(connection)) => Ok(Connection::new(connection, Some(endpoint))),
+        Ok(Ok(connection)) => Ok(QuicConnection::new(connection, Some(endpoint))),
         Ok(Err(ConnectionError::TimedOut)) | Err(_) => Err(unreachable(format!("no answer from {address} (UDP)"))),
         Ok(Err(error)) => Err(end_of(&error).failure(Role::Sender)),
     }

@@ -11,11 +11,11 @@ use crate::link::{
     stream::{Bounded, RecvStream, SendStream},
 };
 
-pub(in crate::link) struct Sending(pub(super) quinn::SendStream);
+pub(in crate::link) struct QuicSend(pub(super) quinn::SendStream);
 
-pub(in crate::link) struct Receiving(pub(super) quinn::RecvStream);
+pub(in crate::link) struct QuicReceive(pub(super) quinn::RecvStream);
 
-impl SendStream for Sending {
+impl SendStream for QuicSend {
     async fn send(&mut self, bytes: &mut Bytes) -> Result<(), Broken> {
         while !bytes.is_empty() {
             // It takes off what it has sent.
@@ -42,7 +42,7 @@ impl SendStream for Sending {
     }
 }
 
-impl RecvStream for Receiving {
+impl RecvStream for QuicReceive {
     /// Takes all that has arrived at once: piece by piece, every packet would lock the connection
     /// again.
     async fn recv(&mut self, into: &mut Bounded<'_>) -> Result<usize, Broken> {

@@ -23,11 +23,11 @@ use crate::engine;
 /// A source that reads the pages of `sqlite:PATH`.
 pub struct ImageSource {
     source: SqliteSource,
-    snapshot: Option<Snapshot>,
+    snapshot: Option<ImageSnapshot>,
 }
 
 #[derive(Clone, Copy)]
-struct Snapshot {
+struct ImageSnapshot {
     page_bytes: usize,
     pages: u64,
     /// Besides SQLite's own.
@@ -82,7 +82,7 @@ impl Source for ImageSource {
 }
 
 /// Begins the read transaction, and says how large the database is in it.
-fn take_snapshot(connection: &Connection) -> rusqlite::Result<Snapshot> {
+fn take_snapshot(connection: &Connection) -> rusqlite::Result<ImageSnapshot> {
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     connection.execute_batch("BEGIN")?;
     // Reads the header and takes the lock, and does not look at the schema: a file that is no
@@ -100,10 +100,10 @@ fn take_snapshot(connection: &Connection) -> rusqlite::Result<Snapshot> {
     let sql =
         "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_')";
     let has_tables = connection.query_row(sql, [], |row| row.get(0))?;
-    Ok(Snapshot { page_bytes: usize::try_from(page_bytes).unwrap_or(0), pages: pages.unsigned_abs(), has_tables })
+    Ok(ImageSnapshot { page_bytes: usize::try_from(page_bytes).unwrap_or(0), pages: pages.unsigned_abs(), has_tables })
 }
 
-fn read_pages(connection: &Connection, snapshot: Snapshot, shown: &str, out: &mut dyn RowSink) -> Outcome {
+fn read_pages(connection: &Connection, snapshot: ImageSnapshot, shown: &str, out: &mut dyn RowSink) -> Outcome {
     let engine = |error: rusqlite::Error| failed(&error, shown);
     let mut statement =
         connection.prepare("SELECT pgno, data FROM sqlite_dbpage('main') ORDER BY pgno").map_err(engine)?;

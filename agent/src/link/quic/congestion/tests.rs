@@ -10,7 +10,7 @@ const PACKET: u64 = 1200;
 const TICK: Duration = Duration::from_micros(500);
 const BURST: f64 = 10.0 * PACKET as f64;
 
-struct Link {
+struct Bottleneck {
     rate: f64,
     delay: Duration,
     queue_bytes: f64,
@@ -43,11 +43,11 @@ struct Flow {
 struct Run {
     start: Instant,
     now: Instant,
-    link: Link,
+    link: Bottleneck,
     flows: Vec<Flow>,
 }
 
-impl Link {
+impl Bottleneck {
     fn carry(&mut self, now: Instant) -> Option<Instant> {
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let chance = (self.random >> 11) as f64 / (1u64 << 53) as f64;
@@ -108,7 +108,7 @@ impl Flow {
         self.smoothed * 2 + Duration::from_millis(25)
     }
 
-    fn send(&mut self, now: Instant, link: &mut Link) {
+    fn send(&mut self, now: Instant, link: &mut Bottleneck) {
         let window = self.path.window();
         let rate = window as f64 * 1.25 / self.smoothed.as_secs_f64();
         self.tokens = (self.tokens + rate * TICK.as_secs_f64()).min(BURST.max(rate * 0.002));
@@ -128,7 +128,7 @@ impl Run {
         let start = Instant::now();
         let (rate, delay) = (megabits * 125_000.0, Duration::from_millis(round_trip_ms));
         let queue_bytes = (rate * delay.as_secs_f64() * queue).max(4.0 * PACKET as f64);
-        let link = Link { rate, delay, queue_bytes, loss, down: false, free: start, random: 1 };
+        let link = Bottleneck { rate, delay, queue_bytes, loss, down: false, free: start, random: 1 };
         Self { start, now: start, link, flows: (0..flows).map(|_| Flow::new(start)).collect() }
     }
 
