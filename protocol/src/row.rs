@@ -52,10 +52,15 @@ const LENGTH_BYTES_MAX: usize = 5;
 
 /// Appends a cell's encoding.
 pub fn put_cell(out: &mut BytesMut, cell: Cell<'_>) {
+    put_cell_head(out, cell);
+    out.put_slice(cell.bytes);
+}
+
+/// Appends what is in a cell's encoding before its bytes.
+pub fn put_cell_head(out: &mut BytesMut, cell: Cell<'_>) {
     out.put_u8(cell.format);
     if !cell.is_null() {
         put_length(out, cell.bytes.len());
-        out.put_slice(cell.bytes);
     }
 }
 
@@ -114,10 +119,18 @@ fn take_cell<'a>(row: &mut &'a [u8]) -> Result<Cell<'a>> {
     Ok(Cell { format, bytes })
 }
 
-/// Assembles rows from the chunks of a part. It holds at most one row and one chunk.
+/// Assembles rows from the chunks of a part. It holds at most one row, and of that one copy.
 pub struct RowReader {
+    /// The beginning of a row that is not complete, with the prefix.
     held: BytesMut,
     row_bytes_max: usize,
+}
+
+/// The encoding of a row with its prefix.
+#[derive(Clone, Copy)]
+struct Extent {
+    prefix: usize,
+    whole: usize,
 }
 
 impl RowReader {
@@ -134,38 +147,49 @@ impl RowReader {
         mut on_row: impl FnMut(&[u8]) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         let mut rest = plain;
-        if !self.held.is_empty() {
-            self.held.extend_from_slice(&rest);
-            // A row of many chunks is assembled in place, and decoded only once it is complete.
-            if self.row_is_incomplete()? {
-                return Ok(());
+        while !self.held.is_empty() && !rest.is_empty() {
+            if let Some(row) = self.complete(&mut rest)? {
+                on_row(&row)?;
             }
-            rest = std::mem::take(&mut self.held).freeze();
         }
-        while let Some((length, prefix)) = peek_length(&rest)? {
-            if length > self.row_bytes_max {
-                return Err(Error::new(Code::LimitExceeded, "row over the limit").into());
-            }
-            if rest.len() < prefix + length {
+        while let Some(Extent { prefix, whole }) = self.extent(&rest)? {
+            if rest.len() < whole {
                 // Grow once to what the row needs, not by doubling.
-                self.held.reserve(prefix + length);
+                self.held.reserve(whole);
                 break;
             }
-            on_row(&rest[prefix..prefix + length])?;
-            rest.advance(prefix + length);
+            on_row(&rest[prefix..whole])?;
+            rest.advance(whole);
         }
         self.held.extend_from_slice(&rest);
         Ok(())
     }
 
-    fn row_is_incomplete(&self) -> Result<bool> {
-        Ok(match peek_length(&self.held)? {
-            None => true,
-            Some((length, _)) if length > self.row_bytes_max => {
-                return Err(Error::new(Code::LimitExceeded, "row over the limit"));
-            }
-            Some((length, prefix)) => self.held.len() < prefix + length,
-        })
+    /// Moves bytes of `rest` to the row that is held, and no more than are its own; returns the row
+    /// when it is complete.
+    fn complete(&mut self, rest: &mut Bytes) -> Result<Option<BytesMut>> {
+        let Some(Extent { prefix, whole }) = self.extent(&self.held)? else {
+            self.held.extend_from_slice(&rest.split_to(1));
+            return Ok(None);
+        };
+        let missing = whole - self.held.len();
+        self.held.reserve(missing);
+        self.held.extend_from_slice(&rest.split_to(missing.min(rest.len())));
+        if self.held.len() < whole {
+            return Ok(None);
+        }
+        let mut row = std::mem::take(&mut self.held);
+        row.advance(prefix);
+        Ok(Some(row))
+    }
+
+    /// How long the row at the front is; `None` if more bytes are needed to know.
+    fn extent(&self, bytes: &[u8]) -> Result<Option<Extent>> {
+        let Some((length, prefix)) = peek_length(bytes)? else { return Ok(None) };
+        if length > self.row_bytes_max {
+            return Err(Error::new(Code::LimitExceeded, "row over the limit"));
+        }
+        Ok(Some(Extent { prefix, whole: prefix + length }))
     }
 
     /// Whether every row so far is complete.

@@ -86,19 +86,20 @@ impl RowSink for PartWriter<'_> {
     }
 
     /// Rows that fit a chunk are never split over two.
-    fn row(&mut self, encoded: &[u8]) -> Outcome {
-        if encoded.len() > self.row_bytes_max {
+    fn row(&mut self, pieces: &[&[u8]]) -> Outcome {
+        let encoded_bytes = pieces.iter().map(|piece| piece.len()).sum();
+        if encoded_bytes > self.row_bytes_max {
             return Err(row_too_long(self.row_bytes_max).at_part(self.part));
         }
-        self.rows.add(encoded);
+        self.rows.add_pieces(pieces);
         let mut prefix = BytesMut::with_capacity(8);
-        put_length(&mut prefix, encoded.len());
-        let row_bytes = prefix.len() + encoded.len();
+        put_length(&mut prefix, encoded_bytes);
+        let row_bytes = prefix.len() + encoded_bytes;
         if self.buffer.plain_bytes() + row_bytes > CHUNK_PLAIN_BYTES && row_bytes <= CHUNK_PLAIN_BYTES {
             self.flush()?;
         }
         self.bytes(&prefix)?;
-        self.bytes(encoded)
+        pieces.iter().try_for_each(|piece| self.bytes(piece))
     }
 
     fn bytes(&mut self, mut bytes: &[u8]) -> Outcome {

@@ -59,6 +59,55 @@ fn indexes_of_numbers_are_built_in_bounded_memory() {
     assert_bounded("a, b", "i * 7919 % 1000003, i", "CREATE INDEX one ON t (a); CREATE INDEX two ON t (b, a);");
 }
 
+/// What an agent needs beside a large value.
+const BESIDE_BYTES: u64 = 64 << 20;
+
+/// Larger than that, so that a copy too many is seen.
+const VALUE_BYTES: u64 = 150_000_000;
+
+/// How often an agent may have a large value in memory.
+struct Copies {
+    sender: u64,
+    receiver: u64,
+}
+
+#[track_caller]
+fn assert_copies(table: &str, values: &str, copies: Copies) {
+    let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
+    let url = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
+    sqlite::create(&folder.path().join("from.db"), &format!("{table}; INSERT INTO t VALUES ({values});"));
+    let done = Pair::new(url("from.db"), url("to.db")).within(WITHIN).run();
+    done.assert_done();
+    for (who, finished, copies) in
+        [("sender", &done.sender, copies.sender), ("receiver", &done.receiver, copies.receiver)]
+    {
+        let (peak, most) = (finished.peak_memory_bytes, BESIDE_BYTES + copies * VALUE_BYTES);
+        assert!(peak > 0 && peak < most, "{who}: {peak} bytes, and {most} for {copies} copies");
+    }
+}
+
+/// Issue 10, item 3: the sender takes a value from where SQLite has it; the receiver has the row
+/// and the record that SQLite makes of it.
+#[test]
+fn a_large_value_is_not_copied_more_often_than_needed() {
+    let values = format!("1, CAST(zeroblob({VALUE_BYTES}) AS TEXT), 'behind it'");
+    assert_copies("CREATE TABLE t (a, b, c)", &values, Copies { sender: 1, receiver: 2 });
+}
+
+/// Issue 10, item 3: what counts is the row.
+#[test]
+fn a_row_of_large_values_is_not_copied_more_often_than_needed() {
+    let values = format!("zeroblob({VALUE_BYTES} / 2), 1, zeroblob({VALUE_BYTES} / 2)");
+    assert_copies("CREATE TABLE t (a, b, c)", &values, Copies { sender: 1, receiver: 2 });
+}
+
+/// Issue 10, item 3: an index of a value is made of a copy of it.
+#[test]
+fn a_large_value_that_is_indexed_is_copied_once_more() {
+    let values = format!("1, zeroblob({VALUE_BYTES})");
+    assert_copies("CREATE TABLE t (a, b UNIQUE)", &values, Copies { sender: 1, receiver: 3 });
+}
+
 /// Fault D1: refused before any side holds it.
 #[test]
 fn a_row_over_the_limit_takes_no_memory() {

@@ -14,8 +14,9 @@ pub trait RowSink {
     /// bounds memory.
     fn row_bytes_max(&self) -> usize;
 
-    /// Appends one encoded row of a table.
-    fn row(&mut self, encoded: &[u8]) -> Outcome;
+    /// Appends one encoded row of a table, in pieces that follow each other: a large value is taken
+    /// from where the source has it.
+    fn row(&mut self, pieces: &[&[u8]]) -> Outcome;
 
     /// Appends bytes that are no rows: a document of the engine's own, or those of a dump.
     fn bytes(&mut self, bytes: &[u8]) -> Outcome;

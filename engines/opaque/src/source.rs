@@ -153,7 +153,7 @@ mod tests {
             0
         }
 
-        fn row(&mut self, _encoded: &[u8]) -> Outcome {
+        fn row(&mut self, _pieces: &[&[u8]]) -> Outcome {
             panic!("a dump has no rows");
         }
 

@@ -265,7 +265,7 @@ fn read_table(connection: &Connection, table: &SourceTable, encoding: TextEncodi
         _ => failed(&error, &format!("table {}", table.table.name)),
     };
     let check = check_values(table, encoding, row_bytes_max);
-    read_rows(connection, &table.table, encoding, check, |row| out.row(row), engine)
+    read_rows(connection, &table.table, encoding, check, |pieces| out.row(pieces), engine)
 }
 
 /// Refuses a row that is too long before it is encoded any further, and a value that the target

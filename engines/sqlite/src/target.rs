@@ -20,6 +20,7 @@ mod failure;
 mod group;
 mod image;
 mod indexes;
+mod insert;
 mod ledger;
 mod leftover;
 mod load;

@@ -13,7 +13,7 @@ use rusqlite::types::ValueRef;
 use sealift_protocol::{
     close::Code,
     error::{Error, Result},
-    row::{Cell, put_cell, read_cells},
+    row::{Cell, put_cell, put_cell_head, read_cells},
 };
 
 use crate::document::TextEncoding;
@@ -116,11 +116,62 @@ pub fn read_values<'a>(row: &'a [u8], columns: usize, values: &mut Vec<Value<'a>
     })
 }
 
+/// The encoding of one row, whose large values stay where the engine has them.
+pub struct EncodedRow<'a> {
+    /// All but the bytes of large values.
+    copied: &'a mut BytesMut,
+    borrowed: Vec<Borrowed<'a>>,
+}
+
+/// The bytes of a large value, and how much of what was copied comes before them.
+struct Borrowed<'a> {
+    at: usize,
+    bytes: &'a [u8],
+}
+
+/// Values from this length on are not copied. Less would cost more than it saves: a row in several
+/// pieces is hashed by a hasher that takes some time to set up.
+const BORROWED_BYTES_MIN: usize = 64 << 10;
+
+impl<'a> EncodedRow<'a> {
+    /// A row without values, which will be in `copied`.
+    pub fn new(copied: &'a mut BytesMut) -> Self {
+        copied.clear();
+        Self { copied, borrowed: Vec::new() }
+    }
+
+    fn put(&mut self, value: Value<'a>) {
+        match value {
+            Value::Text(bytes) | Value::Blob(bytes) if bytes.len() >= BORROWED_BYTES_MIN => {
+                value.as_cell(|cell| put_cell_head(self.copied, cell));
+                self.borrowed.push(Borrowed { at: self.copied.len(), bytes });
+            }
+            _ => put_value(self.copied, value),
+        }
+    }
+
+    /// Calls `with` with the pieces of the encoding, in their order.
+    pub fn with_pieces<T>(&self, with: impl FnOnce(&[&[u8]]) -> T) -> T {
+        if self.borrowed.is_empty() {
+            return with(&[self.copied]);
+        }
+        let mut pieces = Vec::with_capacity(2 * self.borrowed.len() + 1);
+        let mut copied_to = 0;
+        for Borrowed { at, bytes } in &self.borrowed {
+            pieces.push(&self.copied[copied_to..*at]);
+            pieces.push(*bytes);
+            copied_to = *at;
+        }
+        pieces.push(&self.copied[copied_to..]);
+        with(&pieces)
+    }
+}
+
 /// Appends the values in `cells` result columns of one row of one of
 /// [`selects`](crate::document::Table::selects); `cell` gives the column at an index, and
 /// `check` may refuse a value, told by its place in this statement.
 pub fn put_values<'a, E>(
-    out: &mut BytesMut,
+    out: &mut EncodedRow<'a>,
     encoding: TextEncoding,
     cells: usize,
     cell: impl Fn(usize) -> std::result::Result<Value<'a>, E>,
@@ -133,7 +184,7 @@ pub fn put_values<'a, E>(
             value => value,
         };
         check(place, value)?;
-        put_value(out, value);
+        out.put(value);
     }
     Ok(())
 }

@@ -63,6 +63,6 @@ impl Source for GridSource {
             return out.bytes(self.content.text().as_bytes());
         };
         let from = planned.range.map_or(0, |range| range.from);
-        (from..from + self.content.rows).try_for_each(|number| out.row(&self.content.row(table, number)))
+        (from..from + self.content.rows).try_for_each(|number| out.row(&[&self.content.row(table, number)]))
     }
 }

@@ -125,9 +125,9 @@ fn read_again(
     digest: &mut MultisetDigest,
 ) -> Outcome {
     let engine = |error: rusqlite::Error| failed(&error, &format!("table {}", table.name));
-    let each = |row: &[u8]| {
+    let each = |pieces: &[&[u8]]| {
         turn.sink.check_stop()?;
-        digest.add(row);
+        digest.add_pieces(pieces);
         Ok(())
     };
     read_rows(connection, table, encoding, |_, _| Ok(()), each, engine)

@@ -1,10 +1,6 @@
 //! Writing one table's rows.
 
 use bytes::Bytes;
-use rusqlite::{
-    ToSql,
-    types::{ToSqlOutput, ValueRef},
-};
 use sealift_engine_api::PartSink;
 use sealift_protocol::{
     chunk::VerifiedChunk,
@@ -21,13 +17,14 @@ use super::{
     Turn,
     failure::{failed, row_failed, row_too_long},
     indexes::Waiting,
+    insert::Insert,
     ledger::{self, Line},
     load::check_whole,
     out_of_order,
 };
 use crate::{
     Value,
-    document::{SEQUENCE_TABLE, TextEncoding},
+    document::SEQUENCE_TABLE,
     fail_point::{PART_SHARED, hit},
     read_values,
 };
@@ -174,17 +171,14 @@ impl<'a> RowsLoad<'a> {
         let encoding = load.schema.encoding;
         let name = &load.schema.tables[*table].name;
         let engine = |error: rusqlite::Error| row_failed(&error, &format!("table {name}"));
-        let mut statement = load.connection.prepare(insert).map_err(engine)?;
+        let mut statement = Insert::prepare(&load.connection, insert).map_err(engine)?;
         reader
             .feed(piece, |row| {
                 sink.check_stop()?;
                 let mut values = recycle(std::mem::take(spare));
                 read_values(row, *count, &mut values)?;
                 waiting.count(&values);
-                for (place, value) in values.iter().enumerate() {
-                    bind(&mut statement, place, *value, encoding).map_err(engine)?;
-                }
-                statement.raw_execute().map_err(engine)?;
+                statement.execute(&values, encoding).map_err(engine)?;
                 *rows += 1;
                 *spare = recycle(values);
                 Ok(())
@@ -254,36 +248,4 @@ fn recycle<'b>(mut values: Vec<Value<'_>>) -> Vec<Value<'b>> {
     values.clear();
     // Collecting in place keeps the buffer; of no elements, none is converted.
     values.into_iter().map(|_| Value::Null).collect()
-}
-
-/// Binds one value: as itself, or in UTF-16 as the pair of its bytes and whether they are text.
-fn bind(
-    statement: &mut rusqlite::Statement<'_>,
-    place: usize,
-    value: Value<'_>,
-    encoding: TextEncoding,
-) -> rusqlite::Result<()> {
-    if encoding == TextEncoding::Utf8 {
-        return statement.raw_bind_parameter(place + 1, Cell(value));
-    }
-    let (stored, is_text) = match value {
-        Value::Text(bytes) => (Value::Blob(bytes), true),
-        value => (value, false),
-    };
-    statement.raw_bind_parameter(2 * place + 1, Cell(stored))?;
-    statement.raw_bind_parameter(2 * place + 2, is_text)
-}
-
-struct Cell<'a>(Value<'a>);
-
-impl ToSql for Cell<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self.0 {
-            Value::Null => ValueRef::Null,
-            Value::Integer(integer) => ValueRef::Integer(integer),
-            Value::Real(real) => ValueRef::Real(real),
-            Value::Text(bytes) => ValueRef::Text(bytes),
-            Value::Blob(bytes) => ValueRef::Blob(bytes),
-        }))
-    }
 }

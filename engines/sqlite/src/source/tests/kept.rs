@@ -27,8 +27,8 @@ impl RowSink for Kept {
         self.row_bytes_max
     }
 
-    fn row(&mut self, encoded: &[u8]) -> Outcome {
-        self.rows.push(encoded.to_vec());
+    fn row(&mut self, pieces: &[&[u8]]) -> Outcome {
+        self.rows.push(pieces.concat());
         Ok(())
     }
 
