@@ -14,7 +14,7 @@ use x509_parser::{
 
 use crate::{
     failure::{Failure, Outcome},
-    identity::Role,
+    role::Role,
 };
 
 /// The longest identity: room for an authority and a name of 255 bytes each.

@@ -18,13 +18,13 @@ use crate::{
     clock::now_seconds,
     door::Slot,
     failure::{Failure, Outcome},
-    identity::Role,
     link::{
         FAREWELL_TIMEOUT, Link,
         end::exchange_ended,
         stream::{StreamIn, StreamOut},
     },
     refused::refused_by_peer,
+    role::Role,
 };
 
 /// For each whole message of the exchange before data flows, and for one that has begun later

@@ -8,8 +8,9 @@ use tokio::sync::watch;
 
 use crate::{
     failure::{Failure, Outcome},
-    identity::{Identity, Role},
+    identity::Identity,
     report::Report,
+    role::Role,
     state::StateDir,
     trust::Trust,
 };

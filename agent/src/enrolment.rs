@@ -14,7 +14,8 @@ use crate::{
     certificate::{check_time, verify_leaf},
     clock::now_seconds,
     failure::{Failure, Outcome},
-    identity::{Identity, Role, certified_key},
+    identity::{Identity, certified_key},
+    role::Role,
     state::StateDir,
 };
 

@@ -2,7 +2,7 @@
 
 use sealift_host::fail_point::FailPoint;
 
-use crate::identity::Role;
+use crate::role::Role;
 
 pub use sealift_host::fail_point::PANIC_PAYLOAD;
 

@@ -3,7 +3,7 @@
 //! transcripts, grants, manifests and receipts. An authority certifies it on a signing request:
 //! what it gives back takes the place of the certificate that the agent made for itself.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use minicbor::{Decode, Encode};
@@ -25,6 +25,7 @@ use crate::{
     audit::{AuditLog, entry::Entry},
     failure::{Failure, Outcome},
     own_file::{read_own, unusable},
+    role::Role,
     state::{StateDir, write_durably},
 };
 
@@ -37,42 +38,6 @@ const FILE_BYTES_MAX: usize = CERTIFICATE_BYTES_MAX + (1 << 10);
 /// "To indicate that a certificate has no well-defined expiration date" (RFC 5280, 4.1.2.5): what
 /// ends a transfer's authority is its grant.
 const NO_EXPIRATION: (i32, u8, u8) = (9999, 12, 31);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Sender,
-    Receiver,
-}
-
-impl Role {
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::Sender => "sender",
-            Role::Receiver => "receiver",
-        }
-    }
-
-    /// The program that an agent of this role is.
-    pub fn program(self) -> &'static str {
-        match self {
-            Role::Sender => "sealift-sender",
-            Role::Receiver => "sealift-receiver",
-        }
-    }
-
-    pub fn peer(self) -> Role {
-        match self {
-            Role::Sender => Role::Receiver,
-            Role::Receiver => Role::Sender,
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// An agent's own certificate chain and key.
 pub struct Identity {

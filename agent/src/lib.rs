@@ -33,6 +33,7 @@ pub mod receiver_key;
 pub mod refusals;
 pub mod refused;
 pub mod report;
+pub mod role;
 pub mod sealed_file;
 pub mod session;
 pub mod shutdown;

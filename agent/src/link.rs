@@ -46,7 +46,8 @@ use crate::{
     clock::now_seconds,
     control::ControlWriter,
     failure::{Failure, Outcome},
-    identity::{Identity, Role, certified_key},
+    identity::{Identity, certified_key},
+    role::Role,
 };
 
 /// For a last word to arrive: some round trips of the slowest link.

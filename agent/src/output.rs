@@ -22,7 +22,10 @@ pub use sealift_host::rename::rename_new;
 use sealift_host::stdout::standard_output_is_null;
 use sealift_protocol::close::Code;
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    failure::{Failure, Outcome},
+    own_file::sync_folder_of,
+};
 
 /// Permission of the group and of others to read a file, and to enter a folder.
 const READ_BY_OTHERS: u32 = 0o044;
@@ -302,10 +305,6 @@ fn is_earlier(path: &Path, text: &str) -> bool {
 fn holds(path: &Path, text: &str) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.len() == text.len() as u64)
         && fs::read(path).is_ok_and(|found| found == text.as_bytes())
-}
-
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    File::open(folder_of(path))?.sync_all()
 }
 
 #[cfg(test)]

@@ -12,10 +12,7 @@ use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
 use sealift_protocol::close::Code;
 use zeroize::Zeroizing;
 
-use crate::{
-    failure::{Failure, Outcome},
-    state::sync_folder_of,
-};
+use crate::failure::{Failure, Outcome};
 
 /// Opens without following a link, and without waiting for the other end of a FIFO.
 pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
@@ -81,6 +78,12 @@ pub(crate) fn not_ours(path: &Path) -> Failure {
 pub fn unusable(path: &Path, error: &io::Error) -> Failure {
     let next = "Check --state-dir: owner, mode, free space, and that the file system is not read-only.";
     Failure::io(Code::Preflight, format!("{} cannot be used", path.display()), error, next)
+}
+
+/// Makes the name of a file or folder durable.
+pub(crate) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -1,22 +1,19 @@
 //! What a process does to itself before it touches data, so that nothing it holds ends up in a
 //! file.
 
-use std::sync::OnceLock;
-
-use nix::{
-    sys::{
-        prctl,
-        resource::{Resource, getrlimit, rlim_t, setrlimit},
-        signal::{SigSet, Signal},
-        stat::{Mode, umask},
-    },
-    unistd::SysconfVar,
+use nix::sys::{
+    prctl,
+    resource::{Resource, getrlimit, rlim_t, setrlimit},
+    signal::{SigSet, Signal},
+    stat::{Mode, umask},
 };
 use sealift_protocol::close::Code;
 
 use crate::{
     failure::{Failure, Outcome},
-    inherited, threads, workers,
+    inherited,
+    threads::{self, processors},
+    workers,
 };
 
 /// Nothing that was inherited is in the way, no core dump, no other process of this user may read
@@ -61,18 +58,6 @@ pub fn aes_accelerated() -> bool {
     return std::arch::is_aarch64_feature_detected!("aes");
     #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
     return false;
-}
-
-/// Processors that this process may use, at least 1.
-pub fn processors() -> usize {
-    static PROCESSORS: OnceLock<usize> = OnceLock::new();
-    // Asked for with each part; the system reads files for the answer.
-    *PROCESSORS.get_or_init(count_processors)
-}
-
-fn count_processors() -> usize {
-    let online = nix::unistd::sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten().unwrap_or(1);
-    std::thread::available_parallelism().map_or(online.max(1) as usize, usize::from)
 }
 
 /// One thread for the link, since a current-thread runtime moves a fifth more than a pool; and a

@@ -42,7 +42,7 @@ mod tests {
     use sealift_protocol::{close::Code, envelope::SealingPublicKey};
 
     use super::*;
-    use crate::identity::{Identity, Role};
+    use crate::{identity::Identity, role::Role};
 
     #[test]
     fn a_key_is_read_or_refused() {

@@ -7,7 +7,7 @@ use sealift_protocol::{
     message::Refuse,
 };
 
-use crate::{clock::utc_text, identity::Role};
+use crate::{clock::utc_text, role::Role};
 
 const NOT_THIS_SENDER: &str = "it accepts another sender alone";
 const NOT_THIS_SENDER_HINT: &str = "Nothing was sent, and the ticket stays good for the right sender. Compare what \

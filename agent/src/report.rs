@@ -20,9 +20,9 @@ pub use self::ending::{Archived, Finished};
 use crate::{
     audit::now_text,
     failure::{Failure, io_reason},
-    identity::Role,
     process::eprintln_safe,
     progress::{Progress, Totals},
+    role::Role,
     telemetry::printable,
     units::human_duration,
 };

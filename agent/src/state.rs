@@ -16,7 +16,7 @@ use sealift_protocol::{close::Code, id::TransferId, manifest::SignedReceipt};
 use crate::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
-    own_file::{destroy_own, fill_with_zeros, open_own},
+    own_file::{destroy_own, fill_with_zeros, open_own, sync_folder_of},
 };
 
 /// A folder of mode 0700 that belongs to the user of this process.
@@ -138,12 +138,6 @@ pub(crate) fn make_folder(path: &Path) -> std::io::Result<()> {
         }
         Err(error) => Err(error),
     }
-}
-
-/// Makes the name of a file or folder durable.
-pub(crate) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }
 
 /// Replaces what a file holds, whole or not at all; durable when this returns. What was there

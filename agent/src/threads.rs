@@ -3,11 +3,12 @@
 
 use std::{
     io,
-    sync::{Arc, Condvar, Mutex, PoisonError, mpsc},
+    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
+use nix::unistd::SysconfVar;
 use sealift_protocol::close::Code;
 use tokio::runtime::Runtime;
 
@@ -18,6 +19,18 @@ pub const KEPT: Duration = Duration::from_secs(365 * 86_400);
 
 /// For all threads of a pool to begin. If one does not, the pool works with fewer.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Processors that this process may use, at least 1.
+pub fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    // Asked for with each part; the system reads files for the answer.
+    *PROCESSORS.get_or_init(count_processors)
+}
+
+fn count_processors() -> usize {
+    let online = nix::unistd::sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten().unwrap_or(1);
+    std::thread::available_parallelism().map_or(online.max(1) as usize, usize::from)
+}
 
 /// Whether this process may have so many threads more at once.
 pub fn check(count: usize) -> Outcome {

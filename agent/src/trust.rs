@@ -25,9 +25,10 @@ use webpki::{
 use crate::{
     certificate::{verify_intermediate, verify_leaf},
     failure::{Failure, Outcome},
-    identity::{Role, certified_key},
+    identity::certified_key,
     link::SIGNATURES,
     refusals::{RefusalCause, Refusals},
+    role::Role,
 };
 
 /// Certificates between a peer's and the root. Two allow an offline root over an issuing authority

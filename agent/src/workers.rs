@@ -7,8 +7,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     failure::{Failure, Outcome},
-    process::processors,
     threads,
+    threads::processors,
 };
 
 /// As many as there are processors, whatever waits for them. More would take the processors from

@@ -7,9 +7,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use sealift_agent::{
     credentials::Credentials,
     door::Door,
-    identity::{Identity, Role},
+    identity::Identity,
     link::{Acceptor, Arrived, Dialer, Listener},
     process::runtime,
+    role::Role,
     trust::Trust,
 };
 use sealift_protocol::close::Code;

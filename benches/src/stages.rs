@@ -4,7 +4,7 @@
 use std::{hint::black_box, thread};
 
 use bytes::BytesMut;
-use sealift_agent::{failure::Outcome as AgentOutcome, process::processors, random::SystemRandom};
+use sealift_agent::{failure::Outcome as AgentOutcome, random::SystemRandom, threads::processors};
 use sealift_engine_api::RowSink;
 use sealift_protocol::{
     chunk::{Chunk, ChunkBuffer, Sealed},

@@ -4,11 +4,7 @@
 use std::{fs, io, path::Path};
 
 use bytes::BytesMut;
-use sealift_agent::{
-    identity::{Identity, Role},
-    receiver_key::to_text,
-    ticket::Ticket,
-};
+use sealift_agent::{identity::Identity, receiver_key::to_text, role::Role, ticket::Ticket};
 use sealift_protocol::{
     archive::{ArchiveOffer, ReceiverKey, Statement},
     audit_head::AuditHead,

@@ -6,7 +6,8 @@ use libfuzzer_sys::fuzz_target;
 use rustls_pki_types::CertificateDer;
 use sealift_agent::{
     certificate::{SpiffeId, verify_intermediate, verify_leaf},
-    identity::{Role, certified_key},
+    identity::certified_key,
+    role::Role,
 };
 
 fuzz_target!(|bytes: &[u8]| {

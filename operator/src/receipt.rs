@@ -11,8 +11,8 @@ use sealift_agent::{
     audit::entry::receipt_hash,
     audit_chain,
     failure::{Failure, Outcome},
-    identity::Role,
     image, output, pins,
+    role::Role,
     telemetry::printable,
     units::{counted, grouped, human_bytes},
 };

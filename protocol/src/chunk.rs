@@ -5,36 +5,12 @@ use std::io::{self, Read};
 
 use bytes::Bytes;
 
+pub use crate::{digest::ChunkHash, frame::Codec};
 use crate::{
     frame::ChunkHeader,
     id::{ChunkIndex, PartIndex},
     limits::{CHUNK_HASH_BYTES, CHUNK_HEADER_BYTES, CHUNK_PLAIN_BYTES, CHUNK_PLAIN_BYTES_MAX, TAG_BYTES},
 };
-
-/// Keyed BLAKE3 of a chunk's plaintext.
-pub type ChunkHash = [u8; 32];
-
-/// How the plaintext is packed before it is sealed (`docs/protocol.md`, section 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Codec {
-    /// Not compressed.
-    Stored = 0,
-    /// One zstd frame (RFC 8878) with its content size, no dictionary; always shorter than the
-    /// plaintext.
-    Zstd = 1,
-}
-
-impl Codec {
-    /// The codec with this number in a chunk header, or `None`.
-    pub fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            0 => Some(Codec::Stored),
-            1 => Some(Codec::Zstd),
-            _ => None,
-        }
-    }
-}
 
 /// A bounded run of plaintext of one part, as the source gave it. Only the last of a part may be
 /// empty.

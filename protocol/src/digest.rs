@@ -7,7 +7,6 @@ use minicbor::{Decode, Encode};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{
-    chunk::ChunkHash,
     id::{ChunkCount, PartIndex, TransferId},
     key::DigestSecret,
     limits::CHUNK_HASH_BYTES,
@@ -17,6 +16,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Root(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
+
+/// Keyed BLAKE3 of a chunk's plaintext.
+pub type ChunkHash = [u8; 32];
 
 /// The hash keys of one transfer.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]

@@ -9,14 +9,13 @@
 //! All integers are big-endian. The whole chunk header is the additional data of the chunk's AEAD.
 
 use crate::{
-    chunk::Codec,
     close::Code,
     error::{Error, Result},
     id::{ChunkIndex, Epoch, PartIndex, TransferId},
     limits::{
         CHUNK_HASH_BYTES, CHUNK_HEADER_BYTES, CHUNK_INDEX_MAX, CHUNK_PLAIN_BYTES_MAX, CONTROL_BYTES_MAX, TAG_BYTES,
     },
-    seal::Suite,
+    suite::Suite,
 };
 
 const CHUNK_MAGIC: [u8; 4] = *b"SLc1";
@@ -55,6 +54,28 @@ impl StreamHeader {
             part: PartIndex(u32::from_be_bytes(array(&bytes[4..8]))),
             first: ChunkIndex(u64::from_be_bytes(array(&bytes[8..]))),
         })
+    }
+}
+
+/// How the plaintext is packed before it is sealed (`docs/protocol.md`, section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Codec {
+    /// Not compressed.
+    Stored = 0,
+    /// One zstd frame (RFC 8878) with its content size, no dictionary; always shorter than the
+    /// plaintext.
+    Zstd = 1,
+}
+
+impl Codec {
+    /// The codec with this number in a chunk header, or `None`.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Codec::Stored),
+            1 => Some(Codec::Zstd),
+            _ => None,
+        }
     }
 }
 

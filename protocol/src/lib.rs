@@ -39,5 +39,6 @@ pub mod seal;
 pub mod sealed_log;
 pub mod send;
 pub mod sign;
+mod suite;
 pub mod ticket_proof;
 pub mod transcript;

@@ -16,7 +16,7 @@ use sealift_agent::{
     door::Door,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
-    identity::{Identity, Role},
+    identity::Identity,
     link::{
         Acceptor, Link, Listener,
         socket::{Listening, listen_at},
@@ -24,6 +24,7 @@ use sealift_agent::{
     output::Output,
     permit::Permit,
     report::{Finished, Report},
+    role::Role,
     session::{is_stream, is_writable, reader_is_gone},
     shutdown::Shutdown,
     state::StateDir,

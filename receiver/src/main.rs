@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use sealift_agent::{cli, failure::Outcome, identity::Role, process, report::Report};
+use sealift_agent::{cli, failure::Outcome, process, report::Report, role::Role};
 use sealift_engines::ENGINES;
 use sealift_receiver::{
     archive::load,

@@ -5,12 +5,13 @@ use minicbor::{Decode, Encode};
 use sealift_agent::{
     audit::{AuditLog, entry::Entry},
     failure::{Failure, Outcome},
-    identity::{Identity, Role},
+    identity::Identity,
     output::Output,
     own_file::read_own,
     process::eprintln_safe,
     random::SystemRandom,
     receiver_key::to_text,
+    role::Role,
     state::{StateDir, write_durably},
 };
 use sealift_protocol::{archive::ReceiverKey, close::Code, codec, envelope::SealingKey, fingerprint::Fingerprint};

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use sealift_agent::{cli, identity::Role, process, report::Report};
+use sealift_agent::{cli, process, report::Report, role::Role};
 use sealift_engines::ENGINES;
 use sealift_sender::{
     cli::{Cli, Command},

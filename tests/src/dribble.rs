@@ -8,8 +8,9 @@ use std::{
 
 use quinn::SendStream;
 use sealift_agent::{
-    identity::{Identity, Role},
+    identity::Identity,
     link::{Dialer, Link},
+    role::Role,
     ticket::Ticket,
     trust::Trust,
 };

@@ -1,6 +1,6 @@
 //! Every place at which a test has an agent die: those of both agents, and those of each engine.
 
-use sealift_agent::{fail_point::Point as AgentPoint, identity::Role};
+use sealift_agent::{fail_point::Point as AgentPoint, role::Role};
 use sealift_engines::ENGINES;
 
 /// One of them.

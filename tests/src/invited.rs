@@ -8,12 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use sealift_agent::{
-    clock::now_seconds,
-    identity::{Identity, Role},
-    random::SystemRandom,
-    ticket::Ticket,
-};
+use sealift_agent::{clock::now_seconds, identity::Identity, random::SystemRandom, role::Role, ticket::Ticket};
 use sealift_protocol::{
     envelope::SealingKey, grant::Grant, id::TransferId, random::Random, sealed_log::KeyFingerprint,
     ticket_proof::TicketSecret,

@@ -19,7 +19,7 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
-use sealift_agent::identity::{Identity, Role};
+use sealift_agent::{identity::Identity, role::Role};
 use sealift_protocol::message::ALPN;
 
 use crate::{

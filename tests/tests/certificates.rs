@@ -11,11 +11,12 @@ use quinn::ConnectionError;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sealift_agent::{
     certificate::verify_leaf,
-    identity::{Identity, Role as AgentRole},
+    identity::Identity,
     link::quic::{
         end_of,
         endpoint::{bind, client_config, server_config},
     },
+    role::Role as AgentRole,
     trust::{self, Trust},
 };
 use sealift_protocol::{close::Code, message::ALPN};

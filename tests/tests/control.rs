@@ -10,8 +10,9 @@ use sealift_agent::{
     control::{accept_control, open_control},
     credentials::Credentials,
     door::Door,
-    identity::{Identity, Role},
+    identity::Identity,
     link::{Acceptor, Arrived, Dialer, Listener},
+    role::Role,
     trust::Trust,
 };
 use sealift_protocol::{

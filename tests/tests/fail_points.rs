@@ -6,7 +6,7 @@
 use std::{thread, time::Duration};
 
 use nix::sys::signal::Signal;
-use sealift_agent::identity::Role;
+use sealift_agent::role::Role;
 use sealift_tests::{
     agents::{Agent, Launch},
     exit,

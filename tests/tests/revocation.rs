@@ -14,7 +14,7 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use sealift_agent::{
     credentials::Credentials,
     door::Door,
-    identity::{Identity, Role},
+    identity::Identity,
     link::{
         Acceptor, Dialer, Listener,
         quic::{
@@ -22,6 +22,7 @@ use sealift_agent::{
             endpoint::{bind, client_config, server_config},
         },
     },
+    role::Role,
     trust::{self, Trust},
 };
 use sealift_protocol::close::Code;

@@ -8,7 +8,8 @@ use super::{Connection, Link, quic};
 use crate::{
     address::resolve,
     failure::{Failure, Outcome},
-    identity::{Identity, Role},
+    identity::Identity,
+    role::Role,
     trust::Trust,
 };
 

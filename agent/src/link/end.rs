@@ -10,8 +10,8 @@ use sealift_protocol::{
 use crate::{
     clock::now_seconds,
     failure::{Failure, explain},
-    identity::Role,
     refused::refused_by_peer,
+    role::Role,
 };
 
 /// Why a connection is over. Each transport translates its own errors into this.

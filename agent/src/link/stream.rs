@@ -11,7 +11,7 @@ use super::{
     end::{Broken, StreamKind, stream_failure},
     quic,
 };
-use crate::{failure::Outcome, identity::Role};
+use crate::{failure::Outcome, role::Role};
 
 /// A buffer with a bound on what it takes.
 pub type Bounded<'a> = Limit<&'a mut BytesMut>;

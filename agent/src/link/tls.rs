@@ -16,7 +16,8 @@ use sealift_protocol::{close::Code, message::ALPN};
 
 use crate::{
     failure::{Failure, Outcome},
-    identity::{Identity, Role},
+    identity::Identity,
+    role::Role,
     trust::{PeerVerifier, Trust},
 };
 

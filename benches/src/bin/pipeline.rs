@@ -3,7 +3,7 @@
 use std::{fs::File, process::ExitCode};
 
 use clap::Parser;
-use sealift_agent::{process::processors, units::parse_bytes};
+use sealift_agent::{threads::processors, units::parse_bytes};
 use sealift_benches::{
     Outcome, dump, exit,
     measure::{GB, median, own},

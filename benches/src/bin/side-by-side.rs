@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use sealift_agent::{process::processors, units::parse_bytes};
+use sealift_agent::{threads::processors, units::parse_bytes};
 use sealift_benches::{
     Outcome,
     contender::{

@@ -19,9 +19,10 @@ use sealift_agent::{
     control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT, accept_control, open_control},
     credentials::Credentials,
     door::{Door, Slot},
-    identity::{Identity, Role},
+    identity::Identity,
     link::{Acceptor, Arrived, Dialer, Link, Listener},
     random::SystemRandom,
+    role::Role,
     ticket::Ticket,
     trust::Trust,
 };

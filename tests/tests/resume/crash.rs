@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use nix::{sys::signal::Signal, unistd::Pid};
-use sealift_agent::{fail_point::PANIC_PAYLOAD, identity::Role};
+use sealift_agent::{fail_point::PANIC_PAYLOAD, role::Role};
 use sealift_tests::{
     agents::{Agent, Launch},
     cgroup::MemoryGroup,

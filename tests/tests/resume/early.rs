@@ -4,15 +4,8 @@ use std::{fs, time::Duration};
 
 use nix::sys::signal::Signal;
 use sealift_agent::{
-    audit::AuditLog,
-    control::open_control,
-    failure::Failure,
-    identity::{Identity, Role},
-    link::Dialer,
-    random::SystemRandom,
-    state::StateDir,
-    ticket::Ticket,
-    trust::Trust,
+    audit::AuditLog, control::open_control, failure::Failure, identity::Identity, link::Dialer, random::SystemRandom,
+    role::Role, state::StateDir, ticket::Ticket, trust::Trust,
 };
 use sealift_protocol::{
     close::Code, compress::Compression, disposition::Asks, key::DigestSecret, manifest::Origin, negotiate::suites_auto,

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use sealift_agent::identity::Role;
+use sealift_agent::role::Role;
 use sealift_tests::{
     agents::{Launch, RECEIVER},
     exit,

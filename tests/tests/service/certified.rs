@@ -7,11 +7,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType, date_time_ymd,
 };
-use sealift_agent::{
-    identity::{Identity, Role},
-    link::Dialer,
-    trust::Trust,
-};
+use sealift_agent::{identity::Identity, link::Dialer, role::Role, trust::Trust};
 use sealift_tests::{
     agents::{RECEIVER, SENDER},
     exit,

@@ -4,8 +4,9 @@ use std::thread;
 
 use sealift_agent::{
     clock::now_seconds,
-    identity::{Identity, Role},
+    identity::Identity,
     random::SystemRandom,
+    role::Role,
     ticket::{ADDRESSES_MAX, Ticket},
 };
 use sealift_protocol::{

@@ -20,8 +20,9 @@ use std::{
 use quinn::{Connection, ConnectionError};
 use sealift_agent::{
     audit::AuditLog,
-    identity::{Identity, Role},
+    identity::Identity,
     link::{Dialer, Link},
+    role::Role,
     state::StateDir,
     ticket::Ticket,
     trust::Trust,

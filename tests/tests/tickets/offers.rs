@@ -6,7 +6,8 @@ use std::time::Duration;
 use sealift_agent::{
     clock::now_seconds,
     control::{ControlReader, ControlWriter, open_control},
-    identity::{Identity, Role},
+    identity::Identity,
+    role::Role,
     ticket::Ticket,
 };
 use sealift_protocol::{

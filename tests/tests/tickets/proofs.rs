@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use quinn::{RecvStream, SendStream};
 use sealift_agent::{
-    clock::now_seconds,
-    control::PROOF_TIMEOUT,
-    identity::{Identity, Role},
-    random::SystemRandom,
-    ticket::Ticket,
+    clock::now_seconds, control::PROOF_TIMEOUT, identity::Identity, random::SystemRandom, role::Role, ticket::Ticket,
 };
 use sealift_protocol::{
     close::Code,

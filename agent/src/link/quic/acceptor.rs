@@ -22,8 +22,9 @@ use crate::{
     credentials::Current,
     door::{Door, Slot},
     failure::{Failure, Outcome},
-    identity::{Identity, Role},
+    identity::Identity,
     link::{self, Link},
+    role::Role,
 };
 
 /// Peers with a validated address whose handshake has not begun. They wait only where the processor

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use super::{QuicConnection, end_of, endpoint::bind};
 use crate::{
     failure::{Failure, Outcome, io_reason},
-    identity::Role,
     link::socket::open_towards,
+    role::Role,
 };
 
 /// One attempt of a sender to reach one address; a handshake at 800 ms and heavy loss takes some

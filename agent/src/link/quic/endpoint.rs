@@ -27,8 +27,9 @@ use crate::{
     control::MESSAGE_TIMEOUT,
     credentials::{Credentials, Current},
     failure::{Failure, Outcome},
-    identity::{Identity, Role},
+    identity::Identity,
     link::tls::{broken, client_tls, server_tls},
+    role::Role,
     trust::Trust,
 };
 
