@@ -26,8 +26,8 @@ pub use self::{
     spool::Spool,
 };
 use self::{
-    part::{Kept, PartProgress, weight},
-    tally::{Standing, Tally},
+    part::{Kept, PartProgress, count_all, weight},
+    tally::{PartState, Tally},
 };
 use crate::{
     audit_head::AuditHead,
@@ -102,10 +102,10 @@ impl Transfer {
             to_prove: None,
             settled: false,
             spooled: None,
-            counted: Standing::default(),
+            counted: PartState::default(),
         });
         let mut parts: Vec<_> = parts.collect();
-        let tally = Tally::of(&mut parts, &plan);
+        let tally = count_all(&mut parts, &plan);
         let window_max = Window { lanes: LANES_MAX, lane_bytes: LANE_WINDOW_BYTES_MAX };
         Ok(Self {
             parts,
@@ -178,7 +178,7 @@ impl Transfer {
         self.epoch = epoch;
         let resumed = self.resume_parts(have);
         self.started_to = 0;
-        self.tally = Tally::of(&mut self.parts, &self.plan);
+        self.tally = count_all(&mut self.parts, &self.plan);
         resumed
     }
 
@@ -300,7 +300,7 @@ impl Transfer {
     /// Updates the counts after a change of this part.
     fn count(&mut self, part: PartIndex) {
         let place = part.0 as usize;
-        self.tally.update(&mut self.parts[place], self.plan.parts[place].section);
+        self.parts[place].count_again(&mut self.tally, self.plan.parts[place].section);
         self.parts[place].shrink();
     }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{spool::Spooled, tally::Standing};
+use super::tally::{PartState, Tally};
 use crate::{
     chunk::Sealed,
     close::Code,
@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Result},
     frame::ChunkHeader,
     id::ChunkCount,
+    manifest::{Plan, Section},
     message::Have,
     seal::EpochKeys,
 };
@@ -39,7 +40,8 @@ pub(super) struct PartProgress {
     pub(super) settled: bool,
     /// What was sent from a spool, if the sender has one.
     pub(super) spooled: Option<Spooled>,
-    pub(super) counted: Standing,
+    /// How the tally counts it.
+    pub(super) counted: PartState,
 }
 
 /// A chunk that may have to be sent again, and the keys that open it. It is not a copy: the link
@@ -47,6 +49,13 @@ pub(super) struct PartProgress {
 pub(super) struct Kept {
     pub(super) sealed: Sealed,
     pub(super) keys: Arc<EpochKeys>,
+}
+
+/// The frames of one part that were sent from a spool.
+pub(super) struct Spooled {
+    pub(super) sent: ChunkCount,
+    /// The weights of those that are not verified, oldest first.
+    pub(super) weights: VecDeque<u64>,
 }
 
 /// How a part is resumed over a new connection.
@@ -58,7 +67,28 @@ pub enum Resume {
     Repeat,
 }
 
+/// Counts all parts by their states.
+pub(super) fn count_all(parts: &mut [PartProgress], plan: &Plan) -> Tally {
+    let mut tally = Tally::default();
+    for (progress, planned) in parts.iter_mut().zip(&plan.parts) {
+        progress.counted = progress.state();
+        tally.add(progress.counted, planned.section);
+    }
+    tally
+}
+
 impl PartProgress {
+    fn state(&self) -> PartState {
+        PartState { started: self.started, ended: self.ended.is_some(), verified: self.is_verified() }
+    }
+
+    /// Counts this part, which is of `section`, again.
+    pub(super) fn count_again(&mut self, tally: &mut Tally, section: Section) {
+        tally.remove(self.counted, section);
+        self.counted = self.state();
+        tally.add(self.counted, section);
+    }
+
     pub(super) fn is_verified(&self) -> bool {
         self.settled || self.ended.is_some() && self.verified == self.sent()
     }

@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 
 use super::{
     Transfer,
-    part::{PartProgress, Resume, weight},
-    tally::Tally,
+    part::{PartProgress, Resume, Spooled, count_all, weight},
 };
 use crate::{
     close::Code,
@@ -27,13 +26,6 @@ pub struct Spool {
     pub key: KeyFingerprint,
 }
 
-/// The frames of one part that were sent from a spool.
-pub(super) struct Spooled {
-    pub(super) sent: ChunkCount,
-    /// The weights of those that are not verified, oldest first.
-    pub(super) weights: VecDeque<u64>,
-}
-
 impl Transfer {
     /// From now on everything is sent from a spool.
     pub fn handle_spool(&mut self, spool: Spool) {
@@ -41,7 +33,7 @@ impl Transfer {
         for progress in &mut self.parts {
             progress.spooled = Some(Spooled { sent: progress.verified, weights: VecDeque::new() });
         }
-        self.tally = Tally::of(&mut self.parts, &self.plan);
+        self.tally = count_all(&mut self.parts, &self.plan);
     }
 
     /// A frame is sent as it is in the spool. Fails with `LogDamaged` if it is not the next of its
