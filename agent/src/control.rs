@@ -19,7 +19,7 @@ use crate::{
     door::Slot,
     failure::{Failure, Outcome},
     link::{
-        FAREWELL_TIMEOUT, Link,
+        FAREWELL_TIMEOUT, IDLE_TIMEOUT, Link,
         end::exchange_ended,
         stream::{StreamIn, StreamOut},
     },
@@ -31,6 +31,8 @@ use crate::{
 /// (fault X15); besides, as long as its bytes take at the least rate, counted as they come and not
 /// as they are announced.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+// A dead link is noticed as such, and not taken for a slow peer.
+const _: () = assert!(IDLE_TIMEOUT.as_secs() < MESSAGE_TIMEOUT.as_secs());
 
 /// The slowest link that is served, 64 kbit/s, less what its overhead takes.
 const BYTES_PER_SECOND_MIN: u64 = 4 << 10;
@@ -155,6 +157,26 @@ impl ControlWriter {
     pub async fn finish(mut self) {
         let _ = self.stream.finish();
         let _ = timeout(FAREWELL_TIMEOUT, self.stream.delivered()).await;
+    }
+
+    /// Ends the exchange on `link` with a failure: sends it to the peer, unless it came from there,
+    /// and waits until that has arrived, since a connection that is closed at once may not carry
+    /// the message any more. Not cancel-safe: the peer may not get the code.
+    pub async fn refuse(mut self, link: &Link, failure: &Failure) {
+        if !failure.raised_by.is_peer() {
+            let refuse = Refuse {
+                part: failure.part,
+                chunk: failure.chunk,
+                now_seconds: failure.code.is_of_clock().then(now_seconds),
+                bound: failure.bound.as_deref().copied(),
+                ..Refuse::new(failure.code)
+            };
+            // A few bytes: a peer that takes none of them by then is not waited for.
+            if let Ok(Ok(_)) = timeout(FAREWELL_TIMEOUT, self.send(&Message::Refuse(refuse))).await {
+                self.finish().await;
+            }
+        }
+        link.close(failure.code);
     }
 }
 

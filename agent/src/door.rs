@@ -13,7 +13,7 @@ use sealift_protocol::{close::Code, error::Error};
 use crate::{
     admission::{Admission, Arrival, Growth, Key, SlotId, Stage},
     failure::Outcome,
-    link::Connection,
+    link::connection::Connection,
     refusals::{Counts, RefusalCause, Refusals},
 };
 

@@ -2,36 +2,28 @@
 //! certificate.
 //!
 //! This folder alone knows transports. [`Connection`] and the halves of a stream are closed enums
-//! with a variant for each; what a transport's streams can do is in [`stream`], and what the end of
-//! a connection or stream means to an agent in [`end`]. A second transport is a folder beside
+//! with a variant for each; what a transport's streams can do is in [`transport`], and what the end
+//! of a connection or stream means to an agent in [`end`]. A second transport is a folder beside
 //! `quic`, and a variant in each of these enums; nothing outside changes.
 
+pub mod connection;
 pub mod dial;
 pub mod end;
 pub mod quic;
 pub mod socket;
 pub mod stream;
 mod tls;
+pub mod transport;
 
 use std::{net::SocketAddr, time::Duration};
 
-use rustls_pki_types::CertificateDer;
 use sealift_protocol::{
-    certificate::Chain,
-    close::Code,
-    error::Error,
-    fingerprint::Fingerprint,
-    link_facts::LinkFacts,
-    manifest::LinkEvidence,
-    message::{Message, Refuse},
-    sign::PublicKey,
-    ticket_proof::ProvenOn,
-    transcript::Channel,
+    certificate::Chain, close::Code, error::Error, fingerprint::Fingerprint, link_facts::LinkFacts,
+    manifest::LinkEvidence, sign::PublicKey, ticket_proof::ProvenOn, transcript::Channel,
 };
-use tokio::time::timeout;
 
-pub(crate) use self::tls::SIGNATURES;
 pub use self::{
+    connection::Connection,
     dial::Dialer,
     quic::{
         acceptor::{Acceptor, Arrived},
@@ -43,8 +35,6 @@ use self::{
     stream::{Receiving, Sending, StreamIn, StreamOut},
 };
 use crate::{
-    clock::now_seconds,
-    control::ControlWriter,
     failure::{Failure, Outcome},
     identity::{Identity, certified_key},
     role::Role,
@@ -55,42 +45,6 @@ pub(crate) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// RFC 9266: the exporter that binds a channel.
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
-
-/// A connection over one of the transports.
-#[derive(Clone)]
-pub enum Connection {
-    Quic(quic::QuicConnection),
-}
-
-impl Connection {
-    /// Closes with a code and no text. The peer learns it even if its control stream is busy.
-    pub fn close(&self, code: Code) {
-        match self {
-            Self::Quic(quic) => quic.close(code),
-        }
-    }
-
-    /// The peer's certificates, its own first.
-    fn peer_chain(&self) -> Option<Vec<CertificateDer<'static>>> {
-        match self {
-            Self::Quic(quic) => quic.peer_chain(),
-        }
-    }
-
-    /// What the transport and TLS agreed on.
-    fn facts(&self) -> Option<LinkFacts> {
-        match self {
-            Self::Quic(quic) => quic.facts(),
-        }
-    }
-
-    /// Keying material of the TLS session (RFC 8446, 7.5).
-    fn export(&self, label: &[u8]) -> Option<[u8; 32]> {
-        match self {
-            Self::Quic(quic) => quic.export(label),
-        }
-    }
-}
 
 /// A connection whose peer has proven to hold the key in its certificate, and what binds the
 /// exchange to it.
@@ -228,26 +182,6 @@ impl Link {
             Connection::Quic(quic) => quic.unanswered().await,
         }
         LinkEnd::TimedOut.failure(self.role)
-    }
-
-    /// Ends the exchange with a failure: sends it to the peer, unless it came from there, and waits
-    /// until that has arrived, since a connection that is closed at once may not carry the word any
-    /// more. Not cancel-safe: the peer may not get the code.
-    pub async fn refuse(&self, mut writer: ControlWriter, failure: &Failure) {
-        if !failure.raised_by.is_peer() {
-            let refuse = Refuse {
-                part: failure.part,
-                chunk: failure.chunk,
-                now_seconds: failure.code.is_of_clock().then(now_seconds),
-                bound: failure.bound.as_deref().copied(),
-                ..Refuse::new(failure.code)
-            };
-            // A few bytes: a peer that takes none of them by then is not waited for.
-            if let Ok(Ok(_)) = timeout(FAREWELL_TIMEOUT, writer.send(&Message::Refuse(refuse))).await {
-                writer.finish().await;
-            }
-        }
-        self.close(failure.code);
     }
 
     /// As [`Connection::close`].

@@ -12,7 +12,7 @@ use std::{
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::verify_tls13_signature,
+    crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
@@ -26,9 +26,18 @@ use crate::{
     certificate::{verify_intermediate, verify_leaf},
     failure::{Failure, Outcome},
     identity::certified_key,
-    link::SIGNATURES,
     refusals::{RefusalCause, Refusals},
     role::Role,
+};
+
+/// The signature algorithms that certificates and handshakes may use.
+pub(crate) static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
+    all: &[webpki::aws_lc_rs::ED25519, webpki::aws_lc_rs::ECDSA_P256_SHA256, webpki::aws_lc_rs::ECDSA_P384_SHA384],
+    mapping: &[
+        (rustls::SignatureScheme::ED25519, &[webpki::aws_lc_rs::ED25519]),
+        (rustls::SignatureScheme::ECDSA_NISTP256_SHA256, &[webpki::aws_lc_rs::ECDSA_P256_SHA256]),
+        (rustls::SignatureScheme::ECDSA_NISTP384_SHA384, &[webpki::aws_lc_rs::ECDSA_P384_SHA384]),
+    ],
 };
 
 /// Certificates between a peer's and the root. Two allow an offline root over an issuing authority

@@ -44,7 +44,7 @@ impl Offered {
         async move {
             // It may have been evicted.
             if held.is_ok() {
-                link.refuse(writer, &failure).await;
+                writer.refuse(&link, &failure).await;
             }
         }
     }
@@ -125,7 +125,7 @@ async fn receive_offer(
             if slot.count_refusal(failure.code) {
                 tracing::warn!(code = failure.code.as_str(), "proof of a ticket refused");
             }
-            link.refuse(writer, &failure).await;
+            writer.refuse(&link, &failure).await;
             return;
         }
     };
@@ -153,7 +153,7 @@ async fn receive_offer(
             if slot.count_refusal(failure.code) {
                 tracing::warn!(code = failure.code.as_str(), what = failure.what, "offer refused");
             }
-            link.refuse(writer, &failure).await;
+            writer.refuse(&link, &failure).await;
         }
     }
 }

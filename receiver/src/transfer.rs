@@ -378,7 +378,7 @@ impl<'a> Receiving<'a> {
                 link.leave().await;
             }
             Ok(Conversed::Undelivered) => link.close(Code::Interrupted),
-            Err(failure) => link.refuse(writer, failure).await,
+            Err(failure) => writer.refuse(&link, failure).await,
         }
         self.withdrawal.set(outside.withdrawal);
         outcome

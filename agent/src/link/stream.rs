@@ -1,43 +1,15 @@
-//! The streams of a link: what each transport's streams can do ([`SendStream`], [`RecvStream`]),
-//! and the streams that the agents hold ([`StreamOut`], [`StreamIn`]), which are of whichever
-//! transport the link is and report what breaks them as a [`crate::failure::Failure`].
+//! The streams that the agents hold: of whichever transport the link is. They report what breaks
+//! them as a [`crate::failure::Failure`].
 
-use std::future::Future;
-
-use bytes::{Bytes, BytesMut, buf::Limit};
+use bytes::Bytes;
 use sealift_protocol::close::Code;
 
 use super::{
-    end::{Broken, StreamKind, stream_failure},
+    end::{StreamKind, stream_failure},
     quic,
+    transport::{Bounded, RecvStream, SendStream},
 };
 use crate::{failure::Outcome, role::Role};
-
-/// A buffer with a bound on what it takes.
-pub type Bounded<'a> = Limit<&'a mut BytesMut>;
-
-/// The sending half of a stream of one transport.
-pub trait SendStream {
-    /// Sends all of `bytes`, and waits while the peer or the transport takes no more. Cancel-safe:
-    /// what is left in `bytes` has not been sent.
-    fn send(&mut self, bytes: &mut Bytes) -> impl Future<Output = Result<(), Broken>>;
-
-    /// Ends the stream: nothing follows what was sent.
-    fn finish(&mut self) -> Result<(), Broken>;
-
-    /// Resolves once the peer has received everything up to the end, or will not. Cancel-safe.
-    fn delivered(&mut self) -> impl Future<Output = ()>;
-
-    /// Gives the stream up, including what was sent and has not arrived.
-    fn reset(&mut self, code: Code);
-}
-
-/// The receiving half of a stream of one transport.
-pub trait RecvStream {
-    /// Appends what has arrived, as far as `into` has room; returns how many bytes that were, 0 at
-    /// the end of the stream. Waits if nothing has arrived. Cancel-safe.
-    fn recv(&mut self, into: &mut Bounded<'_>) -> impl Future<Output = Result<usize, Broken>>;
-}
 
 /// Which transport the sending half is of.
 pub(super) enum Sending {

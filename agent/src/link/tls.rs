@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::{
     ClientConfig, NoKeyLog, ServerConfig,
     client::Resumption,
-    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs},
+    crypto::{CryptoProvider, aws_lc_rs},
     server::NoServerSessionStorage,
     sign::SingleCertAndKey,
     version::TLS13,
@@ -18,17 +18,7 @@ use crate::{
     failure::{Failure, Outcome},
     identity::Identity,
     role::Role,
-    trust::{PeerVerifier, Trust},
-};
-
-/// The signature algorithms that certificates and handshakes may use.
-pub(crate) static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
-    all: &[webpki::aws_lc_rs::ED25519, webpki::aws_lc_rs::ECDSA_P256_SHA256, webpki::aws_lc_rs::ECDSA_P384_SHA384],
-    mapping: &[
-        (rustls::SignatureScheme::ED25519, &[webpki::aws_lc_rs::ED25519]),
-        (rustls::SignatureScheme::ECDSA_NISTP256_SHA256, &[webpki::aws_lc_rs::ECDSA_P256_SHA256]),
-        (rustls::SignatureScheme::ECDSA_NISTP384_SHA384, &[webpki::aws_lc_rs::ECDSA_P384_SHA384]),
-    ],
+    trust::{PeerVerifier, SIGNATURES, Trust},
 };
 
 fn provider() -> Arc<CryptoProvider> {

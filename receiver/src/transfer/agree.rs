@@ -124,7 +124,7 @@ impl Receiving<'_> {
             Ok(()) => stated_loaded("the sender was told that the load is stated to be in the target"),
             Err(failure) => failure,
         };
-        link.refuse(writer, &failure).await;
+        writer.refuse(&link, &failure).await;
         Err(failure)
     }
 

@@ -173,7 +173,7 @@ impl Sending<'_> {
                 fail_point::hit(Point::ReceiptDelivered);
             }
             Err(failure) => {
-                link.refuse(writer, failure).await;
+                writer.refuse(&link, failure).await;
                 let _ = tokio::time::timeout(FAREWELL, link.wait_idle()).await;
             }
         }
@@ -185,7 +185,7 @@ impl Sending<'_> {
     pub(super) async fn withdraw(&self, failure: &Failure) -> Outcome {
         let link = self.connect().await?;
         let (writer, _control) = open_control(&link, &self.proof(&link)).await?;
-        link.refuse(writer, failure).await;
+        writer.refuse(&link, failure).await;
         link.wait_idle().await;
         Ok(())
     }

@@ -97,6 +97,6 @@ async fn fail_before_begin(place: &Place) {
     let negotiated = negotiate(&outgoing, terms, &link, &identity, &mut writer, &mut control, fails).await;
     let failure = negotiated.err().expect("it failed");
     assert_eq!(failure.code, Code::SourceFailed, "{failure}");
-    link.refuse(writer, &failure).await;
+    writer.refuse(&link, &failure).await;
     let _ = tokio::time::timeout(Duration::from_secs(3), link.wait_idle()).await;
 }

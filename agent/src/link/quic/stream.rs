@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use super::{end_of, number};
 use crate::link::{
     end::Broken,
-    stream::{Bounded, RecvStream, SendStream},
+    transport::{Bounded, RecvStream, SendStream},
 };
 
 pub(in crate::link) struct QuicSend(pub(super) quinn::SendStream);
