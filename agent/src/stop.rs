@@ -34,12 +34,14 @@ pub enum Cause {
     Source,
     /// Its sender brings nothing, and another transfer needs its place.
     Displaced,
+    /// This process lets go of the part of the work that asks.
+    Closed,
 }
 
 impl Cause {
     /// In their order.
-    pub const ALL: [Self; 6] =
-        [Self::Shutdown, Self::Revoked, Self::Expired, Self::Peer, Self::Source, Self::Displaced];
+    pub const ALL: [Self; 7] =
+        [Self::Shutdown, Self::Revoked, Self::Expired, Self::Peer, Self::Source, Self::Displaced, Self::Closed];
 }
 
 /// A cause, and what people read about it.
@@ -96,7 +98,8 @@ impl Stop {
     }
 
     /// Calls this as soon as a cause is found, which may have been before, and not after the
-    /// farewells. A second call replaces the first.
+    /// farewells: by what raises or asks this stop, and not the one that it is within. A second
+    /// call replaces the first.
     pub fn interrupts(&self, interrupt: impl FnOnce() + Send + 'static) {
         let mut state = self.state();
         if state.first.is_some() {
@@ -196,7 +199,7 @@ impl Stop {
             Cause::Shutdown => self.0.shutdown.as_ref().and_then(Shutdown::requested),
             Cause::Revoked => self.0.permit.get().and_then(Permit::revoked),
             Cause::Expired => self.0.permit.get().and_then(Permit::expired),
-            Cause::Peer | Cause::Source | Cause::Displaced => None,
+            Cause::Peer | Cause::Source | Cause::Displaced | Cause::Closed => None,
         };
         if let Some(failure) = own {
             return Some(Raised { cause, failure });

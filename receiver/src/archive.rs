@@ -32,7 +32,7 @@ use sealift_engine_api::{Engines, Readiness, TargetOptions};
 use sealift_protocol::{
     close::Code,
     disposition::{
-        Disposition, Event, disposition,
+        Asks, Disposition, Event, disposition,
         receiver::{Input, While},
     },
     fingerprint::Fingerprint,
@@ -48,7 +48,7 @@ use self::{
 use crate::{
     cli::LoadArgs,
     ending::{KeepsEnding, found_in_doubt, stated_loaded},
-    load::{Load, blocking, note_found},
+    load::{Load, note_found, prepare},
     runner::{Came, Outside, Runner, Setting, failed},
     standing_key::StandingKey,
     target::dangers,
@@ -75,8 +75,8 @@ async fn run(args: &LoadArgs, engines: Engines, report: &Report) -> Outcome<Fini
         danger_show_program_output: args.transfer.danger_show_program_output,
         standing: false,
     };
-    let open_sink = || endpoint.open_target(&options, engines);
-    open_sink()?;
+    let open_target = || endpoint.open_target(&options, engines);
+    open_target()?;
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
     TransferDir::sweep(&state)?;
@@ -93,7 +93,7 @@ async fn run(args: &LoadArgs, engines: Engines, report: &Report) -> Outcome<Fini
     let stop = Stop::on(Shutdown::listen()?);
     let record = Record::open(&state, transfer, &endpoint.url())?;
     if record.earlier.is_none() {
-        match open_sink()?.check(Readiness::Staging) {
+        match open_target()?.check(Readiness::Staging) {
             Ok(described) => described.iter().for_each(|line| report.say(&format!("receiver: {line}"))),
             Err(failure) => {
                 record.dir.destroy()?;
@@ -107,7 +107,7 @@ async fn run(args: &LoadArgs, engines: Engines, report: &Report) -> Outcome<Fini
         state: &state,
         identity: &key.identity,
         input: Input::Load,
-        open_sink: &open_sink,
+        open_target: &open_target,
         engines,
     };
     let mut loading = Loading { args, key: &key, runner: Runner::new(setting, transfer, record, &stop) };
@@ -177,7 +177,7 @@ impl Loading<'_> {
             engine: sealed.plan().engine.clone(),
             purpose: Purpose::new(&grant.purpose),
         };
-        let Setting { report, audit, open_sink, .. } = self.runner.setting;
+        let Setting { report, audit, open_target, .. } = self.runner.setting;
         audit.append(Some(self.runner.transfer), &entry)?;
         let record = &mut self.runner.record;
         let elsewhere = record.earlier.take_if(|earlier| earlier.target != record.kept.target);
@@ -191,10 +191,11 @@ impl Loading<'_> {
         self.runner.record.keep()?;
         fail_point::hit(Point::EpochKept);
         report.planned(&plan);
-        let sink = open_sink()?;
-        let found = blocking(&sink, move |sink| sink.prepare(id, &plan, false)).await?;
+        let target = open_target()?;
+        let stop = self.runner.stop.within();
+        let prepared = prepare(&target, id, plan, Asks::Continue, &stop).await?;
         if self.runner.record.earlier.is_some() {
-            let (resume, reason) = match found.is_empty() {
+            let (resume, reason) = match prepared.found.is_empty() {
                 true => {
                     (Resume::Restarted, "the target had nothing of the earlier run; it is loaded from the beginning.")
                 }
@@ -202,10 +203,10 @@ impl Loading<'_> {
             };
             report.resume(resume, reason);
         }
-        let found = note_found(&mut transfer, found)?;
+        let found = note_found(&mut transfer, &prepared.found)?;
         // Its bytes are counted as the archive is read past them.
         report.count(|totals| totals.parts += found.parts);
-        let load = self.runner.load.insert(Load::new(sink, transfer, None, self.runner.stop.clone()));
+        let load = self.runner.load.insert(Load::new(target, prepared, transfer, None, stop));
         let engine = json!(sealed.plan().engine.name);
         let session = sealed.session(&self.key.sealing, &mut load.transfer_mut())?;
         report.event("started", &[("engine", engine), ("suite", json!(session.keys().suite().name()))]);

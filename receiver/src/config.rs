@@ -168,7 +168,7 @@ impl Config {
         let options = target.options(self.row_bytes_max);
         let endpoint = self.engines.parse(&target.url);
         let opened = endpoint.and_then(|endpoint| endpoint.open_target(&options, self.engines));
-        let checked = opened.and_then(|sink| sink.check(readiness));
+        let checked = opened.and_then(|target| target.check(readiness));
         checked.map_err(|failure| Failure { what: format!("targets.{name}: {}", failure.what), ..failure })
     }
 }

@@ -17,7 +17,7 @@ use sealift_agent::{
     state::StateDir,
     units::human_duration,
 };
-use sealift_engine_api::Sink;
+use sealift_engine_api::{Commit, Recovery, Target};
 use sealift_protocol::{
     close::Code,
     digest::Digests,
@@ -30,6 +30,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     archive::used,
+    held::Held,
     load::{Load, blocking},
 };
 
@@ -66,16 +67,15 @@ pub trait KeepsEnding {
     }
 }
 
-/// Ends the load, and proves it from the target. Cancel-safe only where the sink does not [end
-/// unseen](Sink::ends_unseen).
+/// Ends the load, and proves it from the target. Cancel-safe only where the commit is
+/// [observable](Commit::Observable).
 pub async fn prove(record: &mut impl KeepsEnding, load: &Load, digests: Digests) -> Outcome<Evidence> {
-    let ends_unseen = load.sink.ends_unseen();
-    if ends_unseen {
+    if load.commit() == Commit::Unobservable {
         record.advance(Stage::InDoubt)?;
     }
     fail_point::hit(Point::LoadEnding);
-    let proven = load.blocking(move |sink| sink.prove(&digests)).await;
-    if let (true, Err(failure)) = (ends_unseen, &proven) {
+    let proven = load.prove(digests).await;
+    if let (Commit::Unobservable, Err(failure)) = (load.commit(), &proven) {
         let event = match failure.code {
             Code::LoaderFailed => Event::LoaderFailed,
             _ => Event::LoaderUnknown,
@@ -88,8 +88,8 @@ pub async fn prove(record: &mut impl KeepsEnding, load: &Load, digests: Digests)
 }
 
 /// Adds to a failure where rows are left in the clear, if they are.
-pub fn with_staged(mut failure: Failure, sink: &dyn Sink, transfer: TransferId) -> Failure {
-    let stays = match sink.staged(transfer) {
+pub fn with_staged(mut failure: Failure, target: &dyn Recovery, transfer: TransferId) -> Failure {
+    let stays = match target.staged(transfer) {
         Some(path) => format!(
             "What is loaded so far stays in {}, in the clear and for this user alone; sealift-receiver abandon {transfer} \
              removes it.",
@@ -193,7 +193,9 @@ pub struct Publishing<'a> {
     pub state: &'a StateDir,
     pub audit: &'a AuditLog,
     pub transfer: TransferId,
-    pub sink: Arc<dyn Sink>,
+    pub target: Arc<dyn Target>,
+    /// What this process has proven. None where an earlier one had.
+    pub held: Option<Held>,
     /// It is loaded from an archive, which is good for one load.
     pub uses_archive: bool,
 }
@@ -221,7 +223,7 @@ impl Publishing<'_> {
                 used::note(self.state, self.audit, transfer, receipt.receipt.grant.grant.finish_before_seconds)?;
             }
             self.audit.append(Some(transfer), &Entry::TransferPublish(ReceiptFields::of(&receipt)))?;
-            if let Err(failure) = blocking(&self.sink, move |sink| sink.publish(transfer)).await {
+            if let Err(failure) = self.show().await {
                 let _ = std::fs::remove_file(&receipt_path);
                 used::forget(self.state, transfer)?;
                 return Err(failure);
@@ -229,12 +231,23 @@ impl Publishing<'_> {
             fail_point::hit(Point::Published);
             record.advance(Stage::Published)?;
         }
-        let forget = move |sink: &dyn Sink| {
-            sink.forget(transfer);
+        let target = Arc::clone(&self.target);
+        blocking(move || {
+            target.forget(transfer);
             Ok(())
-        };
-        blocking(&self.sink, forget).await?;
+        })
+        .await?;
         fail_point::hit(Point::Forgotten);
         Ok(Finished { receipt, receipt_path })
+    }
+
+    /// Shows the load under its final name.
+    async fn show(&self) -> Outcome {
+        let target = Arc::clone(&self.target);
+        let transfer = self.transfer;
+        match self.held.clone() {
+            Some(held) => blocking(move || held.publish()).await,
+            None => blocking(move || target.publish(transfer)).await,
+        }
     }
 }

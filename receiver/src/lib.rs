@@ -6,6 +6,7 @@ pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod ending;
+pub mod held;
 pub mod invitation;
 pub mod journal;
 pub mod listen;

@@ -89,8 +89,8 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
         danger_show_program_output: args.transfer.danger_show_program_output,
         standing: false,
     };
-    let open_sink = || endpoint.open_target(&options, engines);
-    open_sink()?;
+    let open_target = || endpoint.open_target(&options, engines);
+    open_target()?;
     let target = endpoint.url();
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
@@ -100,7 +100,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
     let identity = Arc::new(Identity::open(&state, Role::Receiver, &audit)?);
     let earlier = find_unfinished(&state, &target, report)?;
     if earlier.is_none()
-        && let Some(described) = open_sink()?.check(Readiness::Staging)?
+        && let Some(described) = open_target()?.check(Readiness::Staging)?
     {
         report.say(&format!("receiver: {described}"));
     }
@@ -161,7 +161,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
         state: &state,
         identity: &identity,
         input: Input::Listen,
-        open_sink: &open_sink,
+        open_target: &open_target,
         engines,
     };
     let piped = ticket_out.is_standard();

@@ -1,5 +1,5 @@
-//! The load of one transfer: what outlives a connection at the receiver. The sink, the threads that
-//! write into it, and the state machine that knows what is there.
+//! The load of one transfer: what outlives a connection at the receiver. What it holds in its
+//! target, the threads that write there, and the state machine that knows what is there.
 
 use std::{
     cell::{Ref, RefCell, RefMut},
@@ -15,31 +15,39 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     report::Report,
-    stop::Stop,
+    stop::{Cause, Stop},
 };
-use sealift_engine_api::Sink;
+use sealift_engine_api::{Commit, Durability, PreparedLoad, Target, TargetCapabilities, Writers};
 use sealift_protocol::{
     chunk::{TakenChunk, VerifiedChunk},
     close::Code,
-    id::{ChunkCount, PartIndex},
+    digest::Digests,
+    disposition::Asks,
+    id::{ChunkCount, PartIndex, TransferId},
+    manifest::{Evidence, Plan},
     receive::{Found, Transfer},
 };
 use tokio::{
-    sync::{Mutex, Notify, mpsc},
+    sync::{Mutex, Notify, mpsc, oneshot},
     task::JoinHandle,
 };
 
 use crate::{
+    held::{Held, LetGo, LoadStop},
     journal::{Journal, Replayed},
     writer::{PartWriter, Starting, Written},
 };
 
-/// For writers to end once the sink was stopped: a statement that is interrupted, a loader that is
+/// For threads to end once the load was stopped: a statement that is interrupted, a loader that is
 /// killed.
-const WRITERS_END: Duration = Duration::from_secs(5);
+const THREADS_END: Duration = Duration::from_secs(5);
 
 pub struct Load {
-    pub sink: Arc<dyn Sink>,
+    pub target: Arc<dyn Target>,
+    capabilities: TargetCapabilities,
+    pub held: Held,
+    /// None where everything is there.
+    into: Option<Arc<dyn Writers>>,
     pub journal: Option<Journal>,
     transfer: RefCell<Transfer>,
     writers: RefCell<BTreeMap<PartIndex, PartWriter>>,
@@ -49,28 +57,50 @@ pub struct Load {
     /// That this process has written.
     rows: Arc<AtomicU64>,
     rows_found: u64,
-    /// Chunks that the sink has and that count when they are synced, oldest first.
+    /// Chunks that a writer has and that count when they are synced, oldest first.
     unsynced: RefCell<VecDeque<TakenChunk>>,
     /// Notified whenever something was taken or finished, or a part was begun.
     pub moved: Notify,
-    /// Asked by the writers before every chunk and commit.
+    /// Within the transfer's, and raised when the load is closed. Asked by the engine, and by the
+    /// writers before every chunk and commit.
     stop: Stop,
 }
 
 impl Load {
-    pub fn new(sink: Arc<dyn Sink>, transfer: Transfer, journal: Option<Journal>, stop: Stop) -> Self {
+    /// One that was prepared in its target, and ends with `stop`.
+    pub fn new(
+        target: Arc<dyn Target>,
+        prepared: PreparedLoad,
+        transfer: Transfer,
+        journal: Option<Journal>,
+        stop: Stop,
+    ) -> Self {
+        let into = prepared.load.writers();
+        let held = Held::loading(prepared.load);
+        Self { rows_found: prepared.rows, into: Some(into), journal, ..Self::with(target, held, transfer, stop) }
+    }
+
+    /// One that an earlier process has published.
+    pub fn published(target: Arc<dyn Target>, transfer: Transfer, stop: Stop) -> Self {
+        Self::with(target, Held::published(), transfer, stop)
+    }
+
+    fn with(target: Arc<dyn Target>, held: Held, transfer: Transfer, stop: Stop) -> Self {
         // Two messages a part at most, and one for each piece of it that is made durable.
         let (written, events) = mpsc::unbounded_channel();
         Self {
-            rows_found: sink.rows_found(),
-            sink,
-            journal,
+            capabilities: target.capabilities(),
+            target,
+            held,
+            into: None,
+            journal: None,
             transfer: RefCell::new(transfer),
             writers: RefCell::default(),
             threads: RefCell::default(),
             written,
             events: Mutex::new(events),
             rows: Arc::default(),
+            rows_found: 0,
             unsynced: RefCell::default(),
             moved: Notify::new(),
             stop,
@@ -90,8 +120,13 @@ impl Load {
         self.rows_found.saturating_add(self.rows.load(Ordering::Relaxed))
     }
 
-    /// The way into the sink for `part`, once the part's turn has come. Cancel-safe: a thread that
-    /// nothing waits for ends, and the next call starts another.
+    /// What can be known of the end of the load.
+    pub fn commit(&self) -> Commit {
+        self.capabilities.commit
+    }
+
+    /// The way into the target for `part`, once the part's turn has come. Cancel-safe: a thread
+    /// that nothing waits for ends, and the next call starts another.
     pub async fn writer(&self, part: PartIndex) -> Outcome<PartWriter> {
         if let Some(writer) = self.writers.borrow().get(&part) {
             return Ok(writer.clone());
@@ -105,18 +140,17 @@ impl Load {
         }
         let digests = self.transfer().digests().cloned();
         let digests = digests.ok_or_else(|| Failure::new(Code::Internal, "a part before any keys", ""))?;
+        let into = self.into.clone().ok_or_else(|| Failure::new(Code::Internal, "a part of what is there", ""))?;
         let Starting { writer, ready, thread } = PartWriter::start(
-            Arc::clone(&self.sink),
+            into,
+            self.capabilities.durability,
             part,
             digests,
             self.written.clone(),
             Arc::clone(&self.rows),
             self.stop.clone(),
         );
-        let mut threads = self.threads.take();
-        threads.retain(|thread| !thread.is_finished());
-        threads.push(thread);
-        self.threads.replace(threads);
+        self.note_thread(thread);
         let ended_early = |_| Failure::new(Code::Internal, "a part's writer ended early", "");
         ready.await.map_err(ended_early)??;
         self.writers.borrow_mut().insert(part, writer.clone());
@@ -125,8 +159,15 @@ impl Load {
         Ok(writer)
     }
 
+    /// Waited for when the load is closed.
+    fn note_thread(&self, thread: JoinHandle<()>) {
+        let mut threads = self.threads.borrow_mut();
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+    }
+
     /// Gives a chunk to its writer; when this returns, it is not asked for again unless the process
-    /// dies. Waits while the sink is busy. Cancel-safe: a cancelled call has passed on nothing.
+    /// dies. Waits while the target is busy. Cancel-safe: a cancelled call has passed on nothing.
     pub async fn take(&self, writer: &PartWriter, chunk: VerifiedChunk, durable: bool) {
         let Some(place) = writer.place().await else {
             // The writer has ended; its failure is found by `watch`.
@@ -135,7 +176,7 @@ impl Load {
         let taken = chunk.taken();
         place.send(chunk);
         fail_point::hit(Point::ChunkTaken);
-        if self.sink.counts_when_synced() {
+        if self.capabilities.durability == Durability::SyncedChunks {
             self.unsynced.borrow_mut().push_back(taken);
             return;
         }
@@ -151,7 +192,7 @@ impl Load {
         }
     }
 
-    /// Waits until what the sink has counts, before Accept says what is there. Cancel-safe.
+    /// Waits until what the writers have counts, before Accept says what is there. Cancel-safe.
     pub async fn await_counted(&self, report: &Report) -> Outcome {
         let counted = async {
             loop {
@@ -169,8 +210,8 @@ impl Load {
         }
     }
 
-    /// Feeds the sink with what a journal held; returns how many bytes that were. Not cancel-safe:
-    /// a chunk that was received and not passed on is lost.
+    /// Feeds the target with what a journal held; returns how many bytes that were. Not
+    /// cancel-safe: a chunk that was received and not passed on is lost.
     pub async fn feed(&self, mut replayed: mpsc::Receiver<Outcome<Replayed>>) -> Outcome<u64> {
         let (mut writer, mut plain_bytes) = (None, 0);
         while let Some(next) = replayed.recv().await {
@@ -196,9 +237,9 @@ impl Load {
         loop {
             match events.recv().await {
                 Some(Written::Durable(part, chunks)) => {
-                    match self.sink.counts_when_synced() {
-                        true => self.count_synced(part, chunks),
-                        false => self.transfer_mut().handle_durable(part, chunks),
+                    match self.capabilities.durability {
+                        Durability::SyncedChunks => self.count_synced(part, chunks),
+                        _ => self.transfer_mut().handle_durable(part, chunks),
                     }
                     self.moved.notify_waiters();
                 }
@@ -230,48 +271,40 @@ impl Load {
         }
     }
 
-    /// The transfer is being ended: interrupts what the target is busy with. Whether what is staged
-    /// is kept is decided later, by [`Self::close`].
-    pub async fn interrupt(&self) {
-        let interrupt = |sink: &dyn Sink| {
-            sink.suspend();
-            Ok(())
-        };
-        let _ = self.blocking(interrupt).await;
+    /// Ends the load in its target, and reads it back. Cancelled, it goes on in its thread until
+    /// the stop ends it.
+    pub async fn prove(&self, digests: Digests) -> Outcome<Evidence> {
+        let held = self.held.clone();
+        let (done, proven) = oneshot::channel();
+        self.note_thread(tokio::task::spawn_blocking(move || {
+            let _ = done.send(held.prove(&digests));
+        }));
+        proven.await.map_err(|_| Failure::new(Code::Internal, "a proof ended early", ""))?
+    }
+
+    /// The transfer is being ended: so is what the target is busy with. Whether what is staged is
+    /// kept is decided later, by [`Self::close`].
+    pub fn interrupt(&self) {
+        let _ = self.stop.check();
     }
 
     /// The load is over for this process: leaves what it needs to go on, or nothing. When this
     /// returns nothing is written any more, and another load may take its place.
-    pub async fn close(self, keeps: bool) {
+    pub async fn close(self, how: LetGo) {
         self.writers.take().clear();
-        let stop = move |sink: &dyn Sink| {
-            if keeps {
-                sink.suspend()
-            } else {
-                sink.abandon()
-            }
-            Ok(())
-        };
-        let _ = self.blocking(stop).await;
+        self.stop.raise(Cause::Closed, Failure::new(Code::Interrupted, "the load was given up", ""));
         let ended = async {
             for thread in self.threads.take() {
                 let _ = thread.await;
             }
         };
         // One that writes into a pipe that is not read ends with the process.
-        let _ = tokio::time::timeout(WRITERS_END, ended).await;
+        let _ = tokio::time::timeout(THREADS_END, ended).await;
+        let held = self.held;
+        let _ = tokio::task::spawn_blocking(move || held.let_go(how)).await;
         if let Some(journal) = self.journal {
             journal.close().await;
         }
-    }
-
-    /// Runs a step of the sink off the async thread. Not cancel-safe: the step runs to its end in
-    /// its thread.
-    pub async fn blocking<T: Send + 'static>(
-        &self,
-        step: impl FnOnce(&dyn Sink) -> Outcome<T> + Send + 'static,
-    ) -> Outcome<T> {
-        blocking(&self.sink, step).await
     }
 }
 
@@ -283,32 +316,42 @@ pub struct FoundAmount {
 }
 
 /// What a target has from an earlier process.
-pub fn note_found(transfer: &mut Transfer, found: Vec<Found>) -> Outcome<FoundAmount> {
+pub fn note_found(transfer: &mut Transfer, found: &[Found]) -> Outcome<FoundAmount> {
     let (mut parts, mut plain_bytes) = (0, 0u64);
     // What a damaged ledger says may be any number.
     for found in found {
         match found {
             Found::Whole(whole) => {
                 plain_bytes = whole.plain_bytes.saturating_add(plain_bytes);
-                transfer.handle_found(whole);
+                transfer.handle_found(*whole);
                 parts += 1;
             }
             Found::Prefix(prefix) => {
                 plain_bytes = prefix.plain_bytes.saturating_add(plain_bytes);
-                transfer.handle_found_prefix(prefix)?;
+                transfer.handle_found_prefix(prefix.clone())?;
             }
         }
     }
     Ok(FoundAmount { parts, plain_bytes })
 }
 
-/// Runs a step of a sink off the async thread. Not cancel-safe: the step runs to its end in its
+/// Makes a place for the load in its target, or opens what an earlier process left there. The load
+/// ends with `stop`. Not cancel-safe: the target may be prepared all the same.
+pub async fn prepare(
+    target: &Arc<dyn Target>,
+    transfer: TransferId,
+    plan: Plan,
+    asks: Asks,
+    stop: &Stop,
+) -> Outcome<PreparedLoad> {
+    let target = Arc::clone(target);
+    let token = Arc::new(LoadStop(stop.clone()));
+    blocking(move || target.prepare(transfer, &plan, asks, token)).await
+}
+
+/// Runs a step of a target off the async thread. Not cancel-safe: the step runs to its end in its
 /// thread.
-pub async fn blocking<T: Send + 'static>(
-    sink: &Arc<dyn Sink>,
-    step: impl FnOnce(&dyn Sink) -> Outcome<T> + Send + 'static,
-) -> Outcome<T> {
-    let sink = Arc::clone(sink);
-    let done = tokio::task::spawn_blocking(move || step(&*sink)).await;
+pub async fn blocking<T: Send + 'static>(step: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
+    let done = tokio::task::spawn_blocking(step).await;
     done.map_err(|_| Failure::new(Code::Internal, "a step of the target ended early", ""))?
 }

@@ -16,7 +16,7 @@ use sealift_agent::{
     stop::{Cause, Stop},
     transfer_dir::TransferDir,
 };
-use sealift_engine_api::{Engines, Sink};
+use sealift_engine_api::{Commit, Engines, Target};
 use sealift_protocol::{
     close::Code,
     disposition::{
@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     ending::{KeepsEnding, Publishing, await_loader, in_doubt, prove, with_staged},
+    held::{Held, LetGo},
     load::Load,
     reception::{Incoming, refuse_others},
 };
@@ -43,8 +44,8 @@ pub struct Setting<'a> {
     pub state: &'a StateDir,
     pub identity: &'a Identity,
     pub input: Input,
-    /// Makes the sink of the target, and another if the transfer starts over.
-    pub open_sink: &'a dyn Fn() -> Outcome<Arc<dyn Sink>>,
+    /// Opens the target.
+    pub open_target: &'a dyn Fn() -> Outcome<Arc<dyn Target>>,
     pub engines: Engines,
 }
 
@@ -119,12 +120,14 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
     ) -> Outcome<SignedReceipt> {
         tracing::info!(transfer = %self.transfer, "everything arrived; proving it from the target");
         let load = self.load.as_ref().ok_or_else(|| failed("no load"))?;
-        let ends_unseen = load.sink.ends_unseen();
+        let commit = load.commit();
         let proving = prove(&mut self.record, load, session.keys().digests().clone());
         let mut seen = Vec::new();
-        let proven = match ends_unseen {
-            true => await_loader(self.setting.report, proving, async || outside.next(&mut seen).await).await,
-            false => outside.unless(proving).await,
+        let proven = match commit {
+            Commit::Unobservable => {
+                await_loader(self.setting.report, proving, async || outside.next(&mut seen).await).await
+            }
+            Commit::Observable => outside.unless(proving).await,
         };
         let evidence = proven.map_err(|failure| self.without_proof(failure, outside))?;
         let facts = ReceiptFacts {
@@ -147,12 +150,12 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
 
     /// Where the load has to end, so has what the target is busy with, and not after the farewell
     /// to the sender. A loader that may commit is left to itself.
-    pub async fn interrupt(&self) {
+    pub fn interrupt(&self) {
         if let Some(load) = &self.load
             && self.record.stage() == Stage::Loading
             && self.stop.raised().is_some()
         {
-            load.interrupt().await;
+            load.interrupt();
         }
     }
 
@@ -173,19 +176,20 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
 
     /// Publishes the load. Not cancel-safe: what it begins continues in its thread.
     pub async fn publish(&mut self, receipt: SignedReceipt) -> Outcome<Finished> {
-        self.publishing()?.publish(&mut self.record, receipt).await
+        let load = self.load()?;
+        let publishing = self.publishing(Arc::clone(&load.target), Some(load.held.clone()));
+        publishing.publish(&mut self.record, receipt).await
     }
 
     /// The same where an earlier process had signed the receipt: finishes what it began.
     pub async fn publish_kept(&mut self) -> Outcome<Finished> {
-        self.publishing()?.publish_kept(&mut self.record).await
+        let publishing = self.publishing((self.setting.open_target)()?, None);
+        publishing.publish_kept(&mut self.record).await
     }
 
-    fn publishing(&self) -> Outcome<Publishing<'a>> {
-        let sink = self.load.as_ref().map(|load| Arc::clone(&load.sink));
-        let sink = sink.map_or_else(|| (self.setting.open_sink)(), Ok)?;
+    fn publishing(&self, target: Arc<dyn Target>, held: Option<Held>) -> Publishing<'a> {
         let Setting { state, audit, input, .. } = self.setting;
-        Ok(Publishing { state, audit, transfer: self.transfer, sink, uses_archive: input == Input::Load })
+        Publishing { state, audit, transfer: self.transfer, target, held, uses_archive: input == Input::Load }
     }
 
     /// Says what failed, before the clean-up. No message says that nothing is visible once
@@ -200,24 +204,25 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
 
     /// The load is over, or can go on later: leaves what that needs, and nothing else.
     pub async fn end(self, outcome: Outcome<Finished>) -> Outcome<Finished> {
-        let keeps = match &outcome {
-            Ok(_) => false,
-            Err(failure) => self.disposition(failure) != Then::Drop,
+        let how = match &outcome {
+            Err(failure) if self.disposition(failure) != Then::Drop => LetGo::Suspend,
+            // What is published stays.
+            Ok(_) | Err(_) => LetGo::Abandon,
         };
         let Self { setting, transfer, record, load, .. } = self;
-        let sink = load.as_ref().map(|load| Arc::clone(&load.sink));
+        let target = load.as_ref().map(|load| Arc::clone(&load.target));
         if let Some(load) = load {
-            load.close(keeps).await;
+            load.close(how).await;
         }
-        if !keeps {
+        if how == LetGo::Abandon {
             // A large journal takes a while.
             let dir = record.into_dir();
             let destroyed = tokio::task::spawn_blocking(move || dir.destroy()).await;
             destroyed.map_err(|_| failed("a clean-up ended early"))??;
         }
-        let outcome = outcome.map_err(|failure| match sink {
+        let outcome = outcome.map_err(|failure| match target {
             // What stays in the clear is reported.
-            Some(sink) => with_staged(failure, &*sink, transfer),
+            Some(target) => with_staged(failure, &*target, transfer),
             None => failure,
         });
         note_end(setting.audit, transfer, &outcome)?;
@@ -264,8 +269,9 @@ impl<'a> Outside<'a> {
         };
         seen.push(raised.cause);
         match raised.cause {
-            // A receiver has no source that could fail.
-            Cause::Shutdown | Cause::Displaced | Cause::Source => Event::StopRequested,
+            // A receiver has no source that could fail, and a load is closed when nothing waits for
+            // it.
+            Cause::Shutdown | Cause::Displaced | Cause::Source | Cause::Closed => Event::StopRequested,
             Cause::Peer => Event::AbandonedBySender,
             Cause::Revoked => Event::Revoked,
             Cause::Expired => Event::TimeRanOut,

@@ -3,7 +3,7 @@
 use std::fs;
 
 use sealift_agent::audit::entry::{Entry, Name};
-use sealift_engine_api::{Sink, TargetOptions};
+use sealift_engine_api::{Recovery, TargetOptions};
 use sealift_protocol::id::TransferId;
 
 /// The audit entries of the dangerous options that are in force, of a standing receiver's `target`.
@@ -19,6 +19,6 @@ pub fn dangers(options: TargetOptions, target: Option<&str>) -> Vec<Entry> {
 }
 
 /// What a file that is staged for this transfer takes on the disk.
-pub fn staged_bytes(sink: &dyn Sink, transfer: TransferId) -> u64 {
-    sink.staged(transfer).and_then(|path| fs::symlink_metadata(path).ok()).map_or(0, |found| found.len())
+pub fn staged_bytes(target: &dyn Recovery, transfer: TransferId) -> u64 {
+    target.staged(transfer).and_then(|path| fs::symlink_metadata(path).ok()).map_or(0, |found| found.len())
 }

@@ -359,7 +359,7 @@ impl<'a> Receiving<'a> {
             Err(failure) => Err(self.runner.note_doubt(failure)),
         };
         if proven.is_err() {
-            self.runner.interrupt().await;
+            self.runner.interrupt();
         }
         // What was proven is published, whatever would stop it now.
         let published = match proven {

@@ -17,7 +17,7 @@ use sealift_agent::{
     transfer_dir::{Look, TransferDir},
     units::{counted, human_bytes, human_duration},
 };
-use sealift_engine_api::{Engines, Sink, TargetOptions};
+use sealift_engine_api::{Abandoned, Engines, LeftAt, Recovery, TargetOptions};
 use sealift_protocol::{
     close::Code,
     disposition::{Disposition, Event, Stage, disposition},
@@ -72,9 +72,9 @@ fn unreadable(transfer: TransferId) -> Line {
 
 fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>, engines: Engines) -> Line {
     let target = engines.shown(&kept.target);
-    let sink = staging(&kept.target, engines).ok().flatten();
-    let staged_bytes = sink.as_ref().map_or(0, |sink| staged_bytes(&**sink, transfer));
-    let staged = sink.and_then(|sink| sink.staged(transfer)).map(|path| printable(&path.display().to_string()));
+    let left = staging(&kept.target, engines).ok().flatten();
+    let staged_bytes = left.as_ref().map_or(0, |left| staged_bytes(&**left, transfer));
+    let staged = left.and_then(|left| left.staged(transfer)).map(|path| printable(&path.display().to_string()));
     let staged_text = staged.as_ref().map_or(String::new(), |path| format!(", part of it in {path}"));
     let stage = match kept {
         Kept { plan: None, ending: Ending { stage: Stage::Loading, .. }, .. } => "ticket_unused",
@@ -262,30 +262,33 @@ pub fn drop_target(
     url: &str,
     ending: &Ending,
 ) -> Outcome<Ended> {
-    let proven = matches!(ending.stage, Stage::ReceiptSigned | Stage::Published);
-    let published = ending.stage == Stage::Published;
-    if ending.stage == Stage::StatedLoaded {
-        return Ok(Ended::Stated);
-    }
-    Ok(match staging(url, engines)? {
-        Some(sink) if published => {
-            sink.forget(transfer);
-            Ended::Published
-        }
-        Some(sink) if sink.abandon_earlier(transfer, proven)? => Ended::Published,
-        _ if published => Ended::Published,
-        _ => {
-            // It was signed for what is not shown.
-            if proven {
-                state.drop_receipt(transfer)?;
+    let left_at = match ending.stage {
+        Stage::StatedLoaded => return Ok(Ended::Stated),
+        Stage::Published => {
+            if let Some(left) = staging(url, engines)? {
+                left.forget(transfer);
             }
-            Ended::Dropped
+            return Ok(Ended::Published);
         }
-    })
+        Stage::ReceiptSigned => LeftAt::ReceiptSigned,
+        Stage::Loading | Stage::Ending | Stage::InDoubt => LeftAt::Loading,
+    };
+    let abandoned = match staging(url, engines)? {
+        Some(left) => left.abandon(transfer, left_at)?,
+        None => Abandoned::Dropped,
+    };
+    if abandoned == Abandoned::Published {
+        return Ok(Ended::Published);
+    }
+    if left_at == LeftAt::ReceiptSigned {
+        // It was signed for what is not shown.
+        state.drop_receipt(transfer)?;
+    }
+    Ok(Ended::Dropped)
 }
 
 /// The staging place of a target; `None` where nothing can be staged any more.
-pub fn staging(url: &str, engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
+pub fn staging(url: &str, engines: Engines) -> Outcome<Option<Arc<dyn Recovery>>> {
     let options = TargetOptions {
         row_bytes_max: ROW_BYTES_MAX as u64,
         danger_plaintext_file: true,

@@ -1,6 +1,6 @@
-//! The thread that writes one part into the sink. It waits until the part may be written, and until
-//! then nothing of the part is read from the link: parts that wait hold no memory and take nothing
-//! from the one that is being written.
+//! The thread that writes one part into the target. It waits until the part may be written, and
+//! until then nothing of the part is read from the link: parts that wait hold no memory and take
+//! nothing from the one that is being written.
 
 use std::sync::{
     Arc,
@@ -11,7 +11,7 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     stop::Stop,
 };
-use sealift_engine_api::{PartSink, Sink};
+use sealift_engine_api::{Durability, PartSink, Writers};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     digest::{Digests, PartRoot},
@@ -23,19 +23,19 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Verified chunks that may wait for the sink: one is being written while the next is ready.
+/// Verified chunks that may wait for the target: one is being written while the next is ready.
 const CHUNKS_WAITING: usize = 1;
 
-/// The same while a sync is under way, of a sink whose chunks count when they are synced: what
+/// The same while a sync is under way, of a target whose chunks count when they are synced: what
 /// comes meanwhile shares the next.
 const CHUNKS_WAITING_FOR_SYNC: usize = 8;
 
 /// What the writers report to the load.
 pub enum Written {
-    /// The sink has the first chunks of the part for good, or synced where they count as verified
+    /// The target has the first chunks of the part for good, or synced where they count as verified
     /// then.
     Durable(PartIndex, ChunkCount),
-    /// The sink has all of the part.
+    /// The target has all of the part.
     Finished {
         part: PartIndex,
         durable: bool,
@@ -62,18 +62,22 @@ impl PartWriter {
     /// Starts the thread, which adds to `rows` what it has written. The part may be written once
     /// `ready` says so.
     pub fn start(
-        sink: Arc<dyn Sink>,
+        into: Arc<dyn Writers>,
+        durability: Durability,
         part: PartIndex,
         digests: Digests,
         written: mpsc::UnboundedSender<Written>,
         rows: Arc<AtomicU64>,
         stop: Stop,
     ) -> Starting {
-        let waiting = if sink.counts_when_synced() { CHUNKS_WAITING_FOR_SYNC } else { CHUNKS_WAITING };
+        let waiting = match durability {
+            Durability::SyncedChunks => CHUNKS_WAITING_FOR_SYNC,
+            _ => CHUNKS_WAITING,
+        };
         let (chunks, queue) = mpsc::channel(waiting);
         let (ready_in, ready) = oneshot::channel();
         let thread = tokio::task::spawn_blocking(move || {
-            let mut out = match sink.begin(part, &digests) {
+            let mut out = match into.begin(part, &digests) {
                 Ok(out) => out,
                 Err(failure) => {
                     let _ = ready_in.send(Err(failure.at_part(part)));
@@ -92,9 +96,9 @@ impl PartWriter {
                     out.finish(&whole)
                 });
                 match finished {
-                    Ok(()) => {
-                        let durable = sink.keeps_parts();
-                        for part in sink.take_finished(part) {
+                    Ok(finished) => {
+                        let durable = durability == Durability::Parts;
+                        for part in finished {
                             let _ = written.send(Written::Finished { part, durable });
                         }
                     }
@@ -105,8 +109,8 @@ impl PartWriter {
         Starting { writer: Self { chunks }, ready, thread }
     }
 
-    /// Waits while the sink is busy; then there is a place for one chunk. `None` if the thread has
-    /// ended. Cancel-safe.
+    /// Waits while the target is busy; then there is a place for one chunk. `None` if the thread
+    /// has ended. Cancel-safe.
     pub async fn place(&self) -> Option<mpsc::Permit<'_, VerifiedChunk>> {
         self.chunks.reserve().await.ok()
     }

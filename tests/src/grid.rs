@@ -14,7 +14,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use bytes::BytesMut;
 use sealift_engine_api::{
-    Endpoint, EngineSpec, Engines, FailPoint, Form, OpenedSource, Place, Scheme, Sink, SourceOptions, TargetOptions,
+    Endpoint, EngineSpec, Engines, FailPoint, Form, OpenedSource, Place, Scheme, SourceOptions, Target, TargetOptions,
 };
 use sealift_host::fail_point::hit;
 use sealift_protocol::{
@@ -25,7 +25,7 @@ use sealift_protocol::{
     row::{Cell, put_cell, put_length},
 };
 
-pub use self::{source::GridSource, target::GridSink};
+pub use self::{source::GridSource, target::GridTarget};
 
 /// What the programs of the tests have: the engines of the product, and this one.
 pub const ENGINES: Engines = Engines { specs: &[&SPEC, &sealift_opaque::SPEC, &sealift_sqlite::SPEC], instead: &[] };
@@ -174,8 +174,8 @@ impl Endpoint for GridUrl {
         if options.standing { self.0.check_absolute() } else { Ok(()) }
     }
 
-    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Sink>> {
+    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Target>> {
         self.check_target(options)?;
-        Ok(Arc::new(GridSink::new(self.0.resolved(), options.row_bytes_max as usize)))
+        Ok(Arc::new(GridTarget::new(self.0.resolved(), options.row_bytes_max as usize)))
     }
 }

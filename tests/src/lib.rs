@@ -23,6 +23,7 @@ pub mod launch;
 pub mod link;
 pub mod mariadb;
 pub mod memory;
+pub mod one_load;
 pub mod pair;
 pub mod place;
 pub mod port;

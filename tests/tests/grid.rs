@@ -4,16 +4,17 @@
 use std::{fs, sync::atomic::Ordering, thread, time::Duration};
 
 use nix::sys::signal::Signal;
-use sealift_engine_api::Sink;
 use sealift_protocol::{
     digest::Digests,
+    disposition::Asks,
     id::{PartIndex, TransferId},
     key::DigestSecret,
 };
 use sealift_tests::{
     exit,
-    grid::{self, Content, GridSink, GridSource},
+    grid::{self, Content, GridSource, GridTarget},
     link::Faults,
+    one_load::OneLoad,
     place::{Kind, Place},
 };
 
@@ -103,9 +104,11 @@ fn parts_are_written_side_by_side() {
     let from = folder.path().join("from");
     fs::write(&from, CONTENT.text()).unwrap();
     let plan = sealift_engine_api::Source::plan(&mut GridSource::open(&from).unwrap()).unwrap();
-    let sink = GridSink::new(folder.path().join("to"), 1 << 20);
-    sink.prepare(TransferId([1; 16]), &plan, false).unwrap();
+    let target = GridTarget::new(folder.path().join("to"), 1 << 20);
+    let writing = target.writing();
+    let load = OneLoad::new(target);
+    load.prepare(TransferId([1; 16]), &plan, Asks::Continue).unwrap();
     let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
-    let writers: Vec<_> = (1..=4).map(|part| sink.begin(PartIndex(part), &digests).unwrap()).collect();
-    assert_eq!(sink.writing_max.load(Ordering::Relaxed), writers.len());
+    let writers: Vec<_> = (1..=4).map(|part| load.begin(PartIndex(part), &digests).unwrap()).collect();
+    assert_eq!(writing.max.load(Ordering::Relaxed), writers.len());
 }

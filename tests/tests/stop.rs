@@ -13,13 +13,14 @@ use sealift_agent::{
     shutdown::Shutdown,
     stop::{Cause, Stop},
 };
-use sealift_engine_api::{Sink, SourceOptions};
+use sealift_engine_api::{Durability, SourceOptions, Writers};
 use sealift_engines::ENGINES;
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     close::Code,
     compress::{Compression, Packer, Unpacker},
     digest::Digests,
+    disposition::Asks,
     fingerprint::Fingerprint,
     grant::Grant,
     id::{ChunkIndex, Epoch, PartIndex, TableIndex, TransferId},
@@ -27,17 +28,17 @@ use sealift_protocol::{
     limits::CHUNK_HEADER_BYTES,
     manifest::{Plan, PlannedPart, PlannedTable, Section},
     random::Nonces,
-    receive::Found,
     row::put_length,
     seal::{EpochKeys, Suite, open, seal},
 };
 use sealift_receiver::writer::{PartWriter, Written};
 use sealift_sender::reader::Reader;
 use sealift_sqlite::{
-    SqliteSink, Value,
+    SqliteTarget, Value,
     document::{FinishDocument, SchemaDocument, Table, TextEncoding},
     engine, put_value,
 };
+use sealift_tests::one_load::OneLoad;
 use tokio::sync::{mpsc, watch};
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -89,7 +90,7 @@ impl Running {
             Cause::Shutdown => drop(self.drains.send(true)),
             Cause::Revoked => self.permit.revoke(raised),
             Cause::Expired => self.permit.begin(&grant(now_seconds() - 1)),
-            Cause::Peer | Cause::Source | Cause::Displaced => self.stop.raise(cause, raised),
+            Cause::Peer | Cause::Source | Cause::Displaced | Cause::Closed => self.stop.raise(cause, raised),
         }
         let raised = self.stop.raised().unwrap();
         assert_eq!(raised.cause, cause);
@@ -187,16 +188,17 @@ fn verified(part: PartIndex, index: u64, last: bool, plain: &[u8]) -> VerifiedCh
     open(&sealed.header, body, &keys, &mut Unpacker::new().unwrap()).unwrap()
 }
 
-fn prepared(target: &Path) -> (Arc<dyn Sink>, Vec<Found>) {
-    let sink = SqliteSink::new(target, ROW_BYTES_MAX).unwrap();
-    let found = sink.prepare(TRANSFER, &plan(), false).unwrap();
-    (Arc::new(sink), found)
+/// One that ends with `stop`, and how much of it was there.
+fn prepared(target: &Path, stop: &Stop) -> (Arc<OneLoad>, usize) {
+    let load = OneLoad::ended_by(SqliteTarget::new(target, ROW_BYTES_MAX).unwrap(), stop);
+    let found = load.prepare(TRANSFER, &plan(), Asks::Continue).unwrap();
+    (Arc::new(load), found.len())
 }
 
 /// Begins to write a part as the receiver does.
-async fn begin(sink: &Arc<dyn Sink>, part: PartIndex, stop: &Stop) -> (PartWriter, mpsc::UnboundedReceiver<Written>) {
+async fn begin(into: Arc<dyn Writers>, part: PartIndex, stop: &Stop) -> (PartWriter, mpsc::UnboundedReceiver<Written>) {
     let (written, events) = mpsc::unbounded_channel();
-    let started = PartWriter::start(Arc::clone(sink), part, digests(), written, Arc::default(), stop.clone());
+    let started = PartWriter::start(into, Durability::Parts, part, digests(), written, Arc::default(), stop.clone());
     started.ready.await.unwrap().unwrap();
     (started.writer, events)
 }
@@ -210,9 +212,9 @@ async fn write(writer: &PartWriter, chunk: VerifiedChunk) -> bool {
     })
 }
 
-async fn write_whole(sink: &Arc<dyn Sink>, part: u32, plain: &[u8], stop: &Stop) {
+async fn write_whole(load: &OneLoad, part: u32, plain: &[u8], stop: &Stop) {
     let part = PartIndex(part);
-    let (writer, mut events) = begin(sink, part, stop).await;
+    let (writer, mut events) = begin(load.writers(), part, stop).await;
     assert!(write(&writer, verified(part, 0, true, plain)).await);
     assert!(matches!(events.recv().await, Some(Written::Finished { durable: true, .. })));
 }
@@ -224,50 +226,47 @@ fn each_cause_stops_writing_and_committing() {
     for cause in Cause::ALL {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("target.db");
-        let (sink, _) = prepared(&target);
         let running = Running::start();
+        let (load, _) = prepared(&target, &running.stop);
         run(async {
-            write_whole(&sink, 0, &schema(), &running.stop).await;
+            write_whole(&load, 0, &schema(), &running.stop).await;
             let part = PartIndex(1);
-            let (writer, mut events) = begin(&sink, part, &running.stop).await;
+            let (writer, mut events) = begin(load.writers(), part, &running.stop).await;
             assert!(write(&writer, verified(part, 0, false, &rows(1000))).await);
             let ended_for = running.end_by(cause);
             write(&writer, verified(part, 1, true, &rows(1000))).await;
             let Some(Written::Failed(failure)) = events.recv().await else { panic!("{cause:?}: written") };
             assert_eq!((failure.what, failure.code), (ended_for.what, ended_for.code), "{cause:?}");
         });
-        sink.suspend();
-        drop(sink);
-        let (_again, found) = prepared(&target);
-        assert_eq!(found.len(), 1, "{cause:?}: the schema alone was committed");
+        load.suspend();
+        let (_again, found) = prepared(&target, &Running::start().stop);
+        assert_eq!(found, 1, "{cause:?}: the schema alone was committed");
     }
 }
 
-/// A proof that runs is interrupted, and what was loaded stays for the next process.
+/// A prover asks for itself, and what was loaded stays for the next process.
 #[test]
 fn each_cause_stops_proving() {
     for cause in Cause::ALL {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("target.db");
-        let (sink, _) = prepared(&target);
         let running = Running::start();
-        let proven = run(async {
+        let (load, _) = prepared(&target, &running.stop);
+        run(async {
             let finish = FinishDocument { views: Vec::new(), triggers: Vec::new() };
-            write_whole(&sink, 0, &schema(), &running.stop).await;
-            write_whole(&sink, 1, &rows(100_000), &running.stop).await;
-            write_whole(&sink, 2, &finish.to_bytes(), &running.stop).await;
-            let prover = Arc::clone(&sink);
+            write_whole(&load, 0, &schema(), &running.stop).await;
+            write_whole(&load, 1, &rows(100_000), &running.stop).await;
+            write_whole(&load, 2, &finish.to_bytes(), &running.stop).await;
+            let prover = Arc::clone(&load);
             let proving = tokio::task::spawn_blocking(move || prover.prove(&digests()));
             let ended_for = running.end_by(cause);
             let long_call = running.stop.or(std::future::pending::<Outcome>()).await;
-            assert_eq!(long_call, Err(ended_for), "{cause:?}");
-            sink.suspend();
-            proving.await.unwrap()
+            assert_eq!(long_call, Err(ended_for.clone()), "{cause:?}");
+            assert_eq!(proving.await.unwrap(), Err(ended_for), "{cause:?}");
         });
-        assert_eq!(proven.map(|_| ()).unwrap_err().code, Code::Interrupted, "{cause:?}");
-        drop(sink);
+        load.suspend();
         assert!(!target.exists());
-        let (_again, found) = prepared(&target);
-        assert_eq!(found.len(), 3, "{cause:?}: all of it stays loaded");
+        let (_again, found) = prepared(&target, &Running::start().stop);
+        assert_eq!(found, 3, "{cause:?}: all of it stays loaded");
     }
 }

@@ -58,7 +58,7 @@ impl Running {
             Cause::Shutdown => drop(self.drains.send(true)),
             Cause::Revoked => self.permit.revoke(failure("revoked")),
             Cause::Expired => self.permit.begin(&grant(now_seconds() - 1)),
-            Cause::Peer | Cause::Source | Cause::Displaced => self.stop.raise(cause, failure("raised")),
+            Cause::Peer | Cause::Source | Cause::Displaced | Cause::Closed => self.stop.raise(cause, failure("raised")),
         }
     }
 }

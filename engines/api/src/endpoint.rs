@@ -9,7 +9,7 @@ use sealift_protocol::{
     printable::printable,
 };
 
-use crate::{Engines, OpenedSource, Sink};
+use crate::{Engines, OpenedSource, Recovery, Target};
 
 /// What one URL names, as its engine understands it: a source, a target, or what can be both.
 ///
@@ -46,12 +46,12 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
 
     /// Opens it as a target, if [`Endpoint::check_target`] lets it be one. `engines` are those of
     /// this program, for a target that takes what any of them sends.
-    fn open_target(&self, options: &TargetOptions, engines: Engines) -> Outcome<Arc<dyn Sink>>;
+    fn open_target(&self, options: &TargetOptions, engines: Engines) -> Outcome<Arc<dyn Target>>;
 
     /// Opens the target of a transfer that is over, or is not running, for what it may have left
     /// there. `None` where nothing can be left. Starts nothing.
-    fn open_leftover(&self, options: &TargetOptions, engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
-        self.open_target(options, engines).map(Some)
+    fn open_leftover(&self, options: &TargetOptions, engines: Engines) -> Outcome<Option<Arc<dyn Recovery>>> {
+        Ok(Some(self.open_target(options, engines)?))
     }
 }
 

@@ -10,6 +10,7 @@ mod endpoint;
 mod registry;
 mod row_sink;
 mod source;
+mod stop;
 mod target;
 
 pub use self::{
@@ -17,5 +18,9 @@ pub use self::{
     registry::{EngineSpec, Engines, FailPoint, Helper, Instead, Scheme},
     row_sink::{RowSink, row_too_long},
     source::{Interrupt, OpenedSource, Source},
-    target::{PartSink, Readiness, Sink},
+    stop::StopToken,
+    target::{
+        Abandoned, Commit, Durability, FinishedLoad, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad,
+        Readiness, Recovery, StagedLoad, Target, TargetCapabilities, TargetLoad, Writers,
+    },
 };

@@ -7,7 +7,7 @@ use sealift_protocol::{
     manifest::Engine,
 };
 
-use crate::{Endpoint, Sink, TargetOptions};
+use crate::{Endpoint, Target, TargetOptions};
 
 /// What an engine is known by.
 #[derive(Debug)]
@@ -16,9 +16,9 @@ pub struct EngineSpec {
     pub name: &'static str,
     /// Its URLs.
     pub schemes: &'static [Scheme],
-    /// For a drill: a sink that looks at everything that a target of this engine would look at, and
-    /// keeps nothing. `None` if the plan's engine is another.
-    pub drill: fn(&Engine, &TargetOptions) -> Option<Arc<dyn Sink>>,
+    /// For a drill: a target that looks at everything that a target of this engine would look at,
+    /// and keeps nothing. `None` if the plan's engine is another.
+    pub drill: fn(&Engine, &TargetOptions) -> Option<Arc<dyn Target>>,
     /// The processes of its own.
     pub helpers: &'static [Helper],
     /// Those that its targets come to.
@@ -102,8 +102,8 @@ impl Engines {
         self.parse(url).map_or_else(|_| "not known".into(), |endpoint| endpoint.shown())
     }
 
-    /// The sink of a drill of the engine that made the plan, if it is one of these.
-    pub fn drill(self, engine: &Engine, options: &TargetOptions) -> Option<Arc<dyn Sink>> {
+    /// The target of a drill of the engine that made the plan, if it is one of these.
+    pub fn drill(self, engine: &Engine, options: &TargetOptions) -> Option<Arc<dyn Target>> {
         self.specs.iter().find_map(|spec| (spec.drill)(engine, options))
     }
 

@@ -1,15 +1,29 @@
-//! Where a transfer's data goes.
+//! Where a transfer's data goes: a target, the load that is staged in it, and the proof of that
+//! load. Each step consumes the one before it, so that a wrong order does not compile.
+//!
+//! ```text
+//! Target ── prepare ──▶ TargetLoad ── prove ──▶ ProvenLoad ── publish ──▶ visible
+//!    │                   │   │  └─ writers ─▶ Writers ── begin ──▶ PartSink, several at once
+//!    │                   └───┴── StagedLoad: dropped, it is suspended; or `abandon`
+//!    └── Recovery: what another process left, by its transfer
+//! ```
+//!
+//! A step that fails gives the load back as what it is then: staged, to be suspended or abandoned
+//! and nothing else.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use sealift_protocol::{
     chunk::VerifiedChunk,
     digest::{Digests, PartRoot},
-    failure::Outcome,
+    disposition::Asks,
+    failure::{Failure, Outcome},
     id::{PartIndex, TransferId},
     manifest::{Evidence, Plan},
     receive::{Found, WholePart},
 };
+
+use crate::StopToken;
 
 /// How far a target is looked at. Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,102 +36,134 @@ pub enum Readiness {
     Staging,
 }
 
-/// A target that is loaded part by part under a staging name and shown under its own only at the
-/// end.
+/// What a target promises of every load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetCapabilities {
+    /// What outlives a process that dies.
+    pub durability: Durability,
+    /// What can be known of the end of a load.
+    pub commit: Commit,
+}
+
+/// What of a load outlives the process that writes it. Only that is never asked for again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// A part that [`PartSink::finish`] says is finished, and what a part's writer says is durable
+    /// before. `prepare` finds it.
+    Parts,
+    /// Each chunk once its writer has synced it; until then it does not count as verified, so that
+    /// a sender which can give its bytes once is never asked for what it has forgotten. A disk may
+    /// lose it all the same, and then it is asked for again.
+    SyncedChunks,
+    /// Nothing of what the target has; a new process feeds it afresh. What is verified is kept in a
+    /// journal.
+    Journal,
+    /// Nothing. All of it is sent again.
+    Nothing,
+}
+
+/// What can be known of the moment from which a load is in the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// A load becomes visible when it is published and not before; a later process finds out
+    /// whether it was.
+    Observable,
+    /// [`TargetLoad::prove`] ends the load in a way that nobody can find out about later: if this
+    /// process is killed meanwhile, the load is in doubt.
+    Unobservable,
+}
+
+/// What a URL names, as a target. Opened, it has touched nothing.
 ///
-/// Every method may block and is called off the async threads. `prepare`, then any number of
-/// `begin`, then `prove`, `publish`, `forget`; or `suspend` or `abandon` at any point, from any
-/// thread, more than once. Dropped, a sink is suspended.
-pub trait Sink: Send + Sync {
-    /// Before there is a ticket: whether a load could begin and be shown, as far as can be
-    /// found out now; asked of a sink that has done nothing else, and leaves nothing behind.
-    /// Returns what there is to say about the target.
+/// Every method may block and is called off the async threads.
+pub trait Target: Recovery {
+    /// What it promises of every load.
+    fn capabilities(&self) -> TargetCapabilities;
+
+    /// Before there is a ticket: whether a load could begin and be shown, as far as can be found
+    /// out now. Leaves nothing behind. Returns what there is to say about the target.
     fn check(&self, _readiness: Readiness) -> Outcome<Option<String>> {
         Ok(None)
     }
 
     /// Checks the plan, and makes the staging place, or opens the one that this very transfer left
-    /// there: returns the parts that are committed in it. `fresh` drops what is there instead.
-    /// Fails with `PlanRefused` or `TargetNotEmpty` before anything is sent.
-    fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>>;
+    /// there, unless it is asked to start over. Fails with `PlanRefused` or `TargetNotEmpty` before
+    /// anything is sent. The load ends with `stop`.
+    fn prepare(&self, transfer: TransferId, plan: &Plan, asks: Asks, stop: Arc<dyn StopToken>)
+    -> Outcome<PreparedLoad>;
+}
 
-    /// Whether a part that the target has taken outlives this process. Only then is the sender told
-    /// that it is durable; what is not may be asked for again, after a crash.
-    fn keeps_parts(&self) -> bool;
+/// A load that can be written.
+pub struct PreparedLoad {
+    /// What an earlier process has committed.
+    pub found: Vec<Found>,
+    /// The rows in it.
+    pub rows: u64,
+    /// The load itself.
+    pub load: Box<dyn TargetLoad>,
+}
 
-    /// Whether a process that dies takes the load with it, and a new one can feed the target
-    /// afresh: then what is verified is kept in a journal.
-    fn wants_journal(&self) -> bool {
-        false
+impl PreparedLoad {
+    /// One of which nothing is there.
+    pub fn empty(load: impl TargetLoad + 'static) -> Self {
+        Self { found: Vec::new(), rows: 0, load: Box::new(load) }
     }
+}
 
-    /// Whether a chunk counts as verified only when the part's writer says that it is durable
-    /// (`edge`, `rest`, `finish`): then a sender that can give its bytes once is never asked for
-    /// what it has forgotten.
-    fn counts_when_synced(&self) -> bool {
-        false
+/// What is staged in a target, and held by this process. Dropped, it is suspended: what is not
+/// durable is undone, and what is stays for a later `prepare` of the same transfer.
+///
+/// A writer that is busy when the load ends is not waited for; it cleans up itself.
+pub trait StagedLoad: Send {
+    /// Gives up: drops what was staged, so that nothing is visible in the target.
+    fn abandon(self: Box<Self>);
+}
+
+/// A load that parts are written into.
+pub trait TargetLoad: StagedLoad {
+    /// What gives its parts to threads. It outlives the load, and then begins nothing any more.
+    fn writers(&self) -> Arc<dyn Writers>;
+
+    /// Everything has arrived and the manifest fits: ends the load, and reads from the target what
+    /// is there. Asks the stop token again and again, unless the end is unobservable: then it is
+    /// waited for.
+    fn prove(self: Box<Self>, digests: &Digests) -> Result<Box<dyn ProvenLoad>, LoadFailure>;
+}
+
+/// A load that was read back from its target, and is not visible yet.
+pub trait ProvenLoad: StagedLoad {
+    /// What the target itself says is there.
+    fn evidence(&self) -> &Evidence;
+
+    /// The receipt is signed and kept: shows the load under its final name. Nothing stops it.
+    fn publish(self: Box<Self>) -> Result<(), LoadFailure>;
+}
+
+/// Why a step of a load failed, and what is staged of it.
+pub struct LoadFailure {
+    /// Why.
+    pub failure: Box<Failure>,
+    /// To be suspended or abandoned.
+    pub staged: Box<dyn StagedLoad>,
+}
+
+impl LoadFailure {
+    /// A step of `staged` has failed.
+    pub fn new(failure: Failure, staged: Box<dyn StagedLoad>) -> Self {
+        Self { failure: Box::new(failure), staged }
     }
+}
 
-    /// Whether `prove` ends the load in a way that nobody can find out about later: if this process
-    /// is killed meanwhile, the load must not be done again.
-    fn ends_unseen(&self) -> bool {
-        false
-    }
-
-    /// Rows that `prepare` found committed.
-    fn rows_found(&self) -> u64 {
-        0
-    }
-
+/// Gives the parts of one load to threads that write them.
+pub trait Writers: Send + Sync {
     /// Waits until this part may be written, and returns what writes it. Asked for one part at a
     /// time, in the order of the plan; the parts of earlier sections are finished by then. Rows are
     /// digested under the transfer's own keys.
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>>;
-
-    /// Asked after each `finish`: the parts that are finished by now and were not returned before.
-    /// A part may be missing that is committed together with a later one; it is returned when it
-    /// is.
-    fn take_finished(&self, ended: PartIndex) -> Vec<PartIndex> {
-        vec![ended]
-    }
-
-    /// Everything has arrived and the manifest fits: ends the load, and says what the target itself
-    /// says is there.
-    fn prove(&self, digests: &Digests) -> Outcome<Evidence>;
-
-    /// The receipt is signed and kept: shows the load under its final name. After a crash it is
-    /// called again, by a process that has done nothing else with this sink, and then finishes what
-    /// the first began, or finds that it had ended.
-    fn publish(&self, transfer: TransferId) -> Outcome;
-
-    /// The caller has noted, durably, that the load is published, and will not call `publish` for
-    /// it again: removes what that would know it by. Called again after a crash, too.
-    fn forget(&self, _transfer: TransferId) {}
-
-    /// Drops what an earlier process left of this transfer in the staging place, and nothing of
-    /// another's; asked of a sink that has done nothing else. `proven`: its receipt was signed.
-    /// Returns whether the load has its final name, where it stays.
-    fn abandon_earlier(&self, _transfer: TransferId, proven: bool) -> Outcome<bool> {
-        Ok(proven)
-    }
-
-    /// The file that holds, in the clear, what is loaded of this transfer and not shown yet, if
-    /// there is one.
-    fn staged(&self, _transfer: TransferId) -> Option<PathBuf> {
-        None
-    }
-
-    /// Stops what runs and undoes what is not durable; keeps what is, for a later `prepare` of the
-    /// same transfer.
-    fn suspend(&self);
-
-    /// Gives up: stops what runs and drops what was staged, so that nothing is visible in the
-    /// target.
-    fn abandon(&self);
 }
 
 /// Writes one part. Dropped without `finish`, it leaves nothing of the part behind but what is
-/// durable.
+/// durable. Fails once the stop token says so.
 pub trait PartSink {
     /// What is durable of the part already: the next chunk is the one after it.
     fn begun(&self, part: PartIndex, digests: &Digests) -> PartRoot {
@@ -144,7 +190,69 @@ pub trait PartSink {
         Ok(false)
     }
 
-    /// The part is whole. When `take_finished` returns it, it is durable, if this target
-    /// `keeps_parts`; `whole` is then kept with it, for `prepare` to tell.
-    fn finish(self: Box<Self>, whole: &WholePart) -> Outcome;
+    /// The part is whole. Returns the parts that are finished by now and were not returned before:
+    /// one that is committed together with a later part is returned when it is. Of a target with
+    /// [`Durability::Parts`] they are durable; `whole` is kept with its part, for `prepare` to
+    /// find.
+    fn finish(self: Box<Self>, whole: &WholePart) -> Outcome<Vec<PartIndex>>;
+}
+
+/// How far a transfer had come when the process that ran it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftAt {
+    /// Before its receipt was signed.
+    Loading,
+    /// After that: it may be published.
+    ReceiptSigned,
+}
+
+/// What became of a load that was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abandoned {
+    /// Nothing of it is left.
+    Dropped,
+    /// It has its final name, where it stays.
+    Published,
+}
+
+/// The way of a process that has no load in its hands: what is in a target is found by its
+/// transfer. Each method finishes what another process began, and can be called again after a
+/// crash.
+pub trait Recovery: Send + Sync {
+    /// The receipt is signed and kept: publishes the load, from wherever an earlier attempt
+    /// stopped, or finds that it is published.
+    fn publish(&self, _transfer: TransferId) -> Outcome {
+        Ok(())
+    }
+
+    /// The caller has noted, durably, that the load is published, and will not call `publish` for
+    /// it again: removes what that would know it by.
+    fn forget(&self, _transfer: TransferId) {}
+
+    /// Drops what is left of this transfer in the staging place, and nothing of another's.
+    fn abandon(&self, transfer: TransferId, left_at: LeftAt) -> Outcome<Abandoned>;
+
+    /// The file that holds, in the clear, what is loaded of this transfer and not shown yet, if
+    /// there is one.
+    fn staged(&self, _transfer: TransferId) -> Option<PathBuf> {
+        None
+    }
+}
+
+/// A load that is over when it is proven, with nothing left to publish: a drill, or what went into
+/// a program.
+pub struct FinishedLoad(pub Evidence);
+
+impl StagedLoad for FinishedLoad {
+    fn abandon(self: Box<Self>) {}
+}
+
+impl ProvenLoad for FinishedLoad {
+    fn evidence(&self) -> &Evidence {
+        &self.0
+    }
+
+    fn publish(self: Box<Self>) -> Result<(), LoadFailure> {
+        Ok(())
+    }
 }

@@ -2,123 +2,125 @@
 //! keeps nothing. For drills. One that is killed has nothing to go on from, so that all of it is
 //! sent again.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use sealift_engine_api::{Engines, PartSink, Sink, TargetOptions};
+use sealift_engine_api::{
+    Abandoned, Commit, Durability, Engines, FinishedLoad, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad,
+    Recovery, StagedLoad, StopToken, Target, TargetCapabilities, TargetLoad, TargetOptions, Writers,
+};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
     digest::Digests,
+    disposition::Asks,
     error::Error,
-    failure::{Failure, Outcome},
+    failure::Outcome,
     id::{PartIndex, TransferId},
     manifest::{Engine, Evidence, Plan, Proof},
-    receive::{Found, WholePart},
+    receive::WholePart,
 };
 
 use crate::engine;
 
+const NOTHING_STAYS: TargetCapabilities =
+    TargetCapabilities { durability: Durability::Nothing, commit: Commit::Observable };
+
 /// Leaves everything to the drill of the engine that made the plan.
-pub struct DiscardSink {
-    engines: Engines,
-    options: TargetOptions,
-    /// From `prepare` on.
-    drill: OnceLock<Arc<dyn Sink>>,
+pub struct Discard {
+    pub engines: Engines,
+    pub options: TargetOptions,
 }
 
-impl DiscardSink {
-    pub fn new(engines: Engines, options: TargetOptions) -> Self {
-        Self { engines, options, drill: OnceLock::new() }
-    }
-
-    fn drill(&self) -> Outcome<&dyn Sink> {
-        let drill = self.drill.get().map(|drill| &**drill);
-        drill.ok_or_else(|| Failure::new(Code::Internal, "the target was used out of order", ""))
+impl Recovery for Discard {
+    fn abandon(&self, _transfer: TransferId, _left_at: LeftAt) -> Outcome<Abandoned> {
+        Ok(Abandoned::Dropped)
     }
 }
 
-impl Sink for DiscardSink {
-    fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>> {
+impl Target for Discard {
+    fn capabilities(&self) -> TargetCapabilities {
+        NOTHING_STAYS
+    }
+
+    fn prepare(
+        &self,
+        transfer: TransferId,
+        plan: &Plan,
+        asks: Asks,
+        stop: Arc<dyn StopToken>,
+    ) -> Outcome<PreparedLoad> {
         plan.check()?;
-        let Some(drill) = self.engines.drill(&plan.engine, &self.options) else {
-            return Err(Error::new(Code::PlanRefused, "an engine that is not known here").into());
-        };
-        self.drill.get_or_init(|| drill).prepare(transfer, plan, fresh)
-    }
-
-    fn keeps_parts(&self) -> bool {
-        false
-    }
-
-    fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
-        self.drill()?.begin(part, digests)
-    }
-
-    fn prove(&self, digests: &Digests) -> Outcome<Evidence> {
-        self.drill()?.prove(digests)
-    }
-
-    fn publish(&self, _transfer: TransferId) -> Outcome {
-        Ok(())
-    }
-
-    fn abandon_earlier(&self, _transfer: TransferId, _proven: bool) -> Outcome<bool> {
-        Ok(false)
-    }
-
-    fn suspend(&self) {
-        if let Some(drill) = self.drill.get() {
-            drill.suspend();
-        }
-    }
-
-    fn abandon(&self) {
-        if let Some(drill) = self.drill.get() {
-            drill.abandon();
+        match self.engines.drill(&plan.engine, &self.options) {
+            Some(drill) => drill.prepare(transfer, plan, asks, stop),
+            None => Err(Error::new(Code::PlanRefused, "an engine that is not known here").into()),
         }
     }
 }
 
 /// The drill of a dump: its bytes mean nothing here.
-pub fn drill(planned: &Engine, _options: &TargetOptions) -> Option<Arc<dyn Sink>> {
-    (planned.name == engine().name).then(|| Arc::new(OpaqueDrill) as Arc<dyn Sink>)
+pub fn drill(planned: &Engine, _options: &TargetOptions) -> Option<Arc<dyn Target>> {
+    (planned.name == engine().name).then(|| Arc::new(OpaqueDrill) as Arc<dyn Target>)
 }
 
 struct OpaqueDrill;
 
-impl Sink for OpaqueDrill {
-    fn prepare(&self, _transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<Found>> {
-        engine().check_same(&plan.engine)?;
-        Ok(Vec::new())
+impl Recovery for OpaqueDrill {
+    fn abandon(&self, _transfer: TransferId, _left_at: LeftAt) -> Outcome<Abandoned> {
+        Ok(Abandoned::Dropped)
     }
-
-    fn keeps_parts(&self) -> bool {
-        false
-    }
-
-    fn begin(&self, _part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
-        Ok(Box::new(OpaqueDrill))
-    }
-
-    fn prove(&self, _digests: &Digests) -> Outcome<Evidence> {
-        Ok(Evidence::bare(Proof::Discarded))
-    }
-
-    fn publish(&self, _transfer: TransferId) -> Outcome {
-        Ok(())
-    }
-
-    fn suspend(&self) {}
-
-    fn abandon(&self) {}
 }
 
-impl PartSink for OpaqueDrill {
+impl Target for OpaqueDrill {
+    fn capabilities(&self) -> TargetCapabilities {
+        NOTHING_STAYS
+    }
+
+    fn prepare(
+        &self,
+        _transfer: TransferId,
+        plan: &Plan,
+        _asks: Asks,
+        stop: Arc<dyn StopToken>,
+    ) -> Outcome<PreparedLoad> {
+        engine().check_same(&plan.engine)?;
+        stop.check()?;
+        Ok(PreparedLoad::empty(Drilled))
+    }
+}
+
+/// A load of which nothing is kept.
+struct Drilled;
+
+impl StagedLoad for Drilled {
+    fn abandon(self: Box<Self>) {}
+}
+
+impl TargetLoad for Drilled {
+    fn writers(&self) -> Arc<dyn Writers> {
+        Arc::new(Drilled)
+    }
+
+    fn prove(self: Box<Self>, _digests: &Digests) -> Result<Box<dyn ProvenLoad>, LoadFailure> {
+        Ok(Box::new(FinishedLoad(Evidence::bare(Proof::Discarded))))
+    }
+}
+
+impl Writers for Drilled {
+    fn begin(&self, part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
+        Ok(Box::new(Bytes { part }))
+    }
+}
+
+struct Bytes {
+    part: PartIndex,
+}
+
+impl PartSink for Bytes {
     fn write(&mut self, _chunk: &VerifiedChunk) -> Outcome {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
-        Ok(())
+    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome<Vec<PartIndex>> {
+        Ok(vec![self.part])
     }
 }

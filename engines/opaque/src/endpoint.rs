@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sealift_engine_api::{
-    Endpoint, Engines, Form, OpenedSource, Place, Scheme, Sink, SourceOptions, TargetOptions, not_a_source,
+    Endpoint, Engines, Form, OpenedSource, Place, Recovery, Scheme, SourceOptions, Target, TargetOptions, not_a_source,
 };
 use sealift_host::path::FilePath;
 use sealift_protocol::{
@@ -15,12 +15,10 @@ use sealift_protocol::{
 };
 
 use crate::{
-    command,
-    discard::DiscardSink,
-    guard,
+    command, discard, guard,
     program::{self, Program},
     source::OpaqueSource,
-    target::OpaqueSink,
+    target::OpaqueTarget,
 };
 
 /// `-`: standard input as a source, standard output as a target.
@@ -61,12 +59,12 @@ impl Endpoint for Standard {
         }
     }
 
-    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Sink>> {
+    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Target>> {
         self.check_target(options)?;
-        Ok(Arc::new(OpaqueSink::standard()?))
+        Ok(Arc::new(OpaqueTarget::standard()?))
     }
 
-    fn open_leftover(&self, _options: &TargetOptions, _engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
+    fn open_leftover(&self, _options: &TargetOptions, _engines: Engines) -> Outcome<Option<Arc<dyn Recovery>>> {
         Ok(None)
     }
 }
@@ -115,13 +113,13 @@ impl Endpoint for FileUrl {
         Err(Failure::usage("a file: target would hold every row in the clear", next))
     }
 
-    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Sink>> {
+    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Target>> {
         self.check_target(options)?;
-        Ok(Arc::new(OpaqueSink::file(&self.0.resolved())?))
+        Ok(Arc::new(OpaqueTarget::file(&self.0.resolved())?))
     }
 
-    fn open_leftover(&self, options: &TargetOptions, engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
-        if self.0.has_folder() { self.open_target(options, engines).map(Some) } else { Ok(None) }
+    fn open_leftover(&self, options: &TargetOptions, engines: Engines) -> Outcome<Option<Arc<dyn Recovery>>> {
+        if self.0.has_folder() { Ok(Some(self.open_target(options, engines)?)) } else { Ok(None) }
     }
 }
 
@@ -177,16 +175,16 @@ impl Endpoint for Exec {
         Ok(())
     }
 
-    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Sink>> {
+    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Target>> {
         self.check_target(options)?;
         program::find(&self.words[0], Code::TargetFailed)?;
         guard::check()?;
-        Ok(Arc::new(OpaqueSink::exec(self.words.clone(), options.danger_show_program_output)))
+        Ok(Arc::new(OpaqueTarget::exec(self.words.clone(), options.danger_show_program_output)))
     }
 
     /// Nothing is started for this, so that the program need not be there any more.
-    fn open_leftover(&self, _options: &TargetOptions, _engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
-        Ok(Some(Arc::new(OpaqueSink::exec(self.words.clone(), false))))
+    fn open_leftover(&self, _options: &TargetOptions, _engines: Engines) -> Outcome<Option<Arc<dyn Recovery>>> {
+        Ok(Some(Arc::new(OpaqueTarget::exec(self.words.clone(), false))))
     }
 }
 
@@ -228,8 +226,8 @@ impl Endpoint for Discard {
         Ok(())
     }
 
-    fn open_target(&self, options: &TargetOptions, engines: Engines) -> Outcome<Arc<dyn Sink>> {
-        Ok(Arc::new(DiscardSink::new(engines, *options)))
+    fn open_target(&self, options: &TargetOptions, engines: Engines) -> Outcome<Arc<dyn Target>> {
+        Ok(Arc::new(discard::Discard { engines, options: *options }))
     }
 }
 

@@ -15,21 +15,18 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
-use sealift_engine_api::{PartSink, Readiness};
+use sealift_engine_api::{Abandoned, LeftAt, PreparedLoad, Readiness, StopToken};
 use sealift_host::place::TargetPlace;
 use sealift_protocol::{
     close::Code,
+    disposition::Asks,
     error::Error,
     failure::{Failure, Outcome},
     id::TransferId,
     manifest::Plan,
-    receive::Found,
 };
 
 use self::{
@@ -37,12 +34,9 @@ use self::{
     prefix::{Bond, Prefix, Proven, is_own_file},
 };
 
+#[derive(Clone)]
 pub struct FileTarget {
-    place: TargetPlace,
-    transfer: OnceLock<TransferId>,
-    /// From `prepare` on; held by what writes it.
-    prepared: Mutex<Option<Staging>>,
-    stopped: AtomicBool,
+    place: Arc<TargetPlace>,
 }
 
 /// The staging file and the record of what is durable of it, open.
@@ -56,8 +50,7 @@ struct Staging {
 
 impl FileTarget {
     pub fn new(path: &Path) -> Outcome<Self> {
-        let place = TargetPlace::new(path)?;
-        Ok(Self { place, transfer: OnceLock::new(), prepared: Mutex::default(), stopped: AtomicBool::new(false) })
+        Ok(Self { place: Arc::new(TargetPlace::new(path)?) })
     }
 
     fn beside(&self, transfer: TransferId, ending: &str) -> PathBuf {
@@ -75,10 +68,6 @@ impl FileTarget {
         self.beside(transfer, ".prefix.sealift-staging")
     }
 
-    fn prepared(&self) -> MutexGuard<'_, Option<Staging>> {
-        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether a load could begin and be shown, and what the target will be.
     pub fn check(&self, readiness: Readiness) -> Outcome<Option<String>> {
         let described = match readiness {
@@ -92,21 +81,29 @@ impl FileTarget {
 
     /// Opens what an earlier process left of this very transfer and proves how much of it holds, or
     /// starts over.
-    pub fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>> {
-        let _ = self.transfer.set(transfer);
+    pub fn prepare(
+        &self,
+        transfer: TransferId,
+        plan: &Plan,
+        asks: Asks,
+        stop: Arc<dyn StopToken>,
+    ) -> Outcome<PreparedLoad> {
         self.place.made_beforehand()?;
         let bond = Bond { transfer, plan_hash: plan.hash() };
-        let earlier = if fresh { None } else { self.find(bond).map_err(|error| self.unusable(&error))? };
-        let staging = match earlier {
+        let earlier = match asks {
+            Asks::Continue => self.find(bond, &*stop),
+            Asks::StartOver => Ok(None),
+        };
+        let staging = match earlier.map_err(|error| self.unusable(&error))? {
             Some(staging) => staging,
             None => self.make(bond).map_err(|error| self.unusable(&error))?,
         };
-        let found = staging.proven.found();
-        *self.prepared() = Some(staging);
-        Ok(found.into_iter().collect())
+        let found = staging.proven.found().into_iter().collect();
+        let load = Box::new(FileLoad::new(self.clone(), transfer, staging, stop));
+        Ok(PreparedLoad { found, rows: 0, load })
     }
 
-    fn find(&self, bond: Bond) -> io::Result<Option<Staging>> {
+    fn find(&self, bond: Bond, stop: &dyn StopToken) -> io::Result<Option<Staging>> {
         let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
         let opened = OpenOptions::new().read(true).write(true).custom_flags(flags).open(self.staging(bond.transfer));
         // What is not a file of ours is replaced by one; nothing that it leads to is touched.
@@ -114,7 +111,7 @@ impl FileTarget {
         if !is_own_file(&file)? {
             return Ok(None);
         }
-        let go_on = || !self.stopped.load(Ordering::SeqCst);
+        let go_on = || stop.check().is_ok();
         let found = Prefix::find(&self.record(bond.transfer), bond, &mut file, go_on)?;
         Ok(found.map(|(prefix, proven)| Staging { file, prefix, proven, is_written: false }))
     }
@@ -131,26 +128,10 @@ impl FileTarget {
         Ok(Staging { file, prefix, proven: Proven::default(), is_written: false })
     }
 
-    /// What takes the load, behind what is proven; once more if what took it was dropped before
-    /// anything came.
-    pub fn begin(&self) -> Outcome<Box<dyn PartSink + '_>> {
-        let no_staging = || Failure::new(Code::Internal, "no staging file", "");
-        let load = FileLoad::begin(self, self.prepared()).ok_or_else(no_staging)?;
-        Ok(Box::new(load))
-    }
-
-    fn check_stop(&self) -> Outcome {
-        match self.stopped.load(Ordering::SeqCst) {
-            true => Err(Failure::new(Code::Interrupted, "the load was stopped", "")),
-            false => Ok(()),
-        }
-    }
-
     /// What is written goes into the file that will get the target's name (fault S4).
-    fn check_in_place(&self, file: &File) -> Outcome {
-        let transfer = self.transfer.get().ok_or_else(|| Failure::new(Code::Internal, "no transfer", ""))?;
+    fn check_in_place(&self, transfer: TransferId, file: &File) -> Outcome {
         let own = file.metadata().map_err(|error| self.place.cannot_write(&error))?;
-        let staging = self.staging(*transfer);
+        let staging = self.staging(transfer);
         let is_there = fs::symlink_metadata(&staging)
             .is_ok_and(|found| (found.dev(), found.ino(), found.nlink()) == (own.dev(), own.ino(), 1));
         if is_there {
@@ -187,12 +168,14 @@ impl FileTarget {
         let _ = remove(&self.record(transfer));
     }
 
-    pub fn abandon_earlier(&self, transfer: TransferId, proven: bool) -> Outcome<bool> {
+    pub fn abandon(&self, transfer: TransferId, left_at: LeftAt) -> Outcome<Abandoned> {
         let removed = fs::remove_file(self.staging(transfer));
         remove(&self.record(transfer)).map_err(|error| self.place.cannot_write(&error))?;
+        let may_be_published = left_at == LeftAt::ReceiptSigned && self.place.path.exists();
         match removed {
-            Ok(()) => Ok(false),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(proven && self.place.path.exists()),
+            Ok(()) => Ok(Abandoned::Dropped),
+            Err(error) if error.kind() == ErrorKind::NotFound && may_be_published => Ok(Abandoned::Published),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Abandoned::Dropped),
             Err(error) => Err(self.place.cannot_write(&error)),
         }
     }
@@ -200,21 +183,6 @@ impl FileTarget {
     /// The file that holds what is written so far, if anything is.
     pub fn staged(&self, transfer: TransferId) -> Option<PathBuf> {
         Some(self.staging(transfer)).filter(|staging| fs::symlink_metadata(staging).is_ok_and(|found| found.len() > 0))
-    }
-
-    /// What is durable stays.
-    pub fn suspend(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-    }
-
-    /// Once it is shown, there is no staging file of this transfer's any more.
-    pub fn abandon(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        if let Some(transfer) = self.transfer.get() {
-            for path in [self.staging(*transfer), self.record(*transfer)] {
-                let _ = fs::remove_file(path);
-            }
-        }
     }
 }
 

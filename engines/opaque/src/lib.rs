@@ -17,7 +17,7 @@ mod target;
 
 use sealift_engine_api::EngineSpec;
 
-pub use self::{detached::shut_off, engine::engine, source::OpaqueSource, target::OpaqueSink};
+pub use self::{detached::shut_off, engine::engine, source::OpaqueSource, target::OpaqueTarget};
 
 /// The engine, for the registry.
 pub const SPEC: EngineSpec = EngineSpec {

@@ -7,16 +7,20 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
-use sealift_engine_api::{PartSink, Sink, TargetOptions};
+use sealift_engine_api::{
+    Abandoned, Commit, Durability, FinishedLoad, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad, Recovery,
+    StagedLoad, StopToken, Target, TargetCapabilities, TargetLoad, TargetOptions, Writers,
+};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
     digest::{Digests, MultisetDigest, RowsDigest},
+    disposition::Asks,
     error::Error,
     failure::{Failure, Outcome},
     id::{PartIndex, TableIndex, TransferId},
     manifest::{Engine, Evidence, Plan, PlannedPart, Proof, Section},
-    receive::{Found, WholePart},
+    receive::WholePart,
     row::{RowReader, read_cells},
 };
 
@@ -26,34 +30,95 @@ use crate::{
     target::{check_plan, row_too_long},
 };
 
-/// The sink of a drill, if the plan is of a database.
-pub fn drill(planned: &Engine, options: &TargetOptions) -> Option<Arc<dyn Sink>> {
+/// The target of a drill, if the plan is of a database.
+pub fn drill(planned: &Engine, options: &TargetOptions) -> Option<Arc<dyn Target>> {
     let engine = [engine::rows(), engine::image()].into_iter().find(|own| own.name == planned.name)?;
-    Some(Arc::new(SqliteDrill::new(engine, options.row_bytes_max as usize)))
+    Some(Arc::new(SqliteDrill { engine, row_bytes_max: options.row_bytes_max as usize }))
 }
 
 struct SqliteDrill {
     engine: Engine,
     row_bytes_max: usize,
+}
+
+impl Recovery for SqliteDrill {
+    fn abandon(&self, _transfer: TransferId, _left_at: LeftAt) -> Outcome<Abandoned> {
+        Ok(Abandoned::Dropped)
+    }
+}
+
+impl Target for SqliteDrill {
+    fn capabilities(&self) -> TargetCapabilities {
+        TargetCapabilities { durability: Durability::Nothing, commit: Commit::Observable }
+    }
+
+    fn prepare(
+        &self,
+        _transfer: TransferId,
+        plan: &Plan,
+        _asks: Asks,
+        stop: Arc<dyn StopToken>,
+    ) -> Outcome<PreparedLoad> {
+        plan.check()?;
+        self.engine.check_same(&plan.engine)?;
+        let tables = vec![RowsDigest::default(); plan.tables.len()];
+        let drilling = Arc::new(Drilling {
+            plan: plan.clone(),
+            row_bytes_max: self.row_bytes_max,
+            state: Mutex::new(DrillState { schema: None, stopped: false, tables }),
+            changed: Condvar::new(),
+        });
+        let weak = Arc::downgrade(&drilling);
+        stop.wakes(Box::new(move || {
+            if let Some(drilling) = weak.upgrade() {
+                drilling.stop();
+            }
+        }));
+        Ok(PreparedLoad::empty(DrillLoad(drilling)))
+    }
+}
+
+/// A drill that this process holds.
+struct DrillLoad(Arc<Drilling>);
+
+impl Drop for DrillLoad {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+impl StagedLoad for DrillLoad {
+    fn abandon(self: Box<Self>) {}
+}
+
+impl TargetLoad for DrillLoad {
+    fn writers(&self) -> Arc<dyn Writers> {
+        Arc::clone(&self.0) as Arc<dyn Writers>
+    }
+
+    fn prove(self: Box<Self>, _digests: &Digests) -> Result<Box<dyn ProvenLoad>, LoadFailure> {
+        let tables = self.0.state().tables.clone();
+        Ok(Box::new(FinishedLoad(Evidence { tables, ..Evidence::bare(Proof::Discarded) })))
+    }
+}
+
+/// What the threads of a drill share.
+struct Drilling {
+    plan: Plan,
+    row_bytes_max: usize,
     state: Mutex<DrillState>,
-    /// Told when the schema is here, or the drill stops.
+    /// Notified when the schema is here, or the drill stops.
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct DrillState {
-    plan: Option<Plan>,
     schema: Option<SchemaDocument>,
     stopped: bool,
     /// Of each table: the rows that arrived.
     tables: Vec<RowsDigest>,
 }
 
-impl SqliteDrill {
-    fn new(engine: Engine, row_bytes_max: usize) -> Self {
-        Self { engine, row_bytes_max, state: Mutex::default(), changed: Condvar::new() }
-    }
-
+impl Drilling {
     fn state(&self) -> MutexGuard<'_, DrillState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,53 +144,17 @@ impl SqliteDrill {
     }
 }
 
-impl Sink for SqliteDrill {
-    fn prepare(&self, _transfer: TransferId, plan: &Plan, _fresh: bool) -> Outcome<Vec<Found>> {
-        plan.check()?;
-        self.engine.check_same(&plan.engine)?;
-        let tables = vec![RowsDigest::default(); plan.tables.len()];
-        *self.state() = DrillState { plan: Some(plan.clone()), schema: None, stopped: false, tables };
-        Ok(Vec::new())
-    }
-
-    fn keeps_parts(&self) -> bool {
-        false
-    }
-
+impl Writers for Drilling {
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
-        let planned = {
-            let state = self.state();
-            let planned = state.plan.as_ref().and_then(|plan| plan.parts.get(part.0 as usize));
-            planned.cloned().ok_or_else(out_of_order)?
-        };
+        let planned = self.plan.parts.get(part.0 as usize).cloned().ok_or_else(out_of_order)?;
         Ok(match planned {
-            PlannedPart { section: Section::Opaque, .. } => Box::new(Bytes),
+            PlannedPart { section: Section::Opaque, .. } => Box::new(Bytes { part }),
             PlannedPart { section: Section::Data, table: Some(table), .. } => {
                 let (reader, digest) = (RowReader::new(self.row_bytes_max), digests.multiset());
-                Box::new(Rows { sink: self, part, table, values: self.values(table)?, reader, digest })
+                Box::new(Rows { drill: self, part, table, values: self.values(table)?, reader, digest })
             }
-            PlannedPart { section, .. } => Box::new(Document { sink: self, part, section, bytes: BytesMut::new() }),
+            PlannedPart { section, .. } => Box::new(Document { drill: self, part, section, bytes: BytesMut::new() }),
         })
-    }
-
-    fn prove(&self, _digests: &Digests) -> Outcome<Evidence> {
-        Ok(Evidence { tables: self.state().tables.clone(), ..Evidence::bare(Proof::Discarded) })
-    }
-
-    fn publish(&self, _transfer: TransferId) -> Outcome {
-        Ok(())
-    }
-
-    fn abandon_earlier(&self, _transfer: TransferId, _proven: bool) -> Outcome<bool> {
-        Ok(false)
-    }
-
-    fn suspend(&self) {
-        self.stop();
-    }
-
-    fn abandon(&self) {
-        self.stop();
     }
 }
 
@@ -134,21 +163,23 @@ fn out_of_order() -> Failure {
 }
 
 /// Bytes that mean nothing here.
-struct Bytes;
+struct Bytes {
+    part: PartIndex,
+}
 
 impl PartSink for Bytes {
     fn write(&mut self, _chunk: &VerifiedChunk) -> Outcome {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
-        Ok(())
+    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome<Vec<PartIndex>> {
+        Ok(vec![self.part])
     }
 }
 
 /// Gathers a document, to decode it when it is whole.
 struct Document<'a> {
-    sink: &'a SqliteDrill,
+    drill: &'a Drilling,
     part: PartIndex,
     section: Section,
     bytes: BytesMut,
@@ -163,24 +194,23 @@ impl PartSink for Document<'_> {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
+    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome<Vec<PartIndex>> {
         let at_part = |error: Error| error.at_part(self.part);
         if self.section == Section::PostData {
             FinishDocument::from_bytes(&self.bytes).map_err(at_part)?;
-            return Ok(());
+            return Ok(vec![self.part]);
         }
         let schema = SchemaDocument::from_bytes(&self.bytes).map_err(at_part)?;
-        let mut state = self.sink.state();
-        check_plan(state.plan.as_ref().ok_or_else(out_of_order)?, &schema)?;
-        state.schema = Some(schema);
-        self.sink.changed.notify_all();
-        Ok(())
+        check_plan(&self.drill.plan, &schema)?;
+        self.drill.state().schema = Some(schema);
+        self.drill.changed.notify_all();
+        Ok(vec![self.part])
     }
 }
 
 /// Decodes, counts and digests the rows of one table.
 struct Rows<'a> {
-    sink: &'a SqliteDrill,
+    drill: &'a Drilling,
     part: PartIndex,
     table: TableIndex,
     values: usize,
@@ -197,7 +227,7 @@ impl PartSink for Rows<'_> {
             Ok::<(), Error>(())
         });
         read.map_err(|error| match error.code {
-            Code::LimitExceeded => row_too_long(self.sink.row_bytes_max).at_part(self.part),
+            Code::LimitExceeded => row_too_long(self.drill.row_bytes_max).at_part(self.part),
             _ => error.at_part(self.part).into(),
         })
     }
@@ -206,14 +236,14 @@ impl PartSink for Rows<'_> {
         self.digest.rows()
     }
 
-    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
-        let Self { sink, part, table, reader, digest, .. } = *self;
+    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome<Vec<PartIndex>> {
+        let Self { drill, part, table, reader, digest, .. } = *self;
         reader.finish().map_err(|error| error.at_part(part))?;
-        let mut state = sink.state();
+        let mut state = drill.state();
         let arrived = state.tables.get_mut(table.0 as usize).ok_or_else(out_of_order)?;
         let too_many = || Error::new(Code::LimitExceeded, "rows of a table").at_part(part);
         *arrived = arrived.merge(digest.digest()).ok_or_else(too_many)?;
-        Ok(())
+        Ok(vec![part])
     }
 }
 
@@ -224,67 +254,70 @@ mod tests {
     use super::*;
     use crate::{
         Value, put_value,
-        testing::{self, TRANSFER, digests, rows, verified},
+        testing::{self, Ended, Never, TRANSFER, digests, rows, verified},
     };
 
-    fn planned() -> SqliteDrill {
+    fn planned() -> Box<dyn TargetLoad> {
+        prepared(Arc::new(Never))
+    }
+
+    fn prepared(stop: Arc<dyn StopToken>) -> Box<dyn TargetLoad> {
         let parts = vec![
             PlannedPart::of_section(Section::PreData),
             PlannedPart::of_table(TableIndex(0)),
             PlannedPart::of_section(Section::PostData),
         ];
         let plan = Plan { engine: engine::rows(), tables: vec![PlannedTable::named("t")], parts, empty: None };
-        let sink = SqliteDrill::new(engine::rows(), 1000);
-        sink.prepare(TRANSFER, &plan, false).unwrap();
-        sink
+        let drill = SqliteDrill { engine: engine::rows(), row_bytes_max: 1000 };
+        drill.prepare(TRANSFER, &plan, Asks::Continue, stop).unwrap().load
     }
 
     fn schema(name: &str) -> Vec<u8> {
         testing::schema(vec![testing::table(name)]).to_bytes()
     }
 
-    fn take(sink: &SqliteDrill, part: u32, plain: &[u8]) -> Outcome {
-        let mut out = sink.begin(PartIndex(part), &digests())?;
+    fn take(load: &dyn TargetLoad, part: u32, plain: &[u8]) -> Outcome {
+        let writers = load.writers();
+        let mut out = writers.begin(PartIndex(part), &digests())?;
         let chunk = verified(part, plain, true);
         out.write(&chunk)?;
         let root = digests().part_root(PartIndex(part)).root();
         let (part, chunks) = (PartIndex(part), ChunkCount(1));
-        out.finish(&WholePart { part, chunks, plain_bytes: plain.len() as u64, root })
+        out.finish(&WholePart { part, chunks, plain_bytes: plain.len() as u64, root }).map(drop)
     }
 
     /// Issue 9, D4: a drill looks at rows, documents and digests.
     #[test]
     fn rows_are_counted_and_digested() {
-        let sink = planned();
-        take(&sink, 0, &schema("t")).unwrap();
-        take(&sink, 1, &rows(&[&[Value::Integer(1)], &[Value::Null]])).unwrap();
+        let load = planned();
+        take(&*load, 0, &schema("t")).unwrap();
+        take(&*load, 1, &rows(&[&[Value::Integer(1)], &[Value::Null]])).unwrap();
         let finish = FinishDocument { views: Vec::new(), triggers: Vec::new() };
-        take(&sink, 2, &finish.to_bytes()).unwrap();
+        take(&*load, 2, &finish.to_bytes()).unwrap();
         let mut digest = digests().multiset();
         for value in [Value::Null, Value::Integer(1)] {
             let mut row = BytesMut::new();
             put_value(&mut row, value);
             digest.add(&row);
         }
-        let evidence = sink.prove(&digests()).unwrap();
-        assert_eq!(evidence, Evidence { tables: vec![digest.digest()], ..Evidence::bare(Proof::Discarded) });
+        let proven = load.prove(&digests()).ok().unwrap();
+        assert_eq!(proven.evidence(), &Evidence { tables: vec![digest.digest()], ..Evidence::bare(Proof::Discarded) });
     }
 
     #[test]
     fn what_no_target_could_take_fails_a_drill() {
-        let code = |sink: &SqliteDrill, part, plain: &[u8]| take(sink, part, plain).unwrap_err().code;
-        assert_eq!(code(&planned(), 0, b"garbage"), Code::ProtocolViolation);
-        assert_eq!(code(&planned(), 0, &schema("other")), Code::PlanRefused);
-        assert_eq!(code(&planned(), 0, &vec![0; DOCUMENT_BYTES_MAX.min(4 << 20)]), Code::ProtocolViolation);
-        let stopped = planned();
-        stopped.suspend();
-        assert_eq!(code(&stopped, 1, &[]), Code::Interrupted, "rows whose schema does not come any more");
-        assert_eq!(code(&planned(), 2, b"garbage"), Code::ProtocolViolation);
-        let sink = planned();
-        take(&sink, 0, &schema("t")).unwrap();
-        assert_eq!(code(&sink, 1, &rows(&[&[Value::Null, Value::Null]])), Code::RowMalformed, "a column too many");
-        assert_eq!(code(&sink, 1, &[1, 9]), Code::RowMalformed, "no such value");
-        assert_eq!(code(&sink, 1, &[5, 0]), Code::RowMalformed, "half a row");
-        assert_eq!(code(&sink, 1, &rows(&[&[Value::Blob(&[0; 1000])]])), Code::TargetFailed, "a row over the limit");
+        let code = |load: &dyn TargetLoad, part, plain: &[u8]| take(load, part, plain).unwrap_err().code;
+        assert_eq!(code(&*planned(), 0, b"garbage"), Code::ProtocolViolation);
+        assert_eq!(code(&*planned(), 0, &schema("other")), Code::PlanRefused);
+        assert_eq!(code(&*planned(), 0, &vec![0; DOCUMENT_BYTES_MAX.min(4 << 20)]), Code::ProtocolViolation);
+        let stopped = prepared(Arc::new(Ended));
+        assert_eq!(code(&*stopped, 1, &[]), Code::Interrupted, "rows whose schema does not come any more");
+        assert_eq!(code(&*planned(), 2, b"garbage"), Code::ProtocolViolation);
+        let load = planned();
+        take(&*load, 0, &schema("t")).unwrap();
+        assert_eq!(code(&*load, 1, &rows(&[&[Value::Null, Value::Null]])), Code::RowMalformed, "a column too many");
+        assert_eq!(code(&*load, 1, &[1, 9]), Code::RowMalformed, "no such value");
+        assert_eq!(code(&*load, 1, &[5, 0]), Code::RowMalformed, "half a row");
+        assert_eq!(code(&*load, 1, &rows(&[&[Value::Blob(&[0; 1000])]])), Code::TargetFailed, "a row over the limit");
     }
 }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use sealift_engine_api::{Endpoint, Engines, Form, OpenedSource, Place, Scheme, Sink, SourceOptions, TargetOptions};
+use sealift_engine_api::{
+    Endpoint, Engines, Form, OpenedSource, Place, Recovery, Scheme, SourceOptions, Target, TargetOptions,
+};
 use sealift_host::path::FilePath;
 use sealift_protocol::{disposition::sender::Replay, failure::Outcome, manifest::Engine};
 
 use crate::{
     engine,
     source::{ImageSource, SqliteSource},
-    target::SqliteSink,
+    target::SqliteTarget,
 };
 
 #[derive(Debug)]
@@ -70,12 +72,12 @@ impl Endpoint for SqliteUrl {
         if options.standing { self.0.check_absolute() } else { Ok(()) }
     }
 
-    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Sink>> {
+    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Target>> {
         self.check_target(options)?;
-        Ok(Arc::new(SqliteSink::new(&self.0.resolved(), options.row_bytes_max as usize)?))
+        Ok(Arc::new(SqliteTarget::new(&self.0.resolved(), options.row_bytes_max as usize)?))
     }
 
-    fn open_leftover(&self, options: &TargetOptions, engines: Engines) -> Outcome<Option<Arc<dyn Sink>>> {
-        if self.0.has_folder() { self.open_target(options, engines).map(Some) } else { Ok(None) }
+    fn open_leftover(&self, options: &TargetOptions, engines: Engines) -> Outcome<Option<Arc<dyn Recovery>>> {
+        if self.0.has_folder() { Ok(Some(self.open_target(options, engines)?)) } else { Ok(None) }
     }
 }

@@ -36,7 +36,7 @@ use self::{
 pub use self::{
     source::{ImageSource, SqliteSource},
     statement::quote,
-    target::SqliteSink,
+    target::SqliteTarget,
     value::{Value, put_value, read_values, value_bytes},
 };
 

@@ -1,11 +1,14 @@
-//! What tests of sinks feed them with.
+//! What tests of targets feed them with.
 
 use bytes::BytesMut;
+use sealift_engine_api::StopToken;
 use sealift_host::random::SystemRandom;
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
+    close::Code,
     compress::{Compression, Packer, Unpacker},
     digest::Digests,
+    failure::{Failure, Outcome},
     id::{ChunkIndex, Epoch, PartIndex, TransferId},
     key::{DigestSecret, EpochSecret},
     limits::CHUNK_HEADER_BYTES,
@@ -21,6 +24,28 @@ use crate::{
 };
 
 pub const TRANSFER: TransferId = TransferId([5; 16]);
+
+/// Nothing ends the load, or everything does from the start.
+pub struct Never;
+pub struct Ended;
+
+impl StopToken for Never {
+    fn check(&self) -> Outcome {
+        Ok(())
+    }
+
+    fn wakes(&self, _wake: Box<dyn FnOnce() + Send>) {}
+}
+
+impl StopToken for Ended {
+    fn check(&self) -> Outcome {
+        Err(Failure::new(Code::Interrupted, "it has to end", ""))
+    }
+
+    fn wakes(&self, wake: Box<dyn FnOnce() + Send>) {
+        wake();
+    }
+}
 
 pub fn digests() -> Digests {
     Digests::new(&DigestSecret::from_bytes([7; 32]))

@@ -84,7 +84,7 @@ impl LoadRecord for Record {
             match transfer.plan().engine.capabilities.read_back {
                 // A file has a prefix that is resumed; a loader is fed again.
                 ReadBack::None => {
-                    transfer.has_anything() && load.sink.staged(transfer.grant().grant.transfer).is_some()
+                    transfer.has_anything() && load.target.staged(transfer.grant().grant.transfer).is_some()
                 }
                 ReadBack::Rows => transfer.has_finished(),
                 // What is durable of an image need not be all of its one part.
@@ -126,7 +126,7 @@ pub fn lines(state: &StateDir, engines: Engines) -> Outcome<Vec<Line>> {
         let target = engines.shown(&kept.target);
         let stage = kept.ending.stage.as_str();
         let staged_bytes =
-            staging(&kept.target, engines).ok().flatten().map_or(0, |sink| staged_bytes(&*sink, transfer));
+            staging(&kept.target, engines).ok().flatten().map_or(0, |left| staged_bytes(&*left, transfer));
         let holds = human_bytes(staged_bytes);
         let runs = if running { "running" } else { "not running" };
         lines.push(Line {

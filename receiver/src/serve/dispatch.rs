@@ -290,14 +290,14 @@ async fn receive(
     let target = server.target_of(&record.kept)?;
     let endpoint = server.config.engines.parse(&target.url)?;
     let options = target.options(server.config.row_bytes_max);
-    let open_sink = || endpoint.open_target(&options, server.config.engines);
+    let open_target = || endpoint.open_target(&options, server.config.engines);
     let setting = Setting {
         report,
         audit: server.audit,
         state: server.state,
         identity: server.identity,
         input: Input::Serve,
-        open_sink: &open_sink,
+        open_target: &open_target,
         engines: server.config.engines,
     };
     let terms = Terms {

@@ -21,8 +21,8 @@ impl Receiving<'_> {
             let root = sent.root;
             transfer.handle_found(WholePart { part, chunks, plain_bytes, root });
         }
-        self.runner.load =
-            Some(Load::new((self.runner.setting.open_sink)()?, transfer, None, self.runner.stop.clone()));
+        let target = (self.runner.setting.open_target)()?;
+        self.runner.load = Some(Load::published(target, transfer, self.runner.stop.within()));
         self.finished = Some(finished);
         Ok(())
     }

@@ -14,6 +14,7 @@ use sealift_agent::{
     report::Resume,
     units::counted,
 };
+use sealift_engine_api::Durability;
 use sealift_protocol::{
     close::Code,
     disposition::Asks,
@@ -29,8 +30,9 @@ use tokio::sync::mpsc;
 use super::{Conversed, Earlier, Receiving};
 use crate::{
     ending::{KeepsEnding, stated_loaded},
+    held::LetGo,
     journal::{Journal, Place, Replayed, drop_journal, replay},
-    load::{Load, blocking, note_found},
+    load::{Load, note_found, prepare},
     reception::Offered,
     runner::{Runner, failed},
 };
@@ -88,7 +90,7 @@ impl Receiving<'_> {
         if let Some(transfer) = started_over {
             // Only now is it sure that the sender is the one that began the transfer.
             if let Some(load) = self.runner.load.take() {
-                load.close(false).await;
+                load.close(LetGo::Abandon).await;
             }
             self.runner.load = Some(self.open_load(transfer, Asks::StartOver).await?);
         }
@@ -171,21 +173,21 @@ impl Receiving<'_> {
     /// to be dropped.
     pub(super) async fn open_load(&mut self, mut transfer: Transfer, asks: Asks) -> Outcome<Load> {
         let _at_work = self.terms.activity.at_work();
-        let fresh = asks == Asks::StartOver;
-        let sink = (self.runner.setting.open_sink)()?;
+        let target = (self.runner.setting.open_target)()?;
+        let stop = self.runner.stop.within();
         let id = self.runner.record.transfer();
         let plan = transfer.plan().clone();
         let report = self.runner.setting.report;
         report.planned(&plan);
-        let found = blocking(&sink, move |sink| sink.prepare(id, &plan, fresh)).await?;
-        let found = note_found(&mut transfer, found)?;
+        let prepared = prepare(&target, id, plan, asks, &stop).await?;
+        let found = note_found(&mut transfer, &prepared.found)?;
         report.count(|totals| {
             totals.parts += found.parts;
-            totals.rows = sink.rows_found();
+            totals.rows = prepared.rows;
             totals.found(found.plain_bytes);
         });
-        let journals = sink.wants_journal() && self.terms.journal_bytes_max > 0;
-        let drops = fresh || !journals;
+        let journals = target.capabilities().durability == Durability::Journal && self.terms.journal_bytes_max > 0;
+        let drops = asks == Asks::StartOver || !journals;
         if drops && mem::take(&mut self.runner.record.kept.journal_made) {
             self.runner.record.keep()?;
         }
@@ -210,12 +212,12 @@ impl Receiving<'_> {
         });
         let opened = opened.await.map_err(|_| failed("a journal was not opened"))??;
         let Some((is_earlier, log)) = opened else {
-            return Ok(Load::new(sink, transfer, None, self.runner.stop.clone()));
+            return Ok(Load::new(target, prepared, transfer, None, stop));
         };
         let replayed = if is_earlier { Some(replay(&log, id, self.runner.record.sealing_key()?)?) } else { None };
         // Durable with the epoch, before anything that matters is in the journal.
         self.runner.record.kept.journal_made = true;
-        let load = Load::new(sink, transfer, Some(Journal::start(log)), self.runner.stop.clone());
+        let load = Load::new(target, prepared, transfer, Some(Journal::start(log)), stop);
         if let Some(replayed) = replayed {
             self.feed(&load, replayed).await?;
         }
@@ -233,7 +235,7 @@ impl Receiving<'_> {
                 failure = load.watch(report) => Err(failure),
             }
         };
-        let fed_bytes = self.runner.stop.or(feeding).await.inspect_err(|_| load.sink.suspend())?;
+        let fed_bytes = self.runner.stop.or(feeding).await?;
         report.count(|totals| totals.found(fed_bytes));
         Ok(())
     }

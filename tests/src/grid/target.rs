@@ -1,24 +1,28 @@
 //! Writes one file for each part, several at once, in a folder that gets its name at the end.
 //!
-//! A part is committed by the rename of its file; the name says which chunks it has. What
-//! [`GridSink::prove`] reads again are those files.
+//! A part is committed by the rename of its file; the name says which chunks it has. What is read
+//! again are those files.
 
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
-use sealift_engine_api::{PartSink, Readiness, Sink};
+use sealift_engine_api::{
+    Abandoned, Commit, Durability, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad, Readiness, Recovery,
+    StagedLoad, StopToken, Target, TargetCapabilities, TargetLoad, Writers,
+};
 use sealift_host::rename::rename_new;
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
     digest::{Digests, Root, RowsDigest},
+    disposition::Asks,
     error::Error,
     failure::{Failure, Outcome},
     id::{ChunkCount, PartIndex, TransferId},
@@ -35,32 +39,31 @@ const READ_BYTES: usize = 1 << 20;
 /// Chunks, bytes and root of a part.
 const WHOLE_BYTES: usize = 8 + 8 + 32;
 
-pub struct GridSink {
+#[derive(Clone)]
+pub struct GridTarget {
     target: PathBuf,
     row_bytes_max: usize,
-    plan: Mutex<Option<Plan>>,
-    /// Nobody else has the staging folder while this is locked.
-    lock: Mutex<Option<File>>,
-    stopped: AtomicBool,
-    writing: AtomicUsize,
-    /// The most parts that were written at once.
-    pub writing_max: AtomicUsize,
+    writing: Arc<Writing>,
 }
 
-impl GridSink {
+/// How many parts are written.
+#[derive(Default)]
+pub struct Writing {
+    now: AtomicUsize,
+    /// The most at once.
+    pub max: AtomicUsize,
+}
+
+impl GridTarget {
     pub fn new(target: PathBuf, row_bytes_max: usize) -> Self {
-        Self {
-            target,
-            row_bytes_max,
-            plan: Mutex::default(),
-            lock: Mutex::default(),
-            stopped: AtomicBool::new(false),
-            writing: AtomicUsize::new(0),
-            writing_max: AtomicUsize::new(0),
-        }
+        Self { target, row_bytes_max, writing: Arc::default() }
     }
 
-    pub fn staging(&self) -> PathBuf {
+    pub fn writing(&self) -> Arc<Writing> {
+        Arc::clone(&self.writing)
+    }
+
+    fn staging(&self) -> PathBuf {
         let name = self.target.file_name().unwrap_or_default().to_string_lossy();
         self.target.with_file_name(format!(".{name}.grid-staging"))
     }
@@ -69,15 +72,8 @@ impl GridSink {
         self.staging().join(format!("part-{}", part.0))
     }
 
-    fn plan(&self) -> MutexGuard<'_, Option<Plan>> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn check_stop(&self) -> Outcome {
-        match self.stopped.load(Ordering::SeqCst) {
-            true => Err(Failure::new(Code::Interrupted, "the load was stopped", "")),
-            false => Ok(()),
-        }
+    fn is_own(&self, folder: &Path, transfer: TransferId) -> bool {
+        self.owner(folder).is_some_and(|bond| bond.starts_with(&transfer.0))
     }
 
     /// The load whose folder it is.
@@ -85,17 +81,17 @@ impl GridSink {
         fs::read(folder.join("bond")).ok().filter(|bond| bond.len() == 48)
     }
 
-    fn stage(&self, bond: &[u8], fresh: bool) -> io::Result<()> {
+    /// Nobody else has the staging folder while what this returns is open.
+    fn stage(&self, bond: &[u8], asks: Asks) -> io::Result<File> {
         let staging = self.staging();
-        if fresh || self.owner(&staging).is_none_or(|owner| owner != bond) {
+        if asks == Asks::StartOver || self.owner(&staging).is_none_or(|owner| owner != bond) {
             remove(&staging)?;
             fs::create_dir(&staging)?;
             write_synced(&staging.join("bond"), bond)?;
         }
         let lock = File::open(staging.join("bond"))?;
         lock.try_lock()?;
-        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
-        Ok(())
+        Ok(lock)
     }
 
     /// What is committed of a part.
@@ -149,57 +145,12 @@ fn out_of_order() -> Failure {
     Failure::new(Code::Internal, "the target was used out of order", "")
 }
 
-impl Sink for GridSink {
-    fn check(&self, _readiness: Readiness) -> Outcome<Option<String>> {
-        match self.target.exists() {
-            true => Err(Failure::new(Code::TargetNotEmpty, "the grid exists", "Remove it.")),
-            false => Ok(None),
-        }
-    }
-
-    fn prepare(&self, transfer: TransferId, plan: &Plan, fresh: bool) -> Outcome<Vec<Found>> {
-        plan.check()?;
-        engine().check_same(&plan.engine)?;
-        self.check(Readiness::Name)?;
-        let bond = [transfer.0.as_slice(), &plan.hash()].concat();
-        self.stage(&bond, fresh).map_err(failed)?;
-        *self.plan() = Some(plan.clone());
-        let parts = (0..plan.parts.len() as u32).map(PartIndex);
-        Ok(parts.filter_map(|part| self.whole(part)).map(Found::Whole).collect())
-    }
-
-    fn keeps_parts(&self) -> bool {
-        true
-    }
-
-    fn begin(&self, part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
-        self.check_stop()?;
-        let file = File::create(self.part(part).with_extension("new")).map_err(failed)?;
-        let writing = self.writing.fetch_add(1, Ordering::SeqCst) + 1;
-        self.writing_max.fetch_max(writing, Ordering::SeqCst);
-        Ok(Box::new(GridPart { sink: self, part, file }))
-    }
-
-    fn prove(&self, digests: &Digests) -> Outcome<Evidence> {
-        let plan = self.plan().clone().ok_or_else(out_of_order)?;
-        let mut tables = vec![RowsDigest::default(); plan.tables.len()];
-        for (planned, part) in plan.parts.iter().zip(0..) {
-            self.check_stop()?;
-            self.whole(PartIndex(part)).ok_or_else(out_of_order)?;
-            let Some(table) = planned.table else { continue };
-            let table = &mut tables[table.0 as usize];
-            *table = table.merge(self.rows(PartIndex(part), digests)?).ok_or_else(out_of_order)?;
-        }
-        hit(PROVEN);
-        Ok(Evidence { tables, ..Evidence::bare(Proof::RowsReadBack) })
-    }
-
+impl Recovery for GridTarget {
     fn publish(&self, transfer: TransferId) -> Outcome {
-        let is_own = |folder: &Path| self.owner(folder).is_some_and(|bond| bond.starts_with(&transfer.0));
         let staging = self.staging();
-        if is_own(&staging) {
+        if self.is_own(&staging, transfer) {
             rename_new(&staging, &self.target).map_err(failed)?;
-        } else if !is_own(&self.target) {
+        } else if !self.is_own(&self.target, transfer) {
             return Err(out_of_order());
         }
         hit(RENAMED);
@@ -207,57 +158,157 @@ impl Sink for GridSink {
     }
 
     fn forget(&self, transfer: TransferId) {
-        if self.owner(&self.target).is_some_and(|bond| bond.starts_with(&transfer.0)) {
+        if self.is_own(&self.target, transfer) {
             let _ = fs::remove_file(self.target.join("bond"));
         }
     }
 
-    fn abandon_earlier(&self, transfer: TransferId, _proven: bool) -> Outcome<bool> {
-        if self.owner(&self.target).is_some_and(|bond| bond.starts_with(&transfer.0)) {
+    fn abandon(&self, transfer: TransferId, _left_at: LeftAt) -> Outcome<Abandoned> {
+        if self.is_own(&self.target, transfer) {
             self.forget(transfer);
-            return Ok(true);
+            return Ok(Abandoned::Published);
         }
-        if self.owner(&self.staging()).is_some_and(|bond| bond.starts_with(&transfer.0)) {
+        if self.is_own(&self.staging(), transfer) {
             remove(&self.staging()).map_err(failed)?;
         }
-        Ok(false)
+        Ok(Abandoned::Dropped)
     }
 
     fn staged(&self, _transfer: TransferId) -> Option<PathBuf> {
         Some(self.staging()).filter(|staging| staging.exists())
     }
+}
 
-    fn suspend(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+impl Target for GridTarget {
+    fn capabilities(&self) -> TargetCapabilities {
+        TargetCapabilities { durability: Durability::Parts, commit: Commit::Observable }
     }
 
-    fn abandon(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        if self.lock.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
-            let _ = remove(&self.staging());
+    fn check(&self, _readiness: Readiness) -> Outcome<Option<String>> {
+        match self.target.exists() {
+            true => Err(Failure::new(Code::TargetNotEmpty, "the grid exists", "Remove it.")),
+            false => Ok(None),
+        }
+    }
+
+    fn prepare(
+        &self,
+        transfer: TransferId,
+        plan: &Plan,
+        asks: Asks,
+        stop: Arc<dyn StopToken>,
+    ) -> Outcome<PreparedLoad> {
+        plan.check()?;
+        engine().check_same(&plan.engine)?;
+        self.check(Readiness::Name)?;
+        let bond = [transfer.0.as_slice(), &plan.hash()].concat();
+        let lock = self.stage(&bond, asks).map_err(failed)?;
+        let parts = (0..plan.parts.len() as u32).map(PartIndex);
+        let found = parts.filter_map(|part| self.whole(part)).map(Found::Whole).collect();
+        let shared = Arc::new(Shared { target: self.clone(), plan: plan.clone(), stop });
+        Ok(PreparedLoad { found, rows: 0, load: Box::new(GridLoad { shared, transfer, _lock: lock }) })
+    }
+}
+
+struct GridLoad {
+    shared: Arc<Shared>,
+    transfer: TransferId,
+    _lock: File,
+}
+
+impl GridLoad {
+    fn read_back(&self, digests: &Digests) -> Outcome<Evidence> {
+        let Shared { target, plan, stop } = &*self.shared;
+        let mut tables = vec![RowsDigest::default(); plan.tables.len()];
+        for (planned, part) in plan.parts.iter().zip(0..) {
+            stop.check()?;
+            target.whole(PartIndex(part)).ok_or_else(out_of_order)?;
+            let Some(table) = planned.table else { continue };
+            let table = &mut tables[table.0 as usize];
+            *table = table.merge(target.rows(PartIndex(part), digests)?).ok_or_else(out_of_order)?;
+        }
+        hit(PROVEN);
+        Ok(Evidence { tables, ..Evidence::bare(Proof::RowsReadBack) })
+    }
+}
+
+impl StagedLoad for GridLoad {
+    fn abandon(self: Box<Self>) {
+        let _ = remove(&self.shared.target.staging());
+    }
+}
+
+impl TargetLoad for GridLoad {
+    fn writers(&self) -> Arc<dyn Writers> {
+        Arc::clone(&self.shared) as Arc<dyn Writers>
+    }
+
+    fn prove(self: Box<Self>, digests: &Digests) -> Result<Box<dyn ProvenLoad>, LoadFailure> {
+        match self.read_back(digests) {
+            Ok(evidence) => Ok(Box::new(GridProven { load: self, evidence })),
+            Err(failure) => Err(LoadFailure::new(failure, self)),
         }
     }
 }
 
+struct GridProven {
+    load: Box<GridLoad>,
+    evidence: Evidence,
+}
+
+impl StagedLoad for GridProven {
+    fn abandon(self: Box<Self>) {
+        self.load.abandon();
+    }
+}
+
+impl ProvenLoad for GridProven {
+    fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    fn publish(self: Box<Self>) -> Result<(), LoadFailure> {
+        match self.load.shared.target.publish(self.load.transfer) {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(LoadFailure::new(failure, self)),
+        }
+    }
+}
+
+struct Shared {
+    target: GridTarget,
+    plan: Plan,
+    stop: Arc<dyn StopToken>,
+}
+
+impl Writers for Shared {
+    fn begin(&self, part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
+        self.stop.check()?;
+        let file = File::create(self.target.part(part).with_extension("new")).map_err(failed)?;
+        let Writing { now, max } = &*self.target.writing;
+        max.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        Ok(Box::new(GridPart { shared: self, part, file }))
+    }
+}
+
 struct GridPart<'a> {
-    sink: &'a GridSink,
+    shared: &'a Shared,
     part: PartIndex,
     file: File,
 }
 
 impl PartSink for GridPart<'_> {
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        self.sink.check_stop()?;
+        self.shared.stop.check()?;
         let full = || Failure::new(Code::TargetFull, "the target is full, as asked", "Remove what asks for it.");
-        check_failure(&self.sink.target, self.part, full)?;
+        check_failure(&self.shared.target.target, self.part, full)?;
         self.file.write_all(chunk.plain()).map_err(failed)
     }
 
-    fn finish(self: Box<Self>, whole: &WholePart) -> Outcome {
-        self.sink.check_stop()?;
+    fn finish(self: Box<Self>, whole: &WholePart) -> Outcome<Vec<PartIndex>> {
+        self.shared.stop.check()?;
         hit(PART_WRITTEN);
-        let path = self.sink.part(self.part);
+        let path = self.shared.target.part(self.part);
         let line = [&whole.chunks.0.to_be_bytes()[..], &whole.plain_bytes.to_be_bytes(), &whole.root.0].concat();
         let commit = || {
             self.file.sync_all()?;
@@ -265,16 +316,16 @@ impl PartSink for GridPart<'_> {
             // The last step: without it the part is not there.
             write_synced(&path.with_extension("line"), &line)?;
             fs::rename(path.with_extension("line"), path.with_extension("whole"))?;
-            File::open(self.sink.staging())?.sync_all()
+            File::open(self.shared.target.staging())?.sync_all()
         };
         commit().map_err(failed)?;
         hit(PART_COMMITTED);
-        Ok(())
+        Ok(vec![self.part])
     }
 }
 
 impl Drop for GridPart<'_> {
     fn drop(&mut self) {
-        self.sink.writing.fetch_sub(1, Ordering::SeqCst);
+        self.shared.target.writing.now.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -5,18 +5,18 @@ use std::{fs, path::Path, process::Command};
 
 use rusqlite::Connection;
 use sealift_agent::failure::{Failure, Outcome};
-use sealift_engine_api::Source;
-use sealift_engine_api::{PartSink, Sink};
+use sealift_engine_api::{Abandoned, LeftAt, PartSink, Source};
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     close::Code,
+    disposition::Asks,
     id::{PartIndex, TransferId},
     manifest::{Check, Checked, ImageChecks, Plan, Proof},
     receive::{Found, WholePart},
 };
 use sealift_sender::part::PartWriter;
-use sealift_sqlite::{ImageSource, SqliteSink};
-use sealift_tests::shared;
+use sealift_sqlite::ImageSource;
+use sealift_tests::{one_load::OneLoad, shared};
 
 use crate::{
     compare::{contents, strings},
@@ -28,11 +28,11 @@ const IMAGE: PartIndex = PartIndex(0);
 const LEDGER: &str = ".target.db.sealift-staging-pages";
 const STAGING: &str = ".target.db.sealift-staging";
 
-/// Feeds the sink with the chunks that it lacks, up to `chunks_max` of them; the part if that was
+/// Feeds the target with the chunks that it lacks, up to `chunks_max` of them; the part if that was
 /// all of it.
-fn feed(source: &mut ImageSource, sink: &mut dyn PartSink, chunks_max: u64) -> Outcome<Option<WholePart>> {
+fn feed(source: &mut ImageSource, pages: &mut dyn PartSink, chunks_max: u64) -> Outcome<Option<WholePart>> {
     let mut link = Link::new();
-    let mut root = sink.begun(IMAGE, &digests());
+    let mut root = pages.begun(IMAGE, &digests());
     let held = root.chunks().0;
     let (mut fed, mut ended) = (0, false);
     let mut hand_on = |chunk: Chunk| {
@@ -40,11 +40,11 @@ fn feed(source: &mut ImageSource, sink: &mut dyn PartSink, chunks_max: u64) -> O
             return Ok(());
         }
         let verified: VerifiedChunk = link.carry(&chunk);
-        sink.write(&verified)?;
+        pages.write(&verified)?;
         root.add(verified.hash(), verified.plain().len() as u64);
         fed += 1;
         ended = chunk.last;
-        if chunk.last { Ok(()) } else { sink.edge(&root).map(drop) }
+        if chunk.last { Ok(()) } else { pages.edge(&root).map(drop) }
     };
     let mut writer = PartWriter::new(IMAGE, digests().multiset(), ROW_BYTES_MAX, &mut hand_on);
     source.read(IMAGE, &mut writer)?;
@@ -60,24 +60,24 @@ fn planned(folder: &Folder) -> Outcome<(ImageSource, Plan)> {
 }
 
 /// All of it but the end.
-fn load(folder: &Folder, sink: &SqliteSink, transfer: TransferId) -> Outcome<(WholePart, Vec<Found>)> {
+fn load_all(folder: &Folder, load: &OneLoad, transfer: TransferId) -> Outcome<(WholePart, Vec<Found>)> {
     let (mut source, plan) = planned(folder)?;
-    let found = sink.prepare(transfer, &plan, false)?;
+    let found = load.prepare(transfer, &plan, Asks::Continue)?;
     if let Some(Found::Whole(whole)) = found.first() {
         return Ok((*whole, found));
     }
-    let mut pages = sink.begin(IMAGE, &digests())?;
+    let mut pages = load.begin(IMAGE, &digests())?;
     let whole = feed(&mut source, &mut *pages, u64::MAX)?.expect("all of it was fed");
     pages.finish(&whole)?;
     Ok((whole, found))
 }
 
-fn end(sink: &SqliteSink, transfer: TransferId, whole: &WholePart) -> Outcome<ImageChecks> {
-    let mut evidence = sink.prove(&digests())?;
+fn end(load: &OneLoad, transfer: TransferId, whole: &WholePart) -> Outcome<ImageChecks> {
+    let mut evidence = load.prove(&digests())?;
     assert_eq!((evidence.proof, evidence.tables.len()), (Proof::BytesReadBack, 0));
     assert_eq!(evidence.bytes, Some(whole.root));
-    sink.publish(transfer)?;
-    sink.forget(transfer);
+    load.publish()?;
+    load.target.forget(transfer);
     let Check::Image(checks) = evidence.checks.remove(0) else { panic!("an image is checked") };
     checks.check()?;
     Ok(checks)
@@ -85,10 +85,10 @@ fn end(sink: &SqliteSink, transfer: TransferId, whole: &WholePart) -> Outcome<Im
 
 /// A whole transfer; one that fails is given up.
 fn transfer(folder: &Folder) -> Outcome<ImageChecks> {
-    let sink = folder.sink();
-    let outcome = load(folder, &sink, TRANSFER).and_then(|(whole, _)| end(&sink, TRANSFER, &whole));
+    let load = folder.load();
+    let outcome = load_all(folder, &load, TRANSFER).and_then(|(whole, _)| end(&load, TRANSFER, &whole));
     if outcome.is_err() {
-        sink.abandon();
+        load.abandon();
     }
     outcome
 }
@@ -317,13 +317,13 @@ fn what_is_no_image_is_refused() {
     header.resize(4096, 0);
     let write = |plain: &[u8], last: bool| {
         let folder = Folder::new();
-        let sink = folder.sink();
-        sink.prepare(TRANSFER, &plan, false)?;
-        let mut pages = sink.begin(IMAGE, &digests())?;
+        let load = folder.load();
+        load.prepare(TRANSFER, &plan, Asks::Continue)?;
+        let mut pages = load.begin(IMAGE, &digests())?;
         let chunk = Link::new().carry(&Chunk::new(IMAGE, sealift_protocol::id::ChunkIndex(0), last, plain.to_vec()));
         let written = pages.write(&chunk);
         drop(pages);
-        drop(sink);
+        drop(load);
         assert_eq!(folder.names(), Vec::<String>::new());
         written
     };
@@ -342,9 +342,9 @@ fn an_image_goes_on_where_it_stopped() {
     folder.build(ROWS).close().unwrap();
     let mut held = 0;
     for stop_after in [1, 2, 1] {
-        let sink = folder.sink();
+        let load = folder.load();
         let (mut source, plan) = planned(&folder).unwrap();
-        let found = sink.prepare(TRANSFER, &plan, false).unwrap();
+        let found = load.prepare(TRANSFER, &plan, Asks::Continue).unwrap();
         let chunks = match found.as_slice() {
             [] => 0,
             [Found::Prefix(prefix)] => prefix.chunks.0,
@@ -352,25 +352,25 @@ fn an_image_goes_on_where_it_stopped() {
         };
         assert_eq!(chunks, held);
         // One that was begun and not used takes nothing away.
-        drop(sink.begin(IMAGE, &digests()).unwrap());
-        let mut pages = sink.begin(IMAGE, &digests()).unwrap();
+        drop(load.begin(IMAGE, &digests()).unwrap());
+        let mut pages = load.begin(IMAGE, &digests()).unwrap();
         assert!(feed(&mut source, &mut *pages, stop_after).unwrap().is_none());
         held += stop_after;
         drop(pages);
-        drop(sink);
+        drop(load);
         assert_eq!(folder.names(), [STAGING, LEDGER, "source.db"]);
         // As if more had been on its way.
         let staging = fs::OpenOptions::new().append(true).open(folder.staging()).unwrap();
         std::io::Write::write_all(&mut &staging, &[9; 10_000]).unwrap();
     }
-    let sink = folder.sink();
-    let (whole, _) = load(&folder, &sink, TRANSFER).unwrap();
-    drop(sink);
+    let load = folder.load();
+    let (whole, _) = load_all(&folder, &load, TRANSFER).unwrap();
+    drop(load);
     // Whole, and not proven.
-    let sink = folder.sink();
-    let (again, found) = load(&folder, &sink, TRANSFER).unwrap();
+    let load = folder.load();
+    let (again, found) = load_all(&folder, &load, TRANSFER).unwrap();
     assert_eq!((again, found), (whole, vec![Found::Whole(whole)]));
-    end(&sink, TRANSFER, &whole).unwrap();
+    end(&load, TRANSFER, &whole).unwrap();
     assert!(fs::read(folder.source()).unwrap() == fs::read(folder.target()).unwrap());
     assert_eq!(folder.names(), ["source.db", "target.db"]);
 }
@@ -382,38 +382,38 @@ fn forms_make_room_for_each_other_and_keep_each_other_out() {
     let folder = Folder::new();
     folder.build(ROWS).close().unwrap();
     let other = TransferId([4; 16]);
-    let image = folder.sink();
+    let image = folder.load();
     let (mut source, plan) = planned(&folder).unwrap();
-    image.prepare(other, &plan, false).unwrap();
+    image.prepare(other, &plan, Asks::Continue).unwrap();
     let mut pages = image.begin(IMAGE, &digests()).unwrap();
     feed(&mut source, &mut *pages, 2).unwrap();
     drop(pages);
-    let rows = folder.sink();
+    let rows = folder.load();
     let busy = crate::pump::Pump::start(&folder, &rows).map(drop).unwrap_err();
     assert!(busy.what.contains("another receiver"), "{busy}");
     drop((image, rows));
     assert_eq!(folder.names(), [STAGING, LEDGER, "source.db"]);
     // The row form drops it, and the other way round.
-    let rows = folder.sink();
+    let rows = folder.load();
     let mut pump = crate::pump::Pump::start(&folder, &rows).unwrap();
     pump.part(PartIndex(0)).unwrap();
     drop(pump);
     drop(rows);
     assert_eq!(folder.names(), [STAGING, "source.db"]);
-    let image = folder.sink();
-    image.prepare(other, &plan, false).unwrap();
+    let image = folder.load();
+    image.prepare(other, &plan, Asks::Continue).unwrap();
     image.abandon();
     assert_eq!(folder.names(), ["source.db"]);
     // What an earlier process left is dropped by its own transfer alone.
-    let image = folder.sink();
-    image.prepare(other, &plan, false).unwrap();
+    let image = folder.load();
+    image.prepare(other, &plan, Asks::Continue).unwrap();
     let mut pages = image.begin(IMAGE, &digests()).unwrap();
     feed(&mut source, &mut *pages, 2).unwrap();
     drop(pages);
     drop(image);
-    assert!(!folder.sink().abandon_earlier(TRANSFER, false).unwrap());
+    assert_eq!(folder.load().target.abandon(TRANSFER, LeftAt::Loading), Ok(Abandoned::Dropped));
     assert_eq!(folder.names(), [STAGING, LEDGER, "source.db"]);
-    assert!(!folder.sink().abandon_earlier(other, false).unwrap());
+    assert_eq!(folder.load().target.abandon(other, LeftAt::Loading), Ok(Abandoned::Dropped));
     assert_eq!(folder.names(), ["source.db"]);
 }
 
@@ -422,11 +422,11 @@ fn forms_make_room_for_each_other_and_keep_each_other_out() {
 fn a_page_that_changes_in_the_staging_file_is_noticed() {
     let folder = Folder::new();
     folder.build(ROWS).close().unwrap();
-    let sink = folder.sink();
-    let (whole, _) = load(&folder, &sink, TRANSFER).unwrap();
+    let load = folder.load();
+    let (whole, _) = load_all(&folder, &load, TRANSFER).unwrap();
     let staging = fs::OpenOptions::new().write(true).open(folder.staging()).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&staging, &[9], whole.plain_bytes - 100).unwrap();
-    assert_eq!(sink.prove(&digests()).unwrap_err().code, Code::TargetMismatch);
-    sink.abandon();
+    assert_eq!(load.prove(&digests()).unwrap_err().code, Code::TargetMismatch);
+    load.abandon();
     assert_eq!(folder.names(), ["source.db"]);
 }

@@ -19,7 +19,7 @@ use std::{
 
 use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
-use sealift_engine_api::{PartSink, Sink};
+use sealift_engine_api::PartSink;
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     close::Code,
@@ -229,16 +229,16 @@ fn a_hostile_schema_part_does_nothing() {
         (&module, Some(Code::LoadImpossible)),
         (&attach, Some(Code::LoadImpossible)),
     ] {
-        let sink = folder.sink();
-        let mut pump = Pump::start(&folder, &sink).unwrap();
+        let load = folder.load();
+        let mut pump = Pump::start(&folder, &load).unwrap();
         let (sent, whole) = chunks(&mut pump, PartIndex(0)).unwrap();
         let mut document = SchemaDocument::from_bytes(sent[0].plain()).unwrap();
         change(&mut document);
         let chunk = Chunk::new(PartIndex(0), ChunkIndex(0), true, document.to_bytes());
-        let mut loader = sink.begin(PartIndex(0), &digests()).unwrap();
+        let mut loader = load.begin(PartIndex(0), &digests()).unwrap();
         loader.write(&pump.link.carry(&chunk)).unwrap();
         assert_eq!(loader.finish(&whole).err().map(|failure| failure.code), code);
-        sink.abandon();
+        load.abandon();
     }
     assert_eq!(folder.names(), ["source.db"]);
 }
@@ -249,8 +249,8 @@ fn a_source_that_is_written_meanwhile_gives_one_moment() {
     let folder = Folder::new();
     let writer =
         folder.build("PRAGMA journal_mode=WAL; CREATE TABLE a(x); CREATE TABLE b(x); INSERT INTO a VALUES(1);");
-    let sink = folder.sink();
-    let mut pump = Pump::start(&folder, &sink).unwrap();
+    let load = folder.load();
+    let mut pump = Pump::start(&folder, &load).unwrap();
     writer.execute_batch("INSERT INTO a VALUES(2); INSERT INTO b SELECT x FROM a; DROP TABLE a;").unwrap();
     let rows: Vec<u64> = pump.rest(0).unwrap().iter().map(|table| table.rows).collect();
     assert_eq!(rows, [1, 0]);
@@ -262,24 +262,24 @@ fn a_source_that_is_written_meanwhile_gives_one_moment() {
 fn a_part_is_loaded_whole_or_not_at_all() {
     let folder = Folder::new();
     folder.build("CREATE TABLE a(x); INSERT INTO a VALUES(1), (2); CREATE TABLE b(x); INSERT INTO b VALUES(3);");
-    let sink = folder.sink();
-    let mut pump = Pump::start(&folder, &sink).unwrap();
+    let load = folder.load();
+    let mut pump = Pump::start(&folder, &load).unwrap();
     let part = pump.place("a");
     // Dropped: the schema itself, and then rows.
-    let mut loader = sink.begin(PartIndex(0), &digests()).unwrap();
+    let mut loader = load.begin(PartIndex(0), &digests()).unwrap();
     pump.feed(PartIndex(0), &mut *loader).unwrap();
     drop(loader);
     pump.part(PartIndex(0)).unwrap();
-    let mut loader = sink.begin(part, &digests()).unwrap();
+    let mut loader = load.begin(part, &digests()).unwrap();
     let (_, whole) = pump.feed(part, &mut *loader).unwrap();
     drop(loader);
     // Finished without its last chunk.
-    let loader = sink.begin(part, &digests()).unwrap();
+    let loader = load.begin(part, &digests()).unwrap();
     assert_eq!(loader.finish(&whole).unwrap_err().code, Code::Internal);
     let sent = pump.rest(1).unwrap();
     assert_eq!(pump.part(part).unwrap(), sent[0]);
-    assert_eq!(sink.prove(&digests()).unwrap().tables, sent);
-    sink.publish(TRANSFER).unwrap();
+    assert_eq!(load.prove(&digests()).unwrap().tables, sent);
+    load.publish().unwrap();
     assert_same(&folder);
 }
 
@@ -288,16 +288,16 @@ fn a_part_is_loaded_whole_or_not_at_all() {
 fn parts_wait_for_each_other() {
     let folder = Folder::new();
     folder.build("CREATE TABLE a(x INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO a VALUES(5); CREATE TABLE b(x); INSERT INTO b VALUES(3);");
-    let sink = folder.sink();
-    let mut pump = Pump::start(&folder, &sink).unwrap();
+    let load = folder.load();
+    let mut pump = Pump::start(&folder, &load).unwrap();
     let parts = pump.plan.parts.len() as u32;
     let (began, order) = mpsc::channel();
     thread::scope(|scope| {
         // Backwards, each from a thread of its own, with chunks made beforehand.
         for part in (0..parts).rev() {
-            let ((chunks, whole), began, sink) = (chunks(&mut pump, PartIndex(part)).unwrap(), began.clone(), &sink);
+            let ((chunks, whole), began, load) = (chunks(&mut pump, PartIndex(part)).unwrap(), began.clone(), &load);
             scope.spawn(move || {
-                let mut loader = sink.begin(PartIndex(part), &digests()).unwrap();
+                let mut loader = load.begin(PartIndex(part), &digests()).unwrap();
                 began.send(part).unwrap();
                 chunks.iter().for_each(|chunk| loader.write(chunk).unwrap());
                 thread::sleep(Duration::from_millis(5));
@@ -308,8 +308,8 @@ fn parts_wait_for_each_other() {
     drop(began);
     let order: Vec<u32> = order.iter().collect();
     assert_eq!((order[0], order[parts as usize - 2], order[parts as usize - 1]), (0, parts - 2, parts - 1));
-    sink.prove(&digests()).unwrap();
-    sink.publish(TRANSFER).unwrap();
+    load.prove(&digests()).unwrap();
+    load.publish().unwrap();
     assert_same(&folder);
 }
 
@@ -320,8 +320,8 @@ fn chunks(pump: &mut Pump<'_>, part: PartIndex) -> Outcome<(Vec<VerifiedChunk>, 
             self.0.push(chunk.clone());
             Ok(())
         }
-        fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
-            Ok(())
+        fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome<Vec<PartIndex>> {
+            Ok(Vec::new())
         }
     }
     let mut keep = Keep(Vec::new());
@@ -335,15 +335,15 @@ fn abandon_ends_writers_and_waiters() {
     let folder = Folder::new();
     // Without a rowid that is carried, the same rows can be written again and again.
     folder.build("CREATE TABLE a(rowid, oid, _rowid_); INSERT INTO a VALUES(1, 2, 3); CREATE TABLE b(x);");
-    let sink = folder.sink();
-    let mut pump = Pump::start(&folder, &sink).unwrap();
+    let load = folder.load();
+    let mut pump = Pump::start(&folder, &load).unwrap();
     pump.part(PartIndex(0)).unwrap();
     let (chunks, _) = chunks(&mut pump, PartIndex(1)).unwrap();
     thread::scope(|scope| {
         let (writes, writing) = mpsc::channel();
-        let (sink, chunks) = (&sink, &chunks);
+        let (load, chunks) = (&load, &chunks);
         let writer = scope.spawn(move || {
-            let mut loader = sink.begin(PartIndex(1), &digests()).unwrap();
+            let mut loader = load.begin(PartIndex(1), &digests()).unwrap();
             writes.send(()).unwrap();
             loop {
                 if let Err(failure) = loader.write(&chunks[0]) {
@@ -352,15 +352,12 @@ fn abandon_ends_writers_and_waiters() {
             }
         });
         writing.recv().unwrap();
-        let waiter = scope.spawn(|| sink.begin(PartIndex(2), &digests()).map(|_| ()).unwrap_err().code);
+        let waiter = scope.spawn(|| load.begin(PartIndex(2), &digests()).map(|_| ()).unwrap_err().code);
         thread::sleep(Duration::from_millis(20));
-        sink.abandon();
-        sink.abandon();
+        load.abandon();
         assert_eq!((writer.join().unwrap(), waiter.join().unwrap()), (Code::Interrupted, Code::Interrupted));
     });
     assert_eq!(folder.names(), ["source.db"]);
-    assert_eq!(sink.prove(&digests()).unwrap_err().code, Code::Interrupted);
-    assert_eq!(sink.publish(TRANSFER).unwrap_err().code, Code::Interrupted);
 }
 
 /// A long statement in the engine itself is interrupted too: here the building of an index with a
@@ -374,15 +371,15 @@ fn abandon_interrupts_the_engine() {
          CREATE INDEX slow ON t(a) WHERE 0; PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql =
          'CREATE INDEX slow ON t(a) WHERE length(replace(replace(a, ''a'', a), ''a'', a)) = 0' WHERE name = 'slow';",
     );
-    let sink = folder.sink();
-    let mut pump = Pump::start(&folder, &sink).unwrap();
+    let load = folder.load();
+    let mut pump = Pump::start(&folder, &load).unwrap();
     pump.part(PartIndex(0)).unwrap();
-    let mut loader = sink.begin(PartIndex(1), &digests()).unwrap();
+    let mut loader = load.begin(PartIndex(1), &digests()).unwrap();
     let (_, whole) = pump.feed(PartIndex(1), &mut *loader).unwrap();
     let given_up = thread::scope(|scope| {
         let given_up = scope.spawn(|| {
             thread::sleep(Duration::from_millis(100));
-            sink.abandon();
+            load.abandon();
             Instant::now()
         });
         assert_eq!(loader.finish(&whole).unwrap_err().code, Code::Interrupted);
@@ -397,24 +394,28 @@ fn abandon_interrupts_the_engine() {
 fn dropping_and_abandoning_respect_what_is_published() {
     let folder = Folder::new();
     folder.build("CREATE TABLE a(x);");
-    let sink = folder.sink();
-    let mut pump = Pump::start(&folder, &sink).unwrap();
+    let load = folder.load();
+    let mut pump = Pump::start(&folder, &load).unwrap();
     pump.rest(0).unwrap();
-    sink.prove(&digests()).unwrap();
+    load.prove(&digests()).unwrap();
     // Somebody made a file of that name meanwhile.
     fs::write(folder.target(), "theirs").unwrap();
-    assert_eq!(sink.publish(TRANSFER).unwrap_err().code, Code::TargetNotEmpty);
+    assert_eq!(load.publish().unwrap_err().code, Code::TargetNotEmpty);
+    load.suspend();
     fs::remove_file(folder.target()).unwrap();
-    sink.publish(TRANSFER).unwrap();
-    sink.forget(TRANSFER);
-    sink.abandon();
-    drop(sink);
+    let load = folder.load();
+    Pump::start(&folder, &load).unwrap();
+    load.prove(&digests()).unwrap();
+    load.publish().unwrap();
+    load.target.forget(TRANSFER);
+    load.abandon();
+    drop(load);
     assert_eq!(folder.names(), ["source.db", "target.db"]);
     fs::remove_file(folder.target()).unwrap();
     // Without a part, there is nothing to keep.
-    let sink = folder.sink();
-    Pump::start(&folder, &sink).unwrap();
+    let load = folder.load();
+    Pump::start(&folder, &load).unwrap();
     assert!(folder.staging().exists());
-    drop(sink);
+    drop(load);
     assert_eq!(folder.names(), ["source.db"]);
 }

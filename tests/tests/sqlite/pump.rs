@@ -1,5 +1,5 @@
-//! A source pumped into a sink in one process: every chunk is packed, sealed and opened as on a
-//! link, since nothing else makes what a sink accepts.
+//! A source pumped into a target in one process: every chunk is packed, sealed and opened as on a
+//! link, since nothing else makes what a target accepts.
 
 use std::{
     fs::File,
@@ -10,12 +10,12 @@ use std::{
 use bytes::BytesMut;
 use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
-use sealift_engine_api::Source;
-use sealift_engine_api::{PartSink, Sink};
+use sealift_engine_api::{PartSink, Source};
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     compress::{Compression, Packer, Unpacker},
     digest::{Digests, RowsDigest},
+    disposition::Asks,
     frame::ChunkHeader,
     id::{Epoch, PartIndex, TransferId},
     key::{DigestSecret, EpochSecret},
@@ -26,7 +26,8 @@ use sealift_protocol::{
     seal::{EpochKeys, Suite, open, seal},
 };
 use sealift_sender::part::PartWriter;
-use sealift_sqlite::{SqliteSink, SqliteSource};
+use sealift_sqlite::{SqliteSource, SqliteTarget};
+use sealift_tests::one_load::OneLoad;
 
 pub const ROW_BYTES_MAX: usize = 128 << 20;
 
@@ -81,8 +82,8 @@ impl Folder {
         connection
     }
 
-    pub fn sink(&self) -> SqliteSink {
-        SqliteSink::new(&self.target(), ROW_BYTES_MAX).unwrap().with_edges(1)
+    pub fn load(&self) -> OneLoad {
+        OneLoad::new(SqliteTarget::new(&self.target(), ROW_BYTES_MAX).unwrap().with_edges(1))
     }
 
     /// Lets the last user of databases in WAL mode take their logs and indexes away.
@@ -143,31 +144,31 @@ pub fn digests() -> Digests {
 /// One transfer under way.
 pub struct Pump<'a> {
     pub source: SqliteSource,
-    pub sink: &'a SqliteSink,
+    pub load: &'a OneLoad,
     pub plan: Plan,
     pub link: Link,
-    /// What the sink said is there already.
+    /// What the target said is there already.
     pub have: Vec<WholePart>,
     pub prefix: Option<FoundPrefix>,
 }
 
 impl<'a> Pump<'a> {
     /// Plans and prepares.
-    pub fn start(folder: &Folder, sink: &'a SqliteSink) -> Outcome<Self> {
-        Self::start_as(folder, sink, TRANSFER, false)
+    pub fn start(folder: &Folder, load: &'a OneLoad) -> Outcome<Self> {
+        Self::start_as(folder, load, TRANSFER, Asks::Continue)
     }
 
-    pub fn start_as(folder: &Folder, sink: &'a SqliteSink, transfer: TransferId, fresh: bool) -> Outcome<Self> {
+    pub fn start_as(folder: &Folder, load: &'a OneLoad, transfer: TransferId, asks: Asks) -> Outcome<Self> {
         let mut source = SqliteSource::open(&folder.source())?;
         let (plan, link) = (source.plan()?, Link::new());
         let (mut have, mut prefix) = (Vec::new(), None);
-        for found in sink.prepare(transfer, &plan, fresh)? {
+        for found in load.prepare(transfer, &plan, asks)? {
             match found {
                 Found::Whole(whole) => have.push(whole),
                 Found::Prefix(found) => prefix = Some(found),
             }
         }
-        Ok(Self { source, sink, plan, link, have, prefix })
+        Ok(Self { source, load, plan, link, have, prefix })
     }
 
     pub fn place(&self, name: &str) -> PartIndex {
@@ -205,7 +206,7 @@ impl<'a> Pump<'a> {
     }
 
     pub fn whole_part(&mut self, part: PartIndex) -> Outcome<(RowsDigest, WholePart)> {
-        let mut loader = self.sink.begin(part, &digests())?;
+        let mut loader = self.load.begin(part, &digests())?;
         let (sent, whole) = self.feed(part, &mut *loader)?;
         loader.finish(&whole)?;
         Ok((sent, whole))
@@ -218,8 +219,8 @@ impl<'a> Pump<'a> {
             fn write(&mut self, _: &VerifiedChunk) -> Outcome {
                 Ok(())
             }
-            fn finish(self: Box<Self>, _: &WholePart) -> Outcome {
-                Ok(())
+            fn finish(self: Box<Self>, _: &WholePart) -> Outcome<Vec<PartIndex>> {
+                Ok(Vec::new())
             }
         }
         self.feed(part, &mut Nowhere).unwrap().0
@@ -246,22 +247,22 @@ impl<'a> Pump<'a> {
 /// A whole transfer, with something happening between load and proof; what was sent and what was
 /// found. One that fails is given up.
 pub fn transfer_with(folder: &Folder, between: impl FnOnce()) -> Outcome<(Vec<RowsDigest>, Vec<RowsDigest>)> {
-    let sink = folder.sink();
+    let load = folder.load();
     let run = || {
-        let mut pump = Pump::start(folder, &sink)?;
+        let mut pump = Pump::start(folder, &load)?;
         let sent = pump.rest(0)?;
         between();
-        let Evidence { proof, tables, .. } = sink.prove(&digests())?;
+        let Evidence { proof, tables, .. } = load.prove(&digests())?;
         assert_eq!(proof, Proof::RowsReadBack);
         Ok((sent, tables))
     };
     let outcome = run();
     match &outcome {
         Ok((sent, loaded)) if sent == loaded => {
-            sink.publish(TRANSFER)?;
-            sink.forget(TRANSFER);
+            load.publish()?;
+            load.target.forget(TRANSFER);
         }
-        _ => sink.abandon(),
+        _ => load.abandon(),
     }
     outcome
 }

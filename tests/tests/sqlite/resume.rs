@@ -13,9 +13,10 @@ use std::{
 };
 
 use rusqlite::Connection;
-use sealift_engine_api::Sink;
+use sealift_engine_api::{Abandoned, LeftAt};
 use sealift_protocol::{
     close::Code,
+    disposition::Asks,
     id::{PartIndex, TransferId},
 };
 use sealift_receiver::target::staged_bytes;
@@ -35,17 +36,17 @@ const TWO_TABLES: &str = "CREATE TABLE a(x INTEGER PRIMARY KEY AUTOINCREMENT, y)
 
 /// Loads what is not there yet, proves and publishes.
 fn finish(folder: &Folder, transfer: TransferId) -> usize {
-    let sink = folder.sink();
-    let mut pump = Pump::start_as(folder, &sink, transfer, false).unwrap();
+    let load = folder.load();
+    let mut pump = Pump::start_as(folder, &load, transfer, Asks::Continue).unwrap();
     let have: BTreeSet<u32> = pump.have.iter().map(|whole| whole.part.0).collect();
     let missing = (0..pump.plan.parts.len() as u32).filter(|part| !have.contains(part));
     for part in missing {
         pump.part(PartIndex(part)).unwrap();
     }
-    let loaded = sink.prove(&digests()).unwrap().tables;
+    let loaded = load.prove(&digests()).unwrap().tables;
     assert_eq!(loaded, pump.tables_as_read());
-    sink.publish(transfer).unwrap();
-    sink.forget(transfer);
+    load.publish().unwrap();
+    load.target.forget(transfer);
     have.len()
 }
 
@@ -59,8 +60,8 @@ fn a_suspended_load_goes_on() {
         source.close().unwrap();
         let mut told = Vec::new();
         for part in 0.. {
-            let sink = folder.sink();
-            let mut pump = Pump::start(&folder, &sink).unwrap();
+            let load = folder.load();
+            let mut pump = Pump::start(&folder, &load).unwrap();
             assert_eq!(pump.have, told);
             if part == pump.plan.parts.len() {
                 break;
@@ -69,17 +70,14 @@ fn a_suspended_load_goes_on() {
             if part % 2 == 0 {
                 // In the middle of the next part.
                 let next = PartIndex(part as u32 + 1);
-                if let Ok(mut loader) = sink.begin(next, &digests()) {
+                if let Ok(mut loader) = load.begin(next, &digests()) {
                     pump.feed(next, &mut *loader).unwrap();
                 }
             } else {
-                sink.suspend();
-                assert_eq!(sink.begin(PartIndex(0), &digests()).map(drop).unwrap_err().code, Code::Interrupted);
-                assert_eq!(sink.prove(&digests()).unwrap_err().code, Code::Interrupted);
-                assert_eq!(sink.publish(TRANSFER).unwrap_err().code, Code::Interrupted);
-                sink.suspend();
+                load.suspend();
+                assert_eq!(load.begin(PartIndex(0), &digests()).map(drop).unwrap_err().code, Code::Interrupted);
             }
-            drop(sink);
+            drop(load);
             assert_eq!(folder.names(), [".target.db.sealift-staging", "source.db"]);
         }
         assert_eq!(finish(&folder, TRANSFER), told.len());
@@ -104,16 +102,16 @@ fn a_part_goes_on_at_the_edge_of_a_chunk() {
     let table = PartIndex(1);
     let mut held = Vec::new();
     for stop_after in [1, 2, 4, 7] {
-        let sink = folder.sink();
-        let mut pump = Pump::start(&folder, &sink).unwrap();
+        let load = folder.load();
+        let mut pump = Pump::start(&folder, &load).unwrap();
         if pump.have.is_empty() {
             pump.part(PartIndex(0)).unwrap();
         }
         held.push(pump.prefix.as_ref().map_or(0, |prefix| prefix.chunks.0));
         let (chunks, _) = crate::chunks(&mut pump, table).unwrap();
         // One that was begun and not used takes nothing away.
-        drop(sink.begin(table, &digests()).unwrap());
-        let mut loader = sink.begin(table, &digests()).unwrap();
+        drop(load.begin(table, &digests()).unwrap());
+        let mut loader = load.begin(table, &digests()).unwrap();
         let mut root = loader.begun(table, &digests());
         let from = root.chunks().0 as usize;
         for chunk in chunks.iter().skip(from).take(stop_after) {
@@ -122,7 +120,7 @@ fn a_part_goes_on_at_the_edge_of_a_chunk() {
             loader.edge(&root).unwrap();
         }
         drop(loader);
-        sink.suspend();
+        load.suspend();
     }
     assert!(held.is_sorted() && held[3] > held[1], "{held:?}");
     assert_eq!(finish(&folder, TRANSFER), 1);
@@ -135,47 +133,27 @@ fn a_part_goes_on_at_the_edge_of_a_chunk() {
 fn suspending_ends_writers_and_keeps_what_is_committed() {
     let folder = Folder::new();
     folder.build("CREATE TABLE a(rowid, oid, _rowid_); INSERT INTO a VALUES(1, 2, 3); CREATE TABLE b(x);");
-    let sink = folder.sink();
-    let mut pump = Pump::start(&folder, &sink).unwrap();
+    let load = folder.load();
+    let mut pump = Pump::start(&folder, &load).unwrap();
     pump.part(PartIndex(0)).unwrap();
     let (chunks, _) = crate::chunks(&mut pump, PartIndex(1)).unwrap();
     thread::scope(|scope| {
         let (writes, writing) = mpsc::channel();
-        let (sink, chunks) = (&sink, &chunks);
+        let (load, chunks) = (&load, &chunks);
         let writer = scope.spawn(move || {
-            let mut loader = sink.begin(PartIndex(1), &digests()).unwrap();
+            let mut loader = load.begin(PartIndex(1), &digests()).unwrap();
             writes.send(()).unwrap();
             std::iter::repeat_with(|| loader.write(&chunks[0])).find_map(Result::err).unwrap().code
         });
         writing.recv().unwrap();
-        let waiter = scope.spawn(|| sink.begin(PartIndex(2), &digests()).map(drop).unwrap_err().code);
+        let waiter = scope.spawn(|| load.begin(PartIndex(2), &digests()).map(drop).unwrap_err().code);
         thread::sleep(Duration::from_millis(20));
-        sink.suspend();
+        load.suspend();
         assert_eq!((writer.join().unwrap(), waiter.join().unwrap()), (Code::Interrupted, Code::Interrupted));
     });
     assert_eq!(folder.names(), [".target.db.sealift-staging", "source.db"]);
     assert_eq!(finish(&folder, TRANSFER), 1);
     assert_same(&folder);
-}
-
-/// Fault C13: given up after all, nothing is left; but what another has opened meanwhile is not
-/// touched.
-#[test]
-fn a_suspended_load_can_be_abandoned() {
-    let folder = Folder::new();
-    folder.build(TWO_TABLES);
-    let first = folder.sink();
-    Pump::start(&folder, &first).unwrap().part(PartIndex(0)).unwrap();
-    first.suspend();
-    let second = folder.sink();
-    let mut pump = Pump::start(&folder, &second).unwrap();
-    assert_eq!(pump.have.len(), 1);
-    first.abandon();
-    pump.part(PartIndex(1)).unwrap();
-    second.suspend();
-    second.abandon();
-    second.abandon();
-    assert_eq!(folder.names(), ["source.db"]);
 }
 
 /// Fault C13: ended for good by a process that has done nothing else: what this transfer left goes,
@@ -185,28 +163,28 @@ fn only_what_a_transfer_left_itself_is_dropped() {
     let folder = Folder::new();
     folder.build(TWO_TABLES);
     let leave = || {
-        let sink = folder.sink();
-        Pump::start(&folder, &sink).unwrap().part(PartIndex(0)).unwrap();
-        sink.suspend();
+        let load = folder.load();
+        Pump::start(&folder, &load).unwrap().part(PartIndex(0)).unwrap();
+        load.suspend();
     };
     leave();
-    assert_eq!(folder.sink().abandon_earlier(OTHER, false), Ok(false));
+    assert_eq!(folder.load().target.abandon(OTHER, LeftAt::Loading), Ok(Abandoned::Dropped));
     assert_eq!(folder.names(), [".target.db.sealift-staging", "source.db"]);
-    assert!(staged_bytes(&folder.sink(), TRANSFER) > 0);
+    assert!(staged_bytes(&*folder.load().target, TRANSFER) > 0);
     for _ in 0..2 {
-        assert_eq!(folder.sink().abandon_earlier(TRANSFER, false), Ok(false));
+        assert_eq!(folder.load().target.abandon(TRANSFER, LeftAt::Loading), Ok(Abandoned::Dropped));
         assert_eq!(folder.names(), ["source.db"]);
     }
-    let sink = folder.sink();
-    let mut pump = Pump::start(&folder, &sink).unwrap();
+    let load = folder.load();
+    let mut pump = Pump::start(&folder, &load).unwrap();
     for part in 0..pump.plan.parts.len() as u32 {
         pump.part(PartIndex(part)).unwrap();
     }
-    sink.prove(&digests()).unwrap();
-    sink.publish(TRANSFER).unwrap();
-    drop(sink);
-    assert_eq!(folder.sink().abandon_earlier(OTHER, true), Ok(false));
-    assert_eq!(folder.sink().abandon_earlier(TRANSFER, true), Ok(true));
+    load.prove(&digests()).unwrap();
+    load.publish().unwrap();
+    drop(load);
+    assert_eq!(folder.load().target.abandon(OTHER, LeftAt::ReceiptSigned), Ok(Abandoned::Dropped));
+    assert_eq!(folder.load().target.abandon(TRANSFER, LeftAt::ReceiptSigned), Ok(Abandoned::Published));
     assert_eq!(folder.names(), ["source.db", "target.db"]);
     assert_same(&folder);
 }
@@ -218,32 +196,32 @@ fn only_the_same_transfer_goes_on() {
     let folder = Folder::new();
     let source = folder.build(TWO_TABLES);
     let leave = || {
-        let sink = folder.sink();
-        let mut pump = Pump::start(&folder, &sink).unwrap();
+        let load = folder.load();
+        let mut pump = Pump::start(&folder, &load).unwrap();
         pump.part(PartIndex(0)).unwrap();
         pump.part(PartIndex(1)).unwrap();
-        let second = folder.sink().prepare(OTHER, &pump.plan, true).unwrap_err();
+        let second = folder.load().prepare(OTHER, &pump.plan, Asks::StartOver).unwrap_err();
         assert!(second.what.contains("another receiver"), "{second}");
     };
-    let had = |transfer, fresh| {
-        let sink = folder.sink();
-        let have = Pump::start_as(&folder, &sink, transfer, fresh).unwrap().have.len();
-        sink.abandon();
+    let had = |transfer, asks| {
+        let load = folder.load();
+        let have = Pump::start_as(&folder, &load, transfer, asks).unwrap().have.len();
+        load.abandon();
         assert_eq!(folder.names(), ["source.db"]);
         have
     };
     leave();
-    assert_eq!(had(TRANSFER, false), 2);
+    assert_eq!(had(TRANSFER, Asks::Continue), 2);
     leave();
-    assert_eq!(had(OTHER, false), 0);
+    assert_eq!(had(OTHER, Asks::Continue), 0);
     leave();
-    assert_eq!(had(TRANSFER, true), 0);
+    assert_eq!(had(TRANSFER, Asks::StartOver), 0);
     leave();
     source.execute_batch("CREATE TABLE c(x)").unwrap();
-    assert_eq!(had(TRANSFER, false), 0);
+    assert_eq!(had(TRANSFER, Asks::Continue), 0);
     leave();
     fs::write(folder.target(), "theirs").unwrap();
-    let refused = Pump::start(&folder, &folder.sink()).map(drop).unwrap_err();
+    let refused = Pump::start(&folder, &folder.load()).map(drop).unwrap_err();
     assert_eq!(refused.code, Code::TargetNotEmpty);
     fs::remove_file(folder.target()).unwrap();
     assert_eq!(finish(&folder, TRANSFER), 2);
@@ -257,16 +235,16 @@ fn a_damaged_staging_file_is_refused_and_kept() {
     let refused = |damage: &dyn Fn(&Path)| {
         let folder = Folder::new();
         folder.build(TWO_TABLES);
-        let sink = folder.sink();
-        let mut pump = Pump::start(&folder, &sink).unwrap();
+        let load = folder.load();
+        let mut pump = Pump::start(&folder, &load).unwrap();
         pump.rest(0).unwrap();
-        drop(sink);
+        drop(load);
         damage(&folder.staging());
         let bytes = fs::read(folder.staging()).unwrap();
-        let failure = Pump::start(&folder, &folder.sink()).map(drop).unwrap_err();
+        let failure = Pump::start(&folder, &folder.load()).map(drop).unwrap_err();
         assert_eq!(failure.code, Code::TargetFailed);
         assert!(failure.hints.to_string().contains("remove"), "{failure}");
-        assert_eq!(folder.sink().publish(TRANSFER).unwrap_err().code, Code::TargetFailed);
+        assert_eq!(folder.load().target.publish(TRANSFER).unwrap_err().code, Code::TargetFailed);
         assert!(fs::read(folder.staging()).unwrap() == bytes);
         // As it says.
         fs::remove_file(folder.staging()).unwrap();
@@ -296,16 +274,16 @@ fn a_damaged_staging_file_is_refused_and_kept() {
 fn what_was_changed_between_is_found() {
     let folder = Folder::new();
     folder.build("CREATE TABLE a(x); INSERT INTO a VALUES('same');");
-    let sink = folder.sink();
-    Pump::start(&folder, &sink).unwrap().rest(0).unwrap();
-    drop(sink);
+    let load = folder.load();
+    Pump::start(&folder, &load).unwrap().rest(0).unwrap();
+    drop(load);
     Connection::open(folder.staging()).unwrap().execute_batch("UPDATE a SET x = 'other'").unwrap();
-    let sink = folder.sink();
-    let mut pump = Pump::start(&folder, &sink).unwrap();
+    let load = folder.load();
+    let mut pump = Pump::start(&folder, &load).unwrap();
     assert_eq!(pump.have.len(), 3);
-    let loaded = sink.prove(&digests()).unwrap().tables;
+    let loaded = load.prove(&digests()).unwrap().tables;
     assert_ne!(loaded[0], pump.part_as_read(PartIndex(1)));
-    sink.abandon();
+    load.abandon();
     assert_eq!(folder.names(), ["source.db"]);
 }
 
@@ -314,39 +292,37 @@ fn what_was_changed_between_is_found() {
 fn only_a_whole_load_of_this_transfer_is_published() {
     let folder = Folder::new();
     folder.build(TWO_TABLES);
-    let refused = |transfer| folder.sink().publish(transfer).unwrap_err().code;
+    let refused = |transfer| folder.load().target.publish(transfer).unwrap_err().code;
     assert_eq!(refused(TRANSFER), Code::TargetFailed);
     fs::write(folder.target(), "theirs").unwrap();
     assert_eq!(refused(TRANSFER), Code::TargetNotEmpty);
     fs::remove_file(folder.target()).unwrap();
     let parts = {
-        let sink = folder.sink();
-        let mut pump = Pump::start(&folder, &sink).unwrap();
+        let load = folder.load();
+        let mut pump = Pump::start(&folder, &load).unwrap();
         pump.part(PartIndex(0)).unwrap();
-        assert_eq!(sink.publish(TRANSFER).unwrap_err().code, Code::Internal);
         assert_eq!(refused(TRANSFER), Code::TargetFailed);
         pump.plan.parts.len() as u32
     };
     assert_eq!(refused(TRANSFER), Code::TargetFailed);
     {
-        let sink = folder.sink();
-        let mut pump = Pump::start(&folder, &sink).unwrap();
+        let load = folder.load();
+        let mut pump = Pump::start(&folder, &load).unwrap();
         for part in 1..parts {
             pump.part(PartIndex(part)).unwrap();
         }
     }
     assert_eq!(refused(OTHER), Code::TargetFailed);
-    folder.sink().publish(TRANSFER).unwrap();
+    folder.load().target.publish(TRANSFER).unwrap();
     assert_same(&folder);
     // Again, by processes that know nothing of each other; nobody else's target is taken for it.
-    folder.sink().publish(TRANSFER).unwrap();
+    folder.load().target.publish(TRANSFER).unwrap();
     assert_eq!(refused(OTHER), Code::TargetNotEmpty);
-    folder.sink().forget(OTHER);
+    folder.load().target.forget(OTHER);
     assert_eq!(folder.names().len(), 3);
-    folder.sink().forget(TRANSFER);
+    folder.load().target.forget(TRANSFER);
     assert_eq!(folder.names(), ["source.db", "target.db"]);
     assert_eq!(refused(TRANSFER), Code::TargetNotEmpty);
-    folder.sink().abandon();
     assert_same(&folder);
 }
 
@@ -361,25 +337,25 @@ fn victim() {
     let folder = Folder::at(&place);
     let (receipt, published) = (place.join("receipt"), place.join("published"));
     if !receipt.exists() {
-        let sink = folder.sink();
-        let mut pump = Pump::start(&folder, &sink).unwrap();
+        let load = folder.load();
+        let mut pump = Pump::start(&folder, &load).unwrap();
         let have = pump.have.len() as u32;
         // One part is left open, as by a lost link, and given up.
         if have == 1 {
-            drop(sink.begin(PartIndex(1), &digests()).unwrap());
+            drop(load.begin(PartIndex(1), &digests()).unwrap());
         }
         pump.rest(have).unwrap();
-        sink.prove(&digests()).unwrap();
+        load.prove(&digests()).unwrap();
         fs::write(&receipt, "").unwrap();
         if !place.join("elsewhere").exists() {
-            sink.publish(TRANSFER).unwrap();
+            load.publish().unwrap();
         }
     }
     if !published.exists() {
-        folder.sink().publish(TRANSFER).unwrap();
+        folder.load().target.publish(TRANSFER).unwrap();
         fs::write(&published, "").unwrap();
     }
-    folder.sink().forget(TRANSFER);
+    folder.load().target.forget(TRANSFER);
 }
 
 fn run_victim(place: &Path, fail_point: Option<String>) -> ExitStatus {
@@ -409,7 +385,7 @@ fn a_load_survives_a_kill_at_every_fail_point() {
             let place = folder.0.path();
             if point == "sqlite-removing" {
                 // Comes to it by dropping another transfer's load.
-                Pump::start_as(&folder, &folder.sink(), OTHER, false).unwrap().part(PartIndex(0)).unwrap();
+                Pump::start_as(&folder, &folder.load(), OTHER, Asks::Continue).unwrap().part(PartIndex(0)).unwrap();
             }
             if elsewhere {
                 fs::write(place.join("elsewhere"), "").unwrap();
@@ -468,15 +444,15 @@ fn a_load_that_filled_the_disk_goes_on_with_room() {
         .unwrap();
     // The source, and five megabytes.
     disk.remount("size=14m");
-    let sink = folder.sink();
-    let mut pump = Pump::start(&folder, &sink).unwrap();
+    let load = folder.load();
+    let mut pump = Pump::start(&folder, &load).unwrap();
     pump.part(PartIndex(0)).unwrap();
     pump.part(PartIndex(1)).unwrap();
     for _ in 0..2 {
         let failure = pump.part(PartIndex(2)).unwrap_err();
         assert_eq!((failure.code, failure.part), (Code::TargetFull, Some(PartIndex(2))));
     }
-    drop(sink);
+    drop(load);
     disk.remount("size=64m");
     assert_eq!(finish(&folder, TRANSFER), 2);
     assert_same(&folder);

@@ -1,14 +1,18 @@
 //! Writing a plain file as it arrives.
 
-use std::{os::unix::fs::FileExt, sync::MutexGuard};
+use std::{
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use sealift_engine_api::PartSink;
+use sealift_engine_api::{LeftAt, LoadFailure, PartSink, ProvenLoad, StagedLoad, StopToken, TargetLoad, Writers};
 use sealift_protocol::{
     chunk::{ChunkHash, VerifiedChunk},
     close::Code,
     digest::{Digests, PartRoot, Root},
     failure::{Failure, Outcome},
-    id::PartIndex,
+    id::{PartIndex, TransferId},
+    manifest::{Evidence, Proof},
     receive::WholePart,
 };
 
@@ -19,9 +23,93 @@ use crate::fail_point::{FILE_NOTED, FILE_SYNCED, FILE_WRITTEN, hit};
 /// come.
 const UNSYNCED_BYTES_MAX: u64 = 16 << 20;
 
-pub struct FileLoad<'a> {
-    target: &'a FileTarget,
-    staging: MutexGuard<'a, Option<Staging>>,
+/// A file that this process holds. Dropped, what is durable stays.
+pub struct FileLoad(Arc<Shared>);
+
+impl FileLoad {
+    pub fn new(target: FileTarget, transfer: TransferId, staging: Staging, stop: Arc<dyn StopToken>) -> Self {
+        Self(Arc::new(Shared { target, transfer, staging: Mutex::new(staging), stop }))
+    }
+}
+
+impl StagedLoad for FileLoad {
+    fn abandon(self: Box<Self>) {
+        let _ = self.0.target.abandon(self.0.transfer, LeftAt::Loading);
+    }
+}
+
+impl TargetLoad for FileLoad {
+    fn writers(&self) -> Arc<dyn Writers> {
+        Arc::clone(&self.0) as Arc<dyn Writers>
+    }
+
+    fn prove(self: Box<Self>, _digests: &Digests) -> Result<Box<dyn ProvenLoad>, LoadFailure> {
+        Ok(Box::new(WrittenFile { load: *self, evidence: Evidence::bare(Proof::Written) }))
+    }
+}
+
+/// A file with everything in it, which has not its name yet.
+struct WrittenFile {
+    load: FileLoad,
+    evidence: Evidence,
+}
+
+impl StagedLoad for WrittenFile {
+    fn abandon(self: Box<Self>) {
+        Box::new(self.load).abandon();
+    }
+}
+
+impl ProvenLoad for WrittenFile {
+    fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    fn publish(self: Box<Self>) -> Result<(), LoadFailure> {
+        let Shared { target, transfer, .. } = &*self.load.0;
+        match target.publish(*transfer) {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(LoadFailure::new(failure, self)),
+        }
+    }
+}
+
+/// What a load and the thread that writes it share.
+struct Shared {
+    target: FileTarget,
+    transfer: TransferId,
+    /// Held by what writes it.
+    staging: Mutex<Staging>,
+    stop: Arc<dyn StopToken>,
+}
+
+impl Writers for Shared {
+    /// What takes the load, behind what is proven; once more if what took it was dropped before
+    /// anything came.
+    fn begin(&self, part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
+        self.stop.check()?;
+        let staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        if staging.is_written {
+            return Err(Failure::new(Code::Internal, "a file is written once", ""));
+        }
+        let durable_bytes = staging.proven.plain_bytes();
+        let entries = Vec::new();
+        Ok(Box::new(FilePart {
+            shared: self,
+            part,
+            staging,
+            written_bytes: durable_bytes,
+            durable_bytes,
+            latest: None,
+            entries,
+        }))
+    }
+}
+
+struct FilePart<'a> {
+    shared: &'a Shared,
+    part: PartIndex,
+    staging: MutexGuard<'a, Staging>,
     written_bytes: u64,
     durable_bytes: u64,
     /// The chunk that was written last; what it comes to with those before is said after it.
@@ -30,13 +118,7 @@ pub struct FileLoad<'a> {
     entries: Vec<Entry>,
 }
 
-impl<'a> FileLoad<'a> {
-    /// `None` where nothing is prepared, or something was written already.
-    pub fn begin(target: &'a FileTarget, staging: MutexGuard<'a, Option<Staging>>) -> Option<Self> {
-        let written_bytes = staging.as_ref().filter(|staging| !staging.is_written)?.proven.plain_bytes();
-        Some(Self { target, staging, written_bytes, durable_bytes: written_bytes, latest: None, entries: Vec::new() })
-    }
-
+impl FilePart<'_> {
     fn add_entry(&mut self, plain_bytes: u64, root: Root, is_last: bool) {
         if let Some((hash, content)) = self.latest.take() {
             self.entries.push(Entry { plain_bytes, is_last, hash, root, content });
@@ -45,10 +127,11 @@ impl<'a> FileLoad<'a> {
 
     /// Syncs what is written, then notes it: the record never says more than is there.
     fn make_durable(&mut self) -> Outcome {
-        let Staging { file, prefix, .. } = self.staging.as_mut().ok_or_else(out_of_order)?;
-        let cannot_write = |error| self.target.place.cannot_write(&error);
+        let Staging { file, prefix, .. } = &mut *self.staging;
+        let Shared { target, transfer, .. } = self.shared;
+        let cannot_write = |error| target.place.cannot_write(&error);
         hit(FILE_WRITTEN);
-        self.target.check_in_place(file)?;
+        target.check_in_place(*transfer, file)?;
         file.sync_data().map_err(cannot_write)?;
         hit(FILE_SYNCED);
         prefix.note(&self.entries).map_err(cannot_write)?;
@@ -59,25 +142,19 @@ impl<'a> FileLoad<'a> {
     }
 }
 
-fn out_of_order() -> Failure {
-    Failure::new(Code::Internal, "the target was used out of order", "")
-}
-
-impl PartSink for FileLoad<'_> {
+impl PartSink for FilePart<'_> {
     fn begun(&self, part: PartIndex, digests: &Digests) -> PartRoot {
-        match self.staging.as_ref() {
-            Some(Staging { proven, .. }) => digests.part_root_of(part, &proven.hashes, proven.plain_bytes()),
-            None => digests.part_root(part),
-        }
+        let proven = &self.staging.proven;
+        digests.part_root_of(part, &proven.hashes, proven.plain_bytes())
     }
 
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        self.target.check_stop()?;
+        self.shared.stop.check()?;
         let plain = chunk.plain();
-        let staging = self.staging.as_mut().ok_or_else(out_of_order)?;
+        let staging = &mut *self.staging;
         staging.is_written = true;
         let written = staging.file.write_all_at(plain, self.written_bytes);
-        written.map_err(|error| self.target.place.cannot_write(&error))?;
+        written.map_err(|error| self.shared.target.place.cannot_write(&error))?;
         self.written_bytes += plain.len() as u64;
         self.latest = Some((*chunk.hash(), staging.prefix.content(plain)));
         Ok(())
@@ -95,9 +172,10 @@ impl PartSink for FileLoad<'_> {
         self.make_durable().map(|()| true)
     }
 
-    fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome {
-        self.target.check_stop()?;
+    fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome<Vec<PartIndex>> {
+        self.shared.stop.check()?;
         self.add_entry(whole.plain_bytes, whole.root, true);
-        self.make_durable()
+        self.make_durable()?;
+        Ok(vec![self.part])
     }
 }

@@ -11,7 +11,7 @@ use sealift_protocol::{
 };
 
 use super::{
-    SqliteSink, Turn,
+    Turn,
     load::{Load, check_plan, check_whole},
 };
 use crate::document::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument};
@@ -34,7 +34,7 @@ impl<'a> DocumentLoad<'a> {
 
 impl PartSink for DocumentLoad<'_> {
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        self.turn.sink.check_stop()?;
+        self.turn.shared.check_stop()?;
         if self.bytes.len() + chunk.plain().len() > DOCUMENT_BYTES_MAX {
             let what = format!("the schema of the source is over {DOCUMENT_BYTES_MAX} bytes");
             return Err(Failure::new(Code::LimitExceeded, what, "Split the database.").at_part(self.part));
@@ -44,38 +44,36 @@ impl PartSink for DocumentLoad<'_> {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, whole: &WholePart) -> Outcome {
+    fn finish(self: Box<Self>, whole: &WholePart) -> Outcome<Vec<PartIndex>> {
         let Self { mut turn, part, section, bytes, chunks, ended } = *self;
         let load = |turn: &mut Turn<'_>| {
             check_whole(whole, part, chunks, ended)?;
-            turn.sink.check_stop()?;
+            turn.shared.check_stop()?;
             if section == Section::PostData {
                 return turn.load()?.complete(FinishDocument::from_bytes(&bytes)?, &bytes, whole);
             }
             let schema = SchemaDocument::from_bytes(&bytes)?;
-            check_plan(&turn.prepared.plan, &schema)?;
+            check_plan(&turn.shared.plan, &schema)?;
             turn.load = Some(Load::create(turn, schema, &bytes, whole)?);
             Ok(())
         };
         load(&mut turn).map_err(|failure| failure.at_part(part))?;
         turn.note_committed(&[part]);
-        Ok(())
+        Ok(turn.take_finished())
     }
 }
 
 /// A part that is committed already: it is taken again and changes nothing.
-pub struct Repeated<'a> {
-    pub sink: &'a SqliteSink,
+pub struct Repeated {
     pub part: PartIndex,
 }
 
-impl PartSink for Repeated<'_> {
+impl PartSink for Repeated {
     fn write(&mut self, _: &VerifiedChunk) -> Outcome {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome {
-        self.sink.state().finished.push(self.part);
-        Ok(())
+    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome<Vec<PartIndex>> {
+        Ok(vec![self.part])
     }
 }

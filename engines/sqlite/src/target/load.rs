@@ -48,15 +48,15 @@ pub struct Load {
 impl Load {
     /// Makes the schema, in one transaction with the part's line in the ledger.
     pub fn create(turn: &Turn<'_>, schema: SchemaDocument, bytes: &[u8], whole: &WholePart) -> Outcome<Self> {
-        let staging = &turn.sink.staging;
-        staging.check(turn.prepared.identity)?;
+        let staging = &turn.shared.staging;
+        staging.check(turn.shared.identity)?;
         let mut connection = Connection::open_with_flags(staging.file(), flags()).map_err(engine)?;
         turn.interruptible_by(connection.get_interrupt_handle())?;
         shape(&connection, &schema).map_err(engine)?;
-        configure(&connection, turn.sink.row_bytes_max).map_err(engine)?;
+        configure(&connection, turn.shared.row_bytes_max).map_err(engine)?;
         connection.execute_batch("BEGIN IMMEDIATE").map_err(engine)?;
         make(&mut connection, &schema)?;
-        let load = Load { connection, schema, finish: None, bond: turn.prepared.bond, group: Group::default() };
+        let load = Load { connection, schema, finish: None, bond: turn.shared.bond, group: Group::default() };
         load.commit(&Line { part: whole, rows: 0, document: Some(bytes), hashes: None })?;
         Ok(load)
     }

@@ -25,24 +25,28 @@ use crate::{
 /// Page cache for reading again: each page is read once.
 const CACHE_KIB: i32 = 8 << 10;
 
+/// Rows that are read before the stop token is asked again.
+const ROWS_BETWEEN_QUESTIONS: u64 = 1024;
+
 const STAGING: &str = "the staging file";
 
 /// Ends the load, and says table by table what the file holds.
 pub fn prove(turn: &mut Turn<'_>) -> Outcome<Evidence> {
     let engine = |error: rusqlite::Error| failed(&error, STAGING);
-    let (sink, identity) = (turn.sink, turn.prepared.identity);
+    let shared = turn.shared;
+    let identity = shared.identity;
     let load = turn.load.take().ok_or_else(out_of_order)?;
     // From here on the file is nobody's to the engine; the mark keeps others out.
-    sink.staging.mark_finished(turn.prepared.bond.transfer, identity)?;
+    shared.staging.mark_finished(shared.bond.transfer, identity)?;
     hit(MARKED);
     let (schema, finish) = load.close()?;
     let finish = finish.ok_or_else(out_of_order)?;
-    sink.staging.sync()?;
-    sink.staging.check(identity)?;
+    shared.staging.sync()?;
+    shared.staging.check(identity)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(sink.staging.file(), flags).map_err(engine)?;
+    let connection = Connection::open_with_flags(shared.staging.file(), flags).map_err(engine)?;
     turn.interruptible_by(connection.get_interrupt_handle())?;
-    guard(&connection, sink.row_bytes_max).map_err(engine)?;
+    guard(&connection, shared.row_bytes_max).map_err(engine)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(engine)?;
     connection.pragma_update(None, "cell_size_check", true).map_err(engine)?;
     connection.execute_batch("BEGIN").map_err(engine)?;
@@ -56,7 +60,7 @@ pub fn prove(turn: &mut Turn<'_>) -> Outcome<Evidence> {
     }
     // Still the same file, or what was read is not what would be published.
     drop(connection);
-    sink.staging.check(identity)?;
+    shared.staging.check(identity)?;
     hit(PROVEN);
     let checks = vec![Check::Catalogue(CatalogueCheck { definitions })];
     Ok(Evidence { tables, checks, ..Evidence::bare(Proof::RowsReadBack) })
@@ -126,7 +130,10 @@ fn read_again(
 ) -> Outcome {
     let engine = |error: rusqlite::Error| failed(&error, &format!("table {}", table.name));
     let each = |pieces: &[&[u8]]| {
-        turn.sink.check_stop()?;
+        match digest.rows().is_multiple_of(ROWS_BETWEEN_QUESTIONS) {
+            true => turn.shared.check_stop()?,
+            false => turn.shared.check_stopped()?,
+        }
         digest.add_pieces(pieces);
         Ok(())
     };

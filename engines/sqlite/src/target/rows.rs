@@ -81,7 +81,7 @@ enum Transaction {
 
 impl<'a> RowsLoad<'a> {
     pub fn begin(mut turn: Turn<'a>, part: PartIndex, found: Option<FoundPrefix>) -> Outcome<Self> {
-        let reader = RowReader::new(turn.sink.row_bytes_max);
+        let reader = RowReader::new(turn.shared.row_bytes_max);
         // The schema is the part before the first table.
         let table = (part.0 as usize).checked_sub(1).ok_or_else(out_of_order)?;
         let load = turn.load()?;
@@ -141,7 +141,7 @@ impl<'a> RowsLoad<'a> {
     fn end(&mut self, whole: &WholePart) -> Outcome {
         let chunks = (self.hashes.len() / CHUNK_HASH_BYTES) as u64;
         check_whole(whole, self.part, chunks, self.ended)?;
-        self.turn.sink.check_stop()?;
+        self.turn.shared.check_stop()?;
         std::mem::replace(&mut self.reader, RowReader::new(0)).finish()?;
         let line = Line { part: whole, rows: self.rows_before + self.rows, document: None, hashes: None };
         let load = self.turn.load()?;
@@ -151,7 +151,7 @@ impl<'a> RowsLoad<'a> {
         }
         load.commit(&line)?;
         self.turn.note_committed(&[self.part]);
-        self.turn.sink.state().prefix = None;
+        self.turn.shared.state().prefix = None;
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl<'a> RowsLoad<'a> {
 
     fn insert(&mut self, piece: Bytes) -> Outcome {
         let Self { turn, table, insert, values: count, reader, rows, waiting, spare, .. } = self;
-        let sink = turn.sink;
+        let shared = turn.shared;
         let load = turn.load.as_ref().ok_or_else(out_of_order)?;
         let encoding = load.schema.encoding;
         let name = &load.schema.tables[*table].name;
@@ -174,7 +174,7 @@ impl<'a> RowsLoad<'a> {
         let mut statement = Insert::prepare(&load.connection, insert).map_err(engine)?;
         reader
             .feed(piece, |row| {
-                sink.check_stop()?;
+                shared.check_stopped()?;
                 let mut values = recycle(std::mem::take(spare));
                 read_values(row, *count, &mut values)?;
                 waiting.count(&values);
@@ -184,7 +184,7 @@ impl<'a> RowsLoad<'a> {
                 Ok(())
             })
             .map_err(|failure: Failure| match failure.code {
-                Code::LimitExceeded => row_too_long(sink.row_bytes_max),
+                Code::LimitExceeded => row_too_long(shared.row_bytes_max),
                 _ => failure,
             })
     }
@@ -219,7 +219,7 @@ impl PartSink for RowsLoad<'_> {
     }
 
     fn edge(&mut self, so_far: &PartRoot) -> Outcome<bool> {
-        let due = self.turn.sink.edge_bytes.max(self.committed_bytes / EDGE_SHARE);
+        let due = self.turn.shared.edge_bytes.max(self.committed_bytes / EDGE_SHARE);
         if so_far.plain_bytes() - self.committed_bytes < due || !self.reader.is_between_rows() {
             return Ok(false);
         }
@@ -233,13 +233,14 @@ impl PartSink for RowsLoad<'_> {
         load.commit_edge(&so_far, rows, &self.hashes).map_err(|failure| failure.at_part(part))?;
         self.committed_bytes = plain_bytes;
         let hashes = self.hashes.clone();
-        self.turn.sink.state().prefix = Some(FoundPrefix { part, chunks, plain_bytes, root, hashes });
+        self.turn.shared.state().prefix = Some(FoundPrefix { part, chunks, plain_bytes, root, hashes });
         Ok(true)
     }
 
-    fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome {
+    fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome<Vec<PartIndex>> {
         let part = self.part;
-        self.end(whole).map_err(|failure| failure.at_part(part))
+        self.end(whole).map_err(|failure| failure.at_part(part))?;
+        Ok(self.turn.take_finished())
     }
 }
 

@@ -2,10 +2,11 @@
 
 use rusqlite::Connection;
 use sealift_protocol::{
+    disposition::Asks,
     failure::Outcome,
     id::{PartIndex, TransferId},
     manifest::{Plan, ReadBack, Section},
-    receive::{FoundPrefix, WholePart},
+    receive::{Found, FoundPrefix, WholePart},
 };
 
 use super::{
@@ -30,13 +31,14 @@ pub struct Staged {
 
 impl Staged {
     /// Makes the staging file, or opens the one that this transfer left.
-    pub fn stage(staging: &Staging, row_bytes_max: usize, plan: &Plan, bond: Bond, fresh: bool) -> Outcome<Self> {
+    pub fn stage(staging: &Staging, row_bytes_max: usize, plan: &Plan, bond: Bond, asks: Asks) -> Outcome<Self> {
         staging.check_target()?;
+        let resumes = asks == Asks::Continue;
         match Leftover::find(staging, row_bytes_max)? {
-            Leftover::Load(connection, identity) if !fresh && ledger::bond(&connection)? == Some(bond) => {
+            Leftover::Load(connection, identity) if resumes && ledger::bond(&connection)? == Some(bond) => {
                 return Self::resume(connection, identity, plan, bond);
             }
-            Leftover::Image(ledger, identity) if !fresh && ledger.bond() == bond => {
+            Leftover::Image(ledger, identity) if resumes && ledger.bond() == bond => {
                 return Ok(Self::of_image(Image::resume(staging, identity, *ledger)?, identity));
             }
             leftover => leftover.remove(staging)?,
@@ -46,6 +48,12 @@ impl Staged {
             return Ok(Self::of_image(Image::create(staging, identity, bond)?, identity));
         }
         Ok(Self { identity, load: None, image: None, have: Vec::new(), prefix: None, rows: 0 })
+    }
+
+    /// What is committed, for the receiver.
+    pub fn found(&self) -> Vec<Found> {
+        let whole = self.have.iter().copied().map(Found::Whole);
+        whole.chain(self.prefix.clone().map(Found::Prefix)).collect()
     }
 
     fn of_image(image: Image, identity: Identity) -> Self {
@@ -66,20 +74,6 @@ impl Staged {
         }
         Ok(Self { identity, load: Some(Load::resume(connection, bond, ledger)), image: None, have, prefix, rows })
     }
-}
-
-/// Removes a suspended load, unless another process has it by now.
-pub fn remove_suspended(staging: &Staging, row_bytes_max: usize, bond: Bond) {
-    let leftover = Leftover::find(staging, row_bytes_max).ok();
-    let is_its = match &leftover {
-        Some(Leftover::Load(connection, _)) => ledger::bond(connection) == Ok(Some(bond)),
-        Some(Leftover::Image(ledger, _)) => ledger.bond() == bond,
-        _ => false,
-    };
-    if let Some(leftover) = leftover.filter(|_| is_its) {
-        let _ = leftover.remove(staging);
-    }
-    staging.mark.release();
 }
 
 /// Removes what an earlier process left of this transfer. Of another's nothing is touched.

@@ -5,8 +5,9 @@ use std::{
 };
 
 use rusqlite::{Connection, ffi};
+use sealift_engine_api::{LoadFailure, TargetLoad};
 use sealift_protocol::{
-    id::TableIndex,
+    id::{PartIndex, TableIndex},
     manifest::{PlannedPart, PlannedTable},
 };
 
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     document::{Definition, FinishDocument, SchemaDocument, Table},
     make_table,
-    testing::{self, TRANSFER, digests},
+    testing::{self, Ended, Never, TRANSFER, digests},
 };
 
 struct Folder(tempfile::TempDir);
@@ -36,10 +37,8 @@ impl Folder {
         self.path(".target.db.sealift-staging")
     }
 
-    fn prepare(&self) -> Outcome<SqliteSink> {
-        let sink = SqliteSink::new(&self.path("target.db"), 1000)?;
-        sink.prepare(TRANSFER, &plan(&["a"]), false)?;
-        Ok(sink)
+    fn prepare(&self) -> Outcome<Box<dyn TargetLoad>> {
+        prepare(&self.path("target.db"), &plan(&["a"]))
     }
 
     fn refused(&self) -> Failure {
@@ -47,6 +46,11 @@ impl Folder {
         assert!(!failure.hints.is_empty());
         failure
     }
+}
+
+fn prepare(target: &Path, plan: &Plan) -> Outcome<Box<dyn TargetLoad>> {
+    let target = SqliteTarget::new(target, 1000)?;
+    Ok(target.prepare(TRANSFER, plan, Asks::Continue, Arc::new(Never))?.load)
 }
 
 fn plan(tables: &[&str]) -> Plan {
@@ -58,18 +62,36 @@ fn plan(tables: &[&str]) -> Plan {
 }
 
 #[test]
-fn the_staging_file_is_its_owners_alone_and_goes_with_the_sink() {
+fn the_staging_file_is_its_owners_alone_and_goes_with_the_load() {
     let folder = Folder::new();
-    let sink = folder.prepare().unwrap();
+    let load = folder.prepare().unwrap();
     assert_eq!(fs::metadata(folder.staging()).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(sink.prepare(TRANSFER, &plan(&[]), false).unwrap_err().code, Code::Internal);
-    assert_eq!(sink.publish(TRANSFER).unwrap_err().code, Code::Internal);
-    assert_eq!(sink.prove(&digests()).unwrap_err().code, Code::Internal);
-    assert_eq!(sink.begin(PartIndex(9), &digests()).map(|_| ()).unwrap_err().code, Code::Internal);
-    sink.abandon();
-    sink.abandon();
+    let writers = load.writers();
+    let code = |part| writers.begin(PartIndex(part), &digests()).map(|_| ()).unwrap_err().code;
+    assert_eq!(code(9), Code::Internal, "a part that is not in the plan");
+    load.abandon();
     assert!(!folder.staging().exists());
-    assert_eq!(sink.begin(PartIndex(0), &digests()).map(|_| ()).unwrap_err().code, Code::Interrupted);
+    assert_eq!(code(0), Code::Interrupted, "writers outlive the load");
+}
+
+/// What failed to be proven is still held, to be kept or dropped.
+#[test]
+fn a_load_that_is_not_whole_is_not_proven() {
+    let folder = Folder::new();
+    let LoadFailure { failure, staged } = folder.prepare().unwrap().prove(&digests()).err().unwrap();
+    assert_eq!(failure.code, Code::Internal);
+    assert!(folder.staging().exists());
+    staged.abandon();
+    assert!(!folder.staging().exists());
+}
+
+#[test]
+fn a_load_that_has_to_end_is_not_prepared() {
+    let folder = Folder::new();
+    let target = SqliteTarget::new(&folder.path("target.db"), 1000).unwrap();
+    let prepared = target.prepare(TRANSFER, &plan(&["a"]), Asks::Continue, Arc::new(Ended));
+    assert_eq!(prepared.err().map(|failure| failure.code), Some(Code::Interrupted));
+    assert!(!folder.staging().exists());
 }
 
 #[test]
@@ -84,8 +106,8 @@ fn plans_that_do_not_fit_are_refused_before_anything_is_made() {
     let mut bytes = Plan::opaque(engine::image(), None);
     bytes.engine.name = "opaque".into();
     for plan in [bytes, plan(&["_SEALIFT_ledger"]), ranges, two_schemas, another_format] {
-        let sink = SqliteSink::new(&folder.path("target.db"), 1000).unwrap();
-        assert_eq!(sink.prepare(TRANSFER, &plan, false).unwrap_err().code, Code::PlanRefused);
+        let prepared = prepare(&folder.path("target.db"), &plan);
+        assert_eq!(prepared.err().map(|failure| failure.code), Some(Code::PlanRefused));
     }
     assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 0);
 }
@@ -110,12 +132,11 @@ fn a_target_that_holds_anything_is_left_alone() {
 #[test]
 fn a_folder_that_cannot_be_used_is_reported() {
     let folder = Folder::new();
-    let failure = |path: PathBuf| SqliteSink::new(&path, 1000).map(|_| ()).unwrap_err().code;
+    let failure = |path: PathBuf| SqliteTarget::new(&path, 1000).map(|_| ()).unwrap_err().code;
     assert_eq!(failure(folder.path("missing/target.db")), Code::TargetFailed);
     assert_eq!(failure(PathBuf::from("/")), Code::TargetFailed);
     // Nobody, not even root, can make a file there.
-    let sink = SqliteSink::new(std::path::Path::new("/proc/self/target.db"), 1000).unwrap();
-    let failure = sink.prepare(TRANSFER, &plan(&[]), false).unwrap_err();
+    let failure = prepare(Path::new("/proc/self/target.db"), &plan(&[])).err().unwrap();
     assert_eq!(failure.code, Code::TargetFailed);
     assert!(failure.hints.to_string().contains("writable"), "{failure}");
 }
@@ -180,10 +201,10 @@ fn leftovers_are_replaced_and_other_files_are_not() {
 #[test]
 fn a_replaced_staging_file_is_not_touched() {
     let folder = Folder::new();
-    let sink = folder.prepare().unwrap();
+    let load = folder.prepare().unwrap();
     fs::write(folder.path("other"), "theirs").unwrap();
     fs::rename(folder.path("other"), folder.staging()).unwrap();
-    sink.abandon();
+    load.abandon();
     assert_eq!(fs::read(folder.staging()).unwrap(), b"theirs");
 }
 
@@ -269,7 +290,7 @@ fn making_many_objects_takes_steps_in_proportion() {
         let counted = Arc::clone(&steps);
         let mut connection = empty();
         let count = move || {
-            counted.fetch_add(1, Ordering::Relaxed);
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             false
         };
         connection.progress_handler(1, Some(count)).unwrap();
@@ -277,7 +298,7 @@ fn making_many_objects_takes_steps_in_proportion() {
         make(&mut connection, &schema).unwrap();
         make_last(&mut connection, &schema, &finish).unwrap();
         connection.execute_batch("COMMIT").unwrap();
-        let steps = steps.load(Ordering::Relaxed);
+        let steps = steps.load(std::sync::atomic::Ordering::Relaxed);
         // Everything is there, and the engine finds nothing wrong with it. What can be made of one
         // table is in the order in which it was made.
         let text = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();

@@ -1,23 +1,26 @@
 //! One writer at a time.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use rusqlite::InterruptHandle;
 use sealift_protocol::{digest::Digests, failure::Outcome, id::PartIndex};
 
-use super::{Phase, Prepared, SqliteSink, State, group, image::Image, load::Load, out_of_order};
+use super::{
+    group,
+    image::Image,
+    load::Load,
+    out_of_order,
+    shared::{Shared, State},
+};
 
 /// The right to write, and what is written to. Dropped, it undoes what was not committed and lets
 /// the next one in.
 pub struct Turn<'a> {
-    pub sink: &'a SqliteSink,
-    pub prepared: Arc<Prepared>,
+    pub shared: &'a Shared,
     pub digests: Digests,
     pub load: Option<Load>,
     /// Instead of a load, for the pages of an image.
     pub image: Option<Image>,
-    /// Everything was read again.
-    pub proven: bool,
 }
 
 impl Turn<'_> {
@@ -25,10 +28,15 @@ impl Turn<'_> {
         self.load.as_mut().ok_or_else(out_of_order)
     }
 
+    /// The parts that are on the disk and were not returned before.
+    pub fn take_finished(&self) -> Vec<PartIndex> {
+        std::mem::take(&mut self.shared.state().finished)
+    }
+
     /// These parts are on the disk.
     pub fn note_committed(&self, parts: &[PartIndex]) {
-        let mut state = self.sink.state();
-        parts.iter().for_each(|part| state.note_committed(*part));
+        let mut state = self.shared.state();
+        parts.iter().for_each(|part| state.note_committed(&self.shared.plan, *part));
     }
 
     /// Commits what shares the open transaction.
@@ -41,20 +49,22 @@ impl Turn<'_> {
     /// Waits a moment for another part that may share the transaction of `part`; returns whether
     /// there is one. It has the turn after this one, and its end sees to the commit.
     pub fn is_followed(&mut self, part: PartIndex) -> Outcome<bool> {
-        let shared = self.load()?.shared();
-        let state = self.sink.state();
+        let uncommitted = self.load()?.shared();
+        let Shared { plan, arrived, .. } = self.shared;
         let may_come = |state: &mut State| {
-            !state.phase.is_stopped() && !state.is_followed(part) && state.uncommitted_beside(part) > shared
+            self.shared.check_stopped().is_ok()
+                && !state.is_followed(plan, part)
+                && state.uncommitted_beside(plan, part) > uncommitted
         };
-        let waited = self.sink.arrived.wait_timeout_while(state, group::WAIT_MAX, may_come);
+        let waited = arrived.wait_timeout_while(self.shared.state(), group::WAIT_MAX, may_come);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        Ok(state.is_followed(part))
+        Ok(state.is_followed(plan, part))
     }
 
-    /// Lets `suspend` and `abandon` interrupt the statements of a new connection.
+    /// Lets what ends the load interrupt the statements of a new connection.
     pub fn interruptible_by(&self, handle: InterruptHandle) -> Outcome {
-        self.sink.state().interrupt = Some(handle);
-        self.sink.check_stop()
+        self.shared.state().interrupt = Some(handle);
+        self.shared.check_stop()
     }
 }
 
@@ -63,16 +73,13 @@ impl Drop for Turn<'_> {
         if let Some(load) = &mut self.load {
             load.undo_part();
         }
-        let mut state = self.sink.state();
+        let mut state = self.shared.state();
         state.busy = false;
         state.load = self.load.take();
         state.image = self.image.take();
-        if self.proven && state.phase == Phase::Loading {
-            state.phase = Phase::Proven;
+        if let Some(end) = state.end {
+            state.clean_up(self.shared, end);
         }
-        if state.phase.is_stopped() {
-            state.clean_up(self.sink);
-        }
-        self.sink.changed.notify_all();
+        self.shared.changed.notify_all();
     }
 }

@@ -10,17 +10,21 @@ use std::{
 };
 
 use rusqlite::Connection;
-use sealift_engine_api::{PartSink, Sink};
+use sealift_engine_api::{PartSink, Target, Writers};
 use sealift_protocol::{
+    disposition::Asks,
     id::{ChunkCount, TableIndex},
     manifest::{Plan, PlannedPart, PlannedTable, Section},
     receive::{Found, WholePart},
 };
 
-use super::{super::SqliteSink, *};
+use super::{
+    super::{SqliteTarget, held::SqliteLoad, ledger::Bond, shared::Shared, staged::Staged},
+    *,
+};
 use crate::{
     Value, engine,
-    testing::{self, TRANSFER, digests, rows, verified},
+    testing::{self, Never, TRANSFER, digests, rows, verified},
 };
 
 /// Tables that are large enough for more than one chunk are told by their first one.
@@ -48,22 +52,24 @@ fn whole(part: u32, plain: &[u8]) -> WholePart {
 }
 
 /// A target whose schema is made, and what counts its commits from there on.
-fn begun(target: &Path, tables: u32) -> (SqliteSink, Arc<AtomicUsize>) {
-    let sink = SqliteSink::new(target, 1000).unwrap();
-    sink.prepare(TRANSFER, &plan(tables), false).unwrap();
-    let mut out = sink.begin(PartIndex(0), &digests()).unwrap();
+fn begun(target: &Path, tables: u32) -> (SqliteLoad, Arc<AtomicUsize>) {
+    let target = SqliteTarget::new(target, 1000).unwrap();
+    let plan = plan(tables);
+    let bond = Bond { transfer: TRANSFER, plan_hash: plan.hash() };
+    let staged = Staged::stage(&target.staging, 1000, &plan, bond, Asks::Continue).unwrap();
+    let load = SqliteLoad(Shared::new(&target, &plan, bond, staged, Arc::new(Never)));
+    let mut out = load.0.begin(PartIndex(0), &digests()).unwrap();
     let schema = schema(tables);
     out.write(&verified(0, &schema, true)).unwrap();
-    out.finish(&whole(0, &schema)).unwrap();
-    assert_eq!(sink.take_finished(PartIndex(0)), [PartIndex(0)]);
+    assert_eq!(out.finish(&whole(0, &schema)).unwrap(), [PartIndex(0)]);
     let commits = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&commits);
     let count = move || {
         counted.fetch_add(1, Ordering::Relaxed);
         false
     };
-    sink.state().load.as_mut().unwrap().connection.commit_hook(Some(count)).unwrap();
-    (sink, commits)
+    load.0.state().load.as_mut().unwrap().connection.commit_hook(Some(count)).unwrap();
+    (load, commits)
 }
 
 fn write_row(out: &mut dyn PartSink, part: u32) {
@@ -71,21 +77,20 @@ fn write_row(out: &mut dyn PartSink, part: u32) {
 }
 
 /// Writes `part` and ends it while the next one waits for its turn, and runs `next` with that one.
-fn followed<T: Send>(sink: &SqliteSink, part: u32, next: impl FnOnce(Box<dyn PartSink + '_>) -> T + Send) -> T {
-    let mut out = sink.begin(PartIndex(part), &digests()).unwrap();
+fn followed<T: Send>(load: &Shared, part: u32, next: impl FnOnce(Box<dyn PartSink + '_>) -> T + Send) -> T {
+    let mut out = load.begin(PartIndex(part), &digests()).unwrap();
     write_row(&mut *out, part);
     thread::scope(|scope| {
         let (go, started) = mpsc::channel();
         let following = scope.spawn(move || {
-            let out = sink.begin(PartIndex(part + 1), &digests()).unwrap();
+            let out = load.begin(PartIndex(part + 1), &digests()).unwrap();
             started.recv().unwrap();
             next(out)
         });
-        while sink.state().waiting.is_empty() {
+        while load.state().waiting.is_empty() {
             thread::sleep(Duration::from_millis(1));
         }
-        out.finish(&whole(part, &row(part))).unwrap();
-        assert_eq!(sink.take_finished(PartIndex(part)), [], "it is not committed");
+        assert_eq!(out.finish(&whole(part, &row(part))).unwrap(), [], "it is not committed");
         go.send(()).unwrap();
         following.join().unwrap()
     })
@@ -93,9 +98,9 @@ fn followed<T: Send>(sink: &SqliteSink, part: u32, next: impl FnOnce(Box<dyn Par
 
 /// The tables that the next process finds whole.
 fn found(target: &Path, tables: u32) -> Vec<u32> {
-    let sink = SqliteSink::new(target, 1000).unwrap();
-    let found = sink.prepare(TRANSFER, &plan(tables), false).unwrap();
-    let parts = found.iter().map(|found| match found {
+    let target = SqliteTarget::new(target, 1000).unwrap();
+    let prepared = target.prepare(TRANSFER, &plan(tables), Asks::Continue, Arc::new(Never)).unwrap();
+    let parts = prepared.found.iter().map(|found| match found {
         Found::Whole(whole) => whole.part.0,
         Found::Prefix(_) => panic!("nothing was committed in pieces"),
     });
@@ -115,15 +120,14 @@ fn counts(target: &Path, tables: u32) -> Vec<i64> {
 fn a_part_that_is_followed_shares_the_next_ones_commit() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target.db");
-    let (sink, commits) = begun(&target, 3);
+    let (load, commits) = begun(&target, 3);
     let end = |mut out: Box<dyn PartSink + '_>| {
         write_row(&mut *out, 2);
-        out.finish(&whole(2, &row(2))).unwrap();
-        sink.take_finished(PartIndex(2))
+        out.finish(&whole(2, &row(2))).unwrap()
     };
-    assert_eq!(followed(&sink, 1, end), [PartIndex(1), PartIndex(2)]);
+    assert_eq!(followed(&load.0, 1, end), [PartIndex(1), PartIndex(2)]);
     assert_eq!(commits.load(Ordering::Relaxed), 1);
-    drop(sink);
+    drop(load);
     assert_eq!((found(&target, 3), counts(&target, 3)), (vec![1, 2], vec![1, 1, 0]));
 }
 
@@ -133,15 +137,14 @@ fn a_part_that_is_followed_shares_the_next_ones_commit() {
 fn a_part_that_is_given_up_leaves_those_before_it() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target.db");
-    let (sink, commits) = begun(&target, 2);
-    followed(&sink, 1, |mut out| write_row(&mut *out, 2));
+    let (load, commits) = begun(&target, 2);
+    followed(&load.0, 1, |mut out| write_row(&mut *out, 2));
     assert_eq!(commits.load(Ordering::Relaxed), 0);
-    let mut out = sink.begin(PartIndex(2), &digests()).unwrap();
+    let mut out = load.0.begin(PartIndex(2), &digests()).unwrap();
     write_row(&mut *out, 2);
-    out.finish(&whole(2, &row(2))).unwrap();
-    assert_eq!(sink.take_finished(PartIndex(2)), [PartIndex(1), PartIndex(2)]);
+    assert_eq!(out.finish(&whole(2, &row(2))).unwrap(), [PartIndex(1), PartIndex(2)]);
     assert_eq!(commits.load(Ordering::Relaxed), 1);
-    drop(sink);
+    drop(load);
     assert_eq!((found(&target, 2), counts(&target, 2)), (vec![1, 2], vec![1, 1]));
 }
 
@@ -150,11 +153,10 @@ fn a_part_that_is_given_up_leaves_those_before_it() {
 fn a_load_that_stops_undoes_what_was_not_committed() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target.db");
-    let (sink, commits) = begun(&target, 2);
-    followed(&sink, 1, |mut out| write_row(&mut *out, 2));
-    sink.suspend();
-    assert_eq!((sink.take_finished(PartIndex(1)), commits.load(Ordering::Relaxed)), (vec![], 0));
-    drop(sink);
+    let (load, commits) = begun(&target, 2);
+    followed(&load.0, 1, |mut out| write_row(&mut *out, 2));
+    drop(load);
+    assert_eq!(commits.load(Ordering::Relaxed), 0);
     assert_eq!((found(&target, 2), counts(&target, 2)), (vec![], vec![0, 0]));
 }
 
@@ -164,11 +166,11 @@ fn a_load_that_stops_undoes_what_was_not_committed() {
 fn a_large_part_finds_those_before_it_committed() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target.db");
-    let (sink, commits) = begun(&target, 2);
-    followed(&sink, 1, |mut out| out.write(&verified(2, &row(2), NOT_LAST)).unwrap());
+    let (load, commits) = begun(&target, 2);
+    followed(&load.0, 1, |mut out| out.write(&verified(2, &row(2), NOT_LAST)).unwrap());
     assert_eq!(commits.load(Ordering::Relaxed), 1);
-    assert_eq!(sink.take_finished(PartIndex(2)), [PartIndex(1)]);
-    drop(sink);
+    assert_eq!(load.0.state().finished, [PartIndex(1)]);
+    drop(load);
     assert_eq!((found(&target, 2), counts(&target, 2)), (vec![1], vec![1, 0]));
 }
 
@@ -221,25 +223,24 @@ struct Counted {
 fn counted(tables: u32) -> Counted {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target.db");
-    let (sink, commits) = begun(&target, tables);
+    let (load, commits) = begun(&target, tables);
     let steps = Arc::<AtomicUsize>::default();
     let passed = Arc::clone(&steps);
     let count = move || {
         passed.fetch_add(1, Ordering::Relaxed);
         false
     };
-    sink.state().load.as_mut().unwrap().connection.progress_handler(1, Some(count)).unwrap();
-    write_side_by_side(&sink, tables);
+    load.0.state().load.as_mut().unwrap().connection.progress_handler(1, Some(count)).unwrap();
+    write_side_by_side(&load.0, tables);
     let counted = Counted { commits: commits.load(Ordering::Relaxed), steps: steps.load(Ordering::Relaxed) };
-    sink.suspend();
-    drop(sink);
+    drop(load);
     assert_eq!(found(&target, tables).len(), tables as usize);
     assert!(counts(&target, tables).iter().all(|rows| *rows == 1));
     counted
 }
 
 /// Each table has a thread of its own, which waits for its turn before the one before it ends.
-fn write_side_by_side(sink: &SqliteSink, tables: u32) {
+fn write_side_by_side(load: &Shared, tables: u32) {
     let (finished, all_finished) = mpsc::channel();
     thread::scope(|scope| {
         let start = |part| {
@@ -247,12 +248,12 @@ fn write_side_by_side(sink: &SqliteSink, tables: u32) {
             let (go, started) = mpsc::channel();
             let finished = finished.clone();
             scope.spawn(move || {
-                let mut out = sink.begin(PartIndex(part), &digests()).unwrap();
+                let mut out = load.begin(PartIndex(part), &digests()).unwrap();
                 begun.send(()).unwrap();
                 started.recv().unwrap();
                 write_row(&mut *out, part);
-                out.finish(&whole(part, &row(part))).unwrap();
-                sink.take_finished(PartIndex(part)).into_iter().for_each(|part| finished.send(part).unwrap());
+                let together = out.finish(&whole(part, &row(part))).unwrap();
+                together.into_iter().for_each(|part| finished.send(part).unwrap());
             });
             (is_begun, go)
         };

@@ -54,7 +54,7 @@ const STAGING: &str = "the staging file";
 /// Checks the database in the staging file and counts its tables.
 pub fn check(turn: &Turn<'_>, page_bytes: u32, pages: u64) -> Outcome<ImageChecks> {
     let connection =
-        open(turn.sink.staging.file(), turn.sink.row_bytes_max).map_err(|error| failed(&error, STAGING))?;
+        open(turn.shared.staging.file(), turn.shared.row_bytes_max).map_err(|error| failed(&error, STAGING))?;
     turn.interruptible_by(connection.get_interrupt_handle())?;
     let is_understood = understand(&connection)?;
     // Not before: the engine would read the catalogue for it.
@@ -72,7 +72,7 @@ pub fn check(turn: &Turn<'_>, page_bytes: u32, pages: u64) -> Outcome<ImageCheck
         checks.findings = findings;
     }
     for name in names.listed {
-        turn.sink.check_stop()?;
+        turn.shared.check_stop()?;
         checks.tables.push(look_at(&connection, name, &mut checks.findings, checked)?);
     }
     Ok(checks)

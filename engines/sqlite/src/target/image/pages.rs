@@ -34,7 +34,7 @@ impl<'a> PagesLoad<'a> {
     /// Begins behind what is durable. What lies there beyond it was never told of, and is written
     /// again.
     pub fn begin(mut turn: Turn<'a>) -> Outcome<Self> {
-        let staging = &turn.sink.staging;
+        let staging = &turn.shared.staging;
         let image = turn.image.as_mut().ok_or_else(out_of_order)?;
         let chunks = image.ledger.last().map_or(0, |last| last.chunks.0 as usize);
         image.hashes.truncate(chunks * CHUNK_HASH_BYTES);
@@ -56,14 +56,14 @@ impl<'a> PagesLoad<'a> {
     }
 
     fn append(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        self.turn.sink.check_stop()?;
+        self.turn.shared.check_stop()?;
         let plain = chunk.plain();
         let page_bytes = match self.page_bytes {
             Some(page_bytes) => page_bytes,
             None => *self.page_bytes.insert(page_bytes(plain)?),
         };
         check_chunk(plain.len(), chunk.is_last(), page_bytes)?;
-        let (staging, at) = (&self.turn.sink.staging, self.written_bytes);
+        let (staging, at) = (&self.turn.shared.staging, self.written_bytes);
         let image = self.turn.image.as_mut().ok_or_else(out_of_order)?;
         image.file.write_all_at(plain, at).map_err(|error| staging.refused("written", &error))?;
         image.hashes.extend_from_slice(chunk.hash());
@@ -73,8 +73,8 @@ impl<'a> PagesLoad<'a> {
     }
 
     fn make_durable(&mut self, so_far: &WholePart, is_whole: bool) -> Outcome {
-        let staging = &self.turn.sink.staging;
-        staging.check(self.turn.prepared.identity)?;
+        let staging = &self.turn.shared.staging;
+        staging.check(self.turn.shared.identity)?;
         let image = self.turn.image.as_mut().ok_or_else(out_of_order)?;
         image.file.sync_all().map_err(|error| staging.refused("synced", &error))?;
         hit(IMAGE_SYNCED);
@@ -104,7 +104,7 @@ impl PartSink for PagesLoad<'_> {
 
     fn edge(&mut self, so_far: &PartRoot) -> Outcome<bool> {
         let durable_bytes = self.image()?.durable_bytes;
-        if so_far.plain_bytes() - durable_bytes < self.turn.sink.edge_bytes {
+        if so_far.plain_bytes() - durable_bytes < self.turn.shared.edge_bytes {
             return Ok(false);
         }
         let (chunks, plain_bytes, root) = (so_far.chunks(), so_far.plain_bytes(), so_far.root());
@@ -112,13 +112,13 @@ impl PartSink for PagesLoad<'_> {
         Ok(true)
     }
 
-    fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome {
+    fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome<Vec<PartIndex>> {
         let chunks = self.image()?.hashes.len() / CHUNK_HASH_BYTES;
         check_whole(whole, IMAGE_PART, chunks as u64, self.ended)?;
-        self.turn.sink.check_stop()?;
+        self.turn.shared.check_stop()?;
         self.make_durable(whole, true)?;
         self.image()?.whole = Some(*whole);
         self.turn.note_committed(&[IMAGE_PART]);
-        Ok(())
+        Ok(self.turn.take_finished())
     }
 }

@@ -27,14 +27,15 @@ use crate::{
 
 /// Ends the load, and says what the file holds.
 pub fn prove(turn: &mut Turn<'_>) -> Outcome<Evidence> {
-    let (sink, identity) = (turn.sink, turn.prepared.identity);
+    let shared = turn.shared;
+    let identity = shared.identity;
     let image = turn.image.take().ok_or_else(out_of_order)?;
     let whole = image.whole.ok_or_else(out_of_order)?;
     // The mark keeps others out once the ledger is closed.
-    sink.staging.mark_finished(turn.prepared.bond.transfer, identity)?;
+    shared.staging.mark_finished(shared.bond.transfer, identity)?;
     hit(MARKED);
     drop(image);
-    sink.staging.sync()?;
+    shared.staging.sync()?;
     let (root, page_bytes) = read_again(turn, identity, &whole).map_err(|failure| failure.at_part(IMAGE_PART))?;
     if root != whole.root {
         let next = "The load was dropped. Check the disk, and look for other programs that write there.";
@@ -45,11 +46,11 @@ pub fn prove(turn: &mut Turn<'_>) -> Outcome<Evidence> {
         ));
     }
     let checks = check(turn, page_bytes, whole.plain_bytes / u64::from(page_bytes))?;
-    if turn.prepared.plan.empty.is_none() && checks.holds_nothing() {
+    if shared.plan.empty.is_none() && checks.holds_nothing() {
         return Err(Error::new(Code::SourceEmpty, "image").into());
     }
     // Still the same file, or what was read is not what would be published.
-    sink.staging.check(identity)?;
+    shared.staging.check(identity)?;
     hit(PROVEN);
     let checks = vec![Check::Image(checks)];
     Ok(Evidence { bytes: Some(root), checks, ..Evidence::bare(Proof::BytesReadBack) })
@@ -57,7 +58,7 @@ pub fn prove(turn: &mut Turn<'_>) -> Outcome<Evidence> {
 
 /// The root over the file's content, cut as the chunks were, and the page size that it states.
 fn read_again(turn: &Turn<'_>, identity: Identity, whole: &WholePart) -> Outcome<(Root, u32)> {
-    let staging = &turn.sink.staging;
+    let staging = &turn.shared.staging;
     let refused = |error: std::io::Error| staging.refused("read again", &error);
     let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(staging.file());
     let file: File = file.map_err(refused)?;
@@ -70,7 +71,7 @@ fn read_again(turn: &Turn<'_>, identity: Identity, whole: &WholePart) -> Outcome
     let mut root = turn.digests.part_root(IMAGE_PART);
     let mut stated = None;
     while root.plain_bytes() < whole.plain_bytes {
-        turn.sink.check_stop()?;
+        turn.shared.check_stop()?;
         let left = whole.plain_bytes - root.plain_bytes();
         let chunk = &mut buffer[..left.min(CHUNK_PLAIN_BYTES as u64) as usize];
         file.read_exact_at(chunk, root.plain_bytes()).map_err(refused)?;
