@@ -253,10 +253,7 @@ fn each_cause_stops_proving() {
         let running = Running::start();
         let (load, _) = prepared(&target, &running.stop);
         run(async {
-            let finish = FinishDocument { views: Vec::new(), triggers: Vec::new() };
-            write_whole(&load, 0, &schema(), &running.stop).await;
-            write_whole(&load, 1, &rows(100_000), &running.stop).await;
-            write_whole(&load, 2, &finish.to_bytes(), &running.stop).await;
+            write_all(&load, &running.stop).await;
             let prover = Arc::clone(&load);
             let proving = tokio::task::spawn_blocking(move || prover.prove(&digests()));
             let ended_for = running.end_by(cause);
@@ -269,4 +266,50 @@ fn each_cause_stops_proving() {
         let (_again, found) = prepared(&target, &Running::start().stop);
         assert_eq!(found, 3, "{cause:?}: all of it stays loaded");
     }
+}
+
+/// So many that a proof takes a while.
+const ROWS: i64 = 100_000;
+
+/// Everything of the load is written, and nothing is proven.
+async fn write_all(load: &OneLoad, stop: &Stop) {
+    let finish = FinishDocument { views: Vec::new(), triggers: Vec::new() };
+    write_whole(load, 0, &schema(), stop).await;
+    write_whole(load, 1, &rows(ROWS), stop).await;
+    write_whole(load, 2, &finish.to_bytes(), stop).await;
+}
+
+/// A step that runs while the load is let go of gives back what it had: nothing is left.
+#[test]
+fn a_load_that_is_abandoned_while_it_is_proven_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start();
+    let (load, _) = prepared(&folder.path().join("target.db"), &running.stop);
+    run(async {
+        write_all(&load, &running.stop).await;
+        let prover = Arc::clone(&load);
+        let proving = tokio::task::spawn_blocking(move || prover.prove(&digests()));
+        load.abandon();
+        assert!(proving.await.unwrap().is_err());
+    });
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// A step out of order takes nothing away, and what is published stays.
+#[test]
+fn a_load_is_proven_once_and_published_after_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("target.db");
+    let running = Running::start();
+    let (load, _) = prepared(&target, &running.stop);
+    run(write_all(&load, &running.stop));
+    assert_eq!(load.publish().unwrap_err().code, Code::Internal);
+    let evidence = load.prove(&digests()).unwrap();
+    assert_eq!(evidence.tables[0].rows, ROWS as u64);
+    assert_eq!(load.prove(&digests()).unwrap_err().code, Code::Internal);
+    // What was proven is published, whatever would stop it now.
+    running.end_by(Cause::Revoked);
+    load.publish().unwrap();
+    load.abandon();
+    assert!(target.exists());
 }
