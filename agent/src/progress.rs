@@ -34,7 +34,7 @@ pub struct Totals {
     pub parts_planned: u64,
     pub chunks: u64,
     pub rows: u64,
-    /// What is at the receiver or on its way there: of this run, and of earlier ones.
+    /// What the receiver has: of this run, and of earlier ones.
     pub plain_bytes: u64,
     /// What `plain_bytes` will come to, if anything is known of that.
     pub plain_bytes_estimate: Option<u64>,
@@ -48,7 +48,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// A chunk that was sent or received in this run.
+    /// A chunk that arrived in this run.
     pub fn moved(&mut self, part: PartIndex, plain_bytes: u64, frame_bytes: u64) {
         self.held(part, plain_bytes);
         self.packed_plain_bytes += plain_bytes;
@@ -80,8 +80,8 @@ impl Totals {
         self.plain_bytes = self.plain_bytes.saturating_add(plain_bytes);
     }
 
-    /// All of it is done: counts what the transfer came to, over all its runs.
-    pub(crate) fn complete(&mut self, manifest: &Manifest) {
+    /// All of it is there: counts what the transfer came to, over all its runs.
+    pub fn complete(&mut self, manifest: &Manifest) {
         let sent = &manifest.parts;
         self.parts = sent.len() as u64;
         // A peer's word: of a target that discards, nothing bounds it.
@@ -136,15 +136,20 @@ impl Progress {
 
     pub fn handle_counted(&mut self, now: Instant) {
         if self.totals.packed_plain_bytes > 0 {
-            self.pace.handle_moved(self.totals.packed_plain_bytes, now);
+            self.handle_flowing(now);
         }
+    }
+
+    /// Data may flow from now on, if it has not before.
+    pub fn handle_flowing(&mut self, now: Instant) {
+        self.pace.handle_moved(self.totals.packed_plain_bytes, now);
     }
 
     pub fn handle_lost(&mut self, now: Instant) {
         self.pace.handle_lost(now);
     }
 
-    /// For how long data has flowed. None before it does.
+    /// For how long data could flow. None before it could.
     pub fn flowing(&self, now: Instant) -> Option<Duration> {
         self.pace.flowing(now)
     }

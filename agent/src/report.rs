@@ -6,6 +6,7 @@ mod ending;
 
 use std::{
     cell::{Cell, RefCell},
+    convert::Infallible,
     io::{IsTerminal, Write},
     path::Path,
     rc::Rc,
@@ -210,6 +211,11 @@ impl Report {
         self.progress.borrow_mut().handle_lost(Instant::now());
     }
 
+    /// Tries to connect once more.
+    pub fn retried(&self) {
+        self.progress.borrow_mut().totals.retries += 1;
+    }
+
     /// Counts something, and redraws if it is time to.
     pub fn count(&self, change: impl FnOnce(&mut Totals)) {
         let now = Instant::now();
@@ -235,6 +241,16 @@ impl Report {
         }
         if self.json && due(&self.told, PROGRESS_EVENT_EVERY) {
             self.event("progress", &progress.fields(now));
+        }
+    }
+
+    /// Redraws and reports while nothing is counted, as when a target takes no more for a while:
+    /// with this, progress goes on as long as a connection does. Never returns. Cancel-safe.
+    pub async fn keep_telling(&self) -> Infallible {
+        loop {
+            self.progress.borrow_mut().handle_flowing(Instant::now());
+            self.count(|_| {});
+            tokio::time::sleep(PROGRESS_EVENT_EVERY).await;
         }
     }
 

@@ -360,9 +360,9 @@ impl Transfer {
         self.count(part);
     }
 
-    /// The number of parts that were read to their end.
-    pub fn ended(&self) -> u64 {
-        self.tally.ended as u64
+    /// The number of parts that the receiver has verified to their end.
+    pub fn parts_verified(&self) -> u64 {
+        self.tally.verified as u64
     }
 
     /// Takes an acknowledgement, and returns whether it is progress. Impossible counts are

@@ -66,6 +66,7 @@ impl<'a> Pipeline<'a> {
             failed = &mut listening => return Err(failed),
             failed = self.load.watch(self.report) => return Err(failed),
             failed = self.link.unanswered() => return Err(failed),
+            never = self.report.keep_telling() => match never {},
             failed = self.receive_parts() => failed,
             failed = self.acknowledge(writer) => failed,
             complete = self.load.complete() => return complete,

@@ -1,6 +1,7 @@
 //! The source-side agent.
 #![forbid(unsafe_code)]
 
+pub mod arrivals;
 pub mod cli;
 pub mod form;
 pub mod lane;

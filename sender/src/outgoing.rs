@@ -16,13 +16,15 @@ use sealift_agent::{
 use sealift_protocol::{
     close::Code,
     error::Error,
+    frame::ChunkHeader,
     id::{ChunkCount, ChunkIndex, PartIndex},
-    message::Ack,
+    message::{Ack, Have},
     send::{Readable, Session, Spool as Keys, Transfer},
 };
 use tokio::sync::{Mutex, Notify};
 
 use crate::{
+    arrivals::{Arrivals, SentChunk},
     lane::{Lane, Sealer},
     reader::{Reader, ReadingPart},
     spool::Spool,
@@ -36,8 +38,7 @@ pub struct Outgoing {
     spool: RefCell<Option<Rc<Spool>>>,
     spool_made: Notify,
     lanes: RefCell<BTreeMap<PartIndex, Rc<Mutex<Lane>>>>,
-    /// Chunks of each part that this process has counted, sent or found at the receiver.
-    counted: RefCell<BTreeMap<PartIndex, ChunkCount>>,
+    arrivals: RefCell<Arrivals>,
     /// The receiver acknowledged something since `take_progress`.
     progress: Cell<bool>,
 }
@@ -45,9 +46,9 @@ pub struct Outgoing {
 impl Outgoing {
     pub fn new(transfer: Transfer, reader: Option<Reader>, sealer: Sealer) -> Self {
         let (transfer, spool, lanes) = (RefCell::new(transfer), RefCell::default(), RefCell::default());
-        let (counted, progress) = (RefCell::default(), Cell::default());
+        let (arrivals, progress) = (RefCell::default(), Cell::default());
         let spool_made = Notify::new();
-        Self { transfer, reader, sealer: Rc::new(sealer), spool, spool_made, lanes, counted, progress }
+        Self { transfer, reader, sealer: Rc::new(sealer), spool, spool_made, lanes, arrivals, progress }
     }
 
     pub fn transfer(&self) -> Ref<'_, Transfer> {
@@ -58,10 +59,11 @@ impl Outgoing {
         self.transfer.borrow_mut()
     }
 
-    pub fn handle_ack(&self, ack: &Ack) -> Outcome {
+    /// Takes an acknowledgement, and returns the chunks that have arrived by it.
+    pub fn handle_ack(&self, ack: &Ack) -> Outcome<Vec<SentChunk>> {
         let is_more = self.transfer_mut().handle_ack(ack)?;
         self.progress.set(self.progress.get() || is_more);
-        Ok(())
+        Ok(self.arrivals.borrow_mut().handle_verified(ack.part, ack.verified))
     }
 
     /// Whether the receiver acknowledged anything since this was last asked.
@@ -80,14 +82,20 @@ impl Outgoing {
         self.spool.borrow().clone()
     }
 
-    /// Whether this chunk comes for the first time: a part that is read again gives those of
-    /// before.
-    pub fn is_new(&self, part: PartIndex, index: ChunkIndex) -> bool {
-        let mut counted = self.counted.borrow_mut();
-        let counted = counted.entry(part).or_insert(ChunkCount(0));
-        let is_new = index.0 >= counted.0;
-        counted.0 = counted.0.max(index.0 + 1);
-        is_new
+    /// A chunk is sent; whether for the first time in this process.
+    pub fn handle_sent(&self, header: &ChunkHeader) -> bool {
+        self.arrivals.borrow_mut().handle_sent(header, self.rows())
+    }
+
+    /// A chunk is at the receiver already. Returns how many rows were read with it, or `None` if it
+    /// was counted before.
+    pub fn handle_held(&self, part: PartIndex, index: ChunkIndex) -> Option<u64> {
+        self.arrivals.borrow_mut().handle_held(part, index, self.rows())
+    }
+
+    /// The chunks of a part that are counted as arrived.
+    pub fn arrived(&self, part: PartIndex) -> ChunkCount {
+        self.arrivals.borrow().arrived(part)
     }
 
     /// Whether there is a source to be read.
@@ -129,16 +137,20 @@ impl Outgoing {
         reader.read(part, self.transfer().digests().multiset())
     }
 
-    /// A new connection stands, and the receiver has what its session says. Fails with
-    /// `ResumeImpossible` where it lacks what cannot be read again.
-    pub fn resume(&self, session: &Session) -> Outcome {
+    /// A new connection stands, and the receiver has what its session says. Returns the chunks
+    /// whose acknowledgement was lost with an earlier one. Fails with `ResumeImpossible` where it
+    /// lacks what cannot be read again.
+    pub fn resume(&self, session: &Session) -> Outcome<Vec<SentChunk>> {
         let (have, epoch) = (&session.have, session.keys.epoch());
         if let Some(spool) = self.spool() {
             if have.iter().any(|have| have.verified.0 > spool.frames()) {
                 return Err(Error::new(Code::AckImpossible, "more than was spooled").into());
             }
             self.transfer_mut().handle_have(have, epoch)?;
-            return Ok(());
+            let arrived = self.handle_have(have);
+            // A spool is read again from there.
+            self.arrivals.borrow_mut().handle_repeat_all();
+            return Ok(arrived);
         }
         let readable = match &self.reader {
             None => Readable::Nothing,
@@ -146,9 +158,18 @@ impl Outgoing {
             Some(_) => Readable::Once,
         };
         let repeated = self.transfer_mut().resume(session, readable)?;
+        let arrived = self.handle_have(have);
         let mut lanes = self.lanes.borrow_mut();
-        repeated.iter().for_each(|part| drop(lanes.remove(part)));
-        Ok(())
+        for part in repeated {
+            lanes.remove(&part);
+            self.arrivals.borrow_mut().handle_repeat(part);
+        }
+        Ok(arrived)
+    }
+
+    fn handle_have(&self, have: &[Have]) -> Vec<SentChunk> {
+        let mut arrivals = self.arrivals.borrow_mut();
+        have.iter().flat_map(|have| arrivals.handle_verified(have.part, have.verified)).collect()
     }
 
     /// The lane of a part; its reading begins if it has none.

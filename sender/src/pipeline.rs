@@ -21,7 +21,7 @@ use sealift_protocol::{
     chunk::Sealed,
     close::Code,
     disposition::Asks,
-    frame::StreamHeader,
+    frame::{ChunkHeader, StreamHeader},
     id::{ChunkCount, ChunkIndex, PartIndex},
     manifest::{SignedManifest, SignedReceipt},
     message::Message,
@@ -31,7 +31,7 @@ use sealift_protocol::{
 };
 use tokio::sync::Notify;
 
-use crate::{outgoing::Outgoing, spool::Spool};
+use crate::{arrivals::SentChunk, outgoing::Outgoing, spool::Spool};
 
 /// What one connection's run is made of.
 pub struct Pipeline<'a> {
@@ -92,9 +92,14 @@ impl<'a> Pipeline<'a> {
         audit: &'a AuditLog,
         session: Session,
     ) -> Outcome<Self> {
-        outgoing.resume(&session)?;
+        let arrived = outgoing.resume(&session)?;
         outgoing.sealer.set_keys(session.keys.clone());
-        Ok(Self { link, outgoing, report, identity, audit, session, moved: Notify::new() })
+        let pipeline = Self { link, outgoing, report, identity, audit, session, moved: Notify::new() };
+        match (outgoing.transfer().next_part(), outgoing.transfer().manifest()) {
+            (None, Some(sent)) => report.count(|totals| totals.complete(&sent.manifest)),
+            _ => pipeline.count_arrived(&arrived),
+        }
+        Ok(pipeline)
     }
 
     /// Sends everything and returns the checked receipt. Not cancel-safe: messages may have been
@@ -127,10 +132,12 @@ impl<'a> Pipeline<'a> {
             biased;
             receipt = &mut listening => receipt,
             dead = self.link.unanswered() => Err(dead),
+            never = self.report.keep_telling() => match never {},
             sent = &mut sending => match sent {
                 Ok(()) => tokio::select! {
                     receipt = listening => receipt,
                     dead = self.link.unanswered() => Err(dead),
+                    never = self.report.keep_telling() => match never {},
                 },
                 Err(failure) if failure.code == Code::Interrupted => self.reason(failure, listening).await,
                 Err(failure) => Err(failure),
@@ -191,7 +198,7 @@ impl<'a> Pipeline<'a> {
                     out.write(sealed.frame).await?;
                 }
                 Step::Send(sealed) => self.send_chunk(sealed, &mut out).await?,
-                Step::Proven { index, plain_bytes } => self.count_proven(part, index, plain_bytes),
+                Step::Proven { index, plain_bytes } => self.count_held(part, index, plain_bytes),
                 Step::AwaitWindow => notified.await,
                 Step::Read => {
                     if !lane.read().await? {
@@ -203,8 +210,7 @@ impl<'a> Pipeline<'a> {
         if !lane.ended {
             let summary = lane.summary().await?;
             self.outgoing.transfer_mut().handle_part_end(part, summary);
-            let (parts, rows) = (self.outgoing.transfer().ended(), self.outgoing.rows());
-            self.report.count(|totals| (totals.parts, totals.rows) = (parts, rows));
+            self.count_arrived(&[]);
         }
         self.moved.notify_waiters();
         out.finish()?;
@@ -217,52 +223,62 @@ impl<'a> Pipeline<'a> {
     async fn send_spooled(&self, part: PartIndex, spool: &Spool) -> Outcome {
         let first = self.outgoing.transfer().held(part);
         let mut out = PartStream { link: self.link, part, first, stream: None };
-        let mut frames = spool.read_from(first.0);
+        // From what an earlier process sent to what the receiver has, frames are counted, not sent.
+        let mut frames = spool.read_from(self.outgoing.arrived(part).min(first).0);
         while let Some((header, sealed)) = frames.next().await? {
+            if header.index.0 < first.0 {
+                self.count_held(part, header.index, header.plain_bytes.into());
+                continue;
+            }
             self.when(|transfer| transfer.may_send(&header, &self.session).then_some(())).await;
             self.outgoing.transfer_mut().handle_spooled(&header)?;
-            self.report.count(|totals| match header.index.0 < spool.sent_before.get() {
-                true => totals.resent_bytes += header.frame_bytes() as u64,
-                false => totals.moved(part, header.plain_bytes.into(), header.frame_bytes() as u64),
-            });
-            spool.sent_before.set(spool.sent_before.get().max(header.index.0 + 1));
+            self.count_sent(&header);
             out.write(Bytes::copy_from_slice(&header.to_bytes())).await?;
             out.write(sealed).await?;
             fail_point::hit(Point::ChunkSent);
         }
         // Only a source that has ended well is whole, whatever its last chunk says.
         spool.manifest().await?;
-        self.report.count(|totals| totals.parts = 1);
         self.moved.notify_waiters();
         out.finish()?;
         fail_point::hit(Point::PartSent);
         Ok(())
     }
 
-    fn count_proven(&self, part: PartIndex, index: ChunkIndex, plain_bytes: u64) {
-        if self.outgoing.is_new(part, index) {
+    async fn send_chunk(&self, sealed: Sealed, out: &mut PartStream<'_>) -> Outcome {
+        self.count_sent(&sealed.header);
+        out.write(sealed.frame).await?;
+        fail_point::hit(Point::ChunkSent);
+        Ok(())
+    }
+
+    fn count_sent(&self, header: &ChunkHeader) {
+        let is_first = self.outgoing.handle_sent(header);
+        if !is_first {
+            self.report.count(|totals| totals.resent_bytes += header.frame_bytes() as u64);
+        }
+    }
+
+    /// A chunk is at the receiver already.
+    fn count_held(&self, part: PartIndex, index: ChunkIndex, plain_bytes: u64) {
+        if let Some(rows) = self.outgoing.handle_held(part, index) {
             self.report.count(|totals| {
                 totals.held(part, plain_bytes);
-                totals.rows = self.outgoing.rows();
+                totals.rows += rows;
             });
         }
     }
 
-    async fn send_chunk(&self, sealed: Sealed, out: &mut PartStream<'_>) -> Outcome {
-        let frame_bytes = sealed.frame.len() as u64;
-        let plain_bytes = u64::from(sealed.header.plain_bytes);
-        let sealed_part = sealed.header.part;
-        let is_new = self.outgoing.is_new(sealed_part, sealed.header.index);
+    /// The receiver has acknowledged these, and perhaps the end of a part with them.
+    fn count_arrived(&self, arrived: &[SentChunk]) {
+        let parts = self.outgoing.transfer().parts_verified();
         self.report.count(|totals| {
-            totals.rows = self.outgoing.rows();
-            match is_new {
-                true => totals.moved(sealed_part, plain_bytes, frame_bytes),
-                false => totals.resent_bytes += frame_bytes,
+            totals.parts = parts;
+            for chunk in arrived {
+                totals.moved(chunk.part, chunk.plain_bytes, chunk.frame_bytes);
+                totals.rows += chunk.rows;
             }
         });
-        out.write(sealed.frame).await?;
-        fail_point::hit(Point::ChunkSent);
-        Ok(())
     }
 
     /// Waits until `poll` returns a value. Cancel-safe.
@@ -282,7 +298,8 @@ impl<'a> Pipeline<'a> {
         loop {
             match control.next().await? {
                 Some(Message::Ack(ack)) => {
-                    self.outgoing.handle_ack(&ack)?;
+                    let arrived = self.outgoing.handle_ack(&ack)?;
+                    self.count_arrived(&arrived);
                     self.moved.notify_waiters();
                 }
                 Some(Message::Receipt(receipt)) => {

@@ -235,7 +235,7 @@ impl<'a> Sealing<'a> {
         }
         let summary = lane.summary().await?;
         transfer.handle_part_end(part, summary);
-        let parts = transfer.ended();
+        let parts = transfer.parts_verified();
         let rows = reader.rows();
         self.report.count(|totals| (totals.parts, totals.rows) = (parts, rows));
         Ok(())

@@ -38,8 +38,6 @@ pub struct Spool {
     /// None if an earlier process had filled it.
     filling: Option<AbortHandle>,
     places: Arc<Mutex<Places>>,
-    /// Frames that were sent at least once by this process.
-    pub sent_before: Cell<u64>,
     is_reported: Cell<bool>,
 }
 
@@ -56,7 +54,7 @@ struct Progress {
 impl Spool {
     fn new(log: SealedFile, progress: watch::Receiver<Progress>) -> Self {
         let (log, places) = (Arc::new(Mutex::new(Some(log))), Arc::default());
-        Self { log, progress, filling: None, places, sent_before: Cell::new(0), is_reported: Cell::new(false) }
+        Self { log, progress, filling: None, places, is_reported: Cell::new(false) }
     }
 
     /// Frames that are durable.

@@ -153,7 +153,7 @@ fn both_sides_know_how_far_it_is_and_agree_after_a_resume() {
     let place = Place::new(Kind::Sqlite(ROWS), faults, 3);
     let mut receiver = place.receiver().start();
     receiver.ticket();
-    let mut sender = place.sender().args(&["--memory", "17MiB"]).start();
+    let mut sender = place.sender().start();
     sender.wait_for_event("progress", 4, WITHIN);
     sender.kill9();
     let killed = sender.wait(WITHIN);
@@ -166,7 +166,7 @@ fn both_sides_know_how_far_it_is_and_agree_after_a_resume() {
 
     let mut receiver = place.receiver().start();
     receiver.ticket();
-    let sender = place.sender().args(&["--memory", "17MiB"]).start();
+    let sender = place.sender().start();
     let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
     place.assert_done();
     for counted in ["rows", "plain_bytes", "parts", "chunks"] {

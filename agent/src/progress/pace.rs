@@ -44,7 +44,7 @@ impl Pace {
         self.since = None;
     }
 
-    /// For how long data has flowed. None before it does.
+    /// For how long data could flow. None before it could.
     pub(super) fn flowing(&self, now: Instant) -> Option<Duration> {
         self.samples.front().map(|_| self.flowed(now))
     }

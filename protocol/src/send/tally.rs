@@ -8,7 +8,7 @@ use crate::manifest::Section;
 pub(super) struct Tally {
     /// Parts that are started on this connection and not all verified: each holds a lane.
     pub(super) in_flight: usize,
-    pub(super) ended: usize,
+    pub(super) verified: usize,
     /// Of each section.
     unverified: [usize; Section::COUNT],
 }
@@ -17,7 +17,6 @@ pub(super) struct Tally {
 #[derive(Clone, Copy, Default)]
 pub(super) struct PartState {
     pub(super) started: bool,
-    pub(super) ended: bool,
     pub(super) verified: bool,
 }
 
@@ -34,13 +33,13 @@ impl Tally {
 
     pub(super) fn add(&mut self, state: PartState, section: Section) {
         self.in_flight += usize::from(state.started && !state.verified);
-        self.ended += usize::from(state.ended);
+        self.verified += usize::from(state.verified);
         self.unverified[section as usize] += usize::from(!state.verified);
     }
 
     pub(super) fn remove(&mut self, state: PartState, section: Section) {
         self.in_flight -= usize::from(state.started && !state.verified);
-        self.ended -= usize::from(state.ended);
+        self.verified -= usize::from(state.verified);
         self.unverified[section as usize] -= usize::from(!state.verified);
     }
 }

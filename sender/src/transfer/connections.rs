@@ -106,7 +106,7 @@ impl Sending<'_> {
             Ok(())
         };
         stop.or(pause).await?;
-        self.report.count(|totals| totals.retries += 1);
+        self.report.retried();
         self.report.event("attempt", &[("attempt", json!(self.outage.backoff.attempts()))]);
         Ok(())
     }
