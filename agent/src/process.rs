@@ -13,6 +13,7 @@ use crate::{
     failure::{Failure, Outcome},
     inherited,
     threads::{self, processors},
+    units::human_bytes,
     workers,
 };
 
@@ -69,13 +70,16 @@ pub fn runtime() -> Outcome<tokio::runtime::Runtime> {
 /// As `runtime`, for so many transfers at once: none may wait for a thread that another one holds.
 /// Fails if there cannot be so many threads; those of one transfer are started now and kept.
 pub fn runtime_for(transfers: usize) -> Outcome<tokio::runtime::Runtime> {
+    let threads_needed = transfers * BLOCKING_THREADS + processors() + OTHER_THREADS;
+    allow_address_space(address_space_of(threads_needed) as rlim_t)?;
     keep_freed_buffers();
     allow_files((transfers * FILES_OF_TRANSFER + OTHER_FILES) as rlim_t)?;
-    threads::check(transfers * BLOCKING_THREADS + processors() + OTHER_THREADS)?;
+    threads::check(threads_needed)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(transfers * BLOCKING_THREADS)
         .thread_keep_alive(threads::KEPT)
+        .thread_stack_size(threads::STACK_BYTES)
         .build()
         .map_err(|error| {
             let next = "Raise this process's limit of open files (ulimit -n).";
@@ -103,6 +107,39 @@ fn allow_files(needed: rlim_t) -> Outcome {
     }
     Ok(())
 }
+
+/// An allocation that fails ends the process, in the middle of a transfer and without a word. So
+/// the limit of its addresses is raised as far as this process may; where that is not enough, it
+/// fails. It is no limit of memory: most of these addresses are never touched.
+fn allow_address_space(needed: rlim_t) -> Outcome {
+    let refused = |error: nix::errno::Errno| {
+        Failure::io(Code::Preflight, "the limit of the address space cannot be used", &error.into(), "")
+    };
+    let (soft, hard) = getrlimit(Resource::RLIMIT_AS).map_err(refused)?;
+    if hard < needed {
+        let (needed, allowed) = (human_bytes(needed), human_bytes(hard));
+        let what = format!("this process needs {needed} of address space and may have only {allowed}");
+        let next = "Raise the limit: ulimit -v of the shell, LimitAS= of a service. To bound memory, use --memory, or a cgroup.";
+        return Err(Failure::new(Code::Preflight, what, next));
+    }
+    if soft < needed {
+        setrlimit(Resource::RLIMIT_AS, needed, hard).map_err(refused)?;
+    }
+    Ok(())
+}
+
+/// Addresses of a process with so many threads: their stacks, what glibc sets aside for those that
+/// allocate, and the rest.
+fn address_space_of(threads: usize) -> usize {
+    threads * threads::STACK_BYTES + threads.min(ARENAS_OF_PROCESSOR * processors()) * ARENA_BYTES + OTHER_ADDRESSES
+}
+
+/// glibc's bound of its arenas, and the addresses of each (mallopt(3), M_ARENA_MAX).
+const ARENAS_OF_PROCESSOR: usize = 8;
+const ARENA_BYTES: usize = 64 << 20;
+
+/// The program, its libraries, and what is in flight by default.
+const OTHER_ADDRESSES: usize = 512 << 20;
 
 /// Those of the source or target, its journal or spool, record and lock, and pipes to a program.
 const FILES_OF_TRANSFER: usize = 16;

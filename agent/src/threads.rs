@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    process::ExitCode,
     sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
@@ -16,6 +17,13 @@ use crate::failure::{Failure, Outcome};
 
 /// How long a thread of a pool that has nothing to do is kept: longer than any transfer.
 pub const KEPT: Duration = Duration::from_secs(365 * 86_400);
+
+/// The stack of each thread, whatever the environment says (RUST_MIN_STACK): SQLite and the
+/// decoders of a debug build stay within half of it.
+pub const STACK_BYTES: usize = 2 << 20;
+
+/// That of the thread that runs a program, as large as the usual limit of a main thread.
+const PROGRAM_STACK_BYTES: usize = 8 << 20;
 
 /// For all threads of a pool to begin. If one does not, the pool works with fewer.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,6 +40,18 @@ fn count_processors() -> usize {
     std::thread::available_parallelism().map_or(online.max(1) as usize, usize::from)
 }
 
+/// Runs a program on a stack that does not depend on the limit of its shell (ulimit -s), which may
+/// be too low for it. Where no other thread is allowed, it runs on this one, and says what it
+/// lacks.
+pub fn run_program(program: fn() -> ExitCode) -> ExitCode {
+    let started = thread::Builder::new().name("main".to_owned()).stack_size(PROGRAM_STACK_BYTES).spawn(program);
+    match started {
+        // A panic has ended the process before it could end the thread.
+        Ok(thread) => thread.join().unwrap_or(ExitCode::FAILURE),
+        Err(_) => program(),
+    }
+}
+
 /// Whether this process may have so many threads more at once.
 pub fn check(count: usize) -> Outcome {
     let (go_on, waiting) = mpsc::channel::<()>();
@@ -40,7 +60,7 @@ pub fn check(count: usize) -> Outcome {
     for _ in 0..count {
         let waiting = Arc::clone(&waiting);
         let wait = move || drop(waiting.lock().map(|waiting| waiting.recv()));
-        let Ok(thread) = thread::Builder::new().spawn(wait) else { break };
+        let Ok(thread) = spawn("check", wait) else { break };
         started.push(thread);
     }
     drop(go_on);
@@ -76,7 +96,7 @@ pub fn start(pool: &Runtime, count: usize) {
 
 /// A thread of its own for what takes as long as a transfer.
 pub fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
-    thread::Builder::new().name(name.to_owned()).spawn(run)
+    thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(run)
 }
 
 #[cfg(test)]

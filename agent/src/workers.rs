@@ -15,7 +15,11 @@ use crate::{
 /// each other in the middle of a chunk, and their caches with them, and each would have a
 /// compression context of its own.
 static WORKERS: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
-    Builder::new_current_thread().max_blocking_threads(processors()).thread_keep_alive(threads::KEPT).build()
+    Builder::new_current_thread()
+        .max_blocking_threads(processors())
+        .thread_keep_alive(threads::KEPT)
+        .thread_stack_size(threads::STACK_BYTES)
+        .build()
 });
 
 fn workers() -> Outcome<&'static Runtime> {

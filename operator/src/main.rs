@@ -6,7 +6,10 @@ mod receipt;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sealift_agent::cli::{self, DocCommand};
+use sealift_agent::{
+    cli::{self, DocCommand},
+    threads,
+};
 
 use self::receipt::Vouched;
 
@@ -40,6 +43,10 @@ enum ReceiptCommand {
 }
 
 fn main() -> ExitCode {
+    threads::run_program(run)
+}
+
+fn run() -> ExitCode {
     let cli = match cli::parse::<Cli>("sealift") {
         Ok(cli) => cli,
         Err(exit_code) => return exit_code,

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use sealift_agent::{cli, failure::Outcome, process, report::Report, role::Role};
+use sealift_agent::{cli, failure::Outcome, process, report::Report, role::Role, threads};
 use sealift_engines::ENGINES;
 use sealift_receiver::{
     archive::load,
@@ -22,6 +22,10 @@ fn main() -> ExitCode {
     if let Some(exit_code) = helper() {
         return exit_code;
     }
+    threads::run_program(run)
+}
+
+fn run() -> ExitCode {
     let cli = match cli::parse_agent::<Cli>(Role::Receiver) {
         Ok(cli) => cli,
         Err(exit_code) => return exit_code,

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use sealift_agent::{cli, process, report::Report, role::Role};
+use sealift_agent::{cli, process, report::Report, role::Role, threads};
 use sealift_engines::ENGINES;
 use sealift_sender::{
     cli::{Cli, Command},
@@ -13,6 +13,10 @@ use sealift_sender::{
 };
 
 fn main() -> ExitCode {
+    threads::run_program(run)
+}
+
+fn run() -> ExitCode {
     let cli = match cli::parse_agent::<Cli>(Role::Sender) {
         Ok(cli) => cli,
         Err(exit_code) => return exit_code,

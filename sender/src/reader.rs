@@ -7,12 +7,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
 };
 
 use sealift_agent::{
     failure::{Failure, Outcome},
     stop::{Cause, Stop},
+    threads,
 };
 use sealift_engine_api::Source;
 use sealift_protocol::{
@@ -93,9 +93,7 @@ impl Reader {
                 let _ = job.summary.send(summary);
             }
         };
-        thread::Builder::new()
-            .name("source".into())
-            .spawn(run)
+        threads::spawn("source", run)
             .map_err(|error| Failure::io(Code::Internal, "the source's thread cannot be started", &error, ""))?;
         let plan = plan.await.map_err(|_| gone())??;
         Ok((Self { jobs, can_repeat, rows, stop }, plan))

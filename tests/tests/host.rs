@@ -11,12 +11,14 @@ use std::{
 
 use nix::{sys::signal::Signal, unistd::Uid};
 use sealift_tests::{
-    agents::{Launch, RECEIVER, SENDER},
+    agents::{Launch, OPERATOR, RECEIVER, SENDER},
+    exit,
     finished::Finished,
     launch::program,
     memory::children,
     pair::Pair,
     shared::skip,
+    sqlite,
 };
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -164,6 +166,35 @@ fn too_few_threads_or_descriptors_are_said() {
         chown(&ticket, Some(user), Some(user)).unwrap();
         let sender = limited(sender.arg("--retry-for").arg("2s").json()).start();
         assert_said(&sender.wait(WITHIN), limit);
+    }
+}
+
+/// Fault E5: an allocation that fails would end a process in the middle, without a word.
+#[test]
+fn too_small_an_address_space_is_said_before_anything_is_sent() {
+    for limit in ["--as=60000000", "--as=400000000"] {
+        let mut receiver = Launch::receiver("discard:").bind_loopback().start();
+        let sender = Launch::sender(&shell("echo row"), receiver.ticket()).json();
+        let sender = sender.wrapped_in(words(&["prlimit", limit])).start().wait(WITHIN);
+        sender.assert_code(exit::PREFLIGHT);
+        assert!(sender.message().contains("of address space and may have only"), "{}", sender.message());
+    }
+    // What it may raise itself, it does.
+    let limit = |launch: Launch| launch.wrapped_in(words(&["prlimit", "--as=60000000:unlimited"]));
+    Pair::new("exec:echo row", "discard:").start_with(limit, limit).wait(WITHIN).assert_done();
+}
+
+/// A shell's limit of the stack is one of its main thread, on which nothing runs.
+#[test]
+fn a_small_stack_is_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("from.db");
+    sqlite::create_hospital(&source, 100);
+    let url = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
+    let limit = |launch: Launch| launch.wrapped_in(words(&["prlimit", "--stack=262144"]));
+    Pair::new(url("from.db"), url("to.db")).start_with(limit, limit).wait(WITHIN).assert_done();
+    for program in [SENDER, RECEIVER, OPERATOR] {
+        limit(Launch::bare(program, &["--help"])).start().wait(WITHIN).assert_code(exit::DONE);
     }
 }
 

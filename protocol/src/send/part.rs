@@ -79,7 +79,7 @@ pub(super) fn count_all(parts: &mut [PartProgress], plan: &Plan) -> Tally {
 
 impl PartProgress {
     fn state(&self) -> PartState {
-        PartState { started: self.started, ended: self.ended.is_some(), verified: self.is_verified() }
+        PartState { started: self.started, verified: self.is_verified() }
     }
 
     /// Counts this part, which is of `section`, again.
