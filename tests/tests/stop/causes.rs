@@ -1,66 +1,24 @@
 //! Every cause, asked from a thread and awaited.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::Duration,
 };
 
-use sealift_protocol::{close::Code, grant::Grant, id::TransferId};
-use tokio::sync::watch;
+use sealift_agent::{
+    failure::{Failure, Outcome},
+    stop::Cause,
+};
+use sealift_protocol::close::Code;
 
-use super::*;
-use crate::clock::now_seconds;
-
-fn run<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(work)
-}
-
-fn grant(finish_before_seconds: u64) -> Grant {
-    Grant {
-        transfer: TransferId([7; 16]),
-        sender: None,
-        receiver: sealift_protocol::fingerprint::Fingerprint([1; 32]),
-        source: String::new(),
-        target: "target".into(),
-        purpose: String::new(),
-        not_before_seconds: 0,
-        begin_before_seconds: finish_before_seconds,
-        finish_before_seconds,
-        retain_until_seconds: finish_before_seconds,
-        scope: None,
-        policy: None,
-    }
-}
+use crate::running::{Running, run};
 
 fn failure(what: &str) -> Failure {
     Failure::new(Code::Abandoned, what, "")
-}
-
-/// A transfer with a day left, and what can end it.
-struct Running {
-    stop: Stop,
-    permit: Permit,
-    drains: watch::Sender<bool>,
-}
-
-impl Running {
-    fn start() -> Self {
-        let (drains, drain) = watch::channel(false);
-        let stop = Stop::on(Shutdown::with_all(drain));
-        let permit = Permit::of(&grant(now_seconds() + 86_400), true);
-        stop.under(&permit);
-        Self { stop, permit, drains }
-    }
-
-    fn end_by(&self, cause: Cause) {
-        match cause {
-            Cause::Shutdown => drop(self.drains.send(true)),
-            Cause::Revoked => self.permit.revoke(failure("revoked")),
-            Cause::Expired => self.permit.begin(&grant(now_seconds() - 1)),
-            Cause::Peer | Cause::Source | Cause::Displaced | Cause::Closed => self.stop.raise(cause, failure("raised")),
-        }
-    }
 }
 
 /// Issue 10, item 5: whatever the cause, a thread that asks and a call that waits end with it.
@@ -82,7 +40,7 @@ fn each_cause_ends_threads_and_long_calls() {
             let long_call = running.stop.or(std::future::pending::<Outcome>());
             let ending = async {
                 tokio::task::yield_now().await;
-                running.end_by(cause);
+                running.bring_up(cause);
             };
             tokio::join!(long_call, ending).0
         });
@@ -97,12 +55,12 @@ fn each_cause_ends_threads_and_long_calls() {
 #[test]
 fn the_first_cause_wins() {
     let running = Running::start();
-    [Cause::Expired, Cause::Revoked, Cause::Shutdown].into_iter().for_each(|cause| running.end_by(cause));
+    [Cause::Expired, Cause::Revoked, Cause::Shutdown].into_iter().for_each(|cause| running.bring_up(cause));
     assert_eq!(running.stop.raised().unwrap().cause, Cause::Shutdown);
 
     let running = Running::start();
-    running.end_by(Cause::Peer);
-    running.end_by(Cause::Shutdown);
+    running.bring_up(Cause::Peer);
+    running.bring_up(Cause::Shutdown);
     assert_eq!(running.stop.raised().unwrap().cause, Cause::Peer);
     assert_eq!(running.stop.check(), Err(failure("raised")));
     assert_eq!(run(running.stop.another(&[Cause::Peer])).cause, Cause::Shutdown);
@@ -126,7 +84,7 @@ fn the_first_cause_interrupts_what_runs() {
         let part = running.stop.within();
         part.interrupts(count());
         assert_eq!(part.check(), Ok(()));
-        running.end_by(cause);
+        running.bring_up(cause);
         assert!(part.check().is_err() && part.check().is_err());
         assert_eq!(interrupted.load(Ordering::Relaxed), 1, "{cause:?}");
         part.interrupts(count());
@@ -144,7 +102,7 @@ fn work_that_nothing_ends_sees_every_cause_once() {
     let running = Running::start();
     let mut seen = Vec::new();
     for cause in Cause::ALL {
-        running.end_by(cause);
+        running.bring_up(cause);
         seen.push(run(running.stop.another(&seen)).cause);
     }
     assert_eq!(seen, Cause::ALL);
@@ -162,7 +120,7 @@ fn a_stop_within_another_ends_with_it_and_not_the_other_way_round() {
     assert_eq!(running.stop.check(), Ok(()));
     let next = running.stop.within();
     let ended = run(async {
-        let ending = async { running.end_by(Cause::Expired) };
+        let ending = async { running.bring_up(Cause::Expired) };
         tokio::join!(next.requested(), ending).0
     });
     assert_eq!(ended.cause, Cause::Expired);
@@ -174,7 +132,7 @@ fn an_ended_grant_outweighs_a_lost_link() {
     let running = Running::start();
     let code_of = |code: Code| running.stop.or_failure(Failure::new(code, "link", "")).code;
     assert_eq!(code_of(Code::Interrupted), Code::Interrupted);
-    running.end_by(Cause::Expired);
+    running.bring_up(Cause::Expired);
     assert_eq!(code_of(Code::Interrupted), Code::GrantExpired);
     assert_eq!(code_of(Code::ChunkForged), Code::ChunkForged);
 }

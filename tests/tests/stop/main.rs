@@ -2,15 +2,15 @@
 //! real target (issue 10, item 5): whichever cause it is, nothing more is read, written, committed
 //! or proven, and what the transfer ends for is that cause.
 
-use std::{path::Path, sync::Arc, time::Duration};
+mod causes;
+mod running;
+
+use std::{path::Path, sync::Arc};
 
 use bytes::BytesMut;
-use sealift_agent::random::SystemRandom;
 use sealift_agent::{
-    clock::now_seconds,
     failure::{Failure, Outcome},
-    permit::Permit,
-    shutdown::Shutdown,
+    random::SystemRandom,
     stop::{Cause, Stop},
 };
 use sealift_engine_api::{Durability, SourceOptions, Writers};
@@ -21,9 +21,7 @@ use sealift_protocol::{
     compress::{Compression, Packer, Unpacker},
     digest::Digests,
     disposition::Asks,
-    fingerprint::Fingerprint,
-    grant::Grant,
-    id::{ChunkIndex, Epoch, PartIndex, TableIndex, TransferId},
+    id::{ChunkIndex, Epoch, PartIndex, TableIndex},
     key::{DigestSecret, EpochSecret},
     limits::CHUNK_HEADER_BYTES,
     manifest::{Plan, PlannedPart, PlannedTable, Section},
@@ -39,64 +37,11 @@ use sealift_sqlite::{
     engine, put_value,
 };
 use sealift_tests::one_load::OneLoad;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-const WITHIN: Duration = Duration::from_secs(30);
-const TRANSFER: TransferId = TransferId([5; 16]);
+use self::running::{Running, TRANSFER, run};
+
 const ROW_BYTES_MAX: usize = 1 << 20;
-
-fn run<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(WITHIN, work).await.expect("it ends") })
-}
-
-fn grant(finish_before_seconds: u64) -> Grant {
-    Grant {
-        transfer: TRANSFER,
-        sender: None,
-        receiver: Fingerprint([1; 32]),
-        source: String::new(),
-        target: "target".into(),
-        purpose: String::new(),
-        not_before_seconds: 0,
-        begin_before_seconds: finish_before_seconds,
-        finish_before_seconds,
-        retain_until_seconds: finish_before_seconds,
-        scope: None,
-        policy: None,
-    }
-}
-
-/// A transfer with a day left, and what can end it.
-struct Running {
-    stop: Stop,
-    permit: Permit,
-    drains: watch::Sender<bool>,
-}
-
-impl Running {
-    fn start() -> Self {
-        let (drains, drain) = watch::channel(false);
-        let stop = Stop::on(Shutdown::with_all(drain));
-        let permit = Permit::of(&grant(now_seconds() + 86_400), true);
-        stop.under(&permit);
-        Self { stop, permit, drains }
-    }
-
-    /// Ends it, and returns what it ends for.
-    fn end_by(&self, cause: Cause) -> Failure {
-        let raised = Failure::new(Code::Abandoned, "raised", "");
-        match cause {
-            Cause::Shutdown => drop(self.drains.send(true)),
-            Cause::Revoked => self.permit.revoke(raised),
-            Cause::Expired => self.permit.begin(&grant(now_seconds() - 1)),
-            Cause::Peer | Cause::Source | Cause::Displaced | Cause::Closed => self.stop.raise(cause, raised),
-        }
-        let raised = self.stop.raised().unwrap();
-        assert_eq!(raised.cause, cause);
-        raised.failure
-    }
-}
 
 fn digests() -> Digests {
     Digests::new(&DigestSecret::from_bytes([7; 32]))
