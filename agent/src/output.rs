@@ -19,7 +19,7 @@ use nix::{
     unistd::geteuid,
 };
 pub use sealift_host::rename::rename_new;
-use sealift_host::stdout::standard_output_is_null;
+use sealift_host::{place::name_of_another, stdout::standard_output_is_null};
 use sealift_protocol::close::Code;
 
 use crate::{
@@ -203,6 +203,9 @@ fn find_place(path: &Path) -> Result<Place, String> {
             true => Err("is standard output, and that is closed".into()),
             false => Ok(Place::Standard),
         };
+    }
+    if let Some(why) = name_of_another(path) {
+        return Err(why);
     }
     let unusable = |error: io::Error| format!("cannot be used: {}", crate::failure::io_reason(&error));
     let Some(named) = lstat(path).map_err(unusable)? else {

@@ -98,6 +98,10 @@ fn what_is_in_the_way_is_told_before_there_is_a_ticket() {
         refused(&format!("sqlite:{}", path(name)), "has the name of a side file of");
         refused(&format!("file:{}", path(name)), "has the name of a side file of");
     }
+    for name in [".full.sealift-staging", ".full.sealift-staging-journal", ".full.sealift-partial"] {
+        refused(&format!("sqlite:{}", path(name)), "has the name of a file in which Sealift stages");
+        refused(&format!("file:{}", path(name)), "has the name of a file in which Sealift stages");
+    }
     fs::write(path("used-wal"), "").unwrap();
     refused(&format!("sqlite:{}", path("used")), "a database of this name is or was in use");
     fs::write(path(".foreign.sealift-staging"), "somebody's").unwrap();

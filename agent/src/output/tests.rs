@@ -112,6 +112,12 @@ fn anything_else_is_refused_and_left_alone() {
         ("missing/file", "folder that cannot be used"),
         ("file/below", "cannot be used"),
         ("..", "folder"),
+        ("file-wal", "has the name of a side file of"),
+        ("file-shm", "has the name of a side file of"),
+        ("file-journal", "has the name of a side file of"),
+        (".file.sealift-staging", "has the name of a file in which Sealift stages"),
+        (".file.sealift-staging-journal", "has the name of a file in which Sealift stages"),
+        (".file.sealift-partial", "has the name of a file in which Sealift stages"),
     ];
     for (name, why) in refusals {
         let told = refusal(&at(name));

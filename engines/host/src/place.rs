@@ -40,6 +40,29 @@ const MODE_BITS: u32 = 0o7777;
 /// applies what is in them, or removes them.
 const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
+/// What the names of files hold that are staged beside a target or an archive.
+const STAGED: [&str; 2] = [".sealift-staging", ".sealift-partial"];
+
+/// Why nothing that is to stay may have this name: another program, or this one, would take it for
+/// its own.
+pub fn name_of_another(path: &Path) -> Option<String> {
+    if let Some(database) = database_of_side_file(path) {
+        let database = database.display();
+        return Some(format!("has the name of a side file of {database}, which would take it for its own"));
+    }
+    let name = path.file_name()?.to_string_lossy();
+    let is_staged = name.starts_with('.') && STAGED.iter().any(|staged| name.contains(staged));
+    is_staged.then(|| "has the name of a file in which Sealift stages what is not whole".to_owned())
+}
+
+/// The file beside this one that such a name belongs to, if it is one and that is there.
+fn database_of_side_file(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.as_bytes();
+    let of = |side: &&str| Some(path.with_file_name(OsStr::from_bytes(name.strip_suffix(side.as_bytes())?)));
+    let is_there = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| !found.is_dir());
+    SIDE_FILES.iter().filter_map(of).find(is_there)
+}
+
 /// Where a target lies.
 pub struct TargetPlace {
     pub folder: PathBuf,
@@ -74,12 +97,12 @@ impl TargetPlace {
     /// else is somebody's.
     pub fn made_beforehand(&self) -> Outcome<Option<Metadata>> {
         let shown = self.path.display();
-        if let Some(database) = self.database_of_side_file() {
-            let what = format!(
-                "the target {shown} has the name of a side file of {}, which would take it for its own",
-                database.display()
-            );
-            return Err(Failure::new(Code::TargetNotEmpty, what, "Choose another target."));
+        if let Some(why) = name_of_another(&self.path) {
+            return Err(Failure::new(
+                Code::TargetNotEmpty,
+                format!("the target {shown} {why}"),
+                "Choose another target.",
+            ));
         }
         let found = match fs::symlink_metadata(&self.path) {
             Ok(found) => found,
@@ -110,14 +133,6 @@ impl TargetPlace {
             _ => return Ok(Some(found)),
         };
         Err(Failure::new(Code::TargetNotEmpty, format!("the target {shown} {what}"), next))
-    }
-
-    /// The file beside the target that such a name belongs to, if it is one and that is there.
-    fn database_of_side_file(&self) -> Option<PathBuf> {
-        let name = self.path.file_name()?.as_bytes();
-        let of = |side: &&str| Some(self.folder.join(OsStr::from_bytes(name.strip_suffix(side.as_bytes())?)));
-        let is_there = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| !found.is_dir());
-        SIDE_FILES.iter().filter_map(of).find(is_there)
     }
 
     /// Makes a file with the longest name that a load will need, fills it a little, gives it the

@@ -155,6 +155,19 @@ fn a_database_is_carried_and_proven() {
     hosts.assert_nothing_is_kept();
 }
 
+/// Issue 9, B7, C4: SQLite would apply an archive of such a name to the database, or remove it.
+#[test]
+fn an_archive_gets_no_name_of_a_side_file() {
+    let hosts = Hosts::with_database(ROWS);
+    for name in ["from.db-wal", "from.db-shm", "from.db-journal"] {
+        let sealed = hosts.sealing("exec:echo row", &hosts.path(name)).start().wait(WITHIN);
+        sealed.assert_code(exit::USAGE);
+        assert!(sealed.message().contains("has the name of a side file of"), "{}", sealed.message());
+        assert!(!hosts.path(name).exists());
+    }
+    hosts.assert_nothing_is_kept();
+}
+
 #[test]
 fn a_dump_goes_through_pipes_into_a_loader() {
     let hosts = Hosts::new();
