@@ -7,6 +7,7 @@ pub mod armour;
 pub mod audit;
 pub mod audit_chain;
 pub mod backoff;
+pub mod budget;
 pub mod certificate;
 pub mod cli;
 pub mod clock;

@@ -47,6 +47,6 @@ pub fn chunks_at_work() -> usize {
     (2 * processors() + 2).min(CHUNKS_AT_WORK_MAX)
 }
 
-/// Each holds up to 2 MiB, as it was and as it will be, and every lane has as many: 4 lanes of 8
-/// stay within 64 MiB.
+/// Each holds some 2 MiB, as it was and as it will be, which come out of the transfer's
+/// [`crate::budget`].
 const CHUNKS_AT_WORK_MAX: usize = 8;

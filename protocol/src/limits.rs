@@ -85,8 +85,9 @@ pub const OFFER_BYTES_MAX: usize = PLAN_BYTES_MAX + GRANT_BYTES_MAX + (4 << 10);
 pub const CHOICES_MAX: usize = 16;
 
 /// Parts in flight at once that a receiver may allow: each has a stream and its share of the
-/// window.
-pub const LANES_MAX: u16 = 4;
+/// window. Many small tables take a round trip for each so many; more would be more threads and
+/// windows than a transfer is worth.
+pub const LANES_MAX: u16 = 16;
 
 /// The smallest window of unacknowledged sealed chunks that a receiver may give one part: with less
 /// than two whole frames a sender cannot keep a link busy.

@@ -192,6 +192,11 @@ impl RowReader {
         Ok(Some(Extent { prefix, whole: prefix + length }))
     }
 
+    /// How long the row is that is not complete, as far as is known.
+    pub fn incomplete_row_bytes(&self) -> usize {
+        self.extent(&self.held).ok().flatten().map_or(self.held.len(), |extent| extent.whole)
+    }
+
     /// Whether every row so far is complete.
     pub fn is_between_rows(&self) -> bool {
         self.held.is_empty()

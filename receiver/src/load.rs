@@ -19,7 +19,7 @@ use sealift_agent::{
 };
 use sealift_engine_api::{Commit, Durability, PreparedLoad, Target, TargetCapabilities, Writers};
 use sealift_protocol::{
-    chunk::{TakenChunk, VerifiedChunk},
+    chunk::TakenChunk,
     close::Code,
     digest::Digests,
     disposition::Asks,
@@ -35,7 +35,7 @@ use tokio::{
 use crate::{
     held::{Held, LetGo, LoadStop},
     journal::{Journal, Replayed},
-    writer::{PartWriter, Starting, Written},
+    writer::{ChunkInMemory, PartWriter, Starting, Written},
 };
 
 /// For threads to end once the load was stopped: a statement that is interrupted, a loader that is
@@ -168,12 +168,12 @@ impl Load {
 
     /// Gives a chunk to its writer; when this returns, it is not asked for again unless the process
     /// dies. Waits while the target is busy. Cancel-safe: a cancelled call has passed on nothing.
-    pub async fn take(&self, writer: &PartWriter, chunk: VerifiedChunk, durable: bool) {
+    pub async fn take(&self, writer: &PartWriter, chunk: ChunkInMemory, durable: bool) {
         let Some(place) = writer.place().await else {
             // The writer has ended; its failure is found by `watch`.
             return std::future::pending().await;
         };
-        let taken = chunk.taken();
+        let taken = chunk.chunk.taken();
         place.send(chunk);
         fail_point::hit(Point::ChunkTaken);
         if self.capabilities.durability == Durability::SyncedChunks {
@@ -223,7 +223,7 @@ impl Load {
                         Some(writer) => writer,
                         None => writer.insert(self.writer(chunk.part()).await?),
                     };
-                    self.take(writer, chunk, true).await;
+                    self.take(writer, chunk.into(), true).await;
                 }
             }
         }

@@ -10,6 +10,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
 use sealift_agent::{
+    budget::{Budget, LaneBudget, Room},
     control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT},
     failure::{Failure, Outcome},
     link::{Link, stream::StreamIn},
@@ -28,7 +29,7 @@ use sealift_protocol::{
 };
 use tokio::time::timeout;
 
-use crate::{activity::Activity, load::Load, workers::Workers};
+use crate::{activity::Activity, load::Load, workers::Workers, writer::ChunkInMemory};
 
 /// For the rest of a frame whose header has come. A frame of 4 MiB takes this long at 64 kbit/s.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(600);
@@ -39,6 +40,7 @@ pub struct Pipeline<'a> {
     report: &'a Report,
     load: &'a Load,
     workers: &'a Workers,
+    budget: &'a Budget,
     session: RefCell<Session>,
     activity: &'a Activity,
 }
@@ -49,10 +51,11 @@ impl<'a> Pipeline<'a> {
         report: &'a Report,
         load: &'a Load,
         workers: &'a Workers,
+        budget: &'a Budget,
         session: Session,
         activity: &'a Activity,
     ) -> Self {
-        Self { link, report, load, workers, session: RefCell::new(session), activity }
+        Self { link, report, load, workers, budget, session: RefCell::new(session), activity }
     }
 
     /// Receives everything that is missing; returns when all parts are in the sink and the manifest
@@ -107,13 +110,15 @@ impl<'a> Pipeline<'a> {
             return Err(Error::new(Code::Internal, "a stream without its header").into());
         };
         let writer = self.load.writer(part).await?;
-        let opened = self.opened(arriving, stream).buffered(chunks_at_work());
+        let lane = self.budget.open_lane().await?;
+        let opened = self.opened(arriving, stream, lane).buffered(chunks_at_work());
         let mut chunks = Box::pin(opened.map(|opened| self.journaled(opened)).buffered(chunks_at_work()));
         while let Some(opened) = chunks.next().await {
-            let Opened { chunk, frame_bytes, .. } = opened.map_err(|failure| failure.at_part(part))?;
+            let Opened { chunk, held, frame_bytes, .. } = opened.map_err(|failure| failure.at_part(part))?;
             let plain_bytes = chunk.plain().len() as u64;
             {
                 let _at_work = self.activity.at_work();
+                let chunk = ChunkInMemory { chunk, held: Some(held) };
                 self.load.take(&writer, chunk, self.load.journal.is_some()).await;
             }
             self.report.count(|totals| {
@@ -130,23 +135,25 @@ impl<'a> Pipeline<'a> {
         &self,
         arriving: PartStream,
         stream: StreamIn,
+        lane: LaneBudget,
     ) -> impl stream::Stream<Item = impl Future<Output = Outcome<Opened>> + '_> + '_ {
-        stream::unfold(Some((arriving, stream)), move |lane| async move {
-            let (mut arriving, mut stream) = lane?;
-            match self.next_frame(&mut arriving, &mut stream).await {
-                Ok(Some(frame)) => Some((Ok(frame), Some((arriving, stream)))),
+        stream::unfold(Some((arriving, stream, lane)), move |incoming| async move {
+            let (mut arriving, mut stream, lane) = incoming?;
+            match self.next_frame(&mut arriving, &mut stream, &lane).await {
+                Ok(Some(frame)) => Some((Ok(frame), Some((arriving, stream, lane)))),
                 Ok(None) => None,
                 Err(failure) => Some((Err(failure), None)),
             }
         })
-        .map(move |frame: Outcome<(ChunkHeader, BytesMut)>| async move {
-            let (header, body) = frame?;
+        .map(move |frame: Outcome<Frame>| async move {
+            let Frame { header, body, mut held } = frame?;
             let keys = self.session.borrow().keys_of(header.epoch).clone();
             // Opening is in place: what the journal is to have as it came is copied before.
             let sealed = self.load.journal.as_ref().map(|_| Bytes::copy_from_slice(&body));
             let chunk = self.workers.open(header, body, keys).await?;
+            held.shrink(chunk.plain().len());
             let record = sealed.map(|sealed| Record::Chunk { header, sealed });
-            Ok(Opened { chunk, frame_bytes: header.frame_bytes() as u64, record })
+            Ok(Opened { chunk, held, frame_bytes: header.frame_bytes() as u64, record })
         })
     }
 
@@ -171,10 +178,18 @@ impl<'a> Pipeline<'a> {
         &self,
         arriving: &mut PartStream,
         stream: &mut StreamIn,
-    ) -> Outcome<Option<(ChunkHeader, BytesMut)>> {
+        lane: &LaneBudget,
+    ) -> Outcome<Option<Frame>> {
+        let mut held = None;
         loop {
+            if let Awaited::Sealed(header) = arriving.awaited() {
+                held = Some(lane.take(header.sealed_bytes() + header.plain_bytes as usize).await?);
+            }
             match self.next(arriving, stream).await? {
-                Some(Arrived::Frame(header, sealed)) => return Ok(Some((header, sealed))),
+                Some(Arrived::Frame(header, body)) => {
+                    let held = held.ok_or_else(|| Error::new(Code::Internal, "a chunk without its header"))?;
+                    return Ok(Some(Frame { header, body, held }));
+                }
                 Some(Arrived::Part(_) | Arrived::Header) => {}
                 None => return Ok(None),
             }
@@ -244,9 +259,17 @@ impl<'a> Pipeline<'a> {
     }
 }
 
+/// A sealed chunk, as it came.
+struct Frame {
+    header: ChunkHeader,
+    body: BytesMut,
+    held: Room,
+}
+
 /// A verified chunk, and what the journal is to have of it.
 struct Opened {
     chunk: VerifiedChunk,
+    held: Room,
     frame_bytes: u64,
     record: Option<Record>,
 }

@@ -5,6 +5,7 @@
 use std::{cell::Cell, time::Duration};
 
 use sealift_agent::{
+    budget::Budget,
     control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT},
     fail_point::{self, Point},
     failure::{Failure, Outcome},
@@ -84,6 +85,7 @@ pub struct Receiving<'a> {
     /// Loaded and proven; published under its final name.
     finished: Option<Finished>,
     workers: Workers,
+    budget: Budget,
     /// The sender that has abandoned the transfer, and waits for what becomes of it.
     withdrawal: Cell<Option<Link>>,
 }
@@ -147,6 +149,7 @@ impl<'a> Receiving<'a> {
         let permit = record.permit();
         stop.under(&permit);
         let runner = Runner::new(setting, record.transfer(), record, stop);
+        let budget = Budget::new(terms.memory);
         let mut receiving = Self {
             runner,
             terms,
@@ -155,6 +158,7 @@ impl<'a> Receiving<'a> {
             met: false,
             finished: None,
             workers: Workers::default(),
+            budget,
             withdrawal: Cell::default(),
         };
         match disposition(receiving.stage(), Event::Opened) {
@@ -394,11 +398,11 @@ impl<'a> Receiving<'a> {
         control: &mut ControlReader,
     ) -> Outcome<Option<Session>> {
         let session = self.negotiate(deciding, link, writer, control).await?;
-        link.open_data();
+        link.open_data(session.lanes());
         self.runner.during = While::Data;
         let load = self.runner.load()?;
-        let Self { terms, workers, .. } = self;
-        let pipeline = Pipeline::new(link, self.runner.setting.report, load, workers, session, terms.activity);
+        let Self { terms, workers, budget, .. } = self;
+        let pipeline = Pipeline::new(link, self.runner.setting.report, load, workers, budget, session, terms.activity);
         pipeline.run(writer, control).await?;
         let session = pipeline.into_session();
         match &self.finished {

@@ -8,6 +8,7 @@ use std::sync::{
 };
 
 use sealift_agent::{
+    budget::Room,
     failure::{Failure, Outcome},
     stop::Stop,
 };
@@ -47,7 +48,21 @@ pub enum Written {
 /// ends.
 #[derive(Clone)]
 pub struct PartWriter {
-    chunks: mpsc::Sender<VerifiedChunk>,
+    chunks: mpsc::Sender<ChunkInMemory>,
+}
+
+/// A verified chunk until the target has it.
+pub struct ChunkInMemory {
+    pub chunk: VerifiedChunk,
+    /// What it takes of the transfer's budget. Those of an archive or a journal come one after the
+    /// other, and take nothing of it.
+    pub held: Option<Room>,
+}
+
+impl From<VerifiedChunk> for ChunkInMemory {
+    fn from(chunk: VerifiedChunk) -> Self {
+        Self { chunk, held: None }
+    }
 }
 
 /// A writer whose part's turn may not have come yet.
@@ -111,7 +126,7 @@ impl PartWriter {
 
     /// Waits while the target is busy; then there is a place for one chunk. `None` if the thread
     /// has ended. Cancel-safe.
-    pub async fn place(&self) -> Option<mpsc::Permit<'_, VerifiedChunk>> {
+    pub async fn place(&self) -> Option<mpsc::Permit<'_, ChunkInMemory>> {
         self.chunks.reserve().await.ok()
     }
 }
@@ -122,19 +137,22 @@ fn write_part(
     out: &mut dyn PartSink,
     part: PartIndex,
     mut root: PartRoot,
-    mut queue: mpsc::Receiver<VerifiedChunk>,
+    mut queue: mpsc::Receiver<ChunkInMemory>,
     durable: impl Fn(ChunkCount),
     rows: &AtomicU64,
     stop: &Stop,
 ) -> Option<Outcome<WholePart>> {
-    while let Some(chunk) = queue.blocking_recv() {
+    while let Some(ChunkInMemory { chunk, held }) = queue.blocking_recv() {
         let before = out.rows();
         if let Err(failure) = stop.check().and_then(|()| out.write(&chunk)) {
             return Some(Err(failure));
         }
         rows.fetch_add(out.rows() - before, Ordering::Relaxed);
         root.add(chunk.hash(), chunk.plain().len() as u64);
-        if chunk.is_last() {
+        let is_last = chunk.is_last();
+        drop(chunk);
+        drop(held);
+        if is_last {
             let (chunks, plain_bytes, root) = (root.chunks(), root.plain_bytes(), root.root());
             return Some(Ok(WholePart { part, chunks, plain_bytes, root }));
         }

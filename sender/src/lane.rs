@@ -5,19 +5,26 @@ use std::{cell::RefCell, pin::Pin, rc::Rc, sync::Arc};
 
 use futures_util::{Stream, StreamExt, stream};
 use sealift_agent::{
+    budget::{Budget, LaneBudget, Room},
     failure::{Failure, Outcome},
     random::SystemRandom,
     workers::chunks_at_work,
 };
 use sealift_protocol::{
-    chunk::Chunk, close::Code, digest::RowsDigest, id::ChunkCount, random::Nonces, seal::EpochKeys, send::Read,
+    chunk::Chunk, close::Code, digest::RowsDigest, id::ChunkCount, limits::CHUNK_PLAIN_BYTES, random::Nonces,
+    seal::EpochKeys, send::Read,
 };
 
 use crate::{reader::ReadingPart, workers::Workers};
 
+/// What a chunk takes while it is at work: as it was and as it will be, and the one that the source
+/// has ready behind it.
+const CHUNK_AT_WORK_BYTES: usize = 3 * CHUNK_PLAIN_BYTES;
+
 /// What seals: the workers, and the keys of the connection that stands now.
 pub struct Sealer {
     pub workers: Workers,
+    pub budget: Budget,
     pub nonces: RefCell<Nonces<SystemRandom>>,
     /// An earlier process had read this source, which has to be brought again.
     comes_again: bool,
@@ -32,17 +39,20 @@ pub fn nothing_came() -> Failure {
 
 /// A part that is being read.
 pub struct Lane {
-    chunks: Pin<Box<dyn Stream<Item = Outcome<Read>>>>,
+    chunks: Pin<Box<dyn Stream<Item = Outcome<(Read, Room)>>>>,
     /// Read, and not sent or proven yet.
     pub next: Option<Read>,
+    /// What the chunk that was read last takes of the budget, until the next one is asked for: what
+    /// is sent is in the window.
+    held: Option<Room>,
     summary: tokio::sync::oneshot::Receiver<Outcome<RowsDigest>>,
     pub ended: bool,
 }
 
 impl Sealer {
-    pub fn new(workers: Workers) -> Self {
+    pub fn new(workers: Workers, budget: Budget) -> Self {
         let (nonces, keys) = (RefCell::new(Nonces::new(SystemRandom::default())), RefCell::default());
-        Self { workers, nonces, comes_again: false, keys }
+        Self { workers, budget, nonces, comes_again: false, keys }
     }
 
     /// Of a source that an earlier process had read: it was not brought again if it is empty.
@@ -74,20 +84,30 @@ impl Sealer {
 
 impl Lane {
     /// Chunks are sealed side by side and come out in order. The first `held` are at the receiver.
-    pub fn new(reading: ReadingPart, held: ChunkCount, sealer: &Rc<Sealer>) -> Self {
+    pub fn new(reading: ReadingPart, budget: LaneBudget, held: ChunkCount, sealer: &Rc<Sealer>) -> Self {
         let sealer = Rc::clone(sealer);
-        let arriving = stream::unfold(reading.chunks, |mut chunks| async move { Some((chunks.recv().await?, chunks)) });
-        let chunks = arriving.map(move |chunk| {
-            let sealer = Rc::clone(&sealer);
-            async move { sealer.process(chunk, held).await }
+        let arriving = stream::unfold((reading.chunks, budget), |(mut chunks, budget)| async move {
+            let room = budget.take(CHUNK_AT_WORK_BYTES).await;
+            Some(((chunks.recv().await?, room), (chunks, budget)))
         });
-        Self { chunks: Box::pin(chunks.buffered(chunks_at_work())), next: None, summary: reading.summary, ended: false }
+        let chunks = arriving.map(move |(chunk, room)| {
+            let sealer = Rc::clone(&sealer);
+            async move {
+                let room = room?;
+                Ok((sealer.process(chunk, held).await?, room))
+            }
+        });
+        let chunks = Box::pin(chunks.buffered(chunks_at_work()));
+        Self { chunks, next: None, held: None, summary: reading.summary, ended: false }
     }
 
     /// Reads the next chunk into `next`; whether there was one. Cancel-safe.
     pub async fn read(&mut self) -> Outcome<bool> {
-        self.next = self.chunks.next().await.transpose()?;
-        Ok(self.next.is_some())
+        self.held = None;
+        let Some((read, held)) = self.chunks.next().await.transpose()? else { return Ok(false) };
+        self.next = Some(read);
+        self.held = Some(held);
+        Ok(true)
     }
 
     /// After the last chunk: what the part came to. Cancel-safe.
@@ -95,6 +115,9 @@ impl Lane {
         let ended_early = |_| Failure::new(Code::Internal, "the source's thread ended early", "");
         let summary = (&mut self.summary).await.map_err(ended_early)?;
         self.ended = true;
+        // What the lane had reserved is free for another one.
+        self.chunks = Box::pin(stream::empty());
+        self.held = None;
         summary
     }
 }

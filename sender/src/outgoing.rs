@@ -172,13 +172,15 @@ impl Outgoing {
         have.iter().flat_map(|have| arrivals.handle_verified(have.part, have.verified)).collect()
     }
 
-    /// The lane of a part; its reading begins if it has none.
-    pub fn lane(&self, part: PartIndex) -> Outcome<Rc<Mutex<Lane>>> {
+    /// The lane of a part; its reading begins if it has none, once what a lane needs is free.
+    /// Cancel-safe.
+    pub async fn lane(&self, part: PartIndex) -> Outcome<Rc<Mutex<Lane>>> {
         if let Some(lane) = self.lanes.borrow().get(&part) {
             return Ok(Rc::clone(lane));
         }
+        let budget = self.sealer.budget.open_lane().await?;
         let reading = self.read(part)?;
-        let lane = Rc::new(Mutex::new(Lane::new(reading, self.transfer().held(part), &self.sealer)));
+        let lane = Rc::new(Mutex::new(Lane::new(reading, budget, self.transfer().held(part), &self.sealer)));
         self.lanes.borrow_mut().insert(part, Rc::clone(&lane));
         Ok(lane)
     }

@@ -185,7 +185,7 @@ impl<'a> Pipeline<'a> {
         if let Some(spool) = self.outgoing.spool() {
             return self.send_spooled(part, &spool).await;
         }
-        let lane = self.outgoing.lane(part)?;
+        let lane = self.outgoing.lane(part).await?;
         let mut lane = lane.lock().await;
         let mut out = PartStream { link: self.link, part, first: self.outgoing.transfer().held(part), stream: None };
         loop {

@@ -11,6 +11,7 @@ use sealift_agent::{
         AuditLog,
         entry::{Entry, Name, Purpose},
     },
+    budget::Budget,
     fail_point::{self, Point},
     failure::{Failure, Outcome, code_of},
     identity::Identity,
@@ -194,7 +195,7 @@ impl<'a> Sealing<'a> {
         }
         let engine = json!(plan.engine.name);
         self.report.event("started", &[("engine", engine), ("suite", json!(suite.name()))]);
-        let sealer = Rc::new(Sealer::new(Workers::new(self.args.compression)));
+        let sealer = Rc::new(Sealer::new(Workers::new(self.args.compression), Budget::new(self.args.transfer.memory)));
         sealer.set_keys(opening.keys);
         let parts = plan.parts.len() as u32;
         let mut transfer =
@@ -219,7 +220,7 @@ impl<'a> Sealing<'a> {
         writing: &Writing,
     ) -> Outcome {
         let reading = reader.read(part, transfer.digests().multiset())?;
-        let mut lane = Lane::new(reading, ChunkCount(0), sealer);
+        let mut lane = Lane::new(reading, sealer.budget.open_lane().await?, ChunkCount(0), sealer);
         transfer.handle_start(part);
         while lane.read().await? {
             let Some(send::Read::Sealed(sealed, keys)) = lane.next.take() else { continue };

@@ -108,6 +108,47 @@ fn a_large_value_that_is_indexed_is_copied_once_more() {
     assert_copies("CREATE TABLE t (a, b UNIQUE)", &values, Copies { sender: 1, receiver: 3 });
 }
 
+/// Issue 10, item 3: sixteen tables of large values, over as many lanes as the memory is enough
+/// for, of which it is all that is there beside the copies of one value.
+#[track_caller]
+fn assert_many_large_values(to: &str, memory: &str, value_bytes: u64, copies: Copies) {
+    let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
+    let sql = |table: u32| format!("CREATE TABLE t{table} (a); INSERT INTO t{table} VALUES (zeroblob({value_bytes}));");
+    let from = folder.path().join("from.db");
+    sqlite::create(&from, &(0..16).map(sql).collect::<String>());
+    let to = if to == "discard:" { to.to_owned() } else { format!("{to}{}", folder.path().join("to.db").display()) };
+    let arguments = ["--memory", memory, "--row-bytes-max", "1GiB", "--compression", "off"];
+    let pair = Pair::new(format!("sqlite:{}", from.display()), to).within(WITHIN);
+    let done = pair.sender_args(&arguments).receiver_args(&arguments[..4]).run();
+    done.assert_done();
+    let memory_bytes = sealift_agent::units::parse_bytes(memory).unwrap();
+    for (who, finished, copies) in
+        [("sender", &done.sender, copies.sender), ("receiver", &done.receiver, copies.receiver)]
+    {
+        let (peak, most) = (finished.peak_memory_bytes, BESIDE_BYTES + memory_bytes + copies * value_bytes);
+        assert!(peak > 0 && peak < most, "{who}: {peak} bytes, and {most} for {copies} copies");
+    }
+}
+
+#[test]
+fn large_values_in_all_tables_take_what_one_does() {
+    assert_many_large_values("sqlite:", "17MiB", 40_000_000, Copies { sender: 1, receiver: 2 });
+}
+
+#[test]
+fn large_values_over_sixteen_lanes_take_what_one_does() {
+    assert_many_large_values("discard:", "256MiB", 40_000_000, Copies { sender: 1, receiver: 1 });
+}
+
+/// The same with values of 1 GB: some minutes, and 20 GB of disk.
+#[test]
+#[ignore = "takes minutes and 32 GB of disk"]
+fn values_of_a_gigabyte_take_what_one_does() {
+    assert_many_large_values("discard:", "17MiB", 1_000_000_000, Copies { sender: 1, receiver: 1 });
+    assert_many_large_values("discard:", "256MiB", 1_000_000_000, Copies { sender: 1, receiver: 1 });
+    assert_many_large_values("sqlite:", "17MiB", 1_000_000_000, Copies { sender: 1, receiver: 2 });
+}
+
 /// Fault D1: refused before any side holds it.
 #[test]
 fn a_row_over_the_limit_takes_no_memory() {

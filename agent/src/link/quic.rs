@@ -16,7 +16,7 @@ use quinn::{ConnectionError, VarInt};
 use rustls_pki_types::CertificateDer;
 use sealift_protocol::{close::Code, limits::LANES_MAX, link_facts::LinkFacts};
 
-use self::endpoint::RECEIVE_WINDOW_BYTES;
+use self::endpoint::receive_window_bytes;
 pub(super) use self::stream::{QuicReceive, QuicSend};
 use super::end::LinkEnd;
 
@@ -78,8 +78,8 @@ impl QuicConnection {
         self.connection.accept_uni().await.map(QuicReceive).map_err(|error| end_of(&error))
     }
 
-    pub(super) fn open_data(&self) {
-        self.connection.set_receive_window(RECEIVE_WINDOW_BYTES.into());
+    pub(super) fn open_data(&self, lanes: u16) {
+        self.connection.set_receive_window(receive_window_bytes(lanes).into());
         self.connection.set_max_concurrent_uni_streams(u32::from(LANES_MAX).into());
     }
 

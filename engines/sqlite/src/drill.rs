@@ -19,6 +19,7 @@ use sealift_protocol::{
     error::Error,
     failure::{Failure, Outcome},
     id::{PartIndex, TableIndex, TransferId},
+    limits::CHUNK_PLAIN_BYTES_MAX,
     manifest::{Engine, Evidence, Plan, PlannedPart, Proof, Section},
     receive::WholePart,
     row::{RowReader, read_cells},
@@ -29,6 +30,9 @@ use crate::{
     engine,
     target::{check_plan, row_too_long},
 };
+
+/// A row of which every part may hold one: as much as a chunk may have.
+const ROW_BYTES_EACH: usize = CHUNK_PLAIN_BYTES_MAX;
 
 /// The target of a drill, if the plan is of a database.
 pub fn drill(planned: &Engine, options: &TargetOptions) -> Option<Arc<dyn Target>> {
@@ -65,7 +69,7 @@ impl Target for SqliteDrill {
         let drilling = Arc::new(Drilling {
             plan: plan.clone(),
             row_bytes_max: self.row_bytes_max,
-            state: Mutex::new(DrillState { schema: None, stopped: false, tables }),
+            state: Mutex::new(DrillState { schema: None, stopped: false, holds_large_row: None, tables }),
             changed: Condvar::new(),
         });
         let weak = Arc::downgrade(&drilling);
@@ -114,6 +118,9 @@ struct Drilling {
 struct DrillState {
     schema: Option<SchemaDocument>,
     stopped: bool,
+    /// The part that has begun a row over [`ROW_BYTES_EACH`]. Others wait, so that one such row is
+    /// held at a time. Its end comes over the lane of that part, which waits for no other.
+    holds_large_row: Option<PartIndex>,
     /// Of each table: the rows that arrived.
     tables: Vec<RowsDigest>,
 }
@@ -129,12 +136,33 @@ impl Drilling {
         let mut state = self.state();
         loop {
             if state.stopped {
-                return Err(Failure::new(Code::Interrupted, "the drill was given up", ""));
+                return Err(given_up());
             }
             if let Some(schema) = &state.schema {
                 return schema.tables.get(table.0 as usize).map(Table::values).ok_or_else(out_of_order);
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The part has begun a large row: waits while another one holds such a row.
+    fn hold_large_row(&self, part: PartIndex) -> Outcome {
+        let mut state = self.state();
+        while state.holds_large_row.is_some_and(|holder| holder != part) {
+            if state.stopped {
+                return Err(given_up());
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.holds_large_row = Some(part);
+        Ok(())
+    }
+
+    fn release_large_row(&self, part: PartIndex) {
+        let mut state = self.state();
+        if state.holds_large_row == Some(part) {
+            state.holds_large_row = None;
+            self.changed.notify_all();
         }
     }
 
@@ -156,6 +184,10 @@ impl Writers for Drilling {
             PlannedPart { section, .. } => Box::new(Document { drill: self, part, section, bytes: BytesMut::new() }),
         })
     }
+}
+
+fn given_up() -> Failure {
+    Failure::new(Code::Interrupted, "the drill was given up", "")
 }
 
 fn out_of_order() -> Failure {
@@ -229,21 +261,32 @@ impl PartSink for Rows<'_> {
         read.map_err(|error| match error.code {
             Code::LimitExceeded => row_too_long(self.drill.row_bytes_max).at_part(self.part),
             _ => error.at_part(self.part).into(),
-        })
+        })?;
+        if self.reader.incomplete_row_bytes() > ROW_BYTES_EACH {
+            return self.drill.hold_large_row(self.part);
+        }
+        self.drill.release_large_row(self.part);
+        Ok(())
     }
 
     fn rows(&self) -> u64 {
         self.digest.rows()
     }
 
-    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome<Vec<PartIndex>> {
-        let Self { drill, part, table, reader, digest, .. } = *self;
-        reader.finish().map_err(|error| error.at_part(part))?;
-        let mut state = drill.state();
+    fn finish(mut self: Box<Self>, _whole: &WholePart) -> Outcome<Vec<PartIndex>> {
+        let (part, table) = (self.part, self.table);
+        std::mem::replace(&mut self.reader, RowReader::new(0)).finish().map_err(|error| error.at_part(part))?;
+        let mut state = self.drill.state();
         let arrived = state.tables.get_mut(table.0 as usize).ok_or_else(out_of_order)?;
         let too_many = || Error::new(Code::LimitExceeded, "rows of a table").at_part(part);
-        *arrived = arrived.merge(digest.digest()).ok_or_else(too_many)?;
+        *arrived = arrived.merge(self.digest.digest()).ok_or_else(too_many)?;
         Ok(vec![part])
+    }
+}
+
+impl Drop for Rows<'_> {
+    fn drop(&mut self) {
+        self.drill.release_large_row(self.part);
     }
 }
 
@@ -262,13 +305,16 @@ mod tests {
     }
 
     fn prepared(stop: Arc<dyn StopToken>) -> Box<dyn TargetLoad> {
-        let parts = vec![
-            PlannedPart::of_section(Section::PreData),
-            PlannedPart::of_table(TableIndex(0)),
-            PlannedPart::of_section(Section::PostData),
-        ];
-        let plan = Plan { engine: engine::rows(), tables: vec![PlannedTable::named("t")], parts, empty: None };
-        let drill = SqliteDrill { engine: engine::rows(), row_bytes_max: 1000 };
+        prepared_for(&["t"], 1000, stop)
+    }
+
+    fn prepared_for(tables: &[&str], row_bytes_max: usize, stop: Arc<dyn StopToken>) -> Box<dyn TargetLoad> {
+        let mut parts = vec![PlannedPart::of_section(Section::PreData)];
+        parts.extend((0..tables.len() as u32).map(|table| PlannedPart::of_table(TableIndex(table))));
+        parts.push(PlannedPart::of_section(Section::PostData));
+        let tables = tables.iter().copied().map(PlannedTable::named).collect();
+        let plan = Plan { engine: engine::rows(), tables, parts, empty: None };
+        let drill = SqliteDrill { engine: engine::rows(), row_bytes_max };
         drill.prepare(TRANSFER, &plan, Asks::Continue, stop).unwrap().load
     }
 
@@ -319,5 +365,35 @@ mod tests {
         assert_eq!(code(&*load, 1, &[1, 9]), Code::RowMalformed, "no such value");
         assert_eq!(code(&*load, 1, &[5, 0]), Code::RowMalformed, "half a row");
         assert_eq!(code(&*load, 1, &rows(&[&[Value::Blob(&[0; 1000])]])), Code::TargetFailed, "a row over the limit");
+    }
+
+    /// Issue 10, item 3: one row that is larger than a chunk is held at a time, and those that wait
+    /// for it end with the drill.
+    #[test]
+    fn large_rows_are_held_one_at_a_time() {
+        let names = ["t", "u", "v"];
+        let load = prepared_for(&names, 1 << 30, Arc::new(Never));
+        take(&*load, 0, &testing::schema(names.map(testing::table).into()).to_bytes()).unwrap();
+        let row = rows(&[&[Value::Blob(&vec![7; ROW_BYTES_EACH])]]);
+        let (begins, ends) = row.split_at(1000);
+        let (first, second) = (verified(1, begins, true), verified(2, begins, true));
+        let (rest, third) = (verified(1, ends, true), verified(3, begins, true));
+
+        let writers = load.writers();
+        let mut holder = writers.begin(PartIndex(1), &digests()).unwrap();
+        holder.write(&first).unwrap();
+        std::thread::scope(|scope| {
+            // Dropped as a part that is given up, it holds nothing for others.
+            let waiting = scope.spawn(|| writers.begin(PartIndex(2), &digests())?.write(&second));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!waiting.is_finished());
+            holder.write(&rest).unwrap();
+            assert_eq!(holder.rows(), 1);
+            waiting.join().unwrap().unwrap();
+            holder.write(&first).unwrap();
+            let waiting = scope.spawn(|| writers.begin(PartIndex(3), &digests())?.write(&third));
+            drop(load);
+            assert_eq!(waiting.join().unwrap().unwrap_err().code, Code::Interrupted);
+        });
     }
 }

@@ -87,6 +87,11 @@ impl Session {
         self.spool.as_ref().filter(|spool| spool.epoch() == epoch).unwrap_or(&self.keys)
     }
 
+    /// The number of parts that may be in flight at once.
+    pub fn lanes(&self) -> u16 {
+        self.lanes
+    }
+
     /// Checks a stream header, in the order and with the codes of `docs/protocol.md`, section 7.
     pub fn handle_stream(&mut self, transfer: &Transfer, header: StreamHeader) -> Result<()> {
         let part = header.part;

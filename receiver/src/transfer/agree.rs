@@ -68,7 +68,7 @@ impl Receiving<'_> {
         } else if !deciding.continues(&load.transfer()) {
             return Err(Error::new(Code::SourceChanged, "plan").into());
         }
-        let window = Window::share(self.terms.memory / 2, deciding.plan().parts.len());
+        let window = Window::share(self.budget.window_bytes(), deciding.plan().parts.len());
         let public_key = sealing_key.public_key();
         let (accepting, message) = match &started_over {
             Some(transfer) => {
@@ -140,7 +140,7 @@ impl Receiving<'_> {
     ) -> Outcome {
         let sealing_key = self.runner.record.sealing_key()?;
         let mut transfer = self.runner.record.state_machine()?;
-        let window = Window::share(self.terms.memory / 2, deciding.plan().parts.len());
+        let window = Window::share(self.budget.window_bytes(), deciding.plan().parts.len());
         let public_key = sealing_key.public_key();
         let identity = self.runner.setting.identity;
         let (accepting, message) =

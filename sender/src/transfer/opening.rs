@@ -5,6 +5,7 @@ use std::{rc::Rc, sync::Arc};
 
 use sealift_agent::{
     audit::entry::Entry,
+    budget::Budget,
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     host::{self, bounded},
@@ -57,7 +58,7 @@ impl Sending<'_> {
         let mut transfer = self.transfer(sent.plan)?;
         transfer.handle_earlier(sent.manifest);
         self.sends = Sends::Receipt;
-        Ok(Outgoing::new(transfer, None, Sealer::new(Workers::new(self.args.compression))))
+        Ok(Outgoing::new(transfer, None, self.sealer()))
     }
 
     /// An earlier process had spooled all of its source: nothing of that is needed any more.
@@ -80,7 +81,7 @@ impl Sending<'_> {
         announce(self.report, &plan);
         let mut transfer = self.transfer(plan)?;
         transfer.handle_earlier(manifest);
-        let outgoing = Outgoing::new(transfer, None, Sealer::new(Workers::new(self.args.compression)));
+        let outgoing = Outgoing::new(transfer, None, self.sealer());
         let spool = self.spool.insert(Rc::new(spool));
         outgoing.set_spool(Rc::clone(spool), keys);
         self.sends = Sends::Spool;
@@ -169,7 +170,7 @@ impl Sending<'_> {
                 }
                 self.record.keep_unsent()?;
                 let transfer = self.transfer(plan)?;
-                let sealer = Sealer::new(Workers::new(self.args.compression)).comes_again(comes_again);
+                let sealer = self.sealer().comes_again(comes_again);
                 Ok(Outgoing::new(transfer, Some(reader), sealer))
             }
             Err(failure) => {
@@ -216,7 +217,11 @@ impl Sending<'_> {
         for &suite in self.record.suites() {
             transfer.handle_agreed(suite);
         }
-        Ok(transfer.within(self.args.transfer.memory))
+        Ok(transfer.within(Budget::new(self.args.transfer.memory).window_bytes()))
+    }
+
+    fn sealer(&self) -> Sealer {
+        Sealer::new(Workers::new(self.args.compression), Budget::new(self.args.transfer.memory))
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use sealift_protocol::{
     compress::Compression,
+    limits::LANES_MAX,
     manifest::{Empty, Plan, Section},
     row::{Cell, put_cell, put_length},
     seal::Suite,
@@ -125,7 +126,7 @@ impl Scenario {
             offered: suites(&mut chance),
             allowed: suites(&mut chance),
             compression: if chance.chance(70.0) { Compression::Level(1) } else { Compression::Off },
-            lanes: chance.below(4),
+            lanes: chance.below(LANES_MAX.into()),
             window_bytes: 300 + chance.below(3000) as u64,
             stream_bytes: 100 + chance.below(3000),
             one_writer: chance.chance(60.0),
@@ -145,7 +146,7 @@ impl Scenario {
 
     /// Parts in flight at once over one connection; another has others.
     pub fn lanes_of(&self, connection: u64) -> u16 {
-        1 + ((self.lanes as u64 + connection) % 4) as u16
+        1 + ((self.lanes as u64 + connection) % u64::from(LANES_MAX)) as u16
     }
 
     /// What both sides know of the TLS connection with this number.

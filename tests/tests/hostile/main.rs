@@ -16,6 +16,8 @@ use std::{
 
 use quinn::Connection;
 use sealift_agent::{
+    budget::Budget,
+    cli::MEMORY_BYTES_MIN,
     control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT, accept_control, open_control},
     credentials::Credentials,
     door::{Door, Slot},
@@ -151,7 +153,8 @@ impl Attacker {
         let transfer =
             Transfer::new(suites_auto(true), self.ticket.grant.clone(), plan(), secret, Origin::unknown()).unwrap();
         let (mut writer, mut control) = self.control().await;
-        let outgoing = Outgoing::new(transfer, None, Sealer::new(Workers::new(Compression::Off)));
+        let outgoing =
+            Outgoing::new(transfer, None, Sealer::new(Workers::new(Compression::Off), Budget::new(MEMORY_BYTES_MIN)));
         let session = negotiate(
             &outgoing,
             OfferTerms { asks: Asks::Continue, sealing_key: self.ticket.sealing_key },

@@ -4,8 +4,8 @@ use std::{fs, time::Duration};
 
 use nix::sys::signal::Signal;
 use sealift_agent::{
-    audit::AuditLog, control::open_control, failure::Failure, identity::Identity, link::Dialer, random::SystemRandom,
-    role::Role, state::StateDir, ticket::Ticket, trust::Trust,
+    audit::AuditLog, budget::Budget, cli::MEMORY_BYTES_MIN, control::open_control, failure::Failure,
+    identity::Identity, link::Dialer, random::SystemRandom, role::Role, state::StateDir, ticket::Ticket, trust::Trust,
 };
 use sealift_protocol::{
     close::Code, compress::Compression, disposition::Asks, key::DigestSecret, manifest::Origin, negotiate::suites_auto,
@@ -91,7 +91,8 @@ async fn fail_before_begin(place: &Place) {
     let secret = DigestSecret::generate(&mut SystemRandom::default());
     let transfer =
         Transfer::new(suites_auto(true), ticket.grant.clone(), opaque_plan(), secret, Origin::unknown()).unwrap();
-    let outgoing = Outgoing::new(transfer, None, Sealer::new(Workers::new(Compression::Off)));
+    let outgoing =
+        Outgoing::new(transfer, None, Sealer::new(Workers::new(Compression::Off), Budget::new(MEMORY_BYTES_MIN)));
     let terms = OfferTerms { asks: Asks::Continue, sealing_key: ticket.sealing_key };
     let fails = |_| Err(Failure::new(Code::SourceFailed, "the source failed", ""));
     let negotiated = negotiate(&outgoing, terms, &link, &identity, &mut writer, &mut control, fails).await;

@@ -152,7 +152,7 @@ async fn begin(into: Arc<dyn Writers>, part: PartIndex, stop: &Stop) -> (PartWri
 async fn write(writer: &PartWriter, chunk: VerifiedChunk) -> bool {
     let place = writer.place().await;
     place.is_some_and(|place| {
-        place.send(chunk);
+        place.send(chunk.into());
         true
     })
 }

@@ -15,7 +15,7 @@ use quinn::{
 use rustls::crypto::aws_lc_rs;
 use sealift_protocol::{
     close::Code,
-    limits::{CONTROL_BYTES_MAX, LANES_MAX},
+    limits::{CONTROL_BYTES_MAX, LANE_WINDOW_BYTES_MIN},
 };
 use tokio::sync::watch;
 
@@ -46,7 +46,10 @@ const STREAM_RECEIVE_WINDOW_BYTES: u32 = 5 << 20;
 
 /// What a receiver buffers of all streams. Every stream in flight must fit with its whole window,
 /// or parts that wait for their turn would take the credit of the one that is being loaded.
-pub(super) const RECEIVE_WINDOW_BYTES: u32 = (LANES_MAX as u32 + 1) * STREAM_RECEIVE_WINDOW_BYTES;
+pub(super) fn receive_window_bytes(lanes: u16) -> u32 {
+    (u32::from(lanes) + 1) * STREAM_RECEIVE_WINDOW_BYTES
+}
+const _: () = assert!(STREAM_RECEIVE_WINDOW_BYTES as u64 <= LANE_WINDOW_BYTES_MIN);
 const _: () = assert!(CONTROL_BYTES_MAX <= STREAM_RECEIVE_WINDOW_BYTES as usize);
 
 /// What a receiver buffers of a peer that has no accepted offer, which is its control stream alone:
