@@ -167,8 +167,8 @@ impl Link {
         StreamIn { stream, role: self.role, kind }
     }
 
-    /// Lets data come, over so many lanes at once: an offer was accepted, and what the peer may have
-    /// in flight is bounded by that from now on.
+    /// Lets data come, over so many lanes at once: an offer was accepted, and what the peer may
+    /// have in flight is bounded by that from now on.
     pub fn open_data(&self, lanes: u16) {
         match &self.connection {
             Connection::Quic(quic) => quic.open_data(lanes),
