@@ -213,8 +213,8 @@ fn attack(victim: &mut Victim, make: Make) -> (Option<Code>, u64) {
     (code, forged())
 }
 
-/// Fault X16: most of a million questions whether the path is good. They are answered as far as there is
-/// room, and take none.
+/// Fault X16: most of a million questions whether the path is good. They are answered as far as
+/// there is room, and take none.
 #[test]
 fn x16_path_challenges_take_no_memory() {
     let mut victim = Victim::start();
