@@ -37,14 +37,20 @@ pub fn nothing_came() -> Failure {
     Failure::new(Code::ResumeImpossible, "the source has to be read from its beginning again, and it is empty", next)
 }
 
+/// A chunk that was read, and what it takes of the budget.
+struct InMemory {
+    read: Read,
+    room: Room,
+}
+
 /// A part that is being read.
 pub struct Lane {
-    chunks: Pin<Box<dyn Stream<Item = Outcome<(Read, Room)>>>>,
+    chunks: Pin<Box<dyn Stream<Item = Outcome<InMemory>>>>,
     /// Read, and not sent or proven yet.
     pub next: Option<Read>,
     /// What the chunk that was read last takes of the budget, until the next one is asked for: what
     /// is sent is in the window.
-    held: Option<Room>,
+    room: Option<Room>,
     summary: tokio::sync::oneshot::Receiver<Outcome<RowsDigest>>,
     pub ended: bool,
 }
@@ -94,19 +100,19 @@ impl Lane {
             let sealer = Rc::clone(&sealer);
             async move {
                 let room = room?;
-                Ok((sealer.process(chunk, held).await?, room))
+                Ok(InMemory { read: sealer.process(chunk, held).await?, room })
             }
         });
         let chunks = Box::pin(chunks.buffered(chunks_at_work()));
-        Self { chunks, next: None, held: None, summary: reading.summary, ended: false }
+        Self { chunks, next: None, room: None, summary: reading.summary, ended: false }
     }
 
     /// Reads the next chunk into `next`; whether there was one. Cancel-safe.
     pub async fn read(&mut self) -> Outcome<bool> {
-        self.held = None;
-        let Some((read, held)) = self.chunks.next().await.transpose()? else { return Ok(false) };
+        self.room = None;
+        let Some(InMemory { read, room }) = self.chunks.next().await.transpose()? else { return Ok(false) };
         self.next = Some(read);
-        self.held = Some(held);
+        self.room = Some(room);
         Ok(true)
     }
 
@@ -117,7 +123,7 @@ impl Lane {
         self.ended = true;
         // What the lane had reserved is free for another one.
         self.chunks = Box::pin(stream::empty());
-        self.held = None;
+        self.room = None;
         summary
     }
 }
