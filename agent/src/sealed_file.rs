@@ -18,7 +18,7 @@ use sealift_protocol::{
     close::Code,
     error::Error,
     sealed_log::{
-        Ending, EnvelopePlaces, LogBytes, LogHeader, LogId, LogPlace, LogReader, LogWriter, ReadError, Record, Step,
+        Ending, EnvelopePlaces, LogBytes, LogHeader, LogId, LogPlace, LogReader, LogWriter, ReadError, ReadStep, Record,
     },
 };
 
@@ -108,8 +108,8 @@ impl SealedFile {
         reader.header().expect(id).map_err(|error| wrong(&path, error))?;
         let ending = loop {
             match reader.step().map_err(|error| unread(&path, error))? {
-                Step::Record(record) => seen(&record)?,
-                Step::End(ending) => break ending,
+                ReadStep::Record(record) => seen(&record)?,
+                ReadStep::End(ending) => break ending,
             }
         };
         let kept_bytes = reader.offset();
@@ -252,12 +252,12 @@ impl Iterator for Replay {
             return None;
         }
         let step = self.reader.step();
-        self.over = !matches!(step, Ok(Step::Record(_)));
+        self.over = !matches!(step, Ok(ReadStep::Record(_)));
         match step {
-            Ok(Step::Record(record)) => Some(Ok(record)),
-            Ok(Step::End(Ending::Whole)) => None,
+            Ok(ReadStep::Record(record)) => Some(Ok(record)),
+            Ok(ReadStep::End(Ending::Whole)) => None,
             // All of it was whole when it was written or opened.
-            Ok(Step::End(_)) => Some(Err(damaged(&self.path, self.reader.offset()))),
+            Ok(ReadStep::End(_)) => Some(Err(damaged(&self.path, self.reader.offset()))),
             Err(error) => Some(Err(unread(&self.path, error))),
         }
     }

@@ -12,7 +12,7 @@ use sealift_protocol::{
     random::Random,
     seal::Suite,
     sealed_log::{
-        Ending, EnvelopePlaces, KeyFingerprint, LogHeader, LogId, LogKind, LogReader, LogWriter, Record, Step,
+        Ending, EnvelopePlaces, KeyFingerprint, LogHeader, LogId, LogKind, LogReader, LogWriter, Record, ReadStep,
     },
 };
 
@@ -49,8 +49,8 @@ fn read(bytes: &[u8]) -> Option<(Vec<Record>, usize, Ending)> {
     loop {
         let before = reader.offset();
         match reader.step().ok()? {
-            Step::Record(record) => records.push(record),
-            Step::End(ending) => return Some((records, reader.offset() as usize, ending)),
+            ReadStep::Record(record) => records.push(record),
+            ReadStep::End(ending) => return Some((records, reader.offset() as usize, ending)),
         }
         assert!(before < reader.offset() && reader.offset() <= bytes.len() as u64);
     }

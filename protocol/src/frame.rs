@@ -45,7 +45,7 @@ impl StreamHeader {
     }
 
     /// Fails with `ProtocolViolation` if the magic is wrong. Whether the part may come is for
-    /// [`crate::receive::Session::handle_stream`] to check.
+    /// [`crate::receive::ReceiverSession::handle_stream`] to check.
     pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Result<Self> {
         if bytes[..4] != STREAM_MAGIC {
             return Err(Error::new(Code::ProtocolViolation, "stream header"));

@@ -2,17 +2,17 @@
 //! out.
 //!
 //! ```text
-//! Listening ─handle_offer─▶ Deciding ─accept─▶ Accepting ─handle_begin─▶ Session    a connection
-//! Unsealing ─handle─▶ Sealed ─session─▶ Session                                     an archive
-//! PartStream: handle ─▶ Arrived, handle_end                                         a part
-//! Session: handle_stream, handle_header, handle_stream_end, poll_ack, handle_finish
-//! Transfer: may_begin, handle_begun, handle_taken, handle_finished, poll_complete, receipt
+//! Listening ─handle_offer─▶ Deciding ─accept─▶ Accepting ─handle_begin─▶ ReceiverSession
+//! Unsealing ─handle─▶ SealedArchive ─session─▶ ReceiverSession
+//! PartStream: handle ─▶ Arrived, handle_end
+//! ReceiverSession: handle_stream, handle_header, handle_stream_end, poll_ack, handle_finish
+//! ReceiverTransfer: may_begin, handle_begun, handle_taken, handle_finished, poll_complete, receipt
 //! ```
 //!
-//! The receiver alone decides what is missing: [`Transfer`] holds, over all connections, what was
-//! verified and what is durable. The place of a chunk is checked by its header, before any byte of
-//! it is decrypted, and a chunk counts as verified only when the sink, or the thread that feeds it,
-//! has it.
+//! The receiver alone decides what is missing: [`ReceiverTransfer`] holds, over all connections,
+//! what was verified and what is durable. The place of a chunk is checked by its header, before any
+//! byte of it is decrypted, and a chunk counts as verified only when the sink, or the thread that
+//! feeds it, has it.
 
 mod archive;
 mod exchange;
@@ -22,9 +22,9 @@ mod stream;
 use std::collections::BTreeSet;
 
 pub use self::{
-    archive::{Expected, Order, Sealed, Unsealing},
+    archive::{ExpectedArchive, Order, SealedArchive, Unsealing},
     exchange::{Accepting, Deciding, Listening, Window},
-    session::Session,
+    session::ReceiverSession,
     stream::{Arrived, Awaited, PartStream},
 };
 use crate::{
@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// One transfer as its receiver knows it, over all its connections.
-pub struct Transfer {
+pub struct ReceiverTransfer {
     grant: SignedGrant,
     plan: Plan,
     /// The epoch of the last connection that was agreed on; 0 before the first.
@@ -50,7 +50,7 @@ pub struct Transfer {
     /// Known with the first Begin, or from a journal.
     digests: Option<Digests>,
     digest_check: Option<[u8; 32]>,
-    parts: Vec<PartProgress>,
+    parts: Vec<ReceivedProgress>,
     manifest: Option<SignedManifest>,
     /// All parts before this one are begun. With this and the three fields below, a step looks only
     /// at the parts concerned: a database may have tens of thousands of them.
@@ -65,7 +65,7 @@ pub struct Transfer {
 
 /// The progress of one part.
 #[derive(Default)]
-struct PartProgress {
+struct ReceivedProgress {
     verified: Verified,
     durable: ChunkCount,
     /// The sink has begun it.
@@ -86,7 +86,7 @@ enum Verified {
     Found(Box<FoundPrefix>),
 }
 
-impl PartProgress {
+impl ReceivedProgress {
     fn chunks(&self) -> ChunkCount {
         match &self.verified {
             Verified::Nothing => ChunkCount(0),
@@ -111,10 +111,10 @@ impl PartProgress {
     }
 }
 
-impl Transfer {
+impl ReceiverTransfer {
     /// A transfer of which nothing has arrived.
     pub fn new(grant: SignedGrant, plan: Plan) -> Self {
-        let parts = plan.parts.iter().map(|_| PartProgress::default()).collect();
+        let parts = plan.parts.iter().map(|_| ReceivedProgress::default()).collect();
         let mut unfinished = [0; Section::COUNT];
         plan.parts.iter().for_each(|part| unfinished[part.section as usize] += 1);
         Self {
@@ -360,7 +360,12 @@ impl Transfer {
 
     /// Signs the receipt over the manifest, if the evidence matches it. Fails with the code of
     /// [`Receipt::check`].
-    pub fn receipt(&self, session: &Session, facts: ReceiptFacts, signer: &dyn Signer) -> Result<SignedReceipt> {
+    pub fn receipt(
+        &self,
+        session: &ReceiverSession,
+        facts: ReceiptFacts,
+        signer: &dyn Signer,
+    ) -> Result<SignedReceipt> {
         let manifest = self.manifest.clone().ok_or(Error::new(Code::Internal, "receipt before the manifest"))?;
         // A later grant may resume what began under an earlier one, and the clock may have been set
         // back.

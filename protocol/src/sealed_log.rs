@@ -38,6 +38,6 @@ mod tests;
 mod writer;
 
 pub use places::{EnvelopePlaces, LogBytes};
-pub use reader::{Ending, LogPlace, LogReader, ReadError, Step};
+pub use reader::{Ending, LogPlace, LogReader, ReadError, ReadStep};
 pub use record::{EpochRecord, KeyFingerprint, LogHeader, LogId, LogKind, Record};
 pub use writer::{Encoded, LogWriter};

@@ -2,14 +2,14 @@
 //! out.
 //!
 //! ```text
-//! Transfer::offer ─▶ Offering ─handle_accept─▶ Beginning ─handle_ready─▶ Session    a connection
-//! Transfer: resume, poll_start, poll_lane, handle_ack, handle_part_end, poll_finish,
-//!           handle_receipt; from a spool also: handle_spool, handle_spooled
+//! SenderTransfer::offer ─▶ Offering ─handle_accept─▶ Beginning ─handle_ready─▶ SenderSession
+//! SenderTransfer: resume, poll_start, poll_lane, handle_ack, handle_part_end, poll_finish,
+//!                 handle_receipt; from a spool also: handle_spool, handle_spooled
 //! ```
 //!
 //! A state of the exchange is consumed by moving on, so that a message out of turn does not
-//! compile. [`Transfer`] holds what outlives a connection: what was sent of each part, what of it
-//! the receiver has, and what it may yet ask for again.
+//! compile. [`SenderTransfer`] holds what outlives a connection: what was sent of each part, what
+//! of it the receiver has, and what it may yet ask for again.
 
 mod exchange;
 mod lane;
@@ -20,13 +20,13 @@ mod tally;
 use std::{collections::VecDeque, sync::Arc};
 
 pub use self::{
-    exchange::{Beginning, Expected, Offering, Session},
-    lane::{Read, Readable, Step},
+    exchange::{Beginning, ExpectedReceiver, Offering, SenderSession},
+    lane::{LaneStep, Read, Readable},
     part::Resume,
     spool::Spool,
 };
 use self::{
-    part::{Kept, PartProgress, count_all, weight},
+    part::{Kept, SentProgress, count_all, weight},
     tally::{PartState, Tally},
 };
 use crate::{
@@ -52,7 +52,7 @@ use crate::{
 };
 
 /// One transfer at its sender, over all its connections.
-pub struct Transfer {
+pub struct SenderTransfer {
     suites: Vec<Suite>,
     /// The suites with which a connection of this transfer was agreed on, in this process or an
     /// earlier one.
@@ -61,7 +61,7 @@ pub struct Transfer {
     plan: Plan,
     digest_secret: DigestSecret,
     digests: Digests,
-    parts: Vec<PartProgress>,
+    parts: Vec<SentProgress>,
     manifest: Option<SignedManifest>,
     spool: Option<Spool>,
     /// The epoch of the last connection that was agreed on; 0 before the first of this process.
@@ -75,7 +75,7 @@ pub struct Transfer {
     origin: Origin,
 }
 
-impl Transfer {
+impl SenderTransfer {
     /// A transfer of which nothing was sent. Fails if the plan, the origin or a limit of the grant
     /// is not acceptable, with the code of its check.
     pub fn new(
@@ -89,7 +89,7 @@ impl Transfer {
         origin.check()?;
         grant.grant.check_enforced()?;
         let digests = Digests::new(&digest_secret);
-        let parts = (0..plan.parts.len() as u32).map(|index| PartProgress {
+        let parts = (0..plan.parts.len() as u32).map(|index| SentProgress {
             root: digests.part_root(PartIndex(index)),
             verified_root: digests.part_root(PartIndex(index)),
             verified_last: false,
@@ -144,7 +144,7 @@ impl Transfer {
     pub fn offer(
         &self,
         channel: &Channel,
-        expected: Expected,
+        expected: ExpectedReceiver,
         asks: Asks,
         now_seconds: u64,
         random: &mut dyn Random,
@@ -249,7 +249,7 @@ impl Transfer {
     pub fn poll_resend(
         &mut self,
         part: PartIndex,
-        session: &Session,
+        session: &SenderSession,
         mut draw: impl FnMut() -> Result<Nonce>,
     ) -> Result<Option<Sealed>> {
         let progress = &mut self.parts[part.0 as usize];
@@ -290,7 +290,7 @@ impl Transfer {
     /// loaded before this one are verified, and a lane is free. A lane is free again when all of
     /// its part is verified, and not when the last byte was handed to the link: only then does the
     /// receiver, too, count the part as no longer in flight.
-    pub fn may_start(&self, part: PartIndex, session: &Session) -> bool {
+    pub fn may_start(&self, part: PartIndex, session: &SenderSession) -> bool {
         let place = part.0 as usize;
         let in_turn = !self.parts[place].started && self.started_to >= place;
         let section = self.plan.parts[place].section;
@@ -312,7 +312,7 @@ impl Transfer {
 
     /// The next part to open a stream for, if one may start now. Call it until it returns `None`.
     /// Parts that the receiver has completely are skipped.
-    pub fn poll_start(&mut self, session: &Session) -> Option<PartIndex> {
+    pub fn poll_start(&mut self, session: &SenderSession) -> Option<PartIndex> {
         while let Some(progress) = self.parts.get(self.started_to) {
             let part = PartIndex(self.started_to as u32);
             if progress.is_verified() {
@@ -338,7 +338,7 @@ impl Transfer {
     }
 
     /// Whether a chunk fits the window of its part. A single chunk always does, whatever its size.
-    pub fn may_send(&self, header: &ChunkHeader, session: &Session) -> bool {
+    pub fn may_send(&self, header: &ChunkHeader, session: &SenderSession) -> bool {
         let progress = &self.parts[header.part.0 as usize];
         progress.kept_bytes == 0 || progress.kept_bytes + weight(header) <= session.lane_window_bytes
     }
@@ -456,7 +456,7 @@ impl Transfer {
     /// Checks that the receipt is signed by this receiver, over the manifest that was sent, and
     /// states that what was sent was loaded. Fails with `AckImpossible`, or with the code of
     /// [`SignedReceipt::verify`].
-    pub fn handle_receipt(&self, receipt: &SignedReceipt, session: &Session) -> Result<()> {
+    pub fn handle_receipt(&self, receipt: &SignedReceipt, session: &SenderSession) -> Result<()> {
         let wrong = |check| Err(Error::new(Code::AckImpossible, check));
         let Some(manifest) = &self.manifest else {
             return wrong("receipt before the manifest");

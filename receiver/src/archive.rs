@@ -36,13 +36,13 @@ use sealift_protocol::{
         receiver::{Input, While},
     },
     fingerprint::Fingerprint,
-    receive::{Expected, Sealed, Session, Unsealing},
+    receive::{ExpectedArchive, ReceiverSession, SealedArchive, Unsealing},
 };
 use serde_json::json;
 
 use self::{
     file::{Archive, cut_short, reword},
-    record::{Kept, Record},
+    record::{ArchiveRecord, KeptLoad},
     unload::{Records, Unload},
 };
 use crate::{
@@ -91,7 +91,7 @@ async fn run(args: &LoadArgs, engines: Engines, report: &Report) -> Outcome<Fini
     report.set_transfer(transfer);
     dangers(options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
     let stop = Stop::on(Shutdown::listen()?);
-    let record = Record::open(&state, transfer, &endpoint.url())?;
+    let record = ArchiveRecord::open(&state, transfer, &endpoint.url())?;
     if record.earlier.is_none() {
         match open_target()?.check(Readiness::Staging) {
             Ok(described) => described.iter().for_each(|line| report.say(&format!("receiver: {line}"))),
@@ -120,7 +120,7 @@ async fn run(args: &LoadArgs, engines: Engines, report: &Report) -> Outcome<Fini
 struct Loading<'a> {
     args: &'a LoadArgs,
     key: &'a StandingKey,
-    runner: Runner<'a, Record>,
+    runner: Runner<'a, ArchiveRecord>,
 }
 
 impl Loading<'_> {
@@ -150,8 +150,8 @@ impl Loading<'_> {
     }
 
     /// Who sealed it, for whom, and what it is. Not cancel-safe: records that were read are lost.
-    async fn opening(&self, mut unsealing: Unsealing, records: &mut Records) -> Outcome<Sealed> {
-        let expected = Expected {
+    async fn opening(&self, mut unsealing: Unsealing, records: &mut Records) -> Outcome<SealedArchive> {
+        let expected = ExpectedArchive {
             from: self.args.from,
             receiver: self.key.fingerprint(),
             suites: self.args.transfer.suite.suites(),
@@ -168,7 +168,7 @@ impl Loading<'_> {
 
     /// Makes a place for what is to come, or finds what an earlier process left of it. Not
     /// cancel-safe: the record may be kept and the target be prepared all the same.
-    async fn begin(&mut self, sealed: Sealed) -> Outcome<Session> {
+    async fn begin(&mut self, sealed: SealedArchive) -> Outcome<ReceiverSession> {
         let grant = sealed.grant().grant.clone();
         let sender = Fingerprint::of(&sealed.sender_key());
         let entry = Entry::LoadBegin {
@@ -214,7 +214,7 @@ impl Loading<'_> {
     }
 
     /// An earlier run had another target: what is staged there is given up.
-    fn drop_staged(&self, earlier: &Kept) {
+    fn drop_staged(&self, earlier: &KeptLoad) {
         let Setting { report, state, engines, .. } = self.runner.setting;
         let dropped = drop_target(state, engines, self.runner.transfer, &earlier.target, &earlier.ending);
         report.resume(Resume::Restarted, "the earlier run had another target; what it had staged there is dropped.");
@@ -224,7 +224,7 @@ impl Loading<'_> {
     }
 
     /// Loads everything. Not cancel-safe: chunks between archive and target are lost.
-    async fn unload(&self, session: Session, records: Records) -> Outcome<Session> {
+    async fn unload(&self, session: ReceiverSession, records: Records) -> Outcome<ReceiverSession> {
         let load = self.runner.load()?;
         let report = self.runner.setting.report;
         let unload = Unload::new(load, report);

@@ -25,7 +25,7 @@ use sealift_protocol::{
     disposition::Asks,
     id::{ChunkCount, PartIndex, TransferId},
     manifest::{Evidence, Plan},
-    receive::{Found, Transfer},
+    receive::{Found, ReceiverTransfer},
 };
 use tokio::{
     sync::{Mutex, Notify, mpsc, oneshot},
@@ -49,7 +49,7 @@ pub struct Load {
     /// None where everything is there.
     into: Option<Arc<dyn Writers>>,
     pub journal: Option<Journal>,
-    transfer: RefCell<Transfer>,
+    transfer: RefCell<ReceiverTransfer>,
     writers: RefCell<BTreeMap<PartIndex, PartWriter>>,
     threads: RefCell<Vec<JoinHandle<()>>>,
     written: mpsc::UnboundedSender<Written>,
@@ -71,7 +71,7 @@ impl Load {
     pub fn new(
         target: Arc<dyn Target>,
         prepared: PreparedLoad,
-        transfer: Transfer,
+        transfer: ReceiverTransfer,
         journal: Option<Journal>,
         stop: Stop,
     ) -> Self {
@@ -81,11 +81,11 @@ impl Load {
     }
 
     /// One that an earlier process has published.
-    pub fn published(target: Arc<dyn Target>, transfer: Transfer, stop: Stop) -> Self {
+    pub fn published(target: Arc<dyn Target>, transfer: ReceiverTransfer, stop: Stop) -> Self {
         Self::with(target, Held::published(), transfer, stop)
     }
 
-    fn with(target: Arc<dyn Target>, held: Held, transfer: Transfer, stop: Stop) -> Self {
+    fn with(target: Arc<dyn Target>, held: Held, transfer: ReceiverTransfer, stop: Stop) -> Self {
         // Two messages a part at most, and one for each piece of it that is made durable.
         let (written, events) = mpsc::unbounded_channel();
         Self {
@@ -107,11 +107,11 @@ impl Load {
         }
     }
 
-    pub fn transfer(&self) -> Ref<'_, Transfer> {
+    pub fn transfer(&self) -> Ref<'_, ReceiverTransfer> {
         self.transfer.borrow()
     }
 
-    pub fn transfer_mut(&self) -> RefMut<'_, Transfer> {
+    pub fn transfer_mut(&self) -> RefMut<'_, ReceiverTransfer> {
         self.transfer.borrow_mut()
     }
 
@@ -316,7 +316,7 @@ pub struct FoundAmount {
 }
 
 /// What a target has from an earlier process.
-pub fn note_found(transfer: &mut Transfer, found: &[Found]) -> Outcome<FoundAmount> {
+pub fn note_found(transfer: &mut ReceiverTransfer, found: &[Found]) -> Outcome<FoundAmount> {
     let (mut parts, mut plain_bytes) = (0, 0u64);
     // What a damaged ledger says may be any number.
     for found in found {

@@ -24,7 +24,7 @@ use sealift_protocol::{
     frame::ChunkHeader,
     hint::{Hint, Restart},
     message::Message,
-    receive::{Arrived, Awaited, PartStream, Session},
+    receive::{Arrived, Awaited, PartStream, ReceiverSession},
     sealed_log::Record,
 };
 use tokio::time::timeout;
@@ -41,7 +41,7 @@ pub struct Pipeline<'a> {
     load: &'a Load,
     workers: &'a Workers,
     budget: &'a Budget,
-    session: RefCell<Session>,
+    session: RefCell<ReceiverSession>,
     activity: &'a Activity,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Pipeline<'a> {
         load: &'a Load,
         workers: &'a Workers,
         budget: &'a Budget,
-        session: Session,
+        session: ReceiverSession,
         activity: &'a Activity,
     ) -> Self {
         Self { link, report, load, workers, budget, session: RefCell::new(session), activity }
@@ -81,7 +81,7 @@ impl<'a> Pipeline<'a> {
         Err(timeout(MESSAGE_TIMEOUT, listening).await.unwrap_or(failed))
     }
 
-    pub fn into_session(self) -> Session {
+    pub fn into_session(self) -> ReceiverSession {
         self.session.into_inner()
     }
 
@@ -114,7 +114,7 @@ impl<'a> Pipeline<'a> {
         let opened = self.opened(arriving, stream, lane).buffered(chunks_at_work());
         let mut chunks = Box::pin(opened.map(|opened| self.journaled(opened)).buffered(chunks_at_work()));
         while let Some(opened) = chunks.next().await {
-            let Opened { chunk, held, frame_bytes, .. } = opened.map_err(|failure| failure.at_part(part))?;
+            let VerifiedFrame { chunk, held, frame_bytes, .. } = opened.map_err(|failure| failure.at_part(part))?;
             let plain_bytes = chunk.plain().len() as u64;
             {
                 let _at_work = self.activity.at_work();
@@ -136,7 +136,7 @@ impl<'a> Pipeline<'a> {
         arriving: PartStream,
         stream: StreamIn,
         lane: LaneBudget,
-    ) -> impl stream::Stream<Item = impl Future<Output = Outcome<Opened>> + '_> + '_ {
+    ) -> impl stream::Stream<Item = impl Future<Output = Outcome<VerifiedFrame>> + '_> + '_ {
         stream::unfold(Some((arriving, stream, lane)), move |incoming| async move {
             let (mut arriving, mut stream, lane) = incoming?;
             match self.next_frame(&mut arriving, &mut stream, &lane).await {
@@ -153,13 +153,13 @@ impl<'a> Pipeline<'a> {
             let chunk = self.workers.open(header, body, keys).await?;
             held.shrink(chunk.plain().len());
             let record = sealed.map(|sealed| Record::Chunk { header, sealed });
-            Ok(Opened { chunk, held, frame_bytes: header.frame_bytes() as u64, record })
+            Ok(VerifiedFrame { chunk, held, frame_bytes: header.frame_bytes() as u64, record })
         })
     }
 
     /// Hands a verified chunk to the journal, if there is one, in the order of the calls; resolves
     /// when it is durable.
-    fn journaled(&self, opened: Outcome<Opened>) -> impl Future<Output = Outcome<Opened>> + use<> {
+    fn journaled(&self, opened: Outcome<VerifiedFrame>) -> impl Future<Output = Outcome<VerifiedFrame>> + use<> {
         let opened = opened.map(|mut opened| {
             let durable = opened.record.take().and_then(|record| Some(self.load.journal.as_ref()?.append(record)));
             (opened, durable)
@@ -267,7 +267,7 @@ struct Frame {
 }
 
 /// A verified chunk, and what the journal is to have of it.
-struct Opened {
+struct VerifiedFrame {
     chunk: VerifiedChunk,
     held: Room,
     frame_bytes: u64,

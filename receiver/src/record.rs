@@ -13,7 +13,7 @@ use sealift_protocol::{
     grant::SignedGrant,
     id::{Epoch, TransferId},
     manifest::Plan,
-    receive::Transfer,
+    receive::ReceiverTransfer,
 };
 use zeroize::Zeroize;
 
@@ -153,9 +153,9 @@ impl Record {
     }
 
     /// The state machine as the record knows it; what is in the target is for the sink to say.
-    pub fn state_machine(&self) -> Outcome<Transfer> {
+    pub fn state_machine(&self) -> Outcome<ReceiverTransfer> {
         let plan = self.kept.plan.clone().ok_or(Error::new(Code::Internal, "nothing was begun"))?;
-        let mut transfer = Transfer::new(self.kept.grant.clone(), plan);
+        let mut transfer = ReceiverTransfer::new(self.kept.grant.clone(), plan);
         transfer.handle_earlier(self.kept.epoch, self.kept.digest_check);
         Ok(transfer)
     }

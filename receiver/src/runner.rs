@@ -25,7 +25,7 @@ use sealift_protocol::{
     },
     id::TransferId,
     manifest::{LinkEvidence, SignedReceipt},
-    receive::{ReceiptFacts, Session},
+    receive::{ReceiptFacts, ReceiverSession},
 };
 use tokio::sync::mpsc;
 
@@ -114,7 +114,7 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
     /// Ends the load, proves it from the target, and signs what was found.
     pub async fn prove_and_sign(
         &mut self,
-        session: &Session,
+        session: &ReceiverSession,
         came: Came,
         outside: &mut Outside<'_>,
     ) -> Outcome<SignedReceipt> {

@@ -31,13 +31,13 @@ pub struct StandingKey {
 
 #[derive(Encode, Decode)]
 #[cbor(map)]
-struct Kept {
+struct KeptKey {
     #[n(0)]
     #[cbor(with = "minicbor::bytes")]
     sealing: Vec<u8>,
 }
 
-impl Drop for Kept {
+impl Drop for KeptKey {
     fn drop(&mut self) {
         self.sealing.zeroize();
     }
@@ -53,7 +53,7 @@ impl StandingKey {
                         move it away, make a new key, and have the archives made again.";
             Failure::new(Code::Preflight, format!("{} is damaged", path.display()), next)
         };
-        let kept: Kept = codec::decode(&bytes, KEPT_BYTES_MAX, "receiver key").map_err(damaged)?;
+        let kept: KeptKey = codec::decode(&bytes, KEPT_BYTES_MAX, "receiver key").map_err(damaged)?;
         let sealing = SealingKey::from_bytes(&kept.sealing).map_err(damaged)?;
         Ok(Some(Self { sealing, identity: Identity::open(state, Role::Receiver, audit)? }))
     }
@@ -73,7 +73,7 @@ impl StandingKey {
             return Self::open(state, audit)?.ok_or_else(missing);
         }
         let sealing = SealingKey::generate(&mut SystemRandom::default());
-        let kept = Kept { sealing: sealing.expose().to_vec() };
+        let kept = KeptKey { sealing: sealing.expose().to_vec() };
         let made = Self { sealing, identity };
         audit.append(None, &Entry::KeyMake { fingerprint: made.fingerprint() })?;
         write_durably(&state.path().join(NAME), &Zeroizing::new(codec::encode(&kept))).map_err(unusable)?;

@@ -25,7 +25,7 @@ use sealift_protocol::{
     fingerprint::Fingerprint,
     hint::{Hint, Restart},
     message::Message,
-    receive::{Deciding, Session},
+    receive::{Deciding, ReceiverSession},
 };
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -396,7 +396,7 @@ impl<'a> Receiving<'a> {
         deciding: Deciding,
         writer: &mut ControlWriter,
         control: &mut ControlReader,
-    ) -> Outcome<Option<Session>> {
+    ) -> Outcome<Option<ReceiverSession>> {
         let session = self.negotiate(deciding, link, writer, control).await?;
         link.open_data(session.lanes());
         self.runner.during = While::Data;

@@ -19,7 +19,7 @@ use sealift_protocol::{
     frame::ChunkHeader,
     id::{ChunkCount, ChunkIndex, PartIndex},
     message::{Ack, Have},
-    send::{Readable, Session, Spool as Keys, Transfer},
+    send::{Readable, SenderSession, SenderTransfer, Spool as Keys},
 };
 use tokio::sync::{Mutex, Notify};
 
@@ -31,7 +31,7 @@ use crate::{
 };
 
 pub struct Outgoing {
-    transfer: RefCell<Transfer>,
+    transfer: RefCell<SenderTransfer>,
     /// None while nothing has to be read: an earlier process had sent all of it.
     reader: Option<Reader>,
     pub sealer: Rc<Sealer>,
@@ -44,18 +44,18 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    pub fn new(transfer: Transfer, reader: Option<Reader>, sealer: Sealer) -> Self {
+    pub fn new(transfer: SenderTransfer, reader: Option<Reader>, sealer: Sealer) -> Self {
         let (transfer, spool, lanes) = (RefCell::new(transfer), RefCell::default(), RefCell::default());
         let (arrivals, progress) = (RefCell::default(), Cell::default());
         let spool_made = Notify::new();
         Self { transfer, reader, sealer: Rc::new(sealer), spool, spool_made, lanes, arrivals, progress }
     }
 
-    pub fn transfer(&self) -> Ref<'_, Transfer> {
+    pub fn transfer(&self) -> Ref<'_, SenderTransfer> {
         self.transfer.borrow()
     }
 
-    pub fn transfer_mut(&self) -> RefMut<'_, Transfer> {
+    pub fn transfer_mut(&self) -> RefMut<'_, SenderTransfer> {
         self.transfer.borrow_mut()
     }
 
@@ -140,7 +140,7 @@ impl Outgoing {
     /// A new connection stands, and the receiver has what its session says. Returns the chunks
     /// whose acknowledgement was lost with an earlier one. Fails with `ResumeImpossible` where it
     /// lacks what cannot be read again.
-    pub fn resume(&self, session: &Session) -> Outcome<Vec<SentChunk>> {
+    pub fn resume(&self, session: &SenderSession) -> Outcome<Vec<SentChunk>> {
         let (have, epoch) = (&session.have, session.keys.epoch());
         if let Some(spool) = self.spool() {
             if have.iter().any(|have| have.verified.0 > spool.frames()) {

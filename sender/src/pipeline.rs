@@ -27,7 +27,7 @@ use sealift_protocol::{
     message::Message,
     seal::Suite,
     sealed_log::KeyFingerprint,
-    send::{Expected, Session, Step, Transfer},
+    send::{ExpectedReceiver, LaneStep, SenderSession, SenderTransfer},
 };
 use tokio::sync::Notify;
 
@@ -40,7 +40,7 @@ pub struct Pipeline<'a> {
     pub report: &'a Report,
     pub identity: &'a Identity,
     pub audit: &'a AuditLog,
-    session: Session,
+    session: SenderSession,
     /// Notified whenever an acknowledgement or the end of a part may let something go on.
     moved: Notify,
 }
@@ -64,9 +64,9 @@ pub async fn negotiate(
     writer: &mut ControlWriter,
     control: &mut ControlReader,
     before_begin: impl FnOnce(Suite) -> Outcome,
-) -> Outcome<Session> {
+) -> Outcome<SenderSession> {
     let mut random = SystemRandom::default();
-    let expected = Expected { receiver_key: link.peer, sealing_key: terms.sealing_key };
+    let expected = ExpectedReceiver { receiver_key: link.peer, sealing_key: terms.sealing_key };
     let (offering, offer) = outgoing.transfer().offer(&link.channel, expected, terms.asks, now_seconds(), &mut random);
     let offer_bytes = writer.send(&offer).await?;
     let Message::Accept(accept) = control.expect(offer_bytes).await? else { return Err(out_of_turn("Accept")) };
@@ -90,7 +90,7 @@ impl<'a> Pipeline<'a> {
         report: &'a Report,
         identity: &'a Identity,
         audit: &'a AuditLog,
-        session: Session,
+        session: SenderSession,
     ) -> Outcome<Self> {
         let arrived = outgoing.resume(&session)?;
         outgoing.sealer.set_keys(session.keys.clone());
@@ -193,14 +193,14 @@ impl<'a> Pipeline<'a> {
             let draw = || self.outgoing.sealer.nonces.borrow_mut().draw();
             let step = self.outgoing.transfer_mut().poll_lane(part, &mut lane.next, &self.session, draw)?;
             match step {
-                Step::Resend(sealed) => {
+                LaneStep::Resend(sealed) => {
                     self.report.count(|totals| totals.resent_bytes += sealed.frame.len() as u64);
                     out.write(sealed.frame).await?;
                 }
-                Step::Send(sealed) => self.send_chunk(sealed, &mut out).await?,
-                Step::Proven { index, plain_bytes } => self.count_held(part, index, plain_bytes),
-                Step::AwaitWindow => notified.await,
-                Step::Read => {
+                LaneStep::Send(sealed) => self.send_chunk(sealed, &mut out).await?,
+                LaneStep::Proven { index, plain_bytes } => self.count_held(part, index, plain_bytes),
+                LaneStep::AwaitWindow => notified.await,
+                LaneStep::Read => {
                     if !lane.read().await? {
                         break;
                     }
@@ -282,7 +282,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Waits until `poll` returns a value. Cancel-safe.
-    async fn when<T>(&self, mut poll: impl FnMut(&mut Transfer) -> Option<T>) -> T {
+    async fn when<T>(&self, mut poll: impl FnMut(&mut SenderTransfer) -> Option<T>) -> T {
         loop {
             let notified = self.moved.notified();
             if let Some(ready) = poll(&mut self.outgoing.transfer_mut()) {

@@ -38,7 +38,7 @@ use sealift_protocol::{
     random::Random,
     seal::Suite,
     sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, Record},
-    send::{self, Transfer},
+    send::{self, SenderTransfer},
     sign::Signer,
 };
 use serde_json::json;
@@ -199,7 +199,7 @@ impl<'a> Sealing<'a> {
         sealer.set_keys(opening.keys);
         let parts = plan.parts.len() as u32;
         let mut transfer =
-            Transfer::new(suites, grant, plan, digest_secret, origin(ReceiverTrust::Ticket, self.endpoint))?;
+            SenderTransfer::new(suites, grant, plan, digest_secret, origin(ReceiverTrust::Ticket, self.endpoint))?;
         for part in (0..parts).map(PartIndex) {
             self.seal_part(part, &reader, &sealer, &mut transfer, writing).await?;
         }
@@ -216,7 +216,7 @@ impl<'a> Sealing<'a> {
         part: PartIndex,
         reader: &Reader,
         sealer: &Rc<Sealer>,
-        transfer: &mut Transfer,
+        transfer: &mut SenderTransfer,
         writing: &Writing,
     ) -> Outcome {
         let reading = reader.read(part, transfer.digests().multiset())?;

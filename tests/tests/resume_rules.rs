@@ -13,7 +13,7 @@ use sealift_protocol::{
     message::{Ack, Have, Message},
     random::Nonces,
     seal::{Suite, seal},
-    send::{Resume, Session, Transfer},
+    send::{Resume, SenderSession, SenderTransfer},
     sign::{Purpose, Signer},
     transcript::Transcript,
 };
@@ -25,7 +25,7 @@ const TABLES: usize = 2;
 const EPOCH: Epoch = Epoch(0);
 
 /// Agrees with a receiver that holds its keys and says that it has this.
-fn agree(parties: &mut Parties, transfer: &Transfer, have: &[Have], asks: Asks) -> Result<Session> {
+fn agree(parties: &mut Parties, transfer: &SenderTransfer, have: &[Have], asks: Asks) -> Result<SenderSession> {
     let terms = Terms::new(table_plan(TABLES), Suite::Aes256Gcm);
     let sealing_key = sealift_protocol::envelope::SealingKey::generate(&mut parties.random);
     let expected = parties.expected(&sealing_key);
@@ -53,7 +53,7 @@ fn have(part: u32, verified: u64, durable: u64) -> Have {
     Have { part: PartIndex(part), verified, durable, ended: false, root: Root([0; 32]) }
 }
 
-fn parties() -> (Parties, Transfer) {
+fn parties() -> (Parties, SenderTransfer) {
     let mut parties = Parties::new(1);
     let terms = Terms::new(table_plan(TABLES), Suite::Aes256Gcm);
     let transfer = parties.transfer(&terms);
@@ -65,7 +65,7 @@ fn code<T>(result: Result<T>) -> Code {
 }
 
 /// Sends chunks of the first part, as one connection would.
-fn send(transfer: &mut Transfer, session: &Session, chunks: std::ops::Range<u64>) {
+fn send(transfer: &mut SenderTransfer, session: &SenderSession, chunks: std::ops::Range<u64>) {
     let mut nonces = Nonces::new(Seeded::new("nonces", chunks.start));
     let mut packer = Packer::new(Compression::Off).unwrap();
     transfer.handle_start(PartIndex(0));

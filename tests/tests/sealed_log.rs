@@ -14,7 +14,9 @@ use sealift_protocol::{
     limits::CHUNK_HEADER_BYTES,
     random::Nonces,
     seal::{EpochKeys, Suite, open, seal},
-    sealed_log::{Ending, EpochRecord, KeyFingerprint, LogHeader, LogId, LogKind, LogReader, LogWriter, Record, Step},
+    sealed_log::{
+        Ending, EpochRecord, KeyFingerprint, LogHeader, LogId, LogKind, LogReader, LogWriter, ReadStep, Record,
+    },
 };
 use sealift_tests::{random::Random, wire::Seeded};
 
@@ -115,8 +117,8 @@ fn read(bytes: &[u8]) -> (Vec<Record>, Ending, LogWriter) {
     let mut records = Vec::new();
     loop {
         match reader.step().unwrap_or_else(|error| panic!("{error:?}")) {
-            Step::Record(record) => records.push(record),
-            Step::End(ending) => return (records, ending, reader.into_writer()),
+            ReadStep::Record(record) => records.push(record),
+            ReadStep::End(ending) => return (records, ending, reader.into_writer()),
         }
     }
 }
@@ -180,7 +182,7 @@ impl Run {
         image[at] ^= 1 << random.below(8);
         let Ok(mut reader) = LogReader::open(&image[..]) else { return };
         let mut count = 0;
-        while let Ok(Step::Record(record)) = reader.step() {
+        while let Ok(ReadStep::Record(record)) = reader.step() {
             assert_eq!(record, self.written[count], "rot was read");
             count += 1;
         }

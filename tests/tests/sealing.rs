@@ -45,7 +45,7 @@ fn sealed_with(keys: &EpochKeys, compression: Compression, chunk: &Chunk) -> Res
 fn opened(frame: &[u8], expected: &ChunkHeader, keys: &EpochKeys, unpacker: &mut Unpacker) -> Result<VerifiedChunk> {
     let header = ChunkHeader::from_bytes(frame[..CHUNK_HEADER_BYTES].try_into().unwrap())?;
     if (header.part, header.index) != (expected.part, expected.index) {
-        // `receive::Session::handle_header` judges these; whatever it says, the tag covers them
+        // `ReceiverSession::handle_header` checks these; whatever it says, the tag covers them,
         // too.
         assert_eq!(
             code(open(&header, BytesMut::from(&frame[CHUNK_HEADER_BYTES..]), keys, unpacker)),

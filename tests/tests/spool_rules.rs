@@ -19,7 +19,7 @@ use sealift_protocol::{
     receive,
     seal::{Suite, open, seal},
     sealed_log::{EpochRecord, KeyFingerprint},
-    send::{Session, Transfer},
+    send::{SenderSession, SenderTransfer},
 };
 use sealift_tests::wire::{Exchange, Pair, Parties, Seeded, TRANSFER, Terms, opaque_plan};
 
@@ -42,7 +42,7 @@ fn begun() -> (Parties, Pair) {
 }
 
 /// The chunks of a spool: `bytes` each, sealed once for all.
-fn frames(session: &Session, count: u64, bytes: usize) -> Vec<Sealed> {
+fn frames(session: &SenderSession, count: u64, bytes: usize) -> Vec<Sealed> {
     let mut nonces = Nonces::new(Seeded::new("nonces", count));
     let mut packer = Packer::new(Compression::Off).unwrap();
     let sealed = (0..count).map(|index| {
@@ -53,19 +53,23 @@ fn frames(session: &Session, count: u64, bytes: usize) -> Vec<Sealed> {
 }
 
 /// The sender after a restart: it knows the secret of its hashes, and nothing that opens the spool.
-fn restarted(parties: &Parties, pair: &Pair) -> Transfer {
+fn restarted(parties: &Parties, pair: &Pair) -> SenderTransfer {
     let secret = parties.last_secret();
     let mut transfer =
-        Transfer::new(vec![Suite::Aes256Gcm], parties.grant(), opaque_plan(), secret, Origin::unknown()).unwrap();
+        SenderTransfer::new(vec![Suite::Aes256Gcm], parties.grant(), opaque_plan(), secret, Origin::unknown()).unwrap();
     transfer.handle_spool(pair.session.spool.clone());
     transfer
 }
 
-fn again(parties: &mut Parties, pair: Pair, transfer: &Transfer) -> Result<(Session, receive::Session)> {
+fn again(
+    parties: &mut Parties,
+    pair: Pair,
+    transfer: &SenderTransfer,
+) -> Result<(SenderSession, receive::ReceiverSession)> {
     parties.connect(&terms(), transfer, &mut Some(pair.loading), Asks::Continue, &Exchange::default())
 }
 
-fn checked(frame: &Sealed, receiving: &receive::Session) -> Code {
+fn checked(frame: &Sealed, receiving: &receive::ReceiverSession) -> Code {
     let body = BytesMut::from(&frame.frame[CHUNK_HEADER_BYTES..]);
     code(open(&frame.header, body, receiving.keys_of(frame.header.epoch), &mut Unpacker::new().unwrap()))
 }
@@ -173,9 +177,14 @@ fn c15_a_receiver_that_was_set_back_is_not_gone_on_with() {
 fn a_suite_that_is_no_longer_allowed_is_not_gone_on_with() {
     let (mut parties, pair) = begun();
     let other = Terms::new(opaque_plan(), Suite::ChaCha20Poly1305);
-    let mut transfer =
-        Transfer::new(other.offered.clone(), parties.grant(), opaque_plan(), parties.last_secret(), Origin::unknown())
-            .unwrap();
+    let mut transfer = SenderTransfer::new(
+        other.offered.clone(),
+        parties.grant(),
+        opaque_plan(),
+        parties.last_secret(),
+        Origin::unknown(),
+    )
+    .unwrap();
     transfer.handle_spool(pair.session.spool.clone());
     let connected = parties.connect(&other, &transfer, &mut Some(pair.loading), Asks::Continue, &Exchange::default());
     assert_eq!(code(connected), Code::SuiteUnsupported);

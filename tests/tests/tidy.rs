@@ -433,6 +433,36 @@ fn modules_are_laid_out_one_way() {
     assert_eq!(found, Vec::<String>::new());
 }
 
+/// The type that a line of code defines at the top of its module.
+fn type_of(line: &str) -> Option<&str> {
+    if line.starts_with(' ') {
+        return None;
+    }
+    let visibility = ["pub", "crate", "super", "in", "self", "link"];
+    let words = line.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+    let mut words = words.filter(|word| !word.is_empty()).skip_while(|word| visibility.contains(word));
+    let is_type = ["struct", "enum", "trait", "type", "union"].contains(&words.next()?);
+    words.next().filter(|_| is_type)
+}
+
+/// Issue 10, item 9: whatever module it is read in, a name is of one type in its crate.
+#[test]
+fn no_two_types_of_a_crate_have_one_name() {
+    let lines = ["pub struct One;", "pub(in crate::link) enum Two<T> {}", "    type Item = One;", "type Three = One;"];
+    assert_eq!(lines.map(type_of), [Some("One"), Some("Two"), None, Some("Three")]);
+    let mut twice = Vec::new();
+    for member in PRODUCT {
+        let mut places = BTreeMap::<String, Vec<String>>::new();
+        for (path, text) in sources(&[member]) {
+            for name in code(&text).filter_map(|(_, line)| type_of(line)) {
+                places.entry(name.to_owned()).or_default().push(shown(&path));
+            }
+        }
+        twice.extend(places.into_iter().filter(|(_, places)| places.len() > 1));
+    }
+    assert!(twice.is_empty(), "{twice:#?}");
+}
+
 #[test]
 fn no_path_of_a_machine() {
     // In halves, so that this list is not found by itself.

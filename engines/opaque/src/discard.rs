@@ -26,18 +26,18 @@ const NOTHING_STAYS: TargetCapabilities =
     TargetCapabilities { durability: Durability::Nothing, commit: Commit::Observable };
 
 /// Leaves everything to the drill of the engine that made the plan.
-pub struct Discard {
+pub struct DiscardTarget {
     pub engines: Engines,
     pub options: TargetOptions,
 }
 
-impl Recovery for Discard {
+impl Recovery for DiscardTarget {
     fn abandon(&self, _transfer: TransferId, _left_at: LeftAt) -> Outcome<Abandoned> {
         Ok(Abandoned::Dropped)
     }
 }
 
-impl Target for Discard {
+impl Target for DiscardTarget {
     fn capabilities(&self) -> TargetCapabilities {
         NOTHING_STAYS
     }

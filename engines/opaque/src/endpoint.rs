@@ -227,7 +227,7 @@ impl Endpoint for Discard {
     }
 
     fn open_target(&self, options: &TargetOptions, engines: Engines) -> Outcome<Arc<dyn Target>> {
-        Ok(Arc::new(discard::Discard { engines, options: *options }))
+        Ok(Arc::new(discard::DiscardTarget { engines, options: *options }))
     }
 }
 

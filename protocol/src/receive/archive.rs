@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Session, Transfer};
+use super::{ReceiverSession, ReceiverTransfer};
 use crate::{
     archive::{ARCHIVE_EPOCH, ARCHIVE_TARGET, ARCHIVE_VERSION, ArchiveOffer, Statement},
     close::Code,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// What is known before the archive is read.
-pub struct Expected {
+pub struct ExpectedArchive {
     /// The fingerprint of the sender, as the operator got it out of band.
     pub from: Fingerprint,
     /// The receiver's own fingerprint.
@@ -45,7 +45,7 @@ pub struct Unsealing {
 
 /// The sender is the expected one, its grant permits the load, and its signature over the keys is
 /// good. Nothing is opened yet.
-pub struct Sealed {
+pub struct SealedArchive {
     offer: Box<ArchiveOffer>,
     epoch: Box<EpochRecord>,
 }
@@ -60,9 +60,14 @@ impl Unsealing {
         Self { header: *header, transcript: Transcript::of_archive(header), offer: None, epoch: None }
     }
 
-    /// Takes the next record, and returns [`Sealed`] with the third. The checks and their codes are
-    /// those of `docs/archive.md`, What the receiver checks.
-    pub fn handle(&mut self, record: Record, expected: &Expected, now_seconds: u64) -> Result<Option<Sealed>> {
+    /// Takes the next record, and returns [`SealedArchive`] with the third. The checks and their
+    /// codes are those of `docs/archive.md`, What the receiver checks.
+    pub fn handle(
+        &mut self,
+        record: Record,
+        expected: &ExpectedArchive,
+        now_seconds: u64,
+    ) -> Result<Option<SealedArchive>> {
         match record {
             Record::Mark => Ok(None),
             Record::Statement(bytes) if self.offer.is_none() => {
@@ -92,14 +97,14 @@ impl Unsealing {
                 };
                 let hash = self.transcript.hash();
                 offer.sender_key.verify(Purpose::Archive, &hash, &signature, Code::TranscriptMismatch)?;
-                Ok(Some(Sealed { offer, epoch }))
+                Ok(Some(SealedArchive { offer, epoch }))
             }
             Record::Epoch(_) | Record::Chunk { .. } => Err(out_of_turn("opening of an archive")),
         }
     }
 
     /// The checks of an offer on the link, in the same order.
-    fn check_offer(&self, offer: &ArchiveOffer, expected: &Expected, now_seconds: u64) -> Result<()> {
+    fn check_offer(&self, offer: &ArchiveOffer, expected: &ExpectedArchive, now_seconds: u64) -> Result<()> {
         if offer.version != ARCHIVE_VERSION {
             return Err(Error::new(Code::VersionUnsupported, "version of an archive"));
         }
@@ -127,7 +132,7 @@ impl Unsealing {
     }
 }
 
-impl Sealed {
+impl SealedArchive {
     /// The grant, verified.
     pub fn grant(&self) -> &SignedGrant {
         &self.offer.grant
@@ -144,21 +149,21 @@ impl Sealed {
     }
 
     /// A transfer of which nothing is in the target.
-    pub fn new_transfer(&self) -> Transfer {
-        Transfer::new(self.offer.grant.clone(), self.offer.plan.clone())
+    pub fn new_transfer(&self) -> ReceiverTransfer {
+        ReceiverTransfer::new(self.offer.grant.clone(), self.offer.plan.clone())
     }
 
     /// Opens the envelope, so that chunks can be opened. What is in the target already was restored
     /// in `transfer` before. Fails with `KeyCommitment` if the envelope does not open or the keys
     /// are not the committed ones.
-    pub fn session(self, key: &SealingKey, transfer: &mut Transfer) -> Result<Session> {
+    pub fn session(self, key: &SealingKey, transfer: &mut ReceiverTransfer) -> Result<ReceiverSession> {
         let id = transfer.grant().grant.transfer;
         let (secret, digest_secret) = self.epoch.open(key, id)?;
         transfer.handle_digest_secret(&digest_secret)?;
         transfer.epoch = ARCHIVE_EPOCH;
         let keys = EpochKeys::new(self.epoch.suite, id, ARCHIVE_EPOCH, secret, Digests::new(&digest_secret));
         let have = transfer.have();
-        Ok(Session::new(Arc::new(keys), None, self.offer.sender_key, 1, &have, transfer))
+        Ok(ReceiverSession::new(Arc::new(keys), None, self.offer.sender_key, 1, &have, transfer))
     }
 }
 

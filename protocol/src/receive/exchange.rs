@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Session, Transfer};
+use super::{ReceiverSession, ReceiverTransfer};
 use crate::{
     close::Code,
     codec,
@@ -140,20 +140,20 @@ impl Deciding {
     }
 
     /// Whether grant and plan are those of this transfer, so that it can be resumed.
-    pub fn continues(&self, transfer: &Transfer) -> bool {
+    pub fn continues(&self, transfer: &ReceiverTransfer) -> bool {
         self.offer.grant == transfer.grant && self.offer.plan.hash() == transfer.plan.hash()
     }
 
     /// A transfer of which nothing has arrived.
-    pub fn new_transfer(&self) -> Transfer {
-        Transfer::new(self.offer.grant.clone(), self.offer.plan.clone())
+    pub fn new_transfer(&self) -> ReceiverTransfer {
+        ReceiverTransfer::new(self.offer.grant.clone(), self.offer.plan.clone())
     }
 
     /// The sink can take the plan: makes Accept, with the terms and what is there of the transfer.
     /// Fails with `LimitExceeded` after the highest epoch.
     pub fn accept(
         mut self,
-        transfer: &Transfer,
+        transfer: &ReceiverTransfer,
         window: Window,
         sealing_key: SealingPublicKey,
         signer: &dyn Signer,
@@ -211,8 +211,8 @@ impl Accepting {
         mut self,
         begin: Begin,
         sealing_key: &SealingKey,
-        transfer: &mut Transfer,
-    ) -> Result<(Session, Message)> {
+        transfer: &mut ReceiverTransfer,
+    ) -> Result<(ReceiverSession, Message)> {
         let envelope_info = self.transcript.hash();
         self.transcript.absorb(&codec::encode(&begin.body));
         let transcript = self.transcript.hash();
@@ -234,13 +234,13 @@ impl Accepting {
         // The manifest is sent again on each connection, and the receipt is over that one.
         transfer.manifest = None;
         let keys = EpochKeys::new(self.suite, id, self.epoch, secret, Digests::new(&digest_secret));
-        let session = Session::new(Arc::new(keys), spool, self.sender_key, self.lanes, &self.have, transfer);
+        let session = ReceiverSession::new(Arc::new(keys), spool, self.sender_key, self.lanes, &self.have, transfer);
         Ok((session, Message::Ready(Ready { transcript })))
     }
 
     /// The keys of the earlier connection on which the sender's spool was begun. The digest secret
     /// shows that they are this sender's.
-    fn open_spool(&self, spool: &EpochRecord, key: &SealingKey, transfer: &mut Transfer) -> Result<EpochKeys> {
+    fn open_spool(&self, spool: &EpochRecord, key: &SealingKey, transfer: &mut ReceiverTransfer) -> Result<EpochKeys> {
         if !(1..self.epoch.0).contains(&spool.epoch.0) {
             return Err(Error::new(Code::ProtocolViolation, "epoch of a spool"));
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Transfer;
+use super::ReceiverTransfer;
 use crate::{
     close::Code,
     error::{Error, Result},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The state of one connection from Ready on.
-pub struct Session {
+pub struct ReceiverSession {
     pub(super) keys: Arc<EpochKeys>,
     /// The keys of the sender's spool, if it sends from one that an earlier connection began.
     spool: Option<Arc<EpochKeys>>,
@@ -44,7 +44,7 @@ enum Stream {
     Ended,
 }
 
-impl Session {
+impl ReceiverSession {
     /// A connection on which `have` was sent in Accept.
     pub(super) fn new(
         keys: Arc<EpochKeys>,
@@ -52,7 +52,7 @@ impl Session {
         sender_key: PublicKey,
         lanes: u16,
         have: &[Have],
-        transfer: &mut Transfer,
+        transfer: &mut ReceiverTransfer,
     ) -> Self {
         let arriving = || Arriving {
             received: ChunkCount(0),
@@ -93,7 +93,7 @@ impl Session {
     }
 
     /// Checks a stream header, in the order and with the codes of `docs/protocol.md`, section 7.
-    pub fn handle_stream(&mut self, transfer: &Transfer, header: StreamHeader) -> Result<()> {
+    pub fn handle_stream(&mut self, transfer: &ReceiverTransfer, header: StreamHeader) -> Result<()> {
         let part = header.part;
         let refuse = |code, check| Err(Error::new(code, check).at_part(part));
         // To the sender, a part is no longer in flight once its last chunk was acknowledged, even
@@ -153,7 +153,7 @@ impl Session {
 
     /// The next acknowledgement that is due, until there is none. Several chunks of one part become
     /// one message.
-    pub fn poll_ack(&mut self, transfer: &mut Transfer) -> Option<Message> {
+    pub fn poll_ack(&mut self, transfer: &mut ReceiverTransfer) -> Option<Message> {
         while let Some(part) = transfer.moved.pop_first() {
             let arriving = &mut self.parts[part.0 as usize];
             let progress = &transfer.parts[part.0 as usize];
@@ -168,8 +168,8 @@ impl Session {
 
     /// Takes the manifest, which may come once every chunk was acknowledged. Only its order
     /// (`ProtocolViolation`) and signature (`ManifestMismatch`) are checked here;
-    /// [`Transfer::poll_complete`] checks the rest.
-    pub fn handle_finish(&mut self, transfer: &mut Transfer, manifest: SignedManifest) -> Result<()> {
+    /// [`ReceiverTransfer::poll_complete`] checks the rest.
+    pub fn handle_finish(&mut self, transfer: &mut ReceiverTransfer, manifest: SignedManifest) -> Result<()> {
         let acknowledged = self
             .parts
             .iter()
@@ -183,7 +183,7 @@ impl Session {
 
     /// Takes the manifest of an archive, in which nothing is acknowledged; [`super::Order`] says
     /// when it may come.
-    pub fn handle_carried_finish(&mut self, transfer: &mut Transfer, manifest: SignedManifest) -> Result<()> {
+    pub fn handle_carried_finish(&mut self, transfer: &mut ReceiverTransfer, manifest: SignedManifest) -> Result<()> {
         if self.has_manifest {
             return Err(Error::new(Code::ProtocolViolation, "second manifest"));
         }

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::{Session, Transfer};
+use super::{ReceiverSession, ReceiverTransfer};
 use crate::{
     close::Code,
     error::{Error, Result},
@@ -62,9 +62,14 @@ impl PartStream {
         }
     }
 
-    /// The awaited bytes have come. Fails as [`Session::handle_stream`] and
-    /// [`Session::handle_header`] do, and if `bytes` are not as many as were awaited.
-    pub fn handle(&mut self, bytes: BytesMut, session: &mut Session, transfer: &Transfer) -> Result<Arrived> {
+    /// The awaited bytes have come. Fails as [`ReceiverSession::handle_stream`] and
+    /// [`ReceiverSession::handle_header`] do, and if `bytes` are not as many as were awaited.
+    pub fn handle(
+        &mut self,
+        bytes: BytesMut,
+        session: &mut ReceiverSession,
+        transfer: &ReceiverTransfer,
+    ) -> Result<Arrived> {
         match self.awaited {
             Awaited::StreamHeader => {
                 let header = StreamHeader::from_bytes(exactly(&bytes)?)?;
@@ -88,7 +93,7 @@ impl PartStream {
 
     /// The stream has ended, with so many of the awaited bytes before its end. Only behind the last
     /// chunk may it, and with none (fault X5).
-    pub fn handle_end(&self, arrived_bytes: usize, session: &mut Session) -> Result<()> {
+    pub fn handle_end(&self, arrived_bytes: usize, session: &mut ReceiverSession) -> Result<()> {
         let check = match self.awaited {
             Awaited::StreamHeader => return Err(Error::new(Code::PartTruncated, "no stream header")),
             Awaited::ChunkHeader if arrived_bytes == 0 => return session.handle_stream_end(self.part),

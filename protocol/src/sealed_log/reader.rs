@@ -33,7 +33,7 @@ pub struct LogPlace {
 
 /// The result of [`LogReader::step`].
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ReadStep {
     /// The next record, whole and allowed.
     Record(Record),
     /// There is no further whole record.
@@ -101,18 +101,18 @@ impl<S: LogBytes> LogReader<S> {
     }
 
     /// The next record, or how the log ends. At the end, further calls return the same.
-    pub fn step(&mut self) -> Result<Step, ReadError<S::Error>> {
+    pub fn step(&mut self) -> Result<ReadStep, ReadError<S::Error>> {
         if self.offset == self.source.bytes() {
-            return Ok(Step::End(Ending::Whole));
+            return Ok(ReadStep::End(Ending::Whole));
         }
         if let Some(record) = self.record()? {
-            return Ok(Step::Record(record));
+            return Ok(ReadStep::Record(record));
         }
         // A head that was written after the unreadable bytes were synced proves that no crash has
         // torn them.
         let (chain, here) = (&self.chain, self.offset);
         let proof = |bytes: &_| chain.read_head(bytes).filter(|head| head.synced > here);
-        Ok(Step::End(match find_head(&self.source, here + 1, proof)? {
+        Ok(ReadStep::End(match find_head(&self.source, here + 1, proof)? {
             Some(_) => Ending::Damaged,
             None => Ending::Torn,
         }))

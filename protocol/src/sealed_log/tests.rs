@@ -89,8 +89,8 @@ fn read(bytes: &[u8]) -> Result<ReadLog, Code> {
     let mut records = Vec::new();
     loop {
         match reader.step().map_err(code)? {
-            Step::Record(record) => records.push(record),
-            Step::End(ending) => return Ok((records, reader.offset(), ending)),
+            ReadStep::Record(record) => records.push(record),
+            ReadStep::End(ending) => return Ok((records, reader.offset(), ending)),
         }
     }
 }
@@ -191,7 +191,7 @@ fn records_are_checked_on_both_sides() {
 fn a_chunk_is_not_copied() {
     let (bytes, _) = log_of(header(), &[vec![chunk(0, 5000)]]);
     let mut reader = LogReader::open(&bytes[..]).unwrap();
-    let Step::Record(Record::Chunk { sealed, .. }) = reader.step().unwrap() else { panic!() };
+    let ReadStep::Record(Record::Chunk { sealed, .. }) = reader.step().unwrap() else { panic!() };
     let place = sealed.as_ptr();
     assert_eq!(BytesMut::from(sealed).as_ptr(), place);
 }
@@ -240,8 +240,8 @@ proptest! {
         let (mut bytes, places) = log_of(header(), &[vec![before.clone()]]);
         bytes.truncate(bytes.len() - cut);
         let mut reader = LogReader::open(&bytes[..]).unwrap();
-        prop_assert_eq!(reader.step().unwrap(), Step::Record(before.clone()));
-        prop_assert_eq!(reader.step().unwrap(), Step::End(Ending::Torn));
+        prop_assert_eq!(reader.step().unwrap(), ReadStep::Record(before.clone()));
+        prop_assert_eq!(reader.step().unwrap(), ReadStep::End(Ending::Torn));
         prop_assert_eq!(reader.offset(), places[1]);
         let mut writer = reader.into_writer();
         bytes.truncate(writer.offset() as usize);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Transfer, spool::Spool};
+use super::{SenderTransfer, spool::Spool};
 use crate::{
     close::Code,
     codec,
@@ -27,14 +27,14 @@ pub struct Offering {
     pub(super) grant: SignedGrant,
     pub(super) asks: Asks,
     pub(super) transcript: Transcript,
-    pub(super) expected: Expected,
+    pub(super) expected: ExpectedReceiver,
 }
 
 /// The expected receiver: the key that it has proven to hold, and the key that the data keys may be
 /// sealed to. The second is known from the ticket, so that the inner layer of encryption does not
 /// depend on the outer one.
 #[derive(Clone, Copy)]
-pub struct Expected {
+pub struct ExpectedReceiver {
     /// The key of the receiver's certificate.
     pub receiver_key: PublicKey,
     /// The fingerprint of the sealing key in the ticket.
@@ -43,19 +43,19 @@ pub struct Expected {
 
 /// Begin was sent; Ready is due.
 pub struct Beginning {
-    session: Session,
+    session: SenderSession,
     transcript_hash: [u8; 32],
 }
 
 /// What was agreed for one connection: data may flow.
-pub struct Session {
+pub struct SenderSession {
     /// The keys of this connection's epoch.
     pub keys: Arc<EpochKeys>,
     /// Parts in flight at once: what both sides allow.
     pub lanes: u16,
     /// The window of each part: what both sides allow.
     pub lane_window_bytes: u64,
-    /// What the receiver has already, for [`Transfer::resume`]; empty on a first connection.
+    /// What the receiver has already, for [`SenderTransfer::resume`]; empty on a first connection.
     pub have: Vec<Have>,
     /// The spool that everything is sent from; or, if there is none, what a spool that is begun on
     /// this connection has to record.
@@ -72,7 +72,7 @@ impl Offering {
     /// receiver in Begin.
     pub fn handle_accept(
         mut self,
-        transfer: &Transfer,
+        transfer: &SenderTransfer,
         accept: Accept,
         signer: &dyn Signer,
         random: &mut dyn Random,
@@ -115,7 +115,7 @@ impl Offering {
         self.transcript.absorb(&codec::encode(&begin));
         let transcript_hash = self.transcript.hash();
         let signature = signer.sign(Purpose::Begin, &transcript_hash);
-        let session = Session {
+        let session = SenderSession {
             keys: Arc::new(EpochKeys::new(body.suite, id, body.epoch, secret, transfer.digests.clone())),
             lanes: body.lanes.min(transfer.window_max.lanes),
             lane_window_bytes: body.lane_window_bytes.min(transfer.window_max.lane_bytes),
@@ -127,7 +127,7 @@ impl Offering {
         Ok((Beginning { session, transcript_hash }, Message::Begin(Begin { body: begin, signature })))
     }
 
-    fn check_terms(&self, accept: &Accept, transfer: &Transfer) -> Result<()> {
+    fn check_terms(&self, accept: &Accept, transfer: &SenderTransfer) -> Result<()> {
         let body = &accept.body;
         if body.version != VERSION {
             return Err(Error::new(Code::VersionUnsupported, "version was not offered"));
@@ -185,7 +185,7 @@ impl Beginning {
     }
 
     /// Checks that the receiver has the same transcript (`TranscriptMismatch`): data may flow.
-    pub fn handle_ready(self, ready: Ready) -> Result<Session> {
+    pub fn handle_ready(self, ready: Ready) -> Result<SenderSession> {
         match ready.transcript == self.transcript_hash {
             true => Ok(self.session),
             false => Err(Error::new(Code::TranscriptMismatch, "transcript")),

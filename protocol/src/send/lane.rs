@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Resume, Session, Transfer};
+use super::{Resume, SenderSession, SenderTransfer};
 use crate::{
     chunk::{ChunkHash, Sealed},
     close::Code,
@@ -33,7 +33,7 @@ pub enum Read {
 }
 
 /// The next step of a lane.
-pub enum Step {
+pub enum LaneStep {
     /// Send this chunk, which was sent on an earlier connection and not acknowledged.
     Resend(Sealed),
     /// Send this chunk, which was just read.
@@ -62,31 +62,31 @@ pub enum Readable {
     Again,
 }
 
-impl Transfer {
+impl SenderTransfer {
     /// The next step of the lane of `part`. `read` is the chunk that was read last; it is taken
     /// when it was sent or compared. Fails with `SourceChanged` if it is not what was sent before.
     pub fn poll_lane(
         &mut self,
         part: PartIndex,
         read: &mut Option<Read>,
-        session: &Session,
+        session: &SenderSession,
         mut draw: impl FnMut() -> Result<Nonce>,
-    ) -> Result<Step> {
+    ) -> Result<LaneStep> {
         if let Some(sealed) = self.poll_resend(part, session, &mut draw)? {
-            return Ok(Step::Resend(sealed));
+            return Ok(LaneStep::Resend(sealed));
         }
         match read.take() {
-            None => Ok(Step::Read),
+            None => Ok(LaneStep::Read),
             Some(Read::Held { hash, index, plain_bytes, last }) => {
                 self.handle_repeated(part, &hash, plain_bytes, last)?;
-                Ok(Step::Proven { index, plain_bytes })
+                Ok(LaneStep::Proven { index, plain_bytes })
             }
             Some(Read::Sealed(sealed, keys)) if self.may_send(&sealed.header, session) => {
-                self.handle_read(sealed, &keys, session, draw).map(Step::Send)
+                self.handle_read(sealed, &keys, session, draw).map(LaneStep::Send)
             }
             full => {
                 *read = full;
-                Ok(Step::AwaitWindow)
+                Ok(LaneStep::AwaitWindow)
             }
         }
     }
@@ -98,7 +98,7 @@ impl Transfer {
         &mut self,
         sealed: Sealed,
         keys: &Arc<EpochKeys>,
-        session: &Session,
+        session: &SenderSession,
         draw: impl FnMut() -> Result<Nonce>,
     ) -> Result<Sealed> {
         self.handle_sealed(&sealed, keys);
@@ -113,7 +113,7 @@ impl Transfer {
     /// beginning. The caller drops what it has read of them before it asks the source for anything,
     /// since the source may be waiting to deliver more of it. Fails with `ResumeImpossible` if the
     /// receiver lacks what cannot be read.
-    pub fn resume(&mut self, session: &Session, readable: Readable) -> Result<Vec<PartIndex>> {
+    pub fn resume(&mut self, session: &SenderSession, readable: Readable) -> Result<Vec<PartIndex>> {
         let resumed = self.handle_have(&session.have, session.keys.epoch())?;
         let parts = (0..).map(PartIndex).zip(resumed);
         let repeated: Vec<_> = parts.filter(|(_, resume)| *resume == Resume::Repeat).map(|(part, _)| part).collect();

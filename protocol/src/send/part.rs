@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The progress of one part.
-pub(super) struct PartProgress {
+pub(super) struct SentProgress {
     /// The root over the chunks sent, or read again and found to be what the receiver has.
     pub(super) root: PartRoot,
     /// The root over those that the receiver has verified, and whether the part's last chunk is
@@ -68,7 +68,7 @@ pub enum Resume {
 }
 
 /// Counts all parts by their states.
-pub(super) fn count_all(parts: &mut [PartProgress], plan: &Plan) -> Tally {
+pub(super) fn count_all(parts: &mut [SentProgress], plan: &Plan) -> Tally {
     let mut tally = Tally::default();
     for (progress, planned) in parts.iter_mut().zip(&plan.parts) {
         progress.counted = progress.state();
@@ -77,7 +77,7 @@ pub(super) fn count_all(parts: &mut [PartProgress], plan: &Plan) -> Tally {
     tally
 }
 
-impl PartProgress {
+impl SentProgress {
     fn state(&self) -> PartState {
         PartState { started: self.started, verified: self.is_verified() }
     }

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 
 use super::{
-    Transfer,
-    part::{PartProgress, Resume, Spooled, count_all, weight},
+    SenderTransfer,
+    part::{Resume, SentProgress, Spooled, count_all, weight},
 };
 use crate::{
     close::Code,
@@ -26,7 +26,7 @@ pub struct Spool {
     pub key: KeyFingerprint,
 }
 
-impl Transfer {
+impl SenderTransfer {
     /// From now on everything is sent from a spool.
     pub fn handle_spool(&mut self, spool: Spool) {
         self.spool = Some(spool);
@@ -80,7 +80,7 @@ impl Transfer {
     }
 }
 
-impl PartProgress {
+impl SentProgress {
     fn resume_spooled(&mut self, have: Option<&Have>) {
         let (verified, durable) = have.map_or_else(Default::default, |have| (have.verified, have.durable));
         (self.verified, self.durable, self.started, self.kept_bytes) = (verified, durable, false, 0);

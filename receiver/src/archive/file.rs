@@ -10,7 +10,7 @@ use sealift_agent::failure::{Failure, Outcome, explain};
 use sealift_protocol::{
     close::Code,
     id::TransferId,
-    sealed_log::{Ending, KeyFingerprint, LogBytes, LogHeader, LogKind, LogReader, ReadError, Record, Step},
+    sealed_log::{Ending, KeyFingerprint, LogBytes, LogHeader, LogKind, LogReader, ReadError, ReadStep, Record},
 };
 use tokio::sync::mpsc;
 
@@ -25,7 +25,7 @@ const COPY_AGAIN: &str =
 /// An archive for this receiver.
 pub struct Archive {
     path: PathBuf,
-    reader: LogReader<Placed>,
+    reader: LogReader<BoundedFile>,
 }
 
 impl Archive {
@@ -40,7 +40,7 @@ impl Archive {
             let what = format!("the archive {} is not a plain file", path.display());
             return Err(Failure::new(Code::SourceFailed, what, "Copy what is to be loaded into a file first."));
         }
-        let reader = LogReader::open(Placed { file, bytes: found.len() }).map_err(|error| match error {
+        let reader = LogReader::open(BoundedFile { file, bytes: found.len() }).map_err(|error| match error {
             ReadError::Source(error) => unreadable(error),
             ReadError::Log(error) => {
                 let what = format!("{} is no archive of Sealift, or its beginning is damaged", path.display());
@@ -80,14 +80,14 @@ impl Archive {
             ReadError::Log(error) => Failure::from(error),
         };
         match self.reader.step().map_err(|error| broken(&self.path, error))? {
-            Step::Record(record) => Ok(Some(record)),
-            Step::End(Ending::Whole) => Ok(None),
+            ReadStep::Record(record) => Ok(Some(record)),
+            ReadStep::End(Ending::Whole) => Ok(None),
             // Nothing is ever added to an archive: what a crash would leave of one is no excuse
             // here.
-            Step::End(Ending::Torn) if self.reader.is_cut().map_err(|error| broken(&self.path, error))? => {
+            ReadStep::End(Ending::Torn) if self.reader.is_cut().map_err(|error| broken(&self.path, error))? => {
                 Err(cut_short())
             }
-            Step::End(_) => {
+            ReadStep::End(_) => {
                 let what = format!("the archive is damaged from byte {} on", self.reader.offset());
                 Err(Failure::new(Code::LogDamaged, what, COPY_AGAIN))
             }
@@ -155,12 +155,12 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// A file of which no more is read than it had when it was opened.
-struct Placed {
+struct BoundedFile {
     file: File,
     bytes: u64,
 }
 
-impl LogBytes for Placed {
+impl LogBytes for BoundedFile {
     type Error = std::io::Error;
 
     fn bytes(&self) -> u64 {

@@ -29,16 +29,16 @@ use crate::{
 };
 
 /// The record, and its folder.
-pub struct Record {
+pub struct ArchiveRecord {
     pub dir: TransferDir,
-    pub kept: Kept,
+    pub kept: KeptLoad,
     /// What an earlier process had kept.
-    pub earlier: Option<Kept>,
+    pub earlier: Option<KeptLoad>,
 }
 
 #[derive(Clone, Encode, Decode)]
 #[cbor(map)]
-pub struct Kept {
+pub struct KeptLoad {
     /// The target's URL: what is staged for it has to be found again.
     #[n(0)]
     pub target: String,
@@ -49,35 +49,35 @@ pub struct Kept {
     pub until_seconds: u64,
 }
 
-impl Kept {
+impl KeptLoad {
     fn new(target: &str) -> Self {
         Self { target: target.to_owned(), ending: Ending::default(), until_seconds: 0 }
     }
 }
 
-impl Record {
+impl ArchiveRecord {
     /// Resumes the load of `transfer` that an earlier process began, or begins one.
     pub fn open(state: &StateDir, transfer: TransferId, target: &str) -> Outcome<Self> {
         let dir = TransferDir::open_in(state, Area::Loads, transfer)?;
-        match dir.record::<Kept>()? {
+        match dir.record::<KeptLoad>()? {
             Some(kept) if kept.target == target => Ok(Self { dir, earlier: Some(kept.clone()), kept }),
             Some(kept) if kept.ending.stage != Stage::Loading => {
                 let next = "Give the same --target as before: the load is as good as done there.";
                 Err(Failure::usage("this archive is loaded into another target", next))
             }
-            Some(kept) => Ok(Self { dir, kept: Kept::new(target), earlier: Some(kept) }),
+            Some(kept) => Ok(Self { dir, kept: KeptLoad::new(target), earlier: Some(kept) }),
             None => {
                 if let Err(failure) = used::check(state, transfer) {
                     dir.destroy()?;
                     return Err(failure);
                 }
-                Ok(Self { dir, kept: Kept::new(target), earlier: None })
+                Ok(Self { dir, kept: KeptLoad::new(target), earlier: None })
             }
         }
     }
 }
 
-impl LoadRecord for Record {
+impl LoadRecord for ArchiveRecord {
     fn reached(&self, load: Option<&Load>) -> Reached {
         let has_something = load.is_some_and(|load| {
             let transfer = load.transfer();
@@ -103,7 +103,7 @@ impl LoadRecord for Record {
     }
 }
 
-impl KeepsEnding for Record {
+impl KeepsEnding for ArchiveRecord {
     fn stage(&self) -> Stage {
         self.kept.ending.stage
     }
@@ -121,7 +121,7 @@ impl KeepsEnding for Record {
 pub fn lines(state: &StateDir, engines: Engines) -> Outcome<Vec<Line>> {
     let mut lines = Vec::new();
     for transfer in TransferDir::list_in(state, Area::Loads)? {
-        let look = TransferDir::look_in::<Kept>(state, Area::Loads, transfer)?;
+        let look = TransferDir::look_in::<KeptLoad>(state, Area::Loads, transfer)?;
         let Some(Look { record: Some(kept), running, .. }) = look else { continue };
         let target = engines.shown(&kept.target);
         let stage = kept.ending.stage.as_str();
@@ -150,7 +150,7 @@ pub fn abandon(state: &StateDir, audit: &AuditLog, engines: Engines, transfer: T
         return Ok(None);
     }
     let dir = TransferDir::open_in(state, Area::Loads, transfer)?;
-    let Some(kept) = dir.record::<Kept>()? else {
+    let Some(kept) = dir.record::<KeptLoad>()? else {
         dir.destroy()?;
         return Ok(None);
     };
@@ -175,8 +175,8 @@ pub fn resolve(state: &StateDir, audit: &AuditLog, transfer: TransferId, event: 
         return Ok(None);
     }
     let dir = TransferDir::open_in(state, Area::Loads, transfer)?;
-    let Some(kept) = dir.record::<Kept>()? else { return Ok(None) };
-    let mut record = Record { dir, kept, earlier: None };
+    let Some(kept) = dir.record::<KeptLoad>()? else { return Ok(None) };
+    let mut record = ArchiveRecord { dir, kept, earlier: None };
     let stage = state_stage(transfer, record.kept.ending.stage, event)?;
     note_statement(audit, transfer, stage)?;
     match stage {

@@ -12,7 +12,7 @@ use sealift_protocol::{
     error::Error,
     frame::ChunkHeader,
     manifest::SignedManifest,
-    receive::{Order, Session},
+    receive::{Order, ReceiverSession},
     seal::EpochKeys,
     sealed_log::Record,
 };
@@ -52,7 +52,7 @@ impl<'a> Unload<'a> {
 
     /// Returns when all parts are in the sink, the manifest fits them, and nothing stands behind
     /// it. Not cancel-safe: chunks between archive and target are lost.
-    pub async fn run(&self, mut session: Session, records: Records) -> Outcome<Session> {
+    pub async fn run(&self, mut session: ReceiverSession, records: Records) -> Outcome<ReceiverSession> {
         let mut order = Order::new(self.load.transfer().plan());
         let keys = session.keys().clone();
         let records = stream::unfold(records, |mut records| async move { Some((records.recv().await?, records)) });

@@ -21,7 +21,7 @@ use sealift_protocol::{
     error::Error,
     fingerprint::Fingerprint,
     message::{BeginBody, Message},
-    receive::{Deciding, Session, Transfer, Window},
+    receive::{Deciding, ReceiverSession, ReceiverTransfer, Window},
     sealed_log::{EpochRecord, Record},
 };
 use serde_json::json;
@@ -46,7 +46,7 @@ impl Receiving<'_> {
         link: &Link,
         writer: &mut ControlWriter,
         control: &mut ControlReader,
-    ) -> Outcome<Session> {
+    ) -> Outcome<ReceiverSession> {
         let sender = Fingerprint::of(&deciding.sender_key());
         let asks = match deciding.is_fresh() && self.finished.is_none() {
             true => Asks::StartOver,
@@ -171,7 +171,7 @@ impl Receiving<'_> {
 
     /// Opens the target for the transfer, and resumes what an earlier process left, unless that is
     /// to be dropped.
-    pub(super) async fn open_load(&mut self, mut transfer: Transfer, asks: Asks) -> Outcome<Load> {
+    pub(super) async fn open_load(&mut self, mut transfer: ReceiverTransfer, asks: Asks) -> Outcome<Load> {
         let _at_work = self.terms.activity.at_work();
         let target = (self.runner.setting.open_target)()?;
         let stop = self.runner.stop.within();
@@ -255,7 +255,7 @@ impl Receiving<'_> {
         Ok(())
     }
 
-    fn report_started(&mut self, session: &Session, went_on: bool, asks: Asks) {
+    fn report_started(&mut self, session: &ReceiverSession, went_on: bool, asks: Asks) {
         let report = self.runner.setting.report;
         let earlier = mem::replace(&mut self.earlier, Earlier::Known);
         let Some(load) = &self.runner.load else { return };

@@ -24,7 +24,7 @@ use sealift_protocol::{
     random::Nonces,
     seal::EpochKeys,
     sealed_log::Record,
-    send::Transfer,
+    send::SenderTransfer,
 };
 use tokio::sync::watch;
 
@@ -43,7 +43,7 @@ pub struct Filling {
     pub workers: Workers,
     /// The transfer as if its receiver were the spool: what is durable there counts as
     /// acknowledged.
-    pub transfer: Transfer,
+    pub transfer: SenderTransfer,
     pub identity: Arc<Identity>,
     pub audit: AuditLog,
     /// The source was read before and has to come again: an input that is empty did not.

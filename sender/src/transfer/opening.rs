@@ -22,7 +22,7 @@ use sealift_protocol::{
     },
     id::PartIndex,
     manifest::{Origin, Plan, ReceiverTrust},
-    send::{Session, Transfer},
+    send::{SenderSession, SenderTransfer},
 };
 use serde_json::json;
 
@@ -90,7 +90,7 @@ impl Sending<'_> {
 
     /// The first connection stands: from here on the source goes into the spool, under this
     /// connection's keys.
-    pub(super) fn begin_spool(&mut self, outgoing: &Outgoing, session: &Session, stop: &Stop) -> Outcome {
+    pub(super) fn begin_spool(&mut self, outgoing: &Outgoing, session: &SenderSession, stop: &Stop) -> Outcome {
         let Some(folder) = self.args.spool.as_ref().filter(|_| outgoing.spool().is_none() && outgoing.has_source())
         else {
             return Ok(());
@@ -210,10 +210,11 @@ impl Sending<'_> {
         }
     }
 
-    fn transfer(&self, plan: Plan) -> Outcome<Transfer> {
+    fn transfer(&self, plan: Plan) -> Outcome<SenderTransfer> {
         let suites = self.args.transfer.suite.suites();
         let origin = origin(self.trust, self.endpoint);
-        let mut transfer = Transfer::new(suites, self.ticket.grant.clone(), plan, self.record.digest_secret(), origin)?;
+        let mut transfer =
+            SenderTransfer::new(suites, self.ticket.grant.clone(), plan, self.record.digest_secret(), origin)?;
         for &suite in self.record.suites() {
             transfer.handle_agreed(suite);
         }

@@ -17,7 +17,7 @@ use sealift_protocol::{
     grant::SignedGrant,
     manifest::SignedReceipt,
     message::{Message, Refuse},
-    receive::{Accepting, Transfer},
+    receive::{Accepting, ReceiverTransfer},
 };
 
 pub use self::target::Disk;
@@ -54,7 +54,7 @@ pub struct Receiver<'a> {
 enum Phase {
     /// For the sender, since then.
     Waiting(u64),
-    Accepting(Box<Accepting>, Option<Box<Transfer>>),
+    Accepting(Box<Accepting>, Option<Box<ReceiverTransfer>>),
     Receiving(Box<Connection>),
     /// The receipt is out: until then the sender may end the exchange.
     Delivering(u64),
@@ -94,8 +94,8 @@ impl<'a> Receiver<'a> {
         Ok(receiver)
     }
 
-    fn known_transfer(&self, record: &Record, world: &World<'_>) -> Transfer {
-        let mut transfer = Transfer::new(self.grant.clone(), world.scenario.plan.clone());
+    fn known_transfer(&self, record: &Record, world: &World<'_>) -> ReceiverTransfer {
+        let mut transfer = ReceiverTransfer::new(self.grant.clone(), world.scenario.plan.clone());
         transfer.handle_earlier(record.epoch, record.digest_check);
         transfer
     }

@@ -19,7 +19,7 @@ use sealift_protocol::{
     key::{DigestSecret, KeyCommitment},
     message::{Message, Refuse},
     random::Nonces,
-    send::{Beginning, Expected, Offering, Readable, Session, Transfer},
+    send::{Beginning, ExpectedReceiver, Offering, Readable, SenderSession, SenderTransfer},
 };
 
 pub use self::disk::Disk;
@@ -45,10 +45,10 @@ const ATTEMPTS_MAX: u32 = 45;
 
 pub struct Sender<'a> {
     signer: &'a TestSigner,
-    expected: Expected,
+    expected: ExpectedReceiver,
     grant: SignedGrant,
     expiry: Expiry,
-    transfer: Transfer,
+    transfer: SenderTransfer,
     /// None while only the receipt is missing.
     source: Option<Source>,
     phase: Phase,
@@ -84,7 +84,7 @@ impl<'a> Sender<'a> {
     pub fn start(
         parties: &'a Parties,
         grant: SignedGrant,
-        expected: Expected,
+        expected: ExpectedReceiver,
         process: u32,
         disk: &mut Disk,
         world: &mut World<'_>,
@@ -251,7 +251,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Drops what was read of parts that have to be read again.
-    fn resume(&mut self, session: &Session) -> Outcome {
+    fn resume(&mut self, session: &SenderSession) -> Outcome {
         let readable = match &self.source {
             None => Readable::Nothing,
             Some(source) if source.can_repeat() => Readable::Again,

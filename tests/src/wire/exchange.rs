@@ -15,7 +15,7 @@ use sealift_protocol::{
     receive::{self, Listening, Window},
     seal::Suite,
     sealed_log::KeyFingerprint,
-    send::{Expected, Resume, Session, Transfer},
+    send::{ExpectedReceiver, Resume, SenderSession, SenderTransfer},
     sign::{Purpose, Signer},
     transcript::{Channel, Transcript},
 };
@@ -60,10 +60,10 @@ pub struct Terms {
 /// A transfer after the exchange: data may flow. At each end what outlives the connection, and what
 /// does not.
 pub struct Pair {
-    pub transfer: Transfer,
-    pub session: Session,
-    pub loading: receive::Transfer,
-    pub receiving: receive::Session,
+    pub transfer: SenderTransfer,
+    pub session: SenderSession,
+    pub loading: receive::ReceiverTransfer,
+    pub receiving: receive::ReceiverSession,
 }
 
 impl Parties {
@@ -122,10 +122,10 @@ impl Parties {
         }
     }
 
-    pub fn transfer(&mut self, terms: &Terms) -> Transfer {
+    pub fn transfer(&mut self, terms: &Terms) -> SenderTransfer {
         let secret = DigestSecret::generate(&mut self.random);
         self.last_secret = *secret.expose();
-        Transfer::new(terms.offered.clone(), self.grant(), terms.plan.clone(), secret, Origin::unknown()).unwrap()
+        SenderTransfer::new(terms.offered.clone(), self.grant(), terms.plan.clone(), secret, Origin::unknown()).unwrap()
     }
 
     fn sealing_key(&mut self) -> SealingKey {
@@ -136,14 +136,14 @@ impl Parties {
     }
 
     /// What the sender knows of the receiver from its ticket.
-    pub fn expected(&self, sealing_key: &SealingKey) -> Expected {
+    pub fn expected(&self, sealing_key: &SealingKey) -> ExpectedReceiver {
         let sealing_key = KeyFingerprint::of(&sealing_key.public_key());
-        Expected { receiver_key: self.receiver.public_key(), sealing_key }
+        ExpectedReceiver { receiver_key: self.receiver.public_key(), sealing_key }
     }
 
     /// The receiver, whatever it has the keys sealed to: for offers that are not answered.
-    pub fn anybody(&self) -> Expected {
-        Expected { receiver_key: self.receiver.public_key(), sealing_key: KeyFingerprint([0; 32]) }
+    pub fn anybody(&self) -> ExpectedReceiver {
+        ExpectedReceiver { receiver_key: self.receiver.public_key(), sealing_key: KeyFingerprint([0; 32]) }
     }
 
     /// The digest secret of the transfer that was made last.
@@ -169,11 +169,11 @@ impl Parties {
     pub fn connect(
         &mut self,
         terms: &Terms,
-        transfer: &Transfer,
-        loading: &mut Option<receive::Transfer>,
+        transfer: &SenderTransfer,
+        loading: &mut Option<receive::ReceiverTransfer>,
         asks: Asks,
         tamper: &Exchange<'_>,
-    ) -> Result<(Session, receive::Session)> {
+    ) -> Result<(SenderSession, receive::ReceiverSession)> {
         let sender_channel = tamper.sender_channel.clone().unwrap_or(self.channel.clone());
         let sealing_key = self.sealing_key();
         let expected = self.expected(&sealing_key);
@@ -216,7 +216,7 @@ impl Pair {
         tamper: &Exchange<'_>,
         asks: Asks,
     ) -> Result<Vec<Resume>> {
-        let empty = receive::Transfer::new(parties.grant(), terms.plan.clone());
+        let empty = receive::ReceiverTransfer::new(parties.grant(), terms.plan.clone());
         let mut loading = Some(std::mem::replace(&mut self.loading, empty));
         let (session, receiving) = parties.connect(terms, &self.transfer, &mut loading, asks, tamper)?;
         self.loading = loading.expect("was there");
@@ -289,7 +289,7 @@ impl Terms {
     }
 
     /// The transfer as a receiver knows it before the connection of `epoch`.
-    fn first(&self, mut transfer: receive::Transfer) -> receive::Transfer {
+    fn first(&self, mut transfer: receive::ReceiverTransfer) -> receive::ReceiverTransfer {
         transfer.handle_earlier(Epoch(self.epoch.0 - 1), None);
         transfer
     }

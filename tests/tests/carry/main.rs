@@ -15,7 +15,7 @@ use sealift_protocol::{
     archive::Statement,
     envelope::SealingPublicKey,
     id::TransferId,
-    sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, LogReader, LogWriter, Record, Step},
+    sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, LogReader, LogWriter, ReadStep, Record},
 };
 use sealift_tests::{
     agents::{Launch, OPERATOR, RECEIVER, SENDER},
@@ -319,7 +319,7 @@ fn what_was_put_together_differently_is_refused() {
 fn records(bytes: &[u8]) -> (LogHeader, Vec<Record>) {
     let mut reader = LogReader::open(bytes).unwrap_or_else(|_| panic!("no log"));
     let mut records = Vec::new();
-    while let Ok(Step::Record(record)) = reader.step() {
+    while let Ok(ReadStep::Record(record)) = reader.step() {
         if record != Record::Mark {
             records.push(record);
         }

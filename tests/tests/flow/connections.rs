@@ -10,7 +10,7 @@ use sealift_protocol::{
     manifest::Origin,
     message::{Ack, Message},
     seal::Suite,
-    send::{Resume, Transfer},
+    send::{Resume, SenderTransfer},
 };
 use sealift_tests::wire::{Exchange, NOW_SECONDS, Terms, opaque_plan};
 
@@ -101,7 +101,7 @@ fn restarted() -> Flow {
     let secret = flow.parties.last_secret();
     let grant = flow.parties.grant();
     flow.pair.transfer =
-        Transfer::new(vec![Suite::Aes256Gcm], grant, opaque_plan(), secret, Origin::unknown()).unwrap();
+        SenderTransfer::new(vec![Suite::Aes256Gcm], grant, opaque_plan(), secret, Origin::unknown()).unwrap();
     assert_eq!(connect_again(&mut flow), Ok(vec![Resume::Repeat]));
     flow
 }
@@ -141,7 +141,7 @@ fn a_proof_goes_on_over_the_next_connection() {
     // Proven or not: what the receiver has lost meanwhile is read again.
     let mut flow = restarted();
     repeat(&mut flow, "row 0 of part 0", false).unwrap();
-    flow.pair.loading = sealift_protocol::receive::Transfer::new(flow.parties.grant(), opaque_plan());
+    flow.pair.loading = sealift_protocol::receive::ReceiverTransfer::new(flow.parties.grant(), opaque_plan());
     flow.pair.loading.handle_earlier(Epoch(2), None);
     assert_eq!(connect_again(&mut flow), Ok(vec![Resume::Repeat]));
 }
@@ -156,7 +156,7 @@ fn a_strangers_connection_changes_nothing() {
         let stranger = flow.parties.transfer(&terms);
         let mut loading = Some(std::mem::replace(
             &mut flow.pair.loading,
-            sealift_protocol::receive::Transfer::new(flow.parties.grant(), opaque_plan()),
+            sealift_protocol::receive::ReceiverTransfer::new(flow.parties.grant(), opaque_plan()),
         ));
         let got = flow.parties.connect(&terms, &stranger, &mut loading, asks, &Exchange::default());
         assert_eq!(code(got), Code::TransferBusy, "{asks:?}");

@@ -42,7 +42,7 @@ use sealift_protocol::{
     random::Nonces,
     receive::{Listening, Window},
     seal::seal,
-    send::{Session, Transfer},
+    send::{SenderSession, SenderTransfer},
     sign::{Signature, Signer},
 };
 use sealift_sender::{
@@ -148,10 +148,11 @@ impl Attacker {
     }
 
     /// Goes through the exchange as an honest sender does.
-    async fn ready(&self) -> (Session, ControlWriter, ControlReader) {
+    async fn ready(&self) -> (SenderSession, ControlWriter, ControlReader) {
         let secret = DigestSecret::generate(&mut SystemRandom::default());
         let transfer =
-            Transfer::new(suites_auto(true), self.ticket.grant.clone(), plan(), secret, Origin::unknown()).unwrap();
+            SenderTransfer::new(suites_auto(true), self.ticket.grant.clone(), plan(), secret, Origin::unknown())
+                .unwrap();
         let (mut writer, mut control) = self.control().await;
         let outgoing =
             Outgoing::new(transfer, None, Sealer::new(Workers::new(Compression::Off), Budget::new(MEMORY_BYTES_MIN)));
@@ -170,7 +171,7 @@ impl Attacker {
     }
 }
 
-fn sealed(session: &Session, index: u64, last: bool) -> Sealed {
+fn sealed(session: &SenderSession, index: u64, last: bool) -> Sealed {
     let chunk = Chunk::new(PartIndex(0), ChunkIndex(index), last, "row\n".repeat(1000));
     let packed = Packer::new(Compression::Level(1)).unwrap().pack(chunk, session.keys.digests());
     seal(packed, &session.keys, Nonces::new(SystemRandom::default()).draw().unwrap()).unwrap()
@@ -232,7 +233,7 @@ fn x15_silence_is_let_go_and_the_ticket_stays_good() {
 /// own code.
 #[test]
 fn x1_to_x8_wrong_data_ends_the_transfer_with_nothing_loaded() {
-    type Make = fn(&Session) -> (u32, Vec<u8>);
+    type Make = fn(&SenderSession) -> (u32, Vec<u8>);
     let cases: [(&str, Make, Code); 9] = [
         ("no such part", |session| (7, sealed(session, 0, true).frame.to_vec()), Code::ProtocolViolation),
         ("garbage", |_| (0, vec![0x41; 4096]), Code::ChunkMalformed),

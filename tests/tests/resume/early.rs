@@ -9,7 +9,7 @@ use sealift_agent::{
 };
 use sealift_protocol::{
     close::Code, compress::Compression, disposition::Asks, key::DigestSecret, manifest::Origin, negotiate::suites_auto,
-    send::Transfer,
+    send::SenderTransfer,
 };
 use sealift_sender::{
     lane::Sealer,
@@ -90,7 +90,7 @@ async fn fail_before_begin(place: &Place) {
     let (mut writer, mut control) = open_control(&link, &proof_of(&ticket, &identity, &link)).await.unwrap();
     let secret = DigestSecret::generate(&mut SystemRandom::default());
     let transfer =
-        Transfer::new(suites_auto(true), ticket.grant.clone(), opaque_plan(), secret, Origin::unknown()).unwrap();
+        SenderTransfer::new(suites_auto(true), ticket.grant.clone(), opaque_plan(), secret, Origin::unknown()).unwrap();
     let outgoing =
         Outgoing::new(transfer, None, Sealer::new(Workers::new(Compression::Off), Budget::new(MEMORY_BYTES_MIN)));
     let terms = OfferTerms { asks: Asks::Continue, sealing_key: ticket.sealing_key };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 
 use sealift_protocol::{
     id::Epoch,
-    sealed_log::{LogReader, Record, Step},
+    sealed_log::{LogReader, ReadStep, Record},
 };
 use sealift_tests::{
     agents::Agent,
@@ -65,7 +65,7 @@ impl Seen {
         let mut reader = LogReader::open(&bytes[..]).unwrap_or_else(|_| panic!("no journal"));
         let mut keys = BTreeMap::new();
         let mut chunks = 0;
-        while let Ok(Step::Record(record)) = reader.step() {
+        while let Ok(ReadStep::Record(record)) = reader.step() {
             match record {
                 Record::Epoch(epoch) => {
                     keys.insert(epoch.epoch, epoch.commitment);

@@ -16,10 +16,10 @@ use sealift_protocol::{
     limits::CHUNK_HEADER_BYTES,
     message::{Ack, Message},
     random::Nonces,
-    receive::{Expected, Order, Unsealing},
+    receive::{ExpectedArchive, Order, Unsealing},
     seal::{Suite, open, seal},
-    sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, LogReader, LogWriter, Record, Step},
-    send::Transfer,
+    sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, LogReader, LogWriter, ReadStep, Record},
+    send::SenderTransfer,
     sign::Signer,
 };
 use sealift_tests::wire::{Seeded, TestSigner, opaque_plan};
@@ -97,7 +97,7 @@ impl Made {
         let to = &key.public_key();
         let opening = Opening::make(&header, offer, SUITE, &secret, to, &sender, &mut random).unwrap();
         let mut records = opening.records.to_vec();
-        let mut transfer = Transfer::new(vec![SUITE], grant.clone(), plan, secret, origin()).unwrap();
+        let mut transfer = SenderTransfer::new(vec![SUITE], grant.clone(), plan, secret, origin()).unwrap();
         let chunk = Chunk::new(PartIndex(0), ChunkIndex(0), true, PLAIN);
         let packed = Packer::new(Compression::Off).unwrap().pack(chunk, opening.keys.digests());
         let sealed = seal(packed, &opening.keys, Nonces::new(&mut random).draw().unwrap()).unwrap();
@@ -111,8 +111,8 @@ impl Made {
         Self { key, receiver, sender, header, grant, records }
     }
 
-    fn expected(&self) -> Expected {
-        Expected {
+    fn expected(&self) -> ExpectedArchive {
+        ExpectedArchive {
             from: Fingerprint::of(&self.sender.public_key()),
             receiver: self.receiver.fingerprint(),
             suites: vec![SUITE],
@@ -120,12 +120,12 @@ impl Made {
     }
 
     /// What a receiver makes of it: the plaintext, or the first code.
-    fn read(&self, bytes: &[u8], expected: &Expected, now: u64) -> Result<Vec<u8>> {
+    fn read(&self, bytes: &[u8], expected: &ExpectedArchive, now: u64) -> Result<Vec<u8>> {
         let Ok(mut reader) = LogReader::open(bytes) else { return Err(Error::new(Code::LogDamaged, "header")) };
         let mut unsealing = Unsealing::new(reader.header());
         let mut next = || match reader.step() {
-            Ok(Step::Record(record)) => Ok(Some(record)),
-            Ok(Step::End(_)) => Ok(None),
+            Ok(ReadStep::Record(record)) => Ok(Some(record)),
+            Ok(ReadStep::End(_)) => Ok(None),
             Err(_) => Err(Error::new(Code::LogDamaged, "record")),
         };
         let sealed = loop {
@@ -173,9 +173,9 @@ pub fn vectors() -> Value {
         log_of(made.header, &records)
     };
     let salted = LogHeader::new(made.header.id, &mut Seeded::new("other salt", 0));
-    let other = Expected { from: made.receiver.fingerprint(), ..made.expected() };
-    let elsewhere = Expected { receiver: expected.from, ..made.expected() };
-    let cases: Vec<(&str, Vec<u8>, &Expected, u64, Code)> = vec![
+    let other = ExpectedArchive { from: made.receiver.fingerprint(), ..made.expected() };
+    let elsewhere = ExpectedArchive { receiver: expected.from, ..made.expected() };
+    let cases: Vec<(&str, Vec<u8>, &ExpectedArchive, u64, Code)> = vec![
         ("another sender than was told", good.clone(), &other, NOW, Code::IdentityRefused),
         ("for another receiver", good.clone(), &elsewhere, NOW, Code::GrantForeign),
         ("after its end", good.clone(), &expected, NOW + 3600, Code::GrantExpired),

@@ -7,7 +7,8 @@ use sealift_protocol::{
     limits::{LOG_CHECK_BYTES, LOG_HEAD_BYTES, LOG_HEADER_BYTES},
     seal::Suite,
     sealed_log::{
-        Ending, EpochRecord, KeyFingerprint, LogHeader, LogId, LogKind, LogReader, LogWriter, ReadError, Record, Step,
+        Ending, EpochRecord, KeyFingerprint, LogHeader, LogId, LogKind, LogReader, LogWriter, ReadError, ReadStep,
+        Record,
     },
 };
 use sealift_tests::wire::Seeded;
@@ -76,8 +77,8 @@ fn outcome(bytes: &[u8]) -> Value {
     let mut records = 0;
     loop {
         match reader.step() {
-            Ok(Step::Record(_)) => records += 1,
-            Ok(Step::End(ending)) => {
+            Ok(ReadStep::Record(_)) => records += 1,
+            Ok(ReadStep::End(ending)) => {
                 let ending = match ending {
                     Ending::Whole => "whole",
                     Ending::Torn => "torn",

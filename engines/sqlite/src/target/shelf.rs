@@ -19,7 +19,7 @@ pub const LINES_MAX: usize = 128;
 /// The lines that are taken out.
 #[derive(Default)]
 pub struct Shelf {
-    lines: Vec<Line>,
+    lines: Vec<ShelfLine>,
     /// Places of the lines of each table and view, by its name in small letters.
     places: HashMap<String, Vec<usize>>,
     /// The first lines of the catalogue that are copies of those here.
@@ -31,7 +31,7 @@ pub struct Shelf {
 }
 
 /// A line of the catalogue.
-struct Line {
+struct ShelfLine {
     kind: String,
     name: String,
     table: String,
@@ -39,7 +39,7 @@ struct Line {
     sql: Value,
 }
 
-impl Line {
+impl ShelfLine {
     /// Whether it is that of a table or view, or of an index that comes with a table.
     fn is_of_owner(&self) -> bool {
         matches!((&*self.kind, &self.sql), ("table" | "view", _) | ("index", Value::Null))
@@ -100,7 +100,7 @@ impl Shelf {
         let sql = "SELECT type, name, tbl_name, rootpage, sql FROM main.sqlite_schema WHERE rowid > ?1 ORDER BY rowid";
         let mut statement = connection.prepare(sql)?;
         let lines = statement.query_map([self.copies as i64], |row| {
-            Ok(Line {
+            Ok(ShelfLine {
                 kind: row.get(0)?,
                 name: row.get(1)?,
                 table: row.get(2)?,
@@ -126,7 +126,8 @@ impl Shelf {
     /// Copies a table or view into the catalogue, in which there are copies alone.
     fn copy(&mut self, connection: &Connection, owner: &str) -> rusqlite::Result<()> {
         let places = self.places.get(owner).into_iter().flatten();
-        let lines: Vec<&Line> = places.map(|&place| &self.lines[place]).filter(|line| line.is_of_owner()).collect();
+        let lines: Vec<&ShelfLine> =
+            places.map(|&place| &self.lines[place]).filter(|line| line.is_of_owner()).collect();
         self.copies += lines.len();
         insert(connection, &lines)
     }
@@ -142,14 +143,14 @@ impl Shelf {
     }
 }
 
-fn insert(connection: &Connection, lines: &[&Line]) -> rusqlite::Result<()> {
+fn insert(connection: &Connection, lines: &[&ShelfLine]) -> rusqlite::Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
     with_writable_schema(connection, |connection| {
         let sql = "INSERT INTO main.sqlite_schema(type, name, tbl_name, rootpage, sql) VALUES(?1, ?2, ?3, ?4, ?5)";
         let mut statement = connection.prepare(sql)?;
-        for Line { kind, name, table, root_page, sql } in lines {
+        for ShelfLine { kind, name, table, root_page, sql } in lines {
             statement.execute(params![kind, name, table, root_page, sql])?;
         }
         Ok(())

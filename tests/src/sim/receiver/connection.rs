@@ -10,7 +10,7 @@ use sealift_protocol::{
     frame::ChunkHeader,
     id::{ChunkCount, PartIndex},
     message::{Ack, Message},
-    receive::{Arrived, PartStream, Session},
+    receive::{Arrived, PartStream, ReceiverSession},
     seal::open,
 };
 
@@ -29,7 +29,7 @@ use super::{
 const OPENED_AHEAD: usize = 2;
 
 pub struct Connection {
-    pub session: Session,
+    pub session: ReceiverSession,
     lanes: Vec<Lane>,
     unpacker: Unpacker,
     acks: u64,
@@ -60,7 +60,7 @@ struct Journal {
 }
 
 impl Connection {
-    pub fn new(session: Session) -> Self {
+    pub fn new(session: ReceiverSession) -> Self {
         let unpacker = Unpacker::new().expect("a zstd context");
         Self { session, lanes: Vec::new(), unpacker, acks: 0 }
     }
@@ -185,7 +185,7 @@ impl Lane {
         pipe_ended: bool,
         journalled: bool,
         load: &Load,
-        session: &mut Session,
+        session: &mut ReceiverSession,
         unpacker: &mut Unpacker,
     ) -> Outcome<bool> {
         if self.stream_ended || self.opened.len() >= OPENED_AHEAD {

@@ -6,7 +6,7 @@ use sealift_protocol::{
     fingerprint::Fingerprint,
     limits::LANE_WINDOW_BYTES_MIN,
     message::{Begin, Message, Offer},
-    receive::{Accepting, Listening, Transfer, Window},
+    receive::{Accepting, Listening, ReceiverTransfer, Window},
     sign::Signer,
 };
 
@@ -70,7 +70,7 @@ impl Receiver<'_> {
     pub(super) fn handle_begin(
         &mut self,
         accepting: Accepting,
-        anew: Option<Box<Transfer>>,
+        anew: Option<Box<ReceiverTransfer>>,
         begin: Begin,
         disk: &mut Disk,
         world: &mut World<'_>,

@@ -10,7 +10,7 @@ use sealift_protocol::{
     envelope::SealingKey,
     id::PartIndex,
     manifest::SignedReceipt,
-    receive::{Transfer, WholePart},
+    receive::{ReceiverTransfer, WholePart},
     seal::{EpochKeys, open},
 };
 
@@ -33,7 +33,7 @@ const CHUNKS_WAITING: usize = 2;
 const SHARED_PERCENT: f64 = 50.0;
 
 pub struct Load {
-    pub transfer: Transfer,
+    pub transfer: ReceiverTransfer,
     pub target: Target,
     writers: BTreeMap<u32, Writer>,
 }
@@ -51,7 +51,7 @@ struct Writer {
 impl Load {
     /// Opens the target; `fresh` drops what an earlier attempt left there.
     pub fn open(
-        mut transfer: Transfer,
+        mut transfer: ReceiverTransfer,
         fresh: bool,
         sealing_key: &SealingKey,
         disk: &mut Disk,
@@ -73,7 +73,12 @@ impl Load {
     }
 
     /// Opens what was proven by an earlier process.
-    pub fn open_proven(mut transfer: Transfer, receipt: &SignedReceipt, disk: &mut Disk, world: &World<'_>) -> Self {
+    pub fn open_proven(
+        mut transfer: ReceiverTransfer,
+        receipt: &SignedReceipt,
+        disk: &mut Disk,
+        world: &World<'_>,
+    ) -> Self {
         for (sent, index) in receipt.receipt.manifest.manifest.parts.iter().zip(0..) {
             let (part, chunks, plain_bytes, root) = (PartIndex(index), sent.chunks, sent.plain_bytes, sent.root);
             transfer.handle_found(WholePart { part, chunks, plain_bytes, root });

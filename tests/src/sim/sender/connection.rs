@@ -13,7 +13,7 @@ use sealift_protocol::{
     manifest::SignedManifest,
     message::{Ack, Message},
     seal::seal,
-    send::{Read, Session, Step},
+    send::{LaneStep, Read, SenderSession},
 };
 use std::{collections::VecDeque, sync::Arc};
 
@@ -31,7 +31,7 @@ use super::{
 const SEALED_AHEAD: usize = 2;
 
 pub struct Connection {
-    pub session: Session,
+    pub session: SenderSession,
     commitment: KeyCommitment,
     state: RefCell<State>,
 }
@@ -58,7 +58,7 @@ struct Out {
 }
 
 impl Connection {
-    pub fn new(session: Session, commitment: KeyCommitment) -> Self {
+    pub fn new(session: SenderSession, commitment: KeyCommitment) -> Self {
         Self { session, commitment, state: RefCell::default() }
     }
 
@@ -120,11 +120,11 @@ impl Connection {
         let Some(lane) = source.lanes.get_mut(&out.part) else { return Err(Code::Internal.into()) };
         let draw = || sender.nonces.draw();
         match sender.transfer.poll_lane(PartIndex(out.part), &mut lane.next, &self.session, draw)? {
-            Step::Resend(sealed) => return self.resend(sealed, out, world).map(|()| true),
-            Step::Send(sealed) => return self.send(sealed, out, sender, world).map(|()| true),
-            Step::Proven { .. } => return world.reach(Side::Sender, Moment::Proving).map(|()| true),
-            Step::AwaitWindow => return self.read_ahead(out.part, sender, world),
-            Step::Read => {}
+            LaneStep::Resend(sealed) => return self.resend(sealed, out, world).map(|()| true),
+            LaneStep::Send(sealed) => return self.send(sealed, out, sender, world).map(|()| true),
+            LaneStep::Proven { .. } => return world.reach(Side::Sender, Moment::Proving).map(|()| true),
+            LaneStep::AwaitWindow => return self.read_ahead(out.part, sender, world),
+            LaneStep::Read => {}
         }
         lane.next = lane.ready.pop_front();
         if lane.next.is_some() {

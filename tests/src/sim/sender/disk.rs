@@ -7,7 +7,7 @@ use sealift_protocol::{
     key::DigestSecret,
     manifest::{Origin, SignedManifest, SignedReceipt},
     seal::Suite,
-    send::Transfer,
+    send::SenderTransfer,
 };
 
 use super::{
@@ -51,10 +51,10 @@ pub fn record(disk: &Disk) -> Outcome<Record> {
     disk.record.read().clone().ok_or(Code::Internal.into())
 }
 
-pub fn transfer(record: &Record, grant: &SignedGrant, world: &World<'_>) -> Outcome<Transfer> {
+pub fn transfer(record: &Record, grant: &SignedGrant, world: &World<'_>) -> Outcome<SenderTransfer> {
     let (suites, plan) = (world.scenario.offered.clone(), world.scenario.plan.clone());
     let secret = DigestSecret::from_bytes(record.digest_secret);
-    let mut transfer = Transfer::new(suites, grant.clone(), plan, secret, Origin::unknown())?;
+    let mut transfer = SenderTransfer::new(suites, grant.clone(), plan, secret, Origin::unknown())?;
     for &suite in &record.suites {
         transfer.handle_agreed(suite);
     }

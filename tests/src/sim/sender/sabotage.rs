@@ -5,7 +5,7 @@ use sealift_protocol::{
     key::EpochSecret,
     manifest::{Section, SignedManifest},
     seal::EpochKeys,
-    send::Session,
+    send::SenderSession,
     sign::Signer,
 };
 
@@ -52,7 +52,7 @@ impl Sabotage {
         if part > 0 && self.due(SenderFault::OtherPart) { part - 1 } else { part }
     }
 
-    pub fn foreign_keys(&mut self, session: &Session, random: &mut Seeded) -> Option<EpochKeys> {
+    pub fn foreign_keys(&mut self, session: &SenderSession, random: &mut Seeded) -> Option<EpochKeys> {
         if !self.due(SenderFault::ForeignKeys) {
             return None;
         }

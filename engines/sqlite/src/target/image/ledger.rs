@@ -149,7 +149,7 @@ impl ImageLedger {
         let mut hashes = Vec::new();
         let mut reader = BufReader::new(&self.file);
         while let Some(entry) = read_entry(&mut reader, self.check, self.last, file_bytes - good_bytes)? {
-            let Entry { state, is_whole, hashes: more, check } = entry;
+            let ImageEntry { state, is_whole, hashes: more, check } = entry;
             good_bytes += (ENTRY_BYTES + more.len() + CHECK_BYTES) as u64;
             hashes.extend(more);
             self.check = check;
@@ -196,7 +196,7 @@ fn read_header(mut file: &File, of: Identity) -> io::Result<Option<(Bond, [u8; C
     Ok(is_its.then_some((bond, found)))
 }
 
-struct Entry {
+struct ImageEntry {
     state: WholePart,
     is_whole: bool,
     hashes: Vec<u8>,
@@ -209,7 +209,7 @@ fn read_entry(
     before: [u8; CHECK_BYTES],
     last: Option<WholePart>,
     left_bytes: u64,
-) -> io::Result<Option<Entry>> {
+) -> io::Result<Option<ImageEntry>> {
     if left_bytes < (ENTRY_BYTES + CHECK_BYTES) as u64 {
         return Ok(None);
     }
@@ -232,7 +232,7 @@ fn read_entry(
     let state = WholePart { part: IMAGE_PART, chunks: ChunkCount(chunks), plain_bytes, root: Root(root) };
     let expected = check(&before, &bytes);
     let hashes = bytes.split_off(ENTRY_BYTES);
-    Ok((found == expected).then_some(Entry { state, is_whole, hashes, check: found }))
+    Ok((found == expected).then_some(ImageEntry { state, is_whole, hashes, check: found }))
 }
 
 fn check(before: &[u8; CHECK_BYTES], bytes: &[u8]) -> [u8; CHECK_BYTES] {
