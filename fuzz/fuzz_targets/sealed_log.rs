@@ -12,7 +12,7 @@ use sealift_protocol::{
     random::Random,
     seal::Suite,
     sealed_log::{
-        Ending, EnvelopePlaces, KeyFingerprint, LogHeader, LogId, LogKind, LogReader, LogWriter, Record, ReadStep,
+        Ending, EnvelopePlaces, KeyFingerprint, LogHeader, LogId, LogKind, LogReader, LogWriter, ReadStep, Record,
     },
 };
 
