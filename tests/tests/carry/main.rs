@@ -207,7 +207,7 @@ fn what_is_not_for_this_receiver_is_refused() {
     let from = hosts.seal(&hosts.url("from.db"));
     let other = from.replace(&from[..1], if from.starts_with('0') { "1" } else { "0" });
     let target = hosts.url("to.db");
-    refused(&hosts.load("archive", &target, &other), exit::PEER, "identity_refused", "somebody else");
+    refused(&hosts.load("archive", &target, &other), exit::PEER, "identity_refused", "another sender");
     Launch::bare(RECEIVER, &["load", "--from", "0f3a"]).start().wait(WITHIN).assert_code(exit::USAGE);
     hosts.key("other", "other.pub").assert_code(exit::DONE);
     let elsewhere = Launch::bare(RECEIVER, &["load", "--json", "--target", &target, "--from", &from])
