@@ -318,7 +318,12 @@ impl Round {
             receiver.signal(Signal::SIGTERM);
         }
         let ended = receiver.wait(ENDS_WITHIN);
-        // One that was killed when it had cleaned up already began to wait for another transfer.
+        // One that was killed when it had cleaned up already began another transfer: it is refused
+        // by a target that is there, or waits.
+        if ended.code() == Some(exit::UNUSABLE) && self.is_done_before() {
+            self.receiver.target_taken = true;
+            return;
+        }
         assert!(matches!(ended.code(), Some(exit::DONE | exit::USER_INTERRUPT)), "{}", ended.message());
         self.receiver.note(&ended);
         self.receiver.done = Some(ended);
