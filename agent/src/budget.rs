@@ -55,8 +55,11 @@ impl Budget {
     /// Cancel-safe.
     pub async fn open_lane(&self) -> Outcome<LaneBudget> {
         let reserve = Arc::clone(&self.pool).acquire_many_owned(LANE_BYTES as u32).await.map_err(closed)?;
-        let (own, pool) = (Arc::new(Semaphore::new(LANE_BYTES)), Arc::clone(&self.pool));
-        Ok(LaneBudget { own, pool, reserve: Arc::new(reserve) })
+        Ok(LaneBudget {
+            own: Arc::new(Semaphore::new(LANE_BYTES)),
+            pool: Arc::clone(&self.pool),
+            reserve: Arc::new(reserve),
+        })
     }
 }
 

@@ -58,11 +58,11 @@ points! {
     TicketBound = Receiver, "ticket-bound", "the ticket is bound to its sender, its secret is still there";
     EpochKept = Receiver, "epoch-kept", "the record says which epoch it is, the sender waits";
     ReadyDue = Receiver, "ready-due", "everything is made, no data was asked for";
-    ChunkOpened = Receiver, "chunk-opened", "a chunk is opened, the sink has not seen it";
-    ChunkTaken = Receiver, "chunk-taken", "a chunk was handed to the sink and not acknowledged";
+    ChunkOpened = Receiver, "chunk-opened", "a chunk is opened, the target has not seen it";
+    ChunkTaken = Receiver, "chunk-taken", "a chunk was handed to the target and not acknowledged";
     JournalWritten = Receiver, "journal-written", "chunks are in the journal and not synced";
     JournalSynced = Receiver, "journal-synced", "chunks are durable in the journal, nothing is acknowledged";
-    PartFinished = Receiver, "part-finished", "the sink has finished a part, nothing is acknowledged";
+    PartFinished = Receiver, "part-finished", "the target has finished a part, nothing is acknowledged";
     LoadEnding = Receiver, "load-ending", "all is there and not proven";
     ReceiptSigned = Receiver, "receipt-signed", "the receipt is signed and not kept";
     ReceiptKept = Receiver, "receipt-kept", "the receipt is kept, the load is not shown";

@@ -117,7 +117,8 @@ fn allow_address_space(needed: rlim_t) -> Outcome {
     };
     let (soft, hard) = getrlimit(Resource::RLIMIT_AS).map_err(refused)?;
     if hard < needed {
-        let (needed, allowed) = (human_bytes(needed), human_bytes(hard));
+        let needed = human_bytes(needed);
+        let allowed = human_bytes(hard);
         let what = format!("this process needs {needed} of address space and may have only {allowed}");
         let next = "Raise the limit: ulimit -v of the shell, LimitAS= of a service. To bound memory, use --memory, or a cgroup.";
         return Err(Failure::new(Code::Preflight, what, next));

@@ -246,7 +246,7 @@ impl Report {
 
     /// Redraws and reports while nothing is counted, as when a target takes no more for a while:
     /// with this, progress goes on as long as a connection does. Never returns. Cancel-safe.
-    pub async fn keep_telling(&self) -> Infallible {
+    pub async fn keep_reporting(&self) -> Infallible {
         loop {
             self.progress.borrow_mut().handle_flowing(Instant::now());
             self.count(|_| {});

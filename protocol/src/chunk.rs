@@ -125,7 +125,7 @@ pub struct Sealed {
 }
 
 /// A chunk that was authenticated, unpacked within its bounds and hash-checked. Only
-/// [`crate::seal::open`] makes one, and a sink accepts nothing else.
+/// [`crate::seal::open`] makes one, and a target accepts nothing else.
 #[derive(Clone)]
 pub struct VerifiedChunk {
     part: PartIndex,
@@ -167,7 +167,7 @@ impl VerifiedChunk {
         &self.hash
     }
 
-    /// What the receiver keeps of the chunk once the sink has the bytes.
+    /// What the receiver keeps of the chunk once the target has the bytes.
     pub fn taken(&self) -> TakenChunk {
         TakenChunk {
             part: self.part,
@@ -179,7 +179,7 @@ impl VerifiedChunk {
     }
 }
 
-/// A verified chunk that a sink has taken, without its bytes.
+/// A verified chunk that a target has taken, without its bytes.
 pub struct TakenChunk {
     pub(crate) part: PartIndex,
     pub(crate) index: ChunkIndex,

@@ -11,7 +11,7 @@
 //!
 //! The receiver alone decides what is missing: [`ReceiverTransfer`] holds, over all connections,
 //! what was verified and what is durable. The place of a chunk is checked by its header, before any
-//! byte of it is decrypted, and a chunk counts as verified only when the sink, or the thread that
+//! byte of it is decrypted, and a chunk counts as verified only when the target, or the thread that
 //! feeds it, has it.
 
 mod archive;
@@ -68,13 +68,13 @@ pub struct ReceiverTransfer {
 struct ReceivedProgress {
     verified: Verified,
     durable: ChunkCount,
-    /// The sink has begun it.
+    /// The target has begun it.
     begun: bool,
     /// The target has taken all of it, for good if it keeps anything.
     finished: bool,
 }
 
-/// The chunks of a part that were verified and that the sink has, or has been handed.
+/// The chunks of a part that were verified and that the target has, or has been handed.
 #[derive(Default)]
 enum Verified {
     #[default]
@@ -229,12 +229,12 @@ impl ReceiverTransfer {
         self.parts.iter().any(|progress| progress.chunks().0 > 0)
     }
 
-    /// Whether the sink has finished any part.
+    /// Whether the target has finished any part.
     pub fn has_finished(&self) -> bool {
         self.parts.iter().any(|progress| progress.finished)
     }
 
-    /// Whether the sink has finished `part`.
+    /// Whether the target has finished `part`.
     pub fn is_finished(&self, part: PartIndex) -> bool {
         self.parts.get(part.0 as usize).is_some_and(|progress| progress.finished)
     }
@@ -244,12 +244,12 @@ impl ReceiverTransfer {
         self.incomplete != self.unfinished
     }
 
-    /// The number of chunks of a part that were verified and passed to the sink.
+    /// The number of chunks of a part that were verified and passed to the target.
     pub fn verified(&self, part: PartIndex) -> ChunkCount {
         self.parts[part.0 as usize].chunks()
     }
 
-    /// The number of chunks of all parts that were verified and passed to the sink.
+    /// The number of chunks of all parts that were verified and passed to the target.
     pub fn verified_in_all(&self) -> u64 {
         self.parts.iter().map(|progress| progress.chunks().0).fold(0, u64::saturating_add)
     }
@@ -269,10 +269,10 @@ impl ReceiverTransfer {
         have.collect()
     }
 
-    /// Whether the sink may be asked to begin `part`: one part at a time, in the order of the plan,
-    /// and each when the sink has finished the sections before it. Streams arrive in any order. If
-    /// a later part took a target's only writer first, while the sender waits for the window of an
-    /// earlier part, neither side could ever continue.
+    /// Whether the target may be asked to begin `part`: one part at a time, in the order of the
+    /// plan, and each when the target has finished the sections before it. Streams arrive in any
+    /// order. If a later part took a target's only writer first, while the sender waits for the
+    /// window of an earlier part, neither side could ever continue.
     pub fn may_begin(&self, part: PartIndex) -> bool {
         let earlier = &self.unfinished[..self.plan.parts[part.0 as usize].section as usize];
         part.0 as usize <= self.begun_to && earlier.iter().all(|unfinished| *unfinished == 0)
@@ -284,7 +284,7 @@ impl ReceiverTransfer {
         self.incomplete[..section as usize].iter().all(|incomplete| *incomplete == 0)
     }
 
-    /// The sink has begun `part`.
+    /// The target has begun `part`.
     pub fn handle_begun(&mut self, part: PartIndex) {
         self.parts[part.0 as usize].begun = true;
         while self.parts.get(self.begun_to).is_some_and(|progress| progress.begun) {
@@ -292,7 +292,7 @@ impl ReceiverTransfer {
         }
     }
 
-    /// A verified chunk was passed to the sink. It is asked for again only if the process dies
+    /// A verified chunk was passed to the target. It is asked for again only if the process dies
     /// before it is durable. Chunks of a part are taken in order.
     pub fn handle_taken(&mut self, chunk: &TakenChunk, durable: bool) {
         let digests = self.digests.as_ref().expect("a chunk is opened with the keys of a connection");
@@ -316,12 +316,12 @@ impl ReceiverTransfer {
     /// The first `chunks` of a part are durable.
     pub fn handle_durable(&mut self, part: PartIndex, chunks: ChunkCount) {
         let progress = &mut self.parts[part.0 as usize];
-        // The sink may report more than was counted as passed to it.
+        // The target may report more than was counted as passed to it.
         progress.durable = progress.durable.max(chunks.min(progress.chunks()));
         self.moved.insert(part);
     }
 
-    /// The sink has finished a part; with `durable`, all of it is durable.
+    /// The target has finished a part; with `durable`, all of it is durable.
     pub fn handle_finished(&mut self, part: PartIndex, durable: bool) {
         let progress = &mut self.parts[part.0 as usize];
         if durable {
@@ -333,9 +333,9 @@ impl ReceiverTransfer {
         self.moved.insert(part);
     }
 
-    /// Once the manifest is here and the sink has finished every part: whether what arrived is what
-    /// the manifest states (fault X13). Fails with `ManifestMismatch`, or with `SourceEmpty` if
-    /// nothing was moved and that was not allowed. `None` before that.
+    /// Once the manifest is here and the target has finished every part: whether what arrived is
+    /// what the manifest states (fault X13). Fails with `ManifestMismatch`, or with `SourceEmpty`
+    /// if nothing was moved and that was not allowed. `None` before that.
     pub fn poll_complete(&self) -> Option<Result<()>> {
         let manifest = &self.manifest.as_ref()?.manifest;
         let digests = self.digests.as_ref()?;

@@ -28,7 +28,7 @@ use sealift_agent::{
     stop::Stop,
     transfer_dir::TransferDir,
 };
-use sealift_engine_api::{Engines, Readiness, TargetOptions};
+use sealift_engine_api::{Engines, Readiness};
 use sealift_protocol::{
     close::Code,
     disposition::{
@@ -51,7 +51,7 @@ use crate::{
     load::{Load, note_found, prepare},
     runner::{Came, Outside, Runner, Setting, failed},
     standing_key::StandingKey,
-    target::dangers,
+    target::{self, dangers},
     unfinished::drop_target,
 };
 
@@ -69,12 +69,7 @@ async fn run(args: &LoadArgs, engines: Engines, report: &Report) -> Outcome<Fini
         return Err(Failure::usage("--target - and --json both need standard output", "Leave out --json."));
     }
     let endpoint = engines.parse(&args.target)?;
-    let options = TargetOptions {
-        row_bytes_max: args.transfer.row_bytes_max,
-        danger_plaintext_file: args.danger_plaintext_file,
-        danger_show_program_output: args.transfer.danger_show_program_output,
-        standing: false,
-    };
+    let options = target::options(&args.transfer, args.danger_plaintext_file);
     let open_target = || endpoint.open_target(&options, engines);
     open_target()?;
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;

@@ -34,7 +34,7 @@ use sealift_agent::{
     trust::Trust,
     units::human_duration,
 };
-use sealift_engine_api::{Engines, Readiness, TargetOptions};
+use sealift_engine_api::{Engines, Readiness};
 use sealift_protocol::{
     close::Code,
     disposition::{Disposition, Event, disposition, receiver::Input},
@@ -53,7 +53,7 @@ use crate::{
     reception::{Proofs, receive_offers, record_last_refusals, record_refusals},
     record::{Kept, Record},
     runner::Setting,
-    target::dangers,
+    target::{self, dangers},
     ticket_book::{Proven, TicketBook},
     transfer::{self, TICKET_VOID, Terms},
     unfinished::drop_expired,
@@ -83,12 +83,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
     let ticket_out = Output::find("--ticket-out", &args.ticket_out)?;
     check_stdout(args, &ticket_out)?;
     let endpoint = engines.parse(&args.target)?;
-    let options = TargetOptions {
-        row_bytes_max: args.transfer.row_bytes_max,
-        danger_plaintext_file: args.danger_plaintext_file,
-        danger_show_program_output: args.transfer.danger_show_program_output,
-        standing: false,
-    };
+    let options = target::options(&args.transfer, args.danger_plaintext_file);
     let open_target = || endpoint.open_target(&options, engines);
     open_target()?;
     let target = endpoint.url();

@@ -1,5 +1,5 @@
 //! Runs one transfer over one connection: `⇒ one stream a part → headers checked → workers → writer
-//! → sink`, and the control stream beside them. All state is that of `protocol::receive`; here is
+//! → target`, and the control stream beside them. All state is that of `protocol::receive`; here is
 //! only what moves bytes.
 
 use std::{
@@ -58,9 +58,9 @@ impl<'a> Pipeline<'a> {
         Self { link, report, load, workers, budget, session: RefCell::new(session), activity }
     }
 
-    /// Receives everything that is missing; returns when all parts are in the sink and the manifest
-    /// fits them. Not cancel-safe: frames that were read are lost, and an acknowledgement may have
-    /// been sent in part. The connection ends with it.
+    /// Receives everything that is missing; returns when all parts are in the target and the
+    /// manifest fits them. Not cancel-safe: frames that were read are lost, and an acknowledgement
+    /// may have been sent in part. The connection ends with it.
     pub async fn run(&self, writer: &mut ControlWriter, control: &mut ControlReader) -> Outcome {
         let listening = self.listen(control);
         tokio::pin!(listening);
@@ -69,7 +69,7 @@ impl<'a> Pipeline<'a> {
             failed = &mut listening => return Err(failed),
             failed = self.load.watch(self.report) => return Err(failed),
             failed = self.link.unanswered() => return Err(failed),
-            never = self.report.keep_telling() => match never {},
+            never = self.report.keep_reporting() => match never {},
             failed = self.receive_parts() => failed,
             failed = self.acknowledge(writer) => failed,
             complete = self.load.complete() => return complete,

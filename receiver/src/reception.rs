@@ -196,8 +196,8 @@ fn with_clocks(error: Error, senders_seconds: u64, own_seconds: u64) -> Failure 
 }
 
 /// While a connection of a transfer stands, other offers of it are refused as busy (fault N13).
-/// Returns when the transfer is called off for good. Cancel-safe, except that refusals on their way
-/// are dropped.
+/// Returns when its sender has abandoned the transfer. Cancel-safe, except that refusals on their
+/// way are dropped.
 pub async fn refuse_others(incoming: &mut mpsc::Receiver<Incoming>) -> Outcome<Box<Withdrawal>> {
     let mut farewells = FuturesUnordered::new();
     loop {

@@ -152,7 +152,7 @@ impl Record {
         Ok(SealingKey::from_bytes(&self.kept.sealing_key)?)
     }
 
-    /// The state machine as the record knows it; what is in the target is for the sink to say.
+    /// The state machine as the record knows it; what is in the target is for the target to say.
     pub fn state_machine(&self) -> Outcome<ReceiverTransfer> {
         let plan = self.kept.plan.clone().ok_or(Error::new(Code::Internal, "nothing was begun"))?;
         let mut transfer = ReceiverTransfer::new(self.kept.grant.clone(), plan);

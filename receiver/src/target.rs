@@ -2,9 +2,22 @@
 
 use std::fs;
 
-use sealift_agent::audit::entry::{Entry, Name};
+use sealift_agent::{
+    audit::entry::{Entry, Name},
+    cli::TransferArgs,
+};
 use sealift_engine_api::{Recovery, TargetOptions};
 use sealift_protocol::id::TransferId;
+
+/// What the target of one command may do, as its arguments say.
+pub fn options(transfer: &TransferArgs, danger_plaintext_file: bool) -> TargetOptions {
+    TargetOptions {
+        row_bytes_max: transfer.row_bytes_max,
+        danger_plaintext_file,
+        danger_show_program_output: transfer.danger_show_program_output,
+        standing: false,
+    }
+}
 
 /// The audit entries of the dangerous options that are in force, of a standing receiver's `target`.
 pub fn dangers(options: TargetOptions, target: Option<&str>) -> Vec<Entry> {

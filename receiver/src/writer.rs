@@ -44,7 +44,7 @@ pub enum Written {
     Failed(Failure),
 }
 
-/// A part's way into the sink. It outlives connections: dropped with its last handle, the thread
+/// A part's way into the target. It outlives connections: dropped with its last handle, the thread
 /// ends.
 #[derive(Clone)]
 pub struct PartWriter {

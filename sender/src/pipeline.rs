@@ -132,12 +132,12 @@ impl<'a> Pipeline<'a> {
             biased;
             receipt = &mut listening => receipt,
             dead = self.link.unanswered() => Err(dead),
-            never = self.report.keep_telling() => match never {},
+            never = self.report.keep_reporting() => match never {},
             sent = &mut sending => match sent {
                 Ok(()) => tokio::select! {
                     receipt = listening => receipt,
                     dead = self.link.unanswered() => Err(dead),
-                    never = self.report.keep_telling() => match never {},
+                    never = self.report.keep_reporting() => match never {},
                 },
                 Err(failure) if failure.code == Code::Interrupted => self.reason(failure, listening).await,
                 Err(failure) => Err(failure),

@@ -178,7 +178,8 @@ impl Writers for Drilling {
         Ok(match planned {
             PlannedPart { section: Section::Opaque, .. } => Box::new(Bytes { part }),
             PlannedPart { section: Section::Data, table: Some(table), .. } => {
-                let (reader, digest) = (RowReader::new(self.row_bytes_max), digests.multiset());
+                let reader = RowReader::new(self.row_bytes_max);
+                let digest = digests.multiset();
                 Box::new(Rows { drill: self, part, table, values: self.values(table)?, reader, digest })
             }
             PlannedPart { section, .. } => Box::new(Document { drill: self, part, section, bytes: BytesMut::new() }),
@@ -274,7 +275,8 @@ impl PartSink for Rows<'_> {
     }
 
     fn finish(mut self: Box<Self>, _whole: &WholePart) -> Outcome<Vec<PartIndex>> {
-        let (part, table) = (self.part, self.table);
+        let part = self.part;
+        let table = self.table;
         std::mem::replace(&mut self.reader, RowReader::new(0)).finish().map_err(|error| error.at_part(part))?;
         let mut state = self.drill.state();
         let arrived = state.tables.get_mut(table.0 as usize).ok_or_else(out_of_order)?;
@@ -328,8 +330,8 @@ mod tests {
         let chunk = verified(part, plain, true);
         out.write(&chunk)?;
         let root = digests().part_root(PartIndex(part)).root();
-        let (part, chunks) = (PartIndex(part), ChunkCount(1));
-        out.finish(&WholePart { part, chunks, plain_bytes: plain.len() as u64, root }).map(drop)
+        let plain_bytes = plain.len() as u64;
+        out.finish(&WholePart { part: PartIndex(part), chunks: ChunkCount(1), plain_bytes, root }).map(drop)
     }
 
     /// Issue 9, D4: a drill looks at rows, documents and digests.

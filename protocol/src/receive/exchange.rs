@@ -42,7 +42,7 @@ pub struct Listening {
     pub targets: Vec<String>,
 }
 
-/// The Offer has passed every check. Whether the target can take the plan is for the sink to
+/// The Offer has passed every check. Whether the target can take the plan is for the target to
 /// decide.
 pub struct Deciding {
     offer: Offer,
@@ -149,8 +149,8 @@ impl Deciding {
         ReceiverTransfer::new(self.offer.grant.clone(), self.offer.plan.clone())
     }
 
-    /// The sink can take the plan: makes Accept, with the terms and what is there of the transfer.
-    /// Fails with `LimitExceeded` after the highest epoch.
+    /// The target can take the plan: makes Accept, with the terms and what is there of the
+    /// transfer. Fails with `LimitExceeded` after the highest epoch.
     pub fn accept(
         mut self,
         transfer: &ReceiverTransfer,

@@ -1,4 +1,4 @@
-//! `records → order checked → workers → writer → sink`: what the pipeline of a connection does,
+//! `records → order checked → workers → writer → target`: what the pipeline of a connection does,
 //! without one.
 
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl<'a> Unload<'a> {
         Self { load, report, workers: Workers::default() }
     }
 
-    /// Returns when all parts are in the sink, the manifest fits them, and nothing stands behind
+    /// Returns when all parts are in the target, the manifest fits them, and nothing stands behind
     /// it. Not cancel-safe: chunks between archive and target are lost.
     pub async fn run(&self, mut session: ReceiverSession, records: Records) -> Outcome<ReceiverSession> {
         let mut order = Order::new(self.load.transfer().plan());

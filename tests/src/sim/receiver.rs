@@ -185,8 +185,8 @@ impl<'a> Receiver<'a> {
                 self.phase = Phase::Waiting(since_ms);
                 self.handle_offer(offer, disk, world)?;
             }
-            (Phase::Accepting(accepting, anew), Message::Begin(begin)) => {
-                self.handle_begin(*accepting, anew, begin, disk, world)?;
+            (Phase::Accepting(accepting, started_over), Message::Begin(begin)) => {
+                self.handle_begin(*accepting, started_over, begin, disk, world)?;
             }
             (Phase::Receiving(mut connection), Message::Finish(manifest)) => {
                 let load = self.load.as_mut().expect("a connection has a load");

@@ -182,9 +182,9 @@ impl Parties {
         let deciding = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
         let mut found = match loading.take() {
             Some(found) if deciding.is_fresh() => {
-                let mut anew = deciding.new_transfer();
-                anew.handle_earlier(found.epoch(), found.digest_check());
-                anew
+                let mut started_over = deciding.new_transfer();
+                started_over.handle_earlier(found.epoch(), found.digest_check());
+                started_over
             }
             Some(found) => found,
             None => terms.first(deciding.new_transfer()),

@@ -26,8 +26,8 @@ impl<'c> Insert<'c> {
         // SAFETY: the handle is that of an open connection, which is borrowed for as long as the
         // statement lives; the text is as long as is said.
         let code = unsafe {
-            let (text, rest) = (sql.as_ptr().cast(), ptr::null_mut());
-            ffi::sqlite3_prepare_v3(connection.handle(), text, sql_bytes, 0, &raw mut statement, rest)
+            let text = sql.as_ptr().cast();
+            ffi::sqlite3_prepare_v3(connection.handle(), text, sql_bytes, 0, &raw mut statement, ptr::null_mut())
         };
         check(code)?;
         Ok(Self { statement, connection: PhantomData })
@@ -69,7 +69,8 @@ impl<'c> Insert<'c> {
     }
 
     fn bind(&mut self, place: c_int, value: Value<'_>) -> Result<()> {
-        let (statement, borrowed) = (self.statement, ffi::SQLITE_STATIC());
+        let statement = self.statement;
+        let borrowed = ffi::SQLITE_STATIC();
         // SAFETY: the statement was prepared and is not finalized. What is borrowed outlives
         // `execute`, which alone calls this, and which runs the statement and clears the bindings
         // before it returns; nothing in between panics.
@@ -79,7 +80,8 @@ impl<'c> Insert<'c> {
                 Value::Integer(integer) => ffi::sqlite3_bind_int64(statement, place, integer),
                 Value::Real(real) => ffi::sqlite3_bind_double(statement, place, real),
                 Value::Text(bytes) => {
-                    let (start, utf8) = (start_of(bytes).cast(), ffi::SQLITE_UTF8 as u8);
+                    let start = start_of(bytes).cast();
+                    let utf8 = ffi::SQLITE_UTF8 as u8;
                     ffi::sqlite3_bind_text64(statement, place, start, bytes.len() as u64, borrowed, utf8)
                 }
                 Value::Blob(bytes) => {

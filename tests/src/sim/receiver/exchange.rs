@@ -50,19 +50,19 @@ impl Receiver<'_> {
             self.load = Some(Load::open(transfer, false, &self.sealing_key.1, disk, world)?);
         }
         let load = self.load.as_ref().expect("made above");
-        let mut anew = None;
+        let mut started_over = None;
         if fresh {
             let mut transfer = deciding.new_transfer();
             transfer.handle_earlier(load.transfer.epoch(), load.transfer.digest_check());
-            anew = Some(Box::new(transfer));
+            started_over = Some(Box::new(transfer));
         } else if !deciding.continues(&load.transfer) {
             return Err(Code::SourceChanged.into());
         }
         let window = Window { lanes: scenario.lanes_of(world.connections), lane_bytes: LANE_WINDOW_BYTES_MIN };
         let key = self.sealing_key.0.clone();
-        let transfer = anew.as_deref().unwrap_or(&load.transfer);
+        let transfer = started_over.as_deref().unwrap_or(&load.transfer);
         let (accepting, accept) = deciding.accept(transfer, window, key, self.signer, &mut self.random)?;
-        self.phase = Phase::Accepting(Box::new(accepting), anew);
+        self.phase = Phase::Accepting(Box::new(accepting), started_over);
         say(world.link(), &accept);
         world.reach(RECEIVER, Moment::Accepted)
     }
@@ -70,13 +70,13 @@ impl Receiver<'_> {
     pub(super) fn handle_begin(
         &mut self,
         accepting: Accepting,
-        anew: Option<Box<ReceiverTransfer>>,
+        started_over: Option<Box<ReceiverTransfer>>,
         begin: Begin,
         disk: &mut Disk,
         world: &mut World<'_>,
     ) -> Outcome {
         let (suite, info, envelope) = (accepting.suite(), accepting.envelope_info(), begin.body.envelope.clone());
-        let (session, ready) = match anew {
+        let (session, ready) = match started_over {
             None => {
                 let load = self.load.as_mut().expect("made with the offer");
                 accepting.handle_begin(begin, &self.sealing_key.1, &mut load.transfer)?
