@@ -14,6 +14,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use sealift_engine_api::{Finding, Severity};
 use sealift_protocol::{id::TransferId, manifest::Plan};
 use serde_json::{Map, Value, json};
 
@@ -155,6 +156,18 @@ impl Report {
     pub fn notice(&self, program: &str, what: &str) {
         self.event("notice", &[("what", json!(what))]);
         self.say(&format!("{program}: {what}"));
+    }
+
+    /// What was found before anything is sent or loaded.
+    pub fn finding(&self, finding: &Finding) {
+        let Finding { name, severity, what, hint } = finding;
+        let (name, severity) = (json!(name), json!(severity.as_str()));
+        self.event("finding", &[("name", name), ("severity", severity), ("what", json!(what)), ("hint", json!(hint))]);
+        let text = match finding.severity {
+            Severity::Note => what.clone(),
+            Severity::Warning | Severity::Error => format!("{}: {what}. {hint}", finding.severity.as_str()),
+        };
+        self.say(&format!("{}: {}", self.role, text.trim_end()));
     }
 
     /// How long a transfer has left before it is suspended.

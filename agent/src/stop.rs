@@ -11,6 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
+use sealift_engine_api::StopToken;
 use tokio::sync::Notify;
 
 use crate::{
@@ -228,5 +229,16 @@ impl Stop {
 
     fn state(&self) -> MutexGuard<'_, StopState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As an engine asks it.
+impl StopToken for Stop {
+    fn check(&self) -> Outcome {
+        Stop::check(self)
+    }
+
+    fn wakes(&self, wake: Box<dyn FnOnce() + Send>) {
+        self.interrupts(wake);
     }
 }

@@ -7,11 +7,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sealift_agent::{
-    failure::{Failure, Outcome},
-    stop::Stop,
-};
-use sealift_engine_api::{LoadFailure, ProvenLoad, StagedLoad, StopToken, TargetLoad};
+use sealift_agent::failure::{Failure, Outcome};
+use sealift_engine_api::{LoadFailure, ProvenLoad, StagedLoad, TargetLoad};
 use sealift_protocol::{close::Code, digest::Digests, manifest::Evidence};
 
 /// How a process lets go of a load that is not published.
@@ -131,18 +128,5 @@ impl State {
             (Self::Failed(load), LetGo::Abandon) => load.abandon(),
             _ => {}
         }
-    }
-}
-
-/// The stop of a load, as its engine asks it.
-pub struct LoadStop(pub Stop);
-
-impl StopToken for LoadStop {
-    fn check(&self) -> Outcome {
-        self.0.check()
-    }
-
-    fn wakes(&self, wake: Box<dyn FnOnce() + Send>) {
-        self.0.interrupts(wake);
     }
 }

@@ -33,7 +33,7 @@ use tokio::{
 };
 
 use crate::{
-    held::{Held, LetGo, LoadStop},
+    held::{Held, LetGo},
     journal::{Journal, Replayed},
     writer::{ChunkInMemory, PartWriter, Starting, Written},
 };
@@ -345,7 +345,7 @@ pub async fn prepare(
     stop: &Stop,
 ) -> Outcome<PreparedLoad> {
     let target = Arc::clone(target);
-    let token = Arc::new(LoadStop(stop.clone()));
+    let token = Arc::new(stop.clone());
     blocking(move || target.prepare(transfer, &plan, asks, token)).await
 }
 

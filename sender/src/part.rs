@@ -27,13 +27,42 @@ pub struct PartWriter<'a> {
     rows: MultisetDigest,
     emit: &'a mut dyn FnMut(Chunk) -> Outcome,
     row_bytes_max: usize,
-    passed: Option<Passed<'a>>,
+    passed: Option<PartRowsPassed<'a>>,
 }
 
 /// Rows that were emitted, of all parts. Those of a part that is read again count once.
-struct Passed<'a> {
+pub struct RowsPassed {
+    all: AtomicU64,
+    of_parts: Vec<AtomicU64>,
+}
+
+/// The same for one of the parts.
+pub struct PartRowsPassed<'a> {
     all: &'a AtomicU64,
-    of_part: &'a mut u64,
+    of_part: Option<&'a AtomicU64>,
+}
+
+impl RowsPassed {
+    /// Of so many parts, none yet.
+    pub fn of(parts: usize) -> Self {
+        Self { all: AtomicU64::new(0), of_parts: (0..parts).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.all.load(Ordering::Relaxed)
+    }
+
+    pub fn of_part(&self, part: PartIndex) -> PartRowsPassed<'_> {
+        PartRowsPassed { all: &self.all, of_part: self.of_parts.get(part.0 as usize) }
+    }
+}
+
+impl PartRowsPassed<'_> {
+    /// So many rows of the part have passed, since it was begun for the last time.
+    fn set(&self, rows: u64) {
+        let before = self.of_part.map_or(0, |of_part| of_part.fetch_max(rows, Ordering::Relaxed));
+        self.all.fetch_add(rows.saturating_sub(before), Ordering::Relaxed);
+    }
 }
 
 impl<'a> PartWriter<'a> {
@@ -47,9 +76,9 @@ impl<'a> PartWriter<'a> {
         Self { part, next, buffer, rows, emit, row_bytes_max, passed }
     }
 
-    /// Counts rows as they are emitted; `of_part` were when this part was read before.
-    pub fn counting(self, all: &'a AtomicU64, of_part: &'a mut u64) -> Self {
-        Self { passed: Some(Passed { all, of_part }), ..self }
+    /// Counts rows as they are emitted.
+    pub fn counting(self, passed: PartRowsPassed<'a>) -> Self {
+        Self { passed: Some(passed), ..self }
     }
 
     /// Whether nothing was appended, or what a compressor makes of nothing.
@@ -65,9 +94,8 @@ impl<'a> PartWriter<'a> {
         let fresh = if last { ChunkBuffer::from([]) } else { ChunkBuffer::with_room() };
         let chunk = Chunk::new(self.part, self.next, last, std::mem::replace(&mut self.buffer, fresh));
         self.next.0 += 1;
-        if let Some(Passed { all, of_part }) = &mut self.passed {
-            all.fetch_add(self.rows.rows().saturating_sub(**of_part), Ordering::Relaxed);
-            **of_part = self.rows.rows().max(**of_part);
+        if let Some(passed) = &self.passed {
+            passed.set(self.rows.rows());
         }
         (self.emit)(chunk)
     }

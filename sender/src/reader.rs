@@ -1,12 +1,10 @@
-//! The thread that owns the source. It reads one part at a time, in the order of the jobs, and
-//! blocks while the part's lane is full.
+//! The threads that read the source. Each has a reader of the snapshot, takes the next part that was
+//! asked for, and blocks while the part's lane is full. Further ones are started only while parts
+//! wait.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use sealift_agent::{
@@ -14,7 +12,7 @@ use sealift_agent::{
     stop::{Cause, Stop},
     threads,
 };
-use sealift_engine_api::Source;
+use sealift_engine_api::{Finding, PartReader, Planned, Snapshot, Source};
 use sealift_protocol::{
     chunk::Chunk,
     close::Code,
@@ -24,7 +22,7 @@ use sealift_protocol::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::part::PartWriter;
+use crate::part::{PartWriter, RowsPassed};
 
 /// Chunks that a part's lane may have waiting: the source fills the next while the workers have
 /// this one.
@@ -33,10 +31,24 @@ const CHUNKS_WAITING: usize = 1;
 /// Where the async side asks for parts.
 pub struct Reader {
     jobs: mpsc::UnboundedSender<Job>,
-    can_repeat: bool,
-    /// That were emitted.
-    rows: Arc<AtomicU64>,
-    stop: Stop,
+    shared: Arc<Shared>,
+}
+
+/// A source that was planned.
+pub struct Opened {
+    pub reader: Reader,
+    pub plan: Plan,
+    pub findings: Vec<Finding>,
+}
+
+/// How a source is read.
+#[derive(Clone, Copy)]
+pub struct Reading {
+    pub row_bytes_max: usize,
+    /// What was said about a source with nothing in it.
+    pub empty: Option<Empty>,
+    /// What is wrong with a dump that has nothing in it.
+    pub is_empty: fn() -> Failure,
 }
 
 /// A part on its way out of the source.
@@ -53,73 +65,79 @@ struct Job {
     summary: oneshot::Sender<Outcome<RowsDigest>>,
 }
 
+/// What the threads of one source share.
+struct Shared {
+    snapshot: Arc<dyn Snapshot>,
+    queue: Mutex<mpsc::UnboundedReceiver<Job>>,
+    /// Parts that were asked for and are not read to their end.
+    asked: AtomicUsize,
+    /// Threads that were started.
+    threads: AtomicUsize,
+    rows: RowsPassed,
+    row_bytes_max: usize,
+    /// What to fail with where a dump has nothing in it.
+    refuse_empty: Option<fn() -> Failure>,
+    stop: Stop,
+}
+
 impl Reader {
-    /// Starts the thread and waits for the plan. `empty` is what was said about a source with
-    /// nothing in it; `is_empty`, what is wrong with a dump that has none. Not cancel-safe: the
-    /// thread ends once it has its plan.
-    pub async fn start(
-        mut source: Box<dyn Source>,
-        row_bytes_max: usize,
-        empty: Option<Empty>,
-        is_empty: fn() -> Failure,
-        stop: Stop,
-    ) -> Outcome<(Self, Plan)> {
-        // Jobs are bounded by the lanes: one is asked for only when a lane is free.
-        let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
-        let (plan_out, plan) = oneshot::channel();
-        let can_repeat = source.can_repeat();
-        let rows = Arc::<AtomicU64>::default();
-        let passed = Arc::clone(&rows);
-        let asked = stop.clone();
-        let run = move || {
-            let mut passed_of_part = BTreeMap::new();
-            let planned = source.plan().and_then(|plan| check_not_empty(Plan { empty, ..plan }));
-            let is_opaque = planned.as_ref().is_ok_and(|plan| plan.engine.capabilities.has(Section::Opaque));
-            let failed = planned.is_err();
-            if plan_out.send(planned).is_err() || failed {
-                return;
-            }
-            while let Some(job) = queue.blocking_recv() {
-                let of_part = passed_of_part.entry(job.part).or_insert(0);
-                let refuse_empty = (empty.is_none() && is_opaque).then_some(is_empty);
-                let summary = read_part(&mut *source, &job, row_bytes_max, (&*passed, of_part), refuse_empty, &asked);
-                // A part that is no longer wanted is interrupted, and may be asked for again.
-                if let Err(failure) = summary.as_ref()
-                    && failure.code != Code::Interrupted
-                {
-                    asked.raise(Cause::Source, failure.clone());
+    /// Starts the first thread and waits for the plan. Not cancel-safe: the thread ends once it has
+    /// its plan.
+    pub async fn start(source: Box<dyn Source>, reading: Reading, stop: Stop) -> Outcome<Opened> {
+        let (planned_out, planned) = oneshot::channel();
+        let plan_and_read = move || {
+            let (opened, shared) = match plan(source, reading, stop) {
+                Ok(planned) => planned,
+                Err(failure) => {
+                    let _ = planned_out.send(Err(failure));
+                    return;
                 }
-                drop(job.chunks);
-                let _ = job.summary.send(summary);
+            };
+            if planned_out.send(Ok(opened)).is_ok() {
+                read_parts(&shared, true);
             }
         };
-        threads::spawn("source", run)
-            .map_err(|error| Failure::io(Code::Internal, "the source's thread cannot be started", &error, ""))?;
-        let plan = plan.await.map_err(|_| gone())??;
-        Ok((Self { jobs, can_repeat, rows, stop }, plan))
+        threads::spawn("source", plan_and_read).map_err(|error| cannot_start(&error))?;
+        planned.await.map_err(|_| gone())?
     }
 
     /// Rows that have passed so far, in whole or in part.
     pub fn rows(&self) -> u64 {
-        self.rows.load(Ordering::Relaxed)
+        self.shared.rows.count()
     }
 
     /// Ends with the transfer, and when this source fails.
     pub fn stop(&self) -> &Stop {
-        &self.stop
+        &self.shared.stop
     }
 
     /// Whether parts may be asked for again.
     pub fn can_repeat(&self) -> bool {
-        self.can_repeat
+        self.shared.snapshot.can_repeat()
     }
 
-    /// Asks for a part; it is read when those asked for before have been.
+    /// Asks for a part. Parts are begun in the order in which they are asked for.
     pub fn read(&self, part: PartIndex, rows: MultisetDigest) -> Outcome<ReadingPart> {
         let (chunks_in, chunks) = mpsc::channel(CHUNKS_WAITING);
         let (summary_in, summary) = oneshot::channel();
+        let asked = self.shared.asked.fetch_add(1, Ordering::SeqCst) + 1;
         self.jobs.send(Job { part, rows, chunks: chunks_in, summary: summary_in }).map_err(|_| gone())?;
+        self.start_another(asked);
         Ok(ReadingPart { chunks, summary })
+    }
+
+    /// Starts one more thread if more parts are asked for than are read, and the snapshot lets it.
+    fn start_another(&self, asked: usize) {
+        let threads = self.shared.threads.load(Ordering::SeqCst);
+        if asked <= threads || threads >= self.shared.snapshot.readers_max() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        shared.threads.fetch_add(1, Ordering::SeqCst);
+        // Without it, those that there are read everything.
+        if threads::spawn("source", move || read_parts(&shared, false)).is_err() {
+            self.shared.threads.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -127,22 +145,73 @@ fn gone() -> Failure {
     Failure::new(Code::Internal, "the source's thread ended early", "")
 }
 
-fn read_part(
-    source: &mut dyn Source,
-    job: &Job,
-    row_bytes_max: usize,
-    (passed, of_part): (&AtomicU64, &mut u64),
-    refuse_empty: Option<fn() -> Failure>,
-    stop: &Stop,
-) -> Outcome<RowsDigest> {
+fn cannot_start(error: &std::io::Error) -> Failure {
+    Failure::io(Code::Internal, "the source's thread cannot be started", error, "")
+}
+
+/// Plans the source, and prepares for it to be read.
+fn plan(source: Box<dyn Source>, reading: Reading, stop: Stop) -> Outcome<(Opened, Arc<Shared>)> {
+    let Planned { plan, findings, snapshot } = source.plan(Arc::new(stop.clone()))?;
+    let plan = check_not_empty(Plan { empty: reading.empty, ..plan })?;
+    let is_opaque = plan.engine.capabilities.has(Section::Opaque);
+    // Jobs are bounded by the lanes: one is asked for only when a lane is free.
+    let (jobs, queue) = mpsc::unbounded_channel();
+    let shared = Arc::new(Shared {
+        snapshot,
+        queue: Mutex::new(queue),
+        asked: AtomicUsize::new(0),
+        threads: AtomicUsize::new(1),
+        rows: RowsPassed::of(plan.parts.len()),
+        row_bytes_max: reading.row_bytes_max,
+        refuse_empty: (reading.empty.is_none() && is_opaque).then_some(reading.is_empty),
+        stop,
+    });
+    let reader = Reader { jobs, shared: Arc::clone(&shared) };
+    Ok((Opened { reader, plan, findings }, shared))
+}
+
+/// Reads what is asked for, until nothing more can be.
+fn read_parts(shared: &Shared, is_first: bool) {
+    let mut reader = match shared.snapshot.reader() {
+        Ok(reader) => reader,
+        Err(failure) => {
+            // Of a source that has no room for another reader, the others read everything. One that
+            // ended is not started again.
+            if is_first {
+                shared.stop.raise(Cause::Source, failure);
+            }
+            return;
+        }
+    };
+    while let Some(job) = next_job(shared) {
+        let summary = read_part(&mut *reader, &job, shared);
+        // A part that is no longer wanted is interrupted, and may be asked for again.
+        if let Err(failure) = &summary
+            && failure.code != Code::Interrupted
+        {
+            shared.stop.raise(Cause::Source, failure.clone());
+        }
+        shared.asked.fetch_sub(1, Ordering::SeqCst);
+        drop(job.chunks);
+        let _ = job.summary.send(summary);
+    }
+}
+
+/// Waits for the next part that is asked for. One thread waits, and the others wait for it.
+fn next_job(shared: &Shared) -> Option<Job> {
+    shared.queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv()
+}
+
+fn read_part(reader: &mut dyn PartReader, job: &Job, shared: &Shared) -> Outcome<RowsDigest> {
     let mut emit = |chunk| {
-        stop.check()?;
+        shared.stop.check()?;
         job.chunks.blocking_send(chunk).map_err(|_| Failure::new(Code::Interrupted, "the transfer ended", ""))
     };
-    let mut out = PartWriter::new(job.part, job.rows.clone(), row_bytes_max, &mut emit).counting(passed, of_part);
-    source.read(job.part, &mut out).map_err(|failure| failure.at_part(job.part))?;
+    let counter = shared.rows.of_part(job.part);
+    let mut out = PartWriter::new(job.part, job.rows.clone(), shared.row_bytes_max, &mut emit).counting(counter);
+    reader.read(job.part, &mut out).map_err(|failure| failure.at_part(job.part))?;
     // Before its last chunk, without which no loader sees the end of its input.
-    if let Some(is_empty) = refuse_empty.filter(|_| out.is_empty()) {
+    if let Some(is_empty) = shared.refuse_empty.filter(|_| out.is_empty()) {
         return Err(is_empty());
     }
     out.finish()

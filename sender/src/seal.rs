@@ -21,9 +21,9 @@ use sealift_agent::{
     role::Role,
     shutdown::Shutdown,
     state::StateDir,
-    stop::Stop,
+    stop::{Cause, Stop},
 };
-use sealift_engine_api::{Endpoint, Engines};
+use sealift_engine_api::{Endpoint, Engines, refuse_errors};
 use sealift_protocol::{
     archive::{ARCHIVE_TARGET, ARCHIVE_VERSION, ArchiveOffer, Opening, ReceiverKey, Statement},
     close::Code,
@@ -48,7 +48,7 @@ use self::out::{ArchiveOut, Writing};
 use crate::{
     cli::SealArgs,
     lane::{Lane, Sealer},
-    reader::{Reader, empty_dump},
+    reader::{Opened, Reader, Reading, empty_dump},
     transfer::origin,
     workers::Workers,
 };
@@ -137,26 +137,21 @@ impl<'a> Sealing<'a> {
             LogId { kind: LogKind::Archive, transfer: self.transfer, key: KeyFingerprint::of(&self.sealing_key) },
             &mut SystemRandom::default(),
         );
-        let opened = self.endpoint.open_source(self.args.source_options())?;
-        opened.notices.iter().for_each(|notice| self.report.notice("sender", notice));
-        let running = opened.interrupt;
-        if let Some(running) = running.clone() {
-            stop.interrupts(move || running.interrupt());
-        }
+        let source = self.endpoint.open_source(self.args.source_options())?;
+        let stop = stop.within();
         let named = self.args.out.clone();
         // Off this thread: a FIFO waits for its reader, and a signal has to end that.
         let created = tokio::task::spawn_blocking(move || ArchiveOut::create(&named, header));
         let created = async { created.await.map_err(ended_early)? };
         let writing = Writing::start(stop.or(created).await?);
         let row_bytes_max = self.args.transfer.row_bytes_max as usize;
-        let reader = Reader::start(opened.source, row_bytes_max, self.args.empty.said(), empty_dump, stop.within());
-        let sealed = stop.or(self.read(reader, &header, &writing)).await;
+        let reading = Reading { row_bytes_max, empty: self.args.empty.said(), is_empty: empty_dump };
+        let opening = Reader::start(source, reading, stop.clone());
+        let sealed = stop.or(self.read(opening, &header, &writing)).await;
         match sealed {
             Ok((manifest, suite)) => self.finish(writing, manifest, suite).await,
             Err(failure) => {
-                if let Some(running) = running {
-                    running.interrupt();
-                }
+                stop.raise(Cause::Closed, failure.clone());
                 // A thread that could not write says more than who noticed it.
                 let why = writing.abandon().await;
                 Err(why.filter(|_| failure.code == Code::Internal).unwrap_or(failure))
@@ -168,11 +163,13 @@ impl<'a> Sealing<'a> {
     /// are lost.
     async fn read(
         &self,
-        reader: impl Future<Output = Outcome<(Reader, sealift_protocol::manifest::Plan)>>,
+        opening: impl Future<Output = Outcome<Opened>>,
         header: &LogHeader,
         writing: &Writing,
     ) -> Outcome<(SignedManifest, Suite)> {
-        let (reader, plan) = reader.await?;
+        let Opened { reader, plan, findings } = opening.await?;
+        findings.iter().for_each(|finding| self.report.finding(finding));
+        refuse_errors(&findings)?;
         self.report.planned(&plan);
         let engine = json!(plan.engine.name);
         let parts = json!(plan.parts.len());

@@ -21,10 +21,10 @@ use sealift_agent::{
     permit::Permit,
     report::{Finished, Report, Resume},
     state::StateDir,
-    stop::Stop,
+    stop::{Cause, Stop},
     ticket::Ticket,
 };
-use sealift_engine_api::{Endpoint, Interrupt};
+use sealift_engine_api::Endpoint;
 use sealift_protocol::{
     close::Code,
     disposition::{
@@ -70,8 +70,8 @@ pub struct Sending<'a> {
     record: Record,
     /// What stands behind the receiver's key.
     trust: ReceiverTrust,
-    /// What the source has running.
-    program: Option<Arc<dyn Interrupt>>,
+    /// Ends the reading of the source, and what that has running.
+    reading: Option<Stop>,
     /// As this process found it. From [`SenderStage::AllSent`] on, the load may be in the target.
     found: SenderStage,
     contact: Contact,
@@ -112,7 +112,7 @@ impl<'a> Sending<'a> {
             permit: Permit::of(&ticket.grant.grant, record.is_begun()),
             record,
             trust,
-            program: None,
+            reading: None,
             found,
             contact,
             sends,
@@ -189,7 +189,7 @@ impl<'a> Sending<'a> {
     /// What a program prints when it is run again is of another moment: the receiver is to drop
     /// what it has.
     fn run_again(&mut self) {
-        self.kill_program();
+        self.end_reading();
         let reason = match self.sends {
             Sends::Spool => "the receiver has lost the key to what was spooled. The program is run again.",
             _ => "the receiver lost what it had, and a program's output cannot be read twice; it is run again.",
@@ -268,7 +268,7 @@ impl<'a> Sending<'a> {
         let done = match outcome {
             Ok(_) => SenderDisposition::Drop,
             Err(failure) => {
-                self.kill_program();
+                self.end_reading();
                 self.disposition(failure)
             }
         };
@@ -283,9 +283,10 @@ impl<'a> Sending<'a> {
         self.record.destroy()
     }
 
-    fn kill_program(&self) {
-        if let Some(program) = &self.program {
-            program.interrupt();
+    /// Nothing more is read of the source, and its program is killed.
+    fn end_reading(&self) {
+        if let Some(reading) = &self.reading {
+            reading.raise(Cause::Closed, Failure::new(Code::Interrupted, "the source is read no more", ""));
         }
     }
 }

@@ -120,6 +120,7 @@ impl Engine {
                 rows: 1 + random.below(200) as u64,
                 bytes: 1000,
                 widest: random.below(4 << 20),
+                finding: None,
             }),
             // Rounds of its own.
             Engine::Commit => Kind::Loader(bytes),

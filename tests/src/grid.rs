@@ -14,7 +14,8 @@ use std::{fs, path::Path, sync::Arc};
 
 use bytes::BytesMut;
 use sealift_engine_api::{
-    Endpoint, EngineSpec, Engines, FailPoint, Form, OpenedSource, Place, Scheme, SourceOptions, Target, TargetOptions,
+    Endpoint, EngineSpec, Engines, FailPoint, Form, Place, Scheme, Severity, Source, SourceOptions, Target,
+    TargetOptions,
 };
 use sealift_host::fail_point::hit;
 use sealift_protocol::{
@@ -90,12 +91,19 @@ pub struct Content {
     pub bytes: usize,
     /// Of the value in the first row of all, if it is longer.
     pub widest: usize,
+    /// What is found when it is planned: nothing, a warning or an error.
+    pub finding: Option<Severity>,
 }
 
 impl Content {
     fn parse(text: &str) -> Option<Self> {
         let mut content = Self::default();
         for (name, value) in text.split_whitespace().filter_map(|word| word.split_once('=')) {
+            if name == "finding" {
+                let named = [Severity::Note, Severity::Warning, Severity::Error];
+                content.finding = named.into_iter().find(|severity| severity.as_str() == value);
+                continue;
+            }
             let number: u32 = value.parse().ok()?;
             match name {
                 "tables" => content.tables = number,
@@ -111,8 +119,9 @@ impl Content {
 
     /// As the source's file has it.
     pub fn text(self) -> String {
-        let Self { tables, ranges, rows, bytes, widest } = self;
-        format!("tables={tables} ranges={ranges} rows={rows} bytes={bytes} widest={widest}\n")
+        let Self { tables, ranges, rows, bytes, widest, finding } = self;
+        let finding = finding.map_or("none", Severity::as_str);
+        format!("tables={tables} ranges={ranges} rows={rows} bytes={bytes} widest={widest} finding={finding}\n")
     }
 
     /// One row, encoded: its number, and bytes that follow from where it is.
@@ -166,8 +175,8 @@ impl Endpoint for GridUrl {
         Replay::Always
     }
 
-    fn open_source(&self, _options: SourceOptions) -> Outcome<OpenedSource> {
-        Ok(OpenedSource::new(GridSource::open(&self.0.given)?))
+    fn open_source(&self, _options: SourceOptions) -> Outcome<Box<dyn Source>> {
+        Ok(Box::new(GridSource::open(&self.0.given)?))
     }
 
     fn check_target(&self, options: &TargetOptions) -> Outcome {

@@ -7,7 +7,7 @@ use sealift_agent::{
     shutdown::Shutdown,
     stop::{Cause, Stop},
 };
-use sealift_engine_api::{PartSink, Target, Writers};
+use sealift_engine_api::{PartSink, StopToken, Target, Writers};
 use sealift_protocol::{
     close::Code,
     digest::Digests,
@@ -16,8 +16,23 @@ use sealift_protocol::{
     manifest::{Evidence, Plan},
     receive::Found,
 };
-use sealift_receiver::held::{Held, LetGo, LoadStop};
+use sealift_receiver::held::{Held, LetGo};
 use tokio::sync::watch;
+
+/// The stop of work that nothing ends.
+pub fn endless() -> Arc<dyn StopToken> {
+    Arc::new(Endless)
+}
+
+struct Endless;
+
+impl StopToken for Endless {
+    fn check(&self) -> Outcome {
+        Ok(())
+    }
+
+    fn wakes(&self, _wake: Box<dyn FnOnce() + Send>) {}
+}
 
 pub struct OneLoad {
     pub target: Arc<dyn Target>,
@@ -39,7 +54,7 @@ impl OneLoad {
     }
 
     pub fn prepare(&self, transfer: TransferId, plan: &Plan, asks: Asks) -> Outcome<Vec<Found>> {
-        let prepared = self.target.prepare(transfer, plan, asks, Arc::new(LoadStop(self.stop.clone())))?;
+        let prepared = self.target.prepare(transfer, plan, asks, Arc::new(self.stop.clone()))?;
         let writers = prepared.load.writers();
         assert!(self.prepared.set((Held::loading(prepared.load), writers)).is_ok(), "prepared once");
         Ok(prepared.found)

@@ -4,24 +4,27 @@
 use std::{fs, sync::atomic::Ordering, thread, time::Duration};
 
 use nix::sys::signal::Signal;
+use sealift_agent::{failure::Failure, shutdown::Shutdown, stop::Stop};
+use sealift_engine_api::{Severity, Source};
 use sealift_protocol::{
     digest::Digests,
     disposition::Asks,
     id::{PartIndex, TransferId},
     key::DigestSecret,
 };
+use sealift_sender::reader::{Reader, Reading};
 use sealift_tests::{
     exit,
     grid::{self, Content, GridSource, GridTarget},
     link::Faults,
-    one_load::OneLoad,
+    one_load::{self, OneLoad},
     place::{Kind, Place},
 };
 
 const WITHIN: Duration = Duration::from_secs(120);
 
 /// Two tables in three ranges each: eight parts with what comes before and after the rows.
-const CONTENT: Content = Content { tables: 2, ranges: 3, rows: 600, bytes: 1000, widest: 0 };
+const CONTENT: Content = Content { tables: 2, ranges: 3, rows: 600, bytes: 1000, widest: 0, finding: None };
 
 /// The same command after a kill at each of the engine's own points, and at those of the agents
 /// that every engine comes to.
@@ -85,7 +88,7 @@ fn a_failure_on_demand_publishes_nothing() {
 /// One value that is larger than all that is in flight.
 #[test]
 fn a_value_larger_than_the_budget_arrives() {
-    let content = Content { tables: 1, ranges: 2, rows: 2, bytes: 10, widest: 40 << 20 };
+    let content = Content { tables: 1, ranges: 2, rows: 2, bytes: 10, widest: 40 << 20, finding: None };
     let place = Place::new(Kind::Grid(content), Faults::default(), 3);
     let allowed = ["--row-bytes-max", "64MiB"];
     let mut receiver = place.receiver().args(&allowed).start();
@@ -97,13 +100,73 @@ fn a_value_larger_than_the_budget_arrives() {
     place.assert_done();
 }
 
+/// A stop that nothing raises.
+fn endless() -> Stop {
+    Stop::on(Shutdown::with_all(tokio::sync::watch::channel(false).1))
+}
+
+/// N readers: a part whose lane is full keeps no other one from being read.
+#[test]
+fn parts_are_read_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = folder.path().join("from");
+    // Each part is more than its lane holds.
+    fs::write(&from, Content { rows: 20_000, ..CONTENT }.text()).unwrap();
+    let source = Box::new(GridSource::open(&from).unwrap());
+    let is_empty = || -> Failure { panic!("it has rows") };
+    let reading = Reading { row_bytes_max: 1 << 20, empty: None, is_empty };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let rows = runtime.block_on(tokio::time::timeout(WITHIN, async {
+        let opened = Reader::start(source, reading, endless()).await.unwrap();
+        let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
+        let read = |part| opened.reader.read(PartIndex(part), digests.multiset()).unwrap();
+        let mut parts = [read(1), read(2), read(3)];
+        for part in parts.iter_mut().rev() {
+            assert!(part.chunks.recv().await.is_some());
+        }
+        let mut rows = 0;
+        for mut part in parts {
+            while part.chunks.recv().await.is_some() {}
+            rows += part.summary.await.unwrap().unwrap().rows;
+        }
+        assert_eq!(opened.reader.rows(), rows);
+        rows
+    }));
+    assert_eq!(rows.unwrap(), 3 * 20_000);
+}
+
+/// What is found is said before anything is sent, and an error ends the transfer.
+#[test]
+fn findings_are_said_and_errors_end_it() {
+    for (severity, code) in
+        [(Severity::Note, exit::DONE), (Severity::Warning, exit::DONE), (Severity::Error, exit::PREFLIGHT)]
+    {
+        let place = Place::new(Kind::Grid(Content { finding: Some(severity), ..CONTENT }), Faults::default(), 4);
+        let mut receiver = place.receiver().start();
+        receiver.ticket();
+        let sender = place.sender().start().wait(WITHIN);
+        assert_eq!(sender.code(), Some(code), "{}", sender.message());
+        let events = sender.events();
+        let found: Vec<_> = events.iter().filter(|event| event["event"] == "finding").collect();
+        assert_eq!(found.len(), 1, "{events:?}");
+        assert_eq!(found[0]["severity"], severity.as_str());
+        let line = sender.stderr().lines().find(|line| line.contains("the grid is")).map(str::to_owned);
+        assert_eq!(line.is_some_and(|line| line.contains(": warning: ")), severity == Severity::Warning);
+        if severity != Severity::Error {
+            assert_eq!(receiver.wait(WITHIN).code(), Some(exit::DONE));
+            place.assert_done();
+        }
+    }
+}
+
 /// N writers: no part waits for the end of another.
 #[test]
 fn parts_are_written_side_by_side() {
     let folder = tempfile::tempdir().unwrap();
     let from = folder.path().join("from");
     fs::write(&from, CONTENT.text()).unwrap();
-    let plan = sealift_engine_api::Source::plan(&mut GridSource::open(&from).unwrap()).unwrap();
+    let source = Box::new(GridSource::open(&from).unwrap());
+    let plan = source.plan(one_load::endless()).unwrap().plan;
     let target = GridTarget::new(folder.path().join("to"), 1 << 20);
     let writing = target.writing();
     let load = OneLoad::new(target);

@@ -126,8 +126,8 @@ fn the_form_is_said() {
     let events = transfer.sender.events();
     let planned = events.iter().find(|event| event["event"] == "planned").unwrap();
     assert_eq!(planned["engine"], "sqlite-image");
-    let notices: Vec<&str> = events.iter().filter_map(|event| event["what"].as_str()).collect();
-    assert!(notices.iter().any(|what| what.contains("deleted rows")), "{notices:?}");
+    let findings: Vec<&str> = events.iter().filter_map(|event| event["name"].as_str()).collect();
+    assert!(findings.contains(&"free-pages-travel"), "{findings:?}");
     let started = transfer.receiver.events().into_iter().find(|event| event["event"] == "started").unwrap();
     assert_eq!(started["engine"], "sqlite-image");
     let log = |ended: &sealift_tests::finished::Finished, name: &str| {
@@ -164,9 +164,11 @@ fn what_writers_have_to_expect_is_said_before_it_starts() {
             sealed.assert_code(exit::DONE);
             for sender in [&pushed.sender, &sealed] {
                 let events = sender.events();
-                let said = |event: &Value| event["event"] == "notice" && event["what"].as_str().unwrap().contains(says);
-                let notices = events.iter().take_while(|event| event["event"] != "planned").filter(|event| said(event));
-                assert_eq!(notices.count(), 1, "{mode}, {form}: {events:?}");
+                let said =
+                    |event: &Value| event["event"] == "finding" && event["what"].as_str().unwrap().contains(says);
+                let findings =
+                    events.iter().take_while(|event| event["event"] != "planned").filter(|event| said(event));
+                assert_eq!(findings.count(), 1, "{mode}, {form}: {events:?}");
             }
         }
     }

@@ -9,7 +9,7 @@ use sealift_protocol::{
     printable::printable,
 };
 
-use crate::{Engines, OpenedSource, Recovery, Target};
+use crate::{Engines, Recovery, Source, Target};
 
 /// What one URL names, as its engine understands it: a source, a target, or what can be both.
 ///
@@ -38,8 +38,8 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     /// What another process can read of the source.
     fn replay(&self) -> Replay;
 
-    /// Opens it as a source.
-    fn open_source(&self, options: SourceOptions) -> Outcome<OpenedSource>;
+    /// Opens it as a source. Starts nothing.
+    fn open_source(&self, options: SourceOptions) -> Outcome<Box<dyn Source>>;
 
     /// Refuses what cannot be a target by its URL alone.
     fn check_target(&self, options: &TargetOptions) -> Outcome;

@@ -7,6 +7,7 @@
 #![deny(missing_docs)]
 
 mod endpoint;
+mod finding;
 mod registry;
 mod row_sink;
 mod source;
@@ -15,9 +16,10 @@ mod target;
 
 pub use self::{
     endpoint::{Endpoint, Form, Place, SourceOptions, TargetOptions, not_a_source},
+    finding::{Finding, Severity, refuse_errors},
     registry::{EngineSpec, Engines, FailPoint, Helper, Instead, Scheme},
     row_sink::{RowSink, row_too_long},
-    source::{Interrupt, OpenedSource, Source},
+    source::{PartReader, Planned, Snapshot, Source},
     stop::StopToken,
     target::{
         Abandoned, Commit, Durability, FinishedLoad, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad,

@@ -1,49 +1,58 @@
-//! Where a transfer's data comes from.
+//! Where a transfer's data comes from: a source, the snapshot that is taken of it, and what reads
+//! the parts of that snapshot.
+//!
+//! ```text
+//! Source ── plan ──▶ Planned { plan, findings, snapshot }
+//!                                               └─ reader ─▶ PartReader ── read ─▶ RowSink
+//! ```
 
 use std::sync::Arc;
 
 use sealift_protocol::{failure::Outcome, id::PartIndex, manifest::Plan};
 
-use crate::RowSink;
+use crate::{Finding, RowSink, StopToken};
 
-/// Something that can be read from beginning to end as parts of a plan, as of one moment.
-///
-/// Every method may block; all are called from one thread of their own.
+/// A source, opened. Nothing of it was read, and nothing runs.
 pub trait Source: Send {
-    /// Says what there is, and takes the snapshot that every later read sees. Fails with
+    /// Says what there is, and takes the snapshot that every reader sees. Fails with
     /// `SourceUnsuitable` if anything in it could not be moved exactly, before a byte is sent.
-    fn plan(&mut self) -> Outcome<Plan>;
+    /// Blocks. This and every later read end with `stop`.
+    fn plan(self: Box<Self>, stop: Arc<dyn StopToken>) -> Outcome<Planned>;
+}
 
-    /// Whether `read` may be called again for a part, by this process or by another, and gives the
-    /// same bytes as long as what it reads has not changed. That it has not is not taken on trust:
-    /// what is read again is proven by its digest.
+/// What a source has, as of one moment.
+pub struct Planned {
+    /// What is to be moved.
+    pub plan: Plan,
+    /// What is to be said of it before anything is sent.
+    pub findings: Vec<Finding>,
+    /// From which it is read.
+    pub snapshot: Arc<dyn Snapshot>,
+}
+
+/// One moment of a source, which all readers see. Dropped with its readers, it is let go.
+///
+/// Every method may block.
+pub trait Snapshot: Send + Sync {
+    /// How many readers may be open at once, at least one.
+    fn readers_max(&self) -> usize {
+        1
+    }
+
+    /// Whether a part can be read more than once while the snapshot is held. It then has the same
+    /// bytes as long as what is read has not changed. That it has not is not taken on trust: what
+    /// is read again is proven by its digest.
     fn can_repeat(&self) -> bool;
 
+    /// Opens a reader with a connection of its own. Of a snapshot that was planned, the first one
+    /// can be opened; more may fail where the source has no room for them.
+    fn reader(&self) -> Outcome<Box<dyn PartReader>>;
+}
+
+/// Reads parts, one at a time. Whichever reader of a snapshot reads a part, it has the same bytes
+/// in the same order.
+pub trait PartReader: Send {
     /// Writes one part into `out`, whole. Returns only when the source vouches for it: a program
-    /// that feeds it has ended with exit code 0.
+    /// that feeds it has ended with exit code 0. Blocks.
     fn read(&mut self, part: PartIndex, out: &mut dyn RowSink) -> Outcome;
-}
-
-/// Ends what an engine has running, such as a program or a query.
-pub trait Interrupt: Send + Sync {
-    /// Makes calls that block return, and later ones fail. Safe at any time, from any thread, more
-    /// than once.
-    fn interrupt(&self);
-}
-
-/// A source, ready to be planned.
-pub struct OpenedSource {
-    /// The source itself.
-    pub source: Box<dyn Source>,
-    /// What must be interrupted if the transfer ends before the source does.
-    pub interrupt: Option<Arc<dyn Interrupt>>,
-    /// What reading it means for those who use it meanwhile.
-    pub notices: Vec<&'static str>,
-}
-
-impl OpenedSource {
-    /// A source of which there is nothing to say, and nothing to interrupt.
-    pub fn new(source: impl Source + 'static) -> Self {
-        Self { source: Box::new(source), interrupt: None, notices: Vec::new() }
-    }
 }

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use sealift_engine_api::Finding;
 use sealift_protocol::failure::{Failure, Outcome};
 
 /// What a shell would act on and nobody else does, outside quotes: a pipe, a redirection, an
@@ -17,8 +18,11 @@ const FOR_A_SHELL_QUOTED: &str = "$`";
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
 
 /// Of a pipeline in a shell's script, where a failure is not seen.
-pub const HIDDEN_EXIT_CODES: &str = "of a pipeline in sh -c '...' only the exit code of the last program counts: where one before it fails, half of the data \
-     looks like all of it. bash -o pipefail -c '...' counts them all.";
+pub fn hidden_exit_codes() -> Finding {
+    let what = "of a pipeline in sh -c '...' only the exit code of the last program counts: where one before it fails, half \
+                of the data looks like all of it";
+    Finding::warning("hidden-exit-codes", what, "bash -o pipefail -c '...' counts them all.")
+}
 
 /// The words of a command. Never empty.
 pub fn split(text: &str) -> Outcome<Vec<String>> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sealift_engine_api::{
-    Endpoint, Engines, Form, OpenedSource, Place, Recovery, Scheme, SourceOptions, Target, TargetOptions, not_a_source,
+    Endpoint, Engines, Form, Place, Recovery, Scheme, Source, SourceOptions, Target, TargetOptions, not_a_source,
 };
 use sealift_host::path::FilePath;
 use sealift_protocol::{
@@ -48,8 +48,8 @@ impl Endpoint for Standard {
         Replay::Never
     }
 
-    fn open_source(&self, _options: SourceOptions) -> Outcome<OpenedSource> {
-        Ok(OpenedSource::new(OpaqueSource::standard()))
+    fn open_source(&self, _options: SourceOptions) -> Outcome<Box<dyn Source>> {
+        Ok(Box::new(OpaqueSource::standard()))
     }
 
     fn check_target(&self, options: &TargetOptions) -> Outcome {
@@ -97,8 +97,8 @@ impl Endpoint for FileUrl {
         if self.0.given.is_file() { Replay::Always } else { Replay::Never }
     }
 
-    fn open_source(&self, _options: SourceOptions) -> Outcome<OpenedSource> {
-        Ok(OpenedSource::new(OpaqueSource::file(&self.0.given)?))
+    fn open_source(&self, _options: SourceOptions) -> Outcome<Box<dyn Source>> {
+        Ok(Box::new(OpaqueSource::file(&self.0.given)?))
     }
 
     fn check_target(&self, options: &TargetOptions) -> Outcome {
@@ -158,12 +158,11 @@ impl Endpoint for Exec {
         Replay::RunAgain
     }
 
-    fn open_source(&self, options: SourceOptions) -> Outcome<OpenedSource> {
-        let program = Arc::new(Program::new(self.words.clone(), options.danger_show_program_output)?);
-        let source = OpaqueSource::exec(Arc::clone(&program));
-        let hidden = command::hides_exit_codes(&self.words).then_some(command::HIDDEN_EXIT_CODES);
-        let notices = hidden.into_iter().collect();
-        Ok(OpenedSource { interrupt: Some(program), notices, ..OpenedSource::new(source) })
+    fn open_source(&self, options: SourceOptions) -> Outcome<Box<dyn Source>> {
+        let program = Program::new(self.words.clone(), options.danger_show_program_output)?;
+        let hides = command::hides_exit_codes(&self.words);
+        let findings = if hides { vec![command::hidden_exit_codes()] } else { Vec::new() };
+        Ok(Box::new(OpaqueSource::exec(program, findings)))
     }
 
     fn check_target(&self, options: &TargetOptions) -> Outcome {
@@ -218,7 +217,7 @@ impl Endpoint for Discard {
         Replay::Never
     }
 
-    fn open_source(&self, _options: SourceOptions) -> Outcome<OpenedSource> {
+    fn open_source(&self, _options: SourceOptions) -> Outcome<Box<dyn Source>> {
         Err(not_a_source("discard:"))
     }
 

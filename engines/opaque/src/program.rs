@@ -23,7 +23,6 @@ use nix::{
     },
     unistd::{AccessFlags, Pid, access},
 };
-use sealift_engine_api::Interrupt;
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome, io_reason},
@@ -138,12 +137,6 @@ impl Program {
         if let Some(running) = &state.running {
             let _ = killpg(running.group, Signal::SIGKILL);
         }
-    }
-}
-
-impl Interrupt for Program {
-    fn interrupt(&self) {
-        self.kill();
     }
 }
 

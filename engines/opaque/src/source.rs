@@ -8,7 +8,7 @@ use std::{
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     },
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use nix::{
@@ -16,7 +16,7 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
-use sealift_engine_api::{RowSink, Source};
+use sealift_engine_api::{Finding, PartReader, Planned, RowSink, Snapshot, Source, StopToken};
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
@@ -29,6 +29,7 @@ use crate::{engine, program::Program};
 /// One opaque part.
 pub struct OpaqueSource {
     input: Input,
+    findings: Vec<Finding>,
 }
 
 enum Input {
@@ -39,7 +40,7 @@ enum Input {
 
 impl OpaqueSource {
     pub fn standard() -> Self {
-        Self { input: Input::Standard }
+        Self { input: Input::Standard, findings: Vec::new() }
     }
 
     pub fn file(path: &Path) -> Outcome<Self> {
@@ -58,37 +59,68 @@ impl OpaqueSource {
             let next = "Give a file; for a folder, use an archiver: 'exec:tar -c FOLDER'.";
             return Err(Failure::new(Code::SourceFailed, format!("the source {name} is a folder"), next));
         }
-        Ok(Self { input: Input::File { file, bytes: found.len(), name, regular: found.is_file() } })
+        let input = Input::File { file, bytes: found.len(), name, regular: found.is_file() };
+        Ok(Self { input, findings: Vec::new() })
     }
 
-    /// Runs `program` when the part is read. The caller keeps a handle with which to kill it.
-    pub fn exec(program: Arc<Program>) -> Self {
-        Self { input: Input::Exec(program) }
+    /// Runs `program` when the part is read, about which there are these findings.
+    pub fn exec(program: Program, findings: Vec<Finding>) -> Self {
+        Self { input: Input::Exec(Arc::new(program)), findings }
     }
 }
 
 impl Source for OpaqueSource {
-    fn plan(&mut self) -> Outcome<Plan> {
+    fn plan(mut self: Box<Self>, stop: Arc<dyn StopToken>) -> Outcome<Planned> {
         let bytes_estimate = match &mut self.input {
             // Files below /proc have content and length 0.
             Input::File { file, bytes: 0, regular: true, .. } => matches!(file.read(&mut [0]), Ok(0)).then_some(0),
             Input::File { bytes, .. } => Some(*bytes).filter(|&bytes| bytes > 0),
             Input::Standard | Input::Exec(_) => None,
         };
-        Ok(Plan::opaque(engine(), bytes_estimate))
-    }
-
-    fn can_repeat(&self) -> bool {
+        if let Input::Exec(program) = &self.input {
+            let program = Arc::downgrade(program);
+            stop.wakes(Box::new(move || {
+                if let Some(program) = program.upgrade() {
+                    program.kill();
+                }
+            }));
+        }
         // A pipe, a terminal or a device gives its bytes once, and a program is not run twice.
-        matches!(self.input, Input::File { regular: true, .. })
+        let can_repeat = matches!(self.input, Input::File { regular: true, .. });
+        let snapshot = OneInput { input: Mutex::new(Some(self.input)), can_repeat };
+        Ok(Planned {
+            plan: Plan::opaque(engine(), bytes_estimate),
+            findings: self.findings,
+            snapshot: Arc::new(snapshot),
+        })
+    }
+}
+
+/// The input, until its one reader has it.
+struct OneInput {
+    input: Mutex<Option<Input>>,
+    can_repeat: bool,
+}
+
+impl Snapshot for OneInput {
+    fn can_repeat(&self) -> bool {
+        self.can_repeat
     }
 
+    fn reader(&self) -> Outcome<Box<dyn PartReader>> {
+        let input = self.input.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let input = input.ok_or_else(|| Failure::new(Code::Internal, "a second reader of one input", ""))?;
+        Ok(Box::new(input))
+    }
+}
+
+impl PartReader for Input {
     fn read(&mut self, _part: PartIndex, out: &mut dyn RowSink) -> Outcome {
-        match &mut self.input {
-            Input::Standard => out.read_from(&mut io::stdin().lock(), &|error| {
+        match self {
+            Self::Standard => out.read_from(&mut io::stdin().lock(), &|error| {
                 Failure::io(Code::SourceFailed, "standard input cannot be read", &error, "")
             }),
-            Input::File { file, name, regular, .. } => {
+            Self::File { file, name, regular, .. } => {
                 let unreadable = |error| {
                     Failure::io(Code::SourceFailed, format!("the source file {name} cannot be read"), &error, "")
                 };
@@ -105,7 +137,7 @@ impl Source for OpaqueSource {
                 let state = |found: &Metadata| (found.len(), found.mtime(), found.mtime_nsec());
                 if state(&before) == state(&after) { Ok(()) } else { Err(written_meanwhile(name)) }
             }
-            Input::Exec(program) => {
+            Self::Exec(program) => {
                 let mut output = program.start_reading()?;
                 out.read_from(&mut output, &|error| {
                     Failure::io(Code::SourceFailed, "the source program cannot be read", &error, "")
@@ -174,9 +206,23 @@ mod tests {
         }
     }
 
-    fn read(source: &mut OpaqueSource) -> Vec<u8> {
+    struct NeverEnds;
+
+    impl StopToken for NeverEnds {
+        fn check(&self) -> Outcome {
+            Ok(())
+        }
+
+        fn wakes(&self, _wake: Box<dyn FnOnce() + Send>) {}
+    }
+
+    fn snapshot(source: OpaqueSource) -> Arc<dyn Snapshot> {
+        Box::new(source).plan(Arc::new(NeverEnds)).unwrap().snapshot
+    }
+
+    fn read(reader: &mut dyn PartReader) -> Vec<u8> {
         let mut kept = Kept { bytes: Vec::new(), after_each_piece: || {} };
-        source.read(PartIndex(0), &mut kept).unwrap();
+        reader.read(PartIndex(0), &mut kept).unwrap();
         kept.bytes
     }
 
@@ -186,7 +232,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dump");
         fs::write(&path, vec![1; 3 << 20]).unwrap();
-        let mut source = OpaqueSource::file(&path).unwrap();
+        let mut reader = snapshot(OpaqueSource::file(&path).unwrap()).reader().unwrap();
         let mut file = Some(fs::OpenOptions::new().append(true).open(&path).unwrap());
         let mut kept = Kept {
             bytes: Vec::new(),
@@ -196,7 +242,7 @@ mod tests {
                 }
             },
         };
-        let refused = source.read(PartIndex(0), &mut kept).unwrap_err();
+        let refused = reader.read(PartIndex(0), &mut kept).unwrap_err();
         assert_eq!(refused.code, Code::SourceChanged);
     }
 
@@ -207,10 +253,11 @@ mod tests {
         let path = folder.path().join("dump");
         let content: Vec<u8> = (0..3_000_000u32).map(|number| (number % 251) as u8).collect();
         fs::write(&path, &content).unwrap();
-        let mut source = OpaqueSource::file(&path).unwrap();
-        assert!(source.can_repeat());
+        let snapshot = snapshot(OpaqueSource::file(&path).unwrap());
+        assert!(snapshot.can_repeat());
+        let mut reader = snapshot.reader().unwrap();
         for _ in 0..2 {
-            assert!(read(&mut source) == content);
+            assert!(read(&mut *reader) == content);
         }
     }
 
@@ -223,11 +270,11 @@ mod tests {
             let path = path.clone();
             move || fs::OpenOptions::new().write(true).open(path).unwrap().write_all(b"once").unwrap()
         });
-        let mut source = OpaqueSource::file(&path).unwrap();
-        assert!(!source.can_repeat());
-        assert_eq!(read(&mut source), b"once");
+        let fifo = snapshot(OpaqueSource::file(&path).unwrap());
+        assert!(!fifo.can_repeat());
+        assert_eq!(read(&mut *fifo.reader().unwrap()), b"once");
         writer.join().unwrap();
-        assert!(!OpaqueSource::standard().can_repeat());
-        assert!(!OpaqueSource::file(Path::new("/dev/null")).unwrap().can_repeat());
+        assert!(!snapshot(OpaqueSource::standard()).can_repeat());
+        assert!(!snapshot(OpaqueSource::file(Path::new("/dev/null")).unwrap()).can_repeat());
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sealift_engine_api::{
-    Endpoint, Engines, Form, OpenedSource, Place, Recovery, Scheme, SourceOptions, Target, TargetOptions,
+    Endpoint, Engines, Form, Place, Recovery, Scheme, Source, SourceOptions, Target, TargetOptions,
 };
 use sealift_host::path::FilePath;
 use sealift_protocol::{disposition::sender::Replay, failure::Outcome, manifest::Engine};
@@ -20,10 +20,6 @@ struct SqliteUrl(FilePath);
 /// The URLs of the engine.
 pub const SCHEMES: &[Scheme] =
     &[Scheme { name: "sqlite", usage: "sqlite:PATH", is_source: true, parse: SqliteUrl::parse }];
-
-/// What is said of an image before it is read.
-const IMAGE_NOTICE: &str = "the database is sent as an image of its pages: deleted rows that still lie in free pages travel \
-    with it. To leave them out, run VACUUM on the source first, or use --form rows.";
 
 impl SqliteUrl {
     fn parse(rest: &str) -> Outcome<Arc<dyn Endpoint>> {
@@ -57,14 +53,11 @@ impl Endpoint for SqliteUrl {
         Replay::Always
     }
 
-    fn open_source(&self, options: SourceOptions) -> Outcome<OpenedSource> {
+    fn open_source(&self, options: SourceOptions) -> Outcome<Box<dyn Source>> {
         let source = SqliteSource::open(&self.0.given)?;
-        let notice = source.notice();
         Ok(match options.form {
-            Form::Rows => OpenedSource { notices: vec![notice], ..OpenedSource::new(source) },
-            Form::Image => {
-                OpenedSource { notices: vec![notice, IMAGE_NOTICE], ..OpenedSource::new(ImageSource::new(source)) }
-            }
+            Form::Rows => Box::new(source),
+            Form::Image => Box::new(ImageSource::new(source)),
         })
     }
 

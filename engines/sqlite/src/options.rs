@@ -12,7 +12,7 @@ use sealift_protocol::{
 };
 
 /// Options that `libsqlite3-sys` does not set by itself, as `PRAGMA compile_options` spells them.
-const NEEDED: [&str; 4] = [
+const NEEDED: [&str; 5] = [
     // `sqlite_dbpage`, which reads and writes a database page by page.
     "ENABLE_DBPAGE_VTAB",
     // A virtual table that the shell of sqlite.org has; its shadow tables are those of an r-tree.
@@ -20,6 +20,8 @@ const NEEDED: [&str; 4] = [
     // `floor`, `power`, `sqrt` and so on, which Debian's SQLite, Python's and the shell of
     // sqlite.org have.
     "ENABLE_MATH_FUNCTIONS",
+    // By which several connections see one snapshot of a database in WAL mode.
+    "ENABLE_SNAPSHOT",
     // By default, the hash table in which the engine looks up names has at most 64 buckets, to
     // avoid large allocations: with 10,000 tables each look-up would compare 150 names.
     "MALLOC_SOFT_LIMIT=0",
@@ -80,7 +82,12 @@ mod tests {
         let present = ["ENABLE_FTS5", "ENABLE_GEOPOLY"].map(str::to_owned);
         assert_eq!(
             missing(&present),
-            ["SQLITE_ENABLE_DBPAGE_VTAB", "SQLITE_ENABLE_MATH_FUNCTIONS", "SQLITE_MALLOC_SOFT_LIMIT=0"]
+            [
+                "SQLITE_ENABLE_DBPAGE_VTAB",
+                "SQLITE_ENABLE_MATH_FUNCTIONS",
+                "SQLITE_ENABLE_SNAPSHOT",
+                "SQLITE_MALLOC_SOFT_LIMIT=0"
+            ]
         );
     }
 }

@@ -1,7 +1,7 @@
 //! A database of the embedded engine as a source.
 //!
-//! One connection, opened read-only, and one read transaction from `plan` to the end: every part is
-//! of one moment. A database in WAL mode can be written meanwhile; one with a rollback journal
+//! Connections are opened read-only, and each has one read transaction to its end, all of the moment
+//! of the first ([`shared`]): every part is of one moment. A database in WAL mode can be written meanwhile; one with a rollback journal
 //! makes its writers wait until the transfer is over. What is not carried, since it says how a file
 //! is kept and not what is in it: the free pages, the reserved bytes of pages, the schema format
 //! number, and the counters in the file's header.
@@ -15,18 +15,21 @@ mod affinity;
 mod catalogue;
 mod failure;
 mod image;
+mod shared;
 mod sidecars;
+mod wal_snapshot;
 
 pub use self::image::ImageSource;
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig, limits::Limit};
-use sealift_engine_api::{RowSink, Source};
+use rusqlite::{Connection, ErrorCode, limits::Limit};
+use sealift_engine_api::{Finding, PartReader, Planned, RowSink, Snapshot, Source, StopToken};
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
@@ -43,15 +46,10 @@ use crate::{
 use self::{
     catalogue::{Catalogue, SourceTable},
     failure::{failed, unsuitable},
+    shared::{BUSY_TIMEOUT, CACHE_KIB, SharedSnapshot, bound_cache, connect},
     sidecars::JournalMode,
 };
 use crate::{MOVE_IMAGE, Value, check_options, stored::read_rows, value_bytes};
-
-/// How long a program that writes to the source may hold it locked before the transfer gives up.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Page cache of the one connection. A table is scanned once, so that more would only be memory.
-const CACHE_KIB: i32 = 8 << 10;
 
 /// A row as it lies in its table may be longer than its encoding by the length of its header's
 /// length.
@@ -65,11 +63,10 @@ pub struct SqliteSource {
     path: PathBuf,
     journal_mode: JournalMode,
     connection: Connection,
-    snapshot: Option<Snapshot>,
 }
 
-/// What `plan` found, as of the transaction that it left open.
-struct Snapshot {
+/// What is read by rows, as of the transaction that `plan` left open.
+struct Content {
     encoding: TextEncoding,
     schema: Vec<u8>,
     tables: Vec<SourceTable>,
@@ -100,16 +97,13 @@ impl SqliteSource {
         if journal_mode == JournalMode::Wal {
             sidecars::check_owner(&path, &shown, nix::unistd::geteuid())?;
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&path, flags)
-            .and_then(|connection| configure(&connection, busy_timeout).map(|()| connection))
-            .map_err(|error| failed(&error, &shown))?;
-        Ok(Self { path, journal_mode, connection, snapshot: None })
+        let connection = connect(&path, busy_timeout).map_err(|error| failed(&error, &shown))?;
+        Ok(Self { path, journal_mode, connection })
     }
 
-    /// What is to be said before the source is read.
-    pub fn notice(&self) -> &'static str {
-        self.journal_mode.notice()
+    /// What moving the database means for those who use it meanwhile.
+    fn finding(&self) -> Finding {
+        self.journal_mode.finding()
     }
 
     /// That no page of the open transaction lies beyond the end of the file, where SQLite reads
@@ -128,15 +122,10 @@ impl SqliteSource {
         Err(Failure::new(Code::SourceFailed, what, "Copy it again, or restore it from a backup, and start again."))
     }
 
-    fn limit_length(&self, bytes_max: i32) -> Outcome {
-        let limited = self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, bytes_max);
-        limited.map(drop).map_err(|error| failed(&error, &self.path.display().to_string()))
-    }
-
-    fn take_snapshot(&self) -> Outcome<(Snapshot, Plan)> {
+    fn take_snapshot(&self) -> Outcome<(Content, Plan)> {
         let shown = self.path.display().to_string();
         // A deferred transaction takes its snapshot at the first read, which the catalogue is.
-        let begin = || bound_cache(&self.connection).and_then(|()| self.connection.execute_batch("BEGIN"));
+        let begin = || bound_cache(&self.connection, CACHE_KIB).and_then(|()| self.connection.execute_batch("BEGIN"));
         begin().map_err(|error| failed(&error, &shown))?;
         self.check_whole()?;
         let catalogue = Catalogue::read(&self.connection, &shown)?;
@@ -151,33 +140,9 @@ impl SqliteSource {
             return Err(unsuitable(what, MOVE_IMAGE));
         }
         let tables = catalogue.tables.iter().map(|table| planned_table(&table.table.name)).collect();
-        let snapshot = Snapshot { encoding, schema, tables: catalogue.tables, finish };
-        Ok((snapshot, Plan { engine: engine::rows(), tables, parts, empty: None }))
+        let content = Content { encoding, schema, tables: catalogue.tables, finish };
+        Ok((content, Plan { engine: engine::rows(), tables, parts, empty: None }))
     }
-}
-
-fn configure(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
-    connection.busy_timeout(busy_timeout)?;
-    // Not SQLITE_DBCONFIG_DEFENSIVE: under it SQLite takes a trigger on a shadow table, which is
-    // valid, for damage; and what it forbids is to write, which this connection cannot.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    // What the application has left in the log is for it to checkpoint.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // A name that is no column is then an error and never a string.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
-    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
-    connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.pragma_update(None, "mmap_size", 0)?;
-    connection.pragma_update(None, "query_only", true)?;
-    // Rows are moved as they are, also those that break a CHECK.
-    connection.pragma_update(None, "ignore_check_constraints", true)?;
-    connection.pragma_update(None, "cell_size_check", true)
-}
-
-/// Apart from the rest, since the engine reads the catalogue for it.
-fn bound_cache(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)
 }
 
 /// The plan's parts. The estimates are for progress alone: the span of rowids, and the file's size
@@ -219,10 +184,23 @@ fn rows_estimate(connection: &Connection, table: &SourceTable, file_bytes: u64) 
 }
 
 impl Source for SqliteSource {
-    fn plan(&mut self) -> Outcome<Plan> {
-        let (snapshot, plan) = self.take_snapshot()?;
-        self.snapshot = Some(snapshot);
-        Ok(plan)
+    fn plan(self: Box<Self>, _stop: Arc<dyn StopToken>) -> Outcome<Planned> {
+        let (content, plan) = self.take_snapshot()?;
+        let findings = vec![self.finding()];
+        let shared = SharedSnapshot::of(self.path, self.connection)?;
+        let snapshot = RowsSnapshot { content: Arc::new(content), shared };
+        Ok(Planned { plan, findings, snapshot: Arc::new(snapshot) })
+    }
+}
+
+struct RowsSnapshot {
+    content: Arc<Content>,
+    shared: SharedSnapshot,
+}
+
+impl Snapshot for RowsSnapshot {
+    fn readers_max(&self) -> usize {
+        SharedSnapshot::readers_max()
     }
 
     fn can_repeat(&self) -> bool {
@@ -231,21 +209,41 @@ impl Source for SqliteSource {
         true
     }
 
+    fn reader(&self) -> Outcome<Box<dyn PartReader>> {
+        let connection = self.shared.connection()?;
+        Ok(Box::new(RowsReader { content: Arc::clone(&self.content), connection, shown: self.shared.shown() }))
+    }
+}
+
+struct RowsReader {
+    content: Arc<Content>,
+    connection: Connection,
+    shown: String,
+}
+
+impl RowsReader {
+    fn limit_length(&self, bytes_max: i32) -> Outcome {
+        let limited = self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, bytes_max);
+        limited.map(drop).map_err(|error| failed(&error, &self.shown))
+    }
+}
+
+impl PartReader for RowsReader {
     fn read(&mut self, part: PartIndex, out: &mut dyn RowSink) -> Outcome {
         let missing = || Failure::new(Code::Internal, "a part was asked for that is not in the plan", "");
-        let snapshot = self.snapshot.as_ref().ok_or_else(missing)?;
+        let content = &self.content;
         let place = part.0 as usize;
         if place == 0 {
-            return out.bytes(&snapshot.schema);
+            return out.bytes(&content.schema);
         }
-        if place == snapshot.tables.len() + 1 {
-            return out.bytes(&snapshot.finish);
+        if place == content.tables.len() + 1 {
+            return out.bytes(&content.finish);
         }
-        let table = snapshot.tables.get(place - 1).ok_or_else(missing)?;
+        let table = content.tables.get(place - 1).ok_or_else(missing)?;
         // What the engine holds of a row, too.
         let length_max = out.row_bytes_max().saturating_add(PAYLOAD_SLACK_BYTES).max(LENGTH_MAX_MIN);
         self.limit_length(i32::try_from(length_max).unwrap_or(i32::MAX))?;
-        let read = read_table(&self.connection, table, snapshot.encoding, out);
+        let read = read_table(&self.connection, table, content.encoding, out);
         self.limit_length(i32::MAX)?;
         read.map_err(|failure| failure.at_part(part))
     }

@@ -1,5 +1,7 @@
 //! What tests of targets feed them with.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use sealift_engine_api::StopToken;
 use sealift_host::random::SystemRandom;
@@ -35,6 +37,11 @@ impl StopToken for Never {
     }
 
     fn wakes(&self, _wake: Box<dyn FnOnce() + Send>) {}
+}
+
+/// What ends nothing.
+pub fn never() -> Arc<dyn StopToken> {
+    Arc::new(Never)
 }
 
 impl StopToken for Ended {

@@ -13,7 +13,7 @@ use sealift_agent::{
     stop::Stop,
     units::human_bytes,
 };
-use sealift_engine_api::Endpoint;
+use sealift_engine_api::{Endpoint, refuse_errors};
 use sealift_protocol::{
     close::Code,
     disposition::{
@@ -30,7 +30,7 @@ use super::Sending;
 use crate::{
     lane::{Sealer, nothing_came},
     outgoing::Outgoing,
-    reader::{Reader, empty_dump},
+    reader::{Opened, Reader, Reading, empty_dump},
     record::Sent,
     spool::{self, Filling, Place, Spool, Whole},
     ticket_input::TicketInput,
@@ -145,23 +145,23 @@ impl Sending<'_> {
         // A source that fails ends itself: another may take its place.
         let stop_reading = stop.within();
         let planned = async {
-            let opened = self.endpoint.open_source(self.args.source_options())?;
-            self.program = opened.interrupt;
-            if self.contact != Contact::Made {
-                opened.notices.iter().for_each(|notice| self.report.notice("sender", notice));
-            }
+            let source = self.endpoint.open_source(self.args.source_options())?;
             if let Some(folder) = &self.args.spool {
                 spool::prepare(folder)?;
             }
             let row_bytes_max = self.args.transfer.row_bytes_max as usize;
-            Reader::start(opened.source, row_bytes_max, self.args.empty.said(), is_empty, stop_reading.clone()).await
+            let reading = Reading { row_bytes_max, empty: self.args.empty.said(), is_empty };
+            Reader::start(source, reading, stop_reading.clone()).await
         };
-        match stop.or(planned).await {
-            Ok((reader, plan)) => {
-                announce(self.report, &plan);
-                if let Some(program) = self.program.clone() {
-                    stop_reading.interrupts(move || program.interrupt());
+        let planned = stop.or(planned).await;
+        self.reading = Some(stop_reading);
+        match planned {
+            Ok(Opened { reader, plan, findings }) => {
+                if self.contact != Contact::Made {
+                    findings.iter().for_each(|finding| self.report.finding(finding));
                 }
+                refuse_errors(&findings)?;
+                announce(self.report, &plan);
                 if !reader.can_repeat() {
                     self.check_pipe();
                 }

@@ -45,7 +45,7 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(12);
 const MIB: usize = 1 << 20;
 
 /// Some 12 MB in twelve ranges of two tables, of the engine of the tests.
-const GRID: Kind = Kind::Grid(Content { tables: 2, ranges: 6, rows: 1000, bytes: 1000, widest: 0 });
+const GRID: Kind = Kind::Grid(Content { tables: 2, ranges: 6, rows: 1000, bytes: 1000, widest: 0, finding: None });
 
 /// A link of so many megabits a second, so that there is time to interfere.
 fn rate(megabits: u64) -> Faults {

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 
 use rusqlite::Connection;
 use sealift_agent::failure::{Failure, Outcome};
-use sealift_engine_api::{Abandoned, LeftAt, PartSink, Source};
+use sealift_engine_api::{Abandoned, LeftAt, PartReader, PartSink, Source};
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     close::Code,
@@ -16,7 +16,10 @@ use sealift_protocol::{
 };
 use sealift_sender::part::PartWriter;
 use sealift_sqlite::ImageSource;
-use sealift_tests::{one_load::OneLoad, shared};
+use sealift_tests::{
+    one_load::{OneLoad, endless},
+    shared,
+};
 
 use crate::{
     compare::{contents, strings},
@@ -30,7 +33,7 @@ const STAGING: &str = ".target.db.sealift-staging";
 
 /// Feeds the target with the chunks that it lacks, up to `chunks_max` of them; the part if that was
 /// all of it.
-fn feed(source: &mut ImageSource, pages: &mut dyn PartSink, chunks_max: u64) -> Outcome<Option<WholePart>> {
+fn feed(reader: &mut dyn PartReader, pages: &mut dyn PartSink, chunks_max: u64) -> Outcome<Option<WholePart>> {
     let mut link = Link::new();
     let mut root = pages.begun(IMAGE, &digests());
     let held = root.chunks().0;
@@ -47,27 +50,26 @@ fn feed(source: &mut ImageSource, pages: &mut dyn PartSink, chunks_max: u64) -> 
         if chunk.last { Ok(()) } else { pages.edge(&root).map(drop) }
     };
     let mut writer = PartWriter::new(IMAGE, digests().multiset(), ROW_BYTES_MAX, &mut hand_on);
-    source.read(IMAGE, &mut writer)?;
+    reader.read(IMAGE, &mut writer)?;
     writer.finish()?;
     let whole = WholePart { part: IMAGE, chunks: root.chunks(), plain_bytes: root.plain_bytes(), root: root.root() };
     Ok(ended.then_some(whole))
 }
 
-fn planned(folder: &Folder) -> Outcome<(ImageSource, Plan)> {
-    let mut source = ImageSource::open(&folder.source())?;
-    let plan = source.plan()?;
-    Ok((source, plan))
+fn planned(folder: &Folder) -> Outcome<(Box<dyn PartReader>, Plan)> {
+    let planned = Box::new(ImageSource::open(&folder.source())?).plan(endless())?;
+    Ok((planned.snapshot.reader()?, planned.plan))
 }
 
 /// All of it but the end.
 fn load_all(folder: &Folder, load: &OneLoad, transfer: TransferId) -> Outcome<(WholePart, Vec<Found>)> {
-    let (mut source, plan) = planned(folder)?;
+    let (mut reader, plan) = planned(folder)?;
     let found = load.prepare(transfer, &plan, Asks::Continue)?;
     if let Some(Found::Whole(whole)) = found.first() {
         return Ok((*whole, found));
     }
     let mut pages = load.begin(IMAGE, &digests())?;
-    let whole = feed(&mut source, &mut *pages, u64::MAX)?.expect("all of it was fed");
+    let whole = feed(&mut *reader, &mut *pages, u64::MAX)?.expect("all of it was fed");
     pages.finish(&whole)?;
     Ok((whole, found))
 }
@@ -343,7 +345,7 @@ fn an_image_goes_on_where_it_stopped() {
     let mut held = 0;
     for stop_after in [1, 2, 1] {
         let load = folder.load();
-        let (mut source, plan) = planned(&folder).unwrap();
+        let (mut reader, plan) = planned(&folder).unwrap();
         let found = load.prepare(TRANSFER, &plan, Asks::Continue).unwrap();
         let chunks = match found.as_slice() {
             [] => 0,
@@ -354,7 +356,7 @@ fn an_image_goes_on_where_it_stopped() {
         // One that was begun and not used takes nothing away.
         drop(load.begin(IMAGE, &digests()).unwrap());
         let mut pages = load.begin(IMAGE, &digests()).unwrap();
-        assert!(feed(&mut source, &mut *pages, stop_after).unwrap().is_none());
+        assert!(feed(&mut *reader, &mut *pages, stop_after).unwrap().is_none());
         held += stop_after;
         drop(pages);
         drop(load);
@@ -383,10 +385,10 @@ fn forms_make_room_for_each_other_and_keep_each_other_out() {
     folder.build(ROWS).close().unwrap();
     let other = TransferId([4; 16]);
     let image = folder.load();
-    let (mut source, plan) = planned(&folder).unwrap();
+    let (mut reader, plan) = planned(&folder).unwrap();
     image.prepare(other, &plan, Asks::Continue).unwrap();
     let mut pages = image.begin(IMAGE, &digests()).unwrap();
-    feed(&mut source, &mut *pages, 2).unwrap();
+    feed(&mut *reader, &mut *pages, 2).unwrap();
     drop(pages);
     let rows = folder.load();
     let busy = crate::pump::Pump::start(&folder, &rows).map(drop).unwrap_err();
@@ -408,7 +410,7 @@ fn forms_make_room_for_each_other_and_keep_each_other_out() {
     let image = folder.load();
     image.prepare(other, &plan, Asks::Continue).unwrap();
     let mut pages = image.begin(IMAGE, &digests()).unwrap();
-    feed(&mut source, &mut *pages, 2).unwrap();
+    feed(&mut *reader, &mut *pages, 2).unwrap();
     drop(pages);
     drop(image);
     assert_eq!(folder.load().target.abandon(TRANSFER, LeftAt::Loading), Ok(Abandoned::Dropped));

@@ -10,7 +10,7 @@ use std::{
 use bytes::BytesMut;
 use rusqlite::Connection;
 use sealift_agent::failure::Outcome;
-use sealift_engine_api::{PartSink, Source};
+use sealift_engine_api::{PartReader, PartSink, Source};
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     compress::{Compression, Packer, Unpacker},
@@ -27,7 +27,7 @@ use sealift_protocol::{
 };
 use sealift_sender::part::PartWriter;
 use sealift_sqlite::{SqliteSource, SqliteTarget};
-use sealift_tests::one_load::OneLoad;
+use sealift_tests::one_load::{OneLoad, endless};
 
 pub const ROW_BYTES_MAX: usize = 128 << 20;
 
@@ -143,7 +143,7 @@ pub fn digests() -> Digests {
 
 /// One transfer under way.
 pub struct Pump<'a> {
-    pub source: SqliteSource,
+    pub reader: Box<dyn PartReader>,
     pub load: &'a OneLoad,
     pub plan: Plan,
     pub link: Link,
@@ -159,8 +159,8 @@ impl<'a> Pump<'a> {
     }
 
     pub fn start_as(folder: &Folder, load: &'a OneLoad, transfer: TransferId, asks: Asks) -> Outcome<Self> {
-        let mut source = SqliteSource::open(&folder.source())?;
-        let (plan, link) = (source.plan()?, Link::new());
+        let planned = Box::new(SqliteSource::open(&folder.source())?).plan(endless())?;
+        let (plan, reader, link) = (planned.plan, planned.snapshot.reader()?, Link::new());
         let (mut have, mut prefix) = (Vec::new(), None);
         for found in load.prepare(transfer, &plan, asks)? {
             match found {
@@ -168,7 +168,7 @@ impl<'a> Pump<'a> {
                 Found::Prefix(found) => prefix = Some(found),
             }
         }
-        Ok(Self { source, load, plan, link, have, prefix })
+        Ok(Self { reader, load, plan, link, have, prefix })
     }
 
     pub fn place(&self, name: &str) -> PartIndex {
@@ -182,7 +182,7 @@ impl<'a> Pump<'a> {
     /// Reads a part into what writes it; returns what the sender would say of it, and what the
     /// receiver has verified.
     pub fn feed(&mut self, part: PartIndex, loader: &mut dyn PartSink) -> Outcome<(RowsDigest, WholePart)> {
-        let Self { source, link, .. } = self;
+        let Self { reader, link, .. } = self;
         let mut root = loader.begun(part, &digests());
         let held = root.chunks();
         let mut hand_on = |chunk: Chunk| {
@@ -195,7 +195,7 @@ impl<'a> Pump<'a> {
             if last { Ok(()) } else { loader.edge(&root).map(drop) }
         };
         let mut writer = PartWriter::new(part, digests().multiset(), ROW_BYTES_MAX, &mut hand_on);
-        source.read(part, &mut writer)?;
+        reader.read(part, &mut writer)?;
         let rows = writer.finish()?;
         let whole = WholePart { part, chunks: root.chunks(), plain_bytes: root.plain_bytes(), root: root.root() };
         Ok((rows, whole))

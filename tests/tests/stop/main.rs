@@ -30,7 +30,7 @@ use sealift_protocol::{
     seal::{EpochKeys, Suite, open, seal},
 };
 use sealift_receiver::writer::{PartWriter, Written};
-use sealift_sender::reader::Reader;
+use sealift_sender::reader::{Reader, Reading};
 use sealift_sqlite::{
     SqliteTarget, Value,
     document::{FinishDocument, SchemaDocument, Table, TextEncoding},
@@ -54,10 +54,11 @@ fn each_cause_stops_reading() {
         let running = Running::start();
         let summary = run(async {
             let endpoint = ENGINES.parse("exec:yes").unwrap();
-            let opened = endpoint.open_source(SourceOptions::default()).unwrap();
+            let source = endpoint.open_source(SourceOptions::default()).unwrap();
             let stop = running.stop.within();
             let is_empty = || Failure::new(Code::SourceEmpty, "", "");
-            let (reader, _plan) = Reader::start(opened.source, ROW_BYTES_MAX, None, is_empty, stop).await.unwrap();
+            let reading = Reading { row_bytes_max: ROW_BYTES_MAX, empty: None, is_empty };
+            let reader = Reader::start(source, reading, stop).await.unwrap().reader;
             let mut reading = reader.read(PartIndex(0), digests().multiset()).unwrap();
             assert!(reading.chunks.recv().await.is_some());
             let ended_for = running.end_by(cause);
@@ -69,9 +70,6 @@ fn each_cause_stops_reading() {
             assert!(more <= 2, "{cause:?}: {more} more chunks");
             let summary = reading.summary.await.unwrap();
             assert_eq!(summary.as_ref().err().map(|failure| &failure.what), Some(&ended_for.what), "{cause:?}");
-            if let Some(interrupt) = opened.interrupt {
-                interrupt.interrupt();
-            }
             summary
         });
         assert!(summary.is_err());

@@ -6,10 +6,13 @@
 //! module of an application, is moved like everything else. Pages on the free list still hold
 //! deleted rows, and are moved as well.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rusqlite::Connection;
-use sealift_engine_api::{RowSink, Source};
+use sealift_engine_api::{Finding, PartReader, Planned, RowSink, Snapshot, Source, StopToken};
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
@@ -17,17 +20,24 @@ use sealift_protocol::{
     manifest::Plan,
 };
 
-use super::{SqliteSource, bound_cache, failure::failed};
+use super::{
+    SqliteSource,
+    failure::failed,
+    shared::{CACHE_KIB, bound_cache},
+};
 use crate::engine;
+
+/// What is said of an image before it is read.
+const IMAGE_NOTE: &str = "the database is sent as an image of its pages: deleted rows that still lie in free pages travel \
+    with it. To leave them out, run VACUUM on the source first, or use --form rows.";
 
 /// A source that reads the pages of `sqlite:PATH`.
 pub struct ImageSource {
     source: SqliteSource,
-    snapshot: Option<ImageSnapshot>,
 }
 
 #[derive(Clone, Copy)]
-struct ImageSnapshot {
+struct ImageSize {
     page_bytes: usize,
     pages: u64,
     /// Besides SQLite's own.
@@ -37,52 +47,70 @@ struct ImageSnapshot {
 impl ImageSource {
     /// The pages of a database that was opened, and of which nothing was read yet.
     pub fn new(source: SqliteSource) -> Self {
-        Self { source, snapshot: None }
+        Self { source }
     }
 
     /// Opens an existing database; nothing is read of it yet.
     pub fn open(path: &Path) -> Outcome<Self> {
         SqliteSource::open(path).map(Self::new)
     }
-
-    fn shown(&self) -> String {
-        self.source.path.display().to_string()
-    }
 }
 
 impl Source for ImageSource {
-    fn plan(&mut self) -> Outcome<Plan> {
-        let shown = self.shown();
-        let snapshot = take_snapshot(&self.source.connection).map_err(|error| failed(&error, &shown))?;
-        self.source.check_whole()?;
-        if snapshot.pages == 0 {
+    fn plan(self: Box<Self>, _stop: Arc<dyn StopToken>) -> Outcome<Planned> {
+        let source = self.source;
+        let shown = source.path.display().to_string();
+        let size = take_snapshot(&source.connection).map_err(|error| failed(&error, &shown))?;
+        source.check_whole()?;
+        if size.pages == 0 {
             let next = "Check the path in --source. If it is meant to be empty, use --form rows --allow-empty.";
             let what = format!("the source has nothing to move: {shown} has no page");
             return Err(Failure::new(Code::SourceEmpty, what, next));
         }
-        self.snapshot = Some(snapshot);
-        let bytes_estimate = Some(snapshot.pages.saturating_mul(snapshot.page_bytes as u64));
+        let bytes_estimate = Some(size.pages.saturating_mul(size.page_bytes as u64));
         // Where there is no table, it is known that there is no row.
-        let rows_estimate = (!snapshot.has_tables).then_some(0);
+        let rows_estimate = (!size.has_tables).then_some(0);
         let mut plan = Plan::opaque(engine::image(), bytes_estimate);
         plan.parts[0].rows_estimate = rows_estimate;
-        Ok(plan)
+        let findings = vec![source.finding(), Finding::note("free-pages-travel", IMAGE_NOTE)];
+        let reader = ImageReader { connection: source.connection, size, shown };
+        Ok(Planned { plan, findings, snapshot: Arc::new(ImageSnapshot(Mutex::new(Some(reader)))) })
     }
+}
 
+/// The one reader, until it is opened: the image is one part.
+struct ImageSnapshot(Mutex<Option<ImageReader>>);
+
+impl Snapshot for ImageSnapshot {
     fn can_repeat(&self) -> bool {
         true
     }
 
+    fn reader(&self) -> Outcome<Box<dyn PartReader>> {
+        let reader = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let reader = reader.ok_or_else(|| Failure::new(Code::Internal, "a second reader of an image", ""))?;
+        Ok(Box::new(reader))
+    }
+}
+
+struct ImageReader {
+    connection: Connection,
+    size: ImageSize,
+    shown: String,
+}
+
+impl PartReader for ImageReader {
     fn read(&mut self, part: PartIndex, out: &mut dyn RowSink) -> Outcome {
-        let snapshot = self.snapshot.filter(|_| part == PartIndex(0)).ok_or_else(|| {
-            Failure::new(Code::Internal, "a part was asked for that is not in the plan", "").at_part(part)
-        })?;
-        read_pages(&self.source.connection, snapshot, &self.shown(), out)
+        if part != PartIndex(0) {
+            let what = "a part was asked for that is not in the plan";
+            return Err(Failure::new(Code::Internal, what, "").at_part(part));
+        }
+        read_pages(&self.connection, self.size, &self.shown, out)
     }
 }
 
 /// Begins the read transaction, and says how large the database is in it.
-fn take_snapshot(connection: &Connection) -> rusqlite::Result<ImageSnapshot> {
+fn take_snapshot(connection: &Connection) -> rusqlite::Result<ImageSize> {
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     connection.execute_batch("BEGIN")?;
     // Reads the header and takes the lock, and does not look at the schema: a file that is no
@@ -94,16 +122,16 @@ fn take_snapshot(connection: &Connection) -> rusqlite::Result<ImageSnapshot> {
     // The first statement may still fail for what was not understood. The next is prepared with
     // what was.
     let _ = connection.prepare("SELECT 1 FROM main.sqlite_schema");
-    bound_cache(connection)?;
+    bound_cache(connection, CACHE_KIB)?;
     let page_bytes = number("page_size")?;
     let pages = number("page_count")?;
     let sql =
         "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_')";
     let has_tables = connection.query_row(sql, [], |row| row.get(0))?;
-    Ok(ImageSnapshot { page_bytes: usize::try_from(page_bytes).unwrap_or(0), pages: pages.unsigned_abs(), has_tables })
+    Ok(ImageSize { page_bytes: usize::try_from(page_bytes).unwrap_or(0), pages: pages.unsigned_abs(), has_tables })
 }
 
-fn read_pages(connection: &Connection, snapshot: ImageSnapshot, shown: &str, out: &mut dyn RowSink) -> Outcome {
+fn read_pages(connection: &Connection, size: ImageSize, shown: &str, out: &mut dyn RowSink) -> Outcome {
     let engine = |error: rusqlite::Error| failed(&error, shown);
     let mut statement =
         connection.prepare("SELECT pgno, data FROM sqlite_dbpage('main') ORDER BY pgno").map_err(engine)?;
@@ -113,12 +141,12 @@ fn read_pages(connection: &Connection, snapshot: ImageSnapshot, shown: &str, out
         let number: i64 = row.get(0).map_err(engine)?;
         let page = row.get_ref(1).map_err(engine)?.as_blob().map_err(|_| unlike_itself(shown))?;
         pages += 1;
-        if number.unsigned_abs() != pages || page.len() != snapshot.page_bytes {
+        if number.unsigned_abs() != pages || page.len() != size.page_bytes {
             return Err(unlike_itself(shown));
         }
         out.bytes(page)?;
     }
-    if pages == snapshot.pages { Ok(()) } else { Err(unlike_itself(shown)) }
+    if pages == size.pages { Ok(()) } else { Err(unlike_itself(shown)) }
 }
 
 fn unlike_itself(shown: &str) -> Failure {
@@ -133,19 +161,22 @@ mod tests {
     use sealift_protocol::limits::CHUNK_PLAIN_BYTES;
 
     use super::*;
-    use crate::source::tests::kept::{Folder, Kept};
+    use crate::{
+        source::tests::kept::{Folder, Kept},
+        testing::never,
+    };
 
-    fn planned(folder: &Folder) -> Outcome<(ImageSource, Plan)> {
-        let mut source = ImageSource::open(&folder.path())?;
-        let plan = source.plan()?;
-        plan.check().unwrap();
-        Ok((source, plan))
+    fn planned(folder: &Folder) -> Outcome<(Box<dyn PartReader>, Plan)> {
+        let planned = Box::new(ImageSource::open(&folder.path())?).plan(never())?;
+        planned.plan.check().unwrap();
+        assert!(planned.snapshot.can_repeat());
+        Ok((planned.snapshot.reader()?, planned.plan))
     }
 
     /// The part's bytes.
-    fn read(source: &mut ImageSource) -> Vec<u8> {
+    fn read(reader: &mut Box<dyn PartReader>) -> Vec<u8> {
         let mut kept = Kept::new(1000);
-        source.read(PartIndex(0), &mut kept).unwrap();
+        reader.read(PartIndex(0), &mut kept).unwrap();
         assert!(kept.rows.is_empty());
         kept.bytes
     }
@@ -179,7 +210,6 @@ mod tests {
         let folder = Folder::new();
         let writer = folder.database(&format!("PRAGMA journal_mode=WAL; {ROWS}"));
         let (mut source, plan) = planned(&folder).unwrap();
-        assert!(source.can_repeat());
         let first = read(&mut source);
         let (mut second, again) = planned(&folder).unwrap();
         assert_eq!(plan.hash(), again.hash());

@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::unistd::Uid;
+use sealift_engine_api::Finding;
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
@@ -34,15 +35,17 @@ pub enum JournalMode {
 
 impl JournalMode {
     /// What moving the database means for those who use it meanwhile.
-    pub fn notice(self) -> &'static str {
+    pub fn finding(self) -> Finding {
         match self {
             JournalMode::Rollback => {
-                "the source has a rollback journal: programs can read it while it is read here, but a program that writes \
-                 to it waits until the transfer is over, or fails with \"database is locked\". In WAL mode they could write."
+                let what = "the source has a rollback journal: programs can read it while it is read here, but a program that writes \
+                 to it waits until the transfer is over, or fails with \"database is locked\". In WAL mode they could write.";
+                Finding::note("writers-wait", what)
             }
             JournalMode::Wal => {
-                "the source is in WAL mode: programs can write to it meanwhile, but its -wal file grows with all that they \
-                 write until the transfer is over, since SQLite cannot checkpoint past an open snapshot."
+                let what = "the source is in WAL mode: programs can write to it meanwhile, but its -wal file grows with all that they \
+                 write until the transfer is over, since SQLite cannot checkpoint past an open snapshot.";
+                Finding::note("wal-grows", what)
             }
         }
     }

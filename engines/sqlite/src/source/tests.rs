@@ -9,14 +9,27 @@ use bytes::BytesMut;
 
 use self::kept::{Folder, Kept};
 use super::*;
-use crate::{read_values, stored::next_row};
+use crate::{read_values, stored::next_row, testing::never};
 
 impl Folder {
-    fn plan(&self) -> Outcome<(SqliteSource, Plan)> {
-        let mut source = SqliteSource::open(&self.path())?;
-        let plan = source.plan()?;
-        plan.check().unwrap();
-        Ok((source, plan))
+    fn planned(&self) -> Outcome<Planned> {
+        let planned = Box::new(SqliteSource::open(&self.path())?).plan(never())?;
+        planned.plan.check().unwrap();
+        assert!(planned.snapshot.can_repeat());
+        Ok(planned)
+    }
+
+    /// The plan, and the first reader.
+    fn plan(&self) -> Outcome<(Box<dyn PartReader>, Plan)> {
+        let planned = self.planned()?;
+        Ok((planned.snapshot.reader()?, planned.plan))
+    }
+
+    /// The source with its transaction open, and what it has found.
+    fn content(&self) -> (SqliteSource, Content) {
+        let source = SqliteSource::open(&self.path()).unwrap();
+        let (content, _) = source.take_snapshot().unwrap();
+        (source, content)
     }
 
     fn refused(&self) -> Failure {
@@ -27,20 +40,20 @@ impl Folder {
 }
 
 /// Reads one part whole.
-fn kept(source: &mut SqliteSource, part: u32, row_bytes_max: usize) -> Outcome<Kept> {
+fn kept(reader: &mut Box<dyn PartReader>, part: u32, row_bytes_max: usize) -> Outcome<Kept> {
     let mut kept = Kept::new(row_bytes_max);
-    source.read(PartIndex(part), &mut kept)?;
+    reader.read(PartIndex(part), &mut kept)?;
     Ok(kept)
 }
 
 /// The rows of a part.
-fn read(source: &mut SqliteSource, part: u32, row_bytes_max: usize) -> Outcome<u64> {
-    Ok(kept(source, part, row_bytes_max)?.rows.len() as u64)
+fn read(reader: &mut Box<dyn PartReader>, part: u32, row_bytes_max: usize) -> Outcome<u64> {
+    Ok(kept(reader, part, row_bytes_max)?.rows.len() as u64)
 }
 
 /// What is in the first three parts.
-fn content(source: &mut SqliteSource) -> Vec<(Vec<Vec<u8>>, Vec<u8>)> {
-    let parts = (0..3).map(|part| kept(source, part, 1000).unwrap());
+fn content(reader: &mut Box<dyn PartReader>) -> Vec<(Vec<Vec<u8>>, Vec<u8>)> {
+    let parts = (0..3).map(|part| kept(reader, part, 1000).unwrap());
     parts.map(|kept| (kept.rows, kept.bytes)).collect()
 }
 
@@ -55,7 +68,6 @@ fn parts_can_be_read_again() {
          INSERT INTO t SELECT 'canary' || (i * 7919 % 40009), i FROM n; CREATE VIEW v AS SELECT 1;",
     );
     let (mut source, plan) = folder.plan().unwrap();
-    assert!(source.can_repeat());
     let first = content(&mut source);
     assert_eq!(first[1].0.len(), 40000);
     let (mut second, again) = folder.plan().unwrap();
@@ -182,9 +194,7 @@ fn a_rowid_is_carried_where_no_column_is_it() {
     let carried = |definition: &str| {
         let folder = Folder::new();
         folder.database(&format!("CREATE TABLE t({definition};"));
-        let (source, _) = folder.plan().unwrap();
-        let table = &source.snapshot.as_ref().unwrap().tables[0].table;
-        table.rowid.map(RowidName::name)
+        folder.content().1.tables[0].table.rowid.map(RowidName::name)
     };
     use crate::document::RowidName;
     assert_eq!(carried("a)"), Some("rowid"));
@@ -222,8 +232,8 @@ fn a_row_that_is_too_long_is_not_encoded() {
     for part in [1, 2] {
         assert_eq!(read(&mut source, part, 2000).unwrap_err(), row_too_long(2000).at_part(PartIndex(part)));
     }
-    let snapshot = source.snapshot.as_ref().unwrap();
-    let (table, encoding) = (&snapshot.tables[1], snapshot.encoding);
+    let (source, content) = folder.content();
+    let (table, encoding) = (&content.tables[1], content.encoding);
     let mut select = source.connection.prepare("SELECT a, b, c, d FROM u").unwrap();
     let (mut cursors, mut row) = ([select.raw_query()], BytesMut::new());
     let check = check_values(table, encoding, 2000);
@@ -255,7 +265,7 @@ fn a_writer_that_does_not_let_go_is_reported() {
     let folder = Folder::new();
     let writer = folder.database("CREATE TABLE t(x); BEGIN EXCLUSIVE;");
     let source = SqliteSource::open_within(&folder.path(), Duration::from_millis(50));
-    let failure = source.and_then(|mut source| source.plan()).map(drop).unwrap_err();
+    let failure = source.and_then(|source| Box::new(source).plan(never())).map(drop).unwrap_err();
     assert!(failure.what.contains("keeps") && failure.what.ends_with("locked"), "{failure}");
     drop(writer);
 }
@@ -280,12 +290,41 @@ fn many_tables_take_steps_in_proportion() {
             false
         };
         source.connection.progress_handler(1, Some(count)).unwrap();
-        source.plan().unwrap();
+        let mut reader = Box::new(source).plan(never()).unwrap().snapshot.reader().unwrap();
         for part in 1..=tables {
-            assert_eq!(read(&mut source, part, 1000), Ok(1));
+            assert_eq!(read(&mut reader, part, 1000), Ok(1));
         }
         steps.load(Ordering::Relaxed)
     };
     let (few, many) = (steps(100), steps(400));
     assert!(many < few * 5, "{few} steps for 100 tables, {many} for 400");
+}
+
+/// Issue 10, item 2: what is written meanwhile is seen by none of several readers, or there is no
+/// second one.
+#[test]
+fn readers_share_one_moment() {
+    for (mode, is_logged) in [("WAL", false), ("WAL", true), ("DELETE", false)] {
+        let folder = Folder::new();
+        let tables = "CREATE TABLE t(x); INSERT INTO t VALUES(1);";
+        let writer = folder.database(&format!("PRAGMA journal_mode={mode}; {tables}"));
+        writer.busy_timeout(Duration::ZERO).unwrap();
+        if !is_logged {
+            // What an application leaves that has closed its database.
+            writer.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        }
+        let planned = folder.planned().unwrap();
+        let mut first = planned.snapshot.reader().unwrap();
+        let mut second = planned.snapshot.reader().unwrap();
+        let written = writer.execute_batch("INSERT INTO t VALUES(2); PRAGMA wal_checkpoint(PASSIVE);");
+        assert_eq!(written.is_ok(), mode == "WAL");
+        // One that is opened after a write sees the moment of the first, or does not open.
+        if let Ok(mut third) = planned.snapshot.reader() {
+            assert_eq!(read(&mut third, 1, 1000).unwrap(), 1, "{mode}, {is_logged}");
+        } else {
+            assert_eq!((mode, is_logged), ("WAL", false));
+        }
+        let second_again = (read(&mut second, 1, 1000).unwrap(), read(&mut second, 1, 1000).unwrap());
+        assert_eq!((read(&mut first, 1, 1000).unwrap(), second_again), (1, (1, 1)), "{mode}, {is_logged}");
+    }
 }

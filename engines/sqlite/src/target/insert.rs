@@ -1,6 +1,6 @@
 //! The statement that inserts rows, whose values are bound where they lie.
 //!
-//! The one module of this crate with unsafe code. What rusqlite binds SQLite copies
+//! With `source/wal_snapshot.rs` one of the two modules of this crate with unsafe code. What rusqlite binds SQLite copies
 //! (`SQLITE_TRANSIENT`), so that a large value would be in memory once more. Here it only borrows
 //! it (`SQLITE_STATIC`), until the statement has run and its bindings are cleared.
 #![allow(unsafe_code)]
