@@ -1,6 +1,6 @@
-//! The threads that read the source. Each has a reader of the snapshot, takes the next part that was
-//! asked for, and blocks while the part's lane is full. Further ones are started only while parts
-//! wait.
+//! The threads that read the source. Each has a reader of the snapshot, takes the next part that
+//! was asked for, and blocks while the part's lane is full. Further ones are started only while
+//! parts wait.
 
 use std::sync::{
     Arc, Mutex, PoisonError,

@@ -100,11 +100,6 @@ fn a_value_larger_than_the_budget_arrives() {
     place.assert_done();
 }
 
-/// A stop that nothing raises.
-fn endless() -> Stop {
-    Stop::on(Shutdown::with_all(tokio::sync::watch::channel(false).1))
-}
-
 /// N readers: a part whose lane is full keeps no other one from being read.
 #[test]
 fn parts_are_read_side_by_side() {
@@ -116,8 +111,10 @@ fn parts_are_read_side_by_side() {
     let is_empty = || -> Failure { panic!("it has rows") };
     let reading = Reading { row_bytes_max: 1 << 20, empty: None, is_empty };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let rows = runtime.block_on(tokio::time::timeout(WITHIN, async {
-        let opened = Reader::start(source, reading, endless()).await.unwrap();
+    runtime.block_on(async {
+        let (_drains, drained) = tokio::sync::watch::channel(false);
+        let stop = Stop::on(Shutdown::with_all(drained));
+        let opened = Reader::start(source, reading, stop).await.unwrap();
         let digests = Digests::new(&DigestSecret::from_bytes([7; 32]));
         let read = |part| opened.reader.read(PartIndex(part), digests.multiset()).unwrap();
         let mut parts = [read(1), read(2), read(3)];
@@ -129,10 +126,8 @@ fn parts_are_read_side_by_side() {
             while part.chunks.recv().await.is_some() {}
             rows += part.summary.await.unwrap().unwrap().rows;
         }
-        assert_eq!(opened.reader.rows(), rows);
-        rows
-    }));
-    assert_eq!(rows.unwrap(), 3 * 20_000);
+        assert_eq!((rows, opened.reader.rows()), (3 * 20_000, 3 * 20_000));
+    });
 }
 
 /// What is found is said before anything is sent, and an error ends the transfer.
@@ -150,8 +145,6 @@ fn findings_are_said_and_errors_end_it() {
         let found: Vec<_> = events.iter().filter(|event| event["event"] == "finding").collect();
         assert_eq!(found.len(), 1, "{events:?}");
         assert_eq!(found[0]["severity"], severity.as_str());
-        let line = sender.stderr().lines().find(|line| line.contains("the grid is")).map(str::to_owned);
-        assert_eq!(line.is_some_and(|line| line.contains(": warning: ")), severity == Severity::Warning);
         if severity != Severity::Error {
             assert_eq!(receiver.wait(WITHIN).code(), Some(exit::DONE));
             place.assert_done();

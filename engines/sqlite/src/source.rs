@@ -1,10 +1,11 @@
 //! A database of the embedded engine as a source.
 //!
-//! Connections are opened read-only, and each has one read transaction to its end, all of the moment
-//! of the first ([`shared`]): every part is of one moment. A database in WAL mode can be written meanwhile; one with a rollback journal
-//! makes its writers wait until the transfer is over. What is not carried, since it says how a file
-//! is kept and not what is in it: the free pages, the reserved bytes of pages, the schema format
-//! number, and the counters in the file's header.
+//! Connections are opened read-only, and each has one read transaction to its end, all of the
+//! moment of the first ([`shared`]): every part is of one moment. A database in WAL mode can be
+//! written meanwhile; one with a rollback journal makes its writers wait until the transfer is
+//! over. What is not carried, since it says how a file is kept and not what is in it: the free
+//! pages, the reserved bytes of pages, the schema format number, and the counters in the file's
+//! header.
 //!
 //! The file stays as it was found: nothing is written, checkpointed or removed ([`sidecars`]).
 //!

@@ -1,8 +1,9 @@
 //! The statement that inserts rows, whose values are bound where they lie.
 //!
-//! With `source/wal_snapshot.rs` one of the two modules of this crate with unsafe code. What rusqlite binds SQLite copies
-//! (`SQLITE_TRANSIENT`), so that a large value would be in memory once more. Here it only borrows
-//! it (`SQLITE_STATIC`), until the statement has run and its bindings are cleared.
+//! With `source/wal_snapshot.rs` one of the two modules of this crate with unsafe code. What
+//! rusqlite binds SQLite copies (`SQLITE_TRANSIENT`), so that a large value would be in memory once
+//! more. Here it only borrows it (`SQLITE_STATIC`), until the statement has run and its bindings
+//! are cleared.
 #![allow(unsafe_code)]
 
 use std::{ffi::c_int, marker::PhantomData, ptr};
