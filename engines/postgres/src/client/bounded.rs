@@ -1,0 +1,134 @@
+//! A bound on the messages of a server.
+//!
+//! The protocol gives each message a length of up to 2 GB, and the client library gathers a message
+//! before anybody sees it. This wrapper reads the lengths on their way and fails before one over
+//! the limit is gathered. It stands between TLS, if there is any, and the library.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, TlsStream};
+
+/// A message is a byte of kind and four of length, which counts itself and not the kind.
+const HEAD_BYTES: usize = 5;
+
+/// A stream of messages that have at most so many bytes.
+pub struct Bounded<S> {
+    stream: S,
+    binding: Option<Vec<u8>>,
+    lengths: Lengths,
+}
+
+impl<S> Bounded<S> {
+    /// A stream that was not encrypted.
+    pub fn new(stream: S, message_bytes_max: usize) -> Self {
+        Self { stream, binding: None, lengths: Lengths::new(message_bytes_max) }
+    }
+
+    /// One over TLS, with the hash of the server's certificate, to which SCRAM binds the login.
+    pub fn with_binding(stream: S, message_bytes_max: usize, binding: Option<Vec<u8>>) -> Self {
+        Self { binding, ..Self::new(stream, message_bytes_max) }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Bounded<S> {
+    fn channel_binding(&self) -> ChannelBinding {
+        self.binding.clone().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if let Poll::Ready(Ok(())) = polled
+            && !this.lengths.pass(&buffer.filled()[before..])
+        {
+            return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+/// Follows the messages in a stream of bytes.
+struct Lengths {
+    message_bytes_max: usize,
+    head: [u8; HEAD_BYTES],
+    head_filled: usize,
+    /// Of the body of the message at hand.
+    body_left: usize,
+}
+
+impl Lengths {
+    fn new(message_bytes_max: usize) -> Self {
+        Self { message_bytes_max, head: [0; HEAD_BYTES], head_filled: 0, body_left: 0 }
+    }
+
+    /// Whether every message that begins in `bytes` is within the limit.
+    fn pass(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            let skipped = self.body_left.min(bytes.len());
+            self.body_left -= skipped;
+            bytes = &bytes[skipped..];
+            let taken = (HEAD_BYTES - self.head_filled).min(bytes.len());
+            self.head[self.head_filled..][..taken].copy_from_slice(&bytes[..taken]);
+            self.head_filled += taken;
+            bytes = &bytes[taken..];
+            if self.head_filled < HEAD_BYTES {
+                continue;
+            }
+            let [_, length @ ..] = self.head;
+            let length = u32::from_be_bytes(length) as usize;
+            if length > self.message_bytes_max {
+                return false;
+            }
+            self.head_filled = 0;
+            // Shorter than itself: the library refuses it.
+            self.body_left = length.saturating_sub(length.min(4));
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(body: usize) -> Vec<u8> {
+        let mut bytes = vec![b'd'];
+        bytes.extend((body as u32 + 4).to_be_bytes());
+        bytes.resize(HEAD_BYTES + body, 7);
+        bytes
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_found_by_its_head_however_it_is_cut() {
+        let good = [message(0), message(96), message(3), message(96)].concat();
+        let bad = [good.clone(), message(97)[..HEAD_BYTES].to_vec()].concat();
+        for cut in 1..40 {
+            let mut lengths = Lengths::new(100);
+            assert!(good.chunks(cut).all(|piece| lengths.pass(piece)), "{cut}");
+            let mut lengths = Lengths::new(100);
+            assert!(!bad.chunks(cut).all(|piece| lengths.pass(piece)), "{cut}");
+        }
+    }
+}

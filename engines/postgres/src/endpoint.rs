@@ -1,0 +1,95 @@
+//! `postgres://USER@HOST/DATABASE`.
+
+use std::sync::Arc;
+
+use sealift_engine_api::{Endpoint, Engines, Form, OpenedSource, Place, Scheme, SourceOptions, Target, TargetOptions};
+use sealift_protocol::{
+    close::Code,
+    disposition::sender::Replay,
+    failure::{Failure, Outcome},
+    manifest::Engine,
+};
+
+use crate::{
+    client::{Address, Host},
+    engine,
+};
+
+#[derive(Debug)]
+struct PostgresUrl(Address);
+
+const USAGE: &str = "postgres://USER@HOST/DATABASE";
+
+/// The URLs of the engine.
+pub const SCHEMES: &[Scheme] = &[
+    Scheme { name: "postgres", usage: USAGE, is_source: true, parse: PostgresUrl::parse },
+    Scheme { name: "postgresql", usage: USAGE, is_source: true, parse: PostgresUrl::parse },
+];
+
+impl PostgresUrl {
+    fn parse(rest: &str) -> Outcome<Arc<dyn Endpoint>> {
+        Ok(Arc::new(Self(Address::parse(rest)?)))
+    }
+}
+
+impl Endpoint for PostgresUrl {
+    fn engine(&self, _form: Form) -> Engine {
+        engine::engine()
+    }
+
+    fn url(&self) -> String {
+        self.0.url()
+    }
+
+    fn shown(&self) -> String {
+        self.0.shown()
+    }
+
+    fn place(&self) -> Place {
+        let Address { host, port, database, .. } = &self.0;
+        let host = match host {
+            Host::Socket(folder) => folder.to_string_lossy().into_owned(),
+            Host::Tcp { name, .. } => name.to_ascii_lowercase(),
+        };
+        Place::Named(vec!["postgres".into(), host, port.to_string(), database.clone()])
+    }
+
+    fn replay(&self) -> Replay {
+        // Another process has another snapshot: the database as of a new moment.
+        Replay::RunAgain
+    }
+
+    fn open_source(&self, _options: SourceOptions) -> Outcome<OpenedSource> {
+        Err(not_there_yet())
+    }
+
+    fn check_target(&self, _options: &TargetOptions) -> Outcome {
+        Ok(())
+    }
+
+    fn open_target(&self, _options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Target>> {
+        Err(not_there_yet())
+    }
+}
+
+fn not_there_yet() -> Failure {
+    Failure::new(Code::Internal, "this version does not move databases of PostgreSQL by this engine", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_place_is_known_however_it_is_written() {
+        let place = |rest: &str| PostgresUrl::parse(rest).expect(rest).place();
+        assert!(place("//a@DB.example.org/ehr").is_shared_with(&place("//b@db.example.org:5432/ehr")));
+        assert!(!place("//a@db.example.org/ehr").is_shared_with(&place("//a@db.example.org/lab")));
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_parameters() {
+        let endpoint = PostgresUrl::parse("//a@db.example.org/ehr?passfile=/home/a/secret").expect("it is good");
+        assert_eq!(endpoint.shown(), "postgres://a@db.example.org:5432/ehr");
+    }
+}

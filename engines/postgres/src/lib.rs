@@ -1,0 +1,20 @@
+//! PostgreSQL: a database as a source and as a target.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`endpoint`] | `postgres://` URLs |
+//! | [`client`] | connections: where they lead, TLS, passwords by reference, errors without values |
+//! | [`document`] | what crosses the wire |
+//! | [`session`] | the settings under which a value has one text at both ends |
+//!
+//! Not there yet: the source's and the target's own modules, and with them the entry of the engine
+//! in the registry.
+
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod document;
+pub mod endpoint;
+pub mod engine;
+pub mod session;
+pub mod sql;
