@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sealift_engine_api::{Endpoint, Engines, Form, OpenedSource, Place, Scheme, SourceOptions, Target, TargetOptions};
+use sealift_engine_api::{Endpoint, Engines, Form, Place, Scheme, Source, SourceOptions, Target, TargetOptions};
 use sealift_protocol::{
     close::Code,
     disposition::sender::Replay,
@@ -59,7 +59,7 @@ impl Endpoint for PostgresUrl {
         Replay::RunAgain
     }
 
-    fn open_source(&self, _options: SourceOptions) -> Outcome<OpenedSource> {
+    fn open_source(&self, _options: SourceOptions) -> Outcome<Box<dyn Source>> {
         Err(not_there_yet())
     }
 

@@ -5,6 +5,7 @@
 //! | [`endpoint`] | `postgres://` URLs |
 //! | [`client`] | connections: where they lead, TLS, passwords by reference, errors without values |
 //! | [`document`] | what crosses the wire |
+//! | [`copy_rows`] | rows as COPY has them and as they travel |
 //! | [`session`] | the settings under which a value has one text at both ends |
 //!
 //! Not there yet: the source's and the target's own modules, and with them the entry of the engine
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod copy_rows;
 pub mod document;
 pub mod endpoint;
 pub mod engine;

@@ -7,6 +7,10 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -15,6 +19,24 @@ use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
 /// A message is a byte of kind and four of length, which counts itself and not the kind.
 const HEAD_BYTES: usize = 5;
+
+/// The longest message that a connection takes, which its owner may change.
+#[derive(Clone)]
+pub struct MessageLimit(Arc<AtomicUsize>);
+
+impl MessageLimit {
+    pub fn new(bytes_max: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(bytes_max)))
+    }
+
+    pub fn set(&self, bytes_max: usize) {
+        self.0.store(bytes_max, Ordering::Relaxed);
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// A stream of messages that have at most so many bytes.
 pub struct Bounded<S> {
@@ -25,13 +47,13 @@ pub struct Bounded<S> {
 
 impl<S> Bounded<S> {
     /// A stream that was not encrypted.
-    pub fn new(stream: S, message_bytes_max: usize) -> Self {
-        Self { stream, binding: None, lengths: Lengths::new(message_bytes_max) }
+    pub fn new(stream: S, limit: MessageLimit) -> Self {
+        Self { stream, binding: None, lengths: Lengths::new(limit) }
     }
 
     /// One over TLS, with the hash of the server's certificate, to which SCRAM binds the login.
-    pub fn with_binding(stream: S, message_bytes_max: usize, binding: Option<Vec<u8>>) -> Self {
-        Self { binding, ..Self::new(stream, message_bytes_max) }
+    pub fn with_binding(stream: S, limit: MessageLimit, binding: Option<Vec<u8>>) -> Self {
+        Self { binding, ..Self::new(stream, limit) }
     }
 }
 
@@ -71,7 +93,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
 
 /// Follows the messages in a stream of bytes.
 struct Lengths {
-    message_bytes_max: usize,
+    limit: MessageLimit,
     head: [u8; HEAD_BYTES],
     head_filled: usize,
     /// Of the body of the message at hand.
@@ -79,8 +101,8 @@ struct Lengths {
 }
 
 impl Lengths {
-    fn new(message_bytes_max: usize) -> Self {
-        Self { message_bytes_max, head: [0; HEAD_BYTES], head_filled: 0, body_left: 0 }
+    fn new(limit: MessageLimit) -> Self {
+        Self { limit, head: [0; HEAD_BYTES], head_filled: 0, body_left: 0 }
     }
 
     /// Whether every message that begins in `bytes` is within the limit.
@@ -98,7 +120,7 @@ impl Lengths {
             }
             let [_, length @ ..] = self.head;
             let length = u32::from_be_bytes(length) as usize;
-            if length > self.message_bytes_max {
+            if length > self.limit.bytes_max() {
                 return false;
             }
             self.head_filled = 0;
@@ -125,9 +147,9 @@ mod tests {
         let good = [message(0), message(96), message(3), message(96)].concat();
         let bad = [good.clone(), message(97)[..HEAD_BYTES].to_vec()].concat();
         for cut in 1..40 {
-            let mut lengths = Lengths::new(100);
+            let mut lengths = Lengths::new(MessageLimit::new(100));
             assert!(good.chunks(cut).all(|piece| lengths.pass(piece)), "{cut}");
-            let mut lengths = Lengths::new(100);
+            let mut lengths = Lengths::new(MessageLimit::new(100));
             assert!(!bad.chunks(cut).all(|piece| lengths.pass(piece)), "{cut}");
         }
     }

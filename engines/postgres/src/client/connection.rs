@@ -1,9 +1,9 @@
 //! One connection, used by blocking calls.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::{
     runtime::{Builder, Runtime},
     task::JoinHandle,
@@ -15,7 +15,7 @@ use sealift_protocol::failure::{Failure, io_reason};
 
 use super::{
     address::{Address, Host, TlsMode},
-    bounded::Bounded,
+    bounded::{Bounded, MessageLimit},
     error::{End, Error, Result},
     interrupt::{Interrupt, Raised},
     password,
@@ -26,7 +26,7 @@ use super::{
 /// A server says goodbye within that, or the socket is closed without.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What a message has besides one row: its head, and the head of a binary COPY.
+/// What a message has besides one row: its head, that of a binary COPY, and the lengths of values.
 const MESSAGE_SLACK_BYTES: usize = 64 << 10;
 
 /// What the server's `pg_stat_activity` shows.
@@ -40,6 +40,7 @@ pub struct Connection {
     driver: Option<JoinHandle<()>>,
     runtime: Runtime,
     raised: Arc<Raised>,
+    limit: MessageLimit,
     address: Arc<Address>,
     server_version: u32,
 }
@@ -48,12 +49,11 @@ impl Connection {
     /// Opens a session. A row of more than `row_bytes_max` bytes is refused while it arrives.
     pub fn open(address: &Address, end: End, row_bytes_max: usize) -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        // A message counts its own length in a signed number of four bytes.
-        let message_bytes_max = row_bytes_max.saturating_add(MESSAGE_SLACK_BYTES).min(i32::MAX as usize);
-        let (client, driver) = runtime.block_on(open(address, end, message_bytes_max))?;
+        let limit = MessageLimit::new(message_bytes_max(row_bytes_max));
+        let (client, driver) = runtime.block_on(open(address, end, limit.clone()))?;
         let raised = Arc::default();
         let address = Arc::new(address.clone());
-        let mut this = Self { client: Some(client), driver: Some(driver), runtime, raised, address, server_version: 0 };
+        let mut this = Self { client: Some(client), driver: Some(driver), runtime, raised, limit, address, server_version: 0 };
         this.server_version = this.read_server_version()?;
         Ok(this)
     }
@@ -66,6 +66,11 @@ impl Connection {
     /// `server_version_num`, such as 150018.
     pub fn server_version(&self) -> u32 {
         self.server_version
+    }
+
+    /// From now on, a row of more than so many bytes is refused while it arrives.
+    pub fn limit_rows(&mut self, row_bytes_max: usize) {
+        self.limit.set(message_bytes_max(row_bytes_max));
     }
 
     /// What ends it from another thread.
@@ -110,7 +115,7 @@ impl Connection {
     pub fn copy_out(&mut self, sql: &str) -> Result<CopyOut<'_>> {
         let client = self.client()?;
         let stream = self.wait(async { Ok(client.copy_out(sql).await?) })?;
-        Ok(CopyOut { connection: self, stream: Box::pin(stream) })
+        Ok(CopyOut { connection: self, stream: Box::pin(stream), ready: VecDeque::new(), ended: false })
     }
 
     /// Begins `COPY ... FROM STDIN`. Dropped without [`CopyIn::finish`], it is aborted.
@@ -155,7 +160,13 @@ impl Drop for Connection {
     }
 }
 
-async fn open(address: &Address, end: End, message_bytes_max: usize) -> Result<(Client, JoinHandle<()>)> {
+/// The text form of a row may have a backslash before every byte. A message counts its own length in
+/// a signed number of four bytes.
+fn message_bytes_max(row_bytes_max: usize) -> usize {
+    row_bytes_max.saturating_mul(2).saturating_add(MESSAGE_SLACK_BYTES).min(i32::MAX as usize)
+}
+
+async fn open(address: &Address, end: End, limit: MessageLimit) -> Result<(Client, JoinHandle<()>)> {
     let mut config = Config::new();
     config.user(&address.user).dbname(&address.database).application_name(APPLICATION_NAME);
     if let Some(password) = password::find(address)? {
@@ -165,7 +176,7 @@ async fn open(address: &Address, end: End, message_bytes_max: usize) -> Result<(
     let opened = async {
         match (address.tls, &address.host) {
             (TlsMode::VerifyFull, Host::Tcp { name, .. }) => {
-                let tls = Connect::new(&address.root_certificates, name, message_bytes_max)?;
+                let tls = Connect::new(&address.root_certificates, name, limit)?;
                 config.ssl_mode(SslMode::Require);
                 let opened = config.connect_raw(socket, tls).await;
                 let (client, connection) = opened.map_err(|error| refused(address, end, &config, error))?;
@@ -173,7 +184,7 @@ async fn open(address: &Address, end: End, message_bytes_max: usize) -> Result<(
             }
             _ => {
                 config.ssl_mode(SslMode::Disable);
-                let opened = config.connect_raw(Bounded::new(socket, message_bytes_max), NoTls).await;
+                let opened = config.connect_raw(Bounded::new(socket, limit), NoTls).await;
                 let (client, connection) = opened.map_err(|error| refused(address, end, &config, error))?;
                 Ok((client, tokio::spawn(drive(connection))))
             }
@@ -233,24 +244,54 @@ fn refused(address: &Address, end: End, config: &Config, error: tokio_postgres::
     }
 }
 
-/// The rows of a COPY, as the server sends them.
+/// The rows of a COPY, as the server sends them: a message for each.
 pub struct CopyOut<'a> {
     connection: &'a Connection,
-    stream: std::pin::Pin<Box<CopyOutStream>>,
+    stream: Pin<Box<CopyOutStream>>,
+    ready: VecDeque<Bytes>,
+    ended: bool,
 }
+
+/// Messages that are taken at once, to enter the runtime once for many small rows. They lie in
+/// buffers that have arrived already.
+const READY_MAX: usize = 256;
 
 impl CopyOut<'_> {
     /// The next message; `None` after the last, when the server has said that all went well.
     pub fn next(&mut self) -> Result<Option<Bytes>> {
-        let stream = &mut self.stream;
-        self.connection.wait(async { Ok(stream.next().await.transpose()?) })
+        if self.ready.is_empty() && !self.ended {
+            self.receive()?;
+        }
+        Ok(self.ready.pop_front())
+    }
+
+    /// Waits for a message, and takes those that have arrived with it.
+    fn receive(&mut self) -> Result {
+        let Self { connection, stream, ready, ended } = self;
+        connection.wait(async {
+            let mut next = stream.next().await;
+            while let Some(message) = next {
+                ready.push_back(message?);
+                next = match stream.next().now_or_never() {
+                    Some(next) if ready.len() < READY_MAX => next,
+                    Some(Some(message)) => {
+                        ready.push_back(message?);
+                        return Ok(());
+                    }
+                    Some(None) => break,
+                    None => return Ok(()),
+                };
+            }
+            *ended = true;
+            Ok(())
+        })
     }
 }
 
 /// Takes the rows of a COPY.
 pub struct CopyIn<'a> {
     connection: &'a Connection,
-    sink: std::pin::Pin<Box<CopyInSink<Bytes>>>,
+    sink: Pin<Box<CopyInSink<Bytes>>>,
 }
 
 impl CopyIn<'_> {

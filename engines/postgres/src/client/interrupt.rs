@@ -14,7 +14,7 @@ use tokio_postgres::{CancelToken, NoTls};
 
 use super::{
     address::{Address, Host, TlsMode},
-    bounded::Bounded,
+    bounded::{Bounded, MessageLimit},
     socket::Socket,
     tls::Connect,
 };
@@ -69,14 +69,15 @@ impl Interrupt {
 
 fn cancel(token: &CancelToken, address: &Address) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    let limit = MessageLimit::new(MESSAGE_BYTES_MAX);
     let cancelled = async {
         let socket = Socket::connect(address).await.ok()?;
         match (address.tls, &address.host) {
             (TlsMode::VerifyFull, Host::Tcp { name, .. }) => {
-                let tls = Connect::new(&address.root_certificates, name, MESSAGE_BYTES_MAX).ok()?;
+                let tls = Connect::new(&address.root_certificates, name, limit).ok()?;
                 token.cancel_query_raw(socket, tls).await.ok()
             }
-            _ => token.cancel_query_raw(Bounded::new(socket, MESSAGE_BYTES_MAX), NoTls).await.ok(),
+            _ => token.cancel_query_raw(Bounded::new(socket, limit), NoTls).await.ok(),
         }
     };
     let _ = runtime.block_on(async { timeout(CANCEL_TIMEOUT, cancelled).await });

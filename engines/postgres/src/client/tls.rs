@@ -13,7 +13,10 @@ use tokio_postgres::tls::TlsConnect;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{bounded::Bounded, socket::Socket};
+use super::{
+    bounded::{Bounded, MessageLimit},
+    socket::Socket,
+};
 
 /// A bundle of public authorities has some 250 KiB; a wrong path may name anything.
 const ROOTS_BYTES_MAX: u64 = 8 << 20;
@@ -26,12 +29,12 @@ const ALPN: &[u8] = b"postgresql";
 pub struct Connect {
     connector: TlsConnector,
     name: ServerName<'static>,
-    message_bytes_max: usize,
+    limit: MessageLimit,
 }
 
 impl Connect {
     /// Checks the server's certificate against the authorities in a file, and its name.
-    pub fn new(roots: &Path, name: &str, message_bytes_max: usize) -> Outcome<Self> {
+    pub fn new(roots: &Path, name: &str, limit: MessageLimit) -> Outcome<Self> {
         let roots = read_roots(roots)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -42,7 +45,7 @@ impl Connect {
         let name = ServerName::try_from(name.to_owned()).map_err(|_| {
             Failure::usage("the host in the URL is no name that a certificate can have", "Check the URL.")
         })?;
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name, message_bytes_max })
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name, limit })
     }
 }
 
@@ -80,7 +83,7 @@ impl TlsConnect<Socket> for Connect {
             let stream = self.connector.connect(self.name, stream).await?;
             let certificates = stream.get_ref().1.peer_certificates();
             let binding = certificates.and_then(|chain| server_end_point(chain.first()?));
-            Ok(Bounded::with_binding(stream, self.message_bytes_max, binding))
+            Ok(Bounded::with_binding(stream, self.limit, binding))
         })
     }
 }

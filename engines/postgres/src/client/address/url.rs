@@ -41,6 +41,12 @@ impl Url {
     }
 }
 
+/// Parameters of libpq that a URL may have been written with, and that mean nothing here.
+const LIBPQ: [&str; 12] = [
+    "client_encoding", "gssencmode", "krbsrvname", "load_balance_hosts", "options", "replication", "require_auth",
+    "requirepeer", "sslcert", "sslkey", "sslnegotiation", "target_session_attrs",
+];
+
 /// Sets one parameter. Those that say how often or how long something is tried are taken and not
 /// used; any other is refused, since it may have been meant to protect something.
 fn put(settings: &mut Settings, name: &str, value: String) -> Outcome {
@@ -55,9 +61,9 @@ fn put(settings: &mut Settings, name: &str, value: String) -> Outcome {
     }
     let field = settings.field(name).ok_or_else(|| {
         let known = "Parameters are host, hostaddr, port, user, dbname, sslmode, sslrootcert, passfile and service.";
-        let is_plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        let name = if is_plain { format!(" '{name}'") } else { String::new() };
-        Failure::usage(format!("the URL has a parameter{name} that is not known"), known)
+        // What is not a name that libpq knows may be a piece of a password.
+        let name = if LIBPQ.contains(&name) { format!("the parameter {name}") } else { "a parameter".into() };
+        Failure::usage(format!("the URL has {name} that this program does not know"), known)
     })?;
     *field = Some(value);
     Ok(())
