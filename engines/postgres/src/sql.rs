@@ -1,5 +1,7 @@
 //! Names and texts as SQL has them.
 
+use std::fmt::Write;
+
 /// A name as an identifier, in quotes. A name never holds a zero byte.
 pub fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

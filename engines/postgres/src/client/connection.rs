@@ -53,7 +53,8 @@ impl Connection {
         let (client, driver) = runtime.block_on(open(address, end, limit.clone()))?;
         let raised = Arc::default();
         let address = Arc::new(address.clone());
-        let mut this = Self { client: Some(client), driver: Some(driver), runtime, raised, limit, address, server_version: 0 };
+        let mut this =
+            Self { client: Some(client), driver: Some(driver), runtime, raised, limit, address, server_version: 0 };
         this.server_version = this.read_server_version()?;
         Ok(this)
     }

@@ -6,8 +6,7 @@ use crate::document::{Column, Generated, Persistence};
 const ROW_BYTES_MAX: usize = 1 << 20;
 
 fn table(format: Format, columns: usize) -> Table {
-    let column =
-        |at: usize| Column { name: format!("c\"{at}"), type_name: "text".into(), generated: Generated::No };
+    let column = |at: usize| Column { name: format!("c\"{at}"), type_name: "text".into(), generated: Generated::No };
     Table {
         schema: "s".into(),
         name: "t".into(),
@@ -65,9 +64,8 @@ fn binary(fields: &[Option<&[u8]>]) -> Vec<u8> {
 fn a_statement_reads_one_table_and_no_more() {
     let statement = copy_out(&table(Format::Binary, 2), Some(Range { from: 0, to: Some(7) }), Names::Plain);
     let range = "WHERE ctid >= '(0,0)'::pg_catalog.tid AND ctid < '(7,0)'::pg_catalog.tid";
-    let expected = format!(
-        "COPY (SELECT \"c\"\"0\", \"c\"\"1\" FROM ONLY \"s\".\"t\" {range}) TO STDOUT (FORMAT binary)"
-    );
+    let expected =
+        format!("COPY (SELECT \"c\"\"0\", \"c\"\"1\" FROM ONLY \"s\".\"t\" {range}) TO STDOUT (FORMAT binary)");
     assert_eq!(statement, expected);
     let root = Table { rows: Rows::OfPartitions, ..table(Format::Text, 0) };
     assert_eq!(copy_out(&root, None, Names::Plain), "COPY (SELECT  FROM \"s\".\"t\") TO STDOUT (FORMAT text)");
@@ -77,7 +75,8 @@ fn a_statement_reads_one_table_and_no_more() {
 fn binary_rows_keep_null_apart_from_empty() {
     let table = table(Format::Binary, 2);
     let large = vec![7; BORROWED_BYTES_MIN];
-    let fields: [&[Option<&[u8]>]; 3] = [&[Some(b"a\0"), None], &[Some(b""), Some(&large)], &[Some(&large), Some(b"z")]];
+    let fields: [&[Option<&[u8]>]; 3] =
+        [&[Some(b"a\0"), None], &[Some(b""), Some(&large)], &[Some(&large), Some(b"z")]];
     let first = [header(), binary(fields[0])].concat();
     let got = rows(&table, &[&first, &binary(fields[1]), &binary(fields[2]), &(-1i16).to_be_bytes()]);
     assert_eq!(got, Ok(fields.map(|fields| expected(Format::Binary, fields)).to_vec()));

@@ -43,8 +43,18 @@ impl Url {
 
 /// Parameters of libpq that a URL may have been written with, and that mean nothing here.
 const LIBPQ: [&str; 12] = [
-    "client_encoding", "gssencmode", "krbsrvname", "load_balance_hosts", "options", "replication", "require_auth",
-    "requirepeer", "sslcert", "sslkey", "sslnegotiation", "target_session_attrs",
+    "client_encoding",
+    "gssencmode",
+    "krbsrvname",
+    "load_balance_hosts",
+    "options",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "sslcert",
+    "sslkey",
+    "sslnegotiation",
+    "target_session_attrs",
 ];
 
 /// Sets one parameter. Those that say how often or how long something is tried are taken and not
