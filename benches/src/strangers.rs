@@ -1,5 +1,5 @@
-//! How long a sender takes to be heard, and a running transfer to come back, while others without a
-//! ticket begin handshakes, and while holders of tickets dribble.
+//! How long a sender takes to be admitted, and a running transfer to come back, while others
+//! without a ticket begin handshakes, and while holders of tickets dribble.
 
 use std::{
     fs,

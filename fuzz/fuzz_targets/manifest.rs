@@ -1,5 +1,5 @@
 #![no_main]
-//! A signed manifest: read, it is written the same, and its signature is judged without a panic.
+//! A signed manifest: read, it is written the same, and its signature is verified without a panic.
 
 use libfuzzer_sys::fuzz_target;
 use sealift_protocol::{codec, limits::CONTROL_BYTES_MAX, manifest::SignedManifest, sign::PublicKey};

@@ -1,6 +1,6 @@
 #![no_main]
-//! A control message: whatever is read encodes to the bytes it was read from, and is judged without
-//! a panic.
+//! A control message: whatever is read encodes to the bytes it was read from, and is checked
+//! without a panic.
 
 use libfuzzer_sys::fuzz_target;
 use sealift_protocol::{frame::control_length, message::Message};

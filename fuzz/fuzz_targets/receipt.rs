@@ -1,6 +1,6 @@
 #![no_main]
-//! A receipt, as anybody may be handed one: read, it is written the same, and it is judged without
-//! a panic.
+//! A receipt, as an auditor may be handed one: read, it is written the same, and it is verified
+//! without a panic.
 
 use libfuzzer_sys::fuzz_target;
 use sealift_protocol::manifest::SignedReceipt;

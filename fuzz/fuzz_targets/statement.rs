@@ -1,5 +1,5 @@
 #![no_main]
-//! A statement of a carried archive: whatever is read is written the same, and is judged without a
+//! A statement of a carried archive: whatever is read is written the same, and is checked without a
 //! panic.
 
 use libfuzzer_sys::fuzz_target;

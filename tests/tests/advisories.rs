@@ -15,7 +15,7 @@ const PLANTED: &str = "RUSTSEC-2026-9999";
 /// How a warning of a copy that is too old begins.
 const OLD: &str = "\nWARNING: ADVISORIES OF THE LAST";
 
-/// A copy of the database that this repository has, changed and dated anew.
+/// A copy of the database that this repository has, changed, with a new date.
 fn snapshot(dated: &str, change: impl FnOnce(&Path)) -> TempDir {
     let folder = tempfile::Builder::new().prefix("sealift-advisories-").tempdir().unwrap();
     let database = folder.path().join("database");

@@ -97,7 +97,7 @@ fn length(path: &Path) -> u64 {
 }
 
 /// Faults S2, S12, A11: nothing happens of which there would be no record, and with room the same
-/// command goes on, with the same log.
+/// command continues with the same log.
 #[test]
 fn s2_a_log_that_fills_up_in_the_middle_of_a_line_stops_everything_and_stays_whole() {
     if !installed("prlimit") {
@@ -110,7 +110,7 @@ fn s2_a_log_that_fills_up_in_the_middle_of_a_line_stops_everything_and_stays_who
         let limit = format!("--fsize={}", before + room);
         let refused = place.receiver().wrapped_in(vec!["prlimit".into(), limit.into()]).start().wait(WITHIN);
         refused.assert_code(exit::AUDIT).assert_one_message();
-        assert!(!refused.home().join("ticket").exists(), "somebody was let in");
+        assert!(!refused.home().join("ticket").exists(), "a sender was let in");
         assert_eq!(length(&place.log()), before, "{room}");
     }
     place.start_receiver();
@@ -150,7 +150,7 @@ fn c11_a_torn_line_is_cut_off_and_told_of() {
     assert_eq!(place.entries().last().unwrap()["event"], "transfer.end");
 }
 
-/// Fault A1: what no interrupted append leaves is somebody's doing or the disk's, and nothing is
+/// Fault A1: what no interrupted append leaves was changed by a person or a disk, and nothing is
 /// moved until a person has looked.
 #[test]
 fn a1_other_damage_is_refused_and_left_as_it_is() {
@@ -241,7 +241,7 @@ fn a9_the_longest_texts_fit_and_longer_ones_are_not_written() {
 }
 
 /// Fault A9: a ticket comes from elsewhere, and its grant is told of in the sender's log before the
-/// receiver has judged it.
+/// receiver has checked it.
 #[test]
 fn a9_a_ticket_with_longer_texts_is_damaged() {
     let mut receiver = Launch::receiver("discard:").bind_loopback().start();

@@ -100,8 +100,8 @@ fn flags_that_do_not_exist_or_fit_are_usage() {
     }
 }
 
-/// Whoever reads events learns of a mistake in the arguments as of any other end; a person reads it
-/// on standard error.
+/// A program that reads events learns of a mistake in the arguments as of any other end; a person
+/// reads it on standard error.
 #[test]
 fn mistakes_in_arguments_are_told_as_an_event_too() {
     let cases: &[(&str, &[&str], &str)] = &[
@@ -273,7 +273,7 @@ fn a_used_ticket_finds_nobody() {
     again.assert_code(exit::PEER).assert_one_message();
 }
 
-/// Whoever used it is told so, whatever is to be sent now.
+/// Its holder is told so, whatever is to be sent now.
 #[test]
 fn a_used_ticket_is_good_for_nothing_more() {
     let folder = folder();
@@ -464,7 +464,7 @@ fn a_row_that_is_too_long_for_the_receiver_alone() {
     assert!(done.receiver.message().contains("--row-bytes-max"), "{}", done.receiver.message());
 }
 
-/// Fault C6: nobody is told to go on with what had not begun.
+/// Fault C6: no message says to resume what had not begun.
 #[test]
 fn an_interrupt_before_any_sender_says_that_the_ticket_is_void() {
     let mut receiver = listening();

@@ -207,7 +207,7 @@ fn l1_nothing_is_said_of_rows_that_are_refused() {
     place.assert_silent(&done);
 }
 
-/// Fault L9: the only files that anybody writes are the target, what stands beside it while it is
+/// Fault L9: the only files that are written are the target, what stands beside it while it is
 /// staged, and the state.
 #[test]
 fn l9_no_file_is_written_but_the_target_and_the_state() {

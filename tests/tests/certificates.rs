@@ -240,7 +240,7 @@ fn assert_refused(met: &Met, role: Role, allowed: &[Code], case: &str) {
 }
 
 /// Faults I1 to I8, I13, I14: every case of the catalogue. What TLS itself cannot be made to
-/// present is judged without it.
+/// present is checked without it.
 async fn refuse_all(kind: Kind) {
     let authority = Authority::new("example.test", kind);
     let (mut refused, mut unsent, mut offences) = (0, Vec::new(), Vec::new());
@@ -254,7 +254,7 @@ async fn refuse_all(kind: Kind) {
                 unsent.push(format!("{case} ({})", role.as_str()));
                 continue;
             };
-            // What is too long for a handshake, or no chain at all, TLS refuses before anybody
+            // What is too long for a handshake, or no chain at all, TLS refuses before any of it
             // looks into it.
             let bytes: usize = presented.chain.iter().map(Vec::len).sum();
             let allowed: &[Code] = match bytes > HANDSHAKE_BYTES_MAX || bytes == 0 {
@@ -316,8 +316,8 @@ async fn another_identity_than_the_expected_is_refused() {
     }
 }
 
-/// Fault I16: a certificate that was renewed, over another key, is the same identity to whoever
-/// connects again.
+/// Fault I16: a certificate that was renewed, over another key, is the same identity to every peer
+/// that connects again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renewed_certificate_is_the_same_identity() {
     let authority = Authority::new("example.test", Kind::Ed25519);

@@ -43,7 +43,7 @@ fn slow() -> Faults {
     Faults { bits_per_second: Some(4_000_000), ..Faults::default() }
 }
 
-/// Starts over a slow link, kills at a moment of the seed's choosing, and judges who is left.
+/// Starts over a slow link, kills at a moment of the seed's choosing, and checks what is left.
 /// Returns whether the survivor holds that the transfer is done: then the kill came too late to
 /// matter.
 fn kill_once(pair: Pair, victim: Victim, random: &mut Random) -> bool {

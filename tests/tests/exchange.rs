@@ -1,4 +1,4 @@
-//! The exchange before data flows: what somebody in between, or a false peer, can try.
+//! The exchange before data flows: what an attacker on the path, or a false peer, can try.
 
 use sealift_protocol::{
     close::Code,

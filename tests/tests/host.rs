@@ -60,7 +60,7 @@ fn signals_that_agents_need_are_theirs() {
     assert_eq!(receiver.wait(WITHIN).code(), Some(130));
 }
 
-/// A terminal of its own for a command, which gets a line that somebody types; what was shown, and
+/// A terminal of its own for a command, which gets a line as if it were typed; what was shown, and
 /// how the command ended.
 const ON_TERMINAL: &str = r#"
 import os, pty, sys
@@ -254,8 +254,8 @@ fn agents_end_with_a_session_that_has_no_terminal() {
     assert_eq!(receiver.wait(WITHIN).code(), Some(5));
 }
 
-/// Issue 9, C7: whoever passes the ticket on, such as `ssh`, looks at the sender only when there is
-/// something to pass on.
+/// Issue 9, C7: a program that passes the ticket on, such as `ssh`, looks at the sender only when
+/// there is something to pass on.
 #[test]
 fn a_receiver_ends_when_the_reader_of_its_ticket_has_gone_behind_a_relay() {
     let home = tempfile::tempdir().unwrap();

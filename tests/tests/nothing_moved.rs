@@ -1,4 +1,4 @@
-//! Issue 9, B5; fault E10: nothing moved is not "done and verified", unless somebody said that
+//! Issue 9, B5; fault E10: nothing moved is not "done and verified", unless the operator said that
 //! there may be nothing.
 
 use std::{fs, path::Path, process::Command, time::Duration};
@@ -117,8 +117,8 @@ fn an_empty_file_and_a_database_without_a_table_are_refused_before_anything_is_s
     Pair::new(allowed, other).sender_args(&["--allow-empty"]).run().assert_done();
 }
 
-/// An archive of nothing is not made either, and one that was made on purpose says so to whoever
-/// loads it.
+/// An archive of nothing is not made either, and one that was made on purpose says so to the
+/// operator who loads it.
 #[test]
 fn nothing_is_not_sealed_unless_it_is_allowed() {
     let folder = folder();

@@ -6,7 +6,7 @@ use sealift_tests::{agents::Agent, exit, link::Faults, memory::children, pair::P
 
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// It ignores whoever asks it to end, and nothing that it writes could tell it that nobody reads
+/// It ignores every request to end, and nothing that it writes could tell it that nobody reads
 /// any more.
 const CLOSES_ITS_OUTPUT: &str = "trap \"\" TERM INT HUP; head -c 3000000 /dev/urandom; exec >&- 2>&-; sleep 600; exit";
 const LEAVES_A_CHILD_WITH_THE_PIPE: &str = "sleep 600 & head -c 3000000 /dev/urandom; exit";

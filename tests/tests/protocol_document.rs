@@ -15,7 +15,7 @@ use sealift_protocol::{
 };
 
 /// What a receiver does when a connection of a transfer that has begun ends with this code after
-/// Ready, whoever found it and whatever it is an input of.
+/// Ready, whichever side found it and whatever it is an input of.
 fn at_receiver(code: Code) -> Then {
     let inputs = [Input::Listen, Input::Serve];
     let then = |input| {

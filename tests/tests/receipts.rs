@@ -172,7 +172,7 @@ fn only_a_log_whose_chain_holds_vouches() {
     }
 }
 
-/// Fault A3: a log of which every hash was computed anew after an early entry was changed: its
+/// Fault A3: a log of which every hash was computed again after an early entry was changed: its
 /// chain holds, it has the receipt, and it is not the log whose head the agent signed.
 #[test]
 fn a_log_that_was_written_anew_does_not_vouch() {
@@ -180,7 +180,7 @@ fn a_log_that_was_written_anew_does_not_vouch() {
     let file = made.file();
     for log in made.logs() {
         let mut prev: Option<String> = None;
-        let mut anew = String::new();
+        let mut rehashed = String::new();
         for line in fs::read_to_string(&log).unwrap().lines() {
             let mut entry: Value = serde_json::from_str(line).unwrap();
             match &prev {
@@ -189,10 +189,10 @@ fn a_log_that_was_written_anew_does_not_vouch() {
             }
             let line = entry.to_string();
             prev = Some(blake3::hash(line.as_bytes()).to_string());
-            anew += &(line + "\n");
+            rehashed += &(line + "\n");
         }
-        let forged = log.with_extension("anew");
-        fs::write(&forged, anew).unwrap();
+        let forged = log.with_extension("rehashed");
+        fs::write(&forged, rehashed).unwrap();
         let refused = verify(&file, &["--audit", forged.to_str().unwrap()]);
         refused.assert_code(exit::MISMATCH).assert_one_message();
         assert!(refused.stderr().contains("not the one that its agent had"), "{}", refused.stderr());
@@ -307,8 +307,8 @@ fn image_checks() -> ImageChecks {
     }
 }
 
-/// Signed by both, and yet not so: refused whoever vouches, with exit code 6 and without a line on
-/// standard output.
+/// Signed by both, and yet not so: refused whatever vouches for them, with exit code 6 and without
+/// a line on standard output.
 #[test]
 fn a_receipt_that_contradicts_itself_or_is_spliced_does_not_hold() {
     let (made, other, forger) = (Made::new(None), Made::new(None), Forger::new());
@@ -437,7 +437,7 @@ fn a_receipt_that_contradicts_itself_or_is_spliced_does_not_hold() {
     };
     for (name, bytes) in bad {
         fs::write(&file, &bytes).unwrap();
-        // Whoever trusts both keys is told so, too.
+        // An auditor who trusts both keys reads it, too.
         let vouched = fingerprints(&bytes).unwrap_or_default();
         let refused = verify(&file, &["--sender", &vouched[0], "--receiver", &vouched[1]]);
         assert_eq!(refused.code(), Some(exit::MISMATCH), "{name}: {}", refused.stderr());

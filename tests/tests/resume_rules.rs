@@ -21,7 +21,7 @@ use sealift_tests::wire::{NOW_SECONDS, Parties, Seeded, Terms, table_plan};
 
 const TABLES: usize = 2;
 
-/// Where a test does not care: each receiver here begins to count anew.
+/// Where a test does not care: each receiver here begins to count from 1.
 const EPOCH: Epoch = Epoch(0);
 
 /// Agrees with a receiver that holds its keys and says that it has this.
@@ -133,7 +133,7 @@ fn a_receiver_with_another_root_is_not_gone_on_with() {
         let mut proven = hashes.iter().zip(lasts);
         let first = proven.find_map(|(hash, last)| transfer.handle_repeated(PartIndex(0), hash, 1, last).err());
         assert_eq!(first.map_or(Code::Done, |error| error.code), checked, "{have:?} {lasts:?}");
-        // The next connection begins to prove anew.
+        // The next connection begins to prove from the start.
         transfer.handle_have(&[], EPOCH).unwrap();
     }
 }
@@ -209,7 +209,7 @@ fn a_receiver_that_contradicts_what_it_said_is_refused() {
 }
 
 /// Issue 9, A1, A4: the sealing key of Accept is the one of the ticket, and not one of the keys
-/// with which anybody could open the envelope.
+/// with which every reader could open the envelope.
 #[test]
 fn another_sealing_key_is_refused() {
     let terms = Terms::new(table_plan(TABLES), Suite::Aes256Gcm);

@@ -204,7 +204,7 @@ fn s4_a_log_that_is_taken_away_is_noticed() {
     }
 }
 
-/// Fault S9: nothing that somebody else could have put there, or can write to, is opened, made or
+/// Fault S9: nothing that another user could have put there, or can write to, is opened, made or
 /// destroyed.
 #[test]
 fn s9_a_file_or_folder_of_somebody_else_is_refused() {
@@ -321,7 +321,7 @@ fn s3_a_failed_sync_is_never_taken_for_a_success() {
         let said = run(&strace(call, "error=EIO:when=1"), "write", folder.path());
         let first = if call == "fdatasync" { "done" } else { "log_failed" };
         assert_eq!(said, [first, "log_failed", "log_failed", "log_failed"], "{call}");
-        assert!(open(folder.path()).unwrap().is_some(), "it is looked at anew at the next start");
+        assert!(open(folder.path()).unwrap().is_some(), "it is checked again at the next start");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Chunks that somebody changed, moved or cut: every one is refused, with its own code.
+//! Chunks that were changed, moved or cut: every one is refused, with its own code.
 
 use std::thread;
 
@@ -41,7 +41,7 @@ fn sealed_with(keys: &EpochKeys, compression: Compression, chunk: &Chunk) -> Res
     seal(Packer::new(compression)?.pack(chunk.clone(), keys.digests()), keys, nonce)
 }
 
-/// What a receiver does with a frame of the wire, once it has judged that its place is right.
+/// What a receiver does with a frame of the wire, once it has checked that its place is right.
 fn opened(frame: &[u8], expected: &ChunkHeader, keys: &EpochKeys, unpacker: &mut Unpacker) -> Result<VerifiedChunk> {
     let header = ChunkHeader::from_bytes(frame[..CHUNK_HEADER_BYTES].try_into().unwrap())?;
     if (header.part, header.index) != (expected.part, expected.index) {

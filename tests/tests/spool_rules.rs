@@ -1,4 +1,4 @@
-//! Going on from a spool, as both state machines judge it (faults S6, S7, X3, X12): whose it is,
+//! Resuming from a spool, as both state machines decide it (faults S6, S7, X3, X12): whose it is,
 //! which keys open it, and what a receiver can have of it.
 
 use bytes::BytesMut;
@@ -139,7 +139,7 @@ fn forged(change: impl Fn(&mut Forged)) -> Code {
 /// The receiver has said Ready; and the sender sees by that, that its Begin was changed.
 const TAKEN: Code = Code::TranscriptMismatch;
 
-/// Faults S6, S7: the receiver judges a spool's record as it judges the envelope of a connection.
+/// Faults S6, S7: the receiver checks a spool's record as it checks the envelope of a connection.
 #[test]
 fn s6_a_spool_that_is_not_of_this_transfer_is_refused() {
     assert_eq!(forged(|_| {}), TAKEN);

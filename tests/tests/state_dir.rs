@@ -21,7 +21,7 @@ fn assert_refused(ended: &Finished, state: &Path, word: &str) {
     for word in [word, "--state-dir", &state.display().to_string()] {
         assert!(message.contains(word), "no {word} in: {message}");
     }
-    assert!(!ended.home().join("ticket").exists(), "somebody was let in");
+    assert!(!ended.home().join("ticket").exists(), "a sender was let in");
 }
 
 /// Both agents, with this state directory. The sender is refused before it asks for its ticket or

@@ -95,7 +95,7 @@ fn mistakes_in_arguments_are_told_in_our_words() {
     }
 }
 
-/// Issue 9, C8: what libraries log is on lines of ours, and only for whoever asks for it.
+/// Issue 9, C8: what libraries log is on lines of ours, and only where they are asked for.
 #[test]
 fn every_line_on_standard_error_is_ours() {
     for (level, has_log) in [("trace", true), ("warn", false)] {

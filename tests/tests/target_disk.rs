@@ -48,7 +48,7 @@ fn s11_a_full_disk_ends_the_load_and_shows_nothing() {
     assert!(disk.names().iter().all(|name| name.ends_with(".sealift-staging")), "{:?}", disk.names());
 }
 
-/// Fault S11: with room, the same commands go on with the same transfer where the disk was full.
+/// Fault S11: with room, the same commands resume the same transfer where the disk was full.
 fn goes_on_with_room(kind: Kind, size: &str) {
     let Some(disk) = SmallDisk::mount(&format!("size={size}")) else { return };
     let place = Place::new(kind, Faults::default(), 11);

@@ -65,7 +65,7 @@ fn what_is_in_the_way_is_told_before_there_is_a_ticket() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name).display().to_string();
     fs::create_dir(path("folder")).unwrap();
-    fs::write(path("full"), "somebody's").unwrap();
+    fs::write(path("full"), "another's").unwrap();
     symlink("nowhere", path("dangling")).unwrap();
     symlink("empty", path("link")).unwrap();
     fs::write(path("empty"), "").unwrap();
@@ -104,7 +104,7 @@ fn what_is_in_the_way_is_told_before_there_is_a_ticket() {
     }
     fs::write(path("used-wal"), "").unwrap();
     refused(&format!("sqlite:{}", path("used")), "a database of this name is or was in use");
-    fs::write(path(".foreign.sealift-staging"), "somebody's").unwrap();
+    fs::write(path(".foreign.sealift-staging"), "another's").unwrap();
     refused(&format!("sqlite:{}", path("foreign")), "is in the way and is no unfinished load");
     fs::remove_file(path("used-wal")).unwrap();
     fs::remove_file(path(".foreign.sealift-staging")).unwrap();
@@ -185,7 +185,7 @@ fn refused_configured(folder: &Path, words: &[&str], url: &str, says: &str) {
 fn what_is_in_the_way_of_a_configured_target_is_told_before_there_is_a_ticket() {
     let folder = folder();
     fs::create_dir(folder.path().join("folder")).unwrap();
-    fs::write(folder.path().join("full"), "somebody's").unwrap();
+    fs::write(folder.path().join("full"), "another's").unwrap();
     let before = names(folder.path());
     let refused = |words: &[&str], name: &str, says: &str| {
         for scheme in ["sqlite:", "file:"] {
@@ -219,7 +219,7 @@ fn what_is_in_the_way_of_an_archive_is_told_before_it_is_loaded() {
     run(SENDER, &["seal", "--source", &source, "--to", &path("key"), "--out", &path("archive")], exit::DONE);
     let from = run(SENDER, &["identity"], exit::DONE).stdout();
     let from = String::from_utf8(from).unwrap().trim().to_owned();
-    fs::write(path("full"), "somebody's").unwrap();
+    fs::write(path("full"), "another's").unwrap();
     let before = names(folder.path());
     let load = |target: &str, code: i32| {
         let target = format!("sqlite:{}", path(target));
@@ -302,13 +302,13 @@ fn what_comes_after_the_check_is_left_alone() {
         let pair = Pair::new(source, format!("{scheme}{}", target.display()));
         let pair = pair.receiver_args(&["--danger-plaintext-file"]).start_with(
             |sender| {
-                fs::write(&target, "somebody's").unwrap();
+                fs::write(&target, "another's").unwrap();
                 sender
             },
             |receiver| receiver,
         );
         pair.wait(WITHIN).assert_codes(exit::UNUSABLE, exit::UNUSABLE);
-        assert_eq!(fs::read(&target).unwrap(), b"somebody's");
+        assert_eq!(fs::read(&target).unwrap(), b"another's");
         assert_eq!(names(folder.path()), ["source", "target"]);
         fs::remove_file(&target).unwrap();
     }

@@ -324,7 +324,7 @@ fn nothing_else_is_hashed_without_a_key() {
     assert_eq!(found, UNKEYED.iter().map(|(path, _)| *path).collect::<Vec<_>>());
 }
 
-/// However the house or anybody else writes it.
+/// However it is written.
 #[test]
 fn what_does_io_is_found() {
     let planted =

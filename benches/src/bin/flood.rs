@@ -39,7 +39,7 @@ struct Args {
     /// Where the dump lies; a tmpfs keeps the disk out of the figures
     #[arg(long, default_value = "/dev/shm")]
     dir: PathBuf,
-    /// Only beside handshakes: how long a sender takes to be heard, and a transfer to come back
+    /// Only beside handshakes: how long a sender takes to be admitted, and a transfer to come back
     #[arg(long)]
     handshakes: bool,
 }

@@ -261,8 +261,8 @@ fn what_was_damaged_or_cut_is_refused() {
     hosts.load("damaged", &hosts.url("to.db"), &from).assert_code(exit::DONE);
 }
 
-/// An archive that somebody wrote anew, with good checks and in another order: the seals and
-/// signatures stand against that.
+/// An archive that was written again by another program, with good checks and in another order: the
+/// seals and signatures stand against that.
 #[test]
 fn what_was_put_together_differently_is_refused() {
     let hosts = Hosts::with_database(12_000);

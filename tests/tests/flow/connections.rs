@@ -146,7 +146,7 @@ fn a_proof_goes_on_over_the_next_connection() {
     assert_eq!(connect_again(&mut flow), Ok(vec![Resume::Repeat]));
 }
 
-/// Fault N13: who holds the same ticket and does not know the digest secret goes on with nothing
+/// Fault N13: who holds the same ticket and does not know the digest secret resumes nothing
 /// and drops nothing.
 #[test]
 fn a_strangers_connection_changes_nothing() {

@@ -360,7 +360,7 @@ fn every_field_of_the_manifest_is_compared() {
     }
 }
 
-/// Fault X13: a manifest by somebody else, or a second one.
+/// Fault X13: a manifest by another signer, or a second one.
 #[test]
 fn one_manifest_by_the_sender_alone() {
     let mut flow = Flow::new(opaque_plan());

@@ -106,7 +106,7 @@ impl Victim {
         finished
     }
 
-    /// Still there, and good for an honest sender, which is heard the first time that it tries.
+    /// Still there, and good for an honest sender, which is admitted the first time that it tries.
     fn serves_an_honest_sender(mut self) -> Finished {
         let source = self.folder.path().join("source");
         std::fs::write(&source, "rows").unwrap();

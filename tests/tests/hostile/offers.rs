@@ -1,4 +1,4 @@
-//! Offers that take more than they give, by somebody who has the ticket.
+//! Offers that take more than they give, by a peer that has the ticket.
 
 use sealift_protocol::{
     close::Code,

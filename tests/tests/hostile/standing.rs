@@ -68,8 +68,8 @@ impl Standing {
         Ticket::from_text(&fs::read_to_string(self.ticket_file(target, name)).unwrap()).unwrap()
     }
 
-    /// Nothing was loaded of anybody else, and an honest sender is heard the first time that it
-    /// tries.
+    /// Nothing was loaded of any other peer, and an honest sender is admitted the first time that
+    /// it tries.
     fn serves_an_honest_sender(self) {
         let (source, target) = (self.folder.path().join("source"), self.folder.path().join("target"));
         assert!(!target.exists());
@@ -120,7 +120,7 @@ fn x15_x17_x18_garbage_instead_of_an_offer_is_refused() {
     victim.serves_an_honest_sender();
 }
 
-/// Fault X16: peers that leave no room for an answer, as many as are heard at once and more, are
+/// Fault X16: peers that leave no room for an answer, as many as are served at once and more, are
 /// let go; the next sender is served.
 #[test]
 fn x16_peers_that_take_no_answer_are_let_go() {
@@ -147,7 +147,7 @@ fn x16_peers_that_take_no_answer_are_let_go() {
 }
 
 /// Issue 9, C1: holders of tickets that are let in and then say nothing, or a byte now and then,
-/// keep their places only until a sender needs one: it is heard the first time that it tries.
+/// keep their places only until a sender needs one: it is admitted the first time that it tries.
 #[test]
 fn c1_silence_after_ready_keeps_no_place() {
     let victim = Standing::start_with("transfers_max = 2\nidle_max = \"2s\"");

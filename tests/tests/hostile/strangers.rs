@@ -39,8 +39,8 @@ fn e13_half_open_handshakes_keep_no_sender_out() {
     }
 }
 
-/// Issue 9, C1; fault E13: nor does who completes them, without being anybody. What is refused is a
-/// few lines in the log, and counts by cause and address in the audit log.
+/// Issue 9, C1; fault E13: nor does who completes them, without a known identity. What is refused
+/// is a few lines in the log, and counts by cause and address in the audit log.
 #[test]
 fn e13_foreign_handshakes_keep_no_sender_out_and_fill_no_log() {
     let mut victim = Victim::start();

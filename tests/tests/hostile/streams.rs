@@ -14,7 +14,7 @@ use sealift_protocol::{
 
 use super::{Attacker, Victim, closed_with, plan, raw_part, run, sealed};
 
-/// More than are heard at once.
+/// More than are served at once.
 const BROKEN_OFF: usize = 40;
 
 /// Fault X16: no more streams than are allowed, however many are asked for.
@@ -91,7 +91,7 @@ fn x16_no_control_stream_is_no_transfer() {
 }
 
 /// Fault X16: a control stream that is reset inside its first message, or on which no answer is
-/// wanted, as often as somebody likes: the ticket stays good.
+/// wanted, as often as a peer likes: the ticket stays good.
 #[test]
 fn x16_control_streams_that_are_broken_off_are_let_go() {
     let mut victim = Victim::start();

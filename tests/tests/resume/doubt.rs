@@ -193,7 +193,7 @@ fn e1_abandoned_by_the_sender_while_the_loader_is_ending() {
     let told = abandon(&place);
     assert!(!told.stderr().contains("nothing of it is left"), "{}", told.stderr());
     assert_in_doubt(&receiver.wait(WITHIN));
-    assert_eq!(place.transfers("receiver").len(), 1, "it stays until somebody has looked");
+    assert_eq!(place.transfers("receiver").len(), 1, "it stays until its operator has looked");
 }
 
 /// Issue 9, B1, the sibling: whenever a sender abandons a transfer whose receiver is failing, it is

@@ -31,7 +31,7 @@ use super::{MIB, WITHIN, assert_done, assert_resumed, rate};
 const KILLED: Option<i32> = Some(Signal::SIGKILL as i32);
 
 /// Fault C6: a stop while an offer is being answered. Its sender has the Accept and has said
-/// nothing since; the ticket stays good, and the same commands go on with it.
+/// nothing since; the ticket stays good, and the same commands continue it.
 #[test]
 fn a_stop_while_an_offer_is_answered_keeps_the_ticket() {
     for (signal, kind) in [(Signal::SIGINT, Kind::Sqlite(300)), (Signal::SIGTERM, Kind::Loader(MIB))] {

@@ -90,8 +90,8 @@ fn c3_loader_killed_when_it_had_everything() {
     assert!(!place.target().exists());
 }
 
-/// Fault C13: killed with the receipt, before it had cleaned up, a sender that goes on with another
-/// ticket clears that up, too.
+/// Fault C13: killed with the receipt, before it had cleaned up, a sender that continues with
+/// another ticket clears that up, too.
 #[test]
 fn c13_what_a_finished_transfer_left_goes_with_the_next() {
     let place = Place::new(Kind::Loader(MIB), Faults::default(), 5);

@@ -84,7 +84,7 @@ fn half_open(kind: Kind, dead: Direction, bytes: u64) {
     sender.wait_for_event("started", 1, NOTICED_WITHIN);
     place.wait_until_passed(&mut sender, bytes);
     place.link.block(dead);
-    // Who still hears keep-alives gives up only after those have ended.
+    // A side that still receives keep-alives gives up only after those have ended.
     for agent in [&mut sender, &mut receiver] {
         agent.wait_for_event("link_down", 1, HALF_OPEN_NOTICED_WITHIN);
     }

@@ -1,6 +1,6 @@
 //! A plain file as a target is its own durable prefix: what is there of it when its receiver is
-//! started again is proven, whatever a crash, a disk or somebody else has left, and what is missing
-//! is sent again (faults C2, C3, C11, S4, S5, S9).
+//! started again is proven, whatever a crash, a disk or another program has left, and what is
+//! missing is sent again (faults C2, C3, C11, S4, S5, S9).
 
 use std::{
     fs::{self, OpenOptions},
@@ -129,7 +129,7 @@ fn s4_a_file_that_is_not_as_it_was_left_is_sent_again() {
     symlink(&elsewhere, &staging).unwrap();
     let before = fs::read(&elsewhere).unwrap();
     assert_done(&place, sender, place.receiver().start());
-    assert!(fs::read(&elsewhere).unwrap() == before, "it leads to somebody's file");
+    assert!(fs::read(&elsewhere).unwrap() == before, "it leads to another file");
 }
 
 /// Fault S4: taken away while it is written, it is noticed before anything more is acknowledged,

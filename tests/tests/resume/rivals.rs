@@ -27,7 +27,7 @@ fn assert_refused(rival: Agent) {
 }
 
 /// Fault N13: while the first one runs, and while its link is down. The same ticket is not enough
-/// to go on with what somebody else began, nor to drop it.
+/// to resume what another sender began, nor to drop it.
 #[test]
 fn n13_a_second_sender_is_refused() {
     let place = Place::new(Kind::Sqlite(30_000), rate(12), 13);
@@ -91,7 +91,7 @@ fn s10_two_receivers_of_the_same_file() {
     place.assert_clean(&["to"]);
 }
 
-/// Fault N14: somebody else's receiver answers at one of the addresses. The right one is found at
+/// Fault N14: another receiver answers at one of the addresses. The right one is found at
 /// the next.
 #[test]
 fn n14_another_receiver_at_the_first_address() {

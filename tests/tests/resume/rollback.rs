@@ -87,7 +87,7 @@ impl Seen {
     }
 }
 
-/// Killed, copied, gone on with, killed; then one side is put back to where it was, and both are
+/// Killed, copied, resumed, killed; then one side is put back to where it was, and both are
 /// started again.
 fn rolled_back(side: &str, kind: Kind) {
     let place = Place::new(kind, rate(16), 15);

@@ -15,7 +15,7 @@ use sealift_tests::{
 
 use super::{MIB, WITHIN, assert_done};
 
-/// Both end and can go on; with room, they do.
+/// Both end and can be resumed; with room, they are.
 fn goes_on_with_room(kind: Kind, journal_bytes_max: &str) {
     let place = Place::new(kind, Faults::default(), 7);
     let mut receiver = place.receiver().args(&["--journal-bytes-max", journal_bytes_max]).start();

@@ -34,7 +34,7 @@ fn reason(ended: &Finished) -> String {
 }
 
 /// The source is not what was sent of it: the sender says so and stops, and nothing is lost. With
-/// the source as it was the transfer goes on; with `--restart` it starts over.
+/// the source as it was the transfer is resumed; with `--restart` it starts over.
 fn changed(kind: Kind, change: impl Fn(&Path), undo: Option<&dyn Fn(&Path)>) {
     let (place, receiver) = without_its_sender(kind);
     change(&place.source());
@@ -125,7 +125,7 @@ fn another_source_is_refused() {
 }
 
 /// A pipe cannot be read again. Its sender says so before it starts; killed and started again, it
-/// sends everything anew.
+/// sends everything again.
 #[test]
 fn a_pipe_whose_sender_was_killed_is_sent_anew() {
     let (place, receiver) = without_its_sender(Kind::Program(10 * MIB));

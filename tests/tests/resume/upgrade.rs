@@ -13,7 +13,7 @@ use sealift_tests::{
 use super::{MIB, WITHIN, assert_resumed, rate};
 
 /// The receiver still starts loaders after its own file is gone; what the old programs drained, the
-/// new ones take up.
+/// new ones resume.
 #[test]
 fn o10_upgraded_while_it_loads() {
     let place = Place::new(Kind::Loader(12 * MIB), rate(12), 10);

@@ -178,7 +178,7 @@ fn by_the_sender_when_nobody_answers() {
     place.assert_nothing_left(&[]);
 }
 
-/// At a standing receiver: one that runs, one that was put down, and one that has not begun.
+/// At a standing receiver: one that runs, one that was suspended, and one that has not begun.
 #[test]
 fn by_the_sender_at_a_service() {
     let place = Place::new("grace = \"2s\"", &[("ehr", "sqlite:{}/ehr.db")]);
@@ -216,8 +216,8 @@ fn by_the_sender_at_a_service() {
     stop(receiver);
 }
 
-/// A transfer that nobody has resumed while it was kept is dropped by whoever starts next, staging
-/// included.
+/// A transfer that nobody has resumed while it was kept is dropped by the process that starts next,
+/// staging included.
 #[test]
 fn an_expired_one_leaves_no_staging() {
     let Begun { place, receiver, sender, .. } = Begun::new("8s");

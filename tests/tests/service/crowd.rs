@@ -1,4 +1,4 @@
-//! Those who have a ticket and do nothing with it, before Ready or after it, beside somebody who
+//! Those who have a ticket and do nothing with it, before Ready or after it, beside a sender that
 //! wants to be served.
 
 use std::{fs, path::Path, time::Duration};
@@ -34,7 +34,7 @@ fn c1_offers_that_dribble_neither_shut_a_service_nor_fill_it() {
     assert_eq!(honest.number("retries"), 0, "{}", honest.stderr());
     wait_for_events(&mut receiver, "ended", 2);
     drop(attack);
-    // Whoever proved it first is the one that it is good for.
+    // It is good for the sender that proved it first.
     push(&tickets[1]).assert_code(exit::REFUSED);
     receiver.signal(Signal::SIGTERM);
     let receiver = receiver.wait(DRAIN_TIMEOUT + Duration::from_secs(10));
@@ -58,7 +58,7 @@ fn c1_a_place_is_not_kept_by_silence() {
     let place =
         Place::new("transfers_max = 2\nidle_max = \"1s\"", &[("a", a.as_str()), ("b", b.as_str()), ("c", c.as_str())]);
     let mut receiver = place.serve();
-    // One line now, and the rest much later than anybody is waited for.
+    // One line now, and the rest much later than any peer is waited for.
     let quiet = ["a", "b"].map(|name| place.push(&slow_dump(2, "12"), &place.ticket(name)));
     wait_for_events(&mut receiver, "started", 2);
     std::thread::sleep(Duration::from_secs(2));

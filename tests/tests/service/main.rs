@@ -118,7 +118,7 @@ fn c2_a_killed_service_takes_its_transfers_up() {
     });
 }
 
-/// Put down when its sender has not come back in time, and taken up when it does: the service goes
+/// Suspended when its sender has not come back in time, and resumed when it does: the service goes
 /// on meanwhile.
 #[test]
 fn a_transfer_whose_grace_has_passed_is_put_down_and_taken_up() {

@@ -184,7 +184,7 @@ fn s6_the_spool_of_another_transfer_is_refused() {
     assert_done(&place, place.sender().start(), receiver, Some("resumed"));
 }
 
-/// Fault C11: a crash tore the end off. The source had not ended then, as far as anybody knows.
+/// Fault C11: a crash tore the end off. The source had not ended then, as far as can be known.
 #[test]
 fn c11_a_torn_spool_is_read_anew() {
     let (place, receiver) = left(6);

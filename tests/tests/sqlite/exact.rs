@@ -255,7 +255,7 @@ fn functions_and_collations_of_an_application_are_named() {
         let failure = refused(&folder);
         assert!(failure.what.contains(&format!("the definition of {name} needs a function")), "{failure}");
     }
-    // In a view or a trigger, it is the application's own affair.
+    // In a view or a trigger, it is for the application.
     let folder = Folder::new();
     folder.build(
         "CREATE TABLE t(a); INSERT INTO t VALUES(1); CREATE VIEW v AS SELECT patient_key(a) FROM t;
@@ -265,8 +265,8 @@ fn functions_and_collations_of_an_application_are_named() {
     assert_same(&folder);
 }
 
-/// Issue 9, B4; fault E9: nothing is checkpointed, written or removed in the source, whoever was
-/// the last to use it.
+/// Issue 9, B4; fault E9: nothing is checkpointed, written or removed in the source, whichever
+/// process was the last to use it.
 #[test]
 fn the_source_is_left_as_it_was_found() {
     let made = Folder::new();

@@ -199,8 +199,8 @@ fn with_collation(folder: &Folder) -> Connection {
     connection
 }
 
-/// Custom collations: the structure is checked, the order of their indexes is the application's
-/// affair.
+/// Custom collations: the structure is checked, the order of their indexes is for the
+/// application.
 #[test]
 fn what_needs_a_collation_is_moved_and_said() {
     let folder = Folder::new();
@@ -336,7 +336,7 @@ fn what_is_no_image_is_refused() {
     assert_eq!(write(&[], true).unwrap_err().code, Code::PlanRefused);
 }
 
-/// Faults C2, C6: gone on with behind what is durable, over and over; what lies beyond that is
+/// Faults C2, C6: resumed behind what is durable, over and over; what lies beyond that is
 /// written again.
 #[test]
 fn an_image_goes_on_where_it_stopped() {

@@ -398,7 +398,7 @@ fn dropping_and_abandoning_respect_what_is_published() {
     let mut pump = Pump::start(&folder, &load).unwrap();
     pump.rest(0).unwrap();
     load.prove(&digests()).unwrap();
-    // Somebody made a file of that name meanwhile.
+    // Another program made a file of that name meanwhile.
     fs::write(folder.target(), "theirs").unwrap();
     assert_eq!(load.publish().unwrap_err().code, Code::TargetNotEmpty);
     load.suspend();

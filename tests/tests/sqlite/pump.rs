@@ -36,7 +36,7 @@ pub const TRANSFER: TransferId = TransferId([3; 16]);
 /// A folder with a source and a target in it.
 pub struct Folder(pub Place);
 
-/// A folder of its own, or of somebody else who removes it.
+/// A folder of its own, or one that its owner removes.
 pub enum Place {
     Own(tempfile::TempDir),
     Other(PathBuf),

@@ -93,7 +93,7 @@ const LARGE_TABLE: &str =
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
     INSERT INTO a SELECT i, 'row ' || i, hex(randomblob(30000 * (i % 7) * (i % 5))) FROM n;";
 
-/// Faults C6, C2: a table of which a part is committed is gone on with at a chunk's edge, over and
+/// Faults C6, C2: a table of which a part is committed is resumed at a chunk's edge, over and
 /// over.
 #[test]
 fn a_part_goes_on_at_the_edge_of_a_chunk() {
@@ -371,7 +371,7 @@ fn run_victim(place: &Path, fail_point: Option<String>) -> ExitStatus {
 }
 
 /// Faults C2, C5, C13, C14: killed at each point of a load, each time it is passed, and then at the
-/// same point once more; whoever comes next finishes, and nothing is left beside the target.
+/// same point once more; the next process finishes, and nothing is left beside the target.
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "fail points are not in this build")]
 fn a_load_survives_a_kill_at_every_fail_point() {

@@ -40,7 +40,7 @@ struct Parts {
 type Alter = fn(&mut Grant);
 type Forge = fn(&Parts) -> Ticket;
 
-/// Every field of a grant, and what comes of it whether or not somebody signs it again.
+/// Every field of a grant, and what comes of it whether or not it is signed again.
 const GRANTS: &[(&str, Alter, i32, &str)] = &[
     ("transfer", |grant| grant.transfer = TransferId([9; 16]), exit::REFUSED, "ticket_unknown"),
     ("sender", |grant| grant.sender = Some(ELSEWHERE), exit::PEER, "proof_refused"),

@@ -77,7 +77,7 @@ fn a_receiver_that_is_killed_while_it_binds_a_ticket_has_bound_it() {
     hosts.assert_serves(receiver, "sender");
 }
 
-/// Issue 9, A3: what an unused ticket allows: whoever has it can run the transfer, or end it.
+/// Issue 9, A3: what an unused ticket allows: its holder can run the transfer, or end it.
 #[test]
 fn an_unused_ticket_that_is_abandoned_is_void() {
     let hosts = Hosts::new();

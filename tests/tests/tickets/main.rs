@@ -126,7 +126,7 @@ impl Hosts {
         self.assert_nothing_loaded();
     }
 
-    /// The ticket is good for the honest sender, which is heard the first time that it tries.
+    /// The ticket is good for the honest sender, which is admitted the first time that it tries.
     #[track_caller]
     fn assert_serves(&self, receiver: Agent, state: &str) -> (Finished, Finished) {
         let sender = self.push(state, &self.path("ticket")).start().wait(WITHIN);

@@ -1,6 +1,6 @@
-//! A man in the middle: somebody who can rewrite the ticket on its way. He has two real agents of
-//! his own, a receiver for the honest sender and a sender for the honest receiver, and passes on
-//! between them what the one loads to the other.
+//! An attacker in the middle, who can rewrite the ticket on its way, and has two real agents: a
+//! receiver for the honest sender and a sender for the honest receiver. What the one loads the
+//! other sends.
 
 use std::{fs, path::PathBuf, process::Command};
 

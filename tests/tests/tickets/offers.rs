@@ -100,7 +100,7 @@ impl Bound<'_> {
 
 /// Issue 9, A1, A3: who has proven a ticket may offer the transfer of that ticket under the grant
 /// of that ticket, and nothing else. No other sender has the ticket from then on, and the bound one
-/// goes on with it after every refusal.
+/// continues with it after every refusal.
 #[test]
 fn an_offer_other_than_what_was_proven_is_refused() {
     let hosts = Hosts::new();

@@ -146,7 +146,7 @@ fn a_pipe_vouches_for_the_ticket_that_comes_through_it() {
 }
 
 /// Issue 9, A1; fault E12: a ticket file is the user's own and closed to others, whatever name
-/// leads to it; what systemd hands over is judged by its folder, and by that alone.
+/// leads to it; what systemd hands over is trusted by its folder, and by that alone.
 #[test]
 fn a_ticket_file_is_its_users_own() {
     let hosts = Hosts::new();

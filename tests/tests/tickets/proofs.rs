@@ -89,7 +89,7 @@ fn a_wrong_proof_binds_nothing() {
         let unknown = TicketProof::bound(TransferId([9; 16]));
         refused(&peer, &unknown.to_bytes(), Code::TicketUnknown, "a transfer that is not known").await;
 
-        // A good one is of no use on another connection, by its own sender or by anybody else.
+        // A good one is of no use on another connection, by its own sender or by another.
         let first = Peer::connect(&ticket, &identity).await;
         let good = proof_of(&ticket, &identity, &first.link).to_bytes();
         let again = Peer::connect(&ticket, &identity).await;

@@ -104,7 +104,7 @@ fn a_suspended_transfer_goes_on_with_another_ticket() {
     receiver.wait_for_event("ended", 1, WITHIN);
     assert_eq!(standing.status()[0]["transfer"], transfer.as_str());
     assert!(!hosts.path("target/to").exists());
-    // The first ticket is of no use any more, to anybody.
+    // The first ticket is of no use to any sender any more.
     for state in ["sender", "other"] {
         push(state, &first).start().wait(WITHIN).assert_code(exit::REFUSED);
     }

@@ -96,7 +96,7 @@ fn bad_rows() -> Vec<Value> {
         ("NULL with a length", &[0, 0, 0]),
         ("cell cut short", &[0, 3, 5, b'a']),
         ("length cut short", &[0, 3, 0x80]),
-        ("length spelt too long", &[0, 3, 0x80, 0]),
+        ("length encoded too long", &[0, 3, 0x80, 0]),
         ("length over five bytes", &[0, 4, 0x80, 0x80, 0x80, 0x80, 0x80, 1]),
     ];
     let refused = |(defect, row): (&str, &[u8])| bad(defect, row, Code::RowMalformed, read_cells(row, 2, |_| Ok(())));
@@ -112,7 +112,7 @@ fn bad_parts() -> Vec<Value> {
     vec![
         refused("ends inside a row", &[2, 0], Code::RowMalformed),
         refused("ends inside a row's length", &[1, 0, 0x80], Code::RowMalformed),
-        refused("row length spelt too long", &[0x81, 0x00, 0], Code::RowMalformed),
+        refused("row length encoded too long", &[0x81, 0x00, 0], Code::RowMalformed),
         refused("row over the limit of 1 MiB", &[0x81, 0x80, 0x40], Code::LimitExceeded),
     ]
 }

@@ -109,7 +109,7 @@ pub fn vectors() -> Value {
     })
 }
 
-/// Keys that nothing may be sealed to: of some, anybody could open it.
+/// Keys that nothing may be sealed to: of some, every reader could open it.
 fn bad_sealing_keys(good: &SealingPublicKey) -> Vec<Value> {
     let (ml_kem, x25519) = good.0.split_at(1184);
     let u_of = |first: u8, last: u8| {

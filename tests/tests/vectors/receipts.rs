@@ -1,5 +1,5 @@
 //! Receipts beside the plain one: of a drill, of ranges, of an archive, of an operator's grant; and
-//! what is wrong with more of them. Here everything is signed anew, so that nothing but what is
+//! what is wrong with more of them. Here everything is signed again, so that nothing but what is
 //! named is wrong.
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};

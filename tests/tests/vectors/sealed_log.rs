@@ -176,7 +176,7 @@ fn spool() -> Value {
     let journal = header.expect(&LogId { kind: LogKind::Journal, ..header.id });
     let foreign = super::bad("read as a journal", &bytes, Code::LogForeign, journal);
     json!({
-        "note": "the statement stands for a manifest: what it means is no affair of the log",
+        "note": "the statement stands for a manifest: what it means is not for the log to know",
         "kind": header.id.kind as u8,
         "header": hex(header.to_bytes()),
         "records": parts(&bytes, &places),
