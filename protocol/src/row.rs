@@ -119,11 +119,47 @@ fn take_cell<'a>(row: &mut &'a [u8]) -> Result<Cell<'a>> {
     Ok(Cell { format, bytes })
 }
 
+/// Takes the rows of a part as they are assembled.
+pub trait RowConsumer {
+    /// Why a row is not taken.
+    type Failure: From<Error>;
+
+    /// A whole row.
+    fn row(&mut self, row: &[u8]) -> std::result::Result<(), Self::Failure>;
+
+    /// So much of a row that is longer than [`LONG_ROW_HEAD_BYTES`] has come, `row_bytes` in all.
+    /// Whether the rest is taken in pieces, as it comes; otherwise the row is assembled.
+    fn begin_long_row(&mut self, _head: &[u8], _row_bytes: usize) -> std::result::Result<bool, Self::Failure> {
+        Ok(false)
+    }
+
+    /// The next piece of the row that is taken in pieces. The last one ends it.
+    fn long_row_piece(&mut self, _piece: &[u8]) -> std::result::Result<(), Self::Failure> {
+        Ok(())
+    }
+}
+
+/// How much of a long row is assembled before it is asked whether the rest is taken in pieces: most
+/// columns come before a large one.
+pub const LONG_ROW_HEAD_BYTES: usize = 64 << 10;
+
 /// Assembles rows from the chunks of a part. It holds at most one row, and of that one copy.
 pub struct RowReader {
     /// The beginning of a row that is not complete, with the prefix.
     held: BytesMut,
     row_bytes_max: usize,
+    long: Long,
+}
+
+/// What is known about the row that is held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Long {
+    /// Nothing was asked yet.
+    NotAsked,
+    /// It is assembled.
+    Assembled,
+    /// So many of its bytes are to be passed on in pieces, and none is held.
+    InPieces { left: usize },
 }
 
 /// The encoding of a row with its prefix.
@@ -133,10 +169,28 @@ struct Extent {
     whole: usize,
 }
 
+impl Extent {
+    /// Up to where it is held before it is asked whether the rest is taken in pieces.
+    fn head(self) -> usize {
+        self.whole.min(self.prefix + LONG_ROW_HEAD_BYTES)
+    }
+}
+
+/// Calls a function with each row, assembled.
+struct Assembled<F>(F);
+
+impl<E: From<Error>, F: FnMut(&[u8]) -> std::result::Result<(), E>> RowConsumer for Assembled<F> {
+    type Failure = E;
+
+    fn row(&mut self, row: &[u8]) -> std::result::Result<(), E> {
+        (self.0)(row)
+    }
+}
+
 impl RowReader {
     /// A reader for one part that refuses rows of more than `row_bytes_max` encoded bytes.
     pub fn new(row_bytes_max: usize) -> Self {
-        Self { held: BytesMut::new(), row_bytes_max }
+        Self { held: BytesMut::new(), row_bytes_max, long: Long::NotAsked }
     }
 
     /// Calls `on_row` with the bytes of each row that `plain` completes, without the length prefix.
@@ -144,43 +198,68 @@ impl RowReader {
     pub fn feed<E: From<Error>>(
         &mut self,
         plain: Bytes,
-        mut on_row: impl FnMut(&[u8]) -> std::result::Result<(), E>,
+        on_row: impl FnMut(&[u8]) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
+        self.feed_into(plain, &mut Assembled(on_row))
+    }
+
+    /// Gives `consumer` each row that `plain` completes, without the length prefix, and the pieces
+    /// of one that it takes in pieces. Fails with `LimitExceeded`, `RowMalformed` or as `consumer`
+    /// does.
+    pub fn feed_into<C: RowConsumer>(&mut self, plain: Bytes, consumer: &mut C) -> std::result::Result<(), C::Failure> {
         let mut rest = plain;
-        while !self.held.is_empty() && !rest.is_empty() {
-            if let Some(row) = self.complete(&mut rest)? {
-                on_row(&row)?;
+        while !rest.is_empty() {
+            if let Long::InPieces { left } = self.long {
+                let piece = rest.split_to(left.min(rest.len()));
+                self.long = match left - piece.len() {
+                    0 => Long::NotAsked,
+                    left => Long::InPieces { left },
+                };
+                consumer.long_row_piece(&piece)?;
+            } else if !self.held.is_empty() {
+                self.hold(&mut rest, consumer)?;
+            } else if let Some(extent) = self.extent(&rest)? {
+                if rest.len() < extent.whole {
+                    // Grow once to what the row needs, not by doubling.
+                    self.held.reserve(extent.head());
+                    self.held.extend_from_slice(&rest.split_to(extent.prefix));
+                } else {
+                    consumer.row(&rest[extent.prefix..extent.whole])?;
+                    rest.advance(extent.whole);
+                }
+            } else {
+                self.held.extend_from_slice(&rest.split_to(1));
             }
         }
-        while let Some(Extent { prefix, whole }) = self.extent(&rest)? {
-            if rest.len() < whole {
-                // Grow once to what the row needs, not by doubling.
-                self.held.reserve(whole);
-                break;
-            }
-            on_row(&rest[prefix..whole])?;
-            rest.advance(whole);
-        }
-        self.held.extend_from_slice(&rest);
         Ok(())
     }
 
-    /// Moves bytes of `rest` to the row that is held, and no more than are its own; returns the row
-    /// when it is complete.
-    fn complete(&mut self, rest: &mut Bytes) -> Result<Option<BytesMut>> {
-        let Some(Extent { prefix, whole }) = self.extent(&self.held)? else {
+    /// Moves bytes of `rest` to the row that is held, and no more than are its own.
+    fn hold<C: RowConsumer>(&mut self, rest: &mut Bytes, consumer: &mut C) -> std::result::Result<(), C::Failure> {
+        let Some(extent) = self.extent(&self.held)? else {
             self.held.extend_from_slice(&rest.split_to(1));
-            return Ok(None);
+            return Ok(());
         };
-        let missing = whole - self.held.len();
+        let Extent { prefix, whole } = extent;
+        let wanted = if self.long == Long::NotAsked { extent.head() } else { whole };
+        let missing = wanted.saturating_sub(self.held.len());
         self.held.reserve(missing);
         self.held.extend_from_slice(&rest.split_to(missing.min(rest.len())));
-        if self.held.len() < whole {
-            return Ok(None);
+        if self.held.len() < wanted {
+            return Ok(());
         }
-        let mut row = std::mem::take(&mut self.held);
-        row.advance(prefix);
-        Ok(Some(row))
+        if wanted == whole {
+            let row = std::mem::take(&mut self.held);
+            self.long = Long::NotAsked;
+            return consumer.row(&row[prefix..]);
+        }
+        self.long = if consumer.begin_long_row(&self.held[prefix..], whole - prefix)? {
+            self.held = BytesMut::new();
+            Long::InPieces { left: whole - wanted }
+        } else {
+            Long::Assembled
+        };
+        Ok(())
     }
 
     /// How long the row at the front is; `None` if more bytes are needed to know.
@@ -192,19 +271,19 @@ impl RowReader {
         Ok(Some(Extent { prefix, whole: prefix + length }))
     }
 
-    /// How long the row is that is not complete, as far as is known.
+    /// How long the row is that is being assembled, as far as is known.
     pub fn incomplete_row_bytes(&self) -> usize {
         self.extent(&self.held).ok().flatten().map_or(self.held.len(), |extent| extent.whole)
     }
 
     /// Whether every row so far is complete.
     pub fn is_between_rows(&self) -> bool {
-        self.held.is_empty()
+        self.held.is_empty() && self.long == Long::NotAsked
     }
 
     /// Ends the part. Fails with `RowMalformed` inside a row.
     pub fn finish(self) -> Result<()> {
-        if self.held.is_empty() { Ok(()) } else { Err(malformed("part ends inside a row")) }
+        if self.is_between_rows() { Ok(()) } else { Err(malformed("part ends inside a row")) }
     }
 }
 
@@ -263,6 +342,30 @@ mod tests {
             }
         }
 
+        /// The same for a consumer that takes some of the long rows in pieces.
+        #[test]
+        fn long_rows_survive_in_pieces(
+            rows in proptest::collection::vec((any::<bool>(), 0usize..3 * LONG_ROW_HEAD_BYTES), 0..6),
+            cut in 1usize..200_000,
+        ) {
+            let mut stream = BytesMut::new();
+            let mut expected = Vec::new();
+            for (place, (_, length)) in rows.iter().enumerate() {
+                let row: Vec<u8> = (0..*length).map(|at| (at * 31 + place) as u8).collect();
+                put_length(&mut stream, row.len());
+                stream.extend_from_slice(&row);
+                expected.push(row);
+            }
+            let pieces = rows.iter().map(|(pieces, _)| *pieces).collect();
+            let mut kept = Kept { rows: Vec::new(), in_pieces: pieces, left: 0 };
+            let mut reader = RowReader::new(ROW_BYTES_MAX_IN_TEST * 4);
+            for piece in stream.chunks(cut) {
+                reader.feed_into(Bytes::copy_from_slice(piece), &mut kept)?;
+            }
+            reader.finish()?;
+            prop_assert!(kept.rows == expected);
+        }
+
         #[test]
         fn garbage_is_an_error_or_rows_but_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = decode(&bytes, 3);
@@ -282,6 +385,39 @@ mod tests {
     }
 
     const ROW_BYTES_MAX_IN_TEST: usize = 1 << 16;
+
+    /// Keeps rows, and takes those that it is told to in pieces, where they are long.
+    struct Kept {
+        rows: Vec<Vec<u8>>,
+        in_pieces: Vec<bool>,
+        left: usize,
+    }
+
+    impl RowConsumer for Kept {
+        type Failure = Error;
+
+        fn row(&mut self, row: &[u8]) -> Result<()> {
+            assert_eq!(self.left, 0);
+            self.rows.push(row.to_vec());
+            Ok(())
+        }
+
+        fn begin_long_row(&mut self, head: &[u8], row_bytes: usize) -> Result<bool> {
+            assert!(head.len() == LONG_ROW_HEAD_BYTES && row_bytes > head.len());
+            let in_pieces = self.in_pieces[self.rows.len()];
+            if in_pieces {
+                self.rows.push(head.to_vec());
+                self.left = row_bytes - head.len();
+            }
+            Ok(in_pieces)
+        }
+
+        fn long_row_piece(&mut self, piece: &[u8]) -> Result<()> {
+            self.left -= piece.len();
+            self.rows.last_mut().unwrap().extend_from_slice(piece);
+            Ok(())
+        }
+    }
 
     #[test]
     fn a_row_over_the_limit_is_refused_before_it_is_gathered() {
