@@ -1,0 +1,147 @@
+//! A PostgreSQL database as a target.
+//!
+//! The load goes into a database of its own, made from template0 with the encoding and the locale of
+//! the source's, under a staging name that follows from the transfer. Nobody but its owner and
+//! superusers can connect to it. Each part is one transaction, with its line in the ledger
+//! ([`ledger`]); several are written at once. The definitions of the source run one by one, from the
+//! archive itself ([`crate::archive`]): those before the rows from nothing ([`pre_data`]), those
+//! after the rows each with a line in the ledger ([`post_data`]). `prove` reads every table again;
+//! `publish` drops the ledger and renames the database, in steps that the comment of the database
+//! tells apart ([`mark`]).
+//!
+//! Nothing fires while rows are loaded: triggers, rules and foreign keys come after them, event
+//! triggers last of all.
+
+mod cluster;
+mod definitions;
+mod document_sink;
+mod doubt;
+mod encode;
+mod held;
+mod ledger;
+mod mark;
+mod post_data;
+mod pre_data;
+mod properties;
+mod prove;
+mod publish;
+mod rows_sink;
+mod session;
+mod shared;
+mod staged;
+
+use std::sync::Arc;
+
+use sealift_engine_api::{
+    Abandoned, Commit, Durability, LeftAt, PreparedLoad, Readiness, Recovery, StopToken, Target, TargetCapabilities,
+};
+use sealift_protocol::{
+    close::Code,
+    disposition::Asks,
+    error::Error,
+    failure::{Failure, Outcome},
+    id::TransferId,
+    manifest::{Plan, Section},
+    receive::Found,
+};
+
+use self::{
+    cluster::{Cluster, staging_name},
+    held::PostgresLoad,
+    ledger::Bond,
+    shared::Shared,
+};
+use crate::{client::Address, engine};
+
+/// `postgres:` as a target.
+pub struct PostgresTarget {
+    address: Address,
+    row_bytes_max: usize,
+}
+
+impl PostgresTarget {
+    /// A target by its final name. Nothing is touched before `prepare`.
+    pub fn new(address: Address, row_bytes_max: usize) -> Self {
+        Self { address, row_bytes_max }
+    }
+}
+
+impl Recovery for PostgresTarget {
+    fn publish(&self, transfer: TransferId) -> Outcome {
+        publish::publish(&self.address, transfer, self.row_bytes_max)
+    }
+
+    fn forget(&self, transfer: TransferId) {
+        // The mark in the comment does no harm, and the next attempt may come through.
+        let _ = publish::forget(&self.address, transfer);
+    }
+
+    fn abandon(&self, transfer: TransferId, _left_at: LeftAt) -> Outcome<Abandoned> {
+        if publish::abandon(&self.address, transfer)? {
+            self.forget(transfer);
+            return Ok(Abandoned::Published);
+        }
+        Ok(Abandoned::Dropped)
+    }
+}
+
+impl Target for PostgresTarget {
+    /// Each part is committed with its line in the ledger.
+    fn capabilities(&self) -> TargetCapabilities {
+        TargetCapabilities { durability: Durability::Parts, commit: Commit::Observable }
+    }
+
+    fn check(&self, readiness: Readiness) -> Outcome<Option<String>> {
+        let mut cluster = Cluster::connect(&self.address)?;
+        cluster.check_server()?;
+        if readiness >= Readiness::Name {
+            cluster.check_name(&self.address.database)?;
+        }
+        Ok(None)
+    }
+
+    fn prepare(
+        &self,
+        transfer: TransferId,
+        plan: &Plan,
+        asks: Asks,
+        stop: Arc<dyn StopToken>,
+    ) -> Outcome<PreparedLoad> {
+        check_loadable(plan)?;
+        stop.check()?;
+        let bond = Bond { transfer, plan_hash: plan.hash() };
+        let mut cluster = Cluster::connect(&self.address)?;
+        cluster.check_server()?;
+        cluster.check_name(&self.address.database)?;
+        cluster.lock(transfer)?;
+        let shared =
+            Shared::new(self.address.clone(), staging_name(transfer), self.row_bytes_max, plan, bond, stop);
+        shared.watch(cluster.connection())?;
+        shared.set_cluster(cluster);
+        let load = PostgresLoad(Arc::clone(&shared));
+        let lines = staged::stage(&shared, asks).map_err(|failure| shared.reason(failure))?;
+        let rows = lines.iter().fold(0, |sum: u64, line| sum.saturating_add(line.rows));
+        let found = lines.iter().map(|line| Found::Whole(line.whole)).collect();
+        Ok(PreparedLoad { found, rows, load: Box::new(load) })
+    }
+}
+
+/// That it is the plan of a database, and none that cannot be loaded: one part before the rows, and
+/// one after them.
+fn check_loadable(plan: &Plan) -> Outcome {
+    plan.check()?;
+    if plan.engine.name != engine::engine().name {
+        let next = "Give the receiver a target of the source's kind, or one for dumps: file:PATH, exec:COMMAND or -.";
+        return Err(Failure::new(Code::PlanRefused, "the source is no PostgreSQL database, and the target is", next));
+    }
+    engine::engine().check_same(&plan.engine)?;
+    let count = |section| plan.parts.iter().filter(|part| part.section == section).count();
+    match count(Section::PreData) == 1 && count(Section::PostData) == 1 {
+        true => Ok(()),
+        false => Err(Error::new(Code::PlanRefused, "parts of a database").into()),
+    }
+}
+
+fn out_of_order() -> Failure {
+    Failure::new(Code::Internal, "the target was used out of order", "")
+}

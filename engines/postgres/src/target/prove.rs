@@ -1,0 +1,160 @@
+//! Reading the staged database again: the rows of every table as the source read them, sequences,
+//! and the list of what is in it.
+
+use std::{
+    num::NonZero,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use sealift_protocol::{
+    close::Code,
+    digest::{Digests, RowsDigest},
+    failure::{Failure, Outcome},
+    id::PartIndex,
+    manifest::{CatalogueCheck, Check, Evidence, Proof},
+};
+
+use super::{
+    ledger,
+    mark::{Mark, Stage},
+    out_of_order,
+    shared::Shared,
+};
+use crate::{
+    client::{At, Connection, End, Error},
+    document::{SchemaDocument, Sequence, Table},
+    fail_point::{PROVEN, hit},
+    rows::{copy_statement, read_rows},
+    sql::quote_qualified,
+};
+
+/// Tables that are read side by side.
+const READERS: NonZero<usize> = NonZero::new(4).expect("4 is not 0");
+
+/// Rows that are read before the stop token is asked again.
+const ROWS_BETWEEN_QUESTIONS: u64 = 1024;
+
+/// Says table by table what the database holds, and marks it as proven.
+pub fn prove(shared: &Shared, digests: &Digests) -> Outcome<Evidence> {
+    if !shared.is_whole() {
+        return Err(out_of_order());
+    }
+    let (schema, finish) = (shared.schema()?, shared.finish()?);
+    let mut session = shared.session()?;
+    let tables = read_tables(shared, &schema, digests)?;
+    check_sequences(&mut session.connection, &finish.sequences)?;
+    // What was emptied while it was read differs, and what was emptied before would be resumed.
+    if !ledger::is_intact(&mut session.connection)? {
+        let what = "the target's server has crashed, and emptied the unlogged tables of the load";
+        return Err(Failure::new(Code::TargetFailed, what, "Start again: they are loaded again."));
+    }
+    let mark = Mark {
+        transfer: shared.bond.transfer,
+        stage: Stage::Proven,
+        target: shared.address.database.clone(),
+        database: schema.database.clone(),
+    };
+    shared.with_cluster(|cluster| cluster.set_mark(&shared.staging, &mark))?;
+    hit(PROVEN);
+    let definitions = finish.objects.len() as u64;
+    let checks = vec![Check::Catalogue(CatalogueCheck { definitions })];
+    Ok(Evidence { tables, checks, ..Evidence::bare(Proof::RowsReadBack) })
+}
+
+/// What readers have found, or why one of them failed.
+struct Read {
+    tables: Vec<RowsDigest>,
+    failure: Option<Failure>,
+}
+
+/// Reads all tables, some of them side by side.
+fn read_tables(shared: &Shared, schema: &SchemaDocument, digests: &Digests) -> Outcome<Vec<RowsDigest>> {
+    let read = Mutex::new(Read { tables: vec![RowsDigest::default(); schema.tables.len()], failure: None });
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..READERS.get().min(schema.tables.len()) {
+            scope.spawn(|| {
+                if let Err(failure) = read_some(shared, schema, digests, &next, &read) {
+                    lock(&read).failure.get_or_insert(failure);
+                }
+            });
+        }
+    });
+    let read = read.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match read.failure {
+        Some(failure) => Err(failure),
+        None => Ok(read.tables),
+    }
+}
+
+fn lock(read: &Mutex<Read>) -> std::sync::MutexGuard<'_, Read> {
+    read.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read_some(
+    shared: &Shared,
+    schema: &SchemaDocument,
+    digests: &Digests,
+    next: &AtomicUsize,
+    read: &Mutex<Read>,
+) -> Outcome {
+    let mut session = shared.session()?;
+    while lock(read).failure.is_none() {
+        let place = next.fetch_add(1, Ordering::Relaxed);
+        let Some(table) = schema.tables.get(place) else { break };
+        let digest = read_table(shared, &mut session.connection, table, &schema.database.encoding, digests);
+        let digest = digest.map_err(|failure| match first_part(shared, place) {
+            Some(part) => failure.at_part(part),
+            None => failure,
+        })?;
+        lock(read).tables[place] = digest;
+    }
+    shared.give_back(session);
+    Ok(())
+}
+
+fn first_part(shared: &Shared, table: usize) -> Option<PartIndex> {
+    let of_table = shared.plan.parts.iter().position(|part| part.table.is_some_and(|index| index.0 as usize == table));
+    of_table.map(|place| PartIndex(place as u32))
+}
+
+fn read_table(
+    shared: &Shared,
+    connection: &mut Connection,
+    table: &Table,
+    encoding: &str,
+    digests: &Digests,
+) -> Outcome<RowsDigest> {
+    let what = format!("reading table {}.{} again", table.schema, table.name);
+    let mut digest = digests.multiset();
+    let statement = copy_statement(table, encoding, None);
+    let read = read_rows(connection, table, &statement, |row| {
+        if digest.rows().is_multiple_of(ROWS_BETWEEN_QUESTIONS) {
+            shared.check_stop()?;
+        }
+        digest.add(row);
+        Ok::<(), Error>(())
+    });
+    read.at(End::Target, &what)?;
+    Ok(digest.digest())
+}
+
+fn check_sequences(connection: &mut Connection, sequences: &[Sequence]) -> Outcome {
+    for sequence in sequences {
+        let what = format!("reading sequence {}.{}", sequence.schema, sequence.name);
+        let from = quote_qualified(&sequence.schema, &sequence.name);
+        let sql = format!("SELECT last_value, is_called FROM {from}");
+        let row = connection.query_one(&sql, &[]).at(End::Target, &what)?;
+        let state = || -> crate::client::Result<(i64, bool)> { Ok((row.try_get(0)?, row.try_get(1)?)) };
+        if state().at(End::Target, &what)? != (sequence.last_value, sequence.is_called) {
+            let what = format!("sequence {}.{} in the target is not what was sent", sequence.schema, sequence.name);
+            let next = "The load was dropped. Look for other programs that use the staging database.";
+            return Err(Failure::new(Code::TargetMismatch, what, next));
+        }
+    }
+    Ok(())
+}

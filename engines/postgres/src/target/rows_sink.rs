@@ -1,0 +1,159 @@
+//! Writing the rows of one part: the ledger's line, `COPY ... FROM STDIN` and the rest of the line
+//! in one transaction.
+
+use bytes::{Bytes, BytesMut};
+use sealift_engine_api::PartSink;
+use sealift_protocol::{
+    chunk::VerifiedChunk,
+    close::Code,
+    failure::{Failure, Outcome},
+    id::{PartIndex, TableIndex},
+    receive::WholePart,
+    row::RowReader,
+};
+
+use super::{
+    document_sink::Repeated, doubt, encode::Encoder, ledger, out_of_order, session::Session, shared::Shared,
+};
+use crate::{
+    client::{At, CopyIn, End},
+    document::{Format, Generated, Table},
+    fail_point::{PART_COMMITTED, PART_WRITTEN, hit},
+    sql::{literal, quote, quote_qualified},
+    target::session::Backend,
+};
+
+/// Encoded rows that are sent at once.
+const SEND_BYTES: usize = 64 << 10;
+
+/// Loads the rows of one part.
+pub struct RowsSink<'a> {
+    shared: &'a Shared,
+    part: PartIndex,
+    /// For messages.
+    what: String,
+    copy: CopyIn,
+    backend: Backend,
+    encoder: Encoder,
+    reader: RowReader,
+    buffer: BytesMut,
+    rows: u64,
+    chunks: u64,
+    ended: bool,
+}
+
+impl<'a> RowsSink<'a> {
+    pub fn begin(shared: &'a Shared, part: PartIndex, table: TableIndex) -> Outcome<Box<dyn PartSink + 'a>> {
+        let schema = shared.schema()?;
+        let table = schema.tables.get(table.0 as usize).ok_or_else(out_of_order)?;
+        let what = format!("loading table {}.{}", table.schema, table.name);
+        let Session { mut connection, backend } = shared.session()?;
+        if ledger::begin(&mut connection, part).at(End::Target, &what)? {
+            shared.note_committed(part);
+            shared.give_back(Session { connection, backend });
+            return Ok(Box::new(Repeated { part }));
+        }
+        let copy = connection.into_copy_in(&copy_statement(table, &schema.database.encoding)).at(End::Target, &what)?;
+        let encoder = Encoder::new(table);
+        let mut buffer = BytesMut::with_capacity(2 * SEND_BYTES);
+        encoder.begin(&mut buffer);
+        let reader = RowReader::new(shared.row_bytes_max);
+        Ok(Box::new(Self {
+            shared,
+            part,
+            what,
+            copy,
+            backend,
+            encoder,
+            reader,
+            buffer,
+            rows: 0,
+            chunks: 0,
+            ended: false,
+        }))
+    }
+
+    fn insert(&mut self, piece: Bytes) -> Outcome {
+        let Self { shared, what, copy, encoder, reader, buffer, rows, .. } = self;
+        reader
+            .feed(piece, |row| {
+                encoder.row(row, buffer)?;
+                *rows += 1;
+                if buffer.len() >= SEND_BYTES {
+                    copy.send(buffer.split().freeze()).at(End::Target, what)?;
+                }
+                Ok(())
+            })
+            .map_err(|failure: Failure| match failure.code {
+                Code::LimitExceeded => row_too_long(shared.row_bytes_max),
+                _ => failure,
+            })
+    }
+
+    fn end(self, whole: &WholePart) -> Outcome {
+        let Self { shared, part, what, mut copy, backend, encoder, reader, mut buffer, rows, chunks, ended } = self;
+        if !ended || (whole.part, whole.chunks.0) != (part, chunks) {
+            return Err(out_of_order());
+        }
+        reader.finish()?;
+        shared.check_stop()?;
+        encoder.end(&mut buffer);
+        copy.send(buffer.freeze()).at(End::Target, &what)?;
+        let (mut connection, loaded) = copy.finish().at(End::Target, &what)?;
+        if loaded != rows {
+            let what = format!("{what}: {rows} rows were sent, and the server says that it has {loaded}");
+            let next = "Look for triggers, and for other programs that change the staging database.";
+            return Err(Failure::new(Code::TargetMismatch, what, next));
+        }
+        ledger::complete(&mut connection, whole, rows, None).at(End::Target, &what)?;
+        hit(PART_WRITTEN);
+        let connection = doubt::commit(shared, connection, &backend, part, &what)?;
+        hit(PART_COMMITTED);
+        shared.note_committed(part);
+        if let Some(connection) = connection {
+            shared.give_back(Session { connection, backend });
+        }
+        Ok(())
+    }
+}
+
+impl PartSink for RowsSink<'_> {
+    fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
+        self.shared.check_stop()?;
+        let written = self.insert(chunk.plain().clone());
+        written.map_err(|failure| self.shared.reason(failure).at_part(self.part))?;
+        self.chunks += 1;
+        self.ended = chunk.is_last();
+        Ok(())
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn finish(self: Box<Self>, whole: &WholePart) -> Outcome<Vec<PartIndex>> {
+        let (shared, part) = (self.shared, self.part);
+        self.end(whole).map_err(|failure| shared.reason(failure).at_part(part))?;
+        Ok(vec![part])
+    }
+}
+
+/// The `COPY` that takes the rows of a table. A generated column cannot be given; nor can an empty
+/// list of columns, which stands for all.
+fn copy_statement(table: &Table, encoding: &str) -> String {
+    let loaded = table.columns.iter().filter(|column| column.generated == Generated::No);
+    let columns: Vec<String> = loaded.map(|column| quote(&column.name)).collect();
+    let columns = if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
+    let options = match table.format {
+        Format::Binary => "FORMAT binary".to_owned(),
+        Format::Text => format!("FORMAT text, ENCODING {}", literal(encoding)),
+    };
+    format!("COPY {}{columns} FROM STDIN ({options})", quote_qualified(&table.schema, &table.name))
+}
+
+/// The sender allows longer rows than this side: what it holds of one must stay bounded.
+fn row_too_long(row_bytes_max: usize) -> Failure {
+    let what = format!("a row is over this receiver's limit of {row_bytes_max} bytes");
+    let next = "Start it again with a higher --row-bytes-max; it then needs that much memory besides. The transfer is resumed.";
+    Failure::new(Code::TargetFailed, what, next)
+}
