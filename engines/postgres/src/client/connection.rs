@@ -119,11 +119,12 @@ impl Connection {
         Ok(CopyOut { connection: self, stream: Box::pin(stream), ready: VecDeque::new(), ended: false })
     }
 
-    /// Begins `COPY ... FROM STDIN`. Dropped without [`CopyIn::finish`], it is aborted.
-    pub fn copy_in(&mut self, sql: &str) -> Result<CopyIn<'_>> {
+    /// Begins `COPY ... FROM STDIN`. Dropped without [`CopyIn::finish`], it ends the session, and
+    /// the server rolls back what is open.
+    pub fn into_copy_in(self, sql: &str) -> Result<CopyIn> {
         let client = self.client()?;
         let sink = self.wait(async { Ok(client.copy_in(sql).await?) })?;
-        Ok(CopyIn { connection: self, sink: Box::pin(sink) })
+        Ok(CopyIn { sink: Box::pin(sink), connection: self })
     }
 
     fn read_server_version(&mut self) -> Result<u32> {
@@ -289,13 +290,14 @@ impl CopyOut<'_> {
     }
 }
 
-/// Takes the rows of a COPY.
-pub struct CopyIn<'a> {
-    connection: &'a Connection,
+/// Takes the rows of a COPY, which has the connection until it is finished.
+pub struct CopyIn {
+    // In this order: the sink ends before the connection.
     sink: Pin<Box<CopyInSink<Bytes>>>,
+    connection: Connection,
 }
 
-impl CopyIn<'_> {
+impl CopyIn {
     /// Sends some bytes. Blocks while the server is busy.
     pub fn send(&mut self, bytes: Bytes) -> Result {
         let sink = &mut self.sink;
@@ -303,8 +305,10 @@ impl CopyIn<'_> {
     }
 
     /// Ends the COPY, and returns how many rows it loaded.
-    pub fn finish(mut self) -> Result<u64> {
-        let sink = &mut self.sink;
-        self.connection.wait(async { Ok(sink.as_mut().finish().await?) })
+    pub fn finish(self) -> Result<(Connection, u64)> {
+        let Self { mut sink, connection } = self;
+        let rows = connection.wait(async { Ok(sink.as_mut().finish().await?) })?;
+        drop(sink);
+        Ok((connection, rows))
     }
 }

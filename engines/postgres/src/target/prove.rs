@@ -25,11 +25,11 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    client::{At, Connection, End, Error},
+    client::{At, Connection, End},
+    copy_rows::{RowEncoder, Unreadable, copy_out},
     document::{SchemaDocument, Sequence, Table},
     fail_point::{PROVEN, hit},
-    rows::{copy_statement, read_rows},
-    sql::quote_qualified,
+    sql::{Names, literal, quote_qualified},
 };
 
 /// Tables that are read side by side.
@@ -103,17 +103,20 @@ fn read_some(
     read: &Mutex<Read>,
 ) -> Outcome {
     let mut session = shared.session()?;
+    // As the source: values are read in the encoding of the database, without a conversion.
+    let encoding = format!("SET client_encoding = {}", literal(&schema.database.encoding));
+    session.connection.batch(&encoding).at(End::Target, "setting up a session in the target")?;
     while lock(read).failure.is_none() {
         let place = next.fetch_add(1, Ordering::Relaxed);
         let Some(table) = schema.tables.get(place) else { break };
-        let digest = read_table(shared, &mut session.connection, table, &schema.database.encoding, digests);
+        let names = Names::in_encoding(&schema.database.encoding);
+        let digest = read_table(shared, &mut session.connection, table, names, digests);
         let digest = digest.map_err(|failure| match first_part(shared, place) {
             Some(part) => failure.at_part(part),
             None => failure,
         })?;
         lock(read).tables[place] = digest;
     }
-    shared.give_back(session);
     Ok(())
 }
 
@@ -126,21 +129,34 @@ fn read_table(
     shared: &Shared,
     connection: &mut Connection,
     table: &Table,
-    encoding: &str,
+    names: Names,
     digests: &Digests,
 ) -> Outcome<RowsDigest> {
     let what = format!("reading table {}.{} again", table.schema, table.name);
     let mut digest = digests.multiset();
-    let statement = copy_statement(table, encoding, None);
-    let read = read_rows(connection, table, &statement, |row| {
+    let mut encoder = RowEncoder::new(table, shared.row_bytes_max);
+    let mut rows = connection.copy_out(&copy_out(table, None, names)).at(End::Target, &what)?;
+    let unreadable = |why| not_a_row(why, &what);
+    while let Some(message) = rows.next().at(End::Target, &what)? {
         if digest.rows().is_multiple_of(ROWS_BETWEEN_QUESTIONS) {
             shared.check_stop()?;
         }
-        digest.add(row);
-        Ok::<(), Error>(())
-    });
-    read.at(End::Target, &what)?;
+        encoder.row(&message, unreadable, |pieces| {
+            digest.add_pieces(pieces);
+            Ok(())
+        })?;
+    }
+    encoder.finish(unreadable)?;
     Ok(digest.digest())
+}
+
+fn not_a_row(why: Unreadable, what: &str) -> Failure {
+    let why = match why {
+        Unreadable::Malformed => "the server's answer is no row of the table",
+        Unreadable::TooLong => "a row is longer than any that was sent",
+    };
+    let next = "The load was dropped. Look for triggers, and for other programs that change the staging database.";
+    Failure::new(Code::TargetMismatch, format!("{what}: {why}"), next)
 }
 
 fn check_sequences(connection: &mut Connection, sequences: &[Sequence]) -> Outcome {
