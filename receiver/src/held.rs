@@ -8,7 +8,7 @@ use std::{
 };
 
 use sealift_agent::failure::{Failure, Outcome};
-use sealift_engine_api::{LoadFailure, ProvenLoad, StagedLoad, TargetLoad};
+use sealift_engine_api::{Finding, LoadFailure, ProvenLoad, StagedLoad, TargetLoad};
 use sealift_protocol::{close::Code, digest::Digests, manifest::Evidence};
 
 /// How a process lets go of a load that is not published.
@@ -67,6 +67,14 @@ impl Held {
                 self.put_back(State::Failed(staged));
                 Err(*failure)
             }
+        }
+    }
+
+    /// What is to be said of a proven load.
+    pub fn findings(&self) -> Vec<Finding> {
+        match &*self.state() {
+            State::Proven(proven) => proven.findings().to_vec(),
+            _ => Vec::new(),
         }
     }
 

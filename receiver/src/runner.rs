@@ -130,6 +130,7 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
             Commit::Observable => outside.unless(proving).await,
         };
         let evidence = proven.map_err(|failure| self.without_proof(failure, outside))?;
+        self.load()?.held.findings().iter().for_each(|finding| self.setting.report.finding(finding));
         let facts = ReceiptFacts {
             evidence,
             link: came.link,

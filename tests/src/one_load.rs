@@ -2,19 +2,27 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::BytesMut;
 use sealift_agent::{
     failure::{Failure, Outcome},
     shutdown::Shutdown,
     stop::{Cause, Stop},
 };
 use sealift_engine_api::{PartSink, StopToken, Target, Writers};
+use sealift_host::random::SystemRandom;
 use sealift_protocol::{
+    chunk::{Chunk, VerifiedChunk},
     close::Code,
+    compress::{Compression, Packer, Unpacker},
     digest::Digests,
     disposition::Asks,
-    id::{PartIndex, TransferId},
+    id::{ChunkIndex, Epoch, PartIndex, TransferId},
+    key::EpochSecret,
+    limits::{CHUNK_HEADER_BYTES, CHUNK_PLAIN_BYTES},
     manifest::{Evidence, Plan},
-    receive::Found,
+    random::Nonces,
+    receive::{Found, WholePart},
+    seal::{EpochKeys, Suite, open, seal},
 };
 use sealift_receiver::held::{Held, LetGo};
 use tokio::sync::watch;
@@ -95,4 +103,37 @@ impl OneLoad {
             held.let_go(how);
         }
     }
+}
+
+/// Writes one part as a receiver does, whole.
+pub fn write_part(load: &OneLoad, part: PartIndex, plain: &[u8], digests: &Digests) -> Outcome<Vec<PartIndex>> {
+    let mut sink = load.begin(part, digests)?;
+    let mut root = sink.begun(part, digests);
+    let mut chunks = plain.chunks(CHUNK_PLAIN_BYTES).peekable();
+    let mut index = 0;
+    loop {
+        let piece = chunks.next().unwrap_or_default();
+        let is_last = chunks.peek().is_none();
+        let chunk = verified(part, ChunkIndex(index), piece, is_last, digests);
+        sink.write(&chunk)?;
+        root.add(chunk.hash(), piece.len() as u64);
+        index += 1;
+        if is_last {
+            break;
+        }
+    }
+    let (chunks, plain_bytes, root) = (root.chunks(), root.plain_bytes(), root.root());
+    sink.finish(&WholePart { part, chunks, plain_bytes, root })
+}
+
+/// A chunk that was sealed and opened: nothing else can be given to a sink.
+fn verified(part: PartIndex, index: ChunkIndex, plain: &[u8], last: bool, digests: &Digests) -> VerifiedChunk {
+    let mut random = SystemRandom::default();
+    let secret = EpochSecret::generate(&mut random);
+    let keys = EpochKeys::new(Suite::Aes256Gcm, TransferId([1; 16]), Epoch(1), secret, digests.clone());
+    let packed =
+        Packer::new(Compression::Off).unwrap().pack(Chunk::new(part, index, last, plain.to_vec()), keys.digests());
+    let sealed = seal(packed, &keys, Nonces::new(&mut random).draw().unwrap()).unwrap();
+    let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
+    open(&sealed.header, body, &keys, &mut Unpacker::new().unwrap()).unwrap()
 }

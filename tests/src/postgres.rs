@@ -1,5 +1,5 @@
-//! A throwaway PostgreSQL cluster: unix socket and loopback, no durability, superuser `postgres`,
-//! gone with the test.
+//! A throwaway PostgreSQL cluster: unix socket and loopback, superuser `postgres`, gone with the
+//! test; without durability, unless that is asked for.
 
 use std::{
     fs,
@@ -26,8 +26,17 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts a cluster; `None`, and a word, where PostgreSQL is not installed.
+    /// Starts a cluster that syncs nothing; `None`, and a word, where PostgreSQL is not installed.
     pub fn start() -> Option<Self> {
+        Self::start_with(&[SETTINGS, WITHOUT_SYNC].concat())
+    }
+
+    /// One that keeps what it says it has, as a target of Sealift's must.
+    pub fn start_durable() -> Option<Self> {
+        Self::start_with(SETTINGS)
+    }
+
+    fn start_with(settings: &[&str]) -> Option<Self> {
         let Some(programs) = programs() else {
             shared::skip("PostgreSQL is not installed", true);
             return None;
@@ -46,7 +55,7 @@ impl Postgres {
         let log_file = fs::File::create(&log).unwrap();
         let mut command = user.command(programs.join("postgres"));
         command.arg("-D").arg(&data).arg("-k").arg(folder.path()).args(["-p", &port.to_string()]);
-        for setting in SETTINGS {
+        for setting in settings {
             command.args(["-c", setting]);
         }
         command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
@@ -76,6 +85,11 @@ impl Postgres {
     /// What every client program needs to find `database` here, as words of a command line.
     pub fn address(&self, database: &str) -> String {
         format!("-h {} -p {} -U postgres -d {database}", self.folder.path().display(), self.port)
+    }
+
+    /// The URL of `database` here.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@/{database}?host={}&port={}", self.folder.path().display(), self.port)
     }
 
     /// A client program with the address in its environment.
@@ -121,6 +135,23 @@ impl Postgres {
         command.env("PGUSER", "postgres").env("PGDATABASE", database);
     }
 
+    /// Has a process of the server die, upon which it ends all sessions and recovers by itself.
+    pub fn crash(&self) {
+        let sql = "select pid from pg_stat_activity where backend_type = 'checkpointer'";
+        let checkpointer: i32 = self.query("postgres", sql).parse().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(checkpointer), Signal::SIGKILL).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let recovered = || {
+            let mut psql = self.client("psql", "postgres");
+            let output = psql.args(["-X", "-q", "-At", "-c", sql]).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).trim().parse().is_ok_and(|pid: i32| pid != checkpointer)
+        };
+        while !recovered() {
+            assert!(std::time::Instant::now() < deadline, "the server does not come back");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
     /// Waits until no other client is connected to `database`.
     pub fn wait_until_idle(&self, database: &str) {
         let sql = format!("select count(*) from pg_stat_activity where datname = '{database}'");
@@ -139,13 +170,12 @@ impl Postgres {
     }
 }
 
-/// Nothing here survives the test, so nothing is synced; one transaction may lock every table of
-/// the widest set.
+/// Nothing here survives the test.
+const WITHOUT_SYNC: &[&str] = &["fsync=off", "full_page_writes=off", "synchronous_commit=off"];
+
+/// One transaction may lock every table of the widest set.
 const SETTINGS: &[&str] = &[
     "listen_addresses=127.0.0.1",
-    "fsync=off",
-    "full_page_writes=off",
-    "synchronous_commit=off",
     "max_locks_per_transaction=4096",
     "max_wal_size=4GB",
     "shared_buffers=64MB",

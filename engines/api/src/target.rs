@@ -23,7 +23,7 @@ use sealift_protocol::{
     receive::{Found, WholePart},
 };
 
-use crate::StopToken;
+use crate::{Finding, StopToken};
 
 /// How far a target is looked at. Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,6 +134,11 @@ pub trait TargetLoad: StagedLoad {
 pub trait ProvenLoad: StagedLoad {
     /// What the target itself says is there.
     fn evidence(&self) -> &Evidence;
+
+    /// What is to be said of the load before it is published, such as what was left out of it.
+    fn findings(&self) -> &[Finding] {
+        &[]
+    }
 
     /// The receipt is signed and kept: shows the load under its final name. Nothing stops it.
     fn publish(self: Box<Self>) -> Result<(), LoadFailure>;

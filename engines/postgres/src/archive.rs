@@ -20,8 +20,11 @@ use sealift_protocol::{
     failure::{Failure, Outcome},
 };
 
-pub use self::{owner::owned_object, statement::statements};
 use self::reader::Reader;
+pub use self::{
+    owner::owned_object,
+    statement::{roles_of, statements},
+};
 
 /// Entries of one archive: those of some 100,000 tables.
 const ENTRIES_MAX: usize = 1 << 20;
@@ -220,19 +223,7 @@ fn read_entry(reader: &mut Reader<'_>, version: (u8, u8), before: Section) -> Ou
     }
     // Where its data is.
     reader.offset()?;
-    Ok(Entry {
-        id,
-        tag,
-        kind,
-        section,
-        definition,
-        drop,
-        schema,
-        tablespace,
-        access_method,
-        owner,
-        depends_on,
-    })
+    Ok(Entry { id, tag, kind, section, definition, drop, schema, tablespace, access_method, owner, depends_on })
 }
 
 fn malformed(check: &str) -> Failure {

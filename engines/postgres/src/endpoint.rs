@@ -13,6 +13,7 @@ use sealift_protocol::{
 use crate::{
     client::{Address, Host},
     engine,
+    target::PostgresTarget,
 };
 
 #[derive(Debug)]
@@ -67,8 +68,8 @@ impl Endpoint for PostgresUrl {
         Ok(())
     }
 
-    fn open_target(&self, _options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Target>> {
-        Err(not_there_yet())
+    fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Target>> {
+        Ok(Arc::new(PostgresTarget::new(self.0.clone(), options.row_bytes_max as usize)))
     }
 }
 

@@ -114,8 +114,7 @@ impl Target for PostgresTarget {
         cluster.check_server()?;
         cluster.check_name(&self.address.database)?;
         cluster.lock(transfer)?;
-        let shared =
-            Shared::new(self.address.clone(), staging_name(transfer), self.row_bytes_max, plan, bond, stop);
+        let shared = Shared::new(self.address.clone(), staging_name(transfer), self.row_bytes_max, plan, bond, stop);
         shared.watch(cluster.connection())?;
         shared.set_cluster(cluster);
         let load = PostgresLoad(Arc::clone(&shared));

@@ -1,14 +1,42 @@
-//! The statements of an entry of grants.
+//! The statements of an entry of grants. They have names and no literals; keywords are in capitals,
+//! which a name has only in quotes.
 
-/// Divides `GRANT`, `REVOKE`, `ALTER DEFAULT PRIVILEGES` and the like, which have names and no
-/// literals, into statements. A semicolon within a quoted name ends none.
+/// Divides `GRANT`, `REVOKE`, `ALTER DEFAULT PRIVILEGES` and the like into statements. A semicolon
+/// within a quoted name ends none.
 pub fn statements(definition: &str) -> impl Iterator<Item = &str> {
+    split(definition, |character| character == ';')
+}
+
+/// The roles that such a statement names, but for PUBLIC.
+pub fn roles_of(statement: &str) -> Vec<String> {
+    let words: Vec<&str> = split(statement, char::is_whitespace).collect();
+    let is_role = |place: &usize| {
+        let before = |back: usize| place.checked_sub(back).map(|place| words[place]);
+        match before(1) {
+            Some("TO" | "FROM" | "AUTHORIZATION") => true,
+            Some("ROLE") => before(2) == Some("FOR"),
+            Some("BY") => before(2) == Some("GRANTED"),
+            _ => false,
+        }
+    };
+    let named = (0..words.len()).filter(is_role).map(|place| words[place]);
+    named.filter(|name| !matches!(*name, "PUBLIC" | "DEFAULT")).map(unquote).collect()
+}
+
+/// The pieces between separators that are in no quotes, without those that are empty.
+fn split(text: &str, is_separator: impl Fn(char) -> bool) -> impl Iterator<Item = &str> {
     let mut is_quoted = false;
-    definition
-        .split(move |character| {
-            is_quoted ^= character == '"';
-            character == ';' && !is_quoted
-        })
-        .map(str::trim)
-        .filter(|statement| !statement.is_empty())
+    text.split(move |character| {
+        is_quoted ^= character == '"';
+        !is_quoted && is_separator(character)
+    })
+    .map(str::trim)
+    .filter(|piece| !piece.is_empty())
+}
+
+fn unquote(name: &str) -> String {
+    match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(inner) => inner.replace("\"\"", "\""),
+        None => name.to_owned(),
+    }
 }

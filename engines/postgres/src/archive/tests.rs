@@ -138,4 +138,10 @@ fn hostile_names_stay_names() {
     let grants = "GRANT SELECT ON TABLE public.\"a;b\"\"c\" TO \"x;\";\nREVOKE ALL ON t FROM y;\n\n";
     let expected = ["GRANT SELECT ON TABLE public.\"a;b\"\"c\" TO \"x;\"", "REVOKE ALL ON t FROM y"];
     assert_eq!(statements(grants).collect::<Vec<_>>(), expected);
+
+    let roles = |statement: &str| roles_of(statement).join(",");
+    assert_eq!(roles("GRANT SELECT(\"TO x\") ON TABLE public.t TO \"a \"\"b\" WITH GRANT OPTION"), "a \"b");
+    assert_eq!(roles("ALTER DEFAULT PRIVILEGES FOR ROLE a IN SCHEMA s GRANT ALL ON TABLES TO b"), "a,b");
+    assert_eq!(roles("REVOKE ALL ON SCHEMA public FROM PUBLIC"), "");
+    assert_eq!(roles("SET SESSION AUTHORIZATION c"), "c");
 }

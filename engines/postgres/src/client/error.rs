@@ -1,8 +1,8 @@
 //! What goes wrong on a connection, and what of it a person is told.
 //!
 //! A server's messages quote rows, and a statement's text is in them. What is kept of an error is
-//! its SQLSTATE and, of one in COPY, the number of the line; the name of the object comes from the
-//! caller, who knows which it worked on.
+//! its SQLSTATE, the name of the constraint that does not hold, and, of one in COPY, the number of
+//! the line; the name of the object comes from the caller, who knows which it worked on.
 
 use std::io;
 
@@ -23,6 +23,8 @@ pub enum Error {
         sqlstate: String,
         /// The line of COPY's input, from 1.
         line: Option<u64>,
+        /// The constraint that does not hold.
+        constraint: Option<String>,
     },
     /// The connection was interrupted from this side: its load or snapshot has to end.
     Interrupted,
@@ -89,7 +91,10 @@ impl Error {
         let database = end.as_str();
         let (reason, next) = match self {
             Error::Failed(failure) => return *failure,
-            Error::Server { sqlstate, line } => return refused(end, what, &sqlstate, line),
+            Error::Server { sqlstate, constraint, .. } if end == End::Target && sqlstate.starts_with(VIOLATION) => {
+                return violated(what, &sqlstate, constraint);
+            }
+            Error::Server { sqlstate, line, .. } => return refused(end, what, &sqlstate, line),
             Error::Interrupted => ("it was interrupted".to_owned(), String::new()),
             Error::TooLong => {
                 let next = "Give both sides a higher --row-bytes-max; each then needs that much memory besides.";
@@ -111,6 +116,18 @@ impl Error {
         };
         Failure::new(code, format!("{what}: {reason}"), next)
     }
+}
+
+/// The class of violations of constraints.
+const VIOLATION: &str = "23";
+
+/// The rows of the source do not keep what its definitions say: no other attempt ends otherwise.
+fn violated(what: &str, sqlstate: &str, constraint: Option<String>) -> Failure {
+    let constraint = constraint.map_or_else(|| "a constraint".to_owned(), |name| format!("the constraint {name}"));
+    let what = format!("{what}: a row does not keep {constraint} (target, SQLSTATE {sqlstate})");
+    let next =
+        "The source holds rows that break its own schema. Correct them there, or drop the constraint, and start again.";
+    Failure::new(Code::LoadImpossible, what, next)
 }
 
 /// What an SQLSTATE means, and what to do. The full list is in PostgreSQL's documentation, appendix
@@ -184,7 +201,11 @@ fn refused(end: End, what: &str, sqlstate: &str, line: Option<u64>) -> Failure {
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
-            return Error::Server { sqlstate: plain(db.code().code()), line: db.where_().and_then(copy_line) };
+            return Error::Server {
+                sqlstate: plain(db.code().code()),
+                line: db.where_().and_then(copy_line),
+                constraint: db.constraint().map(name),
+            };
         }
         if error.is_closed() {
             return Error::Lost;
@@ -227,6 +248,13 @@ fn plain(sqlstate: &str) -> String {
     if is_plain { sqlstate.to_owned() } else { "unknown".to_owned() }
 }
 
+/// A name has at most `NAMEDATALEN` bytes, also of a server that was built with a larger one.
+fn name(name: &str) -> String {
+    name.chars().take(NAME_CHARS_MAX).collect()
+}
+
+const NAME_CHARS_MAX: usize = 255;
+
 /// The number of the line in COPY's context, `COPY t, line 3, column c: "..."`: nothing but digits
 /// is taken.
 fn copy_line(context: &str) -> Option<u64> {
@@ -261,10 +289,14 @@ mod tests {
 
     #[test]
     fn a_failure_has_the_code_and_the_object_and_no_message() {
-        let error = Error::Server { sqlstate: "23505".into(), line: Some(3) };
+        let error = Error::Server { sqlstate: "22P02".into(), line: Some(3), constraint: None };
         let failure = error.at(End::Target, "loading public.visit");
         assert_eq!(failure.code, Code::TargetFailed);
-        assert_eq!(failure.what, "loading public.visit, line 3: the server refused it (target, SQLSTATE 23505)");
+        assert_eq!(failure.what, "loading public.visit, line 3: the server refused it (target, SQLSTATE 22P02)");
+        let error = Error::Server { sqlstate: "23505".into(), line: Some(3), constraint: Some("visit_pkey".into()) };
+        let failure = error.at(End::Target, "loading public.visit");
+        assert_eq!(failure.code, Code::LoadImpossible);
+        assert!(failure.what.contains("constraint visit_pkey"), "{failure}");
         assert_eq!(plain("\u{1b}[2J1"), "unknown");
     }
 }

@@ -44,8 +44,7 @@ const DATABASE_NAME_BYTES_MAX: usize = 63;
 /// The staging names of loads.
 const STAGING_PREFIX: &str = "sealift_staging_";
 
-/// The first half of the key of a load's lock, `sealift` in short: other programs use advisory
-/// locks, too.
+/// Part of the key of a load's lock, `sealift` in letters: other programs use advisory locks, too.
 const LOCK_SPACE: u64 = 0x7365_616c_6966_7400;
 
 /// A session in a maintenance database.
@@ -55,7 +54,6 @@ pub struct Cluster {
 
 /// A database of the server.
 pub struct Found {
-    pub name: String,
     /// `None` if it is not a load's.
     pub mark: Option<Mark>,
 }
@@ -143,14 +141,13 @@ impl Cluster {
     fn databases(&mut self, condition: &str, name: &str) -> Outcome<Vec<Found>> {
         const WHAT: &str = "looking for databases";
         let sql = format!(
-            "SELECT datname::pg_catalog.text, pg_catalog.shobj_description(oid, 'pg_database') \
+            "SELECT pg_catalog.shobj_description(oid, 'pg_database') \
              FROM pg_catalog.pg_database WHERE {condition} ORDER BY datname"
         );
         let rows = self.connection.query(&sql, &[&name]).at(End::Target, WHAT)?;
         let found = rows.iter().map(|row| {
-            let name = row.try_get(0).map_err(Error::from).at(End::Target, WHAT)?;
-            let comment: Option<&str> = row.try_get(1).map_err(Error::from).at(End::Target, WHAT)?;
-            Ok(Found { name, mark: comment.and_then(Mark::from_comment) })
+            let comment: Option<&str> = row.try_get(0).map_err(Error::from).at(End::Target, WHAT)?;
+            Ok(Found { mark: comment.and_then(Mark::from_comment) })
         });
         found.collect()
     }
@@ -299,11 +296,12 @@ fn no_locale(database: &Database) -> Failure {
     let what = format!(
         "the target's server cannot make a database of the encoding {encoding} with the locales {collate}, {ctype}{locale}"
     );
-    let next = "Install the locale on the target host (locale -a lists what it has), restart its server, and start again.";
+    let next =
+        "Install the locale on the target host (locale -a lists what it has), restart its server, and start again.";
     Failure::new(Code::LoadImpossible, what, next)
 }
 
 fn lock_key(transfer: TransferId) -> i64 {
-    let [high, low] = [0, 8].map(|at| u64::from_be_bytes(std::array::from_fn(|place| transfer.0[at + place])));
-    (LOCK_SPACE ^ high ^ low.rotate_left(32)).cast_signed()
+    let random: [u8; 8] = std::array::from_fn(|place| transfer.0[place]);
+    (LOCK_SPACE ^ u64::from_be_bytes(random)).cast_signed()
 }

@@ -1,5 +1,6 @@
 //! Running definitions of an archive.
 
+use sealift_engine_api::Finding;
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
@@ -7,7 +8,7 @@ use sealift_protocol::{
 
 use super::{ledger::SCHEMA, properties::Roles};
 use crate::{
-    archive::{Archive, Entry, owned_object, statements},
+    archive::{Archive, Entry, owned_object, roles_of, statements},
     client::{Connection, End, Error, Result},
     sql::quote,
 };
@@ -47,7 +48,7 @@ pub fn is_made(entry: &Entry) -> bool {
 /// that is not on the target's server is left out: the object then belongs to the loading role.
 pub fn make(connection: &mut Connection, entry: &Entry, roles: &Roles) -> Result {
     match entry.kind.as_str() {
-        "ACL" | "DEFAULT ACL" => grant(connection, entry),
+        "ACL" | "DEFAULT ACL" => grant(connection, entry, roles),
         _ => define(connection, entry, roles),
     }
 }
@@ -65,19 +66,42 @@ fn define(connection: &mut Connection, entry: &Entry, roles: &Roles) -> Result {
 }
 
 /// A statement that names a role which is not there is left out, and the others are not.
-fn grant(connection: &mut Connection, entry: &Entry) -> Result {
+fn grant(connection: &mut Connection, entry: &Entry, roles: &Roles) -> Result {
     for statement in statements(&entry.definition) {
-        connection.batch("SAVEPOINT sealift_grant")?;
-        match connection.batch(statement) {
-            Ok(()) => connection.batch("RELEASE SAVEPOINT sealift_grant")?,
-            Err(error) if error.sqlstate() == Some(UNDEFINED_OBJECT) => {
-                connection.batch("ROLLBACK TO SAVEPOINT sealift_grant; RELEASE SAVEPOINT sealift_grant")?;
-            }
-            Err(error) => return Err(error),
+        if roles_of(statement).iter().all(|role| roles.contains(role)) {
+            connection.batch(statement)?;
         }
     }
     // One that grants as another role ends with this, also where it was left out.
     connection.batch("RESET SESSION AUTHORIZATION")
+}
+
+/// What of the archive and of the database's own properties does not arrive as it is.
+pub fn findings(archive: &Archive, missing_of_database: Roles, roles: &Roles) -> Vec<Finding> {
+    let mut missing = missing_of_database;
+    for entry in archive.entries.iter().filter(|entry| is_made(entry)) {
+        let grants = matches!(entry.kind.as_str(), "ACL" | "DEFAULT ACL");
+        let named = if grants { statements(&entry.definition).flat_map(roles_of).collect() } else { Vec::new() };
+        let owner = owned_object(entry, quote).map(|_| entry.owner.clone());
+        missing.extend(named.into_iter().chain(owner).filter(|role| !roles.contains(role)));
+    }
+    let mut findings = Vec::new();
+    if !missing.is_empty() {
+        let names = Vec::from_iter(missing).join(", ");
+        let what = format!("roles that the target's server does not have: {names}");
+        let hint = "What they own there belongs to the loading role, and their privileges were left out. To have both, \
+                    create the roles and move the database again.";
+        findings.push(Finding::warning("roles-missing", what, hint));
+    }
+    for entry in archive.entries.iter().filter(|entry| NOT_CARRIED.contains(&entry.kind.as_str())) {
+        let what = format!("{} was not moved: it may hold a password", entry.name());
+        findings.push(Finding::warning("not-carried", what, "Create it in the target yourself."));
+    }
+    if let Some(entry) = archive.entries.iter().find(|entry| entry.tablespace.is_some()) {
+        let what = format!("{} and perhaps others are in another tablespace in the source", entry.name());
+        findings.push(Finding::note("tablespaces-left-out", what));
+    }
+    findings
 }
 
 /// The failure of a definition that could not be made.

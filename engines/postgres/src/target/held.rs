@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sealift_engine_api::{LoadFailure, ProvenLoad, StagedLoad, TargetLoad, Writers};
+use sealift_engine_api::{Finding, LoadFailure, ProvenLoad, StagedLoad, TargetLoad, Writers};
 use sealift_protocol::{digest::Digests, failure::Outcome, manifest::Evidence};
 
 use super::{prove, publish, shared::Shared};
@@ -38,8 +38,9 @@ impl TargetLoad for PostgresLoad {
     }
 
     fn prove(self: Box<Self>, digests: &Digests) -> Result<Box<dyn ProvenLoad>, LoadFailure> {
-        match prove::prove(&self.0, digests) {
-            Ok(evidence) => Ok(Box::new(PostgresProven { load: *self, evidence })),
+        let proven = prove::prove(&self.0, digests).and_then(|evidence| Ok((evidence, prove::findings(&self.0)?)));
+        match proven {
+            Ok((evidence, findings)) => Ok(Box::new(PostgresProven { load: *self, evidence, findings })),
             Err(failure) => {
                 let failure = self.0.reason(failure);
                 Err(LoadFailure::new(failure, self))
@@ -52,6 +53,7 @@ impl TargetLoad for PostgresLoad {
 struct PostgresProven {
     load: PostgresLoad,
     evidence: Evidence,
+    findings: Vec<Finding>,
 }
 
 impl StagedLoad for PostgresProven {
@@ -63,6 +65,10 @@ impl StagedLoad for PostgresProven {
 impl ProvenLoad for PostgresProven {
     fn evidence(&self) -> &Evidence {
         &self.evidence
+    }
+
+    fn findings(&self) -> &[Finding] {
+        &self.findings
     }
 
     fn publish(self: Box<Self>) -> Result<(), LoadFailure> {

@@ -97,7 +97,8 @@ fn set_sequences(connection: &mut Connection, sequences: &[Sequence]) -> Result 
     for sequence in sequences {
         let name = literal(&quote_qualified(&sequence.schema, &sequence.name));
         let Sequence { last_value, is_called, .. } = sequence;
-        connection.batch(&format!("SELECT pg_catalog.setval({name}::pg_catalog.regclass, {last_value}, {is_called})"))?;
+        connection
+            .batch(&format!("SELECT pg_catalog.setval({name}::pg_catalog.regclass, {last_value}, {is_called})"))?;
     }
     connection.batch("COMMIT")
 }

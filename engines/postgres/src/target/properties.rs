@@ -251,8 +251,6 @@ mod tests {
     #[test]
     fn without_privileges_of_its_own_it_has_the_default() {
         let database = Database { acl: None, settings: Vec::new(), connection_limit: -1, ..database() };
-        assert_eq!(finish("ehr", &database, &Roles::new()), [
-            "GRANT CONNECT, TEMPORARY ON DATABASE \"ehr\" TO PUBLIC"
-        ]);
+        assert_eq!(finish("ehr", &database, &Roles::new()), ["GRANT CONNECT, TEMPORARY ON DATABASE \"ehr\" TO PUBLIC"]);
     }
 }

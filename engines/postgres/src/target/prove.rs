@@ -10,6 +10,7 @@ use std::{
     thread,
 };
 
+use sealift_engine_api::Finding;
 use sealift_protocol::{
     close::Code,
     digest::{Digests, RowsDigest},
@@ -19,12 +20,13 @@ use sealift_protocol::{
 };
 
 use super::{
-    ledger,
+    definitions, ledger,
     mark::{Mark, Stage},
-    out_of_order,
+    out_of_order, properties,
     shared::Shared,
 };
 use crate::{
+    archive::Archive,
     client::{At, Connection, End},
     copy_rows::{RowEncoder, Unreadable, copy_out},
     document::{SchemaDocument, Sequence, Table},
@@ -63,6 +65,15 @@ pub fn prove(shared: &Shared, digests: &Digests) -> Outcome<Evidence> {
     let definitions = finish.objects.len() as u64;
     let checks = vec![Check::Catalogue(CatalogueCheck { definitions })];
     Ok(Evidence { tables, checks, ..Evidence::bare(Proof::RowsReadBack) })
+}
+
+/// What was left out or changed, as far as it follows from what was sent and the server's roles.
+pub fn findings(shared: &Shared) -> Outcome<Vec<Finding>> {
+    let schema = shared.schema()?;
+    let archive = Archive::from_bytes(&schema.archive)?;
+    let roles = shared.with_cluster(|cluster| cluster.roles())?;
+    let missing = properties::missing_roles(&schema.database, &roles);
+    Ok(definitions::findings(&archive, missing, &roles))
 }
 
 /// What readers have found, or why one of them failed.

@@ -66,7 +66,8 @@ fn is_published(cluster: &mut Cluster, name: &str, transfer: TransferId) -> Outc
 /// triggers, which would fire for that, are made after it in the same transaction.
 fn drop_ledger(address: &Address, row_bytes_max: usize, roles: &Roles) -> Outcome {
     const WHAT: &str = "dropping the ledger of the load";
-    let connection = Connection::open(address, End::Target, row_bytes_max).at(End::Target, "connecting to the target")?;
+    let connection =
+        Connection::open(address, End::Target, row_bytes_max).at(End::Target, "connecting to the target")?;
     let Session { mut connection, .. } = Session::set_up(connection)?;
     if ledger::bond(&mut connection)?.is_none() {
         return Ok(());
@@ -88,7 +89,8 @@ pub fn forget(address: &Address, transfer: TransferId) -> Outcome {
     let mut cluster = Cluster::connect(address)?;
     let name = &address.database;
     let mark = cluster.find(name)?.and_then(|found| found.mark);
-    if let Some(Mark { database, .. }) = mark.filter(|mark| mark.transfer == transfer && mark.stage == Stage::Published) {
+    if let Some(Mark { database, .. }) = mark.filter(|mark| mark.transfer == transfer && mark.stage == Stage::Published)
+    {
         cluster.restore_comment(name, database.comment.as_deref())?;
         hit(FORGOTTEN);
     }

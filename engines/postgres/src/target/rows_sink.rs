@@ -12,9 +12,7 @@ use sealift_protocol::{
     row::RowReader,
 };
 
-use super::{
-    document_sink::Repeated, doubt, encode::Encoder, ledger, out_of_order, session::Session, shared::Shared,
-};
+use super::{document_sink::Repeated, doubt, encode::Encoder, ledger, out_of_order, session::Session, shared::Shared};
 use crate::{
     client::{At, CopyIn, End},
     document::{Format, Generated, Table},

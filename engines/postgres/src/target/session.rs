@@ -11,11 +11,11 @@ use crate::{
 /// database's own tablespace whatever the role's settings are, and bodies of functions are taken as
 /// they are, since they may refer to what comes later.
 const LOADING: &str = "SET synchronous_commit = on; SET default_tablespace = ''; \
-    SET default_table_access_method = heap; SET check_function_bodies = off; SET client_min_messages = error; \
-    SET session_replication_role = origin";
+    SET default_table_access_method = heap; SET check_function_bodies = off; SET client_min_messages = error";
 
-/// What only superusers may set: that the server's log quotes no statement and no row.
-const QUIET_LOG: &str = "SET log_min_messages = panic; SET log_min_error_statement = panic; \
+/// What only superusers may set: that triggers and rules are as for everybody, and that the server's
+/// log quotes no statement and no row.
+const OF_SUPERUSERS: &str = "SET session_replication_role = origin; SET log_min_messages = panic; SET log_min_error_statement = panic; \
     SET log_statement = none; SET log_min_duration_statement = -1; SET log_duration = off; \
     SET log_parameter_max_length_on_error = 0";
 
@@ -49,14 +49,14 @@ fn set_up(connection: &mut Connection) -> Result<Backend> {
     let backend = Backend { pid: row.try_get(0)?, start: row.try_get(1)? };
     let row = connection.query_one("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user", &[])?;
     if row.try_get(0)? {
-        quieten(connection)?;
+        set_up_superuser(connection)?;
     }
     Ok(backend)
 }
 
 /// A version may lack one of these settings.
-fn quieten(connection: &mut Connection) -> Result {
-    for setting in QUIET_LOG.split("; ") {
+fn set_up_superuser(connection: &mut Connection) -> Result {
+    for setting in OF_SUPERUSERS.split("; ") {
         match connection.batch(setting) {
             Err(Error::Server { sqlstate, .. }) if sqlstate == "42704" => {}
             other => other?,

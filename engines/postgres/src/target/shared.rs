@@ -1,6 +1,9 @@
 //! What a load and the threads that write into it share.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
 
 use sealift_engine_api::{PartSink, StopToken, Writers};
 use sealift_protocol::{
@@ -103,7 +106,8 @@ impl Shared {
 
     fn new_session(&self) -> Outcome<Session> {
         let address = self.address.with_database(&self.staging);
-        let connection = Connection::open(&address, End::Target, self.row_bytes_max).at(End::Target, "connecting to the target")?;
+        let connection =
+            Connection::open(&address, End::Target, self.row_bytes_max).at(End::Target, "connecting to the target")?;
         self.watch(&connection)?;
         Session::set_up(connection)
     }
@@ -174,9 +178,9 @@ impl Shared {
             state.has_ended = true;
             (state.cluster.take(), std::mem::take(&mut state.idle))
         };
-        drop(idle);
-        drop(cluster);
         self.interrupts.interrupt();
+        // Sessions are closed on a thread of their own: this one may be an asynchronous one.
+        let _ = thread::spawn(move || drop((idle, cluster))).join();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -90,12 +90,10 @@ fn resume(shared: &Shared) -> Outcome<Option<Vec<Line>>> {
 
 /// The parts of unlogged tables, which the server has emptied after a crash.
 fn emptied_parts(plan: &Plan, schema: &SchemaDocument) -> Vec<PartIndex> {
-    let is_unlogged = |table: usize| {
-        schema.tables.get(table).is_some_and(|table| table.persistence == Persistence::Unlogged)
-    };
-    let of_unlogged = plan.parts.iter().zip(0..).filter(|(part, _)| {
-        part.table.is_some_and(|table| is_unlogged(table.0 as usize))
-    });
+    let is_unlogged =
+        |table: usize| schema.tables.get(table).is_some_and(|table| table.persistence == Persistence::Unlogged);
+    let of_unlogged =
+        plan.parts.iter().zip(0..).filter(|(part, _)| part.table.is_some_and(|table| is_unlogged(table.0 as usize)));
     of_unlogged.map(|(_, index)| PartIndex(index)).collect()
 }
 
