@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`endpoint`] | `postgres://` URLs |
-//! | [`target`] | the database that a load goes into |
+//! | `target` | the database that a load goes into |
 //! | [`archive`] | the definitions in an archive of `pg_dump` |
 //! | [`client`] | connections: where they lead, TLS, passwords by reference, errors without values |
 //! | [`document`] | what crosses the wire |
@@ -23,4 +23,6 @@ pub mod engine;
 pub mod fail_point;
 pub mod session;
 pub mod sql;
-pub mod target;
+mod target;
+
+pub use self::target::PostgresTarget;

@@ -108,7 +108,7 @@ fn rows(connection: &mut Connection, table: &Table, digests: &Digests) -> (Vec<u
     let mut digest = digests.multiset();
     let mut encoder = RowEncoder::new(table, 64 << 20);
     let mut copy = connection.copy_out(&copy_out(table, None, Names::Plain)).unwrap();
-    while let Some(message) = copy.next().unwrap() {
+    while let Some(message) = copy.message().unwrap() {
         let message: Bytes = message;
         let taken = encoder.row(&message, unreadable, |pieces| {
             digest.add_pieces(pieces);

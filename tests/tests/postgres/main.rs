@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use sealift_agent::failure::{Failure, Outcome};
 use sealift_engine_api::{Abandoned, LeftAt, Recovery};
-use sealift_postgres::{client::Address, target::PostgresTarget};
+use sealift_postgres::{PostgresTarget, client::Address};
 use sealift_protocol::{
     close::Code,
     digest::Digests,

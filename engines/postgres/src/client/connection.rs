@@ -260,7 +260,7 @@ const READY_MAX: usize = 256;
 
 impl CopyOut<'_> {
     /// The next message; `None` after the last, when the server has said that all went well.
-    pub fn next(&mut self) -> Result<Option<Bytes>> {
+    pub fn message(&mut self) -> Result<Option<Bytes>> {
         if self.ready.is_empty() && !self.ended {
             self.receive()?;
         }

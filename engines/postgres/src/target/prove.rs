@@ -148,7 +148,7 @@ fn read_table(
     let mut encoder = RowEncoder::new(table, shared.row_bytes_max);
     let mut rows = connection.copy_out(&copy_out(table, None, names)).at(End::Target, &what)?;
     let unreadable = |why| not_a_row(why, &what);
-    while let Some(message) = rows.next().at(End::Target, &what)? {
+    while let Some(message) = rows.message().at(End::Target, &what)? {
         if digest.rows().is_multiple_of(ROWS_BETWEEN_QUESTIONS) {
             shared.check_stop()?;
         }
