@@ -14,7 +14,7 @@ mod socket;
 mod tls;
 
 pub use self::{
-    address::{Address, Host},
+    address::{Address, Host, TlsMode},
     connection::{Connection, CopyIn, CopyOut},
     error::{At, End, Error, Result},
     interrupt::{Interrupt, Interrupts},

@@ -11,6 +11,7 @@ use sealift_protocol::{
 };
 
 use crate::{
+    PostgresSource,
     client::{Address, Host},
     engine,
     target::PostgresTarget,
@@ -61,7 +62,7 @@ impl Endpoint for PostgresUrl {
     }
 
     fn open_source(&self, _options: SourceOptions) -> Outcome<Box<dyn Source>> {
-        Err(not_there_yet())
+        Ok(Box::new(PostgresSource::new(self.0.clone())))
     }
 
     fn check_target(&self, _options: &TargetOptions) -> Outcome {

@@ -9,8 +9,12 @@
 //! | [`document`] | what crosses the wire |
 //! | [`copy_rows`] | rows as COPY has them and as they travel |
 //! | [`session`] | the settings under which a value has one text at both ends |
+//! | [`inventory`] | the objects of a database, listed by both ends and compared |
+//! | `source` | the snapshot, the plan, the schema through `pg_dump`, the readers |
 //!
-//! Not there yet: the source's own modules, and with them the entry of the engine in the registry.
+//! Not there yet: the entry of the engine in the registry; a holder of the snapshot in a process of
+//! its own, so that a killed sender resumes on it; roles made for one transfer; filters of rows and
+//! tables; large objects and the rows of extensions' own tables, with which a source is refused.
 
 #![forbid(unsafe_code)]
 
@@ -21,8 +25,10 @@ pub mod document;
 pub mod endpoint;
 pub mod engine;
 pub mod fail_point;
+pub mod inventory;
 pub mod session;
+mod source;
 pub mod sql;
 mod target;
 
-pub use self::target::PostgresTarget;
+pub use self::{source::PostgresSource, target::PostgresTarget};

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -22,19 +22,34 @@ const HEAD_BYTES: usize = 5;
 
 /// The longest message that a connection takes, which its owner may change.
 #[derive(Clone)]
-pub struct MessageLimit(Arc<AtomicUsize>);
+pub struct MessageLimit(Arc<Limit>);
+
+struct Limit {
+    bytes_max: AtomicUsize,
+    was_exceeded: AtomicBool,
+}
 
 impl MessageLimit {
     pub fn new(bytes_max: usize) -> Self {
-        Self(Arc::new(AtomicUsize::new(bytes_max)))
+        Self(Arc::new(Limit { bytes_max: AtomicUsize::new(bytes_max), was_exceeded: AtomicBool::new(false) }))
     }
 
     pub fn set(&self, bytes_max: usize) {
-        self.0.store(bytes_max, Ordering::Relaxed);
+        self.0.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
-    fn bytes_max(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+    /// Whether a message was over it. The connection is lost then, and this is why.
+    pub fn was_exceeded(&self) -> bool {
+        self.0.was_exceeded.load(Ordering::Relaxed)
+    }
+
+    /// Whether a message of this length is taken.
+    fn takes(&self, bytes: usize) -> bool {
+        let takes = bytes <= self.0.bytes_max.load(Ordering::Relaxed);
+        if !takes {
+            self.0.was_exceeded.store(true, Ordering::Relaxed);
+        }
+        takes
     }
 }
 
@@ -120,7 +135,7 @@ impl Lengths {
             }
             let [_, length @ ..] = self.head;
             let length = u32::from_be_bytes(length) as usize;
-            if length > self.limit.bytes_max() {
+            if !self.limit.takes(length) {
                 return false;
             }
             self.head_filled = 0;

@@ -146,6 +146,7 @@ impl Connection {
                 done = call => match done {
                     // The server may have heard of the interruption first.
                     Err(_) if self.raised.is_raised() => Err(Error::Interrupted),
+                    Err(_) if self.limit.was_exceeded() => Err(Error::TooLong),
                     done => done,
                 },
             }

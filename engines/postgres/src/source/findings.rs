@@ -1,0 +1,166 @@
+//! What there is to be said of a source before anything is sent. What this version does not move
+//! exactly is an error, by a name of its own.
+
+use sealift_engine_api::{Finding, Severity};
+use sealift_protocol::{
+    close::Code,
+    failure::{Failure, Outcome},
+};
+
+use super::catalogue::Catalogue;
+use crate::{
+    client::{At, Connection, End, Result},
+    document::Persistence,
+    sql::{quote, quote_qualified},
+};
+
+/// Names in one finding; more are counted.
+const NAMES_MAX: usize = 8;
+
+/// Extensions that keep rows where their own hooks alone find them.
+const UNMOVED_EXTENSIONS: &[&str] = &["citus", "citus_columnar", "pg_dirtyread", "timescaledb", "timescaledb_toolkit"];
+
+/// A query for objects, by name, that all have the same finding.
+struct Look {
+    name: &'static str,
+    severity: Severity,
+    what: &'static str,
+    hint: &'static str,
+    sql: &'static str,
+}
+
+const LOOKS: &[Look] = &[
+    Look {
+        name: "large-objects",
+        severity: Severity::Error,
+        what: "large objects are not moved by this version",
+        hint: "Move this database with exec:pg_dump and exec:psql (docs/operations.md).",
+        sql: "SELECT oid::pg_catalog.text FROM pg_catalog.pg_largeobject_metadata ORDER BY oid",
+    },
+    Look {
+        name: "access-methods",
+        severity: Severity::Error,
+        what: "tables of another access method than heap are not moved by this version",
+        hint: "Change their access method, or move this database with exec:pg_dump and exec:psql (docs/operations.md).",
+        sql: "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c \
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_am a ON a.oid = c.relam \
+              WHERE c.relkind IN ('r', 'm') AND a.amname <> 'heap' AND c.relpersistence <> 't' ORDER BY 1",
+    },
+    Look {
+        name: "user-mappings",
+        severity: Severity::Error,
+        what: "user mappings with options may hold passwords, and pg_dump would carry them",
+        hint: "Drop the user mappings of this database, and make them again in the target.",
+        // The table itself is shown to superusers alone.
+        sql: "SELECT DISTINCT srvname::pg_catalog.text FROM pg_catalog.pg_user_mappings ORDER BY 1",
+    },
+    Look {
+        name: "foreign-tables",
+        severity: Severity::Warning,
+        what: "the rows of foreign tables stay on their servers; their definitions are moved",
+        hint: "Check that the target can reach those servers.",
+        sql: "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c \
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'f' ORDER BY 1",
+    },
+];
+
+pub fn all(connection: &mut Connection, catalogue: &Catalogue) -> Outcome<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let what = "looking at the source";
+    findings.extend(standby(connection).at(End::Source, what)?);
+    for look in LOOKS {
+        findings.extend(look.find(connection).at(End::Source, what)?);
+    }
+    findings.extend(extensions(connection).at(End::Source, what)?);
+    let unlogged = catalogue.tables.iter().filter(|table| table.table.persistence == Persistence::Unlogged);
+    let unlogged: Vec<_> = unlogged.map(|table| format!("{}.{}", table.table.schema, table.table.name)).collect();
+    if !unlogged.is_empty() {
+        let what = format!("unlogged tables are moved with their rows, and stay unlogged: {}", listed(&unlogged));
+        findings.push(Finding::note("unlogged-tables", what));
+    }
+    Ok(findings)
+}
+
+/// The failure of a plan that has an error among its findings.
+pub fn refusing(findings: &[Finding]) -> Option<Failure> {
+    let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    let first = errors.first()?;
+    let what =
+        errors.iter().map(|finding| format!("{} ({})", finding.what, finding.name)).collect::<Vec<_>>().join("; ");
+    Some(Failure::new(Code::SourceUnsuitable, what, first.hint.clone()))
+}
+
+impl Look {
+    fn find(&self, connection: &mut Connection) -> Result<Option<Finding>> {
+        let names = names(connection, self.sql)?;
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let what = format!("{}: {}", self.what, listed(&names));
+        Ok(Some(Finding { name: self.name, severity: self.severity, what, hint: self.hint.into() }))
+    }
+}
+
+fn names(connection: &mut Connection, sql: &str) -> Result<Vec<String>> {
+    connection.query(sql, &[])?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+fn listed(names: &[String]) -> String {
+    let shown = names.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// A standby ends transactions that its replay conflicts with, and has no rows of unlogged tables.
+fn standby(connection: &mut Connection) -> Result<Option<Finding>> {
+    let is_standby: bool = connection.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[])?.try_get(0)?;
+    let finding = || {
+        let hint = "Give the address of the primary.";
+        Finding::error("standby", "the server is a standby: its replay would end a long snapshot", hint)
+    };
+    Ok(is_standby.then(finding))
+}
+
+/// Extensions that are not moved, and rows that are an extension's configuration.
+fn extensions(connection: &mut Connection) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let installed = names(connection, "SELECT extname::pg_catalog.text FROM pg_catalog.pg_extension ORDER BY 1")?;
+    let unmoved: Vec<_> = installed.into_iter().filter(|name| UNMOVED_EXTENSIONS.contains(&name.as_str())).collect();
+    if !unmoved.is_empty() {
+        let what = format!("databases with these extensions are not moved: {}", listed(&unmoved));
+        findings.push(Finding::error("extensions", what, "Use the extension's own way to move or replicate it."));
+        return Ok(findings);
+    }
+    let configured = configured(connection)?;
+    if !configured.is_empty() {
+        let what = format!("rows of extensions' own tables are not moved by this version: {}", listed(&configured));
+        let hint = "Move this database with exec:pg_dump and exec:psql (docs/operations.md).";
+        findings.push(Finding::error("extension-tables", what, hint));
+    }
+    Ok(findings)
+}
+
+const CONFIGURED: &str = "\
+    SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, config.condition \
+    FROM pg_catalog.pg_extension e \
+    CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(e.extconfig), pg_catalog.unnest(e.extcondition)) AS config(oid, condition) \
+    JOIN pg_catalog.pg_class c ON c.oid = config.oid AND c.relkind = 'r' \
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+
+/// The tables that an extension has marked as configuration and that have rows which it has not
+/// brought itself. The condition is text of the extension's script, as `pg_dump` uses it.
+fn configured(connection: &mut Connection) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for row in connection.query(CONFIGURED, &[])? {
+        let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let condition: Option<&str> = row.try_get(2)?;
+        let from = quote_qualified(&schema, &name);
+        let sql = format!("SELECT EXISTS (SELECT FROM ONLY {from} {})", condition.unwrap_or(""));
+        if connection.query_one(&sql, &[])?.try_get(0)? {
+            found.push(format!("{}.{}", quote(&schema), quote(&name)));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,126 @@
+//! A session that reads parts at the snapshot.
+
+use std::sync::Arc;
+
+use sealift_engine_api::{PartReader, RowSink, row_too_long};
+use sealift_protocol::{
+    close::Code,
+    failure::{Failure, Outcome},
+    id::PartIndex,
+};
+
+use super::{Shared, catalogue::SourceTable, holder::changed, open, parts::Part};
+use crate::{
+    client::{At, Connection, End, Error, Result},
+    copy_rows::{RowEncoder, Unreadable, copy_out},
+    sql::literal,
+};
+
+/// Rows are read as they lie: a whole table by a scan of its heap, a range by the numbers of its
+/// blocks, never through an index.
+const READING: &str = "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; \
+    SET enable_seqscan = off; SET enable_tidscan = on; SET jit = off; SET client_min_messages = error;";
+
+/// Reads one part after another.
+pub struct Reader {
+    shared: Arc<Shared>,
+    /// None after a failure, which may have left it in the middle of a COPY.
+    connection: Option<Connection>,
+}
+
+impl Reader {
+    pub fn open(shared: Arc<Shared>) -> Outcome<Self> {
+        let connection = connect(&shared)?;
+        Ok(Self { shared, connection: Some(connection) })
+    }
+
+    fn read_table(&mut self, part: Part, out: &mut dyn RowSink) -> Outcome {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect(&self.shared)?,
+        };
+        let table = &self.shared.read.tables[part.table];
+        connection.limit_rows(out.row_bytes_max());
+        check_stored(&mut connection, table)?;
+        self.copy(&mut connection, part, out)?;
+        check_stored(&mut connection, table)?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn copy(&self, connection: &mut Connection, part: Part, out: &mut dyn RowSink) -> Outcome {
+        let table = &self.shared.read.tables[part.table].table;
+        let what = format!("reading table {}.{}", table.schema, table.name);
+        let row_bytes_max = out.row_bytes_max();
+        let failed = |error: Error| match error {
+            Error::TooLong => row_too_long(row_bytes_max),
+            error => error.at(End::Source, &what),
+        };
+        let unreadable = |why: Unreadable| match why {
+            Unreadable::Malformed => Error::Protocol.at(End::Source, &what),
+            Unreadable::TooLong => row_too_long(row_bytes_max),
+        };
+        let statement = copy_out(table, part.range, self.shared.read.names);
+        let mut encoder = RowEncoder::new(table, row_bytes_max);
+        let mut copy = connection.copy_out(&statement).map_err(failed)?;
+        while let Some(message) = copy.message().map_err(failed)? {
+            encoder.row(&message, unreadable, |pieces| out.row(pieces))?;
+        }
+        encoder.finish(unreadable)
+    }
+}
+
+impl PartReader for Reader {
+    fn read(&mut self, part: PartIndex, out: &mut dyn RowSink) -> Outcome {
+        let place = part.0 as usize;
+        if place == 0 {
+            return out.bytes(&self.shared.schema);
+        }
+        if let Some(&table) = self.shared.read.parts.get(place - 1) {
+            return self.read_table(table, out).map_err(|failure| failure.at_part(part));
+        }
+        if place != self.shared.read.parts.len() + 1 {
+            return Err(Failure::new(Code::Internal, "a part was asked for that is not in the plan", ""));
+        }
+        self.shared.check_unchanged()?;
+        out.bytes(&self.shared.finish)
+    }
+}
+
+/// A session at the snapshot, whose values are in the encoding of the database.
+fn connect(shared: &Shared) -> Outcome<Connection> {
+    let mut connection = open(&shared.address, &shared.interrupts)?;
+    let begin = format!(
+        "{READING} BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL client_encoding = {}",
+        literal(&shared.exported),
+        literal(&shared.read.encoding)
+    );
+    match connection.batch(&begin) {
+        Ok(()) => Ok(connection),
+        // The server has no such snapshot.
+        Err(error) if matches!(error.sqlstate(), Some("22023" | "42704")) => Err(gone()),
+        Err(error) => Err(error.at(End::Source, "sharing the snapshot of the source")),
+    }
+}
+
+fn gone() -> Failure {
+    let what = "the snapshot of the source is gone: the session that held it was ended";
+    Failure::new(Code::SourceFailed, what, "See the server's log for why, and start the transfer again.")
+}
+
+/// Fails if the rows are stored elsewhere than when the table was locked. The function sees the
+/// present, whatever the snapshot is.
+fn check_stored(connection: &mut Connection, table: &SourceTable) -> Outcome {
+    let (schema, name) = (&table.table.schema, &table.table.name);
+    let unchanged = is_stored(connection, table).at(End::Source, &format!("checking table {schema}.{name}"))?;
+    if unchanged { Ok(()) } else { Err(changed(schema, name)) }
+}
+
+fn is_stored(connection: &mut Connection, table: &SourceTable) -> Result<bool> {
+    let oids: Vec<u32> = table.stored.iter().map(|(oid, _)| *oid).collect();
+    let sql = "SELECT pg_catalog.pg_relation_filenode(oid) \
+               FROM pg_catalog.unnest($1::pg_catalog.oid[]) WITH ORDINALITY AS stored(oid, place) ORDER BY place";
+    let rows = connection.query(sql, &[&oids])?;
+    let filenodes = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<Option<u32>>>>()?;
+    Ok(filenodes.into_iter().eq(table.stored.iter().map(|(_, filenode)| *filenode)))
+}

@@ -1,0 +1,397 @@
+//! A PostgreSQL database as a source: what is planned, and that every row is read as it is.
+
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    sync::{Arc, Mutex},
+};
+
+use sealift_engine_api::{Planned, RowSink, Severity, Source, StopToken};
+use sealift_postgres::{
+    PostgresSource,
+    client::{Address, Connection, End},
+    document::{FinishDocument, Format, SchemaDocument, Table},
+};
+use sealift_protocol::{
+    close::Code,
+    failure::{Failure, Outcome},
+    id::PartIndex,
+    manifest::Section,
+    row::read_cells,
+};
+use sealift_tests::{postgres::Postgres, shared};
+
+const ROW_BYTES_MAX: usize = 8 << 20;
+
+/// A transfer that goes on until it is told to end.
+#[derive(Default)]
+struct Stop(Mutex<(bool, Option<Box<dyn FnOnce() + Send>>)>);
+
+impl Stop {
+    fn raise(&self) {
+        let mut stop = self.0.lock().unwrap();
+        stop.0 = true;
+        if let Some(wake) = stop.1.take() {
+            wake();
+        }
+    }
+}
+
+impl StopToken for Stop {
+    fn check(&self) -> Outcome {
+        match self.0.lock().unwrap().0 {
+            true => Err(Failure::new(Code::UserInterrupt, "stopped", "")),
+            false => Ok(()),
+        }
+    }
+
+    fn wakes(&self, wake: Box<dyn FnOnce() + Send>) {
+        self.0.lock().unwrap().1 = Some(wake);
+    }
+}
+
+/// What was read of one part.
+struct Kept {
+    rows: Vec<Vec<u8>>,
+    bytes: Vec<u8>,
+    row_bytes_max: usize,
+}
+
+impl Kept {
+    fn new() -> Self {
+        Self { rows: Vec::new(), bytes: Vec::new(), row_bytes_max: ROW_BYTES_MAX }
+    }
+}
+
+impl RowSink for Kept {
+    fn row_bytes_max(&self) -> usize {
+        self.row_bytes_max
+    }
+
+    fn row(&mut self, pieces: &[&[u8]]) -> Outcome {
+        self.rows.push(pieces.concat());
+        Ok(())
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Outcome {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read_from(&mut self, _reader: &mut dyn Read, _failed: &dyn Fn(std::io::Error) -> Failure) -> Outcome {
+        unreachable!("no part of a database comes from a program");
+    }
+}
+
+fn address(server: &Postgres, database: &str) -> Address {
+    Address::parse(server.url(database).strip_prefix("postgres:").unwrap()).unwrap()
+}
+
+fn source(server: &Postgres, database: &str) -> PostgresSource {
+    PostgresSource::new(address(server, database))
+}
+
+fn planned(source: PostgresSource) -> Planned {
+    Box::new(source).plan(Arc::new(Stop::default())).map_err(|failure| failure.to_string()).unwrap()
+}
+
+/// A database, read whole.
+struct Whole {
+    schema: SchemaDocument,
+    finish: FinishDocument,
+    /// The rows of each table, in the order in which they were read.
+    rows: BTreeMap<String, Vec<Vec<u8>>>,
+    parts: usize,
+}
+
+fn read(planned: &Planned) -> Whole {
+    planned.plan.check().unwrap();
+    let mut reader = planned.snapshot.reader().unwrap();
+    let mut rows: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+    let mut documents = Vec::new();
+    for (part, at) in planned.plan.parts.iter().zip(0..) {
+        let mut kept = Kept::new();
+        reader.read(PartIndex(at), &mut kept).map_err(|failure| failure.to_string()).unwrap();
+        match part.table {
+            Some(table) => {
+                let table = &planned.plan.tables[table.0 as usize];
+                let name = format!("{}.{}", table.schema.as_deref().unwrap(), table.name);
+                rows.entry(name).or_default().append(&mut kept.rows);
+            }
+            None => documents.push(kept.bytes),
+        }
+    }
+    let [schema, finish] = documents.try_into().unwrap();
+    let schema = SchemaDocument::from_bytes(&schema).unwrap();
+    Whole { schema, finish: FinishDocument::from_bytes(&finish).unwrap(), rows, parts: planned.plan.parts.len() }
+}
+
+impl Whole {
+    fn table(&self, name: &str) -> &Table {
+        self.schema.tables.iter().find(|table| format!("{}.{}", table.schema, table.name) == name).unwrap()
+    }
+
+    /// The cells of a table's rows; `None` for NULL.
+    fn cells(&self, name: &str) -> Vec<Vec<Option<Vec<u8>>>> {
+        let table = self.table(name);
+        let cells = |row: &Vec<u8>| {
+            let mut cells = Vec::new();
+            read_cells(row, table.columns.len(), |cell| {
+                assert!(cell.is_null() || cell.format == table.format.number());
+                cells.push((!cell.is_null()).then(|| cell.bytes.to_vec()));
+                Ok(())
+            })
+            .unwrap();
+            cells
+        };
+        self.rows[name].iter().map(cells).collect()
+    }
+}
+
+/// Issue 11, "Every PostgreSQL database in shared/data": the small ones are planned and read, with
+/// as many rows as they have, and their archive is one that `pg_restore` reads.
+#[test]
+fn small_databases_are_planned_and_read() {
+    let (Some(server), Some(data)) = (Postgres::start(), shared::data_folder()) else { return };
+    for set in ["chinook", "northwind-pg", "sakila-pg"] {
+        server.load(&data, set, set);
+        let planned = planned(source(&server, set));
+        let whole = read(&planned);
+        let count = "select count(*) from pg_class c join pg_namespace n on n.oid = relnamespace \
+                     where relkind = 'r' and nspname !~ '^pg_' and nspname <> 'information_schema'";
+        assert_eq!(whole.schema.tables.len().to_string(), server.query(set, count), "{set}");
+        for table in &whole.schema.tables {
+            let name = format!("{}.{}", table.schema, table.name);
+            let count =
+                server.query(set, &format!("select count(*) from only \"{}\".\"{}\"", table.schema, table.name));
+            assert_eq!(whole.rows[&name].len().to_string(), count, "{set} {name}");
+        }
+        assert!(planned.plan.parts.iter().is_sorted_by_key(|part| part.section));
+        let sizes: Vec<_> = planned.plan.parts.iter().filter(|part| part.section == Section::Data).collect();
+        assert!(sizes.is_sorted_by_key(|part| std::cmp::Reverse(part.bytes_estimate)), "{set}");
+        assert!(whole.schema.archive.starts_with(b"PGDMP") && whole.schema.archive == whole.finish.archive);
+        let sequences = "select count(*) from pg_class where relkind = 'S'";
+        assert_eq!(whole.finish.sequences.len().to_string(), server.query(set, sequences), "{set}");
+        assert_eq!(whole.schema.database.encoding, "UTF8");
+    }
+}
+
+/// Issue 11, "Whatever is not moved exactly is named by the tool itself".
+#[test]
+fn what_is_not_moved_exactly_is_refused_by_name() {
+    let Some(server) = Postgres::start() else { return };
+    server.create_database("d");
+    server.query(
+        "d",
+        "select lo_create(4711); create extension postgres_fdw; \
+        create server s foreign data wrapper postgres_fdw options (host 'h'); \
+        create foreign table f (a int) server s; create user mapping for public server s options (password 'secret')",
+    );
+    let failure = Box::new(source(&server, "d")).plan(Arc::new(Stop::default())).err().unwrap();
+    assert_eq!(failure.code, Code::SourceUnsuitable);
+    for name in ["large-objects", "4711", "user-mappings"] {
+        assert!(failure.what.contains(name), "{failure}");
+    }
+    assert!(!failure.to_string().contains("secret"));
+    server.query("d", "select lo_unlink(4711); drop user mapping for public server s");
+    let planned = planned(source(&server, "d"));
+    let [finding] = &planned.findings[..] else { panic!("{:?}", planned.findings) };
+    assert_eq!((finding.name, finding.severity), ("foreign-tables", Severity::Warning));
+}
+
+/// D1 to D4, D8: names and values that tools trip over.
+#[test]
+fn nasty_values_are_read_as_they_are() {
+    let Some(server) = Postgres::start() else { return };
+    server.create_database("d");
+    server.query("d", r#"
+        create schema "S ""1"""; create table "S ""1"""."T'\é" ("select" int, "a b" text);
+        insert into "S ""1"""."T'\é" values (1, null), (2, ''), (3, E'\t\n\\N');
+        create table b (f float8, g float4, d date, t timestamptz, i interval, n numeric, a int[], x text[], y bytea, c "char",
+            r int4range, j jsonb, g2 int generated always as (1 + 1) stored, s char(5));
+        insert into b (f, g, d, t, i, n, a, x, y, c, r, j, s) values
+            ('NaN', '-0', '0044-03-15 BC', 'infinity', '1 year -2 days', 'NaN', '{}', array[null, '', 'NULL'], '\x00ff', 'x',
+             'empty', '{"a": 1.50}', 'ab'),
+            ('-Infinity', '1e-45', '-infinity', '4713-01-01 00:00:00+00 BC', '-00:00:01', 1e-50, '{{1,2},{3,null}}', null, '', '',
+             '[1,5)', 'null', '');
+        create type mood as enum ('so''so', 'é'); create type pair as (a int, b text); create domain positive as int check (value > 0);
+        create table t (m mood, p pair, q positive, ms mood[], mo money, re regclass, long text);
+        insert into t values ('é', row(1, null), 1, '{"so''so"}', 12.34, 't', repeat('x', 1000000)),
+            (null, null, null, null, null, null, ''), (null, row(null, null), 7, '{}', null, null, E'\\\n\t\r\b\f\x0b');
+        create table none (); insert into none default values; insert into none default values;
+        create unlogged table u (a int); insert into u values (1);
+        create table parent (a int); create table child (b int) inherits (parent);
+        insert into parent values (1); insert into child values (2, 3);
+        create table h (m mood, v int) partition by hash (m);
+        create table h0 partition of h for values with (modulus 2, remainder 0);
+        create table h1 partition of h for values with (modulus 2, remainder 1);
+        insert into h values ('é', 1), ('so''so', 2);
+        create table l (v int) partition by list (v); create table l1 partition of l for values in (1); insert into l values (1);
+        alter table b enable row level security;
+    "#);
+    let planned = planned(source(&server, "d"));
+    let whole = read(&planned);
+
+    let first = whole.cells("S \"1\".T'\\é");
+    let text = |text: &str| Some(text.as_bytes().to_vec());
+    assert_eq!(
+        first,
+        [
+            vec![Some(vec![0, 0, 0, 1]), None],
+            vec![Some(vec![0, 0, 0, 2]), text("")],
+            vec![Some(vec![0, 0, 0, 3]), text("\t\n\\N")],
+        ]
+    );
+
+    let binary = whole.table("public.b");
+    assert_eq!((binary.format, binary.columns.len()), (Format::Binary, 14));
+    let rows = whole.cells("public.b");
+    assert_eq!(rows[0][0], Some(f64::NAN.to_be_bytes().to_vec()));
+    assert_eq!(rows[0][1], Some((-0f32).to_be_bytes().to_vec()));
+    assert_eq!((&rows[1][7], &rows[1][8]), (&None, &Some(Vec::new())));
+    assert_eq!(rows[0][12], Some(2i32.to_be_bytes().to_vec()));
+    assert_eq!(rows[0][13], text("ab   "));
+
+    assert_eq!(whole.table("public.t").format, Format::Text);
+    let rows = whole.cells("public.t");
+    let long = "x".repeat(1_000_000);
+    let expected = ["é", "(1,)", "1", "{so'so}", "$12.34", "public.t", &long];
+    assert_eq!(rows[0], expected.map(text));
+    assert_eq!(rows[1], [None, None, None, None, None, None, text("")]);
+    assert_eq!(rows[2], [None, text("(,)"), text("7"), text("{}"), None, None, text("\\\n\t\r\u{8}\u{c}\u{b}")]);
+
+    assert_eq!(whole.rows["public.none"], [Vec::<u8>::new(), Vec::new()]);
+    assert_eq!(whole.rows["public.parent"].len(), 1);
+    assert_eq!(whole.rows["public.child"].len(), 1);
+    // The hash of an enum's label is another in another database: the root has the rows.
+    assert_eq!(whole.rows["public.h"].len(), 2);
+    assert!(!whole.rows.contains_key("public.h0") && !whole.rows.contains_key("public.l"));
+    assert_eq!(whole.rows["public.l1"].len(), 1);
+    assert!(
+        planned.findings.iter().any(|finding| finding.name == "unlogged-tables" && finding.what.contains("public.u"))
+    );
+    assert!(
+        whole
+            .finish
+            .objects
+            .iter()
+            .any(|object| object.identity == "public.b" && object.facts.contains("row security t f"))
+    );
+}
+
+/// E1: readers of ranges, each with a session of its own, have together exactly the rows of the
+/// table, whatever is written meanwhile.
+#[test]
+fn ranges_add_up_to_the_table_of_one_snapshot() {
+    let Some(server) = Postgres::start() else { return };
+    server.create_database("d");
+    server.query(
+        "d",
+        "create table t as select i, md5(i::text) from generate_series(1, 20000) i; delete from t where i % 7 = 0",
+    );
+    let whole = read(&planned(source(&server, "d")));
+    assert_eq!(whole.parts, 3);
+    let planned = planned(source(&server, "d").with_range_bytes(100 << 10));
+    assert!(planned.plan.parts.len() > 8, "{}", planned.plan.parts.len());
+    server.query("d", "update t set md5 = 'new'; insert into t select i, 'new' from generate_series(1, 20000) i; delete from t where i > 5");
+    let parts: Vec<u32> = (1..planned.plan.parts.len() as u32 - 1).collect();
+    let read_some = |parts: &[u32]| -> Vec<Vec<u8>> {
+        let mut reader = planned.snapshot.reader().unwrap();
+        let mut rows = Vec::new();
+        for &part in parts {
+            let mut kept = Kept::new();
+            reader.read(PartIndex(part), &mut kept).unwrap();
+            rows.append(&mut kept.rows);
+        }
+        rows
+    };
+    let (one, two) = parts.split_at(parts.len() / 2);
+    let rows = std::thread::scope(|scope| {
+        let one = scope.spawn(|| read_some(one));
+        let two = read_some(two);
+        [one.join().unwrap(), two].concat()
+    });
+    assert_eq!(rows, whole.rows["public.t"]);
+    // Once more, by another reader: the same bytes in the same order.
+    assert_eq!(read_some(&parts), rows);
+}
+
+/// C4: the locks keep out TRUNCATE; where the session that held them was ended, it is found.
+#[test]
+fn a_truncated_table_is_found() {
+    let Some(server) = Postgres::start() else { return };
+    server.create_database("d");
+    server.query("d", "create table t as select i from generate_series(1, 100) i; create table u as select 1 as i");
+    let planned = planned(source(&server, "d"));
+    let readers = [planned.snapshot.reader().unwrap(), planned.snapshot.reader().unwrap()];
+    let mut psql = server.client("psql", "d");
+    psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", "set lock_timeout = '200ms'", "-c", "truncate t"]);
+    assert!(!psql.output().unwrap().status.success(), "the table is locked");
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'sealift' and state like 'idle in%' \
+               and backend_start = (select min(backend_start) from pg_stat_activity where application_name = 'sealift')";
+    assert_eq!(server.query("d", end), "t");
+    server.query("d", "truncate t");
+    server.query("d", "vacuum full u");
+    let last = planned.plan.parts.len() as u32 - 1;
+    for (mut reader, part) in readers.into_iter().zip([1, 2]) {
+        let failure = reader.read(PartIndex(part), &mut Kept::new()).unwrap_err();
+        assert_eq!(failure.code, Code::SourceChanged, "{failure}");
+        let failure = reader.read(PartIndex(part), &mut Kept::new()).unwrap_err();
+        assert!(failure.code == Code::SourceFailed && failure.what.contains("snapshot"), "{failure}");
+        let failure = reader.read(PartIndex(last), &mut Kept::new()).unwrap_err();
+        assert_eq!(failure.code, Code::SourceFailed, "{failure}");
+    }
+}
+
+/// L8: a server's messages quote values and statements; nothing of them is passed on.
+#[test]
+fn a_servers_message_is_not_passed_on() {
+    let Some(server) = Postgres::start() else { return };
+    let mut connection = Connection::open(&address(&server, "postgres"), End::Source, ROW_BYTES_MAX).unwrap();
+    let error = connection.query("select 'secret 123'::int", &[]).err().unwrap();
+    assert_eq!(error.sqlstate(), Some("22P02"));
+    let debugged = format!("{error:?}");
+    let shown = format!("{debugged} {}", error.at(End::Source, "reading table a.b"));
+    assert!(!shown.contains("secret") && shown.contains("22P02") && shown.contains("a.b"), "{shown}");
+}
+
+/// A row that is longer than both sides take is refused while it arrives.
+#[test]
+fn a_row_over_the_limit_is_refused() {
+    let Some(server) = Postgres::start() else { return };
+    server.create_database("d");
+    server.query("d", "create table t as select repeat('x', 3000000) as x; create table u as select 1 as i");
+    let planned = planned(source(&server, "d"));
+    let mut reader = planned.snapshot.reader().unwrap();
+    let mut kept = Kept { row_bytes_max: 1 << 20, ..Kept::new() };
+    let failure = reader.read(PartIndex(1), &mut kept).unwrap_err();
+    assert_eq!(failure.code, Code::SourceUnsuitable);
+    assert!(failure.hints.to_string().contains("--row-bytes-max"), "{failure}");
+    // The reader goes on with another part.
+    reader.read(PartIndex(2), &mut kept).unwrap();
+    assert_eq!(kept.rows.len(), 1);
+}
+
+/// A stop ends a plan that waits for a lock, and nothing stays on the server.
+#[test]
+fn a_stop_ends_what_waits() {
+    let Some(server) = Postgres::start() else { return };
+    server.create_database("d");
+    server.query("d", "create table t (a int)");
+    let mut lock = Connection::open(&address(&server, "d"), End::Source, ROW_BYTES_MAX).unwrap();
+    lock.batch("begin; lock table t").unwrap();
+    let stop = Arc::new(Stop::default());
+    let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'";
+    let raised = Arc::clone(&stop);
+    let planning = {
+        let source = Box::new(source(&server, "d"));
+        std::thread::spawn(move || source.plan(raised).err())
+    };
+    while server.query("d", waiting) == "0" {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    stop.raise();
+    assert_eq!(planning.join().unwrap().unwrap().code, Code::UserInterrupt);
+    drop(lock);
+    server.wait_until_idle("d");
+}
