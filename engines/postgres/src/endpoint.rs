@@ -3,12 +3,7 @@
 use std::sync::Arc;
 
 use sealift_engine_api::{Endpoint, Engines, Form, Place, Scheme, Source, SourceOptions, Target, TargetOptions};
-use sealift_protocol::{
-    close::Code,
-    disposition::sender::Replay,
-    failure::{Failure, Outcome},
-    manifest::Engine,
-};
+use sealift_protocol::{disposition::sender::Replay, failure::Outcome, manifest::Engine};
 
 use crate::{
     PostgresSource,
@@ -72,10 +67,6 @@ impl Endpoint for PostgresUrl {
     fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Target>> {
         Ok(Arc::new(PostgresTarget::new(self.0.clone(), options.row_bytes_max as usize)))
     }
-}
-
-fn not_there_yet() -> Failure {
-    Failure::new(Code::Internal, "this version does not move databases of PostgreSQL by this engine", "")
 }
 
 #[cfg(test)]
