@@ -249,6 +249,16 @@ impl ReceiverTransfer {
         self.parts[part.0 as usize].chunks()
     }
 
+    /// The root over the chunks of a part that were verified and passed to the target, to be
+    /// continued with the next. `None` before any keys, and for a part of which every chunk is there.
+    pub fn part_root(&self, part: PartIndex) -> Option<PartRoot> {
+        match &self.parts.get(part.0 as usize)?.verified {
+            Verified::Nothing => Some(self.digests.as_ref()?.part_root(part)),
+            Verified::Some(root) => Some((**root).clone()),
+            Verified::Whole(_) | Verified::Found(_) => None,
+        }
+    }
+
     /// The number of chunks of all parts that were verified and passed to the target.
     pub fn verified_in_all(&self) -> u64 {
         self.parts.iter().map(|progress| progress.chunks().0).fold(0, u64::saturating_add)
@@ -307,18 +317,10 @@ impl ReceiverTransfer {
             progress.durable = root.chunks();
         }
         if chunk.last {
-            let (chunks, plain_bytes, root) = (root.chunks(), root.plain_bytes(), root.root());
-            self.handle_whole(WholePart { part: chunk.part, chunks, plain_bytes, root });
+            let whole = WholePart::of(chunk.part, root);
+            self.handle_whole(whole);
         }
         self.moved.insert(chunk.part);
-    }
-
-    /// The first `chunks` of a part are durable.
-    pub fn handle_durable(&mut self, part: PartIndex, chunks: ChunkCount) {
-        let progress = &mut self.parts[part.0 as usize];
-        // The target may report more than was counted as passed to it.
-        progress.durable = progress.durable.max(chunks.min(progress.chunks()));
-        self.moved.insert(part);
     }
 
     /// The target has finished a part; with `durable`, all of it is durable.
@@ -405,6 +407,13 @@ pub struct WholePart {
     pub plain_bytes: u64,
     /// The root over the hashes of its chunks.
     pub root: Root,
+}
+
+impl WholePart {
+    /// The part whose chunks were all added to `root`.
+    pub fn of(part: PartIndex, root: &PartRoot) -> Self {
+        Self { part, chunks: root.chunks(), plain_bytes: root.plain_bytes(), root: root.root() }
+    }
 }
 
 /// The first chunks of a part, as an earlier process committed them in the target.

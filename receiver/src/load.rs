@@ -35,7 +35,7 @@ use tokio::{
 use crate::{
     held::{Held, LetGo},
     journal::{Journal, Replayed},
-    writer::{ChunkInMemory, PartWriter, Starting, Written},
+    writer::{ChunkInMemory, PartToWrite, PartWriter, Starting, Written},
 };
 
 /// For threads to end once the load was stopped: a statement that is interrupted, a loader that is
@@ -86,10 +86,10 @@ impl Load {
     }
 
     fn with(target: Arc<dyn Target>, held: Held, transfer: ReceiverTransfer, stop: Stop) -> Self {
-        // Two messages a part at most, and one for each piece of it that is made durable.
+        // Two messages a part at most, and one for each sync of it.
         let (written, events) = mpsc::unbounded_channel();
         Self {
-            capabilities: target.capabilities(),
+            capabilities: target.capabilities(transfer.plan()),
             target,
             held,
             into: None,
@@ -140,16 +140,12 @@ impl Load {
         }
         let digests = self.transfer().digests().cloned();
         let digests = digests.ok_or_else(|| Failure::new(Code::Internal, "a part before any keys", ""))?;
-        let into = self.into.clone().ok_or_else(|| Failure::new(Code::Internal, "a part of what is there", ""))?;
-        let Starting { writer, ready, thread } = PartWriter::start(
-            into,
-            self.capabilities.durability,
-            part,
-            digests,
-            self.written.clone(),
-            Arc::clone(&self.rows),
-            self.stop.clone(),
-        );
+        let there = || Failure::new(Code::Internal, "a part of what is there", "");
+        let into = self.into.clone().ok_or_else(there)?;
+        let root = self.transfer().part_root(part).ok_or_else(there)?;
+        let to_write = PartToWrite { part, root, digests, durability: self.capabilities.durability };
+        let (written, rows) = (self.written.clone(), Arc::clone(&self.rows));
+        let Starting { writer, ready, thread } = PartWriter::start(into, to_write, written, rows, self.stop.clone());
         self.note_thread(thread);
         let ended_early = |_| Failure::new(Code::Internal, "a part's writer ended early", "");
         ready.await.map_err(ended_early)??;
@@ -236,11 +232,8 @@ impl Load {
         let mut events = self.events.lock().await;
         loop {
             match events.recv().await {
-                Some(Written::Durable(part, chunks)) => {
-                    match self.capabilities.durability {
-                        Durability::SyncedChunks => self.count_synced(part, chunks),
-                        _ => self.transfer_mut().handle_durable(part, chunks),
-                    }
+                Some(Written::Synced(part, chunks)) => {
+                    self.count_synced(part, chunks);
                     self.moved.notify_waiters();
                 }
                 Some(Written::Finished { part, durable }) => {

@@ -31,11 +31,14 @@ const CHUNKS_WAITING: usize = 1;
 /// comes meanwhile shares the next.
 const CHUNKS_WAITING_FOR_SYNC: usize = 8;
 
+/// What such a target syncs at once at most, since the sender's window waits for it. It syncs less
+/// where nothing more has come.
+const UNSYNCED_BYTES_MAX: u64 = 16 << 20;
+
 /// What the writers report to the load.
 pub enum Written {
-    /// The target has the first chunks of the part for good, or synced where they count as verified
-    /// then.
-    Durable(PartIndex, ChunkCount),
+    /// The first chunks of the part are synced, in a target where they count as verified then.
+    Synced(PartIndex, ChunkCount),
     /// The target has all of the part.
     Finished {
         part: PartIndex,
@@ -73,18 +76,26 @@ pub struct Starting {
     pub thread: JoinHandle<()>,
 }
 
+/// One part to be written.
+pub struct PartToWrite {
+    pub part: PartIndex,
+    /// Over the chunks that the target has of it already.
+    pub root: PartRoot,
+    pub digests: Digests,
+    pub durability: Durability,
+}
+
 impl PartWriter {
     /// Starts the thread, which adds to `rows` what it has written. The part may be written once
     /// `ready` says so.
     pub fn start(
         into: Arc<dyn Writers>,
-        durability: Durability,
-        part: PartIndex,
-        digests: Digests,
+        to_write: PartToWrite,
         written: mpsc::UnboundedSender<Written>,
         rows: Arc<AtomicU64>,
         stop: Stop,
     ) -> Starting {
+        let PartToWrite { part, root, digests, durability } = to_write;
         let waiting = match durability {
             Durability::SyncedChunks => CHUNKS_WAITING_FOR_SYNC,
             _ => CHUNKS_WAITING,
@@ -103,22 +114,26 @@ impl PartWriter {
             if ready_in.send(Ok(())).is_err() {
                 return;
             }
-            let root = out.begun(part, &digests);
-            let durable = |chunks| drop(written.send(Written::Durable(part, chunks)));
-            if let Some(outcome) = write_part(&mut *out, part, root, queue, durable, &rows, &stop) {
-                let finished = outcome.and_then(|whole| {
-                    stop.check()?;
-                    out.finish(&whole)
-                });
-                match finished {
-                    Ok(finished) => {
-                        let durable = durability == Durability::Parts;
-                        for part in finished {
-                            let _ = written.send(Written::Finished { part, durable });
-                        }
-                    }
-                    Err(failure) => drop(written.send(Written::Failed(failure.at_part(part)))),
+            let mut writing = Writing { out: &mut *out, part, root, rows: &rows, stop: &stop };
+            let written_up = match durability {
+                Durability::SyncedChunks => {
+                    writing.write_synced(queue, |chunks| drop(written.send(Written::Synced(part, chunks))))
                 }
+                _ => writing.write(queue),
+            };
+            let Some(outcome) = written_up else { return };
+            let finished = outcome.and_then(|whole| {
+                stop.check()?;
+                out.finish(&whole)
+            });
+            match finished {
+                Ok(finished) => {
+                    let durable = durability == Durability::Parts;
+                    for part in finished {
+                        let _ = written.send(Written::Finished { part, durable });
+                    }
+                }
+                Err(failure) => drop(written.send(Written::Failed(failure.at_part(part)))),
             }
         });
         Starting { writer: Self { chunks }, ready, thread }
@@ -131,39 +146,67 @@ impl PartWriter {
     }
 }
 
-/// Writes what comes up to the part's last chunk. `None` if the load was given up before. Nothing
-/// is written or committed once the transfer has to end.
-fn write_part(
-    out: &mut dyn PartSink,
+/// A part that is being written. Nothing is written or synced once the transfer has to end.
+struct Writing<'a> {
+    out: &'a mut dyn PartSink,
     part: PartIndex,
-    mut root: PartRoot,
-    mut queue: mpsc::Receiver<ChunkInMemory>,
-    durable: impl Fn(ChunkCount),
-    rows: &AtomicU64,
-    stop: &Stop,
-) -> Option<Outcome<WholePart>> {
-    while let Some(ChunkInMemory { chunk, held }) = queue.blocking_recv() {
-        let before = out.rows();
-        if let Err(failure) = stop.check().and_then(|()| out.write(&chunk)) {
-            return Some(Err(failure));
+    /// Over the chunks so far.
+    root: PartRoot,
+    rows: &'a AtomicU64,
+    stop: &'a Stop,
+}
+
+impl Writing<'_> {
+    /// Writes what comes, up to the part's last chunk. `None` if the load was given up before.
+    fn write(&mut self, mut queue: mpsc::Receiver<ChunkInMemory>) -> Option<Outcome<WholePart>> {
+        while let Some(chunk) = queue.blocking_recv() {
+            match self.write_chunk(chunk) {
+                Ok(None) => {}
+                Ok(Some(whole)) => return Some(Ok(whole)),
+                Err(failure) => return Some(Err(failure)),
+            }
         }
-        rows.fetch_add(out.rows() - before, Ordering::Relaxed);
-        root.add(chunk.hash(), chunk.plain().len() as u64);
+        None
+    }
+
+    /// The same, and syncs what is written: when nothing waits to be written, or when it has become
+    /// too much.
+    fn write_synced(
+        &mut self,
+        mut queue: mpsc::Receiver<ChunkInMemory>,
+        synced: impl Fn(ChunkCount),
+    ) -> Option<Outcome<WholePart>> {
+        let mut synced_bytes = self.root.plain_bytes();
+        while let Some(chunk) = queue.blocking_recv() {
+            match self.write_chunk(chunk) {
+                Ok(None) => {}
+                Ok(Some(whole)) => return Some(Ok(whole)),
+                Err(failure) => return Some(Err(failure)),
+            }
+            let unsynced_bytes = self.root.plain_bytes() - synced_bytes;
+            if !queue.is_empty() && unsynced_bytes < UNSYNCED_BYTES_MAX {
+                continue;
+            }
+            if let Err(failure) = self.stop.check().and_then(|()| self.out.sync()) {
+                return Some(Err(failure));
+            }
+            synced_bytes = self.root.plain_bytes();
+            synced(self.root.chunks());
+        }
+        None
+    }
+
+    /// Returns the part after its last chunk.
+    fn write_chunk(&mut self, ChunkInMemory { chunk, held }: ChunkInMemory) -> Outcome<Option<WholePart>> {
+        let before = self.out.rows();
+        self.stop.check()?;
+        self.out.write(&chunk)?;
+        self.rows.fetch_add(self.out.rows() - before, Ordering::Relaxed);
+        self.root.add(chunk.hash(), chunk.plain().len() as u64);
         let is_last = chunk.is_last();
         drop(chunk);
         drop(held);
-        if is_last {
-            let (chunks, plain_bytes, root) = (root.chunks(), root.plain_bytes(), root.root());
-            return Some(Ok(WholePart { part, chunks, plain_bytes, root }));
-        }
-        let may_commit = stop.check();
-        let synced =
-            may_commit.and_then(|()| out.edge(&root)).and_then(|synced| Ok(synced || queue.is_empty() && out.rest()?));
-        match synced {
-            Ok(true) => durable(root.chunks()),
-            Ok(false) => {}
-            Err(failure) => return Some(Err(failure)),
-        }
+        let Self { part, root, .. } = self;
+        Ok(is_last.then(|| WholePart::of(*part, root)))
     }
-    None
 }

@@ -39,8 +39,6 @@ fn kinds(point: Point) -> Vec<Kind> {
     match point.name {
         // `sqlite/resume.rs` kills there: in a transfer that ends well nothing staged is removed.
         "sqlite-removing" => vec![],
-        // A table that is committed in pieces.
-        "sqlite-edge-committed" => vec![Kind::Sqlite(200_000)],
         // Of both forms.
         "sqlite-staged" | "sqlite-marked" | "sqlite-proven" | "sqlite-renamed" | "sqlite-forgetting"
         | "sqlite-forgotten" => vec![SQLITE, IMAGE],

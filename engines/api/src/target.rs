@@ -15,7 +15,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use sealift_protocol::{
     chunk::VerifiedChunk,
-    digest::{Digests, PartRoot},
+    close::Code,
+    digest::Digests,
     disposition::Asks,
     failure::{Failure, Outcome},
     id::{PartIndex, TransferId},
@@ -36,7 +37,7 @@ pub enum Readiness {
     Staging,
 }
 
-/// What a target promises of every load.
+/// What a target promises of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetCapabilities {
     /// What outlives a process that dies.
@@ -45,15 +46,17 @@ pub struct TargetCapabilities {
     pub commit: Commit,
 }
 
-/// What of a load outlives the process that writes it. Only that is never asked for again.
+/// What of a load outlives the process that writes it, and in which unit. Only that is never asked
+/// for again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// A part that [`PartSink::finish`] says is finished, and what a part's writer says is durable
-    /// before. `prepare` finds it.
+    /// A part that [`PartSink::finish`] says is finished, and nothing of a part before: one that was
+    /// not finished is written again from its beginning. `prepare` finds the finished ones.
     Parts,
-    /// Each chunk once its writer has synced it; until then it does not count as verified, so that
-    /// a sender which can give its bytes once is never asked for what it has forgotten. A disk may
-    /// lose it all the same, and then it is asked for again.
+    /// The first chunks of a part, up to the last [`PartSink::sync`]; `prepare` finds them. A chunk
+    /// does not count as verified before it is synced, so that a sender which can give its bytes
+    /// once is never asked for what it has forgotten. A disk may lose it all the same, and then it
+    /// is asked for again.
     SyncedChunks,
     /// Nothing of what the target has; a new process feeds it afresh. What is verified is kept in a
     /// journal.
@@ -77,8 +80,8 @@ pub enum Commit {
 ///
 /// Every method may block and is called off the async threads.
 pub trait Target: Recovery {
-    /// What it promises of every load.
-    fn capabilities(&self) -> TargetCapabilities;
+    /// What it promises of a load of this plan.
+    fn capabilities(&self, plan: &Plan) -> TargetCapabilities;
 
     /// Before there is a ticket: whether a load could begin and be shown, as far as can be found
     /// out now. Leaves nothing behind. Returns what there is to say about the target.
@@ -167,14 +170,10 @@ pub trait Writers: Send + Sync {
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>>;
 }
 
-/// Writes one part. Dropped without `finish`, it leaves nothing of the part behind but what is
-/// durable. Fails once the stop token says so.
+/// Writes one part, from its first chunk, or from the one after the prefix that `prepare` found.
+/// Dropped without `finish`, it leaves nothing of the part behind but what is durable. Fails once the
+/// stop token says so.
 pub trait PartSink {
-    /// What is durable of the part already: the next chunk is the one after it.
-    fn begun(&self, part: PartIndex, digests: &Digests) -> PartRoot {
-        digests.part_root(part)
-    }
-
     /// Takes the next chunk. When this returns, the target's transaction or the loader has it.
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome;
 
@@ -183,16 +182,10 @@ pub trait PartSink {
         0
     }
 
-    /// Between two chunks: a target that can make a part durable piece by piece may do so now.
-    /// Returns whether all that was taken so far is.
-    fn edge(&mut self, _so_far: &PartRoot) -> Outcome<bool> {
-        Ok(false)
-    }
-
-    /// Nothing more waits to be written: a target that makes a part durable piece by piece may do
-    /// so now. Returns whether all that was taken so far is.
-    fn rest(&mut self) -> Outcome<bool> {
-        Ok(false)
+    /// Makes all that was taken so far durable. Called of a target with [`Durability::SyncedChunks`]
+    /// and of no other.
+    fn sync(&mut self) -> Outcome {
+        Err(Failure::new(Code::Internal, "a target that keeps whole parts was asked to sync one", ""))
     }
 
     /// The part is whole. Returns the parts that are finished by now and were not returned before:

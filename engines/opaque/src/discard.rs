@@ -38,7 +38,7 @@ impl Recovery for DiscardTarget {
 }
 
 impl Target for DiscardTarget {
-    fn capabilities(&self) -> TargetCapabilities {
+    fn capabilities(&self, _plan: &Plan) -> TargetCapabilities {
         NOTHING_STAYS
     }
 
@@ -71,7 +71,7 @@ impl Recovery for OpaqueDrill {
 }
 
 impl Target for OpaqueDrill {
-    fn capabilities(&self) -> TargetCapabilities {
+    fn capabilities(&self, _plan: &Plan) -> TargetCapabilities {
         NOTHING_STAYS
     }
 

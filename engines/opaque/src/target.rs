@@ -98,7 +98,7 @@ impl Recovery for OpaqueTarget {
 }
 
 impl Target for OpaqueTarget {
-    fn capabilities(&self) -> TargetCapabilities {
+    fn capabilities(&self, _plan: &Plan) -> TargetCapabilities {
         match self {
             // What went into a pipe is gone.
             Self::Standard(_) => TargetCapabilities { durability: Durability::Nothing, commit: Commit::Observable },

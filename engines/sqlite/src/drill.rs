@@ -52,7 +52,7 @@ impl Recovery for SqliteDrill {
 }
 
 impl Target for SqliteDrill {
-    fn capabilities(&self) -> TargetCapabilities {
+    fn capabilities(&self, _plan: &Plan) -> TargetCapabilities {
         TargetCapabilities { durability: Durability::Nothing, commit: Commit::Observable }
     }
 

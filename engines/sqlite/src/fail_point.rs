@@ -8,7 +8,6 @@ pub const ALL: &[FailPoint] = &[
     PART_WRITTEN,
     PART_SHARED,
     PART_COMMITTED,
-    EDGE_COMMITTED,
     IMAGE_SYNCED,
     IMAGE_NOTED,
     MARKED,
@@ -28,10 +27,6 @@ pub const PART_SHARED: FailPoint =
     FailPoint { name: "sqlite-part-shared", what: "a part is written, its transaction is open for the next one" };
 pub const PART_COMMITTED: FailPoint =
     FailPoint { name: "sqlite-part-committed", what: "a part is committed, and nothing was acknowledged" };
-pub const EDGE_COMMITTED: FailPoint = FailPoint {
-    name: "sqlite-edge-committed",
-    what: "the first chunks of a part are committed, and nothing was acknowledged",
-};
 pub const IMAGE_SYNCED: FailPoint =
     FailPoint { name: "image-synced", what: "pages of an image are durable, its ledger does not say so" };
 pub const IMAGE_NOTED: FailPoint =

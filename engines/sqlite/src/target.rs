@@ -1,8 +1,7 @@
 //! A database of the embedded engine as a target.
 //!
 //! The load goes into a staging file beside the target, one part at a time, each part's rows,
-//! indexes and ledger line in one transaction, in several with a line for each where a table is
-//! large, or with others in one where it is small ([`group`]). `prove` reads every table again from
+//! indexes and ledger line in one transaction, or with others in one where it is small ([`group`]). `prove` reads every table again from
 //! the file; `publish` gives the file the target's name. What is committed stays there when the
 //! load stops, and the same transfer goes on from it; another one drops it.
 //!
@@ -54,8 +53,7 @@ use sealift_protocol::{
 
 pub use self::{failure::row_too_long, load::check_plan};
 use self::{
-    held::SqliteLoad, ledger::Bond, leftover::Leftover, rows::EDGE_BYTES, shared::Shared, staged::Staged,
-    staging::Staging, turn::Turn,
+    held::SqliteLoad, ledger::Bond, leftover::Leftover, shared::Shared, staged::Staged, staging::Staging, turn::Turn,
 };
 use crate::{check_options, document::LEDGER_TABLE, engine};
 
@@ -63,20 +61,13 @@ use crate::{check_options, document::LEDGER_TABLE, engine};
 pub struct SqliteTarget {
     staging: Arc<Staging>,
     row_bytes_max: usize,
-    edge_bytes: u64,
 }
 
 impl SqliteTarget {
     /// A target in an existing folder. Nothing is touched before `prepare`.
     pub fn new(path: &Path, row_bytes_max: usize) -> Outcome<Self> {
         check_options()?;
-        Ok(Self { staging: Arc::new(Staging::new(path)?), row_bytes_max, edge_bytes: EDGE_BYTES })
-    }
-
-    /// Commits a part after so many row bytes, at the next edge of a chunk.
-    pub fn with_edges(mut self, edge_bytes: u64) -> Self {
-        self.edge_bytes = edge_bytes;
-        self
+        Ok(Self { staging: Arc::new(Staging::new(path)?), row_bytes_max })
     }
 }
 
@@ -105,9 +96,14 @@ impl Recovery for SqliteTarget {
 }
 
 impl Target for SqliteTarget {
-    /// Each part is committed with its line in the ledger.
-    fn capabilities(&self) -> TargetCapabilities {
-        TargetCapabilities { durability: Durability::Parts, commit: Commit::Observable }
+    /// Each part of rows is committed with its line in the ledger; an image is one part, of which
+    /// the first pages are kept.
+    fn capabilities(&self, plan: &Plan) -> TargetCapabilities {
+        let durability = match plan.engine.capabilities.has(Section::Opaque) {
+            true => Durability::SyncedChunks,
+            false => Durability::Parts,
+        };
+        TargetCapabilities { durability, commit: Commit::Observable }
     }
 
     fn check(&self, readiness: Readiness) -> Outcome<Option<String>> {

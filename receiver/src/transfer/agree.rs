@@ -177,6 +177,7 @@ impl Receiving<'_> {
         let stop = self.runner.stop.within();
         let id = self.runner.record.transfer();
         let plan = transfer.plan().clone();
+        let durability = target.capabilities(&plan).durability;
         let report = self.runner.setting.report;
         report.planned(&plan);
         let prepared = prepare(&target, id, plan, asks, &stop).await?;
@@ -186,7 +187,7 @@ impl Receiving<'_> {
             totals.rows = prepared.rows;
             totals.found(found.plain_bytes);
         });
-        let journals = target.capabilities().durability == Durability::Journal && self.terms.journal_bytes_max > 0;
+        let journals = durability == Durability::Journal && self.terms.journal_bytes_max > 0;
         let drops = asks == Asks::StartOver || !journals;
         if drops && mem::take(&mut self.runner.record.kept.journal_made) {
             self.runner.record.keep()?;

@@ -180,7 +180,7 @@ impl Recovery for GridTarget {
 }
 
 impl Target for GridTarget {
-    fn capabilities(&self) -> TargetCapabilities {
+    fn capabilities(&self, _plan: &Plan) -> TargetCapabilities {
         TargetCapabilities { durability: Durability::Parts, commit: Commit::Observable }
     }
 

@@ -83,7 +83,7 @@ fn what_became_durable_between_two_connections_is_acknowledged() {
     let (accepting, accept) =
         offered.accept(&pair.loading, terms.window, key.public_key(), &parties.receiver, &mut parties.random).unwrap();
     // The target commits, and the connection that has ended takes the acknowledgement with it.
-    pair.loading.handle_durable(PartIndex(0), ChunkCount(3));
+    pair.loading.handle_finished(PartIndex(0), true);
     let ack = Message::Ack(Ack { part: PartIndex(0), verified: ChunkCount(3), durable: ChunkCount(3) });
     assert_eq!(pair.receiving.poll_ack(&mut pair.loading), Some(ack.clone()));
     let Message::Accept(accept) = accept else { panic!("not accepted") };

@@ -9,6 +9,7 @@ use sealift_engine_api::{Abandoned, LeftAt, PartReader, PartSink, Source};
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
     close::Code,
+    digest::PartRoot,
     disposition::Asks,
     id::{PartIndex, TransferId},
     manifest::{Check, Checked, ImageChecks, Plan, Proof},
@@ -31,14 +32,18 @@ const IMAGE: PartIndex = PartIndex(0);
 const LEDGER: &str = ".target.db.sealift-staging-pages";
 const STAGING: &str = ".target.db.sealift-staging";
 
-/// Feeds the target with the chunks that it lacks, up to `chunks_max` of them; the part if that was
-/// all of it.
-fn feed(reader: &mut dyn PartReader, pages: &mut dyn PartSink, chunks_max: u64) -> Outcome<Option<WholePart>> {
+/// Feeds the target with the chunks behind `root`, up to `chunks_max` of them, each synced; the part
+/// if that was all of it.
+fn feed(
+    reader: &mut dyn PartReader,
+    pages: &mut dyn PartSink,
+    mut root: PartRoot,
+    chunks_max: u64,
+) -> Outcome<Option<WholePart>> {
     let mut link = Link::new();
-    let mut root = pages.begun(IMAGE, &digests());
     let held = root.chunks().0;
     let (mut fed, mut ended) = (0, false);
-    let mut hand_on = |chunk: Chunk| {
+    let mut write = |chunk: Chunk| {
         if chunk.index.0 < held || fed == chunks_max {
             return Ok(());
         }
@@ -47,13 +52,20 @@ fn feed(reader: &mut dyn PartReader, pages: &mut dyn PartSink, chunks_max: u64) 
         root.add(verified.hash(), verified.plain().len() as u64);
         fed += 1;
         ended = chunk.last;
-        if chunk.last { Ok(()) } else { pages.edge(&root).map(drop) }
+        if chunk.last { Ok(()) } else { pages.sync() }
     };
-    let mut writer = PartWriter::new(IMAGE, digests().multiset(), ROW_BYTES_MAX, &mut hand_on);
+    let mut writer = PartWriter::new(IMAGE, digests().multiset(), ROW_BYTES_MAX, &mut write);
     reader.read(IMAGE, &mut writer)?;
     writer.finish()?;
-    let whole = WholePart { part: IMAGE, chunks: root.chunks(), plain_bytes: root.plain_bytes(), root: root.root() };
-    Ok(ended.then_some(whole))
+    Ok(ended.then(|| WholePart::of(IMAGE, &root)))
+}
+
+/// Over what is there of the part.
+fn root_of(found: &[Found]) -> PartRoot {
+    match found {
+        [Found::Prefix(prefix)] => digests().part_root_of(IMAGE, &prefix.hashes, prefix.plain_bytes),
+        _ => digests().part_root(IMAGE),
+    }
 }
 
 fn planned(folder: &Folder) -> Outcome<(Box<dyn PartReader>, Plan)> {
@@ -69,7 +81,7 @@ fn load_all(folder: &Folder, load: &OneLoad, transfer: TransferId) -> Outcome<(W
         return Ok((*whole, found));
     }
     let mut pages = load.begin(IMAGE, &digests())?;
-    let whole = feed(&mut *reader, &mut *pages, u64::MAX)?.expect("all of it was fed");
+    let whole = feed(&mut *reader, &mut *pages, root_of(&found), u64::MAX)?.expect("all of it was fed");
     pages.finish(&whole)?;
     Ok((whole, found))
 }
@@ -356,7 +368,7 @@ fn an_image_goes_on_where_it_stopped() {
         // One that was begun and not used takes nothing away.
         drop(load.begin(IMAGE, &digests()).unwrap());
         let mut pages = load.begin(IMAGE, &digests()).unwrap();
-        assert!(feed(&mut *reader, &mut *pages, stop_after).unwrap().is_none());
+        assert!(feed(&mut *reader, &mut *pages, root_of(&found), stop_after).unwrap().is_none());
         held += stop_after;
         drop(pages);
         drop(load);
@@ -388,7 +400,7 @@ fn forms_make_room_for_each_other_and_keep_each_other_out() {
     let (mut reader, plan) = planned(&folder).unwrap();
     image.prepare(other, &plan, Asks::Continue).unwrap();
     let mut pages = image.begin(IMAGE, &digests()).unwrap();
-    feed(&mut *reader, &mut *pages, 2).unwrap();
+    feed(&mut *reader, &mut *pages, root_of(&[]), 2).unwrap();
     drop(pages);
     let rows = folder.load();
     let busy = crate::pump::Pump::start(&folder, &rows).map(drop).unwrap_err();
@@ -410,7 +422,7 @@ fn forms_make_room_for_each_other_and_keep_each_other_out() {
     let image = folder.load();
     image.prepare(other, &plan, Asks::Continue).unwrap();
     let mut pages = image.begin(IMAGE, &digests()).unwrap();
-    feed(&mut *reader, &mut *pages, 2).unwrap();
+    feed(&mut *reader, &mut *pages, root_of(&[]), 2).unwrap();
     drop(pages);
     drop(image);
     assert_eq!(folder.load().target.abandon(TRANSFER, LeftAt::Loading), Ok(Abandoned::Dropped));

@@ -22,7 +22,7 @@ use sealift_protocol::{
     limits::CHUNK_HEADER_BYTES,
     manifest::{Evidence, Plan, Proof, Section},
     random::{Nonces, Random},
-    receive::{Found, FoundPrefix, WholePart},
+    receive::{Found, WholePart},
     seal::{EpochKeys, Suite, open, seal},
 };
 use sealift_sender::part::PartWriter;
@@ -83,7 +83,7 @@ impl Folder {
     }
 
     pub fn load(&self) -> OneLoad {
-        OneLoad::new(SqliteTarget::new(&self.target(), ROW_BYTES_MAX).unwrap().with_edges(1))
+        OneLoad::new(SqliteTarget::new(&self.target(), ROW_BYTES_MAX).unwrap())
     }
 
     /// Lets the last user of databases in WAL mode take their logs and indexes away.
@@ -149,7 +149,6 @@ pub struct Pump<'a> {
     pub link: Link,
     /// What the target said is there already.
     pub have: Vec<WholePart>,
-    pub prefix: Option<FoundPrefix>,
 }
 
 impl<'a> Pump<'a> {
@@ -161,14 +160,12 @@ impl<'a> Pump<'a> {
     pub fn start_as(folder: &Folder, load: &'a OneLoad, transfer: TransferId, asks: Asks) -> Outcome<Self> {
         let planned = Box::new(SqliteSource::open(&folder.source())?).plan(endless())?;
         let (plan, reader, link) = (planned.plan, planned.snapshot.reader()?, Link::new());
-        let (mut have, mut prefix) = (Vec::new(), None);
-        for found in load.prepare(transfer, &plan, asks)? {
-            match found {
-                Found::Whole(whole) => have.push(whole),
-                Found::Prefix(found) => prefix = Some(found),
-            }
-        }
-        Ok(Self { reader, load, plan, link, have, prefix })
+        let whole = |found| match found {
+            Found::Whole(whole) => whole,
+            Found::Prefix(prefix) => panic!("part {} is committed as one", prefix.part.0),
+        };
+        let have = load.prepare(transfer, &plan, asks)?.into_iter().map(whole).collect();
+        Ok(Self { reader, load, plan, link, have })
     }
 
     pub fn place(&self, name: &str) -> PartIndex {
@@ -183,22 +180,17 @@ impl<'a> Pump<'a> {
     /// receiver has verified.
     pub fn feed(&mut self, part: PartIndex, loader: &mut dyn PartSink) -> Outcome<(RowsDigest, WholePart)> {
         let Self { reader, link, .. } = self;
-        let mut root = loader.begun(part, &digests());
-        let held = root.chunks();
-        let mut hand_on = |chunk: Chunk| {
-            if chunk.index.0 < held.0 {
-                return Ok(());
-            }
-            let (verified, last) = (link.carry(&chunk), chunk.last);
+        let mut root = digests().part_root(part);
+        let mut write = |chunk: Chunk| {
+            let verified = link.carry(&chunk);
             loader.write(&verified)?;
             root.add(verified.hash(), verified.plain().len() as u64);
-            if last { Ok(()) } else { loader.edge(&root).map(drop) }
+            Ok(())
         };
-        let mut writer = PartWriter::new(part, digests().multiset(), ROW_BYTES_MAX, &mut hand_on);
+        let mut writer = PartWriter::new(part, digests().multiset(), ROW_BYTES_MAX, &mut write);
         reader.read(part, &mut writer)?;
         let rows = writer.finish()?;
-        let whole = WholePart { part, chunks: root.chunks(), plain_bytes: root.plain_bytes(), root: root.root() };
-        Ok((rows, whole))
+        Ok((rows, WholePart::of(part, &root)))
     }
 
     pub fn part(&mut self, part: PartIndex) -> Outcome<RowsDigest> {

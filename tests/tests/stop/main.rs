@@ -29,7 +29,7 @@ use sealift_protocol::{
     row::put_length,
     seal::{EpochKeys, Suite, open, seal},
 };
-use sealift_receiver::writer::{PartWriter, Written};
+use sealift_receiver::writer::{PartToWrite, PartWriter, Written};
 use sealift_sender::reader::{Reader, Reading};
 use sealift_sqlite::{
     SqliteTarget, Value,
@@ -141,7 +141,9 @@ fn prepared(target: &Path, stop: &Stop) -> (Arc<OneLoad>, usize) {
 /// Begins to write a part as the receiver does.
 async fn begin(into: Arc<dyn Writers>, part: PartIndex, stop: &Stop) -> (PartWriter, mpsc::UnboundedReceiver<Written>) {
     let (written, events) = mpsc::unbounded_channel();
-    let started = PartWriter::start(into, Durability::Parts, part, digests(), written, Arc::default(), stop.clone());
+    let digests = digests();
+    let to_write = PartToWrite { part, root: digests.part_root(part), digests, durability: Durability::Parts };
+    let started = PartWriter::start(into, to_write, written, Arc::default(), stop.clone());
     started.ready.await.unwrap().unwrap();
     (started.writer, events)
 }

@@ -7,9 +7,9 @@ use std::{
 
 use sealift_engine_api::{LeftAt, LoadFailure, PartSink, ProvenLoad, StagedLoad, StopToken, TargetLoad, Writers};
 use sealift_protocol::{
-    chunk::{ChunkHash, VerifiedChunk},
+    chunk::VerifiedChunk,
     close::Code,
-    digest::{Digests, PartRoot, Root},
+    digest::{Digests, PartRoot},
     failure::{Failure, Outcome},
     id::{PartIndex, TransferId},
     manifest::{Evidence, Proof},
@@ -18,10 +18,6 @@ use sealift_protocol::{
 
 use super::{FileTarget, Staging, prefix::Entry};
 use crate::fail_point::{FILE_NOTED, FILE_SYNCED, FILE_WRITTEN, hit};
-
-/// What is synced at once at most: the sender's window waits for it. Less, where nothing more has
-/// come.
-const UNSYNCED_BYTES_MAX: u64 = 16 << 20;
 
 /// A file that this process holds. Dropped, what is durable stays.
 pub struct FileLoad(Arc<Shared>);
@@ -86,23 +82,14 @@ struct Shared {
 impl Writers for Shared {
     /// What takes the load, behind what is proven; once more if what took it was dropped before
     /// anything came.
-    fn begin(&self, part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
+    fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         self.stop.check()?;
         let staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         if staging.is_written {
             return Err(Failure::new(Code::Internal, "a file is written once", ""));
         }
-        let durable_bytes = staging.proven.plain_bytes();
-        let entries = Vec::new();
-        Ok(Box::new(FilePart {
-            shared: self,
-            part,
-            staging,
-            written_bytes: durable_bytes,
-            durable_bytes,
-            latest: None,
-            entries,
-        }))
+        let root = digests.part_root_of(part, &staging.proven.hashes, staging.proven.plain_bytes());
+        Ok(Box::new(FilePart { shared: self, part, staging, root, entries: Vec::new() }))
     }
 }
 
@@ -110,23 +97,33 @@ struct FilePart<'a> {
     shared: &'a Shared,
     part: PartIndex,
     staging: MutexGuard<'a, Staging>,
-    written_bytes: u64,
-    durable_bytes: u64,
-    /// The chunk that was written last; what it comes to with those before is said after it.
-    latest: Option<(ChunkHash, [u8; 32])>,
+    /// Over the chunks that are written.
+    root: PartRoot,
     /// Of what is written and not noted.
     entries: Vec<Entry>,
 }
 
-impl FilePart<'_> {
-    fn add_entry(&mut self, plain_bytes: u64, root: Root, is_last: bool) {
-        if let Some((hash, content)) = self.latest.take() {
-            self.entries.push(Entry { plain_bytes, is_last, hash, root, content });
-        }
+impl PartSink for FilePart<'_> {
+    fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
+        self.shared.stop.check()?;
+        let plain = chunk.plain();
+        let staging = &mut *self.staging;
+        staging.is_written = true;
+        let written = staging.file.write_all_at(plain, self.root.plain_bytes());
+        written.map_err(|error| self.shared.target.place.cannot_write(&error))?;
+        self.root.add(chunk.hash(), plain.len() as u64);
+        self.entries.push(Entry {
+            plain_bytes: self.root.plain_bytes(),
+            is_last: chunk.is_last(),
+            hash: *chunk.hash(),
+            root: self.root.root(),
+            content: staging.prefix.content(plain),
+        });
+        Ok(())
     }
 
     /// Syncs what is written, then notes it: the record never says more than is there.
-    fn make_durable(&mut self) -> Outcome {
+    fn sync(&mut self) -> Outcome {
         let Staging { file, prefix, .. } = &mut *self.staging;
         let Shared { target, transfer, .. } = self.shared;
         let cannot_write = |error| target.place.cannot_write(&error);
@@ -137,45 +134,12 @@ impl FilePart<'_> {
         prefix.note(&self.entries).map_err(cannot_write)?;
         hit(FILE_NOTED);
         self.entries.clear();
-        self.durable_bytes = self.written_bytes;
-        Ok(())
-    }
-}
-
-impl PartSink for FilePart<'_> {
-    fn begun(&self, part: PartIndex, digests: &Digests) -> PartRoot {
-        let proven = &self.staging.proven;
-        digests.part_root_of(part, &proven.hashes, proven.plain_bytes())
-    }
-
-    fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        self.shared.stop.check()?;
-        let plain = chunk.plain();
-        let staging = &mut *self.staging;
-        staging.is_written = true;
-        let written = staging.file.write_all_at(plain, self.written_bytes);
-        written.map_err(|error| self.shared.target.place.cannot_write(&error))?;
-        self.written_bytes += plain.len() as u64;
-        self.latest = Some((*chunk.hash(), staging.prefix.content(plain)));
         Ok(())
     }
 
-    fn edge(&mut self, so_far: &PartRoot) -> Outcome<bool> {
-        self.add_entry(so_far.plain_bytes(), so_far.root(), false);
-        if self.written_bytes - self.durable_bytes < UNSYNCED_BYTES_MAX {
-            return Ok(false);
-        }
-        self.make_durable().map(|()| true)
-    }
-
-    fn rest(&mut self) -> Outcome<bool> {
-        self.make_durable().map(|()| true)
-    }
-
-    fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome<Vec<PartIndex>> {
+    fn finish(mut self: Box<Self>, _whole: &WholePart) -> Outcome<Vec<PartIndex>> {
         self.shared.stop.check()?;
-        self.add_entry(whole.plain_bytes, whole.root, true);
-        self.make_durable()?;
+        self.sync()?;
         Ok(vec![self.part])
     }
 }

@@ -22,8 +22,7 @@ use std::{
 
 use sealift_protocol::{
     failure::Outcome,
-    id::{ChunkCount, PartIndex},
-    limits::CHUNK_HASH_BYTES,
+    id::PartIndex,
     receive::{FoundPrefix, WholePart},
 };
 
@@ -41,7 +40,7 @@ pub const IMAGE_PART: PartIndex = PartIndex(0);
 pub struct Image {
     file: File,
     ledger: ImageLedger,
-    /// Of every chunk that was written.
+    /// Of every chunk that is noted.
     hashes: Vec<u8>,
     durable_bytes: u64,
     pub whole: Option<WholePart>,
@@ -81,18 +80,13 @@ impl Image {
     pub fn prefix(&self) -> Option<FoundPrefix> {
         let noted = self.ledger.last().filter(|_| self.whole.is_none())?;
         let WholePart { part, chunks, plain_bytes, root } = noted;
-        let hashes = self.hashes[..hash_bytes(chunks)].to_vec();
-        Some(FoundPrefix { part, chunks, plain_bytes, root, hashes })
+        Some(FoundPrefix { part, chunks, plain_bytes, root, hashes: self.hashes.clone() })
     }
 
     /// Whether there is anything to resume.
     pub fn has_anything(&self) -> bool {
         self.ledger.last().is_some()
     }
-}
-
-fn hash_bytes(chunks: ChunkCount) -> usize {
-    chunks.0 as usize * CHUNK_HASH_BYTES
 }
 
 fn open(staging: &Staging, identity: Identity) -> io::Result<File> {

@@ -1,8 +1,7 @@
 //! What a staged database says of itself: whose load it is, and what is committed. A part's line is
-//! written in the transaction of its rows, so that each is there exactly when the other is. A large
-//! part is committed in pieces: its line then has the hashes of the chunks so far, and is rewritten
-//! with each. The lines of schema and finish carry their documents: a catalogue does not tell which
-//! rowids are carried, nor which indexes still have to be made.
+//! written in the transaction of its rows, so that each is there exactly when the other is. The lines
+//! of schema and finish carry their documents: a catalogue does not tell which rowids are carried, nor
+//! which indexes still have to be made.
 
 use rusqlite::{Connection, Error, ErrorCode, Row, params};
 use sealift_protocol::{
@@ -11,7 +10,7 @@ use sealift_protocol::{
     failure::{Failure, Outcome},
     id::{ChunkCount, PartIndex, TransferId},
     limits::PARTS_MAX,
-    receive::{FoundPrefix, WholePart},
+    receive::WholePart,
 };
 
 use super::failure::failed;
@@ -36,15 +35,11 @@ pub struct Line<'a> {
     pub rows: u64,
     /// The bytes of a schema or finish part.
     pub document: Option<&'a [u8]>,
-    /// Of its chunks, while they are not all of the part.
-    pub hashes: Option<&'a [u8]>,
 }
 
 /// Every line, read again. Without the schema part there is no ledger.
 pub struct Ledger {
     pub parts: Vec<WholePart>,
-    /// Of the part that was being written.
-    pub prefix: Option<FoundPrefix>,
     /// Of all parts.
     pub rows: u64,
     pub schema: SchemaDocument,
@@ -58,21 +53,21 @@ impl Ledger {
         // the last place.
         let parts = self.schema.tables.len() + 2;
         let ends = self.parts.last().is_some_and(|last| last.part.0 as usize == parts - 1);
-        ends && self.parts.len() == parts && self.finish.is_some() && self.prefix.is_none()
+        ends && self.parts.len() == parts && self.finish.is_some()
     }
 }
 
 pub fn create(connection: &Connection) -> Outcome {
     let sql = format!(
         "CREATE TABLE main.{LEDGER_TABLE}(part INTEGER PRIMARY KEY, transfer BLOB, plan_hash BLOB, chunks INT, \
-         plain_bytes INT, root BLOB, document BLOB, hashes BLOB, rows INT)"
+         plain_bytes INT, root BLOB, document BLOB, rows INT)"
     );
     connection.execute_batch(&sql).map_err(|error| failed(&error, LEDGER))
 }
 
 /// Writes a part's line in the transaction that is open.
 pub fn note(connection: &Connection, bond: &Bond, line: &Line<'_>) -> Outcome {
-    let sql = format!("INSERT OR REPLACE INTO main.{LEDGER_TABLE} VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
+    let sql = format!("INSERT INTO main.{LEDGER_TABLE} VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
     let part = line.part;
     let values = params![
         part.part.0,
@@ -82,16 +77,9 @@ pub fn note(connection: &Connection, bond: &Bond, line: &Line<'_>) -> Outcome {
         part.plain_bytes.cast_signed(),
         part.root.0,
         line.document,
-        line.hashes,
         line.rows.cast_signed(),
     ];
     connection.execute(&sql, values).map(drop).map_err(|error| failed(&error, LEDGER))
-}
-
-/// Rows that are committed of a part.
-pub fn rows_of(connection: &Connection, part: PartIndex) -> Outcome<u64> {
-    let sql = format!("SELECT coalesce(max(rows), 0) FROM main.{LEDGER_TABLE} WHERE part = ?1");
-    connection.query_row(&sql, [part.0], |row| row.get(0)).map(i64::cast_unsigned).map_err(unreadable)
 }
 
 /// Whose load it is. `None` for one of nobody's: without a line, or with a ledger of another
@@ -115,24 +103,13 @@ pub fn bond(connection: &Connection) -> Outcome<Option<Bond>> {
 
 /// Reads all lines of a ledger that has any.
 pub fn read(connection: &Connection) -> Outcome<Ledger> {
-    let sql = format!(
-        "SELECT part, chunks, plain_bytes, root, document, hashes, rows FROM main.{LEDGER_TABLE} ORDER BY part"
-    );
+    let sql = format!("SELECT part, chunks, plain_bytes, root, document, rows FROM main.{LEDGER_TABLE} ORDER BY part");
     let mut statement = connection.prepare(&sql).map_err(unreadable)?;
     let mut rows = statement.query([]).map_err(unreadable)?;
-    let (mut parts, mut prefix, mut schema, mut finish, mut all_rows) = (Vec::new(), None, None, None, 0u64);
+    let (mut parts, mut schema, mut finish, mut all_rows) = (Vec::new(), None, None, 0u64);
     while let Some(row) = rows.next().map_err(unreadable)? {
         let (whole, document) = line(row).map_err(unreadable)?;
-        all_rows = all_rows.saturating_add(row.get::<_, i64>(6).map_err(unreadable)?.cast_unsigned());
-        if let Some(hashes) = row.get::<_, Option<Vec<u8>>>(5).map_err(unreadable)? {
-            // There is one writer, and nothing comes after the finish.
-            if prefix.is_some() || schema.is_none() || finish.is_some() || document.is_some() {
-                return Err(corrupt());
-            }
-            let WholePart { part, chunks, plain_bytes, root } = whole;
-            prefix = Some(FoundPrefix { part, chunks, plain_bytes, root, hashes });
-            continue;
-        }
+        all_rows = all_rows.saturating_add(row.get::<_, i64>(5).map_err(unreadable)?.cast_unsigned());
         match (&schema, document) {
             (None, Some(bytes)) if whole.part.0 == 0 => {
                 schema = Some(SchemaDocument::from_bytes(&bytes).map_err(|_| corrupt())?);
@@ -150,7 +127,7 @@ pub fn read(connection: &Connection) -> Outcome<Ledger> {
         }
     }
     let schema = schema.ok_or_else(corrupt)?;
-    let ledger = Ledger { parts, prefix, rows: all_rows, schema, finish };
+    let ledger = Ledger { parts, rows: all_rows, schema, finish };
     // The finish comes last of all.
     if ledger.finish.is_some() && !ledger.is_whole() { Err(corrupt()) } else { Ok(ledger) }
 }

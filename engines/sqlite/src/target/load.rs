@@ -23,7 +23,7 @@ use crate::{
     Cause, Refused, begin_loading, define_virtual, distrust,
     document::{DOCUMENT_BYTES_MAX, Definition, FinishDocument, SchemaDocument, Table, is_internal},
     end_loading,
-    fail_point::{EDGE_COMMITTED, PART_COMMITTED, PART_WRITTEN, hit},
+    fail_point::{PART_COMMITTED, PART_WRITTEN, hit},
     make_index, make_table, make_trigger, make_view, with_writable_schema,
 };
 
@@ -57,7 +57,7 @@ impl Load {
         connection.execute_batch("BEGIN IMMEDIATE").map_err(engine)?;
         make(&mut connection, &schema)?;
         let load = Load { connection, schema, finish: None, bond: turn.shared.bond, group: Group::default() };
-        load.commit(&Line { part: whole, rows: 0, document: Some(bytes), hashes: None })?;
+        load.commit(&Line { part: whole, rows: 0, document: Some(bytes) })?;
         Ok(load)
     }
 
@@ -111,14 +111,6 @@ impl Load {
         self.end_part()
     }
 
-    /// Commits the chunks of a part so far, and starts over.
-    pub fn commit_edge(&self, part: &WholePart, rows: u64, hashes: &[u8]) -> Outcome {
-        ledger::note(&self.connection, &self.bond, &Line { part, rows, document: None, hashes: Some(hashes) })?;
-        self.connection.execute_batch("COMMIT").map_err(engine)?;
-        hit(EDGE_COMMITTED);
-        self.begin()
-    }
-
     fn end_part(&self) -> Outcome {
         hit(PART_WRITTEN);
         self.connection.execute_batch("COMMIT").map_err(engine)?;
@@ -135,7 +127,7 @@ impl Load {
     pub fn complete(&mut self, document: FinishDocument, bytes: &[u8], whole: &WholePart) -> Outcome {
         self.begin()?;
         // The line in the ledger is the last row written; what could be triggered comes after it.
-        let line = Line { part: whole, rows: 0, document: Some(bytes), hashes: None };
+        let line = Line { part: whole, rows: 0, document: Some(bytes) };
         ledger::note(&self.connection, &self.bond, &line)?;
         end_loading(&self.connection, &ordinary(&self.schema)).map_err(definition_failed)?;
         make_last(&mut self.connection, &self.schema, &document)?;

@@ -5,11 +5,9 @@ use sealift_engine_api::PartSink;
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
-    digest::{Digests, PartRoot},
     failure::{Failure, Outcome},
     id::PartIndex,
-    limits::CHUNK_HASH_BYTES,
-    receive::{FoundPrefix, WholePart},
+    receive::WholePart,
     row::RowReader,
 };
 
@@ -18,7 +16,7 @@ use super::{
     failure::{failed, row_failed, row_too_long},
     indexes::Waiting,
     insert::Insert,
-    ledger::{self, Line},
+    ledger::Line,
     load::check_whole,
     out_of_order,
 };
@@ -32,12 +30,6 @@ use crate::{
 /// How much of a chunk is written between two looks at what its indexes would take to sort: tiny
 /// rows take ten times their own bytes.
 const PIECE_BYTES: usize = 256 << 10;
-
-/// After how many row bytes a part is committed at a chunk's edge, so that whatever happens costs
-/// no more; or after a part of what is there, as each commit writes the hashes of all chunks so
-/// far.
-pub const EDGE_BYTES: u64 = 32 << 20;
-const EDGE_SHARE: u64 = 32;
 
 /// A part of one chunk lets its indexes grow with its rows while it has no more bytes than this, or
 /// than this for each table of the database: for each index that is dropped or made, the engine
@@ -55,15 +47,10 @@ pub struct RowsLoad<'a> {
     values: usize,
     reader: RowReader,
     rows: u64,
-    /// That an earlier process committed.
-    rows_before: u64,
     transaction: Transaction,
     /// Its indexes that are made after the rows.
     waiting: Waiting,
-    /// Of all chunks so far.
-    hashes: Vec<u8>,
-    /// Row bytes that are committed.
-    committed_bytes: u64,
+    chunks: u64,
     ended: bool,
     spare: Vec<Value<'static>>,
 }
@@ -73,14 +60,13 @@ pub struct RowsLoad<'a> {
 enum Transaction {
     /// Before the first chunk.
     None,
-    /// Its own, which is begun again at edges.
     Own,
     /// With other parts.
     Shared,
 }
 
 impl<'a> RowsLoad<'a> {
-    pub fn begin(mut turn: Turn<'a>, part: PartIndex, found: Option<FoundPrefix>) -> Outcome<Self> {
+    pub fn begin(mut turn: Turn<'a>, part: PartIndex) -> Outcome<Self> {
         let reader = RowReader::new(turn.shared.row_bytes_max);
         // The schema is the part before the first table.
         let table = (part.0 as usize).checked_sub(1).ok_or_else(out_of_order)?;
@@ -88,9 +74,6 @@ impl<'a> RowsLoad<'a> {
         let definition = load.schema.tables.get(table).ok_or_else(out_of_order)?;
         let (insert, values) = (definition.insert(load.schema.encoding), definition.values());
         let waiting = Waiting::none(definition);
-        let rows_before = if found.is_some() { ledger::rows_of(&load.connection, part)? } else { 0 };
-        let (hashes, committed_bytes) = found.map_or_else(Default::default, |found| (found.hashes, found.plain_bytes));
-        let (rows, ended, spare) = Default::default();
         Ok(Self {
             turn,
             part,
@@ -98,31 +81,25 @@ impl<'a> RowsLoad<'a> {
             insert,
             values,
             reader,
-            rows,
-            rows_before,
+            rows: 0,
             transaction: Transaction::None,
             waiting,
-            hashes,
-            committed_bytes,
-            ended,
-            spare,
+            chunks: 0,
+            ended: false,
+            spare: Vec::new(),
         })
     }
 
-    /// The first chunk that this process has of the part is here: says which transaction it is
-    /// written in, and which indexes wait for the rows.
+    /// The first chunk is here: says which transaction the part is written in, and which indexes wait
+    /// for the rows.
     fn begin_transaction(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        let is_first = self.hashes.is_empty();
-        if is_first && chunk.is_last() {
+        if chunk.is_last() {
             self.turn.load()?.begin_shared()?;
             self.transaction = Transaction::Shared;
         } else {
             self.turn.commit_shared()?;
             self.turn.load()?.begin()?;
             self.transaction = Transaction::Own;
-        }
-        if !is_first {
-            return Ok(());
         }
         let load = self.turn.load.as_ref().ok_or_else(out_of_order)?;
         let definition = &load.schema.tables[self.table];
@@ -139,11 +116,10 @@ impl<'a> RowsLoad<'a> {
     }
 
     fn end(&mut self, whole: &WholePart) -> Outcome {
-        let chunks = (self.hashes.len() / CHUNK_HASH_BYTES) as u64;
-        check_whole(whole, self.part, chunks, self.ended)?;
+        check_whole(whole, self.part, self.chunks, self.ended)?;
         self.turn.shared.check_stop()?;
         std::mem::replace(&mut self.reader, RowReader::new(0)).finish()?;
-        let line = Line { part: whole, rows: self.rows_before + self.rows, document: None, hashes: None };
+        let line = Line { part: whole, rows: self.rows, document: None };
         let load = self.turn.load()?;
         self.waiting.build_all(&mut load.connection)?;
         if self.transaction == Transaction::Shared {
@@ -151,7 +127,6 @@ impl<'a> RowsLoad<'a> {
         }
         load.commit(&line)?;
         self.turn.note_committed(&[self.part]);
-        self.turn.shared.state().prefix = None;
         Ok(())
     }
 
@@ -196,10 +171,6 @@ impl<'a> RowsLoad<'a> {
 }
 
 impl PartSink for RowsLoad<'_> {
-    fn begun(&self, part: PartIndex, digests: &Digests) -> PartRoot {
-        digests.part_root_of(part, &self.hashes, self.committed_bytes)
-    }
-
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
         let plain = chunk.plain();
         if self.transaction == Transaction::None {
@@ -209,32 +180,13 @@ impl PartSink for RowsLoad<'_> {
             let piece = plain.slice(start..plain.len().min(start + PIECE_BYTES));
             self.write_piece(piece).map_err(|failure| failure.at_part(self.part))?;
         }
-        self.hashes.extend_from_slice(chunk.hash());
+        self.chunks += 1;
         self.ended = chunk.is_last();
         Ok(())
     }
 
     fn rows(&self) -> u64 {
         self.rows
-    }
-
-    fn edge(&mut self, so_far: &PartRoot) -> Outcome<bool> {
-        let due = self.turn.shared.edge_bytes.max(self.committed_bytes / EDGE_SHARE);
-        if so_far.plain_bytes() - self.committed_bytes < due || !self.reader.is_between_rows() {
-            return Ok(false);
-        }
-        let (part, chunks, plain_bytes) = (self.part, so_far.chunks(), so_far.plain_bytes());
-        let root = so_far.root();
-        let so_far = WholePart { part, chunks, plain_bytes, root };
-        let rows = self.rows_before + self.rows;
-        let load = self.turn.load()?;
-        // Who resumes finds them there, and lets them grow.
-        self.waiting.build_all(&mut load.connection)?;
-        load.commit_edge(&so_far, rows, &self.hashes).map_err(|failure| failure.at_part(part))?;
-        self.committed_bytes = plain_bytes;
-        let hashes = self.hashes.clone();
-        self.turn.shared.state().prefix = Some(FoundPrefix { part, chunks, plain_bytes, root, hashes });
-        Ok(true)
     }
 
     fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome<Vec<PartIndex>> {

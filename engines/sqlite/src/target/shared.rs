@@ -16,7 +16,6 @@ use sealift_protocol::{
     failure::Outcome,
     id::PartIndex,
     manifest::{Plan, Section},
-    receive::FoundPrefix,
 };
 
 use super::{
@@ -38,7 +37,6 @@ use crate::document::SEQUENCE_TABLE;
 pub struct Shared {
     pub staging: Arc<Staging>,
     pub row_bytes_max: usize,
-    pub edge_bytes: u64,
     pub plan: Plan,
     pub bond: Bond,
     pub identity: Identity,
@@ -64,8 +62,6 @@ pub struct State {
     pub waiting: Vec<PartIndex>,
     /// How many of each rank are not committed.
     uncommitted: BTreeMap<Rank, usize>,
-    /// What is committed of a part that is not whole.
-    pub prefix: Option<FoundPrefix>,
     /// A thread has the turn to write, and the load with it.
     pub busy: bool,
     pub load: Option<Load>,
@@ -84,15 +80,14 @@ pub enum End {
 
 impl Shared {
     pub fn new(target: &SqliteTarget, plan: &Plan, bond: Bond, staged: Staged, stop: Arc<dyn StopToken>) -> Arc<Self> {
-        let SqliteTarget { staging, row_bytes_max, edge_bytes } = target;
-        let Staged { identity, load, image, have, prefix, .. } = staged;
+        let SqliteTarget { staging, row_bytes_max } = target;
+        let Staged { identity, load, image, have, .. } = staged;
         let mut uncommitted = BTreeMap::new();
         let ranks = (0..plan.parts.len() as u32).filter_map(|part| rank(plan, PartIndex(part)));
         ranks.for_each(|rank| *uncommitted.entry(rank).or_default() += 1);
         let mut state = State {
             committed: vec![false; plan.parts.len()],
             uncommitted,
-            prefix,
             interrupt: load.as_ref().map(|load| load.connection.get_interrupt_handle()),
             load,
             image,
@@ -103,7 +98,6 @@ impl Shared {
         let shared = Arc::new(Self {
             staging: Arc::clone(staging),
             row_bytes_max: *row_bytes_max,
-            edge_bytes: *edge_bytes,
             plan: plan.clone(),
             bond,
             identity,
@@ -196,10 +190,7 @@ impl Writers for Shared {
             return Ok(Box::new(Repeated { part }));
         }
         match section {
-            Section::Data => {
-                let prefix = self.state().prefix.clone().filter(|prefix| prefix.part == part);
-                Ok(Box::new(RowsLoad::begin(turn, part, prefix)?))
-            }
+            Section::Data => Ok(Box::new(RowsLoad::begin(turn, part)?)),
             Section::Opaque => Ok(Box::new(PagesLoad::begin(turn)?)),
             Section::PreData | Section::PostData => Ok(Box::new(DocumentLoad::new(turn, part, section))),
         }

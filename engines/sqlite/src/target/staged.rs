@@ -4,9 +4,9 @@ use rusqlite::Connection;
 use sealift_protocol::{
     disposition::Asks,
     failure::Outcome,
-    id::{PartIndex, TransferId},
-    manifest::{Plan, ReadBack, Section},
-    receive::{Found, FoundPrefix, WholePart},
+    id::TransferId,
+    manifest::{Plan, ReadBack},
+    receive::{Found, WholePart},
 };
 
 use super::{
@@ -24,8 +24,6 @@ pub struct Staged {
     /// Instead of a load, for the pages of an image.
     pub image: Option<Image>,
     pub have: Vec<WholePart>,
-    pub prefix: Option<FoundPrefix>,
-    /// Of both.
     pub rows: u64,
 }
 
@@ -47,32 +45,30 @@ impl Staged {
         if plan.engine.capabilities.read_back == ReadBack::Bytes {
             return Ok(Self::of_image(Image::create(staging, identity, bond)?, identity));
         }
-        Ok(Self { identity, load: None, image: None, have: Vec::new(), prefix: None, rows: 0 })
+        Ok(Self { identity, load: None, image: None, have: Vec::new(), rows: 0 })
     }
 
     /// What is committed, for the receiver.
     pub fn found(&self) -> Vec<Found> {
         let whole = self.have.iter().copied().map(Found::Whole);
-        whole.chain(self.prefix.clone().map(Found::Prefix)).collect()
+        let prefix = self.image.as_ref().and_then(Image::prefix);
+        whole.chain(prefix.map(Found::Prefix)).collect()
     }
 
     fn of_image(image: Image, identity: Identity) -> Self {
-        let (have, prefix) = (image.whole.into_iter().collect(), image.prefix());
-        Self { identity, load: None, image: Some(image), have, prefix, rows: 0 }
+        let have = image.whole.into_iter().collect();
+        Self { identity, load: None, image: Some(image), have, rows: 0 }
     }
 
     /// Resumes what is committed.
     fn resume(connection: Connection, identity: Identity, plan: &Plan, bond: Bond) -> Outcome<Self> {
         let ledger = ledger::read(&connection)?;
         check_plan(plan, &ledger.schema).map_err(|_| corrupt())?;
-        let (have, prefix, rows) = (ledger.parts.clone(), ledger.prefix.clone(), ledger.rows);
-        let is_rows = |part: PartIndex| plan.section(part) == Some(Section::Data);
-        if have.last().is_some_and(|last| last.part.0 as usize >= plan.parts.len())
-            || prefix.as_ref().is_some_and(|prefix| !is_rows(prefix.part))
-        {
+        let (have, rows) = (ledger.parts.clone(), ledger.rows);
+        if have.last().is_some_and(|last| last.part.0 as usize >= plan.parts.len()) {
             return Err(corrupt());
         }
-        Ok(Self { identity, load: Some(Load::resume(connection, bond, ledger)), image: None, have, prefix, rows })
+        Ok(Self { identity, load: Some(Load::resume(connection, bond, ledger)), image: None, have, rows })
     }
 }
 

@@ -102,7 +102,7 @@ fn found(target: &Path, tables: u32) -> Vec<u32> {
     let prepared = target.prepare(TRANSFER, &plan(tables), Asks::Continue, Arc::new(Never)).unwrap();
     let parts = prepared.found.iter().map(|found| match found {
         Found::Whole(whole) => whole.part.0,
-        Found::Prefix(_) => panic!("nothing was committed in pieces"),
+        Found::Prefix(_) => panic!("a part is committed as one"),
     });
     parts.filter(|part| *part > 0).collect()
 }
