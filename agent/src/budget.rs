@@ -10,14 +10,22 @@
 
 use std::sync::Arc;
 
-use sealift_protocol::limits::{CHUNK_PLAIN_BYTES_MAX, FRAME_BYTES_MAX, LANE_WINDOW_BYTES_MIN};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use sealift_protocol::limits::{CHUNK_PLAIN_BYTES, CHUNK_PLAIN_BYTES_MAX, FRAME_BYTES_MAX, LANE_WINDOW_BYTES_MIN};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 use crate::failure::{Failure, Outcome};
 
 /// What a lane reserves: the largest chunk, as it was and as it will be.
 pub const LANE_BYTES: usize = LANE_WINDOW_BYTES_MIN as usize;
 const _: () = assert!(FRAME_BYTES_MAX + CHUNK_PLAIN_BYTES_MAX <= LANE_BYTES);
+
+/// What each of two has of a lane: the largest frame, or a chunk of the usual size as it was and as it
+/// will be, with another one ready behind it.
+pub const HALF_LANE_BYTES: usize = LANE_BYTES / 2;
+const _: () = assert!(FRAME_BYTES_MAX <= HALF_LANE_BYTES && 3 * CHUNK_PLAIN_BYTES <= HALF_LANE_BYTES);
 
 /// The bytes of one transfer; its clones share them.
 #[derive(Clone)]
@@ -26,9 +34,12 @@ pub struct Budget {
     pool: Arc<Semaphore>,
 }
 
-/// What one lane may take.
+/// What one lane may take; its clones share it.
+#[derive(Clone)]
 pub struct LaneBudget {
     own: Arc<Semaphore>,
+    /// Of which no more is taken at once.
+    own_bytes: usize,
     pool: Arc<Semaphore>,
     reserve: Arc<OwnedSemaphorePermit>,
 }
@@ -57,6 +68,7 @@ impl Budget {
         let reserve = Arc::clone(&self.pool).acquire_many_owned(LANE_BYTES as u32).await.map_err(closed)?;
         Ok(LaneBudget {
             own: Arc::new(Semaphore::new(LANE_BYTES)),
+            own_bytes: LANE_BYTES,
             pool: Arc::clone(&self.pool),
             reserve: Arc::new(reserve),
         })
@@ -64,10 +76,18 @@ impl Budget {
 }
 
 impl LaneBudget {
-    /// Takes so many bytes, of which a chunk needs no more than [`LANE_BYTES`]. Waits, if it has
-    /// to, until chunks of this very lane give back theirs. Cancel-safe.
+    /// The budgets of two that must not wait for each other, each with half of the reserve:
+    /// [`HALF_LANE_BYTES`].
+    pub fn halves(self) -> (Self, Self) {
+        let half =
+            || Self { own: Arc::new(Semaphore::new(HALF_LANE_BYTES)), own_bytes: HALF_LANE_BYTES, ..self.clone() };
+        (half(), half())
+    }
+
+    /// Takes so many bytes, or as many as are reserved, if that is less: a chunk needs no more.
+    /// Waits, if it has to, until chunks of this very lane give back theirs. Cancel-safe.
     pub async fn take(&self, bytes: usize) -> Outcome<Room> {
-        let wanted = bytes.min(LANE_BYTES) as u32;
+        let wanted = bytes.min(self.own_bytes) as u32;
         if let Ok(bytes) = Arc::clone(&self.own).try_acquire_many_owned(wanted) {
             return Ok(self.held(bytes));
         }
@@ -76,6 +96,11 @@ impl LaneBudget {
         }
         let bytes = Arc::clone(&self.own).acquire_many_owned(wanted).await.map_err(closed)?;
         Ok(self.held(bytes))
+    }
+
+    /// The same for a thread that may block.
+    pub fn take_blocking(&self, bytes: usize) -> Outcome<Room> {
+        Handle::current().block_on(self.take(bytes))
     }
 
     fn held(&self, bytes: OwnedSemaphorePermit) -> Room {

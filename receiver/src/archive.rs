@@ -17,6 +17,7 @@ use sealift_agent::{
         AuditLog,
         entry::{Entry, Name, Purpose},
     },
+    budget::Budget,
     clock::{now_ms, now_seconds},
     fail_point::{self, Point},
     failure::{Failure, Outcome},
@@ -41,9 +42,9 @@ use sealift_protocol::{
 use serde_json::json;
 
 use self::{
-    file::{Archive, cut_short, reword},
+    file::{Archive, RecordInMemory, Records, cut_short, reword},
     record::{ArchiveRecord, KeptLoad},
-    unload::{Records, Unload},
+    unload::Unload,
 };
 use crate::{
     cli::LoadArgs,
@@ -131,7 +132,8 @@ impl Loading<'_> {
         self.runner.during = While::Data;
         let started_ms = now_ms();
         let header = *archive.header();
-        let mut records = archive.read();
+        let budget = Budget::new(self.args.transfer.memory);
+        let mut records = archive.read(budget.open_lane().await?);
         let sealed = stop.or(self.opening(Unsealing::new(&header), &mut records)).await?;
         stop.under(&Permit::of(&sealed.grant().grant, true));
         let mut outside = Outside::new(stop, None);
@@ -153,7 +155,7 @@ impl Loading<'_> {
         };
         loop {
             let record = records.recv().await.ok_or_else(|| failed("the archive's reader ended early"))??;
-            let record = record.ok_or_else(cut_short)?;
+            let RecordInMemory { record, .. } = record.ok_or_else(cut_short)?;
             let now = now_seconds();
             if let Some(sealed) = unsealing.handle(record, &expected, now)? {
                 return Ok(sealed);

@@ -12,13 +12,13 @@ use std::{
 use bytes::BytesMut;
 use sealift_agent::{
     audit::{AuditLog, entry},
+    budget::{LANE_BYTES, LaneBudget, Room},
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     random::SystemRandom,
-    sealed_file::{self, SealedFile},
+    sealed_file::{self, Replay, SealedFile},
 };
 use sealift_protocol::{
-    chunk::VerifiedChunk,
     close::Code,
     compress::Unpacker,
     digest::Digests,
@@ -33,6 +33,8 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
+
+use crate::writer::ChunkInMemory;
 
 /// The journal's file in the folder of its transfer.
 const NAME: &str = "journal";
@@ -155,25 +157,28 @@ impl Journal {
 pub enum Replayed {
     /// Under what the transfer's plaintext is hashed.
     Secret(DigestSecret),
-    Chunk(VerifiedChunk),
+    Chunk(ChunkInMemory),
 }
 
 /// Reads a journal from its beginning, and opens every chunk again, on a thread of its own. A chunk
 /// that is there twice, since a connection was lost between its record and its acknowledgement,
-/// comes once.
-pub fn replay(log: &SealedFile, transfer: TransferId, key: SealingKey) -> Outcome<mpsc::Receiver<Outcome<Replayed>>> {
-    let records = log.replay()?;
+/// comes once. A record is read when there is room for it and what it holds.
+pub fn replay(
+    log: &SealedFile,
+    transfer: TransferId,
+    key: SealingKey,
+    budget: LaneBudget,
+) -> Outcome<mpsc::Receiver<Outcome<Replayed>>> {
+    let mut records = log.replay()?;
     let (out, replayed) = mpsc::channel(REPLAYED_WAITING);
     tokio::task::spawn_blocking(move || {
         let mut opener = match Opener::new(transfer, key) {
             Ok(opener) => opener,
             Err(failure) => return drop(out.blocking_send(Err(failure))),
         };
-        for record in records {
-            let opened = record.and_then(|record| opener.open(record)).transpose();
-            let Some(opened) = opened else { continue };
-            let failed = opened.is_err();
-            if out.blocking_send(opened).is_err() || failed {
+        while let Some(next) = opener.next(&mut records, &budget).transpose() {
+            let failed = next.is_err();
+            if out.blocking_send(next).is_err() || failed {
                 return;
             }
         }
@@ -196,7 +201,19 @@ impl Opener {
         Ok(Self { transfer, key, keys: BTreeMap::new(), unpacker: Unpacker::new()?, next: 0 })
     }
 
-    fn open(&mut self, record: Record) -> Outcome<Option<Replayed>> {
+    /// What comes next; `None` after the last record.
+    fn next(&mut self, records: &mut Replay, budget: &LaneBudget) -> Outcome<Option<Replayed>> {
+        loop {
+            // How long it is, is known when it is read.
+            let room = budget.take_blocking(LANE_BYTES)?;
+            let Some(record) = records.next().transpose()? else { return Ok(None) };
+            if let Some(replayed) = self.open(record, room)? {
+                return Ok(Some(replayed));
+            }
+        }
+    }
+
+    fn open(&mut self, record: Record, mut room: Room) -> Outcome<Option<Replayed>> {
         match record {
             Record::Epoch(epoch) => {
                 let (secret, digest_secret) = epoch.open(&self.key, self.transfer)?;
@@ -216,7 +233,8 @@ impl Opener {
                 let keys = self.keys.get(&header.epoch).ok_or(damaged("a chunk before its keys"))?;
                 let chunk = open(&header, BytesMut::from(sealed), keys, &mut self.unpacker)?;
                 self.next += 1;
-                Ok(Some(Replayed::Chunk(chunk)))
+                room.shrink(chunk.plain().len());
+                Ok(Some(Replayed::Chunk(ChunkInMemory { chunk, held: room })))
             }
             Record::Statement(_) | Record::Mark => Ok(None),
         }

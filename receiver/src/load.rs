@@ -214,12 +214,12 @@ impl Load {
             match next? {
                 Replayed::Secret(secret) => self.transfer_mut().handle_digest_secret(&secret)?,
                 Replayed::Chunk(chunk) => {
-                    plain_bytes += chunk.plain().len() as u64;
+                    plain_bytes += chunk.chunk.plain().len() as u64;
                     let writer = match &mut writer {
                         Some(writer) => writer,
-                        None => writer.insert(self.writer(chunk.part()).await?),
+                        None => writer.insert(self.writer(chunk.chunk.part()).await?),
                     };
-                    self.take(writer, chunk.into(), true).await;
+                    self.take(writer, chunk, true).await;
                 }
             }
         }

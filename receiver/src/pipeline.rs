@@ -118,7 +118,7 @@ impl<'a> Pipeline<'a> {
             let plain_bytes = chunk.plain().len() as u64;
             {
                 let _at_work = self.activity.at_work();
-                let chunk = ChunkInMemory { chunk, held: Some(held) };
+                let chunk = ChunkInMemory { chunk, held };
                 self.load.take(&writer, chunk, self.load.journal.is_some()).await;
             }
             self.report.count(|totals| {

@@ -57,15 +57,8 @@ pub struct PartWriter {
 /// A verified chunk until the target has it.
 pub struct ChunkInMemory {
     pub chunk: VerifiedChunk,
-    /// What it takes of the transfer's budget. Those of an archive or a journal come one after the
-    /// other, and take nothing of it.
-    pub held: Option<Room>,
-}
-
-impl From<VerifiedChunk> for ChunkInMemory {
-    fn from(chunk: VerifiedChunk) -> Self {
-        Self { chunk, held: None }
-    }
+    /// What it takes of the transfer's budget.
+    pub held: Room,
 }
 
 /// A writer whose part's turn may not have come yet.

@@ -15,6 +15,8 @@ use sealift_protocol::{
     seal::EpochKeys, send::Read,
 };
 
+use tokio::sync::mpsc;
+
 use crate::{reader::ReadingPart, workers::Workers};
 
 /// What a chunk takes while it is at work: as it was and as it will be, and the one that the source
@@ -88,15 +90,19 @@ impl Sealer {
     }
 }
 
+/// The chunks of a part as they are read, each with what it takes of the budget.
+pub fn arriving(chunks: mpsc::Receiver<Chunk>, budget: LaneBudget) -> impl Stream<Item = (Chunk, Outcome<Room>)> {
+    stream::unfold((chunks, budget), |(mut chunks, budget)| async move {
+        let room = budget.take(CHUNK_AT_WORK_BYTES).await;
+        Some(((chunks.recv().await?, room), (chunks, budget)))
+    })
+}
+
 impl Lane {
     /// Chunks are sealed side by side and come out in order. The first `held` are at the receiver.
     pub fn new(reading: ReadingPart, budget: LaneBudget, held: ChunkCount, sealer: &Rc<Sealer>) -> Self {
         let sealer = Rc::clone(sealer);
-        let arriving = stream::unfold((reading.chunks, budget), |(mut chunks, budget)| async move {
-            let room = budget.take(CHUNK_AT_WORK_BYTES).await;
-            Some(((chunks.recv().await?, room), (chunks, budget)))
-        });
-        let chunks = arriving.map(move |(chunk, room)| {
+        let chunks = arriving(reading.chunks, budget).map(move |(chunk, room)| {
             let sealer = Rc::clone(&sealer);
             async move {
                 let room = room?;

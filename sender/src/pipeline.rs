@@ -225,7 +225,8 @@ impl<'a> Pipeline<'a> {
         let mut out = PartStream { link: self.link, part, first, stream: None };
         // From what an earlier process sent to what the receiver has, frames are counted, not sent.
         let mut frames = spool.read_from(self.outgoing.arrived(part).min(first).0);
-        while let Some((header, sealed)) = frames.next().await? {
+        while let Some(frame) = frames.next().await? {
+            let header = frame.header;
             if header.index.0 < first.0 {
                 self.count_held(part, header.index, header.plain_bytes.into());
                 continue;
@@ -234,7 +235,7 @@ impl<'a> Pipeline<'a> {
             self.outgoing.transfer_mut().handle_spooled(&header)?;
             self.count_sent(&header);
             out.write(Bytes::copy_from_slice(&header.to_bytes())).await?;
-            out.write(sealed).await?;
+            out.write(frame.sealed.clone()).await?;
             fail_point::hit(Point::ChunkSent);
         }
         // Only a source that has ended well is whole, whatever its last chunk says.

@@ -15,6 +15,7 @@ use std::{
 };
 
 use sealift_agent::{
+    budget::LaneBudget,
     failure::{Failure, Outcome},
     report::Report,
     sealed_file::SealedFile,
@@ -38,6 +39,8 @@ pub struct Spool {
     /// None if an earlier process had filled it.
     filling: Option<AbortHandle>,
     places: Arc<Mutex<Places>>,
+    /// For the frames that are read.
+    budget: LaneBudget,
     is_reported: Cell<bool>,
 }
 
@@ -52,9 +55,9 @@ struct Progress {
 }
 
 impl Spool {
-    fn new(log: SealedFile, progress: watch::Receiver<Progress>) -> Self {
+    fn new(log: SealedFile, progress: watch::Receiver<Progress>, budget: LaneBudget) -> Self {
         let (log, places) = (Arc::new(Mutex::new(Some(log))), Arc::default());
-        Self { log, progress, filling: None, places, is_reported: Cell::new(false) }
+        Self { log, progress, filling: None, places, budget, is_reported: Cell::new(false) }
     }
 
     /// Frames that are durable.

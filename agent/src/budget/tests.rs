@@ -89,6 +89,24 @@ proptest! {
     }
 }
 
+/// Issue 10, item 3: with the smallest budget, what fills a spool and what reads it have a half each,
+/// and wait each for its own.
+#[tokio::test]
+async fn the_halves_of_a_lane_do_not_wait_for_each_other() {
+    let budget = Budget::new(2 * LANE_BYTES as u64);
+    let (one, other) = budget.open_lane().await.unwrap().halves();
+    let held = one.take(LANE_BYTES).await.unwrap();
+    assert!(one.take(1).now_or_never().is_none());
+    let frame = other.take(FRAME_BYTES_MAX).now_or_never().unwrap().unwrap();
+    assert!(other.take(1).now_or_never().is_none());
+    drop(held);
+    assert!(one.take(3 * CHUNK_PLAIN_BYTES).now_or_never().is_some());
+    drop((one, other));
+    assert_eq!(budget.pool.available_permits(), 0, "a frame is held");
+    drop(frame);
+    assert_eq!(budget.pool.available_permits(), LANE_BYTES);
+}
+
 /// A lane that has more than its reserve keeps no other from opening once that is given back, and
 /// takes none of what the other waits for.
 #[tokio::test]

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sealift_agent::failure::{Failure, Outcome, explain};
+use sealift_agent::{
+    budget::{LANE_BYTES, LaneBudget, Room},
+    failure::{Failure, Outcome, explain},
+};
 use sealift_protocol::{
     close::Code,
     id::TransferId,
@@ -21,6 +24,15 @@ const RECORDS_WAITING: usize = 2;
 
 const COPY_AGAIN: &str =
     "Copy it again, whole, from the disk that it came on; if that does not help, have it made again.";
+
+/// What the reader yields; `None` is the whole end of the archive.
+pub type Records = mpsc::Receiver<Outcome<Option<RecordInMemory>>>;
+
+/// A record, and what it takes of the budget.
+pub struct RecordInMemory {
+    pub record: Record,
+    pub room: Room,
+}
 
 /// An archive for this receiver.
 pub struct Archive {
@@ -59,12 +71,13 @@ impl Archive {
         self.header().id.transfer
     }
 
-    /// Reads on a thread of its own. `None` comes last, after all of it was read and found whole.
-    pub fn read(mut self) -> mpsc::Receiver<Outcome<Option<Record>>> {
+    /// Reads on a thread of its own, while there is room for a record and what it holds. `None`
+    /// comes last, after all of it was read and found whole.
+    pub fn read(mut self, budget: LaneBudget) -> Records {
         let (out, records) = mpsc::channel(RECORDS_WAITING);
         tokio::task::spawn_blocking(move || {
             loop {
-                let record = self.next();
+                let record = self.next_within(&budget);
                 let over = !matches!(record, Ok(Some(_)));
                 if out.blocking_send(record).is_err() || over {
                     return;
@@ -72,6 +85,19 @@ impl Archive {
             }
         });
         records
+    }
+
+    fn next_within(&mut self, budget: &LaneBudget) -> Outcome<Option<RecordInMemory>> {
+        // How long it is, is known when it is read.
+        let mut room = budget.take_blocking(LANE_BYTES)?;
+        let Some(record) = self.next()? else { return Ok(None) };
+        let bytes = match &record {
+            Record::Chunk { header, sealed } => sealed.len() + header.plain_bytes as usize,
+            Record::Statement(bytes) => bytes.len(),
+            Record::Epoch(_) | Record::Mark => 0,
+        };
+        room.shrink(bytes);
+        Ok(Some(RecordInMemory { record, room }))
     }
 
     fn next(&mut self) -> Outcome<Option<Record>> {

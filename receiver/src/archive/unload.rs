@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use super::file::{RecordInMemory, Records, cut_short};
+use crate::{load::Load, workers::Workers, writer::ChunkInMemory};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
-use sealift_agent::{failure::Outcome, report::Report, workers::chunks_at_work};
+use sealift_agent::{budget::Room, failure::Outcome, report::Report, workers::chunks_at_work};
 use sealift_protocol::{
-    chunk::VerifiedChunk,
     close::Code,
     error::Error,
     frame::ChunkHeader,
@@ -16,13 +17,6 @@ use sealift_protocol::{
     seal::EpochKeys,
     sealed_log::Record,
 };
-use tokio::sync::mpsc;
-
-use super::file::cut_short;
-use crate::{load::Load, workers::Workers};
-
-/// What the archive's reader yields; `None` is its whole end.
-pub type Records = mpsc::Receiver<Outcome<Option<Record>>>;
 
 pub struct Unload<'a> {
     load: &'a Load,
@@ -32,7 +26,7 @@ pub struct Unload<'a> {
 
 /// A record whose place is good.
 enum Placed {
-    Chunk(ChunkHeader, Bytes),
+    Chunk(ChunkHeader, Bytes, Room),
     /// Of what the target has.
     Held(ChunkHeader),
     Manifest(Box<SignedManifest>),
@@ -40,7 +34,7 @@ enum Placed {
 }
 
 enum Opened {
-    Chunk(VerifiedChunk, u64),
+    Chunk(ChunkInMemory, u64),
     Manifest(Box<SignedManifest>),
     Nothing,
 }
@@ -62,13 +56,13 @@ impl<'a> Unload<'a> {
         while let Some(next) = opened.next().await {
             match next? {
                 Opened::Chunk(chunk, frame_bytes) => {
-                    let part = chunk.part();
+                    let part = chunk.chunk.part();
                     let writer = match current.take() {
                         Some((of, writer)) if of == part => writer,
                         _ => self.load.writer(part).await?,
                     };
-                    let plain_bytes = chunk.plain().len() as u64;
-                    self.load.take(&writer, chunk.into(), false).await;
+                    let plain_bytes = chunk.chunk.plain().len() as u64;
+                    self.load.take(&writer, chunk, false).await;
                     self.report.count(|totals| {
                         totals.rows = self.load.rows();
                         totals.moved(part, plain_bytes, frame_bytes);
@@ -90,27 +84,29 @@ impl<'a> Unload<'a> {
     }
 
     /// Checks the place of a record in the order of the archive.
-    fn place(&self, order: &mut Order, record: Outcome<Option<Record>>) -> Outcome<Placed> {
-        match record? {
-            Some(Record::Chunk { header, sealed }) => {
+    fn place(&self, order: &mut Order, record: Outcome<Option<RecordInMemory>>) -> Outcome<Placed> {
+        let Some(RecordInMemory { record, room }) = record? else {
+            return if order.is_finished() { Ok(Placed::Nothing) } else { Err(cut_short()) };
+        };
+        match record {
+            Record::Chunk { header, sealed } => {
                 order.handle_chunk(&header)?;
                 let transfer = self.load.transfer();
                 let held = transfer.is_finished(header.part) || header.index.0 < transfer.verified(header.part).0;
-                Ok(if held { Placed::Held(header) } else { Placed::Chunk(header, sealed) })
+                Ok(if held { Placed::Held(header) } else { Placed::Chunk(header, sealed, room) })
             }
-            Some(Record::Statement(bytes)) => Ok(Placed::Manifest(Box::new(order.handle_finish(&bytes)?))),
-            Some(Record::Epoch(_)) => Err(Error::new(Code::ProtocolViolation, "second epoch").into()),
-            Some(Record::Mark) => Ok(Placed::Nothing),
-            None if order.is_finished() => Ok(Placed::Nothing),
-            None => Err(cut_short()),
+            Record::Statement(bytes) => Ok(Placed::Manifest(Box::new(order.handle_finish(&bytes)?))),
+            Record::Epoch(_) => Err(Error::new(Code::ProtocolViolation, "second epoch").into()),
+            Record::Mark => Ok(Placed::Nothing),
         }
     }
 
     async fn open(&self, placed: Outcome<Placed>, keys: &Arc<EpochKeys>) -> Outcome<Opened> {
         Ok(match placed? {
-            Placed::Chunk(header, sealed) => {
+            Placed::Chunk(header, sealed, mut room) => {
                 let chunk = self.workers.open(header, BytesMut::from(sealed), Arc::clone(keys)).await?;
-                Opened::Chunk(chunk, header.frame_bytes() as u64)
+                room.shrink(chunk.plain().len());
+                Opened::Chunk(ChunkInMemory { chunk, held: room }, header.frame_bytes() as u64)
             }
             Placed::Held(header) => {
                 self.report.count(|totals| totals.held(header.part, header.plain_bytes.into()));

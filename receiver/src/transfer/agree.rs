@@ -215,7 +215,10 @@ impl Receiving<'_> {
         let Some((is_earlier, log)) = opened else {
             return Ok(Load::new(target, prepared, transfer, None, stop));
         };
-        let replayed = if is_earlier { Some(replay(&log, id, self.runner.record.sealing_key()?)?) } else { None };
+        let replayed = match is_earlier {
+            true => Some(replay(&log, id, self.runner.record.sealing_key()?, self.budget.open_lane().await?)?),
+            false => None,
+        };
         // Durable with the epoch, before anything that matters is in the journal.
         self.runner.record.kept.journal_made = true;
         let load = Load::new(target, prepared, transfer, Some(Journal::start(log)), stop);

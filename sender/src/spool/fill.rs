@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use sealift_agent::{
     audit::AuditLog,
+    budget::{LaneBudget, Room},
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     identity::Identity,
@@ -29,7 +30,11 @@ use sealift_protocol::{
 use tokio::sync::watch;
 
 use super::{Log, Progress, Spool, locked, of_spool, stopped};
-use crate::{lane::nothing_came, reader::ReadingPart, workers::Workers};
+use crate::{
+    lane::{arriving, nothing_came},
+    reader::ReadingPart,
+    workers::Workers,
+};
 
 /// A source is one opaque part where it can be read only once.
 const PART: PartIndex = PartIndex(0);
@@ -51,14 +56,15 @@ pub struct Filling {
 }
 
 impl Spool {
-    /// Begins to fill `log`.
-    pub fn start(log: SealedFile, filling: Filling) -> Self {
+    /// Begins to fill `log`. What fills it and what reads it share a lane's budget.
+    pub fn start(log: SealedFile, filling: Filling, budget: LaneBudget) -> Self {
         let (progress_in, progress) = watch::channel(Progress::default());
-        let mut spool = Self::new(log, progress);
+        let (of_filling, of_frames) = budget.halves();
+        let mut spool = Self::new(log, progress, of_frames);
         let log = Arc::clone(&spool.log);
         let task = tokio::spawn(async move {
             let stop = filling.stop.clone();
-            let ended = filling.run(&log, &progress_in).await.map_err(of_spool);
+            let ended = filling.run(&log, &progress_in, of_filling).await.map_err(of_spool);
             if let Err(failure) = &ended {
                 stop.raise(Cause::Source, failure.clone());
             }
@@ -70,19 +76,24 @@ impl Spool {
 }
 
 impl Filling {
-    async fn run(self, log: &Log, progress: &watch::Sender<Progress>) -> Outcome<SignedManifest> {
+    async fn run(self, log: &Log, progress: &watch::Sender<Progress>, budget: LaneBudget) -> Outcome<SignedManifest> {
         let Self { reading, keys, workers, mut transfer, identity, audit, comes_again, .. } = self;
         let mut nonces = Nonces::new(SystemRandom::default());
-        let arriving = stream::unfold(reading.chunks, |mut chunks| async move { Some((chunks.recv().await?, chunks)) });
-        let sealing = arriving.map(|chunk| {
+        let sealing = arriving(reading.chunks, budget).map(|(chunk, room)| {
             let (workers, keys, nonce) = (workers.clone(), Arc::clone(&keys), nonces.draw());
-            async move { workers.seal(chunk, keys, nonce?).await }
+            async move {
+                let mut room = room?;
+                let sealed = workers.seal(chunk, keys, nonce?).await?;
+                room.shrink(sealed.frame.len());
+                Ok((sealed, room))
+            }
         });
         // What is sealed while the disk syncs is synced together.
         let mut batches = Box::pin(sealing.buffered(chunks_at_work()).ready_chunks(chunks_at_work()));
         transfer.handle_start(PART);
         while let Some(batch) = batches.next().await {
-            let batch = batch.into_iter().collect::<Outcome<Vec<Sealed>>>()?;
+            let batch = batch.into_iter().collect::<Outcome<Vec<(Sealed, Room)>>>()?;
+            let (batch, _rooms): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
             if comes_again && batch.iter().any(|sealed| sealed.header.index.0 == 0 && sealed.header.plain_bytes == 0) {
                 return Err(nothing_came());
             }

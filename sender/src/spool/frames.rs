@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use sealift_agent::{
+    budget::{LaneBudget, Room},
     failure::{Failure, Outcome},
     sealed_file::Replay,
 };
@@ -12,6 +13,7 @@ use sealift_protocol::{
     error::Error,
     frame::ChunkHeader,
     id::{ChunkIndex, PartIndex},
+    limits::FRAME_BYTES_MAX,
     sealed_log::{LogPlace, Record},
 };
 use tokio::sync::watch;
@@ -33,7 +35,15 @@ pub(super) struct Places {
 pub struct Frames {
     progress: watch::Receiver<Progress>,
     cursor: Option<Cursor>,
+    budget: LaneBudget,
     next: u64,
+}
+
+/// A sealed chunk as it goes out, and what it takes of the budget.
+pub struct Frame {
+    pub header: ChunkHeader,
+    pub sealed: Bytes,
+    _room: Room,
 }
 
 struct Cursor {
@@ -46,14 +56,14 @@ impl Spool {
     /// Reads the frames from `first` on.
     pub fn read_from(&self, first: u64) -> Frames {
         let cursor = Cursor { log: Arc::clone(&self.log), places: Arc::clone(&self.places), replay: None };
-        Frames { progress: self.progress.clone(), cursor: Some(cursor), next: first }
+        Frames { progress: self.progress.clone(), cursor: Some(cursor), budget: self.budget.clone(), next: first }
     }
 }
 
 impl Frames {
-    /// The next frame, once it is durable. `None` after the last. Not cancel-safe: cancelled while
-    /// it reads, it fails from then on.
-    pub async fn next(&mut self) -> Outcome<Option<(ChunkHeader, Bytes)>> {
+    /// The next frame, once it is durable; the one before has been dropped by then. `None` after the
+    /// last. Not cancel-safe: cancelled while it reads, it fails from then on.
+    pub async fn next(&mut self) -> Outcome<Option<Frame>> {
         let next = self.next;
         {
             let more = |progress: &Progress| progress.frames > next || progress.ended.is_some();
@@ -64,6 +74,7 @@ impl Frames {
                 _ => {}
             }
         }
+        let mut room = self.budget.take(FRAME_BYTES_MAX).await?;
         let mut cursor = self.cursor.take().ok_or_else(stopped)?;
         let read = tokio::task::spawn_blocking(move || {
             let frame = cursor.frame(next);
@@ -72,7 +83,9 @@ impl Frames {
         let (cursor, frame) = read.await.map_err(|_| stopped())?;
         self.cursor = Some(cursor);
         self.next += 1;
-        frame.map(Some)
+        let (header, sealed) = frame?;
+        room.shrink(sealed.len());
+        Ok(Some(Frame { header, sealed, _room: room }))
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use minicbor::{Decode, Encode};
 use sealift_agent::{
+    budget::LaneBudget,
     failure::{Failure, Outcome},
     random::SystemRandom,
     sealed_file::{Repaired, SealedFile, destroy_own},
@@ -98,7 +99,8 @@ impl Place {
     }
 
     /// Opens what an earlier process left, and reads all of it. Blocks for as long as that takes.
-    pub fn open(&self, bytes_max: u64) -> Outcome<Found> {
+    /// The frames that are sent of it take their bytes from `budget`.
+    pub fn open(&self, bytes_max: u64, budget: LaneBudget) -> Outcome<Found> {
         let mut contents = Contents::default();
         let opened = match is_there(self.folder())? {
             true => SealedFile::open(self.folder(), NAME, &self.id(), bytes_max, |record| Ok(contents.see(record)?)),
@@ -115,7 +117,7 @@ impl Place {
         };
         let keys = Keys { epoch, key: KeyFingerprint(self.key) };
         let (_, progress) = watch::channel(Progress { frames, ended: Some(Ok(manifest.clone())) });
-        Ok(Found { whole: Some(Whole { spool: Spool::new(opened.log, progress), keys, manifest }), repaired })
+        Ok(Found { whole: Some(Whole { spool: Spool::new(opened.log, progress, budget), keys, manifest }), repaired })
     }
 
     /// Removes the spool, its envelope first, and its folder. Where there is none, that is done

@@ -143,7 +143,7 @@ impl Sending<'_> {
             };
             self.audit.append(Some(self.ticket.grant.grant.transfer), &entry)?;
             self.keep_epoch(session.keys.epoch())?;
-            self.begin_spool(outgoing, &session, stop)?;
+            self.begin_spool(outgoing, &session, stop).await?;
             let engine = json!(outgoing.transfer().plan().engine.name);
             self.report.event("started", &[("engine", engine), ("suite", json!(session.keys.suite().name()))]);
             self.report_resumed(outgoing, &session.have, had_anything);

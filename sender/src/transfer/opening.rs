@@ -68,8 +68,10 @@ impl Sending<'_> {
         let bytes_max = self.args.spool_bytes_max;
         self.report
             .say(&format!("sender: checking the spool of the earlier run, {}.", human_bytes(place.held_bytes())));
+        let sealer = self.sealer();
+        let budget = sealer.budget.open_lane().await?;
         let opening = async {
-            let opened = tokio::task::spawn_blocking(move || place.open(bytes_max));
+            let opened = tokio::task::spawn_blocking(move || place.open(bytes_max, budget));
             opened.await.map_err(|_| Failure::new(Code::Internal, "a thread ended early", ""))?
         };
         let found = stop.or(opening).await?;
@@ -81,7 +83,7 @@ impl Sending<'_> {
         announce(self.report, &plan);
         let mut transfer = self.transfer(plan)?;
         transfer.handle_earlier(manifest);
-        let outgoing = Outgoing::new(transfer, None, self.sealer());
+        let outgoing = Outgoing::new(transfer, None, sealer);
         let spool = self.spool.insert(Rc::new(spool));
         outgoing.set_spool(Rc::clone(spool), keys);
         self.sends = Sends::Spool;
@@ -89,12 +91,14 @@ impl Sending<'_> {
     }
 
     /// The first connection stands: from here on the source goes into the spool, under this
-    /// connection's keys.
-    pub(super) fn begin_spool(&mut self, outgoing: &Outgoing, session: &SenderSession, stop: &Stop) -> Outcome {
+    /// connection's keys. Not cancel-safe: the spool may be made all the same.
+    pub(super) async fn begin_spool(&mut self, outgoing: &Outgoing, session: &SenderSession, stop: &Stop) -> Outcome {
         let Some(folder) = self.args.spool.as_ref().filter(|_| outgoing.spool().is_none() && outgoing.has_source())
         else {
             return Ok(());
         };
+        // No other lane is open: what a spool holds is sent from there.
+        let budget = outgoing.sealer.budget.open_lane().await?;
         let plan = outgoing.transfer().plan().clone();
         let mut place = Place::new(folder, self.ticket.grant.grant.transfer, session.spool.key, plan.clone())?;
         // The record first: by it a later process knows what to remove.
@@ -113,7 +117,7 @@ impl Sending<'_> {
             audit: self.audit.clone(),
             comes_again: self.contact == Contact::Earlier && self.endpoint.replay() == Replay::Never,
         };
-        let spool = self.spool.insert(Rc::new(Spool::start(log, filling)));
+        let spool = self.spool.insert(Rc::new(Spool::start(log, filling, budget)));
         outgoing.set_spool(Rc::clone(spool), session.spool.clone());
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::{path::Path, sync::Arc};
 
 use bytes::BytesMut;
 use sealift_agent::{
+    budget::Budget,
     failure::{Failure, Outcome},
     random::SystemRandom,
     stop::{Cause, Stop},
@@ -29,7 +30,7 @@ use sealift_protocol::{
     row::put_length,
     seal::{EpochKeys, Suite, open, seal},
 };
-use sealift_receiver::writer::{PartToWrite, PartWriter, Written};
+use sealift_receiver::writer::{ChunkInMemory, PartToWrite, PartWriter, Written};
 use sealift_sender::reader::{Reader, Reading};
 use sealift_sqlite::{
     SqliteTarget, Value,
@@ -150,9 +151,10 @@ async fn begin(into: Arc<dyn Writers>, part: PartIndex, stop: &Stop) -> (PartWri
 
 /// `false` if nothing is written any more.
 async fn write(writer: &PartWriter, chunk: VerifiedChunk) -> bool {
+    let held = Budget::new(0).open_lane().await.unwrap().take(chunk.plain().len()).await.unwrap();
     let place = writer.place().await;
     place.is_some_and(|place| {
-        place.send(chunk.into());
+        place.send(ChunkInMemory { chunk, held });
         true
     })
 }
