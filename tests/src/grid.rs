@@ -7,6 +7,7 @@
 //! part, written under a staging name. While a file `fail` with the number of a part is beside the
 //! target or the source, that part fails.
 
+mod drill;
 mod source;
 mod target;
 
@@ -29,12 +30,29 @@ use sealift_protocol::{
 pub use self::{source::GridSource, target::GridTarget};
 
 /// What the programs of the tests have: the engines of the product, and this one.
-pub const ENGINES: Engines = Engines { specs: &[&SPEC, &sealift_opaque::SPEC, &sealift_sqlite::SPEC], instead: &[] };
+pub const ENGINES: Engines = Engines { specs: &[&SPEC, &sealift_opaque::SPEC, &SQLITE], instead: &[] };
+
+/// SQLite as the product has it, but for the size of ranges: small tables are divided.
+const SQLITE: EngineSpec = EngineSpec {
+    name: sealift_sqlite::SPEC.name,
+    schemes: &[Scheme {
+        name: "sqlite",
+        usage: "sqlite:PATH",
+        is_source: true,
+        parse: |rest| sealift_sqlite::parse_with_ranges(rest, SMALL_RANGE_BYTES),
+    }],
+    drill: sealift_sqlite::SPEC.drill,
+    helpers: sealift_sqlite::SPEC.helpers,
+    fail_points: sealift_sqlite::SPEC.fail_points,
+};
+
+/// A few chunks at most.
+const SMALL_RANGE_BYTES: u64 = 512 << 10;
 
 pub const SPEC: EngineSpec = EngineSpec {
     name: "grid",
     schemes: &[Scheme { name: "grid", usage: "grid:PATH", is_source: true, parse: GridUrl::parse }],
-    drill: |_, _| None,
+    drill: drill::drill,
     helpers: &[],
     fail_points: &[PART_WRITTEN, PART_COMMITTED, PROVEN, RENAMED],
 };

@@ -30,6 +30,8 @@ use crate::{
 pub enum Kind {
     /// A database of this many rows, each some 200 bytes.
     Sqlite(u32),
+    /// A database of this many rows, whose large tables are sent in small ranges.
+    Ranges(u32),
     /// One of this many tables, most of them of one row.
     Tables(u32),
     /// A database of this many rows, as an image.
@@ -74,7 +76,7 @@ impl Place {
             fs::set_permissions(place.path(name), fs::Permissions::from_mode(0o700)).unwrap();
         }
         match kind {
-            Kind::Sqlite(rows) | Kind::Image(rows) | Kind::Drill(rows) => {
+            Kind::Sqlite(rows) | Kind::Ranges(rows) | Kind::Image(rows) | Kind::Drill(rows) => {
                 sqlite::create_hospital(&place.source(), rows)
             }
             Kind::Tables(tables) => sqlite::create_tables(&place.source(), tables),
@@ -127,7 +129,7 @@ impl Place {
         match self.kind {
             Kind::Spool(_) => launch.arg("--spool").arg(self.spool()),
             Kind::Image(_) => launch.args(&["--form", "image"]),
-            Kind::Grid(_) => launch.program(grid::SENDER),
+            Kind::Grid(_) | Kind::Ranges(_) => launch.program(grid::SENDER),
             _ => launch,
         }
     }
@@ -165,7 +167,9 @@ impl Place {
                     && receipt.evidence.tables == receipt.manifest.manifest.tables
                     && arrived.sum::<u64>() == sqlite::row_count(&self.source())
             }),
-            Kind::Sqlite(_) | Kind::Tables(_) => sqlite::content(&self.source()) == sqlite::content(&self.target()),
+            Kind::Sqlite(_) | Kind::Ranges(_) | Kind::Tables(_) => {
+                sqlite::content(&self.source()) == sqlite::content(&self.target())
+            }
             Kind::Grid(content) => grid::holds(&self.target(), content),
             _ => fs::read(self.source()).unwrap() == fs::read(self.target()).unwrap(),
         }
@@ -177,7 +181,7 @@ impl Place {
         assert_eq!(self.target().exists(), !is_drill, "whether anything is there");
         assert!(!is_drill || self.has_receipt("receiver"), "no receipt says what arrived");
         assert!(self.is_same(), "the copy differs");
-        if let Kind::Sqlite(_) | Kind::Tables(_) | Kind::Image(_) = self.kind {
+        if let Kind::Sqlite(_) | Kind::Ranges(_) | Kind::Tables(_) | Kind::Image(_) = self.kind {
             assert_eq!(sqlite::integrity(&self.target()), "ok");
         }
     }
@@ -236,7 +240,7 @@ impl Place {
     }
 
     /// The receipts that are kept there, verified.
-    fn receipts(&self, side: &str) -> Vec<SignedReceipt> {
+    pub fn receipts(&self, side: &str) -> Vec<SignedReceipt> {
         let folder = self.path(side).join("receipts");
         let read = |name: &String| {
             let receipt = SignedReceipt::from_bytes(&fs::read(folder.join(name)).unwrap()).unwrap();
@@ -261,7 +265,9 @@ fn urls(kind: Kind, source: &str, target: &str) -> (String, String) {
     // second load fails.
     let loader = format!("exec:sh -c 'cat >{source}.loading && ln {source}.loading {target} && rm {source}.loading'");
     match kind {
-        Kind::Sqlite(_) | Kind::Tables(_) | Kind::Image(_) => (format!("sqlite:{source}"), format!("sqlite:{target}")),
+        Kind::Sqlite(_) | Kind::Ranges(_) | Kind::Tables(_) | Kind::Image(_) => {
+            (format!("sqlite:{source}"), format!("sqlite:{target}"))
+        }
         Kind::Drill(_) => (format!("sqlite:{source}"), "discard:".to_owned()),
         Kind::Grid(_) => (format!("grid:{source}"), format!("grid:{target}")),
         Kind::File(_) => (format!("file:{source}"), format!("file:{target}")),

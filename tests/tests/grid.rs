@@ -11,6 +11,7 @@ use sealift_protocol::{
     disposition::Asks,
     id::{PartIndex, TransferId},
     key::DigestSecret,
+    manifest::Proof,
 };
 use sealift_sender::reader::{Reader, Reading};
 use sealift_tests::{
@@ -150,6 +151,44 @@ fn findings_are_said_and_errors_end_it() {
             place.assert_done();
         }
     }
+}
+
+fn drill(content: Content) -> Place {
+    let mut place = Place::new(Kind::Grid(content), Faults::default(), 4);
+    place.target_url = "discard:".to_owned();
+    place
+}
+
+/// Issue 10, item 2: the engine brings its own drill, which looks at every row of every range and
+/// keeps nothing.
+#[test]
+fn a_drill_looks_at_every_row_and_keeps_nothing() {
+    let place = drill(CONTENT);
+    let (sender, receiver) = place.start();
+    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
+    let told = || format!("--- sender\n{}--- receiver\n{}", sender.message(), receiver.message());
+    assert_eq!((sender.code(), receiver.code()), (Some(exit::DONE), Some(exit::DONE)), "{}", told());
+    place.assert_clean(&[]);
+    let receipts = place.receipts("receiver");
+    let [receipt] = receipts.as_slice() else { panic!("{} receipts", receipts.len()) };
+    let (evidence, sent) = (&receipt.receipt.evidence, &receipt.receipt.manifest.manifest.tables);
+    assert_eq!((evidence.proof, &evidence.tables), (Proof::Discarded, sent));
+    let rows: Vec<u64> = sent.iter().map(|table| table.rows).collect();
+    assert_eq!(rows, [CONTENT.ranges * CONTENT.rows; 2]);
+}
+
+/// What the target would not take fails its drill.
+#[test]
+fn a_drill_refuses_a_row_that_the_target_would() {
+    let place = drill(Content { widest: 3 << 20, ..CONTENT });
+    let mut receiver = place.receiver().args(&["--row-bytes-max", "1MiB"]).start();
+    receiver.ticket();
+    let sender = place.sender().start().wait(WITHIN);
+    let receiver = receiver.wait(WITHIN);
+    let told = || format!("--- sender\n{}--- receiver\n{}", sender.message(), receiver.message());
+    assert!(sender.code() != Some(exit::DONE) && receiver.code() != Some(exit::DONE), "{}", told());
+    assert!(receiver.message().contains("limit"), "{}", told());
+    assert!(!place.has_receipt("receiver"));
 }
 
 /// N writers: no part waits for the end of another.

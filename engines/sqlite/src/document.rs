@@ -3,7 +3,7 @@
 //! | part | bytes |
 //! |---|---|
 //! | schema | one canonical CBOR [`SchemaDocument`] |
-//! | rows | one part a table, in the order of the document: rows of [`sealift_protocol::row`] |
+//! | rows | one part a table or range, in the order of the document: [`sealift_protocol::row`] |
 //! | finish | one canonical CBOR [`FinishDocument`] |
 //!
 //! A row is the rowid, where it is carried, and then the columns.
@@ -79,7 +79,7 @@ pub struct Definition {
     pub table: Option<String>,
 }
 
-/// One table whose rows are a part.
+/// One table whose rows are moved.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Table {
@@ -116,7 +116,7 @@ pub struct SchemaDocument {
     pub application_id: i32,
     #[n(4)]
     pub user_version: i32,
-    /// One for each part of rows, in the plan's order.
+    /// Those of the plan, in its order.
     #[n(5)]
     pub tables: Vec<Table>,
     #[n(6)]

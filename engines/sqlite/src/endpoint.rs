@@ -10,12 +10,15 @@ use sealift_protocol::{disposition::sender::Replay, failure::Outcome, manifest::
 
 use crate::{
     engine,
-    source::{ImageSource, SqliteSource},
+    source::{ImageSource, RANGE_BYTES, SqliteSource},
     target::SqliteTarget,
 };
 
 #[derive(Debug)]
-struct SqliteUrl(FilePath);
+struct SqliteUrl {
+    path: FilePath,
+    range_bytes: u64,
+}
 
 /// The URLs of the engine.
 pub const SCHEMES: &[Scheme] =
@@ -23,8 +26,14 @@ pub const SCHEMES: &[Scheme] =
 
 impl SqliteUrl {
     fn parse(rest: &str) -> Outcome<Arc<dyn Endpoint>> {
-        Ok(Arc::new(Self(FilePath::parse("sqlite", rest)?)))
+        parse_with_ranges(rest, RANGE_BYTES)
     }
+}
+
+/// What the URL names with `rest` behind its colon; as a source, its tables are divided into ranges
+/// of so many bytes. For tests, which have no large tables.
+pub fn parse_with_ranges(rest: &str, range_bytes: u64) -> Outcome<Arc<dyn Endpoint>> {
+    Ok(Arc::new(SqliteUrl { path: FilePath::parse("sqlite", rest)?, range_bytes }))
 }
 
 impl Endpoint for SqliteUrl {
@@ -36,11 +45,11 @@ impl Endpoint for SqliteUrl {
     }
 
     fn url(&self) -> String {
-        self.0.url()
+        self.path.url()
     }
 
     fn place(&self) -> Place {
-        Place::File(self.0.resolved())
+        Place::File(self.path.resolved())
     }
 
     fn forms(&self) -> &'static [Form] {
@@ -54,7 +63,7 @@ impl Endpoint for SqliteUrl {
     }
 
     fn open_source(&self, options: SourceOptions) -> Outcome<Box<dyn Source>> {
-        let source = SqliteSource::open(&self.0.given)?;
+        let source = SqliteSource::open(&self.path.given)?.with_ranges(self.range_bytes);
         Ok(match options.form {
             Form::Rows => Box::new(source),
             Form::Image => Box::new(ImageSource::new(source)),
@@ -62,15 +71,15 @@ impl Endpoint for SqliteUrl {
     }
 
     fn check_target(&self, options: &TargetOptions) -> Outcome {
-        if options.standing { self.0.check_absolute() } else { Ok(()) }
+        if options.standing { self.path.check_absolute() } else { Ok(()) }
     }
 
     fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Target>> {
         self.check_target(options)?;
-        Ok(Arc::new(SqliteTarget::new(&self.0.resolved(), options.row_bytes_max as usize)?))
+        Ok(Arc::new(SqliteTarget::new(&self.path.resolved(), options.row_bytes_max as usize)?))
     }
 
     fn open_leftover(&self, options: &TargetOptions, engines: Engines) -> Outcome<Option<Arc<dyn Recovery>>> {
-        if self.0.has_folder() { Ok(Some(self.open_target(options, engines)?)) } else { Ok(None) }
+        if self.path.has_folder() { Ok(Some(self.open_target(options, engines)?)) } else { Ok(None) }
     }
 }

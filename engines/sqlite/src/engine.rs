@@ -2,12 +2,11 @@
 
 use sealift_protocol::manifest::{Capabilities, CheckKind, Engine, ReadBack, Section};
 
-/// Of a database that is moved as definitions and rows. A table is read whole: one connection has
-/// the snapshot.
+/// Of a database that is moved as definitions and rows.
 pub fn rows() -> Engine {
     let capabilities = Capabilities {
         sections: vec![Section::PreData, Section::Data, Section::PostData],
-        ranges: false,
+        ranges: true,
         read_back: ReadBack::Rows,
         checks: vec![CheckKind::Catalogue],
     };

@@ -14,13 +14,15 @@
 
 mod affinity;
 mod catalogue;
+mod divide;
 mod failure;
 mod image;
+mod parts;
 mod shared;
 mod sidecars;
 mod wal_snapshot;
 
-pub use self::image::ImageSource;
+pub use self::{divide::RANGE_BYTES, image::ImageSource};
 
 use std::{
     fs,
@@ -34,23 +36,24 @@ use sealift_engine_api::{Finding, PartReader, Planned, RowSink, Snapshot, Source
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
-    id::{PartIndex, TableIndex},
+    id::PartIndex,
     limits::PARTS_MAX,
-    manifest::{Plan, PlannedPart, PlannedTable, Section},
+    manifest::{Plan, PlannedTable},
 };
 
 use crate::{
     document::{DOCUMENT_BYTES_MAX, TextEncoding, is_internal},
-    engine, quote,
+    engine,
 };
 
 use self::{
     catalogue::{Catalogue, SourceTable},
     failure::{failed, unsuitable},
+    parts::{RowsPart, planned_parts, rows_parts},
     shared::{BUSY_TIMEOUT, CACHE_KIB, SharedSnapshot, bound_cache, connect},
     sidecars::JournalMode,
 };
-use crate::{MOVE_IMAGE, Value, check_options, stored::read_rows, value_bytes};
+use crate::{MOVE_IMAGE, Value, check_options, statement::RowidRange, stored::read_rows, value_bytes};
 
 /// A row as it lies in its table may be longer than its encoding by the length of its header's
 /// length.
@@ -64,6 +67,7 @@ pub struct SqliteSource {
     path: PathBuf,
     journal_mode: JournalMode,
     connection: Connection,
+    range_bytes: u64,
 }
 
 /// What is read by rows, as of the transaction that `plan` left open.
@@ -71,6 +75,7 @@ struct Content {
     encoding: TextEncoding,
     schema: Vec<u8>,
     tables: Vec<SourceTable>,
+    parts: Vec<RowsPart>,
     finish: Vec<u8>,
 }
 
@@ -99,7 +104,13 @@ impl SqliteSource {
             sidecars::check_owner(&path, &shown, nix::unistd::geteuid())?;
         }
         let connection = connect(&path, busy_timeout).map_err(|error| failed(&error, &shown))?;
-        Ok(Self { path, journal_mode, connection })
+        Ok(Self { path, journal_mode, connection, range_bytes: RANGE_BYTES })
+    }
+
+    /// Divides tables into ranges of so many bytes.
+    pub fn with_ranges(mut self, range_bytes: u64) -> Self {
+        self.range_bytes = range_bytes;
+        self
     }
 
     /// What moving the database means for those who use it meanwhile.
@@ -133,55 +144,23 @@ impl SqliteSource {
         for table in &catalogue.tables {
             table.check_indexes(&self.connection)?;
         }
-        let parts = parts(&self.connection, &catalogue.tables).map_err(|error| failed(&error, &shown))?;
+        let parts = rows_parts(&self.connection, &catalogue.tables, self.range_bytes);
+        let parts = parts.map_err(|error| failed(&error, &shown))?;
+        let planned = planned_parts(&parts);
         let (encoding, schema, finish) =
             (catalogue.schema.encoding, catalogue.schema.to_bytes(), catalogue.finish.to_bytes());
-        if parts.len() > PARTS_MAX || schema.len().max(finish.len()) > DOCUMENT_BYTES_MAX {
+        if planned.len() > PARTS_MAX || schema.len().max(finish.len()) > DOCUMENT_BYTES_MAX {
             let what = format!("the schema of {shown} is too large: {} tables", catalogue.tables.len());
             return Err(unsuitable(what, MOVE_IMAGE));
         }
         let tables = catalogue.tables.iter().map(|table| planned_table(&table.table.name)).collect();
-        let content = Content { encoding, schema, tables: catalogue.tables, finish };
-        Ok((content, Plan { engine: engine::rows(), tables, parts, empty: None }))
+        let content = Content { encoding, schema, tables: catalogue.tables, parts, finish };
+        Ok((content, Plan { engine: engine::rows(), tables, parts: planned, empty: None }))
     }
-}
-
-/// The plan's parts. The estimates are for progress alone: the span of rowids, and the file's size
-/// in that proportion.
-fn parts(connection: &Connection, tables: &[SourceTable]) -> rusqlite::Result<Vec<PlannedPart>> {
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let file_bytes = pragma("page_count")?.unsigned_abs().saturating_mul(pragma("page_size")?.unsigned_abs());
-    let estimates = tables
-        .iter()
-        .map(|table| rows_estimate(connection, table, file_bytes))
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    let rows_total = estimates.iter().flatten().fold(0u64, |total, rows| total.saturating_add(*rows));
-    let share = |rows: u64| (u128::from(file_bytes) * u128::from(rows) / u128::from(rows_total.max(1))) as u64;
-    let mut parts = vec![PlannedPart::of_section(Section::PreData)];
-    parts.extend(estimates.into_iter().zip(0..).map(|(rows_estimate, table)| PlannedPart {
-        rows_estimate,
-        bytes_estimate: rows_estimate.map(share),
-        ..PlannedPart::of_table(TableIndex(table))
-    }));
-    parts.push(PlannedPart::of_section(Section::PostData));
-    Ok(parts)
 }
 
 fn planned_table(name: &str) -> PlannedTable {
     PlannedTable { internal: is_internal(name), ..PlannedTable::named(name) }
-}
-
-/// Counting would be a scan; the highest and lowest rowid are two look-ups.
-fn rows_estimate(connection: &Connection, table: &SourceTable, file_bytes: u64) -> rusqlite::Result<Option<u64>> {
-    let Some(rowid) = table.rowid_name else { return Ok(None) };
-    let (rowid, name) = (rowid.name(), quote(&table.table.name));
-    // Two subqueries, since SQLite makes a look-up of min or max only where it stands alone.
-    let sql = format!("SELECT (SELECT min({rowid}) FROM main.{name}), (SELECT max({rowid}) FROM main.{name})");
-    let span: (Option<i64>, Option<i64>) = connection.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let (Some(lowest), Some(highest)) = span else { return Ok(Some(0)) };
-    let rows = highest.abs_diff(lowest).saturating_add(1);
-    // A row takes at least four bytes of its page: a wider span has gaps and says nothing.
-    Ok((rows <= file_bytes / 4).then_some(rows))
 }
 
 impl Source for SqliteSource {
@@ -237,14 +216,15 @@ impl PartReader for RowsReader {
         if place == 0 {
             return out.bytes(&content.schema);
         }
-        if place == content.tables.len() + 1 {
+        if place == content.parts.len() + 1 {
             return out.bytes(&content.finish);
         }
-        let table = content.tables.get(place - 1).ok_or_else(missing)?;
+        let RowsPart { table, rowids, .. } = content.parts.get(place - 1).ok_or_else(missing)?;
+        let table = &content.tables[*table];
         // What the engine holds of a row, too.
         let length_max = out.row_bytes_max().saturating_add(PAYLOAD_SLACK_BYTES).max(LENGTH_MAX_MIN);
         self.limit_length(i32::try_from(length_max).unwrap_or(i32::MAX))?;
-        let read = read_table(&self.connection, table, content.encoding, out);
+        let read = read_table(&self.connection, table, *rowids, content.encoding, out);
         self.limit_length(i32::MAX)?;
         read.map_err(|failure| failure.at_part(part))
     }
@@ -257,14 +237,20 @@ fn row_too_long(row_bytes_max: usize) -> Failure {
     failure
 }
 
-fn read_table(connection: &Connection, table: &SourceTable, encoding: TextEncoding, out: &mut dyn RowSink) -> Outcome {
+fn read_table(
+    connection: &Connection,
+    table: &SourceTable,
+    rowids: Option<RowidRange>,
+    encoding: TextEncoding,
+    out: &mut dyn RowSink,
+) -> Outcome {
     let row_bytes_max = out.row_bytes_max();
     let engine = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(ErrorCode::TooBig) => row_too_long(row_bytes_max),
         _ => failed(&error, &format!("table {}", table.table.name)),
     };
     let check = check_values(table, encoding, row_bytes_max);
-    read_rows(connection, &table.table, encoding, check, |pieces| out.row(pieces), engine)
+    read_rows(connection, &table.table, rowids, encoding, check, |pieces| out.row(pieces), engine)
 }
 
 /// Refuses a row that is too long before it is encoded any further, and a value that the target

@@ -6,11 +6,20 @@
 //! is selected as a pair, the stored bytes and whether they are text, and inserted by a cast, which
 //! relabels bytes without looking at them.
 
-use crate::document::{Table, TextEncoding};
+use crate::document::{RowidName, Table, TextEncoding};
 
 /// Result columns of one SELECT: SQLite's compiled-in SQLITE_MAX_COLUMN. A table of as many columns
 /// and a rowid, or one read in pairs, needs more than one statement.
 const SELECT_CELLS_MAX: usize = 2000;
+
+/// Rows of a table by their rowids, both ends included.
+#[derive(Clone, Copy, Debug)]
+pub struct RowidRange {
+    /// A name of the table's rowid, whether or not it is carried.
+    pub rowid: RowidName,
+    pub first: i64,
+    pub last: i64,
+}
 
 /// A name as an identifier that is never anything else. A doubled quote is the only escape SQL
 /// knows in it.
@@ -28,8 +37,12 @@ impl TextEncoding {
 impl Table {
     /// The statements that read the table. Each scans it whole in the order of its own b-tree (`NOT
     /// INDEXED`), so that stepped side by side in one transaction they give the pieces of the same
-    /// row.
-    pub fn selects(&self, encoding: TextEncoding) -> Vec<String> {
+    /// row. Of a range, their parameters are its first and last rowid.
+    pub fn selects(&self, range: Option<RowidRange>, encoding: TextEncoding) -> Vec<String> {
+        let within = range.map_or_else(String::new, |RowidRange { rowid, .. }| {
+            let rowid = rowid.name();
+            format!(" WHERE {rowid}>=?1 AND {rowid}<=?2 ORDER BY {rowid}")
+        });
         let cells: Vec<String> = self
             .identifiers()
             .map(|name| match encoding {
@@ -41,7 +54,7 @@ impl Table {
             .collect();
         cells
             .chunks(SELECT_CELLS_MAX / encoding.cells_per_value())
-            .map(|cells| format!("SELECT {} FROM main.{} NOT INDEXED", cells.join(","), quote(&self.name)))
+            .map(|cells| format!("SELECT {} FROM main.{} NOT INDEXED{within}", cells.join(","), quote(&self.name)))
             .collect()
     }
 
@@ -82,7 +95,10 @@ mod tests {
     #[test]
     fn names_stay_names() {
         assert_eq!(quote("x\"; DROP TABLE t; --"), "\"x\"\"; DROP TABLE t; --\"");
-        assert_eq!(table(1, None).selects(TextEncoding::Utf8), ["SELECT \"c0\" FROM main.\"a\"\"b\" NOT INDEXED"]);
+        assert_eq!(
+            table(1, None).selects(None, TextEncoding::Utf8),
+            ["SELECT \"c0\" FROM main.\"a\"\"b\" NOT INDEXED"]
+        );
         let insert = table(1, Some(RowidName::Oid)).insert(TextEncoding::Utf8);
         assert_eq!(insert, "INSERT INTO main.\"a\"\"b\"(oid,\"c0\") VALUES(?1,?2)");
     }
@@ -90,7 +106,7 @@ mod tests {
     /// Fault D12.
     #[test]
     fn wide_tables_are_read_by_several_statements() {
-        let count = |columns, rowid, encoding| table(columns, rowid).selects(encoding).len();
+        let count = |columns, rowid, encoding| table(columns, rowid).selects(None, encoding).len();
         assert_eq!(count(2000, None, TextEncoding::Utf8), 1);
         assert_eq!(count(2000, Some(RowidName::Rowid), TextEncoding::Utf8), 2);
         assert_eq!(count(2000, Some(RowidName::Rowid), TextEncoding::Utf16le), 3);

@@ -7,23 +7,31 @@ use sealift_protocol::failure::{Failure, Outcome};
 use crate::{
     Value,
     document::{Table, TextEncoding},
+    statement::RowidRange,
     value::{EncodedRow, put_values},
 };
 
-/// Calls `row` with the encoding of each row of `table`, in pieces. `check` may refuse a value
+/// Calls `row` with the encoding of each row of `table`, or of a range of it, in pieces. `check` may refuse a value
 /// before it is encoded, known by its place in the row; `engine` says what an error of the engine
 /// means.
 pub fn read_rows(
     connection: &Connection,
     table: &Table,
+    range: Option<RowidRange>,
     encoding: TextEncoding,
     mut check: impl FnMut(usize, Value<'_>) -> Outcome,
     mut row: impl FnMut(&[&[u8]]) -> Outcome,
     engine: impl Fn(rusqlite::Error) -> Failure,
 ) -> Outcome {
-    let selects = table.selects(encoding);
+    let selects = table.selects(range, encoding);
     let statements = selects.iter().map(|select| connection.prepare(select)).collect::<Result<Vec<_>, _>>();
     let mut statements = statements.map_err(&engine)?;
+    if let Some(RowidRange { first, last, .. }) = range {
+        for statement in &mut statements {
+            statement.raw_bind_parameter(1, first).map_err(&engine)?;
+            statement.raw_bind_parameter(2, last).map_err(&engine)?;
+        }
+    }
     let cells: Vec<usize> = statements.iter().map(Statement::column_count).collect();
     let mut cursors: Vec<Rows<'_>> = statements.iter_mut().map(Statement::raw_query).collect();
     let mut copied = BytesMut::new();

@@ -181,13 +181,13 @@ fn c2_receiver_killed_sqlite() {
     assert!(sender.number("resent_bytes") > 0, "{}", sender.message());
 }
 
-/// A large table is committed at chunks' edges on the way: what is behind the last of them is sent
-/// again, and no more.
+/// A large table is committed range by range: what is behind the last of them is sent again, and no
+/// more.
 #[test]
 fn c2_receiver_killed_in_a_large_table_sqlite() {
-    let place = Place::new(Kind::Sqlite(400_000), rate(300), 21);
+    let place = Place::new(Kind::Ranges(150_000), rate(100), 21);
     let (mut sender, receiver) = place.start();
-    let come = 48 << 20;
+    let come = 24 << 20;
     place.wait_until_passed(&mut sender, come);
     kill(receiver);
     let (sender, receiver) = assert_resumed(&place, sender, place.receiver().start());

@@ -7,6 +7,7 @@ mod image;
 mod many;
 mod nasty;
 mod pump;
+mod ranges;
 mod resume;
 
 use std::{

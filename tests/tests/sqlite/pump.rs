@@ -158,7 +158,17 @@ impl<'a> Pump<'a> {
     }
 
     pub fn start_as(folder: &Folder, load: &'a OneLoad, transfer: TransferId, asks: Asks) -> Outcome<Self> {
-        let planned = Box::new(SqliteSource::open(&folder.source())?).plan(endless())?;
+        Self::of_source(SqliteSource::open(&folder.source())?, load, transfer, asks)
+    }
+
+    /// One of tables in ranges of so many bytes.
+    pub fn start_in_ranges(folder: &Folder, load: &'a OneLoad, range_bytes: u64) -> Outcome<Self> {
+        let source = SqliteSource::open(&folder.source())?.with_ranges(range_bytes);
+        Self::of_source(source, load, TRANSFER, Asks::Continue)
+    }
+
+    fn of_source(source: SqliteSource, load: &'a OneLoad, transfer: TransferId, asks: Asks) -> Outcome<Self> {
+        let planned = Box::new(source).plan(endless())?;
         let (plan, reader, link) = (planned.plan, planned.snapshot.reader()?, Link::new());
         let whole = |found| match found {
             Found::Whole(whole) => whole,
@@ -230,9 +240,16 @@ impl<'a> Pump<'a> {
         Ok(tables)
     }
 
-    /// What the sender would say of all tables, without sending them.
+    /// What the sender would say of all tables, without sending them: ranges add up.
     pub fn tables_as_read(&mut self) -> Vec<RowsDigest> {
-        (1..=self.plan.tables.len() as u32).map(|part| self.part_as_read(PartIndex(part))).collect()
+        let mut tables = vec![RowsDigest::default(); self.plan.tables.len()];
+        for part in 1..self.plan.parts.len() - 1 {
+            let table = self.plan.parts[part].table.unwrap();
+            let rows = self.part_as_read(PartIndex(part as u32));
+            let table = &mut tables[table.0 as usize];
+            *table = table.merge(rows).unwrap();
+        }
+        tables
     }
 }
 

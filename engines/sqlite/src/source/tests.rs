@@ -1,4 +1,5 @@
 pub mod kept;
+mod ranges;
 
 use std::sync::{
     Arc,

@@ -49,11 +49,11 @@ pub struct Ledger {
 impl Ledger {
     /// Whether no part is missing.
     pub fn is_whole(&self) -> bool {
-        // Schema, tables, finish. Lines are unique and in order: none is missing if the last has
-        // the last place.
-        let parts = self.schema.tables.len() + 2;
+        // The finish is the last part, and is committed after all others. Lines are unique and in
+        // order: none is missing if the last has the last place. A table has a part at least.
+        let parts = self.parts.len();
         let ends = self.parts.last().is_some_and(|last| last.part.0 as usize == parts - 1);
-        ends && self.parts.len() == parts && self.finish.is_some()
+        ends && parts >= self.schema.tables.len() + 2 && self.finish.is_some()
     }
 }
 

@@ -11,8 +11,8 @@ use sealift_protocol::{
     close::Code,
     digest::MultisetDigest,
     failure::{Failure, Outcome},
-    id::PartIndex,
-    manifest::{CatalogueCheck, Check, Evidence, Proof},
+    id::{PartIndex, TableIndex},
+    manifest::{CatalogueCheck, Check, Evidence, Plan, Proof},
 };
 
 use super::{Turn, failure::failed, load::guard, out_of_order};
@@ -55,7 +55,7 @@ pub fn prove(turn: &mut Turn<'_>) -> Outcome<Evidence> {
     for (place, table) in schema.tables.iter().enumerate() {
         let mut digest = turn.digests.multiset();
         read_again(turn, &connection, table, schema.encoding, &mut digest)
-            .map_err(|failure| failure.at_part(PartIndex(place as u32 + 1)))?;
+            .map_err(|failure| failure.at_part(first_part(&shared.plan, TableIndex(place as u32))))?;
         tables.push(digest.digest());
     }
     // Still the same file, or what was read is not what would be published.
@@ -64,6 +64,12 @@ pub fn prove(turn: &mut Turn<'_>) -> Outcome<Evidence> {
     hit(PROVEN);
     let checks = vec![Check::Catalogue(CatalogueCheck { definitions })];
     Ok(Evidence { tables, checks, ..Evidence::bare(Proof::RowsReadBack) })
+}
+
+/// The part of a table, or its first range.
+fn first_part(plan: &Plan, table: TableIndex) -> PartIndex {
+    let place = plan.parts.iter().position(|part| part.table == Some(table));
+    PartIndex(place.unwrap_or_default() as u32)
 }
 
 /// Returns the number of definitions.
@@ -137,5 +143,5 @@ fn read_again(
         digest.add_pieces(pieces);
         Ok(())
     };
-    read_rows(connection, table, encoding, |_, _| Ok(()), each, engine)
+    read_rows(connection, table, None, encoding, |_, _| Ok(()), each, engine)
 }

@@ -1,4 +1,4 @@
-//! Writing one table's rows.
+//! Writing the rows of one table, or of a range of it.
 
 use bytes::Bytes;
 use sealift_engine_api::PartSink;
@@ -7,6 +7,7 @@ use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
     id::PartIndex,
+    manifest::Range,
     receive::WholePart,
     row::RowReader,
 };
@@ -43,6 +44,7 @@ pub struct RowsLoad<'a> {
     part: PartIndex,
     /// Place of the table in the schema document.
     table: usize,
+    range: Option<Range>,
     insert: String,
     values: usize,
     reader: RowReader,
@@ -68,8 +70,8 @@ enum Transaction {
 impl<'a> RowsLoad<'a> {
     pub fn begin(mut turn: Turn<'a>, part: PartIndex) -> Outcome<Self> {
         let reader = RowReader::new(turn.shared.row_bytes_max);
-        // The schema is the part before the first table.
-        let table = (part.0 as usize).checked_sub(1).ok_or_else(out_of_order)?;
+        let planned = turn.shared.plan.parts.get(part.0 as usize).ok_or_else(out_of_order)?;
+        let (table, range) = (planned.table.ok_or_else(out_of_order)?.0 as usize, planned.range);
         let load = turn.load()?;
         let definition = load.schema.tables.get(table).ok_or_else(out_of_order)?;
         let (insert, values) = (definition.insert(load.schema.encoding), definition.values());
@@ -78,6 +80,7 @@ impl<'a> RowsLoad<'a> {
             turn,
             part,
             table,
+            range,
             insert,
             values,
             reader,
@@ -93,13 +96,18 @@ impl<'a> RowsLoad<'a> {
     /// The first chunk is here: says which transaction the part is written in, and which indexes wait
     /// for the rows.
     fn begin_transaction(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        if chunk.is_last() {
+        // A range is large, however few rows there are in it now.
+        if chunk.is_last() && self.range.is_none() {
             self.turn.load()?.begin_shared()?;
             self.transaction = Transaction::Shared;
         } else {
             self.turn.commit_shared()?;
             self.turn.load()?.begin()?;
             self.transaction = Transaction::Own;
+        }
+        if self.range.is_some_and(|range| range.from > 0) {
+            // The indexes are there, and grow: the range before was committed with them.
+            return Ok(());
         }
         let load = self.turn.load.as_ref().ok_or_else(out_of_order)?;
         let definition = &load.schema.tables[self.table];
