@@ -22,8 +22,8 @@ use crate::failure::{Failure, Outcome};
 pub const LANE_BYTES: usize = LANE_WINDOW_BYTES_MIN as usize;
 const _: () = assert!(FRAME_BYTES_MAX + CHUNK_PLAIN_BYTES_MAX <= LANE_BYTES);
 
-/// What each of two has of a lane: the largest frame, or a chunk of the usual size as it was and as it
-/// will be, with another one ready behind it.
+/// What each of two has of a lane: the largest frame, or a chunk of the usual size as it was and as
+/// it will be, with another one ready behind it.
 pub const HALF_LANE_BYTES: usize = LANE_BYTES / 2;
 const _: () = assert!(FRAME_BYTES_MAX <= HALF_LANE_BYTES && 3 * CHUNK_PLAIN_BYTES <= HALF_LANE_BYTES);
 

@@ -250,7 +250,8 @@ impl ReceiverTransfer {
     }
 
     /// The root over the chunks of a part that were verified and passed to the target, to be
-    /// continued with the next. `None` before any keys, and for a part of which every chunk is there.
+    /// continued with the next. `None` before any keys, and for a part of which every chunk is
+    /// there.
     pub fn part_root(&self, part: PartIndex) -> Option<PartRoot> {
         match &self.parts.get(part.0 as usize)?.verified {
             Verified::Nothing => Some(self.digests.as_ref()?.part_root(part)),

@@ -52,6 +52,7 @@ fn survives(point: &str, is_receivers: bool) {
     let receipts = place.receipts("receiver");
     let [receipt] = receipts.as_slice() else { panic!("{point}: {} receipts", receipts.len()) };
     let plan = &receipt.receipt.plan;
-    assert!(plan.parts.iter().filter(|part| part.range.is_some()).count() > 8, "{point}: {:?}", plan.parts);
+    let ranges = plan.parts.iter().filter(|part| part.range.is_some()).count();
+    assert!(ranges > 5, "{point}: {ranges} ranges");
     assert_eq!(receipt.receipt.evidence.tables, receipt.receipt.manifest.manifest.tables);
 }

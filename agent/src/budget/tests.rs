@@ -89,8 +89,8 @@ proptest! {
     }
 }
 
-/// Issue 10, item 3: with the smallest budget, what fills a spool and what reads it have a half each,
-/// and wait each for its own.
+/// Issue 10, item 3: with the smallest budget, what fills a spool and what reads it have a half
+/// each, and wait each for its own.
 #[tokio::test]
 async fn the_halves_of_a_lane_do_not_wait_for_each_other() {
     let budget = Budget::new(2 * LANE_BYTES as u64);

@@ -50,8 +50,8 @@ pub struct TargetCapabilities {
 /// for again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// A part that [`PartSink::finish`] says is finished, and nothing of a part before: one that was
-    /// not finished is written again from its beginning. `prepare` finds the finished ones.
+    /// A part that [`PartSink::finish`] says is finished, and nothing of a part before: one that
+    /// was not finished is written again from its beginning. `prepare` finds the finished ones.
     Parts,
     /// The first chunks of a part, up to the last [`PartSink::sync`]; `prepare` finds them. A chunk
     /// does not count as verified before it is synced, so that a sender which can give its bytes
@@ -171,8 +171,8 @@ pub trait Writers: Send + Sync {
 }
 
 /// Writes one part, from its first chunk, or from the one after the prefix that `prepare` found.
-/// Dropped without `finish`, it leaves nothing of the part behind but what is durable. Fails once the
-/// stop token says so.
+/// Dropped without `finish`, it leaves nothing of the part behind but what is durable. Fails once
+/// the stop token says so.
 pub trait PartSink {
     /// Takes the next chunk. When this returns, the target's transaction or the loader has it.
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome;
@@ -182,8 +182,8 @@ pub trait PartSink {
         0
     }
 
-    /// Makes all that was taken so far durable. Called of a target with [`Durability::SyncedChunks`]
-    /// and of no other.
+    /// Makes all that was taken so far durable. Called of a target with
+    /// [`Durability::SyncedChunks`] and of no other.
     fn sync(&mut self) -> Outcome {
         Err(Failure::new(Code::Internal, "a target that keeps whole parts was asked to sync one", ""))
     }

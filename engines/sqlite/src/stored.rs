@@ -11,9 +11,9 @@ use crate::{
     value::{EncodedRow, put_values},
 };
 
-/// Calls `row` with the encoding of each row of `table`, or of a range of it, in pieces. `check` may refuse a value
-/// before it is encoded, known by its place in the row; `engine` says what an error of the engine
-/// means.
+/// Calls `row` with the encoding of each row of `table`, or of a range of it, in pieces. `check`
+/// may refuse a value before it is encoded, known by its place in the row; `engine` says what an
+/// error of the engine means.
 pub fn read_rows(
     connection: &Connection,
     table: &Table,

@@ -1,9 +1,10 @@
 //! A database of the embedded engine as a target.
 //!
 //! The load goes into a staging file beside the target, one part at a time, each part's rows,
-//! indexes and ledger line in one transaction, or with others in one where it is small ([`group`]). `prove` reads every table again from
-//! the file; `publish` gives the file the target's name. What is committed stays there when the
-//! load stops, and the same transfer goes on from it; another one drops it.
+//! indexes and ledger line in one transaction, or with others in one where it is small ([`group`]).
+//! `prove` reads every table again from the file; `publish` gives the file the target's name. What
+//! is committed stays there when the load stops, and the same transfer goes on from it; another one
+//! drops it.
 //!
 //! How it is written. A rollback journal, truncated at each commit, and `synchronous=FULL`: a
 //! commit is on the disk when it returns, and a new table's pages are written once, since only

@@ -61,8 +61,8 @@ impl Spool {
 }
 
 impl Frames {
-    /// The next frame, once it is durable; the one before has been dropped by then. `None` after the
-    /// last. Not cancel-safe: cancelled while it reads, it fails from then on.
+    /// The next frame, once it is durable; the one before has been dropped by then. `None` after
+    /// the last. Not cancel-safe: cancelled while it reads, it fails from then on.
     pub async fn next(&mut self) -> Outcome<Option<Frame>> {
         let next = self.next;
         {

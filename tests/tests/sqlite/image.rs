@@ -32,8 +32,8 @@ const IMAGE: PartIndex = PartIndex(0);
 const LEDGER: &str = ".target.db.sealift-staging-pages";
 const STAGING: &str = ".target.db.sealift-staging";
 
-/// Feeds the target with the chunks behind `root`, up to `chunks_max` of them, each synced; the part
-/// if that was all of it.
+/// Feeds the target with the chunks behind `root`, up to `chunks_max` of them, each synced; the
+/// part if that was all of it.
 fn feed(
     reader: &mut dyn PartReader,
     pages: &mut dyn PartSink,

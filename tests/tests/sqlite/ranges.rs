@@ -29,7 +29,9 @@ const TABLES: &str = "
 fn load_missing(pump: &mut Pump<'_>) {
     let have: Vec<PartIndex> = pump.have.iter().map(|whole| whole.part).collect();
     let parts = (0..pump.plan.parts.len() as u32).map(PartIndex);
-    parts.filter(|part| !have.contains(part)).for_each(|part| drop(pump.part(part).unwrap()));
+    for part in parts.filter(|part| !have.contains(part)) {
+        pump.part(part).unwrap();
+    }
 }
 
 fn prove_and_publish(pump: &mut Pump<'_>, load: &OneLoad) {

@@ -50,8 +50,8 @@ pub fn rows_parts(
     Ok(parts)
 }
 
-/// A table WITHOUT ROWID is not divided: its b-tree has keys of any type. Nor is one of the engine's
-/// own, which is small, and is cleared before its first row is loaded.
+/// A table WITHOUT ROWID is not divided: its b-tree has keys of any type. Nor is one of the
+/// engine's own, which is small, and is cleared before its first row is loaded.
 fn may_be_divided(table: &SourceTable) -> bool {
     table.rowid_name.is_some() && !is_internal(&table.table.name)
 }

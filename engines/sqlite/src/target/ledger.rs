@@ -1,7 +1,7 @@
 //! What a staged database says of itself: whose load it is, and what is committed. A part's line is
-//! written in the transaction of its rows, so that each is there exactly when the other is. The lines
-//! of schema and finish carry their documents: a catalogue does not tell which rowids are carried, nor
-//! which indexes still have to be made.
+//! written in the transaction of its rows, so that each is there exactly when the other is. The
+//! lines of schema and finish carry their documents: a catalogue does not tell which rowids are
+//! carried, nor which indexes still have to be made.
 
 use rusqlite::{Connection, Error, ErrorCode, Row, params};
 use sealift_protocol::{

@@ -93,8 +93,8 @@ impl<'a> RowsLoad<'a> {
         })
     }
 
-    /// The first chunk is here: says which transaction the part is written in, and which indexes wait
-    /// for the rows.
+    /// The first chunk is here: says which transaction the part is written in, and which indexes
+    /// wait for the rows.
     fn begin_transaction(&mut self, chunk: &VerifiedChunk) -> Outcome {
         // A range is large, however few rows there are in it now.
         if chunk.is_last() && self.range.is_none() {

@@ -9,19 +9,19 @@ use crate::source::divide::Divider;
 
 const SMALL: u64 = 64 << 10;
 
-fn planned(folder: &Folder, range_bytes: u64) -> (SqliteSource, Plan) {
-    let mut source = SqliteSource::open(&folder.path()).unwrap().with_ranges(range_bytes);
-    let plan = source.plan().unwrap();
-    plan.check().unwrap();
-    (source, plan)
+fn planned(folder: &Folder, range_bytes: u64) -> (Box<dyn PartReader>, Plan) {
+    let source = SqliteSource::open(&folder.path()).unwrap().with_ranges(range_bytes);
+    let planned = Box::new(source).plan(never()).unwrap();
+    planned.plan.check().unwrap();
+    (planned.snapshot.reader().unwrap(), planned.plan)
 }
 
 /// The rows of each part of a table.
-fn rows_of(source: &mut SqliteSource, plan: &Plan, table: &str) -> Vec<Vec<Vec<u8>>> {
+fn rows_of(reader: &mut Box<dyn PartReader>, plan: &Plan, table: &str) -> Vec<Vec<Vec<u8>>> {
     let parts = (0..plan.parts.len() as u32).map(PartIndex);
     let parts: Vec<_> =
         parts.filter(|part| plan.table_of(*part).is_some_and(|planned| planned.name == table)).collect();
-    parts.into_iter().map(|part| kept(source, part.0, 16 << 20).unwrap().rows).collect()
+    parts.into_iter().map(|part| kept(reader, part.0, 16 << 20).unwrap().rows).collect()
 }
 
 fn bytes(rows: &[Vec<u8>]) -> u64 {
@@ -30,10 +30,10 @@ fn bytes(rows: &[Vec<u8>]) -> u64 {
 
 /// So many ranges that hold every row once, in the order of the table.
 fn divided(folder: &Folder, range_bytes: u64, table: &str) -> Vec<Vec<Vec<u8>>> {
-    let (mut source, plan) = planned(folder, range_bytes);
-    let ranges = rows_of(&mut source, &plan, table);
-    let (mut source, plan) = planned(folder, RANGE_BYTES);
-    let whole = rows_of(&mut source, &plan, table);
+    let (mut reader, plan) = planned(folder, range_bytes);
+    let ranges = rows_of(&mut reader, &plan, table);
+    let (mut reader, plan) = planned(folder, RANGE_BYTES);
+    let whole = rows_of(&mut reader, &plan, table);
     assert_eq!(whole.len(), 1);
     assert!(ranges.concat() == whole[0], "{table}");
     ranges
@@ -133,13 +133,13 @@ fn boundaries_are_the_same_again() {
         "PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; CREATE TABLE t(a);
          {NUMBERS} 9000) INSERT INTO t(rowid, a) SELECT i * 37, zeroblob(i % 300) FROM n; DELETE FROM t WHERE rowid % 5 = 0;"
     ));
-    let (mut source, plan) = planned(&folder, SMALL);
-    let first = rows_of(&mut source, &plan, "t");
-    drop(source);
+    let (mut reader, plan) = planned(&folder, SMALL);
+    let first = rows_of(&mut reader, &plan, "t");
+    drop(reader);
     writer.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
-    let (mut source, again) = planned(&folder, SMALL);
+    let (mut reader, again) = planned(&folder, SMALL);
     assert_eq!((plan.hash(), first.len() > 10), (again.hash(), true));
-    assert!(first == rows_of(&mut source, &again, "t"));
+    assert!(first == rows_of(&mut reader, &again, "t"));
 }
 
 /// A tree that leads back into itself, or to pages that are none, gives no boundaries, and ends.
