@@ -239,8 +239,7 @@ fn plan() -> Plan {
         rows_estimate: Some(3),
         ..PlannedPart::of_table(TableIndex(0))
     };
-    let mut engine = engine::rows();
-    engine.capabilities.ranges = true;
+    let engine = engine::rows();
     let parts = vec![
         PlannedPart::of_section(Section::PreData),
         range(0, Some(8)),

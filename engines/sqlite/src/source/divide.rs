@@ -31,6 +31,9 @@ const LAST_SHARE: u64 = 2;
 const UNIT_SHARE: u64 = 4;
 const NEIGHBOUR_SHARE: u64 = 16;
 
+/// Nor by that of one that is further away: some rows may have large values.
+const NEIGHBOURS_MAX: u64 = 64;
+
 /// As deep as SQLite descends.
 const DEPTH_MAX: usize = 20;
 
@@ -113,8 +116,8 @@ impl<'a> Divider<'a> {
                 continue;
             }
             // Its neighbours are taken to be like it.
-            let alike = (self.range_bytes / NEIGHBOUR_SHARE / bytes.max(1)).max(1);
-            let alike = usize::try_from(alike).unwrap_or(usize::MAX).min(children.len() - at);
+            let alike = (self.range_bytes / NEIGHBOUR_SHARE / bytes.max(1)).clamp(1, NEIGHBOURS_MAX);
+            let alike = (alike as usize).min(children.len() - at);
             at += alike;
             ranges.add(bytes.saturating_mul(alike as u64), children[at - 1].last.or(last), self.range_bytes);
         }

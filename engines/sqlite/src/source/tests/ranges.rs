@@ -124,7 +124,7 @@ fn shadow_tables_are_divided() {
     divided(&folder, SMALL, "f_data");
 }
 
-/// The same boundaries again, whoever reads, as long as the database is the same: a checkpoint
+/// The same boundaries again, for any process, as long as the database is the same: a checkpoint
 /// changes nothing of it.
 #[test]
 fn boundaries_are_the_same_again() {
