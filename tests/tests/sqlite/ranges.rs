@@ -59,7 +59,9 @@ fn tables_in_ranges_arrive_exactly() {
         load_missing(&mut pump);
         prove_and_publish(&mut pump, &load);
         assert_same(&folder);
-        assert_eq!(strings(&Connection::open(folder.target()).unwrap(), "PRAGMA integrity_check"), ["ok"]);
+        let [source, target] = [folder.source(), folder.target()].map(|path| Connection::open(path).unwrap());
+        // Some rows break a constraint, in both.
+        assert_eq!(strings(&source, "PRAGMA integrity_check"), strings(&target, "PRAGMA integrity_check"));
     }
 }
 
