@@ -108,7 +108,7 @@ impl OneLoad {
 /// Writes one part as a receiver does, whole.
 pub fn write_part(load: &OneLoad, part: PartIndex, plain: &[u8], digests: &Digests) -> Outcome<Vec<PartIndex>> {
     let mut sink = load.begin(part, digests)?;
-    let mut root = sink.begun(part, digests);
+    let mut root = digests.part_root(part);
     let mut chunks = plain.chunks(CHUNK_PLAIN_BYTES).peekable();
     let mut index = 0;
     loop {
@@ -122,8 +122,7 @@ pub fn write_part(load: &OneLoad, part: PartIndex, plain: &[u8], digests: &Diges
             break;
         }
     }
-    let (chunks, plain_bytes, root) = (root.chunks(), root.plain_bytes(), root.root());
-    sink.finish(&WholePart { part, chunks, plain_bytes, root })
+    sink.finish(&WholePart::of(part, &root))
 }
 
 /// A chunk that was sealed and opened: nothing else can be given to a sink.

@@ -87,7 +87,7 @@ impl Recovery for PostgresTarget {
 
 impl Target for PostgresTarget {
     /// Each part is committed with its line in the ledger.
-    fn capabilities(&self) -> TargetCapabilities {
+    fn capabilities(&self, _plan: &Plan) -> TargetCapabilities {
         TargetCapabilities { durability: Durability::Parts, commit: Commit::Observable }
     }
 

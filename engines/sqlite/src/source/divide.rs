@@ -190,8 +190,8 @@ impl Page {
             let at = u16_at(page, header_bytes + 2 * usize::from(index))?;
             page.get(usize::from(at)..)
         };
-        match page.first()? {
-            &INTERIOR => {
+        match *page.first()? {
+            INTERIOR => {
                 let child = |index| {
                     let cell = cell(12, index)?;
                     let (last, _) = varint(cell.get(4..)?)?;
@@ -201,7 +201,7 @@ impl Page {
                 let children = (0..cells).map(child).collect::<Option<Vec<_>>>()?;
                 Some(Self::Interior(children.into_iter().chain([rightmost]).collect()))
             }
-            &LEAF => {
+            LEAF => {
                 let row = |index| {
                     let cell = cell(8, index)?;
                     let (bytes, length) = varint(cell)?;

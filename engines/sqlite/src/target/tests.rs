@@ -97,15 +97,17 @@ fn a_load_that_has_to_end_is_not_prepared() {
 #[test]
 fn plans_that_do_not_fit_are_refused_before_anything_is_made() {
     let folder = Folder::new();
-    let mut ranges = plan(&["a"]);
-    ranges.engine.capabilities.ranges = true;
+    let mut no_ranges = plan(&["a"]);
+    no_ranges.engine.capabilities.ranges = false;
+    let mut out_of_order = plan(&["a", "b"]);
+    out_of_order.parts.swap(1, 2);
     let mut two_schemas = plan(&["a"]);
     two_schemas.parts.insert(0, PlannedPart::of_section(Section::PreData));
     let mut another_format = plan(&["a"]);
     another_format.engine.format += 1;
     let mut bytes = Plan::opaque(engine::image(), None);
     bytes.engine.name = "opaque".into();
-    for plan in [bytes, plan(&["_SEALIFT_ledger"]), ranges, two_schemas, another_format] {
+    for plan in [bytes, plan(&["_SEALIFT_ledger"]), no_ranges, out_of_order, two_schemas, another_format] {
         let prepared = prepare(&folder.path("target.db"), &plan);
         assert_eq!(prepared.err().map(|failure| failure.code), Some(Code::PlanRefused));
     }
