@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Read,
+    process::Stdio,
     sync::{Arc, Mutex},
 };
 
@@ -10,7 +11,8 @@ use sealift_engine_api::{Planned, RowSink, Severity, Source, StopToken};
 use sealift_postgres::{
     PostgresSource,
     client::{Address, Connection, End},
-    document::{FinishDocument, Format, SchemaDocument, Table},
+    document::{FinishDocument, Format, Object, SchemaDocument, Table},
+    inventory, session,
 };
 use sealift_protocol::{
     close::Code,
@@ -173,6 +175,34 @@ fn small_databases_are_planned_and_read() {
         let sequences = "select count(*) from pg_class where relkind = 'S'";
         assert_eq!(whole.finish.sequences.len().to_string(), server.query(set, sequences), "{set}");
         assert_eq!(whole.schema.database.encoding, "UTF8");
+    }
+}
+
+/// The objects of a database, as both ends list them.
+fn objects(server: &Postgres, database: &str) -> Vec<Object> {
+    let mut connection = Connection::open(&address(server, database), End::Source, ROW_BYTES_MAX).unwrap();
+    connection.batch(&session::set_up(connection.server_version())).unwrap();
+    inventory::read(&mut connection).unwrap()
+}
+
+/// What the two ends compare is what `pg_dump` and `psql` keep.
+#[test]
+fn a_restored_copy_has_the_same_objects() {
+    let (Some(server), Some(data)) = (Postgres::start(), shared::data_folder()) else { return };
+    let sets = std::env::var("SEALIFT_SETS").unwrap_or_else(|_| "northwind-pg sakila-pg".into());
+    for set in sets.split_whitespace() {
+        server.load(&data, set, set);
+        server.create_database("copy");
+        let mut dump = server.client("pg_dump", set).stdout(Stdio::piped()).spawn().unwrap();
+        let mut restore = server.client("psql", "copy");
+        restore.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null"]).stdin(dump.stdout.take().unwrap());
+        assert!(restore.status().unwrap().success() && dump.wait().unwrap().success());
+        let (there, here) = (objects(&server, "copy"), objects(&server, set));
+        assert!(here.len() > 50, "{set}");
+        let missing: Vec<_> = here.iter().filter(|object| !there.contains(object)).take(10).collect();
+        let added: Vec<_> = there.iter().filter(|object| !here.contains(object)).take(10).collect();
+        assert!(missing.is_empty() && added.is_empty(), "{set}: {missing:#?} {added:#?}");
+        server.query("postgres", "drop database copy");
     }
 }
 
