@@ -309,6 +309,24 @@ fn nasty_values_are_read_as_they_are() {
     );
 }
 
+/// D1: bytes travel as the database stores them, in whatever encoding; names are the same text.
+#[test]
+fn values_travel_in_the_encoding_of_the_database() {
+    let Some(server) = Postgres::start() else { return };
+    server.query("postgres", "create database d template template0 encoding 'LATIN1' locale 'C'");
+    let mut psql = server.client("psql", "d");
+    psql.env("PGCLIENTENCODING", "UTF8").args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c"]);
+    shared::run(psql.arg("create table \"é\" (\"ü\" text); insert into \"é\" values ('ñ')"));
+    server.query("postgres", "create database s template template0 encoding 'SQL_ASCII' locale 'C'");
+    server.query("s", "create table t as select E'\\xff\\xfe'::text as x");
+    let latin = read(&planned(source(&server, "d")));
+    assert_eq!(latin.schema.database.encoding, "LATIN1");
+    assert_eq!(latin.table("public.é").columns[0].name, "ü");
+    assert_eq!(latin.cells("public.é"), [[Some(vec![0xf1])]]);
+    let ascii = read(&planned(source(&server, "s")));
+    assert_eq!(ascii.cells("public.t"), [[Some(vec![0xff, 0xfe])]]);
+}
+
 /// E1: readers of ranges, each with a session of its own, have together exactly the rows of the
 /// table, whatever is written meanwhile.
 #[test]
@@ -397,7 +415,7 @@ fn a_row_over_the_limit_is_refused() {
     let failure = reader.read(PartIndex(1), &mut kept).unwrap_err();
     assert_eq!(failure.code, Code::SourceUnsuitable);
     assert!(failure.hints.to_string().contains("--row-bytes-max"), "{failure}");
-    // The reader goes on with another part.
+    // The reader can read another part.
     reader.read(PartIndex(2), &mut kept).unwrap();
     assert_eq!(kept.rows.len(), 1);
 }

@@ -143,7 +143,7 @@ const STATEMENTS: &[&str] = &[
     "SELECT 'event trigger', pg_catalog.quote_ident(e.evtname), pg_catalog.format('enabled %s, event %s', e.evtenabled, \
          e.evtevent) FROM pg_catalog.pg_event_trigger e",
     "SELECT 'publication', pg_catalog.quote_ident(p.pubname), pg_catalog.format('all tables %s, insert %s, update %s, \
-         delete %s, truncate %s, root %s', p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot) \
+         delete %s, truncate %s', p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate) \
          FROM pg_catalog.pg_publication p",
     concat!(
         "SELECT 'statistics', pg_catalog.format('%I.%I', n.nspname, s.stxname), s.stxkind::pg_catalog.text \

@@ -5,7 +5,7 @@
 //! | [`endpoint`] | `postgres://` URLs |
 //! | `target` | the database that a load goes into |
 //! | [`archive`] | the definitions in an archive of `pg_dump` |
-//! | [`client`] | connections: where they lead, TLS, passwords by reference, errors without values |
+//! | [`client`] | connections: addresses, TLS, passwords by reference, errors without values |
 //! | [`document`] | what crosses the wire |
 //! | [`copy_rows`] | rows as COPY has them and as they travel |
 //! | [`session`] | the settings under which a value has one text at both ends |

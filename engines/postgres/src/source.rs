@@ -28,7 +28,7 @@ use self::{
     catalogue::Catalogue,
     holder::Holder,
     parts::{Part, Sizes},
-    reader::Reader,
+    reader::SnapshotReader,
 };
 use crate::{
     client::{Address, At, Connection, End, Interrupts, Result},
@@ -96,13 +96,13 @@ impl PostgresSource {
         let names = Names::in_encoding(&catalogue.database.encoding);
         let server_version = holder.connection.server_version();
         let plan = plan(&catalogue, &parts);
-        let read = Read { names, parts, tables: catalogue.tables, encoding: catalogue.database.encoding.clone() };
+        let read = ToRead { names, parts, tables: catalogue.tables, encoding: catalogue.database.encoding.clone() };
         let tables = read.tables.iter().map(|table| table.table.clone()).collect();
         let schema = SchemaDocument { server_version, database: catalogue.database, tables, archive };
         let (sequences, materialized_views) = (catalogue.sequences, catalogue.materialized_views);
         let schema_bytes = schema.to_bytes();
         let finish = FinishDocument { sequences, materialized_views, objects, archive: schema.archive };
-        let snapshot = Shared {
+        let snapshot = HeldSnapshot {
             address: self.address.clone(),
             exported: holder.exported.clone(),
             interrupts,
@@ -169,7 +169,7 @@ fn bounded(document: Vec<u8>) -> Outcome<Vec<u8>> {
 }
 
 /// What the readers read.
-struct Read {
+struct ToRead {
     names: Names,
     encoding: String,
     parts: Vec<Part>,
@@ -177,17 +177,17 @@ struct Read {
 }
 
 /// A snapshot and all that follows from it.
-struct Shared {
+struct HeldSnapshot {
     address: Address,
     exported: String,
     interrupts: Interrupts,
     schema: Vec<u8>,
     finish: Vec<u8>,
-    read: Read,
+    read: ToRead,
     holder: Mutex<Holder>,
 }
 
-impl Shared {
+impl HeldSnapshot {
     /// Everything was read: that what the locks keep out did not happen, and that they were held.
     fn check_unchanged(&self) -> Outcome {
         let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,7 +197,7 @@ impl Shared {
     }
 }
 
-struct PostgresSnapshot(Arc<Shared>);
+struct PostgresSnapshot(Arc<HeldSnapshot>);
 
 impl Snapshot for PostgresSnapshot {
     fn readers_max(&self) -> usize {
@@ -209,6 +209,6 @@ impl Snapshot for PostgresSnapshot {
     }
 
     fn reader(&self) -> Outcome<Box<dyn PartReader>> {
-        Ok(Box::new(Reader::open(Arc::clone(&self.0))?))
+        Ok(Box::new(SnapshotReader::open(Arc::clone(&self.0))?))
     }
 }

@@ -1,7 +1,7 @@
 //! A bound on the messages of a server.
 //!
 //! The protocol gives each message a length of up to 2 GB, and the client library gathers a message
-//! before anybody sees it. This wrapper reads the lengths on their way and fails before one over
+//! before it gives it out. This wrapper reads the lengths on their way and fails before one over
 //! the limit is gathered. It stands between TLS, if there is any, and the library.
 
 use std::{

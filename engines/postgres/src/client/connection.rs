@@ -144,7 +144,7 @@ impl Connection {
                 biased;
                 () = self.raised.wait() => Err(Error::Interrupted),
                 done = call => match done {
-                    // The server may have heard of the interruption first.
+                    // The server may have been told first.
                     Err(_) if self.raised.is_raised() => Err(Error::Interrupted),
                     Err(_) if self.limit.was_exceeded() => Err(Error::TooLong),
                     done => done,
@@ -163,7 +163,7 @@ impl Drop for Connection {
     }
 }
 
-/// The text form of a row may have a backslash before every byte. A message counts its own length in
+/// The text form of a row may have a backslash before every byte. A message has its own length in
 /// a signed number of four bytes.
 fn message_bytes_max(row_bytes_max: usize) -> usize {
     row_bytes_max.saturating_mul(2).saturating_add(MESSAGE_SLACK_BYTES).min(i32::MAX as usize)

@@ -40,7 +40,7 @@ pub struct SourceTable {
 }
 
 /// A table as `pg_class` has it.
-struct Found {
+struct FoundTable {
     oid: u32,
     persistence: String,
     heap_bytes: u64,
@@ -130,9 +130,9 @@ fn tables(connection: &mut Connection, relations: &Relations, block_bytes: u64) 
     Ok(tables)
 }
 
-fn found(row: &Row) -> Result<Found> {
+fn found(row: &Row) -> Result<FoundTable> {
     let estimate: f64 = row.try_get(4)?;
-    Ok(Found {
+    Ok(FoundTable {
         oid: row.try_get(0)?,
         persistence: row.try_get(1)?,
         heap_bytes: row.try_get::<_, i64>(2)?.unsigned_abs(),
@@ -157,7 +157,7 @@ fn source_table(named: &Relation, columns: Vec<Column>, format: Format, rows: Ro
 
 impl SourceTable {
     /// Adds the rows that `relation` stores.
-    fn add(&mut self, found: &Found, relation: &Relation, block_bytes: u64) {
+    fn add(&mut self, found: &FoundTable, relation: &Relation, block_bytes: u64) {
         if relation.kind != "r" {
             return;
         }
@@ -203,7 +203,7 @@ struct Roots {
 }
 
 impl Roots {
-    fn read(connection: &mut Connection, found: &[Found], oids: &[u32], types: &Types) -> Result<Self> {
+    fn read(connection: &mut Connection, found: &[FoundTable], oids: &[u32], types: &Types) -> Result<Self> {
         let parents = found.iter().filter_map(|found| Some((found.oid, found.parent?))).collect();
         let mut hashed = BTreeSet::new();
         for row in connection.query(HASH_KEYS, &[&oids])? {

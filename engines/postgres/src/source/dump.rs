@@ -58,7 +58,7 @@ pub fn schema(address: &Address, server_version: u32, snapshot: &str, stop: &dyn
     if !status.success() {
         let what = format!("{shown} failed with {status} on the schema of {}", address.shown());
         let next = format!(
-            "Run it by hand to see why: {shown} --schema-only --no-password --file=/dev/null --dbname='{}'. It needs a \
+            "Run it by hand to see why: {shown} --schema-only --no-password --file=/dev/null --dbname=\"{}\". It needs a \
              password from ~/.pgpass, and to read every table's definition.",
             connection_string(address)
         );

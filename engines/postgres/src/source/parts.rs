@@ -63,8 +63,7 @@ fn parts(at: usize, table: &SourceTable, range_bytes: u64, server_version: u32) 
     let count = if is_divided { table.bytes.div_ceil(range_bytes).min(table.blocks) } else { 1 };
     let edge = |number: u64| (u128::from(table.blocks) * u128::from(number) / u128::from(count)) as u64;
     let part = |number: u64| {
-        // What is appended after the plan is not of the snapshot; the last range takes it, since the
-        // size that was found is no bound of what the snapshot has.
+        // The last range has no end: the size that was found is no bound of what the snapshot sees.
         let range = Range { from: edge(number), to: (number + 1 < count).then(|| edge(number + 1)) };
         Part {
             table: at,

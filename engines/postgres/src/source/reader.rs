@@ -9,7 +9,7 @@ use sealift_protocol::{
     id::PartIndex,
 };
 
-use super::{Shared, catalogue::SourceTable, holder::changed, open, parts::Part};
+use super::{HeldSnapshot, catalogue::SourceTable, holder::changed, open, parts::Part};
 use crate::{
     client::{At, Connection, End, Error, Result},
     copy_rows::{RowEncoder, Unreadable, copy_out},
@@ -22,14 +22,14 @@ const READING: &str = "SET enable_indexscan = off; SET enable_indexonlyscan = of
     SET enable_seqscan = off; SET enable_tidscan = on; SET jit = off; SET client_min_messages = error;";
 
 /// Reads one part after another.
-pub struct Reader {
-    shared: Arc<Shared>,
+pub struct SnapshotReader {
+    shared: Arc<HeldSnapshot>,
     /// None after a failure, which may have left it in the middle of a COPY.
     connection: Option<Connection>,
 }
 
-impl Reader {
-    pub fn open(shared: Arc<Shared>) -> Outcome<Self> {
+impl SnapshotReader {
+    pub fn open(shared: Arc<HeldSnapshot>) -> Outcome<Self> {
         let connection = connect(&shared)?;
         Ok(Self { shared, connection: Some(connection) })
     }
@@ -70,7 +70,7 @@ impl Reader {
     }
 }
 
-impl PartReader for Reader {
+impl PartReader for SnapshotReader {
     fn read(&mut self, part: PartIndex, out: &mut dyn RowSink) -> Outcome {
         let place = part.0 as usize;
         if place == 0 {
@@ -88,7 +88,7 @@ impl PartReader for Reader {
 }
 
 /// A session at the snapshot, whose values are in the encoding of the database.
-fn connect(shared: &Shared) -> Outcome<Connection> {
+fn connect(shared: &HeldSnapshot) -> Outcome<Connection> {
     let mut connection = open(&shared.address, &shared.interrupts)?;
     let begin = format!(
         "{READING} BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL client_encoding = {}",

@@ -80,8 +80,7 @@ fn settings_of(text: &str, name: &str, file: &Path) -> Outcome<Option<Settings>>
             Some(field) if key.trim() != "service" => {
                 field.get_or_insert_with(|| value.trim().to_owned());
             }
-            // What libpq knows and this program has no use for, and the password, which is read when
-            // the server asks.
+            // What means nothing here, and the password, which is read when a session is opened.
             _ => {}
         }
     }

@@ -4,7 +4,7 @@ use super::*;
 
 fn environment(variables: &[(&str, &str)]) -> Environment {
     let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    Environment { variables, home: Some("/home/me".into()), user: Some("me".into()) }
+    Environment { variables, home: Some("/users/me".into()), user: Some("me".into()) }
 }
 
 fn parsed(rest: &str) -> Address {
