@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     io::Read,
     process::Stdio,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use sealift_engine_api::{Planned, RowSink, Severity, Source, StopToken};
@@ -25,15 +28,19 @@ use sealift_tests::{postgres::Postgres, shared};
 
 const ROW_BYTES_MAX: usize = 8 << 20;
 
-/// A transfer that goes on until it is told to end.
+type Wake = Box<dyn FnOnce() + Send>;
+
+/// A transfer that runs until it is told to end.
 #[derive(Default)]
-struct Stop(Mutex<(bool, Option<Box<dyn FnOnce() + Send>>)>);
+struct Stop {
+    raised: AtomicBool,
+    wake: Mutex<Option<Wake>>,
+}
 
 impl Stop {
     fn raise(&self) {
-        let mut stop = self.0.lock().unwrap();
-        stop.0 = true;
-        if let Some(wake) = stop.1.take() {
+        self.raised.store(true, Ordering::SeqCst);
+        if let Some(wake) = self.wake.lock().unwrap().take() {
             wake();
         }
     }
@@ -41,14 +48,14 @@ impl Stop {
 
 impl StopToken for Stop {
     fn check(&self) -> Outcome {
-        match self.0.lock().unwrap().0 {
+        match self.raised.load(Ordering::SeqCst) {
             true => Err(Failure::new(Code::UserInterrupt, "stopped", "")),
             false => Ok(()),
         }
     }
 
-    fn wakes(&self, wake: Box<dyn FnOnce() + Send>) {
-        self.0.lock().unwrap().1 = Some(wake);
+    fn wakes(&self, wake: Wake) {
+        *self.wake.lock().unwrap() = Some(wake);
     }
 }
 
