@@ -183,8 +183,12 @@ const SETTINGS: &[&str] = &[
     "log_min_messages=fatal",
 ];
 
-/// The newest of Debian's versioned folders, or wherever `initdb` is.
+/// `SEALIFT_POSTGRES`, a folder of server and client programs of any version; else the newest of
+/// Debian's versioned folders, or wherever `initdb` is.
 fn programs() -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os("SEALIFT_POSTGRES") {
+        return Some(folder.into());
+    }
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).max();
     match newest {

@@ -320,11 +320,11 @@ fn nasty_values_are_read_as_they_are() {
 #[test]
 fn values_travel_in_the_encoding_of_the_database() {
     let Some(server) = Postgres::start() else { return };
-    server.query("postgres", "create database d template template0 encoding 'LATIN1' locale 'C'");
+    server.query("postgres", "create database d template template0 encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'");
     let mut psql = server.client("psql", "d");
     psql.env("PGCLIENTENCODING", "UTF8").args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c"]);
     shared::run(psql.arg("create table \"é\" (\"ü\" text); insert into \"é\" values ('ñ')"));
-    server.query("postgres", "create database s template template0 encoding 'SQL_ASCII' locale 'C'");
+    server.query("postgres", "create database s template template0 encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C'");
     server.query("s", "create table t as select E'\\xff\\xfe'::text as x");
     let latin = read(&planned(source(&server, "d")));
     assert_eq!(latin.schema.database.encoding, "LATIN1");
@@ -347,7 +347,9 @@ fn ranges_add_up_to_the_table_of_one_snapshot() {
     let whole = read(&planned(source(&server, "d")));
     assert_eq!(whole.parts, 3);
     let planned = planned(source(&server, "d").with_range_bytes(100 << 10));
-    assert!(planned.plan.parts.len() > 8, "{}", planned.plan.parts.len());
+    // An older server reads a whole table for each range of it.
+    let has_ranges = whole.schema.server_version >= 140_000;
+    assert_eq!(planned.plan.parts.len() > 8, has_ranges, "{}", planned.plan.parts.len());
     server.query("d", "update t set md5 = 'new'; insert into t select i, 'new' from generate_series(1, 20000) i; delete from t where i > 5");
     let parts: Vec<u32> = (1..planned.plan.parts.len() as u32 - 1).collect();
     let read_some = |parts: &[u32]| -> Vec<Vec<u8>> {

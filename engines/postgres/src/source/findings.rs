@@ -10,9 +10,12 @@ use sealift_protocol::{
 use super::catalogue::Catalogue;
 use crate::{
     client::{At, Connection, End, Result},
-    document::Persistence,
-    sql::{quote, quote_qualified},
+    document::{Persistence, Table},
+    sql::{Names, quote, quote_qualified},
 };
+
+/// From this version on, a name in escapes is converted into any encoding.
+const ESCAPES_SINCE: u32 = 130_000;
 
 /// Names in one finding; more are counted.
 const NAMES_MAX: usize = 8;
@@ -72,6 +75,7 @@ pub fn all(connection: &mut Connection, catalogue: &Catalogue) -> Outcome<Vec<Fi
         findings.extend(look.find(connection).at(End::Source, what)?);
     }
     findings.extend(extensions(connection).at(End::Source, what)?);
+    findings.extend(unwritable_names(connection.server_version(), catalogue));
     let unlogged = catalogue.tables.iter().filter(|table| table.table.persistence == Persistence::Unlogged);
     let unlogged: Vec<_> = unlogged.map(|table| format!("{}.{}", table.table.schema, table.table.name)).collect();
     if !unlogged.is_empty() {
@@ -79,6 +83,27 @@ pub fn all(connection: &mut Connection, catalogue: &Catalogue) -> Outcome<Vec<Fi
         findings.push(Finding::note("unlogged-tables", what));
     }
     Ok(findings)
+}
+
+/// A statement in another encoding than UTF-8 has such names as escapes, which older servers do not
+/// convert.
+fn unwritable_names(server_version: u32, catalogue: &Catalogue) -> Option<Finding> {
+    let names_of = |table: &Table| {
+        let columns = table.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+        [table.schema.clone(), table.name.clone()].into_iter().chain(columns)
+    };
+    let is_escaped = Names::in_encoding(&catalogue.database.encoding) == Names::Escaped;
+    let names = catalogue.tables.iter().flat_map(|table| names_of(&table.table));
+    let names: Vec<_> = names.filter(|name| !name.is_ascii()).collect();
+    if server_version >= ESCAPES_SINCE || !is_escaped || names.is_empty() {
+        return None;
+    }
+    let what = format!(
+        "before version 13, names outside of ASCII cannot be read from a database in {}: {}",
+        catalogue.database.encoding,
+        listed(&names)
+    );
+    Some(Finding::error("names", what, "Upgrade the server, or move this database with exec:pg_dump and exec:psql."))
 }
 
 /// The failure of a plan that has an error among its findings.
