@@ -107,6 +107,38 @@ pub fn read_cells<'a>(
     if row.is_empty() { Ok(()) } else { Err(malformed("more cells than columns")) }
 }
 
+/// A cell of which only the beginning is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongCell {
+    /// Its format; not that of NULL.
+    pub format: u8,
+    /// Where its bytes begin in the row.
+    pub at: usize,
+    /// How many they are.
+    pub bytes: usize,
+}
+
+/// Decodes the beginning of a row of `columns` cells, and passes all cells but the last to
+/// `on_cell`. Returns what is known of the last, or `None` if more of the row is needed for that,
+/// or the last is NULL. Fails with `RowMalformed`, or with the error of `on_cell`.
+pub fn read_head<'a>(
+    head: &'a [u8],
+    columns: usize,
+    mut on_cell: impl FnMut(Cell<'a>) -> Result<()>,
+) -> Result<Option<LongCell>> {
+    let mut rest = head;
+    for _ in 1..columns {
+        // What is malformed is found again once the row is whole.
+        let Ok(cell) = take_cell(&mut rest) else { return Ok(None) };
+        on_cell(cell)?;
+    }
+    let Some((&format, after)) = rest.split_first().filter(|(format, _)| **format != FORMAT_NULL) else {
+        return Ok(None);
+    };
+    let Some((bytes, prefix)) = peek_length(after)? else { return Ok(None) };
+    Ok(Some(LongCell { format, at: head.len() - after.len() + prefix, bytes }))
+}
+
 fn take_cell<'a>(row: &mut &'a [u8]) -> Result<Cell<'a>> {
     let format = row.try_get_u8().map_err(|_| malformed("fewer cells than columns"))?;
     if format == FORMAT_NULL {
@@ -133,8 +165,8 @@ pub trait RowConsumer {
         Ok(false)
     }
 
-    /// The next piece of the row that is taken in pieces. The last one ends it.
-    fn long_row_piece(&mut self, _piece: &[u8]) -> std::result::Result<(), Self::Failure> {
+    /// The next piece of the row that is taken in pieces, and whether it ends with that.
+    fn long_row_piece(&mut self, _piece: &[u8], _is_last: bool) -> std::result::Result<(), Self::Failure> {
         Ok(())
     }
 }
@@ -211,11 +243,9 @@ impl RowReader {
         while !rest.is_empty() {
             if let Long::InPieces { left } = self.long {
                 let piece = rest.split_to(left.min(rest.len()));
-                self.long = match left - piece.len() {
-                    0 => Long::NotAsked,
-                    left => Long::InPieces { left },
-                };
-                consumer.long_row_piece(&piece)?;
+                let left = left - piece.len();
+                self.long = if left == 0 { Long::NotAsked } else { Long::InPieces { left } };
+                consumer.long_row_piece(&piece, left == 0)?;
             } else if !self.held.is_empty() {
                 self.hold(&mut rest, consumer)?;
             } else if let Some(extent) = self.extent(&rest)? {
@@ -412,8 +442,9 @@ mod tests {
             Ok(in_pieces)
         }
 
-        fn long_row_piece(&mut self, piece: &[u8]) -> Result<()> {
+        fn long_row_piece(&mut self, piece: &[u8], is_last: bool) -> Result<()> {
             self.left -= piece.len();
+            assert_eq!(is_last, self.left == 0);
             self.rows.last_mut().unwrap().extend_from_slice(piece);
             Ok(())
         }

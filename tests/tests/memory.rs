@@ -94,6 +94,14 @@ fn a_large_value_is_not_copied_more_often_than_needed() {
     assert_copies("CREATE TABLE t (a, b, c)", &values, Copies { sender: 1, receiver: 2 });
 }
 
+/// Issue 10, item 3: a BLOB at the end of its row is written into the database as it comes. What
+/// reads the database again has it once.
+#[test]
+fn a_large_value_at_the_end_of_its_row_is_not_assembled() {
+    let table = "CREATE TABLE t (a UNIQUE, b, c BLOB); CREATE INDEX i ON t(b)";
+    assert_copies(table, &format!("1, 'x', zeroblob({VALUE_BYTES})"), Copies { sender: 1, receiver: 1 });
+}
+
 /// Issue 10, item 3: what counts is the row.
 #[test]
 fn a_row_of_large_values_is_not_copied_more_often_than_needed() {

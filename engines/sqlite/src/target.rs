@@ -25,6 +25,8 @@ mod insert;
 mod ledger;
 mod leftover;
 mod load;
+mod long_blob;
+mod long_row;
 mod mark;
 mod prove;
 mod publish;

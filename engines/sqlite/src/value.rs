@@ -31,7 +31,7 @@ pub enum Value<'a> {
 const FORMAT_INTEGER: u8 = 1;
 const FORMAT_REAL: u8 = 2;
 const FORMAT_TEXT: u8 = 3;
-const FORMAT_BLOB: u8 = 4;
+pub const FORMAT_BLOB: u8 = 4;
 
 impl<'a> Value<'a> {
     /// Calls `with` with the cell that holds it.
@@ -48,7 +48,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    fn from_cell(cell: Cell<'a>) -> Result<Self> {
+    pub fn from_cell(cell: Cell<'a>) -> Result<Self> {
         Ok(match cell.format {
             _ if cell.is_null() => Value::Null,
             FORMAT_INTEGER => Value::Integer(integer(cell.bytes)?),

@@ -4,6 +4,7 @@
 mod compare;
 mod exact;
 mod image;
+mod long;
 mod many;
 mod nasty;
 mod pump;

@@ -1,7 +1,7 @@
 //! What a read transaction sees of a database in WAL mode, for another connection to see the same
 //! (`sqlite3_snapshot` of SQLite's C interface, which rusqlite does not have).
 //!
-//! With `target/insert.rs` one of the two modules of this crate with unsafe code.
+//! One of the modules of this crate with unsafe code.
 #![allow(unsafe_code)]
 
 use std::ptr;

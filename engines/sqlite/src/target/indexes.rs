@@ -54,6 +54,11 @@ impl Waiting {
         Self { table: table.name.clone(), indexes: Vec::new() }
     }
 
+    /// Whether an index that is not there yet will sort this value of each row.
+    pub fn sorts(&self, place: usize) -> bool {
+        self.indexes.iter().any(|index| index.places.contains(&place))
+    }
+
     /// Takes note of a row.
     pub fn count(&mut self, values: &[Value<'_>]) {
         for index in &mut self.indexes {

@@ -1,6 +1,6 @@
 //! The statement that inserts rows, whose values are bound where they lie.
 //!
-//! With `source/wal_snapshot.rs` one of the two modules of this crate with unsafe code. What
+//! One of the modules of this crate with unsafe code. What
 //! rusqlite binds SQLite copies (`SQLITE_TRANSIENT`), so that a large value would be in memory once
 //! more. Here it only borrows it (`SQLITE_STATIC`), until the statement has run and its bindings
 //! are cleared.
@@ -36,7 +36,25 @@ impl<'c> Insert<'c> {
 
     /// Inserts one row. When this returns, SQLite holds nothing of `values`.
     pub fn execute(&mut self, values: &[Value<'_>], encoding: TextEncoding) -> Result<()> {
-        let inserted = self.bind_all(values, encoding).and_then(|()| self.step());
+        let bound = self.bind_all(values, encoding);
+        self.run(bound)
+    }
+
+    /// The same for a row whose last value is a BLOB of so many bytes, all 0. The encoding is UTF-8.
+    pub fn execute_with_room(&mut self, values: &[Value<'_>], blob_bytes: usize) -> Result<()> {
+        let bound = self.bind_all(values, TextEncoding::Utf8).and_then(|()| self.bind_room(values.len(), blob_bytes));
+        self.run(bound)
+    }
+
+    fn bind_room(&mut self, values_before: usize, blob_bytes: usize) -> Result<()> {
+        let place = c_int::try_from(values_before + 1).map_err(|_| Error::SqliteFailure(too_big(), None))?;
+        // SAFETY: the statement was prepared and is not finalized; nothing is borrowed.
+        check(unsafe { ffi::sqlite3_bind_zeroblob64(self.statement, place, blob_bytes as u64) })
+    }
+
+    /// Runs the statement, if all is bound, and clears what is.
+    fn run(&mut self, bound: Result<()>) -> Result<()> {
+        let inserted = bound.and_then(|()| self.step());
         // SAFETY: the statement was prepared and is not finalized. Neither call reads a binding.
         unsafe {
             // What it returns is the error of the step before.
@@ -73,8 +91,7 @@ impl<'c> Insert<'c> {
         let statement = self.statement;
         let borrowed = ffi::SQLITE_STATIC();
         // SAFETY: the statement was prepared and is not finalized. What is borrowed outlives
-        // `execute`, which alone calls this, and which runs the statement and clears the bindings
-        // before it returns; nothing in between panics.
+        // `execute`, whose `run` clears the bindings before it returns; nothing in between panics.
         check(unsafe {
             match value {
                 Value::Null => ffi::sqlite3_bind_null(statement, place),

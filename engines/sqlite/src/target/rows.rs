@@ -9,21 +9,23 @@ use sealift_protocol::{
     id::PartIndex,
     manifest::Range,
     receive::WholePart,
-    row::RowReader,
+    row::{RowConsumer, RowReader},
 };
 
 use super::{
-    Turn,
+    Shared, Turn,
     failure::{failed, row_failed, row_too_long},
     indexes::Waiting,
     insert::Insert,
     ledger::Line,
-    load::check_whole,
+    load::{Load, check_whole},
+    long_blob::LongBlob,
+    long_row::{Head, open_inserted, takes_pieces},
     out_of_order,
 };
 use crate::{
     Value,
-    document::SEQUENCE_TABLE,
+    document::{SEQUENCE_TABLE, Table},
     fail_point::{PART_SHARED, hit},
     read_values,
 };
@@ -40,6 +42,8 @@ const GROWING_BYTES_A_TABLE: usize = 64;
 
 /// Binds and inserts rows as they arrive.
 pub struct RowsLoad<'a> {
+    /// The BLOB that is being written into its row. Before the connection, which it belongs to.
+    long: Option<LongBlob>,
     turn: Turn<'a>,
     part: PartIndex,
     /// Place of the table in the schema document.
@@ -77,6 +81,7 @@ impl<'a> RowsLoad<'a> {
         let (insert, values) = (definition.insert(load.schema.encoding), definition.values());
         let waiting = Waiting::none(definition);
         Ok(Self {
+            long: None,
             turn,
             part,
             table,
@@ -148,33 +153,26 @@ impl<'a> RowsLoad<'a> {
     }
 
     fn insert(&mut self, piece: Bytes) -> Outcome {
-        let Self { turn, table, insert, values: count, reader, rows, waiting, spare, .. } = self;
+        let Self { turn, table, insert, values: count, reader, rows, waiting, spare, long, .. } = self;
         let shared = turn.shared;
         let load = turn.load.as_ref().ok_or_else(out_of_order)?;
-        let encoding = load.schema.encoding;
-        let name = &load.schema.tables[*table].name;
-        let engine = |error: rusqlite::Error| row_failed(&error, &format!("table {name}"));
-        let mut statement = Insert::prepare(&load.connection, insert).map_err(engine)?;
-        reader
-            .feed(piece, |row| {
-                shared.check_stopped()?;
-                let mut values = recycle(std::mem::take(spare));
-                read_values(row, *count, &mut values)?;
-                waiting.count(&values);
-                statement.execute(&values, encoding).map_err(engine)?;
-                *rows += 1;
-                *spare = recycle(values);
-                Ok(())
-            })
-            .map_err(|failure: Failure| match failure.code {
-                Code::LimitExceeded => row_too_long(shared.row_bytes_max),
-                _ => failure,
-            })
+        let table = &load.schema.tables[*table];
+        let engine = |error: rusqlite::Error| row_failed(&error, &format!("table {}", table.name));
+        let statement = Insert::prepare(&load.connection, insert).map_err(engine)?;
+        let mut inserting = Inserting { shared, load, table, statement, count: *count, rows, waiting, spare, long };
+        reader.feed_into(piece, &mut inserting).map_err(|failure: Failure| match failure.code {
+            Code::LimitExceeded => row_too_long(shared.row_bytes_max),
+            _ => failure,
+        })
     }
 
     fn write_piece(&mut self, piece: Bytes) -> Outcome {
         self.insert(piece)?;
-        self.waiting.build_large(&mut self.turn.load()?.connection)
+        // An index that is built changes the catalogue, and with that an open BLOB is lost.
+        match self.long {
+            Some(_) => Ok(()),
+            None => self.waiting.build_large(&mut self.turn.load()?.connection),
+        }
     }
 }
 
@@ -201,6 +199,73 @@ impl PartSink for RowsLoad<'_> {
         let part = self.part;
         self.end(whole).map_err(|failure| failure.at_part(part))?;
         Ok(self.turn.take_finished())
+    }
+}
+
+/// Inserts the rows of one piece.
+struct Inserting<'l> {
+    shared: &'l Shared,
+    load: &'l Load,
+    table: &'l Table,
+    statement: Insert<'l>,
+    /// Values of a row.
+    count: usize,
+    rows: &'l mut u64,
+    waiting: &'l mut Waiting,
+    spare: &'l mut Vec<Value<'static>>,
+    long: &'l mut Option<LongBlob>,
+}
+
+impl Inserting<'_> {
+    fn failed(&self, error: &rusqlite::Error) -> Failure {
+        row_failed(error, &format!("table {}", self.table.name))
+    }
+}
+
+impl RowConsumer for Inserting<'_> {
+    type Failure = Failure;
+
+    fn row(&mut self, row: &[u8]) -> Outcome {
+        self.shared.check_stopped()?;
+        let mut values = recycle(std::mem::take(self.spare));
+        read_values(row, self.count, &mut values)?;
+        self.waiting.count(&values);
+        let inserted = self.statement.execute(&values, self.load.schema.encoding);
+        inserted.map_err(|error| self.failed(&error))?;
+        *self.rows += 1;
+        *self.spare = recycle(values);
+        Ok(())
+    }
+
+    fn begin_long_row(&mut self, head: &[u8], row_bytes: usize) -> Outcome<bool> {
+        self.shared.check_stopped()?;
+        let Some(Head { values, blob_at, blob_bytes }) = Head::read(head, self.count, row_bytes)? else {
+            return Ok(false);
+        };
+        let Load { connection, schema, .. } = self.load;
+        let takes_pieces = takes_pieces(connection, self.table, schema.encoding, self.waiting);
+        if !takes_pieces.map_err(|error| self.failed(&error))? {
+            return Ok(false);
+        }
+        self.waiting.count(&values);
+        let opened = self.statement.execute_with_room(&values, blob_bytes);
+        let opened = opened.and_then(|()| open_inserted(connection, self.table));
+        let mut blob = opened.map_err(|error| self.failed(&error))?;
+        blob.write(&head[blob_at..]).map_err(|error| self.failed(&error))?;
+        *self.long = Some(blob);
+        Ok(true)
+    }
+
+    fn long_row_piece(&mut self, piece: &[u8], is_last: bool) -> Outcome {
+        self.shared.check_stopped()?;
+        let blob = self.long.as_mut().ok_or_else(out_of_order)?;
+        let written = blob.write(piece);
+        written.map_err(|error| self.failed(&error))?;
+        if is_last {
+            *self.long = None;
+            *self.rows += 1;
+        }
+        Ok(())
     }
 }
 
