@@ -23,8 +23,9 @@ use sealift_protocol::{
         Disposition, Event, RaisedBy, Stage, disposition,
         receiver::{Input, Interruption, Loading, Reached, Then, While, receiver_disposition},
     },
+    error::Error,
     id::TransferId,
-    manifest::{LinkEvidence, SignedReceipt},
+    manifest::{LinkEvidence, Plan, SignedReceipt},
     receive::{ReceiptFacts, ReceiverSession},
 };
 use tokio::sync::mpsc;
@@ -141,7 +142,9 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
             target: host::bounded(self.target()),
             audit_head: self.setting.audit.head()?,
         };
-        Ok(self.load()?.transfer().receipt(session, facts, self.setting.identity)?)
+        let transfer = self.load()?.transfer();
+        let receipt = transfer.receipt(session, facts, self.setting.identity);
+        receipt.map_err(|error| with_table(error, transfer.plan()))
     }
 
     /// What is loaded into, without what may be secret.
@@ -290,6 +293,16 @@ impl<'a> Outside<'a> {
         }
         std::future::pending().await
     }
+}
+
+/// A failure of the proof, with the name of the table that differs.
+fn with_table(error: Error, plan: &Plan) -> Failure {
+    let table = error.part.and_then(|part| plan.table_of(part));
+    let mut failure = Failure::from(error);
+    if let Some(table) = table {
+        failure.what = format!("table {}: {}", table.full_name(), failure.what);
+    }
+    failure
 }
 
 pub fn failed(what: &'static str) -> Failure {

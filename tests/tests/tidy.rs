@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sealift-opaque", &["sealift-engine-api", "sealift-host", "sealift-protocol"]),
     ("sealift-sqlite", &["sealift-engine-api", "sealift-host", "sealift-protocol"]),
     ("sealift-postgres", &["sealift-engine-api", "sealift-host", "sealift-protocol"]),
-    ("sealift-engines", &["sealift-engine-api", "sealift-opaque", "sealift-sqlite"]),
+    ("sealift-engines", &["sealift-engine-api", "sealift-opaque", "sealift-postgres", "sealift-sqlite"]),
     ("sealift-agent", &["sealift-engine-api", "sealift-host", "sealift-protocol"]),
     ("sealift-sender", &["sealift-agent", "sealift-engine-api", "sealift-engines", "sealift-protocol"]),
     ("sealift-receiver", &["sealift-agent", "sealift-engine-api", "sealift-engines", "sealift-protocol"]),

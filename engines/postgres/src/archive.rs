@@ -20,7 +20,7 @@ use sealift_protocol::{
     failure::{Failure, Outcome},
 };
 
-use self::reader::Reader;
+use self::reader::ArchiveReader;
 pub use self::{
     owner::owned_object,
     statement::{roles_of, statements},
@@ -93,7 +93,7 @@ pub struct Entry {
 impl Archive {
     /// Reads the table of contents, and refuses what is not one.
     pub fn from_bytes(bytes: &[u8]) -> Outcome<Self> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = ArchiveReader::new(bytes);
         reader.tag(MAGIC)?;
         let version = (reader.byte()?, reader.byte()?);
         let _revision = reader.byte()?;
@@ -170,7 +170,7 @@ impl Entry {
 }
 
 /// Compression, time and name of the dump.
-fn skip_header(reader: &mut Reader<'_>, version: (u8, u8)) -> Outcome {
+fn skip_header(reader: &mut ArchiveReader<'_>, version: (u8, u8)) -> Outcome {
     // A byte for the algorithm since 1.15, the level before. Only data is compressed.
     if version >= (1, 15) {
         reader.byte()?;
@@ -185,7 +185,7 @@ fn skip_header(reader: &mut Reader<'_>, version: (u8, u8)) -> Outcome {
 }
 
 /// Reads one entry that follows one of section `before`.
-fn read_entry(reader: &mut Reader<'_>, version: (u8, u8), before: Section) -> Outcome<Entry> {
+fn read_entry(reader: &mut ArchiveReader<'_>, version: (u8, u8), before: Section) -> Outcome<Entry> {
     let id = reader.int()?;
     let _has_data = reader.int()?;
     let _catalogue_table_oid = reader.string()?;

@@ -12,9 +12,9 @@
 //! | [`inventory`] | the objects of a database, listed by both ends and compared |
 //! | `source` | the snapshot, the plan, the schema through `pg_dump`, the readers |
 //!
-//! Not there yet: the entry of the engine in the registry; a holder of the snapshot in a process of
-//! its own, so that a killed sender resumes on it; roles made for one transfer; filters of rows and
-//! tables; large objects and the rows of extensions' own tables, with which a source is refused.
+//! Not there yet: a holder of the snapshot in a process of its own, so that a killed sender resumes
+//! on it; roles made for one transfer; filters of rows and tables; large objects and the rows of
+//! extensions' own tables, with which a source is refused.
 
 #![forbid(unsafe_code)]
 
@@ -31,4 +31,15 @@ mod source;
 pub mod sql;
 mod target;
 
+use sealift_engine_api::EngineSpec;
+
 pub use self::{source::PostgresSource, target::PostgresTarget};
+
+/// The engine, for the registry.
+pub const SPEC: EngineSpec = EngineSpec {
+    name: "postgres",
+    schemes: endpoint::SCHEMES,
+    drill: |_, _| None,
+    helpers: &[],
+    fail_points: fail_point::ALL,
+};

@@ -1,13 +1,13 @@
 //! A PostgreSQL database as a target.
 //!
-//! The load goes into a database of its own, made from template0 with the encoding and the locale of
-//! the source's, under a staging name that follows from the transfer. Nobody but its owner and
+//! The load goes into a database of its own, made from template0 with the encoding and the locale
+//! of the source's, under a staging name that follows from the transfer. Nobody but its owner and
 //! superusers can connect to it. Each part is one transaction, with its line in the ledger
-//! ([`ledger`]); several are written at once. The definitions of the source run one by one, from the
-//! archive itself ([`crate::archive`]): those before the rows from nothing ([`pre_data`]), those
-//! after the rows each with a line in the ledger ([`post_data`]). `prove` reads every table again;
-//! `publish` drops the ledger and renames the database, in steps that the comment of the database
-//! tells apart ([`mark`]).
+//! ([`ledger`]); several are written at once. The definitions of the source run one by one, from
+//! the archive itself ([`crate::archive`]): those before the rows from nothing ([`pre_data`]),
+//! those after the rows each with a line in the ledger ([`post_data`]). `prove` reads every table
+//! again; `publish` drops the ledger and renames the database, in steps that the comment of the
+//! database tells apart ([`mark`]).
 //!
 //! Nothing fires while rows are loaded: triggers, rules and foreign keys come after them, event
 //! triggers last of all.
@@ -30,7 +30,7 @@ mod session;
 mod shared;
 mod staged;
 
-use std::sync::Arc;
+use std::{panic::resume_unwind, sync::Arc, thread};
 
 use sealift_engine_api::{
     Abandoned, Commit, Durability, LeftAt, PreparedLoad, Readiness, Recovery, StopToken, Target, TargetCapabilities,
@@ -49,7 +49,7 @@ use self::{
     cluster::{Cluster, staging_name},
     held::PostgresLoad,
     ledger::Bond,
-    shared::Shared,
+    shared::SharedLoad,
 };
 use crate::{client::Address, engine};
 
@@ -68,16 +68,16 @@ impl PostgresTarget {
 
 impl Recovery for PostgresTarget {
     fn publish(&self, transfer: TransferId) -> Outcome {
-        publish::publish(&self.address, transfer, self.row_bytes_max)
+        on_own_thread(|| publish::publish(&self.address, transfer, self.row_bytes_max))
     }
 
     fn forget(&self, transfer: TransferId) {
         // The mark in the comment does no harm, and the next attempt may come through.
-        let _ = publish::forget(&self.address, transfer);
+        let _ = on_own_thread(|| publish::forget(&self.address, transfer));
     }
 
     fn abandon(&self, transfer: TransferId, _left_at: LeftAt) -> Outcome<Abandoned> {
-        if publish::abandon(&self.address, transfer)? {
+        if on_own_thread(|| publish::abandon(&self.address, transfer))? {
             self.forget(transfer);
             return Ok(Abandoned::Published);
         }
@@ -92,12 +92,14 @@ impl Target for PostgresTarget {
     }
 
     fn check(&self, readiness: Readiness) -> Outcome<Option<String>> {
-        let mut cluster = Cluster::connect(&self.address)?;
-        cluster.check_server()?;
-        if readiness >= Readiness::Name {
-            cluster.check_name(&self.address.database)?;
-        }
-        Ok(None)
+        on_own_thread(|| {
+            let mut cluster = Cluster::connect(&self.address)?;
+            cluster.check_server()?;
+            if readiness >= Readiness::Name {
+                cluster.check_name(&self.address.database)?;
+            }
+            Ok(None)
+        })
     }
 
     fn prepare(
@@ -114,7 +116,8 @@ impl Target for PostgresTarget {
         cluster.check_server()?;
         cluster.check_name(&self.address.database)?;
         cluster.lock(transfer)?;
-        let shared = Shared::new(self.address.clone(), staging_name(transfer), self.row_bytes_max, plan, bond, stop);
+        let shared =
+            SharedLoad::new(self.address.clone(), staging_name(transfer), self.row_bytes_max, plan, bond, stop);
         shared.watch(cluster.connection())?;
         shared.set_cluster(cluster);
         let load = PostgresLoad(Arc::clone(&shared));
@@ -123,6 +126,12 @@ impl Target for PostgresTarget {
         let found = lines.iter().map(|line| Found::Whole(line.whole)).collect();
         Ok(PreparedLoad { found, rows, load: Box::new(load) })
     }
+}
+
+/// Runs a step on a thread of its own: a connection cannot be waited for on one that runs
+/// asynchronous tasks, and an agent may look at a target from there.
+fn on_own_thread<T: Send>(step: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(step).join().unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
 /// That it is the plan of a database, and none that cannot be loaded: one part before the rows, and

@@ -5,24 +5,14 @@ use sealift_engine_api::{Engines, Instead};
 
 /// What `sealift-sender` and `sealift-receiver` can read and write.
 pub const ENGINES: Engines = Engines {
-    specs: &[&sealift_opaque::SPEC, &sealift_sqlite::SPEC],
-    instead: &[
-        Instead {
-            schemes: &["postgres", "postgresql"],
-            what: "PostgreSQL is moved through its own programs",
-            hint: POSTGRESQL,
-        },
-        Instead {
-            schemes: &["mysql", "mariadb"],
-            what: "MariaDB and MySQL are moved through their own programs",
-            hint: MARIADB,
-        },
-    ],
+    specs: &[&sealift_opaque::SPEC, &sealift_sqlite::SPEC, &sealift_postgres::SPEC],
+    instead: &[Instead {
+        schemes: &["mysql", "mariadb"],
+        what: "MariaDB and MySQL are moved through their own programs",
+        hint: MARIADB,
+    }],
 };
 
-const POSTGRESQL: &str = "As a source: 'exec:pg_dump -d NAME'. As a target: \
-    'exec:psql -X -q -o /dev/null -v ON_ERROR_STOP=1 --single-transaction -d NAME'. The recipe in docs/operations.md has \
-    the rest: the encoding of the target, settings of the database, roles.";
 const MARIADB: &str = "As a source: 'exec:mariadb-dump --single-transaction --quick --hex-blob --routines --triggers \
     --events --max-allowed-packet=1G --default-character-set=utf8mb4 NAME'. As a target: 'exec:mariadb \
     \"--init-command=SET SESSION innodb_strict_mode=OFF\" --max-allowed-packet=1G --default-character-set=utf8mb4 NAME'. \
@@ -44,12 +34,9 @@ mod tests {
         assert_eq!(place("discard:"), Place::Nowhere);
         assert!(matches!(place("sqlite:///a/b"), Place::File(_)));
         assert_eq!(place("exec:psql -c 'a b'"), Place::Named(["psql", "-c", "a b"].map(String::from).into()));
-        for (url, program) in [("postgres://u:secret@h/ehr", "pg_dump"), ("mysql://u:secret@h/ehr", "mariadb-dump")] {
+        for (url, hint) in [("postgres://u:secret@h/ehr", ".pgpass"), ("mysql://u:secret@h/ehr", "mariadb-dump")] {
             let failure = ENGINES.parse(url).expect_err(url);
-            assert!(
-                failure.hints.to_string().contains(program) && !failure.to_string().contains("secret"),
-                "{failure}"
-            );
+            assert!(failure.hints.to_string().contains(hint) && !failure.to_string().contains("secret"), "{failure}");
         }
         for bad in ["", "x", "ftp://h/p", "exec:", "exec:'open", "exec:''", "sqlite:", "discard:x", "postgres:secret"] {
             let failure = ENGINES.parse(bad).expect_err(bad);
@@ -57,7 +44,8 @@ mod tests {
             assert!(!failure.what.contains("secret"));
         }
         let unknown = ENGINES.parse("ftp://h").expect_err("no engine has it");
-        let usage = "Use '-', 'file:PATH', 'exec:COMMAND', 'sqlite:PATH', or as a target 'discard:'.";
+        let usage = "Use '-', 'file:PATH', 'exec:COMMAND', 'sqlite:PATH', 'postgres://USER@HOST/DATABASE', or as a target \
+                     'discard:'.";
         assert_eq!(unknown.hints.to_string(), usage);
     }
 

@@ -28,7 +28,7 @@ fn a_mistake_is_an_error_and_never_repeats_a_value() {
         ("[targets.other]", "missing field `url`"),
         ("[targets.other]\nurl = \"discard:\"\ndanger = true", "unknown field `danger`"),
         ("[targets.other]\nurl = \"discard:\"\ndanger_plaintext_file = \"yes\"", "expected: a boolean"),
-        ("[targets.other]\nurl = \"postgres://h/secret\"", "targets.other: 'postgres:' is not known"),
+        ("[targets.other]\nurl = \"mysql://h/secret\"", "targets.other: 'mysql:' is not known"),
         ("[targets.other]\nurl = \"-\"", "no standard output"),
         ("[targets.other]\nurl = \"sqlite:ehr.db\"", "not absolute"),
         ("[targets.other]\nurl = \"sqlite:///srv/./ehr.db\"", "the same place"),

@@ -11,7 +11,7 @@ use sealift_postgres::{
         Column, Database, FinishDocument, Format, Generated, LocaleProvider, MaterializedView, Persistence, Rows,
         SchemaDocument, Sequence, Table,
     },
-    engine, session,
+    engine, inventory, session,
     sql::Names,
 };
 use sealift_protocol::{
@@ -63,7 +63,7 @@ impl Dumped {
         let finish = FinishDocument {
             sequences: sequences(&mut connection),
             materialized_views: views(&mut connection),
-            objects: Vec::new(),
+            objects: inventory::read(&mut connection).unwrap(),
             archive: Vec::new(),
         };
         let mut planned = vec![PlannedPart::of_section(Section::PreData)];

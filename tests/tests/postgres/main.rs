@@ -1,5 +1,5 @@
-//! PostgreSQL as a target: real databases, a real server that syncs what it commits, and one load in
-//! this process.
+//! PostgreSQL as a target: real databases, a real server that syncs what it commits, and one load
+//! in this process.
 
 mod answer;
 mod dumped;
@@ -272,9 +272,17 @@ fn a_trigger_that_changes_rows_is_found() {
     let (load, written) = change("new.f := 0; return new;");
     written.unwrap();
     place.write(&load, 3).unwrap();
+    place.server.query(STAGING, "drop trigger hostile on b; drop function hostile");
     let evidence = load.prove(&digests()).unwrap();
     assert_eq!(evidence.tables[0], place.dumped.tables[0]);
     assert_ne!(evidence.tables[1], place.dumped.tables[1]);
+    drop(load);
+    // What is still there is found by itself.
+    let (load, _) = change("return new;");
+    place.write(&load, 3).unwrap();
+    let failed = failure(load.prove(&digests()));
+    assert_eq!(failed.code, Code::TargetMismatch);
+    assert!(failed.what.contains("hostile"), "{failed}");
     drop(load);
     let (_load, written) = change("return null;");
     let failure = failure(written);

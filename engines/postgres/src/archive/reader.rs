@@ -5,13 +5,13 @@ use sealift_protocol::failure::Outcome;
 use super::malformed;
 
 /// Reads from the front of what is left.
-pub struct Reader<'a> {
+pub struct ArchiveReader<'a> {
     rest: &'a [u8],
     int_bytes: usize,
     offset_bytes: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ArchiveReader<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes, int_bytes: 0, offset_bytes: 0 }
     }

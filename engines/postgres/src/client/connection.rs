@@ -1,6 +1,6 @@
 //! One connection, used by blocking calls.
 
-use std::{collections::VecDeque, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::Future, io, pin::Pin, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -38,7 +38,8 @@ pub struct Connection {
     // In this order: the client ends before what drives it.
     client: Option<Client>,
     driver: Option<JoinHandle<()>>,
-    runtime: Runtime,
+    /// There until it is dropped.
+    runtime: Option<Runtime>,
     raised: Arc<Raised>,
     limit: MessageLimit,
     address: Arc<Address>,
@@ -53,8 +54,15 @@ impl Connection {
         let (client, driver) = runtime.block_on(open(address, end, limit.clone()))?;
         let raised = Arc::default();
         let address = Arc::new(address.clone());
-        let mut this =
-            Self { client: Some(client), driver: Some(driver), runtime, raised, limit, address, server_version: 0 };
+        let mut this = Self {
+            client: Some(client),
+            driver: Some(driver),
+            runtime: Some(runtime),
+            raised,
+            limit,
+            address,
+            server_version: 0,
+        };
         this.server_version = this.read_server_version()?;
         Ok(this)
     }
@@ -139,7 +147,7 @@ impl Connection {
 
     /// Runs a call to its end, or to the interruption of the connection.
     fn wait<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        self.runtime.block_on(async {
+        self.runtime.as_ref().ok_or(Error::Lost)?.block_on(async {
             tokio::select! {
                 biased;
                 () = self.raised.wait() => Err(Error::Interrupted),
@@ -157,9 +165,16 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.client = None;
-        if let (Some(driver), false) = (self.driver.take(), self.raised.is_raised()) {
-            let _ = self.runtime.block_on(async { timeout(CLOSE_TIMEOUT, driver).await });
-        }
+        let driver = self.driver.take().filter(|_| !self.raised.is_raised());
+        let Some(runtime) = self.runtime.take() else { return };
+        // On a thread that runs asynchronous tasks, another runtime can neither be waited for nor
+        // dropped.
+        let closing = thread::spawn(move || {
+            if let Some(driver) = driver {
+                let _ = runtime.block_on(async { timeout(CLOSE_TIMEOUT, driver).await });
+            }
+        });
+        let _ = closing.join();
     }
 }
 

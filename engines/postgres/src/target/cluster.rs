@@ -53,7 +53,7 @@ pub struct Cluster {
 }
 
 /// A database of the server.
-pub struct Found {
+pub struct MarkedDatabase {
     /// `None` if it is not a load's.
     pub mark: Option<Mark>,
 }
@@ -127,18 +127,18 @@ impl Cluster {
     }
 
     /// The database of this name.
-    pub fn find(&mut self, name: &str) -> Outcome<Option<Found>> {
+    pub fn find(&mut self, name: &str) -> Outcome<Option<MarkedDatabase>> {
         Ok(self.databases("datname = $1", name)?.pop())
     }
 
     /// The loads into this target, of whatever transfer, that are not published.
-    pub fn loads_into(&mut self, target: &str) -> Outcome<Vec<Found>> {
+    pub fn loads_into(&mut self, target: &str) -> Outcome<Vec<MarkedDatabase>> {
         let staged = self.databases("pg_catalog.starts_with(datname::pg_catalog.text, $1)", STAGING_PREFIX)?;
-        let is_into = |found: &Found| found.mark.as_ref().is_some_and(|mark| mark.target == target);
+        let is_into = |found: &MarkedDatabase| found.mark.as_ref().is_some_and(|mark| mark.target == target);
         Ok(staged.into_iter().filter(is_into).collect())
     }
 
-    fn databases(&mut self, condition: &str, name: &str) -> Outcome<Vec<Found>> {
+    fn databases(&mut self, condition: &str, name: &str) -> Outcome<Vec<MarkedDatabase>> {
         const WHAT: &str = "looking for databases";
         let sql = format!(
             "SELECT pg_catalog.shobj_description(oid, 'pg_database') \
@@ -147,7 +147,7 @@ impl Cluster {
         let rows = self.connection.query(&sql, &[&name]).at(End::Target, WHAT)?;
         let found = rows.iter().map(|row| {
             let comment: Option<&str> = row.try_get(0).map_err(Error::from).at(End::Target, WHAT)?;
-            Ok(Found { mark: comment.and_then(Mark::from_comment) })
+            Ok(MarkedDatabase { mark: comment.and_then(Mark::from_comment) })
         });
         found.collect()
     }

@@ -10,12 +10,12 @@ use sealift_protocol::{
     receive::WholePart,
 };
 
-use super::{out_of_order, post_data, pre_data, shared::Shared};
+use super::{out_of_order, post_data, pre_data, shared::SharedLoad};
 use crate::document::DOCUMENT_BYTES_MAX;
 
 /// Gathers a schema or finish part.
 pub struct DocumentSink<'a> {
-    shared: &'a Shared,
+    shared: &'a SharedLoad,
     part: PartIndex,
     section: Section,
     bytes: Vec<u8>,
@@ -24,7 +24,7 @@ pub struct DocumentSink<'a> {
 }
 
 impl<'a> DocumentSink<'a> {
-    pub fn new(shared: &'a Shared, part: PartIndex, section: Section) -> Self {
+    pub fn new(shared: &'a SharedLoad, part: PartIndex, section: Section) -> Self {
         Self { shared, part, section, bytes: Vec::new(), chunks: 0, ended: false }
     }
 }

@@ -17,7 +17,7 @@ use sealift_protocol::{
 use super::{
     ledger,
     session::{Backend, Session},
-    shared::Shared,
+    shared::SharedLoad,
 };
 use crate::client::{At, Connection, End, Result};
 
@@ -39,7 +39,7 @@ enum Became {
 /// Commits the transaction of a part. Returns the connection, or `None` if it was lost and the
 /// commit took place all the same.
 pub fn commit(
-    shared: &Shared,
+    shared: &SharedLoad,
     mut connection: Connection,
     backend: &Backend,
     part: PartIndex,
@@ -62,7 +62,7 @@ pub fn commit(
 }
 
 /// Whether the transaction took place.
-fn resolve(shared: &Shared, backend: &Backend, transaction: i64, part: PartIndex) -> Outcome<bool> {
+fn resolve(shared: &SharedLoad, backend: &Backend, transaction: i64, part: PartIndex) -> Outcome<bool> {
     let deadline = Instant::now() + RESOLVE_WITHIN;
     loop {
         shared.check_stop()?;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use sealift_engine_api::{Finding, LoadFailure, ProvenLoad, StagedLoad, TargetLoad, Writers};
 use sealift_protocol::{digest::Digests, failure::Outcome, manifest::Evidence};
 
-use super::{prove, publish, shared::Shared};
+use super::{prove, publish, shared::SharedLoad};
 
 /// A load that this process holds.
-pub struct PostgresLoad(pub Arc<Shared>);
+pub struct PostgresLoad(pub Arc<SharedLoad>);
 
 impl PostgresLoad {
     fn publish(&self) -> Outcome {

@@ -60,7 +60,7 @@ impl Mark {
         format!("{PREFIX}{}: {words}. Do not change this comment. {encoded}", self.transfer)
     }
 
-    /// `None` for a comment of somebody else's.
+    /// `None` for a comment that is no mark.
     pub fn from_comment(comment: &str) -> Option<Self> {
         let (_, encoded) = comment.strip_prefix(PREFIX)?.rsplit_once(' ')?;
         let bytes = STANDARD_NO_PAD.decode(encoded).ok()?;

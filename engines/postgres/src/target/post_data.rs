@@ -18,7 +18,7 @@ use sealift_protocol::{
 };
 
 use self::schedule::Schedule;
-use super::{definitions, ledger, out_of_order, properties::Roles, session::Session, shared::Shared};
+use super::{definitions, ledger, out_of_order, properties::Roles, session::Session, shared::SharedLoad};
 use crate::{
     archive::{Archive, Entry, Section},
     client::{At, Connection, End, Result},
@@ -37,7 +37,7 @@ const ATTEMPTS: usize = 5;
 const DEADLOCK: &str = "40P01";
 
 /// Makes what the finish part and the archive have after the rows.
-pub fn make(shared: &Shared, bytes: &[u8], whole: &WholePart) -> Outcome {
+pub fn make(shared: &SharedLoad, bytes: &[u8], whole: &WholePart) -> Outcome {
     let finish = FinishDocument::from_bytes(bytes)?;
     let schema = shared.schema()?;
     let archive = Archive::from_bytes(&schema.archive)?;
@@ -117,7 +117,7 @@ struct Work<'a> {
 }
 
 /// Makes definitions side by side, as far as they do not depend on each other.
-fn make_all(shared: &Shared, archive: &Archive, entries: &[&Entry], roles: &Roles) -> Outcome {
+fn make_all(shared: &SharedLoad, archive: &Archive, entries: &[&Entry], roles: &Roles) -> Outcome {
     let work = Mutex::new(Work { schedule: Schedule::new(archive, entries), failure: None });
     let changed = Condvar::new();
     thread::scope(|scope| {
@@ -133,7 +133,7 @@ fn make_all(shared: &Shared, archive: &Archive, entries: &[&Entry], roles: &Role
     }
 }
 
-fn run_worker(shared: &Shared, roles: &Roles, work: &Mutex<Work<'_>>, changed: &Condvar) {
+fn run_worker(shared: &SharedLoad, roles: &Roles, work: &Mutex<Work<'_>>, changed: &Condvar) {
     let mut session = None;
     let mut guard = work.lock().unwrap_or_else(PoisonError::into_inner);
     while guard.failure.is_none() && !guard.schedule.is_over() {
@@ -156,7 +156,7 @@ fn run_worker(shared: &Shared, roles: &Roles, work: &Mutex<Work<'_>>, changed: &
     }
 }
 
-fn make_one(shared: &Shared, session: &mut Option<Session>, entry: &Entry, roles: &Roles) -> Outcome {
+fn make_one(shared: &SharedLoad, session: &mut Option<Session>, entry: &Entry, roles: &Roles) -> Outcome {
     let mut attempt = 1;
     loop {
         shared.check_stop()?;

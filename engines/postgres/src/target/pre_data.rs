@@ -15,7 +15,7 @@ use super::{
     definitions, ledger,
     mark::{Mark, Stage},
     session::Session,
-    shared::Shared,
+    shared::SharedLoad,
 };
 use crate::{
     archive::{Archive, Entry, Section},
@@ -32,7 +32,7 @@ const DEFINITIONS_AT_ONCE: usize = 500;
 pub const SCHEMA_PART: PartIndex = PartIndex(0);
 
 /// Makes the staging database as the schema part says.
-pub fn make(shared: &Shared, bytes: &[u8], whole: &WholePart) -> Outcome {
+pub fn make(shared: &SharedLoad, bytes: &[u8], whole: &WholePart) -> Outcome {
     let schema = SchemaDocument::from_bytes(bytes)?;
     check_plan(&shared.plan, &schema)?;
     let archive = Archive::from_bytes(&schema.archive)?;

@@ -2,6 +2,7 @@
 //! and the list of what is in it.
 
 use std::{
+    collections::BTreeSet,
     num::NonZero,
     sync::{
         Mutex, PoisonError,
@@ -23,14 +24,15 @@ use super::{
     definitions, ledger,
     mark::{Mark, Stage},
     out_of_order, properties,
-    shared::Shared,
+    shared::SharedLoad,
 };
 use crate::{
     archive::Archive,
     client::{At, Connection, End},
     copy_rows::{RowEncoder, Unreadable, copy_out},
-    document::{SchemaDocument, Sequence, Table},
+    document::{Object, SchemaDocument, Sequence, Table},
     fail_point::{PROVEN, hit},
+    inventory,
     sql::{Names, literal, quote_qualified},
 };
 
@@ -41,7 +43,7 @@ const READERS: NonZero<usize> = NonZero::new(4).expect("4 is not 0");
 const ROWS_BETWEEN_QUESTIONS: u64 = 1024;
 
 /// Says table by table what the database holds, and marks it as proven.
-pub fn prove(shared: &Shared, digests: &Digests) -> Outcome<Evidence> {
+pub fn prove(shared: &SharedLoad, digests: &Digests) -> Outcome<Evidence> {
     if !shared.is_whole() {
         return Err(out_of_order());
     }
@@ -49,6 +51,7 @@ pub fn prove(shared: &Shared, digests: &Digests) -> Outcome<Evidence> {
     let mut session = shared.session()?;
     let tables = read_tables(shared, &schema, digests)?;
     check_sequences(&mut session.connection, &finish.sequences)?;
+    let definitions = check_objects(&mut session.connection, &finish.objects)?;
     // What was emptied while it was read differs, and what was emptied before would be resumed.
     if !ledger::is_intact(&mut session.connection)? {
         let what = "the target's server has crashed, and emptied the unlogged tables of the load";
@@ -62,13 +65,12 @@ pub fn prove(shared: &Shared, digests: &Digests) -> Outcome<Evidence> {
     };
     shared.with_cluster(|cluster| cluster.set_mark(&shared.staging, &mark))?;
     hit(PROVEN);
-    let definitions = finish.objects.len() as u64;
     let checks = vec![Check::Catalogue(CatalogueCheck { definitions })];
     Ok(Evidence { tables, checks, ..Evidence::bare(Proof::RowsReadBack) })
 }
 
 /// What was left out or changed, as far as it follows from what was sent and the server's roles.
-pub fn findings(shared: &Shared) -> Outcome<Vec<Finding>> {
+pub fn findings(shared: &SharedLoad) -> Outcome<Vec<Finding>> {
     let schema = shared.schema()?;
     let archive = Archive::from_bytes(&schema.archive)?;
     let roles = shared.with_cluster(|cluster| cluster.roles())?;
@@ -77,14 +79,14 @@ pub fn findings(shared: &Shared) -> Outcome<Vec<Finding>> {
 }
 
 /// What readers have found, or why one of them failed.
-struct Read {
+struct TablesRead {
     tables: Vec<RowsDigest>,
     failure: Option<Failure>,
 }
 
 /// Reads all tables, some of them side by side.
-fn read_tables(shared: &Shared, schema: &SchemaDocument, digests: &Digests) -> Outcome<Vec<RowsDigest>> {
-    let read = Mutex::new(Read { tables: vec![RowsDigest::default(); schema.tables.len()], failure: None });
+fn read_tables(shared: &SharedLoad, schema: &SchemaDocument, digests: &Digests) -> Outcome<Vec<RowsDigest>> {
+    let read = Mutex::new(TablesRead { tables: vec![RowsDigest::default(); schema.tables.len()], failure: None });
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..READERS.get().min(schema.tables.len()) {
@@ -102,16 +104,16 @@ fn read_tables(shared: &Shared, schema: &SchemaDocument, digests: &Digests) -> O
     }
 }
 
-fn lock(read: &Mutex<Read>) -> std::sync::MutexGuard<'_, Read> {
+fn lock(read: &Mutex<TablesRead>) -> std::sync::MutexGuard<'_, TablesRead> {
     read.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read_some(
-    shared: &Shared,
+    shared: &SharedLoad,
     schema: &SchemaDocument,
     digests: &Digests,
     next: &AtomicUsize,
-    read: &Mutex<Read>,
+    read: &Mutex<TablesRead>,
 ) -> Outcome {
     let mut session = shared.session()?;
     // As the source: values are read in the encoding of the database, without a conversion.
@@ -131,13 +133,13 @@ fn read_some(
     Ok(())
 }
 
-fn first_part(shared: &Shared, table: usize) -> Option<PartIndex> {
+fn first_part(shared: &SharedLoad, table: usize) -> Option<PartIndex> {
     let of_table = shared.plan.parts.iter().position(|part| part.table.is_some_and(|index| index.0 as usize == table));
     of_table.map(|place| PartIndex(place as u32))
 }
 
 fn read_table(
-    shared: &Shared,
+    shared: &SharedLoad,
     connection: &mut Connection,
     table: &Table,
     names: Names,
@@ -169,6 +171,24 @@ fn not_a_row(why: Unreadable, what: &str) -> Failure {
     let next = "The load was dropped. Look for triggers, and for other programs that change the staging database.";
     Failure::new(Code::TargetMismatch, format!("{what}: {why}"), next)
 }
+
+/// That everything is there which the source has, with the same facts, and nothing else. Event
+/// triggers come when the load is published. Returns how many objects that are.
+fn check_objects(connection: &mut Connection, expected: &[Object]) -> Outcome<u64> {
+    let found = inventory::read(connection).at(End::Target, "listing the objects of the target")?;
+    let expected: BTreeSet<&Object> = expected.iter().filter(|object| object.kind != EVENT_TRIGGER).collect();
+    let found: BTreeSet<&Object> = found.iter().filter(|object| object.kind != EVENT_TRIGGER).collect();
+    let Some(Object { kind, identity, .. }) = expected.symmetric_difference(&found).next() else {
+        return Ok(expected.len() as u64);
+    };
+    let what = format!("{kind} {identity} in the target is not what the source has");
+    let next = "The load was dropped. Look for other programs that use the staging database, and at what the versions of \
+                the two servers do differently.";
+    Err(Failure::new(Code::TargetMismatch, what, next))
+}
+
+/// As the inventory calls it.
+const EVENT_TRIGGER: &str = "event trigger";
 
 fn check_sequences(connection: &mut Connection, sequences: &[Sequence]) -> Outcome {
     for sequence in sequences {

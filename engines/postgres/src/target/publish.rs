@@ -4,8 +4,8 @@
 //! proven ──▶ publishing ──▶ ledger dropped, event triggers made ──▶ published (renamed)
 //! ```
 //!
-//! Each step is one transaction, and can be found by the next process: the mark is in the comment of
-//! the database, which has what the later steps need, and moves with it.
+//! Each step is one transaction, and can be found by the next process: the mark is in the comment
+//! of the database, which has what the later steps need, and moves with it.
 
 use sealift_protocol::{
     close::Code,

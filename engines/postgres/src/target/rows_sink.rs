@@ -12,7 +12,9 @@ use sealift_protocol::{
     row::RowReader,
 };
 
-use super::{document_sink::Repeated, doubt, encode::Encoder, ledger, out_of_order, session::Session, shared::Shared};
+use super::{
+    document_sink::Repeated, doubt, encode::Encoder, ledger, out_of_order, session::Session, shared::SharedLoad,
+};
 use crate::{
     client::{At, CopyIn, End},
     document::{Format, Generated, Table},
@@ -26,7 +28,7 @@ const SEND_BYTES: usize = 64 << 10;
 
 /// Loads the rows of one part.
 pub struct RowsSink<'a> {
-    shared: &'a Shared,
+    shared: &'a SharedLoad,
     part: PartIndex,
     /// For messages.
     what: String,
@@ -41,7 +43,7 @@ pub struct RowsSink<'a> {
 }
 
 impl<'a> RowsSink<'a> {
-    pub fn begin(shared: &'a Shared, part: PartIndex, table: TableIndex) -> Outcome<Box<dyn PartSink + 'a>> {
+    pub fn begin(shared: &'a SharedLoad, part: PartIndex, table: TableIndex) -> Outcome<Box<dyn PartSink + 'a>> {
         let schema = shared.schema()?;
         let table = schema.tables.get(table.0 as usize).ok_or_else(out_of_order)?;
         let what = format!("loading table {}.{}", table.schema, table.name);

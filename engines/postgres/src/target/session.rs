@@ -13,8 +13,8 @@ use crate::{
 const LOADING: &str = "SET synchronous_commit = on; SET default_tablespace = ''; \
     SET default_table_access_method = heap; SET check_function_bodies = off; SET client_min_messages = error";
 
-/// What only superusers may set: that triggers and rules are as for everybody, and that the server's
-/// log quotes no statement and no row.
+/// What only superusers may set: that triggers and rules are as for other users, and that the
+/// server's log quotes no statement and no row.
 const OF_SUPERUSERS: &str = "SET session_replication_role = origin; SET log_min_messages = panic; SET log_min_error_statement = panic; \
     SET log_statement = none; SET log_min_duration_statement = -1; SET log_duration = off; \
     SET log_parameter_max_length_on_error = 0";

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The load, as its threads know it.
-pub struct Shared {
+pub struct SharedLoad {
     /// The target under its final name.
     pub address: Address,
     /// The name of the database until it is published.
@@ -55,7 +55,7 @@ struct State {
     has_ended: bool,
 }
 
-impl Shared {
+impl SharedLoad {
     pub fn new(
         address: Address,
         staging: String,
@@ -188,7 +188,7 @@ impl Shared {
     }
 }
 
-impl Writers for Shared {
+impl Writers for SharedLoad {
     fn begin(&self, part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         self.check_stop()?;
         let planned = self.plan.parts.get(part.0 as usize).ok_or_else(out_of_order)?;

@@ -13,7 +13,7 @@ use super::{
     post_data,
     pre_data::{SCHEMA_PART, check_plan},
     session::Session,
-    shared::Shared,
+    shared::SharedLoad,
 };
 use crate::{
     client::{At, End},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Opens what an earlier process left of this load, or drops it. Returns what is committed.
-pub fn stage(shared: &Shared, asks: Asks) -> Outcome<Vec<Line>> {
+pub fn stage(shared: &SharedLoad, asks: Asks) -> Outcome<Vec<Line>> {
     shared.with_cluster(|cluster| drop_others(cluster, shared))?;
     let found = shared.with_cluster(|cluster| cluster.find(&shared.staging))?;
     let Some(found) = found else { return Ok(Vec::new()) };
@@ -40,7 +40,7 @@ pub fn stage(shared: &Shared, asks: Asks) -> Outcome<Vec<Line>> {
 
 /// Drops what other transfers have left on their way into this target, and refuses to start beside
 /// one that is under way.
-fn drop_others(cluster: &mut Cluster, shared: &Shared) -> Outcome {
+fn drop_others(cluster: &mut Cluster, shared: &SharedLoad) -> Outcome {
     for found in cluster.loads_into(&shared.address.database)? {
         let Some(mark) = found.mark.filter(|mark| mark.transfer != shared.bond.transfer) else { continue };
         if !cluster.try_lock(mark.transfer)? {
@@ -56,7 +56,7 @@ fn drop_others(cluster: &mut Cluster, shared: &Shared) -> Outcome {
 }
 
 /// Goes on from what is committed, if anything is.
-fn resume(shared: &Shared) -> Outcome<Option<Vec<Line>>> {
+fn resume(shared: &SharedLoad) -> Outcome<Option<Vec<Line>>> {
     let mut session = shared.session()?;
     if ledger::bond(&mut session.connection)? != Some(shared.bond) {
         return Ok(None);
