@@ -69,7 +69,7 @@ pub struct AbandonArgs {
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct PushArgs {
-    /// What to send: sqlite:PATH, exec:COMMAND, file:PATH, or - for standard input
+    /// What to send: sqlite:PATH, postgres://..., exec:COMMAND, file:PATH, or - for standard input
     #[arg(long, value_name = "URL")]
     pub source: String,
 
@@ -150,7 +150,7 @@ RECEIVER.pub is made on the target host: sealift-receiver key --out RECEIVER.pub
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct SealArgs {
-    /// What to seal: sqlite:PATH, exec:COMMAND, file:PATH, or - for standard input
+    /// What to seal: sqlite:PATH, postgres://..., exec:COMMAND, file:PATH, or - for standard input
     #[arg(long, value_name = "URL")]
     pub source: String,
 

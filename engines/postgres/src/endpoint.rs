@@ -15,12 +15,10 @@ use crate::{
 #[derive(Debug)]
 struct PostgresUrl(Address);
 
-const USAGE: &str = "postgres://USER@HOST/DATABASE";
-
 /// The URLs of the engine.
 pub const SCHEMES: &[Scheme] = &[
-    Scheme { name: "postgres", usage: USAGE, is_source: true, parse: PostgresUrl::parse },
-    Scheme { name: "postgresql", usage: USAGE, is_source: true, parse: PostgresUrl::parse },
+    Scheme { name: "postgres", usage: "postgres://USER@HOST/DATABASE", is_source: true, parse: PostgresUrl::parse },
+    Scheme { name: "postgresql", usage: "postgresql://USER@HOST/DATABASE", is_source: true, parse: PostgresUrl::parse },
 ];
 
 impl PostgresUrl {

@@ -44,7 +44,8 @@ mod tests {
             assert!(!failure.what.contains("secret"));
         }
         let unknown = ENGINES.parse("ftp://h").expect_err("no engine has it");
-        let usage = "Use '-', 'file:PATH', 'exec:COMMAND', 'sqlite:PATH', 'postgres://USER@HOST/DATABASE', or as a target \
+        let usage = "Use '-', 'file:PATH', 'exec:COMMAND', 'sqlite:PATH', 'postgres://USER@HOST/DATABASE', \
+                     'postgresql://USER@HOST/DATABASE', or as a target \
                      'discard:'.";
         assert_eq!(unknown.hints.to_string(), usage);
     }
