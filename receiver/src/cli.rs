@@ -82,8 +82,8 @@ pub struct LoadArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// Where to load: sqlite:PATH, postgres://..., exec:COMMAND, - for standard output, discard:, or file:PATH with
-    /// its danger flag
+    /// Where to load: sqlite:PATH, postgres://..., exec:COMMAND, - for standard output, discard:,
+    /// or file:PATH with its danger flag
     #[arg(long, value_name = "URL")]
     pub target: String,
 
@@ -250,8 +250,8 @@ pub struct ResolveArgs {
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct ListenArgs {
-    /// Where to load: sqlite:PATH, postgres://..., exec:COMMAND, - for standard output, discard:, or file:PATH with
-    /// its danger flag
+    /// Where to load: sqlite:PATH, postgres://..., exec:COMMAND, - for standard output, discard:,
+    /// or file:PATH with its danger flag
     #[arg(long, value_name = "URL")]
     pub target: String,
 
