@@ -46,48 +46,77 @@ impl Asks {
     pub const ALL: [Asks; 2] = [Asks::Continue, Asks::StartOver];
 }
 
-/// How far a transfer is at its receiver, as recorded on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+/// How far a transfer is at its receiver, as recorded on disk. What is in the target, the target
+/// says: up to [`Stage::Loading`] the record says how far the exchange has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Stage {
-    /// Before the commit point: nothing is visible in the target. What is staged can be dropped,
-    /// and a loader that has not seen the end of its input can be killed.
+    /// No offer was accepted: there is a ticket, and no sender has used it for a transfer.
     #[default]
     #[n(0)]
+    Issued,
+    /// An offer was accepted, or an archive is being opened. The sender may still turn out to be
+    /// another than the one that begins.
+    #[n(1)]
+    Offered,
+    /// A Begin was accepted, or the opening of an archive: what distinguishes the sender is
+    /// recorded. Nothing of the load is known to be in the target.
+    #[n(2)]
+    Agreed,
+    /// Something of the load is in the target, and nothing of it is visible. What is staged can be
+    /// dropped, and a loader that has not seen the end of its input can be killed.
+    #[n(3)]
     Loading,
     /// Past the commit point: the loader has seen the end of its input, and this process waits for
     /// its exit. Any other process reads it as [`Stage::InDoubt`].
-    #[n(1)]
+    #[n(4)]
     Ending,
     /// Past the commit point, and the loader's exit is not known.
-    #[n(2)]
+    #[n(5)]
     InDoubt,
     /// The load is proven and its receipt is signed.
-    #[n(3)]
+    #[n(6)]
     ReceiptSigned,
     /// The load is visible under its final name.
-    #[n(4)]
+    #[n(7)]
     Published,
     /// It was in doubt, and the receiver's operator has stated that the load is in the target.
     /// Nothing proves it.
-    #[n(5)]
+    #[n(8)]
     StatedLoaded,
 }
 
 impl Stage {
     /// Every stage, in the order of their numbers.
-    pub const ALL: [Stage; 6] =
-        [Stage::Loading, Stage::Ending, Stage::InDoubt, Stage::ReceiptSigned, Stage::Published, Stage::StatedLoaded];
+    pub const ALL: [Stage; 9] = [
+        Stage::Issued,
+        Stage::Offered,
+        Stage::Agreed,
+        Stage::Loading,
+        Stage::Ending,
+        Stage::InDoubt,
+        Stage::ReceiptSigned,
+        Stage::Published,
+        Stage::StatedLoaded,
+    ];
 
     /// The name in `status` and `--json`.
     pub fn as_str(self) -> &'static str {
         match self {
+            Stage::Issued => "ticket_unused",
+            Stage::Offered => "offered",
+            Stage::Agreed => "agreed",
             Stage::Loading => "loading",
             Stage::Ending | Stage::InDoubt => "in_doubt",
             Stage::ReceiptSigned => "receipt_signed",
             Stage::Published => "published",
             Stage::StatedLoaded => "stated_loaded",
         }
+    }
+
+    /// Whether a Begin was accepted: a sender has begun the transfer, and no other can resume it.
+    pub fn is_begun(self) -> bool {
+        self >= Stage::Agreed
     }
 
     /// Whether the load is in the target. The transfer then only waits for its sender, and does not
@@ -98,7 +127,7 @@ impl Stage {
 
     /// Whether a message may say that nothing is visible in the target.
     pub fn shows_nothing(self) -> bool {
-        self == Stage::Loading
+        self <= Stage::Loading
     }
 }
 
@@ -163,6 +192,8 @@ impl Event {
 /// What is done about an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
+    /// Wait for an offer: nothing is loaded before one.
+    AwaitOffer,
     /// Continue to load from what is kept; another loader may be started.
     Load,
     /// Drop what is staged, and load from the beginning.
@@ -190,15 +221,18 @@ pub enum Disposition {
 /// What is done at `stage` about `event`: the one table of the receiver.
 pub fn disposition(stage: Stage, event: Event) -> Disposition {
     use Disposition::{
-        AskOperator, AwaitLoader, Drop, Forget, Load, Publish, Refuse, SendStatement, SignReceipt, StartOver, Suspend,
+        AskOperator, AwaitLoader, AwaitOffer, Drop, Forget, Load, Publish, Refuse, SendStatement, SignReceipt, StartOver, Suspend,
     };
     match (stage, event) {
-        (Stage::Loading, Event::Opened | Event::ConnectionLost | Event::LoaderFailed) => Load,
-        (Stage::Loading, Event::StartOverOffered) => StartOver,
-        (Stage::Loading, Event::StopRequested | Event::WaitExceeded | Event::TimeRanOut | Event::Revoked) => Suspend,
-        (Stage::Loading, Event::Expired | Event::AbandonedBySender | Event::AbandonedByOperator) => Drop,
-        (Stage::Loading, Event::LoaderUnknown) => AskOperator,
-        (Stage::Loading, Event::LoaderSucceeded | Event::StatedLoaded | Event::StatedNotLoaded) => Refuse,
+        (Stage::Issued | Stage::Offered, Event::Opened | Event::ConnectionLost) => AwaitOffer,
+        // No loader has been given anything.
+        (Stage::Issued | Stage::Offered, Event::LoaderFailed | Event::LoaderUnknown) => Refuse,
+        (Stage::Agreed | Stage::Loading, Event::Opened | Event::ConnectionLost | Event::LoaderFailed) => Load,
+        (Stage::Agreed | Stage::Loading, Event::LoaderUnknown) => AskOperator,
+        (Stage::Issued | Stage::Offered | Stage::Agreed | Stage::Loading, Event::StartOverOffered) => StartOver,
+        (Stage::Issued | Stage::Offered | Stage::Agreed | Stage::Loading, Event::StopRequested | Event::WaitExceeded | Event::TimeRanOut | Event::Revoked) => Suspend,
+        (Stage::Issued | Stage::Offered | Stage::Agreed | Stage::Loading, Event::Expired | Event::AbandonedBySender | Event::AbandonedByOperator) => Drop,
+        (Stage::Issued | Stage::Offered | Stage::Agreed | Stage::Loading, Event::LoaderSucceeded | Event::StatedLoaded | Event::StatedNotLoaded) => Refuse,
 
         (Stage::Ending, Event::LoaderSucceeded) => SignReceipt,
         (Stage::Ending, Event::LoaderFailed) => Load,
@@ -248,7 +282,7 @@ mod tests {
     fn nothing_from_outside_turns_in_doubt_into_load_again() {
         let observed = (Stage::Ending, Event::LoaderFailed);
         let stated = [Stage::InDoubt, Stage::StatedLoaded].map(|stage| (stage, Event::StatedNotLoaded));
-        for (stage, event, disposition) in all().filter(|(stage, ..)| *stage != Stage::Loading) {
+        for (stage, event, disposition) in all().filter(|(stage, ..)| !stage.shows_nothing()) {
             let loads = matches!(disposition, Disposition::Load | Disposition::StartOver);
             let may = (stage, event) == observed || stated.contains(&(stage, event));
             assert_eq!(loads, may, "{stage:?}, {event:?}: {disposition:?}");
@@ -310,7 +344,24 @@ mod tests {
             }
         }
         let shows_nothing = Stage::ALL.into_iter().filter(|stage| stage.shows_nothing());
-        assert_eq!(shows_nothing.collect::<Vec<_>>(), [Stage::Loading]);
+        let before_commit = [Stage::Issued, Stage::Offered, Stage::Agreed, Stage::Loading];
+        assert_eq!(shows_nothing.collect::<Vec<_>>(), before_commit);
+    }
+
+    /// Nothing is loaded, and no loader can be in doubt, before a sender has begun; from then on it
+    /// makes no difference whether anything has arrived.
+    #[test]
+    fn a_load_begins_with_the_agreement() {
+        let begun = Stage::ALL.into_iter().filter(|stage| stage.is_begun());
+        assert_eq!(begun.collect::<Vec<_>>(), Stage::ALL[2..]);
+        for (stage, event, done) in all() {
+            if !stage.is_begun() {
+                assert!(!matches!(done, Disposition::Load | Disposition::AskOperator), "{stage:?}, {event:?}");
+            }
+            let waits = matches!(event, Event::Opened | Event::ConnectionLost) && !stage.is_begun();
+            assert_eq!(done == Disposition::AwaitOffer, waits, "{stage:?}, {event:?}");
+            assert_eq!(disposition(Stage::Agreed, event), disposition(Stage::Loading, event), "{event:?}");
+        }
     }
 
     #[test]

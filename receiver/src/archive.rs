@@ -33,7 +33,7 @@ use sealift_engine_api::{Engines, Readiness};
 use sealift_protocol::{
     close::Code,
     disposition::{
-        Asks, Disposition, Event, disposition,
+        Asks, Disposition, Event, Stage, disposition,
         receiver::{Input, While},
     },
     fingerprint::Fingerprint,
@@ -50,7 +50,7 @@ use crate::{
     cli::LoadArgs,
     ending::{KeepsEnding, found_in_doubt, stated_loaded},
     load::{Load, note_found, prepare},
-    runner::{Came, Outside, Runner, Setting, failed},
+    runner::{Came, Outside, Runner, Setting, failed, recording_stage},
     standing_key::StandingKey,
     target::{self, dangers},
     unfinished::drop_target,
@@ -122,7 +122,7 @@ struct Loading<'a> {
 impl Loading<'_> {
     async fn run(&mut self, archive: Archive, stop: &Stop) -> Outcome<Finished> {
         match disposition(self.runner.record.stage(), Event::Opened) {
-            Disposition::Load => {}
+            Disposition::AwaitOffer | Disposition::Load => {}
             Disposition::Publish => return self.runner.publish_kept().await,
             Disposition::SendStatement => {
                 return Err(stated_loaded("by the operator's statement, this archive is in the target already"));
@@ -185,7 +185,10 @@ impl Loading<'_> {
         let id = self.runner.transfer;
         let plan = sealed.plan().clone();
         self.runner.record.kept.until_seconds = grant.finish_before_seconds;
-        self.runner.record.keep()?;
+        match self.runner.record.stage() {
+            Stage::Issued | Stage::Offered => self.runner.record.advance(Stage::Agreed)?,
+            _ => self.runner.record.keep()?,
+        }
         fail_point::hit(Point::EpochKept);
         report.planned(&plan);
         let target = open_target()?;
@@ -221,14 +224,17 @@ impl Loading<'_> {
     }
 
     /// Loads everything. Not cancel-safe: chunks between archive and target are lost.
-    async fn unload(&self, session: ReceiverSession, records: Records) -> Outcome<ReceiverSession> {
-        let load = self.runner.load()?;
-        let report = self.runner.setting.report;
+    async fn unload(&mut self, session: ReceiverSession, records: Records) -> Outcome<ReceiverSession> {
+        let Runner { record, load, setting: Setting { report, .. }, .. } = &mut self.runner;
+        let load = load.as_ref().ok_or_else(|| failed("no load"))?;
         let unload = Unload::new(load, report);
-        tokio::select! {
-            biased;
-            failure = load.watch(report) => Err(failure),
-            session = unload.run(session, records) => session,
-        }
+        let unloaded = async {
+            tokio::select! {
+                biased;
+                failure = load.watch(report) => Err(failure),
+                session = unload.run(session, records) => session,
+            }
+        };
+        recording_stage(record, load, unloaded).await
     }
 }

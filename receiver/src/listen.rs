@@ -125,7 +125,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
     let book = TicketBook::open(&state, &audit)?;
     let ticket = ticket_for(&record, &book, addresses)?;
     report.set_transfer(transfer);
-    if disposition(record.kept.ending.stage, Event::Opened) == Disposition::AskOperator {
+    if disposition(record.kept.stage(), Event::Opened) == Disposition::AskOperator {
         return Err(found_in_doubt(report, transfer));
     }
     dangers(options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
@@ -197,7 +197,7 @@ async fn serve(
     stop: &Stop,
 ) -> Outcome<Finished> {
     let identity = setting.identity;
-    let came = Cell::new(record.kept.plan.is_some());
+    let came = Cell::new(record.kept.stage().is_begun());
     let listening = |link: &Link, proven: Proven| {
         came.set(true);
         receive::Listening {
@@ -255,7 +255,7 @@ async fn reader_gone(came: &Cell<bool>) -> Failure {
 /// Who may come, and until when.
 fn waiting_text(bound: &str, ticket: &Ticket, record: &Record, permit: &Permit) -> String {
     let left = human_duration(permit.left());
-    match (&ticket.secret, record.kept.is_begun()) {
+    match (&ticket.secret, record.kept.stage().is_begun()) {
         (_, true) => format!("receiver: waiting at {bound} (UDP) for the sender that began; it has {left} to finish."),
         (Some(_), false) => {
             format!(

@@ -7,7 +7,7 @@ use sealift_agent::{
 };
 use sealift_protocol::{
     close::Code,
-    disposition::{Stage, receiver::Reached},
+    disposition::Stage,
     envelope::SealingKey,
     error::Error,
     grant::SignedGrant,
@@ -63,13 +63,13 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// A sender has begun it: it can be resumed until the grant's `finish_before`.
-    pub fn is_begun(&self) -> bool {
-        self.epoch.0 > 0
+    pub fn stage(&self) -> Stage {
+        self.ending.stage
     }
 
+    /// Once a sender has begun, until the grant's `finish_before`.
     pub fn permit(&self) -> Permit {
-        Permit::of(&self.grant.grant, self.is_begun())
+        Permit::of(&self.grant.grant, self.stage().is_begun())
     }
 }
 
@@ -80,12 +80,8 @@ impl Drop for Kept {
 }
 
 impl LoadRecord for Record {
-    fn reached(&self, load: Option<&Load>) -> Reached {
-        match (self.kept.is_begun(), load) {
-            (true, _) => Reached::Begun,
-            (false, Some(_)) => Reached::Offered,
-            (false, None) => Reached::Nothing,
-        }
+    fn finds_again(&self, load: &Load) -> bool {
+        load.transfer().has_anything()
     }
 
     fn target(&self) -> &str {

@@ -21,7 +21,7 @@ use sealift_protocol::{
     close::Code,
     disposition::{
         Disposition, Event, RaisedBy, Stage, disposition,
-        receiver::{Input, Interruption, Loading, Reached, Then, While, receiver_disposition},
+        receiver::{Input, Interruption, Loading, Then, While, receiver_disposition},
     },
     error::Error,
     id::TransferId,
@@ -52,8 +52,8 @@ pub struct Setting<'a> {
 
 /// What is kept of an unfinished load, by its input.
 pub trait LoadRecord: KeepsEnding {
-    /// What a later process, or a later connection, would find.
-    fn reached(&self, load: Option<&Load>) -> Reached;
+    /// Whether a later process would find something of the load in its target.
+    fn finds_again(&self, load: &Load) -> bool;
 
     /// URL of the target.
     fn target(&self) -> &str;
@@ -95,15 +95,15 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
         let Failure { code, raised_by, .. } = *failure;
         let input = self.setting.input;
         let stage = self.record.stage();
-        let reached = self.record.reached(self.load.as_ref());
         let why = Interruption { code, raised_by, during: self.during };
-        receiver_disposition(Loading { input, stage, reached }, why)
+        receiver_disposition(Loading { input, stage }, why)
     }
 
     /// A loader that ended early, by itself and with exit code 0, may have committed what it had
     /// read: the next process is not to feed another.
     pub fn note_doubt(&mut self, failure: Failure) -> Failure {
-        if failure.code != Code::InDoubt || failure.raised_by.is_peer() {
+        let asks = disposition(self.record.stage(), Event::LoaderUnknown) == Disposition::AskOperator;
+        if failure.code != Code::InDoubt || failure.raised_by.is_peer() || !asks {
             return failure;
         }
         match self.record.advance(Stage::InDoubt) {
@@ -156,7 +156,7 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
     /// to the sender. A loader that may commit is left to itself.
     pub fn interrupt(&self) {
         if let Some(load) = &self.load
-            && self.record.stage() == Stage::Loading
+            && self.record.stage().shows_nothing()
             && self.stop.raised().is_some()
         {
             load.interrupt();
@@ -231,6 +231,46 @@ impl<'a, R: LoadRecord> Runner<'a, R> {
         });
         note_end(setting.audit, transfer, &outcome)?;
         outcome
+    }
+}
+
+/// Runs `work`, which loads, and records that something is in the target as soon as it is. Not
+/// cancel-safe if `work` is not.
+pub async fn recording_stage<T>(
+    record: &mut impl LoadRecord,
+    load: &Load,
+    work: impl Future<Output = Outcome<T>>,
+) -> Outcome<T> {
+    let outcome = tokio::select! {
+        biased;
+        outcome = work => outcome,
+        failure = record_stage(record, load) => Err(failure),
+    };
+    // What came last is recorded before it is decided what becomes of it.
+    match (outcome, advance_stage(record, load)) {
+        (Ok(_), Err(failure)) => Err(failure),
+        (outcome, _) => outcome,
+    }
+}
+
+/// Returns if the record cannot be kept. Cancel-safe.
+async fn record_stage(record: &mut impl LoadRecord, load: &Load) -> Failure {
+    loop {
+        let notified = load.moved.notified();
+        if let Err(failure) = advance_stage(record, load) {
+            return failure;
+        }
+        match record.stage() {
+            Stage::Agreed => notified.await,
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+fn advance_stage(record: &mut impl LoadRecord, load: &Load) -> Outcome {
+    match record.stage() {
+        Stage::Agreed if record.finds_again(load) => record.advance(Stage::Loading),
+        _ => Ok(()),
     }
 }
 

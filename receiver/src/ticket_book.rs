@@ -146,7 +146,7 @@ impl TicketBook {
                 None => refused(Code::TicketUnknown, "ticket"),
             };
         };
-        let proven = Proven { transfer, begun: kept.is_begun() };
+        let proven = Proven { transfer, begun: kept.stage().is_begun() };
         if kept.grant.grant.sender.is_some_and(|expected| expected != sender) {
             return refused(Code::IdentityRefused, "fingerprint of the sender");
         }

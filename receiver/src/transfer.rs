@@ -19,7 +19,7 @@ use sealift_protocol::{
     close::Code,
     disposition::{
         Asks, Disposition, Event, Stage, disposition,
-        receiver::{Input, Reached, Then, While},
+        receiver::{Input, Then, While},
     },
     error::Error,
     fingerprint::Fingerprint,
@@ -36,7 +36,7 @@ use crate::{
     pipeline::Pipeline,
     reception::{Incoming, Offered, Withdrawal},
     record::Record as Kept,
-    runner::{Came, LoadRecord, Outside, Runner, Setting, failed, note_end},
+    runner::{Came, Outside, Runner, Setting, failed, note_end, recording_stage},
     unfinished::note_abandoned_by,
     workers::Workers,
 };
@@ -65,23 +65,15 @@ pub struct Terms<'a> {
     pub activity: &'a Activity,
 }
 
-/// What an earlier process left of the load, until the sender knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Earlier {
-    /// Nothing was begun, or it is known by now.
-    Known,
-    /// It had begun, and nothing that it took is there.
-    Lost,
-}
-
 /// One transfer on its way.
 pub struct Receiving<'a> {
     runner: Runner<'a, Kept>,
     terms: Terms<'a>,
     permit: Permit,
-    earlier: Earlier,
-    /// A sender has come to this process.
-    met: bool,
+    /// An earlier process had loaded something, nothing of which is there; until the sender knows.
+    is_lost: bool,
+    /// How long the next sender is waited for.
+    patience: Duration,
     /// Loaded and proven; published under its final name.
     finished: Option<Finished>,
     workers: Workers,
@@ -122,8 +114,8 @@ pub async fn receive<'a>(
         outcome = receiving.run(incoming) => outcome,
         failure = beside => Err(failure),
     };
-    let outcome = outcome.map_err(|failure| match (failure.code, receiving.is_untouched()) {
-        (Code::UserInterrupt, true) if receiving.runner.setting.input == Input::Listen => {
+    let outcome = outcome.map_err(|failure| match (failure.code, receiving.stage()) {
+        (Code::UserInterrupt, Stage::Issued) if receiving.runner.setting.input == Input::Listen => {
             let failure = Failure { hints: TICKET_VOID.into(), ..failure };
             receiving.runner.setting.report.tell(failure)
         }
@@ -150,12 +142,18 @@ impl<'a> Receiving<'a> {
         stop.under(&permit);
         let runner = Runner::new(setting, record.transfer(), record, stop);
         let budget = Budget::new(terms.memory);
+        let patience = match (setting.input, runner.record.stage()) {
+            // The grant says for how long.
+            (Input::Listen, Stage::Issued) => Duration::MAX,
+            (Input::Listen, _) => terms.grace.max(START_GRACE),
+            _ => terms.grace,
+        };
         let mut receiving = Self {
             runner,
             terms,
             permit,
-            earlier: Earlier::Known,
-            met: false,
+            is_lost: false,
+            patience,
             finished: None,
             workers: Workers::default(),
             budget,
@@ -163,24 +161,19 @@ impl<'a> Receiving<'a> {
         };
         match disposition(receiving.stage(), Event::Opened) {
             Disposition::Publish => receiving.publish_again().await?,
-            Disposition::SendStatement => {}
+            Disposition::AwaitOffer | Disposition::SendStatement => {}
             Disposition::Load => receiving.load_again().await?,
             _ => return Err(found_in_doubt(receiving.runner.setting.report, receiving.runner.transfer)),
         }
         Ok(receiving)
     }
 
-    /// Resumes what an earlier process had begun to load, if one had.
+    /// Resumes what an earlier process had begun to load.
     async fn load_again(&mut self) -> Outcome {
-        if self.runner.record.kept.plan.is_none() {
-            return Ok(());
-        }
         let transfer = self.runner.record.state_machine()?;
         let opened = self.open_load(transfer, Asks::Continue).await;
         let load = opened.map_err(|failure| self.runner.note_doubt(failure))?;
-        if !load.transfer().has_anything() {
-            self.earlier = Earlier::Lost;
-        }
+        self.is_lost = self.stage() == Stage::Loading && !load.transfer().has_anything();
         self.runner.load = Some(load);
         Ok(())
     }
@@ -217,7 +210,7 @@ impl<'a> Receiving<'a> {
             };
             match self.runner.disposition(&failure) {
                 Then::Finish => return self.finished(),
-                Then::Wait if self.stage() == Stage::Loading => {
+                Then::Wait if self.stage().shows_nothing() => {
                     if self.terms.grace.is_zero() || self.runner.stop.raised().is_some() {
                         return Err(self.runner.stop.or_failure(failure));
                     }
@@ -256,11 +249,6 @@ impl<'a> Receiving<'a> {
         is_withdrawn
     }
 
-    /// No sender has begun anything.
-    fn is_untouched(&self) -> bool {
-        self.runner.record.reached(self.runner.load.as_ref()) == Reached::Nothing
-    }
-
     fn report_waiting(&self, failure: &Failure) {
         let report = self.runner.setting.report;
         report.lost();
@@ -272,11 +260,6 @@ impl<'a> Receiving<'a> {
     /// Waits for the sender: for its first offer as long as the grant lasts, later as long as the
     /// load is kept for it. `None` when the load is there and no sender came for the receipt.
     async fn wait(&self, incoming: &mut mpsc::Receiver<Incoming>) -> Outcome<Option<Box<Offered>>> {
-        let grace = match self.runner.setting.input {
-            Input::Listen if self.is_untouched() => Duration::MAX,
-            Input::Listen if !self.met => self.terms.grace.max(START_GRACE),
-            _ => self.terms.grace,
-        };
         let watching = async {
             match &self.runner.load {
                 Some(load) if self.finished.is_none() => load.watch(self.runner.setting.report).await,
@@ -295,7 +278,7 @@ impl<'a> Receiving<'a> {
                 (true, Raised { cause: Cause::Expired | Cause::Revoked, .. }) => Ok(None),
                 (true, _) => self.not_fetched(),
             },
-            () = tokio::time::sleep(grace) => match shown {
+            () = tokio::time::sleep(self.patience) => match shown {
                 true => self.not_fetched(),
                 false => Err(self.runner.stop.or_failure(Failure::new(
                     Code::Interrupted,
@@ -321,7 +304,7 @@ impl<'a> Receiving<'a> {
         loop {
             match incoming.recv().await {
                 Some(Incoming::Offer(offered)) => return Ok(offered),
-                Some(Incoming::Withdrawal(withdrawal)) if withdrawal.is_final() || self.is_untouched() => {
+                Some(Incoming::Withdrawal(withdrawal)) if withdrawal.is_final() || self.stage() == Stage::Issued => {
                     return Err(self.withdraw(*withdrawal));
                 }
                 // Only the sender that began the transfer can abandon it.
@@ -342,7 +325,7 @@ impl<'a> Receiving<'a> {
     async fn connection(&mut self, offered: Offered, incoming: &mut mpsc::Receiver<Incoming>) -> Outcome<Conversed> {
         let stop = self.runner.stop.clone();
         let mut outside = Outside::new(&stop, Some(incoming));
-        self.met = true;
+        self.patience = self.terms.grace;
         self.runner.during = While::Exchange;
         if disposition(self.stage(), Event::Opened) == Disposition::SendStatement {
             let told = outside.unless(self.send_statement(offered)).await;
@@ -400,10 +383,11 @@ impl<'a> Receiving<'a> {
         let session = self.negotiate(deciding, link, writer, control).await?;
         link.open_data(session.lanes());
         self.runner.during = While::Data;
-        let load = self.runner.load()?;
-        let Self { terms, workers, budget, .. } = self;
-        let pipeline = Pipeline::new(link, self.runner.setting.report, load, workers, budget, session, terms.activity);
-        pipeline.run(writer, control).await?;
+        let Self { terms, workers, budget, runner, .. } = self;
+        let Runner { record, load, setting, .. } = runner;
+        let load = load.as_ref().ok_or_else(|| failed("no load"))?;
+        let pipeline = Pipeline::new(link, setting.report, load, workers, budget, session, terms.activity);
+        recording_stage(record, load, pipeline.run(writer, control)).await?;
         let session = pipeline.into_session();
         match &self.finished {
             Some(finished) if load.transfer().manifest() == Some(&finished.receipt.receipt.manifest) => Ok(None),

@@ -76,10 +76,7 @@ fn line(transfer: TransferId, kept: &Kept, look: &Look<Kept>, engines: Engines) 
     let staged_bytes = left.as_ref().map_or(0, |left| staged_bytes(&**left, transfer));
     let staged = left.and_then(|left| left.staged(transfer)).map(|path| printable(&path.display().to_string()));
     let staged_text = staged.as_ref().map_or(String::new(), |path| format!(", part of it in {path}"));
-    let stage = match kept {
-        Kept { plan: None, ending: Ending { stage: Stage::Loading, .. }, .. } => "ticket_unused",
-        _ => kept.ending.stage.as_str(),
-    };
+    let stage = kept.stage().as_str();
     let grant = &kept.grant.grant;
     let since_seconds = if kept.started_ms > 0 { kept.started_ms / 1000 } else { grant.not_before_seconds };
     let valid = kept.permit().left();
@@ -271,7 +268,9 @@ pub fn drop_target(
             return Ok(Ended::Published);
         }
         Stage::ReceiptSigned => LeftAt::ReceiptSigned,
-        Stage::Loading | Stage::Ending | Stage::InDoubt => LeftAt::Loading,
+        Stage::Issued | Stage::Offered | Stage::Agreed | Stage::Loading | Stage::Ending | Stage::InDoubt => {
+            LeftAt::Loading
+        }
     };
     let abandoned = match staging(url, engines)? {
         Some(left) => left.abandon(transfer, left_at)?,
@@ -306,10 +305,10 @@ pub fn drop_expired(state: &StateDir, audit: &AuditLog, engines: Engines) -> Out
     let mut said = Vec::new();
     for transfer in TransferDir::list(state)? {
         let drops = |kept: &Kept| {
-            let done = disposition(kept.ending.stage, Event::Expired);
+            let done = disposition(kept.stage(), Event::Expired);
             matches!(done, Disposition::Drop | Disposition::Forget)
         };
-        let is_past = |kept: &Kept| match kept.is_begun() {
+        let is_past = |kept: &Kept| match kept.stage().is_begun() {
             true => now_seconds() >= kept.grant.grant.retain_until_seconds,
             false => kept.permit().left().is_zero(),
         };

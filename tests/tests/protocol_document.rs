@@ -7,7 +7,7 @@ use sealift_protocol::{
     close::Code,
     disposition::{
         RaisedBy, Stage,
-        receiver::{Input, Interruption, Loading, Reached, Then, While, receiver_disposition},
+        receiver::{Input, Interruption, Loading, Then, While, receiver_disposition},
         sender::{Contact, During, Failed, Replay, SenderDisposition, SenderStage, Standing, sender_disposition},
     },
     limits::*,
@@ -19,7 +19,7 @@ use sealift_protocol::{
 fn at_receiver(code: Code) -> Then {
     let inputs = [Input::Listen, Input::Serve];
     let then = |input| {
-        let at = Loading { input, stage: Stage::Loading, reached: Reached::Begun };
+        let at = Loading { input, stage: Stage::Loading };
         let drops = [RaisedBy::ThisSide, RaisedBy::Peer].map(|raised_by| {
             let then = receiver_disposition(at, Interruption { code, raised_by, during: While::Data });
             assert!(matches!(then, Then::Wait | Then::Suspend | Then::Drop), "{code:?}: {then:?}");

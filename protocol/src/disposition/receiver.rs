@@ -25,22 +25,6 @@ impl Input {
     pub const ALL: [Input; 3] = [Input::Listen, Input::Serve, Input::Load];
 }
 
-/// What a later process or connection would find of a load that is not proven.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reached {
-    /// No offer was accepted; with an archive, nothing is durable in the target.
-    Nothing,
-    /// An offer was accepted, but no Begin: the sender may still turn out to be another.
-    Offered,
-    /// A Begin was accepted; with an archive, something is durable in the target.
-    Begun,
-}
-
-impl Reached {
-    /// Every value, for exhaustive tests.
-    pub const ALL: [Reached; 3] = [Reached::Nothing, Reached::Offered, Reached::Begun];
-}
-
 /// The state of a load when something fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loading {
@@ -48,8 +32,6 @@ pub struct Loading {
     pub input: Input,
     /// The recorded stage.
     pub stage: Stage,
-    /// How far the exchange with a sender has come.
-    pub reached: Reached,
 }
 
 /// The phase in which something failed.
@@ -110,27 +92,41 @@ pub fn receiver_disposition(at: Loading, why: Interruption) -> Then {
         },
         Stage::ReceiptSigned if code.keeps_transfer() => Then::Suspend,
         Stage::ReceiptSigned => Then::Drop,
-        Stage::Loading => {
-            // A sender that offers and then stalls does not occupy a slot of `serve`; it can offer
-            // again.
-            let holds_place = match at.input {
-                Input::Serve => at.reached == Reached::Begun,
-                Input::Listen | Input::Load => at.reached > Reached::Nothing,
-            };
-            let may_come_back = raised_by != RaisedBy::PeerOperator && holds_place;
-            if had_connection && may_come_back && is_hopeful(at.reached, why) {
-                return Then::Wait;
+        Stage::Issued | Stage::Offered | Stage::Agreed | Stage::Loading => {
+            let is_expected = had_connection && is_sender_expected(at);
+            if is_expected && raised_by != RaisedBy::PeerOperator && is_hopeful(at.stage, why) {
+                Then::Wait
+            } else if outlives_process(at, code) {
+                Then::Suspend
+            } else {
+                Then::Drop
             }
-            let keeps = match (at.input, at.reached) {
-                (_, Reached::Begun) => code.keeps_transfer(),
-                // The sender may come back with the same ticket while that is valid.
-                (Input::Listen, Reached::Offered) | (Input::Serve, _) => {
-                    code.retry_may_help() || code == Code::UserInterrupt
-                }
-                (Input::Listen, Reached::Nothing) | (Input::Load, _) => false,
-            };
-            if keeps { Then::Suspend } else { Then::Drop }
         }
+    }
+}
+
+/// Whether a receiver keeps running for the sender of a load that is not proven. A sender that
+/// offers and then stalls does not occupy a slot of `serve`; it can offer again.
+fn is_sender_expected(at: Loading) -> bool {
+    match at.input {
+        Input::Listen => at.stage >= Stage::Offered,
+        Input::Serve => at.stage.is_begun(),
+        Input::Load => false,
+    }
+}
+
+/// Whether a failure leaves what another process can go on from, of a load that is not proven.
+fn outlives_process(at: Loading, code: Code) -> bool {
+    match (at.input, at.stage) {
+        // Of an archive of which nothing is in the target, nothing is lost: it is read again.
+        (Input::Load, Stage::Issued | Stage::Offered | Stage::Agreed) => false,
+        // The ticket ends with its receiver.
+        (Input::Listen, Stage::Issued) => false,
+        // The sender may come back with the same ticket while that is valid.
+        (Input::Listen, Stage::Offered) | (Input::Serve, Stage::Issued | Stage::Offered) => {
+            code.retry_may_help() || code == Code::UserInterrupt
+        }
+        _ => code.keeps_transfer(),
     }
 }
 
@@ -155,9 +151,8 @@ fn published(input: Input, why: Interruption) -> Then {
 }
 
 /// Whether the sender can be expected to come back, by itself or with another command.
-fn is_hopeful(reached: Reached, why: Interruption) -> bool {
+fn is_hopeful(stage: Stage, why: Interruption) -> bool {
     let Interruption { code, raised_by, during } = why;
-    let begun = reached == Reached::Begun;
     let is_of_sender = match code {
         // It, or its operator, offers the transfer again.
         Code::ResumeImpossible | Code::SourceChanged => true,
@@ -165,7 +160,7 @@ fn is_hopeful(reached: Reached, why: Interruption) -> bool {
         Code::LogFull | Code::LogFailed => raised_by.is_peer(),
         _ => during == While::Exchange && (raised_by.is_peer() || code.is_of_peer()),
     };
-    code.retry_may_help() || begun && is_of_sender
+    code.retry_may_help() || stage.is_begun() && is_of_sender
 }
 
 #[cfg(test)]
@@ -176,11 +171,7 @@ mod tests {
     };
 
     fn loads() -> impl Iterator<Item = Loading> {
-        Input::ALL.into_iter().flat_map(|input| {
-            Stage::ALL
-                .into_iter()
-                .flat_map(move |stage| Reached::ALL.into_iter().map(move |reached| Loading { input, stage, reached }))
-        })
+        Input::ALL.into_iter().flat_map(|input| Stage::ALL.map(|stage| Loading { input, stage }))
     }
 
     fn interruptions() -> impl Iterator<Item = Interruption> {
@@ -207,7 +198,7 @@ mod tests {
         check_all(|at, why, then| {
             let is_attempt =
                 at.input != Input::Load && why.during == While::Exchange && why.raised_by == RaisedBy::Peer;
-            let had_begun = at.stage == Stage::Loading && at.reached == Reached::Begun;
+            let had_begun = matches!(at.stage, Stage::Agreed | Stage::Loading);
             !(is_attempt && had_begun) || then == Then::Wait
         });
     }
@@ -242,10 +233,10 @@ mod tests {
     #[test]
     fn the_receiver_waits_after_a_lost_link() {
         check_all(|at, why, then| {
-            let least = if at.input == Input::Serve { Reached::Begun } else { Reached::Offered };
-            let is_link = at.input != Input::Load && why.during != While::Waiting && at.reached >= least;
+            let least = if at.input == Input::Serve { Stage::Agreed } else { Stage::Offered };
+            let is_link = at.input != Input::Load && why.during != While::Waiting && at.stage >= least;
             let lost = why.code == Code::Interrupted && why.raised_by != RaisedBy::PeerOperator;
-            !(is_link && lost && at.stage == Stage::Loading) || then == Then::Wait
+            !(is_link && lost && at.stage.shows_nothing()) || then == Then::Wait
         });
     }
 
@@ -254,20 +245,41 @@ mod tests {
         check_all(|at, _, then| at.input != Input::Load || then != Then::Wait);
     }
 
+    /// What no sender has begun is not kept for one: a `listen` whose ticket nobody used leaves
+    /// nothing, and an archive of which nothing is in the target is read again.
+    #[test]
+    fn what_nobody_has_begun_is_dropped() {
+        check_all(|at, _, then| {
+            let is_listen = at.input == Input::Listen && at.stage == Stage::Issued;
+            let is_load = at.input == Input::Load && at.stage < Stage::Loading;
+            !(is_listen || is_load) || then == Then::Drop
+        });
+    }
+
+    /// What is agreed on is treated as what is loaded, whichever of its chunks have arrived: a
+    /// crash between the two changes nothing for its sender.
+    #[test]
+    fn what_is_agreed_is_kept_as_what_is_loaded() {
+        check_all(|at, why, then| {
+            let is_agreed = at.input != Input::Load && at.stage == Stage::Agreed;
+            !is_agreed || then == receiver_disposition(Loading { stage: Stage::Loading, ..at }, why)
+        });
+    }
+
     /// A stop suspends every transfer whose sender may come back.
     #[test]
     fn a_stop_by_the_operator_suspends() {
         check_all(|at, why, then| {
             let stopped = why.code == Code::UserInterrupt && why.raised_by == RaisedBy::ThisSide;
-            let may_come = at.input == Input::Serve || at.input == Input::Listen && at.reached > Reached::Nothing;
-            !(stopped && may_come && at.stage == Stage::Loading) || then == Then::Suspend
+            let may_come = at.input == Input::Serve || at.input == Input::Listen && at.stage > Stage::Issued;
+            !(stopped && may_come && at.stage.shows_nothing()) || then == Then::Suspend
         });
     }
 
     /// After Ready both sides decide by the code, so that both can resume the transfer or neither.
     #[test]
     fn after_ready_both_sides_decide_the_same() {
-        let at = Loading { input: Input::Listen, stage: Stage::Loading, reached: Reached::Begun };
+        let at = Loading { input: Input::Listen, stage: Stage::Loading };
         let found = Standing::found(SenderStage::Begun, sender::Replay::Always);
         let both = [(RaisedBy::ThisSide, RaisedBy::Peer), (RaisedBy::Peer, RaisedBy::ThisSide)];
         for (&code, (here, there)) in Code::ALL.iter().flat_map(|code| both.map(|both| (code, both))) {

@@ -12,7 +12,7 @@ use sealift_agent::{
 };
 use sealift_engine_api::Engines;
 use sealift_protocol::{
-    disposition::{Event, Stage, receiver::Reached},
+    disposition::{Event, Stage},
     id::TransferId,
     manifest::ReadBack,
 };
@@ -51,7 +51,9 @@ pub struct KeptLoad {
 
 impl KeptLoad {
     fn new(target: &str) -> Self {
-        Self { target: target.to_owned(), ending: Ending::default(), until_seconds: 0 }
+        // The archive is its offer.
+        let ending = Ending { receipt: None, stage: Stage::Offered };
+        Self { target: target.to_owned(), ending, until_seconds: 0 }
     }
 }
 
@@ -61,7 +63,7 @@ impl ArchiveRecord {
         let dir = TransferDir::open_in(state, Area::Loads, transfer)?;
         match dir.record::<KeptLoad>()? {
             Some(kept) if kept.target == target => Ok(Self { dir, earlier: Some(kept.clone()), kept }),
-            Some(kept) if kept.ending.stage != Stage::Loading => {
+            Some(kept) if !kept.ending.stage.shows_nothing() => {
                 let next = "Give the same --target as before: the load is as good as done there.";
                 Err(Failure::usage("this archive is loaded into another target", next))
             }
@@ -78,20 +80,15 @@ impl ArchiveRecord {
 }
 
 impl LoadRecord for ArchiveRecord {
-    fn reached(&self, load: Option<&Load>) -> Reached {
-        let has_something = load.is_some_and(|load| {
-            let transfer = load.transfer();
-            match transfer.plan().engine.capabilities.read_back {
-                // A file has a prefix that is resumed; a loader is fed again.
-                ReadBack::None => {
-                    transfer.has_anything() && load.target.staged(transfer.grant().grant.transfer).is_some()
-                }
-                ReadBack::Rows => transfer.has_finished(),
-                // What is durable of an image need not be all of its one part.
-                ReadBack::Bytes => transfer.has_anything(),
-            }
-        });
-        if has_something { Reached::Begun } else { Reached::Nothing }
+    fn finds_again(&self, load: &Load) -> bool {
+        let transfer = load.transfer();
+        match transfer.plan().engine.capabilities.read_back {
+            // A file has a prefix that is resumed; a loader is fed again.
+            ReadBack::None => transfer.has_anything() && load.target.staged(transfer.grant().grant.transfer).is_some(),
+            ReadBack::Rows => transfer.has_finished(),
+            // What is durable of an image need not be all of its one part.
+            ReadBack::Bytes => transfer.has_anything(),
+        }
     }
 
     fn target(&self) -> &str {

@@ -24,7 +24,7 @@ impl Server<'_> {
             return Err(Error::new(Code::GrantForeign, "transfer").into());
         }
         let target = self.target_of(&record.kept)?;
-        if !record.kept.is_begun() && self.config.engines.parse(&target.url)?.place() != Place::Nowhere {
+        if !record.kept.stage().is_begun() && self.config.engines.parse(&target.url)?.place() != Place::Nowhere {
             self.check_vacant(transfer, &target.url)?;
         }
         Ok(record)
@@ -54,9 +54,9 @@ impl Server<'_> {
             let Ok(look) = TransferDir::look::<Kept>(self.state, other) else { continue };
             // An unused ticket holds nothing yet; what is published, or stated to be loaded,
             // nothing any more.
-            let holds = |kept: &Kept| kept.target == url && kept.is_begun() && !kept.ending.stage.is_loaded();
+            let holds = |kept: &Kept| kept.target == url && kept.stage().is_begun() && !kept.stage().is_loaded();
             if let Some(kept) = look.and_then(|look| look.record).filter(holds) {
-                let how = match kept.ending.stage {
+                let how = match kept.stage() {
                     Stage::InDoubt => {
                         "is in doubt. Look into the target, and state what it holds with: sealift-receiver resolve"
                     }

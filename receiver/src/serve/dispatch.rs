@@ -88,7 +88,7 @@ impl<'a> Transfers<'a> {
 
     fn resume_one(&mut self, transfer: TransferId) -> Outcome {
         // What is in its target waits for its sender alone; so does an unused ticket.
-        let is_due = |kept: &Kept| kept.port.is_none() && kept.is_begun() && !kept.ending.stage.is_loaded();
+        let is_due = |kept: &Kept| kept.port.is_none() && kept.stage().is_begun() && !kept.stage().is_loaded();
         let looked = TransferDir::look::<Kept>(self.server.state, transfer)?;
         // What a `listen` began is resumed by a `listen`.
         if !looked.is_some_and(|look| look.record.as_ref().is_some_and(is_due)) {

@@ -17,7 +17,7 @@ use sealift_agent::{
 use sealift_engine_api::Durability;
 use sealift_protocol::{
     close::Code,
-    disposition::Asks,
+    disposition::{Asks, Stage},
     error::Error,
     fingerprint::Fingerprint,
     message::{BeginBody, Message},
@@ -27,7 +27,7 @@ use sealift_protocol::{
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::{Conversed, Earlier, Receiving};
+use super::{Conversed, Receiving};
 use crate::{
     ending::{KeepsEnding, stated_loaded},
     held::LetGo,
@@ -54,7 +54,11 @@ impl Receiving<'_> {
         };
         let went_on = self.runner.load.as_ref().is_some_and(|load| load.transfer().has_anything());
         if self.runner.load.is_none() {
-            self.begin(&deciding).await?;
+            match self.stage().is_begun() {
+                // What was to be started over could not be opened.
+                true => self.load_again().await?,
+                false => self.begin(&deciding).await?,
+            }
         }
         let mut random = SystemRandom::default();
         let sealing_key = self.runner.record.sealing_key()?;
@@ -166,7 +170,7 @@ impl Receiving<'_> {
         self.runner.setting.audit.append(Some(grant.transfer), &entry)?;
         self.runner.record.kept.started_ms = now_ms();
         self.runner.load = Some(self.open_load(deciding.new_transfer(), Asks::Continue).await?);
-        Ok(())
+        self.runner.record.advance(Stage::Offered)
     }
 
     /// Opens the target for the transfer, and resumes what an earlier process left, unless that is
@@ -253,7 +257,10 @@ impl Receiving<'_> {
         record.kept.digest_check = transfer.digest_check();
         record.kept.plan = Some(transfer.plan().clone());
         drop(transfer);
-        self.runner.record.keep()?;
+        match record.stage() {
+            Stage::Issued | Stage::Offered => record.advance(Stage::Agreed)?,
+            _ => record.keep()?,
+        }
         // It has begun: from here on it may take as long as the grant gives it to finish.
         self.permit.begin(&self.runner.record.kept.grant.grant);
         Ok(())
@@ -261,7 +268,7 @@ impl Receiving<'_> {
 
     fn report_started(&mut self, session: &ReceiverSession, went_on: bool, asks: Asks) {
         let report = self.runner.setting.report;
-        let earlier = mem::replace(&mut self.earlier, Earlier::Known);
+        let is_lost = mem::take(&mut self.is_lost);
         let Some(load) = &self.runner.load else { return };
         let engine = load.transfer().plan().engine.name.clone();
         let suite = session.keys().suite().name();
@@ -277,7 +284,7 @@ impl Receiving<'_> {
                 let here = counted(load.transfer().verified_in_all(), "chunk");
                 report.resume(Resume::Resumed, &format!("the sender resumes from what is here, {here}."));
             }
-            (false, _) if earlier == Earlier::Lost => report.resume(
+            (false, _) if is_lost => report.resume(
                 Resume::Restarted,
                 "an earlier receiver had begun it, and nothing of that is here; all of it is sent again.",
             ),

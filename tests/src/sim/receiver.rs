@@ -10,8 +10,8 @@ mod target;
 use sealift_protocol::{
     close::Code,
     disposition::{
-        RaisedBy, Stage,
-        receiver::{Input, Interruption, Loading, Reached, Then, While, receiver_disposition},
+        Disposition, Event, RaisedBy, Stage, disposition,
+        receiver::{Input, Interruption, Loading, Then, While, receiver_disposition},
     },
     envelope::{SealingKey, SealingPublicKey},
     grant::SignedGrant,
@@ -85,11 +85,14 @@ impl<'a> Receiver<'a> {
         };
         // Without a record, an earlier process had given up: this one would begin another transfer.
         let record = disk.record.read().clone().ok_or(Code::Interrupted)?;
-        if record.receipt.is_some() {
-            receiver.publish_again(&record, disk, world)?;
-        } else if record.planned {
-            let transfer = receiver.known_transfer(&record, world);
-            receiver.load = Some(Load::open(transfer, false, &sealing_key.1, disk, world)?);
+        match disposition(record.stage, Event::Opened) {
+            Disposition::AwaitOffer => {}
+            Disposition::Load => {
+                let transfer = receiver.known_transfer(&record, world);
+                receiver.load = Some(Load::open(transfer, false, &sealing_key.1, disk, world)?);
+            }
+            Disposition::Publish => receiver.publish_again(&record, disk, world)?,
+            other => unreachable!("{other:?}"),
         }
         Ok(receiver)
     }
@@ -102,11 +105,13 @@ impl<'a> Receiver<'a> {
 
     /// An earlier process had signed the receipt: finishes what it began.
     fn publish_again(&mut self, record: &Record, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
-        let receipt = record.receipt.clone().expect("asked for when there is one");
+        let receipt = record.receipt.clone().expect("it is signed at this stage");
         let transfer = self.known_transfer(record, world);
         let load = Load::open_proven(transfer, &receipt, disk, world);
         publish(&load, disk, world)?;
-        (self.load, self.finished) = (Some(load), Some(receipt));
+        keep(Some(Record { stage: Stage::Published, ..record.clone() }), disk, world)?;
+        self.load = Some(load);
+        self.finished = Some(receipt);
         Ok(())
     }
 
@@ -156,7 +161,7 @@ impl<'a> Receiver<'a> {
         match &mut self.phase {
             Phase::Waiting(since_ms) => {
                 let waited_ms = world.now_ms() - *since_ms;
-                if record(disk)?.epoch.0 == 0 || waited_ms < world.scenario.grace_ms {
+                if !record(disk)?.stage.is_begun() || waited_ms < world.scenario.grace_ms {
                     return Ok(Moved::No);
                 }
                 if self.finished.is_some() {
@@ -214,8 +219,10 @@ impl<'a> Receiver<'a> {
             None => {
                 let receipt = sign(connection, load, self.parties, world)?;
                 world.check_grant(RECEIVER);
-                keep(Some(Record { receipt: Some(receipt.clone()), ..record(disk)? }), disk, world)?;
+                let signed = Some(receipt.clone());
+                keep(Some(Record { stage: Stage::ReceiptSigned, receipt: signed, ..record(disk)? }), disk, world)?;
                 publish(load, disk, world)?;
+                keep(Some(Record { stage: Stage::Published, ..record(disk)? }), disk, world)?;
                 self.finished = Some(receipt.clone());
                 receipt
             }
@@ -260,13 +267,8 @@ impl<'a> Receiver<'a> {
     }
 
     fn disposition(&self, why: Interruption, disk: &Disk) -> Outcome<Then> {
-        let stage = if self.finished.is_some() { Stage::Published } else { Stage::Loading };
-        let reached = match (record(disk)?.epoch.0 > 0, &self.load) {
-            (true, _) => Reached::Begun,
-            (false, Some(_)) => Reached::Offered,
-            (false, None) => Reached::Nothing,
-        };
-        Ok(receiver_disposition(Loading { input: Input::Listen, stage, reached }, why))
+        let stage = record(disk)?.stage;
+        Ok(receiver_disposition(Loading { input: Input::Listen, stage }, why))
     }
 
     /// Leaves what going on later needs, and nothing else.
@@ -293,7 +295,7 @@ impl<'a> Receiver<'a> {
     pub fn gives_up_ms(&self, disk: &Disk, world: &World<'_>) -> u64 {
         let expires_ms = self.expiry.at_ms(world);
         match (&self.phase, disk.record.read()) {
-            (Phase::Waiting(since_ms), Some(record)) if record.epoch.0 > 0 => {
+            (Phase::Waiting(since_ms), Some(record)) if record.stage.is_begun() => {
                 expires_ms.min(since_ms + world.scenario.grace_ms)
             }
             _ => expires_ms,
@@ -305,6 +307,7 @@ fn record(disk: &Disk) -> Outcome<Record> {
     disk.record.read().clone().ok_or(Code::Internal.into())
 }
 
+/// Durable when it returns.
 fn keep(record: Option<Record>, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
     disk.record.write(record);
     world.reach(RECEIVER, Moment::ReceiverRecordWritten)?;

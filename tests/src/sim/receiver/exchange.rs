@@ -2,7 +2,7 @@
 
 use sealift_protocol::{
     close::Code,
-    disposition::receiver::While,
+    disposition::{Stage, receiver::While},
     fingerprint::Fingerprint,
     limits::LANE_WINDOW_BYTES_MIN,
     message::{Begin, Message, Offer},
@@ -30,7 +30,7 @@ impl Receiver<'_> {
             receiver: Fingerprint::of(&self.parties.receiver.public_key()),
             sender_key: self.parties.sender.public_key(),
             proven: TRANSFER,
-            begun: self.load.as_ref().is_some_and(|load| load.transfer.epoch().0 > 0),
+            begun: record(disk)?.stage.is_begun(),
             targets: vec!["ehr_prod".into()],
         };
         let now_seconds = world.wall_ms(RECEIVER) / 1000;
@@ -48,6 +48,7 @@ impl Receiver<'_> {
         if self.load.is_none() {
             let transfer = deciding.new_transfer();
             self.load = Some(Load::open(transfer, false, &self.sealing_key.1, disk, world)?);
+            keep(Some(Record { stage: Stage::Offered, ..record(disk)? }), disk, world)?;
         }
         let load = self.load.as_ref().expect("made above");
         let mut started_over = None;
@@ -95,7 +96,8 @@ impl Receiver<'_> {
             disk.journal.sync();
         }
         let earlier = record(disk)?;
-        keep(Some(Record { epoch, digest_check, planned: true, ..earlier }), disk, world)?;
+        let stage = earlier.stage.max(Stage::Agreed);
+        keep(Some(Record { epoch, digest_check, stage, ..earlier }), disk, world)?;
         self.phase = Phase::Receiving(Box::new(Connection::new(session)));
         self.during = While::Data;
         say(world.link(), &ready);

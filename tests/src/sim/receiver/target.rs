@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use sealift_protocol::{
     digest::{Digests, PartRoot, RowsDigest},
+    disposition::Stage,
     envelope::KeyEnvelope,
     error::Error,
     frame::ChunkHeader,
@@ -38,7 +39,7 @@ type Committed = (WholePart, Vec<u8>);
 pub struct Record {
     pub epoch: Epoch,
     pub digest_check: Option<[u8; 32]>,
-    pub planned: bool,
+    pub stage: Stage,
     pub receipt: Option<SignedReceipt>,
 }
 
@@ -52,7 +53,7 @@ pub enum Journalled {
 impl Disk {
     /// As `listen` leaves it when it has printed the ticket.
     pub fn new(scenario: &Scenario) -> Self {
-        let record = Record { epoch: Epoch(0), digest_check: None, planned: false, receipt: None };
+        let record = Record { epoch: Epoch(0), digest_check: None, stage: Stage::Issued, receipt: None };
         Self {
             record: Kept::new(Some(record)),
             parts: scenario.plan.parts.iter().map(|_| Kept::new(None)).collect(),
