@@ -221,7 +221,8 @@ pub enum Disposition {
 /// What is done at `stage` about `event`: the one table of the receiver.
 pub fn disposition(stage: Stage, event: Event) -> Disposition {
     use Disposition::{
-        AskOperator, AwaitLoader, AwaitOffer, Drop, Forget, Load, Publish, Refuse, SendStatement, SignReceipt, StartOver, Suspend,
+        AskOperator, AwaitLoader, AwaitOffer, Drop, Forget, Load, Publish, Refuse, SendStatement, SignReceipt,
+        StartOver, Suspend,
     };
     match (stage, event) {
         (Stage::Issued | Stage::Offered, Event::Opened | Event::ConnectionLost) => AwaitOffer,
@@ -230,9 +231,18 @@ pub fn disposition(stage: Stage, event: Event) -> Disposition {
         (Stage::Agreed | Stage::Loading, Event::Opened | Event::ConnectionLost | Event::LoaderFailed) => Load,
         (Stage::Agreed | Stage::Loading, Event::LoaderUnknown) => AskOperator,
         (Stage::Issued | Stage::Offered | Stage::Agreed | Stage::Loading, Event::StartOverOffered) => StartOver,
-        (Stage::Issued | Stage::Offered | Stage::Agreed | Stage::Loading, Event::StopRequested | Event::WaitExceeded | Event::TimeRanOut | Event::Revoked) => Suspend,
-        (Stage::Issued | Stage::Offered | Stage::Agreed | Stage::Loading, Event::Expired | Event::AbandonedBySender | Event::AbandonedByOperator) => Drop,
-        (Stage::Issued | Stage::Offered | Stage::Agreed | Stage::Loading, Event::LoaderSucceeded | Event::StatedLoaded | Event::StatedNotLoaded) => Refuse,
+        (
+            Stage::Issued | Stage::Offered | Stage::Agreed | Stage::Loading,
+            Event::StopRequested | Event::WaitExceeded | Event::TimeRanOut | Event::Revoked,
+        ) => Suspend,
+        (
+            Stage::Issued | Stage::Offered | Stage::Agreed | Stage::Loading,
+            Event::Expired | Event::AbandonedBySender | Event::AbandonedByOperator,
+        ) => Drop,
+        (
+            Stage::Issued | Stage::Offered | Stage::Agreed | Stage::Loading,
+            Event::LoaderSucceeded | Event::StatedLoaded | Event::StatedNotLoaded,
+        ) => Refuse,
 
         (Stage::Ending, Event::LoaderSucceeded) => SignReceipt,
         (Stage::Ending, Event::LoaderFailed) => Load,

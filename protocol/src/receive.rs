@@ -2,11 +2,14 @@
 //! out.
 //!
 //! ```text
-//! Listening ─handle_offer─▶ Deciding ─accept─▶ Accepting ─handle_begin─▶ ReceiverSession
+//! Listening ─handle_offer─▶ Deciding ─accept─▶ Accepting ─handle_begin─▶ Agreed
+//! Agreed: poll ─▶ AgreedStep, ready ─▶ ReceiverSession
 //! Unsealing ─handle─▶ SealedArchive ─session─▶ ReceiverSession
 //! PartStream: handle ─▶ Arrived, handle_end
 //! ReceiverSession: handle_stream, handle_header, handle_stream_end, poll_ack, handle_finish
-//! ReceiverTransfer: may_begin, handle_begun, handle_taken, handle_finished, poll_complete, receipt
+//! Intake: handle_verified, poll, handle_journaled
+//! ReceiverTransfer: handle_prepared, may_begin, handle_begun, handle_taken, handle_synced,
+//!                   handle_finished, poll_complete, receipt
 //! ```
 //!
 //! The receiver alone decides what is missing: [`ReceiverTransfer`] holds, over all connections,
@@ -14,16 +17,24 @@
 //! byte of it is decrypted, and a chunk counts as verified only when the target, or the thread that
 //! feeds it, has it.
 
+mod agreed;
 mod archive;
 mod exchange;
+mod found;
+mod intake;
+mod replay;
 mod session;
 mod stream;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 pub use self::{
+    agreed::{Agreed, AgreedStep},
     archive::{ExpectedArchive, Order, SealedArchive, Unsealing},
     exchange::{Accepting, Deciding, Listening, Window},
+    found::{Found, FoundPrefix, WholePart},
+    intake::{Durability, Intake, IntakeStep},
+    replay::{JournalReplay, Replayed},
     session::ReceiverSession,
     stream::{Arrived, Awaited, PartStream},
 };
@@ -31,7 +42,7 @@ use crate::{
     audit_head::AuditHead,
     chunk::TakenChunk,
     close::Code,
-    digest::{Digests, PartRoot, Root},
+    digest::{Digests, PartRoot},
     error::{Error, Result},
     grant::SignedGrant,
     id::{ChunkCount, Epoch, PartIndex},
@@ -50,6 +61,10 @@ pub struct ReceiverTransfer {
     /// Known with the first Begin, or from a journal.
     digests: Option<Digests>,
     digest_check: Option<[u8; 32]>,
+    /// What the target promises, once it is prepared.
+    durability: Durability,
+    /// Chunks that a writer has and that count when they are synced, oldest first.
+    unsynced: VecDeque<TakenChunk>,
     parts: Vec<ReceivedProgress>,
     manifest: Option<SignedManifest>,
     /// All parts before this one are begun. With this and the three fields below, a step looks only
@@ -123,6 +138,8 @@ impl ReceiverTransfer {
             epoch: Epoch(0),
             digests: None,
             digest_check: None,
+            durability: Durability::default(),
+            unsynced: VecDeque::new(),
             parts,
             manifest: None,
             begun_to: 0,
@@ -138,12 +155,23 @@ impl ReceiverTransfer {
         (self.epoch, self.digest_check) = (epoch, digest_check);
     }
 
+    /// The target is prepared, and promises this of what it takes. Before, nothing counts as
+    /// durable.
+    pub fn handle_prepared(&mut self, durability: Durability) {
+        self.durability = durability;
+    }
+
+    /// Whether chunks are durable in a journal before the target has them.
+    pub fn has_journal(&self) -> bool {
+        self.durability == Durability::Journal
+    }
+
     /// Restores a part that an earlier process committed in the target.
     pub fn handle_found(&mut self, whole: WholePart) {
         if (whole.part.0 as usize) < self.parts.len() {
             self.handle_whole(whole);
             self.handle_begun(whole.part);
-            self.handle_finished(whole.part, true);
+            self.finish(whole.part, true);
         }
     }
 
@@ -303,9 +331,30 @@ impl ReceiverTransfer {
         }
     }
 
-    /// A verified chunk was passed to the target. It is asked for again only if the process dies
-    /// before it is durable. Chunks of a part are taken in order.
-    pub fn handle_taken(&mut self, chunk: &TakenChunk, durable: bool) {
+    /// A verified chunk was handed to its part's writer, in the order of the part. It counts now,
+    /// or once it is synced; then it is asked for again only if the process dies before it is
+    /// durable.
+    pub fn handle_taken(&mut self, chunk: TakenChunk) {
+        match self.durability {
+            Durability::SyncedChunks => self.unsynced.push_back(chunk),
+            _ => self.count(&chunk),
+        }
+    }
+
+    /// Whether the target has chunks that do not count yet.
+    pub fn is_syncing(&self) -> bool {
+        !self.unsynced.is_empty()
+    }
+
+    /// The first chunks of the one part are synced: they count as verified.
+    pub fn handle_synced(&mut self, part: PartIndex, chunks: ChunkCount) {
+        while self.verified(part) < chunks {
+            let Some(chunk) = self.unsynced.pop_front_if(|chunk| chunk.part == part) else { return };
+            self.count(&chunk);
+        }
+    }
+
+    fn count(&mut self, chunk: &TakenChunk) {
         let digests = self.digests.as_ref().expect("a chunk is opened with the keys of a connection");
         let progress = &mut self.parts[chunk.part.0 as usize];
         assert_eq!(progress.chunks().next_index(), chunk.index, "chunks are taken in order");
@@ -314,7 +363,8 @@ impl ReceiverTransfer {
         }
         let Verified::Some(root) = &mut progress.verified else { unreachable!("a whole part takes no chunk") };
         root.add(&chunk.hash, chunk.plain_bytes);
-        if durable {
+        if self.durability == Durability::Journal {
+            // It was durable there before the target had it.
             progress.durable = root.chunks();
         }
         if chunk.last {
@@ -324,8 +374,13 @@ impl ReceiverTransfer {
         self.moved.insert(chunk.part);
     }
 
-    /// The target has finished a part; with `durable`, all of it is durable.
-    pub fn handle_finished(&mut self, part: PartIndex, durable: bool) {
+    /// The target has finished a part.
+    pub fn handle_finished(&mut self, part: PartIndex) {
+        self.handle_synced(part, ChunkCount(u64::MAX));
+        self.finish(part, self.durability == Durability::Parts);
+    }
+
+    fn finish(&mut self, part: PartIndex, durable: bool) {
         let progress = &mut self.parts[part.0 as usize];
         if durable {
             progress.durable = progress.chunks();
@@ -395,50 +450,6 @@ impl ReceiverTransfer {
         receipt.check()?;
         Ok(receipt.sign(signer))
     }
-}
-
-/// A whole part, as it was verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WholePart {
-    /// Which part.
-    pub part: PartIndex,
-    /// The number of its chunks.
-    pub chunks: ChunkCount,
-    /// The bytes of its plaintext.
-    pub plain_bytes: u64,
-    /// The root over the hashes of its chunks.
-    pub root: Root,
-}
-
-impl WholePart {
-    /// The part whose chunks were all added to `root`.
-    pub fn of(part: PartIndex, root: &PartRoot) -> Self {
-        Self { part, chunks: root.chunks(), plain_bytes: root.plain_bytes(), root: root.root() }
-    }
-}
-
-/// The first chunks of a part, as an earlier process committed them in the target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundPrefix {
-    /// Which part.
-    pub part: PartIndex,
-    /// The number of chunks committed.
-    pub chunks: ChunkCount,
-    /// The bytes of their plaintext.
-    pub plain_bytes: u64,
-    /// The root over `hashes`.
-    pub root: Root,
-    /// The hashes of the chunks, concatenated.
-    pub hashes: Vec<u8>,
-}
-
-/// What is committed in the target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// A part, committed to its end.
-    Whole(WholePart),
-    /// The beginning of a part.
-    Prefix(FoundPrefix),
 }
 
 /// The fields of a receipt that the state machine does not know.

@@ -3,13 +3,8 @@
 //!
 //! One thread writes it. Whatever waits when it comes round is written together and synced once.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
-use bytes::BytesMut;
 use sealift_agent::{
     audit::{AuditLog, entry},
     budget::{LANE_BYTES, LaneBudget, Room},
@@ -20,21 +15,15 @@ use sealift_agent::{
 };
 use sealift_protocol::{
     close::Code,
-    compress::Unpacker,
-    digest::Digests,
     envelope::SealingKey,
-    error::Error,
-    id::{Epoch, PartIndex, TransferId},
-    key::DigestSecret,
-    seal::{EpochKeys, open},
+    id::TransferId,
+    receive::{JournalReplay, Replayed},
     sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, Record},
 };
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
-
-use crate::writer::ChunkInMemory;
 
 /// The journal's file in the folder of its transfer.
 const NAME: &str = "journal";
@@ -153,30 +142,22 @@ impl Journal {
     }
 }
 
-/// What a journal held, in the order in which it goes to a loader.
-pub enum Replayed {
-    /// Under what the transfer's plaintext is hashed.
-    Secret(DigestSecret),
-    Chunk(ChunkInMemory),
-}
-
-/// Reads a journal from its beginning, and opens every chunk again, on a thread of its own. A chunk
-/// that is there twice, since a connection was lost between its record and its acknowledgement,
-/// comes once. A record is read when there is room for it and what it holds.
+/// Reads a journal from its beginning, and opens every chunk again, on a thread of its own. A record
+/// is read when there is room for it and what it holds.
 pub fn replay(
     log: &SealedFile,
     transfer: TransferId,
     key: SealingKey,
     budget: LaneBudget,
-) -> Outcome<mpsc::Receiver<Outcome<Replayed>>> {
+) -> Outcome<mpsc::Receiver<Outcome<InMemory>>> {
     let mut records = log.replay()?;
     let (out, replayed) = mpsc::channel(REPLAYED_WAITING);
     tokio::task::spawn_blocking(move || {
-        let mut opener = match Opener::new(transfer, key) {
-            Ok(opener) => opener,
-            Err(failure) => return drop(out.blocking_send(Err(failure))),
+        let mut replay = match JournalReplay::new(transfer, key) {
+            Ok(replay) => replay,
+            Err(error) => return drop(out.blocking_send(Err(error.into()))),
         };
-        while let Some(next) = opener.next(&mut records, &budget).transpose() {
+        while let Some(next) = next_of(&mut replay, &mut records, &budget).transpose() {
             let failed = next.is_err();
             if out.blocking_send(next).is_err() || failed {
                 return;
@@ -186,57 +167,22 @@ pub fn replay(
     Ok(replayed)
 }
 
-struct Opener {
-    transfer: TransferId,
-    key: SealingKey,
-    /// Of every epoch so far: a sender that spools goes on under the one in which it began.
-    keys: BTreeMap<Epoch, Arc<EpochKeys>>,
-    unpacker: Unpacker,
-    /// Chunks of the one part that have come.
-    next: u64,
+/// What a record held, and the room that it takes.
+pub struct InMemory {
+    pub replayed: Replayed,
+    pub room: Room,
 }
 
-impl Opener {
-    fn new(transfer: TransferId, key: SealingKey) -> Outcome<Self> {
-        Ok(Self { transfer, key, keys: BTreeMap::new(), unpacker: Unpacker::new()?, next: 0 })
-    }
-
-    /// What comes next; `None` after the last record.
-    fn next(&mut self, records: &mut Replay, budget: &LaneBudget) -> Outcome<Option<Replayed>> {
-        loop {
-            // How long it is, is known when it is read.
-            let room = budget.take_blocking(LANE_BYTES)?;
-            let Some(record) = records.next().transpose()? else { return Ok(None) };
-            if let Some(replayed) = self.open(record, room)? {
-                return Ok(Some(replayed));
-            }
+/// What comes next; `None` after the last record.
+fn next_of(replay: &mut JournalReplay, records: &mut Replay, budget: &LaneBudget) -> Outcome<Option<InMemory>> {
+    loop {
+        // How long it is, is known when it is read.
+        let mut room = budget.take_blocking(LANE_BYTES)?;
+        let Some(record) = records.next().transpose()? else { return Ok(None) };
+        let Some(replayed) = replay.handle(record)? else { continue };
+        if let Replayed::Chunk(chunk) = &replayed {
+            room.shrink(chunk.plain().len());
         }
-    }
-
-    fn open(&mut self, record: Record, mut room: Room) -> Outcome<Option<Replayed>> {
-        match record {
-            Record::Epoch(epoch) => {
-                let (secret, digest_secret) = epoch.open(&self.key, self.transfer)?;
-                let digests = Digests::new(&digest_secret);
-                let keys = EpochKeys::new(epoch.suite, self.transfer, epoch.epoch, secret, digests);
-                self.keys.insert(epoch.epoch, Arc::new(keys));
-                Ok(Some(Replayed::Secret(digest_secret)))
-            }
-            Record::Chunk { header, sealed } => {
-                let damaged = |check| Error::new(Code::LogDamaged, check).at_chunk(header.part, header.index);
-                if header.part != PartIndex(0) || header.index.0 > self.next {
-                    return Err(damaged("a chunk is missing in the journal").into());
-                }
-                if header.index.0 < self.next {
-                    return Ok(None);
-                }
-                let keys = self.keys.get(&header.epoch).ok_or(damaged("a chunk before its keys"))?;
-                let chunk = open(&header, BytesMut::from(sealed), keys, &mut self.unpacker)?;
-                self.next += 1;
-                room.shrink(chunk.plain().len());
-                Ok(Some(Replayed::Chunk(ChunkInMemory { chunk, held: room })))
-            }
-            Record::Statement(_) | Record::Mark => Ok(None),
-        }
+        return Ok(Some(InMemory { replayed, room }));
     }
 }

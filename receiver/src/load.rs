@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Ref, RefCell, RefMut},
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,15 +17,14 @@ use sealift_agent::{
     report::Report,
     stop::{Cause, Stop},
 };
-use sealift_engine_api::{Commit, Durability, PreparedLoad, Target, TargetCapabilities, Writers};
+use sealift_engine_api::{Commit, PreparedLoad, Target, TargetCapabilities, Writers};
 use sealift_protocol::{
-    chunk::TakenChunk,
     close::Code,
     digest::Digests,
     disposition::Asks,
-    id::{ChunkCount, PartIndex, TransferId},
+    id::{PartIndex, TransferId},
     manifest::{Evidence, Plan},
-    receive::{Found, ReceiverTransfer},
+    receive::{Durability, Found, ReceiverTransfer, Replayed},
 };
 use tokio::{
     sync::{Mutex, Notify, mpsc, oneshot},
@@ -34,7 +33,7 @@ use tokio::{
 
 use crate::{
     held::{Held, LetGo},
-    journal::{Journal, Replayed},
+    journal::{InMemory, Journal},
     writer::{ChunkInMemory, PartToWrite, PartWriter, Starting, Written},
 };
 
@@ -48,7 +47,7 @@ pub struct Load {
     pub held: Held,
     /// None where everything is there.
     into: Option<Arc<dyn Writers>>,
-    pub journal: Option<Journal>,
+    journal: Option<Journal>,
     transfer: RefCell<ReceiverTransfer>,
     writers: RefCell<BTreeMap<PartIndex, PartWriter>>,
     threads: RefCell<Vec<JoinHandle<()>>>,
@@ -57,8 +56,6 @@ pub struct Load {
     /// That this process has written.
     rows: Arc<AtomicU64>,
     rows_found: u64,
-    /// Chunks that a writer has and that count when they are synced, oldest first.
-    unsynced: RefCell<VecDeque<TakenChunk>>,
     /// Notified whenever something was taken or finished, or a part was begun.
     pub moved: Notify,
     /// Within the transfer's, and raised when the load is closed. Asked by the engine, and by the
@@ -71,10 +68,14 @@ impl Load {
     pub fn new(
         target: Arc<dyn Target>,
         prepared: PreparedLoad,
-        transfer: ReceiverTransfer,
+        mut transfer: ReceiverTransfer,
         journal: Option<Journal>,
         stop: Stop,
     ) -> Self {
+        transfer.handle_prepared(match (target.capabilities(transfer.plan()).durability, &journal) {
+            (Durability::Journal, None) => Durability::Nothing,
+            (durability, _) => durability,
+        });
         let into = prepared.load.writers();
         let held = Held::loading(prepared.load);
         Self { rows_found: prepared.rows, into: Some(into), journal, ..Self::with(target, held, transfer, stop) }
@@ -101,7 +102,6 @@ impl Load {
             events: Mutex::new(events),
             rows: Arc::default(),
             rows_found: 0,
-            unsynced: RefCell::default(),
             moved: Notify::new(),
             stop,
         }
@@ -113,6 +113,11 @@ impl Load {
 
     pub fn transfer_mut(&self) -> RefMut<'_, ReceiverTransfer> {
         self.transfer.borrow_mut()
+    }
+
+    /// The journal, of a transfer that has one.
+    pub fn journal(&self) -> Outcome<&Journal> {
+        self.journal.as_ref().ok_or_else(|| Failure::new(Code::Internal, "no journal", ""))
     }
 
     /// Rows that the target has taken: of this process, and of earlier ones.
@@ -162,9 +167,9 @@ impl Load {
         threads.push(thread);
     }
 
-    /// Gives a chunk to its writer; when this returns, it is not asked for again unless the process
-    /// dies. Waits while the target is busy. Cancel-safe: a cancelled call has passed on nothing.
-    pub async fn take(&self, writer: &PartWriter, chunk: ChunkInMemory, durable: bool) {
+    /// Gives a chunk to its writer, and counts it. Waits while the target is busy. Cancel-safe: a
+    /// cancelled call has passed on nothing.
+    pub async fn write(&self, writer: &PartWriter, chunk: ChunkInMemory) {
         let Some(place) = writer.place().await else {
             // The writer has ended; its failure is found by `watch`.
             return std::future::pending().await;
@@ -172,20 +177,8 @@ impl Load {
         let taken = chunk.chunk.taken();
         place.send(chunk);
         fail_point::hit(Point::ChunkTaken);
-        if self.capabilities.durability == Durability::SyncedChunks {
-            self.unsynced.borrow_mut().push_back(taken);
-            return;
-        }
-        self.transfer_mut().handle_taken(&taken, durable);
+        self.transfer_mut().handle_taken(taken);
         self.moved.notify_waiters();
-    }
-
-    /// The first chunks of the one part are synced: they count as verified.
-    fn count_synced(&self, part: PartIndex, chunks: ChunkCount) {
-        while self.transfer().verified(part) < chunks {
-            let Some(taken) = self.unsynced.borrow_mut().pop_front() else { return };
-            self.transfer_mut().handle_taken(&taken, false);
-        }
     }
 
     /// Waits until what the writers have counts, before Accept says what is there. Cancel-safe.
@@ -193,7 +186,7 @@ impl Load {
         let counted = async {
             loop {
                 let notified = self.moved.notified();
-                if self.unsynced.borrow().is_empty() {
+                if !self.transfer().is_syncing() {
                     return;
                 }
                 notified.await;
@@ -208,18 +201,19 @@ impl Load {
 
     /// Feeds the target with what a journal held; returns how many bytes that were. Not
     /// cancel-safe: a chunk that was received and not passed on is lost.
-    pub async fn feed(&self, mut replayed: mpsc::Receiver<Outcome<Replayed>>) -> Outcome<u64> {
+    pub async fn feed(&self, mut replayed: mpsc::Receiver<Outcome<InMemory>>) -> Outcome<u64> {
         let (mut writer, mut plain_bytes) = (None, 0);
         while let Some(next) = replayed.recv().await {
-            match next? {
+            let InMemory { replayed, room } = next?;
+            match replayed {
                 Replayed::Secret(secret) => self.transfer_mut().handle_digest_secret(&secret)?,
                 Replayed::Chunk(chunk) => {
-                    plain_bytes += chunk.chunk.plain().len() as u64;
+                    plain_bytes += chunk.plain().len() as u64;
                     let writer = match &mut writer {
                         Some(writer) => writer,
-                        None => writer.insert(self.writer(chunk.chunk.part()).await?),
+                        None => writer.insert(self.writer(chunk.part()).await?),
                     };
-                    self.take(writer, chunk, true).await;
+                    self.write(writer, ChunkInMemory { chunk, held: room }).await;
                 }
             }
         }
@@ -233,14 +227,13 @@ impl Load {
         loop {
             match events.recv().await {
                 Some(Written::Synced(part, chunks)) => {
-                    self.count_synced(part, chunks);
+                    self.transfer_mut().handle_synced(part, chunks);
                     self.moved.notify_waiters();
                 }
-                Some(Written::Finished { part, durable }) => {
+                Some(Written::Finished(part)) => {
                     fail_point::hit(Point::PartFinished);
                     self.writers.borrow_mut().remove(&part);
-                    self.count_synced(part, ChunkCount(u64::MAX));
-                    self.transfer_mut().handle_finished(part, durable);
+                    self.transfer_mut().handle_finished(part);
                     report.count(|totals| {
                         totals.parts += 1;
                         totals.rows = self.rows();

@@ -1,6 +1,6 @@
-//! Runs one transfer over one connection: `⇒ one stream a part → headers checked → workers → writer
-//! → target`, and the control stream beside them. All state is that of `protocol::receive`; here is
-//! only what moves bytes.
+//! Runs one transfer over one connection: `⇒ one stream a part → headers checked → workers →
+//! journal, if there is one → writer → target`, and the control stream beside them. All state is
+//! that of `protocol::receive`; here is only what moves bytes.
 
 use std::{
     cell::RefCell,
@@ -8,7 +8,10 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::{StreamExt, stream, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt, stream,
+    stream::{FuturesOrdered, FuturesUnordered},
+};
 use sealift_agent::{
     budget::{Budget, LaneBudget, Room},
     control::{ControlReader, ControlWriter, MESSAGE_TIMEOUT},
@@ -24,12 +27,17 @@ use sealift_protocol::{
     frame::ChunkHeader,
     hint::{Hint, Restart},
     message::Message,
-    receive::{Arrived, Awaited, PartStream, ReceiverSession},
+    receive::{Arrived, Awaited, Intake, IntakeStep, PartStream, ReceiverSession},
     sealed_log::Record,
 };
 use tokio::time::timeout;
 
-use crate::{activity::Activity, load::Load, workers::Workers, writer::ChunkInMemory};
+use crate::{
+    activity::Activity,
+    load::Load,
+    workers::Workers,
+    writer::{ChunkInMemory, PartWriter},
+};
 
 /// For the rest of a frame whose header has come. A frame of 4 MiB takes this long at 64 kbit/s.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(600);
@@ -102,8 +110,8 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// One lane: a part's frames, checked in order, opened side by side, written in order. Not
-    /// cancel-safe: frames that were read are lost.
+    /// One lane: a part's frames, checked in order, opened side by side, and passed on as
+    /// [`Intake`] says. Not cancel-safe: frames that were read are lost.
     async fn receive_part(&self, mut stream: StreamIn) -> Outcome {
         let mut arriving = PartStream::default();
         let Some(Arrived::Part(part)) = self.next(&mut arriving, &mut stream).await? else {
@@ -111,22 +119,48 @@ impl<'a> Pipeline<'a> {
         };
         let writer = self.load.writer(part).await?;
         let lane = self.budget.open_lane().await?;
-        let opened = self.opened(arriving, stream, lane).buffered(chunks_at_work());
-        let mut chunks = Box::pin(opened.map(|opened| self.journaled(opened)).buffered(chunks_at_work()));
-        while let Some(opened) = chunks.next().await {
-            let VerifiedFrame { chunk, held, frame_bytes, .. } = opened.map_err(|failure| failure.at_part(part))?;
-            let plain_bytes = chunk.plain().len() as u64;
-            {
-                let _at_work = self.activity.at_work();
-                let chunk = ChunkInMemory { chunk, held };
-                self.load.take(&writer, chunk, self.load.journal.is_some()).await;
+        let mut opened = Box::pin(self.opened(arriving, stream, lane).buffered(chunks_at_work()));
+        let mut intake = Intake::new(&self.load.transfer());
+        let mut journaling = FuturesOrdered::new();
+        // How the stream ended. What came before is passed on first.
+        let mut ended = None;
+        loop {
+            while let Some(step) = intake.poll() {
+                match step {
+                    IntakeStep::Append(record) => journaling.push_back(self.load.journal()?.append(record)),
+                    IntakeStep::Write(frame) => self.write(&writer, frame).await,
+                }
             }
-            self.report.count(|totals| {
-                totals.rows = self.load.rows();
-                totals.moved(part, plain_bytes, frame_bytes);
-            });
+            let has_room = intake.len() < chunks_at_work();
+            tokio::select! {
+                biased;
+                Some(journaled) = journaling.next() => {
+                    journaled?;
+                    intake.handle_journaled();
+                }
+                next = opened.next(), if ended.is_none() && has_room => match next.transpose() {
+                    Ok(Some((frame, record))) => intake.handle_verified(frame, record),
+                    Ok(None) => ended = Some(Ok(())),
+                    Err(failure) => ended = Some(Err(failure.at_part(part))),
+                },
+                else => return ended.unwrap_or(Ok(())),
+            }
         }
-        Ok(())
+    }
+
+    /// Gives a chunk to its writer. Not cancel-safe: the chunk is lost.
+    async fn write(&self, writer: &PartWriter, frame: VerifiedFrame) {
+        let VerifiedFrame { chunk, held, frame_bytes } = frame;
+        let part = chunk.part();
+        let plain_bytes = chunk.plain().len() as u64;
+        {
+            let _at_work = self.activity.at_work();
+            self.load.write(writer, ChunkInMemory { chunk, held }).await;
+        }
+        self.report.count(|totals| {
+            totals.rows = self.load.rows();
+            totals.moved(part, plain_bytes, frame_bytes);
+        });
     }
 
     /// Frames off the stream, each opened on the pool. Ends after a clean end of the stream behind
@@ -136,7 +170,7 @@ impl<'a> Pipeline<'a> {
         arriving: PartStream,
         stream: StreamIn,
         lane: LaneBudget,
-    ) -> impl stream::Stream<Item = impl Future<Output = Outcome<VerifiedFrame>> + '_> + '_ {
+    ) -> impl stream::Stream<Item = impl Future<Output = Outcome<(VerifiedFrame, Option<Record>)>> + '_> + '_ {
         stream::unfold(Some((arriving, stream, lane)), move |incoming| async move {
             let (mut arriving, mut stream, lane) = incoming?;
             match self.next_frame(&mut arriving, &mut stream, &lane).await {
@@ -149,28 +183,12 @@ impl<'a> Pipeline<'a> {
             let Frame { header, body, mut held } = frame?;
             let keys = self.session.borrow().keys_of(header.epoch).clone();
             // Opening is in place: what the journal is to have as it came is copied before.
-            let sealed = self.load.journal.as_ref().map(|_| Bytes::copy_from_slice(&body));
+            let sealed = self.load.transfer().has_journal().then(|| Bytes::copy_from_slice(&body));
             let chunk = self.workers.open(header, body, keys).await?;
             held.shrink(chunk.plain().len());
             let record = sealed.map(|sealed| Record::Chunk { header, sealed });
-            Ok(VerifiedFrame { chunk, held, frame_bytes: header.frame_bytes() as u64, record })
+            Ok((VerifiedFrame { chunk, held, frame_bytes: header.frame_bytes() as u64 }, record))
         })
-    }
-
-    /// Hands a verified chunk to the journal, if there is one, in the order of the calls; resolves
-    /// when it is durable.
-    fn journaled(&self, opened: Outcome<VerifiedFrame>) -> impl Future<Output = Outcome<VerifiedFrame>> + use<> {
-        let opened = opened.map(|mut opened| {
-            let durable = opened.record.take().and_then(|record| Some(self.load.journal.as_ref()?.append(record)));
-            (opened, durable)
-        });
-        async move {
-            let (opened, durable) = opened?;
-            if let Some(durable) = durable {
-                durable.await?;
-            }
-            Ok(opened)
-        }
     }
 
     /// The next sealed chunk; `None` at the end of the stream. Not cancel-safe.
@@ -266,12 +284,11 @@ struct Frame {
     held: Room,
 }
 
-/// A verified chunk, and what the journal is to have of it.
+/// A verified chunk, and what it takes.
 struct VerifiedFrame {
     chunk: VerifiedChunk,
     held: Room,
     frame_bytes: u64,
-    record: Option<Record>,
 }
 
 fn slow(check: &'static str) -> Failure {

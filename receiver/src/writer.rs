@@ -40,10 +40,7 @@ pub enum Written {
     /// The first chunks of the part are synced, in a target where they count as verified then.
     Synced(PartIndex, ChunkCount),
     /// The target has all of the part.
-    Finished {
-        part: PartIndex,
-        durable: bool,
-    },
+    Finished(PartIndex),
     Failed(Failure),
 }
 
@@ -121,9 +118,8 @@ impl PartWriter {
             });
             match finished {
                 Ok(finished) => {
-                    let durable = durability == Durability::Parts;
                     for part in finished {
-                        let _ = written.send(Written::Finished { part, durable });
+                        let _ = written.send(Written::Finished(part));
                     }
                 }
                 Err(failure) => drop(written.send(Written::Failed(failure.at_part(part)))),

@@ -14,6 +14,8 @@ mod source;
 mod stop;
 mod target;
 
+pub use sealift_protocol::receive::Durability;
+
 pub use self::{
     endpoint::{Endpoint, Form, Place, SourceOptions, TargetOptions, not_a_source},
     finding::{Finding, Severity, refuse_errors},
@@ -22,7 +24,7 @@ pub use self::{
     source::{PartReader, Planned, Snapshot, Source},
     stop::StopToken,
     target::{
-        Abandoned, Commit, Durability, FinishedLoad, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad,
-        Readiness, Recovery, StagedLoad, Target, TargetCapabilities, TargetLoad, Writers,
+        Abandoned, Commit, FinishedLoad, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad, Readiness, Recovery,
+        StagedLoad, Target, TargetCapabilities, TargetLoad, Writers,
     },
 };

@@ -21,7 +21,7 @@ use sealift_protocol::{
     failure::{Failure, Outcome},
     id::{PartIndex, TransferId},
     manifest::{Evidence, Plan},
-    receive::{Found, WholePart},
+    receive::{Durability, Found, WholePart},
 };
 
 use crate::{Finding, StopToken};
@@ -44,25 +44,6 @@ pub struct TargetCapabilities {
     pub durability: Durability,
     /// What can be known of the end of a load.
     pub commit: Commit,
-}
-
-/// What of a load outlives the process that writes it, and in which unit. Only that is never asked
-/// for again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// A part that [`PartSink::finish`] says is finished, and nothing of a part before: one that
-    /// was not finished is written again from its beginning. `prepare` finds the finished ones.
-    Parts,
-    /// The first chunks of a part, up to the last [`PartSink::sync`]; `prepare` finds them. A chunk
-    /// does not count as verified before it is synced, so that a sender which can give its bytes
-    /// once is never asked for what it has forgotten. A disk may lose it all the same, and then it
-    /// is asked for again.
-    SyncedChunks,
-    /// Nothing of what the target has; a new process feeds it afresh. What is verified is kept in a
-    /// journal.
-    Journal,
-    /// Nothing. All of it is sent again.
-    Nothing,
 }
 
 /// What can be known of the moment from which a load is in the target.

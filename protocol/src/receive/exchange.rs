@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{ReceiverSession, ReceiverTransfer};
+use super::{Agreed, ReceiverSession, ReceiverTransfer};
 use crate::{
     close::Code,
     codec,
     digest::Digests,
+    disposition::Asks,
     envelope::{SealingKey, SealingPublicKey},
     error::{Error, Result},
     fingerprint::Fingerprint,
@@ -14,7 +15,7 @@ use crate::{
     id::{Epoch, TransferId},
     limits::{CLOCK_SKEW_SECONDS_MAX, EPOCH_MAX, LANE_WINDOW_BYTES_MAX, LANE_WINDOW_BYTES_MIN, LANES_MAX},
     manifest::Plan,
-    message::{Accept, AcceptBody, Begin, Have, Message, Offer, Ready},
+    message::{Accept, AcceptBody, Begin, BeginBody, Have, Message, Offer, Ready},
     negotiate::{choose_suite, choose_version},
     random::Random,
     seal::{EpochKeys, Suite},
@@ -134,14 +135,30 @@ impl Deciding {
         self.sender_key
     }
 
-    /// Whether the sender asks to start over.
-    pub fn is_fresh(&self) -> bool {
-        self.offer.fresh
+    /// What the sender asks of what is here of its transfer. What `is_proven` stays: it is sent the
+    /// receipt.
+    pub fn asks(&self, is_proven: bool) -> Asks {
+        match self.offer.fresh && !is_proven {
+            true => Asks::StartOver,
+            false => Asks::Continue,
+        }
     }
 
-    /// Whether grant and plan are those of this transfer, so that it can be resumed.
-    pub fn continues(&self, transfer: &ReceiverTransfer) -> bool {
-        self.offer.grant == transfer.grant && self.offer.plan.hash() == transfer.plan.hash()
+    /// The transfer that replaces `known`, if the sender asks to start over; it keeps what tells
+    /// the sender apart. Fails with `SourceChanged` if grant or plan are not those of `known`, so
+    /// that it cannot be resumed.
+    pub fn started_over(&self, known: &ReceiverTransfer, asks: Asks) -> Result<Option<ReceiverTransfer>> {
+        match asks {
+            Asks::StartOver => {
+                let mut transfer = self.new_transfer();
+                transfer.handle_earlier(known.epoch, known.digest_check);
+                Ok(Some(transfer))
+            }
+            Asks::Continue if self.offer.grant == known.grant && self.offer.plan.hash() == known.plan.hash() => {
+                Ok(None)
+            }
+            Asks::Continue => Err(Error::new(Code::SourceChanged, "plan")),
+        }
     }
 
     /// A transfer of which nothing has arrived.
@@ -193,26 +210,16 @@ impl Deciding {
 }
 
 impl Accepting {
-    /// The transcript that the envelope is bound to. It is stored with the envelope, which does not
-    /// open without it.
-    pub fn envelope_info(&self) -> [u8; 32] {
-        self.transcript.hash()
-    }
-
-    /// The suite in Accept.
-    pub fn suite(&self) -> Suite {
-        self.suite
-    }
-
     /// Verifies the sender's signature (`TranscriptMismatch`), opens its envelope, compares
     /// commitment (`KeyCommitment`) and digest secret (`TransferBusy`), and opens the envelope of
-    /// its spool.
+    /// its spool. What was here is dropped only now, if the sender asks for that: it is the one
+    /// that began the transfer.
     pub fn handle_begin(
         mut self,
         begin: Begin,
         sealing_key: &SealingKey,
         transfer: &mut ReceiverTransfer,
-    ) -> Result<(ReceiverSession, Message)> {
+    ) -> Result<Agreed> {
         let envelope_info = self.transcript.hash();
         self.transcript.absorb(&codec::encode(&begin.body));
         let transcript = self.transcript.hash();
@@ -235,7 +242,9 @@ impl Accepting {
         transfer.manifest = None;
         let keys = EpochKeys::new(self.suite, id, self.epoch, secret, Digests::new(&digest_secret));
         let session = ReceiverSession::new(Arc::new(keys), spool, self.sender_key, self.lanes, &self.have, transfer);
-        Ok((session, Message::Ready(Ready { transcript })))
+        let BeginBody { epoch, envelope, commitment, spool } = begin.body;
+        let own = EpochRecord { epoch, suite: self.suite, envelope, info: envelope_info, commitment };
+        Ok(Agreed::new(session, Message::Ready(Ready { transcript }), [Some(Box::new(own)), spool]))
     }
 
     /// The keys of the earlier connection on which the sender's spool was begun. The digest secret

@@ -62,7 +62,7 @@ impl<'a> Unload<'a> {
                         _ => self.load.writer(part).await?,
                     };
                     let plain_bytes = chunk.chunk.plain().len() as u64;
-                    self.load.take(&writer, chunk, false).await;
+                    self.load.write(&writer, chunk).await;
                     self.report.count(|totals| {
                         totals.rows = self.load.rows();
                         totals.moved(part, plain_bytes, frame_bytes);

@@ -14,15 +14,13 @@ use sealift_agent::{
     report::Resume,
     units::counted,
 };
-use sealift_engine_api::Durability;
 use sealift_protocol::{
     close::Code,
     disposition::{Asks, Stage},
     error::Error,
     fingerprint::Fingerprint,
-    message::{BeginBody, Message},
-    receive::{Deciding, ReceiverSession, ReceiverTransfer, Window},
-    sealed_log::{EpochRecord, Record},
+    message::Message,
+    receive::{Agreed, AgreedStep, Deciding, Durability, ReceiverSession, ReceiverTransfer, Window},
 };
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -31,7 +29,7 @@ use super::{Conversed, Receiving};
 use crate::{
     ending::{KeepsEnding, stated_loaded},
     held::LetGo,
-    journal::{Journal, Place, Replayed, drop_journal, replay},
+    journal::{InMemory, Journal, Place, drop_journal, replay},
     load::{Load, note_found, prepare},
     reception::Offered,
     runner::{Runner, failed},
@@ -48,10 +46,7 @@ impl Receiving<'_> {
         control: &mut ControlReader,
     ) -> Outcome<ReceiverSession> {
         let sender = Fingerprint::of(&deciding.sender_key());
-        let asks = match deciding.is_fresh() && self.finished.is_none() {
-            true => Asks::StartOver,
-            false => Asks::Continue,
-        };
+        let asks = deciding.asks(self.finished.is_some());
         let went_on = self.runner.load.as_ref().is_some_and(|load| load.transfer().has_anything());
         if self.runner.load.is_none() {
             match self.stage().is_begun() {
@@ -64,14 +59,7 @@ impl Receiving<'_> {
         let sealing_key = self.runner.record.sealing_key()?;
         let load = self.runner.load()?;
         load.await_counted(self.runner.setting.report).await?;
-        let mut started_over = None;
-        if asks == Asks::StartOver {
-            let mut transfer = deciding.new_transfer();
-            transfer.handle_earlier(load.transfer().epoch(), load.transfer().digest_check());
-            started_over = Some(transfer);
-        } else if !deciding.continues(&load.transfer()) {
-            return Err(Error::new(Code::SourceChanged, "plan").into());
-        }
+        let mut started_over = deciding.started_over(&load.transfer(), asks)?;
         let window = Window::share(self.budget.window_bytes(), deciding.plan().parts.len());
         let public_key = sealing_key.public_key();
         let (accepting, message) = match &started_over {
@@ -84,41 +72,45 @@ impl Receiving<'_> {
         let Message::Begin(begin) = control.expect(accept_bytes).await? else {
             return Err(Error::new(Code::ProtocolViolation, "Begin").into());
         };
-        let info = accepting.envelope_info();
-        let suite = accepting.suite();
-        let sealed = begin.body.clone();
-        let (session, ready) = match &mut started_over {
+        let mut agreed = match &mut started_over {
             Some(transfer) => accepting.handle_begin(begin, &sealing_key, transfer)?,
             None => accepting.handle_begin(begin, &sealing_key, &mut load.transfer_mut())?,
         };
         if let Some(transfer) = started_over {
-            // Only now is it sure that the sender is the one that began the transfer.
             if let Some(load) = self.runner.load.take() {
                 load.close(LetGo::Abandon).await;
             }
             self.runner.load = Some(self.open_load(transfer, Asks::StartOver).await?);
         }
-        self.keep_epoch()?;
-        fail_point::hit(Point::EpochKept);
-        let entry = Entry::TransferConnect {
-            address: link.remote_address(),
-            peer: Peer::Sender(sender),
-            suite,
-            epoch: session.keys().epoch(),
-            link: link.facts.into(),
-        };
-        self.runner.setting.audit.append(Some(self.runner.record.transfer()), &entry)?;
-        if let Some(journal) = self.runner.load.as_ref().and_then(|load| load.journal.as_ref()) {
-            let BeginBody { epoch, envelope, commitment, spool } = sealed;
-            let own = Box::new(EpochRecord { epoch, suite, envelope, info, commitment });
-            for epoch in [Some(own), spool].into_iter().flatten() {
-                journal.append(Record::Epoch(epoch)).await?;
+        loop {
+            let step = agreed.poll(&self.runner.load()?.transfer());
+            match step {
+                Some(AgreedStep::Keep) => {
+                    self.keep_epoch()?;
+                    fail_point::hit(Point::EpochKept);
+                    self.note_connected(&agreed, link, sender)?;
+                }
+                Some(AgreedStep::Append(record)) => self.runner.load()?.journal()?.append(record).await?,
+                None => break,
             }
         }
+        let (session, ready) = agreed.ready()?;
         fail_point::hit(Point::ReadyDue);
         writer.send(&ready).await?;
         self.report_started(&session, went_on, asks);
         Ok(session)
+    }
+
+    fn note_connected(&self, agreed: &Agreed, link: &Link, sender: Fingerprint) -> Outcome {
+        let keys = agreed.session().keys();
+        let entry = Entry::TransferConnect {
+            address: link.remote_address(),
+            peer: Peer::Sender(sender),
+            suite: keys.suite(),
+            epoch: keys.epoch(),
+            link: link.facts.into(),
+        };
+        self.runner.setting.audit.append(Some(self.runner.record.transfer()), &entry)
     }
 
     /// Sends what the operator has stated about the load to the sender that began the transfer, and
@@ -233,7 +225,7 @@ impl Receiving<'_> {
     }
 
     /// Feeds a fresh loader from the journal.
-    async fn feed(&self, load: &Load, replayed: mpsc::Receiver<Outcome<Replayed>>) -> Outcome {
+    async fn feed(&self, load: &Load, replayed: mpsc::Receiver<Outcome<InMemory>>) -> Outcome {
         let report = self.runner.setting.report;
         report.event("journal", &[]);
         report.say("receiver: feeding the target with what the journal holds.");

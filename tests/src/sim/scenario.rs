@@ -5,6 +5,7 @@ use sealift_protocol::{
     compress::Compression,
     limits::LANES_MAX,
     manifest::{Empty, Plan, Section},
+    receive::Durability,
     row::{Cell, put_cell, put_length},
     seal::Suite,
     transcript::Channel,
@@ -159,9 +160,18 @@ impl Scenario {
         }
     }
 
+    /// What the target promises.
+    pub fn durability(&self) -> Durability {
+        match self.target {
+            TargetKind::Tables => Durability::Parts,
+            TargetKind::Journalled => Durability::Journal,
+            TargetKind::Plain | TargetKind::Discarded => Durability::Nothing,
+        }
+    }
+
     /// Whether what the receiver calls durable is there after its process was killed.
     pub fn keeps_durable(&self) -> bool {
-        !matches!(self.target, TargetKind::Plain | TargetKind::Discarded)
+        self.durability() != Durability::Nothing
     }
 
     /// Whether parts can be read again by the same process.

@@ -12,7 +12,7 @@ use sealift_protocol::{
     link_facts::{CipherSuite, KeyExchangeGroup, LinkFacts, TlsVersion, Transport},
     manifest::{LinkEvidence, Origin, Plan, PlannedPart, PlannedTable, Section},
     message::{AcceptBody, BeginBody, Message},
-    receive::{self, Listening, Window},
+    receive::{self, Agreed, Durability, Listening, Window},
     seal::Suite,
     sealed_log::KeyFingerprint,
     send::{ExpectedReceiver, Resume, SenderSession, SenderTransfer},
@@ -181,12 +181,10 @@ impl Parties {
         let Message::Offer(offer) = (tamper.message)(offer) else { panic!("tampered into another kind") };
         let deciding = self.listening(terms).handle_offer(offer, &self.channel, NOW_SECONDS)?;
         let mut found = match loading.take() {
-            Some(found) if deciding.is_fresh() => {
-                let mut started_over = deciding.new_transfer();
-                started_over.handle_earlier(found.epoch(), found.digest_check());
-                started_over
-            }
-            Some(found) => found,
+            Some(found) => match deciding.asks(false) {
+                Asks::StartOver => deciding.started_over(&found, Asks::StartOver)?.expect("as asked"),
+                Asks::Continue => found,
+            },
             None => terms.first(deciding.new_transfer()),
         };
         let (accepting, accept) =
@@ -194,7 +192,8 @@ impl Parties {
         let Message::Accept(accept) = (tamper.message)(accept) else { panic!("tampered into another kind") };
         let (beginning, begin) = offering.handle_accept(transfer, accept, &self.sender, &mut self.random)?;
         let Message::Begin(begin) = (tamper.message)(begin) else { panic!("tampered into another kind") };
-        let (receiving, ready) = accepting.handle_begin(begin, &sealing_key, &mut found)?;
+        let agreed = accepting.handle_begin(begin, &sealing_key, &mut found)?;
+        let (receiving, ready) = ready(agreed, &found)?;
         let Message::Ready(ready) = (tamper.message)(ready) else { panic!("tampered into another kind") };
         let session = beginning.handle_ready(ready)?;
         *loading = Some(found);
@@ -257,11 +256,18 @@ impl Parties {
         change_begin(&mut begin.body);
         transcript.absorb(&codec::encode(&begin.body));
         begin.signature = self.sender.sign(Purpose::Begin, &transcript.hash());
-        let (receiving, ready) = accepting.handle_begin(begin, &sealing_key, &mut loading)?;
+        let agreed = accepting.handle_begin(begin, &sealing_key, &mut loading)?;
+        let (receiving, ready) = ready(agreed, &loading)?;
         let Message::Ready(ready) = ready else { unreachable!() };
         let session = beginning.handle_ready(ready)?;
         Ok(Pair { transfer, session, loading, receiving })
     }
+}
+
+/// Ready, of a receiver that keeps nothing.
+pub fn ready(mut agreed: Agreed, transfer: &receive::ReceiverTransfer) -> Result<(receive::ReceiverSession, Message)> {
+    while agreed.poll(transfer).is_some() {}
+    agreed.ready()
 }
 
 /// Who is in between.
@@ -291,6 +297,7 @@ impl Terms {
     /// The transfer as a receiver knows it before the connection of `epoch`.
     fn first(&self, mut transfer: receive::ReceiverTransfer) -> receive::ReceiverTransfer {
         transfer.handle_earlier(Epoch(self.epoch.0 - 1), None);
+        transfer.handle_prepared(Durability::Parts);
         transfer
     }
 }

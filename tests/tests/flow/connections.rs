@@ -12,7 +12,7 @@ use sealift_protocol::{
     seal::Suite,
     send::{Resume, SenderTransfer},
 };
-use sealift_tests::wire::{Exchange, NOW_SECONDS, Terms, opaque_plan};
+use sealift_tests::wire::{Exchange, NOW_SECONDS, Terms, opaque_plan, ready};
 
 use super::{Flow, code};
 
@@ -83,13 +83,14 @@ fn what_became_durable_between_two_connections_is_acknowledged() {
     let (accepting, accept) =
         offered.accept(&pair.loading, terms.window, key.public_key(), &parties.receiver, &mut parties.random).unwrap();
     // The target commits, and the connection that has ended takes the acknowledgement with it.
-    pair.loading.handle_finished(PartIndex(0), true);
+    pair.loading.handle_finished(PartIndex(0));
     let ack = Message::Ack(Ack { part: PartIndex(0), verified: ChunkCount(3), durable: ChunkCount(3) });
     assert_eq!(pair.receiving.poll_ack(&mut pair.loading), Some(ack.clone()));
     let Message::Accept(accept) = accept else { panic!("not accepted") };
     let (_, begin) = offering.handle_accept(&pair.transfer, accept, &parties.sender, &mut parties.random).unwrap();
     let Message::Begin(begin) = begin else { panic!("not begun") };
-    let (mut receiving, _) = accepting.handle_begin(begin, &key, &mut pair.loading).unwrap();
+    let agreed = accepting.handle_begin(begin, &key, &mut pair.loading).unwrap();
+    let (mut receiving, _) = ready(agreed, &pair.loading).unwrap();
     assert_eq!(receiving.poll_ack(&mut pair.loading), Some(ack));
     assert_eq!(receiving.poll_ack(&mut pair.loading), None);
 }

@@ -18,7 +18,7 @@ use sealift_protocol::{
     },
     message::{Ack, Message},
     random::Nonces,
-    receive::{Arrived, PartStream, ReceiptFacts},
+    receive::{Arrived, Durability, PartStream, ReceiptFacts},
     seal::{Suite, open, seal},
     sign::{PublicKey, Purpose, Signer},
 };
@@ -66,7 +66,7 @@ impl Flow {
         let body = BytesMut::from(&sealed.frame[CHUNK_HEADER_BYTES..]);
         let keys = self.pair.receiving.keys().clone();
         let chunk = open(&header, body, &keys, &mut Unpacker::new()?)?;
-        self.pair.loading.handle_taken(&chunk.taken(), false);
+        self.pair.loading.handle_taken(chunk.taken());
         Ok(())
     }
 
@@ -77,7 +77,7 @@ impl Flow {
     /// A whole part of `chunks` chunks, faultless, from start to durable.
     fn whole_part(&mut self, part: u32, chunks: u64) {
         self.verified_part(part, chunks);
-        self.pair.loading.handle_finished(PartIndex(part), true);
+        self.pair.loading.handle_finished(PartIndex(part));
         self.acknowledge().unwrap();
     }
 
@@ -267,6 +267,7 @@ fn a_later_part_waits_for_the_earlier() {
 #[test]
 fn a_section_follows_what_is_verified_and_waits_for_its_target() {
     let mut flow = Flow::new(table_plan(1));
+    flow.pair.loading.handle_prepared(Durability::Nothing);
     for part in 0..2 {
         flow.verified_part(part, 2);
         let next = PartIndex(part + 1);
@@ -274,7 +275,7 @@ fn a_section_follows_what_is_verified_and_waits_for_its_target() {
         flow.acknowledge().unwrap();
         assert!(flow.pair.transfer.may_start(next, &flow.pair.session));
         assert!(!flow.pair.loading.may_begin(next), "the target has not taken all of the part before");
-        flow.pair.loading.handle_finished(PartIndex(part), false);
+        flow.pair.loading.handle_finished(PartIndex(part));
         assert!(flow.pair.loading.may_begin(next));
         assert_eq!(flow.acknowledge().unwrap(), 0, "nothing became durable");
     }
@@ -283,7 +284,7 @@ fn a_section_follows_what_is_verified_and_waits_for_its_target() {
     let manifest = flow.manifest();
     flow.pair.receiving.handle_finish(&mut flow.pair.loading, manifest).unwrap();
     assert!(flow.pair.loading.poll_complete().is_none(), "a part is missing in the target");
-    flow.pair.loading.handle_finished(PartIndex(2), false);
+    flow.pair.loading.handle_finished(PartIndex(2));
     assert_eq!(flow.pair.loading.poll_complete(), Some(Ok(())));
 }
 
@@ -464,7 +465,7 @@ fn acknowledgements_grow_with_the_parts() {
                 acknowledgements += flow.acknowledge().unwrap();
             }
             // They share a commit.
-            (first..=last).for_each(|part| flow.pair.loading.handle_finished(PartIndex(part), true));
+            (first..=last).for_each(|part| flow.pair.loading.handle_finished(PartIndex(part)));
             acknowledgements += flow.acknowledge().unwrap();
         }
         flow.whole_part(tables + 1, 1);

@@ -56,7 +56,7 @@ use sealift_tests::{
     agents::{Agent, Launch},
     finished::Finished,
     invited::{Invited, write_ticket},
-    wire::opaque_plan,
+    wire::{opaque_plan, ready},
 };
 use tempfile::TempDir;
 
@@ -387,7 +387,8 @@ async fn deceive(link: &Link, slot: &Slot, invited: &Invited, falsehood: Falseho
     }
     writer.send(&message).await.unwrap();
     let Message::Begin(begin) = control.expect(0).await.unwrap() else { panic!("no Begin") };
-    let (_receiving, ready) = accepting.handle_begin(begin, key, &mut loading).unwrap();
+    let agreed = accepting.handle_begin(begin, key, &mut loading).unwrap();
+    let (_receiving, ready) = ready(agreed, &loading).unwrap();
     if matches!(falsehood, Falsehood::ForgesReady) {
         writer.send(&Message::Ready(Ready { transcript: [7; 32] })).await.unwrap();
     } else {

@@ -1,28 +1,26 @@
-//! Receiving over one connection, as `receiver/src/pipeline.rs` does: streams in any order, a chunk
-//! or two opened ahead, a sink that takes its time, acknowledgements of what it has taken.
+//! Receiving over one connection: streams in any order, a chunk or two opened ahead, a target that
+//! takes its time. What is done with a chunk, and in which order, [`Intake`] says.
 
-use std::collections::VecDeque;
-
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     compress::Unpacker,
-    frame::ChunkHeader,
     id::{ChunkCount, PartIndex},
     message::{Ack, Message},
-    receive::{Arrived, PartStream, ReceiverSession},
+    receive::{Arrived, Intake, IntakeStep, PartStream, ReceiverSession},
     seal::open,
+    sealed_log::Record,
 };
 
 use super::{
     super::{
         fault::{Hostile, Moment, ReceiverFault},
         link::Link,
-        scenario::{Scenario, TargetKind},
+        scenario::Scenario,
         world::{Outcome, Side, World},
     },
     load::Load,
-    target::{Disk, Journalled},
+    target::Disk,
 };
 
 /// Chunks that may be opened before the sink takes them.
@@ -40,23 +38,13 @@ struct Lane {
     incoming: BytesMut,
     arriving: PartStream,
     part: Option<PartIndex>,
-    begun: bool,
-    opened: VecDeque<Opened>,
-    journalled: Journal,
+    /// Once the part's writer has begun.
+    intake: Option<Intake<VerifiedChunk>>,
+    /// A chunk that the writer has no room for yet.
+    next: Option<VerifiedChunk>,
+    /// Records in the journal that are not synced.
+    unsynced: usize,
     stream_ended: bool,
-}
-
-struct Opened {
-    chunk: VerifiedChunk,
-    /// For the journal: what it was opened from.
-    sealed: Option<(ChunkHeader, Vec<u8>)>,
-}
-
-/// How many of the opened chunks are in the journal.
-#[derive(Default)]
-struct Journal {
-    written: usize,
-    synced: usize,
 }
 
 impl Connection {
@@ -84,10 +72,10 @@ impl Connection {
 
     fn step_lane(&mut self, at: usize, load: &mut Load, disk: &mut Disk, world: &mut World<'_>) -> Outcome<bool> {
         let lane = &mut self.lanes[at];
-        let World { wire, link, scenario, .. } = world;
+        let World { wire, link, .. } = world;
         let pipe = &mut link.as_mut().expect("a connection that was not left").streams[at];
         // A lane that waits reads nothing: that is what holds its sender back.
-        if lane.opened.len() < OPENED_AHEAD && (lane.part.is_none() || lane.begun) {
+        if lane.part.is_none() || lane.has_room() {
             let arrived = pipe.read_all(wire);
             if !arrived.is_empty() {
                 lane.incoming.extend(arrived);
@@ -95,18 +83,15 @@ impl Connection {
             }
         }
         let ended = pipe.ended(wire);
-        let Some(part) = lane.part else {
-            return lane.read(ended, false, load, &mut self.session, &mut self.unpacker);
-        };
-        if !lane.begun {
-            lane.begun = load.begin(part.0);
-            return Ok(lane.begun);
+        if let (Some(part), None) = (lane.part, &lane.intake) {
+            let begun = load.begin(part.0);
+            lane.intake = begun.then(|| Intake::new(&load.transfer));
+            return Ok(begun);
         }
-        let journalled = scenario.target == TargetKind::Journalled;
-        if lane.hand_on(part, journalled, load, disk, world)? {
+        if lane.pass_on(load, disk, world)? {
             return Ok(true);
         }
-        lane.read(ended, journalled, load, &mut self.session, &mut self.unpacker)
+        lane.read(ended, load, &mut self.session, &mut self.unpacker)
     }
 
     fn acknowledge(&mut self, load: &mut Load, world: &mut World<'_>) -> bool {
@@ -144,37 +129,37 @@ impl Connection {
 }
 
 impl Lane {
-    /// Journals what was opened, if there is a journal, and hands it to the writer.
-    fn hand_on(
-        &mut self,
-        part: PartIndex,
-        journalled: bool,
-        load: &mut Load,
-        disk: &mut Disk,
-        world: &mut World<'_>,
-    ) -> Outcome<bool> {
-        if journalled && self.journalled.written < self.opened.len() {
-            for opened in self.opened.iter_mut().skip(self.journalled.written) {
-                let (header, body) = opened.sealed.take().expect("kept for the journal");
-                disk.journal.append(Journalled::Chunk { header, body });
-            }
-            self.journalled.written = self.opened.len();
-            world.reach(Side::Receiver, Moment::JournalWritten)?;
+    fn has_room(&self) -> bool {
+        self.intake.as_ref().is_some_and(|intake| intake.len() < OPENED_AHEAD)
+    }
+
+    /// Does what is next with a chunk that was opened.
+    fn pass_on(&mut self, load: &mut Load, disk: &mut Disk, world: &mut World<'_>) -> Outcome<bool> {
+        let Some(intake) = &mut self.intake else { return Ok(false) };
+        if let Some(chunk) = self.next.take_if(|chunk| load.has_room(chunk.part().0)) {
+            load.write(chunk);
             return Ok(true);
         }
-        if journalled && self.journalled.synced < self.journalled.written {
+        if self.unsynced > 0 && world.wire.chance.chance(50.0) {
             disk.journal.sync();
-            self.journalled.synced = self.journalled.written;
+            (0..self.unsynced).for_each(|_| intake.handle_journaled());
+            self.unsynced = 0;
             world.reach(Side::Receiver, Moment::Journalled)?;
             return Ok(true);
         }
-        if !load.has_room(part.0) {
+        if self.next.is_some() {
             return Ok(false);
         }
-        let Some(opened) = self.opened.pop_front() else { return Ok(false) };
-        self.journalled.written = self.journalled.written.saturating_sub(1);
-        self.journalled.synced = self.journalled.synced.saturating_sub(1);
-        load.take(opened.chunk, journalled);
+        match intake.poll() {
+            Some(IntakeStep::Append(record)) => {
+                disk.journal.append(record);
+                self.unsynced += 1;
+                world.reach(Side::Receiver, Moment::JournalWritten)?;
+            }
+            Some(IntakeStep::Write(chunk)) => self.next = Some(chunk),
+            // The disk takes its time.
+            None => return Ok(self.unsynced > 0),
+        }
         Ok(true)
     }
 
@@ -183,12 +168,11 @@ impl Lane {
     fn read(
         &mut self,
         pipe_ended: bool,
-        journalled: bool,
         load: &Load,
         session: &mut ReceiverSession,
         unpacker: &mut Unpacker,
     ) -> Outcome<bool> {
-        if self.stream_ended || self.opened.len() >= OPENED_AHEAD {
+        if self.stream_ended || self.part.is_some() && !self.has_room() {
             return Ok(false);
         }
         let wanted = self.arriving.awaited_bytes();
@@ -203,9 +187,10 @@ impl Lane {
             Arrived::Part(part) => self.part = Some(part),
             Arrived::Header => {}
             Arrived::Frame(header, body) => {
-                let sealed = journalled.then(|| (header, body.to_vec()));
+                let sealed = load.transfer.has_journal().then(|| Bytes::copy_from_slice(&body));
                 let chunk = open(&header, body, session.keys(), unpacker)?;
-                self.opened.push_back(Opened { chunk, sealed });
+                let intake = self.intake.as_mut().expect("a part is begun before its chunks are read");
+                intake.handle_verified(chunk, sealed.map(|sealed| Record::Chunk { header, sealed }));
             }
         }
         Ok(true)

@@ -1,23 +1,20 @@
 //! The exchange before data flows.
 
 use sealift_protocol::{
-    close::Code,
     disposition::{Stage, receiver::While},
     fingerprint::Fingerprint,
     limits::LANE_WINDOW_BYTES_MIN,
     message::{Begin, Message, Offer},
-    receive::{Accepting, Listening, ReceiverTransfer, Window},
+    receive::{Accepting, AgreedStep, Listening, ReceiverTransfer, Window},
     sign::Signer,
 };
 
 use super::{
     super::{
         fault::Moment,
-        scenario::TargetKind,
         world::{Outcome, World},
     },
     Connection, Disk, Load, Phase, RECEIVER, Receiver, Record, keep, record, say,
-    target::Journalled,
 };
 use crate::wire::TRANSFER;
 
@@ -44,21 +41,14 @@ impl Receiver<'_> {
             }
         };
         self.during = While::Exchange;
-        let fresh = deciding.is_fresh() && self.finished.is_none();
+        let asks = deciding.asks(self.finished.is_some());
         if self.load.is_none() {
             let transfer = deciding.new_transfer();
             self.load = Some(Load::open(transfer, false, &self.sealing_key.1, disk, world)?);
             keep(Some(Record { stage: Stage::Offered, ..record(disk)? }), disk, world)?;
         }
         let load = self.load.as_ref().expect("made above");
-        let mut started_over = None;
-        if fresh {
-            let mut transfer = deciding.new_transfer();
-            transfer.handle_earlier(load.transfer.epoch(), load.transfer.digest_check());
-            started_over = Some(Box::new(transfer));
-        } else if !deciding.continues(&load.transfer) {
-            return Err(Code::SourceChanged.into());
-        }
+        let started_over = deciding.started_over(&load.transfer, asks)?.map(Box::new);
         let window = Window { lanes: scenario.lanes_of(world.connections), lane_bytes: LANE_WINDOW_BYTES_MIN };
         let key = self.sealing_key.0.clone();
         let transfer = started_over.as_deref().unwrap_or(&load.transfer);
@@ -76,31 +66,39 @@ impl Receiver<'_> {
         disk: &mut Disk,
         world: &mut World<'_>,
     ) -> Outcome {
-        let (suite, info, envelope) = (accepting.suite(), accepting.envelope_info(), begin.body.envelope.clone());
-        let (session, ready) = match started_over {
+        let mut agreed = match started_over {
             None => {
                 let load = self.load.as_mut().expect("made with the offer");
                 accepting.handle_begin(begin, &self.sealing_key.1, &mut load.transfer)?
             }
             Some(mut transfer) => {
-                let begun = accepting.handle_begin(begin, &self.sealing_key.1, &mut transfer)?;
-                // Only now is it sure that the sender is the one that began the transfer.
+                let agreed = accepting.handle_begin(begin, &self.sealing_key.1, &mut transfer)?;
                 self.load = Some(Load::open(*transfer, true, &self.sealing_key.1, disk, world)?);
-                begun
+                agreed
             }
         };
         let transfer = &self.load.as_ref().expect("made with the offer").transfer;
-        let (epoch, digest_check) = (transfer.epoch(), transfer.digest_check());
-        if world.scenario.target == TargetKind::Journalled {
-            disk.journal.append(Journalled::Keys { suite, epoch, info, envelope });
-            disk.journal.sync();
+        while let Some(step) = agreed.poll(transfer) {
+            match step {
+                AgreedStep::Keep => keep_agreed(transfer, disk, world)?,
+                AgreedStep::Append(record) => {
+                    disk.journal.append(record);
+                    world.reach(RECEIVER, Moment::JournalWritten)?;
+                    disk.journal.sync();
+                }
+            }
         }
-        let earlier = record(disk)?;
-        let stage = earlier.stage.max(Stage::Agreed);
-        keep(Some(Record { epoch, digest_check, stage, ..earlier }), disk, world)?;
+        let (session, ready) = agreed.ready()?;
         self.phase = Phase::Receiving(Box::new(Connection::new(session)));
         self.during = While::Data;
         say(world.link(), &ready);
         world.reach(RECEIVER, Moment::Ready)
     }
+}
+
+fn keep_agreed(transfer: &ReceiverTransfer, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
+    let earlier = record(disk)?;
+    let stage = earlier.stage.max(Stage::Agreed);
+    let (epoch, digest_check) = (transfer.epoch(), transfer.digest_check());
+    keep(Some(Record { epoch, digest_check, stage, ..earlier }), disk, world)
 }

@@ -3,24 +3,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::BytesMut;
 use sealift_protocol::{
     chunk::VerifiedChunk,
-    compress::Unpacker,
     envelope::SealingKey,
     id::PartIndex,
     manifest::SignedReceipt,
-    receive::{ReceiverTransfer, WholePart},
-    seal::{EpochKeys, open},
+    receive::{JournalReplay, ReceiverTransfer, Replayed, WholePart},
 };
 
 use super::{
     super::{
         fault::Moment,
-        scenario::TargetKind,
         world::{Outcome, Side, World},
     },
-    target::{Disk, Journalled, Target},
+    target::{Disk, Target},
 };
 use crate::wire::TRANSFER;
 
@@ -65,8 +61,9 @@ impl Load {
         }
         let (target, found) = Target::open(world.scenario, false, disk);
         found.into_iter().for_each(|whole| transfer.handle_found(whole));
+        transfer.handle_prepared(world.scenario.durability());
         let mut load = Self { transfer, target, writers: BTreeMap::new() };
-        if world.scenario.target == TargetKind::Journalled {
+        if load.transfer.has_journal() {
             load.feed_from_journal(sealing_key, disk)?;
         }
         Ok(load)
@@ -89,24 +86,18 @@ impl Load {
 
     /// A fresh loader gets what the journal holds, without the network.
     fn feed_from_journal(&mut self, sealing_key: &SealingKey, disk: &mut Disk) -> Outcome {
-        let mut unpacker = Unpacker::new()?;
-        let mut keys = None;
-        for entry in disk.journal.recover() {
-            match entry {
-                Journalled::Keys { suite, epoch, info, envelope } => {
-                    let (secret, digest_secret) = envelope.open(sealing_key, &info, epoch)?;
-                    self.transfer.handle_digest_secret(&digest_secret)?;
-                    let digests = self.transfer.digests().expect("made from the secret above").clone();
-                    keys = Some(EpochKeys::new(suite, TRANSFER, epoch, secret, digests));
+        let mut replay = JournalReplay::new(TRANSFER, SealingKey::from_bytes(&sealing_key.expose()[..])?)?;
+        for record in disk.journal.recover() {
+            match replay.handle(record)? {
+                Some(Replayed::Secret(secret)) => self.transfer.handle_digest_secret(&secret)?,
+                Some(Replayed::Chunk(chunk)) => {
+                    let part = chunk.part();
+                    assert!(self.begin(part.0), "the one part of a dump");
+                    self.target.write(part.0 as usize, chunk.plain(), chunk.hash());
+                    self.transfer.handle_taken(chunk.taken());
+                    self.writers.entry(part.0).or_default().whole = chunk.is_last();
                 }
-                Journalled::Chunk { header, body } => {
-                    let keys = keys.as_ref().expect("an envelope comes before what it opens");
-                    let chunk = open(&header, BytesMut::from(&body[..]), keys, &mut unpacker)?;
-                    assert!(self.begin(header.part.0), "the one part of a dump");
-                    self.transfer.handle_taken(&chunk.taken(), true);
-                    self.target.write(header.part.0 as usize, chunk.plain(), chunk.hash());
-                    self.writers.entry(header.part.0).or_default().whole = chunk.is_last();
-                }
+                None => {}
             }
         }
         Ok(())
@@ -132,10 +123,11 @@ impl Load {
     }
 
     /// Passes a chunk to the target.
-    pub fn take(&mut self, chunk: VerifiedChunk, durable: bool) {
-        self.transfer.handle_taken(&chunk.taken(), durable);
+    pub fn write(&mut self, chunk: VerifiedChunk) {
+        let taken = chunk.taken();
         let writer = self.writers.get_mut(&chunk.part().0).expect("a part is begun before its chunks are read");
         writer.queue.push_back(chunk);
+        self.transfer.handle_taken(taken);
     }
 
     /// One step of the writers.
@@ -167,7 +159,7 @@ impl Load {
             world.reach(RECEIVER, Moment::CommitWritten)?;
             for part in committed {
                 disk.parts[part].sync();
-                self.transfer.handle_finished(PartIndex(part as u32), world.scenario.keeps_durable());
+                self.transfer.handle_finished(PartIndex(part as u32));
             }
             world.reach(RECEIVER, Moment::Committed)?;
             return Ok(true);

@@ -6,14 +6,12 @@ use bytes::Bytes;
 use sealift_protocol::{
     digest::{Digests, PartRoot, RowsDigest},
     disposition::Stage,
-    envelope::KeyEnvelope,
     error::Error,
-    frame::ChunkHeader,
     id::{Epoch, PartIndex},
     manifest::{Plan, Section, SignedReceipt},
     receive::WholePart,
     row::RowReader,
-    seal::Suite,
+    sealed_log,
 };
 
 use super::super::{
@@ -27,7 +25,7 @@ use crate::random::Random;
 pub struct Disk {
     pub record: Kept<Option<Record>>,
     pub parts: Vec<Kept<Option<Committed>>>,
-    pub journal: Log<Journalled>,
+    pub journal: Log<sealed_log::Record>,
     /// What is there under its final name.
     pub published: Kept<Option<Vec<Vec<u8>>>>,
 }
@@ -41,13 +39,6 @@ pub struct Record {
     pub digest_check: Option<[u8; 32]>,
     pub stage: Stage,
     pub receipt: Option<SignedReceipt>,
-}
-
-/// One record of a journal.
-#[derive(Clone)]
-pub enum Journalled {
-    Keys { suite: Suite, epoch: Epoch, info: [u8; 32], envelope: KeyEnvelope },
-    Chunk { header: ChunkHeader, body: Vec<u8> },
 }
 
 impl Disk {
