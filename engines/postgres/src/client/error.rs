@@ -178,7 +178,7 @@ fn refused(end: End, what: &str, sqlstate: &str, line: Option<u64>) -> Failure {
         "22021" | "22P05" => (
             end.code(),
             "a text is not valid in the encoding of the database",
-            "Repair the text in the source; docs/postgres.md says how to find it.",
+            "Repair the text in the source.",
         ),
         "40001" if end == End::Source => (
             end.code(),
