@@ -175,11 +175,9 @@ fn refused(end: End, what: &str, sqlstate: &str, line: Option<u64>) -> Failure {
         "57P05" | "25P03" | "25P04" => {
             (end.code(), "a timeout of the server's ended the session", "Lift that timeout for this user.")
         }
-        "22021" | "22P05" => (
-            end.code(),
-            "a text is not valid in the encoding of the database",
-            "Repair the text in the source.",
-        ),
+        "22021" | "22P05" => {
+            (end.code(), "a text is not valid in the encoding of the database", "Repair the text in the source.")
+        }
         "40001" if end == End::Source => (
             end.code(),
             "the server ended the transaction, as a standby does where it conflicts with recovery",
