@@ -39,7 +39,7 @@ const SQLITE: EngineSpec = EngineSpec {
         name: "sqlite",
         usage: "sqlite:PATH",
         is_source: true,
-        parse: |rest| sealift_sqlite::engine::parse_with_ranges(rest, SMALL_RANGE_BYTES),
+        parse: |rest| sealift_sqlite::parse_with_ranges(rest, SMALL_RANGE_BYTES),
     }],
     drill: sealift_sqlite::SPEC.drill,
     helpers: sealift_sqlite::SPEC.helpers,

@@ -1,6 +1,5 @@
 //! What both ends declare of each form in which a database is moved.
 
-pub use crate::endpoint::parse_with_ranges;
 use sealift_protocol::manifest::{Capabilities, CheckKind, Engine, ReadBack, Section};
 
 /// Of a database that is moved as definitions and rows.

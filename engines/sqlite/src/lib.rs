@@ -34,6 +34,7 @@ use self::{
     rehearse::{distrust, rehearse},
 };
 pub use self::{
+    endpoint::parse_with_ranges,
     source::{ImageSource, SqliteSource},
     statement::quote,
     target::SqliteTarget,
