@@ -142,8 +142,8 @@ impl Journal {
     }
 }
 
-/// Reads a journal from its beginning, and opens every chunk again, on a thread of its own. A record
-/// is read when there is room for it and what it holds.
+/// Reads a journal from its beginning, and opens every chunk again, on a thread of its own. A
+/// record is read when there is room for it and what it holds.
 pub fn replay(
     log: &SealedFile,
     transfer: TransferId,
