@@ -2,15 +2,17 @@
 //! steps. Here is what it does over all connections; [`connection`] receives over one.
 
 mod connection;
+mod disk;
 mod exchange;
 mod load;
 mod receipt;
 mod target;
+mod writer;
 
 use sealift_protocol::{
     close::Code,
     disposition::{
-        Disposition, Event, RaisedBy, Stage, disposition,
+        Asks, Disposition, Event, RaisedBy, Stage, disposition,
         receiver::{Input, Interruption, Loading, Then, While, receiver_disposition},
     },
     envelope::{SealingKey, SealingPublicKey},
@@ -20,12 +22,12 @@ use sealift_protocol::{
     receive::{Accepting, ReceiverTransfer},
 };
 
-pub use self::target::Disk;
+pub use self::disk::Disk;
 use self::{
     connection::{Connection, say},
+    disk::Record,
     load::Load,
-    receipt::{lie, publish, sign},
-    target::Record,
+    receipt::{lie, sign},
 };
 use super::{
     Moved,
@@ -89,7 +91,7 @@ impl<'a> Receiver<'a> {
             Disposition::AwaitOffer => {}
             Disposition::Load => {
                 let transfer = receiver.known_transfer(&record, world);
-                receiver.load = Some(Load::open(transfer, false, &sealing_key.1, disk, world)?);
+                receiver.load = Some(Load::open(transfer, Asks::Continue, &sealing_key.1, disk, world)?);
             }
             Disposition::Publish => receiver.publish_again(&record, disk, world)?,
             other => unreachable!("{other:?}"),
@@ -107,8 +109,7 @@ impl<'a> Receiver<'a> {
     fn publish_again(&mut self, record: &Record, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
         let receipt = record.receipt.clone().expect("it is signed at this stage");
         let transfer = self.known_transfer(record, world);
-        let load = Load::open_proven(transfer, &receipt, disk, world);
-        publish(&load, disk, world)?;
+        let load = Load::publish_again(transfer, &receipt, disk, world)?;
         keep(Some(Record { stage: Stage::Published, ..record.clone() }), disk, world)?;
         self.load = Some(load);
         self.finished = Some(receipt);
@@ -154,7 +155,7 @@ impl<'a> Receiver<'a> {
     fn rest(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
         if let Some(load) = &mut self.load
             && self.finished.is_none()
-            && load.step(disk, world)?
+            && load.step(world)?
         {
             return Ok(Moved::Yes);
         }
@@ -217,11 +218,11 @@ impl<'a> Receiver<'a> {
             Some(receipt) if load.transfer.manifest() == Some(&receipt.receipt.manifest) => receipt.clone(),
             Some(_) => return Err(Code::ManifestMismatch.into()),
             None => {
-                let receipt = sign(connection, load, self.parties, world)?;
+                let receipt = sign(connection, load, self.parties, disk, world)?;
                 world.check_grant(RECEIVER);
                 let signed = Some(receipt.clone());
                 keep(Some(Record { stage: Stage::ReceiptSigned, receipt: signed, ..record(disk)? }), disk, world)?;
-                publish(load, disk, world)?;
+                load.publish(world)?;
                 keep(Some(Record { stage: Stage::Published, ..record(disk)? }), disk, world)?;
                 self.finished = Some(receipt.clone());
                 receipt
@@ -252,7 +253,8 @@ impl<'a> Receiver<'a> {
         let during = std::mem::replace(&mut self.during, While::Waiting);
         let expired = code == Code::GrantExpired && !raised_by.is_peer();
         // A connection that ends without a good offer does not belong to the transfer.
-        if during == While::Waiting && !expired && world.scenario.hostile.is_none() {
+        let is_of_target = code == Code::TargetFull;
+        if during == While::Waiting && !expired && !is_of_target && world.scenario.hostile.is_none() {
             return Ok(Moved::Yes);
         }
         if self.finished.is_some() && (expired || world.scenario.hostile.is_some()) {
@@ -274,8 +276,8 @@ impl<'a> Receiver<'a> {
     /// Leaves what going on later needs, and nothing else.
     fn give_up(&mut self, code: Code, then: Then, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
         if then == Then::Drop {
+            self.load = None;
             disk.drop_staged();
-            disk.sync_staged();
             keep(None, disk, world)?;
         }
         Err(Stop::GaveUp(code))

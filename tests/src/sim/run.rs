@@ -58,6 +58,11 @@ pub fn run(scenario: &Scenario) -> Ended {
     simulation.ended()
 }
 
+/// Whether the operator gives the same command again: at once, or once the disk has room.
+fn is_given_again(code: Code) -> bool {
+    code.retry_may_help() || code == Code::TargetFull
+}
+
 struct Simulation<'a> {
     parties: &'a Parties,
     grant: SignedGrant,
@@ -116,7 +121,7 @@ impl Simulation<'_> {
         world.harmed |= host.process.as_ref().is_some_and(|process| process.did_harm());
         let again = self.receiver.end.is_none() && world.scenario.hostile.is_none();
         let now_ms = world.now_ms();
-        let may_start_again = |code: Code, _: &sender::Disk| again && code.retry_may_help();
+        let may_start_again = |code: Code, _: &sender::Disk| again && is_given_again(code);
         let moved = host.conclude(step, may_start_again, now_ms);
         if host.process.is_none() && host.end.is_some() {
             world.leave(Side::Sender, true);
@@ -145,7 +150,7 @@ impl Simulation<'_> {
         let again = self.sender.end.is_none() && world.scenario.hostile.is_none();
         let now_ms = world.now_ms();
         let may_start_again =
-            |code: Code, disk: &receiver::Disk| again && code.retry_may_help() && disk.record.read().is_some();
+            |code: Code, disk: &receiver::Disk| again && is_given_again(code) && disk.record.read().is_some();
         let moved = host.conclude(step, may_start_again, now_ms);
         world.checks.receiver_listens = host.process.is_some();
         if host.process.is_none() {
@@ -200,6 +205,7 @@ impl Simulation<'_> {
             Side::Sender if self.sender.end.is_none() => self.sender.kill(now_ms, chance),
             Side::Receiver if self.receiver.end.is_none() => {
                 self.receiver.kill(now_ms, chance);
+                self.receiver.disk.handle_process_gone();
                 self.world.checks.receiver_listens = false;
                 self.world.checks.receiver_forgot = true;
             }
@@ -263,7 +269,7 @@ impl Simulation<'_> {
         Ended {
             sender: self.sender.end.unwrap_or_else(gone),
             receiver: self.receiver.end.unwrap_or_else(gone),
-            published: self.receiver.disk.published.read().clone(),
+            published: self.receiver.disk.store.published(),
             happened: self.world.happened,
             harmed: self.world.harmed || self.world.wire.corrupted,
             virtual_ms: self.world.wire.now_ms,

@@ -3,8 +3,9 @@
 use bytes::BytesMut;
 use sealift_protocol::{
     compress::Compression,
+    id::TableIndex,
     limits::LANES_MAX,
-    manifest::{Empty, Plan, Section},
+    manifest::{Empty, Plan, PlannedPart, PlannedTable, Range, Section},
     receive::Durability,
     row::{Cell, put_cell, put_length},
     seal::Suite,
@@ -16,6 +17,7 @@ use super::{
     world::Side,
 };
 use crate::{
+    grid,
     random::Random,
     wire::{NOW_SECONDS, Seeded, opaque_plan, table_plan},
 };
@@ -44,6 +46,8 @@ pub struct Scenario {
     pub theme: Theme,
     pub hostile: Option<Hostile>,
     pub planned: Vec<Planned>,
+    /// A write of the target fails after so many others, once.
+    pub target_fails_in: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +100,11 @@ impl Scenario {
             _ => Theme::Clocks,
         };
         let opaque = chance.chance(35.0);
-        let plan = if opaque { opaque_plan() } else { table_plan(chance.below(7)) };
+        let plan = match (opaque, chance.chance(50.0)) {
+            (true, _) => opaque_plan(),
+            (false, false) => table_plan(chance.below(7)),
+            (false, true) => range_plan(&mut chance),
+        };
         // Some of them hold nothing.
         let plan = Plan { empty: Some(Empty::Allowed), ..plan };
         let mut tables: Vec<_> = plan.parts.iter().map(|part| Table::draw(part.section, &mut chance)).collect();
@@ -140,6 +148,8 @@ impl Scenario {
             theme,
             hostile: (theme == Theme::Hostile).then(|| Hostile::draw(&mut chance, chunks)),
             planned: draw_planned(theme, &mut chance),
+            target_fails_in: (theme == Theme::Outages && !opaque && chance.chance(30.0))
+                .then(|| chance.below(chunks + 1) as u64),
             plan,
             versions,
         }
@@ -178,6 +188,22 @@ impl Scenario {
     pub fn can_repeat(&self) -> bool {
         matches!(self.source, SourceKind::Tables | SourceKind::File)
     }
+}
+
+/// Tables of which some are divided into ranges.
+fn range_plan(chance: &mut Random) -> Plan {
+    let tables = chance.below(4);
+    let mut parts = vec![PlannedPart::of_section(Section::PreData)];
+    for table in 0..tables {
+        let ranges = 1 + chance.below(3) as u64;
+        parts.extend((0..ranges).map(|at| PlannedPart {
+            range: (ranges > 1).then(|| Range { from: at * 100, to: (at + 1 < ranges).then_some((at + 1) * 100) }),
+            ..PlannedPart::of_table(TableIndex(table as u32))
+        }));
+    }
+    parts.push(PlannedPart::of_section(Section::PostData));
+    let tables = (0..tables).map(|table| PlannedTable::named(&format!("t{table}"))).collect();
+    Plan { engine: grid::engine(), tables, parts, empty: None }
 }
 
 fn draw_planned(theme: Theme, chance: &mut Random) -> Vec<Planned> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sealift_protocol::{close::Code, disposition::RaisedBy, error::Error};
+use sealift_protocol::{close::Code, disposition::RaisedBy, error::Error, failure::Failure};
 
 use super::{
     checks::Checks,
@@ -54,6 +54,12 @@ impl From<Code> for Stop {
     }
 }
 
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        failure.code.into()
+    }
+}
+
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         error.code.into()
@@ -82,6 +88,8 @@ pub struct World<'a> {
     /// What happened.
     pub happened: Vec<Action>,
     pub checks: Checks,
+    /// The target is full after so many writes, once.
+    pub target_fails_in: Option<u64>,
     /// The hostile side of the run did its harm.
     pub harmed: bool,
 }
@@ -101,6 +109,7 @@ impl<'a> World<'a> {
             due: Vec::new(),
             happened: Vec::new(),
             checks: Checks::new(scenario.plan.parts.len()),
+            target_fails_in: scenario.target_fails_in,
             harmed: false,
         }
     }

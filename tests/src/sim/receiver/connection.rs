@@ -19,8 +19,8 @@ use super::{
         scenario::Scenario,
         world::{Outcome, Side, World},
     },
+    disk::Disk,
     load::Load,
-    target::Disk,
 };
 
 /// Chunks that may be opened before the sink takes them.
@@ -84,7 +84,7 @@ impl Connection {
         }
         let ended = pipe.ended(wire);
         if let (Some(part), None) = (lane.part, &lane.intake) {
-            let begun = load.begin(part.0);
+            let begun = load.begin(part.0)?;
             lane.intake = begun.then(|| Intake::new(&load.transfer));
             return Ok(begun);
         }

@@ -1,7 +1,7 @@
 //! The exchange before data flows.
 
 use sealift_protocol::{
-    disposition::{Stage, receiver::While},
+    disposition::{Asks, Stage, receiver::While},
     fingerprint::Fingerprint,
     limits::LANE_WINDOW_BYTES_MIN,
     message::{Begin, Message, Offer},
@@ -44,7 +44,7 @@ impl Receiver<'_> {
         let asks = deciding.asks(self.finished.is_some());
         if self.load.is_none() {
             let transfer = deciding.new_transfer();
-            self.load = Some(Load::open(transfer, false, &self.sealing_key.1, disk, world)?);
+            self.load = Some(Load::open(transfer, Asks::Continue, &self.sealing_key.1, disk, world)?);
             keep(Some(Record { stage: Stage::Offered, ..record(disk)? }), disk, world)?;
         }
         let load = self.load.as_ref().expect("made above");
@@ -73,7 +73,9 @@ impl Receiver<'_> {
             }
             Some(mut transfer) => {
                 let agreed = accepting.handle_begin(begin, &self.sealing_key.1, &mut transfer)?;
-                self.load = Some(Load::open(*transfer, true, &self.sealing_key.1, disk, world)?);
+                // The earlier load ends before the target is opened again.
+                self.load = None;
+                self.load = Some(Load::open(*transfer, Asks::StartOver, &self.sealing_key.1, disk, world)?);
                 agreed
             }
         };

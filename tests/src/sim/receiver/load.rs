@@ -1,14 +1,22 @@
 //! The load of one transfer: what outlives a connection at the receiver. The state machine, the
-//! sink, and the threads that write into it.
+//! load in the target, and the threads that write there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
+use sealift_engine_api::{ProvenLoad, Recovery, StopToken, Target, TargetLoad, Writers};
 use sealift_protocol::{
     chunk::VerifiedChunk,
+    close::Code,
+    digest::Digests,
+    disposition::Asks,
     envelope::SealingKey,
+    failure,
     id::PartIndex,
-    manifest::SignedReceipt,
-    receive::{JournalReplay, ReceiverTransfer, Replayed, WholePart},
+    manifest::{Evidence, SignedReceipt},
+    receive::{Found, JournalReplay, ReceiverTransfer, Replayed, WholePart},
 };
 
 use super::{
@@ -16,27 +24,36 @@ use super::{
         fault::Moment,
         world::{Outcome, Side, World},
     },
-    target::{Disk, Target},
+    disk::Disk,
+    target::{Dies, SimTarget},
+    writer::WriterThread,
 };
-use crate::wire::TRANSFER;
+use crate::{random::Random, wire::TRANSFER};
 
 const RECEIVER: Side = Side::Receiver;
 
 /// Chunks that a writer may have: one that it writes, and the next.
 const CHUNKS_WAITING: usize = 2;
 
-/// How often a part waits for another one to be committed with.
-const SHARED_PERCENT: f64 = 50.0;
-
 pub struct Load {
     pub transfer: ReceiverTransfer,
-    pub target: Target,
+    target: Arc<SimTarget>,
+    held: Held,
+    into: Option<Arc<dyn Writers>>,
     writers: BTreeMap<u32, Writer>,
 }
 
-/// The thread that writes one part.
-#[derive(Default)]
+/// The load, as far as it has come in the target.
+enum Held {
+    Loading(Box<dyn TargetLoad>),
+    Proven(Box<dyn ProvenLoad>),
+    /// Published, or used up by a step that failed.
+    Nothing,
+}
+
+/// A part that is written.
 struct Writer {
+    thread: WriterThread,
     queue: VecDeque<VerifiedChunk>,
     /// It has all of the part.
     whole: bool,
@@ -44,47 +61,74 @@ struct Writer {
     busy_until_ms: Option<u64>,
 }
 
+/// What ends a load from outside is looked at between its steps.
+struct Unstopped;
+
+impl StopToken for Unstopped {
+    fn check(&self) -> failure::Outcome {
+        Ok(())
+    }
+
+    fn wakes(&self, _wake: Box<dyn FnOnce() + Send>) {}
+}
+
 impl Load {
-    /// Opens the target; `fresh` drops what an earlier attempt left there.
+    /// Opens the target, and feeds a new loader from the journal.
     pub fn open(
         mut transfer: ReceiverTransfer,
-        fresh: bool,
+        asks: Asks,
         sealing_key: &SealingKey,
         disk: &mut Disk,
         world: &mut World<'_>,
     ) -> Outcome<Self> {
-        if fresh {
+        let target = SimTarget::open(world.scenario, &disk.store, Random::new(world.wire.chance.number()));
+        if asks == Asks::StartOver {
             world.checks.target_forgot = true;
-            disk.drop_staged();
-            world.reach(RECEIVER, Moment::TargetDropped)?;
-            disk.sync_staged();
+            disk.journal.begin_anew();
+            if let Err(killed) = world.reach(RECEIVER, Moment::TargetDropped) {
+                target.dies(Dies::BeforeSync);
+                let _ = target.prepare(TRANSFER, transfer.plan(), asks, Arc::new(Unstopped));
+                return Err(killed);
+            }
+            disk.journal.sync();
         }
-        let (target, found) = Target::open(world.scenario, false, disk);
-        found.into_iter().for_each(|whole| transfer.handle_found(whole));
-        transfer.handle_prepared(world.scenario.durability());
-        let mut load = Self { transfer, target, writers: BTreeMap::new() };
+        if let Some(writes) = world.target_fails_in.take() {
+            target.fail_in(writes);
+        }
+        let prepared = target.prepare(TRANSFER, transfer.plan(), asks, Arc::new(Unstopped))?;
+        for found in prepared.found {
+            match found {
+                Found::Whole(whole) => transfer.handle_found(whole),
+                Found::Prefix(prefix) => transfer.handle_found_prefix(prefix)?,
+            }
+        }
+        transfer.handle_prepared(target.capabilities(transfer.plan()).durability);
+        let into = Some(prepared.load.writers());
+        let mut load = Self { transfer, target, held: Held::Loading(prepared.load), into, writers: BTreeMap::new() };
         if load.transfer.has_journal() {
             load.feed_from_journal(sealing_key, disk)?;
         }
         Ok(load)
     }
 
-    /// Opens what was proven by an earlier process.
-    pub fn open_proven(
+    /// Publishes what an earlier process has proven, and finds it.
+    pub fn publish_again(
         mut transfer: ReceiverTransfer,
         receipt: &SignedReceipt,
         disk: &mut Disk,
-        world: &World<'_>,
-    ) -> Self {
+        world: &mut World<'_>,
+    ) -> Outcome<Self> {
         for (sent, index) in receipt.receipt.manifest.manifest.parts.iter().zip(0..) {
             let (part, chunks, plain_bytes, root) = (PartIndex(index), sent.chunks, sent.plain_bytes, sent.root);
             transfer.handle_found(WholePart { part, chunks, plain_bytes, root });
         }
-        let (target, _) = Target::open(world.scenario, true, disk);
-        Self { transfer, target, writers: BTreeMap::new() }
+        let target = SimTarget::open(world.scenario, &disk.store, Random::new(0));
+        let mut load = Self { transfer, target, held: Held::Nothing, into: None, writers: BTreeMap::new() };
+        load.publish(world)?;
+        Ok(load)
     }
 
-    /// A fresh loader gets what the journal holds, without the network.
+    /// A new loader gets what the journal holds, without the network.
     fn feed_from_journal(&mut self, sealing_key: &SealingKey, disk: &mut Disk) -> Outcome {
         let mut replay = JournalReplay::new(TRANSFER, SealingKey::from_bytes(&sealing_key.expose()[..])?)?;
         for record in disk.journal.recover() {
@@ -92,10 +136,11 @@ impl Load {
                 Some(Replayed::Secret(secret)) => self.transfer.handle_digest_secret(&secret)?,
                 Some(Replayed::Chunk(chunk)) => {
                     let part = chunk.part();
-                    assert!(self.begin(part.0), "the one part of a dump");
-                    self.target.write(part.0 as usize, chunk.plain(), chunk.hash());
+                    assert!(self.begin(part.0)?, "the one part of a dump");
+                    let writer = self.writers.get_mut(&part.0).expect("begun above");
                     self.transfer.handle_taken(chunk.taken());
-                    self.writers.entry(part.0).or_default().whole = chunk.is_last();
+                    writer.whole = chunk.is_last();
+                    writer.thread.write(chunk)?;
                 }
                 None => {}
             }
@@ -103,18 +148,24 @@ impl Load {
         Ok(())
     }
 
-    /// Whether the part can be written: it is, from when its turn has come.
-    pub fn begin(&mut self, part: u32) -> bool {
+    /// Whether the part can be written: it is, from when its turn has come. A part that its target
+    /// would let wait is not begun.
+    pub fn begin(&mut self, part: u32) -> Outcome<bool> {
         if self.writers.contains_key(&part) {
-            return true;
+            return Ok(true);
         }
-        let Some(digests) = self.transfer.digests().cloned() else { return false };
-        if !self.transfer.may_begin(PartIndex(part)) || !self.target.begin(part as usize, &digests) {
-            return false;
+        let Some(digests) = self.transfer.digests().cloned() else { return Ok(false) };
+        let waits = self.target.has_one_writer() && self.writers.values().any(|writer| !writer.done);
+        if !self.transfer.may_begin(PartIndex(part)) || waits {
+            return Ok(false);
         }
-        self.writers.insert(part, Writer::default());
+        let into = self.into.clone().ok_or(Code::Internal)?;
+        let root = self.transfer.part_root(PartIndex(part)).ok_or(Code::Internal)?;
+        let thread = WriterThread::start(into, root, PartIndex(part), digests)?;
+        let writer = Writer { thread, queue: VecDeque::new(), whole: false, done: false, busy_until_ms: None };
+        self.writers.insert(part, writer);
         self.transfer.handle_begun(PartIndex(part));
-        true
+        Ok(true)
     }
 
     /// Whether the part's writer takes another chunk now.
@@ -131,8 +182,8 @@ impl Load {
     }
 
     /// One step of the writers.
-    pub fn step(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome<bool> {
-        for (&part, writer) in &mut self.writers {
+    pub fn step(&mut self, world: &mut World<'_>) -> Outcome<bool> {
+        for writer in self.writers.values_mut() {
             let now_ms = world.now_ms();
             let has_work = !writer.queue.is_empty() || writer.whole && !writer.done;
             match writer.busy_until_ms {
@@ -145,26 +196,51 @@ impl Load {
             }
             writer.busy_until_ms = None;
             if let Some(chunk) = writer.queue.pop_front() {
-                self.target.write(part as usize, chunk.plain(), chunk.hash());
                 writer.whole |= chunk.is_last();
+                writer.thread.write(chunk)?;
                 return Ok(true);
             }
             writer.done = true;
             world.check_grant(RECEIVER);
-            self.target.end(part as usize);
-            if self.target.may_share(part as usize) && world.wire.chance.chance(SHARED_PERCENT) {
-                return Ok(true);
+            let killed = world.reach(RECEIVER, Moment::CommitWritten);
+            if killed.is_err() {
+                self.target.dies(Dies::BeforeSync);
             }
-            let committed = self.target.commit(disk);
-            world.reach(RECEIVER, Moment::CommitWritten)?;
-            for part in committed {
-                disk.parts[part].sync();
-                self.transfer.handle_finished(PartIndex(part as u32));
+            let finished = writer.thread.finish();
+            killed?;
+            for part in finished? {
+                self.transfer.handle_finished(part);
             }
             world.reach(RECEIVER, Moment::Committed)?;
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Ends the load in its target, and reads it back.
+    pub fn prove(&mut self, digests: &Digests) -> Outcome<Evidence> {
+        let Held::Loading(load) = std::mem::replace(&mut self.held, Held::Nothing) else {
+            return Err(Code::Internal.into());
+        };
+        let proven = load.prove(digests).map_err(|failed| failed.failure.code)?;
+        let evidence = proven.evidence().clone();
+        self.held = Held::Proven(proven);
+        Ok(evidence)
+    }
+
+    /// Shows the load under its final name, in the process that has proven it or in a later one.
+    pub fn publish(&mut self, world: &mut World<'_>) -> Outcome {
+        let killed = world.reach(RECEIVER, Moment::PublishWritten);
+        if killed.is_err() {
+            self.target.dies(Dies::BeforeSync);
+        }
+        match std::mem::replace(&mut self.held, Held::Nothing) {
+            Held::Proven(proven) => proven.publish().map_err(|failed| failed.failure.code)?,
+            Held::Loading(_) => return Err(Code::Internal.into()),
+            Held::Nothing => self.target.publish(TRANSFER)?,
+        }
+        killed?;
+        world.reach(RECEIVER, Moment::Published)
     }
 
     pub fn next_event_ms(&self, now_ms: u64) -> Option<u64> {

@@ -2,35 +2,25 @@
 
 use bytes::BytesMut;
 use sealift_protocol::{
-    manifest::{CatalogueCheck, Check, Evidence, Proof, Section, SignedReceipt},
+    manifest::{Section, SignedReceipt},
     receive::ReceiptFacts,
     row::put_length,
 };
 
 use super::{
     super::{
-        fault::{Moment, ReceiverFault},
-        scenario::TargetKind,
+        fault::ReceiverFault,
         world::{Outcome, World},
     },
-    Connection, Disk, Load, RECEIVER,
+    Connection, Disk, Load,
 };
 use crate::wire::{Parties, TestSigner};
-
-/// Shows the load under its final name; once, however often it is called.
-pub fn publish(load: &Load, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
-    if disk.published.read().is_none() {
-        disk.published.write(Some(load.target.staged.clone()));
-    }
-    world.reach(RECEIVER, Moment::PublishWritten)?;
-    disk.published.sync();
-    world.reach(RECEIVER, Moment::Published)
-}
 
 pub fn sign(
     connection: &mut Connection,
     load: &mut Load,
     parties: &Parties,
+    disk: &Disk,
     world: &mut World<'_>,
 ) -> Outcome<SignedReceipt> {
     let table = world.scenario.plan.parts.iter().position(|part| part.section == Section::Data);
@@ -40,21 +30,10 @@ pub fn sign(
         let mut row = BytesMut::new();
         put_length(&mut row, 3);
         row.extend_from_slice(b"new");
-        load.target.staged[table].extend_from_slice(&row);
+        disk.store.lock().change_part(table, &row);
     }
     let facts = ReceiptFacts {
-        evidence: match world.scenario.target {
-            TargetKind::Tables => Evidence {
-                tables: load.target.prove(connection.session.keys().digests()),
-                checks: vec![Check::Catalogue(CatalogueCheck { definitions: 1 })],
-                ..Evidence::bare(Proof::RowsReadBack)
-            },
-            TargetKind::Discarded => Evidence {
-                tables: load.target.prove(connection.session.keys().digests()),
-                ..Evidence::bare(Proof::Discarded)
-            },
-            TargetKind::Journalled | TargetKind::Plain => Evidence::bare(Proof::LoaderExit),
-        },
+        evidence: load.prove(connection.session.keys().digests())?,
         link: Some(parties.link()),
         started_ms: 0,
         finished_ms: 1,

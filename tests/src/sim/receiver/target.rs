@@ -1,168 +1,325 @@
-//! A target: one writer or many, in a staging place until it is published.
+//! A target in memory, over the contract of an engine: one writer or many, parts that share a
+//! commit, a place that is staged until it is published, and failures on demand.
 
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
-use sealift_protocol::{
-    digest::{Digests, PartRoot, RowsDigest},
-    disposition::Stage,
-    error::Error,
-    id::{Epoch, PartIndex},
-    manifest::{Plan, Section, SignedReceipt},
-    receive::WholePart,
-    row::RowReader,
-    sealed_log,
+use std::{
+    collections::BTreeMap,
+    mem,
+    sync::{Arc, Mutex, MutexGuard},
 };
 
-use super::super::{
-    scenario::{Scenario, TargetKind},
-    storage::{Kept, Log},
+use bytes::Bytes;
+use sealift_engine_api::{
+    Abandoned, Commit, Durability, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad, Recovery, StagedLoad,
+    StopToken, Target, TargetCapabilities, TargetLoad, Writers,
+};
+use sealift_protocol::{
+    chunk::VerifiedChunk,
+    close::Code,
+    digest::{Digests, RowsDigest},
+    disposition::Asks,
+    error::Error,
+    failure::{Failure, Outcome},
+    id::{PartIndex, TransferId},
+    manifest::{CatalogueCheck, Check, CheckKind, Evidence, Plan, Proof},
+    receive::{Found, WholePart},
+    row::RowReader,
+};
+
+use super::{
+    super::scenario::{Scenario, TargetKind},
+    disk::{Committed, Store},
 };
 use crate::random::Random;
 
-/// What outlives the process.
-#[derive(Clone)]
-pub struct Disk {
-    pub record: Kept<Option<Record>>,
-    pub parts: Vec<Kept<Option<Committed>>>,
-    pub journal: Log<sealed_log::Record>,
-    /// What is there under its final name.
-    pub published: Kept<Option<Vec<Vec<u8>>>>,
-}
+/// How often a part waits for another one to be committed with.
+const SHARED_PERCENT: f64 = 50.0;
 
-/// A part, with its row of the ledger.
-type Committed = (WholePart, Vec<u8>);
+const ROW_BYTES_MAX: usize = 1 << 20;
 
-#[derive(Clone)]
-pub struct Record {
-    pub epoch: Epoch,
-    pub digest_check: Option<[u8; 32]>,
-    pub stage: Stage,
-    pub receipt: Option<SignedReceipt>,
-}
-
-impl Disk {
-    /// As `listen` leaves it when it has printed the ticket.
-    pub fn new(scenario: &Scenario) -> Self {
-        let record = Record { epoch: Epoch(0), digest_check: None, stage: Stage::Issued, receipt: None };
-        Self {
-            record: Kept::new(Some(record)),
-            parts: scenario.plan.parts.iter().map(|_| Kept::new(None)).collect(),
-            journal: Log::new(),
-            published: Kept::new(None),
-        }
-    }
-
-    pub fn lose_power(&mut self, chance: &mut Random) {
-        self.record.lose_power(chance);
-        self.parts.iter_mut().for_each(|part| part.lose_power(chance));
-        self.journal.lose_power(chance);
-        self.published.lose_power(chance);
-    }
-
-    /// Drops what was staged.
-    pub fn drop_staged(&mut self) {
-        self.parts.iter_mut().for_each(|part| part.write(None));
-        self.journal.begin_anew();
-    }
-
-    pub fn sync_staged(&mut self) {
-        self.parts.iter_mut().for_each(Kept::sync);
-        self.journal.sync();
-    }
-}
-
-/// The sink of one process: what it has of each part, and who writes.
-pub struct Target {
-    plan: Plan,
+/// The target of one process.
+pub struct SimTarget {
+    kind: TargetKind,
+    durability: Durability,
     one_writer: bool,
-    pub staged: Vec<Vec<u8>>,
-    durable: Vec<bool>,
-    writing: BTreeMap<usize, PartRoot>,
-    /// Parts that are written and not committed.
-    ended: BTreeMap<usize, WholePart>,
+    store: Store,
+    chance: Mutex<Random>,
+    /// A write fails after so many others, once.
+    fails_in: Arc<Mutex<Option<u64>>>,
 }
 
-impl Target {
-    /// Opens what an earlier process left, and says which parts of it are whole. A dump's one part
-    /// is begun again, unless all of it was proven.
-    pub fn open(scenario: &Scenario, proven: bool, disk: &mut Disk) -> (Self, Vec<WholePart>) {
-        let (plan, one_writer) = (scenario.plan.clone(), scenario.one_writer);
-        let keeps = scenario.target == TargetKind::Tables || proven;
-        // The killed process may have written it and not synced it: it is found, and counts as
-        // durable only now.
-        disk.parts.iter_mut().for_each(Kept::sync);
-        let found: Vec<_> = disk.parts.iter().map(|part| part.read().clone().filter(|_| keeps)).collect();
-        let staged = found.iter().map(|found| found.as_ref().map_or_else(Vec::new, |(_, bytes)| bytes.clone()));
-        let (staged, durable) = (staged.collect(), found.iter().map(Option::is_some).collect());
-        let target = Self { plan, one_writer, staged, durable, writing: BTreeMap::new(), ended: BTreeMap::new() };
-        (target, found.into_iter().flatten().map(|(whole, _)| whole).collect())
+/// What is left out when a process is killed in the middle of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dies {
+    #[default]
+    No,
+    /// What is written is not synced.
+    BeforeSync,
+}
+
+impl SimTarget {
+    pub fn open(scenario: &Scenario, store: &Store, chance: Random) -> Arc<Self> {
+        Arc::new(Self {
+            kind: scenario.target,
+            durability: scenario.durability(),
+            one_writer: scenario.one_writer,
+            store: store.share(),
+            chance: Mutex::new(chance),
+            fails_in: Arc::default(),
+        })
     }
 
-    /// Whether `part` can be written now; then it is.
-    pub fn begin(&mut self, part: usize, digests: &Digests) -> bool {
-        if self.one_writer && !self.writing.is_empty() {
-            return false;
+    /// Whether a part waits for the end of another.
+    pub fn has_one_writer(&self) -> bool {
+        self.one_writer
+    }
+
+    /// Has a write fail, after so many others.
+    pub fn fail_in(&self, writes: u64) {
+        *self.fails_in.lock().expect("no panic") = Some(writes);
+    }
+
+    /// A part that is committed, or what is about to be published, is lost with the power from now
+    /// on: the process is killed in the middle of the step that is called next.
+    pub fn dies(&self, dies: Dies) {
+        self.store.lock().dies = dies;
+    }
+}
+
+/// Whether this write is to fail.
+fn is_due(fails_in: &Mutex<Option<u64>>) -> bool {
+    let mut fails_in = fails_in.lock().expect("no panic");
+    match *fails_in {
+        Some(writes) => {
+            *fails_in = writes.checked_sub(1);
+            writes == 0
         }
-        let section = self.plan.parts[part].section;
-        let mut earlier = self.plan.parts.iter().zip(&self.durable).filter(|(planned, _)| planned.section < section);
-        assert!(earlier.all(|(_, durable)| *durable), "part {part} begins before those it depends on are durable");
-        assert!(!self.durable[part] && self.staged[part].is_empty(), "part {part} is written twice");
-        self.writing.insert(part, digests.part_root(PartIndex(part as u32)));
-        true
+        None => false,
+    }
+}
+
+impl Recovery for SimTarget {
+    fn publish(&self, _transfer: TransferId) -> Outcome {
+        self.store.lock().publish();
+        Ok(())
     }
 
-    pub fn write(&mut self, part: usize, plain: &Bytes, hash: &[u8; 32]) {
-        self.staged[part].extend_from_slice(plain);
-        let root = self.writing.get_mut(&part).expect("a part is written after it was begun");
-        root.add(hash, plain.len() as u64);
+    fn abandon(&self, _transfer: TransferId, _left_at: LeftAt) -> Outcome<Abandoned> {
+        self.store.lock().drop_parts();
+        Ok(Abandoned::Dropped)
+    }
+}
+
+impl Target for SimTarget {
+    fn capabilities(&self, _plan: &Plan) -> TargetCapabilities {
+        TargetCapabilities { durability: self.durability, commit: Commit::Observable }
     }
 
-    /// The part is whole, and is to be committed.
-    pub fn end(&mut self, part: usize) {
-        let root = self.writing.remove(&part).expect("a part is finished after it was begun");
-        let whole = WholePart {
-            part: PartIndex(part as u32),
-            chunks: root.chunks(),
-            plain_bytes: root.plain_bytes(),
-            root: root.root(),
+    fn prepare(
+        &self,
+        _transfer: TransferId,
+        plan: &Plan,
+        asks: Asks,
+        stop: Arc<dyn StopToken>,
+    ) -> Outcome<PreparedLoad> {
+        plan.check()?;
+        let mut store = self.store.lock();
+        if asks == Asks::StartOver {
+            store.drop_parts();
+        } else {
+            // The killed process may have written it and not synced it: it is found, and counts as
+            // durable only now.
+            store.sync_parts();
+        }
+        // A dump's one part is begun again.
+        let keeps = self.kind == TargetKind::Tables;
+        let parts = store.parts.iter().map(|part| part.read().clone().filter(|_| keeps));
+        let parts: Vec<_> = parts.collect();
+        drop(store);
+        let found = parts.iter().flatten().map(|(whole, _)| Found::Whole(*whole)).collect();
+        let shared = Shared {
+            kind: self.kind,
+            one_writer: self.one_writer,
+            plan: plan.clone(),
+            store: self.store.share(),
+            stop,
+            loading: Mutex::new(Loading { parts, writing: 0, ended: BTreeMap::new() }),
+            chance: Mutex::new(Random::new(self.chance.lock().expect("no panic").number())),
+            fails_in: Arc::clone(&self.fails_in),
         };
-        self.ended.insert(part, whole);
+        Ok(PreparedLoad { found, rows: 0, load: Box::new(SimLoad(Arc::new(shared))) })
+    }
+}
+
+/// What the writers of one load share.
+struct Shared {
+    kind: TargetKind,
+    one_writer: bool,
+    plan: Plan,
+    store: Store,
+    stop: Arc<dyn StopToken>,
+    loading: Mutex<Loading>,
+    chance: Mutex<Random>,
+    fails_in: Arc<Mutex<Option<u64>>>,
+}
+
+struct Loading {
+    /// What is committed, by an earlier process or by this one.
+    parts: Vec<Option<Committed>>,
+    writing: usize,
+    /// Parts that are written and not committed.
+    ended: BTreeMap<usize, Committed>,
+}
+
+struct SimLoad(Arc<Shared>);
+
+impl StagedLoad for SimLoad {
+    fn abandon(self: Box<Self>) {
+        self.0.store.lock().drop_parts();
+    }
+}
+
+impl TargetLoad for SimLoad {
+    fn writers(&self) -> Arc<dyn Writers> {
+        Arc::clone(&self.0) as Arc<dyn Writers>
+    }
+
+    fn prove(self: Box<Self>, digests: &Digests) -> Result<Box<dyn ProvenLoad>, LoadFailure> {
+        match self.0.read_back(digests) {
+            Ok(evidence) => Ok(Box::new(SimProven { load: *self, evidence })),
+            Err(failure) => Err(LoadFailure::new(failure, self)),
+        }
+    }
+}
+
+struct SimProven {
+    load: SimLoad,
+    evidence: Evidence,
+}
+
+impl StagedLoad for SimProven {
+    fn abandon(self: Box<Self>) {
+        Box::new(self.load).abandon();
+    }
+}
+
+impl ProvenLoad for SimProven {
+    fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    fn publish(self: Box<Self>) -> Result<(), LoadFailure> {
+        self.load.0.store.lock().publish();
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn loading(&self) -> MutexGuard<'_, Loading> {
+        self.loading.lock().expect("no panic while it was held")
+    }
+
+    /// Reads every table back; the ranges of one add up.
+    fn read_back(&self, digests: &Digests) -> Outcome<Evidence> {
+        self.stop.check()?;
+        let store = self.store.lock();
+        let mut tables = vec![RowsDigest::default(); self.plan.tables.len()];
+        for (planned, part) in self.plan.parts.iter().zip(&store.parts) {
+            let (_, bytes) = part.read().as_ref().ok_or_else(|| out_of_order("a part is not committed"))?;
+            let Some(table) = planned.table else { continue };
+            let table = &mut tables[table.0 as usize];
+            *table = table.merge(digest_of(bytes, digests)?).ok_or_else(|| out_of_order("too many rows"))?;
+        }
+        let reads = &self.plan.engine.capabilities.checks;
+        let checks = reads.contains(&CheckKind::Catalogue);
+        let checks = checks.then_some(Check::Catalogue(CatalogueCheck { definitions: 1 })).into_iter().collect();
+        Ok(match self.kind {
+            TargetKind::Tables => Evidence { tables, checks, ..Evidence::bare(Proof::RowsReadBack) },
+            TargetKind::Discarded => Evidence { tables, ..Evidence::bare(Proof::Discarded) },
+            TargetKind::Journalled | TargetKind::Plain => Evidence::bare(Proof::LoaderExit),
+        })
     }
 
     /// Whether another part will come that may share the commit of this one.
-    pub fn may_share(&self, part: usize) -> bool {
-        let is_to_come = |other: usize| !self.durable[other] && !self.ended.contains_key(&other);
-        let sections = self.plan.parts.iter().map(|planned| planned.section);
-        sections.enumerate().any(|(other, section)| section == self.plan.parts[part].section && is_to_come(other))
+    fn may_share(&self, loading: &Loading, part: usize) -> bool {
+        let is_to_come = |other: usize| loading.parts[other].is_none() && !loading.ended.contains_key(&other);
+        let section = self.plan.parts[part].section;
+        let mut others = self.plan.parts.iter().enumerate();
+        others.any(|(other, planned)| planned.section == section && is_to_come(other))
     }
+}
 
-    /// Writes the commit of all that has ended, which is durable when it is synced; returns which
-    /// parts these are.
-    pub fn commit(&mut self, disk: &mut Disk) -> Vec<usize> {
-        let ended = std::mem::take(&mut self.ended);
-        for (&part, whole) in &ended {
-            self.durable[part] = true;
-            disk.parts[part].write(Some((*whole, self.staged[part].clone())));
+fn digest_of(bytes: &[u8], digests: &Digests) -> Outcome<RowsDigest> {
+    let mut digest = digests.multiset();
+    let mut reader = RowReader::new(ROW_BYTES_MAX);
+    reader.feed(Bytes::copy_from_slice(bytes), |row| -> Result<(), Error> {
+        digest.add(row);
+        Ok(())
+    })?;
+    reader.finish()?;
+    Ok(digest.digest())
+}
+
+fn out_of_order(what: &'static str) -> Failure {
+    Failure::new(Code::Internal, what, "")
+}
+
+impl Writers for Shared {
+    fn begin(&self, part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
+        self.stop.check()?;
+        let mut loading = self.loading();
+        assert!(!self.one_writer || loading.writing == 0, "it would wait for another part");
+        let place = part.0 as usize;
+        let section = self.plan.parts[place].section;
+        let mut earlier = self.plan.parts.iter().zip(&loading.parts).filter(|(planned, _)| planned.section < section);
+        assert!(earlier.all(|(_, part)| part.is_some()), "{part:?} begins before those it depends on are durable");
+        let is_new = loading.parts[place].is_none() && !loading.ended.contains_key(&place);
+        assert!(is_new, "{part:?} is written twice");
+        loading.writing += 1;
+        Ok(Box::new(SimPart { shared: self, part: place, bytes: Vec::new() }))
+    }
+}
+
+struct SimPart<'a> {
+    shared: &'a Shared,
+    part: usize,
+    bytes: Vec<u8>,
+}
+
+impl PartSink for SimPart<'_> {
+    fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
+        self.shared.stop.check()?;
+        if is_due(&self.shared.fails_in) {
+            return Err(Failure::new(Code::TargetFull, "the target is full, as asked", ""));
         }
-        ended.into_keys().collect()
+        self.bytes.extend_from_slice(chunk.plain());
+        Ok(())
     }
 
-    /// Reads every table back.
-    pub fn prove(&self, digests: &Digests) -> Vec<RowsDigest> {
-        let parts = self.plan.parts.iter().zip(&self.staged);
-        let tables = parts.filter(|(planned, _)| planned.section == Section::Data);
-        tables
-            .map(|(_, bytes)| {
-                let mut digest = digests.multiset();
-                let mut reader = RowReader::new(1 << 20);
-                let fed = reader.feed(Bytes::copy_from_slice(bytes), |row| -> Result<(), Error> {
-                    digest.add(row);
-                    Ok(())
-                });
-                fed.and_then(|()| reader.finish()).expect("the source wrote rows");
-                digest.digest()
-            })
-            .collect()
+    fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome<Vec<PartIndex>> {
+        self.shared.stop.check()?;
+        let shared = self.shared;
+        let mut loading = shared.loading();
+        let bytes = mem::take(&mut self.bytes);
+        loading.ended.insert(self.part, (*whole, bytes));
+        let may_share = shared.may_share(&loading, self.part);
+        if may_share && shared.chance.lock().expect("no panic").chance(SHARED_PERCENT) {
+            drop(loading);
+            return Ok(Vec::new());
+        }
+        let ended = mem::take(&mut loading.ended);
+        for (&part, committed) in &ended {
+            loading.parts[part] = Some(committed.clone());
+        }
+        // The sink ends with this, and takes the lock as well.
+        drop(loading);
+        let parts = ended.keys().map(|part| PartIndex(*part as u32)).collect();
+        shared.store.lock().commit(ended.into_values().collect());
+        Ok(parts)
+    }
+}
+
+impl Drop for SimPart<'_> {
+    fn drop(&mut self) {
+        self.shared.loading().writing -= 1;
     }
 }
