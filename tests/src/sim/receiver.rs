@@ -286,11 +286,12 @@ impl<'a> Receiver<'a> {
     /// When the sink will have done something, or patience ends.
     pub fn next_event_ms(&self, world: &World<'_>) -> Option<u64> {
         let load = self.load.as_ref().and_then(|load| load.next_event_ms(world.now_ms()));
-        let delivery = match self.phase {
-            Phase::Delivering(until_ms) => Some(until_ms),
+        let phase = match &self.phase {
+            Phase::Delivering(until_ms) => Some(*until_ms),
+            Phase::Receiving(connection) => connection.next_event_ms(world.now_ms()),
             _ => None,
         };
-        load.into_iter().chain(delivery).min()
+        load.into_iter().chain(phase).min()
     }
 
     /// When it stops waiting.

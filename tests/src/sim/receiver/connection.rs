@@ -26,6 +26,9 @@ use super::{
 /// Chunks that may be opened before the sink takes them.
 const OPENED_AHEAD: usize = 2;
 
+/// A disk may take longer for a sync than an acknowledgement for its way.
+const SYNC_MS_MAX: usize = 300;
+
 pub struct Connection {
     pub session: ReceiverSession,
     lanes: Vec<Lane>,
@@ -42,8 +45,9 @@ struct Lane {
     intake: Option<Intake<VerifiedChunk>>,
     /// A chunk that the writer has no room for yet.
     next: Option<VerifiedChunk>,
-    /// Records in the journal that are not synced.
+    /// Records in the journal that are not synced, and when the disk will have them.
     unsynced: usize,
+    synced_at_ms: Option<u64>,
     stream_ended: bool,
 }
 
@@ -122,6 +126,11 @@ impl Connection {
         due
     }
 
+    /// When a disk will have synced what a lane waits for.
+    pub fn next_event_ms(&self, now_ms: u64) -> Option<u64> {
+        self.lanes.iter().filter_map(|lane| lane.synced_at_ms).filter(|at_ms| *at_ms > now_ms).min()
+    }
+
     /// All acknowledgements are out: what was not done by now is done at the end.
     pub fn last_ack_said(&mut self) {
         self.acks = u64::MAX;
@@ -140,7 +149,7 @@ impl Lane {
             load.write(chunk);
             return Ok(true);
         }
-        if self.unsynced > 0 && world.wire.chance.chance(50.0) {
+        if self.synced_at_ms.take_if(|at_ms| *at_ms <= world.now_ms()).is_some() {
             disk.journal.sync();
             (0..self.unsynced).for_each(|_| intake.handle_journaled());
             self.unsynced = 0;
@@ -154,11 +163,12 @@ impl Lane {
             Some(IntakeStep::Append(record)) => {
                 disk.journal.append(record);
                 self.unsynced += 1;
+                let syncing_ms = world.wire.chance.below(SYNC_MS_MAX) as u64;
+                self.synced_at_ms.get_or_insert(world.now_ms() + syncing_ms);
                 world.reach(Side::Receiver, Moment::JournalWritten)?;
             }
             Some(IntakeStep::Write(chunk)) => self.next = Some(chunk),
-            // The disk takes its time.
-            None => return Ok(self.unsynced > 0),
+            None => return Ok(false),
         }
         Ok(true)
     }
