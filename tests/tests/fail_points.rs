@@ -127,9 +127,9 @@ fn survives(point: Point, kind: Kind) {
             finish(&place, place.sender().start(), receiver, point);
             return;
         }
-        // Nothing was agreed on yet: a sender that is turned away at its first word does not try by
-        // itself.
-        "ticket-bound" | "sqlite-staged" => {
+        // Nothing was agreed on yet: a sender whose offer has no answer does not try again by
+        // itself. A record is first replaced when an offer is accepted.
+        "ticket-bound" | "record-replaced" | "sqlite-staged" => {
             died(receiver, point, kind);
             // Its link is given up, or its offer is unanswered for too long, whichever comes first.
             let sender = sender.wait(WITHIN);

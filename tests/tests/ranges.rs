@@ -16,8 +16,8 @@ const WITHIN: Duration = Duration::from_secs(120);
 /// Some six megabytes, most of them in one table.
 const ROWS: u32 = 24_000;
 
-/// Each side is killed in the middle: before and after the commit of a range, and while one is
-/// sent.
+/// Faults C1, C2: each side is killed in the middle: before and after the commit of a range, and
+/// while one is sent.
 #[test]
 fn a_kill_in_the_middle_costs_no_committed_range() {
     let of_receiver = ["sqlite-part-written:6", "sqlite-part-committed:6", "chunk-taken:9"].map(|point| (point, true));

@@ -170,8 +170,8 @@ fn sqlite_as_a_file_as_written() {
     assert_eq!(fs::read(&source).unwrap(), fs::read(&target).unwrap());
 }
 
-/// Issue 9, D1, D2: what a refusal of a URL without an engine prints is what the recipe has, for any
-/// name.
+/// Issue 9, D1, D2: what a refusal of a URL without an engine prints is what the recipe has, for
+/// any name.
 #[test]
 fn the_commands_of_a_refused_url_are_those_of_the_recipe() {
     let recipe = section("MariaDB");

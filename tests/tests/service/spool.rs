@@ -88,11 +88,12 @@ impl Killed {
         drop(dir);
         let mut record = Record::begin(&state, kept.grant.clone(), &kept.target, kept.port).unwrap();
         let Kept { epoch, digest_check, started_ms, .. } = kept;
-        let plan = kept.plan.clone();
+        let (plan, ending) = (kept.plan.clone(), kept.ending.clone());
         record.kept.epoch = epoch;
         record.kept.digest_check = digest_check;
         record.kept.started_ms = started_ms;
         record.kept.plan = plan;
+        record.kept.ending = ending;
         record.keep().unwrap();
     }
 

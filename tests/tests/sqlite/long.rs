@@ -1,5 +1,5 @@
-//! Rows that are longer than a chunk: one whose last value is a BLOB is written as it comes, and any
-//! other is assembled. Both arrive as they are.
+//! Rows that are longer than a chunk: one whose last value is a BLOB is written as it comes, and
+//! any other is assembled. Both arrive as they are.
 
 use super::{
     assert_same,

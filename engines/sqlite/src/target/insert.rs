@@ -40,7 +40,8 @@ impl<'c> Insert<'c> {
         self.run(bound)
     }
 
-    /// The same for a row whose last value is a BLOB of so many bytes, all 0. The encoding is UTF-8.
+    /// The same for a row whose last value is a BLOB of so many bytes, all 0. The encoding is
+    /// UTF-8.
     pub fn execute_with_room(&mut self, values: &[Value<'_>], blob_bytes: usize) -> Result<()> {
         let bound = self.bind_all(values, TextEncoding::Utf8).and_then(|()| self.bind_room(values.len(), blob_bytes));
         self.run(bound)
