@@ -236,6 +236,28 @@ fn what_is_not_moved_exactly_is_refused_by_name() {
     assert_eq!((finding.name, finding.severity), ("foreign-tables", Severity::Warning));
 }
 
+/// Fault D14: a role from which policies hide rows reads nothing; one that they do not apply to
+/// reads all.
+#[test]
+fn rows_that_a_policy_hides_are_not_left_out() {
+    let Some(server) = Postgres::start() else { return };
+    server.create_database("d");
+    server.query(
+        "d",
+        "create role reader login in role pg_read_all_data; create table open (a int); create table chart (a int); \
+         insert into chart values (1), (2); alter table chart enable row level security; \
+         create policy partly on chart to reader using (a = 1)",
+    );
+    let by_reader = server.url("d").replace("postgres@", "reader@");
+    let as_reader = || PostgresSource::new(Address::parse(by_reader.strip_prefix("postgres:").unwrap()).unwrap());
+    let failure = Box::new(as_reader()).plan(Arc::new(Stop::default())).err().unwrap();
+    assert_eq!(failure.code, Code::SourceUnsuitable);
+    assert!(failure.what.contains("public.chart") && failure.what.contains("row-level-security"), "{failure}");
+    assert!(!failure.what.contains("public.open"), "{failure}");
+    server.query("d", "alter role reader bypassrls");
+    assert_eq!(planned(as_reader()).plan.tables.len(), 2);
+}
+
 /// D1 to D4, D8: names and values that tools trip over.
 #[test]
 fn nasty_values_are_read_as_they_are() {

@@ -58,6 +58,15 @@ const LOOKS: &[Look] = &[
         sql: "SELECT DISTINCT srvname::pg_catalog.text FROM pg_catalog.pg_user_mappings ORDER BY 1",
     },
     Look {
+        name: "row-level-security",
+        severity: Severity::Error,
+        what: "row-level security hides rows of these tables from this role",
+        hint: "Give a role with BYPASSRLS, or the owner of the tables.",
+        sql: "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c \
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+              WHERE c.relkind IN ('r', 'p') AND pg_catalog.row_security_active(c.oid) ORDER BY 1",
+    },
+    Look {
         name: "foreign-tables",
         severity: Severity::Warning,
         what: "the rows of foreign tables stay on their servers; their definitions are moved",
