@@ -178,7 +178,7 @@ fn small_databases_are_planned_and_read() {
         assert!(planned.plan.parts.iter().is_sorted_by_key(|part| part.section));
         let sizes: Vec<_> = planned.plan.parts.iter().filter(|part| part.section == Section::Data).collect();
         assert!(sizes.is_sorted_by_key(|part| std::cmp::Reverse(part.bytes_estimate)), "{set}");
-        assert!(whole.schema.archive.starts_with(b"PGDMP") && whole.schema.archive == whole.finish.archive);
+        assert!(whole.schema.archive.starts_with(b"PGDMP"));
         let sequences = "select count(*) from pg_class where relkind = 'S'";
         assert_eq!(whole.finish.sequences.len().to_string(), server.query(set, sequences), "{set}");
         assert_eq!(whole.schema.database.encoding, "UTF8");

@@ -17,8 +17,8 @@ use sealift_protocol::{
     limits::{NAME_BYTES_MAX, TABLES_MAX},
 };
 
-/// A schema or finish part, encoded. Nearly all of it is the archive: `pg_dump` needs about 1 KiB
-/// for a table with its indexes and constraints.
+/// A schema or finish part, encoded. Nearly all of a schema part is the archive: `pg_dump` needs
+/// about 1 KiB for a table with its indexes and constraints.
 pub const DOCUMENT_BYTES_MAX: usize = 32 << 20;
 
 /// PostgreSQL's limit on the columns of a table (`MaxHeapAttributeNumber`). A table may have none.
@@ -266,10 +266,6 @@ pub struct FinishDocument {
     #[n(2)]
     #[cbor(decode_with = "codec::bounded::<_, _, OBJECTS_MAX>")]
     pub objects: Vec<Object>,
-    /// The same as in the schema part, so that a receiver which was restarted has it again.
-    #[n(3)]
-    #[cbor(with = "minicbor::bytes")]
-    pub archive: Vec<u8>,
 }
 
 impl SchemaDocument {
@@ -365,7 +361,6 @@ mod tests {
             sequences: vec![sequence],
             materialized_views: Vec::new(),
             objects: vec![object("a"), object("b")],
-            archive: Vec::new(),
         }
     }
 

@@ -101,7 +101,7 @@ impl PostgresSource {
         let schema = SchemaDocument { server_version, database: catalogue.database, tables, archive };
         let (sequences, materialized_views) = (catalogue.sequences, catalogue.materialized_views);
         let schema_bytes = schema.to_bytes();
-        let finish = FinishDocument { sequences, materialized_views, objects, archive: schema.archive };
+        let finish = FinishDocument { sequences, materialized_views, objects };
         let snapshot = HeldSnapshot {
             address: self.address.clone(),
             exported: holder.exported.clone(),

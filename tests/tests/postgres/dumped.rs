@@ -64,7 +64,6 @@ impl Dumped {
             sequences: sequences(&mut connection),
             materialized_views: views(&mut connection),
             objects: inventory::read(&mut connection).unwrap(),
-            archive: Vec::new(),
         };
         let mut planned = vec![PlannedPart::of_section(Section::PreData)];
         planned.extend((0..tables.len() as u32).map(|table| PlannedPart::of_table(TableIndex(table))));
