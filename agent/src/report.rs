@@ -161,8 +161,9 @@ impl Report {
     /// What was found before anything is sent or loaded.
     pub fn finding(&self, finding: &Finding) {
         let Finding { name, severity, what, hint } = finding;
-        let (name, severity) = (json!(name), json!(severity.as_str()));
-        self.event("finding", &[("name", name), ("severity", severity), ("what", json!(what)), ("hint", json!(hint))]);
+        let severity = json!(severity.as_str());
+        let fields = [("name", json!(name)), ("severity", severity), ("what", json!(what)), ("hint", json!(hint))];
+        self.event("finding", &fields);
         let text = match finding.severity {
             Severity::Note => what.clone(),
             Severity::Warning | Severity::Error => format!("{}: {what}. {hint}", finding.severity.as_str()),

@@ -416,7 +416,7 @@ mod tests {
 
     const ROW_BYTES_MAX_IN_TEST: usize = 1 << 16;
 
-    /// Keeps rows, and takes those that it is told to in pieces, where they are long.
+    /// Keeps rows, and takes the long ones among those chosen in pieces.
     struct Kept {
         rows: Vec<Vec<u8>>,
         in_pieces: Vec<bool>,

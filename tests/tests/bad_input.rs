@@ -273,7 +273,7 @@ fn a_used_ticket_finds_nobody() {
     again.assert_code(exit::PEER).assert_one_message();
 }
 
-/// Its holder is told so, whatever is to be sent now.
+/// The message says so, whatever is to be sent now.
 #[test]
 fn a_used_ticket_is_good_for_nothing_more() {
     let folder = folder();

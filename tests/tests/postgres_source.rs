@@ -30,7 +30,7 @@ const ROW_BYTES_MAX: usize = 8 << 20;
 
 type Wake = Box<dyn FnOnce() + Send>;
 
-/// A transfer that runs until it is told to end.
+/// A transfer that runs until its stop is raised.
 #[derive(Default)]
 struct Stop {
     raised: AtomicBool,
@@ -225,7 +225,7 @@ fn what_is_not_moved_exactly_is_refused_by_name() {
         create foreign table f (a int) server s; create user mapping for public server s options (password 'secret')",
     );
     let failure = Box::new(source(&server, "d")).plan(Arc::new(Stop::default())).err().unwrap();
-    assert_eq!(failure.code, Code::SourceUnsuitable);
+    assert_eq!(failure.code, Code::Preflight);
     for name in ["large-objects", "4711", "user-mappings"] {
         assert!(failure.what.contains(name), "{failure}");
     }
@@ -251,7 +251,7 @@ fn rows_that_a_policy_hides_are_not_left_out() {
     let by_reader = server.url("d").replace("postgres@", "reader@");
     let as_reader = || PostgresSource::new(Address::parse(by_reader.strip_prefix("postgres:").unwrap()).unwrap());
     let failure = Box::new(as_reader()).plan(Arc::new(Stop::default())).err().unwrap();
-    assert_eq!(failure.code, Code::SourceUnsuitable);
+    assert_eq!(failure.code, Code::Preflight);
     assert!(failure.what.contains("public.chart") && failure.what.contains("row-level-security"), "{failure}");
     assert!(!failure.what.contains("public.open"), "{failure}");
     server.query("d", "alter role reader bypassrls");

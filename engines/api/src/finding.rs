@@ -57,10 +57,11 @@ impl Finding {
     }
 }
 
-/// Fails with the first finding for which the transfer does not begin, if there is one.
+/// Fails if there is a finding for which the transfer does not begin. The failure names all of
+/// them, and has the hint of the first.
 pub fn refuse_errors(findings: &[Finding]) -> Outcome {
-    match findings.iter().find(|finding| finding.severity == Severity::Error) {
-        Some(Finding { what, hint, .. }) => Err(Failure::new(Code::Preflight, what.clone(), hint.clone())),
-        None => Ok(()),
-    }
+    let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    let Some(first) = errors.first() else { return Ok(()) };
+    let named: Vec<_> = errors.iter().map(|finding| format!("{} ({})", finding.what, finding.name)).collect();
+    Err(Failure::new(Code::Preflight, named.join("; "), first.hint.clone()))
 }

@@ -16,7 +16,7 @@ mod views;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sealift_engine_api::{PartReader, Planned, Snapshot, Source, StopToken};
+use sealift_engine_api::{PartReader, Planned, Snapshot, Source, StopToken, refuse_errors};
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
@@ -86,10 +86,8 @@ impl PostgresSource {
         let mut holder = Holder::take(connection)?;
         let catalogue = Catalogue::read(&mut holder)?;
         let findings = findings::all(&mut holder.connection, &catalogue)?;
-        if let Some(refused) = findings::refusing(&findings) {
-            // The plan of a source that is refused is not asked for: its schema need not be dumped.
-            return Err(refused);
-        }
+        // The schema of a source that is refused need not be dumped.
+        refuse_errors(&findings)?;
         let parts = parts::divide(&catalogue, self.sizes, holder.connection.server_version());
         let objects = inventory::read(&mut holder.connection).at(End::Source, "listing the objects of the database")?;
         let archive = dump::schema(&self.address, holder.connection.server_version(), &holder.exported, stop)?;
@@ -99,9 +97,12 @@ impl PostgresSource {
         let read = ToRead { names, parts, tables: catalogue.tables, encoding: catalogue.database.encoding.clone() };
         let tables = read.tables.iter().map(|table| table.table.clone()).collect();
         let schema = SchemaDocument { server_version, database: catalogue.database, tables, archive };
-        let (sequences, materialized_views) = (catalogue.sequences, catalogue.materialized_views);
         let schema_bytes = schema.to_bytes();
-        let finish = FinishDocument { sequences, materialized_views, objects };
+        let finish = FinishDocument {
+            sequences: catalogue.sequences,
+            materialized_views: catalogue.materialized_views,
+            objects,
+        };
         let snapshot = HeldSnapshot {
             address: self.address.clone(),
             exported: holder.exported.clone(),

@@ -26,7 +26,8 @@ const NAMED: [&str; 20] = [
     "DATABASE",
 ];
 
-/// The kinds that are told apart by their arguments: the statement that drops one names it.
+/// The kinds whose names are not unique without their arguments: the statement that drops one has
+/// both.
 const NAMED_BY_DROP: [&str; 6] =
     ["AGGREGATE", "FUNCTION", "OPERATOR", "OPERATOR CLASS", "OPERATOR FAMILY", "PROCEDURE"];
 

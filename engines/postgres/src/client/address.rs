@@ -251,7 +251,7 @@ impl Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (user, database, port) = (&self.user, &self.database, self.port);
+        let Self { user, database, port, .. } = self;
         match &self.host {
             Host::Socket(folder) => write!(f, "postgres://{user}@/{database}?host={}&port={port}", folder.display()),
             Host::Tcp { name, .. } => write!(f, "postgres://{user}@{name}:{port}/{database}"),

@@ -23,7 +23,7 @@ use super::{
     tls::Connect,
 };
 
-/// A server says goodbye within that, or the socket is closed without.
+/// For the server to close the session; after that, the socket is closed without it.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What a message has besides one row: its head, that of a binary COPY, and the lengths of values.
@@ -152,7 +152,7 @@ impl Connection {
                 biased;
                 () = self.raised.wait() => Err(Error::Interrupted),
                 done = call => match done {
-                    // The server may have been told first.
+                    // The request to cancel may have reached the server first.
                     Err(_) if self.raised.is_raised() => Err(Error::Interrupted),
                     Err(_) if self.limit.was_exceeded() => Err(Error::TooLong),
                     done => done,

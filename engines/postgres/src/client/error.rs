@@ -1,4 +1,4 @@
-//! What goes wrong on a connection, and what of it a person is told.
+//! Errors of a connection, and what is reported of them.
 //!
 //! A server's messages quote rows, and a statement's text is in them. What is kept of an error is
 //! its SQLSTATE, the name of the constraint that does not hold, and, of one in COPY, the number of

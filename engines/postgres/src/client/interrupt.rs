@@ -19,7 +19,7 @@ use super::{
     tls::Connect,
 };
 
-/// How long a server may take to hear that a statement is cancelled.
+/// How long a server may take to accept the request to cancel a statement.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A message to this server is short, and so is its answer.
@@ -61,7 +61,8 @@ impl Interrupt {
             return;
         }
         self.raised.notify.notify_waiters();
-        let (token, address) = (self.token.clone(), Arc::clone(&self.address));
+        let token = self.token.clone();
+        let address = Arc::clone(&self.address);
         // The socket closes in any case; this only spares the server the rest of a long statement.
         let _ = thread::Builder::new().name("postgres-cancel".into()).spawn(move || cancel(&token, &address));
     }

@@ -2,10 +2,7 @@
 //! exactly is an error, by a name of its own.
 
 use sealift_engine_api::{Finding, Severity};
-use sealift_protocol::{
-    close::Code,
-    failure::{Failure, Outcome},
-};
+use sealift_protocol::failure::Outcome;
 
 use super::catalogue::Catalogue;
 use crate::{
@@ -113,15 +110,6 @@ fn unwritable_names(server_version: u32, catalogue: &Catalogue) -> Option<Findin
         listed(&names)
     );
     Some(Finding::error("names", what, "Upgrade the server, or move this database with exec:pg_dump and exec:psql."))
-}
-
-/// The failure of a plan that has an error among its findings.
-pub fn refusing(findings: &[Finding]) -> Option<Failure> {
-    let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
-    let first = errors.first()?;
-    let what =
-        errors.iter().map(|finding| format!("{} ({})", finding.what, finding.name)).collect::<Vec<_>>().join("; ");
-    Some(Failure::new(Code::SourceUnsuitable, what, first.hint.clone()))
 }
 
 impl Look {

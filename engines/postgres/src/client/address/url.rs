@@ -137,7 +137,9 @@ fn encoded(text: &str) -> String {
 
 /// The URL of an address, complete.
 pub(super) fn write(address: &Address) -> String {
-    let (user, database, port) = (encoded(&address.user), encoded(&address.database), address.port);
+    let user = encoded(&address.user);
+    let database = encoded(&address.database);
+    let port = address.port;
     let mut url = match &address.host {
         Host::Socket(folder) => {
             format!("postgres://{user}@/{database}?port={port}&host={}", encoded(&folder.to_string_lossy()))
