@@ -73,7 +73,7 @@ fn drop_ledger(address: &Address, row_bytes_max: usize, roles: &Roles) -> Outcom
         return Ok(());
     }
     if !ledger::is_intact(&mut connection)? {
-        return Err(unpublishable("lost the rows of its unlogged tables when the server crashed"));
+        return Err(emptied());
     }
     let schema = ledger::document(&mut connection, SCHEMA_PART)?;
     let archive = Archive::from_bytes(&SchemaDocument::from_bytes(&schema)?.archive)?;
@@ -106,6 +106,13 @@ pub fn abandon(address: &Address, transfer: TransferId) -> Outcome<bool> {
     }
     cluster.drop_staging(&staging_name(transfer))?;
     Ok(false)
+}
+
+/// After the proof there is nothing left to load them from.
+fn emptied() -> Failure {
+    let what = "the load cannot be published: a crash of the server has emptied its unlogged tables";
+    let next = "Give it up with `sealift-receiver abandon`, and start the transfer again.";
+    Failure::new(Code::TargetFailed, what, next)
 }
 
 fn unpublishable(what: &str) -> Failure {
