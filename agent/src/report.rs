@@ -161,12 +161,14 @@ impl Report {
     /// What was found before anything is sent or loaded.
     pub fn finding(&self, finding: &Finding) {
         let Finding { name, severity, what, hint } = finding;
-        let severity = json!(severity.as_str());
-        let fields = [("name", json!(name)), ("severity", severity), ("what", json!(what)), ("hint", json!(hint))];
-        self.event("finding", &fields);
-        let text = match finding.severity {
+        let word = severity.as_str();
+        self.event(
+            "finding",
+            &[("name", json!(name)), ("severity", json!(word)), ("what", json!(what)), ("hint", json!(hint))],
+        );
+        let text = match severity {
             Severity::Note => what.clone(),
-            Severity::Warning | Severity::Error => format!("{}: {what}. {hint}", finding.severity.as_str()),
+            Severity::Warning | Severity::Error => format!("{word}: {what}. {hint}"),
         };
         self.say(&format!("{}: {}", self.role, text.trim_end()));
     }
