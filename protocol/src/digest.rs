@@ -190,12 +190,21 @@ impl MultisetDigest {
         if let [row] = pieces {
             return self.add(row);
         }
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        let mut row = self.begin_row();
         for piece in pieces {
-            hasher.update(piece);
+            row.update(piece);
         }
-        self.add_hash(hasher.finalize());
-        hasher.zeroize();
+        self.add_row(row);
+    }
+
+    /// Begins a row that is read piece by piece, to be added with [`MultisetDigest::add_row`].
+    pub fn begin_row(&self) -> RowHasher {
+        RowHasher(Box::new(blake3::Hasher::new_keyed(&self.key)))
+    }
+
+    /// Adds a row all of whose pieces have been hashed.
+    pub fn add_row(&mut self, row: RowHasher) {
+        self.add_hash(row.0.finalize());
     }
 
     fn add_hash(&mut self, hash: blake3::Hash) {
@@ -211,6 +220,23 @@ impl MultisetDigest {
     /// The digest of the rows added so far; more may follow.
     pub fn digest(&self) -> RowsDigest {
         RowsDigest { rows: self.rows, sum: bytes(self.sum) }
+    }
+}
+
+/// The keyed hash of one row as its pieces are read.
+pub struct RowHasher(Box<blake3::Hasher>);
+
+impl RowHasher {
+    /// Adds the next piece of the row's encoding.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+}
+
+impl Drop for RowHasher {
+    /// The hasher's state begins with the key.
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

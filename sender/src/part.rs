@@ -7,7 +7,7 @@ use std::{
 
 use bytes::BytesMut;
 use sealift_agent::failure::{Failure, Outcome};
-use sealift_engine_api::{RowSink, row_too_long};
+use sealift_engine_api::{RowSink, row_cut_short, row_too_long};
 use sealift_protocol::{
     chunk::{Chunk, ChunkBuffer},
     digest::{MultisetDigest, RowsDigest},
@@ -100,6 +100,21 @@ impl<'a> PartWriter<'a> {
         (self.emit)(chunk)
     }
 
+    /// Appends what comes before a row of so many bytes. Rows that fit a chunk are never split over
+    /// two.
+    fn begin_row(&mut self, encoded_bytes: usize) -> Outcome {
+        if encoded_bytes > self.row_bytes_max {
+            return Err(row_too_long(self.row_bytes_max).at_part(self.part));
+        }
+        let mut prefix = BytesMut::with_capacity(8);
+        put_length(&mut prefix, encoded_bytes);
+        let row_bytes = prefix.len() + encoded_bytes;
+        if self.buffer.plain_bytes() + row_bytes > CHUNK_PLAIN_BYTES && row_bytes <= CHUNK_PLAIN_BYTES {
+            self.flush()?;
+        }
+        self.bytes(&prefix)
+    }
+
     /// Emits the last chunk, and returns which rows the part had. A part without it is never
     /// complete, whatever else arrived.
     pub fn finish(mut self) -> Outcome<RowsDigest> {
@@ -113,21 +128,31 @@ impl RowSink for PartWriter<'_> {
         self.row_bytes_max
     }
 
-    /// Rows that fit a chunk are never split over two.
     fn row(&mut self, pieces: &[&[u8]]) -> Outcome {
-        let encoded_bytes = pieces.iter().map(|piece| piece.len()).sum();
-        if encoded_bytes > self.row_bytes_max {
-            return Err(row_too_long(self.row_bytes_max).at_part(self.part));
-        }
+        self.begin_row(pieces.iter().map(|piece| piece.len()).sum())?;
         self.rows.add_pieces(pieces);
-        let mut prefix = BytesMut::with_capacity(8);
-        put_length(&mut prefix, encoded_bytes);
-        let row_bytes = prefix.len() + encoded_bytes;
-        if self.buffer.plain_bytes() + row_bytes > CHUNK_PLAIN_BYTES && row_bytes <= CHUNK_PLAIN_BYTES {
-            self.flush()?;
-        }
-        self.bytes(&prefix)?;
         pieces.iter().try_for_each(|piece| self.bytes(piece))
+    }
+
+    fn long_row(&mut self, row_bytes: usize, row: &mut dyn Read, failed: &dyn Fn(io::Error) -> Failure) -> Outcome {
+        self.begin_row(row_bytes)?;
+        let mut hasher = self.rows.begin_row();
+        let mut left = row_bytes;
+        while left > 0 {
+            if self.buffer.plain_bytes() == CHUNK_PLAIN_BYTES {
+                self.flush()?;
+            }
+            let held = self.buffer.plain_bytes();
+            let wanted = left.min(CHUNK_PLAIN_BYTES - held);
+            let read = self.buffer.read_from(&mut *row, wanted).map_err(failed)?;
+            hasher.update(&self.buffer.plain()[held..]);
+            left -= read;
+            if read < wanted {
+                return Err(row_cut_short(row_bytes, left).at_part(self.part));
+            }
+        }
+        self.rows.add_row(hasher);
+        Ok(())
     }
 
     fn bytes(&mut self, mut bytes: &[u8]) -> Outcome {

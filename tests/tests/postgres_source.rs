@@ -82,6 +82,10 @@ impl RowSink for Kept {
         Ok(())
     }
 
+    fn long_row(&mut self, _: usize, _: &mut dyn Read, _: &dyn Fn(std::io::Error) -> Failure) -> Outcome {
+        unreachable!("a row comes from the server whole");
+    }
+
     fn bytes(&mut self, bytes: &[u8]) -> Outcome {
         self.bytes.extend_from_slice(bytes);
         Ok(())

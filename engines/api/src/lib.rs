@@ -8,6 +8,7 @@
 
 mod endpoint;
 mod finding;
+mod part_content;
 mod registry;
 mod row_sink;
 mod source;
@@ -19,8 +20,9 @@ pub use sealift_protocol::receive::Durability;
 pub use self::{
     endpoint::{Endpoint, Form, Place, SourceOptions, TargetOptions, not_a_source},
     finding::{Finding, Severity, refuse_errors},
+    part_content::{GatheredDocument, WrittenChunks, out_of_order, row_over_limit},
     registry::{EngineSpec, Engines, FailPoint, Helper, Instead, Scheme},
-    row_sink::{RowSink, row_too_long},
+    row_sink::{RowSink, row_cut_short, row_too_long},
     source::{PartReader, Planned, Snapshot, Source},
     stop::StopToken,
     target::{

@@ -18,11 +18,21 @@ pub trait RowSink {
     /// from where the source has it.
     fn row(&mut self, pieces: &[&[u8]]) -> Outcome;
 
+    /// Appends one encoded row of `row_bytes`, which `row` reads from where the source has it, so that
+    /// no more than a chunk of it is in memory. `failed` says what an error in it means.
+    fn long_row(&mut self, row_bytes: usize, row: &mut dyn Read, failed: &dyn Fn(io::Error) -> Failure) -> Outcome;
+
     /// Appends bytes that are no rows: a document of the engine's own, or those of a dump.
     fn bytes(&mut self, bytes: &[u8]) -> Outcome;
 
     /// Appends all that `reader` has, up to its end; `failed` says what an error in it means.
     fn read_from(&mut self, reader: &mut dyn Read, failed: &dyn Fn(io::Error) -> Failure) -> Outcome;
+}
+
+/// A row of `row_bytes` from which nothing more comes, though there should be `left` bytes.
+pub fn row_cut_short(row_bytes: usize, left: usize) -> Failure {
+    let what = format!("a row of {row_bytes} bytes ended {left} bytes early as it was read");
+    Failure::new(Code::SourceFailed, what, "Check the disk and the database of the source, and start again.")
 }
 
 /// A row that is not moved, since both sides would have to hold it whole.

@@ -189,6 +189,10 @@ mod tests {
             panic!("a dump has no rows");
         }
 
+        fn long_row(&mut self, _: usize, _: &mut dyn Read, _: &dyn Fn(io::Error) -> Failure) -> Outcome {
+            panic!("a dump has no rows");
+        }
+
         fn bytes(&mut self, bytes: &[u8]) -> Outcome {
             self.bytes.extend_from_slice(bytes);
             (self.after_each_piece)();

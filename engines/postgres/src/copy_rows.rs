@@ -215,7 +215,7 @@ impl RowEncoder {
             put_cell(&mut self.copied, cell);
             return Ok(());
         }
-        put_cell_head(&mut self.copied, cell);
+        put_cell_head(&mut self.copied, cell.format, cell.bytes.len());
         self.borrowed_bytes += bytes.len();
         self.borrowed.push(Borrowed { at: self.copied.len(), bytes: span, place });
         self.check_length(0)

@@ -149,7 +149,3 @@ fn check_loadable(plan: &Plan) -> Outcome {
         false => Err(Error::new(Code::PlanRefused, "parts of a database").into()),
     }
 }
-
-fn out_of_order() -> Failure {
-    Failure::new(Code::Internal, "the target was used out of order", "")
-}

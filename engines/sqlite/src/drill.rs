@@ -6,33 +6,29 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use bytes::BytesMut;
 use sealift_engine_api::{
-    Abandoned, Commit, Durability, FinishedLoad, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad, Recovery,
-    StagedLoad, StopToken, Target, TargetCapabilities, TargetLoad, TargetOptions, Writers,
+    Abandoned, Commit, Durability, FinishedLoad, GatheredDocument, LeftAt, LoadFailure, PartSink, PreparedLoad,
+    ProvenLoad, Recovery, StagedLoad, StopToken, Target, TargetCapabilities, TargetLoad, TargetOptions, Writers,
+    out_of_order, row_over_limit,
 };
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
-    digest::{Digests, MultisetDigest, RowsDigest},
+    digest::{Digests, MultisetDigest, RowHasher, RowsDigest},
     disposition::Asks,
     error::Error,
     failure::{Failure, Outcome},
     id::{PartIndex, TableIndex, TransferId},
-    limits::CHUNK_PLAIN_BYTES_MAX,
     manifest::{Engine, Evidence, Plan, PlannedPart, Proof, Section},
     receive::WholePart,
-    row::{RowReader, read_cells},
+    row::{CellCounter, RowConsumer, RowReader, read_cells},
 };
 
 use crate::{
     document::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument, Table},
     engine,
-    target::{check_plan, row_too_long},
+    target::check_plan,
 };
-
-/// A row of which every part may hold one: as much as a chunk may have.
-const ROW_BYTES_EACH: usize = CHUNK_PLAIN_BYTES_MAX;
 
 /// The target of a drill, if the plan is of a database.
 pub fn drill(planned: &Engine, options: &TargetOptions) -> Option<Arc<dyn Target>> {
@@ -69,7 +65,7 @@ impl Target for SqliteDrill {
         let drilling = Arc::new(Drilling {
             plan: plan.clone(),
             row_bytes_max: self.row_bytes_max,
-            state: Mutex::new(DrillState { schema: None, stopped: false, holds_large_row: None, tables }),
+            state: Mutex::new(DrillState { schema: None, stopped: false, tables }),
             changed: Condvar::new(),
         });
         let weak = Arc::downgrade(&drilling);
@@ -118,9 +114,6 @@ struct Drilling {
 struct DrillState {
     schema: Option<SchemaDocument>,
     stopped: bool,
-    /// The part that has begun a row over [`ROW_BYTES_EACH`]. Others wait, so that one such row is
-    /// held at a time. Its end comes over the lane of that part, which waits for no other.
-    holds_large_row: Option<PartIndex>,
     /// Of each table: the rows that arrived.
     tables: Vec<RowsDigest>,
 }
@@ -145,27 +138,6 @@ impl Drilling {
         }
     }
 
-    /// The part has begun a large row: waits while another one holds such a row.
-    fn hold_large_row(&self, part: PartIndex) -> Outcome {
-        let mut state = self.state();
-        while state.holds_large_row.is_some_and(|holder| holder != part) {
-            if state.stopped {
-                return Err(given_up());
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.holds_large_row = Some(part);
-        Ok(())
-    }
-
-    fn release_large_row(&self, part: PartIndex) {
-        let mut state = self.state();
-        if state.holds_large_row == Some(part) {
-            state.holds_large_row = None;
-            self.changed.notify_all();
-        }
-    }
-
     fn stop(&self) {
         self.state().stopped = true;
         self.changed.notify_all();
@@ -179,20 +151,19 @@ impl Writers for Drilling {
             PlannedPart { section: Section::Opaque, .. } => Box::new(Bytes { part }),
             PlannedPart { section: Section::Data, table: Some(table), .. } => {
                 let reader = RowReader::new(self.row_bytes_max);
-                let digest = digests.multiset();
-                Box::new(Rows { drill: self, part, table, values: self.values(table)?, reader, digest })
+                let counted = Counted { values: self.values(table)?, digest: digests.multiset(), long: None };
+                Box::new(Rows { drill: self, part, table, reader, counted })
             }
-            PlannedPart { section, .. } => Box::new(Document { drill: self, part, section, bytes: BytesMut::new() }),
+            PlannedPart { section, .. } => {
+                let document = GatheredDocument::new(part, DOCUMENT_BYTES_MAX);
+                Box::new(Document { drill: self, part, section, document })
+            }
         })
     }
 }
 
 fn given_up() -> Failure {
     Failure::new(Code::Interrupted, "the drill was given up", "")
-}
-
-fn out_of_order() -> Failure {
-    Failure::new(Code::Internal, "the target was used out of order", "")
 }
 
 /// Bytes that mean nothing here.
@@ -215,29 +186,27 @@ struct Document<'a> {
     drill: &'a Drilling,
     part: PartIndex,
     section: Section,
-    bytes: BytesMut,
+    document: GatheredDocument,
 }
 
 impl PartSink for Document<'_> {
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        if self.bytes.len() + chunk.plain().len() > DOCUMENT_BYTES_MAX {
-            return Err(Error::new(Code::LimitExceeded, "bytes of a document").at_part(self.part).into());
-        }
-        self.bytes.extend_from_slice(chunk.plain());
-        Ok(())
+        self.document.append(chunk)
     }
 
-    fn finish(self: Box<Self>, _whole: &WholePart) -> Outcome<Vec<PartIndex>> {
-        let at_part = |error: Error| error.at_part(self.part);
-        if self.section == Section::PostData {
-            FinishDocument::from_bytes(&self.bytes).map_err(at_part)?;
-            return Ok(vec![self.part]);
+    fn finish(self: Box<Self>, whole: &WholePart) -> Outcome<Vec<PartIndex>> {
+        let Self { drill, part, section, document } = *self;
+        let bytes = document.whole(whole)?;
+        let at_part = |error: Error| error.at_part(part);
+        if section == Section::PostData {
+            FinishDocument::from_bytes(&bytes).map_err(at_part)?;
+            return Ok(vec![part]);
         }
-        let schema = SchemaDocument::from_bytes(&self.bytes).map_err(at_part)?;
-        check_plan(&self.drill.plan, &schema)?;
-        self.drill.state().schema = Some(schema);
-        self.drill.changed.notify_all();
-        Ok(vec![self.part])
+        let schema = SchemaDocument::from_bytes(&bytes).map_err(at_part)?;
+        check_plan(&drill.plan, &schema)?;
+        drill.state().schema = Some(schema);
+        drill.changed.notify_all();
+        Ok(vec![part])
     }
 }
 
@@ -246,32 +215,58 @@ struct Rows<'a> {
     drill: &'a Drilling,
     part: PartIndex,
     table: TableIndex,
-    values: usize,
     reader: RowReader,
+    counted: Counted,
+}
+
+/// What is kept of rows. A long one is looked at as it comes, and is never whole in memory.
+struct Counted {
+    /// Values of each row.
+    values: usize,
     digest: MultisetDigest,
+    long: Option<(CellCounter, RowHasher)>,
+}
+
+impl RowConsumer for Counted {
+    type Failure = Error;
+
+    fn row(&mut self, row: &[u8]) -> Result<(), Error> {
+        read_cells(row, self.values, |_| Ok(()))?;
+        self.digest.add(row);
+        Ok(())
+    }
+
+    fn begin_long_row(&mut self, head: &[u8], _row_bytes: usize) -> Result<bool, Error> {
+        self.long = Some((CellCounter::new(self.values), self.digest.begin_row()));
+        self.long_row_piece(head, false)?;
+        Ok(true)
+    }
+
+    fn long_row_piece(&mut self, piece: &[u8], is_last: bool) -> Result<(), Error> {
+        let Some((mut cells, mut hasher)) = self.long.take() else { return Ok(()) };
+        cells.feed(piece)?;
+        hasher.update(piece);
+        if is_last {
+            cells.finish()?;
+            self.digest.add_row(hasher);
+        } else {
+            self.long = Some((cells, hasher));
+        }
+        Ok(())
+    }
 }
 
 impl PartSink for Rows<'_> {
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
-        let Self { values, reader, digest, .. } = self;
-        let read = reader.feed(chunk.plain().clone(), |row| {
-            read_cells(row, *values, |_| Ok(()))?;
-            digest.add(row);
-            Ok::<(), Error>(())
-        });
+        let read = self.reader.feed_into(chunk.plain().clone(), &mut self.counted);
         read.map_err(|error| match error.code {
-            Code::LimitExceeded => row_too_long(self.drill.row_bytes_max).at_part(self.part),
+            Code::LimitExceeded => row_over_limit(self.drill.row_bytes_max).at_part(self.part),
             _ => error.at_part(self.part).into(),
-        })?;
-        if self.reader.incomplete_row_bytes() > ROW_BYTES_EACH {
-            return self.drill.hold_large_row(self.part);
-        }
-        self.drill.release_large_row(self.part);
-        Ok(())
+        })
     }
 
     fn rows(&self) -> u64 {
-        self.digest.rows()
+        self.counted.digest.rows()
     }
 
     fn finish(mut self: Box<Self>, _whole: &WholePart) -> Outcome<Vec<PartIndex>> {
@@ -281,19 +276,14 @@ impl PartSink for Rows<'_> {
         let mut state = self.drill.state();
         let arrived = state.tables.get_mut(table.0 as usize).ok_or_else(out_of_order)?;
         let too_many = || Error::new(Code::LimitExceeded, "rows of a table").at_part(part);
-        *arrived = arrived.merge(self.digest.digest()).ok_or_else(too_many)?;
+        *arrived = arrived.merge(self.counted.digest.digest()).ok_or_else(too_many)?;
         Ok(vec![part])
-    }
-}
-
-impl Drop for Rows<'_> {
-    fn drop(&mut self) {
-        self.drill.release_large_row(self.part);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use sealift_protocol::{id::ChunkCount, manifest::PlannedTable};
 
     use super::*;
@@ -369,33 +359,24 @@ mod tests {
         assert_eq!(code(&*load, 1, &rows(&[&[Value::Blob(&[0; 1000])]])), Code::TargetFailed, "a row over the limit");
     }
 
-    /// Issue 10, item 3: one row that is larger than a chunk is held at a time, and those that wait
-    /// for it end with the drill.
+    /// Issue 10, item 3: a long row is looked at in pieces, as one that is whole.
     #[test]
-    fn large_rows_are_held_one_at_a_time() {
-        let names = ["t", "u", "v"];
-        let load = prepared_for(&names, 1 << 30, Arc::new(Never));
-        take(&*load, 0, &testing::schema(names.map(testing::table).into()).to_bytes()).unwrap();
-        let row = rows(&[&[Value::Blob(&vec![7; ROW_BYTES_EACH])]]);
-        let (begins, ends) = row.split_at(1000);
-        let (first, second) = (verified(1, begins, true), verified(2, begins, true));
-        let (rest, third) = (verified(1, ends, true), verified(3, begins, true));
+    fn long_rows_are_counted_and_digested_too() {
+        let long = vec![7; 200_000];
+        let row = rows(&[&[Value::Blob(&long)]]);
+        let load = prepared_for(&["t"], 1 << 20, Arc::new(Never));
+        take(&*load, 0, &schema("t")).unwrap();
+        take(&*load, 1, &row).unwrap();
+        let mut digest = digests().multiset();
+        let mut encoded = BytesMut::new();
+        put_value(&mut encoded, Value::Blob(&long));
+        digest.add(&encoded);
+        assert_eq!(load.prove(&digests()).ok().unwrap().evidence().tables, [digest.digest()]);
 
-        let writers = load.writers();
-        let mut holder = writers.begin(PartIndex(1), &digests()).unwrap();
-        holder.write(&first).unwrap();
-        std::thread::scope(|scope| {
-            // Dropped as a part that is given up, it holds nothing for others.
-            let waiting = scope.spawn(|| writers.begin(PartIndex(2), &digests())?.write(&second));
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            assert!(!waiting.is_finished());
-            holder.write(&rest).unwrap();
-            assert_eq!(holder.rows(), 1);
-            waiting.join().unwrap().unwrap();
-            holder.write(&first).unwrap();
-            let waiting = scope.spawn(|| writers.begin(PartIndex(3), &digests())?.write(&third));
-            drop(load);
-            assert_eq!(waiting.join().unwrap().unwrap_err().code, Code::Interrupted);
-        });
+        let load = prepared_for(&["t"], 1 << 20, Arc::new(Never));
+        take(&*load, 0, &schema("t")).unwrap();
+        let wide = rows(&[&[Value::Blob(&long), Value::Null]]);
+        assert_eq!(take(&*load, 1, &wide).unwrap_err().code, Code::RowMalformed, "a column too many");
+        assert_eq!(take(&*load, 1, &row[..row.len() - 1]).unwrap_err().code, Code::RowMalformed, "not whole");
     }
 }

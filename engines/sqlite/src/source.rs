@@ -53,7 +53,11 @@ use self::{
     shared::{BUSY_TIMEOUT, CACHE_KIB, SharedSnapshot, bound_cache, connect},
     sidecars::JournalMode,
 };
-use crate::{MOVE_IMAGE, Value, check_options, statement::RowidRange, stored::read_rows, value_bytes};
+use crate::{
+    MOVE_IMAGE, Value, check_options,
+    stored::{LongRow, RowVisitor, Scan, error_of},
+    value_bytes,
+};
 
 /// A row as it lies in its table may be longer than its encoding by the length of its header's
 /// length.
@@ -224,7 +228,9 @@ impl PartReader for RowsReader {
         // What the engine holds of a row, too.
         let length_max = out.row_bytes_max().saturating_add(PAYLOAD_SLACK_BYTES).max(LENGTH_MAX_MIN);
         self.limit_length(i32::try_from(length_max).unwrap_or(i32::MAX))?;
-        let read = read_table(&self.connection, table, *rowids, content.encoding, out);
+        let encoding = content.encoding;
+        let scan = Scan { connection: &self.connection, table: &table.table, range: *rowids, encoding };
+        let read = scan.read_rows(&mut Emitting { table, encoding, out, row_bytes: 0 });
         self.limit_length(i32::MAX)?;
         read.map_err(|failure| failure.at_part(part))
     }
@@ -237,41 +243,52 @@ fn row_too_long(row_bytes_max: usize) -> Failure {
     failure
 }
 
-fn read_table(
-    connection: &Connection,
-    table: &SourceTable,
-    rowids: Option<RowidRange>,
-    encoding: TextEncoding,
-    out: &mut dyn RowSink,
-) -> Outcome {
-    let row_bytes_max = out.row_bytes_max();
-    let engine = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(ErrorCode::TooBig) => row_too_long(row_bytes_max),
-        _ => failed(&error, &format!("table {}", table.table.name)),
-    };
-    let check = check_values(table, encoding, row_bytes_max);
-    read_rows(connection, &table.table, rowids, encoding, check, |pieces| out.row(pieces), engine)
-}
-
 /// Refuses a row that is too long before it is encoded any further, and a value that the target
 /// would store as another one.
-fn check_values(
-    table: &SourceTable,
+struct Emitting<'a> {
+    table: &'a SourceTable,
     encoding: TextEncoding,
-    row_bytes_max: usize,
-) -> impl FnMut(usize, Value<'_>) -> Outcome {
-    let mut row_bytes = 0;
-    move |place, value| {
+    out: &'a mut dyn RowSink,
+    /// Of the row whose values are checked, so far.
+    row_bytes: usize,
+}
+
+impl RowVisitor for Emitting<'_> {
+    fn check(&mut self, place: usize, value: Value<'_>) -> Outcome {
         if place == 0 {
-            row_bytes = 0;
+            self.row_bytes = 0;
         }
-        row_bytes += value_bytes(value);
-        if row_bytes > row_bytes_max {
-            return Err(row_too_long(row_bytes_max));
+        self.row_bytes += value_bytes(value);
+        if self.row_bytes > self.out.row_bytes_max() {
+            return Err(row_too_long(self.out.row_bytes_max()));
         }
-        match table.affinities.get(place) {
-            Some(affinity) if affinity.changes(value, encoding) => Err(table.unstable(place)),
+        match self.table.affinities.get(place) {
+            Some(affinity) if affinity.changes(value, self.encoding) => Err(self.table.unstable(place)),
             _ => Ok(()),
+        }
+    }
+
+    fn checks_whole(&self, place: usize) -> bool {
+        self.table.affinities.get(place).is_some_and(|affinity| affinity.may_change_text())
+    }
+
+    fn row(&mut self, pieces: &[&[u8]]) -> Outcome {
+        self.out.row(pieces)
+    }
+
+    fn long_row(&mut self, row: &mut LongRow<'_>) -> Outcome {
+        let row_bytes = row.row_bytes();
+        if row_bytes > self.out.row_bytes_max() {
+            return Err(row_too_long(self.out.row_bytes_max()));
+        }
+        let table = &self.table.table;
+        self.out.long_row(row_bytes, row, &|error| failed(&error_of(error), &format!("table {}", table.name)))
+    }
+
+    fn failure(&self, error: rusqlite::Error) -> Failure {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::TooBig) => row_too_long(self.out.row_bytes_max()),
+            _ => failed(&error, &format!("table {}", self.table.table.name)),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::document::{RowidName, Table, TextEncoding};
 
 /// Result columns of one SELECT: SQLite's compiled-in SQLITE_MAX_COLUMN. A table of as many columns
 /// and a rowid, or one read in pairs, needs more than one statement.
-const SELECT_CELLS_MAX: usize = 2000;
+pub const SELECT_CELLS_MAX: usize = 2000;
 
 /// Rows of a table by their rowids, both ends included.
 #[derive(Clone, Copy, Debug)]
@@ -37,11 +37,12 @@ impl TextEncoding {
 impl Table {
     /// The statements that read the table. Each scans it whole in the order of its own b-tree (`NOT
     /// INDEXED`), so that stepped side by side in one transaction they give the pieces of the same
-    /// row. Of a range, their parameters are its first and last rowid.
+    /// row. Of a range, their parameters are its first and last rowid, and the first result column
+    /// of each is the row's.
     pub fn selects(&self, range: Option<RowidRange>, encoding: TextEncoding) -> Vec<String> {
-        let within = range.map_or_else(String::new, |RowidRange { rowid, .. }| {
+        let (rowid, within) = range.map_or_else(Default::default, |RowidRange { rowid, .. }| {
             let rowid = rowid.name();
-            format!(" WHERE {rowid}>=?1 AND {rowid}<=?2 ORDER BY {rowid}")
+            (format!("{rowid},"), format!(" WHERE {rowid}>=?1 AND {rowid}<=?2 ORDER BY {rowid}"))
         });
         let cells: Vec<String> = self
             .identifiers()
@@ -53,8 +54,11 @@ impl Table {
             })
             .collect();
         cells
-            .chunks(SELECT_CELLS_MAX / encoding.cells_per_value())
-            .map(|cells| format!("SELECT {} FROM main.{} NOT INDEXED{within}", cells.join(","), quote(&self.name)))
+            .chunks((SELECT_CELLS_MAX - usize::from(range.is_some())) / encoding.cells_per_value())
+            .map(|cells| {
+                let (cells, table) = (cells.join(","), quote(&self.name));
+                format!("SELECT {rowid}{cells} FROM main.{table} NOT INDEXED{within}")
+            })
             .collect()
     }
 
@@ -73,7 +77,8 @@ impl Table {
         format!("INSERT INTO main.{}({}) VALUES({})", quote(&self.name), names.join(","), cells.join(","))
     }
 
-    fn identifiers(&self) -> impl Iterator<Item = String> {
+    /// The names of the values of a row, as they stand in a statement.
+    pub fn identifiers(&self) -> impl Iterator<Item = String> {
         // A rowid's name is not quoted: quoted, it would be a string where it is no column.
         let rowid = self.rowid.map(|rowid| rowid.name().to_owned());
         rowid.into_iter().chain(self.columns.iter().map(|column| quote(column)))

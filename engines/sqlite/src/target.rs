@@ -54,7 +54,7 @@ use sealift_protocol::{
     manifest::{Plan, Section},
 };
 
-pub use self::{failure::row_too_long, load::check_plan};
+pub use self::load::check_plan;
 use self::{
     held::SqliteLoad, ledger::Bond, leftover::Leftover, shared::Shared, staged::Staged, staging::Staging, turn::Turn,
 };
@@ -154,10 +154,6 @@ fn check_loadable(plan: &Plan) -> Outcome {
         return Err(Failure::new(Code::PlanRefused, "the source has a table of Sealift's own", ""));
     }
     Ok(())
-}
-
-fn out_of_order() -> Failure {
-    Failure::new(Code::Internal, "the target was used out of order", "")
 }
 
 /// That the plan's engine is one of both that are loaded here, and its parts are those that it has:

@@ -16,8 +16,6 @@ use sealift_protocol::{
     row::{Cell, put_cell, put_cell_head, read_cells},
 };
 
-use crate::document::TextEncoding;
-
 /// One value, borrowed from where it lies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
@@ -30,7 +28,7 @@ pub enum Value<'a> {
 
 const FORMAT_INTEGER: u8 = 1;
 const FORMAT_REAL: u8 = 2;
-const FORMAT_TEXT: u8 = 3;
+pub const FORMAT_TEXT: u8 = 3;
 pub const FORMAT_BLOB: u8 = 4;
 
 impl<'a> Value<'a> {
@@ -140,10 +138,11 @@ impl<'a> EncodedRow<'a> {
         Self { copied, borrowed: Vec::new() }
     }
 
-    fn put(&mut self, value: Value<'a>) {
+    /// Appends a value.
+    pub fn put(&mut self, value: Value<'a>) {
         match value {
             Value::Text(bytes) | Value::Blob(bytes) if bytes.len() >= BORROWED_BYTES_MIN => {
-                value.as_cell(|cell| put_cell_head(self.copied, cell));
+                value.as_cell(|cell| put_cell_head(self.copied, cell.format, bytes.len()));
                 self.borrowed.push(Borrowed { at: self.copied.len(), bytes });
             }
             _ => put_value(self.copied, value),
@@ -165,28 +164,6 @@ impl<'a> EncodedRow<'a> {
         pieces.push(&self.copied[copied_to..]);
         with(&pieces)
     }
-}
-
-/// Appends the values in `cells` result columns of one row of one of
-/// [`selects`](crate::document::Table::selects); `cell` gives the column at an index, and
-/// `check` may refuse a value, told by its place in this statement.
-pub fn put_values<'a, E>(
-    out: &mut EncodedRow<'a>,
-    encoding: TextEncoding,
-    cells: usize,
-    cell: impl Fn(usize) -> std::result::Result<Value<'a>, E>,
-    mut check: impl FnMut(usize, Value<'a>) -> std::result::Result<(), E>,
-) -> std::result::Result<(), E> {
-    let stride = encoding.cells_per_value();
-    for (place, at) in (0..cells).step_by(stride).enumerate() {
-        let value = match cell(at)? {
-            Value::Blob(bytes) if stride == 2 && cell(at + 1)? == Value::Integer(1) => Value::Text(bytes),
-            value => value,
-        };
-        check(place, value)?;
-        out.put(value);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,16 +1,9 @@
 //! Taking in what comes before and after the rows.
 
-use sealift_engine_api::PartSink;
-use sealift_protocol::{
-    chunk::VerifiedChunk,
-    close::Code,
-    failure::{Failure, Outcome},
-    id::PartIndex,
-    manifest::Section,
-    receive::WholePart,
-};
+use sealift_engine_api::{GatheredDocument, PartSink};
+use sealift_protocol::{chunk::VerifiedChunk, failure::Outcome, id::PartIndex, manifest::Section, receive::WholePart};
 
-use super::{out_of_order, post_data, pre_data, shared::SharedLoad};
+use super::{post_data, pre_data, shared::SharedLoad};
 use crate::document::DOCUMENT_BYTES_MAX;
 
 /// Gathers a schema or finish part.
@@ -18,35 +11,24 @@ pub struct DocumentSink<'a> {
     shared: &'a SharedLoad,
     part: PartIndex,
     section: Section,
-    bytes: Vec<u8>,
-    chunks: u64,
-    ended: bool,
+    document: GatheredDocument,
 }
 
 impl<'a> DocumentSink<'a> {
     pub fn new(shared: &'a SharedLoad, part: PartIndex, section: Section) -> Self {
-        Self { shared, part, section, bytes: Vec::new(), chunks: 0, ended: false }
+        Self { shared, part, section, document: GatheredDocument::new(part, DOCUMENT_BYTES_MAX) }
     }
 }
 
 impl PartSink for DocumentSink<'_> {
     fn write(&mut self, chunk: &VerifiedChunk) -> Outcome {
         self.shared.check_stop()?;
-        if self.bytes.len() + chunk.plain().len() > DOCUMENT_BYTES_MAX {
-            let what = format!("the schema of the source is over {DOCUMENT_BYTES_MAX} bytes");
-            return Err(Failure::new(Code::LimitExceeded, what, "Split the database.").at_part(self.part));
-        }
-        self.bytes.extend_from_slice(chunk.plain());
-        self.chunks += 1;
-        self.ended = chunk.is_last();
-        Ok(())
+        self.document.append(chunk)
     }
 
     fn finish(self: Box<Self>, whole: &WholePart) -> Outcome<Vec<PartIndex>> {
-        let Self { shared, part, section, bytes, chunks, ended } = *self;
-        if !ended || (whole.part, whole.chunks.0) != (part, chunks) {
-            return Err(out_of_order());
-        }
+        let Self { shared, part, section, document } = *self;
+        let bytes = document.whole(whole)?;
         shared.check_stop()?;
         let made = match section {
             Section::PreData => pre_data::make(shared, &bytes, whole),

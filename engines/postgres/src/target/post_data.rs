@@ -12,13 +12,14 @@ use std::{
     thread,
 };
 
+use sealift_engine_api::out_of_order;
 use sealift_protocol::{
     failure::{Failure, Outcome},
     receive::WholePart,
 };
 
 use self::schedule::Schedule;
-use super::{definitions, ledger, out_of_order, properties::Roles, session::Session, shared::SharedLoad};
+use super::{definitions, ledger, properties::Roles, session::Session, shared::SharedLoad};
 use crate::{
     archive::{Archive, Entry, Section},
     client::{At, Connection, End, Result},

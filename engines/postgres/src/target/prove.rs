@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use sealift_engine_api::Finding;
+use sealift_engine_api::{Finding, out_of_order};
 use sealift_protocol::{
     close::Code,
     digest::{Digests, RowsDigest},
@@ -23,7 +23,7 @@ use sealift_protocol::{
 use super::{
     definitions, ledger,
     mark::{Mark, Stage},
-    out_of_order, properties,
+    properties,
     shared::SharedLoad,
 };
 use crate::{

@@ -2,7 +2,7 @@
 //! in one transaction.
 
 use bytes::{Bytes, BytesMut};
-use sealift_engine_api::PartSink;
+use sealift_engine_api::{PartSink, WrittenChunks, out_of_order, row_over_limit};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
@@ -12,9 +12,7 @@ use sealift_protocol::{
     row::RowReader,
 };
 
-use super::{
-    document_sink::Repeated, doubt, encode::Encoder, ledger, out_of_order, session::Session, shared::SharedLoad,
-};
+use super::{document_sink::Repeated, doubt, encode::Encoder, ledger, session::Session, shared::SharedLoad};
 use crate::{
     client::{At, CopyIn, End},
     document::{Format, Generated, Table},
@@ -38,8 +36,7 @@ pub struct RowsSink<'a> {
     reader: RowReader,
     buffer: BytesMut,
     rows: u64,
-    chunks: u64,
-    ended: bool,
+    written: WrittenChunks,
 }
 
 impl<'a> RowsSink<'a> {
@@ -68,8 +65,7 @@ impl<'a> RowsSink<'a> {
             reader,
             buffer,
             rows: 0,
-            chunks: 0,
-            ended: false,
+            written: WrittenChunks::default(),
         }))
     }
 
@@ -85,16 +81,14 @@ impl<'a> RowsSink<'a> {
                 Ok(())
             })
             .map_err(|failure: Failure| match failure.code {
-                Code::LimitExceeded => row_too_long(shared.row_bytes_max),
+                Code::LimitExceeded => row_over_limit(shared.row_bytes_max),
                 _ => failure,
             })
     }
 
     fn end(self, whole: &WholePart) -> Outcome {
-        let Self { shared, part, what, mut copy, backend, encoder, reader, mut buffer, rows, chunks, ended } = self;
-        if !ended || (whole.part, whole.chunks.0) != (part, chunks) {
-            return Err(out_of_order());
-        }
+        let Self { shared, part, what, mut copy, backend, encoder, reader, mut buffer, rows, written } = self;
+        written.check_whole(part, whole)?;
         reader.finish()?;
         shared.check_stop()?;
         encoder.end(&mut buffer);
@@ -122,8 +116,7 @@ impl PartSink for RowsSink<'_> {
         self.shared.check_stop()?;
         let written = self.insert(chunk.plain().clone());
         written.map_err(|failure| self.shared.reason(failure).at_part(self.part))?;
-        self.chunks += 1;
-        self.ended = chunk.is_last();
+        self.written.add(chunk);
         Ok(())
     }
 
@@ -149,11 +142,4 @@ fn copy_statement(table: &Table, encoding: &str) -> String {
         Format::Text => format!("FORMAT text, ENCODING {}", literal(encoding)),
     };
     format!("COPY {}{columns} FROM STDIN ({options})", quote_qualified(&table.schema, &table.name))
-}
-
-/// The sender allows longer rows than this side: what it holds of one must stay bounded.
-fn row_too_long(row_bytes_max: usize) -> Failure {
-    let what = format!("a row is over this receiver's limit of {row_bytes_max} bytes");
-    let next = "Start it again with a higher --row-bytes-max; it then needs that much memory besides. The transfer is resumed.";
-    Failure::new(Code::TargetFailed, what, next)
 }

@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use sealift_engine_api::{PartSink, StopToken, Writers};
+use sealift_engine_api::{PartSink, StopToken, Writers, out_of_order};
 use sealift_protocol::{
     close::Code,
     digest::Digests,
@@ -18,7 +18,6 @@ use super::{
     cluster::Cluster,
     document_sink::{DocumentSink, Repeated},
     ledger::Bond,
-    out_of_order,
     rows_sink::RowsSink,
 };
 use crate::{

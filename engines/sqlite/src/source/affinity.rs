@@ -39,6 +39,11 @@ impl Affinity {
         }
     }
 
+    /// Whether there is text that storing it again would change.
+    pub fn may_change_text(self) -> bool {
+        matches!(self, Affinity::Numeric | Affinity::Real)
+    }
+
     /// Whether storing `value` again would make another value of it.
     pub fn changes(self, value: Value<'_>, encoding: TextEncoding) -> bool {
         match (self, value) {

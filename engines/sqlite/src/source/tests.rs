@@ -10,7 +10,7 @@ use bytes::BytesMut;
 
 use self::kept::{Folder, Kept};
 use super::*;
-use crate::{read_values, stored::next_row, testing::never};
+use crate::{read_values, stored::Cursors, testing::never};
 
 impl Folder {
     fn planned(&self) -> Outcome<Planned> {
@@ -236,10 +236,12 @@ fn a_row_that_is_too_long_is_not_encoded() {
     let (source, content) = folder.content();
     let (table, encoding) = (&content.tables[1], content.encoding);
     let mut select = source.connection.prepare("SELECT a, b, c, d FROM u").unwrap();
-    let (mut cursors, mut row) = ([select.raw_query()], BytesMut::new());
-    let check = check_values(table, encoding, 2000);
-    assert!(next_row(&mut cursors, &[4], encoding, check, |error| failed(&error, "u"), &mut row).is_err());
-    assert_eq!(row.len(), 2 * 903);
+    let mut out = Kept::new(2000);
+    let mut emitting = Emitting { table, encoding, out: &mut out, row_bytes: 0 };
+    let mut copied = BytesMut::new();
+    let mut cursors = Cursors::begin(std::slice::from_mut(&mut select), None, encoding, &emitting).unwrap();
+    assert!(cursors.next(&mut copied, &mut emitting).is_err());
+    assert_eq!(copied.len(), 2 * 903);
 }
 
 /// Fault D1: text that is not valid in its encoding is carried as it lies there.

@@ -93,13 +93,6 @@ pub fn definition_failed(refused: Refused) -> Failure {
     }
 }
 
-/// The sender allows longer rows than this side: what it holds of one must stay bounded.
-pub fn row_too_long(row_bytes_max: usize) -> Failure {
-    let what = format!("a row is over this receiver's limit of {row_bytes_max} bytes");
-    let next = "Start it again with a higher --row-bytes-max; it then needs that much memory besides. The transfer is resumed.";
-    Failure::new(Code::TargetFailed, what, next)
-}
-
 /// The transfer ended while this was under way.
 pub fn gave_up() -> Failure {
     Failure::new(Code::Interrupted, "the load was given up", "")

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sealift_engine_api::{LoadFailure, ProvenLoad, StagedLoad, TargetLoad, Writers};
+use sealift_engine_api::{LoadFailure, ProvenLoad, StagedLoad, TargetLoad, Writers, out_of_order};
 use sealift_protocol::{
     digest::Digests,
     failure::Outcome,
@@ -10,7 +10,7 @@ use sealift_protocol::{
 };
 
 use super::{
-    image, out_of_order, prove, publish,
+    image, prove, publish,
     shared::{End, Shared},
 };
 

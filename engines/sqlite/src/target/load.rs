@@ -16,7 +16,6 @@ use super::{
     failure::{definition_failed, failed},
     group::Group,
     ledger::{self, Bond, LINE_BYTES_MAX, Ledger, Line},
-    out_of_order,
     shelf::{LINES_MAX, Shelf},
 };
 use crate::{
@@ -282,12 +281,6 @@ fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Outcome {
 /// The tables that are not SQLite's own.
 fn ordinary(schema: &SchemaDocument) -> Vec<&Table> {
     schema.tables.iter().filter(|table| !is_internal(&table.name)).collect()
-}
-
-/// A part is only whole with the chunk that says it is the last, and what is noted of it must be
-/// what was written.
-pub fn check_whole(whole: &WholePart, part: PartIndex, chunks: u64, ended: bool) -> Outcome {
-    if ended && (whole.part, whole.chunks.0) == (part, chunks) { Ok(()) } else { Err(out_of_order()) }
 }
 
 pub fn check_plan(plan: &Plan, schema: &SchemaDocument) -> Outcome {

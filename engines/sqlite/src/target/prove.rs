@@ -6,7 +6,10 @@
 //! the load is published. Indexes are not read: they were built by SQLite from these tables, and
 //! hold nothing of their own; that the source's hold the same was checked there.
 
+use std::io::Read;
+
 use rusqlite::{Connection, OpenFlags};
+use sealift_engine_api::out_of_order;
 use sealift_protocol::{
     close::Code,
     digest::MultisetDigest,
@@ -15,11 +18,11 @@ use sealift_protocol::{
     manifest::{CatalogueCheck, Check, Evidence, Plan, Proof},
 };
 
-use super::{Turn, failure::failed, load::guard, out_of_order};
+use super::{Turn, failure::failed, load::guard};
 use crate::{
-    document::{Definition, FinishDocument, LEDGER_TABLE, SchemaDocument, Table, TextEncoding},
+    document::{Definition, FinishDocument, LEDGER_TABLE, SchemaDocument, Table},
     fail_point::{MARKED, PROVEN, hit},
-    stored::read_rows,
+    stored::{LongRow, RowVisitor, Scan, error_of},
 };
 
 /// Page cache for reading again: each page is read once.
@@ -27,6 +30,9 @@ const CACHE_KIB: i32 = 8 << 10;
 
 /// Rows that are read before the stop token is asked again.
 const ROWS_BETWEEN_QUESTIONS: u64 = 1024;
+
+/// What is read at once of a long row.
+const READ_BYTES: usize = 256 << 10;
 
 const STAGING: &str = "the staging file";
 
@@ -54,7 +60,8 @@ pub fn prove(turn: &mut Turn<'_>) -> Outcome<Evidence> {
     let mut tables = Vec::with_capacity(schema.tables.len());
     for (place, table) in schema.tables.iter().enumerate() {
         let mut digest = turn.digests.multiset();
-        read_again(turn, &connection, table, schema.encoding, &mut digest)
+        let scan = Scan { connection: &connection, table, range: None, encoding: schema.encoding };
+        scan.read_rows(&mut ReadingAgain { turn, table, digest: &mut digest })
             .map_err(|failure| failure.at_part(first_part(&shared.plan, TableIndex(place as u32))))?;
         tables.push(digest.digest());
     }
@@ -127,21 +134,38 @@ fn entries<'a>(kind: &'a str, definitions: &'a [Definition]) -> impl Iterator<It
         .map(move |definition| (kind, &*definition.name, definition.table(), Some(definition.sql.as_str())))
 }
 
-fn read_again(
-    turn: &Turn<'_>,
-    connection: &Connection,
-    table: &Table,
-    encoding: TextEncoding,
-    digest: &mut MultisetDigest,
-) -> Outcome {
-    let engine = |error: rusqlite::Error| failed(&error, &format!("table {}", table.name));
-    let each = |pieces: &[&[u8]]| {
-        match digest.rows().is_multiple_of(ROWS_BETWEEN_QUESTIONS) {
-            true => turn.shared.check_stop()?,
-            false => turn.shared.check_stopped()?,
+/// Counts and digests the rows of a table.
+struct ReadingAgain<'a> {
+    turn: &'a Turn<'a>,
+    table: &'a Table,
+    digest: &'a mut MultisetDigest,
+}
+
+impl RowVisitor for ReadingAgain<'_> {
+    fn row(&mut self, pieces: &[&[u8]]) -> Outcome {
+        match self.digest.rows().is_multiple_of(ROWS_BETWEEN_QUESTIONS) {
+            true => self.turn.shared.check_stop()?,
+            false => self.turn.shared.check_stopped()?,
         }
-        digest.add_pieces(pieces);
+        self.digest.add_pieces(pieces);
         Ok(())
-    };
-    read_rows(connection, table, None, encoding, |_, _| Ok(()), each, engine)
+    }
+
+    fn long_row(&mut self, row: &mut LongRow<'_>) -> Outcome {
+        let mut hasher = self.digest.begin_row();
+        let mut piece = vec![0; READ_BYTES];
+        loop {
+            self.turn.shared.check_stop()?;
+            match row.read(&mut piece).map_err(|error| self.failure(error_of(error)))? {
+                0 => break,
+                read => hasher.update(&piece[..read]),
+            }
+        }
+        self.digest.add_row(hasher);
+        Ok(())
+    }
+
+    fn failure(&self, error: rusqlite::Error) -> Failure {
+        failed(&error, &format!("table {}", self.table.name))
+    }
 }

@@ -1,7 +1,7 @@
 //! Writing the rows of one table, or of a range of it.
 
 use bytes::Bytes;
-use sealift_engine_api::PartSink;
+use sealift_engine_api::{PartSink, WrittenChunks, out_of_order, row_over_limit};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
@@ -14,14 +14,13 @@ use sealift_protocol::{
 
 use super::{
     Shared, Turn,
-    failure::{failed, row_failed, row_too_long},
+    failure::{failed, row_failed},
     indexes::Waiting,
     insert::Insert,
     ledger::Line,
-    load::{Load, check_whole},
+    load::Load,
     long_blob::LongBlob,
     long_row::{Head, open_inserted, takes_pieces},
-    out_of_order,
 };
 use crate::{
     Value,
@@ -56,8 +55,7 @@ pub struct RowsLoad<'a> {
     transaction: Transaction,
     /// Its indexes that are made after the rows.
     waiting: Waiting,
-    chunks: u64,
-    ended: bool,
+    written: WrittenChunks,
     spare: Vec<Value<'static>>,
 }
 
@@ -92,8 +90,7 @@ impl<'a> RowsLoad<'a> {
             rows: 0,
             transaction: Transaction::None,
             waiting,
-            chunks: 0,
-            ended: false,
+            written: WrittenChunks::default(),
             spare: Vec::new(),
         })
     }
@@ -129,7 +126,7 @@ impl<'a> RowsLoad<'a> {
     }
 
     fn end(&mut self, whole: &WholePart) -> Outcome {
-        check_whole(whole, self.part, self.chunks, self.ended)?;
+        self.written.check_whole(self.part, whole)?;
         self.turn.shared.check_stop()?;
         std::mem::replace(&mut self.reader, RowReader::new(0)).finish()?;
         let line = Line { part: whole, rows: self.rows, document: None };
@@ -161,7 +158,7 @@ impl<'a> RowsLoad<'a> {
         let statement = Insert::prepare(&load.connection, insert).map_err(engine)?;
         let mut inserting = Inserting { shared, load, table, statement, count: *count, rows, waiting, spare, long };
         reader.feed_into(piece, &mut inserting).map_err(|failure: Failure| match failure.code {
-            Code::LimitExceeded => row_too_long(shared.row_bytes_max),
+            Code::LimitExceeded => row_over_limit(shared.row_bytes_max),
             _ => failure,
         })
     }
@@ -186,8 +183,7 @@ impl PartSink for RowsLoad<'_> {
             let piece = plain.slice(start..plain.len().min(start + PIECE_BYTES));
             self.write_piece(piece).map_err(|failure| failure.at_part(self.part))?;
         }
-        self.chunks += 1;
-        self.ended = chunk.is_last();
+        self.written.add(chunk);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rusqlite::InterruptHandle;
-use sealift_engine_api::{PartSink, StopToken, Writers};
+use sealift_engine_api::{PartSink, StopToken, Writers, out_of_order};
 use sealift_protocol::{
     digest::Digests,
     failure::Outcome,
@@ -25,7 +25,6 @@ use super::{
     image::{Image, PagesLoad},
     ledger::Bond,
     load::Load,
-    out_of_order,
     rows::RowsLoad,
     staged::Staged,
     staging::{Identity, Staging},

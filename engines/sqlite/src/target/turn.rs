@@ -3,13 +3,13 @@
 use std::sync::PoisonError;
 
 use rusqlite::InterruptHandle;
+use sealift_engine_api::out_of_order;
 use sealift_protocol::{digest::Digests, failure::Outcome, id::PartIndex};
 
 use super::{
     group,
     image::Image,
     load::Load,
-    out_of_order,
     shared::{Shared, State},
 };
 

@@ -13,12 +13,14 @@ use sealift_protocol::failure::{Failure, Outcome};
 pub struct Kept {
     pub rows: Vec<Vec<u8>>,
     pub bytes: Vec<u8>,
+    /// How many of the rows were read in pieces.
+    pub long_rows: usize,
     row_bytes_max: usize,
 }
 
 impl Kept {
     pub fn new(row_bytes_max: usize) -> Self {
-        Self { rows: Vec::new(), bytes: Vec::new(), row_bytes_max }
+        Self { rows: Vec::new(), bytes: Vec::new(), long_rows: 0, row_bytes_max }
     }
 }
 
@@ -29,6 +31,15 @@ impl RowSink for Kept {
 
     fn row(&mut self, pieces: &[&[u8]]) -> Outcome {
         self.rows.push(pieces.concat());
+        Ok(())
+    }
+
+    fn long_row(&mut self, row_bytes: usize, row: &mut dyn Read, failed: &dyn Fn(io::Error) -> Failure) -> Outcome {
+        let mut kept = Vec::new();
+        row.read_to_end(&mut kept).map_err(failed)?;
+        assert_eq!(kept.len(), row_bytes);
+        self.long_rows += 1;
+        self.rows.push(kept);
         Ok(())
     }
 

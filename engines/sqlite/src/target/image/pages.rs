@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use sealift_engine_api::PartSink;
+use sealift_engine_api::{PartSink, WrittenChunks, out_of_order};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     digest::PartRoot,
@@ -11,10 +11,7 @@ use sealift_protocol::{
     receive::WholePart,
 };
 
-use super::{
-    super::{Turn, load::check_whole, out_of_order},
-    IMAGE_PART, Image,
-};
+use super::{super::Turn, IMAGE_PART, Image};
 use crate::{
     fail_point::{IMAGE_NOTED, IMAGE_SYNCED, hit},
     image::{HEADER_BYTES, check_chunk, page_bytes},
@@ -29,7 +26,7 @@ pub struct PagesLoad<'a> {
     root: PartRoot,
     /// Of those that are not noted.
     hashes: Vec<u8>,
-    ended: bool,
+    written: WrittenChunks,
 }
 
 impl<'a> PagesLoad<'a> {
@@ -48,7 +45,8 @@ impl<'a> PagesLoad<'a> {
                 Some(page_bytes(&header)?)
             }
         };
-        Ok(Self { turn, page_bytes, root, hashes: Vec::new(), ended: false })
+        let written = WrittenChunks::prefix(root.chunks().0);
+        Ok(Self { turn, page_bytes, root, hashes: Vec::new(), written })
     }
 
     fn image(&mut self) -> Outcome<&mut Image> {
@@ -68,7 +66,7 @@ impl<'a> PagesLoad<'a> {
         image.file.write_all_at(plain, at).map_err(|error| staging.refused("written", &error))?;
         self.root.add(chunk.hash(), plain.len() as u64);
         self.hashes.extend_from_slice(chunk.hash());
-        self.ended = chunk.is_last();
+        self.written.add(chunk);
         Ok(())
     }
 
@@ -100,7 +98,7 @@ impl PartSink for PagesLoad<'_> {
     }
 
     fn finish(mut self: Box<Self>, whole: &WholePart) -> Outcome<Vec<PartIndex>> {
-        check_whole(whole, IMAGE_PART, self.root.chunks().0, self.ended)?;
+        self.written.check_whole(IMAGE_PART, whole)?;
         self.turn.shared.check_stop()?;
         self.make_durable(whole, true)?;
         self.image()?.whole = Some(*whole);

@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::{FileExt, OpenOptionsExt},
 };
 
+use sealift_engine_api::out_of_order;
 use sealift_protocol::{
     close::Code,
     digest::Root,
@@ -16,7 +17,7 @@ use sealift_protocol::{
 };
 
 use super::{
-    super::{Turn, out_of_order, staging::Identity},
+    super::{Turn, staging::Identity},
     IMAGE_PART,
     check::check,
 };
