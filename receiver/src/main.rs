@@ -1,84 +1,12 @@
-//! `sealift-receiver`: parse, protect the process, run.
+//! `sealift-receiver`, with the engines of the product.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use sealift_agent::{cli, failure::Outcome, process, report::Report, role::Role, threads};
+use sealift_agent::threads;
 use sealift_engines::ENGINES;
-use sealift_receiver::{
-    archive::load,
-    cli::{Cli, Command},
-    config::Config,
-    listen::listen,
-    resolve::resolve,
-    serve::serve,
-    standing_key,
-    ticket::ticket,
-    unfinished,
-};
-use tokio::runtime::Runtime;
+use sealift_receiver::program;
 
 fn main() -> ExitCode {
-    if let Some(exit_code) = helper() {
-        return exit_code;
-    }
-    threads::run_program(run)
-}
-
-fn run() -> ExitCode {
-    let cli = match cli::parse_agent::<Cli>(Role::Receiver) {
-        Ok(cli) => cli,
-        Err(exit_code) => return exit_code,
-    };
-    match cli.command {
-        Command::Doc(doc) => cli::exit("receiver", doc.run::<Cli>()),
-        Command::Identity(args) => protected(|| cli::exit("receiver", cli::identity(&args, Role::Receiver))),
-        Command::Key(args) => protected(|| cli::exit("receiver", standing_key::write(&args))),
-        Command::Load(args) => run_async(args.transfer.json, hardened_runtime(), load(args, ENGINES)),
-        Command::Listen(args) => run_async(args.transfer.json, hardened_runtime(), listen(args, ENGINES)),
-        Command::Serve(args) => {
-            let config = match process::harden().and_then(|()| Config::load(&args.config, ENGINES)) {
-                Ok(config) => config,
-                Err(failure) => return Report::new(Role::Receiver, args.json).stop(&Err(failure)),
-            };
-            run_async(args.json, process::runtime_for(config.transfers_max as usize), serve(args, config))
-        }
-        Command::Ticket(args) => protected(|| ticket(&args, ENGINES)),
-        Command::Status(args) => protected(|| unfinished::status(&args, ENGINES)),
-        Command::Abandon(args) => protected(|| unfinished::abandon(&args, ENGINES)),
-        Command::Resolve(args) => protected(|| resolve(&args)),
-    }
-}
-
-/// What an engine has started this program again for.
-fn helper() -> Option<ExitCode> {
-    let mut arguments = std::env::args_os().skip(1).map_while(|argument| argument.into_string().ok());
-    let helper = ENGINES.helper(&arguments.next()?)?;
-    process::report_panics();
-    match helper.is_hardened.then(process::harden) {
-        Some(Err(failure)) => Some(cli::exit("receiver", Err(failure))),
-        _ => Some((helper.run)(&arguments.collect::<Vec<_>>())),
-    }
-}
-
-fn hardened_runtime() -> Outcome<Runtime> {
-    process::harden().and_then(|()| process::runtime())
-}
-
-fn run_async(json: bool, runtime: Outcome<Runtime>, work: impl Future<Output = ExitCode>) -> ExitCode {
-    match runtime {
-        Ok(runtime) => {
-            let exit_code = runtime.block_on(work);
-            runtime.shutdown_background();
-            exit_code
-        }
-        Err(failure) => Report::new(Role::Receiver, json).finish(&Err(failure)),
-    }
-}
-
-fn protected(work: impl FnOnce() -> ExitCode) -> ExitCode {
-    match process::harden() {
-        Ok(()) => work(),
-        Err(failure) => cli::exit("receiver", Err(failure)),
-    }
+    program::run_helper(ENGINES).unwrap_or_else(|| threads::run_program(|| program::run(ENGINES)))
 }

@@ -10,6 +10,7 @@ pub mod outage;
 pub mod outgoing;
 pub mod part;
 pub mod pipeline;
+pub mod program;
 pub mod push;
 pub mod reader;
 pub mod receiver_trust;

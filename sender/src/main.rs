@@ -1,52 +1,12 @@
-//! `sealift-sender`: parse, protect the process, run.
+//! `sealift-sender`, with the engines of the product.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use sealift_agent::{cli, process, report::Report, role::Role, threads};
+use sealift_agent::threads;
 use sealift_engines::ENGINES;
-use sealift_sender::{
-    cli::{Cli, Command},
-    push::push,
-    seal::seal,
-    unfinished::{abandon, status},
-};
+use sealift_sender::program;
 
 fn main() -> ExitCode {
-    threads::run_program(run)
-}
-
-fn run() -> ExitCode {
-    let cli = match cli::parse_agent::<Cli>(Role::Sender) {
-        Ok(cli) => cli,
-        Err(exit_code) => return exit_code,
-    };
-    match cli.command {
-        Command::Doc(doc) => cli::exit("sender", doc.run::<Cli>()),
-        Command::Push(args) => run_async(args.transfer.json, push(args, ENGINES)),
-        Command::Seal(args) => run_async(args.transfer.json, seal(args, ENGINES)),
-        Command::Abandon(args) => run_async(false, abandon(args)),
-        Command::Identity(args) => protected(|| cli::exit("sender", cli::identity(&args, Role::Sender))),
-        Command::Status(args) => protected(|| status(&args)),
-    }
-}
-
-fn protected(work: impl FnOnce() -> ExitCode) -> ExitCode {
-    match process::harden() {
-        Ok(()) => work(),
-        Err(failure) => cli::exit("sender", Err(failure)),
-    }
-}
-
-fn run_async(json: bool, work: impl Future<Output = ExitCode>) -> ExitCode {
-    match process::harden().and_then(|()| process::runtime()) {
-        Ok(runtime) => {
-            let exit_code = runtime.block_on(work);
-            // A thread may still wait for a pipe that is never written to: the process ends all
-            // the same.
-            runtime.shutdown_background();
-            exit_code
-        }
-        Err(failure) => Report::new(Role::Sender, json).finish(&Err(failure)),
-    }
+    threads::run_program(|| program::run(ENGINES))
 }

@@ -22,9 +22,10 @@ use nix::{
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
+use sealift_agent::role::Role;
 
 use crate::{
-    agents::{Agent, Launch, RECEIVER, SENDER},
+    agents::Agent,
     doubt_loop, exit,
     finished::Finished,
     grid::Content,
@@ -273,9 +274,7 @@ impl Round {
         let is_there = self.place.target().exists();
         let statement = if is_there { "--loaded" } else { "--not-loaded" };
         for transfer in self.place.transfers("receiver") {
-            let words = ["resolve", &transfer, statement, "--state-dir"];
-            let resolve = Launch::bare(RECEIVER, &words).arg(self.place.path("receiver"));
-            resolve.start().wait(ENDS_WITHIN).assert_code(exit::DONE);
+            self.place.run(Role::Receiver, &["resolve", &transfer, statement]).assert_code(exit::DONE);
         }
         self.end_for_good();
         assert!(!is_there || self.place.is_same(), "the copy differs");
@@ -300,10 +299,8 @@ impl Round {
     fn end_for_good(&mut self) {
         self.sender.kill();
         self.receiver.kill();
-        for (program, side) in [(RECEIVER, "receiver"), (SENDER, "sender")] {
-            let state = self.place.path(side);
-            let words = ["abandon".as_ref(), "--all".as_ref(), "--state-dir".as_ref(), state.as_os_str()];
-            Launch::bare(program, &words).start().wait(ENDS_WITHIN).assert_code(exit::DONE);
+        for side in [Role::Receiver, Role::Sender] {
+            self.place.run(side, &["abandon", "--all"]).assert_code(exit::DONE);
         }
     }
 

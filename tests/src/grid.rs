@@ -69,18 +69,15 @@ pub const RECEIVER: &str = "grid-receiver";
 
 /// Whether a target holds, row by row and in the order of the plan, what a source has, and nothing
 /// else.
-pub fn holds(target: &Path, content: Content) -> bool {
-    let parts: Vec<_> = (0..content.tables).flat_map(|table| (0..content.ranges).map(move |at| (table, at))).collect();
-    let last = parts.len() + 1;
-    let text = content.text().into_bytes();
-    let read = |part: usize| fs::read(target.join(format!("part-{part}"))).unwrap_or_default();
-    let names = fs::read_dir(target).into_iter().flatten().count();
-    let same = |(part, &(table, at)): (usize, &(u32, u64))| {
-        let numbers = at * content.rows..(at + 1) * content.rows;
-        read(part + 1) == numbers.flat_map(|number| framed(&content.row(table, number))).collect::<Vec<u8>>()
-    };
+pub fn holds(target: &Path, source: &Path) -> bool {
+    let Some(content) = fs::read_to_string(source).ok().and_then(|text| Content::parse(&text)) else { return false };
+    let parts = content.parts();
     // Of each part a file with its content, and one that says so.
-    names == 2 * (last + 1) && read(0) == text && read(last) == text && parts.iter().enumerate().all(same)
+    fs::read_dir(target).into_iter().flatten().count() == 2 * parts.len()
+        && parts
+            .iter()
+            .enumerate()
+            .all(|(part, bytes)| fs::read(target.join(format!("part-{part}"))).is_ok_and(|found| found == *bytes))
 }
 
 fn framed(row: &[u8]) -> Vec<u8> {
@@ -140,6 +137,17 @@ impl Content {
         let Self { tables, ranges, rows, bytes, widest, finding } = self;
         let finding = finding.map_or("none", Severity::as_str);
         format!("tables={tables} ranges={ranges} rows={rows} bytes={bytes} widest={widest} finding={finding}\n")
+    }
+
+    /// The bytes of each part, in the order of the plan.
+    pub fn parts(self) -> Vec<Vec<u8>> {
+        let ranges = (0..self.tables).flat_map(|table| (0..self.ranges).map(move |at| (table, at)));
+        let rows = ranges.map(|(table, at)| {
+            let numbers = at * self.rows..(at + 1) * self.rows;
+            numbers.flat_map(|number| framed(&self.row(table, number))).collect()
+        });
+        let text = || self.text().into_bytes();
+        [text()].into_iter().chain(rows).chain([text()]).collect()
     }
 
     /// One row, encoded: its number, and bytes that follow from where it is.

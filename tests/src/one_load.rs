@@ -53,12 +53,13 @@ pub struct OneLoad {
 impl OneLoad {
     pub fn new(target: impl Target + 'static) -> Self {
         let (drains, drained) = watch::channel(false);
-        Self { _drains: Some(drains), ..Self::ended_by(target, &Stop::on(Shutdown::with_all(drained))) }
+        let load = Self::ended_by(Arc::new(target), &Stop::on(Shutdown::with_all(drained)));
+        Self { _drains: Some(drains), ..load }
     }
 
     /// One that ends with `stop`.
-    pub fn ended_by(target: impl Target + 'static, stop: &Stop) -> Self {
-        Self { target: Arc::new(target), stop: stop.within(), _drains: None, prepared: OnceLock::new() }
+    pub fn ended_by(target: Arc<dyn Target>, stop: &Stop) -> Self {
+        Self { target, stop: stop.within(), _drains: None, prepared: OnceLock::new() }
     }
 
     pub fn prepare(&self, transfer: TransferId, plan: &Plan, asks: Asks) -> Outcome<Vec<Found>> {

@@ -2,6 +2,7 @@
 //! at its end.
 
 use std::{
+    ffi::OsStr,
     fs,
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
@@ -9,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use sealift_agent::ticket::Ticket;
+use sealift_agent::{role::Role, ticket::Ticket};
 use sealift_protocol::manifest::{Proof, SignedReceipt};
 use tempfile::TempDir;
 
 use crate::{
-    agents::{Agent, Launch, RECEIVER, SENDER},
+    agents::{Agent, Launch},
     exit,
     finished::Finished,
     grid::{self, Content},
@@ -50,8 +51,23 @@ pub enum Kind {
     Grid(Content),
 }
 
+impl Kind {
+    /// The program of a side that has the engine.
+    fn program(self, side: Role) -> &'static str {
+        match (self, side) {
+            (Kind::Grid(_) | Kind::Ranges(_), Role::Sender) => grid::SENDER,
+            (Kind::Grid(_), Role::Receiver) => grid::RECEIVER,
+            _ => side.program(),
+        }
+    }
+}
+
 /// For data to flow, on a machine that is busy with something else.
 const WITHIN: Duration = Duration::from_secs(60);
+
+/// For both agents to end: an outage, what follows it, and a machine that is busy with something
+/// else.
+const ENDS_WITHIN: Duration = Duration::from_secs(120);
 
 /// Source, target, ticket and both state directories, with a faulty link in between.
 pub struct Place {
@@ -71,10 +87,7 @@ impl Place {
         let (source, target) = (folder.path().join("source"), folder.path().join("target/to"));
         let (source_url, target_url) = urls(kind, &source.display().to_string(), &target.display().to_string());
         let place = Self { folder, kind, to, link: Link::start(to, faults, seed), source_url, target_url };
-        for name in ["target", "sender", "receiver"] {
-            fs::create_dir(place.path(name)).unwrap();
-            fs::set_permissions(place.path(name), fs::Permissions::from_mode(0o700)).unwrap();
-        }
+        ["target", "sender", "receiver"].into_iter().for_each(|name| place.make(name));
         match kind {
             Kind::Sqlite(rows) | Kind::Ranges(rows) | Kind::Image(rows) | Kind::Drill(rows) => {
                 sqlite::create_hospital(&place.source(), rows)
@@ -88,6 +101,22 @@ impl Place {
         place
     }
 
+    fn make(&self, name: &str) {
+        fs::create_dir(self.path(name)).unwrap();
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
+    /// Both sides forget the transfer, and what it loaded is removed; what it staged stays.
+    pub fn forget(&self) {
+        for side in ["sender", "receiver"] {
+            fs::remove_dir_all(self.path(side)).unwrap();
+            self.make(side);
+        }
+        let _ = fs::remove_file(self.ticket());
+        let target = self.target();
+        let _ = if target.is_dir() { fs::remove_dir_all(target) } else { fs::remove_file(target) };
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -98,6 +127,12 @@ impl Place {
 
     pub fn target(&self) -> PathBuf {
         self.path("target/to")
+    }
+
+    /// Where a target of rows is staged.
+    pub fn staging(&self) -> PathBuf {
+        let engine = if let Kind::Grid(_) = self.kind { "grid" } else { "sealift" };
+        self.path("target").join(format!(".to.{engine}-staging"))
     }
 
     /// Where the sender spools, if it does.
@@ -120,18 +155,28 @@ impl Place {
         let launch = launch.args(&["--bind", &self.to.to_string(), "--address", &self.link.address().to_string()]);
         let dangerous = matches!(self.kind, Kind::File(_));
         let launch = if dangerous { launch.arg("--danger-plaintext-file") } else { launch };
-        if let Kind::Grid(_) = self.kind { launch.program(grid::RECEIVER) } else { launch }
+        launch.program(self.kind.program(Role::Receiver))
     }
 
     /// The sender's command, the same each time.
     pub fn sender(&self) -> Launch {
-        let launch = Launch::sender(&self.source_url, self.ticket()).state(&self.path("sender")).json();
+        self.another_sender(self.ticket()).state(&self.path("sender"))
+    }
+
+    /// A sender of the same source with this ticket, and a state directory of its own.
+    pub fn another_sender(&self, ticket: PathBuf) -> Launch {
+        let launch = Launch::sender(&self.source_url, ticket).program(self.kind.program(Role::Sender)).json();
         match self.kind {
             Kind::Spool(_) => launch.arg("--spool").arg(self.spool()),
             Kind::Image(_) => launch.args(&["--form", "image"]),
-            Kind::Grid(_) | Kind::Ranges(_) => launch.program(grid::SENDER),
             _ => launch,
         }
+    }
+
+    /// A command of one of the agents on its state directory, to its end.
+    pub fn run<S: AsRef<OsStr>>(&self, side: Role, words: &[S]) -> Finished {
+        let launch = Launch::bare(self.kind.program(side), words).arg("--state-dir").arg(self.path(side.name()));
+        launch.start().wait(WITHIN)
     }
 
     /// Both, from the beginning.
@@ -170,7 +215,7 @@ impl Place {
             Kind::Sqlite(_) | Kind::Ranges(_) | Kind::Tables(_) => {
                 sqlite::content(&self.source()) == sqlite::content(&self.target())
             }
-            Kind::Grid(content) => grid::holds(&self.target(), content),
+            Kind::Grid(_) => grid::holds(&self.target(), &self.source()),
             _ => fs::read(self.source()).unwrap() == fs::read(self.target()).unwrap(),
         }
     }
@@ -184,6 +229,26 @@ impl Place {
         if let Kind::Sqlite(_) | Kind::Ranges(_) | Kind::Tables(_) | Kind::Image(_) = self.kind {
             assert_eq!(sqlite::integrity(&self.target()), "ok");
         }
+    }
+
+    /// Both end well, and the place is as it has to be then.
+    #[track_caller]
+    pub fn assert_ends_well(&self, sender: Agent, receiver: Agent) -> (Finished, Finished) {
+        self.assert_ends_well_at("", sender, receiver)
+    }
+
+    /// The same, of a case that has this name.
+    #[track_caller]
+    pub fn assert_ends_well_at(&self, case: &str, sender: Agent, receiver: Agent) -> (Finished, Finished) {
+        let sender = sender.wait(ENDS_WITHIN);
+        assert_eq!(sender.code(), Some(exit::DONE), "{case}\n--- sender\n{}", sender.message());
+        let receiver = receiver.wait(ENDS_WITHIN);
+        let words = || format!("{case}\n--- sender\n{}--- receiver\n{}", sender.message(), receiver.message());
+        assert_eq!(receiver.code(), Some(exit::DONE), "{}", words());
+        sender.assert_code(exit::DONE);
+        receiver.assert_code(exit::DONE);
+        self.assert_done();
+        (sender, receiver)
     }
 
     /// It is there, the same, and nothing else is left of the transfer.
@@ -208,12 +273,9 @@ impl Place {
     #[track_caller]
     pub fn assert_suspended(&self) {
         self.assert_not_loaded();
-        let programs = if let Kind::Grid(_) = self.kind { [grid::SENDER, grid::RECEIVER] } else { [SENDER, RECEIVER] };
-        for (program, side) in programs.into_iter().zip(["sender", "receiver"]) {
-            assert_eq!(self.transfers(side).len(), 1, "unfinished at the {side}");
-            let abandoned = Launch::bare(program, &["abandon", "--all", "--state-dir"]).arg(self.path(side)).start();
-            let abandoned = abandoned.wait(WITHIN);
-            abandoned.assert_code(exit::DONE);
+        for side in [Role::Sender, Role::Receiver] {
+            assert_eq!(self.transfers(side.name()).len(), 1, "unfinished at the {side}");
+            self.run(side, &["abandon", "--all"]).assert_code(exit::DONE);
         }
         self.assert_clean(&[]);
     }

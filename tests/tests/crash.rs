@@ -3,28 +3,24 @@
 //!
 //! `SEALIFT_KILLS` sets how often each is killed; moments come from `SEALIFT_SEED`.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
-};
+use std::{thread, time::Duration};
 
 use sealift_tests::{
     exit,
-    link::Faults,
+    grid::Content,
+    link::{Direction, Faults},
     pair::{Pair, Running},
+    place::{Kind, Place},
     postgres::Postgres,
     random::Random,
-    sqlite,
 };
-use tempfile::TempDir;
 
 /// How long a survivor may wait for the other side.
 const NOTICED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Some five seconds of transfer at the rate of `slow`; a kill falls into them or shortly after.
-const SQLITE_ROWS: u32 = 12_000;
+const SQLITE: Kind = Kind::Sqlite(12_000);
+const GRID: Kind = Kind::Grid(Content { tables: 2, ranges: 3, rows: 400, bytes: 1000, widest: 0, finding: None });
 const POSTGRES_ROWS: u32 = 12_000;
 const KILL_WITHIN: Duration = Duration::from_millis(6000);
 
@@ -43,13 +39,14 @@ fn slow() -> Faults {
     Faults { bits_per_second: Some(4_000_000), ..Faults::default() }
 }
 
-/// Starts over a slow link, kills at a moment of the seed's choosing, and checks what is left.
-/// Returns whether the survivor holds that the transfer is done: then the kill came too late to
-/// matter.
-fn kill_once(pair: Pair, victim: Victim, random: &mut Random) -> bool {
-    // Nobody comes back here: what comes of a transfer that goes on is for the suite `resume`.
-    let pair = pair.receiver_args(&["--grace", "1s"]).sender_args(&["--retry-for", "1s"]);
-    let mut running = pair.over(slow(), random.number()).start();
+// Nobody comes back here: what comes of a transfer that goes on is for the suite `resume`.
+const OF_SENDER: &[&str] = &["--retry-for", "1s"];
+const OF_RECEIVER: &[&str] = &["--grace", "1s"];
+
+/// Of two agents over a slow link, kills one or both at a moment of the seed's choosing, and checks
+/// what is left. Returns whether the survivor holds that the transfer is done: then the kill came
+/// too late to matter.
+fn kill_once(mut running: Running, victim: Victim, random: &mut Random) -> bool {
     running.wait_until_started();
     thread::sleep(random.between(Duration::ZERO, KILL_WITHIN));
     let Running { sender, receiver, link } = running;
@@ -81,67 +78,51 @@ fn check(round: u32, done: bool, visible: bool, same: impl FnOnce() -> bool) {
     assert!(!visible || same(), "what is visible is not whole");
 }
 
-struct Files {
-    folder: TempDir,
-}
-
-impl Files {
-    fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
-        sqlite::create_hospital(&folder.path().join("from.db"), SQLITE_ROWS);
-        fs::create_dir(folder.path().join("target")).unwrap();
-        Self { folder }
-    }
-
-    fn source(&self) -> PathBuf {
-        self.folder.path().join("from.db")
-    }
-
-    fn target(&self) -> PathBuf {
-        self.folder.path().join("target/to.db")
-    }
-
-    fn same(&self) -> bool {
-        sqlite::content(&self.source()) == sqlite::content(&self.target())
-    }
-
-    fn pair(&self) -> Pair {
-        let url = |path: &Path| format!("sqlite:{}", path.display());
-        Pair::new(url(&self.source()), url(&self.target()))
-    }
-}
-
-fn sqlite_survives(victim: Victim) {
-    let files = Files::new();
-    let mut random = Random::of_this_run(&format!("sqlite {victim:?}"));
+/// After each kill another transfer is begun: nothing that a killed run left is in its way.
+fn survives(kind: Kind, victim: Victim) {
+    let mut random = Random::of_this_run(&format!("{kind:?} {victim:?}"));
+    let place = Place::new(kind, slow(), random.number());
     for round in 0..kills() {
-        let done = kill_once(files.pair(), victim, &mut random);
-        check(round, done, files.target().exists(), || files.same());
-        let _ = fs::remove_file(files.target());
+        let mut receiver = place.receiver().args(OF_RECEIVER).start();
+        receiver.ticket();
+        let sender = place.sender().args(OF_SENDER).start();
+        let done = kill_once(Running { sender, receiver, link: None }, victim, &mut random);
+        check(round, done, place.target().exists(), || place.is_same());
+        place.forget();
     }
-    files.pair().run().assert_done();
-    assert_eq!(sqlite::integrity(&files.target()), "ok");
-    assert!(files.same(), "the copy differs");
-    let left: Vec<_> = fs::read_dir(files.folder.path().join("target")).unwrap().flatten().collect();
-    assert_eq!(left.len(), 1, "what killed runs staged is gone: {left:?}");
+    place.link.change(Direction::ToReceiver, |faults| *faults = Faults::default());
+    let (sender, receiver) = place.start();
+    sender.wait(NOTICED_WITHIN).assert_code(exit::DONE);
+    receiver.wait(NOTICED_WITHIN).assert_code(exit::DONE);
+    place.assert_done();
 }
 
 /// Fault C1 for SQLite.
 #[test]
 fn c1_sender_killed_sqlite() {
-    sqlite_survives(Victim::Sender);
+    survives(SQLITE, Victim::Sender);
 }
 
 /// Fault C2 for SQLite.
 #[test]
 fn c2_receiver_killed_sqlite() {
-    sqlite_survives(Victim::Receiver);
+    survives(SQLITE, Victim::Receiver);
 }
 
 /// Fault C3 for SQLite.
 #[test]
 fn c3_both_killed_sqlite() {
-    sqlite_survives(Victim::Both);
+    survives(SQLITE, Victim::Both);
+}
+
+/// Faults C1, C2 and C3 for an engine that reads and writes several parts at once.
+#[test]
+fn c1_c2_c3_agents_killed_grid() {
+    thread::scope(|scope| {
+        for victim in [Victim::Sender, Victim::Receiver, Victim::Both] {
+            scope.spawn(move || survives(GRID, victim));
+        }
+    });
 }
 
 const FINGERPRINT: &str =
@@ -195,7 +176,8 @@ fn postgres_survives(victim: Victim) {
     let Some(databases) = Databases::start() else { return };
     let mut random = Random::of_this_run(&format!("postgres {victim:?}"));
     for round in 0..kills() {
-        let done = kill_once(databases.pair(), victim, &mut random);
+        let pair = databases.pair().receiver_args(OF_RECEIVER).sender_args(OF_SENDER);
+        let done = kill_once(pair.over(slow(), random.number()).start(), victim, &mut random);
         check(round, done, databases.visible(), || databases.same());
         databases.server.query("target", "drop table if exists visit");
     }

@@ -13,3 +13,10 @@ fn agents_and_loaders_are_killed_and_links_cut_at_random() {
     assert!(failed.is_empty(), "rounds failed, of seeds {failed:?}");
     assert!(tally.senders_killed > 0 && tally.receivers_killed > 0 && tally.cuts > 0, "{tally}");
 }
+
+#[test]
+fn the_script_names_every_engine() {
+    let script = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/crash-loop")).unwrap();
+    let names = crash_loop::Engine::ALL.map(crash_loop::Engine::name).join("|");
+    assert!(script.contains(&format!("ROUNDS {names}|all\n")), "{names}");
+}

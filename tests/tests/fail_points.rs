@@ -5,12 +5,11 @@
 
 use std::{thread, time::Duration};
 
-use nix::sys::signal::Signal;
 use sealift_agent::role::Role;
 use sealift_tests::{
-    agents::{Agent, Launch},
     exit,
     fail_points::{self, Point},
+    grid::Content,
     link::Faults,
     place::{Kind, Place},
 };
@@ -20,7 +19,7 @@ use sealift_tests::{
 const WITHIN: Duration = Duration::from_secs(120);
 
 /// Transfers at once: they wait more than they work.
-const AT_ONCE: usize = 12;
+const AT_ONCE: usize = 16;
 
 /// Several chunks, for the points that come with each.
 const LOADER: Kind = Kind::Loader(3 << 20);
@@ -33,6 +32,8 @@ const IMAGE: Kind = Kind::Image(2000);
 const FILE: Kind = Kind::File(3 << 20);
 /// Whose receiver has nothing to go on from.
 const DRILL: Kind = Kind::Drill(2000);
+/// Two tables in three ranges each, written side by side.
+const GRID: Kind = Kind::Grid(Content { tables: 2, ranges: 3, rows: 600, bytes: 1000, widest: 0, finding: None });
 
 /// What a point is reached by; every other one is by both.
 fn kinds(point: Point) -> Vec<Kind> {
@@ -52,50 +53,46 @@ fn kinds(point: Point) -> Vec<Kind> {
         _ if point.name.starts_with("spool-") => vec![SPOOL],
         _ if point.name.starts_with("journal-") => vec![LOADER],
         _ if point.name.starts_with("file-") => vec![FILE],
+        _ if point.name.starts_with("grid-") => vec![GRID],
         // A loader that may have committed is another matter, below.
-        "load-ending" | "receipt-signed" => vec![SQLITE, FILE, DRILL],
+        "load-ending" | "receipt-signed" => vec![SQLITE, FILE, DRILL, GRID],
         "chunk-taken" | "part-finished" | "receipt-kept" | "published" => {
-            vec![SQLITE, LOADER, FILE, DRILL]
+            vec![SQLITE, LOADER, FILE, DRILL, GRID]
         }
+        "begin-kept" | "chunk-sent" | "part-sent" | "manifest-kept" => vec![SQLITE, LOADER, SPOOL, GRID],
+        "ready-due" => vec![SQLITE, LOADER, FILE, GRID],
         _ if point.side == Role::Sender => vec![SQLITE, LOADER, SPOOL],
         _ => vec![SQLITE, LOADER, FILE],
     }
 }
 
-fn armed(launch: Launch, side: Role, point: Point) -> Launch {
-    armed_for(launch, side, point, 1)
-}
-
-/// Has the agent of `side` die when it comes to `point` for the time of this number.
-fn armed_for(launch: Launch, side: Role, point: Point, time: u32) -> Launch {
-    if point.side == side { launch.env("SEALIFT_FAIL_POINT", format!("{}:{time}", point.name)) } else { launch }
-}
-
-/// Waits for the death of the agent that was armed.
-fn died(agent: Agent, point: Point, kind: Kind) {
-    let ended = agent.wait(WITHIN);
-    let words = ended.stderr();
-    assert_eq!(ended.killed_by(), Some(Signal::SIGKILL as i32), "{} is not reached by {kind:?}:\n{words}", point.name);
+/// For which time a point is come to: where parts are written side by side, in the middle of them.
+fn time(point: Point, kind: Kind) -> u32 {
+    let comes_often = ["chunk-taken", "part-finished", "chunk-sent", "part-sent"].contains(&point.name);
+    match kind {
+        Kind::Grid(_) if comes_often || point.name.starts_with("grid-part-") => 3,
+        _ => 1,
+    }
 }
 
 fn survives(point: Point, kind: Kind) {
     let place = Place::new(kind, Faults::default(), 1);
-    let mut receiver = armed(place.receiver(), Role::Receiver, point).start();
+    let mut receiver = point.arm(place.receiver(), Role::Receiver, time(point, kind)).start();
     if receiver.ticket_if_it_lives().is_none() {
-        died(receiver, point, kind);
+        point.assert_died(receiver);
         receiver = place.receiver().start();
         receiver.ticket();
-        finish(&place, place.sender().start(), receiver, point);
+        place.assert_ends_well_at(point.name, place.sender().start(), receiver);
         return;
     }
-    let sender = armed(place.sender(), Role::Sender, point).start();
+    let sender = point.arm(place.sender(), Role::Sender, time(point, kind)).start();
     match point.name {
         "record-gone" => {
-            died(sender, point, kind);
+            point.assert_died(sender);
             receiver.wait(WITHIN).assert_code(exit::DONE);
         }
         "record-overwritten" | "record-removing" => {
-            died(receiver, point, kind);
+            point.assert_died(receiver);
             sender.wait(WITHIN).assert_code(exit::DONE);
             // Fault C13: the next start finishes the clean-up, and then waits for another transfer.
             let mut next = place.receiver().start();
@@ -110,7 +107,7 @@ fn survives(point: Point, kind: Kind) {
         }
         // It cannot know, and waits for the sender to fetch the receipt, until it is asked to stop.
         "receipt-fetched" => {
-            died(receiver, point, kind);
+            point.assert_died(receiver);
             sender.wait(WITHIN).assert_code(exit::DONE);
             let mut next = place.receiver().start();
             next.wait_for_event("listening", 1, WITHIN);
@@ -118,42 +115,27 @@ fn survives(point: Point, kind: Kind) {
             next.wait(WITHIN).assert_code(exit::DONE);
         }
         "receipt-delivered" => {
-            died(sender, point, kind);
+            point.assert_died(sender);
             receiver.wait(WITHIN).assert_code(exit::DONE);
             place.sender().start().wait(WITHIN).assert_code(exit::DONE);
-        }
-        _ if point.side == Role::Sender => {
-            died(sender, point, kind);
-            finish(&place, place.sender().start(), receiver, point);
-            return;
         }
         // Nothing was agreed on yet: a sender whose offer has no answer does not try again by
         // itself. A record is first replaced when an offer is accepted.
         "ticket-bound" | "record-replaced" | "sqlite-staged" => {
-            died(receiver, point, kind);
+            point.assert_died(receiver);
             // Its link is given up, or its offer is unanswered for too long, whichever comes first.
             let sender = sender.wait(WITHIN);
             assert!(matches!(sender.code(), Some(exit::INTERRUPTED | exit::PEER)), "{}", sender.message());
             let mut receiver = place.receiver().start();
             receiver.ticket();
-            finish(&place, place.sender().start(), receiver, point);
+            place.assert_ends_well_at(point.name, place.sender().start(), receiver);
             return;
         }
         _ => {
-            died(receiver, point, kind);
-            finish(&place, sender, place.receiver().start(), point);
+            fail_points::assert_goes_on(&place, point, sender, receiver);
             return;
         }
     }
-    place.assert_done();
-}
-
-fn finish(place: &Place, sender: Agent, receiver: Agent, point: Point) {
-    let sender = sender.wait(WITHIN);
-    assert_eq!(sender.code(), Some(exit::DONE), "{}\n--- sender\n{}", point.name, sender.message());
-    let receiver = receiver.wait(WITHIN);
-    let words = || format!("{}\n--- sender\n{}--- receiver\n{}", point.name, sender.message(), receiver.message());
-    assert_eq!((sender.code(), receiver.code()), (Some(exit::DONE), Some(exit::DONE)), "{}", words());
     place.assert_done();
 }
 
@@ -185,12 +167,7 @@ fn a_kill_around_a_shared_commit_doubles_nothing() {
                 continue;
             }
             scope.spawn(move || {
-                let place = Place::new(TABLES, Faults::default(), 1);
-                let mut receiver = armed_for(place.receiver(), Role::Receiver, point, time).start();
-                receiver.ticket();
-                let sender = place.sender().start();
-                died(receiver, point, TABLES);
-                finish(&place, sender, place.receiver().start(), point);
+                fail_points::assert_survives(&Place::new(TABLES, Faults::default(), 1), point, time);
             });
         }
     });
@@ -202,10 +179,10 @@ fn a_kill_around_a_shared_commit_doubles_nothing() {
 fn a_loader_that_may_have_committed_is_not_fed_again() {
     for point in ["load-ending", "receipt-signed"].map(fail_points::named) {
         let place = Place::new(LOADER, Faults::default(), 2);
-        let mut receiver = armed(place.receiver(), Role::Receiver, point).start();
+        let mut receiver = point.arm(place.receiver(), Role::Receiver, 1).start();
         receiver.ticket();
         let sender = place.sender().args(&["--retry-for", "1s"]).start();
-        died(receiver, point, LOADER);
+        point.assert_died(receiver);
         let again = place.receiver().start().wait(WITHIN);
         again.assert_code(exit::INTERRUPTED).assert_one_message();
         assert_eq!(again.finished_event()["outcome"], "in_doubt");

@@ -1,9 +1,8 @@
 //! Issue 10, item 2: an engine that the product does not know is handed in as a value of the
 //! registry, and has what the product promises, with no change to the product.
 
-use std::{fs, sync::atomic::Ordering, thread, time::Duration};
+use std::{fs, sync::atomic::Ordering, time::Duration};
 
-use nix::sys::signal::Signal;
 use sealift_agent::{failure::Failure, shutdown::Shutdown, stop::Stop};
 use sealift_engine_api::{Severity, Source};
 use sealift_protocol::{
@@ -16,7 +15,7 @@ use sealift_protocol::{
 use sealift_sender::reader::{Reader, Reading};
 use sealift_tests::{
     exit,
-    grid::{self, Content, GridSource, GridTarget},
+    grid::{Content, GridSource, GridTarget},
     link::Faults,
     one_load::{self, OneLoad},
     place::{Kind, Place},
@@ -26,43 +25,6 @@ const WITHIN: Duration = Duration::from_secs(120);
 
 /// Two tables in three ranges each: eight parts with what comes before and after the rows.
 const CONTENT: Content = Content { tables: 2, ranges: 3, rows: 600, bytes: 1000, widest: 0, finding: None };
-
-/// The same command after a kill at each of the engine's own points, and at those of the agents
-/// that every engine comes to.
-#[test]
-#[cfg_attr(not(debug_assertions), ignore = "fail points are not in this build")]
-fn a_kill_at_every_point_changes_nothing() {
-    let own = grid::SPEC.fail_points.iter().map(|point| point.name);
-    let receivers =
-        own.chain(["ready-due", "chunk-taken:3", "part-finished:4", "load-ending", "receipt-kept", "published"]);
-    let of_sender = ["begin-kept", "chunk-sent:4", "part-sent:3", "manifest-kept"];
-    let points = receivers.map(|point| (point, true)).chain(of_sender.map(|point| (point, false)));
-    thread::scope(|scope| {
-        for (point, is_receivers) in points {
-            scope.spawn(move || survives(point, is_receivers));
-        }
-    });
-}
-
-fn survives(point: &str, is_receivers: bool) {
-    let place = Place::new(Kind::Grid(CONTENT), Faults::default(), 1);
-    let armed = |launch: sealift_tests::agents::Launch, of_receiver: bool| match of_receiver == is_receivers {
-        true => launch.env("SEALIFT_FAIL_POINT", point),
-        false => launch,
-    };
-    let mut receiver = armed(place.receiver(), true).start();
-    receiver.ticket();
-    let sender = armed(place.sender(), false).start();
-    let (killed, sender, receiver) = match is_receivers {
-        true => (receiver.wait(WITHIN), sender, place.receiver().start()),
-        false => (sender.wait(WITHIN), place.sender().start(), receiver),
-    };
-    assert_eq!(killed.killed_by(), Some(Signal::SIGKILL as i32), "{point} is not reached:\n{}", killed.stderr());
-    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
-    let told = || format!("{point}\n--- sender\n{}--- receiver\n{}", sender.message(), receiver.message());
-    assert_eq!((sender.code(), receiver.code()), (Some(exit::DONE), Some(exit::DONE)), "{}", told());
-    place.assert_done();
-}
 
 /// A side that fails in the middle publishes nothing, and the same commands end well once the
 /// reason is gone.
@@ -79,10 +41,7 @@ fn a_failure_on_demand_publishes_nothing() {
         // Of a transfer that is over the ticket is void.
         let _ = fs::remove_file(place.ticket());
         let (sender, receiver) = place.start();
-        let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
-        let told = || format!("{beside}\n--- sender\n{}--- receiver\n{}", sender.message(), receiver.message());
-        assert_eq!((sender.code(), receiver.code()), (Some(exit::DONE), Some(exit::DONE)), "{}", told());
-        place.assert_done();
+        place.assert_ends_well(sender, receiver);
     }
 }
 
@@ -94,11 +53,7 @@ fn a_value_larger_than_the_budget_arrives() {
     let allowed = ["--row-bytes-max", "64MiB"];
     let mut receiver = place.receiver().args(&allowed).start();
     receiver.ticket();
-    let sender = place.sender().args(&allowed).start().wait(WITHIN);
-    let receiver = receiver.wait(WITHIN);
-    let told = || format!("--- sender\n{}--- receiver\n{}", sender.message(), receiver.message());
-    assert_eq!((sender.code(), receiver.code()), (Some(exit::DONE), Some(exit::DONE)), "{}", told());
-    place.assert_done();
+    place.assert_ends_well(place.sender().args(&allowed).start(), receiver);
 }
 
 /// N readers: a part whose lane is full keeps no other one from being read.
@@ -165,9 +120,9 @@ fn drill(content: Content) -> Place {
 fn a_drill_looks_at_every_row_and_keeps_nothing() {
     let place = drill(CONTENT);
     let (sender, receiver) = place.start();
-    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
-    let told = || format!("--- sender\n{}--- receiver\n{}", sender.message(), receiver.message());
-    assert_eq!((sender.code(), receiver.code()), (Some(exit::DONE), Some(exit::DONE)), "{}", told());
+    for ended in [sender.wait(WITHIN), receiver.wait(WITHIN)] {
+        ended.assert_code(exit::DONE);
+    }
     place.assert_clean(&[]);
     let receipts = place.receipts("receiver");
     let [receipt] = receipts.as_slice() else { panic!("{} receipts", receipts.len()) };

@@ -19,7 +19,8 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some(((seed, rounds), engines)) = parsed else {
-        eprintln!("usage: crash-loop SEED ROUNDS sqlite|tables|image|file|loader|program|spool|grid|commit|all");
+        let names = Engine::ALL.map(Engine::name).join("|");
+        eprintln!("usage: crash-loop SEED ROUNDS {names}|all");
         return ExitCode::from(2);
     };
     let at_once =

@@ -16,7 +16,7 @@ use sealift_tests::{
     random::Random,
 };
 
-use super::{GRID, MIB, WITHIN, assert_done, assert_resumed, rate};
+use super::{GRID, MIB, WITHIN, assert_done, assert_resumed, grid, rate};
 
 fn kill9(pid: u32) {
     nix::sys::signal::kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
@@ -41,35 +41,18 @@ fn sender_killed(kind: Kind) {
     assert!(sender.number("sealed_bytes") < sender.number("plain_bytes"), "what is there is not sent again");
 }
 
-#[test]
-fn c1_sender_killed_file() {
-    sender_killed(Kind::File(12 * MIB));
-}
-
-#[test]
-fn c1_sender_killed_loader() {
-    sender_killed(Kind::Loader(12 * MIB));
-}
-
-#[test]
-fn c1_sender_killed_sqlite() {
-    sender_killed(Kind::Sqlite(40_000));
-}
-
-#[test]
-fn c1_sender_killed_grid() {
-    sender_killed(GRID);
-}
-
-#[test]
-fn c1_sender_killed_image() {
-    sender_killed(Kind::Image(40_000));
+cases! {
+    c1_sender_killed_file: sender_killed(Kind::File(12 * MIB));
+    c1_sender_killed_loader: sender_killed(Kind::Loader(12 * MIB));
+    c1_sender_killed_sqlite: sender_killed(Kind::Sqlite(40_000));
+    c1_sender_killed_grid: sender_killed(GRID);
+    c1_sender_killed_image: sender_killed(Kind::Image(40_000));
 }
 
 /// Fault C8: a bug in a worker of either side ends the process at once, says where and nothing
 /// else, and is survived as a kill is.
-fn worker_panics(side: Role, point: &str) {
-    let place = Place::new(Kind::Loader(24 * MIB), rate(40), 8);
+fn worker_panics(side: Role, kind: Kind, point: &str) {
+    let place = Place::new(kind, rate(40), 8);
     let armed = |launch: Launch, of: Role| {
         if of == side { launch.env("SEALIFT_PANIC_POINT", point).env("RUST_BACKTRACE", "full") } else { launch }
     };
@@ -87,14 +70,11 @@ fn worker_panics(side: Role, point: &str) {
     assert_resumed(&place, sender, receiver);
 }
 
-#[test]
-fn c8_worker_of_the_sender_panics() {
-    worker_panics(Role::Sender, "chunk-sealed:16");
-}
-
-#[test]
-fn c8_worker_of_the_receiver_panics() {
-    worker_panics(Role::Receiver, "chunk-opened:10");
+cases! {
+    c8_worker_of_the_sender_panics_loader: worker_panics(Role::Sender, Kind::Loader(24 * MIB), "chunk-sealed:16");
+    c8_worker_of_the_sender_panics_grid: worker_panics(Role::Sender, grid(24), "chunk-sealed:16");
+    c8_worker_of_the_receiver_panics_loader: worker_panics(Role::Receiver, Kind::Loader(24 * MIB), "chunk-opened:10");
+    c8_worker_of_the_receiver_panics_grid: worker_panics(Role::Receiver, grid(24), "chunk-opened:10");
 }
 
 /// Fault C9: killed by the kernel for want of memory.
@@ -121,19 +101,10 @@ fn out_of_memory(side: Role, kind: Kind) {
     assert_resumed(&place, sender, receiver);
 }
 
-#[test]
-fn c9_sender_out_of_memory_sqlite() {
-    out_of_memory(Role::Sender, Kind::Sqlite(40_000));
-}
-
-#[test]
-fn c9_receiver_out_of_memory_sqlite() {
-    out_of_memory(Role::Receiver, Kind::Sqlite(40_000));
-}
-
-#[test]
-fn c9_receiver_out_of_memory_loader() {
-    out_of_memory(Role::Receiver, Kind::Loader(16 * MIB));
+cases! {
+    c9_sender_out_of_memory_sqlite: out_of_memory(Role::Sender, Kind::Sqlite(40_000));
+    c9_receiver_out_of_memory_sqlite: out_of_memory(Role::Receiver, Kind::Sqlite(40_000));
+    c9_receiver_out_of_memory_loader: out_of_memory(Role::Receiver, Kind::Loader(16 * MIB));
 }
 
 /// Fault C3: without its guard the loader reads on, and would commit by the end of its input. It is
@@ -210,15 +181,10 @@ fn c2_receiver_killed_in_an_image() {
     assert_eq!(receiver.resume().as_deref(), Some("resumed"));
 }
 
-#[test]
-fn c2_receiver_killed_loader() {
-    receiver_killed(Kind::Loader(16 * MIB));
-}
-
-/// A source that gives its bytes once: what the receiver lost, its journal has.
-#[test]
-fn c2_receiver_killed_program() {
-    receiver_killed(Kind::Program(16 * MIB));
+cases! {
+    c2_receiver_killed_loader: receiver_killed(Kind::Loader(16 * MIB));
+    /// A source that gives its bytes once: what the receiver lost, its journal has.
+    c2_receiver_killed_program: receiver_killed(Kind::Program(16 * MIB));
 }
 
 /// Fault C3: both at once, and both are started again.
@@ -235,25 +201,12 @@ fn both_killed(kind: Kind) {
     assert_done(&place, sender, receiver);
 }
 
-#[test]
-fn c3_both_killed_sqlite() {
-    both_killed(Kind::Sqlite(80_000));
-}
-
-#[test]
-fn c3_both_killed_grid() {
-    both_killed(GRID);
-}
-
-#[test]
-fn c3_both_killed_image() {
-    both_killed(Kind::Image(80_000));
-}
-
-/// A new loader is fed from the journal, and the file is read again for what is missing.
-#[test]
-fn c3_both_killed_loader() {
-    both_killed(Kind::Loader(16 * MIB));
+cases! {
+    c3_both_killed_sqlite: both_killed(Kind::Sqlite(80_000));
+    c3_both_killed_grid: both_killed(GRID);
+    c3_both_killed_image: both_killed(Kind::Image(80_000));
+    /// A new loader is fed from the journal, and the file is read again for what is missing.
+    c3_both_killed_loader: both_killed(Kind::Loader(16 * MIB));
 }
 
 /// A dump of many rows, from a file into a loader that commits when its input ends.
@@ -338,11 +291,9 @@ fn c3_the_guard_goes_by_another_name() {
     assert_resumed(&place, sender, place.receiver().start());
 }
 
-/// Fault C14: a hundred crashes before the first chunk, of either side at any moment. Nothing piles
-/// up.
-#[test]
-fn c14_a_hundred_crashes_before_the_first_chunk_sqlite() {
-    let place = Place::new(Kind::Sqlite(200), Faults::default(), 14);
+/// Fault C14: crashes before the first chunk, of either side at any moment. Nothing piles up.
+fn many_crashes_before_the_first_chunk(kind: Kind, of_each_side: u32) {
+    let place = Place::new(kind, Faults::default(), 14);
     let mut random = Random::of_this_run("c14");
     let moment = Duration::from_millis(60);
     let ticketless = |random: &mut Random| {
@@ -350,13 +301,13 @@ fn c14_a_hundred_crashes_before_the_first_chunk_sqlite() {
         thread::sleep(random.between(Duration::ZERO, moment));
         kill(receiver);
     };
-    (0..50).for_each(|_| ticketless(&mut random));
+    (0..of_each_side).for_each(|_| ticketless(&mut random));
     assert!(place.transfers("receiver").len() <= 1, "{:?}", place.transfers("receiver"));
     let mut receiver = place.receiver().start();
     receiver.wait_for_event("listening", 1, WITHIN);
     // Nothing gets through, so that no chunk does.
     place.link.cut();
-    for _ in 0..50 {
+    for _ in 0..of_each_side {
         let sender = place.sender().start();
         thread::sleep(random.between(Duration::ZERO, moment));
         kill(sender);
@@ -364,4 +315,9 @@ fn c14_a_hundred_crashes_before_the_first_chunk_sqlite() {
     assert!(place.transfers("sender").len() <= 1, "{:?}", place.transfers("sender"));
     place.link.heal();
     assert_done(&place, place.sender().start(), receiver);
+}
+
+cases! {
+    c14_a_hundred_crashes_before_the_first_chunk_sqlite: many_crashes_before_the_first_chunk(Kind::Sqlite(200), 50);
+    c14_crashes_before_the_first_chunk_grid: many_crashes_before_the_first_chunk(GRID, 15);
 }

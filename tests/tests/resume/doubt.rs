@@ -1,15 +1,11 @@
 //! What may happen to a receiver while its loader is ending (fault E1): nothing of it makes a load
 //! happen twice, and nothing but the loader's exit makes it done.
 
-use std::{ffi::OsStr, fs, thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use nix::sys::signal::Signal;
-use sealift_tests::{
-    agents::{Agent, Launch, RECEIVER, SENDER},
-    exit,
-    finished::Finished,
-    place::Place,
-};
+use sealift_agent::role::Role;
+use sealift_tests::{agents::Agent, exit, finished::Finished, place::Place};
 
 use super::{
     WITHIN, assert_done,
@@ -32,18 +28,13 @@ fn assert_no_claim(ended: &Finished) {
     assert!(!said.contains("othing is visible"), "{said}");
 }
 
-fn run(place: &Place, program: &str, words: &[&OsStr]) -> Finished {
-    let folder = if program == SENDER { "sender" } else { "receiver" };
-    Launch::bare(program, words).arg("--state-dir").arg(place.path(folder)).start().wait(WITHIN)
-}
-
 fn abandon(place: &Place) -> Finished {
-    run(place, SENDER, &["abandon".as_ref(), "--ticket".as_ref(), place.ticket().as_os_str()])
+    place.run(Role::Sender, &["abandon".as_ref(), "--ticket".as_ref(), place.ticket().as_os_str()])
 }
 
 fn resolve(place: &Place, statement: &str) -> Finished {
     let [transfer] = &place.transfers("receiver")[..] else { panic!("not one transfer") };
-    run(place, RECEIVER, &["resolve".as_ref(), transfer.as_ref(), statement.as_ref()])
+    place.run(Role::Receiver, &["resolve", transfer, statement])
 }
 
 fn start(ends: &str) -> (Place, Agent, Agent) {
@@ -104,7 +95,7 @@ fn e1_a_script_that_fails_when_it_had_everything_is_in_doubt() {
 #[test]
 fn e1_in_doubt_until_the_operator_states_that_nothing_was_loaded() {
     let place = left_in_doubt();
-    let status = run(&place, RECEIVER, &["status".as_ref()]);
+    let status = place.run(Role::Receiver, &["status"]);
     let status = String::from_utf8(status.stdout()).unwrap();
     assert!(status.contains("in doubt (see `resolve`)"), "{status}");
     for _ in 0..2 {
@@ -112,10 +103,10 @@ fn e1_in_doubt_until_the_operator_states_that_nothing_was_loaded() {
         assert_in_doubt(&again);
         assert!(again.message().contains("sealift-receiver resolve"), "{}", again.message());
     }
-    let refused = run(&place, RECEIVER, &["abandon".as_ref(), "--all".as_ref()]);
+    let refused = place.run(Role::Receiver, &["abandon", "--all"]);
     assert!(refused.assert_code(exit::INTERRUPTED).stderr().contains("is in doubt"), "{}", refused.stderr());
     assert!(!place.target().exists(), "nothing was fed again");
-    let words = run(&place, RECEIVER, &["resolve".as_ref(), place.transfers("receiver")[0].as_ref()]);
+    let words = place.run(Role::Receiver, &["resolve", &place.transfers("receiver")[0]]);
     words.assert_code(exit::USAGE);
 
     resolve(&place, "--not-loaded").assert_code(exit::DONE);

@@ -26,7 +26,7 @@ use sealift_tests::{
     wire::opaque_plan,
 };
 
-use super::{MIB, WITHIN, assert_done, assert_resumed, rate};
+use super::{GRID, MIB, WITHIN, assert_done, assert_resumed, rate};
 
 const KILLED: Option<i32> = Some(Signal::SIGKILL as i32);
 
@@ -34,7 +34,9 @@ const KILLED: Option<i32> = Some(Signal::SIGKILL as i32);
 /// nothing since; the ticket stays good, and the same commands continue it.
 #[test]
 fn a_stop_while_an_offer_is_answered_keeps_the_ticket() {
-    for (signal, kind) in [(Signal::SIGINT, Kind::Sqlite(300)), (Signal::SIGTERM, Kind::Loader(MIB))] {
+    for (signal, kind) in
+        [(Signal::SIGINT, Kind::Sqlite(300)), (Signal::SIGTERM, Kind::Loader(MIB)), (Signal::SIGHUP, GRID)]
+    {
         let place = Place::new(kind, Faults::default(), 61);
         let mut receiver = place.receiver().start();
         receiver.ticket();

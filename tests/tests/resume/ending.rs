@@ -6,8 +6,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use sealift_agent::role::Role;
 use sealift_tests::{
-    agents::{Agent, Launch, SENDER},
+    agents::Agent,
     exit,
     link::Faults,
     memory::children,
@@ -101,9 +102,7 @@ fn c13_what_a_finished_transfer_left_goes_with_the_next() {
     assert_eq!(sender.killed_by(), Some(9), "{}", sender.message());
     receiver.wait(WITHIN).assert_code(exit::DONE);
     assert_eq!(place.transfers("sender").len(), 1);
-    let state = place.path("sender");
-    let status = Launch::bare(SENDER, &["status".as_ref(), "--state-dir".as_ref(), state.as_os_str()]).start();
-    let status = status.wait(WITHIN);
+    let status = place.run(Role::Sender, &["status"]);
     let said = String::from_utf8(status.stdout()).unwrap();
     assert!(said.contains("done, the receipt is here"), "{said}{}", status.stderr());
     fs::remove_file(place.ticket()).unwrap();

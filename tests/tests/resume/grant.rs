@@ -15,7 +15,7 @@ use sealift_tests::{
     place::{Kind, Place},
 };
 
-use super::{WITHIN, rate};
+use super::{GRID, WITHIN, rate};
 
 /// The end of a grant is acted upon within seconds.
 const EXPIRY_WITHIN: Duration = Duration::from_secs(8);
@@ -71,8 +71,8 @@ fn assert_resumed_with_another_ticket(place: &Place) {
 
 /// Faults N6, T1: during a black hole. Both end, and the old ticket is good for nothing.
 #[test]
-fn n6_t1_expires_while_the_link_is_down_sqlite() {
-    let (place, mut sender, receiver, issued) = start(Kind::Sqlite(40_000), "15s");
+fn n6_t1_expires_while_the_link_is_down_grid() {
+    let (place, mut sender, receiver, issued) = start(GRID, "15s");
     place.wait_until_passed(&mut sender, 500 << 10);
     place.link.cut();
     assert_expired(&place, sender, receiver);
@@ -82,17 +82,21 @@ fn n6_t1_expires_while_the_link_is_down_sqlite() {
 }
 
 /// Fault T7: while a chunk is on its way. What of the load was committed stays staged.
-#[test]
-fn t7_expires_while_data_flows_sqlite() {
-    let (place, mut sender, receiver, _) = start(Kind::Sqlite(40_000), "6s");
+fn expires_while_data_flows(kind: Kind) {
+    let (place, mut sender, receiver, _) = start(kind, "6s");
     place.wait_until_passed(&mut sender, 500 << 10);
-    let staging = place.path("target/.to.sealift-staging");
+    let staging = place.staging();
     assert!(staging.exists(), "nothing is staged");
     let flowing = place.link.counters(Direction::ToReceiver).sent_bytes;
     assert_expired(&place, sender, receiver);
     assert!(place.link.counters(Direction::ToReceiver).sent_bytes > flowing, "nothing was on its way");
     assert!(staging.exists(), "what was loaded stays");
     assert_resumed_with_another_ticket(&place);
+}
+
+cases! {
+    t7_expires_while_data_flows_sqlite: expires_while_data_flows(Kind::Sqlite(40_000));
+    t7_expires_while_data_flows_grid: expires_while_data_flows(GRID);
 }
 
 /// Fault T7: a loader that commits when its input ends is killed before it sees an end.
@@ -115,8 +119,8 @@ fn t7_expires_while_data_flows_loader() {
 
 /// Fault T1: the time ran out while neither ran. What was begun is resumed with another ticket.
 #[test]
-fn t1_expired_while_nobody_ran_sqlite() {
-    let (place, mut sender, receiver, issued) = start(Kind::Sqlite(20_000), "6s");
+fn t1_expired_while_nobody_ran_grid() {
+    let (place, mut sender, receiver, issued) = start(GRID, "6s");
     place.wait_until_passed(&mut sender, 500 << 10);
     sender.kill9();
     receiver.kill9();

@@ -8,8 +8,9 @@ use std::{
 };
 
 use nix::sys::stat::Mode;
+use sealift_agent::role::Role;
 use sealift_tests::{
-    agents::{Agent, Launch, RECEIVER, SENDER},
+    agents::Agent,
     exit,
     place::{Kind, Place},
     shared::installed,
@@ -158,9 +159,8 @@ fn s4_a_journal_that_is_gone_is_missed_until_a_person_says_so() {
     let sender = place.sender().args(&["--restart", "--retry-for", "1s"]).start();
     assert_refused(&place, exit::MISMATCH, "log_damaged", "is not in");
     sender.wait(WITHIN).assert_one_message();
-    for (program, side) in [(RECEIVER, "receiver"), (SENDER, "sender")] {
-        let abandon = Launch::bare(program, &["abandon", "--all", "--state-dir"]).arg(place.path(side)).start();
-        abandon.wait(WITHIN).assert_code(exit::DONE);
+    for side in [Role::Receiver, Role::Sender] {
+        place.run(side, &["abandon", "--all"]).assert_code(exit::DONE);
     }
     fs::remove_file(place.ticket()).unwrap();
     let (sender, receiver) = place.start();

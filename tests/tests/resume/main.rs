@@ -5,6 +5,14 @@
 //! These tests wait for links to be given up, ten seconds each time, and use hardly any processor:
 //! many run at once.
 
+/// Tests of one case each: a case is written once, and says of what it is (`Kind`), which stands
+/// for an engine and its programs.
+macro_rules! cases {
+    ($($(#[$doc:meta])* $name:ident: $call:expr;)+) => {
+        $($(#[$doc])* #[test] fn $name() { $call; })+
+    };
+}
+
 mod clocks;
 mod crash;
 mod doubt;
@@ -26,7 +34,6 @@ use std::time::Duration;
 
 use sealift_tests::{
     agents::Agent,
-    exit,
     finished::Finished,
     grid::Content,
     link::Faults,
@@ -44,8 +51,15 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(12);
 
 const MIB: usize = 1 << 20;
 
-/// Some 12 MB in twelve ranges of two tables, of the engine of the tests.
-const GRID: Kind = Kind::Grid(Content { tables: 2, ranges: 6, rows: 1000, bytes: 1000, widest: 0, finding: None });
+/// Some 12 MB in twelve ranges of two tables, of the engine of the tests: with three readers, and
+/// as many writers as there are lanes.
+const GRID: Kind = grid(12);
+
+/// So many MB, in ranges of one.
+const fn grid(megabytes: u64) -> Kind {
+    let ranges = megabytes.div_ceil(2);
+    Kind::Grid(Content { tables: 2, ranges, rows: 1000, bytes: 1000, widest: 0, finding: None })
+}
 
 /// A link of so many megabits a second, so that there is time to interfere.
 fn rate(megabits: u64) -> Faults {
@@ -62,9 +76,5 @@ fn assert_resumed(place: &Place, sender: Agent, receiver: Agent) -> (Finished, F
 
 #[track_caller]
 fn assert_done(place: &Place, sender: Agent, receiver: Agent) -> (Finished, Finished) {
-    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
-    sender.assert_code(exit::DONE);
-    receiver.assert_code(exit::DONE);
-    place.assert_done();
-    (sender, receiver)
+    place.assert_ends_well(sender, receiver)
 }

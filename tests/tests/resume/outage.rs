@@ -11,7 +11,7 @@ use sealift_tests::{
     place::{Kind, Place},
 };
 
-use super::{MIB, NOTICED_WITHIN, OUTAGE, WITHIN, assert_done, assert_resumed, rate};
+use super::{GRID, MIB, NOTICED_WITHIN, OUTAGE, WITHIN, assert_done, assert_resumed, grid, rate};
 
 /// Of one part at `--memory 32MiB`: half of that, as docs/operations.md says.
 const WINDOW_BYTES: u64 = 16 << 20;
@@ -45,33 +45,16 @@ fn outages(kind: Kind, at: &[u64], faults: Faults) {
     assert_eq!(epochs, (2..2 + at.len() as u64).collect::<Vec<_>>());
 }
 
-#[test]
-fn n5_black_holes_file() {
-    outages(Kind::File(32 * MIB), &[3 << 20, 12 << 20, 22 << 20], rate(24));
-}
-
-#[test]
-fn n5_black_holes_loader() {
-    outages(Kind::Loader(12 * MIB), &[3 << 20, 8 << 20], rate(12));
-}
-
-/// Several parts, of which some are loaded, one is under way, and others wait.
-#[test]
-fn n5_black_holes_sqlite() {
-    outages(Kind::Sqlite(40_000), &[200 << 10, 3 << 20, 6 << 20], rate(12));
-}
-
-/// The same of an engine that the product does not know.
-#[test]
-fn n5_black_holes_grid() {
-    outages(super::GRID, &[200 << 10, 3 << 20, 8 << 20], rate(12));
-}
-
-/// A source that gives its bytes once survives a lost link all the same: what is not acknowledged
-/// is kept.
-#[test]
-fn n5_black_holes_program() {
-    outages(Kind::Program(12 * MIB), &[3 << 20, 8 << 20], rate(12));
+cases! {
+    n5_black_holes_file: outages(Kind::File(32 * MIB), &[3 << 20, 12 << 20, 22 << 20], rate(24));
+    n5_black_holes_loader: outages(Kind::Loader(12 * MIB), &[3 << 20, 8 << 20], rate(12));
+    /// Several parts, of which some are loaded, one is under way, and others wait.
+    n5_black_holes_sqlite: outages(Kind::Sqlite(40_000), &[200 << 10, 3 << 20, 6 << 20], rate(12));
+    /// The same of an engine that the product does not know.
+    n5_black_holes_grid: outages(GRID, &[200 << 10, 3 << 20, 8 << 20], rate(12));
+    /// A source that gives its bytes once survives a lost link all the same: what is not
+    /// acknowledged is kept.
+    n5_black_holes_program: outages(Kind::Program(12 * MIB), &[3 << 20, 8 << 20], rate(12));
 }
 
 const HALF_OPEN_NOTICED_WITHIN: Duration = Duration::from_secs(30);
@@ -92,19 +75,11 @@ fn half_open(kind: Kind, dead: Direction, bytes: u64) {
     assert_resumed(&place, sender, receiver);
 }
 
-#[test]
-fn n7_n11_way_back_dead_sqlite() {
-    half_open(Kind::Sqlite(30_000), Direction::ToSender, 300 << 10);
-}
-
-#[test]
-fn n7_n11_way_back_dead_loader() {
-    half_open(Kind::Loader(8 * MIB), Direction::ToSender, 2 << 20);
-}
-
-#[test]
-fn n7_way_there_dead_sqlite() {
-    half_open(Kind::Sqlite(30_000), Direction::ToReceiver, 2 << 20);
+cases! {
+    n7_n11_way_back_dead_sqlite: half_open(Kind::Sqlite(30_000), Direction::ToSender, 300 << 10);
+    n7_n11_way_back_dead_loader: half_open(Kind::Loader(8 * MIB), Direction::ToSender, 2 << 20);
+    n7_n11_way_back_dead_grid: half_open(GRID, Direction::ToSender, 2 << 20);
+    n7_way_there_dead_grid: half_open(GRID, Direction::ToReceiver, 2 << 20);
 }
 
 /// Fault N9: small datagrams from the beginning, and a path that becomes one for small datagrams
@@ -122,7 +97,7 @@ fn n9_small_datagrams() {
 
 #[test]
 fn n9_a_path_that_shrinks() {
-    let place = Place::new(Kind::Sqlite(20_000), rate(12), 9);
+    let place = Place::new(grid(4), rate(12), 9);
     let (mut sender, receiver) = place.start();
     place.wait_until_passed(&mut sender, 1 << 20);
     for direction in Direction::BOTH {
@@ -135,7 +110,7 @@ fn n9_a_path_that_shrinks() {
 /// next one goes on.
 #[test]
 fn n10_the_senders_address_changes() {
-    let place = Place::new(Kind::Sqlite(30_000), rate(12), 10);
+    let place = Place::new(GRID, rate(12), 10);
     let (mut sender, receiver) = place.start();
     place.wait_until_passed(&mut sender, 2 << 20);
     place.link.rebind();
@@ -147,7 +122,7 @@ fn n10_the_senders_address_changes() {
 /// commands do.
 #[test]
 fn a_long_outage_ends_both_in_a_state_to_go_on_from() {
-    let place = Place::new(Kind::Sqlite(30_000), rate(12), 11);
+    let place = Place::new(GRID, rate(12), 11);
     let mut receiver = place.receiver().args(&["--grace", "1s"]).start();
     receiver.ticket();
     let mut sender = place.sender().args(&["--retry-for", "1s"]).start();

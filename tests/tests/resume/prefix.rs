@@ -8,6 +8,7 @@ use std::{
     path::PathBuf,
 };
 
+use sealift_agent::role::Role;
 use sealift_tests::{
     agents::{Agent, Launch},
     exit,
@@ -161,8 +162,6 @@ fn a_suspended_file_says_where_it_lies_and_is_removed_by_abandon() {
     assert!(receiver.message().contains(&staging.display().to_string()), "{}", receiver.message());
     sender.kill9();
     let _ = sender.wait(WITHIN);
-    let words = ["abandon", "--all", "--state-dir"];
-    let abandoned = Launch::bare("sealift-receiver", &words).arg(place.path("receiver")).start().wait(WITHIN);
-    abandoned.assert_code(exit::DONE);
+    place.run(Role::Receiver, &["abandon", "--all"]).assert_code(exit::DONE);
     assert_eq!(fs::read_dir(place.path("target")).unwrap().count(), 0);
 }

@@ -11,11 +11,11 @@ use sealift_tests::{
     port::free_udp_port,
 };
 
-use super::{MIB, NOTICED_WITHIN, WITHIN, assert_done, assert_resumed, rate};
+use super::{GRID, MIB, NOTICED_WITHIN, WITHIN, assert_done, assert_resumed, rate};
 
 /// With the same ticket, a state directory of its own, and a way to the receiver that works.
 fn second_sender(place: &Place) -> Launch {
-    Launch::sender(&place.source_url, place.ticket_by(place.to)).json()
+    place.another_sender(place.ticket_by(place.to))
 }
 
 fn assert_refused(rival: Agent) {
@@ -30,7 +30,7 @@ fn assert_refused(rival: Agent) {
 /// to resume what another sender began, nor to drop it.
 #[test]
 fn n13_a_second_sender_is_refused() {
-    let place = Place::new(Kind::Sqlite(30_000), rate(12), 13);
+    let place = Place::new(GRID, rate(12), 13);
     let (mut sender, mut receiver) = place.start();
     place.wait_until_passed(&mut sender, 2 << 20);
     assert_refused(second_sender(&place).start());
@@ -110,8 +110,8 @@ fn n14_another_receiver_at_the_first_address() {
 /// Fault N14: while the receiver is away, another one is where it was. The sender does not take its
 /// word, and waits.
 #[test]
-fn n14_another_receiver_takes_the_place_for_a_while_sqlite() {
-    let place = Place::new(Kind::Sqlite(30_000), rate(12), 19);
+fn n14_another_receiver_takes_the_place_for_a_while() {
+    let place = Place::new(GRID, rate(12), 19);
     let (mut sender, receiver) = place.start();
     place.wait_until_passed(&mut sender, 2 << 20);
     receiver.kill9();

@@ -16,7 +16,7 @@ use sealift_tests::{
 };
 use serde_json::Value;
 
-use super::{MIB, WITHIN, assert_resumed, rate};
+use super::{MIB, WITHIN, assert_resumed, grid, rate};
 
 fn copy(from: PathBuf, to: PathBuf) {
     let _ = fs::remove_dir_all(&to);
@@ -121,25 +121,14 @@ fn rolled_back(side: &str, kind: Kind) {
     }
 }
 
-#[test]
-fn c15_sender_put_back_loader() {
-    rolled_back("sender", Kind::Loader(20 * MIB));
-}
-
-#[test]
-fn c15_receiver_put_back_loader() {
-    rolled_back("receiver", Kind::Loader(20 * MIB));
-}
-
-#[test]
-fn c15_sender_put_back_sqlite() {
-    rolled_back("sender", Kind::Sqlite(80_000));
-}
-
-/// What is committed in the target is newer than what the receiver knows of it.
-#[test]
-fn c15_receiver_put_back_sqlite() {
-    rolled_back("receiver", Kind::Sqlite(80_000));
+cases! {
+    c15_sender_put_back_loader: rolled_back("sender", Kind::Loader(20 * MIB));
+    c15_receiver_put_back_loader: rolled_back("receiver", Kind::Loader(20 * MIB));
+    c15_sender_put_back_grid: rolled_back("sender", grid(20));
+    c15_receiver_put_back_grid: rolled_back("receiver", grid(20));
+    c15_sender_put_back_sqlite: rolled_back("sender", Kind::Sqlite(80_000));
+    /// What is committed in the target is newer than what the receiver knows of it.
+    c15_receiver_put_back_sqlite: rolled_back("receiver", Kind::Sqlite(80_000));
 }
 
 /// The transfer was done meanwhile. A receiver that does not know it any more gets nothing from its

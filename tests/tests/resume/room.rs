@@ -1,13 +1,13 @@
 //! A journal, a staging file or a spool without room, and the same commands with more of it (faults
 //! S1, S12); a record that rotted (fault S5).
 
-use std::{fs, path::Path};
+use std::fs;
 
 use sealift_agent::role::Role;
 use sealift_tests::{
-    agents::{Launch, RECEIVER},
+    agents::Launch,
     exit,
-    finished::Finished,
+    grid::Content,
     link::Faults,
     place::{Kind, Place},
     shared::installed,
@@ -30,17 +30,12 @@ fn goes_on_with_room(kind: Kind, journal_bytes_max: &str) {
     assert_done(&place, sender, receiver);
 }
 
-/// The last chunk is small, and would still have its place behind one that has none.
-#[test]
-fn s1_a_journal_that_fills_up_has_no_holes() {
-    goes_on_with_room(Kind::Loader(4 * MIB + 1000), "3500kB");
-}
-
-/// Between Begin and data: the receiver has noted by what it knows the sender, who has to keep it,
-/// too.
-#[test]
-fn s1_a_journal_without_room_for_the_keys_loader() {
-    goes_on_with_room(Kind::Loader(MIB), "1kB");
+cases! {
+    /// The last chunk is small, and would still have its place behind one that has none.
+    s1_a_journal_that_fills_up_has_no_holes: goes_on_with_room(Kind::Loader(4 * MIB + 1000), "3500kB");
+    /// Between Begin and data: the receiver has noted by what it knows the sender, who has to keep
+    /// it, too.
+    s1_a_journal_without_room_for_the_keys_loader: goes_on_with_room(Kind::Loader(MIB), "1kB");
 }
 
 /// Fault S12: the limit that the system sets on the size of files is an error of a write, and not
@@ -78,24 +73,22 @@ fn s12_a_limit_on_the_size_of_the_journal() {
 #[test]
 fn s12_a_limit_on_the_size_of_the_staging_file_sqlite() {
     let place = Place::new(Kind::Sqlite(20_000), Faults::default(), 10);
-    goes_on_without_the_limit(
-        &place,
-        Role::Receiver,
-        exit::UNUSABLE,
-        "target_failed",
-        "the disk refused the staging file",
-    );
+    let refused = "the disk refused the staging file";
+    goes_on_without_the_limit(&place, Role::Receiver, exit::UNUSABLE, "target_failed", refused);
+}
+
+/// Of one part of several that are written side by side.
+#[test]
+fn s12_a_limit_on_the_size_of_a_part_grid() {
+    let content = Content { tables: 2, ranges: 2, rows: 3000, bytes: 1000, widest: 0, finding: None };
+    let place = Place::new(Kind::Grid(content), Faults::default(), 12);
+    goes_on_without_the_limit(&place, Role::Receiver, exit::UNUSABLE, "target_failed", "the grid cannot be written");
 }
 
 #[test]
 fn s12_a_limit_on_the_size_of_the_spool() {
     let place = Place::new(Kind::Spool(6 * MIB), Faults::default(), 11);
     goes_on_without_the_limit(&place, Role::Sender, exit::INTERRUPTED, "log_full", "too large");
-}
-
-fn command(word: &str, state: &Path, more: &[&str]) -> Finished {
-    let launch = Launch::bare(RECEIVER, &[word.as_ref(), "--state-dir".as_ref(), state.as_os_str()]);
-    launch.args(more).start().wait(WITHIN)
 }
 
 /// What a ticket was issued for is not changed by another start of its receiver.
@@ -128,7 +121,7 @@ fn s5_a_damaged_record_is_in_nobodys_way() {
     let state = place.path("receiver");
     let damaged = state.join("transfers").join(&place.transfers("receiver")[0]);
     fs::write(damaged.join("record"), [0x5a; 300]).unwrap();
-    let status = command("status", &state, &[]);
+    let status = place.run(Role::Receiver, &["status"]);
     status.assert_code(exit::DONE);
     assert!(String::from_utf8_lossy(&status.stdout()).contains("cannot be read"), "{}", status.message());
     fs::remove_file(place.ticket()).unwrap();
@@ -137,6 +130,6 @@ fn s5_a_damaged_record_is_in_nobodys_way() {
         ended.assert_code(exit::DONE);
     }
     assert!(damaged.exists(), "it is for a person to end");
-    command("abandon", &state, &["--all"]).assert_code(exit::DONE);
+    place.run(Role::Receiver, &["abandon", "--all"]).assert_code(exit::DONE);
     place.assert_done();
 }

@@ -7,27 +7,21 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use sealift_agent::role::Role;
 use sealift_tests::{
-    agents::{Launch, RECEIVER, SENDER},
     exit,
     place::{Kind, Place},
 };
 
-use super::{MIB, WITHIN, assert_done, assert_resumed, rate};
+use super::{GRID, MIB, WITHIN, assert_done, assert_resumed, rate};
 
-#[derive(Clone, Copy)]
-enum Side {
-    Sender,
-    Receiver,
-}
-
-fn stopped_by(signal: Signal, side: Side, kind: Kind) {
+fn stopped_by(signal: Signal, side: Role, kind: Kind) {
     let place = Place::new(kind, rate(12), signal as u64);
     let (mut sender, receiver) = place.start();
     place.wait_until_passed(&mut sender, 3 << 20);
     let (stopped, other) = match side {
-        Side::Sender => (sender, receiver),
-        Side::Receiver => (receiver, sender),
+        Role::Sender => (sender, receiver),
+        Role::Receiver => (receiver, sender),
     };
     stopped.signal(signal);
     let (stopped, other) = (stopped.wait(WITHIN), other.wait(WITHIN));
@@ -42,30 +36,13 @@ fn stopped_by(signal: Signal, side: Side, kind: Kind) {
     assert_resumed(&place, sender, receiver);
 }
 
-#[test]
-fn c6_sigint_to_the_sender_sqlite() {
-    stopped_by(Signal::SIGINT, Side::Sender, Kind::Sqlite(30_000));
-}
-
-#[test]
-fn c6_sigterm_to_the_receiver_sqlite() {
-    stopped_by(Signal::SIGTERM, Side::Receiver, Kind::Sqlite(30_000));
-}
-
-#[test]
-fn c6_sighup_to_the_receiver_sqlite() {
-    stopped_by(Signal::SIGHUP, Side::Receiver, Kind::Sqlite(30_000));
-}
-
-#[test]
-fn c6_sighup_to_the_sender_sqlite() {
-    stopped_by(Signal::SIGHUP, Side::Sender, Kind::Sqlite(30_000));
-}
-
-/// A loader's input cannot be given back: the next one is fed from the journal.
-#[test]
-fn c6_sigterm_to_the_sender_loader() {
-    stopped_by(Signal::SIGTERM, Side::Sender, Kind::Loader(8 * MIB));
+cases! {
+    c6_sigint_to_the_sender_sqlite: stopped_by(Signal::SIGINT, Role::Sender, Kind::Sqlite(30_000));
+    c6_sigterm_to_the_receiver_sqlite: stopped_by(Signal::SIGTERM, Role::Receiver, Kind::Sqlite(30_000));
+    c6_sighup_to_the_receiver_grid: stopped_by(Signal::SIGHUP, Role::Receiver, GRID);
+    c6_sighup_to_the_sender_grid: stopped_by(Signal::SIGHUP, Role::Sender, GRID);
+    /// A loader's input cannot be given back: the next one is fed from the journal.
+    c6_sigterm_to_the_sender_loader: stopped_by(Signal::SIGTERM, Role::Sender, Kind::Loader(8 * MIB));
 }
 
 /// The source ends with its sender: what is said then is what comes of the same commands.
@@ -93,14 +70,14 @@ fn c6_sigint_to_the_sender_of_a_source_that_is_read_once() {
 
 /// Asked twice while its farewells reach nobody: it ends at once, and leaves what `status` tells of
 /// and the next start goes on from.
-fn asked_twice(first: Signal, second: Signal, side: Side, kind: Kind) {
+fn asked_twice(first: Signal, second: Signal, side: Role, kind: Kind) {
     let place = Place::new(kind, rate(12), 20 + second as u64);
     let (mut sender, receiver) = place.start();
     place.wait_until_passed(&mut sender, 3 << 20);
     place.link.cut();
-    let (mut stopped, other, program, folder) = match side {
-        Side::Sender => (sender, receiver, SENDER, "sender"),
-        Side::Receiver => (receiver, sender, RECEIVER, "receiver"),
+    let (mut stopped, other) = match side {
+        Role::Sender => (sender, receiver),
+        Role::Receiver => (receiver, sender),
     };
     stopped.signal(first);
     thread::sleep(Duration::from_millis(500));
@@ -111,28 +88,24 @@ fn asked_twice(first: Signal, second: Signal, side: Side, kind: Kind) {
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     stopped.assert_code(exit::USER_INTERRUPT);
     assert!(stopped.stderr().contains("stops at once"), "{}", stopped.stderr());
-    let status = Launch::bare(program, &["status", "--state-dir"]).arg(place.path(folder)).start().wait(WITHIN);
+    let status = place.run(side, &["status"]);
     let said = String::from_utf8(status.stdout()).unwrap();
-    let [transfer] = &place.transfers(folder)[..] else { panic!("not one transfer") };
+    let [transfer] = &place.transfers(side.name())[..] else { panic!("not one transfer") };
     assert!(said.contains(transfer) && said.contains("not running"), "{said}");
     place.link.heal();
     match side {
-        Side::Sender => assert_resumed(&place, place.sender().start(), other),
-        Side::Receiver => assert_resumed(&place, other, place.receiver().start()),
+        Role::Sender => assert_resumed(&place, place.sender().start(), other),
+        Role::Receiver => assert_resumed(&place, other, place.receiver().start()),
     };
 }
 
-#[test]
-fn c6_asked_twice_the_sender_ends_at_once_sqlite() {
-    asked_twice(Signal::SIGINT, Signal::SIGINT, Side::Sender, Kind::Sqlite(30_000));
-}
-
-#[test]
-fn c6_asked_twice_the_receiver_ends_at_once_loader() {
-    asked_twice(Signal::SIGTERM, Signal::SIGHUP, Side::Receiver, Kind::Loader(8 * MIB));
-}
-
-#[test]
-fn c6_asked_twice_the_receiver_ends_at_once_sqlite() {
-    asked_twice(Signal::SIGINT, Signal::SIGINT, Side::Receiver, Kind::Sqlite(30_000));
+cases! {
+    c6_asked_twice_the_sender_ends_at_once_sqlite:
+        asked_twice(Signal::SIGINT, Signal::SIGINT, Role::Sender, Kind::Sqlite(30_000));
+    c6_asked_twice_the_sender_ends_at_once_grid: asked_twice(Signal::SIGINT, Signal::SIGTERM, Role::Sender, GRID);
+    c6_asked_twice_the_receiver_ends_at_once_grid: asked_twice(Signal::SIGINT, Signal::SIGHUP, Role::Receiver, GRID);
+    c6_asked_twice_the_receiver_ends_at_once_loader:
+        asked_twice(Signal::SIGTERM, Signal::SIGHUP, Role::Receiver, Kind::Loader(8 * MIB));
+    c6_asked_twice_the_receiver_ends_at_once_sqlite:
+        asked_twice(Signal::SIGINT, Signal::SIGINT, Role::Receiver, Kind::Sqlite(30_000));
 }

@@ -15,7 +15,7 @@ use sealift_tests::{
     place::{Kind, Place},
 };
 
-use super::{MIB, WITHIN, assert_done, assert_resumed, rate};
+use super::{GRID, MIB, WITHIN, assert_done, assert_resumed, rate};
 
 /// A transfer whose sender was killed in the middle; its receiver waits.
 fn without_its_sender(kind: Kind) -> (Place, Agent) {
@@ -66,6 +66,13 @@ fn execute(path: &Path, sql: &str) {
     Connection::open(path).unwrap().execute_batch(sql).unwrap();
 }
 
+/// The rows of a grid, each by so many bytes.
+fn longer(path: &Path, by: i64) {
+    let text = fs::read_to_string(path).unwrap();
+    let (before, after) = if by > 0 { ("bytes=1000", "bytes=1001") } else { ("bytes=1001", "bytes=1000") };
+    fs::write(path, text.replace(before, after)).unwrap();
+}
+
 #[test]
 fn a_changed_file_stops_and_goes_on_as_it_was() {
     let original = std::cell::Cell::new(0);
@@ -76,9 +83,8 @@ fn a_changed_file_stops_and_goes_on_as_it_was() {
     changed(Kind::File(10 * MIB), change, Some(&|path: &Path| overwrite(path, 1000, original.get())));
 }
 
-#[test]
-fn a_changed_file_is_sent_anew_if_asked() {
-    changed(Kind::Loader(10 * MIB), |path| overwrite(path, 1000, 0), None);
+cases! {
+    a_changed_file_is_sent_anew_if_asked: changed(Kind::Loader(10 * MIB), |path| overwrite(path, 1000, 0), None);
 }
 
 /// Cut off within what was sent: the last chunk is not where it was.
@@ -95,21 +101,18 @@ fn a_changed_row_stops_and_goes_on_as_it_was_sqlite() {
     changed(Kind::Sqlite(40_000), change, Some(&undo));
 }
 
-#[test]
-fn a_changed_row_is_sent_anew_if_asked_sqlite() {
-    changed(Kind::Sqlite(40_000), |path| execute(path, "update patient set born = null where id = 7"), None);
-}
-
-/// Fault D8.
-#[test]
-fn a_changed_schema_is_sent_anew_if_asked_sqlite() {
-    changed(Kind::Sqlite(40_000), |path| execute(path, "create table another (x)"), None);
-}
-
-/// An image is of its pages: that the header counts a change up is enough.
-#[test]
-fn a_changed_page_is_sent_anew_if_asked_image() {
-    changed(Kind::Image(40_000), |path| execute(path, "pragma user_version = 8"), None);
+cases! {
+    a_changed_range_is_sent_anew_if_asked_grid: changed(GRID, |path| longer(path, 1), None);
+    a_changed_range_stops_and_goes_on_as_it_was_grid:
+        changed(GRID, |path| longer(path, 1), Some(&|path| longer(path, -1)));
+    a_changed_row_is_sent_anew_if_asked_sqlite:
+        changed(Kind::Sqlite(40_000), |path| execute(path, "update patient set born = null where id = 7"), None);
+    /// Fault D8.
+    a_changed_schema_is_sent_anew_if_asked_sqlite:
+        changed(Kind::Sqlite(40_000), |path| execute(path, "create table another (x)"), None);
+    /// An image is of its pages: that the header counts a change up is enough.
+    a_changed_page_is_sent_anew_if_asked_image:
+        changed(Kind::Image(40_000), |path| execute(path, "pragma user_version = 8"), None);
 }
 
 /// Another source is another transfer: said before anything is asked of the receiver.

@@ -6,29 +6,24 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use sealift_agent::role::Role;
 use sealift_tests::{
     agents::Agent,
     exit,
     place::{Kind, Place},
 };
 
-use super::{MIB, OUTAGE, WITHIN, assert_resumed, rate};
+use super::{GRID, MIB, OUTAGE, WITHIN, assert_resumed, rate};
 
 /// Longer than the silence that ends a connection, by what may still lie in the link when a process
 /// is stopped.
 const STOPPED: Duration = OUTAGE.saturating_add(Duration::from_secs(6));
 
-#[derive(Clone, Copy)]
-enum Side {
-    Sender,
-    Receiver,
-}
-
 /// Stopped for this long once data flows; the other side gives the link up meanwhile.
-fn stop_for(pause: Duration, side: Side, sender: &Agent, receiver: &Agent) {
+fn stop_for(pause: Duration, side: Role, sender: &Agent, receiver: &Agent) {
     let stopped = match side {
-        Side::Sender => sender,
-        Side::Receiver => receiver,
+        Role::Sender => sender,
+        Role::Receiver => receiver,
     };
     stopped.signal(Signal::SIGSTOP);
     thread::sleep(pause);
@@ -36,7 +31,7 @@ fn stop_for(pause: Duration, side: Side, sender: &Agent, receiver: &Agent) {
 }
 
 /// Until its grant has ended: it says that, not that a link was lost, and nothing goes on.
-fn stopped_past_the_grant(side: Side, kind: Kind) {
+fn stopped_past_the_grant(side: Role, kind: Kind) {
     let place = Place::new(kind, rate(4), 7);
     let mut receiver = place.receiver().args(&["--finish-within", "10s"]).start();
     let issued = Instant::now();
@@ -51,23 +46,15 @@ fn stopped_past_the_grant(side: Side, kind: Kind) {
     place.assert_suspended();
 }
 
-#[test]
-fn c7_sender_stopped_past_its_grant_loader() {
-    stopped_past_the_grant(Side::Sender, Kind::Loader(16 * MIB));
-}
-
-#[test]
-fn c7_receiver_stopped_past_its_grant_loader() {
-    stopped_past_the_grant(Side::Receiver, Kind::Loader(16 * MIB));
-}
-
-#[test]
-fn c7_receiver_stopped_past_its_grant_sqlite() {
-    stopped_past_the_grant(Side::Receiver, Kind::Sqlite(40_000));
+cases! {
+    c7_sender_stopped_past_its_grant_loader: stopped_past_the_grant(Role::Sender, Kind::Loader(16 * MIB));
+    c7_receiver_stopped_past_its_grant_loader: stopped_past_the_grant(Role::Receiver, Kind::Loader(16 * MIB));
+    c7_receiver_stopped_past_its_grant_sqlite: stopped_past_the_grant(Role::Receiver, Kind::Sqlite(40_000));
+    c7_receiver_stopped_past_its_grant_grid: stopped_past_the_grant(Role::Receiver, GRID);
 }
 
 /// While the grant lasts, it goes on as after an outage.
-fn stopped_for_an_outage(side: Side, kind: Kind) {
+fn stopped_for_an_outage(side: Role, kind: Kind) {
     let place = Place::new(kind, rate(12), 8);
     let (mut sender, receiver) = place.start();
     place.wait_until_passed(&mut sender, MIB as u64);
@@ -75,12 +62,9 @@ fn stopped_for_an_outage(side: Side, kind: Kind) {
     assert_resumed(&place, sender, receiver);
 }
 
-#[test]
-fn c7_sender_stopped_and_continued_sqlite() {
-    stopped_for_an_outage(Side::Sender, Kind::Sqlite(40_000));
-}
-
-#[test]
-fn c7_receiver_stopped_and_continued_loader() {
-    stopped_for_an_outage(Side::Receiver, Kind::Loader(16 * MIB));
+cases! {
+    c7_sender_stopped_and_continued_sqlite: stopped_for_an_outage(Role::Sender, Kind::Sqlite(40_000));
+    c7_sender_stopped_and_continued_grid: stopped_for_an_outage(Role::Sender, GRID);
+    c7_receiver_stopped_and_continued_grid: stopped_for_an_outage(Role::Receiver, GRID);
+    c7_receiver_stopped_and_continued_loader: stopped_for_an_outage(Role::Receiver, Kind::Loader(16 * MIB));
 }

@@ -87,10 +87,7 @@ fn spool_file(place: &Place) -> PathBuf {
 
 #[track_caller]
 fn assert_done(place: &Place, sender: Agent, receiver: Agent, resume: Option<&str>) -> (Finished, Finished) {
-    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
-    sender.assert_code(exit::DONE);
-    receiver.assert_code(exit::DONE);
-    place.assert_done();
+    let (sender, receiver) = place.assert_ends_well(sender, receiver);
     assert_eq!(sender.resume().as_deref(), resume, "{:?}", sender.events());
     (sender, receiver)
 }

@@ -7,9 +7,10 @@ use std::{
 };
 
 use nix::sys::stat::Mode;
-use sealift_tests::{agents::Launch, agents::SENDER, disk::SmallDisk};
+use sealift_agent::role::Role;
+use sealift_tests::disk::SmallDisk;
 
-use super::{spool_used::run, *};
+use super::*;
 
 /// Fault S12: the spool has its budget. The receiver waits meanwhile, and what was spooled is given
 /// up at once.
@@ -113,7 +114,7 @@ fn s5_rot_that_is_found_while_it_is_sent() {
     }
     place.assert_no_transfer("receiver");
     assert!(file.exists());
-    run(&place, SENDER, &["abandon", "--all"]).assert_code(exit::DONE);
+    place.run(Role::Sender, &["abandon", "--all"]).assert_code(exit::DONE);
     place.assert_clean(&[]);
 }
 
@@ -177,8 +178,7 @@ fn s6_the_spool_of_another_transfer_is_refused() {
         let sender = place.sender().args(arguments).start();
         assert_stopped(&place, sender, exit::MISMATCH, "log_foreign", &["Put back"]);
     }
-    let abandoned = Launch::bare(SENDER, &["abandon", "--all", "--state-dir"]).arg(place.path("sender")).start();
-    abandoned.wait(WITHIN).assert_code(exit::MISMATCH);
+    place.run(Role::Sender, &["abandon", "--all"]).assert_code(exit::MISMATCH);
     swap();
     assert_done(&other, other.sender().start(), other_receiver, Some("resumed"));
     assert_done(&place, place.sender().start(), receiver, Some("resumed"));

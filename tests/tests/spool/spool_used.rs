@@ -1,9 +1,7 @@
 //! What a spool is used for, what it says, and what becomes of it.
 
-use sealift_tests::{
-    agents::{Launch, RECEIVER, SENDER},
-    canary::Canaries,
-};
+use sealift_agent::role::Role;
+use sealift_tests::canary::Canaries;
 use serde_json::Value;
 
 use super::*;
@@ -99,25 +97,20 @@ fn l9_a_spool_holds_no_plaintext() {
     assert_done(&place, place.sender().args(&["--compression", "off"]).start(), receiver, Some("resumed"));
 }
 
-pub fn run(place: &Place, program: &str, words: &[&str]) -> Finished {
-    let side = if program == SENDER { "sender" } else { "receiver" };
-    Launch::bare(program, words).arg("--state-dir").arg(place.path(side)).start().wait(WITHIN)
-}
-
 #[test]
 fn status_tells_of_it_and_abandon_removes_it() {
     let (place, receiver) = left(6);
     let file = spool_file(&place);
-    let status = run(&place, SENDER, &["status", "--json"]);
+    let status = place.run(Role::Sender, &["status", "--json"]);
     let status: Value = serde_json::from_slice(&status.assert_code(exit::DONE).stdout()).unwrap();
     let told = &status["transfers"][0];
     assert_eq!(told["spool"].as_str(), file.parent().unwrap().to_str());
     assert!(told["held_bytes"].as_u64().unwrap() > 6 * MIB as u64, "{told}");
-    let status = run(&place, SENDER, &["status"]);
+    let status = place.run(Role::Sender, &["status"]);
     assert!(String::from_utf8_lossy(&status.stdout()).contains("spooled in"));
-    run(&place, SENDER, &["abandon", "--all"]).assert_code(exit::DONE);
+    place.run(Role::Sender, &["abandon", "--all"]).assert_code(exit::DONE);
     kill(receiver);
-    run(&place, RECEIVER, &["abandon", "--all"]).assert_code(exit::DONE);
+    place.run(Role::Receiver, &["abandon", "--all"]).assert_code(exit::DONE);
     place.assert_clean(&[]);
 }
 
@@ -126,7 +119,7 @@ fn status_tells_of_it_and_abandon_removes_it() {
 fn abandoned_by_its_ticket() {
     let (place, receiver) = left(6);
     let ticket = place.ticket();
-    run(&place, SENDER, &["abandon", "--ticket", ticket.to_str().unwrap()]).assert_code(exit::DONE);
+    place.run(Role::Sender, &["abandon", "--ticket", ticket.to_str().unwrap()]).assert_code(exit::DONE);
     let _ = receiver.wait(WITHIN);
     place.assert_clean(&[]);
 }

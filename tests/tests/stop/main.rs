@@ -1,11 +1,12 @@
-//! What ends a transfer, at the reader of a real source, and at the writers and the prover of a
-//! real target (issue 10, item 5): whichever cause it is, nothing more is read, written, committed
-//! or proven, and what the transfer ends for is that cause.
+//! What ends a transfer, at the reader of a source, and at the writers and the prover of a target,
+//! of SQLite and of an engine with several of each (issue 10, item 5): whichever cause it is,
+//! nothing more is read, written, committed or proven, and what the transfer ends for is that
+//! cause.
 
 mod causes;
 mod running;
 
-use std::{path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use bytes::BytesMut;
 use sealift_agent::{
@@ -14,7 +15,7 @@ use sealift_agent::{
     random::SystemRandom,
     stop::{Cause, Stop},
 };
-use sealift_engine_api::{Durability, SourceOptions, Writers};
+use sealift_engine_api::{Durability, Source, SourceOptions, Target, Writers};
 use sealift_engines::ENGINES;
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
@@ -37,7 +38,10 @@ use sealift_sqlite::{
     document::{FinishDocument, SchemaDocument, Table, TextEncoding},
     engine, put_value,
 };
-use sealift_tests::one_load::OneLoad;
+use sealift_tests::{
+    grid::{Content, GridSource, GridTarget},
+    one_load::{self, OneLoad},
+};
 use tokio::sync::mpsc;
 
 use self::running::{Running, TRANSFER, run};
@@ -48,42 +52,80 @@ fn digests() -> Digests {
     Digests::new(&DigestSecret::from_bytes([7; 32]))
 }
 
-/// A program that never ends by itself.
+/// A source with a part that is far from its end when it is stopped.
+fn sources(folder: &Path) -> [(Box<dyn Source>, PartIndex); 2] {
+    let endless = ENGINES.parse("exec:yes").unwrap().open_source(SourceOptions::default()).unwrap();
+    let grid = folder.join("grid");
+    fs::write(&grid, Content { tables: 1, ranges: 2, rows: 10_000_000, bytes: 1000, ..Content::default() }.text())
+        .unwrap();
+    [(endless, PartIndex(0)), (Box::new(GridSource::open(&grid).unwrap()), PartIndex(1))]
+}
+
 #[test]
 fn each_cause_stops_reading() {
+    let folder = tempfile::tempdir().unwrap();
     for cause in Cause::ALL {
-        let running = Running::start();
-        let summary = run(async {
-            let endpoint = ENGINES.parse("exec:yes").unwrap();
-            let source = endpoint.open_source(SourceOptions::default()).unwrap();
-            let stop = running.stop.within();
-            let is_empty = || Failure::new(Code::SourceEmpty, "", "");
-            let reading = Reading { row_bytes_max: ROW_BYTES_MAX, empty: None, is_empty };
-            let reader = Reader::start(source, reading, stop).await.unwrap().reader;
-            let mut reading = reader.read(PartIndex(0), digests().multiset()).unwrap();
-            assert!(reading.chunks.recv().await.is_some());
-            let ended_for = running.end_by(cause);
-            let mut more = 0;
-            while reading.chunks.recv().await.is_some() {
-                more += 1;
-            }
-            // What was read when it was asked for the last time, and what waited then.
-            assert!(more <= 2, "{cause:?}: {more} more chunks");
-            let summary = reading.summary.await.unwrap();
-            assert_eq!(summary.as_ref().err().map(|failure| &failure.what), Some(&ended_for.what), "{cause:?}");
-            summary
-        });
-        assert!(summary.is_err());
+        for (source, part) in sources(folder.path()) {
+            stops_reading(cause, source, part);
+        }
     }
 }
 
-fn plan() -> Plan {
+fn stops_reading(cause: Cause, source: Box<dyn Source>, part: PartIndex) {
+    let running = Running::start();
+    run(async {
+        let stop = running.stop.within();
+        let is_empty = || Failure::new(Code::SourceEmpty, "", "");
+        let reading = Reading { row_bytes_max: ROW_BYTES_MAX, empty: None, is_empty };
+        let reader = Reader::start(source, reading, stop).await.unwrap().reader;
+        let mut reading = reader.read(part, digests().multiset()).unwrap();
+        assert!(reading.chunks.recv().await.is_some());
+        let ended_for = running.end_by(cause);
+        let mut more = 0;
+        while reading.chunks.recv().await.is_some() {
+            more += 1;
+        }
+        // What was read when it was asked for the last time, and what waited then.
+        assert!(more <= 2, "{cause:?}: {more} more chunks");
+        let summary = reading.summary.await.unwrap();
+        assert_eq!(summary.err().map(|failure| failure.what), Some(ended_for.what), "{cause:?}");
+    });
+}
+
+/// So many that a proof takes a while.
+const ROWS: u32 = 40_000;
+
+/// Of an engine: its target, a plan, and what each part of it holds.
+struct Subject {
+    target: fn(&Path) -> Arc<dyn Target>,
+    plan: Plan,
+    parts: Vec<Vec<u8>>,
+}
+
+fn subjects() -> [Subject; 2] {
+    [sqlite(), grid()]
+}
+
+fn grid() -> Subject {
+    let folder = tempfile::tempdir().unwrap();
+    let from = folder.path().join("from");
+    let content = Content { tables: 1, ranges: 1, rows: ROWS.into(), bytes: 1, ..Content::default() };
+    fs::write(&from, content.text()).unwrap();
+    let planned = Box::new(GridSource::open(&from).unwrap()).plan(one_load::endless()).unwrap();
+    let target = |path: &Path| Arc::new(GridTarget::new(path.to_owned(), ROW_BYTES_MAX)) as Arc<dyn Target>;
+    Subject { target, plan: planned.plan, parts: content.parts() }
+}
+
+fn sqlite() -> Subject {
     let parts = vec![
         PlannedPart::of_section(Section::PreData),
         PlannedPart::of_table(TableIndex(0)),
         PlannedPart::of_section(Section::PostData),
     ];
-    Plan { engine: engine::rows(), tables: vec![PlannedTable::named("t")], parts, empty: None }
+    let plan = Plan { engine: engine::rows(), tables: vec![PlannedTable::named("t")], parts, empty: None };
+    let finish = FinishDocument { views: Vec::new(), triggers: Vec::new() };
+    let target = |path: &Path| Arc::new(SqliteTarget::new(path, ROW_BYTES_MAX).unwrap()) as Arc<dyn Target>;
+    Subject { target, plan, parts: vec![schema(), rows(ROWS.into()), finish.to_bytes()] }
 }
 
 fn schema() -> Vec<u8> {
@@ -132,11 +174,20 @@ fn verified(part: PartIndex, index: u64, last: bool, plain: &[u8]) -> VerifiedCh
     open(&sealed.header, body, &keys, &mut Unpacker::new().unwrap()).unwrap()
 }
 
-/// One that ends with `stop`, and how much of it was there.
-fn prepared(target: &Path, stop: &Stop) -> (Arc<OneLoad>, usize) {
-    let load = OneLoad::ended_by(SqliteTarget::new(target, ROW_BYTES_MAX).unwrap(), stop);
-    let found = load.prepare(TRANSFER, &plan(), Asks::Continue).unwrap();
-    (Arc::new(load), found.len())
+impl Subject {
+    /// A load that ends with `stop`, and how much of it was there.
+    fn prepared(&self, target: &Path, stop: &Stop) -> (Arc<OneLoad>, usize) {
+        let load = OneLoad::ended_by((self.target)(target), stop);
+        let found = load.prepare(TRANSFER, &self.plan, Asks::Continue).unwrap();
+        (Arc::new(load), found.len())
+    }
+
+    /// Everything of the load is written, and nothing is proven.
+    async fn write_all(&self, load: &OneLoad, stop: &Stop) {
+        for (part, plain) in self.parts.iter().enumerate() {
+            write_whole(load, part as u32, plain, stop).await;
+        }
+    }
 }
 
 /// Begins to write a part as the receiver does.
@@ -170,23 +221,26 @@ async fn write_whole(load: &OneLoad, part: u32, plain: &[u8], stop: &Stop) {
 /// there.
 #[test]
 fn each_cause_stops_writing_and_committing() {
-    for cause in Cause::ALL {
+    let subjects = subjects();
+    for (cause, subject) in
+        Cause::ALL.into_iter().flat_map(|cause| subjects.iter().map(move |subject| (cause, subject)))
+    {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("target.db");
         let running = Running::start();
-        let (load, _) = prepared(&target, &running.stop);
+        let (load, _) = subject.prepared(&target, &running.stop);
         run(async {
-            write_whole(&load, 0, &schema(), &running.stop).await;
+            write_whole(&load, 0, &subject.parts[0], &running.stop).await;
             let part = PartIndex(1);
             let (writer, mut events) = begin(load.writers(), part, &running.stop).await;
-            assert!(write(&writer, verified(part, 0, false, &rows(1000))).await);
+            assert!(write(&writer, verified(part, 0, false, &subject.parts[1])).await);
             let ended_for = running.end_by(cause);
-            write(&writer, verified(part, 1, true, &rows(1000))).await;
+            write(&writer, verified(part, 1, true, &subject.parts[1])).await;
             let Some(Written::Failed(failure)) = events.recv().await else { panic!("{cause:?}: written") };
             assert_eq!((failure.what, failure.code), (ended_for.what, ended_for.code), "{cause:?}");
         });
         load.suspend();
-        let (_again, found) = prepared(&target, &Running::start().stop);
+        let (_again, found) = subject.prepared(&target, &Running::start().stop);
         assert_eq!(found, 1, "{cause:?}: the schema alone was committed");
     }
 }
@@ -194,13 +248,16 @@ fn each_cause_stops_writing_and_committing() {
 /// A prover asks for itself, and what was loaded stays for the next process.
 #[test]
 fn each_cause_stops_proving() {
-    for cause in Cause::ALL {
+    let subjects = subjects();
+    for (cause, subject) in
+        Cause::ALL.into_iter().flat_map(|cause| subjects.iter().map(move |subject| (cause, subject)))
+    {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("target.db");
         let running = Running::start();
-        let (load, _) = prepared(&target, &running.stop);
+        let (load, _) = subject.prepared(&target, &running.stop);
         run(async {
-            write_all(&load, &running.stop).await;
+            subject.write_all(&load, &running.stop).await;
             let prover = Arc::clone(&load);
             let proving = tokio::task::spawn_blocking(move || prover.prove(&digests()));
             let ended_for = running.end_by(cause);
@@ -210,46 +267,43 @@ fn each_cause_stops_proving() {
         });
         load.suspend();
         assert!(!target.exists());
-        let (_again, found) = prepared(&target, &Running::start().stop);
+        let (_again, found) = subject.prepared(&target, &Running::start().stop);
         assert_eq!(found, 3, "{cause:?}: all of it stays loaded");
     }
-}
-
-/// So many that a proof takes a while.
-const ROWS: i64 = 100_000;
-
-/// Everything of the load is written, and nothing is proven.
-async fn write_all(load: &OneLoad, stop: &Stop) {
-    let finish = FinishDocument { views: Vec::new(), triggers: Vec::new() };
-    write_whole(load, 0, &schema(), stop).await;
-    write_whole(load, 1, &rows(ROWS), stop).await;
-    write_whole(load, 2, &finish.to_bytes(), stop).await;
 }
 
 /// A step that runs while the load is let go of gives back what it had: nothing is left.
 #[test]
 fn a_load_that_is_abandoned_while_it_is_proven_leaves_nothing() {
+    subjects().iter().for_each(leaves_nothing);
+}
+
+fn leaves_nothing(subject: &Subject) {
     let folder = tempfile::tempdir().unwrap();
     let running = Running::start();
-    let (load, _) = prepared(&folder.path().join("target.db"), &running.stop);
+    let (load, _) = subject.prepared(&folder.path().join("target.db"), &running.stop);
     run(async {
-        write_all(&load, &running.stop).await;
+        subject.write_all(&load, &running.stop).await;
         let prover = Arc::clone(&load);
         let proving = tokio::task::spawn_blocking(move || prover.prove(&digests()));
         load.abandon();
         assert!(proving.await.unwrap().is_err());
     });
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 /// A step out of order takes nothing away, and what is published stays.
 #[test]
 fn a_load_is_proven_once_and_published_after_that() {
+    subjects().iter().for_each(is_proven_once);
+}
+
+fn is_proven_once(subject: &Subject) {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target.db");
     let running = Running::start();
-    let (load, _) = prepared(&target, &running.stop);
-    run(write_all(&load, &running.stop));
+    let (load, _) = subject.prepared(&target, &running.stop);
+    run(subject.write_all(&load, &running.stop));
     assert_eq!(load.publish().unwrap_err().code, Code::Internal);
     let evidence = load.prove(&digests()).unwrap();
     assert_eq!(evidence.tables[0].rows, ROWS as u64);
