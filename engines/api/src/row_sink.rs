@@ -18,8 +18,8 @@ pub trait RowSink {
     /// from where the source has it.
     fn row(&mut self, pieces: &[&[u8]]) -> Outcome;
 
-    /// Appends one encoded row of `row_bytes`, which `row` reads from where the source has it, so that
-    /// no more than a chunk of it is in memory. `failed` says what an error in it means.
+    /// Appends one encoded row of `row_bytes`, which `row` reads from where the source has it, so
+    /// that no more than a chunk of it is in memory. `failed` says what an error in it means.
     fn long_row(&mut self, row_bytes: usize, row: &mut dyn Read, failed: &dyn Fn(io::Error) -> Failure) -> Outcome;
 
     /// Appends bytes that are no rows: a document of the engine's own, or those of a dump.
