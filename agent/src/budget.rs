@@ -84,7 +84,8 @@ impl LaneBudget {
         (half(), half())
     }
 
-    /// Takes so many bytes, or as many as are reserved, if that is less: a chunk needs no more.
+    /// Takes so many bytes, or as many as are reserved, if that is less: a chunk needs no more,
+    /// unless one of the largest has a copy for a journal, too.
     /// Waits, if it has to, until chunks of this very lane give back theirs. Cancel-safe.
     pub async fn take(&self, bytes: usize) -> Outcome<Room> {
         let wanted = bytes.min(self.own_bytes) as u32;

@@ -150,9 +150,11 @@ impl<'a> Pipeline<'a> {
 
     /// Gives a chunk to its writer. Not cancel-safe: the chunk is lost.
     async fn write(&self, writer: &PartWriter, frame: VerifiedFrame) {
-        let VerifiedFrame { chunk, held, frame_bytes } = frame;
+        let VerifiedFrame { chunk, mut held, frame_bytes } = frame;
         let part = chunk.part();
         let plain_bytes = chunk.plain().len() as u64;
+        // What the journal was given is written.
+        held.shrink(chunk.plain().len());
         {
             let _at_work = self.activity.at_work();
             self.load.write(writer, ChunkInMemory { chunk, held }).await;
@@ -184,8 +186,9 @@ impl<'a> Pipeline<'a> {
             let keys = self.session.borrow().keys_of(header.epoch).clone();
             // Opening is in place: what the journal is to have as it came is copied before.
             let sealed = self.load.transfer().has_journal().then(|| Bytes::copy_from_slice(&body));
+            let sealed_bytes = sealed.as_ref().map_or(0, Bytes::len);
             let chunk = self.workers.open(header, body, keys).await?;
-            held.shrink(chunk.plain().len());
+            held.shrink(chunk.plain().len() + sealed_bytes);
             let record = sealed.map(|sealed| Record::Chunk { header, sealed });
             Ok((VerifiedFrame { chunk, held, frame_bytes: header.frame_bytes() as u64 }, record))
         })
@@ -201,7 +204,8 @@ impl<'a> Pipeline<'a> {
         let mut held = None;
         loop {
             if let Awaited::Sealed(header) = arriving.awaited() {
-                held = Some(lane.take(header.sealed_bytes() + header.plain_bytes as usize).await?);
+                let copies = 1 + usize::from(self.load.transfer().has_journal());
+                held = Some(lane.take(copies * header.sealed_bytes() + header.plain_bytes as usize).await?);
             }
             match self.next(arriving, stream).await? {
                 Some(Arrived::Frame(header, body)) => {
