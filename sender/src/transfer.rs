@@ -157,7 +157,7 @@ impl<'a> Sending<'a> {
             };
             match self.disposition(&failure) {
                 SenderDisposition::ReadSource => {}
-                SenderDisposition::RunAgain => self.run_again(),
+                SenderDisposition::RunAgain => self.run_again(failure.code),
                 _ => return Err(self.without_going_on(failure)),
             }
             outgoing = self.open(stop).await?;
@@ -186,11 +186,17 @@ impl<'a> Sending<'a> {
         Standing { stage: self.record.stage(), contact: self.contact, sends, replay, asks: self.asks }
     }
 
-    /// What a program prints when it is run again is of another moment: the receiver is to drop
-    /// what it has.
-    fn run_again(&mut self) {
+    /// What a program prints when it is run again, and what a database holds now, is of another
+    /// moment: the receiver is to drop what it has.
+    fn run_again(&mut self, code: Code) {
         self.end_reading();
         let reason = match self.sends {
+            _ if code == Code::SourceChanged => {
+                "the source has changed since it was read, and its earlier state is gone; it is read anew."
+            }
+            _ if self.endpoint.replay() == Replay::NewMoment => {
+                "the receiver lost what it had; the source is read anew."
+            }
             Sends::Spool => "the receiver has lost the key to what was spooled. The program is run again.",
             _ => "the receiver lost what it had, and a program's output cannot be read twice; it is run again.",
         };
@@ -233,6 +239,7 @@ impl<'a> Sending<'a> {
         failure.hints.set_restart(match replay {
             _ if sends == Sends::Spool => Restart::Resumes,
             Replay::Always => Restart::Resumes,
+            Replay::NewMoment => Restart::ReadsAnew,
             Replay::RunAgain => Restart::RunsProgram,
             Replay::Never => Restart::NeedsSource,
         });

@@ -4,14 +4,15 @@
 //!
 //! One case cannot go on: a receiver killed while its loader was ending cannot know whether that
 //! committed. It says so; the target then holds all or nothing, the operator states which, and
-//! `abandon` clears up on both sides. And agents that were both killed on their way out, with
-//! everything done, begin another transfer when they are started again: it is refused, since its
-//! target is there.
+//! `abandon` clears up on both sides. So it does where a server has crashed between the proof of a
+//! load and its publication, and has emptied its unlogged tables: that load is never published. And
+//! agents that were both killed on their way out, with everything done, begin another transfer when
+//! they are started again: it is refused, since its target is there.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -25,29 +26,27 @@ use nix::{
 use sealift_agent::role::Role;
 
 use crate::{
-    agents::Agent,
     doubt_loop, exit,
     finished::Finished,
     grid::Content,
     link::Faults,
     memory::children,
     place::{Kind, Place},
+    postgres::{Clusters, Databases},
     random::Random,
 };
 
+use self::side::{ENDS_WITHIN, START_AGAIN_AFTER, Side};
 pub use self::tally::Tally;
 
+mod side;
 mod tally;
 
 /// Far more than any round needs: an outage costs ten seconds, and a killed sender as much.
 const ROUND_WITHIN: Duration = Duration::from_secs(180);
 
-/// For an agent that was killed or asked to stop.
-const ENDS_WITHIN: Duration = Duration::from_secs(30);
-
-/// Between two looks at the agents, and before an agent that gave up is started again.
+/// Between two looks at the agents.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-const START_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// For the second of two agents to end.
 const WORDS_WITHIN: Duration = Duration::from_secs(5);
@@ -65,12 +64,14 @@ pub enum Engine {
     Spool,
     /// The engine of the tests.
     Grid,
+    /// Databases of two clusters, which are killed, too, and changed meanwhile.
+    Postgres,
     /// `psql` with a slow COMMIT: see [`doubt_loop`].
     Commit,
 }
 
 impl Engine {
-    pub const ALL: [Engine; 10] = [
+    pub const ALL: [Engine; 11] = [
         Engine::Sqlite,
         Engine::Tables,
         Engine::Image,
@@ -80,6 +81,7 @@ impl Engine {
         Engine::Program,
         Engine::Spool,
         Engine::Grid,
+        Engine::Postgres,
         Engine::Commit,
     ];
 
@@ -94,6 +96,7 @@ impl Engine {
             Engine::Program => "program",
             Engine::Spool => "spool",
             Engine::Grid => "grid",
+            Engine::Postgres => "postgres",
             Engine::Commit => "commit",
         }
     }
@@ -123,6 +126,7 @@ impl Engine {
                 widest: random.below(4 << 20),
                 finding: None,
             }),
+            Engine::Postgres => Kind::Postgres,
             // Rounds of its own.
             Engine::Commit => Kind::Loader(bytes),
         }
@@ -134,6 +138,7 @@ impl Engine {
 pub fn run(seed: u64, rounds: u64, engines: &[Engine], at_once: usize) -> (Tally, Vec<u64>) {
     let (next, total) = (AtomicU64::new(0), Mutex::new((Tally::default(), Vec::new())));
     let postgres = if engines.contains(&Engine::Commit) { doubt_loop::server() } else { None };
+    let clusters = if engines.contains(&Engine::Postgres) { Clusters::start() } else { None };
     thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
@@ -143,9 +148,10 @@ pub fn run(seed: u64, rounds: u64, engines: &[Engine], at_once: usize) -> (Tally
                         return;
                     }
                     let (engine, seed) = (engines[number as usize % engines.len()], seed.wrapping_add(number));
-                    let outcome = catch_unwind(AssertUnwindSafe(|| match (engine, &postgres) {
-                        (Engine::Commit, Some(postgres)) => doubt_loop::Round::new(postgres, seed).run(),
-                        (Engine::Commit, None) => Tally::default(),
+                    let outcome = catch_unwind(AssertUnwindSafe(|| match (engine, &postgres, &clusters) {
+                        (Engine::Commit, Some(postgres), _) => doubt_loop::Round::new(postgres, seed).run(),
+                        (Engine::Postgres, _, Some(clusters)) => Round::of_databases(clusters, seed).run(),
+                        (Engine::Commit | Engine::Postgres, ..) => Tally::default(),
                         _ => Round::new(engine, seed).run(),
                     }));
                     let mut total = total.lock().unwrap();
@@ -163,7 +169,20 @@ pub fn run(seed: u64, rounds: u64, engines: &[Engine], at_once: usize) -> (Tally
             });
         }
     });
-    total.into_inner().unwrap()
+    let total = total.into_inner().unwrap();
+    if let Some(clusters) = clusters.filter(|_| total.1.is_empty()) {
+        clusters.assert_empty();
+    }
+    total
+}
+
+fn faults(random: &mut Random) -> Faults {
+    let megabits = 4 + random.below(60) as u64;
+    Faults {
+        bits_per_second: Some(megabits * 1_000_000),
+        loss_percent: if random.chance(25.0) { 1.0 } else { 0.0 },
+        ..Faults::default()
+    }
 }
 
 fn kill9(pid: Pid) {
@@ -179,31 +198,22 @@ struct Round {
     receiver: Side,
 }
 
-/// One agent: the process that runs now, and how its last one ended if that was the end.
-#[derive(Default)]
-struct Side {
-    agent: Option<Agent>,
-    done: Option<Finished>,
-    /// It reported that the transfer cannot be resumed.
-    in_doubt: bool,
-    /// It reported that something is there already.
-    target_taken: bool,
-    /// It reported that when it ended just now.
-    loader_failed: bool,
-    /// How each of its processes ended, to examine a round that failed.
-    ends: Vec<String>,
-}
-
 impl Round {
     fn new(engine: Engine, seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let megabits = 4 + random.below(60) as u64;
-        let faults = Faults {
-            bits_per_second: Some(megabits * 1_000_000),
-            loss_percent: if random.chance(25.0) { 1.0 } else { 0.0 },
-            ..Faults::default()
-        };
+        let faults = faults(&mut random);
         let place = Place::new(engine.kind(&mut random), faults, seed);
+        Self::at(place, random)
+    }
+
+    fn of_databases(clusters: &Arc<Clusters>, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let faults = faults(&mut random);
+        let place = Place::of_databases(Databases::make(clusters, seed), faults, seed);
+        Self::at(place, random)
+    }
+
+    fn at(place: Place, random: Random) -> Self {
         let tally = Tally { rounds: 1, ..Tally::default() };
         Self { place, random, tally, sender: Side::default(), receiver: Side::default() }
     }
@@ -217,6 +227,9 @@ impl Round {
             self.keep_going();
             if self.receiver.in_doubt {
                 return self.abandon();
+            }
+            if self.receiver.emptied {
+                return self.give_up();
             }
             if self.receiver.target_taken {
                 return self.done_before();
@@ -247,7 +260,7 @@ impl Round {
             thread::sleep(WORDS_WITHIN);
             panic!("ended as it should not:\n{}", self.words());
         }
-        if self.receiver.in_doubt || self.receiver.target_taken {
+        if self.receiver.in_doubt || self.receiver.target_taken || self.receiver.emptied {
             return;
         }
         if self.receiver.is_missing() && self.sender.done.is_none() {
@@ -271,7 +284,7 @@ impl Round {
     fn abandon(mut self) -> Tally {
         self.sender.kill();
         self.receiver.kill();
-        let is_there = self.place.target().exists();
+        let is_there = self.place.is_published();
         let statement = if is_there { "--loaded" } else { "--not-loaded" };
         for transfer in self.place.transfers("receiver") {
             self.place.run(Role::Receiver, &["resolve", &transfer, statement]).assert_code(exit::DONE);
@@ -282,8 +295,17 @@ impl Round {
         Tally { in_doubt: 1, ..self.tally }
     }
 
+    /// The server lost what is proven, and nothing can bring it back: the sender has no receipt,
+    /// and nothing is published.
+    fn give_up(mut self) -> Tally {
+        self.end_for_good();
+        assert!(!self.place.is_published() && !self.place.has_receipt("sender"), "{}", self.words());
+        self.place.assert_clean(&[]);
+        Tally { emptied: 1, ..self.tally }
+    }
+
     fn is_done_before(&self) -> bool {
-        self.place.target().exists() && ["sender", "receiver"].iter().all(|side| self.place.has_receipt(side))
+        self.place.is_published() && ["sender", "receiver"].iter().all(|side| self.place.has_receipt(side))
     }
 
     /// Both were killed when nothing was left to do, and began another transfer.
@@ -345,6 +367,10 @@ impl Round {
     }
 
     fn interfere(&mut self) {
+        if let Some(databases) = self.place.databases.as_ref().filter(|_| self.random.chance(50.0)) {
+            self.tally.servers_disturbed += u64::from(databases.disturb(&mut self.random));
+            return;
+        }
         match self.random.below(100) {
             0..25 => self.kill_sender(),
             25..50 => self.kill_receiver(),
@@ -396,7 +422,10 @@ impl Round {
         self.place.link.heal();
     }
 
-    fn check(self) -> Tally {
+    fn check(mut self) -> Tally {
+        if let Some(databases) = &mut self.place.databases {
+            self.tally.changes += databases.settle();
+        }
         for side in ["sender", "receiver"] {
             let left = self.place.transfers(side);
             assert!(left.is_empty(), "unfinished at the {side}: {left:?}\n{}", self.words());
@@ -419,53 +448,5 @@ impl Round {
             (None, _) => side.ends.concat(),
         };
         format!("--- sender\n{}\n--- receiver\n{}", words(&self.sender), words(&self.receiver))
-    }
-}
-
-impl Side {
-    fn is_missing(&self) -> bool {
-        self.agent.is_none() && self.done.is_none()
-    }
-
-    /// An agent that ends by itself is done, or may be started again.
-    /// `false` if it ended as none should.
-    fn take_end(&mut self) -> bool {
-        let Some(agent) = &mut self.agent else { return true };
-        if agent.is_running() {
-            return true;
-        }
-        let ended = self.agent.take().expect("looked at above").wait(ENDS_WITHIN);
-        self.note(&ended);
-        self.loader_failed =
-            ended.code() == Some(exit::UNUSABLE) && ended.finished_event()["outcome"] == "loader_failed";
-        match ended.code() {
-            Some(exit::DONE) => self.done = Some(ended),
-            Some(exit::UNUSABLE) if ended.finished_event()["outcome"] == "target_not_empty" => self.target_taken = true,
-            Some(exit::INTERRUPTED) if ended.resume().as_deref() == Some("in_doubt") => self.in_doubt = true,
-            // Unreachable or busy before anything was agreed, interrupted, or a loader that was
-            // killed.
-            Some(exit::PEER | exit::INTERRUPTED | exit::REFUSED | exit::UNUSABLE) => thread::sleep(START_AGAIN_AFTER),
-            _ => {
-                self.done = Some(ended);
-                return false;
-            }
-        }
-        true
-    }
-
-    fn note(&mut self, ended: &Finished) {
-        self.ends.push(format!("{:?} after {:?}: {}\n", ended.status, ended.took, ended.last_words()));
-    }
-
-    fn kill(&mut self) -> bool {
-        let Some(agent) = self.agent.take() else { return false };
-        agent.kill9();
-        let ended = agent.wait(ENDS_WITHIN);
-        self.note(&ended);
-        // It may have been quicker.
-        if ended.code() == Some(exit::DONE) {
-            self.done = Some(ended);
-        }
-        true
     }
 }

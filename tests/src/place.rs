@@ -22,6 +22,7 @@ use crate::{
     invited::write_ticket,
     link::{Direction, Faults, Link},
     port::free_udp_port,
+    postgres::Databases,
     random::Random,
     sqlite,
 };
@@ -49,6 +50,8 @@ pub enum Kind {
     Spool(usize),
     /// What the engine of the tests has, in several tables and ranges.
     Grid(Content),
+    /// Databases of two PostgreSQL clusters.
+    Postgres,
 }
 
 impl Kind {
@@ -78,27 +81,48 @@ pub struct Place {
     pub link: Link,
     pub source_url: String,
     pub target_url: String,
+    /// Of [`Kind::Postgres`].
+    pub databases: Option<Databases>,
 }
 
 impl Place {
     pub fn new(kind: Kind, faults: Faults, seed: u64) -> Self {
         let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
-        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, free_udp_port()));
         let (source, target) = (folder.path().join("source"), folder.path().join("target/to"));
-        let (source_url, target_url) = urls(kind, &source.display().to_string(), &target.display().to_string());
-        let place = Self { folder, kind, to, link: Link::start(to, faults, seed), source_url, target_url };
-        ["target", "sender", "receiver"].into_iter().for_each(|name| place.make(name));
-        match kind {
-            Kind::Sqlite(rows) | Kind::Ranges(rows) | Kind::Image(rows) | Kind::Drill(rows) => {
-                sqlite::create_hospital(&place.source(), rows)
-            }
-            Kind::Tables(tables) => sqlite::create_tables(&place.source(), tables),
-            Kind::Grid(content) => fs::write(place.source(), content.text()).unwrap(),
-            Kind::File(bytes) | Kind::Loader(bytes) | Kind::Program(bytes) | Kind::Spool(bytes) => {
-                fs::write(place.source(), random_bytes(bytes, seed)).unwrap();
-            }
-        }
+        let urls = urls(kind, &source.display().to_string(), &target.display().to_string());
+        let place = Self::of(kind, folder, urls, faults, seed);
+        place.make_source(seed);
         place
+    }
+
+    /// From and to a database of a cluster that others use, too.
+    pub fn of_databases(databases: Databases, faults: Faults, seed: u64) -> Self {
+        let folder = tempfile::Builder::new().prefix("sealift-data-").tempdir().unwrap();
+        let urls = (databases.source_url(), databases.target_url());
+        Self { databases: Some(databases), ..Self::of(Kind::Postgres, folder, urls, faults, seed) }
+    }
+
+    fn of(kind: Kind, folder: TempDir, urls: (String, String), faults: Faults, seed: u64) -> Self {
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, free_udp_port()));
+        let link = Link::start(to, faults, seed);
+        let (source_url, target_url) = urls;
+        let place = Self { folder, kind, to, link, source_url, target_url, databases: None };
+        ["target", "sender", "receiver"].into_iter().for_each(|name| place.make(name));
+        place
+    }
+
+    fn make_source(&self, seed: u64) {
+        match self.kind {
+            Kind::Sqlite(rows) | Kind::Ranges(rows) | Kind::Image(rows) | Kind::Drill(rows) => {
+                sqlite::create_hospital(&self.source(), rows)
+            }
+            Kind::Tables(tables) => sqlite::create_tables(&self.source(), tables),
+            Kind::Grid(content) => fs::write(self.source(), content.text()).unwrap(),
+            Kind::File(bytes) | Kind::Loader(bytes) | Kind::Program(bytes) | Kind::Spool(bytes) => {
+                fs::write(self.source(), random_bytes(bytes, seed)).unwrap();
+            }
+            Kind::Postgres => {}
+        }
     }
 
     fn make(&self, name: &str) {
@@ -202,6 +226,14 @@ impl Place {
         path
     }
 
+    /// Something is there under the final name.
+    pub fn is_published(&self) -> bool {
+        match &self.databases {
+            Some(databases) => databases.is_published(),
+            None => self.target().exists(),
+        }
+    }
+
     /// The target holds what the source does; of a drill, the receipt says that this has arrived.
     pub fn is_same(&self) -> bool {
         match self.kind {
@@ -222,6 +254,9 @@ impl Place {
 
     #[track_caller]
     pub fn assert_same(&self) {
+        if let Some(databases) = &self.databases {
+            return databases.assert_same();
+        }
         let is_drill = matches!(self.kind, Kind::Drill(_));
         assert_eq!(self.target().exists(), !is_drill, "whether anything is there");
         assert!(!is_drill || self.has_receipt("receiver"), "no receipt says what arrived");
@@ -255,7 +290,7 @@ impl Place {
     #[track_caller]
     pub fn assert_done(&self) {
         self.assert_same();
-        self.assert_clean(if let Kind::Drill(_) = self.kind { &[] } else { &["to"] });
+        self.assert_clean(if let Kind::Drill(_) | Kind::Postgres = self.kind { &[] } else { &["to"] });
     }
 
     /// No staging, no record, no key: in the target's folder there is this and no more.
@@ -265,6 +300,9 @@ impl Place {
         assert_eq!(names(&self.spool()), Vec::<String>::new(), "in the spool's folder");
         for side in ["sender", "receiver"] {
             self.assert_no_transfer(side);
+        }
+        if let Some(databases) = &self.databases {
+            databases.assert_nothing_staged(&fs::read_to_string(self.path("receiver/audit.jsonl")).unwrap());
         }
     }
 
@@ -331,6 +369,7 @@ fn urls(kind: Kind, source: &str, target: &str) -> (String, String) {
             (format!("sqlite:{source}"), format!("sqlite:{target}"))
         }
         Kind::Drill(_) => (format!("sqlite:{source}"), "discard:".to_owned()),
+        Kind::Postgres => panic!("its URLs are those of its databases"),
         Kind::Grid(_) => (format!("grid:{source}"), format!("grid:{target}")),
         Kind::File(_) => (format!("file:{source}"), format!("file:{target}")),
         Kind::Loader(_) => (format!("file:{source}"), loader),

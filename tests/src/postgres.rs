@@ -1,10 +1,16 @@
 //! A throwaway PostgreSQL cluster: unix socket and loopback, superuser `postgres`, gone with the
 //! test; without durability, unless that is asked for.
 
+mod clusters;
+mod proxy;
+
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -16,14 +22,29 @@ use crate::{
     shared,
 };
 
+pub use self::{
+    clusters::{Clusters, Databases},
+    proxy::Proxy,
+};
+
 pub struct Postgres {
     // Before the folder: fields are dropped in this order, and the server writes into the folder to
     // its end.
-    service: Service,
+    service: Mutex<Service>,
+    server: Server,
+}
+
+/// What a server is started with.
+struct Server {
     folder: TempDir,
     port: u16,
     programs: PathBuf,
+    user: RunAs,
+    settings: Vec<&'static str>,
 }
+
+/// For a server that was killed to come back.
+const COMES_BACK_WITHIN: Duration = Duration::from_secs(60);
 
 impl Postgres {
     /// Starts a cluster that syncs nothing; `None`, and a word, where PostgreSQL is not installed.
@@ -36,7 +57,12 @@ impl Postgres {
         Self::start_with(SETTINGS)
     }
 
-    fn start_with(settings: &[&str]) -> Option<Self> {
+    /// One that keeps what it says it has, with these settings besides.
+    pub fn start_durable_with(settings: &[&'static str]) -> Option<Self> {
+        Self::start_with(&[SETTINGS, settings].concat())
+    }
+
+    fn start_with(settings: &[&'static str]) -> Option<Self> {
         let Some(programs) = programs() else {
             shared::skip("PostgreSQL is not installed", true);
             return None;
@@ -45,70 +71,87 @@ impl Postgres {
         let folder = tempfile::Builder::new().prefix("sealift-pg-").tempdir().unwrap();
         let user = RunAs::unprivileged("postgres");
         user.own(folder.path());
-        let data = folder.path().join("data");
         let mut initdb = user.command(programs.join("initdb"));
         initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
-        shared::run(initdb.arg("-D").arg(&data).current_dir(folder.path()));
+        shared::run(initdb.arg("-D").arg(folder.path().join("data")).current_dir(folder.path()));
+        let server = Server { folder, port: free_tcp_port(), programs, user, settings: settings.to_vec() };
+        Some(Self { service: Mutex::new(server.start()), server })
+    }
 
-        let port = free_tcp_port();
-        let log = folder.path().join("log");
-        let log_file = fs::File::create(&log).unwrap();
-        let mut command = user.command(programs.join("postgres"));
-        command.arg("-D").arg(&data).arg("-k").arg(folder.path()).args(["-p", &port.to_string()]);
-        for setting in settings {
-            command.args(["-c", setting]);
-        }
-        command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
-        // SIGINT is "fast": open sessions are ended, not waited for.
-        let mut service = Service::start(command, Signal::SIGINT);
-        let socket = folder.path().to_path_buf();
-        service.wait_until(&log, || {
-            let mut ready = Command::new(programs.join("pg_isready"));
-            ready.arg("-q").arg("-h").arg(&socket).args(["-p", &port.to_string()]);
-            ready.status().is_ok_and(|status| status.success())
-        });
-        Some(Self { service, folder, port, programs })
+    /// Ends the server without a checkpoint or a word to its clients (`immediate`), and starts it
+    /// again.
+    pub fn restart_immediately(&self) {
+        let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
+        service.end(Signal::SIGQUIT);
+        *service = self.server.start();
     }
 
     pub fn pid(&self) -> u32 {
-        self.service.pid()
+        self.service.lock().unwrap().pid()
     }
 
     pub fn socket_folder(&self) -> &Path {
-        self.folder.path()
+        self.server.folder.path()
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.server.port
     }
 
     /// What every client program needs to find `database` here, as words of a command line.
     pub fn address(&self, database: &str) -> String {
-        format!("-h {} -p {} -U postgres -d {database}", self.folder.path().display(), self.port)
+        format!("-h {} -p {} -U postgres -d {database}", self.server.folder.path().display(), self.server.port)
     }
 
     /// The URL of `database` here.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@/{database}?host={}&port={}", self.folder.path().display(), self.port)
+        format!(
+            "postgres://postgres@/{database}?host={}&port={}",
+            self.server.folder.path().display(),
+            self.server.port
+        )
     }
 
     /// A client program with the address in its environment.
     pub fn client(&self, program: &str, database: &str) -> Command {
-        let mut command = Command::new(self.programs.join(program));
-        command.env("PGHOST", self.folder.path()).env("PGPORT", self.port.to_string());
+        let mut command = Command::new(self.server.programs.join(program));
+        command.env("PGHOST", self.server.folder.path()).env("PGPORT", self.server.port.to_string());
         command.env("PGUSER", "postgres").env("PGDATABASE", database);
         command
     }
 
     /// The full path of a client program that fits this server.
     pub fn program(&self, name: &str) -> PathBuf {
-        self.programs.join(name)
+        self.server.programs.join(name)
     }
 
     /// Runs SQL and returns what it prints, unaligned, without headers.
     pub fn query(&self, database: &str, sql: &str) -> String {
         let mut psql = self.client("psql", database);
         shared::run(psql.args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-c", sql])).trim_end().to_owned()
+    }
+
+    /// As `query`, but `None` if the server is down or ends the session meanwhile.
+    pub fn try_query(&self, database: &str, sql: &str) -> Option<String> {
+        let mut psql = self.client("psql", database);
+        let output = psql.args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-c", sql]).output().unwrap();
+        match output.status.code() {
+            Some(0) => Some(String::from_utf8_lossy(&output.stdout).trim_end().to_owned()),
+            Some(PSQL_CONNECTION_LOST) => None,
+            _ => panic!("{sql}: {}", String::from_utf8_lossy(&output.stderr)),
+        }
+    }
+
+    /// As `query`, again and again while the server is down. For what can be repeated.
+    pub fn query_patiently(&self, database: &str, sql: &str) -> String {
+        let deadline = Instant::now() + COMES_BACK_WITHIN;
+        loop {
+            if let Some(found) = self.try_query(database, sql) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "the server does not come back");
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Empty, without even the objects that an administrator put into template1.
@@ -131,7 +174,7 @@ impl Postgres {
     }
 
     fn environment(&self, command: &mut Command, database: &str) {
-        command.env("PGHOST", self.folder.path()).env("PGPORT", self.port.to_string());
+        command.env("PGHOST", self.server.folder.path()).env("PGPORT", self.server.port.to_string());
         command.env("PGUSER", "postgres").env("PGDATABASE", database);
     }
 
@@ -140,25 +183,25 @@ impl Postgres {
         let sql = "select pid from pg_stat_activity where backend_type = 'checkpointer'";
         let checkpointer: i32 = self.query("postgres", sql).parse().unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(checkpointer), Signal::SIGKILL).unwrap();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let deadline = Instant::now() + COMES_BACK_WITHIN;
         let recovered = || {
             let mut psql = self.client("psql", "postgres");
             let output = psql.args(["-X", "-q", "-At", "-c", sql]).output().unwrap();
             String::from_utf8_lossy(&output.stdout).trim().parse().is_ok_and(|pid: i32| pid != checkpointer)
         };
         while !recovered() {
-            assert!(std::time::Instant::now() < deadline, "the server does not come back");
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            assert!(Instant::now() < deadline, "the server does not come back");
+            thread::sleep(Duration::from_millis(100));
         }
     }
 
     /// Waits until no other client is connected to `database`.
     pub fn wait_until_idle(&self, database: &str) {
         let sql = format!("select count(*) from pg_stat_activity where datname = '{database}'");
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while self.query("postgres", &sql) != "0" {
-            assert!(std::time::Instant::now() < deadline, "{database} still has sessions");
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            assert!(Instant::now() < deadline, "{database} still has sessions");
+            thread::sleep(Duration::from_millis(100));
         }
     }
 
@@ -169,6 +212,31 @@ impl Postgres {
         self.query(database, sql).parse().unwrap()
     }
 }
+
+impl Server {
+    fn start(&self) -> Service {
+        let folder = self.folder.path();
+        let log = folder.join("log");
+        let log_file = fs::File::create(&log).unwrap();
+        let mut command = self.user.command(self.programs.join("postgres"));
+        command.arg("-D").arg(folder.join("data")).arg("-k").arg(folder).args(["-p", &self.port.to_string()]);
+        for setting in &self.settings {
+            command.args(["-c", setting]);
+        }
+        command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
+        // SIGINT is "fast": open sessions are ended, not waited for.
+        let mut service = Service::start(command, Signal::SIGINT);
+        service.wait_until(&log, || {
+            let mut ready = Command::new(self.programs.join("pg_isready"));
+            ready.arg("-q").arg("-h").arg(folder).args(["-p", &self.port.to_string()]);
+            ready.status().is_ok_and(|status| status.success())
+        });
+        service
+    }
+}
+
+/// psql's exit code when it has lost its server, or has found none.
+const PSQL_CONNECTION_LOST: i32 = 2;
 
 /// Nothing here survives the test.
 const WITHOUT_SYNC: &[&str] = &["fsync=off", "full_page_writes=off", "synchronous_commit=off"];

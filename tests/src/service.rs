@@ -73,16 +73,24 @@ impl Service {
             thread::sleep(Duration::from_millis(50));
         }
     }
-}
 
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.child.id() as i32), self.gently);
+    /// Ends it by this signal, or by force.
+    pub fn end(&mut self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.child.id() as i32), signal);
         let deadline = Instant::now() + Duration::from_secs(10);
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Its number may be another process's once it has been waited for.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.end(self.gently);
+        }
     }
 }

@@ -279,6 +279,11 @@ impl SchemaDocument {
         codec::encode(self)
     }
 
+    /// Whether a crash of the server takes rows with it.
+    pub fn has_unlogged(&self) -> bool {
+        self.tables.iter().any(|table| table.persistence == Persistence::Unlogged)
+    }
+
     fn check(&self) -> Result<()> {
         let names = self.tables.iter().flat_map(|table| {
             let columns = table.columns.iter().flat_map(|column| [&column.name, &column.type_name]);

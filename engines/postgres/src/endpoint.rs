@@ -50,8 +50,8 @@ impl Endpoint for PostgresUrl {
     }
 
     fn replay(&self) -> Replay {
-        // Another process has another snapshot: the database as of a new moment.
-        Replay::RunAgain
+        // Another process has another snapshot.
+        Replay::NewMoment
     }
 
     fn open_source(&self, _options: SourceOptions) -> Outcome<Box<dyn Source>> {

@@ -84,13 +84,15 @@ pub enum Replay {
     Never,
     /// The output of a program that is run again, as of a new moment.
     RunAgain,
+    /// The same database as of a new moment, which is the same data if nobody writes to it.
+    NewMoment,
     /// The same data, unless the source is changed.
     Always,
 }
 
 impl Replay {
     /// Every value, for exhaustive tests.
-    pub const ALL: [Replay; 3] = [Replay::Never, Replay::RunAgain, Replay::Always];
+    pub const ALL: [Replay; 4] = [Replay::Never, Replay::RunAgain, Replay::NewMoment, Replay::Always];
 }
 
 /// The state of a transfer at its sender when an attempt fails.
@@ -163,7 +165,7 @@ pub enum SenderDisposition {
     Retry,
     /// Open the source, which was not read so far: the receiver lacks some of what was sent before.
     ReadSource,
-    /// Run the program again, and ask the receiver to start over.
+    /// Open the source anew, as of this moment, and ask the receiver to start over.
     RunAgain,
     /// Keep the record, and the spool if it holds all of the source; end this process.
     Suspend,
@@ -179,6 +181,9 @@ pub fn sender_disposition(at: Standing, failed: Failed) -> SenderDisposition {
     }
     if code == Code::ResumeImpossible && at.contact != Contact::None {
         return without_what_is_lacking(at);
+    }
+    if code == Code::SourceChanged && is_of_another_moment(at) {
+        return SenderDisposition::RunAgain;
     }
     let may_come_back = raised_by != RaisedBy::PeerOperator && code.retry_may_help();
     if may_come_back && is_worth_another_try(at, failed) {
@@ -202,9 +207,15 @@ fn without_what_is_lacking(at: Standing) -> SenderDisposition {
         (Sends::Receipt, _, Asks::Continue) => SenderDisposition::ReadSource,
         // The program is run again once: a receiver that cannot use its output either is not asked
         // again.
-        (_, Replay::RunAgain, Asks::Continue) => SenderDisposition::RunAgain,
+        (_, Replay::RunAgain | Replay::NewMoment, Asks::Continue) => SenderDisposition::RunAgain,
         _ => SenderDisposition::Suspend,
     }
+}
+
+/// Whether a source that is not what was sent of it is one that was expected to have changed: then
+/// the transfer starts over, and no operator is asked.
+fn is_of_another_moment(at: Standing) -> bool {
+    at.contact != Contact::None && at.replay == Replay::NewMoment && at.asks == Asks::Continue
 }
 
 fn is_worth_another_try(at: Standing, failed: Failed) -> bool {
@@ -376,7 +387,10 @@ mod tests {
                 failed.code == Code::ResumeImpossible && at.sends == Sends::Receipt && at.asks == Asks::Continue
             }
             SenderDisposition::RunAgain => {
-                failed.code == Code::ResumeImpossible && at.replay == Replay::RunAgain && at.asks == Asks::Continue
+                let lacks = failed.code == Code::ResumeImpossible && at.replay == Replay::RunAgain;
+                let is_newer = matches!(failed.code, Code::ResumeImpossible | Code::SourceChanged)
+                    && at.replay == Replay::NewMoment;
+                (lacks || is_newer) && at.asks == Asks::Continue
             }
             _ => true,
         });

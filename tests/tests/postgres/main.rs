@@ -1,7 +1,6 @@
 //! PostgreSQL as a target: real databases, a real server that syncs what it commits, and one load
 //! in this process.
 
-mod answer;
 mod dumped;
 
 use std::path::PathBuf;
@@ -20,11 +19,11 @@ use sealift_protocol::{
 };
 use sealift_tests::{
     one_load::{OneLoad, write_part},
-    postgres::Postgres,
+    postgres::{Postgres, Proxy},
     shared,
 };
 
-use self::{answer::Proxy, dumped::Dumped};
+use self::dumped::Dumped;
 
 const TRANSFER: TransferId = TransferId([1; 16]);
 
@@ -391,4 +390,52 @@ fn unlogged_tables_are_loaded_again_after_a_crash() {
     assert_eq!(found, [0, 1, 2].map(PartIndex));
     place.finish(&load, &found).unwrap();
     place.assert_published();
+}
+
+/// A server that crashes after the proof empties them, too: that load is not published. One without
+/// such tables is.
+#[test]
+fn a_crash_after_the_proof_keeps_back_what_it_has_emptied_and_nothing_else() {
+    let Some(mut place) = Place::with_sql(TWO_TABLES) else { return };
+    let crash_after_proof = |place: &Place| {
+        let (load, found) = place.prepare(Asks::StartOver).unwrap();
+        place.write_all(&load, &found).unwrap();
+        load.prove(&digests()).unwrap();
+        drop(load);
+        place.server.crash();
+        place.target().publish(TRANSFER)
+    };
+    crash_after_proof(&place).unwrap();
+    place.target().forget(TRANSFER);
+    place.assert_published();
+    place.server.query("postgres", "drop database ehr");
+    place.server.query("source", "create unlogged table c (n int); insert into c values (1)");
+    place.dumped = Dumped::of(&place.server, "source", &digests());
+    let failure = failure(crash_after_proof(&place));
+    assert!(failure.what.contains("emptied its unlogged tables"), "{failure}");
+    assert_eq!(place.target().abandon(TRANSFER, LeftAt::ReceiptSigned).unwrap(), Abandoned::Dropped);
+    assert_eq!(place.databases(), "postgres source");
+}
+
+/// The server crashes while the database of a load is dropped: what is left cannot be connected to,
+/// and is dropped by the next attempt.
+#[test]
+fn what_is_half_dropped_is_no_load() {
+    let Some(place) = Place::with_sql(TWO_TABLES) else { return };
+    for left in [format!("alter database {STAGING} allow_connections false"), invalid(STAGING)] {
+        let (load, _) = place.prepare(Asks::StartOver).unwrap();
+        place.write(&load, 0).unwrap();
+        drop(load);
+        place.server.query("postgres", &left);
+        let (load, found) = place.prepare(Asks::Continue).unwrap();
+        assert!(found.is_empty(), "{left}");
+        place.finish(&load, &found).unwrap();
+        place.assert_published();
+        place.server.query("postgres", "drop database ehr");
+    }
+}
+
+/// As an interrupted `DROP DATABASE` leaves it, in versions that mark it.
+fn invalid(database: &str) -> String {
+    format!("update pg_database set datconnlimit = -2 where datname = '{database}'")
 }

@@ -44,6 +44,10 @@ const DATABASE_NAME_BYTES_MAX: usize = 63;
 /// The staging names of loads.
 const STAGING_PREFIX: &str = "sealift_staging_";
 
+/// The connection limit of a database whose `DROP DATABASE` was interrupted
+/// (`DATCONNLIMIT_INVALID_DB`).
+const INVALID_DATABASE: i32 = -2;
+
 /// Part of the key of a load's lock, `sealift` in letters: other programs use advisory locks, too.
 const LOCK_SPACE: u64 = 0x7365_616c_6966_7400;
 
@@ -56,6 +60,9 @@ pub struct Cluster {
 pub struct MarkedDatabase {
     /// `None` if it is not a load's.
     pub mark: Option<Mark>,
+    /// Whether it can be connected to. One that cannot was about to be dropped when its server or
+    /// this program ended: nothing can be done with it but that.
+    pub is_open: bool,
 }
 
 /// The name of a load's database before it is published.
@@ -141,13 +148,15 @@ impl Cluster {
     fn databases(&mut self, condition: &str, name: &str) -> Outcome<Vec<MarkedDatabase>> {
         const WHAT: &str = "looking for databases";
         let sql = format!(
-            "SELECT pg_catalog.shobj_description(oid, 'pg_database') \
+            "SELECT pg_catalog.shobj_description(oid, 'pg_database'), \
+                    datallowconn AND datconnlimit <> {INVALID_DATABASE} \
              FROM pg_catalog.pg_database WHERE {condition} ORDER BY datname"
         );
         let rows = self.connection.query(&sql, &[&name]).at(End::Target, WHAT)?;
         let found = rows.iter().map(|row| {
             let comment: Option<&str> = row.try_get(0).map_err(Error::from).at(End::Target, WHAT)?;
-            Ok(MarkedDatabase { mark: comment.and_then(Mark::from_comment) })
+            let is_open = row.try_get(1).map_err(Error::from).at(End::Target, WHAT)?;
+            Ok(MarkedDatabase { mark: comment.and_then(Mark::from_comment), is_open })
         });
         found.collect()
     }
@@ -238,12 +247,13 @@ impl Cluster {
 
     /// Drops the database of a load, if it is there.
     pub fn drop_staging(&mut self, name: &str) -> Outcome {
-        if self.find(name)?.is_none() {
-            return Ok(());
-        }
+        let Some(found) = self.find(name)? else { return Ok(()) };
         let quoted = quote(name);
-        let closed = self.connection.batch(&format!("ALTER DATABASE {quoted} ALLOW_CONNECTIONS false"));
-        closed.at(End::Target, "closing the staging database")?;
+        // What is half dropped cannot be altered: the server would end the session.
+        if found.is_open {
+            let closed = self.connection.batch(&format!("ALTER DATABASE {quoted} ALLOW_CONNECTIONS false"));
+            closed.at(End::Target, "closing the staging database")?;
+        }
         let deadline = Instant::now() + SESSIONS_END;
         loop {
             self.end_sessions(name)?;

@@ -39,8 +39,11 @@ pub fn publish(address: &Address, transfer: TransferId, row_bytes_max: usize) ->
         return Ok(());
     }
     let staging = staging_name(transfer);
-    let mark = cluster.find(&staging)?.ok_or_else(|| unpublishable("is gone"))?.mark;
-    let mark = mark.filter(|mark| mark.transfer == transfer && mark.target == address.database);
+    let found = cluster.find(&staging)?.ok_or_else(|| unpublishable("is gone"))?;
+    if !found.is_open {
+        return Err(unpublishable("was about to be dropped"));
+    }
+    let mark = found.mark.filter(|mark| mark.transfer == transfer && mark.target == address.database);
     let mark = mark.ok_or_else(|| unpublishable("is not marked as a load of this transfer"))?;
     match mark.stage {
         Stage::Loading => return Err(unpublishable("was not proven")),
@@ -72,11 +75,11 @@ fn drop_ledger(address: &Address, row_bytes_max: usize, roles: &Roles) -> Outcom
     if ledger::bond(&mut connection)?.is_none() {
         return Ok(());
     }
-    if !ledger::is_intact(&mut connection)? {
+    let schema = SchemaDocument::from_bytes(&ledger::document(&mut connection, SCHEMA_PART)?)?;
+    if schema.has_unlogged() && !ledger::is_intact(&mut connection)? {
         return Err(emptied());
     }
-    let schema = ledger::document(&mut connection, SCHEMA_PART)?;
-    let archive = Archive::from_bytes(&SchemaDocument::from_bytes(&schema)?.archive)?;
+    let archive = Archive::from_bytes(&schema.archive)?;
     connection.batch(&format!("BEGIN; DROP SCHEMA {SCHEMA} CASCADE")).at(End::Target, WHAT)?;
     for entry in archive.section(Section::PostData).filter(|entry| is_of_event_trigger(entry)) {
         definitions::make(&mut connection, entry, roles).map_err(|error| definitions::failed(error, entry))?;

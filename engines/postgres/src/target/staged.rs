@@ -26,7 +26,7 @@ pub fn stage(shared: &SharedLoad, asks: Asks) -> Outcome<Vec<Line>> {
     shared.with_cluster(|cluster| drop_others(cluster, shared))?;
     let found = shared.with_cluster(|cluster| cluster.find(&shared.staging))?;
     let Some(found) = found else { return Ok(Vec::new()) };
-    let is_loaded_into = found.mark.is_some_and(|mark| mark.stage <= Stage::Proven);
+    let is_loaded_into = found.is_open && found.mark.is_some_and(|mark| mark.stage <= Stage::Proven);
     if asks == Asks::Continue && is_loaded_into {
         // The sessions of a process that died may not have noticed.
         shared.with_cluster(|cluster| cluster.end_sessions(&shared.staging))?;

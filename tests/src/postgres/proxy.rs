@@ -1,10 +1,10 @@
-//! A way to a server on which the answer to a COMMIT can be lost.
+//! A way to a server on which the answer to a COMMIT can be lost, and which can be cut.
 
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -16,6 +16,7 @@ const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
 pub struct Proxy {
     port: u16,
     armed: Arc<AtomicBool>,
+    passed: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Proxy {
@@ -24,14 +25,25 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let armed = Arc::new(AtomicBool::new(false));
         let lose = Arc::clone(&armed);
+        let passed = Arc::new(Mutex::new(Vec::new()));
+        let open = Arc::clone(&passed);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let server = TcpStream::connect((Ipv4Addr::LOCALHOST, server_port)).unwrap();
+                // A server that is down refuses, and so does this.
+                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server_port)) else { continue };
+                open.lock().unwrap().push(client.try_clone().unwrap());
                 let lose = Arc::clone(&lose);
                 thread::spawn(move || pass(client, server, &lose));
             }
         });
-        Self { port, armed }
+        Self { port, armed, passed }
+    }
+
+    /// Ends every connection that passes.
+    pub fn cut(&self) {
+        for client in self.passed.lock().unwrap().drain(..) {
+            let _ = client.shutdown(Shutdown::Both);
+        }
     }
 
     pub fn port(&self) -> u16 {
