@@ -22,7 +22,7 @@ pub enum Restart {
     /// It is resumed, unless its source or its target does not allow that.
     Resumes,
     /// It is resumed if the source has not changed meanwhile, and starts over if it has.
-    ReadsAnew,
+    ReadsLater,
     /// It starts over, and the program that is its source is run again.
     RunsProgram,
     /// It starts over, and its source has to be given once more.
@@ -92,7 +92,7 @@ impl fmt::Display for Restart {
                 "the transfer is resumed where it stopped; if its source can be read only once, or its target keeps \
                  nothing, it starts over."
             }
-            Self::ReadsAnew => {
+            Self::ReadsLater => {
                 "the source is read as of a new moment: the transfer is resumed where the source has not changed since, \
                  and starts over where it has."
             }

@@ -192,10 +192,10 @@ impl<'a> Sending<'a> {
         self.end_reading();
         let reason = match self.sends {
             _ if code == Code::SourceChanged => {
-                "the source has changed since it was read, and its earlier state is gone; it is read anew."
+                "the source has changed since it was read, and its earlier state is gone; it is read again."
             }
             _ if self.endpoint.replay() == Replay::NewMoment => {
-                "the receiver lost what it had; the source is read anew."
+                "the receiver lost what it had; the source is read again."
             }
             Sends::Spool => "the receiver has lost the key to what was spooled. The program is run again.",
             _ => "the receiver lost what it had, and a program's output cannot be read twice; it is run again.",
@@ -239,7 +239,7 @@ impl<'a> Sending<'a> {
         failure.hints.set_restart(match replay {
             _ if sends == Sends::Spool => Restart::Resumes,
             Replay::Always => Restart::Resumes,
-            Replay::NewMoment => Restart::ReadsAnew,
+            Replay::NewMoment => Restart::ReadsLater,
             Replay::RunAgain => Restart::RunsProgram,
             Replay::Never => Restart::NeedsSource,
         });

@@ -165,7 +165,7 @@ pub enum SenderDisposition {
     Retry,
     /// Open the source, which was not read so far: the receiver lacks some of what was sent before.
     ReadSource,
-    /// Open the source anew, as of this moment, and ask the receiver to start over.
+    /// Open the source again, as of this moment, and ask the receiver to start over.
     RunAgain,
     /// Keep the record, and the spool if it holds all of the source; end this process.
     Suspend,
