@@ -82,11 +82,28 @@ pub fn peak_rss_bytes(pid: u32) -> Option<u64> {
 /// Processor seconds of a running process so far, in the hundredths that Linux counts
 /// (proc_pid_stat(5), fields 14 and 15).
 pub fn cpu_seconds_of(pid: u32) -> Option<f64> {
+    let [user, system, ..] = stat_fields(pid)?[11..] else { return None };
+    Some((user + system) as f64 / 100.0)
+}
+
+/// The same with all its children: those that it has waited for (fields 16 and 17), and those that
+/// run now.
+pub fn cpu_seconds_of_family(pid: u32) -> Option<f64> {
+    let [user, system, waited_user, waited_system, ..] = stat_fields(pid)?[11..] else { return None };
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |other: &u32| stat_fields(*other).is_some_and(|fields| fields[1] == i64::from(pid));
+    let running: f64 = pids.filter(is_child).filter_map(cpu_seconds_of).sum();
+    Some((user + system + waited_user + waited_system) as f64 / 100.0 + running)
+}
+
+/// The fields of proc_pid_stat(5) from the third on, which is a letter and here 0.
+fn stat_fields(pid: u32) -> Option<Vec<i64>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before it may have anything in it.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<u64>().ok();
-    Some((ticks()? + ticks()?) as f64 / 100.0)
+    let fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let fields: Vec<i64> = fields.map(|field| field.parse().unwrap_or(0)).collect();
+    (fields.len() > 15).then_some(fields)
 }
 
 /// How often a process is asked for its peak; the peak itself is the kernel's and misses nothing
@@ -110,6 +127,7 @@ mod tests {
 
     #[test]
     fn this_process_has_taken_time() {
+        assert!(cpu_seconds_of_family(std::process::id()).unwrap() >= cpu_seconds_of(std::process::id()).unwrap());
         let (usage, ()) = own(|| while cpu_seconds_of(std::process::id()).unwrap() < 0.05 {}).unwrap();
         assert!(usage.cpu_seconds < 1.0);
     }
