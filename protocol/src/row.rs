@@ -11,13 +11,13 @@
 //! The engine defines the formats. It gives each value one encoding, since rows are digested as
 //! they are encoded.
 
-mod cell_counter;
+mod cell_reader;
 mod reader;
 
 use bytes::{Buf, BufMut, BytesMut};
 
 pub use self::{
-    cell_counter::CellCounter,
+    cell_reader::{CellPart, CellReader},
     reader::{LONG_ROW_HEAD_BYTES, RowConsumer, RowReader},
 };
 use crate::{

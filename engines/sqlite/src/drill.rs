@@ -21,7 +21,7 @@ use sealift_protocol::{
     id::{PartIndex, TableIndex, TransferId},
     manifest::{Engine, Evidence, Plan, PlannedPart, Proof, Section},
     receive::WholePart,
-    row::{CellCounter, RowConsumer, RowReader, read_cells},
+    row::{CellReader, RowConsumer, RowReader, read_cells},
 };
 
 use crate::{
@@ -224,7 +224,7 @@ struct Counted {
     /// Values of each row.
     values: usize,
     digest: MultisetDigest,
-    long: Option<(CellCounter, RowHasher)>,
+    long: Option<(CellReader, RowHasher)>,
 }
 
 impl RowConsumer for Counted {
@@ -237,14 +237,14 @@ impl RowConsumer for Counted {
     }
 
     fn begin_long_row(&mut self, head: &[u8], _row_bytes: usize) -> Result<bool, Error> {
-        self.long = Some((CellCounter::new(self.values), self.digest.begin_row()));
+        self.long = Some((CellReader::new(self.values), self.digest.begin_row()));
         self.long_row_piece(head, false)?;
         Ok(true)
     }
 
     fn long_row_piece(&mut self, piece: &[u8], is_last: bool) -> Result<(), Error> {
         let Some((mut cells, mut hasher)) = self.long.take() else { return Ok(()) };
-        cells.feed(piece)?;
+        cells.feed(piece, |_| Ok(()))?;
         hasher.update(piece);
         if is_last {
             cells.finish()?;

@@ -20,10 +20,22 @@ fn decode(row: &[u8], columns: usize) -> Result<Vec<OwnedCell>> {
     Ok(cells)
 }
 
-/// Whether a row has so many cells, by what counts them in pieces.
-fn counts(row: &[u8], cells: usize, cut: usize) -> bool {
-    let mut counter = CellCounter::new(cells);
-    row.chunks(cut).all(|piece| counter.feed(piece).is_ok()) && counter.finish().is_ok()
+/// The same from pieces of so many bytes.
+fn decode_pieces(row: &[u8], columns: usize, cut: usize) -> Result<Vec<OwnedCell>> {
+    let mut cells: Vec<OwnedCell> = Vec::new();
+    let mut reader = CellReader::new(columns);
+    for piece in row.chunks(cut) {
+        reader.feed(piece, |part| {
+            match (part, cells.last_mut()) {
+                (CellPart::Begin { format, .. }, _) => cells.push((format, Vec::new())),
+                (CellPart::Bytes(bytes), Some((_, cell))) => cell.extend_from_slice(bytes),
+                (CellPart::Bytes(_), None) => panic!("bytes of no cell"),
+            }
+            Ok(())
+        })?;
+    }
+    reader.finish()?;
+    Ok(cells)
 }
 
 fn any_cell() -> impl Strategy<Value = OwnedCell> {
@@ -55,6 +67,10 @@ proptest! {
             prop_assert_eq!(&decode(bytes, row.len())?, row);
             prop_assert!(decode(bytes, row.len() + 1).is_err());
             prop_assert!(row.is_empty() || decode(bytes, row.len() - 1).is_err());
+            for columns in row.len().saturating_sub(1)..=row.len() + 1 {
+                let expected = (columns == row.len()).then(|| row.clone());
+                prop_assert_eq!(decode_pieces(bytes, columns, cut).ok(), expected);
+            }
         }
     }
 
@@ -84,7 +100,7 @@ proptest! {
 
     #[test]
     fn garbage_is_an_error_or_rows_but_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert_eq!(counts(&bytes, 3, 7), decode(&bytes, 3).is_ok());
+        prop_assert_eq!(decode_pieces(&bytes, 3, 7).ok(), decode(&bytes, 3).ok());
         let mut reader = RowReader::new(ROW_BYTES_MAX_IN_TEST);
         let _ = reader.feed(Bytes::from(bytes), |_| -> Result<()> { Ok(()) });
     }

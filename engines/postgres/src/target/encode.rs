@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use sealift_protocol::{
     close::Code,
     error::{Error, Result},
-    row::{Cell, read_cells},
+    row::{CellPart, CellReader, read_cells},
 };
 
 use crate::document::{Format, Generated, Table};
@@ -28,6 +28,19 @@ pub struct Encoder {
     loaded: Vec<bool>,
     /// How many of them are.
     fields: i16,
+    /// Of the row that is encoded in pieces.
+    long: Option<(CellReader, Fields)>,
+}
+
+/// Where in a row it is.
+#[derive(Clone, Copy, Default)]
+struct Fields {
+    /// Cells that have begun.
+    begun: usize,
+    /// Fields that have: those of them that are loaded.
+    written: usize,
+    /// Whether the last of them is.
+    is_loaded: bool,
 }
 
 impl Encoder {
@@ -35,7 +48,7 @@ impl Encoder {
         let loaded: Vec<bool> = table.columns.iter().map(|column| column.generated == Generated::No).collect();
         // At most `COLUMNS_MAX`, which the document was checked against.
         let fields = loaded.iter().filter(|loaded| **loaded).count() as i16;
-        Self { format: table.format, loaded, fields }
+        Self { format: table.format, loaded, fields, long: None }
     }
 
     /// What comes before the first row.
@@ -54,61 +67,97 @@ impl Encoder {
 
     /// Appends one row. Fails with `RowMalformed` if it is none of the table.
     pub fn row(&self, row: &[u8], out: &mut BytesMut) -> Result<()> {
+        let mut fields = Fields::default();
+        self.begin_row(out);
+        read_cells(row, self.loaded.len(), |cell| {
+            self.put(CellPart::Begin { format: cell.format, bytes: cell.bytes.len() }, &mut fields, out)?;
+            self.put(CellPart::Bytes(cell.bytes), &mut fields, out)
+        })?;
+        self.end_row(out);
+        Ok(())
+    }
+
+    /// Begins a row that is encoded as it comes, so that it is never whole in memory.
+    pub fn begin_long_row(&mut self, out: &mut BytesMut) {
+        self.begin_row(out);
+        self.long = Some((CellReader::new(self.loaded.len()), Fields::default()));
+    }
+
+    /// Appends what comes next of it. Fails with `RowMalformed` as [`Encoder::row`] does.
+    pub fn long_row_piece(&mut self, piece: &[u8], is_last: bool, out: &mut BytesMut) -> Result<()> {
+        let Some((mut reader, mut fields)) = self.long.take() else { return Ok(()) };
+        reader.feed(piece, |part| self.put(part, &mut fields, out))?;
+        if is_last {
+            reader.finish()?;
+            self.end_row(out);
+        } else {
+            self.long = Some((reader, fields));
+        }
+        Ok(())
+    }
+
+    fn begin_row(&self, out: &mut BytesMut) {
         if self.format == Format::Binary {
             out.put_i16(self.fields);
         }
-        let mut loaded = self.loaded.iter();
-        let mut is_first = true;
-        read_cells(row, self.loaded.len(), |cell| {
-            if !cell.is_null() && cell.format != self.format.number() {
-                return Err(Error::new(Code::RowMalformed, "format of a cell"));
-            }
-            if loaded.next() != Some(&true) {
-                return Ok(());
-            }
-            match self.format {
-                Format::Binary => put_binary(cell, out)?,
-                Format::Text => {
-                    if !std::mem::take(&mut is_first) {
-                        out.put_u8(b'\t');
-                    }
-                    put_text(cell, out);
-                }
-            }
-            Ok(())
-        })?;
+    }
+
+    fn end_row(&self, out: &mut BytesMut) {
         if self.format == Format::Text {
             out.put_u8(b'\n');
+        }
+    }
+
+    fn put(&self, part: CellPart<'_>, fields: &mut Fields, out: &mut BytesMut) -> Result<()> {
+        match part {
+            CellPart::Begin { format, bytes } => {
+                let is_null = format == 0;
+                if !is_null && format != self.format.number() {
+                    return Err(Error::new(Code::RowMalformed, "format of a cell"));
+                }
+                fields.is_loaded = self.loaded.get(fields.begun) == Some(&true);
+                fields.begun += 1;
+                if !fields.is_loaded {
+                    return Ok(());
+                }
+                match self.format {
+                    Format::Binary => put_length(is_null, bytes, out)?,
+                    Format::Text => put_separator(fields.written == 0, is_null, out),
+                }
+                fields.written += 1;
+            }
+            CellPart::Bytes(_) if !fields.is_loaded => {}
+            CellPart::Bytes(bytes) if self.format == Format::Text => put_escaped(bytes, out),
+            CellPart::Bytes(bytes) => out.put_slice(bytes),
         }
         Ok(())
     }
 }
 
-fn put_binary(cell: Cell<'_>, out: &mut BytesMut) -> Result<()> {
-    if cell.is_null() {
-        out.put_i32(BINARY_NULL);
-        return Ok(());
-    }
-    let length = i32::try_from(cell.bytes.len()).map_err(|_| Error::new(Code::RowMalformed, "length of a cell"))?;
-    out.put_i32(length);
-    out.put_slice(cell.bytes);
+fn put_length(is_null: bool, bytes: usize, out: &mut BytesMut) -> Result<()> {
+    let length = i32::try_from(bytes).map_err(|_| Error::new(Code::RowMalformed, "length of a cell"))?;
+    out.put_i32(if is_null { BINARY_NULL } else { length });
     Ok(())
 }
 
-/// Encodings of a server have no byte below 0x80 within a character, so that bytes can be escaped
-/// whatever the encoding is.
-fn put_text(cell: Cell<'_>, out: &mut BytesMut) {
-    if cell.is_null() {
+fn put_separator(is_first: bool, is_null: bool, out: &mut BytesMut) {
+    if !is_first {
+        out.put_u8(b'\t');
+    }
+    if is_null {
         out.put_slice(b"\\N");
-        return;
     }
-    let mut rest = cell.bytes;
-    while let Some(place) = rest.iter().position(|&byte| escape(byte).is_some()) {
-        out.put_slice(&rest[..place]);
-        out.put_slice(&[b'\\', escape(rest[place]).unwrap_or(rest[place])]);
-        rest = &rest[place + 1..];
+}
+
+/// Encodings of a server have no byte below 0x80 within a character, so that bytes can be escaped
+/// whatever the encoding is, and wherever they are cut.
+fn put_escaped(mut bytes: &[u8], out: &mut BytesMut) {
+    while let Some(place) = bytes.iter().position(|&byte| escape(byte).is_some()) {
+        out.put_slice(&bytes[..place]);
+        out.put_slice(&[b'\\', escape(bytes[place]).unwrap_or(bytes[place])]);
+        bytes = &bytes[place + 1..];
     }
-    out.put_slice(rest);
+    out.put_slice(bytes);
 }
 
 /// What stands after the backslash for a byte that does not stand for itself.
@@ -127,7 +176,7 @@ fn escape(byte: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use sealift_protocol::row::put_cell;
+    use sealift_protocol::row::{Cell, put_cell};
 
     use super::*;
     use crate::document::{Column, Persistence, Rows};
@@ -153,12 +202,26 @@ mod tests {
     }
 
     fn encode(table: &Table, rows: &[BytesMut]) -> Result<Vec<u8>> {
-        let encoder = Encoder::new(table);
+        let mut encoder = Encoder::new(table);
         let mut out = BytesMut::new();
         encoder.begin(&mut out);
         rows.iter().try_for_each(|row| encoder.row(row, &mut out))?;
         encoder.end(&mut out);
+        for cut in 1..4 {
+            let mut pieces = BytesMut::new();
+            encoder.begin(&mut pieces);
+            rows.iter().try_for_each(|row| encode_pieces(&mut encoder, row, cut, &mut pieces))?;
+            encoder.end(&mut pieces);
+            assert_eq!(pieces, out);
+        }
         Ok(out.to_vec())
+    }
+
+    fn encode_pieces(encoder: &mut Encoder, row: &[u8], cut: usize, out: &mut BytesMut) -> Result<()> {
+        encoder.begin_long_row(out);
+        let last = row.chunks(cut).count() - 1;
+        let mut pieces = row.chunks(cut).enumerate();
+        pieces.try_for_each(|(place, piece)| encoder.long_row_piece(piece, place == last, out))
     }
 
     /// D3: what means something to COPY arrives as a value.

@@ -9,7 +9,7 @@ use sealift_protocol::{
     failure::{Failure, Outcome},
     id::{PartIndex, TableIndex},
     receive::WholePart,
-    row::RowReader,
+    row::{RowConsumer, RowReader},
 };
 
 use super::{document_sink::Repeated, doubt, encode::Encoder, ledger, session::Session, shared::SharedLoad};
@@ -71,19 +71,11 @@ impl<'a> RowsSink<'a> {
 
     fn insert(&mut self, piece: Bytes) -> Outcome {
         let Self { shared, what, copy, encoder, reader, buffer, rows, .. } = self;
-        reader
-            .feed(piece, |row| {
-                encoder.row(row, buffer)?;
-                *rows += 1;
-                if buffer.len() >= SEND_BYTES {
-                    copy.send(buffer.split().freeze()).at(End::Target, what)?;
-                }
-                Ok(())
-            })
-            .map_err(|failure: Failure| match failure.code {
-                Code::LimitExceeded => row_over_limit(shared.row_bytes_max),
-                _ => failure,
-            })
+        let mut sending = Sending { what, copy, encoder, buffer, rows };
+        reader.feed_into(piece, &mut sending).map_err(|failure: Failure| match failure.code {
+            Code::LimitExceeded => row_over_limit(shared.row_bytes_max),
+            _ => failure,
+        })
     }
 
     fn end(self, whole: &WholePart) -> Outcome {
@@ -108,6 +100,46 @@ impl<'a> RowsSink<'a> {
             shared.give_back(Session { connection, backend });
         }
         Ok(())
+    }
+}
+
+/// Sends rows as they come. None of them is whole in memory if it is long.
+struct Sending<'a> {
+    what: &'a str,
+    copy: &'a mut CopyIn,
+    encoder: &'a mut Encoder,
+    buffer: &'a mut BytesMut,
+    rows: &'a mut u64,
+}
+
+impl Sending<'_> {
+    fn send_if_full(&mut self) -> Outcome {
+        if self.buffer.len() < SEND_BYTES {
+            return Ok(());
+        }
+        self.copy.send(self.buffer.split().freeze()).at(End::Target, self.what)
+    }
+}
+
+impl RowConsumer for Sending<'_> {
+    type Failure = Failure;
+
+    fn row(&mut self, row: &[u8]) -> Outcome {
+        self.encoder.row(row, self.buffer)?;
+        *self.rows += 1;
+        self.send_if_full()
+    }
+
+    fn begin_long_row(&mut self, head: &[u8], _row_bytes: usize) -> Outcome<bool> {
+        self.encoder.begin_long_row(self.buffer);
+        self.long_row_piece(head, false)?;
+        Ok(true)
+    }
+
+    fn long_row_piece(&mut self, piece: &[u8], is_last: bool) -> Outcome {
+        self.encoder.long_row_piece(piece, is_last, self.buffer)?;
+        *self.rows += u64::from(is_last);
+        self.send_if_full()
     }
 }
 
