@@ -96,10 +96,7 @@ impl Error {
             }
             Error::Server { sqlstate, line, .. } => return refused(end, what, &sqlstate, line),
             Error::Interrupted => ("it was interrupted".to_owned(), String::new()),
-            Error::TooLong => {
-                let next = "Give both sides a higher --row-bytes-max; each then needs that much memory besides.";
-                return Failure::new(Code::SourceUnsuitable, format!("{what}: a value is over the limit"), next);
-            }
+            Error::TooLong => return too_long(end, what),
             Error::Lost => (
                 format!("the connection to the {database} database was lost"),
                 "See the server's log for why, and give the same command again.".to_owned(),
@@ -115,6 +112,21 @@ impl Error {
             ),
         };
         Failure::new(code, format!("{what}: {reason}"), next)
+    }
+}
+
+/// A message of a server is over the limit, which is that of rows.
+fn too_long(end: End, what: &str) -> Failure {
+    let what = format!("{what}: a row is over the limit");
+    match end {
+        End::Source => {
+            let next = "Give both sides a higher --row-bytes-max; each then needs that much memory besides.";
+            Failure::new(Code::SourceUnsuitable, what, next)
+        }
+        End::Target => {
+            let next = "Start the receiver again with a higher --row-bytes-max. The transfer is resumed.";
+            Failure::new(Code::TargetFailed, what, next)
+        }
     }
 }
 
