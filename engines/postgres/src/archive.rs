@@ -84,6 +84,9 @@ pub struct Entry {
     pub tablespace: Option<String>,
     /// The table access method, if it is a table that has one.
     pub access_method: Option<String>,
+    /// Whether it is a partitioned table, as archives say from 1.16 on, in which such a table has an
+    /// access method for its partitions to come.
+    pub is_partitioned: bool,
     /// The role that owns the object; not quoted.
     pub owner: String,
     /// The numbers of the entries that come before it.
@@ -209,9 +212,7 @@ fn read_entry(reader: &mut ArchiveReader<'_>, version: (u8, u8), before: Section
         true => reader.string()?.filter(|method| !method.is_empty()),
         false => None,
     };
-    if version >= (1, 16) {
-        let _kind_of_relation = reader.int()?;
-    }
+    let is_partitioned = version >= (1, 16) && reader.int()? == i32::from(b'p');
     let owner = reader.string()?.unwrap_or_default();
     let _with_oids = reader.string()?;
     let mut depends_on = Vec::new();
@@ -223,7 +224,20 @@ fn read_entry(reader: &mut ArchiveReader<'_>, version: (u8, u8), before: Section
     }
     // Where its data is.
     reader.offset()?;
-    Ok(Entry { id, tag, kind, section, definition, drop, schema, tablespace, access_method, owner, depends_on })
+    Ok(Entry {
+        id,
+        tag,
+        kind,
+        section,
+        definition,
+        drop,
+        schema,
+        tablespace,
+        access_method,
+        is_partitioned,
+        owner,
+        depends_on,
+    })
 }
 
 fn malformed(check: &str) -> Failure {

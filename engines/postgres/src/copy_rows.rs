@@ -14,7 +14,9 @@ use sealift_protocol::{
 };
 
 use crate::{
+    client::{Connection, Error},
     document::{Format, Rows, Table},
+    large_objects,
     sql::Names,
 };
 
@@ -30,16 +32,59 @@ const HEADER_BYTES: usize = SIGNATURE.len() + 8;
 /// The number of fields in the trailer of a binary COPY.
 const TRAILER: i16 = -1;
 
+/// Where the rows of a table are put as they are read, and what the errors mean that can occur.
+pub struct RowsOut<'a> {
+    /// The longest row.
+    pub row_bytes_max: usize,
+    /// A row, encoded, in pieces that follow each other.
+    pub on_row: &'a mut dyn FnMut(&[&[u8]]) -> Outcome,
+    pub failed: &'a dyn Fn(Error) -> Failure,
+    pub unreadable: &'a dyn Fn(Unreadable) -> Failure,
+}
+
+/// Reads all rows of a table, or those in a range of it.
+pub fn read(
+    connection: &mut Connection,
+    table: &Table,
+    range: Option<Range>,
+    names: Names,
+    out: &mut RowsOut<'_>,
+) -> Outcome {
+    match table.rows {
+        Rows::LargeObjects => large_objects::read(connection, range, out),
+        _ => out.copy(connection, table, &copy_out(table, range, names)).map(drop),
+    }
+}
+
+impl RowsOut<'_> {
+    /// Takes what a COPY prints, which are rows of `table`. Returns how many.
+    pub fn copy(&mut self, connection: &mut Connection, table: &Table, statement: &str) -> Outcome<u64> {
+        let mut encoder = RowEncoder::new(table, self.row_bytes_max);
+        let mut rows = 0;
+        let mut copy = connection.copy_out(statement).map_err(self.failed)?;
+        while let Some(message) = copy.message().map_err(self.failed)? {
+            encoder.row(&message, self.unreadable, |pieces| {
+                rows += 1;
+                (self.on_row)(pieces)
+            })?;
+        }
+        encoder.finish(self.unreadable)?;
+        Ok(rows)
+    }
+}
+
 /// The statement that prints all rows of a table, or those in a range of its blocks, in the order
-/// in which they lie.
-pub fn copy_out(table: &Table, range: Option<Range>, names: Names) -> String {
+/// in which they lie. Large objects are read by others.
+fn copy_out(table: &Table, range: Option<Range>, names: Names) -> String {
     let columns: Vec<_> = table.columns.iter().map(|column| names.quote(&column.name)).collect();
     let only = match table.rows {
-        Rows::Own => "ONLY ",
         Rows::OfPartitions => "",
+        Rows::Own | Rows::Configuration | Rows::LargeObjects => "ONLY ",
     };
     let from = names.qualified(&table.schema, &table.name);
-    let within = range.map(within).unwrap_or_default();
+    // A table with a condition is never divided.
+    let condition = table.condition.as_ref().map(|condition| format!(" {condition}"));
+    let within = condition.or_else(|| range.map(within)).unwrap_or_default();
     let format = match table.format {
         Format::Text => "text",
         Format::Binary => "binary",

@@ -97,6 +97,13 @@ pub enum Rows {
     /// partitions on a key whose hash is not the same everywhere.
     #[n(1)]
     OfPartitions,
+    /// It is the large objects of the database ([`crate::large_objects`]), whose pieces are its rows.
+    #[n(2)]
+    LargeObjects,
+    /// It is a table of an extension, which has marked it as its configuration: of its own rows,
+    /// those that meet [`Table::condition`].
+    #[n(3)]
+    Configuration,
 }
 
 /// One table whose rows are moved: an ordinary table or a leaf of a partitioned one.
@@ -117,6 +124,10 @@ pub struct Table {
     pub persistence: Persistence,
     #[n(5)]
     pub rows: Rows,
+    /// Of a table of an extension, what follows `FROM` to find its rows that are moved, as the
+    /// extension's script has it: `WHERE ...`. The others come from that script.
+    #[n(6)]
+    pub condition: Option<String>,
 }
 
 /// How a database orders and classifies text.
@@ -184,6 +195,20 @@ pub struct Database {
     pub settings: Vec<Setting>,
 }
 
+/// An extension of the database.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Extension {
+    #[n(0)]
+    pub name: String,
+    /// Its version in the source. The target has the one that its server makes.
+    #[n(1)]
+    pub version: String,
+}
+
+/// Extensions of a database.
+pub const EXTENSIONS_MAX: usize = 4096;
+
 /// Settings of a database, of all roles in it.
 pub const SETTINGS_MAX: usize = 4096;
 
@@ -204,6 +229,9 @@ pub struct SchemaDocument {
     #[n(3)]
     #[cbor(with = "minicbor::bytes")]
     pub archive: Vec<u8>,
+    #[n(4)]
+    #[cbor(decode_with = "codec::bounded::<_, _, EXTENSIONS_MAX>")]
+    pub extensions: Vec<Extension>,
 }
 
 /// A sequence's state.
@@ -248,6 +276,25 @@ pub struct Object {
     pub facts: String,
 }
 
+/// Large objects that have all but their bytes in common.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct LargeObjects {
+    #[n(0)]
+    pub owner: String,
+    /// `lomacl`, as text; `None` for the default privileges.
+    #[n(1)]
+    pub acl: Option<String>,
+    #[n(2)]
+    pub comment: Option<String>,
+    #[n(3)]
+    #[cbor(decode_with = "codec::bounded::<_, _, LARGE_OBJECTS_MAX>")]
+    pub oids: Vec<u32>,
+}
+
+/// Large objects of one database: their OIDs leave room in a finish part for what else is in it.
+pub const LARGE_OBJECTS_MAX: usize = 4 << 20;
+
 /// Objects of one database.
 pub const OBJECTS_MAX: usize = 1 << 20;
 
@@ -266,6 +313,9 @@ pub struct FinishDocument {
     #[n(2)]
     #[cbor(decode_with = "codec::bounded::<_, _, OBJECTS_MAX>")]
     pub objects: Vec<Object>,
+    #[n(3)]
+    #[cbor(decode_with = "codec::bounded::<_, _, LARGE_OBJECTS_MAX>")]
+    pub large_objects: Vec<LargeObjects>,
 }
 
 impl SchemaDocument {
@@ -337,6 +387,7 @@ mod tests {
             format: Format::Binary,
             persistence: Persistence::Permanent,
             rows: Rows::Own,
+            condition: None,
         }
     }
 
@@ -356,7 +407,14 @@ mod tests {
             tablespace: "pg_default".into(),
             settings: vec![Setting { role: None, name: "work_mem".into(), value: "4MB".into() }],
         };
-        SchemaDocument { server_version: 150_018, database, tables: vec![table()], archive: b"PGDMP".to_vec() }
+        let extension = Extension { name: "plpgsql".into(), version: "1.0".into() };
+        SchemaDocument {
+            server_version: 150_018,
+            database,
+            tables: vec![table()],
+            archive: b"PGDMP".to_vec(),
+            extensions: vec![extension],
+        }
     }
 
     fn finish() -> FinishDocument {
@@ -366,6 +424,7 @@ mod tests {
             sequences: vec![sequence],
             materialized_views: Vec::new(),
             objects: vec![object("a"), object("b")],
+            large_objects: vec![LargeObjects { owner: "app".into(), acl: None, comment: None, oids: vec![7] }],
         }
     }
 

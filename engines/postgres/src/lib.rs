@@ -9,12 +9,13 @@
 //! | [`document`] | what crosses the wire |
 //! | [`copy_rows`] | rows as COPY has them and as they travel |
 //! | [`session`] | the settings under which a value has one text at both ends |
+//! | `extensions` | extensions, and which of their tables hold configuration |
 //! | [`inventory`] | the objects of a database, listed by both ends and compared |
+//! | [`large_objects`] | large objects as rows of one table |
 //! | `source` | the snapshot, the plan, the schema through `pg_dump`, the readers |
 //!
 //! Not there yet: a holder of the snapshot in a process of its own, so that a killed sender resumes
-//! on it; roles made for one transfer; filters of rows and tables; large objects and the rows of
-//! extensions' own tables, with which a source is refused.
+//! on it; roles made for one transfer; filters of rows and tables.
 
 #![forbid(unsafe_code)]
 
@@ -24,8 +25,10 @@ pub mod copy_rows;
 pub mod document;
 pub mod endpoint;
 pub mod engine;
+mod extensions;
 pub mod fail_point;
 pub mod inventory;
+pub mod large_objects;
 pub mod session;
 mod source;
 pub mod sql;

@@ -10,6 +10,7 @@ mod database;
 mod dump;
 mod findings;
 mod holder;
+mod large_objects;
 mod parts;
 mod reader;
 mod views;
@@ -96,12 +97,14 @@ impl PostgresSource {
         let plan = plan(&catalogue, &parts);
         let read = ToRead { names, parts, tables: catalogue.tables, encoding: catalogue.database.encoding.clone() };
         let tables = read.tables.iter().map(|table| table.table.clone()).collect();
-        let schema = SchemaDocument { server_version, database: catalogue.database, tables, archive };
+        let Catalogue { database, extensions, .. } = catalogue;
+        let schema = SchemaDocument { server_version, database, tables, archive, extensions };
         let schema_bytes = schema.to_bytes();
         let finish = FinishDocument {
             sequences: catalogue.sequences,
             materialized_views: catalogue.materialized_views,
             objects,
+            large_objects: catalogue.large_objects,
         };
         let snapshot = HeldSnapshot {
             address: self.address.clone(),

@@ -2,11 +2,10 @@
 
 use std::process::Command;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use sealift_agent::failure::Failure;
+use bytes::{BufMut, BytesMut};
 use sealift_postgres::{
     client::{Address, Connection, End},
-    copy_rows::{RowEncoder, Unreadable, copy_out},
+    copy_rows::{self, RowsOut},
     document::{
         Column, Database, FinishDocument, Format, Generated, LocaleProvider, MaterializedView, Persistence, Rows,
         SchemaDocument, Sequence, Table,
@@ -15,7 +14,6 @@ use sealift_postgres::{
     sql::Names,
 };
 use sealift_protocol::{
-    close::Code,
     digest::{Digests, RowsDigest},
     id::TableIndex,
     manifest::{Plan, PlannedPart, PlannedTable, Section},
@@ -59,11 +57,13 @@ impl Dumped {
             database: properties(),
             tables: tables.clone(),
             archive: dump.stdout,
+            extensions: Vec::new(),
         };
         let finish = FinishDocument {
             sequences: sequences(&mut connection),
             materialized_views: views(&mut connection),
             objects: inventory::read(&mut connection).unwrap(),
+            large_objects: Vec::new(),
         };
         let mut planned = vec![PlannedPart::of_section(Section::PreData)];
         planned.extend((0..tables.len() as u32).map(|table| PlannedPart::of_table(TableIndex(table))));
@@ -96,28 +96,28 @@ fn tables(connection: &mut Connection) -> Vec<Table> {
             format: if is_binary { Format::Binary } else { Format::Text },
             persistence: if row.get(2) { Persistence::Unlogged } else { Persistence::Permanent },
             rows: Rows::Own,
+            condition: None,
         }
     };
     rows.iter().map(table).collect()
 }
 
 fn rows(connection: &mut Connection, table: &Table, digests: &Digests) -> (Vec<u8>, RowsDigest) {
-    let unreadable = |why: Unreadable| Failure::new(Code::SourceFailed, format!("{why:?}"), "");
     let mut bytes = BytesMut::new();
     let mut digest = digests.multiset();
-    let mut encoder = RowEncoder::new(table, 64 << 20);
-    let mut copy = connection.copy_out(&copy_out(table, None, Names::Plain)).unwrap();
-    while let Some(message) = copy.message().unwrap() {
-        let message: Bytes = message;
-        let taken = encoder.row(&message, unreadable, |pieces| {
-            digest.add_pieces(pieces);
-            put_length(&mut bytes, pieces.iter().map(|piece| piece.len()).sum());
-            pieces.iter().for_each(|piece| bytes.put_slice(piece));
-            Ok(())
-        });
-        taken.unwrap();
-    }
-    encoder.finish(unreadable).unwrap();
+    let mut on_row = |pieces: &[&[u8]]| {
+        digest.add_pieces(pieces);
+        put_length(&mut bytes, pieces.iter().map(|piece| piece.len()).sum());
+        pieces.iter().for_each(|piece| bytes.put_slice(piece));
+        Ok(())
+    };
+    let mut out = RowsOut {
+        row_bytes_max: 64 << 20,
+        on_row: &mut on_row,
+        failed: &|error| panic!("{error:?}"),
+        unreadable: &|why| panic!("{why:?}"),
+    };
+    copy_rows::read(connection, table, None, Names::Plain, &mut out).unwrap();
     (bytes.to_vec(), digest.digest())
 }
 

@@ -66,6 +66,7 @@ fn entry(id: i32, kind: &str, tag: &str) -> Entry {
         schema: Some("public".into()),
         tablespace: None,
         access_method: (kind == "TABLE").then(|| "heap".into()),
+        is_partitioned: false,
         owner: "clinic".into(),
         depends_on: vec![3, 4],
     }

@@ -14,6 +14,7 @@ fn table(format: Format, columns: usize) -> Table {
         format,
         persistence: Persistence::Permanent,
         rows: Rows::Own,
+        condition: None,
     }
 }
 

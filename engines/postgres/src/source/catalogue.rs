@@ -8,11 +8,15 @@ use super::{
     columns::Types,
     database,
     holder::{Holder, Relation, Relations},
-    views,
+    large_objects, views,
 };
 use crate::{
     client::{At, Connection, End, Result, Row},
-    document::{Column, Database, Format, Generated, MaterializedView, Persistence, Rows, Sequence, Table},
+    document::{
+        Column, Database, Extension, Format, Generated, LargeObjects, MaterializedView, Persistence, Rows, Sequence,
+        Table,
+    },
+    extensions,
     sql::{literal, quote_qualified},
 };
 
@@ -26,6 +30,8 @@ pub struct Catalogue {
     pub tables: Vec<SourceTable>,
     pub sequences: Vec<Sequence>,
     pub materialized_views: Vec<MaterializedView>,
+    pub extensions: Vec<Extension>,
+    pub large_objects: Vec<LargeObjects>,
 }
 
 /// A table of the document, and where its rows lie.
@@ -33,10 +39,18 @@ pub struct SourceTable {
     pub table: Table,
     /// The tables that have rows of it, with where those are stored: itself, or its partitions.
     pub stored: Vec<(u32, Option<u32>)>,
-    pub blocks: u64,
+    pub places: Places,
     /// Of its rows and what is stored out of line of them.
     pub bytes: u64,
     pub rows_estimate: Option<u64>,
+}
+
+/// By what a table is divided into ranges.
+pub enum Places {
+    /// The number of its blocks.
+    Blocks(u64),
+    /// The OIDs of all large objects, in order.
+    LargeObjects(Vec<u32>),
 }
 
 /// A table as `pg_class` has it.
@@ -77,7 +91,8 @@ const SEQUENCES: &str = "\
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
-          AND d.objid = c.oid AND d.deptype = 'e') \
+          AND d.objid = c.oid AND d.deptype = 'e' \
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig))) \
     ORDER BY 1, 2";
 
 impl Catalogue {
@@ -87,10 +102,15 @@ impl Catalogue {
         let what = "reading the catalogue";
         let database = database::read(connection).at(End::Source, what)?;
         let block_bytes = block_bytes(connection).at(End::Source, what)?;
-        let tables = tables(connection, &relations, block_bytes).at(End::Source, what)?;
+        let mut tables = tables(connection, &relations, block_bytes).at(End::Source, what)?;
+        let extensions = extensions::read(connection).at(End::Source, what)?;
+        configuration(connection, &mut tables).at(End::Source, "reading the tables of extensions")?;
+        let large_objects = large_objects::properties(connection).at(End::Source, "listing the large objects")?;
+        tables.extend(large_objects::table(connection, &large_objects).at(End::Source, "listing the large objects")?);
+        sort(&mut tables);
         let sequences = sequences(connection).at(End::Source, "reading the sequences")?;
         let materialized_views = views::read(connection).at(End::Source, what)?;
-        Ok(Self { database, tables, sequences, materialized_views })
+        Ok(Self { database, tables, sequences, materialized_views, extensions, large_objects })
     }
 }
 
@@ -121,13 +141,36 @@ fn tables(connection: &mut Connection, relations: &Relations, block_bytes: u64) 
         });
         table.add(&found, relation, block_bytes);
     }
-    let mut tables: Vec<_> = tables.into_values().collect();
-    // The biggest first: what begins last is then short.
+    Ok(tables.into_values().collect())
+}
+
+/// The biggest first: what begins last is then short.
+fn sort(tables: &mut [SourceTable]) {
     tables.sort_by(|one, next| {
         let name = |table: &SourceTable| (table.table.schema.clone(), table.table.name.clone());
         next.bytes.cmp(&one.bytes).then_with(|| name(one).cmp(&name(next)))
     });
-    Ok(tables)
+}
+
+/// Says of the tables that hold an extension's configuration which of their rows are moved, and
+/// leaves out those that have none: the target's version of the extension may lack the table.
+fn configuration(connection: &mut Connection, tables: &mut Vec<SourceTable>) -> Result {
+    let conditions = extensions::configuration(connection)?;
+    let mut without_rows = BTreeSet::new();
+    for table in tables.iter_mut() {
+        let Some((oid, _)) = table.stored.first() else { continue };
+        let Some(condition) = conditions.get(oid) else { continue };
+        table.table.rows = Rows::Configuration;
+        table.table.condition = condition.clone();
+        // The condition is text of the extension's script, which `pg_dump` uses, too.
+        let from = quote_qualified(&table.table.schema, &table.table.name);
+        let sql = format!("SELECT EXISTS (SELECT FROM ONLY {from} {})", condition.as_deref().unwrap_or_default());
+        if !connection.query_one(&sql, &[])?.try_get::<_, bool>(0)? {
+            without_rows.insert(*oid);
+        }
+    }
+    tables.retain(|table| table.stored.first().is_none_or(|(oid, _)| !without_rows.contains(oid)));
+    Ok(())
 }
 
 fn found(row: &Row) -> Result<FoundTable> {
@@ -151,8 +194,9 @@ fn source_table(named: &Relation, columns: Vec<Column>, format: Format, rows: Ro
         format,
         persistence: Persistence::Permanent,
         rows,
+        condition: None,
     };
-    SourceTable { table, stored: Vec::new(), blocks: 0, bytes: 0, rows_estimate: Some(0) }
+    SourceTable { table, stored: Vec::new(), places: Places::Blocks(0), bytes: 0, rows_estimate: Some(0) }
 }
 
 impl SourceTable {
@@ -165,7 +209,9 @@ impl SourceTable {
             self.table.persistence = Persistence::Unlogged;
         }
         self.stored.push((found.oid, relation.filenode));
-        self.blocks += found.heap_bytes / block_bytes.max(1);
+        if let Places::Blocks(blocks) = &mut self.places {
+            *blocks += found.heap_bytes / block_bytes.max(1);
+        }
         self.bytes += found.heap_bytes + found.toast_bytes;
         let empty = found.heap_bytes == 0;
         let estimate = if empty { Some(0) } else { found.rows_estimate };

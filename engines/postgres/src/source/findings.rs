@@ -8,7 +8,7 @@ use super::catalogue::Catalogue;
 use crate::{
     client::{At, Connection, End, Result},
     document::{Persistence, Table},
-    sql::{Names, quote, quote_qualified},
+    sql::Names,
 };
 
 /// From this version on, a name in escapes is converted into any encoding.
@@ -33,18 +33,34 @@ const LOOKS: &[Look] = &[
     Look {
         name: "large-objects",
         severity: Severity::Error,
-        what: "large objects are not moved by this version",
-        hint: "Move this database with exec:pg_dump and exec:psql (docs/operations.md).",
-        sql: "SELECT oid::pg_catalog.text FROM pg_catalog.pg_largeobject_metadata ORDER BY oid",
+        what: "this role may not read these large objects",
+        hint: "Grant it SELECT ON LARGE OBJECT, or give their owner or a superuser.",
+        sql: "SELECT m.oid::pg_catalog.text FROM pg_catalog.pg_largeobject_metadata m \
+              WHERE pg_catalog.current_setting('lo_compat_privileges') = 'off' \
+                AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) \
+                AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode( \
+                        COALESCE(m.lomacl, pg_catalog.acldefault('L', m.lomowner))) AS acl \
+                    WHERE acl.privilege_type = 'SELECT' AND CASE acl.grantee WHEN 0 THEN true \
+                        ELSE pg_catalog.pg_has_role(acl.grantee, 'USAGE') END) \
+              ORDER BY m.oid",
+    },
+    Look {
+        name: "security-labels",
+        severity: Severity::Warning,
+        what: "the security labels of these large objects are not moved",
+        hint: "Give them in the target with SECURITY LABEL ON LARGE OBJECT.",
+        sql: "SELECT DISTINCT objoid::pg_catalog.text FROM pg_catalog.pg_seclabel \
+              WHERE classoid = 'pg_catalog.pg_largeobject'::pg_catalog.regclass ORDER BY 1",
     },
     Look {
         name: "access-methods",
         severity: Severity::Error,
-        what: "tables of another access method than heap are not moved by this version",
+        what: "tables that another access method than the server's own heap stores are not moved",
         hint: "Change their access method, or move this database with exec:pg_dump and exec:psql (docs/operations.md).",
         sql: "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c \
               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_am a ON a.oid = c.relam \
-              WHERE c.relkind IN ('r', 'm') AND a.amname <> 'heap' AND c.relpersistence <> 't' ORDER BY 1",
+              WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' \
+                AND a.amhandler <> 'pg_catalog.heap_tableam_handler'::pg_catalog.regproc ORDER BY 1",
     },
     Look {
         name: "user-mappings",
@@ -145,44 +161,13 @@ fn standby(connection: &mut Connection) -> Result<Option<Finding>> {
     Ok(is_standby.then(finding))
 }
 
-/// Extensions that are not moved, and rows that are an extension's configuration.
-fn extensions(connection: &mut Connection) -> Result<Vec<Finding>> {
-    let mut findings = Vec::new();
+/// Extensions that are not moved.
+fn extensions(connection: &mut Connection) -> Result<Option<Finding>> {
     let installed = names(connection, "SELECT extname::pg_catalog.text FROM pg_catalog.pg_extension ORDER BY 1")?;
     let unmoved: Vec<_> = installed.into_iter().filter(|name| UNMOVED_EXTENSIONS.contains(&name.as_str())).collect();
-    if !unmoved.is_empty() {
+    let finding = || {
         let what = format!("databases with these extensions are not moved: {}", listed(&unmoved));
-        findings.push(Finding::error("extensions", what, "Use the extension's own way to move or replicate it."));
-        return Ok(findings);
-    }
-    let configured = configured(connection)?;
-    if !configured.is_empty() {
-        let what = format!("rows of extensions' own tables are not moved by this version: {}", listed(&configured));
-        let hint = "Move this database with exec:pg_dump and exec:psql (docs/operations.md).";
-        findings.push(Finding::error("extension-tables", what, hint));
-    }
-    Ok(findings)
-}
-
-const CONFIGURED: &str = "\
-    SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, config.condition \
-    FROM pg_catalog.pg_extension e \
-    CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(e.extconfig), pg_catalog.unnest(e.extcondition)) AS config(oid, condition) \
-    JOIN pg_catalog.pg_class c ON c.oid = config.oid AND c.relkind = 'r' \
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
-
-/// The tables that an extension has marked as configuration and that have rows which it has not
-/// brought itself. The condition is text of the extension's script, as `pg_dump` uses it.
-fn configured(connection: &mut Connection) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for row in connection.query(CONFIGURED, &[])? {
-        let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let condition: Option<&str> = row.try_get(2)?;
-        let from = quote_qualified(&schema, &name);
-        let sql = format!("SELECT EXISTS (SELECT FROM ONLY {from} {})", condition.unwrap_or(""));
-        if connection.query_one(&sql, &[])?.try_get(0)? {
-            found.push(format!("{}.{}", quote(&schema), quote(&name)));
-        }
-    }
-    Ok(found)
+        Finding::error("extensions", what, "Use the extension's own way to move or replicate it.")
+    };
+    Ok((!unmoved.is_empty()).then(finding))
 }

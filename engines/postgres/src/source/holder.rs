@@ -22,8 +22,8 @@ const ATTEMPTS_MAX: usize = 5;
 const LOCKED_AT_ONCE: usize = 500;
 
 /// Tables and partitioned tables that people made: not those of the system, of sessions, or of an
-/// extension, whose rows `CREATE EXTENSION` brings. Of every kind, a member of a tree of partitions
-/// counts by itself.
+/// extension, whose rows `CREATE EXTENSION` brings, but for those that it marks as configuration.
+/// Of every kind, a member of a tree of partitions counts by itself.
 const RELATIONS: &str = "\
     SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text, \
            pg_catalog.pg_relation_filenode(c.oid) \
@@ -31,7 +31,8 @@ const RELATIONS: &str = "\
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' \
       AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
-          AND d.objid = c.oid AND d.deptype = 'e')";
+          AND d.objid = c.oid AND d.deptype = 'e' \
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.relkind = 'r' AND c.oid = ANY (e.extconfig)))";
 
 /// One table, as the locks were taken.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use sealift_protocol::{
     manifest::{PlannedPart, Range},
 };
 
-use super::catalogue::{Catalogue, SourceTable};
+use super::catalogue::{Catalogue, Places, SourceTable};
 use crate::document::Rows;
 
 /// From this version on, a scan of a range of blocks reads those alone.
@@ -56,12 +56,16 @@ pub fn divide(catalogue: &Catalogue, sizes: Sizes, server_version: u32) -> Vec<P
 }
 
 fn parts(at: usize, table: &SourceTable, range_bytes: u64, server_version: u32) -> Vec<Part> {
-    let is_divided = server_version >= RANGES_SINCE
-        && table.table.rows == Rows::Own
-        && table.bytes > 2 * range_bytes
-        && table.blocks > 1;
-    let count = if is_divided { table.bytes.div_ceil(range_bytes).min(table.blocks) } else { 1 };
-    let edge = |number: u64| (u128::from(table.blocks) * u128::from(number) / u128::from(count)) as u64;
+    let can_be_divided = match table.table.rows {
+        Rows::Own => server_version >= RANGES_SINCE,
+        // A large object is in one part, whole.
+        Rows::LargeObjects => true,
+        Rows::OfPartitions | Rows::Configuration => false,
+    };
+    let places = table.places.count();
+    let is_divided = can_be_divided && table.bytes > 2 * range_bytes && places > 1;
+    let count = if is_divided { table.bytes.div_ceil(range_bytes).min(places) } else { 1 };
+    let edge = |number: u64| table.places.at((u128::from(places) * u128::from(number) / u128::from(count)) as u64);
     let part = |number: u64| {
         // The last range has no end: the size that was found is no bound of what the snapshot sees.
         let range = Range { from: edge(number), to: (number + 1 < count).then(|| edge(number + 1)) };
@@ -73,4 +77,22 @@ fn parts(at: usize, table: &SourceTable, range_bytes: u64, server_version: u32) 
         }
     };
     (0..count).map(part).collect()
+}
+
+impl Places {
+    fn count(&self) -> u64 {
+        match self {
+            Places::Blocks(blocks) => *blocks,
+            Places::LargeObjects(oids) => oids.len() as u64,
+        }
+    }
+
+    /// Where the range begins that has the place of this number as its first; the first range has
+    /// all that is before it, too.
+    fn at(&self, number: u64) -> u64 {
+        match self {
+            Places::LargeObjects(oids) if number > 0 => oids.get(number as usize).copied().unwrap_or_default().into(),
+            _ => number,
+        }
+    }
 }

@@ -12,7 +12,7 @@ use sealift_protocol::{
 use super::{HeldSnapshot, catalogue::SourceTable, holder::changed, open, parts::Part};
 use crate::{
     client::{At, Connection, End, Error, Result},
-    copy_rows::{RowEncoder, Unreadable, copy_out},
+    copy_rows::{self, RowsOut, Unreadable},
     sql::literal,
 };
 
@@ -60,13 +60,9 @@ impl SnapshotReader {
             Unreadable::Malformed => Error::Protocol.at(End::Source, &what),
             Unreadable::TooLong => row_too_long(row_bytes_max),
         };
-        let statement = copy_out(table, part.range, self.shared.read.names);
-        let mut encoder = RowEncoder::new(table, row_bytes_max);
-        let mut copy = connection.copy_out(&statement).map_err(failed)?;
-        while let Some(message) = copy.message().map_err(failed)? {
-            encoder.row(&message, unreadable, |pieces| out.row(pieces))?;
-        }
-        encoder.finish(unreadable)
+        let mut on_row = |pieces: &[&[u8]]| out.row(pieces);
+        let mut rows = RowsOut { row_bytes_max, on_row: &mut on_row, failed: &failed, unreadable: &unreadable };
+        copy_rows::read(connection, table, part.range, self.shared.read.names, &mut rows)
     }
 }
 

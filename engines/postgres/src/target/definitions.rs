@@ -10,23 +10,28 @@ use super::{ledger::SCHEMA, properties::Roles};
 use crate::{
     archive::{Archive, Entry, owned_object, roles_of, statements},
     client::{Connection, End, Error, Result},
-    sql::quote,
+    sql::{quote, quote_qualified},
 };
 
 /// What is never carried: it holds passwords, or would connect to other servers by itself.
 const NOT_CARRIED: [&str; 3] = ["SUBSCRIPTION", "SUBSCRIPTION TABLE", "USER MAPPING"];
 
-/// The access method of every table that is moved.
+/// The access method of tables that have no other one.
 const HEAP: &str = "heap";
+
+/// The kind of the entry that makes an access method.
+const ACCESS_METHOD: &str = "ACCESS METHOD";
 
 /// An object that is not there.
 const UNDEFINED_OBJECT: &str = "42704";
 
 /// Refuses what the target could not make as it is.
 pub fn check(archive: &Archive) -> Outcome {
+    let is_made =
+        |method: &String| archive.entries.iter().any(|entry| entry.kind == ACCESS_METHOD && entry.tag == *method);
     for entry in &archive.entries {
-        if entry.access_method.as_deref().is_some_and(|method| method != HEAP) {
-            let what = format!("{} is of a table access method other than heap", entry.name());
+        if let Some(method) = entry.access_method.as_ref().filter(|method| *method != HEAP && !is_made(method)) {
+            let what = format!("{} is of the table access method {method}, which is not heap", entry.name());
             return Err(Failure::new(Code::LoadImpossible, what, "Such tables are not moved."));
         }
         if entry.kind == "SCHEMA" && entry.tag == SCHEMA {
@@ -54,8 +59,20 @@ pub fn make(connection: &mut Connection, entry: &Entry, roles: &Roles) -> Result
 }
 
 fn define(connection: &mut Connection, entry: &Entry, roles: &Roles) -> Result {
-    if !entry.definition.is_empty() {
-        connection.batch(&entry.definition)?;
+    let method = entry.access_method.as_deref().filter(|method| *method != HEAP).map(quote);
+    match (&method, &entry.schema) {
+        _ if entry.definition.is_empty() => {}
+        (Some(method), Some(schema)) if entry.is_partitioned => {
+            let table = quote_qualified(schema, &entry.tag);
+            connection.batch(&entry.definition)?;
+            connection.batch(&format!("ALTER TABLE {table} SET ACCESS METHOD {method}"))?;
+        }
+        (Some(method), _) => {
+            connection.batch(&format!("SET default_table_access_method = {method}"))?;
+            connection.batch(&entry.definition)?;
+            connection.batch(&format!("SET default_table_access_method = {HEAP}"))?;
+        }
+        (None, _) => connection.batch(&entry.definition)?,
     }
     match owned_object(entry, quote) {
         Some(object) if roles.contains(&entry.owner) => {

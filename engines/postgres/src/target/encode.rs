@@ -190,6 +190,7 @@ mod tests {
             format,
             persistence: Persistence::Permanent,
             rows: Rows::Own,
+            condition: None,
         }
     }
 

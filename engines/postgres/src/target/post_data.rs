@@ -19,7 +19,7 @@ use sealift_protocol::{
 };
 
 use self::schedule::Schedule;
-use super::{definitions, ledger, properties::Roles, session::Session, shared::SharedLoad};
+use super::{definitions, large_objects, ledger, properties::Roles, session::Session, shared::SharedLoad};
 use crate::{
     archive::{Archive, Entry, Section},
     client::{At, Connection, End, Result},
@@ -47,6 +47,7 @@ pub fn make(shared: &SharedLoad, bytes: &[u8], whole: &WholePart) -> Outcome {
     let done = ledger::done(&mut session.connection)?;
 
     set_sequences(&mut session.connection, &finish.sequences).at(End::Target, "setting the sequences")?;
+    large_objects::give_properties(&mut session.connection, &finish.large_objects, &roles)?;
     let entries = archive.section(Section::PostData).filter(|entry| is_made_here(entry));
     let entries: Vec<&Entry> = entries.filter(|entry| !done.contains(&key(entry))).collect();
     make_all(shared, &archive, &entries, &roles)?;

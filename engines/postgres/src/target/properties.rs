@@ -121,15 +121,15 @@ fn unquote(name: &str) -> String {
 
 /// One item of an access control list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct AclItem {
+pub struct AclItem {
     /// Empty for PUBLIC.
-    grantee: String,
+    pub grantee: String,
     /// Letters, each followed by `*` if it may be granted on.
-    privileges: String,
+    pub privileges: String,
 }
 
 /// The items of an ACL's text, such as `{=Tc/postgres,"\"a b\"=CTc*/postgres"}`.
-fn items(acl: &str) -> Vec<AclItem> {
+pub fn items(acl: &str) -> Vec<AclItem> {
     let Some(inner) = acl.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else { return Vec::new() };
     array_elements(inner).iter().filter_map(|element| item(element)).collect()
 }

@@ -21,7 +21,7 @@ use sealift_protocol::{
 };
 
 use super::{
-    definitions, ledger,
+    definitions, extensions, large_objects, ledger,
     mark::{Mark, Stage},
     properties,
     shared::SharedLoad,
@@ -29,7 +29,7 @@ use super::{
 use crate::{
     archive::Archive,
     client::{At, Connection, End},
-    copy_rows::{RowEncoder, Unreadable, copy_out},
+    copy_rows::{self, RowsOut, Unreadable},
     document::{Object, SchemaDocument, Sequence, Table},
     fail_point::{PROVEN, hit},
     inventory,
@@ -52,6 +52,8 @@ pub fn prove(shared: &SharedLoad, digests: &Digests) -> Outcome<Evidence> {
     let tables = read_tables(shared, &schema, digests)?;
     check_sequences(&mut session.connection, &finish.sequences)?;
     let definitions = check_objects(&mut session.connection, &finish.objects)?;
+    let roles = shared.with_cluster(|cluster| cluster.roles())?;
+    large_objects::check(&mut session.connection, &finish.large_objects, &roles)?;
     // What was emptied while it was read differs, and what was emptied before would be resumed.
     if schema.has_unlogged() && !ledger::is_intact(&mut session.connection)? {
         let what = "the target's server has crashed, and emptied the unlogged tables of the load";
@@ -74,8 +76,11 @@ pub fn findings(shared: &SharedLoad) -> Outcome<Vec<Finding>> {
     let schema = shared.schema()?;
     let archive = Archive::from_bytes(&schema.archive)?;
     let roles = shared.with_cluster(|cluster| cluster.roles())?;
-    let missing = properties::missing_roles(&schema.database, &roles);
-    Ok(definitions::findings(&archive, missing, &roles))
+    let mut missing = properties::missing_roles(&schema.database, &roles);
+    missing.append(&mut large_objects::missing_roles(&shared.finish()?.large_objects, &roles));
+    let mut findings = definitions::findings(&archive, missing, &roles);
+    findings.extend(extensions::versions(&mut shared.session()?.connection, &schema.extensions)?);
+    Ok(findings)
 }
 
 /// What readers have found, or why one of them failed.
@@ -147,19 +152,20 @@ fn read_table(
 ) -> Outcome<RowsDigest> {
     let what = format!("reading table {}.{} again", table.schema, table.name);
     let mut digest = digests.multiset();
-    let mut encoder = RowEncoder::new(table, shared.row_bytes_max);
-    let mut rows = connection.copy_out(&copy_out(table, None, names)).at(End::Target, &what)?;
-    let unreadable = |why| not_a_row(why, &what);
-    while let Some(message) = rows.message().at(End::Target, &what)? {
+    let mut on_row = |pieces: &[&[u8]]| {
         if digest.rows().is_multiple_of(ROWS_BETWEEN_QUESTIONS) {
             shared.check_stop()?;
         }
-        encoder.row(&message, unreadable, |pieces| {
-            digest.add_pieces(pieces);
-            Ok(())
-        })?;
-    }
-    encoder.finish(unreadable)?;
+        digest.add_pieces(pieces);
+        Ok(())
+    };
+    let mut rows = RowsOut {
+        row_bytes_max: shared.row_bytes_max,
+        on_row: &mut on_row,
+        failed: &|error| error.at(End::Target, &what),
+        unreadable: &|why| not_a_row(why, &what),
+    };
+    copy_rows::read(connection, table, None, names, &mut rows)?;
     Ok(digest.digest())
 }
 

@@ -2,12 +2,12 @@
 //! in one transaction.
 
 use bytes::{Bytes, BytesMut};
-use sealift_engine_api::{PartSink, WrittenChunks, out_of_order, row_over_limit};
+use sealift_engine_api::{PartSink, WrittenChunks, row_over_limit};
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
     failure::{Failure, Outcome},
-    id::{PartIndex, TableIndex},
+    id::PartIndex,
     receive::WholePart,
     row::{RowConsumer, RowReader},
 };
@@ -15,7 +15,7 @@ use sealift_protocol::{
 use super::{document_sink::Repeated, doubt, encode::Encoder, ledger, session::Session, shared::SharedLoad};
 use crate::{
     client::{At, CopyIn, End},
-    document::{Format, Generated, Table},
+    document::{Format, Generated, Rows, Table},
     fail_point::{PART_COMMITTED, PART_WRITTEN, hit},
     sql::{literal, quote, quote_qualified},
     target::session::Backend,
@@ -23,6 +23,12 @@ use crate::{
 
 /// Encoded rows that are sent at once.
 const SEND_BYTES: usize = 64 << 10;
+
+/// The tables of an extension have their triggers and foreign keys from the beginning, and their
+/// rows arrive in any order: for the transaction at hand, neither applies to them, if the role is a
+/// superuser. For another role, they do.
+const WITHOUT_TRIGGERS: &str = "SELECT pg_catalog.set_config('session_replication_role', 'replica', true) \
+    FROM pg_catalog.pg_roles WHERE rolname = current_user AND rolsuper";
 
 /// Loads the rows of one part.
 pub struct RowsSink<'a> {
@@ -40,9 +46,12 @@ pub struct RowsSink<'a> {
 }
 
 impl<'a> RowsSink<'a> {
-    pub fn begin(shared: &'a SharedLoad, part: PartIndex, table: TableIndex) -> Outcome<Box<dyn PartSink + 'a>> {
-        let schema = shared.schema()?;
-        let table = schema.tables.get(table.0 as usize).ok_or_else(out_of_order)?;
+    pub fn begin(
+        shared: &'a SharedLoad,
+        part: PartIndex,
+        table: &Table,
+        encoding: &str,
+    ) -> Outcome<Box<dyn PartSink + 'a>> {
         let what = format!("loading table {}.{}", table.schema, table.name);
         let Session { mut connection, backend } = shared.session()?;
         if ledger::begin(&mut connection, part).at(End::Target, &what)? {
@@ -50,7 +59,10 @@ impl<'a> RowsSink<'a> {
             shared.give_back(Session { connection, backend });
             return Ok(Box::new(Repeated { part }));
         }
-        let copy = connection.into_copy_in(&copy_statement(table, &schema.database.encoding)).at(End::Target, &what)?;
+        if table.rows == Rows::Configuration {
+            connection.batch(WITHOUT_TRIGGERS).at(End::Target, &what)?;
+        }
+        let copy = connection.into_copy_in(&copy_statement(table, encoding)).at(End::Target, &what)?;
         let encoder = Encoder::new(table);
         let mut buffer = BytesMut::with_capacity(2 * SEND_BYTES);
         encoder.begin(&mut buffer);

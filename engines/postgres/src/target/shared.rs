@@ -10,19 +10,20 @@ use sealift_protocol::{
     close::Code,
     digest::Digests,
     failure::{Failure, Outcome},
-    id::PartIndex,
+    id::{PartIndex, TableIndex},
     manifest::{Plan, Section},
 };
 
 use super::{
     cluster::Cluster,
     document_sink::{DocumentSink, Repeated},
+    large_objects::LargeObjectsSink,
     ledger::Bond,
     rows_sink::RowsSink,
 };
 use crate::{
     client::{Address, At, Connection, End, Interrupts},
-    document::{FinishDocument, SchemaDocument},
+    document::{FinishDocument, Rows, SchemaDocument},
     target::session::Session,
 };
 
@@ -162,6 +163,15 @@ impl SharedLoad {
         }
     }
 
+    fn begin_rows(&self, part: PartIndex, table: TableIndex) -> Outcome<Box<dyn PartSink + '_>> {
+        let schema = self.schema()?;
+        let planned = schema.tables.get(table.0 as usize).ok_or_else(out_of_order)?;
+        match planned.rows {
+            Rows::LargeObjects => LargeObjectsSink::begin(self, part),
+            _ => RowsSink::begin(self, part, planned, &schema.database.encoding),
+        }
+    }
+
     fn is_committed(&self, part: PartIndex) -> bool {
         self.state().committed.get(part.0 as usize) == Some(&true)
     }
@@ -195,7 +205,7 @@ impl Writers for SharedLoad {
             return Ok(Box::new(Repeated { part }));
         }
         match (planned.section, planned.table) {
-            (Section::Data, Some(table)) => RowsSink::begin(self, part, table).map_err(|failure| self.reason(failure)),
+            (Section::Data, Some(table)) => self.begin_rows(part, table).map_err(|failure| self.reason(failure)),
             (Section::PreData | Section::PostData, None) => {
                 Ok(Box::new(DocumentSink::new(self, part, planned.section)))
             }

@@ -90,6 +90,7 @@ mod tests {
             schema: None,
             tablespace: None,
             access_method: None,
+            is_partitioned: false,
             owner: String::new(),
             depends_on: depends_on.to_vec(),
         }
