@@ -71,6 +71,11 @@ impl Finished {
         stdout.lines().map(event).collect()
     }
 
+    /// Those of this name.
+    pub fn events_named(&self, name: &str) -> Vec<Value> {
+        self.events().into_iter().filter(|event| event["event"] == name).collect()
+    }
+
     /// The last event, which must be `finished` and agree with the exit code.
     pub fn finished_event(&self) -> Value {
         let event = self.events().pop().expect("an event");

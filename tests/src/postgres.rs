@@ -6,6 +6,7 @@ mod proxy;
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Mutex, PoisonError},
@@ -39,6 +40,8 @@ struct Server {
     folder: TempDir,
     port: u16,
     programs: PathBuf,
+    /// The server's own.
+    program: PathBuf,
     user: RunAs,
     settings: Vec<&'static str>,
 }
@@ -62,20 +65,33 @@ impl Postgres {
         Self::start_with(&[SETTINGS, settings].concat())
     }
 
+    /// One that keeps what it says it has, with an extension of this control file and script.
+    pub fn start_with_extension(name: &str, version: &str, script: &str) -> Option<Self> {
+        let (folder, programs) = (folder(), programs()?);
+        let Some(server) = extended(&programs, folder.path(), name, version, script) else {
+            shared::skip("PostgreSQL is not where Debian has it", false);
+            return None;
+        };
+        Some(Self::start_in(folder, programs, server, SETTINGS))
+    }
+
     fn start_with(settings: &[&'static str]) -> Option<Self> {
         let Some(programs) = programs() else {
             shared::skip("PostgreSQL is not installed", true);
             return None;
         };
-        // Short: a unix socket's path may have 107 bytes.
-        let folder = tempfile::Builder::new().prefix("sealift-pg-").tempdir().unwrap();
+        let server = programs.join("postgres");
+        Some(Self::start_in(folder(), programs, server, settings))
+    }
+
+    fn start_in(folder: TempDir, programs: PathBuf, program: PathBuf, settings: &[&'static str]) -> Self {
         let user = RunAs::unprivileged("postgres");
         user.own(folder.path());
         let mut initdb = user.command(programs.join("initdb"));
         initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
         shared::run(initdb.arg("-D").arg(folder.path().join("data")).current_dir(folder.path()));
-        let server = Server { folder, port: free_tcp_port(), programs, user, settings: settings.to_vec() };
-        Some(Self { service: Mutex::new(server.start()), server })
+        let server = Server { folder, port: free_tcp_port(), programs, program, user, settings: settings.to_vec() };
+        Self { service: Mutex::new(server.start()), server }
     }
 
     /// Ends the server without a checkpoint or a word to its clients (`immediate`), and starts it
@@ -161,9 +177,23 @@ impl Postgres {
 
     /// Creates `database` and fills it with one of the shared sets.
     pub fn load(&self, data: &Path, set: &str, database: &str) {
+        self.load_sized(data, set, database, None);
+    }
+
+    /// A set that is made can have any number of patients.
+    pub fn load_sized(&self, data: &Path, set: &str, database: &str, patients: Option<u32>) {
         let mut load = Command::new(data.join(set).join("load.sh"));
-        self.environment(load.arg("pg"), database);
+        load.arg("pg").args(patients.map(|patients| patients.to_string()));
+        self.environment(&mut load, database);
         shared::run(&mut load);
+    }
+
+    /// The definitions of `database` as `pg_dump` prints them.
+    pub fn definitions(&self, database: &str) -> String {
+        let dump = shared::run(self.client("pg_dump", database).args(["--schema-only", "--no-sync"]));
+        // A key that differs each time.
+        let is_key = |line: &&str| line.starts_with("\\restrict ") || line.starts_with("\\unrestrict ");
+        dump.lines().filter(|line| !is_key(line)).collect::<Vec<_>>().join("\n")
     }
 
     /// Every table's rows, and every definition, as comparable lines.
@@ -218,7 +248,7 @@ impl Server {
         let folder = self.folder.path();
         let log = folder.join("log");
         let log_file = fs::File::create(&log).unwrap();
-        let mut command = self.user.command(self.programs.join("postgres"));
+        let mut command = self.user.command(&self.program);
         command.arg("-D").arg(folder.join("data")).arg("-k").arg(folder).args(["-p", &self.port.to_string()]);
         for setting in &self.settings {
             command.args(["-c", setting]);
@@ -237,6 +267,39 @@ impl Server {
 
 /// psql's exit code when it has lost its server, or has found none.
 const PSQL_CONNECTION_LOST: i32 = 2;
+
+/// Short: a unix socket's path may have 107 bytes.
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("sealift-pg-").tempdir().unwrap()
+}
+
+/// A copy of the server's program that looks for extensions in `folder`, where this one is beside
+/// those of the host: the server finds its files by where its program lies. `None` where they lie
+/// otherwise than in Debian's packages.
+fn extended(programs: &Path, folder: &Path, name: &str, version: &str, script: &str) -> Option<PathBuf> {
+    let major = programs.parent()?.file_name()?;
+    let share = Path::new("/usr/share/postgresql").join(major);
+    if !programs.starts_with("/usr/lib/postgresql") || !share.join("extension").is_dir() {
+        return None;
+    }
+    let link_all = |from: &Path, to: &Path| {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap().flatten().filter(|entry| entry.file_name() != "extension") {
+            symlink(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    let (own_share, own_lib) = (folder.join("share/postgresql").join(major), folder.join("lib/postgresql").join(major));
+    link_all(&share, &own_share);
+    link_all(&share.join("extension"), &own_share.join("extension"));
+    let control = format!("default_version = '{version}'\n");
+    fs::write(own_share.join(format!("extension/{name}.control")), control).unwrap();
+    fs::write(own_share.join(format!("extension/{name}--{version}.sql")), script).unwrap();
+    fs::create_dir_all(own_lib.join("bin")).unwrap();
+    symlink(programs.parent()?.join("lib"), own_lib.join("lib")).unwrap();
+    let server = own_lib.join("bin/postgres");
+    fs::copy(programs.join("postgres"), &server).unwrap();
+    Some(server)
+}
 
 /// Nothing here survives the test.
 const WITHOUT_SYNC: &[&str] = &["fsync=off", "full_page_writes=off", "synchronous_commit=off"];

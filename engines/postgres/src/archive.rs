@@ -84,8 +84,8 @@ pub struct Entry {
     pub tablespace: Option<String>,
     /// The table access method, if it is a table that has one.
     pub access_method: Option<String>,
-    /// Whether it is a partitioned table, as archives say from 1.16 on, in which such a table has an
-    /// access method for its partitions to come.
+    /// Whether it is a partitioned table, as archives say from 1.16 on, in which such a table has
+    /// an access method for its partitions to come.
     pub is_partitioned: bool,
     /// The role that owns the object; not quoted.
     pub owner: String,

@@ -97,7 +97,8 @@ pub enum Rows {
     /// partitions on a key whose hash is not the same everywhere.
     #[n(1)]
     OfPartitions,
-    /// It is the large objects of the database ([`crate::large_objects`]), whose pieces are its rows.
+    /// It is the large objects of the database ([`crate::large_objects`]), whose pieces are its
+    /// rows.
     #[n(2)]
     LargeObjects,
     /// It is a table of an extension, which has marked it as its configuration: of its own rows,

@@ -1,9 +1,9 @@
 //! Large objects: how they are read by both ends, and what they have beside their bytes.
 //!
 //! All of them together are one table of the plan. A row is a piece of one, in order: its OID, the
-//! number of the piece, and up to [`PIECE_BYTES`] bytes. An empty one has one piece, which is empty.
-//! They are read through the server's functions for large objects, which every role may call: the
-//! table that stores them is closed to all but superusers.
+//! number of the piece, and up to [`PIECE_BYTES`] bytes. An empty one has one piece, which is
+//! empty. They are read through the server's functions for large objects, which every role may
+//! call: the table that stores them is closed to all but superusers.
 
 use sealift_protocol::{failure::Outcome, manifest::Range};
 

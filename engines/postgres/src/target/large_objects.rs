@@ -229,8 +229,8 @@ fn statements(group: &LargeObjects, oids: &[u32], roles: &Roles) -> Vec<String> 
     statements
 }
 
-/// For each role that is there, and PUBLIC (without a name), what it may do: `r` or `w`, and whether
-/// it may grant that. Whoever granted it.
+/// For each role that is there, and PUBLIC (without a name), what it may do: `r` or `w`, and
+/// whether it may grant that, from all grantors together.
 fn privileges(acl: &str, roles: &Roles) -> BTreeMap<(String, char), bool> {
     let mut privileges = BTreeMap::new();
     for item in properties::items(acl) {
