@@ -12,7 +12,7 @@ use sealift_agent::{
     stop::{Cause, Stop},
     threads,
 };
-use sealift_engine_api::{Finding, PartReader, Planned, Snapshot, Source};
+use sealift_engine_api::{Finding, PartReader, Planned, Snapshot, Source, refuse_errors};
 use sealift_protocol::{
     chunk::Chunk,
     close::Code,
@@ -93,7 +93,8 @@ impl Reader {
                     return;
                 }
             };
-            if planned_out.send(Ok(opened)).is_ok() {
+            let is_refused = refuse_errors(&opened.findings).is_err();
+            if planned_out.send(Ok(opened)).is_ok() && !is_refused {
                 read_parts(&shared, true);
             }
         };

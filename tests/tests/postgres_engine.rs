@@ -143,6 +143,29 @@ impl Place {
     }
 }
 
+/// Issue 11, "stable finding names": each thing for which a source is refused is an event of its
+/// own, and nothing is sent.
+#[test]
+fn a_refused_source_has_an_event_for_each_finding() {
+    let Some(server) = Postgres::start_durable() else { return };
+    server.create_database("clinic");
+    server.query(
+        "clinic",
+        "create extension postgres_fdw; create server s foreign data wrapper postgres_fdw; \
+         create user mapping for public server s; create table t (a int) ; alter table t enable row level security; \
+         create role reader login in role pg_read_all_data; select lo_create(7)",
+    );
+    let place = Place::new(server.url("clinic").replace("postgres@", "reader@"), server.url("copy"));
+    let mut receiver = place.receiver().start();
+    receiver.ticket();
+    let sender = place.sender().start().wait(WITHIN);
+    assert_eq!(sender.code(), Some(exit::PREFLIGHT), "{}", sender.message());
+    let errors = sender.events_named("finding").into_iter().filter(|event| event["severity"] == "error");
+    let names: Vec<_> = errors.map(|event| event["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(names, ["large-objects", "user-mappings", "row-level-security"]);
+    assert_eq!(databases(&server), "clinic");
+}
+
 const CLINIC: &str = "
     CREATE TABLE patient (id int PRIMARY KEY, name text, born date);
     INSERT INTO patient SELECT n, 'patient ' || n, '1950-01-01'::date + n FROM generate_series(1, 3000) n;

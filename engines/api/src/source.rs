@@ -24,7 +24,8 @@ pub trait Source: Send {
 pub struct Planned {
     /// What is to be moved.
     pub plan: Plan,
-    /// What is to be said of it before anything is sent.
+    /// What is to be said of it before anything is sent. If one of them is an error, nothing is
+    /// read: [`crate::refuse_errors`].
     pub findings: Vec<Finding>,
     /// From which it is read.
     pub snapshot: Arc<dyn Snapshot>,

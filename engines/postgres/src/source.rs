@@ -87,11 +87,14 @@ impl PostgresSource {
         let mut holder = Holder::take(connection)?;
         let catalogue = Catalogue::read(&mut holder)?;
         let findings = findings::all(&mut holder.connection, &catalogue)?;
-        // The schema of a source that is refused need not be dumped.
-        refuse_errors(&findings)?;
+        let refusal = refuse_errors(&findings).err();
         let parts = parts::divide(&catalogue, self.sizes, holder.connection.server_version());
         let objects = inventory::read(&mut holder.connection).at(End::Source, "listing the objects of the database")?;
-        let archive = dump::schema(&self.address, holder.connection.server_version(), &holder.exported, stop)?;
+        // The schema of a source that is refused need not be dumped.
+        let archive = match refusal {
+            None => dump::schema(&self.address, holder.connection.server_version(), &holder.exported, stop)?,
+            Some(_) => Vec::new(),
+        };
         let names = Names::in_encoding(&catalogue.database.encoding);
         let server_version = holder.connection.server_version();
         let plan = plan(&catalogue, &parts);
@@ -113,6 +116,7 @@ impl PostgresSource {
             schema: bounded(schema_bytes)?,
             finish: bounded(finish.to_bytes())?,
             read,
+            refusal,
             holder: Mutex::new(holder),
         };
         check_size(&plan)?;
@@ -188,6 +192,8 @@ struct HeldSnapshot {
     schema: Vec<u8>,
     finish: Vec<u8>,
     read: ToRead,
+    /// Why nothing of it is read.
+    refusal: Option<Failure>,
     holder: Mutex<Holder>,
 }
 
@@ -213,6 +219,9 @@ impl Snapshot for PostgresSnapshot {
     }
 
     fn reader(&self) -> Outcome<Box<dyn PartReader>> {
-        Ok(Box::new(SnapshotReader::open(Arc::clone(&self.0))?))
+        match &self.0.refusal {
+            None => Ok(Box::new(SnapshotReader::open(Arc::clone(&self.0))?)),
+            Some(failure) => Err(failure.clone()),
+        }
     }
 }

@@ -14,7 +14,7 @@ use sealift_postgres::{
 use sealift_protocol::{close::Code, id::PartIndex, manifest::Section};
 use sealift_tests::{postgres::Postgres, shared};
 
-use self::reading::{Kept, ROW_BYTES_MAX, Stop, Whole, address, planned, read, source};
+use self::reading::{Kept, ROW_BYTES_MAX, Stop, Whole, address, planned, read, refusal, source};
 
 /// Issue 11, "Every PostgreSQL database in shared/data": the small ones are planned and read, with
 /// as many rows as they have, and their archive is one that `pg_restore` reads.
@@ -83,7 +83,7 @@ fn what_is_not_moved_exactly_is_refused_by_name() {
         create server s foreign data wrapper postgres_fdw options (host 'h'); \
         create foreign table f (a int) server s; create user mapping for public server s options (password 'secret')",
     );
-    let failure = Box::new(source(&server, "d")).plan(Arc::new(Stop::default())).err().unwrap();
+    let failure = refusal(source(&server, "d"));
     assert_eq!(failure.code, Code::Preflight);
     assert!(failure.what.contains("user-mappings") && !failure.to_string().contains("secret"), "{failure}");
     server.query("d", "drop user mapping for public server s");
@@ -108,7 +108,7 @@ fn large_objects_are_read_or_named() {
     server.query("d", "do $$ begin for n in 1005..1040 loop execute 'grant select on large object ' || n || ' to reader'; end loop; end $$");
     let by_reader = server.url("d").replace("postgres@", "reader@");
     let as_reader = || PostgresSource::new(Address::parse(by_reader.strip_prefix("postgres:").unwrap()).unwrap());
-    let failure = Box::new(as_reader()).plan(Arc::new(Stop::default())).err().unwrap();
+    let failure = refusal(as_reader());
     assert_eq!(failure.code, Code::Preflight);
     assert!(failure.what.ends_with(": 1003 (large-objects)"), "{failure}");
     server.query("d", "select lo_unlink(1003)");
@@ -145,7 +145,7 @@ fn rows_that_a_policy_hides_are_not_left_out() {
     );
     let by_reader = server.url("d").replace("postgres@", "reader@");
     let as_reader = || PostgresSource::new(Address::parse(by_reader.strip_prefix("postgres:").unwrap()).unwrap());
-    let failure = Box::new(as_reader()).plan(Arc::new(Stop::default())).err().unwrap();
+    let failure = refusal(as_reader());
     assert_eq!(failure.code, Code::Preflight);
     assert!(failure.what.contains("public.chart") && failure.what.contains("row-level-security"), "{failure}");
     assert!(!failure.what.contains("public.open"), "{failure}");

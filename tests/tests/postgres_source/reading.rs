@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use sealift_engine_api::{Planned, RowSink, Source, StopToken};
+use sealift_engine_api::{Planned, RowSink, Source, StopToken, refuse_errors};
 use sealift_postgres::{
     PostgresSource,
     client::Address,
@@ -103,6 +103,14 @@ pub fn source(server: &Postgres, database: &str) -> PostgresSource {
 
 pub fn planned(source: PostgresSource) -> Planned {
     Box::new(source).plan(Arc::new(Stop::default())).map_err(|failure| failure.to_string()).unwrap()
+}
+
+/// Why nothing of the source is read: what its findings say.
+pub fn refusal(source: PostgresSource) -> Failure {
+    let planned = planned(source);
+    let failure = refuse_errors(&planned.findings).expect_err("it is refused");
+    assert_eq!(planned.snapshot.reader().err().map(|failure| failure.what), Some(failure.what.clone()));
+    failure
 }
 
 /// A database, read whole.
