@@ -54,7 +54,8 @@ impl ChunkBuffer {
         Self::for_bytes(CHUNK_PLAIN_BYTES)
     }
 
-    pub(crate) fn for_bytes(bytes: usize) -> Self {
+    /// An empty buffer that takes so many bytes without growing.
+    pub fn for_bytes(bytes: usize) -> Self {
         let mut frame = Vec::with_capacity(Self::ROOM_BYTES + bytes + TAG_BYTES);
         frame.resize(Self::ROOM_BYTES, 0);
         Self(frame)

@@ -14,6 +14,7 @@
 mod exchange;
 mod lane;
 mod part;
+mod read_queue;
 mod spool;
 mod tally;
 
@@ -21,8 +22,9 @@ use std::{collections::VecDeque, sync::Arc};
 
 pub use self::{
     exchange::{Beginning, ExpectedReceiver, Offering, SenderSession},
-    lane::{LaneStep, Read, Readable},
+    lane::{LaneStep, Read, Readable, WasRead},
     part::Resume,
+    read_queue::ReadQueue,
     spool::Spool,
 };
 use self::{

@@ -11,8 +11,14 @@ use sealift_agent::{
     workers::chunks_at_work,
 };
 use sealift_protocol::{
-    chunk::Chunk, close::Code, digest::RowsDigest, id::ChunkCount, limits::CHUNK_PLAIN_BYTES, random::Nonces,
-    seal::EpochKeys, send::Read,
+    chunk::Chunk,
+    close::Code,
+    digest::RowsDigest,
+    id::ChunkCount,
+    limits::CHUNK_PLAIN_BYTES,
+    random::Nonces,
+    seal::EpochKeys,
+    send::{Read, WasRead},
 };
 
 use tokio::sync::mpsc;
@@ -80,13 +86,17 @@ impl Sealer {
         if self.comes_again && chunk.index.0 == 0 && chunk.plain().is_empty() {
             return Err(nothing_came());
         }
-        if chunk.index.0 < held.0 {
-            let (index, plain_bytes, last) = (chunk.index, chunk.plain().len() as u64, chunk.last);
-            let hash = self.workers.hash(chunk, keys.digests().clone()).await?;
-            return Ok(Read::Held { hash, index, plain_bytes, last });
+        match WasRead::of(chunk, held) {
+            WasRead::Held(chunk) => {
+                let (index, plain_bytes, last) = (chunk.index, chunk.plain().len() as u64, chunk.last);
+                let hash = self.workers.hash(chunk, keys.digests().clone()).await?;
+                Ok(Read::Held { hash, index, plain_bytes, last })
+            }
+            WasRead::New(chunk) => {
+                let nonce = self.nonces.borrow_mut().draw()?;
+                Ok(Read::Sealed(self.workers.seal(chunk, Arc::clone(&keys), nonce).await?, keys))
+            }
         }
-        let nonce = self.nonces.borrow_mut().draw()?;
-        Ok(Read::Sealed(self.workers.seal(chunk, Arc::clone(&keys), nonce).await?, keys))
     }
 }
 

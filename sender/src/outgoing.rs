@@ -152,11 +152,7 @@ impl Outgoing {
             self.arrivals.borrow_mut().handle_repeat_all();
             return Ok(arrived);
         }
-        let readable = match &self.reader {
-            None => Readable::Nothing,
-            Some(reader) if reader.can_repeat() => Readable::Again,
-            Some(_) => Readable::Once,
-        };
+        let readable = Readable::of_source(self.reader.as_ref().map(Reader::can_repeat));
         let repeated = self.transfer_mut().resume(session, readable)?;
         let arrived = self.handle_have(have);
         let mut lanes = self.lanes.borrow_mut();

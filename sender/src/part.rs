@@ -7,7 +7,7 @@ use std::{
 
 use bytes::BytesMut;
 use sealift_agent::failure::{Failure, Outcome};
-use sealift_engine_api::{RowSink, row_cut_short, row_too_long};
+use sealift_engine_api::{PartReader, RowSink, row_cut_short, row_too_long};
 use sealift_protocol::{
     chunk::{Chunk, ChunkBuffer},
     digest::{MultisetDigest, RowsDigest},
@@ -27,6 +27,8 @@ pub struct PartWriter<'a> {
     rows: MultisetDigest,
     emit: &'a mut dyn FnMut(Chunk) -> Outcome,
     row_bytes_max: usize,
+    /// Of all but the last.
+    chunk_bytes: usize,
     passed: Option<PartRowsPassed<'a>>,
 }
 
@@ -73,7 +75,12 @@ impl<'a> PartWriter<'a> {
         emit: &'a mut dyn FnMut(Chunk) -> Outcome,
     ) -> Self {
         let (next, buffer, passed) = (ChunkIndex(0), ChunkBuffer::with_room(), None);
-        Self { part, next, buffer, rows, emit, row_bytes_max, passed }
+        Self { part, next, buffer, rows, emit, row_bytes_max, chunk_bytes: CHUNK_PLAIN_BYTES, passed }
+    }
+
+    /// Cuts chunks of another size.
+    pub fn cutting(self, chunk_bytes: usize) -> Self {
+        Self { chunk_bytes, buffer: ChunkBuffer::for_bytes(chunk_bytes), ..self }
     }
 
     /// Counts rows as they are emitted.
@@ -91,7 +98,7 @@ impl<'a> PartWriter<'a> {
     }
 
     fn emit_buffer(&mut self, last: bool) -> Outcome {
-        let fresh = if last { ChunkBuffer::from([]) } else { ChunkBuffer::with_room() };
+        let fresh = if last { ChunkBuffer::from([]) } else { ChunkBuffer::for_bytes(self.chunk_bytes) };
         let chunk = Chunk::new(self.part, self.next, last, std::mem::replace(&mut self.buffer, fresh));
         self.next.0 += 1;
         if let Some(passed) = &self.passed {
@@ -109,10 +116,22 @@ impl<'a> PartWriter<'a> {
         let mut prefix = BytesMut::with_capacity(8);
         put_length(&mut prefix, encoded_bytes);
         let row_bytes = prefix.len() + encoded_bytes;
-        if self.buffer.plain_bytes() + row_bytes > CHUNK_PLAIN_BYTES && row_bytes <= CHUNK_PLAIN_BYTES {
+        if self.buffer.plain_bytes() + row_bytes > self.chunk_bytes && row_bytes <= self.chunk_bytes {
             self.flush()?;
         }
         self.bytes(&prefix)
+    }
+
+    /// Has `reader` read the part, and returns which rows it had. Of a dump with nothing in it this
+    /// fails as `refuse_empty` says, before its last chunk: without that no loader sees the end of
+    /// its input.
+    pub fn read(mut self, reader: &mut dyn PartReader, refuse_empty: Option<fn() -> Failure>) -> Outcome<RowsDigest> {
+        let part = self.part;
+        reader.read(part, &mut self).map_err(|failure| failure.at_part(part))?;
+        if let Some(is_empty) = refuse_empty.filter(|_| self.is_empty()) {
+            return Err(is_empty());
+        }
+        self.finish()
     }
 
     /// Emits the last chunk, and returns which rows the part had. A part without it is never
@@ -139,11 +158,11 @@ impl RowSink for PartWriter<'_> {
         let mut hasher = self.rows.begin_row();
         let mut left = row_bytes;
         while left > 0 {
-            if self.buffer.plain_bytes() == CHUNK_PLAIN_BYTES {
+            if self.buffer.plain_bytes() == self.chunk_bytes {
                 self.flush()?;
             }
             let held = self.buffer.plain_bytes();
-            let wanted = left.min(CHUNK_PLAIN_BYTES - held);
+            let wanted = left.min(self.chunk_bytes - held);
             let read = self.buffer.read_from(&mut *row, wanted).map_err(failed)?;
             hasher.update(&self.buffer.plain()[held..]);
             left -= read;
@@ -158,10 +177,10 @@ impl RowSink for PartWriter<'_> {
     fn bytes(&mut self, mut bytes: &[u8]) -> Outcome {
         while !bytes.is_empty() {
             // Only here, with more to come, is it sure that a full chunk is not the last.
-            if self.buffer.plain_bytes() == CHUNK_PLAIN_BYTES {
+            if self.buffer.plain_bytes() == self.chunk_bytes {
                 self.flush()?;
             }
-            let taken = bytes.len().min(CHUNK_PLAIN_BYTES - self.buffer.plain_bytes());
+            let taken = bytes.len().min(self.chunk_bytes - self.buffer.plain_bytes());
             self.buffer.extend(&bytes[..taken]);
             bytes = &bytes[taken..];
         }
@@ -170,9 +189,9 @@ impl RowSink for PartWriter<'_> {
 
     fn read_from(&mut self, reader: &mut dyn Read, failed: &dyn Fn(io::Error) -> Failure) -> Outcome {
         loop {
-            let room = CHUNK_PLAIN_BYTES - self.buffer.plain_bytes();
+            let room = self.chunk_bytes - self.buffer.plain_bytes();
             self.buffer.read_from(&mut *reader, room).map_err(failed)?;
-            if self.buffer.plain_bytes() < CHUNK_PLAIN_BYTES {
+            if self.buffer.plain_bytes() < self.chunk_bytes {
                 return Ok(());
             }
             // One byte more shows whether this chunk is the last.

@@ -2,10 +2,7 @@
 //! was asked for, and blocks while the part's lane is full. Further ones are started only while
 //! parts wait.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use sealift_agent::{
     failure::{Failure, Outcome},
@@ -19,6 +16,7 @@ use sealift_protocol::{
     digest::{MultisetDigest, RowsDigest},
     id::PartIndex,
     manifest::{Empty, Plan, Section},
+    send::ReadQueue,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,10 +26,17 @@ use crate::part::{PartWriter, RowsPassed};
 /// this one.
 const CHUNKS_WAITING: usize = 1;
 
-/// Where the async side asks for parts.
+/// Where the async side asks for parts. Dropped, it ends the threads once they have read those that
+/// were asked for.
 pub struct Reader {
-    jobs: mpsc::UnboundedSender<Job>,
     shared: Arc<Shared>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.jobs().is_over = true;
+        self.shared.asked.notify_all();
+    }
 }
 
 /// A source that was planned.
@@ -68,16 +73,34 @@ struct Job {
 /// What the threads of one source share.
 struct Shared {
     snapshot: Arc<dyn Snapshot>,
-    queue: Mutex<mpsc::UnboundedReceiver<Job>>,
-    /// Parts that were asked for and are not read to their end.
-    asked: AtomicUsize,
-    /// Threads that were started.
-    threads: AtomicUsize,
+    jobs: Mutex<Jobs>,
+    /// Notified when a part is asked for, or none will be.
+    asked: Condvar,
     rows: RowsPassed,
     row_bytes_max: usize,
     /// What to fail with where a dump has nothing in it.
     refuse_empty: Option<fn() -> Failure>,
     stop: Stop,
+}
+
+/// Bounded by the lanes: a part is asked for only when one is free.
+struct Jobs {
+    queue: ReadQueue<Job>,
+    is_over: bool,
+}
+
+impl Shared {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next part that is asked for.
+    fn next_job(&self) -> Option<Job> {
+        let jobs = self.jobs();
+        let idle = |jobs: &mut Jobs| !jobs.is_over && jobs.queue.is_empty();
+        let mut jobs = self.asked.wait_while(jobs, idle).unwrap_or_else(PoisonError::into_inner);
+        jobs.queue.poll()
+    }
 }
 
 impl Reader {
@@ -121,24 +144,16 @@ impl Reader {
     pub fn read(&self, part: PartIndex, rows: MultisetDigest) -> Outcome<ReadingPart> {
         let (chunks_in, chunks) = mpsc::channel(CHUNKS_WAITING);
         let (summary_in, summary) = oneshot::channel();
-        let asked = self.shared.asked.fetch_add(1, Ordering::SeqCst) + 1;
-        self.jobs.send(Job { part, rows, chunks: chunks_in, summary: summary_in }).map_err(|_| gone())?;
-        self.start_another(asked);
+        let job = Job { part, rows, chunks: chunks_in, summary: summary_in };
+        let starts_another = self.shared.jobs().queue.handle_asked(job);
+        self.shared.asked.notify_one();
+        if starts_another {
+            let shared = Arc::clone(&self.shared);
+            if threads::spawn("source", move || read_parts(&shared, false)).is_err() {
+                self.shared.jobs().queue.handle_not_opened();
+            }
+        }
         Ok(ReadingPart { chunks, summary })
-    }
-
-    /// Starts one more thread if more parts are asked for than are read, and the snapshot lets it.
-    fn start_another(&self, asked: usize) {
-        let threads = self.shared.threads.load(Ordering::SeqCst);
-        if asked <= threads || threads >= self.shared.snapshot.readers_max() {
-            return;
-        }
-        let shared = Arc::clone(&self.shared);
-        shared.threads.fetch_add(1, Ordering::SeqCst);
-        // Without it, those that there are read everything.
-        if threads::spawn("source", move || read_parts(&shared, false)).is_err() {
-            self.shared.threads.fetch_sub(1, Ordering::SeqCst);
-        }
     }
 }
 
@@ -155,19 +170,17 @@ fn plan(source: Box<dyn Source>, reading: Reading, stop: Stop) -> Outcome<(Opene
     let Planned { plan, findings, snapshot } = source.plan(Arc::new(stop.clone()))?;
     let plan = check_not_empty(Plan { empty: reading.empty, ..plan })?;
     let is_opaque = plan.engine.capabilities.has(Section::Opaque);
-    // Jobs are bounded by the lanes: one is asked for only when a lane is free.
-    let (jobs, queue) = mpsc::unbounded_channel();
+    let queue = ReadQueue::new(snapshot.readers_max());
     let shared = Arc::new(Shared {
         snapshot,
-        queue: Mutex::new(queue),
-        asked: AtomicUsize::new(0),
-        threads: AtomicUsize::new(1),
+        jobs: Mutex::new(Jobs { queue, is_over: false }),
+        asked: Condvar::new(),
         rows: RowsPassed::of(plan.parts.len()),
         row_bytes_max: reading.row_bytes_max,
         refuse_empty: (reading.empty.is_none() && is_opaque).then_some(reading.is_empty),
         stop,
     });
-    let reader = Reader { jobs, shared: Arc::clone(&shared) };
+    let reader = Reader { shared: Arc::clone(&shared) };
     Ok((Opened { reader, plan, findings }, shared))
 }
 
@@ -184,7 +197,7 @@ fn read_parts(shared: &Shared, is_first: bool) {
             return;
         }
     };
-    while let Some(job) = next_job(shared) {
+    while let Some(job) = shared.next_job() {
         let summary = read_part(&mut *reader, &job, shared);
         // A part that is no longer wanted is interrupted, and may be asked for again.
         if let Err(failure) = &summary
@@ -192,15 +205,10 @@ fn read_parts(shared: &Shared, is_first: bool) {
         {
             shared.stop.raise(Cause::Source, failure.clone());
         }
-        shared.asked.fetch_sub(1, Ordering::SeqCst);
+        shared.jobs().queue.handle_read();
         drop(job.chunks);
         let _ = job.summary.send(summary);
     }
-}
-
-/// Waits for the next part that is asked for. One thread waits, and the others wait for it.
-fn next_job(shared: &Shared) -> Option<Job> {
-    shared.queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv()
 }
 
 fn read_part(reader: &mut dyn PartReader, job: &Job, shared: &Shared) -> Outcome<RowsDigest> {
@@ -209,13 +217,8 @@ fn read_part(reader: &mut dyn PartReader, job: &Job, shared: &Shared) -> Outcome
         job.chunks.blocking_send(chunk).map_err(|_| Failure::new(Code::Interrupted, "the transfer ended", ""))
     };
     let counter = shared.rows.of_part(job.part);
-    let mut out = PartWriter::new(job.part, job.rows.clone(), shared.row_bytes_max, &mut emit).counting(counter);
-    reader.read(job.part, &mut out).map_err(|failure| failure.at_part(job.part))?;
-    // Before its last chunk, without which no loader sees the end of its input.
-    if let Some(is_empty) = shared.refuse_empty.filter(|_| out.is_empty()) {
-        return Err(is_empty());
-    }
-    out.finish()
+    let out = PartWriter::new(job.part, job.rows.clone(), shared.row_bytes_max, &mut emit).counting(counter);
+    out.read(reader, shared.refuse_empty)
 }
 
 /// Refuses a source of which it is known before it is read that there is nothing to move.

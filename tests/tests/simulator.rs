@@ -13,7 +13,9 @@
 use std::{collections::BTreeMap, panic};
 
 use sealift_protocol::{close::Code, manifest::Section};
-use sealift_tests::sim::{Action, Ended, Hostile, ReceiverFault, Scenario, SenderFault, Side, SourceKind, Theme, run};
+use sealift_tests::sim::{
+    Action, Ended, Hostile, PartContent, ReceiverFault, Scenario, SenderFault, Side, SourceKind, Theme, Version, run,
+};
 
 /// Over all shards.
 const RUNS: u64 = 20_000;
@@ -130,8 +132,7 @@ fn check_target(scenario: &Scenario, ended: &Ended) {
         assert!(ended.sender.is_err() || rolled_back, "the sender has a receipt, and nothing is published");
         return;
     };
-    let is_shown =
-        |version: &Vec<Vec<Vec<u8>>>| version.iter().map(|chunks| chunks.concat()).eq(published.iter().cloned());
+    let is_shown = |version: &Version| version.iter().map(PartContent::plain).eq(published.iter().cloned());
     assert!(scenario.versions.iter().any(is_shown), "what is published is no version of the source");
     if scenario.hostile.is_some() {
         assert!(ended.receiver.is_ok(), "published without a receipt");
@@ -185,11 +186,11 @@ fn is_excused(scenario: &Scenario, ended: &Ended, code: Code) -> bool {
 fn miscounted(scenario: &Scenario) -> Vec<Code> {
     let tables =
         scenario.plan.parts.iter().zip(&scenario.versions[0]).filter(|(part, _)| part.section == Section::Data);
-    let code = |chunks: &Vec<Vec<u8>>| match chunks.iter().all(Vec::is_empty) {
+    let code = |content: &PartContent| match content.rows.is_empty() {
         true => Code::ManifestMismatch,
         false => Code::TargetMismatch,
     };
-    tables.map(|(_, chunks)| code(chunks)).collect()
+    tables.map(|(_, content)| code(content)).collect()
 }
 
 type Both = (Result<(), Code>, Result<(), Code>);

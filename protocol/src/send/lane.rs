@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::{Resume, SenderSession, SenderTransfer};
 use crate::{
-    chunk::{ChunkHash, Sealed},
+    chunk::{Chunk, ChunkHash, Sealed},
     close::Code,
     error::{Error, Result},
-    id::{ChunkIndex, PartIndex},
+    id::{ChunkCount, ChunkIndex, PartIndex},
     random::Nonce,
     seal::EpochKeys,
 };
@@ -30,6 +30,21 @@ pub enum Read {
         /// Whether the part ends with it.
         last: bool,
     },
+}
+
+/// What becomes of a chunk that was read, before its lane takes it.
+pub enum WasRead {
+    /// The receiver has it: it is hashed with the keys of the transfer, to be compared.
+    Held(Chunk),
+    /// It is sealed with the keys of the connection that stands when it is read.
+    New(Chunk),
+}
+
+impl WasRead {
+    /// A chunk of a part of which the receiver had the first `held` when its reading began.
+    pub fn of(chunk: Chunk, held: ChunkCount) -> Self {
+        if chunk.index.0 < held.0 { Self::Held(chunk) } else { Self::New(chunk) }
+    }
 }
 
 /// The next step of a lane.
@@ -60,6 +75,13 @@ pub enum Readable {
     Once,
     /// Each part, as often as needed.
     Again,
+}
+
+impl Readable {
+    /// Of a source that is opened: whether its parts can be read more than once.
+    pub fn of_source(can_repeat: Option<bool>) -> Self {
+        can_repeat.map_or(Self::Nothing, |can_repeat| if can_repeat { Self::Again } else { Self::Once })
+    }
 }
 
 impl SenderTransfer {

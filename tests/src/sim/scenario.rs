@@ -1,5 +1,7 @@
 //! One run, drawn from a seed: what is moved, over which link, and what goes wrong.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use sealift_protocol::{
     compress::Compression,
@@ -22,15 +24,41 @@ use crate::{
     wire::{NOW_SECONDS, Seeded, opaque_plan, table_plan},
 };
 
-/// All of a source at one moment: the plaintext of each part, in chunks; the last may be empty.
-pub type Version = Vec<Vec<Vec<u8>>>;
+/// All of a source at one moment: each part.
+pub type Version = Vec<PartContent>;
+
+/// What a part holds.
+#[derive(Clone)]
+pub struct PartContent {
+    pub section: Section,
+    /// Encoded, without their lengths.
+    pub rows: Vec<Vec<u8>>,
+}
+
+impl PartContent {
+    /// As it arrives in the target.
+    pub fn plain(&self) -> Vec<u8> {
+        let mut bytes = BytesMut::new();
+        for row in &self.rows {
+            if self.section == Section::Data {
+                put_length(&mut bytes, row.len());
+            }
+            bytes.extend_from_slice(row);
+        }
+        bytes.to_vec()
+    }
+}
 
 pub struct Scenario {
     pub seed: u64,
     pub plan: Plan,
     /// What the source holds, one after the other, if it is changed.
-    pub versions: Vec<Version>,
+    pub versions: Arc<Vec<Version>>,
     pub source: SourceKind,
+    /// Readers of tables, at most.
+    pub readers_max: usize,
+    /// Of plaintext, in each chunk but the last.
+    pub chunk_bytes: usize,
     pub target: TargetKind,
     pub offered: Vec<Suite>,
     pub allowed: Vec<Suite>,
@@ -110,11 +138,12 @@ impl Scenario {
         let mut tables: Vec<_> = plan.parts.iter().map(|part| Table::draw(part.section, &mut chance)).collect();
         let mut versions = Vec::new();
         for _ in 0..3 {
-            versions.push(tables.iter().map(Table::chunks).collect());
+            versions.push(tables.iter().map(Table::content).collect());
             let changed = chance.below(tables.len());
             tables[changed].change(&mut chance);
         }
-        let chunks = tables.iter().map(|table| table.chunks().len()).sum();
+        let chunk_bytes = 50 + chance.below(600);
+        let chunks = tables.iter().map(|table| table.content().plain().len().div_ceil(chunk_bytes).max(1)).sum();
         let suites = |chance: &mut Random| match chance.below(3) {
             0 => vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
             1 => vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],
@@ -130,6 +159,8 @@ impl Scenario {
         };
         Self {
             seed,
+            readers_max: if opaque { 1 } else { 1 + chance.below(3) },
+            chunk_bytes,
             source,
             target,
             offered: suites(&mut chance),
@@ -151,7 +182,7 @@ impl Scenario {
             target_fails_in: (theme == Theme::Outages && !opaque && chance.chance(30.0))
                 .then(|| chance.below(chunks + 1) as u64),
             plan,
-            versions,
+            versions: Arc::new(versions),
         }
     }
 
@@ -232,23 +263,16 @@ fn draw_planned(theme: Theme, chance: &mut Random) -> Vec<Planned> {
     planned
 }
 
-/// The rows of one part, and how they are cut into chunks.
+/// The rows of one part.
 struct Table {
     section: Section,
     rows: Vec<(i64, Vec<u8>)>,
-    chunk_bytes: usize,
-    empty_last: bool,
 }
 
 impl Table {
     fn draw(section: Section, chance: &mut Random) -> Self {
         let row = |chance: &mut Random| (chance.number() as i64, vec![b'a' + chance.below(3) as u8; chance.below(120)]);
-        Self {
-            section,
-            rows: (0..chance.below(40)).map(|_| row(chance)).collect(),
-            chunk_bytes: 50 + chance.below(600),
-            empty_last: chance.chance(30.0),
-        }
+        Self { section, rows: (0..chance.below(40)).map(|_| row(chance)).collect() }
     }
 
     fn change(&mut self, chance: &mut Random) {
@@ -260,21 +284,13 @@ impl Table {
         }
     }
 
-    fn chunks(&self) -> Vec<Vec<u8>> {
-        let mut bytes = BytesMut::new();
-        for (number, text) in &self.rows {
+    fn content(&self) -> PartContent {
+        let row = |(number, text): &(i64, Vec<u8>)| {
             let mut row = BytesMut::new();
             put_cell(&mut row, Cell { format: 1, bytes: &number.to_be_bytes() });
             put_cell(&mut row, Cell { format: 2, bytes: text });
-            if self.section == Section::Data {
-                put_length(&mut bytes, row.len());
-            }
-            bytes.extend_from_slice(&row);
-        }
-        let mut chunks: Vec<_> = bytes.chunks(self.chunk_bytes).map(<[u8]>::to_vec).collect();
-        if chunks.is_empty() || self.empty_last {
-            chunks.push(Vec::new());
-        }
-        chunks
+            row.to_vec()
+        };
+        PartContent { section: self.section, rows: self.rows.iter().map(row).collect() }
     }
 }

@@ -3,6 +3,8 @@
 
 mod connection;
 mod disk;
+mod reader;
+mod reading;
 mod sabotage;
 mod source;
 
@@ -26,8 +28,8 @@ pub use self::disk::Disk;
 use self::{
     connection::Connection,
     disk::{Record, keep, record, transfer},
+    reading::Reading,
     sabotage::Sabotage,
-    source::Source,
 };
 use super::{
     Moved,
@@ -50,7 +52,7 @@ pub struct Sender<'a> {
     expiry: Expiry,
     transfer: SenderTransfer,
     /// None while only the receipt is missing.
-    source: Option<Source>,
+    source: Option<Reading>,
     phase: Phase,
     contact: Contact,
     asks: Asks,
@@ -100,7 +102,7 @@ impl<'a> Sender<'a> {
             signer: &parties.sender,
             expected,
             expiry: Expiry::of(world, SENDER),
-            transfer: transfer(&record, &grant, world)?,
+            transfer: transfer(&record, &grant, world.scenario.plan.clone(), world)?,
             grant,
             source: None,
             phase: Phase::Waiting(world.now_ms()),
@@ -131,8 +133,11 @@ impl<'a> Sender<'a> {
             // What a program prints, and what comes through a pipe, is of another moment each time.
             world.change_source();
         }
-        self.transfer = transfer(&record, &self.grant, world)?;
-        self.source = Some(Source::open(world));
+        // An earlier one is closed before another is opened.
+        self.source = None;
+        let (reading, plan) = Reading::open(world)?;
+        self.transfer = transfer(&record, &self.grant, plan, world)?;
+        self.source = Some(reading);
         let stage = record.stage.min(SenderStage::Begun);
         keep(disk, Some(Record { stage, sent: None, ..record }), world)
     }
@@ -252,11 +257,7 @@ impl<'a> Sender<'a> {
 
     /// Drops what was read of parts that have to be read again.
     fn resume(&mut self, session: &SenderSession) -> Outcome {
-        let readable = match &self.source {
-            None => Readable::Nothing,
-            Some(source) if source.can_repeat() => Readable::Again,
-            Some(_) => Readable::Once,
-        };
+        let readable = Readable::of_source(self.source.as_ref().map(Reading::can_repeat));
         let repeated = self.transfer.resume(session, readable)?;
         if let Some(source) = &mut self.source {
             repeated.iter().for_each(|part| drop(source.lanes.remove(&part.0)));

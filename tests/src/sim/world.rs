@@ -1,6 +1,12 @@
 //! What both agents live in: the time, the link, the source's content, and what goes wrong next.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use sealift_protocol::{close::Code, disposition::RaisedBy, error::Error, failure::Failure};
 
@@ -77,7 +83,7 @@ pub struct World<'a> {
     /// Connections so far.
     pub connections: u64,
     /// What the source holds now, as an index into the scenario's versions.
-    pub version: usize,
+    pub version: Arc<AtomicUsize>,
     /// By how much each wall clock is wrong.
     clock_off_ms: [i64; 2],
     pub steps: u64,
@@ -101,7 +107,7 @@ impl<'a> World<'a> {
             wire: Wire::new(Random::new(!scenario.seed), scenario.delay_ms, scenario.bytes_per_second),
             link: None,
             connections: 0,
-            version: 0,
+            version: Arc::default(),
             clock_off_ms: [0; 2],
             steps: 0,
             planned: scenario.planned.clone(),
@@ -128,7 +134,8 @@ impl<'a> World<'a> {
 
     /// The source holds something else from now on, if the scenario has more for it.
     pub fn change_source(&mut self) {
-        self.version = (self.version + 1).min(self.scenario.versions.len() - 1);
+        let last = self.scenario.versions.len() - 1;
+        self.version.fetch_add(usize::from(self.version.load(Ordering::Relaxed) < last), Ordering::Relaxed);
     }
 
     pub fn link(&mut self) -> &mut Link {

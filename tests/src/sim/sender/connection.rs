@@ -13,7 +13,7 @@ use sealift_protocol::{
     manifest::SignedManifest,
     message::{Ack, Message},
     seal::seal,
-    send::{LaneStep, Read, SenderSession},
+    send::{LaneStep, Read, SenderSession, WasRead},
 };
 use std::{collections::VecDeque, sync::Arc};
 
@@ -73,10 +73,12 @@ impl Connection {
 
     pub fn step(&self, sender: &mut Sender<'_>, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
         let mut state = self.state.borrow_mut();
-        if self.start_part(&mut state, sender) {
+        if self.start_part(&mut state, sender)? {
             return Ok(Moved::Yes);
         }
-        if sender.source.as_mut().is_some_and(|source| source.step(world)) {
+        if let Some(source) = &mut sender.source
+            && source.step(world)?
+        {
             return Ok(Moved::Yes);
         }
         let first = world.wire.chance.below(state.outs.len());
@@ -89,18 +91,18 @@ impl Connection {
         self.finish(&mut state, sender, disk, world)
     }
 
-    fn start_part(&self, state: &mut State, sender: &mut Sender<'_>) -> bool {
+    fn start_part(&self, state: &mut State, sender: &mut Sender<'_>) -> Outcome<bool> {
         let started = sender.transfer.poll_start(&self.session);
         let hurried = started.is_none().then(|| sender.transfer.next_part()).flatten();
         let hurried = hurried.filter(|_| sender.sabotage.hurries());
-        let Some(part) = started.or(hurried) else { return false };
+        let Some(part) = started.or(hurried) else { return Ok(false) };
         sender.transfer.handle_start(part);
         let first = sender.transfer.held(part);
         if let Some(source) = &mut sender.source {
-            source.ask(part.0, first);
+            source.ask(part, first, sender.transfer.digests().multiset())?;
         }
         state.outs.push(Out::new(part.0, first));
-        true
+        Ok(true)
     }
 
     fn step_out(&self, out: &mut Out, sender: &mut Sender<'_>, world: &mut World<'_>) -> Outcome<bool> {
@@ -130,13 +132,10 @@ impl Connection {
         if lane.next.is_some() {
             return Ok(true);
         }
-        if !lane.is_drained() {
-            return self.read_ahead(out.part, sender, world);
-        }
+        let Some(mut rows) = lane.drained() else { return self.read_ahead(out.part, sender, world) };
         out.done = true;
         if !lane.ended {
             lane.ended = true;
-            let mut rows = lane.summary(out.part, world.scenario, self.session.keys.digests());
             rows.rows += sender.sabotage.rows_miscounted(world.scenario.plan.parts[out.part as usize].section);
             sender.transfer.handle_part_end(PartIndex(out.part), rows);
         }
@@ -154,11 +153,14 @@ impl Connection {
         }
         let Some(chunk) = lane.waiting.take() else { return Ok(false) };
         let digests = self.session.keys.digests();
-        if chunk.index.0 < lane.held.0 {
-            let (hash, plain_bytes) = (digests.chunk_hash(chunk.plain()), chunk.plain().len() as u64);
-            lane.ready.push_back(Read::Held { hash, index: chunk.index, plain_bytes, last: chunk.last });
-            return Ok(true);
-        }
+        let chunk = match WasRead::of(chunk, lane.held) {
+            WasRead::New(chunk) => chunk,
+            WasRead::Held(chunk) => {
+                let (hash, plain_bytes) = (digests.chunk_hash(chunk.plain()), chunk.plain().len() as u64);
+                lane.ready.push_back(Read::Held { hash, index: chunk.index, plain_bytes, last: chunk.last });
+                return Ok(true);
+            }
+        };
         let packed = sender.packer.pack(chunk, digests);
         let nonce = sender.nonces.draw()?;
         let foreign = sender.sabotage.foreign_keys(&self.session, &mut sender.random);

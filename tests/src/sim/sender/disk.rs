@@ -5,7 +5,7 @@ use sealift_protocol::{
     disposition::sender::SenderStage,
     grant::SignedGrant,
     key::DigestSecret,
-    manifest::{Origin, SignedManifest, SignedReceipt},
+    manifest::{Origin, Plan, SignedManifest, SignedReceipt},
     seal::Suite,
     send::SenderTransfer,
 };
@@ -51,8 +51,8 @@ pub fn record(disk: &Disk) -> Outcome<Record> {
     disk.record.read().clone().ok_or(Code::Internal.into())
 }
 
-pub fn transfer(record: &Record, grant: &SignedGrant, world: &World<'_>) -> Outcome<SenderTransfer> {
-    let (suites, plan) = (world.scenario.offered.clone(), world.scenario.plan.clone());
+pub fn transfer(record: &Record, grant: &SignedGrant, plan: Plan, world: &World<'_>) -> Outcome<SenderTransfer> {
+    let suites = world.scenario.offered.clone();
     let secret = DigestSecret::from_bytes(record.digest_secret);
     let mut transfer = SenderTransfer::new(suites, grant.clone(), plan, secret, Origin::unknown())?;
     for &suite in &record.suites {

@@ -1,123 +1,100 @@
-//! The source's one thread: reads a part at a time, in the order in which it is asked, and blocks
-//! while the lane of the part is full. What was read and not sent outlives a connection.
+//! A source in memory, over the contract of an engine: tables that several readers see as of the
+//! moment of their snapshot; a file, of which each reading sees what it holds then; and what can be
+//! read once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
-use bytes::Bytes;
+use sealift_engine_api::{PartReader, Planned, RowSink, Snapshot, Source, StopToken};
 use sealift_protocol::{
-    chunk::Chunk,
-    digest::{Digests, RowsDigest},
-    id::{ChunkCount, ChunkIndex, PartIndex},
-    manifest::Section,
-    row::RowReader,
-    send::Read,
+    failure::Outcome,
+    id::PartIndex,
+    manifest::{Plan, Section},
 };
 
 use super::super::{
-    scenario::{Scenario, SourceKind},
+    scenario::{SourceKind, Version},
     world::World,
 };
 
-/// A part that is being read.
-pub struct Lane {
-    job: u64,
-    /// Chunks of it that were at the receiver when its reading began.
-    pub held: ChunkCount,
-    /// Of what it is a part.
-    version: usize,
-    pub waiting: Option<Chunk>,
-    /// Sealed ahead with the keys of the time.
-    pub ready: VecDeque<Read>,
-    /// Read, and not sent or proven yet.
-    pub next: Option<Read>,
-    read_whole: bool,
-    pub ended: bool,
-}
-
-pub struct Source {
+#[derive(Clone)]
+pub struct SimSource {
     kind: SourceKind,
+    plan: Plan,
+    readers_max: usize,
+    versions: Arc<Vec<Version>>,
+    /// Which of them it holds now.
+    now: Arc<AtomicUsize>,
+}
+
+impl SimSource {
+    pub fn open(world: &World<'_>) -> Box<dyn Source> {
+        let scenario = world.scenario;
+        Box::new(Self {
+            kind: scenario.source,
+            plan: scenario.plan.clone(),
+            readers_max: scenario.readers_max,
+            versions: Arc::clone(&scenario.versions),
+            now: Arc::clone(&world.version),
+        })
+    }
+}
+
+impl Source for SimSource {
+    fn plan(self: Box<Self>, _stop: Arc<dyn StopToken>) -> Outcome<Planned> {
+        let (plan, opened) = (self.plan.clone(), self.now.load(Ordering::Relaxed));
+        let snapshot = SimSnapshot { source: *self, opened, readers: AtomicUsize::new(0) };
+        Ok(Planned { plan, findings: Vec::new(), snapshot: Arc::new(snapshot) })
+    }
+}
+
+struct SimSnapshot {
+    source: SimSource,
     opened: usize,
-    jobs: VecDeque<Job>,
-    jobs_asked: u64,
-    pub lanes: BTreeMap<u32, Lane>,
+    readers: AtomicUsize,
 }
 
-struct Job {
-    number: u64,
-    part: u32,
-    next: usize,
+impl Snapshot for SimSnapshot {
+    fn readers_max(&self) -> usize {
+        self.source.readers_max
+    }
+
+    fn can_repeat(&self) -> bool {
+        matches!(self.source.kind, SourceKind::Tables | SourceKind::File)
+    }
+
+    fn reader(&self) -> Outcome<Box<dyn PartReader>> {
+        let before = self.readers.fetch_add(1, Ordering::Relaxed);
+        assert!(before < self.source.readers_max, "more readers than there may be");
+        let reads_once = !self.can_repeat();
+        Ok(Box::new(SimReader { source: self.source.clone(), opened: self.opened, reads_once, has_read: false }))
+    }
 }
 
-impl Source {
-    pub fn open(world: &World<'_>) -> Self {
-        let (kind, opened) = (world.scenario.source, world.version);
-        Self { kind, opened, jobs: VecDeque::new(), jobs_asked: 0, lanes: BTreeMap::new() }
-    }
+struct SimReader {
+    source: SimSource,
+    opened: usize,
+    reads_once: bool,
+    has_read: bool,
+}
 
-    /// Whether a part can be asked for again.
-    pub fn can_repeat(&self) -> bool {
-        matches!(self.kind, SourceKind::Tables | SourceKind::File)
-    }
-
-    /// Asks for a part, if it is not being read.
-    pub fn ask(&mut self, part: u32, held: ChunkCount) {
-        if self.lanes.contains_key(&part) {
-            return;
-        }
-        self.jobs_asked += 1;
-        let job = self.jobs_asked;
-        self.jobs.push_back(Job { number: job, part, next: 0 });
-        let (version, ready) = (self.opened, VecDeque::new());
-        self.lanes.insert(
-            part,
-            Lane { job, held, version, waiting: None, ready, next: None, read_whole: false, ended: false },
-        );
-    }
-
-    /// One step of the thread.
-    pub fn step(&mut self, world: &World<'_>) -> bool {
-        let Some(job) = self.jobs.front_mut() else { return false };
-        let Some(lane) = self.lanes.get_mut(&job.part).filter(|lane| lane.job == job.number) else {
-            // It is not needed any longer.
-            self.jobs.pop_front();
-            return true;
+impl PartReader for SimReader {
+    fn read(&mut self, part: PartIndex, out: &mut dyn RowSink) -> Outcome {
+        assert!(!self.reads_once || !self.has_read, "what can be read once is read again");
+        self.has_read = true;
+        let version = match self.source.kind {
+            SourceKind::File => self.source.now.load(Ordering::Relaxed),
+            _ => self.opened,
         };
-        if lane.waiting.is_some() {
-            return false;
+        let content = &self.source.versions[version][part.0 as usize];
+        for row in &content.rows {
+            match content.section {
+                Section::Data => out.row(&[row])?,
+                _ => out.bytes(row)?,
+            }
         }
-        if job.next == 0 && self.kind == SourceKind::File {
-            lane.version = world.version;
-        }
-        let chunks = &world.scenario.versions[lane.version][job.part as usize];
-        let last = job.next + 1 == chunks.len();
-        let plain = Bytes::copy_from_slice(&chunks[job.next]);
-        lane.waiting = Some(Chunk::new(PartIndex(job.part), ChunkIndex(job.next as u64), last, plain));
-        job.next += 1;
-        if last {
-            lane.read_whole = true;
-            self.jobs.pop_front();
-        }
-        true
-    }
-}
-
-impl Lane {
-    /// All of it was read and sealed.
-    pub fn is_drained(&self) -> bool {
-        self.read_whole && self.waiting.is_none() && self.ready.is_empty()
-    }
-
-    /// What the part came to.
-    pub fn summary(&self, part: u32, scenario: &Scenario, digests: &Digests) -> RowsDigest {
-        let mut digest = digests.multiset();
-        if scenario.plan.parts[part as usize].section == Section::Data {
-            let plain = Bytes::from(scenario.versions[self.version][part as usize].concat());
-            let fed = RowReader::new(1 << 20).feed(plain, |row| -> sealift_protocol::error::Result<()> {
-                digest.add(row);
-                Ok(())
-            });
-            fed.expect("the scenario is made of rows");
-        }
-        digest.digest()
+        Ok(())
     }
 }
