@@ -33,7 +33,7 @@ pub use self::{
     archive::{ExpectedArchive, Order, SealedArchive, Unsealing},
     exchange::{Accepting, Deciding, Listening, Window},
     found::{Found, FoundPrefix, WholePart},
-    intake::{Durability, Intake, IntakeStep},
+    intake::{Durability, Intake, IntakeStep, Syncing},
     replay::{JournalReplay, Replayed},
     session::ReceiverSession,
     stream::{Arrived, Awaited, PartStream},
@@ -159,6 +159,11 @@ impl ReceiverTransfer {
     /// durable.
     pub fn handle_prepared(&mut self, durability: Durability) {
         self.durability = durability;
+    }
+
+    /// What the target promises.
+    pub fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// Whether chunks are durable in a journal before the target has them.

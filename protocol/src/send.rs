@@ -25,7 +25,7 @@ pub use self::{
     lane::{LaneStep, Read, Readable, WasRead},
     part::Resume,
     read_queue::ReadQueue,
-    spool::Spool,
+    spool::{SPOOLED_PART, Spool, SpoolContents, SpoolFilling, WholeSpool},
 };
 use self::{
     part::{Kept, SentProgress, count_all, weight},

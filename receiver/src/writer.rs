@@ -17,7 +17,7 @@ use sealift_protocol::{
     chunk::VerifiedChunk,
     digest::{Digests, PartRoot},
     id::{ChunkCount, PartIndex},
-    receive::WholePart,
+    receive::{Syncing, WholePart},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -158,28 +158,26 @@ impl Writing<'_> {
         None
     }
 
-    /// The same, and syncs what is written: when nothing waits to be written, or when it has become
-    /// too much.
+    /// The same, and syncs what is written when that is due.
     fn write_synced(
         &mut self,
         mut queue: mpsc::Receiver<ChunkInMemory>,
         synced: impl Fn(ChunkCount),
     ) -> Option<Outcome<WholePart>> {
-        let mut synced_bytes = self.root.plain_bytes();
+        let mut syncing = Syncing::new(self.root.plain_bytes(), UNSYNCED_BYTES_MAX);
         while let Some(chunk) = queue.blocking_recv() {
             match self.write_chunk(chunk) {
                 Ok(None) => {}
                 Ok(Some(whole)) => return Some(Ok(whole)),
                 Err(failure) => return Some(Err(failure)),
             }
-            let unsynced_bytes = self.root.plain_bytes() - synced_bytes;
-            if !queue.is_empty() && unsynced_bytes < UNSYNCED_BYTES_MAX {
+            if !syncing.is_due(self.root.plain_bytes(), !queue.is_empty()) {
                 continue;
             }
             if let Err(failure) = self.stop.check().and_then(|()| self.out.sync()) {
                 return Some(Err(failure));
             }
-            synced_bytes = self.root.plain_bytes();
+            syncing.handle_synced(self.root.plain_bytes());
             synced(self.root.chunks());
         }
         None

@@ -15,7 +15,6 @@ use sealift_agent::{
 };
 use sealift_protocol::{
     close::Code,
-    error::Error,
     frame::ChunkHeader,
     id::{ChunkCount, ChunkIndex, PartIndex},
     message::{Ack, Have},
@@ -141,20 +140,14 @@ impl Outgoing {
     /// whose acknowledgement was lost with an earlier one. Fails with `ResumeImpossible` where it
     /// lacks what cannot be read again.
     pub fn resume(&self, session: &SenderSession) -> Outcome<Vec<SentChunk>> {
-        let (have, epoch) = (&session.have, session.keys.epoch());
-        if let Some(spool) = self.spool() {
-            if have.iter().any(|have| have.verified.0 > spool.frames()) {
-                return Err(Error::new(Code::AckImpossible, "more than was spooled").into());
-            }
-            self.transfer_mut().handle_have(have, epoch)?;
-            let arrived = self.handle_have(have);
-            // A spool is read again from there.
-            self.arrivals.borrow_mut().handle_repeat_all();
-            return Ok(arrived);
-        }
-        let readable = Readable::of_source(self.reader.as_ref().map(Reader::can_repeat));
+        let spooled = self.spool().map(|spool| Readable::Spooled(spool.frames()));
+        let readable = spooled.unwrap_or_else(|| Readable::of_source(self.reader.as_ref().map(Reader::can_repeat)));
         let repeated = self.transfer_mut().resume(session, readable)?;
-        let arrived = self.handle_have(have);
+        let arrived = self.handle_have(&session.have);
+        if spooled.is_some() {
+            // It is read again from there.
+            self.arrivals.borrow_mut().handle_repeat_all();
+        }
         let mut lanes = self.lanes.borrow_mut();
         for part in repeated {
             lanes.remove(&part);

@@ -166,7 +166,8 @@ fn is_excused(scenario: &Scenario, ended: &Ended, code: Code) -> bool {
     if changed {
         return waited || code == Code::SourceChanged;
     }
-    let lost_pipe = scenario.source == SourceKind::Pipe && receiver_lost;
+    let lost_pipe =
+        scenario.source == SourceKind::Pipe && receiver_lost && !scenario.keeps_verified() && !scenario.spools;
     if lost_pipe && (waited || code == Code::ResumeImpossible) {
         return true;
     }

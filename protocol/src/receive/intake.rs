@@ -27,6 +27,32 @@ pub enum Durability {
     Nothing,
 }
 
+/// When a target of [`Durability::SyncedChunks`] is asked to sync.
+#[derive(Debug)]
+pub struct Syncing {
+    synced_bytes: u64,
+    unsynced_bytes_max: u64,
+}
+
+impl Syncing {
+    /// Of a part of which so many bytes are durable. The sender's window waits for what is not, so
+    /// that this is bounded.
+    pub fn new(synced_bytes: u64, unsynced_bytes_max: u64) -> Self {
+        Self { synced_bytes, unsynced_bytes_max }
+    }
+
+    /// Whether to sync, when so many bytes of the part are written: when nothing waits to be written
+    /// behind them, or too much of them is unsynced.
+    pub fn is_due(&self, written_bytes: u64, more_waits: bool) -> bool {
+        !more_waits || written_bytes - self.synced_bytes >= self.unsynced_bytes_max
+    }
+
+    /// So many bytes of the part are durable.
+    pub fn handle_synced(&mut self, bytes: u64) {
+        self.synced_bytes = bytes;
+    }
+}
+
 /// What is done next with a part's chunks.
 #[derive(Debug)]
 pub enum IntakeStep<C> {

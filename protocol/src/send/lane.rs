@@ -75,6 +75,8 @@ pub enum Readable {
     Once,
     /// Each part, as often as needed.
     Again,
+    /// The spool that everything is sent from, in which so many chunks are durable.
+    Spooled(u64),
 }
 
 impl Readable {
@@ -136,13 +138,18 @@ impl SenderTransfer {
     /// since the source may be waiting to deliver more of it. Fails with `ResumeImpossible` if the
     /// receiver lacks what cannot be read.
     pub fn resume(&mut self, session: &SenderSession, readable: Readable) -> Result<Vec<PartIndex>> {
+        if let Readable::Spooled(frames) = readable
+            && session.have.iter().any(|have| have.verified.0 > frames)
+        {
+            return Err(Error::new(Code::AckImpossible, "more than was spooled"));
+        }
         let resumed = self.handle_have(&session.have, session.keys.epoch())?;
         let parts = (0..).map(PartIndex).zip(resumed);
         let repeated: Vec<_> = parts.filter(|(_, resume)| *resume == Resume::Repeat).map(|(part, _)| part).collect();
         let is_possible = match readable {
             Readable::Nothing => (0..self.parts.len() as u32).all(|part| !self.is_open(PartIndex(part))),
             Readable::Once => repeated.is_empty(),
-            Readable::Again => true,
+            Readable::Again | Readable::Spooled(_) => true,
         };
         if is_possible { Ok(repeated) } else { Err(Error::new(Code::ResumeImpossible, "source")) }
     }

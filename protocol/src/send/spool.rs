@@ -1,20 +1,27 @@
 //! Sending from a spool (`docs/sealed-log.md`, The spool). Its keys are those of the connection on
 //! which it was begun; on later ones its frames are sent as they are, and never sealed again.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     SenderTransfer,
     part::{Resume, SentProgress, Spooled, count_all, weight},
 };
 use crate::{
+    archive::Statement,
+    audit_head::AuditHead,
+    chunk::Sealed,
     close::Code,
     digest::RowsDigest,
     error::{Error, Result},
     frame::ChunkHeader,
     id::{ChunkCount, PartIndex},
-    message::Have,
-    sealed_log::{EpochRecord, KeyFingerprint},
+    limits::CHUNK_HEADER_BYTES,
+    manifest::SignedManifest,
+    message::{Ack, Have, Message},
+    seal::EpochKeys,
+    sealed_log::{EpochRecord, KeyFingerprint, Record},
+    sign::Signer,
 };
 
 /// The epoch of a spool, and the key that opens it.
@@ -24,6 +31,103 @@ pub struct Spool {
     pub epoch: Box<EpochRecord>,
     /// The fingerprint of the sealing key that its envelope is sealed to.
     pub key: KeyFingerprint,
+}
+
+/// The part that a spool holds: a source that can be read only once is one part.
+pub const SPOOLED_PART: PartIndex = PartIndex(0);
+
+/// What is appended to a spool, and what of it may be sent: first the epoch record, then the chunks
+/// of the source as they are read, then the manifest. Nothing is sent before it is durable, since a
+/// receiver could have what no later process could send again.
+pub struct SpoolFilling {
+    /// As if the spool were its receiver: what is durable there counts as acknowledged.
+    transfer: SenderTransfer,
+    keys: Arc<EpochKeys>,
+}
+
+impl SpoolFilling {
+    /// Fills the spool of a transfer that was just begun, sealed with `keys`.
+    pub fn new(mut transfer: SenderTransfer, keys: Arc<EpochKeys>) -> Self {
+        transfer.handle_start(SPOOLED_PART);
+        Self { transfer, keys }
+    }
+
+    /// The keys that the chunks are to be sealed with.
+    pub fn keys(&self) -> &Arc<EpochKeys> {
+        &self.keys
+    }
+
+    /// The next chunk of the source, as it is appended.
+    pub fn append(&mut self, sealed: &Sealed) -> Record {
+        self.transfer.handle_sealed(sealed, &self.keys);
+        Record::Chunk { header: sealed.header, sealed: sealed.frame.slice(CHUNK_HEADER_BYTES..) }
+    }
+
+    /// All that was appended is durable. Returns the number of chunks that may be sent.
+    pub fn handle_synced(&mut self) -> Result<u64> {
+        let count = self.transfer.parts[SPOOLED_PART.0 as usize].sent();
+        self.transfer.handle_ack(&Ack { part: SPOOLED_PART, verified: count, durable: count })?;
+        Ok(count.0)
+    }
+
+    /// The source has ended well. Returns the manifest, and the record that is appended for it: once
+    /// that is durable, the spool is whole.
+    pub fn end(
+        mut self,
+        rows: RowsDigest,
+        signer: &dyn Signer,
+        audit_head: Option<AuditHead>,
+    ) -> Result<(SignedManifest, Record)> {
+        self.transfer.handle_part_end(SPOOLED_PART, rows);
+        let Some(Message::Finish(manifest)) = self.transfer.poll_finish(signer, audit_head) else {
+            return Err(Error::new(Code::Internal, "a spool ends before all of it is durable"));
+        };
+        let record = Statement::Finish(manifest.clone()).to_record();
+        Ok((manifest, record))
+    }
+}
+
+/// What a later process finds in a spool.
+#[derive(Default)]
+pub struct SpoolContents {
+    epoch: Option<Box<EpochRecord>>,
+    frames: u64,
+    manifest: Option<SignedManifest>,
+}
+
+/// A spool that holds all of its source.
+pub struct WholeSpool {
+    /// The record at its start.
+    pub epoch: Box<EpochRecord>,
+    /// The number of its chunks.
+    pub frames: u64,
+    /// What was sent, and is to be sent again.
+    pub manifest: SignedManifest,
+}
+
+impl SpoolContents {
+    /// Takes the next record. Fails with `LogDamaged` if no spool has it there.
+    pub fn handle(&mut self, record: &Record) -> Result<()> {
+        let damaged = |check| Err(Error::new(Code::LogDamaged, check));
+        match record {
+            Record::Mark => {}
+            _ if self.manifest.is_some() => return damaged("a spool has more behind its end"),
+            Record::Epoch(_) if self.epoch.is_some() => return damaged("a spool has one epoch"),
+            Record::Epoch(found) => self.epoch = Some(found.clone()),
+            Record::Chunk { header, .. } if header.index.0 != self.frames => return damaged("order of a spool"),
+            Record::Chunk { .. } => self.frames += 1,
+            Record::Statement(bytes) => match Statement::from_bytes(bytes)? {
+                Statement::Finish(found) => self.manifest = Some(found),
+                _ => return damaged("statement of a spool"),
+            },
+        }
+        Ok(())
+    }
+
+    /// After the last record; `None` if the source had not ended: what is missing is nowhere.
+    pub fn whole(self) -> Option<WholeSpool> {
+        Some(WholeSpool { epoch: self.epoch?, frames: self.frames, manifest: self.manifest? })
+    }
 }
 
 impl SenderTransfer {

@@ -15,17 +15,7 @@ use sealift_agent::{
     workers::chunks_at_work,
 };
 use sealift_protocol::{
-    archive::Statement,
-    chunk::Sealed,
-    close::Code,
-    id::{ChunkCount, PartIndex},
-    limits::CHUNK_HEADER_BYTES,
-    manifest::SignedManifest,
-    message::{Ack, Message},
-    random::Nonces,
-    seal::EpochKeys,
-    sealed_log::Record,
-    send::SenderTransfer,
+    chunk::Sealed, close::Code, manifest::SignedManifest, random::Nonces, sealed_log::Record, send::SpoolFilling,
 };
 use tokio::sync::watch;
 
@@ -36,19 +26,14 @@ use crate::{
     workers::Workers,
 };
 
-/// A source is one opaque part where it can be read only once.
-const PART: PartIndex = PartIndex(0);
-
 /// What fills a spool.
 pub struct Filling {
     pub reading: ReadingPart,
     /// Ends the transfer if the spool cannot be filled, whether or not there is a link.
     pub stop: Stop,
-    pub keys: Arc<EpochKeys>,
     pub workers: Workers,
-    /// The transfer as if its receiver were the spool: what is durable there counts as
-    /// acknowledged.
-    pub transfer: SenderTransfer,
+    /// What is appended, and what of it may be sent.
+    pub rules: SpoolFilling,
     pub identity: Arc<Identity>,
     pub audit: AuditLog,
     /// The source was read before and has to come again: an input that is empty did not.
@@ -77,7 +62,8 @@ impl Spool {
 
 impl Filling {
     async fn run(self, log: &Log, progress: &watch::Sender<Progress>, budget: LaneBudget) -> Outcome<SignedManifest> {
-        let Self { reading, keys, workers, mut transfer, identity, audit, comes_again, .. } = self;
+        let Self { reading, workers, mut rules, identity, audit, comes_again, .. } = self;
+        let keys = Arc::clone(rules.keys());
         let mut nonces = Nonces::new(SystemRandom::default());
         let sealing = arriving(reading.chunks, budget).map(|(chunk, room)| {
             let (workers, keys, nonce) = (workers.clone(), Arc::clone(&keys), nonces.draw());
@@ -90,36 +76,24 @@ impl Filling {
         });
         // What is sealed while the disk syncs is synced together.
         let mut batches = Box::pin(sealing.buffered(chunks_at_work()).ready_chunks(chunks_at_work()));
-        transfer.handle_start(PART);
         while let Some(batch) = batches.next().await {
             let batch = batch.into_iter().collect::<Outcome<Vec<(Sealed, Room)>>>()?;
             let (batch, _rooms): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
             if comes_again && batch.iter().any(|sealed| sealed.header.index.0 == 0 && sealed.header.plain_bytes == 0) {
                 return Err(nothing_came());
             }
-            write(log, batch.iter().map(record).collect()).await?;
-            for sealed in &batch {
-                transfer.handle_sealed(sealed, &keys);
-                let count = ChunkCount(sealed.header.index.0 + 1);
-                transfer.handle_ack(&Ack { part: PART, verified: count, durable: count })?;
-            }
-            progress.send_modify(|progress| progress.frames += batch.len() as u64);
+            write(log, batch.iter().map(|sealed| rules.append(sealed)).collect()).await?;
+            let frames = rules.handle_synced()?;
+            progress.send_modify(|progress| progress.frames = frames);
             fail_point::hit(Point::SpoolSynced);
         }
         let ended_early = |_| Failure::new(Code::Internal, "the source's thread ended early", "");
         let summary = reading.summary.await.map_err(ended_early)??;
-        transfer.handle_part_end(PART, summary);
-        let Some(Message::Finish(manifest)) = transfer.poll_finish(&*identity, audit.head()?) else {
-            return Err(Failure::new(Code::Internal, "no manifest", ""));
-        };
-        write(log, vec![Statement::Finish(manifest.clone()).to_record()]).await?;
+        let (manifest, record) = rules.end(summary, &*identity, audit.head()?)?;
+        write(log, vec![record]).await?;
         fail_point::hit(Point::SpoolWhole);
         Ok(manifest)
     }
-}
-
-fn record(sealed: &Sealed) -> Record {
-    Record::Chunk { header: sealed.header, sealed: sealed.frame.slice(CHUNK_HEADER_BYTES..) }
 }
 
 /// Appends records; they are durable when this returns.

@@ -16,13 +16,11 @@ use sealift_agent::{
     sealed_file::{Repaired, SealedFile, destroy_own},
 };
 use sealift_protocol::{
-    archive::Statement,
     close::Code,
-    error::{Error, Result},
     id::TransferId,
     manifest::{Plan, SignedManifest},
-    sealed_log::{EpochRecord, KeyFingerprint, LogHeader, LogId, LogKind, Record},
-    send::Spool as Keys,
+    sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, Record},
+    send::{Spool as Keys, SpoolContents, WholeSpool},
 };
 use tokio::sync::watch;
 
@@ -101,9 +99,9 @@ impl Place {
     /// Opens what an earlier process left, and reads all of it. Blocks for as long as that takes.
     /// The frames that are sent of it take their bytes from `budget`.
     pub fn open(&self, bytes_max: u64, budget: LaneBudget) -> Outcome<Found> {
-        let mut contents = Contents::default();
+        let mut contents = SpoolContents::default();
         let opened = match is_there(self.folder())? {
-            true => SealedFile::open(self.folder(), NAME, &self.id(), bytes_max, |record| Ok(contents.see(record)?)),
+            true => SealedFile::open(self.folder(), NAME, &self.id(), bytes_max, |record| Ok(contents.handle(record)?)),
             false => Ok(None),
         };
         let opened = match opened.map_err(not_as_left)? {
@@ -112,7 +110,7 @@ impl Place {
             None => return Ok(Found::default()),
         };
         let repaired = opened.repaired;
-        let Contents { epoch: Some(epoch), frames, manifest: Some(manifest) } = contents else {
+        let Some(WholeSpool { epoch, frames, manifest }) = contents.whole() else {
             return Ok(Found { whole: None, repaired });
         };
         let keys = Keys { epoch, key: KeyFingerprint(self.key) };
@@ -140,33 +138,6 @@ impl Place {
         let what = format!("the spool of this transfer is not in {}", self.folder().display());
         let next = "Bring back its disk, and give the same command again; or type --restart to read the source again.";
         Failure::new(Code::Preflight, what, next)
-    }
-}
-
-/// What is in a spool: what opens it, frames from the first on, and at its end the manifest.
-#[derive(Default)]
-struct Contents {
-    epoch: Option<Box<EpochRecord>>,
-    frames: u64,
-    manifest: Option<SignedManifest>,
-}
-
-impl Contents {
-    fn see(&mut self, record: &Record) -> Result<()> {
-        let damaged = |check| Err(Error::new(Code::LogDamaged, check));
-        match record {
-            Record::Mark => {}
-            _ if self.manifest.is_some() => return damaged("a spool has more behind its end"),
-            Record::Epoch(_) if self.epoch.is_some() => return damaged("a spool has one epoch"),
-            Record::Epoch(found) => self.epoch = Some(found.clone()),
-            Record::Chunk { header, .. } if header.index.0 != self.frames => return damaged("order of a spool"),
-            Record::Chunk { .. } => self.frames += 1,
-            Record::Statement(bytes) => match Statement::from_bytes(bytes)? {
-                Statement::Finish(found) => self.manifest = Some(found),
-                _ => return damaged("statement of a spool"),
-            },
-        }
-        Ok(())
     }
 }
 

@@ -20,9 +20,8 @@ use sealift_protocol::{
         Asks,
         sender::{Contact, During, Replay, Sends},
     },
-    id::PartIndex,
     manifest::{Origin, Plan, ReceiverTrust},
-    send::{SenderSession, SenderTransfer},
+    send::{SPOOLED_PART, SenderSession, SenderTransfer, SpoolFilling},
 };
 use serde_json::json;
 
@@ -108,11 +107,10 @@ impl Sending<'_> {
         self.record.keep_spool(Some(place))?;
         fail_point::hit(Point::SpoolMade);
         let filling = Filling {
-            reading: outgoing.read(PartIndex(0))?,
+            reading: outgoing.read(SPOOLED_PART)?,
             stop: outgoing.stop(stop),
-            keys: Arc::clone(&session.keys),
             workers: Workers::new(self.args.compression),
-            transfer: self.transfer(plan)?,
+            rules: SpoolFilling::new(self.transfer(plan)?, Arc::clone(&session.keys)),
             identity: Arc::clone(self.identity),
             audit: self.audit.clone(),
             comes_again: self.contact == Contact::Earlier && self.endpoint.replay() == Replay::Never,

@@ -9,6 +9,8 @@ use sealift_protocol::{
     message::{Ack, Have},
 };
 
+use super::scenario::Scenario;
+
 /// The keys of an epoch by their commitment, which stands for transfer, epoch and secret; part and
 /// generation; nonce.
 type Sealing = (KeyCommitment, u32, u64, [u8; 24]);
@@ -42,15 +44,17 @@ impl Checks {
     }
 
     /// A connection stands: what was acknowledged is still there, unless the receiver lost it, and
-    /// what was acknowledged as durable even then. `durable_survives` says whether this target can
-    /// promise the second; `receiver_left`, whether the receiver that said this is there no longer.
-    pub fn agreed(&mut self, have: &[Have], durable_survives: bool, receiver_left: bool) {
+    /// what was acknowledged as durable even then. The scenario says what of it its target promises;
+    /// `receiver_left`, whether the receiver that said this is there no longer.
+    pub fn agreed(&mut self, have: &[Have], scenario: &Scenario, receiver_left: bool) {
+        let (durable_survives, verified_survives) = (scenario.keeps_durable(), scenario.keeps_verified());
         let mut have = have.iter().peekable();
         for (told, part) in self.told.iter_mut().zip(0..) {
             let have = have.next_if(|have| have.part.0 == part);
             let (verified, durable) = have.map_or((0, 0), |have| (have.verified.0, have.durable.0));
             if !self.target_forgot {
-                assert!(self.receiver_forgot || verified >= told.0, "part {part}: acknowledged, and asked for again");
+                let may_lack = self.receiver_forgot && !verified_survives;
+                assert!(may_lack || verified >= told.0, "part {part}: acknowledged, and asked for again");
                 assert!(
                     !durable_survives && self.receiver_forgot || verified >= told.1 && durable >= told.1,
                     "part {part}: {} chunks were durable, and {durable} are there",

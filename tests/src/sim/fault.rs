@@ -38,8 +38,18 @@ pub enum Moment {
     /// A chunk is about to be sent again.
     Resending,
     Proving,
+    /// Between the making of a spool and its sync.
+    SpoolMade,
+    SpoolWritten,
+    SpoolSynced,
+    SpoolWhole,
+    SpoolGone,
     JournalWritten,
     Journalled,
+    /// Chunks are in the staging file, and not synced.
+    StagedWritten,
+    /// They are, and not acknowledged.
+    StagedSynced,
     CommitWritten,
     /// Committed, and not acknowledged (fault N11).
     Committed,
@@ -52,7 +62,7 @@ pub enum Moment {
     ReceiptWritten,
 }
 
-const MOMENTS: [Moment; 18] = [
+const MOMENTS: [Moment; 25] = [
     Moment::Offered,
     Moment::Accepted,
     Moment::Begun,
@@ -61,8 +71,15 @@ const MOMENTS: [Moment; 18] = [
     Moment::ReceiverRecordWritten,
     Moment::Resending,
     Moment::Proving,
+    Moment::SpoolMade,
+    Moment::SpoolWritten,
+    Moment::SpoolSynced,
+    Moment::SpoolWhole,
+    Moment::SpoolGone,
     Moment::JournalWritten,
     Moment::Journalled,
+    Moment::StagedWritten,
+    Moment::StagedSynced,
     Moment::CommitWritten,
     Moment::Committed,
     Moment::TargetDropped,

@@ -133,7 +133,8 @@ impl<'a> Receiver<'a> {
             // A connection that the other side has not given up.
             return self.rest(disk, world);
         }
-        if let Some(link) = &mut world.link {
+        let hears = !matches!(self.phase, Phase::Waiting(_)) || !self.is_syncing();
+        if let Some(link) = world.link.as_mut().filter(|_| hears) {
             if let Some(message) = link.said[Side::Sender as usize].hear(&world.wire)? {
                 return self.handle(message, disk, world);
             }
@@ -149,6 +150,11 @@ impl<'a> Receiver<'a> {
             }
         }
         self.rest(disk, world)
+    }
+
+    /// Accept says what is there only once all of it counts.
+    fn is_syncing(&self) -> bool {
+        self.load.as_ref().is_some_and(|load| load.transfer.is_syncing())
     }
 
     /// What is to be done without a message.

@@ -55,6 +55,8 @@ pub struct Scenario {
     /// What the source holds, one after the other, if it is changed.
     pub versions: Arc<Vec<Version>>,
     pub source: SourceKind,
+    /// The sender spools what can be read only once.
+    pub spools: bool,
     /// Readers of tables, at most.
     pub readers_max: usize,
     /// Of plaintext, in each chunk but the last.
@@ -96,6 +98,8 @@ pub enum TargetKind {
     Tables,
     /// Bytes, each chunk of which is journalled before it counts.
     Journalled,
+    /// Bytes of a file, which is its own durable prefix.
+    Synced,
     /// Bytes that a killed process has lost.
     Plain,
     /// Parts that are looked at and not kept, as in a drill.
@@ -154,11 +158,14 @@ impl Scenario {
             false => (SourceKind::Tables, if chance.chance(25.0) { TargetKind::Discarded } else { TargetKind::Tables }),
             true => (
                 [SourceKind::File, SourceKind::Pipe, SourceKind::Program][chance.below(3)],
-                [TargetKind::Journalled, TargetKind::Plain][chance.below(2)],
+                [TargetKind::Journalled, TargetKind::Synced, TargetKind::Plain][chance.below(3)],
             ),
         };
         Self {
             seed,
+            spools: theme != Theme::Hostile
+                && matches!(source, SourceKind::Pipe | SourceKind::Program)
+                && chance.chance(50.0),
             readers_max: if opaque { 1 } else { 1 + chance.below(3) },
             chunk_bytes,
             source,
@@ -206,6 +213,7 @@ impl Scenario {
         match self.target {
             TargetKind::Tables => Durability::Parts,
             TargetKind::Journalled => Durability::Journal,
+            TargetKind::Synced => Durability::SyncedChunks,
             TargetKind::Plain | TargetKind::Discarded => Durability::Nothing,
         }
     }
@@ -213,6 +221,11 @@ impl Scenario {
     /// Whether what the receiver calls durable is there after its process was killed.
     pub fn keeps_durable(&self) -> bool {
         self.durability() != Durability::Nothing
+    }
+
+    /// Whether what the receiver acknowledged is there after its process was killed.
+    pub fn keeps_verified(&self) -> bool {
+        matches!(self.durability(), Durability::Journal | Durability::SyncedChunks)
     }
 
     /// Whether parts can be read again by the same process.

@@ -7,6 +7,7 @@ mod reader;
 mod reading;
 mod sabotage;
 mod source;
+mod spool;
 
 use std::rc::Rc;
 
@@ -30,6 +31,7 @@ use self::{
     disk::{Record, keep, record, transfer},
     reading::Reading,
     sabotage::Sabotage,
+    spool::Spool,
 };
 use super::{
     Moved,
@@ -53,6 +55,8 @@ pub struct Sender<'a> {
     transfer: SenderTransfer,
     /// None while only the receipt is missing.
     source: Option<Reading>,
+    /// What this process sends from, if it spools.
+    spool: Option<Spool>,
     phase: Phase,
     contact: Contact,
     asks: Asks,
@@ -95,7 +99,7 @@ impl<'a> Sender<'a> {
         let (mut random, nonces) = (seeded("random"), Nonces::new(seeded("nonces")));
         let record = disk.record.read().clone().unwrap_or_else(|| {
             let digest_secret = *DigestSecret::generate(&mut random).expose();
-            Record { digest_secret, stage: SenderStage::Prepared, suites: Vec::new(), sent: None }
+            Record { digest_secret, stage: SenderStage::Prepared, suites: Vec::new(), sent: None, spool: None }
         });
         keep(disk, Some(record.clone()), world)?;
         let mut sender = Self {
@@ -105,6 +109,7 @@ impl<'a> Sender<'a> {
             transfer: transfer(&record, &grant, world.scenario.plan.clone(), world)?,
             grant,
             source: None,
+            spool: None,
             phase: Phase::Waiting(world.now_ms()),
             contact: Standing::found(record.stage, replay_of(world)).contact,
             asks: Asks::Continue,
@@ -115,17 +120,20 @@ impl<'a> Sender<'a> {
             packer: Packer::new(world.scenario.compression).expect("a zstd context"),
             sabotage: Sabotage::new(world.scenario),
         };
-        match record.sent {
-            Some(manifest) => sender.transfer.handle_earlier(manifest),
-            None => sender.open(disk, world)?,
+        if !sender.resume_spool(disk)? {
+            match record.sent {
+                Some(manifest) => sender.transfer.handle_earlier(manifest),
+                None => sender.open(disk, world)?,
+            }
         }
         Ok(sender)
     }
 
     /// Opens the source, to begin with it or to resume what an earlier process began.
     fn open(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
-        let record = record(disk)?;
         self.during = During::Exchange;
+        self.drop_spool(disk, world)?;
+        let record = record(disk)?;
         if !world.scenario.can_repeat() && self.contact == Contact::Earlier {
             self.asks = Asks::StartOver;
         }
@@ -152,6 +160,18 @@ impl<'a> Sender<'a> {
 
     fn try_step(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
         self.expiry.check(world)?;
+        // The spool is filled whether or not there is a link.
+        let fills_first = self.spool.is_some() && world.wire.chance.chance(50.0);
+        if fills_first && self.fill_spool(disk, world)? {
+            return Ok(Moved::Yes);
+        }
+        match self.step_connection(disk, world)? {
+            Moved::No if self.fill_spool(disk, world)? => Ok(Moved::Yes),
+            moved => Ok(moved),
+        }
+    }
+
+    fn step_connection(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
         if let Phase::Waiting(until_ms) = self.phase {
             return match until_ms <= world.now_ms() {
                 true => self.connect(world).map(|()| Moved::Yes),
@@ -225,7 +245,8 @@ impl<'a> Sender<'a> {
                 // Real windows hold megabytes; here they are to be felt.
                 session.lane_window_bytes = world.scenario.window_bytes;
                 let receiver_left = world.link().left[Side::Receiver as usize];
-                world.checks.agreed(&session.have, world.scenario.keeps_durable(), receiver_left);
+                world.checks.agreed(&session.have, world.scenario, receiver_left);
+                self.begin_spool(&session, commitment, disk, world)?;
                 self.resume(&session)?;
                 self.contact = Contact::Made;
                 self.asks = Asks::Continue;
@@ -245,6 +266,7 @@ impl<'a> Sender<'a> {
                 disk.receipt.write(Some((*receipt).clone()));
                 world.reach(SENDER, Moment::ReceiptWritten)?;
                 disk.receipt.sync();
+                self.drop_spool(disk, world)?;
                 keep(disk, None, world)?;
                 world.link().control_ended = true;
                 world.leave(SENDER, true);
@@ -257,7 +279,8 @@ impl<'a> Sender<'a> {
 
     /// Drops what was read of parts that have to be read again.
     fn resume(&mut self, session: &SenderSession) -> Outcome {
-        let readable = Readable::of_source(self.source.as_ref().map(Reading::can_repeat));
+        let spooled = self.spool.as_ref().map(|spool| Readable::Spooled(spool.frames));
+        let readable = spooled.unwrap_or_else(|| Readable::of_source(self.source.as_ref().map(Reading::can_repeat)));
         let repeated = self.transfer.resume(session, readable)?;
         if let Some(source) = &mut self.source {
             repeated.iter().for_each(|part| drop(source.lanes.remove(&part.0)));
@@ -293,14 +316,27 @@ impl<'a> Sender<'a> {
                 self.phase = Phase::Waiting(world.now_ms() + wait_ms);
                 return Ok(Moved::Yes);
             }
-            SenderDisposition::Retry | SenderDisposition::Suspend => {}
-            SenderDisposition::Drop => keep(disk, None, world)?,
+            SenderDisposition::Retry | SenderDisposition::Suspend => {
+                // What was spooled of a source that had not ended is of no use.
+                if self.spool.as_ref().is_some_and(|spool| spool.whole.is_none()) {
+                    self.drop_spool(disk, world)?;
+                }
+            }
+            SenderDisposition::Drop => {
+                self.drop_spool(disk, world)?;
+                keep(disk, None, world)?;
+            }
         }
         Err(Stop::GaveUp(code))
     }
 
     fn standing(&self, disk: &Disk, world: &World<'_>) -> Outcome<Standing> {
-        let sends = if self.source.is_some() { Sends::Source } else { Sends::Receipt };
+        let sends = match &self.spool {
+            Some(Spool { whole: Some(_), .. }) => Sends::Spool,
+            Some(_) => Sends::Source,
+            None if self.source.is_some() => Sends::Source,
+            None => Sends::Receipt,
+        };
         let stage = record(disk)?.stage;
         Ok(Standing { stage, contact: self.contact, sends, replay: replay_of(world), asks: self.asks })
     }

@@ -60,6 +60,19 @@ impl<T: Clone> Log<T> {
         Self { entries: Vec::new(), synced: 0, before: None }
     }
 
+    /// What is there, whether or not it is synced.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().filter_map(|entry| match entry {
+            Entry::Whole(value) => Some(value),
+            Entry::Torn => None,
+        })
+    }
+
+    /// Entries that no loss of power takes away.
+    pub fn synced(&self) -> usize {
+        self.synced
+    }
+
     pub fn append(&mut self, entry: T) {
         self.entries.push(Entry::Whole(entry));
     }

@@ -198,7 +198,7 @@ impl Lane {
             Arrived::Header => {}
             Arrived::Frame(header, body) => {
                 let sealed = load.transfer.has_journal().then(|| Bytes::copy_from_slice(&body));
-                let chunk = open(&header, body, session.keys(), unpacker)?;
+                let chunk = open(&header, body, session.keys_of(header.epoch), unpacker)?;
                 let intake = self.intake.as_mut().expect("a part is begun before its chunks are read");
                 intake.handle_verified(chunk, sealed.map(|sealed| Record::Chunk { header, sealed }));
             }

@@ -2,7 +2,16 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use sealift_protocol::{disposition::Stage, id::Epoch, manifest::SignedReceipt, receive::WholePart, sealed_log};
+use bytes::Bytes;
+use sealift_protocol::{
+    chunk::ChunkHash,
+    digest::Root,
+    disposition::Stage,
+    id::{ChunkCount, Epoch, PartIndex},
+    manifest::SignedReceipt,
+    receive::{Found, FoundPrefix, WholePart},
+    sealed_log,
+};
 
 use super::{
     super::{
@@ -35,9 +44,21 @@ pub type Committed = (WholePart, Vec<u8>);
 /// What a target keeps, as its files would be. A clone of it is a copy of the disk.
 pub struct Store(Arc<Mutex<Staging>>);
 
+/// One chunk in a staging file that is its own durable prefix, with what its record says of it.
+#[derive(Clone)]
+pub struct Staged {
+    pub plain: Bytes,
+    pub hash: ChunkHash,
+    /// Over the chunks up to this one.
+    pub root: Root,
+    pub last: bool,
+}
+
 #[derive(Clone)]
 pub struct Staging {
     pub parts: Vec<Kept<Option<Committed>>>,
+    /// The staging file of a dump's one part, where that is kept.
+    pub file: Log<Staged>,
     /// What is there under its final name.
     pub published: Kept<Option<Vec<Vec<u8>>>>,
     pub dies: Dies,
@@ -68,6 +89,29 @@ impl Store {
 impl Staging {
     fn is_synced(&self) -> bool {
         self.dies == Dies::No
+    }
+
+    /// What was written to the staging file is durable when this returns.
+    pub fn sync_file(&mut self) {
+        if self.is_synced() {
+            self.file.sync();
+        }
+    }
+
+    /// Opens the staging file after an earlier process, and says what is there of it. The one part
+    /// is there if its last chunk is.
+    pub fn find_file(&mut self) -> Option<Found> {
+        let staged = self.file.recover();
+        let plain: Vec<u8> = staged.iter().flat_map(|staged| staged.plain.to_vec()).collect();
+        let Staged { root, last, .. } = staged.last()?.clone();
+        let (part, chunks, plain_bytes) = (PartIndex(0), ChunkCount(staged.len() as u64), plain.len() as u64);
+        if !last {
+            let hashes = staged.iter().flat_map(|staged| staged.hash).collect();
+            return Some(Found::Prefix(FoundPrefix { part, chunks, plain_bytes, root, hashes }));
+        }
+        let whole = WholePart { part, chunks, plain_bytes, root };
+        self.commit(vec![(whole, plain)]);
+        Some(Found::Whole(whole))
     }
 
     /// Commits parts together: what is written of them is durable when it is synced.
@@ -103,8 +147,10 @@ impl Staging {
 
     pub fn drop_parts(&mut self) {
         self.parts.iter_mut().for_each(|part| part.write(None));
+        self.file.begin_anew();
         if self.is_synced() {
             self.sync_parts();
+            self.file.sync();
         }
     }
 
@@ -118,7 +164,7 @@ impl Disk {
     pub fn new(scenario: &Scenario) -> Self {
         let record = Record { epoch: Epoch(0), digest_check: None, stage: Stage::Issued, receipt: None };
         let parts = scenario.plan.parts.iter().map(|_| Kept::new(None)).collect();
-        let staging = Staging { parts, published: Kept::new(None), dies: Dies::No };
+        let staging = Staging { parts, file: Log::new(), published: Kept::new(None), dies: Dies::No };
         Self { record: Kept::new(Some(record)), journal: Log::new(), store: Store(Arc::new(Mutex::new(staging))) }
     }
 
@@ -139,6 +185,7 @@ impl Disk {
         self.journal.lose_power(chance);
         let mut staging = self.store.lock();
         staging.parts.iter_mut().for_each(|part| part.lose_power(chance));
+        staging.file.lose_power(chance);
         staging.published.lose_power(chance);
     }
 }

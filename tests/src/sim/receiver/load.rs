@@ -14,9 +14,9 @@ use sealift_protocol::{
     disposition::Asks,
     envelope::SealingKey,
     failure,
-    id::PartIndex,
+    id::{ChunkCount, PartIndex},
     manifest::{Evidence, SignedReceipt},
-    receive::{Found, JournalReplay, ReceiverTransfer, Replayed, WholePart},
+    receive::{Durability, Found, JournalReplay, ReceiverTransfer, Replayed, Syncing, WholePart},
 };
 
 use super::{
@@ -34,6 +34,9 @@ const RECEIVER: Side = Side::Receiver;
 
 /// Chunks that a writer may have: one that it writes, and the next.
 const CHUNKS_WAITING: usize = 2;
+
+/// Few chunks, so that the limit is felt.
+const UNSYNCED_BYTES_MAX: u64 = 1000;
 
 pub struct Load {
     pub transfer: ReceiverTransfer,
@@ -55,6 +58,10 @@ enum Held {
 struct Writer {
     thread: WriterThread,
     queue: VecDeque<VerifiedChunk>,
+    /// What it has of the part, with what an earlier process had written.
+    written: ChunkCount,
+    written_bytes: u64,
+    syncing: Syncing,
     /// It has all of the part.
     whole: bool,
     done: bool,
@@ -140,6 +147,7 @@ impl Load {
                     let writer = self.writers.get_mut(&part.0).expect("begun above");
                     self.transfer.handle_taken(chunk.taken());
                     writer.whole = chunk.is_last();
+                    writer.written.0 += 1;
                     writer.thread.write(chunk)?;
                 }
                 None => {}
@@ -161,8 +169,18 @@ impl Load {
         }
         let into = self.into.clone().ok_or(Code::Internal)?;
         let root = self.transfer.part_root(PartIndex(part)).ok_or(Code::Internal)?;
+        let (written, written_bytes) = (root.chunks(), root.plain_bytes());
         let thread = WriterThread::start(into, root, PartIndex(part), digests)?;
-        let writer = Writer { thread, queue: VecDeque::new(), whole: false, done: false, busy_until_ms: None };
+        let writer = Writer {
+            thread,
+            queue: VecDeque::new(),
+            written,
+            written_bytes,
+            syncing: Syncing::new(written_bytes, UNSYNCED_BYTES_MAX),
+            whole: false,
+            done: false,
+            busy_until_ms: None,
+        };
         self.writers.insert(part, writer);
         self.transfer.handle_begun(PartIndex(part));
         Ok(true)
@@ -196,8 +214,23 @@ impl Load {
             }
             writer.busy_until_ms = None;
             if let Some(chunk) = writer.queue.pop_front() {
+                let part = chunk.part();
                 writer.whole |= chunk.is_last();
+                writer.written.0 += 1;
+                writer.written_bytes += chunk.plain().len() as u64;
                 writer.thread.write(chunk)?;
+                let synced_chunks = self.transfer.durability() == Durability::SyncedChunks && !writer.whole;
+                if synced_chunks && writer.syncing.is_due(writer.written_bytes, !writer.queue.is_empty()) {
+                    let killed = world.reach(RECEIVER, Moment::StagedWritten);
+                    if killed.is_err() {
+                        self.target.dies(Dies::BeforeSync);
+                    }
+                    writer.thread.sync()?;
+                    killed?;
+                    world.reach(RECEIVER, Moment::StagedSynced)?;
+                    writer.syncing.handle_synced(writer.written_bytes);
+                    self.transfer.handle_synced(part, writer.written);
+                }
                 return Ok(true);
             }
             writer.done = true;

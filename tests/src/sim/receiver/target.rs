@@ -15,7 +15,7 @@ use sealift_engine_api::{
 use sealift_protocol::{
     chunk::VerifiedChunk,
     close::Code,
-    digest::{Digests, RowsDigest},
+    digest::{Digests, PartRoot, RowsDigest},
     disposition::Asks,
     error::Error,
     failure::{Failure, Outcome},
@@ -27,7 +27,7 @@ use sealift_protocol::{
 
 use super::{
     super::scenario::{Scenario, TargetKind},
-    disk::{Committed, Store},
+    disk::{Committed, Staged, Store},
 };
 use crate::random::Random;
 
@@ -130,12 +130,14 @@ impl Target for SimTarget {
             // durable only now.
             store.sync_parts();
         }
-        // A dump's one part is begun again.
-        let keeps = self.kind == TargetKind::Tables;
+        let prefix = if self.kind == TargetKind::Synced { store.find_file() } else { None };
+        // A dump's one part is begun again, where it is no file.
+        let keeps = self.kind == TargetKind::Tables || matches!(prefix, Some(Found::Whole(_)));
         let parts = store.parts.iter().map(|part| part.read().clone().filter(|_| keeps));
         let parts: Vec<_> = parts.collect();
         drop(store);
-        let found = parts.iter().flatten().map(|(whole, _)| Found::Whole(*whole)).collect();
+        let whole = || parts.iter().flatten().map(|(whole, _)| Found::Whole(*whole)).collect();
+        let found = prefix.map_or_else(whole, |prefix| vec![prefix]);
         let shared = Shared {
             kind: self.kind,
             one_writer: self.one_writer,
@@ -235,8 +237,18 @@ impl Shared {
         Ok(match self.kind {
             TargetKind::Tables => Evidence { tables, checks, ..Evidence::bare(Proof::RowsReadBack) },
             TargetKind::Discarded => Evidence { tables, ..Evidence::bare(Proof::Discarded) },
-            TargetKind::Journalled | TargetKind::Plain => Evidence::bare(Proof::LoaderExit),
+            TargetKind::Journalled | TargetKind::Synced | TargetKind::Plain => Evidence::bare(Proof::LoaderExit),
         })
+    }
+
+    /// What is in the staging file of a part, where it goes into one.
+    fn prefix(&self, part: PartIndex, digests: &Digests) -> Option<PartRoot> {
+        if self.kind != TargetKind::Synced {
+            return None;
+        }
+        let mut root = digests.part_root(part);
+        self.store.lock().file.values().for_each(|staged| root.add(&staged.hash, staged.plain.len() as u64));
+        Some(root)
     }
 
     /// Whether another part will come that may share the commit of this one.
@@ -264,7 +276,7 @@ fn out_of_order(what: &'static str) -> Failure {
 }
 
 impl Writers for Shared {
-    fn begin(&self, part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
+    fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         self.stop.check()?;
         let mut loading = self.loading();
         assert!(!self.one_writer || loading.writing == 0, "it would wait for another part");
@@ -275,7 +287,8 @@ impl Writers for Shared {
         let is_new = loading.parts[place].is_none() && !loading.ended.contains_key(&place);
         assert!(is_new, "{part:?} is written twice");
         loading.writing += 1;
-        Ok(Box::new(SimPart { shared: self, part: place, bytes: Vec::new() }))
+        drop(loading);
+        Ok(Box::new(SimPart { shared: self, part: place, bytes: Vec::new(), file: self.prefix(part, digests) }))
     }
 }
 
@@ -283,6 +296,8 @@ struct SimPart<'a> {
     shared: &'a Shared,
     part: usize,
     bytes: Vec<u8>,
+    /// Over the chunks in the staging file, where it goes there.
+    file: Option<PartRoot>,
 }
 
 impl PartSink for SimPart<'_> {
@@ -292,6 +307,17 @@ impl PartSink for SimPart<'_> {
             return Err(Failure::new(Code::TargetFull, "the target is full, as asked", ""));
         }
         self.bytes.extend_from_slice(chunk.plain());
+        if let Some(root) = &mut self.file {
+            root.add(chunk.hash(), chunk.plain().len() as u64);
+            let (plain, hash, last) = (chunk.plain().clone(), *chunk.hash(), chunk.is_last());
+            self.shared.store.lock().file.append(Staged { plain, hash, root: root.root(), last });
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Outcome {
+        assert!(self.file.is_some(), "only a file is synced before it is whole");
+        self.shared.store.lock().sync_file();
         Ok(())
     }
 
@@ -299,7 +325,12 @@ impl PartSink for SimPart<'_> {
         self.shared.stop.check()?;
         let shared = self.shared;
         let mut loading = shared.loading();
-        let bytes = mem::take(&mut self.bytes);
+        let mut bytes = mem::take(&mut self.bytes);
+        if self.file.is_some() {
+            let mut store = shared.store.lock();
+            store.sync_file();
+            bytes = store.file.values().flat_map(|staged| staged.plain.to_vec()).collect();
+        }
         loading.ended.insert(self.part, (*whole, bytes));
         let may_share = shared.may_share(&loading, self.part);
         if may_share && shared.chance.lock().expect("no panic").chance(SHARED_PERCENT) {

@@ -18,6 +18,7 @@ use sealift_protocol::{
 
 enum Step {
     Write(VerifiedChunk),
+    Sync,
     Finish,
 }
 
@@ -45,6 +46,10 @@ impl WriterThread {
 
     pub fn write(&self, chunk: VerifiedChunk) -> Outcome {
         self.step(Step::Write(chunk)).map(|_| ())
+    }
+
+    pub fn sync(&self) -> Outcome {
+        self.step(Step::Sync).map(|_| ())
     }
 
     /// Returns the parts that are committed by it.
@@ -93,10 +98,11 @@ fn write(
                 root.add(chunk.hash(), chunk.plain().len() as u64);
                 let _ = out.send(Ok(Vec::new()));
             }
-            Step::Finish => {
-                let (chunks, plain_bytes, root) = (root.chunks(), root.plain_bytes(), root.root());
-                return sink.finish(&WholePart { part, chunks, plain_bytes, root });
+            Step::Sync => {
+                sink.sync()?;
+                let _ = out.send(Ok(Vec::new()));
             }
+            Step::Finish => return sink.finish(&WholePart::of(part, &root)),
         }
     }
     Err(ended())

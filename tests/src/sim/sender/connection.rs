@@ -7,13 +7,13 @@ use sealift_protocol::{
     close::Code,
     digest::RowsDigest,
     disposition::sender::SenderStage,
-    frame::StreamHeader,
+    frame::{ChunkHeader, StreamHeader},
     id::{ChunkCount, PartIndex},
     key::KeyCommitment,
     manifest::SignedManifest,
     message::{Ack, Message},
     seal::seal,
-    send::{LaneStep, Read, SenderSession, WasRead},
+    send::{LaneStep, Read, SenderSession, SenderTransfer, WasRead},
 };
 use std::{collections::VecDeque, sync::Arc};
 
@@ -25,6 +25,7 @@ use super::{
         world::{Outcome, Side, World},
     },
     Disk, Record, Sender, keep, record,
+    spool::Spool,
 };
 
 /// Chunks sealed ahead of a lane.
@@ -46,6 +47,8 @@ struct State {
 struct Out {
     part: u32,
     first: ChunkCount,
+    /// Of a spool: the chunk that is sent next.
+    next_frame: u64,
     stream: Option<usize>,
     bytes: Vec<u8>,
     /// The frame that a saboteur sends later.
@@ -84,7 +87,7 @@ impl Connection {
         let first = world.wire.chance.below(state.outs.len());
         for offset in 0..state.outs.len() {
             let at = (first + offset) % state.outs.len();
-            if self.step_out(&mut state.outs[at], sender, world)? {
+            if self.step_out(&mut state.outs[at], sender, disk, world)? {
                 return Ok(Moved::Yes);
             }
         }
@@ -105,7 +108,7 @@ impl Connection {
         Ok(true)
     }
 
-    fn step_out(&self, out: &mut Out, sender: &mut Sender<'_>, world: &mut World<'_>) -> Outcome<bool> {
+    fn step_out(&self, out: &mut Out, sender: &mut Sender<'_>, disk: &Disk, world: &mut World<'_>) -> Outcome<bool> {
         if out.done {
             return Ok(false);
         }
@@ -117,6 +120,9 @@ impl Connection {
             sender.transfer.handle_part_end(PartIndex(out.part), RowsDigest::default());
             out.finish_stream(world);
             return Ok(true);
+        }
+        if let Some(spool) = &sender.spool {
+            return self.send_spooled(spool, out, &mut sender.transfer, disk, world);
         }
         let Some(source) = &mut sender.source else { return Err(Code::Internal.into()) };
         let Some(lane) = source.lanes.get_mut(&out.part) else { return Err(Code::Internal.into()) };
@@ -140,6 +146,33 @@ impl Connection {
             sender.transfer.handle_part_end(PartIndex(out.part), rows);
         }
         out.finish_stream(world);
+        Ok(true)
+    }
+
+    /// The next chunk of a spool, as it lies there, from the first that the receiver does not have.
+    fn send_spooled(
+        &self,
+        spool: &Spool,
+        out: &mut Out,
+        transfer: &mut SenderTransfer,
+        disk: &Disk,
+        world: &mut World<'_>,
+    ) -> Outcome<bool> {
+        if out.next_frame == spool.frames {
+            // Only a source that has ended well is whole, whatever its last chunk says.
+            out.done = spool.whole.is_some();
+            if out.done {
+                out.finish_stream(world);
+            }
+            return Ok(out.done);
+        }
+        let (header, frame) = spool.frame(out.next_frame, disk);
+        if !transfer.may_send(&header, &self.session) {
+            return Ok(false);
+        }
+        transfer.handle_spooled(&header)?;
+        out.next_frame += 1;
+        out.push(&header, frame, world);
         Ok(true)
     }
 
@@ -173,12 +206,12 @@ impl Connection {
     fn resend(&self, sealed: Sealed, out: &mut Out, world: &mut World<'_>) -> Outcome {
         world.reach(Side::Sender, Moment::Resending)?;
         world.checks.sealed(self.commitment, &sealed);
-        let weight = weight(&sealed);
+        let weight = weight(&sealed.header);
         out.resent_bytes += weight;
         out.resent_largest = out.resent_largest.max(weight);
         let bound = world.scenario.window_bytes.max(out.resent_largest);
         assert!(out.resent_bytes <= bound, "{} bytes were sent again, and {bound} may be", out.resent_bytes);
-        out.push(&sealed, sealed.frame.to_vec());
+        out.push(&sealed.header, sealed.frame.to_vec(), world);
         Ok(())
     }
 
@@ -186,9 +219,7 @@ impl Connection {
         world.checks.sealed(self.commitment, &sealed);
         let bytes = sender.sabotage.frame(&sealed, &mut out.held_back);
         out.ends_early = !sealed.header.last && sender.sabotage.due(SenderFault::EndPart);
-        out.push(&sealed, bytes);
-        let in_flight: u64 = out.in_flight.iter().sum();
-        assert!(out.in_flight.len() == 1 || in_flight <= world.scenario.window_bytes, "the window is kept");
+        out.push(&sealed.header, bytes, world);
         Ok(())
     }
 
@@ -206,6 +237,10 @@ impl Connection {
         }
         if sender.transfer.next_part().is_some() {
             return Ok(Moved::No);
+        }
+        if let Some(spool) = &sender.spool {
+            let Some(manifest) = &spool.whole else { return Ok(Moved::No) };
+            sender.transfer.handle_earlier(manifest.clone());
         }
         let Some(Message::Finish(manifest)) = sender.transfer.poll_finish(sender.signer, None) else {
             return Ok(Moved::No);
@@ -225,6 +260,7 @@ impl Out {
         Self {
             part,
             first,
+            next_frame: first.0,
             stream: None,
             bytes: Vec::new(),
             held_back: Vec::new(),
@@ -236,10 +272,12 @@ impl Out {
         }
     }
 
-    fn push(&mut self, sealed: &Sealed, bytes: Vec<u8>) {
-        assert!(sealed.header.index.0 >= self.first.0, "what was acknowledged is not sent again");
+    fn push(&mut self, header: &ChunkHeader, bytes: Vec<u8>, world: &World<'_>) {
+        assert!(header.index.0 >= self.first.0, "what was acknowledged is not sent again");
         self.bytes = bytes;
-        self.in_flight.push_back(weight(sealed));
+        self.in_flight.push_back(weight(header));
+        let in_flight: u64 = self.in_flight.iter().sum();
+        assert!(self.in_flight.len() == 1 || in_flight <= world.scenario.window_bytes, "the window is kept");
     }
 
     /// The stream is opened with the first bytes, which are those of a chunk that the receiver
@@ -267,6 +305,6 @@ impl Out {
     }
 }
 
-fn weight(sealed: &Sealed) -> u64 {
-    (sealed.frame.len() as u64).max(sealed.header.plain_bytes.into())
+fn weight(header: &ChunkHeader) -> u64 {
+    (header.frame_bytes() as u64).max(header.plain_bytes.into())
 }

@@ -7,13 +7,14 @@ use sealift_protocol::{
     key::DigestSecret,
     manifest::{Origin, Plan, SignedManifest, SignedReceipt},
     seal::Suite,
+    sealed_log::{self, KeyFingerprint},
     send::SenderTransfer,
 };
 
 use super::{
     super::{
         fault::Moment,
-        storage::Kept,
+        storage::{Kept, Log},
         world::{Outcome, World},
     },
     SENDER,
@@ -24,17 +25,19 @@ use crate::random::Random;
 #[derive(Clone)]
 pub struct Disk {
     pub record: Kept<Option<Record>>,
+    pub spool: Log<sealed_log::Record>,
     /// Of a transfer that is over.
     pub receipt: Kept<Option<SignedReceipt>>,
 }
 
 impl Disk {
     pub fn new() -> Self {
-        Self { record: Kept::new(None), receipt: Kept::new(None) }
+        Self { record: Kept::new(None), spool: Log::new(), receipt: Kept::new(None) }
     }
 
     pub fn lose_power(&mut self, chance: &mut Random) {
         self.record.lose_power(chance);
+        self.spool.lose_power(chance);
         self.receipt.lose_power(chance);
     }
 }
@@ -45,6 +48,15 @@ pub struct Record {
     pub stage: SenderStage,
     pub suites: Vec<Suite>,
     pub sent: Option<SignedManifest>,
+    pub spool: Option<Place>,
+}
+
+/// What the record says of a spool.
+#[derive(Clone)]
+pub struct Place {
+    pub key: KeyFingerprint,
+    /// It is there.
+    pub made: bool,
 }
 
 pub fn record(disk: &Disk) -> Outcome<Record> {
