@@ -14,7 +14,8 @@ use std::{collections::BTreeMap, panic};
 
 use sealift_protocol::{close::Code, manifest::Section};
 use sealift_tests::sim::{
-    Action, Ended, Hostile, PartContent, ReceiverFault, Scenario, SenderFault, Side, SourceKind, Theme, Version, run,
+    Action, End, Ended, Hostile, PartContent, ReceiverFault, Scenario, SenderFault, Side, SourceKind, TargetKind,
+    Theme, Version, run,
 };
 
 /// Over all shards.
@@ -71,6 +72,12 @@ fn play(mut kinds: BTreeMap<String, u64>, seed: u64) -> BTreeMap<String, u64> {
     match played {
         Ok(ended) => {
             *kinds.entry(kind_of(&scenario, &ended)).or_default() += 1;
+            if scenario.spools {
+                *kinds.entry(format!("spooled: {}", outcome(&ended.sender))).or_default() += 1;
+            }
+            if scenario.target == TargetKind::Synced {
+                *kinds.entry(format!("synced chunks: {}", outcome(&ended.receiver))).or_default() += 1;
+            }
             *kinds.entry("connections".to_owned()).or_default() += ended.connections;
             *kinds.entry("steps".to_owned()).or_default() += ended.steps;
             kinds
@@ -92,8 +99,11 @@ fn kind_of(scenario: &Scenario, ended: &Ended) -> String {
         Some(Hostile::Corrupt(_)) => "Corrupt".to_owned(),
         None => format!("{:?}", scenario.theme),
     };
-    let word = |end: &sealift_tests::sim::End| end.as_ref().map_or_else(|code| code.as_str(), |_| "done");
-    format!("{theme}: {}, {}", word(&ended.sender), word(&ended.receiver))
+    format!("{theme}: {}, {}", outcome(&ended.sender), outcome(&ended.receiver))
+}
+
+fn outcome(end: &End) -> &'static str {
+    end.as_ref().map_or_else(|code| code.as_str(), |_| "done")
 }
 
 fn check(scenario: &Scenario, ended: &Ended) {
