@@ -265,6 +265,9 @@ impl Simulation<'_> {
     }
 
     fn ended(self) -> Ended {
+        if self.sender.end.as_ref().is_some_and(Result::is_err) {
+            self.sender.disk.assert_nothing_of_no_use();
+        }
         let gone = || Err(Code::Interrupted);
         Ended {
             sender: self.sender.end.unwrap_or_else(gone),

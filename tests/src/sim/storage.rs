@@ -73,6 +73,11 @@ impl<T: Clone> Log<T> {
         self.synced
     }
 
+    /// Whether none is lost with the power.
+    pub fn is_synced(&self) -> bool {
+        self.synced == self.entries.len()
+    }
+
     pub fn append(&mut self, entry: T) {
         self.entries.push(Entry::Whole(entry));
     }

@@ -127,6 +127,7 @@ impl Staging {
 
     /// Shows what is staged under the final name; once, however often it is called.
     pub fn publish(&mut self) {
+        assert!(self.file.is_synced(), "what is published could be lost with the power");
         if self.published.read().is_none() {
             let parts =
                 self.parts.iter().map(|part| part.read().as_ref().map_or_else(Vec::new, |(_, bytes)| bytes.clone()));

@@ -240,6 +240,7 @@ impl Connection {
         }
         if let Some(spool) = &sender.spool {
             let Some(manifest) = &spool.whole else { return Ok(Moved::No) };
+            assert!(disk.spool.is_synced(), "what Finish states is in the spool, whatever happens");
             sender.transfer.handle_earlier(manifest.clone());
         }
         let Some(Message::Finish(manifest)) = sender.transfer.poll_finish(sender.signer, None) else {

@@ -8,7 +8,7 @@ use sealift_protocol::{
     manifest::{Origin, Plan, SignedManifest, SignedReceipt},
     seal::Suite,
     sealed_log::{self, KeyFingerprint},
-    send::SenderTransfer,
+    send::{SenderTransfer, SpoolContents},
 };
 
 use super::{
@@ -33,6 +33,14 @@ pub struct Disk {
 impl Disk {
     pub fn new() -> Self {
         Self { record: Kept::new(None), spool: Log::new(), receipt: Kept::new(None) }
+    }
+
+    /// A sender that has given up keeps a spool only if it holds all of its source.
+    pub fn assert_nothing_of_no_use(&self) {
+        let kept = self.record.read().as_ref().and_then(|record| record.spool.as_ref());
+        let mut contents = SpoolContents::default();
+        let read = self.spool.values().try_for_each(|record| contents.handle(record));
+        assert!(kept.is_none() || read.is_ok() && contents.whole().is_some(), "half a spool is kept");
     }
 
     pub fn lose_power(&mut self, chance: &mut Random) {
