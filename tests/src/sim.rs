@@ -1,8 +1,7 @@
-//! The simulator: `protocol::send` and `protocol::receive` with real sealing of small chunks, under a
-//! virtual clock, over links that delay, interleave and die, on hosts that crash, lose their power
-//! and go back in time. Everything is drawn from one seed. Its source and its target keep the
-//! contract of an engine, and the sender's own [`PartWriter`](sealift_sender::part::PartWriter) cuts
-//! what is read into chunks.
+//! The simulator: `protocol::send` and `protocol::receive` with real sealing of small chunks, under
+//! a virtual clock, over links that delay, interleave and die, on hosts that crash, lose their
+//! power and go back in time. Everything is drawn from one seed. Its source and its target keep the
+//! contract of an engine, and the sender's own `PartWriter` cuts what is read into chunks.
 //!
 //! What QUIC itself does about lost or doubled datagrams is not simulated: here each stream is
 //! reliable and ordered, and everything between streams is not.

@@ -41,8 +41,8 @@ impl Syncing {
         Self { synced_bytes, unsynced_bytes_max }
     }
 
-    /// Whether to sync, when so many bytes of the part are written: when nothing waits to be written
-    /// behind them, or too much of them is unsynced.
+    /// Whether to sync, when so many bytes of the part are written: when nothing waits to be
+    /// written behind them, or too much of them is unsynced.
     pub fn is_due(&self, written_bytes: u64, more_waits: bool) -> bool {
         !more_waits || written_bytes - self.synced_bytes >= self.unsynced_bytes_max
     }

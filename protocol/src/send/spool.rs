@@ -70,8 +70,8 @@ impl SpoolFilling {
         Ok(count.0)
     }
 
-    /// The source has ended well. Returns the manifest, and the record that is appended for it: once
-    /// that is durable, the spool is whole.
+    /// The source has ended well. Returns the manifest, and the record that is appended for it:
+    /// once that is durable, the spool is whole.
     pub fn end(
         mut self,
         rows: RowsDigest,

@@ -44,8 +44,8 @@ impl Checks {
     }
 
     /// A connection stands: what was acknowledged is still there, unless the receiver lost it, and
-    /// what was acknowledged as durable even then. The scenario says what of it its target promises;
-    /// `receiver_left`, whether the receiver that said this is there no longer.
+    /// what was acknowledged as durable even then. The scenario says what of it its target
+    /// promises; `receiver_left`, whether the receiver that said this is there no longer.
     pub fn agreed(&mut self, have: &[Have], scenario: &Scenario, receiver_left: bool) {
         let (durable_survives, verified_survives) = (scenario.keeps_durable(), scenario.keeps_verified());
         let mut have = have.iter().peekable();

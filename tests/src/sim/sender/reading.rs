@@ -1,5 +1,6 @@
-//! What reads an opened source: its readers, of which each blocks while the lane of its part is full.
-//! What was read and not sent outlives a connection. Which reader reads what, [`ReadQueue`] says.
+//! What reads an opened source: its readers, of which each blocks while the lane of its part is
+//! full. What was read and not sent outlives a connection. Which reader reads what, [`ReadQueue`]
+//! says.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -1,5 +1,5 @@
-//! The spool of a source that can be read only once: filled whether or not there is a link, and sent
-//! from. What is appended, and when it may be sent, [`SpoolFilling`] says.
+//! The spool of a source that can be read only once: filled whether or not there is a link, and
+//! sent from. What is appended, and when it may be sent, [`SpoolFilling`] says.
 
 use sealift_protocol::{
     chunk::Sealed,
