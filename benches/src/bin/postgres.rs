@@ -5,7 +5,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use clap::Parser;
@@ -25,6 +26,9 @@ const PGCOPYDB_SHARE_MAX: f64 = 1.0;
 const AGENT_BYTES_MAX: u64 = 160 << 20;
 
 const SOURCE: &str = "hospital";
+
+/// How long the last of a server's sessions takes to end, and to be waited for.
+const SESSIONS_END: Duration = Duration::from_millis(300);
 
 /// Sealift, pgcopydb, pg_dump with psql and with pg_restore, and zstd | age
 #[derive(Parser)]
@@ -146,7 +150,6 @@ fn measure(contender: Contender, servers: &Servers, state: &Path) -> Outcome<Fig
         servers.to.create_database(SOURCE);
     }
     servers.to.query("postgres", "checkpoint");
-    let server_cpu = |server: &Postgres| cpu_seconds_of_family(server.pid()).ok_or("a server has ended");
     let (source_before, target_before) = (server_cpu(&servers.from)?, server_cpu(&servers.to)?);
     let mut peaks = (0, 0);
     let (usage, wall_seconds) = children(|| match contender {
@@ -172,6 +175,14 @@ fn measure(contender: Contender, servers: &Servers, state: &Path) -> Outcome<Fig
         sender_bytes: peaks.0,
         receiver_bytes: peaks.1,
     })
+}
+
+/// What a server has taken since it was started, once its sessions have ended: then it has waited
+/// for their processes, and has their times.
+fn server_cpu(server: &Postgres) -> Outcome<f64> {
+    server.wait_until_idle(SOURCE);
+    thread::sleep(SESSIONS_END);
+    Ok(cpu_seconds_of_family(server.pid()).ok_or("a server has ended")?)
 }
 
 /// The wall time from the start of the sender to the end of both, and the peaks of both.
