@@ -281,7 +281,9 @@ fn print(contenders: &[Contender], runs: &[Vec<Figures>], megabytes: f64) {
     }
     table.print(&format!("A hospital of {megabytes:.0} MB, from server to server on this host"));
     let peak = runs.iter().flatten().map(|run| run.sender_bytes.max(run.receiver_bytes)).max().unwrap_or(0);
-    verdict("an agent takes at most 160 MiB", peak <= AGENT_BYTES_MAX, &format!("{} MiB", peak >> 20));
+    if peak > 0 {
+        verdict("an agent takes at most 160 MiB", peak <= AGENT_BYTES_MAX, &format!("{} MiB", peak >> 20));
+    }
     if contenders.first() == Some(&Contender::Pgcopydb) {
         let best = (1..contenders.len()).filter(|place| !contenders[*place].needs_database()).map(ratio);
         let best = best.fold(f64::INFINITY, f64::min);
