@@ -9,6 +9,9 @@ pub const AT_HOME: [(&str, &[&str], &[&str]); 3] = [
         &[
             "--source",
             "--form",
+            "--include",
+            "--exclude",
+            "--dry-run",
             "--ticket",
             "--to",
             "--trust-ticket",

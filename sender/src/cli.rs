@@ -10,7 +10,7 @@ use sealift_agent::{
 use sealift_engine_api::SourceOptions;
 use sealift_protocol::{compress::Compression, manifest::Empty};
 
-use crate::form::Form;
+use crate::{chosen::ChosenArgs, form::Form};
 
 /// Sends a database or a dump, sealed, to one receiver
 ///
@@ -77,9 +77,16 @@ pub struct PushArgs {
     #[arg(long, value_enum, value_name = "FORM", default_value_t)]
     pub form: Form,
 
+    #[command(flatten)]
+    pub chosen: ChosenArgs,
+
+    /// Print what would be moved, in which parts, and what would not; send and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
     /// The ticket that the receiver printed: a file, or - for standard input
-    #[arg(long, value_name = "FILE")]
-    pub ticket: String,
+    #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
+    ticket: Option<String>,
 
     /// The receiver that the ticket has to lead to: its fingerprint, or its name in the file of
     /// known agents
@@ -158,6 +165,9 @@ pub struct SealArgs {
     #[arg(long, value_enum, value_name = "FORM", default_value_t)]
     pub form: Form,
 
+    #[command(flatten)]
+    pub chosen: ChosenArgs,
+
     /// The public key of the receiver that is to load it
     #[arg(long, value_name = "RECEIVER.pub")]
     pub to: PathBuf,
@@ -199,17 +209,26 @@ fn parse_compression(text: &str) -> Result<Compression, String> {
 }
 
 impl PushArgs {
+    /// Where the ticket is; a dry run needs none.
+    pub fn ticket(&self) -> &str {
+        self.ticket.as_deref().unwrap_or_default()
+    }
+
     pub fn source_options(&self) -> SourceOptions {
-        source_options(self.form, &self.transfer)
+        source_options(self.form, &self.chosen, &self.transfer)
     }
 }
 
 impl SealArgs {
     pub fn source_options(&self) -> SourceOptions {
-        source_options(self.form, &self.transfer)
+        source_options(self.form, &self.chosen, &self.transfer)
     }
 }
 
-fn source_options(form: Form, transfer: &TransferArgs) -> SourceOptions {
-    SourceOptions { form: form.of_engine(), danger_show_program_output: transfer.danger_show_program_output }
+fn source_options(form: Form, chosen: &ChosenArgs, transfer: &TransferArgs) -> SourceOptions {
+    SourceOptions {
+        form: form.of_engine(),
+        filter: chosen.filter(),
+        danger_show_program_output: transfer.danger_show_program_output,
+    }
 }

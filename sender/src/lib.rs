@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod arrivals;
+pub mod chosen;
 pub mod cli;
+pub mod dry_run;
 pub mod form;
 pub mod lane;
 pub mod nothing;

@@ -7,6 +7,7 @@ use sealift_engine_api::Engines;
 
 use crate::{
     cli::{Cli, Command},
+    dry_run::dry_run,
     push::push,
     seal::seal,
     unfinished::{abandon, status},
@@ -20,6 +21,7 @@ pub fn run(engines: Engines) -> ExitCode {
     };
     match cli.command {
         Command::Doc(doc) => cli::exit("sender", doc.run::<Cli>()),
+        Command::Push(args) if args.dry_run => run_async(false, dry_run(args, engines)),
         Command::Push(args) => run_async(args.transfer.json, push(args, engines)),
         Command::Seal(args) => run_async(args.transfer.json, seal(args, engines)),
         Command::Abandon(args) => run_async(false, abandon(args)),

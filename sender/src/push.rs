@@ -46,7 +46,8 @@ async fn run(args: &PushArgs, engines: Engines, report: &Report) -> Outcome<Fini
     args.transfer.apply()?;
     let endpoint = engines.parse(&args.source)?;
     args.form.check(&*endpoint)?;
-    let ticket_input = TicketInput::find(&args.ticket);
+    args.chosen.check(&*endpoint)?;
+    let ticket_input = TicketInput::find(args.ticket());
     if endpoint.place() == Place::StandardStream && ticket_input.is_standard() {
         let next = "Give the ticket as a file, or the source as file: or exec:.";
         return Err(Failure::usage("source and ticket cannot both be standard input", next));
@@ -73,7 +74,7 @@ async fn run(args: &PushArgs, engines: Engines, report: &Report) -> Outcome<Fini
     }
 
     let stop = Stop::on(Shutdown::listen()?);
-    let source = args.form.of_source(&args.source);
+    let source = args.chosen.of_source(args.form.of_source(&args.source));
     let record = Record::open(&state, &ticket.grant.grant, &source, args.restart)?;
     fail_point::hit(Point::RecordKept);
     let begun_with = record.is_begun().then(|| record.receiver());

@@ -78,7 +78,7 @@ pub async fn establish(
         pin,
         begun_with,
         ticket: ticket.receiver,
-        piped: TicketInput::find(&args.ticket).is_piped(),
+        piped: TicketInput::find(args.ticket()).is_piped(),
         trusted: args.trust_ticket,
         local: ticket.addresses.iter().all(|address| is_loopback(address)),
         terminal: stdin().is_terminal() && stderr().is_terminal(),

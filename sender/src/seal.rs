@@ -73,6 +73,7 @@ async fn run(args: &SealArgs, engines: Engines, report: &Report) -> Outcome<Arch
     }
     let endpoint = engines.parse(&args.source)?;
     args.form.check(&*endpoint)?;
+    args.chosen.check(&*endpoint)?;
     let receiver = read_key(args)?;
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-sender")?;
     let audit = AuditLog::open(&state, "sealift-sender")?;

@@ -166,6 +166,69 @@ fn a_refused_source_has_an_event_for_each_finding() {
     assert_eq!(databases(&server), "clinic");
 }
 
+/// Issue 11, "Include and exclude patterns by schema and table ... a pattern that matches nothing
+/// is an error. `--dry-run` prints the plan and touches nothing".
+#[test]
+fn tables_are_chosen_and_shown_before_they_are_moved() {
+    let Some(server) = Postgres::start_durable() else { return };
+    server.create_database("clinic");
+    server.query(
+        "clinic",
+        "create schema audit; create type mood as enum ('so'); \
+         create table patient (id serial primary key, mood mood, note text); create index on patient (note); \
+         insert into patient (mood) select 'so' from generate_series(1, 300); \
+         create table visit (patient int references patient, at date) partition by range (at); \
+         create table visit_old partition of visit for values from (minvalue) to (maxvalue); \
+         insert into visit values (1, '2020-01-01'); create statistics of_visit on patient, at from visit; \
+         create table audit.log (id bigint generated always as identity, what text); \
+         insert into audit.log (what) values ('x'); create table \"Odd.Name\" (a int); \
+         create function f(n int) returns int language sql as 'select n'; \
+         create table secret (a int) ; alter table secret enable row level security; select lo_create(5); \
+         create role reader login in role pg_read_all_data",
+    );
+    // A role that may not read everything may still read what is chosen.
+    let source = server.url("clinic").replace("postgres@", "reader@");
+    let dry = |arguments: &[&str]| {
+        let mut sender = std::process::Command::new(sealift_tests::launch::program("sealift-sender"));
+        sender.args(["push", "--dry-run", "--source", &source]).args(arguments);
+        let output = sender.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let chosen = ["--exclude", "audit.*", "--exclude", "SECRET", "--exclude", "pg_largeobject"];
+    let (code, table, words) = dry(&chosen);
+    assert_eq!(code, Some(exit::DONE), "{words}");
+    let names = ["public.patient", "public.visit_old", "public.Odd.Name", "3 tables in 5 parts"];
+    assert!(names.iter().all(|name| table.contains(name)) && !table.contains("audit"), "{table}");
+    assert!(
+        words.contains("audit.log") && words.contains("public.secret") && words.contains("all large objects"),
+        "{words}"
+    );
+    let (_, json, _) = dry(&[&chosen[..], &["--json"]].concat());
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["schema"], &json["parts"][1]["table"]), (&"sealift.plan/1".into(), &"patient".into()), "{json}");
+    assert_eq!(json["findings"][0]["name"], "left-out");
+    // What needs a table that is left out; a pattern of nothing, and what is no pattern.
+    let (code, _, words) = dry(&["--include", "visit"]);
+    assert!(code == Some(exit::PREFLIGHT) && words.contains("visit_patient_fkey"), "{words}");
+    for bad in ["nothing", "a.b.c", "p(", "Odd.Name"] {
+        let (code, _, words) = dry(&["--exclude", bad]);
+        assert!(code == Some(exit::USAGE) && words.contains(bad), "{words}");
+    }
+
+    let to = Postgres::start_durable().unwrap();
+    let moved = Pair::new(source.clone(), to.url("clinic")).sender_args(&chosen).within(WITHIN).run();
+    moved.assert_done();
+    let content = "select (select count(*) from patient), (select count(*) from visit), nextval('patient_id_seq'), f(7), \
+                   (select count(*) from pg_class where relname ~ '^(log|secret)'), (select count(*) from pg_largeobject_metadata)";
+    assert_eq!(to.query("clinic", content), "300|1|301|7|0|0");
+    let moved = Pair::new(source.clone(), to.url("two"))
+        .sender_args(&["--include", "visit", "--include", "public.pat*", "--include", "\"Odd.Name\""])
+        .within(WITHIN)
+        .run();
+    moved.assert_done();
+    assert_eq!(to.query("two", "select count(*) from pg_statistic_ext"), "1");
+}
+
 const CLINIC: &str = "
     CREATE TABLE patient (id int PRIMARY KEY, name text, born date);
     INSERT INTO patient SELECT n, 'patient ' || n, '1950-01-01'::date + n FROM generate_series(1, 3000) n;

@@ -9,7 +9,7 @@ use sealift_protocol::{
     printable::printable,
 };
 
-use crate::{Engines, Recovery, Source, Target};
+use crate::{Engines, Filter, Recovery, Source, Target};
 
 /// What one URL names, as its engine understands it: a source, a target, or what can be both.
 ///
@@ -33,6 +33,11 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     /// In which forms the source can be moved. Empty if there is one alone, which needs no name.
     fn forms(&self) -> &'static [Form] {
         &[]
+    }
+
+    /// Whether the tables of the source can be chosen with a [`Filter`].
+    fn has_filter(&self) -> bool {
+        false
     }
 
     /// What another process can read of the source.
@@ -96,10 +101,12 @@ impl Form {
 }
 
 /// How a source is to be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceOptions {
     /// One of [`Endpoint::forms`], or the default.
     pub form: Form,
+    /// Empty where there is [no filter](Endpoint::has_filter).
+    pub filter: Filter,
     /// The danger was typed: what the source's program prints is shown.
     pub danger_show_program_output: bool,
 }

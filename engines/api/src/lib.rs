@@ -7,6 +7,7 @@
 #![deny(missing_docs)]
 
 mod endpoint;
+mod filter;
 mod finding;
 mod part_content;
 mod registry;
@@ -19,6 +20,7 @@ pub use sealift_protocol::receive::Durability;
 
 pub use self::{
     endpoint::{Endpoint, Form, Place, SourceOptions, TargetOptions, not_a_source},
+    filter::Filter,
     finding::{Finding, Severity, refuse_errors},
     part_content::{GatheredDocument, WrittenChunks, out_of_order, row_over_limit},
     registry::{EngineSpec, Engines, FailPoint, Helper, Instead, Scheme},

@@ -54,8 +54,12 @@ impl Endpoint for PostgresUrl {
         Replay::NewMoment
     }
 
-    fn open_source(&self, _options: SourceOptions) -> Outcome<Box<dyn Source>> {
-        Ok(Box::new(PostgresSource::new(self.0.clone())))
+    fn has_filter(&self) -> bool {
+        true
+    }
+
+    fn open_source(&self, options: SourceOptions) -> Outcome<Box<dyn Source>> {
+        Ok(Box::new(PostgresSource::new(self.0.clone()).with_filter(options.filter)))
     }
 
     fn check_target(&self, _options: &TargetOptions) -> Outcome {

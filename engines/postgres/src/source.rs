@@ -11,13 +11,15 @@ mod dump;
 mod findings;
 mod holder;
 mod large_objects;
+mod left_out;
 mod parts;
+mod pattern;
 mod reader;
 mod views;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sealift_engine_api::{PartReader, Planned, Snapshot, Source, StopToken, refuse_errors};
+use sealift_engine_api::{Filter, PartReader, Planned, Snapshot, Source, StopToken, refuse_errors};
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
@@ -54,12 +56,18 @@ const CATALOGUE_ROW_BYTES_MAX: usize = 32 << 20;
 pub struct PostgresSource {
     address: Address,
     sizes: Sizes,
+    filter: Filter,
 }
 
 impl PostgresSource {
     /// Connects to nothing yet.
     pub fn new(address: Address) -> Self {
-        Self { address, sizes: Sizes::default() }
+        Self { address, sizes: Sizes::default(), filter: Filter::default() }
+    }
+
+    /// Not all tables are moved.
+    pub fn with_filter(self, filter: Filter) -> Self {
+        Self { filter, ..self }
     }
 
     /// Tables of more than so many bytes are read in ranges of about as many.
@@ -84,15 +92,20 @@ impl PostgresSource {
     fn look(&self, interrupts: Interrupts, stop: &dyn StopToken) -> Outcome<Planned> {
         let connection = open(&self.address, &interrupts)?;
         check_version(connection.server_version())?;
-        let mut holder = Holder::take(connection)?;
+        let mut holder = Holder::take(connection, &self.filter)?;
         let catalogue = Catalogue::read(&mut holder)?;
-        let findings = findings::all(&mut holder.connection, &catalogue)?;
+        let findings = findings::all(&mut holder.connection, &catalogue, &holder.left_out)?;
         let refusal = refuse_errors(&findings).err();
         let parts = parts::divide(&catalogue, self.sizes, holder.connection.server_version());
-        let objects = inventory::read(&mut holder.connection).at(End::Source, "listing the objects of the database")?;
+        let listing = "listing the objects of the database";
+        let mut objects = inventory::read(&mut holder.connection).at(End::Source, listing)?;
+        holder.left_out.retain_moved(&mut holder.connection, &mut objects).at(End::Source, listing)?;
         // The schema of a source that is refused need not be dumped.
         let archive = match refusal {
-            None => dump::schema(&self.address, holder.connection.server_version(), &holder.exported, stop)?,
+            None => {
+                let version = holder.connection.server_version();
+                dump::schema(&self.address, version, &holder.exported, &holder.left_out, stop)?
+            }
             Some(_) => Vec::new(),
         };
         let names = Names::in_encoding(&catalogue.database.encoding);

@@ -178,7 +178,7 @@ impl Sending<'_> {
             Err(failure) => {
                 // In the one-line form the ticket could not be used again: the receiver need not
                 // wait for it to expire.
-                if TicketInput::find(&self.args.ticket).is_standard() && self.contact != Contact::Made {
+                if TicketInput::find(self.args.ticket()).is_standard() && self.contact != Contact::Made {
                     let _ = stop.or(self.withdraw(&failure)).await;
                 }
                 Err(failure)

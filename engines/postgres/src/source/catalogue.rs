@@ -8,7 +8,9 @@ use super::{
     columns::Types,
     database,
     holder::{Holder, Relation, Relations},
-    large_objects, views,
+    large_objects,
+    left_out::LeftOut,
+    views,
 };
 use crate::{
     client::{At, Connection, End, Result, Row},
@@ -98,6 +100,7 @@ const SEQUENCES: &str = "\
 impl Catalogue {
     pub fn read(holder: &mut Holder) -> Outcome<Self> {
         let relations = holder.relations.clone();
+        let left_out = holder.left_out.clone();
         let connection = &mut holder.connection;
         let what = "reading the catalogue";
         let database = database::read(connection).at(End::Source, what)?;
@@ -105,10 +108,13 @@ impl Catalogue {
         let mut tables = tables(connection, &relations, block_bytes).at(End::Source, what)?;
         let extensions = extensions::read(connection).at(End::Source, what)?;
         configuration(connection, &mut tables).at(End::Source, "reading the tables of extensions")?;
-        let large_objects = large_objects::properties(connection).at(End::Source, "listing the large objects")?;
+        let large_objects = match left_out.large_objects {
+            true => Vec::new(),
+            false => large_objects::properties(connection).at(End::Source, "listing the large objects")?,
+        };
         tables.extend(large_objects::table(connection, &large_objects).at(End::Source, "listing the large objects")?);
         sort(&mut tables);
-        let sequences = sequences(connection).at(End::Source, "reading the sequences")?;
+        let sequences = sequences(connection, &left_out).at(End::Source, "reading the sequences")?;
         let materialized_views = views::read(connection).at(End::Source, what)?;
         Ok(Self { database, tables, sequences, materialized_views, extensions, large_objects })
     }
@@ -276,11 +282,12 @@ impl Roots {
     }
 }
 
-fn sequences(connection: &mut Connection) -> Result<Vec<Sequence>> {
+fn sequences(connection: &mut Connection, left_out: &LeftOut) -> Result<Vec<Sequence>> {
     let mut names = Vec::new();
     for row in connection.query(SEQUENCES, &[])? {
         names.push((row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
     }
+    names.retain(|(schema, name)| !left_out.has_sequence(schema, name));
     let mut sequences = Vec::with_capacity(names.len());
     for names in names.chunks(SEQUENCES_AT_ONCE) {
         let select = |(schema, name): &(String, String)| {

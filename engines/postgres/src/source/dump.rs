@@ -19,6 +19,7 @@ use sealift_protocol::{
     failure::{Failure, Outcome, io_reason},
 };
 
+use super::left_out::LeftOut;
 use crate::{
     client::{Address, Host, TlsMode},
     document::DOCUMENT_BYTES_MAX,
@@ -37,11 +38,18 @@ const READ_BYTES: usize = 64 << 10;
 const ARGUMENTS: [&str; 4] = ["--format=custom", "--schema-only", "--no-subscriptions", "--no-password"];
 
 /// What `pg_dump` makes of the schema at a snapshot.
-pub fn schema(address: &Address, server_version: u32, snapshot: &str, stop: &dyn StopToken) -> Outcome<Vec<u8>> {
+pub fn schema(
+    address: &Address,
+    server_version: u32,
+    snapshot: &str,
+    left_out: &LeftOut,
+    stop: &dyn StopToken,
+) -> Outcome<Vec<u8>> {
     let program = find(server_version / 10_000)?;
     let shown = program.display().to_string();
     let mut command = Command::new(&program);
     command.args(ARGUMENTS).arg(format!("--snapshot={snapshot}")).arg("--dbname").arg(connection_string(address));
+    command.args(left_out.names().map(|name| format!("--exclude-table={name}")));
     command.env_clear().env("LC_ALL", "C").env("PGSSLCERTMODE", "disable");
     command.envs(std::env::var_os("HOME").map(|home| ("HOME", home)));
     if let Some(service) = &address.service {

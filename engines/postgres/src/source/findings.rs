@@ -4,7 +4,7 @@
 use sealift_engine_api::{Finding, Severity};
 use sealift_protocol::failure::Outcome;
 
-use super::catalogue::Catalogue;
+use super::{catalogue::Catalogue, left_out::LeftOut};
 use crate::{
     client::{At, Connection, End, Result},
     document::{Persistence, Table},
@@ -28,6 +28,9 @@ struct Look {
     hint: &'static str,
     sql: &'static str,
 }
+
+/// The findings that name large objects.
+const OF_LARGE_OBJECTS: [&str; 2] = ["large-objects", "security-labels"];
 
 const LOOKS: &[Look] = &[
     Look {
@@ -80,6 +83,14 @@ const LOOKS: &[Look] = &[
               WHERE c.relkind IN ('r', 'p') AND pg_catalog.row_security_active(c.oid) ORDER BY 1",
     },
     Look {
+        name: "subscriptions",
+        severity: Severity::Warning,
+        what: "subscriptions are not moved: their connection strings may hold passwords",
+        hint: "Make them again in the target.",
+        sql: "SELECT s.subname::pg_catalog.text FROM pg_catalog.pg_subscription s \
+              JOIN pg_catalog.pg_database d ON d.oid = s.subdbid AND d.datname = pg_catalog.current_database() ORDER BY 1",
+    },
+    Look {
         name: "foreign-tables",
         severity: Severity::Warning,
         what: "the rows of foreign tables stay on their servers; their definitions are moved",
@@ -89,13 +100,14 @@ const LOOKS: &[Look] = &[
     },
 ];
 
-pub fn all(connection: &mut Connection, catalogue: &Catalogue) -> Outcome<Vec<Finding>> {
+pub fn all(connection: &mut Connection, catalogue: &Catalogue, left_out: &LeftOut) -> Outcome<Vec<Finding>> {
     let mut findings = Vec::new();
     let what = "looking at the source";
     findings.extend(standby(connection).at(End::Source, what)?);
     for look in LOOKS {
-        findings.extend(look.find(connection).at(End::Source, what)?);
+        findings.extend(look.find(connection, left_out).at(End::Source, what)?);
     }
+    findings.extend(left_out.findings(connection).at(End::Source, what)?);
     findings.extend(extensions(connection).at(End::Source, what)?);
     findings.extend(unwritable_names(connection.server_version(), catalogue));
     let unlogged = catalogue.tables.iter().filter(|table| table.table.persistence == Persistence::Unlogged);
@@ -129,8 +141,12 @@ fn unwritable_names(server_version: u32, catalogue: &Catalogue) -> Option<Findin
 }
 
 impl Look {
-    fn find(&self, connection: &mut Connection) -> Result<Option<Finding>> {
-        let names = names(connection, self.sql)?;
+    fn find(&self, connection: &mut Connection, left_out: &LeftOut) -> Result<Option<Finding>> {
+        let mut names = names(connection, self.sql)?;
+        names.retain(|name| !left_out.has_named(name));
+        if left_out.large_objects && OF_LARGE_OBJECTS.contains(&self.name) {
+            return Ok(None);
+        }
         if names.is_empty() {
             return Ok(None);
         }
@@ -143,7 +159,7 @@ fn names(connection: &mut Connection, sql: &str) -> Result<Vec<String>> {
     connection.query(sql, &[])?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-fn listed(names: &[String]) -> String {
+pub fn listed(names: &[String]) -> String {
     let shown = names.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(NAMES_MAX) {
         0 => shown,

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use sealift_engine_api::Filter;
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
 };
 
+use super::left_out::LeftOut;
 use crate::{
     client::{At, Connection, End, Result},
     sql::quote_qualified,
@@ -53,17 +55,21 @@ pub struct Holder {
     pub connection: Connection,
     /// By which other sessions of the server share the snapshot.
     pub exported: String,
+    /// Those that are moved.
     pub relations: Relations,
+    pub left_out: LeftOut,
 }
 
 impl Holder {
-    /// Locks all tables, and takes a snapshot after that.
-    pub fn take(mut connection: Connection) -> Outcome<Self> {
+    /// Locks all tables that the filter does not leave out, and takes a snapshot after that.
+    pub fn take(mut connection: Connection, filter: &Filter) -> Outcome<Self> {
         for _ in 0..ATTEMPTS_MAX {
-            let before = relations(&mut connection).at(End::Source, "listing the tables")?;
-            if let Some(relations) = lock(&mut connection, before)? {
+            let mut before = relations(&mut connection).at(End::Source, "listing the tables")?;
+            let left_out = LeftOut::find(&mut connection, filter, &before)?;
+            before.retain(|oid, _| !left_out.has(*oid));
+            if let Some(relations) = lock(&mut connection, before, &left_out)? {
                 let exported = export(&mut connection).at(End::Source, "exporting a snapshot")?;
-                let holder = Self { connection, exported, relations };
+                let holder = Self { connection, exported, relations, left_out };
                 return Ok(holder);
             }
             connection.batch("ROLLBACK").at(End::Source, "locking the tables")?;
@@ -106,7 +112,7 @@ fn relations(connection: &mut Connection) -> Result<Relations> {
 }
 
 /// In one transaction: locks, and then the snapshot. `None` if that does not see what was locked.
-fn lock(connection: &mut Connection, before: Relations) -> Outcome<Option<Relations>> {
+fn lock(connection: &mut Connection, before: Relations, left_out: &LeftOut) -> Outcome<Option<Relations>> {
     // No statement up to the end of the locks takes a snapshot: LOCK and SET need none.
     let begin =
         format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'");
@@ -123,7 +129,8 @@ fn lock(connection: &mut Connection, before: Relations) -> Outcome<Option<Relati
             Err(error) => return Err(error.at(End::Source, "locking the tables for reading")),
         }
     }
-    let after = relations(connection).at(End::Source, "listing the tables")?;
+    let mut after = relations(connection).at(End::Source, "listing the tables")?;
+    after.retain(|oid, _| !left_out.has(*oid));
     Ok((after == before && is_locked(connection, &after).at(End::Source, "listing the locks")?).then_some(after))
 }
 
