@@ -285,3 +285,28 @@ fn a_kill_at_every_fail_point_changes_nothing() {
     expected.sort();
     assert_eq!(databases(&to), expected.join(" "));
 }
+
+/// D6, D11: rows that were changed in the target after they were loaded are found, the table is
+/// named, no value is, and nothing is published.
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "fail points are not in this build")]
+fn a_table_whose_rows_differ_is_named() {
+    let (Some(from), Some(to)) = (Postgres::start(), Postgres::start_durable()) else { return };
+    from.create_database("clinic");
+    from.query("clinic", CLINIC);
+    let place = Place::new(from.url("clinic"), to.url("clinic"));
+    let mut receiver = place.receiver().env("SEALIFT_FAIL_POINT", "postgres-post-data-made").start();
+    receiver.ticket();
+    let sender = place.sender().start();
+    assert_eq!(receiver.wait(WITHIN).killed_by(), Some(Signal::SIGKILL as i32));
+    let staging = databases(&to);
+    assert!(staging.starts_with("sealift_staging_"), "{staging}");
+    to.query(&staging, "update patient set name = 'secret' where id = 5");
+    let (sender, receiver) = (sender, place.receiver().start());
+    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
+    let told = format!("--- sender\n{}\n--- receiver\n{}", sender.message(), receiver.message());
+    assert_eq!((sender.code(), receiver.code()), (Some(exit::MISMATCH), Some(exit::MISMATCH)), "{told}");
+    assert!(receiver.message().contains("table public.patient"), "{told}");
+    assert!(!told.contains("secret"), "{told}");
+    assert_eq!(databases(&to), "");
+}

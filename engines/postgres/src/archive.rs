@@ -23,7 +23,7 @@ use sealift_protocol::{
 use self::reader::ArchiveReader;
 pub use self::{
     owner::owned_object,
-    statement::{roles_of, statements},
+    statement::{roles_of, statements, unquote, words},
 };
 
 /// Entries of one archive: those of some 100,000 tables.

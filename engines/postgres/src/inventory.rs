@@ -4,6 +4,9 @@
 //! must be the same. A fact is something that `pg_dump` and a server of a later version keep:
 //! definitions are not among them, since their text differs between versions.
 
+mod owners;
+
+pub use self::owners::{expected, is_compared};
 use crate::{
     client::{Connection, Result},
     document::Object,
@@ -118,8 +121,9 @@ const STATEMENTS: &[&str] = &[
     concat!(
         "SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END, \
          pg_catalog.format('%I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)), \
-         pg_catalog.format('kind %s, security definer %s, volatile %s, strict %s, leakproof %s, parallel %s', p.prokind, \
-             p.prosecdef, p.provolatile, p.proisstrict, p.proleakproof, p.proparallel) \
+         pg_catalog.format('kind %s, security definer %s, volatile %s, strict %s, leakproof %s, parallel %s, \
+             body %s', p.prokind, p.prosecdef, p.provolatile, p.proisstrict, p.proleakproof, p.proparallel, \
+             pg_catalog.\"left\"(pg_catalog.encode(pg_catalog.sha256(pg_catalog.textsend(p.prosrc)), 'hex'), 16)) \
          FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE",
         of_people!(),
         "AND",
@@ -185,6 +189,9 @@ const STATEMENTS: &[&str] = &[
      CROSS JOIN LATERAL pg_catalog.pg_identify_object(object.class, object.oid, 0) AS identified \
      WHERE object.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend own WHERE own.classid = object.class \
          AND own.objid = object.oid AND own.deptype = 'e')",
+    owners::OWNERS,
+    owners::PRIVILEGES,
+    owners::DEFAULTS,
 ];
 
 /// All of them, sorted, each once.

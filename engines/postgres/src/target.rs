@@ -22,6 +22,7 @@ mod held;
 mod large_objects;
 mod ledger;
 mod mark;
+mod objects;
 mod post_data;
 mod pre_data;
 mod properties;

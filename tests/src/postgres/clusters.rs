@@ -30,7 +30,7 @@ const SETTINGS: &[&str] = &["max_connections=400", "max_locks_per_transaction=12
 const OF_SOURCE: &[&str] = &["max_connections=400", "max_locks_per_transaction=128", "fsync=off"];
 
 /// Between two crashes of one cluster, so that something goes on in between.
-const BETWEEN_CRASHES: Duration = Duration::from_secs(6);
+const BETWEEN_CRASHES: Duration = Duration::from_secs(12);
 
 /// Between two changes of a source.
 const CHANGES_EVERY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));

@@ -2,6 +2,7 @@
 //! in this process.
 
 mod dumped;
+mod objects;
 
 use std::path::PathBuf;
 

@@ -9,7 +9,7 @@ pub fn statements(definition: &str) -> impl Iterator<Item = &str> {
 
 /// The roles that such a statement names, but for PUBLIC.
 pub fn roles_of(statement: &str) -> Vec<String> {
-    let words: Vec<&str> = split(statement, char::is_whitespace).collect();
+    let words: Vec<&str> = words(statement).collect();
     let is_role = |place: &usize| {
         let before = |back: usize| place.checked_sub(back).map(|place| words[place]);
         match before(1) {
@@ -23,6 +23,11 @@ pub fn roles_of(statement: &str) -> Vec<String> {
     named.filter(|name| !matches!(*name, "PUBLIC" | "DEFAULT")).map(unquote).collect()
 }
 
+/// The words of a statement: names in quotes are one word, with their quotes.
+pub fn words(statement: &str) -> impl Iterator<Item = &str> {
+    split(statement, char::is_whitespace)
+}
+
 /// The pieces between separators that are in no quotes, without those that are empty.
 fn split(text: &str, is_separator: impl Fn(char) -> bool) -> impl Iterator<Item = &str> {
     let mut is_quoted = false;
@@ -34,7 +39,8 @@ fn split(text: &str, is_separator: impl Fn(char) -> bool) -> impl Iterator<Item 
     .filter(|piece| !piece.is_empty())
 }
 
-fn unquote(name: &str) -> String {
+/// A name as an identifier has it, without its quotes.
+pub fn unquote(name: &str) -> String {
     match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(inner) => inner.replace("\"\"", "\""),
         None => name.to_owned(),

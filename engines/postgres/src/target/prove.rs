@@ -2,7 +2,6 @@
 //! and the list of what is in it.
 
 use std::{
-    collections::BTreeSet,
     num::NonZero,
     sync::{
         Mutex, PoisonError,
@@ -23,16 +22,15 @@ use sealift_protocol::{
 use super::{
     definitions, extensions, large_objects, ledger,
     mark::{Mark, Stage},
-    properties,
+    objects, properties,
     shared::SharedLoad,
 };
 use crate::{
     archive::Archive,
     client::{At, Connection, End},
     copy_rows::{self, RowsOut, Unreadable},
-    document::{Object, SchemaDocument, Sequence, Table},
+    document::{SchemaDocument, Sequence, Table},
     fail_point::{PROVEN, hit},
-    inventory,
     sql::{Names, literal, quote_qualified},
 };
 
@@ -51,8 +49,8 @@ pub fn prove(shared: &SharedLoad, digests: &Digests) -> Outcome<Evidence> {
     let mut session = shared.session()?;
     let tables = read_tables(shared, &schema, digests)?;
     check_sequences(&mut session.connection, &finish.sequences)?;
-    let definitions = check_objects(&mut session.connection, &finish.objects)?;
     let roles = shared.with_cluster(|cluster| cluster.roles())?;
+    let definitions = objects::check(&mut session.connection, &finish.objects, schema.server_version, &roles)?;
     large_objects::check(&mut session.connection, &finish.large_objects, &roles)?;
     // What was emptied while it was read differs, and what was emptied before would be resumed.
     if schema.has_unlogged() && !ledger::is_intact(&mut session.connection)? {
@@ -177,24 +175,6 @@ fn not_a_row(why: Unreadable, what: &str) -> Failure {
     let next = "The load was dropped. Look for triggers, and for other programs that change the staging database.";
     Failure::new(Code::TargetMismatch, format!("{what}: {why}"), next)
 }
-
-/// That everything is there which the source has, with the same facts, and nothing else. Event
-/// triggers come when the load is published. Returns how many objects that are.
-fn check_objects(connection: &mut Connection, expected: &[Object]) -> Outcome<u64> {
-    let found = inventory::read(connection).at(End::Target, "listing the objects of the target")?;
-    let expected: BTreeSet<&Object> = expected.iter().filter(|object| object.kind != EVENT_TRIGGER).collect();
-    let found: BTreeSet<&Object> = found.iter().filter(|object| object.kind != EVENT_TRIGGER).collect();
-    let Some(Object { kind, identity, .. }) = expected.symmetric_difference(&found).next() else {
-        return Ok(expected.len() as u64);
-    };
-    let what = format!("{kind} {identity} in the target is not what the source has");
-    let next = "The load was dropped. Look for other programs that use the staging database, and at what the versions of \
-                the two servers do differently.";
-    Err(Failure::new(Code::TargetMismatch, what, next))
-}
-
-/// As the inventory calls it.
-const EVENT_TRIGGER: &str = "event trigger";
 
 fn check_sequences(connection: &mut Connection, sequences: &[Sequence]) -> Outcome {
     for sequence in sequences {
