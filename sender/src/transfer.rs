@@ -30,7 +30,7 @@ use sealift_protocol::{
     disposition::{
         Asks, RaisedBy,
         sender::{
-            Contact, During, Failed, Replay, SenderDisposition, SenderStage, Sends, Standing, sender_disposition,
+            Attempt, During, Failed, Replay, SenderDisposition, SenderStage, Sends, Standing, sender_disposition,
         },
     },
     hint::{Hints, Restart},
@@ -74,12 +74,9 @@ pub struct Sending<'a> {
     reading: Option<Stop>,
     /// As this process found it. From [`SenderStage::AllSent`] on, the load may be in the target.
     found: SenderStage,
-    contact: Contact,
-    sends: Sends,
-    asks: Asks,
+    attempt: Attempt,
     /// When this process first tried to connect.
     began: Instant,
-    during: During,
     outage: Outage,
     /// What this process sends from, if it spools.
     spool: Option<Rc<Spool>>,
@@ -99,7 +96,7 @@ impl<'a> Sending<'a> {
     ) -> Self {
         let Destination { ticket, trust, credentials } = to;
         let found = record.stage();
-        let Standing { contact, sends, .. } = Standing::found(found, endpoint.replay());
+        let asks = if args.restart { Asks::StartOver } else { Asks::Continue };
         Self {
             args,
             endpoint,
@@ -114,11 +111,8 @@ impl<'a> Sending<'a> {
             trust,
             reading: None,
             found,
-            contact,
-            sends,
-            asks: if args.restart { Asks::StartOver } else { Asks::Continue },
+            attempt: Attempt::new(found, endpoint.replay(), asks),
             began: Instant::now(),
-            during: During::Exchange,
             outage: Outage::default(),
             spool: None,
         }
@@ -166,7 +160,7 @@ impl<'a> Sending<'a> {
 
     /// What is done about a failure of this transfer, by the one table.
     fn disposition(&self, failure: &Failure) -> SenderDisposition {
-        let during = match self.during {
+        let during = match self.attempt.during() {
             During::Exchange if self.began.elapsed() < HEARD_WITHIN => During::Arrival,
             during => during,
         };
@@ -180,17 +174,16 @@ impl<'a> Sending<'a> {
             Some(_) => Sends::Source,
             // One that this process has not looked into.
             None if self.record.spool().is_some() => Sends::Spool,
-            None => self.sends,
+            None => self.attempt.sends(),
         };
-        let replay = self.endpoint.replay();
-        Standing { stage: self.record.stage(), contact: self.contact, sends, replay, asks: self.asks }
+        Standing { sends, ..self.attempt.standing(self.record.stage()) }
     }
 
     /// What a program prints when it is run again, and what a database holds now, is of another
     /// moment: the receiver is to drop what it has.
     fn run_again(&mut self, code: Code) {
         self.end_reading();
-        let reason = match self.sends {
+        let reason = match self.attempt.sends() {
             _ if code == Code::SourceChanged => {
                 "the source has changed since it was read, and its earlier state is gone; it is read again."
             }
@@ -200,13 +193,13 @@ impl<'a> Sending<'a> {
             Sends::Spool => "the receiver has lost the key to what was spooled. The program is run again.",
             _ => "the receiver lost what it had, and a program's output cannot be read twice; it is run again.",
         };
-        self.asks = Asks::StartOver;
+        self.attempt.handle_run_again();
         self.report.resume(Resume::Restarted, reason);
     }
 
     /// Adds why the transfer cannot be resumed, if that is what ended it.
     fn without_going_on(&self, failure: Failure) -> Failure {
-        match (failure.code, self.sends) {
+        match (failure.code, self.attempt.sends()) {
             (Code::ResumeImpossible, Sends::Spool) => {
                 let reason = "the receiver has lost the key to what was spooled.";
                 self.report.resume(Resume::Impossible, reason);

@@ -5,8 +5,11 @@
 //! of its source may be the only copy, so it outlives every refusal: it is dropped once the load is
 //! known to be in the target, or when an operator abandons the transfer.
 
+mod attempt;
+
 use minicbor::{Decode, Encode};
 
+pub use self::attempt::Attempt;
 use super::{Asks, RaisedBy};
 use crate::close::Code;
 

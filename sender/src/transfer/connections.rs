@@ -20,7 +20,7 @@ use sealift_protocol::{
     close::Code,
     disposition::{
         Asks, RaisedBy,
-        sender::{Contact, During, SenderDisposition, SenderStage},
+        sender::{Contact, SenderDisposition, SenderStage},
     },
     fingerprint::Fingerprint,
     id::Epoch,
@@ -86,7 +86,7 @@ impl Sending<'_> {
             if is_new {
                 self.report_lost(&failure, limit);
             }
-            self.during = During::Exchange;
+            self.attempt.handle_connecting();
             let waited = self.wait_to_retry(limit, stop).await;
             waited.map_err(|failure| self.unsure(failure))?;
         }
@@ -112,27 +112,27 @@ impl Sending<'_> {
     }
 
     async fn connection(&mut self, outgoing: &Outgoing, stop: &Stop) -> Outcome<Finished> {
-        self.during = During::Exchange;
+        self.attempt.handle_connecting();
         let link = stop.or(self.connect()).await?;
         let had_anything = outgoing.transfer().has_anything();
         self.report.event("connected", &[("address", json!(link.remote_address().to_string()))]);
         let (mut writer, mut control) = open_control(&link, &self.proof(&link)).await?;
         let outcome = async {
             let session = {
+                let terms = OfferTerms { asks: self.attempt.asks(), sealing_key: self.ticket.sealing_key };
                 // From Begin on the receiver may know the transfer by a secret that is kept here
                 // alone.
                 let keep_begun = |suite| {
                     self.record.keep_begun(suite)?;
-                    self.during = During::Beginning;
+                    self.attempt.handle_begin();
                     fail_point::hit(Point::BeginKept);
                     Ok(())
                 };
-                let terms = OfferTerms { asks: self.asks, sealing_key: self.ticket.sealing_key };
                 let identity = self.identity;
                 let negotiating = negotiate(outgoing, terms, &link, identity, &mut writer, &mut control, keep_begun);
                 stop.or(negotiating).await?
             };
-            self.during = During::Data;
+            self.attempt.handle_ready();
             fail_point::hit(Point::Agreed);
             let entry = Entry::TransferConnect {
                 address: link.remote_address(),
@@ -148,8 +148,7 @@ impl Sending<'_> {
             self.report.event("started", &[("engine", engine), ("suite", json!(session.keys.suite().name()))]);
             self.report_resumed(outgoing, &session.have, had_anything);
             let pipeline = Pipeline::new(&link, outgoing, self.report, self.identity, self.audit, session)?;
-            self.contact = Contact::Made;
-            self.asks = Asks::Continue;
+            self.attempt.handle_resumed();
             self.permit.begin(&self.ticket.grant.grant);
             self.outage.handle_ready(Instant::now());
             let record = &mut self.record;
@@ -227,15 +226,15 @@ impl Sending<'_> {
             self.report.event("link_up", &[("attempts", json!(self.outage.backoff.attempts()))]);
         }
         let spooled = outgoing.spool().is_some_and(|spool| spool.is_earlier());
-        if self.asks == Asks::StartOver {
+        if self.attempt.asks() == Asks::StartOver {
             return;
         }
-        if chunks == 0 && (had_anything || self.contact == Contact::Earlier && !spooled) {
+        if chunks == 0 && (had_anything || self.attempt.contact() == Contact::Earlier && !spooled) {
             let reason = "the receiver has nothing of what was sent before; all of it is sent again.";
             self.report.resume(Resume::Restarted, reason);
-        } else if self.contact == Contact::Made || spooled || chunks > 0 {
+        } else if self.attempt.contact() == Contact::Made || spooled || chunks > 0 {
             let there = counted(chunks, "chunk");
-            let reason = match (self.contact, spooled) {
+            let reason = match (self.attempt.contact(), spooled) {
                 (Contact::Made, _) => format!("the link is up again; the receiver has {there}."),
                 (_, true) => format!("all of the source was spooled; the receiver has {there} of it."),
                 (_, false) => format!("the receiver has {there} of an earlier run."),

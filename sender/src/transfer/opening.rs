@@ -18,7 +18,7 @@ use sealift_protocol::{
     close::Code,
     disposition::{
         Asks,
-        sender::{Contact, During, Replay, Sends},
+        sender::{Contact, Sends},
     },
     manifest::{Origin, Plan, ReceiverTrust},
     send::{SPOOLED_PART, SenderSession, SenderTransfer, SpoolFilling},
@@ -39,7 +39,7 @@ use crate::{
 impl Sending<'_> {
     /// What this process sends from: what an earlier one kept, or else the source.
     pub(super) async fn resume_or_open(&mut self, stop: &Stop) -> Outcome<Outgoing> {
-        if self.asks == Asks::Continue {
+        if self.attempt.asks() == Asks::Continue {
             if let Some(outgoing) = self.resume_spool(stop).await? {
                 return Ok(outgoing);
             }
@@ -56,7 +56,7 @@ impl Sending<'_> {
         announce(self.report, &sent.plan);
         let mut transfer = self.transfer(sent.plan)?;
         transfer.handle_earlier(sent.manifest);
-        self.sends = Sends::Receipt;
+        self.attempt.handle_earlier(Sends::Receipt);
         Ok(Outgoing::new(transfer, None, self.sealer()))
     }
 
@@ -85,7 +85,7 @@ impl Sending<'_> {
         let outgoing = Outgoing::new(transfer, None, sealer);
         let spool = self.spool.insert(Rc::new(spool));
         outgoing.set_spool(Rc::clone(spool), keys);
-        self.sends = Sends::Spool;
+        self.attempt.handle_earlier(Sends::Spool);
         Ok(Some(outgoing))
     }
 
@@ -113,7 +113,7 @@ impl Sending<'_> {
             rules: SpoolFilling::new(self.transfer(plan)?, Arc::clone(&session.keys)),
             identity: Arc::clone(self.identity),
             audit: self.audit.clone(),
-            comes_again: self.contact == Contact::Earlier && self.endpoint.replay() == Replay::Never,
+            comes_again: self.attempt.comes_again(),
         };
         let spool = self.spool.insert(Rc::new(Spool::start(log, filling, budget)));
         outgoing.set_spool(Rc::clone(spool), session.spool.clone());
@@ -139,10 +139,9 @@ impl Sending<'_> {
 
     /// Opens the source, and begins with it or resumes what an earlier process began.
     pub(super) async fn open(&mut self, stop: &Stop) -> Outcome<Outgoing> {
-        self.during = During::Exchange;
+        self.attempt.handle_opening();
         self.drop_spool()?;
-        self.sends = Sends::Source;
-        let comes_again = self.contact == Contact::Earlier && self.endpoint.replay() == Replay::Never;
+        let comes_again = self.attempt.comes_again();
         let is_empty = if comes_again { nothing_came } else { empty_dump };
         // A source that fails ends itself: another may take its place.
         let stop_reading = stop.within();
@@ -159,7 +158,7 @@ impl Sending<'_> {
         self.reading = Some(stop_reading);
         match planned {
             Ok(Opened { reader, plan, findings }) => {
-                if self.contact != Contact::Made {
+                if self.attempt.contact() != Contact::Made {
                     findings.iter().for_each(|finding| self.report.finding(finding));
                 }
                 refuse_errors(&findings)?;
@@ -167,7 +166,7 @@ impl Sending<'_> {
                 if !reader.can_repeat() {
                     self.check_pipe();
                 }
-                if self.args.restart && self.contact == Contact::Earlier {
+                if self.args.restart && self.attempt.contact() == Contact::Earlier {
                     self.report.resume(Resume::Restarted, "--restart was given; what the receiver had is dropped.");
                 }
                 self.record.keep_unsent()?;
@@ -178,7 +177,7 @@ impl Sending<'_> {
             Err(failure) => {
                 // In the one-line form the ticket could not be used again: the receiver need not
                 // wait for it to expire.
-                if TicketInput::find(self.args.ticket()).is_standard() && self.contact != Contact::Made {
+                if TicketInput::find(self.args.ticket()).is_standard() && self.attempt.contact() != Contact::Made {
                     let _ = stop.or(self.withdraw(&failure)).await;
                 }
                 Err(failure)
@@ -188,7 +187,8 @@ impl Sending<'_> {
 
     /// A source that is read once cannot be resumed by another process.
     fn check_pipe(&mut self) {
-        if self.contact == Contact::None {
+        let starts_over = self.attempt.handle_opened(false);
+        if self.attempt.contact() == Contact::None {
             let what = match self.args.spool {
                 Some(_) => {
                     "the source can be read only once, and is spooled: if this sender is killed after the source has \
@@ -200,8 +200,7 @@ impl Sending<'_> {
                 }
             };
             self.report.notice("sender", what);
-        } else if self.contact == Contact::Earlier && self.asks == Asks::Continue {
-            self.asks = Asks::StartOver;
+        } else if starts_over {
             let reason = match self.args.spool {
                 Some(_) => {
                     "the earlier sender ended before all of its source was spooled, and that can be read only once."

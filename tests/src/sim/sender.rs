@@ -16,7 +16,7 @@ use sealift_protocol::{
     compress::Packer,
     disposition::{
         self, Asks,
-        sender::{Contact, During, Replay, SenderDisposition, SenderStage, Sends, Standing, sender_disposition},
+        sender::{Attempt, Replay, SenderDisposition, SenderStage, Sends, Standing, sender_disposition},
     },
     grant::SignedGrant,
     key::{DigestSecret, KeyCommitment},
@@ -58,9 +58,7 @@ pub struct Sender<'a> {
     /// What this process sends from, if it spools.
     spool: Option<Spool>,
     phase: Phase,
-    contact: Contact,
-    asks: Asks,
-    during: During,
+    attempt: Attempt,
     attempts: u32,
     random: Seeded,
     nonces: Nonces<Seeded>,
@@ -111,9 +109,7 @@ impl<'a> Sender<'a> {
             source: None,
             spool: None,
             phase: Phase::Waiting(world.now_ms()),
-            contact: Standing::found(record.stage, replay_of(world)).contact,
-            asks: Asks::Continue,
-            during: During::Exchange,
+            attempt: Attempt::new(record.stage, replay_of(world), Asks::Continue),
             attempts: 0,
             random,
             nonces,
@@ -122,7 +118,10 @@ impl<'a> Sender<'a> {
         };
         if !sender.resume_spool(disk)? {
             match record.sent {
-                Some(manifest) => sender.transfer.handle_earlier(manifest),
+                Some(manifest) => {
+                    sender.attempt.handle_earlier(Sends::Receipt);
+                    sender.transfer.handle_earlier(manifest);
+                }
                 None => sender.open(disk, world)?,
             }
         }
@@ -131,12 +130,9 @@ impl<'a> Sender<'a> {
 
     /// Opens the source, to begin with it or to resume what an earlier process began.
     fn open(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
-        self.during = During::Exchange;
+        self.attempt.handle_opening();
         self.drop_spool(disk, world)?;
         let record = record(disk)?;
-        if !world.scenario.can_repeat() && self.contact == Contact::Earlier {
-            self.asks = Asks::StartOver;
-        }
         if !world.scenario.can_repeat() && record.stage != SenderStage::Prepared {
             // What a program prints, and what comes through a pipe, is of another moment each time.
             world.change_source();
@@ -144,6 +140,7 @@ impl<'a> Sender<'a> {
         // An earlier one is closed before another is opened.
         self.source = None;
         let (reading, plan) = Reading::open(world)?;
+        self.attempt.handle_opened(reading.can_repeat());
         self.transfer = transfer(&record, &self.grant, plan, world)?;
         self.source = Some(reading);
         let stage = record.stage.min(SenderStage::Begun);
@@ -196,7 +193,7 @@ impl<'a> Sender<'a> {
     }
 
     fn connect(&mut self, world: &mut World<'_>) -> Outcome {
-        self.during = During::Exchange;
+        self.attempt.handle_connecting();
         if !world.checks.receiver_listens {
             return Err(Code::Unreachable.into());
         }
@@ -207,7 +204,8 @@ impl<'a> Sender<'a> {
         world.wire.dead = [false; 2];
         let channel = world.scenario.channel(world.connections);
         let now_seconds = world.wall_ms(SENDER) / 1000;
-        let (offering, offer) = self.transfer.offer(&channel, self.expected, self.asks, now_seconds, &mut self.random);
+        let (offering, offer) =
+            self.transfer.offer(&channel, self.expected, self.attempt.asks(), now_seconds, &mut self.random);
         world.link = Some(Link::new(channel));
         self.say(&offer, world);
         self.phase = Phase::Offering(Box::new(offering));
@@ -235,21 +233,20 @@ impl<'a> Sender<'a> {
                 }
                 keep(disk, Some(kept), world)?;
                 self.phase = Phase::Beginning(Box::new(beginning), body.body.commitment);
-                self.during = During::Beginning;
+                self.attempt.handle_begin();
                 self.say(&begin, world);
                 world.reach(SENDER, Moment::Begun)?;
             }
             (Phase::Beginning(beginning, commitment), Message::Ready(ready)) => {
                 let mut session = beginning.handle_ready(ready)?;
-                self.during = During::Data;
+                self.attempt.handle_ready();
                 // Real windows hold megabytes; here they are to be felt.
                 session.lane_window_bytes = world.scenario.window_bytes;
                 let receiver_left = world.link().left[Side::Receiver as usize];
                 world.checks.agreed(&session.have, world.scenario, receiver_left);
                 self.begin_spool(&session, commitment, disk, world)?;
                 self.resume(&session)?;
-                self.contact = Contact::Made;
-                self.asks = Asks::Continue;
+                self.attempt.handle_resumed();
                 self.attempts = 0;
                 self.phase = Phase::Sending(Rc::new(Connection::new(session, commitment)));
             }
@@ -298,14 +295,14 @@ impl<'a> Sender<'a> {
             world.leave(SENDER, true);
         }
         self.phase = Phase::Waiting(world.now_ms());
-        let failed = disposition::sender::Failed { code, raised_by, during: self.during };
-        match sender_disposition(self.standing(disk, world)?, failed) {
+        let failed = disposition::sender::Failed { code, raised_by, during: self.attempt.during() };
+        match sender_disposition(self.standing(disk)?, failed) {
             SenderDisposition::ReadSource => {
                 self.open(disk, world)?;
                 return Ok(Moved::Yes);
             }
             SenderDisposition::RunAgain => {
-                self.asks = Asks::StartOver;
+                self.attempt.handle_run_again();
                 self.open(disk, world)?;
                 return Ok(Moved::Yes);
             }
@@ -330,15 +327,10 @@ impl<'a> Sender<'a> {
         Err(Stop::GaveUp(code))
     }
 
-    fn standing(&self, disk: &Disk, world: &World<'_>) -> Outcome<Standing> {
-        let sends = match &self.spool {
-            Some(Spool { whole: Some(_), .. }) => Sends::Spool,
-            Some(_) => Sends::Source,
-            None if self.source.is_some() => Sends::Source,
-            None => Sends::Receipt,
-        };
-        let stage = record(disk)?.stage;
-        Ok(Standing { stage, contact: self.contact, sends, replay: replay_of(world), asks: self.asks })
+    fn standing(&self, disk: &Disk) -> Outcome<Standing> {
+        let standing = self.attempt.standing(record(disk)?.stage);
+        let is_whole = self.spool.as_ref().is_some_and(|spool| spool.whole.is_some());
+        Ok(if is_whole { Standing { sends: Sends::Spool, ..standing } } else { standing })
     }
 
     pub fn did_harm(&self) -> bool {

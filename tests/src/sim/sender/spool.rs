@@ -3,6 +3,7 @@
 
 use sealift_protocol::{
     chunk::Sealed,
+    disposition::sender::Sends,
     frame::ChunkHeader,
     key::KeyCommitment,
     manifest::SignedManifest,
@@ -64,6 +65,7 @@ impl Sender<'_> {
         let Some(whole) = contents.whole() else { return Ok(false) };
         self.transfer.handle_earlier(whole.manifest.clone());
         self.transfer.handle_spool(Keys { epoch: whole.epoch, key: place.key });
+        self.attempt.handle_earlier(Sends::Spool);
         self.spool = Some(Spool { frames: whole.frames, whole: Some(whole.manifest), filling: None });
         Ok(true)
     }
