@@ -93,11 +93,16 @@ const STATEMENTS: &[&str] = &[
         "AND",
         own!("pg_type", "k.contypid"),
     ),
+    // Before version 15, a partition's copy of a trigger is internal; it depends on the trigger.
     concat!(
         "SELECT 'trigger', pg_catalog.format('%I.%I.%I', n.nspname, c.relname, t.tgname), \
          pg_catalog.format('enabled %s, type %s', t.tgenabled, t.tgtype) \
          FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid \
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE NOT t.tgisinternal AND",
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         LEFT JOIN pg_catalog.pg_constraint k ON k.oid = t.tgconstraint \
+         WHERE (NOT t.tgisinternal OR COALESCE(k.contype = 't', true) AND EXISTS (SELECT FROM pg_catalog.pg_depend p \
+             WHERE p.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND p.objid = t.oid \
+             AND p.refclassid = 'pg_catalog.pg_trigger'::pg_catalog.regclass)) AND",
         of_people!(),
         "AND",
         own!("pg_class", "c.oid"),
