@@ -15,7 +15,7 @@
 //! | `source` | the snapshot, the plan, the schema through `pg_dump`, the readers |
 //!
 //! Not there yet: a holder of the snapshot in a process of its own, so that a killed sender resumes
-//! on it; roles made for one transfer; filters of rows and tables.
+//! on it; roles made for one transfer; filters of rows.
 
 #![forbid(unsafe_code)]
 
