@@ -310,3 +310,58 @@ fn a_table_whose_rows_differ_is_named() {
     assert!(!told.contains("secret"), "{told}");
     assert_eq!(databases(&to), "");
 }
+
+/// What an owner has who is no superuser.
+const OWNED: &str = "
+    CREATE SCHEMA clinic; CREATE TYPE clinic.sex AS ENUM ('f', 'm', 'x');
+    CREATE FUNCTION clinic.twice(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2 * n';
+    CREATE TABLE clinic.log (what text, sex clinic.sex); CREATE UNLOGGED TABLE clinic.scratch (a int);
+    CREATE FUNCTION clinic.log() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO clinic.log VALUES (TG_OP); RETURN NULL; END';
+    CREATE TRIGGER log AFTER INSERT ON patient EXECUTE FUNCTION clinic.log();
+    ALTER TABLE clinic.log ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON clinic.log USING (what IS NOT NULL);
+    CREATE INDEX ON visit (clinic.twice(patient)); CREATE STATISTICS clinic.both ON id, name FROM patient;
+    CREATE PUBLICATION pub FOR TABLE patient; CREATE EXTENSION IF NOT EXISTS pgcrypto;
+    REVOKE ALL ON SCHEMA public FROM PUBLIC; COMMENT ON SCHEMA public IS 'ours'; GRANT SELECT ON patient TO PUBLIC;
+    ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC;";
+
+/// Issue 11: a role with CREATEDB and nothing else moves what it owns, whole; what it cannot make is
+/// named with the privilege that is missing before anything is made, and moved once it is there.
+#[test]
+fn a_role_that_is_no_superuser_moves_what_it_owns() {
+    let (Some(from), Some(to)) = (Postgres::start(), Postgres::start_durable()) else { return };
+    for server in [&from, &to] {
+        server.query("postgres", "create role app login createdb; create role other");
+    }
+    from.query("postgres", "create database clinic template template0 owner app");
+    let as_app = |server: &Postgres| server.url("clinic").replace("postgres@", "app@");
+    from.query("clinic", &format!("SET SESSION AUTHORIZATION app; {CLINIC} {OWNED}"));
+    Pair::new(as_app(&from), as_app(&to)).within(WITHIN).run().assert_done();
+    assert_eq!(from.query("clinic", CONTENT), to.query("clinic", CONTENT));
+    let owners = "select (select rolname from pg_database d join pg_roles r on r.oid = datdba where datname = 'clinic'), \
+                  (select string_agg(distinct relowner::regrole::text, ' ') from pg_class where oid > 16384)";
+    assert_eq!(to.query("clinic", owners), "app|app");
+    to.query("postgres", "drop database clinic");
+
+    // The source is read by a superuser, since not all of it is the owner's.
+    from.query(
+        "clinic",
+        "create schema theirs authorization other; create table theirs.t (n int); alter table theirs.t owner to other; \
+         create function stop() returns event_trigger language plpgsql as 'begin end'; \
+         create event trigger stop on sql_drop execute function stop()",
+    );
+    let refused = Pair::new(from.url("clinic"), as_app(&to)).within(WITHIN).run();
+    let told = refused.receiver.message();
+    for named in [
+        "other (role-memberships)",
+        "event trigger stop, objects of the superuser postgres (superuser-needed)",
+        "GRANT",
+    ] {
+        assert!(told.contains(named), "{named}: {told}");
+    }
+    assert_eq!(refused.receiver.code(), Some(exit::PREFLIGHT), "{told}");
+    assert_eq!(databases(&to), "", "nothing was made");
+    from.query("clinic", "drop event trigger stop; alter function stop() owner to app");
+    to.query("postgres", "grant other to app");
+    Pair::new(from.url("clinic"), as_app(&to)).within(WITHIN).run().assert_done();
+    assert_eq!(to.query("clinic", "select relowner::regrole from pg_class where oid = 'theirs.t'::regclass"), "other");
+}

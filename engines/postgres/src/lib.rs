@@ -29,6 +29,7 @@ mod extensions;
 pub mod fail_point;
 pub mod inventory;
 pub mod large_objects;
+mod names;
 pub mod session;
 mod source;
 pub mod sql;

@@ -25,6 +25,7 @@ mod mark;
 mod objects;
 mod post_data;
 mod pre_data;
+mod privileges;
 mod properties;
 mod prove;
 mod publish;

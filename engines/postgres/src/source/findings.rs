@@ -8,14 +8,12 @@ use super::{catalogue::Catalogue, left_out::LeftOut};
 use crate::{
     client::{At, Connection, End, Result},
     document::{Persistence, Table},
+    names::listed,
     sql::Names,
 };
 
 /// From this version on, a name in escapes is converted into any encoding.
 const ESCAPES_SINCE: u32 = 130_000;
-
-/// Names in one finding; more are counted.
-const NAMES_MAX: usize = 8;
 
 /// Extensions that keep rows where their own hooks alone find them.
 const UNMOVED_EXTENSIONS: &[&str] = &["citus", "citus_columnar", "pg_dirtyread", "timescaledb", "timescaledb_toolkit"];
@@ -157,14 +155,6 @@ impl Look {
 
 fn names(connection: &mut Connection, sql: &str) -> Result<Vec<String>> {
     connection.query(sql, &[])?.iter().map(|row| Ok(row.try_get(0)?)).collect()
-}
-
-pub fn listed(names: &[String]) -> String {
-    let shown = names.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMES_MAX) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }
 
 /// A standby ends transactions that its replay conflicts with, and has no rows of unlogged tables.

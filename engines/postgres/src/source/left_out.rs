@@ -11,7 +11,6 @@ use sealift_engine_api::{Filter, Finding};
 use sealift_protocol::failure::{Failure, Outcome};
 
 use super::{
-    findings::listed,
     holder::{Relation, Relations},
     pattern::Pattern,
 };
@@ -19,6 +18,7 @@ use crate::{
     client::{At, Connection, End, Error, Result},
     document::Object,
     large_objects::RELATION as LARGE_OBJECTS,
+    names::listed,
     sql::quote_qualified,
 };
 

@@ -1,5 +1,7 @@
 //! Running definitions of an archive.
 
+use std::borrow::Cow;
+
 use sealift_engine_api::Finding;
 use sealift_protocol::{
     close::Code,
@@ -86,11 +88,22 @@ fn define(connection: &mut Connection, entry: &Entry, roles: &Roles) -> Result {
 fn grant(connection: &mut Connection, entry: &Entry, roles: &Roles) -> Result {
     for statement in statements(&entry.definition) {
         if roles_of(statement).iter().all(|role| roles.contains(role)) {
-            connection.batch(statement)?;
+            connection.batch(&as_member(statement))?;
         }
     }
     // One that grants as another role ends with this, also where it was left out.
-    connection.batch("RESET SESSION AUTHORIZATION")
+    connection.batch("RESET ROLE")
+}
+
+/// `pg_dump` grants as another role by `SET SESSION AUTHORIZATION`, which is for superusers; a member
+/// of that role can set it as well.
+fn as_member(statement: &str) -> Cow<'_, str> {
+    match statement.strip_prefix("SET SESSION AUTHORIZATION ") {
+        Some("DEFAULT") => Cow::Borrowed("RESET ROLE"),
+        Some(role) => Cow::Owned(format!("SET ROLE {role}")),
+        None if statement == "RESET SESSION AUTHORIZATION" => Cow::Borrowed("RESET ROLE"),
+        None => Cow::Borrowed(statement),
+    }
 }
 
 /// What of the archive and of the database's own properties does not arrive as it is.

@@ -12,10 +12,8 @@ use crate::{
     client::{At, Connection, End},
     document::Object,
     inventory,
+    names::listed_with,
 };
-
-/// Differences in one message; more are counted.
-const NAMED_MAX: usize = 8;
 
 /// As the inventory calls it.
 const EVENT_TRIGGER: &str = "event trigger";
@@ -36,14 +34,13 @@ pub fn check(connection: &mut Connection, source: &[Object], of: u32, roles: &Ro
     if differences.is_empty() {
         return Ok(expected.len() as u64);
     }
-    let shown = differences.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join("; ");
-    let what = match differences.len().saturating_sub(NAMED_MAX) {
-        0 => shown,
-        more => format!("{shown}; and {more} more"),
-    };
     let next = "The load was dropped. Look for other programs that use the staging database, and at what the versions of \
                 the two servers do differently.";
-    Err(Failure::new(Code::TargetMismatch, format!("the target is not what the source is: {what}"), next))
+    Err(Failure::new(
+        Code::TargetMismatch,
+        format!("the target is not what the source is: {}", listed_with(&differences, "; ")),
+        next,
+    ))
 }
 
 /// The facts of one object that one side has and the other has not. A privilege is a fact of its

@@ -14,6 +14,7 @@ use sealift_protocol::{
 use super::{
     definitions, ledger,
     mark::{Mark, Stage},
+    privileges,
     session::Session,
     shared::SharedLoad,
 };
@@ -44,9 +45,11 @@ pub fn make(shared: &SharedLoad, bytes: &[u8], whole: &WholePart) -> Outcome {
         database: schema.database.clone(),
     };
     let roles = shared.with_cluster(|cluster| {
+        let roles = cluster.roles()?;
+        privileges::check(cluster.connection(), &archive, &schema.database, &roles)?;
         cluster.drop_staging(&shared.staging)?;
         cluster.create(&shared.staging, &mark)?;
-        cluster.roles()
+        Ok(roles)
     })?;
     hit(STAGED);
     let mut session = shared.session()?;
