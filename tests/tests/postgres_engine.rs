@@ -324,8 +324,8 @@ const OWNED: &str = "
     REVOKE ALL ON SCHEMA public FROM PUBLIC; COMMENT ON SCHEMA public IS 'ours'; GRANT SELECT ON patient TO PUBLIC;
     ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC;";
 
-/// Issue 11: a role with CREATEDB and nothing else moves what it owns, whole; what it cannot make is
-/// named with the privilege that is missing before anything is made, and moved once it is there.
+/// Issue 11: a role with CREATEDB and nothing else moves what it owns, whole; what it cannot make
+/// is named with the privilege that is missing before anything is made, and moved once it is there.
 #[test]
 fn a_role_that_is_no_superuser_moves_what_it_owns() {
     let (Some(from), Some(to)) = (Postgres::start(), Postgres::start_durable()) else { return };

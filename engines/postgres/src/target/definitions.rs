@@ -95,8 +95,8 @@ fn grant(connection: &mut Connection, entry: &Entry, roles: &Roles) -> Result {
     connection.batch("RESET ROLE")
 }
 
-/// `pg_dump` grants as another role by `SET SESSION AUTHORIZATION`, which is for superusers; a member
-/// of that role can set it as well.
+/// `pg_dump` grants as another role by `SET SESSION AUTHORIZATION`, which is for superusers; a
+/// member of that role can set it as well.
 fn as_member(statement: &str) -> Cow<'_, str> {
     match statement.strip_prefix("SET SESSION AUTHORIZATION ") {
         Some("DEFAULT") => Cow::Borrowed("RESET ROLE"),
