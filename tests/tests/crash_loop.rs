@@ -1,4 +1,4 @@
-//! A short crash loop (faults C1, C2, C3, C4, C5, D7); `scripts/crash-loop` runs longer ones.
+//! A short crash loop (faults C1, C2, C3, C4, C5, D7, D8); `scripts/crash-loop` runs longer ones.
 
 use sealift_tests::{crash_loop, random::Random};
 

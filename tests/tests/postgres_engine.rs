@@ -107,6 +107,16 @@ fn rows_of_an_extensions_configuration_arrive() {
         event["name"] == "extension-versions" && event["what"].as_str().unwrap().contains("ehr_codes 1.1 (source: 1.0)")
     });
     assert!(told, "{findings:?}");
+
+    // What the source says is not run as SQL, unless the extension of the target says the same.
+    from.query("clinic", "update pg_extension set extcondition[1] = 'WHERE true' where extname = 'ehr_codes'");
+    let refused = Pair::new(from.url("clinic"), to.url("again")).within(WITHIN).run();
+    refused.assert_codes(exit::UNUSABLE, exit::UNUSABLE);
+    assert!(
+        refused.receiver.message().contains("codes of an extension has other rows"),
+        "{}",
+        refused.receiver.message()
+    );
 }
 
 /// A transfer whose receiver is stopped and started again with the same command.

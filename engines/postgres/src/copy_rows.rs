@@ -16,7 +16,6 @@ use sealift_protocol::{
 use crate::{
     client::{Connection, Error},
     document::{Format, Rows, Table},
-    large_objects,
     sql::Names,
 };
 
@@ -42,20 +41,6 @@ pub struct RowsOut<'a> {
     pub unreadable: &'a dyn Fn(Unreadable) -> Failure,
 }
 
-/// Reads all rows of a table, or those in a range of it.
-pub fn read(
-    connection: &mut Connection,
-    table: &Table,
-    range: Option<Range>,
-    names: Names,
-    out: &mut RowsOut<'_>,
-) -> Outcome {
-    match table.rows {
-        Rows::LargeObjects => large_objects::read(connection, range, out),
-        _ => out.copy(connection, table, &copy_out(table, range, names)).map(drop),
-    }
-}
-
 impl RowsOut<'_> {
     /// Takes what a COPY prints, which are rows of `table`. Returns how many.
     pub fn copy(&mut self, connection: &mut Connection, table: &Table, statement: &str) -> Outcome<u64> {
@@ -75,7 +60,7 @@ impl RowsOut<'_> {
 
 /// The statement that prints all rows of a table, or those in a range of its blocks, in the order
 /// in which they lie. Large objects are read by others.
-fn copy_out(table: &Table, range: Option<Range>, names: Names) -> String {
+pub fn copy_out(table: &Table, range: Option<Range>, names: Names) -> String {
     let columns: Vec<_> = table.columns.iter().map(|column| names.quote(&column.name)).collect();
     let only = match table.rows {
         Rows::OfPartitions => "",

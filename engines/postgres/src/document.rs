@@ -340,7 +340,9 @@ impl SchemaDocument {
             let columns = table.columns.iter().flat_map(|column| [&column.name, &column.type_name]);
             [&table.schema, &table.name].into_iter().chain(columns)
         });
-        check_names(names)
+        check_names(names)?;
+        let has_stray = |table: &Table| table.condition.is_some() && table.rows != Rows::Configuration;
+        if self.tables.iter().any(has_stray) { Err(refused("condition of a table")) } else { Ok(()) }
     }
 }
 
@@ -440,6 +442,7 @@ mod tests {
             assert_eq!(code, Err(Code::PlanRefused));
         };
         refused(|document| document.tables[0].name.clear());
+        refused(|document| document.tables[0].condition = Some("WHERE true".into()));
         refused(|document| document.tables[0].columns[0].type_name = "a\0b".into());
         refused(|document| document.tables[0].schema = "x".repeat(NAME_BYTES_MAX + 1));
         let mut unsorted = finish();

@@ -1,7 +1,5 @@
 //! The extensions of a database, and the tables whose rows are their configuration.
 
-use std::collections::BTreeMap;
-
 use crate::{
     client::{Connection, Result},
     document::Extension,
@@ -14,14 +12,27 @@ pub fn read(connection: &mut Connection) -> Result<Vec<Extension>> {
     connection.query(sql, &[])?.iter().map(extension).collect()
 }
 
+/// A table that an extension has marked as its configuration (`pg_extension_config_dump`).
+pub struct Configuration {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    /// What tells its rows that people have made from those of the script.
+    pub condition: Option<String>,
+}
+
 const CONFIGURATION: &str = "\
-    SELECT config.oid, NULLIF(config.condition, '') \
+    SELECT config.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, NULLIF(config.condition, '') \
     FROM pg_catalog.pg_extension e \
     CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(e.extconfig), pg_catalog.unnest(e.extcondition)) AS config(oid, condition) \
-    JOIN pg_catalog.pg_class c ON c.oid = config.oid AND c.relkind = 'r'";
+    JOIN pg_catalog.pg_class c ON c.oid = config.oid AND c.relkind = 'r' \
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
 
-/// The tables that extensions have marked as their configuration (`pg_extension_config_dump`), and
-/// the condition that tells their rows that people have made from those of the script.
-pub fn configuration(connection: &mut Connection) -> Result<BTreeMap<u32, Option<String>>> {
-    connection.query(CONFIGURATION, &[])?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+/// The tables that hold the configuration of extensions.
+pub fn configuration(connection: &mut Connection) -> Result<Vec<Configuration>> {
+    let configuration = |row: &crate::client::Row| {
+        let (oid, schema, name) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        Ok(Configuration { oid, schema, name, condition: row.try_get(3)? })
+    };
+    connection.query(CONFIGURATION, &[])?.iter().map(configuration).collect()
 }

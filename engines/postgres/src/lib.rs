@@ -33,6 +33,7 @@ mod names;
 pub mod session;
 mod source;
 pub mod sql;
+mod table_rows;
 mod target;
 
 use sealift_engine_api::EngineSpec;

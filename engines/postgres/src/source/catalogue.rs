@@ -161,13 +161,15 @@ fn sort(tables: &mut [SourceTable]) {
 /// Says of the tables that hold an extension's configuration which of their rows are moved, and
 /// leaves out those that have none: the target's version of the extension may lack the table.
 fn configuration(connection: &mut Connection, tables: &mut Vec<SourceTable>) -> Result {
-    let conditions = extensions::configuration(connection)?;
+    let configuration = extensions::configuration(connection)?;
+    let conditions: BTreeMap<u32, &Option<String>> =
+        configuration.iter().map(|table| (table.oid, &table.condition)).collect();
     let mut without_rows = BTreeSet::new();
     for table in tables.iter_mut() {
         let Some((oid, _)) = table.stored.first() else { continue };
         let Some(condition) = conditions.get(oid) else { continue };
         table.table.rows = Rows::Configuration;
-        table.table.condition = condition.clone();
+        table.table.condition = (*condition).clone();
         // The condition is text of the extension's script, which `pg_dump` uses, too.
         let from = quote_qualified(&table.table.schema, &table.table.name);
         let sql = format!("SELECT EXISTS (SELECT FROM ONLY {from} {})", condition.as_deref().unwrap_or_default());

@@ -12,8 +12,9 @@ use sealift_protocol::{
 use super::{HeldSnapshot, catalogue::SourceTable, holder::changed, open, parts::Part};
 use crate::{
     client::{At, Connection, End, Error, Result},
-    copy_rows::{self, RowsOut, Unreadable},
+    copy_rows::{RowsOut, Unreadable},
     sql::literal,
+    table_rows,
 };
 
 /// Rows are read as they lie: a whole table by a scan of its heap, a range by the numbers of its
@@ -62,7 +63,7 @@ impl SnapshotReader {
         };
         let mut on_row = |pieces: &[&[u8]]| out.row(pieces);
         let mut rows = RowsOut { row_bytes_max, on_row: &mut on_row, failed: &failed, unreadable: &unreadable };
-        copy_rows::read(connection, table, part.range, self.shared.read.names, &mut rows)
+        table_rows::read(connection, table, part.range, self.shared.read.names, &mut rows)
     }
 }
 

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use sealift_engine_api::Finding;
-use sealift_protocol::failure::Outcome;
+use sealift_protocol::{
+    close::Code,
+    failure::{Failure, Outcome},
+};
 
 use crate::{
     client::{At, Connection, End},
-    document::Extension,
-    extensions,
+    document::{Extension, Rows, Table},
+    extensions::{self, Configuration},
 };
 
 /// That an extension is of another version than in the source: its server has made the version
@@ -29,4 +32,25 @@ pub fn versions(connection: &mut Connection, source: &[Extension]) -> Outcome<Op
         Finding::warning("extension-versions", what, hint)
     };
     Ok((!differing.is_empty()).then(finding))
+}
+
+/// That each table of an extension's configuration is one in the target, too, and has the same rows
+/// moved. The condition is text of SQL: it is run because the target's own extension has it, and
+/// not because the source says so.
+pub fn check_configuration(connection: &mut Connection, tables: &[Table]) -> Outcome {
+    let found = extensions::configuration(connection).at(End::Target, "listing the tables of extensions")?;
+    let is_known = |table: &&Table| {
+        let is_same = |found: &Configuration| {
+            found.schema == table.schema && found.name == table.name && found.condition == table.condition
+        };
+        found.iter().any(is_same)
+    };
+    let mut configured = tables.iter().filter(|table| table.rows == Rows::Configuration);
+    let Some(table) = configured.find(|table| !is_known(table)) else { return Ok(()) };
+    let what = format!(
+        "the table {}.{} of an extension has other rows to be moved by the target's version of it than by the source's",
+        table.schema, table.name
+    );
+    let next = "Install the same version of the extension on both servers, and start again.";
+    Err(Failure::new(Code::LoadImpossible, what, next))
 }

@@ -12,7 +12,7 @@ use sealift_protocol::{
 };
 
 use super::{
-    definitions, ledger,
+    definitions, extensions, ledger,
     mark::{Mark, Stage},
     privileges,
     session::Session,
@@ -60,6 +60,7 @@ pub fn make(shared: &SharedLoad, bytes: &[u8], whole: &WholePart) -> Outcome {
         make_some(&mut session, entries, &roles)?;
     }
     let Session { connection, .. } = &mut session;
+    extensions::check_configuration(connection, &schema.tables)?;
     const WHAT: &str = "the ledger of the load";
     ledger::begin(connection, whole.part).at(End::Target, WHAT)?;
     ledger::complete(connection, whole, 0, Some(bytes)).at(End::Target, WHAT)?;

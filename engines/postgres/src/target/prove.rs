@@ -28,10 +28,11 @@ use super::{
 use crate::{
     archive::Archive,
     client::{At, Connection, End},
-    copy_rows::{self, RowsOut, Unreadable},
+    copy_rows::{RowsOut, Unreadable},
     document::{SchemaDocument, Sequence, Table},
     fail_point::{PROVEN, hit},
     sql::{Names, literal, quote_qualified},
+    table_rows,
 };
 
 /// Tables that are read side by side.
@@ -163,7 +164,7 @@ fn read_table(
         failed: &|error| error.at(End::Target, &what),
         unreadable: &|why| not_a_row(why, &what),
     };
-    copy_rows::read(connection, table, None, names, &mut rows)?;
+    table_rows::read(connection, table, None, names, &mut rows)?;
     Ok(digest.digest())
 }
 
