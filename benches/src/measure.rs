@@ -127,8 +127,8 @@ mod tests {
 
     #[test]
     fn this_process_has_taken_time() {
-        let own = cpu_seconds_of(std::process::id()).unwrap();
-        assert!(cpu_seconds_of_family(std::process::id()).unwrap() >= own);
+        let so_far = cpu_seconds_of(std::process::id()).unwrap();
+        assert!(cpu_seconds_of_family(std::process::id()).unwrap() >= so_far);
         let (usage, ()) = own(|| while cpu_seconds_of(std::process::id()).unwrap() < 0.05 {}).unwrap();
         assert!(usage.cpu_seconds < 1.0);
     }

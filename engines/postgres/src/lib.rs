@@ -12,6 +12,7 @@
 //! | `extensions` | extensions, and which of their tables hold configuration |
 //! | [`inventory`] | the objects of a database, listed by both ends and compared |
 //! | [`large_objects`] | large objects as rows of one table |
+//! | [`table_rows`] | reading the rows of a table of either kind |
 //! | `source` | the snapshot, the plan, the schema through `pg_dump`, the readers |
 //!
 //! Not there yet: a holder of the snapshot in a process of its own, so that a killed sender resumes
@@ -33,7 +34,7 @@ mod names;
 pub mod session;
 mod source;
 pub mod sql;
-mod table_rows;
+pub mod table_rows;
 mod target;
 
 use sealift_engine_api::EngineSpec;

@@ -5,13 +5,14 @@ use std::process::Command;
 use bytes::{BufMut, BytesMut};
 use sealift_postgres::{
     client::{Address, Connection, End},
-    copy_rows::{self, RowsOut},
+    copy_rows::RowsOut,
     document::{
         Column, Database, FinishDocument, Format, Generated, LocaleProvider, MaterializedView, Persistence, Rows,
         SchemaDocument, Sequence, Table,
     },
     engine, inventory, session,
     sql::Names,
+    table_rows,
 };
 use sealift_protocol::{
     digest::{Digests, RowsDigest},
@@ -117,7 +118,7 @@ fn rows(connection: &mut Connection, table: &Table, digests: &Digests) -> (Vec<u
         failed: &|error| panic!("{error:?}"),
         unreadable: &|why| panic!("{why:?}"),
     };
-    copy_rows::read(connection, table, None, Names::Plain, &mut out).unwrap();
+    table_rows::read(connection, table, None, Names::Plain, &mut out).unwrap();
     (bytes.to_vec(), digest.digest())
 }
 
