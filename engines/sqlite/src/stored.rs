@@ -123,6 +123,7 @@ impl<'a> Cursors<'a> {
     /// `copied`. `false` after the last, and before one with a value over the limit.
     pub fn next(&mut self, copied: &mut BytesMut, visitor: &mut impl RowVisitor) -> Outcome<bool> {
         let mut encoded = EncodedRow::new(copied);
+        let mut rowid = None;
         let mut place = 0;
         for (rows, &cells) in self.rows.iter_mut().zip(&self.cells) {
             let row = match rows.next() {
@@ -136,7 +137,7 @@ impl<'a> Cursors<'a> {
             };
             let mut first = 0;
             if self.with_rowid {
-                self.read_up_to = Some(row.get(0).map_err(|error| visitor.failure(error))?);
+                rowid = Some(row.get(0).map_err(|error| visitor.failure(error))?);
                 first = 1;
             }
             for at in (first..cells).step_by(self.encoding.cells_per_value()) {
@@ -147,6 +148,8 @@ impl<'a> Cursors<'a> {
             }
         }
         encoded.with_pieces(|pieces| visitor.row(pieces))?;
+        // Not before: the value over the limit may be one of a later statement.
+        self.read_up_to = rowid;
         Ok(true)
     }
 }

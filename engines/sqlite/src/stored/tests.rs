@@ -119,17 +119,17 @@ fn other_tables_are_read_whole() {
     }
 }
 
-/// Fault D12: a row of more columns than one statement has result columns.
+/// Fault D12: of more columns than one statement has result columns, the long one may be of any.
 #[test]
-fn a_wide_row_has_long_values_at_both_ends() {
+fn a_wide_row_has_its_long_value_anywhere() {
     let names: Vec<String> = (0..2000).map(|column| format!("c{column}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let table = table(Some(RowidName::Rowid), &names);
-    let sql = format!(
-        "CREATE TABLE \"t \"\"1\"({}); INSERT INTO \"t \"\"1\"(c0, c1, c999, c1999) VALUES(zeroblob({LONG}), 1, 'x', \
-         zeroblob({LONG}))",
-        names.join(",")
-    );
-    let (rows, long) = read(&sql, &table, None);
-    assert_eq!((rows.len(), long), (1, vec![0]));
+    let long = format!("zeroblob({LONG})");
+    let insert =
+        |first: &str, last: &str| format!("INSERT INTO \"t \"\"1\"(c0, c999, c1999) VALUES({first}, 'x', {last});");
+    let rows = [("1", "1"), ("2", &*long), ("3", "3"), (&*long, "4"), (&*long, &*long)];
+    let rows = rows.map(|(first, last)| insert(first, last)).concat();
+    let (rows, long) = read(&format!("CREATE TABLE \"t \"\"1\"({});{rows}", names.join(",")), &table, None);
+    assert_eq!((rows.len(), long), (5, vec![1, 3, 4]));
 }
