@@ -31,8 +31,12 @@ const CONFIGURATION: &str = "\
 /// The tables that hold the configuration of extensions.
 pub fn configuration(connection: &mut Connection) -> Result<Vec<Configuration>> {
     let configuration = |row: &crate::client::Row| {
-        let (oid, schema, name) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        Ok(Configuration { oid, schema, name, condition: row.try_get(3)? })
+        Ok(Configuration {
+            oid: row.try_get(0)?,
+            schema: row.try_get(1)?,
+            name: row.try_get(2)?,
+            condition: row.try_get(3)?,
+        })
     };
     connection.query(CONFIGURATION, &[])?.iter().map(configuration).collect()
 }

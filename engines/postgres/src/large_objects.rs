@@ -104,8 +104,12 @@ const PROPERTIES: &str = "\
 pub fn properties(connection: &mut Connection) -> Result<Vec<LargeObjects>> {
     let rows = connection.query(PROPERTIES, &[])?;
     let properties = |row: &crate::client::Row| {
-        let (owner, acl, comment) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        Ok(LargeObjects { owner, acl, comment, oids: row.try_get(3)? })
+        Ok(LargeObjects {
+            owner: row.try_get(0)?,
+            acl: row.try_get(1)?,
+            comment: row.try_get(2)?,
+            oids: row.try_get(3)?,
+        })
     };
     rows.iter().map(properties).collect()
 }

@@ -22,7 +22,8 @@ use crate::{
     sql::quote_qualified,
 };
 
-/// What pg_dump is told by name, in arguments of which the system bounds the length.
+/// Relations that pg_dump is to leave out, each an argument of its command line. The system bounds
+/// the length of all of them.
 const LEFT_OUT_MAX: usize = 10_000;
 
 /// The relations that are not moved.

@@ -12,6 +12,7 @@ use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
     id::PartIndex,
+    receive::WholePart,
 };
 
 use super::{
@@ -19,7 +20,10 @@ use super::{
     session::{Backend, Session},
     shared::SharedLoad,
 };
-use crate::client::{At, Connection, End, Result};
+use crate::{
+    client::{At, Connection, End, Result},
+    fail_point::{PART_COMMITTED, PART_WRITTEN, hit},
+};
 
 /// How long the server may take to come back and to end the process.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(60);
@@ -38,7 +42,7 @@ enum Became {
 
 /// Commits the transaction of a part. Returns the connection, or `None` if it was lost and the
 /// commit took place all the same.
-pub fn commit(
+fn commit(
     shared: &SharedLoad,
     mut connection: Connection,
     backend: &Backend,
@@ -59,6 +63,21 @@ pub fn commit(
         }
         Err(error) => Err(error.at(End::Target, &format!("{what}: committing"))),
     }
+}
+
+/// Writes the rest of a part's line in the ledger, commits its transaction, and gives the session
+/// back, unless it was lost and the commit took place all the same.
+pub fn complete(shared: &SharedLoad, session: Session, whole: &WholePart, rows: u64, what: &str) -> Outcome {
+    let Session { mut connection, backend } = session;
+    ledger::complete(&mut connection, whole, rows, None).at(End::Target, what)?;
+    hit(PART_WRITTEN);
+    let connection = commit(shared, connection, &backend, whole.part, what)?;
+    hit(PART_COMMITTED);
+    shared.note_committed(whole.part);
+    if let Some(connection) = connection {
+        shared.give_back(Session { connection, backend });
+    }
+    Ok(())
 }
 
 /// Whether the transaction took place.

@@ -24,7 +24,6 @@ use super::{
 use crate::{
     client::{At, Connection, End, Result},
     document::{Format, LargeObjects},
-    fail_point::{PART_COMMITTED, PART_WRITTEN, hit},
     large_objects::{PIECE_BYTES, properties as read_properties},
     sql::{literal, quote},
 };
@@ -104,21 +103,12 @@ impl<'a> LargeObjectsSink<'a> {
     }
 
     fn end(self, whole: &WholePart) -> Outcome {
-        let Self { shared, part, session, reader, mut pieces, rows, written } = self;
+        let Self { shared, part, mut session, reader, mut pieces, rows, written } = self;
         written.check_whole(part, whole)?;
         reader.finish()?;
         shared.check_stop()?;
-        let Session { mut connection, backend } = session;
-        pieces.write(&mut connection).at(End::Target, LOADING)?;
-        ledger::complete(&mut connection, whole, rows, None).at(End::Target, LOADING)?;
-        hit(PART_WRITTEN);
-        let connection = doubt::commit(shared, connection, &backend, part, LOADING)?;
-        hit(PART_COMMITTED);
-        shared.note_committed(part);
-        if let Some(connection) = connection {
-            shared.give_back(Session { connection, backend });
-        }
-        Ok(())
+        pieces.write(&mut session.connection).at(End::Target, LOADING)?;
+        doubt::complete(shared, session, whole, rows, LOADING)
     }
 }
 

@@ -16,7 +16,6 @@ use super::{document_sink::Repeated, doubt, encode::Encoder, ledger, session::Se
 use crate::{
     client::{At, CopyIn, End},
     document::{Format, Generated, Rows, Table},
-    fail_point::{PART_COMMITTED, PART_WRITTEN, hit},
     sql::{literal, quote, quote_qualified},
     target::session::Backend,
 };
@@ -97,21 +96,13 @@ impl<'a> RowsSink<'a> {
         shared.check_stop()?;
         encoder.end(&mut buffer);
         copy.send(buffer.freeze()).at(End::Target, &what)?;
-        let (mut connection, loaded) = copy.finish().at(End::Target, &what)?;
+        let (connection, loaded) = copy.finish().at(End::Target, &what)?;
         if loaded != rows {
             let what = format!("{what}: {rows} rows were sent, and the server says that it has {loaded}");
             let next = "Look for triggers, and for other programs that change the staging database.";
             return Err(Failure::new(Code::TargetMismatch, what, next));
         }
-        ledger::complete(&mut connection, whole, rows, None).at(End::Target, &what)?;
-        hit(PART_WRITTEN);
-        let connection = doubt::commit(shared, connection, &backend, part, &what)?;
-        hit(PART_COMMITTED);
-        shared.note_committed(part);
-        if let Some(connection) = connection {
-            shared.give_back(Session { connection, backend });
-        }
-        Ok(())
+        doubt::complete(shared, Session { connection, backend }, whole, rows, &what)
     }
 }
 
