@@ -20,10 +20,32 @@ pub struct Root(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
 /// Keyed BLAKE3 of a chunk's plaintext.
 pub type ChunkHash = [u8; 32];
 
+/// The key of chunk hashes in one transfer. No other digest is made with it: a guess at a chunk can be compared
+/// with its hash under it, and nothing can be compared with a root.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct ChunkHashKey([u8; 32]);
+
+impl ChunkHashKey {
+    /// The key from bytes that were stored beside the plaintext of the chunks.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key's bytes, to be stored beside the plaintext of the chunks and nowhere else.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The keyed hash of a chunk's plaintext.
+    pub fn hash(&self, plain: &[u8]) -> ChunkHash {
+        *blake3::keyed_hash(&self.0, plain).as_bytes()
+    }
+}
+
 /// The hash keys of one transfer.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Digests {
-    chunk_hash_key: [u8; 32],
+    chunk_hash_key: ChunkHashKey,
     part_root_key: [u8; 32],
     transfer_root_key: [u8; 32],
     row_digest_key: [u8; 32],
@@ -33,7 +55,7 @@ impl Digests {
     /// Derives the four keys (`docs/protocol.md`, section 5.3).
     pub fn new(secret: &DigestSecret) -> Self {
         Self {
-            chunk_hash_key: secret.chunk_hash_key(),
+            chunk_hash_key: ChunkHashKey(secret.chunk_hash_key()),
             part_root_key: secret.part_root_key(),
             transfer_root_key: secret.transfer_root_key(),
             row_digest_key: secret.row_digest_key(),
@@ -42,7 +64,12 @@ impl Digests {
 
     /// The keyed hash of a chunk's plaintext.
     pub fn chunk_hash(&self, plain: &[u8]) -> ChunkHash {
-        *blake3::keyed_hash(&self.chunk_hash_key, plain).as_bytes()
+        self.chunk_hash_key.hash(plain)
+    }
+
+    /// The key of chunk hashes, for what has to prove chunks again without the transfer's secret.
+    pub fn chunk_hash_key(&self) -> &ChunkHashKey {
+        &self.chunk_hash_key
     }
 
     /// The root of a part that has no chunk yet.

@@ -84,9 +84,13 @@ impl Writers for Shared {
     /// anything came.
     fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         self.stop.check()?;
-        let staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         if staging.is_written {
             return Err(Failure::new(Code::Internal, "a file is written once", ""));
+        }
+        let kept = staging.prefix.keep_key(digests.chunk_hash_key());
+        if !kept.map_err(|error| self.target.place.cannot_write(&error))? {
+            return Err(Failure::new(Code::Internal, "the staging file is of a transfer with another secret", ""));
         }
         let root = digests.part_root_of(part, &staging.proven.hashes, staging.proven.plain_bytes());
         Ok(Box::new(FilePart { shared: self, part, staging, root, entries: Vec::new() }))
@@ -117,7 +121,6 @@ impl PartSink for FilePart<'_> {
             is_last: chunk.is_last(),
             hash: *chunk.hash(),
             root: self.root.root(),
-            content: staging.prefix.content(plain),
         });
         Ok(())
     }

@@ -2,20 +2,19 @@
 //! grows. The staging file is its own prefix; the record says how far it goes and by what its
 //! content is known again.
 //!
-//! | bytes | header | | bytes | entry |
-//! |---|---|---|---|---|
-//! | 16 | magic | | 8 | plaintext bytes so far |
-//! | 16, 32 | transfer, hash of the plan | | 1 | 1 for the last chunk of the part |
-//! | 32 | key | | 32, 32 | the transfer's hash of the chunk, root over those so far |
-//! | 32 | check | | 32 | content: BLAKE3 of the chunk's plaintext |
-//! | | | | 32 | check |
+//! | bytes | header | | bytes | key | | bytes | entry |
+//! |---|---|---|---|---|---|---|---|
+//! | 16 | magic | | 32 | key of the transfer's chunk hashes | | 8 | plaintext bytes so far |
+//! | 16, 32 | transfer, hash of the plan | | 32 | check | | 1 | 1 for the last chunk of the part |
+//! | 32 | check | | | | | 32, 32 | hash of the chunk, root over those so far |
+//! | | | | | | | 32 | check |
 //!
-//! Numbers are big-endian. The hashes of the transfer are keyed with a secret that this process
-//! does not have when it looks for a prefix, so that content is hashed under a random key of the
-//! record, which goes with it. A check is BLAKE3 over the check before it and the bytes since,
-//! under the same key. An entry that a crash cut short does not hold its check, and what rotted of
-//! the staging file is not the content: the prefix ends there, and what is behind it is asked for
-//! again.
+//! Numbers are big-endian. What looks for a prefix does not have the transfer's secret; the key of
+//! its chunk hashes is kept here, so that the content can be compared with them and is not hashed
+//! twice. It lies beside the plaintext and goes with it; the roots in a receipt have other keys. A
+//! check is BLAKE3 over the check before it and the bytes since. An entry that a crash cut short
+//! does not have its check, and what rotted of the staging file does not have its hash: the prefix
+//! ends there, and what is behind it is asked for again.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -24,13 +23,11 @@ use std::{
     path::Path,
 };
 
-use sealift_host::random::SystemRandom;
 use sealift_protocol::{
     chunk::ChunkHash,
-    digest::Root,
+    digest::{ChunkHashKey, Root},
     id::{ChunkCount, PartIndex, TransferId},
     limits::{CHUNK_HASH_BYTES, CHUNK_PLAIN_BYTES_MAX},
-    random::Random,
     receive::{Found, FoundPrefix, WholePart},
 };
 
@@ -40,8 +37,12 @@ pub const FILE_PART: PartIndex = PartIndex(0);
 const MAGIC: &[u8; 16] = b"sealift prefix 1";
 const KEY_BYTES: usize = 32;
 const CHECK_BYTES: usize = 32;
-const HEADER_BYTES: usize = 16 + 16 + 32 + KEY_BYTES;
-const ENTRY_BYTES: usize = 8 + 1 + CHUNK_HASH_BYTES + 32 + 32;
+const HEADER_BYTES: usize = 16 + 16 + 32;
+const ENTRY_BYTES: usize = 8 + 1 + CHUNK_HASH_BYTES + 32;
+
+type Check = [u8; CHECK_BYTES];
+/// Before the header.
+const NO_CHECK: Check = [0; CHECK_BYTES];
 
 /// Which load it is of.
 #[derive(Clone, Copy)]
@@ -58,14 +59,15 @@ pub struct Entry {
     pub is_last: bool,
     pub hash: ChunkHash,
     pub root: Root,
-    pub content: [u8; 32],
 }
 
 /// The record, open and locked.
 pub struct Prefix {
     file: File,
-    key: [u8; KEY_BYTES],
-    check: [u8; CHECK_BYTES],
+    /// The key of the chunk hashes, once something is written.
+    key: Option<ChunkHashKey>,
+    /// Over everything so far.
+    check: Check,
 }
 
 /// What an earlier process left, proven from the staging file.
@@ -99,13 +101,11 @@ impl Prefix {
     pub fn create(path: &Path, bond: Bond) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
         lock(&file)?;
-        let mut key = [0; KEY_BYTES];
-        SystemRandom::default().fill(&mut key);
-        let header = header(bond, key);
-        let check = check(&key, &[0; CHECK_BYTES], &header);
+        let header = header(bond);
+        let check = check(&NO_CHECK, &header);
         file.write_all(&[header.as_slice(), &check].concat())?;
         file.sync_all()?;
-        Ok(Self { file, key, check })
+        Ok(Self { file, key: None, check })
     }
 
     /// Opens the record of a load and proves what it says from the staging file. `None` where there
@@ -127,8 +127,8 @@ impl Prefix {
             return Ok(None);
         }
         lock(&file)?;
-        let Some((key, check)) = read_header(&file, bond)? else { return Ok(None) };
-        let mut prefix = Self { file, key, check };
+        let Some(check) = read_header(&file, bond)? else { return Ok(None) };
+        let mut prefix = Self { file, key: None, check };
         let proven = prefix.prove(staging, go_on)?;
         Ok(Some((prefix, proven)))
     }
@@ -141,23 +141,24 @@ impl Prefix {
         let mut proven = Proven::default();
         let mut good_bytes = (HEADER_BYTES + CHECK_BYTES) as u64;
         let mut entries = BufReader::new(&self.file);
+        if let Some((key, check)) = read_checked::<KEY_BYTES>(&mut entries, &self.check)? {
+            good_bytes += (KEY_BYTES + CHECK_BYTES) as u64;
+            self.check = check;
+            self.key = Some(ChunkHashKey::from_bytes(key));
+        }
         let mut plain = Vec::new();
-        while !proven.last.is_some_and(|last| last.is_last) {
+        while let Some(key) = &self.key
+            && !proven.last.is_some_and(|last| last.is_last)
+        {
             if !go_on() {
                 return Err(ErrorKind::Interrupted.into());
             }
-            let mut bytes = [0; ENTRY_BYTES + CHECK_BYTES];
-            if !read_whole(&mut entries, &mut bytes)? {
-                break;
-            }
-            let (bytes, found) = bytes.split_at(ENTRY_BYTES);
-            let check = check(&self.key, &self.check, bytes);
+            let Some((bytes, check)) = read_checked::<ENTRY_BYTES>(&mut entries, &self.check)? else { break };
             let entry = Entry::from_bytes(bytes);
             let length = entry.plain_bytes.checked_sub(proven.plain_bytes());
-            let length = length.filter(|length| found == check && *length <= CHUNK_PLAIN_BYTES_MAX as u64);
-            let Some(length) = length else { break };
+            let Some(length) = length.filter(|length| *length <= CHUNK_PLAIN_BYTES_MAX as u64) else { break };
             plain.resize(length as usize, 0);
-            if !read_whole(staging, &mut plain)? || self.content(&plain) != entry.content {
+            if !read_whole(staging, &mut plain)? || key.hash(&plain) != entry.hash {
                 break;
             }
             self.check = check;
@@ -173,9 +174,17 @@ impl Prefix {
         Ok(proven)
     }
 
-    /// By what the bytes of a chunk are known again.
-    pub fn content(&self, plain: &[u8]) -> [u8; 32] {
-        *blake3::keyed_hash(&self.key, plain).as_bytes()
+    /// Keeps the key by which the chunks' hashes can be compared with the content. `false` if they
+    /// were made with another one.
+    pub fn keep_key(&mut self, key: &ChunkHashKey) -> io::Result<bool> {
+        if let Some(kept) = &self.key {
+            return Ok(kept == key);
+        }
+        let check = check(&self.check, key.expose());
+        self.file.write_all(&[key.expose().as_slice(), &check].concat())?;
+        self.check = check;
+        self.key = Some(key.clone());
+        Ok(true)
     }
 
     /// Notes chunks whose bytes are durable.
@@ -184,7 +193,7 @@ impl Prefix {
         let mut last = self.check;
         for entry in entries {
             let bytes = entry.to_bytes();
-            last = check(&self.key, &last, &bytes);
+            last = check(&last, &bytes);
             out.extend(bytes);
             out.extend(last);
         }
@@ -198,10 +207,10 @@ impl Prefix {
 impl Entry {
     fn to_bytes(self) -> Vec<u8> {
         let plain_bytes = self.plain_bytes.to_be_bytes();
-        [plain_bytes.as_slice(), &[self.is_last.into()], &self.hash, &self.root.0, &self.content].concat()
+        [plain_bytes.as_slice(), &[self.is_last.into()], &self.hash, &self.root.0].concat()
     }
 
-    fn from_bytes(bytes: &[u8]) -> Self {
+    fn from_bytes(bytes: [u8; ENTRY_BYTES]) -> Self {
         let (number, rest) = bytes.split_at(8);
         let (last, rest) = rest.split_at(1);
         let field = |index: usize| {
@@ -210,7 +219,7 @@ impl Entry {
             field
         };
         let plain_bytes = number.iter().fold(0u64, |number, &byte| number << 8 | u64::from(byte));
-        Self { plain_bytes, is_last: last == [1], hash: field(0), root: Root(field(1)), content: field(2) }
+        Self { plain_bytes, is_last: last == [1], hash: field(0), root: Root(field(1)) }
     }
 }
 
@@ -235,27 +244,27 @@ fn read_whole(from: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-fn header(bond: Bond, key: [u8; KEY_BYTES]) -> Vec<u8> {
-    [MAGIC.as_slice(), &bond.transfer.0, &bond.plan_hash, &key].concat()
+/// The next `N` bytes and their check. `None` where less is left, or what is no longer what was
+/// written behind `before`.
+fn read_checked<const N: usize>(from: &mut impl Read, before: &Check) -> io::Result<Option<([u8; N], Check)>> {
+    let mut bytes = [0; N];
+    let mut found = NO_CHECK;
+    let is_whole = read_whole(from, &mut bytes)? && read_whole(from, &mut found)?;
+    Ok((is_whole && found == check(before, &bytes)).then_some((bytes, found)))
 }
 
-/// `None` for another load's, or what is no record.
-fn read_header(mut file: &File, bond: Bond) -> io::Result<Option<([u8; KEY_BYTES], [u8; CHECK_BYTES])>> {
-    let mut bytes = [0; HEADER_BYTES + CHECK_BYTES];
-    if !read_whole(&mut file, &mut bytes)? {
-        return Ok(None);
-    }
-    let (bytes, found) = bytes.split_at(HEADER_BYTES);
-    let mut key = [0; KEY_BYTES];
-    key.copy_from_slice(&bytes[HEADER_BYTES - KEY_BYTES..]);
-    let expected = check(&key, &[0; CHECK_BYTES], bytes);
-    Ok((bytes == header(bond, key) && found == expected).then_some((key, expected)))
+fn header(bond: Bond) -> Vec<u8> {
+    [MAGIC.as_slice(), &bond.transfer.0, &bond.plan_hash].concat()
 }
 
-fn check(key: &[u8; KEY_BYTES], before: &[u8; CHECK_BYTES], bytes: &[u8]) -> [u8; CHECK_BYTES] {
-    // Another key than that of contents.
+/// The header's check. `None` for another load's, or what is no record.
+fn read_header(mut file: &File, bond: Bond) -> io::Result<Option<Check>> {
+    let read = read_checked::<HEADER_BYTES>(&mut file, &NO_CHECK)?;
+    Ok(read.and_then(|(bytes, check)| (bytes.as_slice() == header(bond)).then_some(check)))
+}
+
+fn check(before: &Check, bytes: &[u8]) -> Check {
     let mut hasher = blake3::Hasher::new_derive_key("sealift/1 2026-11 file prefix check");
-    hasher.update(key);
     hasher.update(before);
     hasher.update(bytes);
     *hasher.finalize().as_bytes()
@@ -268,11 +277,16 @@ mod tests {
     use super::*;
 
     const CHUNK: usize = 1000;
+    const BEFORE_ENTRIES: usize = HEADER_BYTES + KEY_BYTES + 2 * CHECK_BYTES;
 
     struct Place {
         folder: tempfile::TempDir,
         plain: Vec<u8>,
         record: Vec<u8>,
+    }
+
+    fn key() -> ChunkHashKey {
+        ChunkHashKey::from_bytes([9; 32])
     }
 
     fn bond() -> Bond {
@@ -285,15 +299,15 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let plain: Vec<u8> = (0..2 * CHUNK + 10).map(|at| (at * 31) as u8).collect();
             let mut prefix = Prefix::create(&folder.path().join("record"), bond()).unwrap();
+            assert!(prefix.keep_key(&key()).unwrap());
             let mut entries = Vec::new();
             for (index, chunk) in plain.chunks(CHUNK).enumerate() {
                 let plain_bytes = (CHUNK * index + chunk.len()) as u64;
                 entries.push(Entry {
                     plain_bytes,
                     is_last: is_whole && plain_bytes == plain.len() as u64,
-                    hash: [index as u8; 32],
+                    hash: key().hash(chunk),
                     root: Root([0xf0 | index as u8; 32]),
-                    content: prefix.content(chunk),
                 });
             }
             prefix.note(&entries[..1]).unwrap();
@@ -334,7 +348,10 @@ mod tests {
                 Found::Prefix(prefix) => {
                     assert!(!is_whole);
                     assert_eq!((prefix.chunks.0, prefix.plain_bytes), (3, place.plain.len() as u64));
-                    assert_eq!((prefix.root, &prefix.hashes[32..64]), (Root([0xf2; 32]), &[1; 32][..]));
+                    assert_eq!(
+                        (prefix.root, &prefix.hashes[32..64]),
+                        (Root([0xf2; 32]), key().hash(&place.plain[CHUNK..2 * CHUNK]).as_slice())
+                    );
                 }
             }
         }
@@ -355,8 +372,9 @@ mod tests {
             let mut spoiled = place.record.clone();
             spoiled[at] ^= 1;
             let proven = place.proven(&place.plain, &spoiled);
-            let entry = at.checked_sub(HEADER_BYTES + CHECK_BYTES).map(|at| at / (ENTRY_BYTES + CHECK_BYTES));
-            assert_eq!(proven.as_ref().map(chunks), entry, "record, byte {at}");
+            let entry = at.saturating_sub(BEFORE_ENTRIES) / (ENTRY_BYTES + CHECK_BYTES);
+            let expected = (at >= HEADER_BYTES + CHECK_BYTES).then_some(entry);
+            assert_eq!(proven.as_ref().map(chunks), expected, "record, byte {at}");
         }
     }
 
@@ -368,10 +386,10 @@ mod tests {
             let proven = place.proven(&place.plain[..length], &place.record).unwrap();
             assert_eq!(chunks(&proven), length / CHUNK, "staging, {length} bytes");
         }
-        let first = HEADER_BYTES + CHECK_BYTES;
-        for length in first..place.record.len() {
+        for length in HEADER_BYTES + CHECK_BYTES..place.record.len() {
             let proven = place.proven(&place.plain, &place.record[..length]).unwrap();
-            assert_eq!(chunks(&proven), (length - first) / (ENTRY_BYTES + CHECK_BYTES), "record, {length} bytes");
+            let entries = length.saturating_sub(BEFORE_ENTRIES) / (ENTRY_BYTES + CHECK_BYTES);
+            assert_eq!(chunks(&proven), entries, "record, {length} bytes");
         }
     }
 
@@ -388,6 +406,9 @@ mod tests {
         let held = Prefix::find(&path, bond(), &mut staging, || true).unwrap().unwrap();
         let busy = Prefix::find(&path, bond(), &mut staging, || true).err().unwrap();
         assert_eq!(busy.kind(), ErrorKind::WouldBlock);
+        let (mut held, _) = held;
+        assert!(held.keep_key(&key()).unwrap());
+        assert!(!held.keep_key(&ChunkHashKey::from_bytes([8; 32])).unwrap(), "another transfer's key");
         drop(held);
         fs::hard_link(&path, place.folder.path().join("link")).unwrap();
         assert!(Prefix::find(&path, bond(), &mut staging, || true).unwrap().is_none());
