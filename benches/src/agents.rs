@@ -29,6 +29,8 @@ pub struct Transfer<'a> {
     /// A port for the receiver, and the address that the ticket names instead: that of a relay in
     /// between.
     pub relay: Option<(u16, SocketAddr)>,
+    /// What both may have in flight, as `--memory` takes it.
+    pub memory: Option<&'a str>,
 }
 
 /// What the sender's last line of JSON says.
@@ -96,6 +98,7 @@ impl<'a> Transfer<'a> {
             .args(["listen", "--target", self.target, "--ticket-out", "-", "--danger-plaintext-file"])
             .args(["--bind", &format!("{}:{port}", self.places.address), "--suite", self.suite])
             .args(address.map(|address| format!("--address={address}")))
+            .args(self.memory.map(|memory| format!("--memory={memory}")))
             .arg("--state-dir")
             .arg(self.folder.join("receiver"))
             .stdin(Stdio::null())
@@ -130,6 +133,7 @@ impl Listening<'_> {
             .command(End::Connecting, built("sealift-sender")?)
             .args(["push", "--json", "--source", transfer.source, "--ticket", "-"])
             .args(["--compression", transfer.compression])
+            .args(transfer.memory.map(|memory| format!("--memory={memory}")))
             .args(["--suite", transfer.suite, "--state-dir"])
             .arg(transfer.folder.join("sender"))
             .stdin(Stdio::piped())

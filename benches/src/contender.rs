@@ -121,6 +121,7 @@ impl Job<'_> {
             folder: self.folder,
             places: self.places,
             relay: None,
+            memory: None,
         };
         let listening = transfer.listen()?;
         let start = Instant::now();

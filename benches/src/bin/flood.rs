@@ -99,6 +99,7 @@ fn once(at: At, dump: &Path, compression: &str, folder: &Path) -> Outcome<Run> {
         folder,
         places: &Places::loopback(),
         relay: Some((port, address)),
+        memory: None,
     };
     let listening = transfer.listen()?;
     let unread = UdpSocket::bind("127.0.0.1:0")?;

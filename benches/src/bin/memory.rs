@@ -124,7 +124,8 @@ fn run(args: &Args) -> Outcome {
         let folder = tempfile::tempdir()?;
         let places = Places::loopback();
         let (folder, places) = (folder.path(), &places);
-        let transfer = Transfer { source, target, compression, suite: "auto", folder, places, relay: None };
+        let transfer =
+            Transfer { source, target, compression, suite: "auto", folder, places, relay: None, memory: None };
         let start = Instant::now();
         let peaks = transfer.listen()?.push()?.wait_for_peaks()?;
         let rate = bytes as f64 / GB / start.elapsed().as_secs_f64();
@@ -157,6 +158,7 @@ fn cut_stream(source: &str, args: &Args) -> Outcome<(String, f64, Peaks)> {
         folder: folder.path(),
         places: &places,
         relay: Some((port, link.address())),
+        memory: None,
     };
     let running = transfer.listen()?.push()?;
     let (cutting, cuts, size) = (Arc::clone(&link), args.cuts, args.size);

@@ -127,6 +127,7 @@ impl Bench<'_> {
             folder: self.folder,
             places: &places,
             relay: None,
+            memory: None,
         };
         let listening = transfer.listen()?;
         let start = Instant::now();

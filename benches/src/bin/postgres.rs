@@ -196,6 +196,7 @@ fn sealift(compression: &str, servers: &Servers, state: &Path) -> Outcome<(f64, 
         folder: state,
         places: &places,
         relay: None,
+        memory: None,
     };
     let listening = transfer.listen()?;
     let start = Instant::now();

@@ -1,8 +1,8 @@
 //! `tables`: databases of many small tables, beside `sqlite3 .dump | sqlite3`. What a table costs
-//! should not grow with their number.
+//! should not grow with their number, nor with the length of the line.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
@@ -12,17 +12,27 @@ use sealift_benches::{
     agents::Transfer,
     exit,
     measure::{Usage, children, median},
-    network::Places,
-    table::{Table, verdict},
+    network::{Emulated, Places},
+    table::{Table, say, verdict},
 };
 use sealift_tests::sqlite::create_small_tables;
 
 /// What a table of the largest database may cost beside one of the smallest, in processor time.
 const GROWTH_MAX: f64 = 1.3;
 
+/// The line: 80 ms round trip, 500 Mbit/s.
+const LINE: [&str; 4] = ["--delay", "40", "--rate", "500"];
+/// How many tables go over it.
+const LINE_TABLES: u32 = 2000;
+/// What both agents may have in flight, which is room for so many lanes.
+const LANES: [(&str, &str); 3] = [("1", "17MiB"), ("3", "64MiB"), ("16", "288MiB")];
+
 /// Many small tables
 #[derive(Parser)]
 struct Args {
+    /// Folder with linkem.c
+    #[arg(long, default_value = "../shared/linkem")]
+    linkem: PathBuf,
     /// How many tables of one row, one database for each number
     #[arg(long, value_delimiter = ',', default_value = "1000,2000,4000,10000")]
     tables: Vec<u32>,
@@ -54,7 +64,7 @@ fn run(args: &Args) -> Outcome {
         create_small_tables(&source, tables);
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for run in 0..args.runs.max(1) {
-            ours.push(transfer(folder.path(), &source, run)?);
+            ours.push(transfer(folder.path(), &source, &run.to_string(), &Places::loopback(), None)?);
             theirs.push(dump(folder.path(), &source, run)?);
         }
         let (ours, theirs) = (medians(&ours), medians(&theirs));
@@ -77,22 +87,51 @@ fn run(args: &Args) -> Outcome {
         let target = format!("a table costs at most {GROWTH_MAX} times as much among the most as among the fewest");
         verdict(&target, last / first <= GROWTH_MAX, &format!("{:.2}", last / first));
     }
+    over_a_long_line(args)
+}
+
+/// One database, with room for few lanes and for many.
+fn over_a_long_line(args: &Args) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let source = folder.path().join("source.db");
+    create_small_tables(&source, LINE_TABLES);
+    let line = match Emulated::lay(&args.linkem, folder.path(), &LINE) {
+        Ok(line) => line,
+        Err(error) => {
+            say(&format!("SKIP the long line: it needs root, ip, cc and linkem.c ({error})"));
+            return Ok(());
+        }
+    };
+    let places = line.places();
+    let mut usages = LANES.map(|_| Vec::new());
+    for run in 0..args.runs.max(1) {
+        for ((lanes, memory), usages) in LANES.iter().zip(&mut usages) {
+            usages.push(transfer(folder.path(), &source, &format!("{lanes}-{run}"), &places, Some(memory))?);
+        }
+    }
+    let mut table = Table::new(&["lanes", "--memory", "wall s", "CPU-s"]);
+    for ((lanes, memory), usages) in LANES.iter().zip(&usages) {
+        let usage = medians(usages);
+        let (wall, cpu) = (format!("{:.2}", usage.wall_seconds), format!("{:.2}", usage.cpu_seconds));
+        table.row(&[(*lanes).to_owned(), (*memory).to_owned(), wall, cpu]);
+    }
+    table.print(&format!("{LINE_TABLES} tables of one row, 80 ms, 500 Mbit/s"));
     Ok(())
 }
 
-fn transfer(folder: &Path, source: &Path, run: usize) -> Outcome<Usage> {
+fn transfer(folder: &Path, source: &Path, run: &str, places: &Places, memory: Option<&str>) -> Outcome<Usage> {
     let state = folder.join(format!("agents-{run}"));
     std::fs::create_dir(&state)?;
     let (source, target) = (sqlite_url(source), sqlite_url(&state.join("target.db")));
-    let places = Places::loopback();
     let transfer = Transfer {
         source: &source,
         target: &target,
         compression: "1",
         suite: "auto",
         folder: &state,
-        places: &places,
+        places,
         relay: None,
+        memory,
     };
     let (usage, done) = children(|| transfer.listen()?.push()?.wait())?;
     done?;
