@@ -2,9 +2,12 @@
 //! out.
 //!
 //! ```text
-//! SenderTransfer::offer ─▶ Offering ─handle_accept─▶ Beginning ─handle_ready─▶ SenderSession
-//! SenderTransfer: resume, poll_start, poll_lane, handle_ack, handle_part_end, poll_finish,
-//!                 handle_receipt; from a spool also: handle_spool, handle_spooled
+//! SenderTransfer::offer ─▶ Offering ─handle_accept─▶ Accepted ─SenderRecord::begin─▶ Beginning
+//!                          ─handle_ready─▶ SenderSession
+//! SenderTransfer: resume, poll_start, poll_lane, handle_source_end, handle_ack, poll_manifest,
+//!                 handle_receipt; from a spool also: handle_spool, poll_spooled
+//! SenderRecord: handle_accepted, begin, handle_all_sent, finish; handle_written before each of
+//!               begin and finish
 //! ```
 //!
 //! A state of the exchange is consumed by moving on, so that a message out of turn does not
@@ -12,44 +15,47 @@
 //! of it the receiver has, and what it may yet ask for again.
 
 mod exchange;
+mod finish;
 mod lane;
 mod part;
 mod read_queue;
+mod record;
+mod resume;
 mod spool;
 mod tally;
 
 use std::{collections::VecDeque, sync::Arc};
 
 pub use self::{
-    exchange::{Beginning, ExpectedReceiver, Offering, SenderSession},
-    lane::{LaneStep, Read, Readable, WasRead},
+    exchange::{Accepted, Beginning, ExpectedReceiver, Offering, SenderSession},
+    lane::{LaneStep, Read, SourceLane, WasRead},
     part::Resume,
     read_queue::ReadQueue,
-    spool::{SPOOLED_PART, Spool, SpoolContents, SpoolFilling, WholeSpool},
+    record::{SenderRecord, Sent},
+    resume::Readable,
+    spool::{SPOOLED_PART, Spool, SpoolContents, SpoolFilling, SpoolLane, SpoolStep, SpooledStep, WholeSpool},
 };
 use self::{
     part::{Kept, SentProgress, count_all, weight},
     tally::{PartState, Tally},
 };
 use crate::{
-    audit_head::AuditHead,
     chunk::{ChunkHash, Sealed},
     close::Code,
     codec,
     digest::{Digests, RowsDigest},
     disposition::Asks,
     error::{Error, Result},
-    frame::ChunkHeader,
+    frame::{ChunkHeader, StreamHeader},
     grant::SignedGrant,
     id::{ChunkCount, Epoch, PartIndex},
     key::DigestSecret,
     limits::{LANE_WINDOW_BYTES_MAX, LANES_MAX},
-    manifest::{Manifest, Origin, Plan, Section, SentPart, SignedManifest, SignedReceipt},
-    message::{Ack, Have, Message, Offer, VERSION},
+    manifest::{Origin, Plan, Section, SignedManifest},
+    message::{Ack, Message, Offer, VERSION},
     random::{Nonce, Random},
     receive::Window,
     seal::{EpochKeys, Suite, reseal},
-    sign::Signer,
     transcript::{Channel, Transcript},
 };
 
@@ -169,64 +175,10 @@ impl SenderTransfer {
         (offering, offer)
     }
 
-    /// Resumes over a new connection, and returns how each part is resumed. Parts to be repeated
-    /// start as if nothing of them had been sent. Fails with `AckImpossible` if the receiver cannot
-    /// have what it states.
-    ///
-    /// After a part that is read again, every part whose reading had not ended is read again as
-    /// well: a source that reads one part at a time would wait to deliver more of the later part,
-    /// whose turn comes only after the earlier one.
-    pub fn handle_have(&mut self, have: &[Have], epoch: Epoch) -> Result<Vec<Resume>> {
-        self.epoch = epoch;
-        let resumed = self.resume_parts(have);
-        self.started_to = 0;
-        self.tally = count_all(&mut self.parts, &self.plan);
-        resumed
-    }
-
-    fn resume_parts(&mut self, have: &[Have]) -> Result<Vec<Resume>> {
-        if self.is_as_sent(have) {
-            self.parts.iter_mut().for_each(|progress| (progress.settled, progress.started) = (true, false));
-            return Ok(vec![Resume::Continue; self.parts.len()]);
-        }
-        self.parts.iter_mut().for_each(|progress| progress.settled = false);
-        if self.spool.is_some() {
-            return self.resume_spooled(have);
-        }
-        // This process has read nothing, and the receiver lacks some of what an earlier process has
-        // sent.
-        let unread = self.manifest.is_some() && self.parts.iter().any(|progress| progress.ended.is_none());
-        let mut have = have.iter().peekable();
-        let digests = &self.digests;
-        let mut repeated = false;
-        let resumed = self.parts.iter_mut().zip(0..).map(|(progress, index)| {
-            let part = PartIndex(index);
-            let again = unread || repeated && progress.ended.is_none();
-            let have = have.next_if(|have| have.part == part);
-            let resume = progress.handle_have(have, again, digests.part_root(part))?;
-            repeated |= resume == Resume::Repeat;
-            Ok(resume)
-        });
-        let resumed = resumed.collect::<Result<Vec<_>>>()?;
-        if resumed.contains(&Resume::Repeat) {
-            self.manifest = None;
-        }
-        Ok(resumed)
-    }
-
     /// Restores the manifest that an earlier process sent: if the receiver has everything, nothing
     /// is read again.
     pub fn handle_earlier(&mut self, manifest: SignedManifest) {
         self.manifest = Some(manifest);
-    }
-
-    /// Whether the receiver has everything that the manifest states.
-    fn is_as_sent(&self, have: &[Have]) -> bool {
-        let Some(manifest) = &self.manifest else { return false };
-        let sent = &manifest.manifest.parts;
-        let same =
-            |(have, sent): (&Have, &SentPart)| (have.ended, have.verified, have.root) == (true, sent.chunks, sent.root);
-        have.len() == sent.len() && have.iter().zip(sent).all(same)
     }
 
     /// Whether the receiver is known to have anything.
@@ -310,6 +262,11 @@ impl SenderTransfer {
     pub fn next_part(&self) -> Option<PartIndex> {
         let waits = |part: &PartIndex| !self.parts[part.0 as usize].started && self.is_open(*part);
         (self.started_to as u32..self.parts.len() as u32).map(PartIndex).find(waits)
+    }
+
+    /// What the stream of a part begins with, when the first chunk is sent that the receiver lacks.
+    pub fn stream_header(&self, part: PartIndex) -> StreamHeader {
+        StreamHeader { part, first: self.held(part).next_index() }
     }
 
     /// The next part to open a stream for, if one may start now. Call it until it returns `None`.
@@ -398,89 +355,5 @@ impl SenderTransfer {
         progress.durable = ack.durable;
         self.count(ack.part);
         Ok(is_more)
-    }
-
-    /// Finish, once every part has ended and every chunk is verified. The manifest is made and
-    /// signed the first time, with this head of the sender's audit log, and stays the same.
-    pub fn poll_finish(&mut self, signer: &dyn Signer, audit_head: Option<AuditHead>) -> Option<Message> {
-        if !self.tally.is_all_verified() {
-            return None;
-        }
-        // The manifest of a spool is made by the task that fills it, and comes with
-        // `handle_earlier`.
-        if self.manifest.is_none() && self.spool.is_none() {
-            self.manifest = Some(self.make_manifest(audit_head).sign(signer));
-        }
-        self.manifest.clone().map(Message::Finish)
-    }
-
-    /// The manifest, once there is one.
-    pub fn manifest(&self) -> Option<&SignedManifest> {
-        self.manifest.as_ref()
-    }
-
-    fn make_manifest(&self, audit_head: Option<AuditHead>) -> Manifest {
-        let transfer = self.grant.grant.transfer;
-        let mut tables = vec![RowsDigest::default(); self.plan.tables.len()];
-        let mut parts = Vec::with_capacity(self.parts.len());
-        for (part, planned) in self.parts.iter().zip(&self.plan.parts) {
-            let rows = part.ended.unwrap_or_default();
-            if let Some(table) = planned.table.and_then(|table| tables.get_mut(table.0 as usize)) {
-                // More rows than can be counted would have taken as many bytes.
-                *table = table.merge(rows).unwrap_or(*table);
-            }
-            parts.push(SentPart {
-                chunks: part.root.chunks(),
-                plain_bytes: part.root.plain_bytes(),
-                root: part.root.root(),
-                rows: planned.range.map(|_| rows),
-            });
-        }
-        Manifest {
-            transfer,
-            grant_hash: self.grant.hash(),
-            plan_hash: self.plan.hash(),
-            root: self.digests.transfer_root(transfer, parts.iter().map(|part| part.root)),
-            tables,
-            parts,
-            origin: self.origin.clone(),
-            audit_head,
-        }
-    }
-
-    /// Records that a connection, of this process or an earlier one, was agreed on with this suite.
-    pub fn handle_agreed(&mut self, suite: Suite) {
-        if !self.agreed.contains(&suite) {
-            self.agreed.push(suite);
-        }
-    }
-
-    /// Checks that the receipt is signed by this receiver, over the manifest that was sent, and
-    /// states that what was sent was loaded. Fails with `AckImpossible`, or with the code of
-    /// [`SignedReceipt::verify`].
-    pub fn handle_receipt(&self, receipt: &SignedReceipt, session: &SenderSession) -> Result<()> {
-        let wrong = |check| Err(Error::new(Code::AckImpossible, check));
-        let Some(manifest) = &self.manifest else {
-            return wrong("receipt before the manifest");
-        };
-        if receipt.receipt.receiver_key != session.receiver_key {
-            return wrong("receipt of another receiver");
-        }
-        if receipt.receipt.sender_key != session.sender_key {
-            return wrong("receipt for another sender");
-        }
-        // The suite is that of the connection on which it was signed, which may have been an
-        // earlier one.
-        let suite = receipt.receipt.suite;
-        if suite != session.keys.suite() && !self.agreed.contains(&suite) {
-            return wrong("receipt with a suite that no connection was agreed on with");
-        }
-        if receipt.receipt.link.is_none() {
-            return wrong("receipt without its connection");
-        }
-        if receipt.receipt.manifest != *manifest || receipt.receipt.grant != self.grant {
-            return wrong("receipt for another manifest or grant");
-        }
-        receipt.verify()
     }
 }

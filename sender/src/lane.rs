@@ -18,7 +18,7 @@ use sealift_protocol::{
     limits::CHUNK_PLAIN_BYTES,
     random::Nonces,
     seal::EpochKeys,
-    send::{Read, WasRead},
+    send::{Read, SourceLane, WasRead},
 };
 
 use tokio::sync::mpsc;
@@ -53,14 +53,13 @@ struct InMemory {
 
 /// A part that is being read.
 pub struct Lane {
+    /// What is done with what was read.
+    pub rules: SourceLane,
     chunks: Pin<Box<dyn Stream<Item = Outcome<InMemory>>>>,
-    /// Read, and not sent or proven yet.
-    pub next: Option<Read>,
     /// What the chunk that was read last takes of the budget, until the next one is asked for: what
     /// is sent is in the window.
     room: Option<Room>,
     summary: tokio::sync::oneshot::Receiver<Outcome<RowsDigest>>,
-    pub ended: bool,
 }
 
 impl Sealer {
@@ -109,9 +108,10 @@ pub fn arriving(chunks: mpsc::Receiver<Chunk>, budget: LaneBudget) -> impl Strea
 }
 
 impl Lane {
-    /// Chunks are sealed side by side and come out in order. The first `held` are at the receiver.
-    pub fn new(reading: ReadingPart, budget: LaneBudget, held: ChunkCount, sealer: &Rc<Sealer>) -> Self {
+    /// Chunks are sealed side by side and come out in order.
+    pub fn new(reading: ReadingPart, budget: LaneBudget, rules: SourceLane, sealer: &Rc<Sealer>) -> Self {
         let sealer = Rc::clone(sealer);
+        let held = rules.held();
         let chunks = arriving(reading.chunks, budget).map(move |(chunk, room)| {
             let sealer = Rc::clone(&sealer);
             async move {
@@ -120,23 +120,21 @@ impl Lane {
             }
         });
         let chunks = Box::pin(chunks.buffered(chunks_at_work()));
-        Self { chunks, next: None, room: None, summary: reading.summary, ended: false }
+        Self { rules, chunks, room: None, summary: reading.summary }
     }
 
-    /// Reads the next chunk into `next`; whether there was one. Cancel-safe.
-    pub async fn read(&mut self) -> Outcome<bool> {
+    /// The next chunk, if there is one. Cancel-safe.
+    pub async fn read(&mut self) -> Outcome<Option<Read>> {
         self.room = None;
-        let Some(InMemory { read, room }) = self.chunks.next().await.transpose()? else { return Ok(false) };
-        self.next = Some(read);
+        let Some(InMemory { read, room }) = self.chunks.next().await.transpose()? else { return Ok(None) };
         self.room = Some(room);
-        Ok(true)
+        Ok(Some(read))
     }
 
     /// After the last chunk: what the part came to. Cancel-safe.
     pub async fn summary(&mut self) -> Outcome<RowsDigest> {
         let ended_early = |_| Failure::new(Code::Internal, "the source's thread ended early", "");
         let summary = (&mut self.summary).await.map_err(ended_early)?;
-        self.ended = true;
         // What the lane had reserved is free for another one.
         self.chunks = Box::pin(stream::empty());
         self.room = None;

@@ -18,7 +18,7 @@ use sealift_protocol::{
     frame::ChunkHeader,
     id::{ChunkCount, ChunkIndex, PartIndex},
     message::{Ack, Have},
-    send::{Readable, SenderSession, SenderTransfer, Spool as Keys},
+    send::{Readable, SenderSession, SenderTransfer, SourceLane, Spool as Keys},
 };
 use tokio::sync::{Mutex, Notify};
 
@@ -169,7 +169,8 @@ impl Outgoing {
         }
         let budget = self.sealer.budget.open_lane().await?;
         let reading = self.read(part)?;
-        let lane = Rc::new(Mutex::new(Lane::new(reading, budget, self.transfer().held(part), &self.sealer)));
+        let lane =
+            Rc::new(Mutex::new(Lane::new(reading, budget, SourceLane::new(&self.transfer(), part), &self.sealer)));
         self.lanes.borrow_mut().insert(part, Rc::clone(&lane));
         Ok(lane)
     }

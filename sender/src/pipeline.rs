@@ -22,12 +22,11 @@ use sealift_protocol::{
     close::Code,
     disposition::Asks,
     frame::{ChunkHeader, StreamHeader},
-    id::{ChunkCount, ChunkIndex, PartIndex},
+    id::{ChunkIndex, PartIndex},
     manifest::{SignedManifest, SignedReceipt},
     message::Message,
-    seal::Suite,
     sealed_log::KeyFingerprint,
-    send::{ExpectedReceiver, LaneStep, SenderSession, SenderTransfer},
+    send::{Accepted, Beginning, ExpectedReceiver, LaneStep, SenderSession, SenderTransfer, SpoolLane, SpooledStep},
 };
 use tokio::sync::Notify;
 
@@ -53,8 +52,8 @@ pub struct OfferTerms {
     pub sealing_key: KeyFingerprint,
 }
 
-/// The exchange before any data: Offer, Accept, Begin, Ready. `before_begin` runs while the
-/// receiver cannot know yet whose transfer it is. Not cancel-safe: messages may have been sent or
+/// The exchange before any data: Offer, Accept, Begin, Ready. `begin` records the connection; until
+/// then the receiver cannot know whose transfer it is. Not cancel-safe: messages may have been sent or
 /// received in part. The connection ends with it.
 pub async fn negotiate(
     outgoing: &Outgoing,
@@ -63,16 +62,16 @@ pub async fn negotiate(
     identity: &Identity,
     writer: &mut ControlWriter,
     control: &mut ControlReader,
-    before_begin: impl FnOnce(Suite) -> Outcome,
+    begin: impl FnOnce(Accepted) -> Outcome<(Beginning, Message)>,
 ) -> Outcome<SenderSession> {
     let mut random = SystemRandom::default();
     let expected = ExpectedReceiver { receiver_key: link.peer, sealing_key: terms.sealing_key };
     let (offering, offer) = outgoing.transfer().offer(&link.channel, expected, terms.asks, now_seconds(), &mut random);
     let offer_bytes = writer.send(&offer).await?;
     let Message::Accept(accept) = control.expect(offer_bytes).await? else { return Err(out_of_turn("Accept")) };
-    let (beginning, begin) = offering.handle_accept(&outgoing.transfer(), accept, identity, &mut random)?;
-    outgoing.transfer_mut().handle_agreed(beginning.suite());
-    before_begin(beginning.suite())?;
+    let accepted = offering.handle_accept(&outgoing.transfer(), accept, identity, &mut random)?;
+    outgoing.transfer_mut().handle_agreed(accepted.suite());
+    let (beginning, begin) = begin(accepted)?;
     let begin_bytes = writer.send(&begin).await?;
     let Message::Ready(ready) = control.expect(begin_bytes).await? else { return Err(out_of_turn("Ready")) };
     Ok(beginning.handle_ready(ready)?)
@@ -102,14 +101,14 @@ impl<'a> Pipeline<'a> {
         Ok(pipeline)
     }
 
-    /// Sends everything and returns the checked receipt. Not cancel-safe: messages may have been
+    /// Sends everything and returns the checked receipt. `finish` records the manifest. Not cancel-safe: messages may have been
     /// sent or received in part. The connection ends with it; chunks that were read are kept for
     /// the next.
     pub async fn run(
         &self,
         writer: &mut ControlWriter,
         control: &mut ControlReader,
-        mut keep_manifest: impl FnMut(&SignedManifest) -> Outcome,
+        mut finish: impl FnMut(SignedManifest) -> Outcome<Message>,
     ) -> Outcome<SignedReceipt> {
         let sending = async {
             self.send_parts().await?;
@@ -118,11 +117,8 @@ impl<'a> Pipeline<'a> {
                 self.outgoing.transfer_mut().handle_earlier(manifest);
             }
             let audit_head = self.audit.head()?;
-            let finish = self.when(|transfer| transfer.poll_finish(self.identity, audit_head)).await;
-            if let Message::Finish(manifest) = &finish {
-                keep_manifest(manifest)?;
-            }
-            writer.send(&finish).await.map(|_| ())
+            let manifest = self.when(|transfer| transfer.poll_manifest(self.identity, audit_head)).await;
+            writer.send(&finish(manifest)?).await.map(|_| ())
         };
         let listening = self.listen(control);
         tokio::pin!(sending, listening);
@@ -187,11 +183,11 @@ impl<'a> Pipeline<'a> {
         }
         let lane = self.outgoing.lane(part).await?;
         let mut lane = lane.lock().await;
-        let mut out = PartStream { link: self.link, part, first: self.outgoing.transfer().held(part), stream: None };
+        let mut out = self.stream_of(part);
         loop {
             let notified = self.moved.notified();
             let draw = || self.outgoing.sealer.nonces.borrow_mut().draw();
-            let step = self.outgoing.transfer_mut().poll_lane(part, &mut lane.next, &self.session, draw)?;
+            let step = self.outgoing.transfer_mut().poll_lane(&mut lane.rules, &self.session, draw)?;
             match step {
                 LaneStep::Resend(sealed) => {
                     self.report.count(|totals| totals.resent_bytes += sealed.frame.len() as u64);
@@ -200,17 +196,16 @@ impl<'a> Pipeline<'a> {
                 LaneStep::Send(sealed) => self.send_chunk(sealed, &mut out).await?,
                 LaneStep::Proven { index, plain_bytes } => self.count_held(part, index, plain_bytes),
                 LaneStep::AwaitWindow => notified.await,
-                LaneStep::Read => {
-                    if !lane.read().await? {
-                        break;
+                LaneStep::Read => match lane.read().await? {
+                    Some(read) => lane.rules.handle_read(read),
+                    None => {
+                        let summary = lane.summary().await?;
+                        self.outgoing.transfer_mut().handle_source_end(&mut lane.rules, summary);
+                        self.count_arrived(&[]);
                     }
-                }
+                },
+                LaneStep::End => break,
             }
-        }
-        if !lane.ended {
-            let summary = lane.summary().await?;
-            self.outgoing.transfer_mut().handle_part_end(part, summary);
-            self.count_arrived(&[]);
         }
         self.moved.notify_waiters();
         out.finish()?;
@@ -221,29 +216,39 @@ impl<'a> Pipeline<'a> {
     /// One lane, from the spool: its frames as they lie there, from the first that the receiver
     /// does not have. Not cancel-safe: the stream is reset.
     async fn send_spooled(&self, part: PartIndex, spool: &Spool) -> Outcome {
-        let first = self.outgoing.transfer().held(part);
-        let mut out = PartStream { link: self.link, part, first, stream: None };
+        let mut out = self.stream_of(part);
         // From what an earlier process sent to what the receiver has, frames are counted, not sent.
-        let mut frames = spool.read_from(self.outgoing.arrived(part).min(first).0);
+        let first = self.outgoing.arrived(part).min(self.outgoing.transfer().held(part));
+        let mut frames = spool.read_from(SpoolLane::new(first.next_index()));
         while let Some(frame) = frames.next().await? {
             let header = frame.header;
-            if header.index.0 < first.0 {
-                self.count_held(part, header.index, header.plain_bytes.into());
-                continue;
+            match self.when_spooled_may_go(&header).await? {
+                SpooledStep::Held => self.count_held(part, header.index, header.plain_bytes.into()),
+                _ => {
+                    self.count_sent(&header);
+                    out.write(Bytes::copy_from_slice(&header.to_bytes())).await?;
+                    out.write(frame.sealed.clone()).await?;
+                    fail_point::hit(Point::ChunkSent);
+                }
             }
-            self.when(|transfer| transfer.may_send(&header, &self.session).then_some(())).await;
-            self.outgoing.transfer_mut().handle_spooled(&header)?;
-            self.count_sent(&header);
-            out.write(Bytes::copy_from_slice(&header.to_bytes())).await?;
-            out.write(frame.sealed.clone()).await?;
-            fail_point::hit(Point::ChunkSent);
         }
-        // Only a source that has ended well is whole, whatever its last chunk says.
-        spool.manifest().await?;
         self.moved.notify_waiters();
         out.finish()?;
         fail_point::hit(Point::PartSent);
         Ok(())
+    }
+
+    /// What becomes of a frame of a spool, once its window has room. Cancel-safe.
+    async fn when_spooled_may_go(&self, header: &ChunkHeader) -> Outcome<SpooledStep> {
+        let step = self.when(|transfer| match transfer.poll_spooled(header, &self.session) {
+            Ok(SpooledStep::AwaitWindow) => None,
+            step => Some(step),
+        });
+        Ok(step.await?)
+    }
+
+    fn stream_of(&self, part: PartIndex) -> PartStream<'_> {
+        PartStream { link: self.link, header: self.outgoing.transfer().stream_header(part), stream: None }
     }
 
     async fn send_chunk(&self, sealed: Sealed, out: &mut PartStream<'_>) -> Outcome {
@@ -319,8 +324,7 @@ impl<'a> Pipeline<'a> {
 /// short.
 struct PartStream<'a> {
     link: &'a Link,
-    part: PartIndex,
-    first: ChunkCount,
+    header: StreamHeader,
     stream: Option<StreamOut>,
 }
 
@@ -330,8 +334,7 @@ impl PartStream<'_> {
             Some(out) => out,
             None => {
                 let out = self.stream.insert(self.link.open_part().await?);
-                let header = StreamHeader { part: self.part, first: self.first.next_index() };
-                out.send(&mut Bytes::copy_from_slice(&header.to_bytes())).await?;
+                out.send(&mut Bytes::copy_from_slice(&self.header.to_bytes())).await?;
                 out
             }
         };

@@ -18,8 +18,8 @@ use sealift_protocol::{
     grant::Grant,
     id::{Epoch, TransferId},
     key::DigestSecret,
-    manifest::{Plan, SignedManifest},
-    seal::Suite,
+    message::Message,
+    send::{Accepted, Beginning, SenderRecord, Sent},
 };
 use zeroize::Zeroize;
 
@@ -42,38 +42,16 @@ struct Kept {
     #[cbor(with = "minicbor::bytes")]
     digest_secret: [u8; 32],
     #[n(2)]
-    stage: SenderStage,
-    /// From [`SenderStage::AllSent`] on.
-    #[n(3)]
-    sent: Option<Sent>,
+    of_transfer: SenderRecord,
     /// When the receiver drops what it has: nothing can be resumed then.
-    #[n(4)]
+    #[n(3)]
     retain_until_seconds: u64,
     /// Where the source is spooled: removed before this record is.
-    #[n(5)]
+    #[n(4)]
     spool: Option<Place>,
     /// The receiver that it was begun with.
-    #[n(6)]
+    #[n(5)]
     receiver: Fingerprint,
-    /// That a receipt may have been signed under: those of its connections. There are as many as
-    /// there are suites.
-    #[n(7)]
-    suites: Vec<Suite>,
-    /// The receiver has said that its loader may have committed.
-    #[n(8)]
-    in_doubt: bool,
-    /// The latest that a connection was agreed on with; 0 before the first.
-    #[n(9)]
-    epoch: Epoch,
-}
-
-#[derive(Clone, Encode, Decode)]
-#[cbor(map)]
-pub struct Sent {
-    #[n(0)]
-    pub plan: Plan,
-    #[n(1)]
-    pub manifest: SignedManifest,
 }
 
 /// What `status` shows of a transfer.
@@ -100,12 +78,12 @@ pub fn unfinished(state: &StateDir) -> Outcome<Vec<Unfinished>> {
         let Some(kept) = &look.record else { continue };
         let stage = match state.receipt(transfer) {
             Some(_) => SenderStage::Acknowledged,
-            None => kept.stage,
+            None => kept.of_transfer.stage(),
         };
         let held_bytes = look.held_bytes + kept.spool.as_ref().map_or(0, Place::held_bytes);
         let spool = kept.spool.as_ref().map(|place| place.folder().to_path_buf());
         let how_far = look.how_far.filter(|_| stage != SenderStage::Prepared);
-        let in_doubt = kept.in_doubt && stage != SenderStage::Acknowledged;
+        let in_doubt = kept.of_transfer.is_in_doubt() && stage != SenderStage::Acknowledged;
         found.push(Unfinished { transfer, stage, in_doubt, running: look.running, held_bytes, how_far, spool });
     }
     Ok(found)
@@ -135,7 +113,7 @@ impl Record {
             }
             Some(mut kept) if restart => {
                 kept.source_tag = DigestSecret::from_bytes(kept.digest_secret).source_tag(source);
-                kept.sent = None;
+                kept.of_transfer.handle_replaced();
                 kept
             }
             Some(_) => {
@@ -148,19 +126,15 @@ impl Record {
                 Kept {
                     source_tag: digest_secret.source_tag(source),
                     digest_secret: *digest_secret.expose(),
-                    stage: SenderStage::Prepared,
-                    sent: None,
+                    of_transfer: SenderRecord::default(),
                     retain_until_seconds: grant.retain_until_seconds,
                     spool: None,
                     receiver: grant.receiver,
-                    suites: Vec::new(),
-                    in_doubt: false,
-                    epoch: Epoch(0),
                 }
             }
         };
-        let record = Self { dir, kept };
-        record.dir.keep(&record.kept)?;
+        let mut record = Self { dir, kept };
+        record.write()?;
         Ok(record)
     }
 
@@ -171,7 +145,7 @@ impl Record {
     pub fn sweep(state: &StateDir, next: TransferId, now_seconds: u64) -> Outcome {
         for transfer in TransferDir::list(state)? {
             let is_over = |kept: &Kept| {
-                let is_left = state.receipt(transfer).is_some() || kept.stage == SenderStage::Prepared;
+                let is_left = state.receipt(transfer).is_some() || !kept.of_transfer.is_begun();
                 kept.retain_until_seconds <= now_seconds || is_left && transfer != next
             };
             // Looked at first, so that a process that starts it at this moment finds it free. One
@@ -200,13 +174,18 @@ impl Record {
         DigestSecret::from_bytes(self.kept.digest_secret)
     }
 
+    /// How far the transfer is, and what was sent of it.
+    pub fn of_transfer(&self) -> &SenderRecord {
+        &self.kept.of_transfer
+    }
+
     pub fn stage(&self) -> SenderStage {
-        self.kept.stage
+        self.kept.of_transfer.stage()
     }
 
     /// Whether a receiver may know the transfer, so that it has until `finish_before`.
     pub fn is_begun(&self) -> bool {
-        self.kept.stage != SenderStage::Prepared
+        self.kept.of_transfer.is_begun()
     }
 
     /// The receiver of the ticket that it was begun with.
@@ -214,59 +193,37 @@ impl Record {
         self.kept.receiver
     }
 
-    pub fn sent(&self) -> Option<&Sent> {
-        self.kept.sent.as_ref()
+    /// Begin, once the record names the connection that it begins.
+    pub fn begin(&mut self, accepted: Accepted) -> Outcome<(Beginning, Message)> {
+        self.kept.of_transfer.handle_accepted(&accepted);
+        self.write_changed()?;
+        Ok(self.kept.of_transfer.begin(accepted)?)
     }
 
-    /// The suites that its connections were agreed on with.
-    pub fn suites(&self) -> &[Suite] {
-        &self.kept.suites
-    }
-
-    pub fn keep_begun(&mut self, suite: Suite) -> Outcome {
-        if self.is_begun() && self.kept.suites.contains(&suite) && !self.kept.in_doubt {
-            return Ok(());
-        }
-        self.kept.stage = self.kept.stage.max(SenderStage::Begun);
-        // A receiver whose transfer is in doubt agrees to nothing.
-        self.kept.in_doubt = false;
-        if !self.kept.suites.contains(&suite) {
-            self.kept.suites.push(suite);
-        }
-        self.dir.keep(&self.kept)
-    }
-
-    /// The latest epoch of its connections, those of earlier processes among them.
-    pub fn epoch(&self) -> Epoch {
-        self.kept.epoch
-    }
-
-    pub fn keep_epoch(&mut self, epoch: Epoch) -> Outcome {
-        self.kept.epoch = epoch;
-        self.dir.keep(&self.kept)
-    }
-
-    /// Whether the target may hold the load, or a part of it, by the receiver's own word.
-    pub fn is_in_doubt(&self) -> bool {
-        self.kept.in_doubt
+    /// Keeps the epoch of a connection. Returns whether the receiver repeats one that an earlier
+    /// process has seen.
+    pub fn keep_epoch(&mut self, epoch: Epoch) -> Outcome<bool> {
+        let is_repeated = self.kept.of_transfer.handle_epoch(epoch);
+        self.write_changed()?;
+        Ok(is_repeated)
     }
 
     pub fn keep_in_doubt(&mut self) -> Outcome {
-        self.kept.in_doubt = true;
-        self.dir.keep(&self.kept)
+        self.kept.of_transfer.handle_in_doubt();
+        self.write_changed()
     }
 
-    pub fn keep_sent(&mut self, sent: Sent) -> Outcome {
-        self.kept.sent = Some(sent);
-        self.kept.stage = SenderStage::AllSent;
-        self.dir.keep(&self.kept)
+    /// Finish, once the record holds what it states.
+    pub fn finish(&mut self, sent: Sent) -> Outcome<Message> {
+        self.kept.of_transfer.handle_all_sent(sent);
+        self.write_changed()?;
+        Ok(self.kept.of_transfer.finish()?)
     }
 
-    /// The source is sent from its beginning: an earlier manifest is of no use any more.
+    /// The source is sent from its beginning.
     pub fn keep_unsent(&mut self) -> Outcome {
-        self.kept.sent = None;
-        self.kept.stage = self.kept.stage.min(SenderStage::Begun);
-        self.dir.keep(&self.kept)
+        self.kept.of_transfer.handle_unsent();
+        self.write_changed()
     }
 
     pub fn spool(&self) -> Option<&Place> {
@@ -275,7 +232,21 @@ impl Record {
 
     pub fn keep_spool(&mut self, spool: Option<Place>) -> Outcome {
         self.kept.spool = spool;
-        self.dir.keep(&self.kept)
+        self.write()
+    }
+
+    fn write_changed(&mut self) -> Outcome {
+        match self.kept.of_transfer.is_unwritten() {
+            true => self.write(),
+            false => Ok(()),
+        }
+    }
+
+    /// Durable when it returns.
+    fn write(&mut self) -> Outcome {
+        self.dir.keep(&self.kept)?;
+        self.kept.of_transfer.handle_written();
+        Ok(())
     }
 
     /// The transfer is over.

@@ -34,11 +34,11 @@ use sealift_protocol::{
     key::DigestSecret,
     limits::{CHUNK_HEADER_BYTES, NAME_BYTES_MAX},
     manifest::{ReceiverTrust, SignedManifest},
-    message::{Ack, Message},
+    message::Ack,
     random::Random,
     seal::Suite,
     sealed_log::{KeyFingerprint, LogHeader, LogId, LogKind, Record},
-    send::{self, SenderTransfer},
+    send::{Read as ChunkRead, SenderTransfer, SourceLane},
     sign::Signer,
 };
 use serde_json::json;
@@ -201,7 +201,7 @@ impl<'a> Sealing<'a> {
         for part in (0..parts).map(PartIndex) {
             self.seal_part(part, &reader, &sealer, &mut transfer, writing).await?;
         }
-        let Some(Message::Finish(manifest)) = transfer.poll_finish(&self.identity, self.audit.head()?) else {
+        let Some(manifest) = transfer.poll_manifest(&self.identity, self.audit.head()?) else {
             return Err(Failure::new(Code::Internal, "no manifest", ""));
         };
         append(writing, Statement::Finish(manifest.clone()).to_record()).await?;
@@ -218,10 +218,11 @@ impl<'a> Sealing<'a> {
         writing: &Writing,
     ) -> Outcome {
         let reading = reader.read(part, transfer.digests().multiset())?;
-        let mut lane = Lane::new(reading, sealer.budget.open_lane().await?, ChunkCount(0), sealer);
+        let rules = SourceLane::new(transfer, part);
+        let mut lane = Lane::new(reading, sealer.budget.open_lane().await?, rules, sealer);
         transfer.handle_start(part);
-        while lane.read().await? {
-            let Some(send::Read::Sealed(sealed, keys)) = lane.next.take() else { continue };
+        while let Some(read) = lane.read().await? {
+            let ChunkRead::Sealed(sealed, keys) = read else { continue };
             let header: ChunkHeader = sealed.header;
             transfer.handle_sealed(&sealed, &keys);
             let written = ChunkCount(header.index.0 + 1);
@@ -233,7 +234,7 @@ impl<'a> Sealing<'a> {
             });
         }
         let summary = lane.summary().await?;
-        transfer.handle_part_end(part, summary);
+        transfer.handle_source_end(&mut lane.rules, summary);
         let parts = transfer.parts_verified();
         let rows = reader.rows();
         self.report.count(|totals| (totals.parts, totals.rows) = (parts, rows));

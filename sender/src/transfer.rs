@@ -221,7 +221,7 @@ impl<'a> Sending<'a> {
         // committed a part.
         match SenderStage::AllSent {
             all_sent if self.found == all_sent || self.record.stage() == all_sent => failure,
-            _ if self.record.is_in_doubt() => failure,
+            _ if self.record.of_transfer().is_in_doubt() => failure,
             _ => failure.while_nothing_is_visible(),
         }
     }

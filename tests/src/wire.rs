@@ -5,6 +5,6 @@ mod exchange;
 mod seeded;
 mod signer;
 
-pub use exchange::{Exchange, NOW_SECONDS, Pair, Parties, TRANSFER, Terms, opaque_plan, ready, table_plan};
+pub use exchange::{Exchange, NOW_SECONDS, Pair, Parties, TRANSFER, Terms, begin, opaque_plan, ready, table_plan};
 pub use seeded::Seeded;
 pub use signer::TestSigner;

@@ -17,7 +17,7 @@ use sealift_protocol::{
     sign::{Purpose, Signer},
     transcript::Transcript,
 };
-use sealift_tests::wire::{NOW_SECONDS, Parties, Seeded, Terms, table_plan};
+use sealift_tests::wire::{NOW_SECONDS, Parties, Seeded, Terms, begin, table_plan};
 
 const TABLES: usize = 2;
 
@@ -42,7 +42,7 @@ fn agree(parties: &mut Parties, transfer: &SenderTransfer, have: &[Have], asks: 
     transcript.absorb(&codec::encode(&accept.body));
     accept.signature = parties.receiver.sign(Purpose::Accept, &transcript.hash());
     transcript.absorb(&accept.signature.0);
-    let (beginning, begin) = offering.handle_accept(transfer, accept, &parties.sender, &mut parties.random)?;
+    let (beginning, begin) = begin(offering.handle_accept(transfer, accept, &parties.sender, &mut parties.random)?)?;
     let Message::Begin(begin) = begin else { unreachable!() };
     transcript.absorb(&codec::encode(&begin.body));
     beginning.handle_ready(sealift_protocol::message::Ready { transcript: transcript.hash() })

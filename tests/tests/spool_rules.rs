@@ -14,7 +14,7 @@ use sealift_protocol::{
     key::{DigestSecret, EpochSecret},
     limits::{CHUNK_HEADER_BYTES, LANE_WINDOW_BYTES_MIN},
     manifest::Origin,
-    message::{Ack, Have, Message},
+    message::{Ack, Have},
     random::Nonces,
     receive,
     seal::{Suite, open, seal},
@@ -229,7 +229,7 @@ fn x12_what_is_sent_from_a_spool_is_counted() {
         .unwrap();
     assert_eq!(transfer.held(PART), ChunkCount(1));
     transfer.handle_spooled(&frames[1].header).unwrap();
-    assert!(transfer.poll_finish(&parties.sender, None).is_none(), "not all of it is verified");
+    assert!(transfer.poll_manifest(&parties.sender, None).is_none(), "not all of it is verified");
 }
 
 fn nothing() -> Have {
@@ -247,9 +247,7 @@ fn x12_a_receiver_cannot_have_what_the_manifest_does_not() {
     frames.iter().for_each(|frame| pair.transfer.handle_sealed(frame, &pair.session.keys));
     pair.transfer.handle_part_end(PART, RowsDigest::default());
     pair.transfer.handle_ack(&ack(3)).unwrap();
-    let Some(Message::Finish(manifest)) = pair.transfer.poll_finish(&parties.sender, None) else {
-        panic!("a manifest")
-    };
+    let Some(manifest) = pair.transfer.poll_manifest(&parties.sender, None) else { panic!("a manifest") };
     let root = manifest.manifest.parts[0].root;
     let have = |verified, ended, root| Have { verified: ChunkCount(verified), ended, root, ..nothing() };
     let other = nothing().root;
@@ -265,7 +263,7 @@ fn x12_a_receiver_cannot_have_what_the_manifest_does_not() {
         transfer.handle_earlier(manifest.clone());
         assert_eq!(code(transfer.handle_have(&[have], Epoch(2))), checked, "{have:?}");
         let is_all = checked == Code::Done && have.ended;
-        assert_eq!(transfer.poll_finish(&parties.sender, None).is_some(), is_all, "{have:?}");
+        assert_eq!(transfer.poll_manifest(&parties.sender, None).is_some(), is_all, "{have:?}");
     }
 }
 
@@ -279,10 +277,10 @@ fn what_is_there_whole_has_the_manifest_of_the_spool() {
     transfer.handle_have(&[], Epoch(1)).unwrap();
     frames.iter().for_each(|frame| transfer.handle_spooled(&frame.header).unwrap());
     transfer.handle_ack(&ack(2)).unwrap();
-    assert!(transfer.poll_finish(&parties.sender, None).is_none());
+    assert!(transfer.poll_manifest(&parties.sender, None).is_none());
     transfer
         .handle_have(&[Have { verified: ChunkCount(2), durable: ChunkCount(2), ended: true, ..nothing() }], Epoch(2))
         .unwrap();
     assert!(!transfer.is_open(PART));
-    assert!(transfer.poll_finish(&parties.sender, None).is_none());
+    assert!(transfer.poll_manifest(&parties.sender, None).is_none());
 }

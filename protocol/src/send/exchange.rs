@@ -41,6 +41,14 @@ pub struct ExpectedReceiver {
     pub sealing_key: KeyFingerprint,
 }
 
+/// Accept is good. Begin is said once the record names this connection ([`SenderRecord::begin`]).
+///
+/// [`SenderRecord::begin`]: super::SenderRecord::begin
+pub struct Accepted {
+    beginning: Beginning,
+    begin: Begin,
+}
+
 /// Begin was sent; Ready is due.
 pub struct Beginning {
     session: SenderSession,
@@ -76,7 +84,7 @@ impl Offering {
         accept: Accept,
         signer: &dyn Signer,
         random: &mut dyn Random,
-    ) -> Result<(Beginning, Message)> {
+    ) -> Result<Accepted> {
         self.transcript.absorb(&codec::encode(&accept.body));
         let mismatch = Code::TranscriptMismatch;
         self.expected.receiver_key.verify(Purpose::Accept, &self.transcript.hash(), &accept.signature, mismatch)?;
@@ -124,7 +132,8 @@ impl Offering {
             receiver_key: self.expected.receiver_key,
             sender_key: signer.public_key(),
         };
-        Ok((Beginning { session, transcript_hash }, Message::Begin(Begin { body: begin, signature })))
+        let beginning = Beginning { session, transcript_hash };
+        Ok(Accepted { beginning, begin: Begin { body: begin, signature } })
     }
 
     fn check_terms(&self, accept: &Accept, transfer: &SenderTransfer) -> Result<()> {
@@ -178,12 +187,18 @@ impl Offering {
     }
 }
 
-impl Beginning {
+impl Accepted {
     /// The suite that the receiver chose.
     pub fn suite(&self) -> Suite {
-        self.session.keys.suite()
+        self.beginning.session.keys.suite()
     }
 
+    pub(super) fn begin(self) -> (Beginning, Message) {
+        (self.beginning, Message::Begin(self.begin))
+    }
+}
+
+impl Beginning {
     /// Checks that the receiver has the same transcript (`TranscriptMismatch`): data may flow.
     pub fn handle_ready(self, ready: Ready) -> Result<SenderSession> {
         match ready.transcript == self.transcript_hash {

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use super::{Resume, SenderSession, SenderTransfer};
+use super::{SenderSession, SenderTransfer};
 use crate::{
     chunk::{Chunk, ChunkHash, Sealed},
     close::Code,
+    digest::RowsDigest,
     error::{Error, Result},
     id::{ChunkCount, ChunkIndex, PartIndex},
     random::Nonce,
@@ -30,6 +31,36 @@ pub enum Read {
         /// Whether the part ends with it.
         last: bool,
     },
+}
+
+/// A part that is read from the source. It outlives a connection, since what was read and is not
+/// sent yet may be nowhere else.
+pub struct SourceLane {
+    part: PartIndex,
+    /// Chunks of it that the receiver had when its reading began.
+    held: ChunkCount,
+    /// Read, and not sent or compared yet.
+    next: Option<Read>,
+    /// All of it was read.
+    is_read: bool,
+}
+
+impl SourceLane {
+    /// The lane of a part that is about to be read.
+    pub fn new(transfer: &SenderTransfer, part: PartIndex) -> Self {
+        Self { part, held: transfer.held(part), next: None, is_read: false }
+    }
+
+    /// Chunks of the part that the receiver had when its reading began.
+    pub fn held(&self) -> ChunkCount {
+        self.held
+    }
+
+    /// Takes the next chunk, which [`LaneStep::Read`] asked for.
+    pub fn handle_read(&mut self, read: Read) {
+        debug_assert!(self.next.is_none() && !self.is_read, "a chunk that was not asked for");
+        self.next = Some(read);
+    }
 }
 
 /// What becomes of a chunk that was read, before its lane takes it.
@@ -62,57 +93,47 @@ pub enum LaneStep {
     },
     /// Wait for an acknowledgement: the window of the part is full.
     AwaitWindow,
-    /// Read the next chunk; if there is none, the part ends.
+    /// Read the next chunk, for [`SourceLane::handle_read`]; if there is none, report that with
+    /// [`SenderTransfer::handle_source_end`].
     Read,
-}
-
-/// What this process can read of the source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readable {
-    /// Nothing: it is not opened, since an earlier process has sent all of it.
-    Nothing,
-    /// Each part, once.
-    Once,
-    /// Each part, as often as needed.
-    Again,
-    /// The spool that everything is sent from, in which so many chunks are durable.
-    Spooled(u64),
-}
-
-impl Readable {
-    /// Of a source that is opened: whether its parts can be read more than once.
-    pub fn of_source(can_repeat: Option<bool>) -> Self {
-        can_repeat.map_or(Self::Nothing, |can_repeat| if can_repeat { Self::Again } else { Self::Once })
-    }
+    /// All of the part is sent: its stream ends.
+    End,
 }
 
 impl SenderTransfer {
-    /// The next step of the lane of `part`. `read` is the chunk that was read last; it is taken
-    /// when it was sent or compared. Fails with `SourceChanged` if it is not what was sent before.
+    /// The next step of a lane. Fails with `SourceChanged` if what was read is not what was sent
+    /// before.
     pub fn poll_lane(
         &mut self,
-        part: PartIndex,
-        read: &mut Option<Read>,
+        lane: &mut SourceLane,
         session: &SenderSession,
         mut draw: impl FnMut() -> Result<Nonce>,
     ) -> Result<LaneStep> {
-        if let Some(sealed) = self.poll_resend(part, session, &mut draw)? {
+        if let Some(sealed) = self.poll_resend(lane.part, session, &mut draw)? {
             return Ok(LaneStep::Resend(sealed));
         }
-        match read.take() {
-            None => Ok(LaneStep::Read),
+        match lane.next.take() {
+            None => Ok(if lane.is_read { LaneStep::End } else { LaneStep::Read }),
             Some(Read::Held { hash, index, plain_bytes, last }) => {
-                self.handle_repeated(part, &hash, plain_bytes, last)?;
+                self.handle_repeated(lane.part, &hash, plain_bytes, last)?;
                 Ok(LaneStep::Proven { index, plain_bytes })
             }
             Some(Read::Sealed(sealed, keys)) if self.may_send(&sealed.header, session) => {
                 self.handle_read(sealed, &keys, session, draw).map(LaneStep::Send)
             }
             full => {
-                *read = full;
+                lane.next = full;
                 Ok(LaneStep::AwaitWindow)
             }
         }
+    }
+
+    /// The source had no chunk left for a lane that asked for one. `rows` is the digest of the
+    /// part's rows, and is ignored for a part without rows.
+    pub fn handle_source_end(&mut self, lane: &mut SourceLane, rows: RowsDigest) {
+        debug_assert!(lane.next.is_none() && !lane.is_read, "a part ends once");
+        lane.is_read = true;
+        self.handle_part_end(lane.part, rows);
     }
 
     /// Sends a chunk that was read, sealed again if it was sealed for an earlier connection. It is
@@ -131,26 +152,5 @@ impl SenderTransfer {
         }
         let resealed = self.poll_resend(sealed.header.part, session, draw)?;
         resealed.ok_or(Error::new(Code::Internal, "a kept chunk is missing"))
-    }
-
-    /// Resumes over a new connection, and returns the parts that have to be read again from their
-    /// beginning. The caller drops what it has read of them before it asks the source for anything,
-    /// since the source may be waiting to deliver more of it. Fails with `ResumeImpossible` if the
-    /// receiver lacks what cannot be read.
-    pub fn resume(&mut self, session: &SenderSession, readable: Readable) -> Result<Vec<PartIndex>> {
-        if let Readable::Spooled(frames) = readable
-            && session.have.iter().any(|have| have.verified.0 > frames)
-        {
-            return Err(Error::new(Code::AckImpossible, "more than was spooled"));
-        }
-        let resumed = self.handle_have(&session.have, session.keys.epoch())?;
-        let parts = (0..).map(PartIndex).zip(resumed);
-        let repeated: Vec<_> = parts.filter(|(_, resume)| *resume == Resume::Repeat).map(|(part, _)| part).collect();
-        let is_possible = match readable {
-            Readable::Nothing => (0..self.parts.len() as u32).all(|part| !self.is_open(PartIndex(part))),
-            Readable::Once => repeated.is_empty(),
-            Readable::Again | Readable::Spooled(_) => true,
-        };
-        if is_possible { Ok(repeated) } else { Err(Error::new(Code::ResumeImpossible, "source")) }
     }
 }

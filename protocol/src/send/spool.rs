@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    SenderTransfer,
+    SenderSession, SenderTransfer,
     part::{Resume, SentProgress, Spooled, count_all, weight},
 };
 use crate::{
@@ -15,10 +15,10 @@ use crate::{
     digest::RowsDigest,
     error::{Error, Result},
     frame::ChunkHeader,
-    id::{ChunkCount, PartIndex},
+    id::{ChunkCount, ChunkIndex, PartIndex},
     limits::CHUNK_HEADER_BYTES,
     manifest::SignedManifest,
-    message::{Ack, Have, Message},
+    message::{Ack, Have},
     seal::EpochKeys,
     sealed_log::{EpochRecord, KeyFingerprint, Record},
     sign::Signer,
@@ -79,11 +79,60 @@ impl SpoolFilling {
         audit_head: Option<AuditHead>,
     ) -> Result<(SignedManifest, Record)> {
         self.transfer.handle_part_end(SPOOLED_PART, rows);
-        let Some(Message::Finish(manifest)) = self.transfer.poll_finish(signer, audit_head) else {
+        let Some(manifest) = self.transfer.poll_manifest(signer, audit_head) else {
             return Err(Error::new(Code::Internal, "a spool ends before all of it is durable"));
         };
         let record = Statement::Finish(manifest.clone()).to_record();
         Ok((manifest, record))
+    }
+}
+
+/// What is read next of a spool, to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpoolStep {
+    /// The chunk with this index, for [`SenderTransfer::poll_spooled`].
+    Read(ChunkIndex),
+    /// Wait until more of the spool is durable.
+    AwaitSpooled,
+    /// All of the source is sent: the stream of its part ends.
+    End,
+}
+
+/// What becomes of a chunk that was read from a spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpooledStep {
+    /// Nothing: the receiver has it.
+    Held,
+    /// It is sent, as it is.
+    Send,
+    /// Wait for an acknowledgement: the window of the part is full.
+    AwaitWindow,
+}
+
+/// The lane of a spool on one connection.
+#[derive(Debug)]
+pub struct SpoolLane {
+    next: ChunkIndex,
+}
+
+impl SpoolLane {
+    /// Reads from this chunk on, which is no later than the first that the receiver lacks.
+    pub fn new(first: ChunkIndex) -> Self {
+        Self { next: first }
+    }
+
+    /// The next step, with so many chunks durable. Only once `is_whole` does the part end, whatever
+    /// its last chunk says: the source may fail behind it.
+    pub fn poll(&self, durable: u64, is_whole: bool) -> SpoolStep {
+        if self.next.0 < durable {
+            return SpoolStep::Read(self.next);
+        }
+        if is_whole { SpoolStep::End } else { SpoolStep::AwaitSpooled }
+    }
+
+    /// The chunk that [`SpoolStep::Read`] asked for was read.
+    pub fn handle_read(&mut self) {
+        self.next.0 += 1;
     }
 }
 
@@ -138,6 +187,19 @@ impl SenderTransfer {
             progress.spooled = Some(Spooled { sent: progress.verified, weights: VecDeque::new() });
         }
         self.tally = count_all(&mut self.parts, &self.plan);
+    }
+
+    /// What becomes of a chunk that was read from the spool; it is asked again for one that waits
+    /// for the window. Fails as [`Self::handle_spooled`] does.
+    pub fn poll_spooled(&mut self, header: &ChunkHeader, session: &SenderSession) -> Result<SpooledStep> {
+        if header.index.0 < self.held(header.part).0 {
+            return Ok(SpooledStep::Held);
+        }
+        if !self.may_send(header, session) {
+            return Ok(SpooledStep::AwaitWindow);
+        }
+        self.handle_spooled(header)?;
+        Ok(SpooledStep::Send)
     }
 
     /// A frame is sent as it is in the spool. Fails with `LogDamaged` if it is not the next of its

@@ -15,6 +15,7 @@ use sealift_protocol::{
     id::{ChunkIndex, PartIndex},
     limits::FRAME_BYTES_MAX,
     sealed_log::{LogPlace, Record},
+    send::{SpoolLane, SpoolStep},
 };
 use tokio::sync::watch;
 
@@ -36,7 +37,7 @@ pub struct Frames {
     progress: watch::Receiver<Progress>,
     cursor: Option<Cursor>,
     budget: LaneBudget,
-    next: u64,
+    lane: SpoolLane,
 }
 
 /// A sealed chunk as it goes out, and what it takes of the budget.
@@ -53,10 +54,10 @@ struct Cursor {
 }
 
 impl Spool {
-    /// Reads the frames from `first` on.
-    pub fn read_from(&self, first: u64) -> Frames {
+    /// Reads the frames of a lane.
+    pub fn read_from(&self, lane: SpoolLane) -> Frames {
         let cursor = Cursor { log: Arc::clone(&self.log), places: Arc::clone(&self.places), replay: None };
-        Frames { progress: self.progress.clone(), cursor: Some(cursor), budget: self.budget.clone(), next: first }
+        Frames { progress: self.progress.clone(), cursor: Some(cursor), budget: self.budget.clone(), lane }
     }
 }
 
@@ -64,16 +65,7 @@ impl Frames {
     /// The next frame, once it is durable; the one before has been dropped by then. `None` after
     /// the last. Not cancel-safe: cancelled while it reads, it fails from then on.
     pub async fn next(&mut self) -> Outcome<Option<Frame>> {
-        let next = self.next;
-        {
-            let more = |progress: &Progress| progress.frames > next || progress.ended.is_some();
-            let progress = self.progress.wait_for(more).await.map_err(|_| stopped())?;
-            match &progress.ended {
-                Some(Err(failure)) => return Err(failure.clone()),
-                Some(Ok(_)) if progress.frames <= next => return Ok(None),
-                _ => {}
-            }
-        }
+        let Some(ChunkIndex(next)) = self.wait_for_next().await? else { return Ok(None) };
         let mut room = self.budget.take(FRAME_BYTES_MAX).await?;
         let mut cursor = self.cursor.take().ok_or_else(stopped)?;
         let read = tokio::task::spawn_blocking(move || {
@@ -82,10 +74,28 @@ impl Frames {
         });
         let (cursor, frame) = read.await.map_err(|_| stopped())?;
         self.cursor = Some(cursor);
-        self.next += 1;
+        self.lane.handle_read();
         let (header, sealed) = frame?;
         room.shrink(sealed.len());
         Ok(Some(Frame { header, sealed, _room: room }))
+    }
+
+    /// The next frame to be read, once it is durable; `None` after the last. Cancel-safe.
+    async fn wait_for_next(&mut self) -> Outcome<Option<ChunkIndex>> {
+        loop {
+            let step = {
+                let progress = self.progress.borrow_and_update();
+                if let Some(Err(failure)) = &progress.ended {
+                    return Err(failure.clone());
+                }
+                self.lane.poll(progress.frames, progress.ended.is_some())
+            };
+            match step {
+                SpoolStep::Read(index) => return Ok(Some(index)),
+                SpoolStep::End => return Ok(None),
+                SpoolStep::AwaitSpooled => self.progress.changed().await.map_err(|_| stopped())?,
+            }
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use sealift_protocol::{
     fingerprint::Fingerprint,
     id::Epoch,
     message::Have,
+    send::Sent,
     ticket_proof::TicketProof,
 };
 use serde_json::json;
@@ -33,7 +34,6 @@ use super::Sending;
 use crate::{
     outgoing::Outgoing,
     pipeline::{OfferTerms, Pipeline, negotiate},
-    record::Sent,
 };
 
 /// For the last packets of a connection to leave.
@@ -120,16 +120,14 @@ impl Sending<'_> {
         let outcome = async {
             let session = {
                 let terms = OfferTerms { asks: self.attempt.asks(), sealing_key: self.ticket.sealing_key };
-                // From Begin on the receiver may know the transfer by a secret that is kept here
-                // alone.
-                let keep_begun = |suite| {
-                    self.record.keep_begun(suite)?;
+                let begin = |accepted| {
+                    let begun = self.record.begin(accepted)?;
                     self.attempt.handle_begin();
                     fail_point::hit(Point::BeginKept);
-                    Ok(())
+                    Ok(begun)
                 };
                 let identity = self.identity;
-                let negotiating = negotiate(outgoing, terms, &link, identity, &mut writer, &mut control, keep_begun);
+                let negotiating = negotiate(outgoing, terms, &link, identity, &mut writer, &mut control, begin);
                 stop.or(negotiating).await?
             };
             self.attempt.handle_ready();
@@ -152,13 +150,13 @@ impl Sending<'_> {
             self.permit.begin(&self.ticket.grant.grant);
             self.outage.handle_ready(Instant::now());
             let record = &mut self.record;
-            let keep_manifest = |manifest: &_| {
+            let finish = |manifest| {
                 let plan = outgoing.transfer().plan().clone();
-                record.keep_sent(Sent { plan, manifest: Clone::clone(manifest) })?;
+                let finish = record.finish(Sent { plan, manifest })?;
                 fail_point::hit(Point::ManifestKept);
-                Ok(())
+                Ok(finish)
             };
-            let receipt = stop.or(pipeline.run(&mut writer, &mut control, keep_manifest)).await?;
+            let receipt = stop.or(pipeline.run(&mut writer, &mut control, finish)).await?;
             fail_point::hit(Point::ReceiptChecked);
             // Before the receiver gets the end of the stream, and forgets about the transfer.
             let receipt_path = self.state.keep_receipt(self.ticket.grant.grant.transfer, &receipt)?;
@@ -209,10 +207,10 @@ impl Sending<'_> {
     /// receiver that was put back to an earlier state repeats one that an earlier process has seen:
     /// it may continue, and the operator is told, who knows whether that was done.
     fn keep_epoch(&mut self, epoch: Epoch) -> Outcome {
-        if epoch <= self.record.epoch() {
+        if self.record.keep_epoch(epoch)? {
             self.report.notice("sender", PUT_BACK);
         }
-        self.record.keep_epoch(epoch)
+        Ok(())
     }
 
     fn proof(&self, link: &Link) -> TicketProof {

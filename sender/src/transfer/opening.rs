@@ -21,7 +21,7 @@ use sealift_protocol::{
         sender::{Contact, Sends},
     },
     manifest::{Origin, Plan, ReceiverTrust},
-    send::{SPOOLED_PART, SenderSession, SenderTransfer, SpoolFilling},
+    send::{SPOOLED_PART, SenderSession, SenderTransfer, Sent, SpoolFilling},
 };
 use serde_json::json;
 
@@ -30,7 +30,6 @@ use crate::{
     lane::{Sealer, nothing_came},
     outgoing::Outgoing,
     reader::{Opened, Reader, Reading, empty_dump},
-    record::Sent,
     spool::{self, Filling, Place, Spool, Whole},
     ticket_input::TicketInput,
     workers::Workers,
@@ -43,7 +42,7 @@ impl Sending<'_> {
             if let Some(outgoing) = self.resume_spool(stop).await? {
                 return Ok(outgoing);
             }
-            if let Some(sent) = self.record.sent().cloned() {
+            if let Some(sent) = self.record.of_transfer().sent().cloned() {
                 return self.only_receipt(sent);
             }
         }
@@ -216,7 +215,7 @@ impl Sending<'_> {
         let origin = origin(self.trust, self.endpoint);
         let mut transfer =
             SenderTransfer::new(suites, self.ticket.grant.clone(), plan, self.record.digest_secret(), origin)?;
-        for &suite in self.record.suites() {
+        for &suite in self.record.of_transfer().suites() {
             transfer.handle_agreed(suite);
         }
         Ok(transfer.within(Budget::new(self.args.transfer.memory).window_bytes()))

@@ -16,26 +16,27 @@ use sealift_protocol::{
     compress::Packer,
     disposition::{
         self, Asks,
-        sender::{Attempt, Replay, SenderDisposition, SenderStage, Sends, Standing, sender_disposition},
+        sender::{Attempt, Replay, SenderDisposition, Sends, Standing, sender_disposition},
     },
     grant::SignedGrant,
+    id::Epoch,
     key::{DigestSecret, KeyCommitment},
     message::{Message, Refuse},
     random::Nonces,
-    send::{Beginning, ExpectedReceiver, Offering, Readable, SenderSession, SenderTransfer},
+    send::{Beginning, ExpectedReceiver, Offering, Readable, SenderRecord, SenderSession, SenderTransfer},
 };
 
 pub use self::disk::Disk;
 use self::{
     connection::Connection,
-    disk::{Record, keep, record, transfer},
+    disk::{Record, keep, keep_changed, record, transfer},
     reading::Reading,
     sabotage::Sabotage,
     spool::Spool,
 };
 use super::{
     Moved,
-    fault::Moment,
+    fault::{Action, Moment},
     link::Link,
     scenario::SourceKind,
     world::{Expiry, Failed, Outcome, Side, Stop, World, told},
@@ -97,7 +98,7 @@ impl<'a> Sender<'a> {
         let (mut random, nonces) = (seeded("random"), Nonces::new(seeded("nonces")));
         let record = disk.record.read().clone().unwrap_or_else(|| {
             let digest_secret = *DigestSecret::generate(&mut random).expose();
-            Record { digest_secret, stage: SenderStage::Prepared, suites: Vec::new(), sent: None, spool: None }
+            Record { digest_secret, of_transfer: SenderRecord::default(), spool: None }
         });
         keep(disk, Some(record.clone()), world)?;
         let mut sender = Self {
@@ -109,7 +110,7 @@ impl<'a> Sender<'a> {
             source: None,
             spool: None,
             phase: Phase::Waiting(world.now_ms()),
-            attempt: Attempt::new(record.stage, replay_of(world), Asks::Continue),
+            attempt: Attempt::new(record.of_transfer.stage(), replay_of(world), Asks::Continue),
             attempts: 0,
             random,
             nonces,
@@ -117,10 +118,10 @@ impl<'a> Sender<'a> {
             sabotage: Sabotage::new(world.scenario),
         };
         if !sender.resume_spool(disk)? {
-            match record.sent {
-                Some(manifest) => {
+            match record.of_transfer.sent() {
+                Some(sent) => {
                     sender.attempt.handle_earlier(Sends::Receipt);
-                    sender.transfer.handle_earlier(manifest);
+                    sender.transfer.handle_earlier(sent.manifest.clone());
                 }
                 None => sender.open(disk, world)?,
             }
@@ -133,7 +134,7 @@ impl<'a> Sender<'a> {
         self.attempt.handle_opening();
         self.drop_spool(disk, world)?;
         let record = record(disk)?;
-        if !world.scenario.can_repeat() && record.stage != SenderStage::Prepared {
+        if !world.scenario.can_repeat() && record.of_transfer.is_begun() {
             // What a program prints, and what comes through a pipe, is of another moment each time.
             world.change_source();
         }
@@ -143,8 +144,7 @@ impl<'a> Sender<'a> {
         self.attempt.handle_opened(reading.can_repeat());
         self.transfer = transfer(&record, &self.grant, plan, world)?;
         self.source = Some(reading);
-        let stage = record.stage.min(SenderStage::Begun);
-        keep(disk, Some(Record { stage, sent: None, ..record }), world)
+        keep_changed(disk, world, SenderRecord::handle_unsent).map(|_| ())
     }
 
     /// Does one thing that can be done now, if there is one. The receipt is the end.
@@ -220,26 +220,21 @@ impl<'a> Sender<'a> {
         match (std::mem::replace(&mut self.phase, Phase::Moving), message) {
             (_, Message::Refuse(refuse)) => return Err(told(refuse.code)),
             (Phase::Offering(offering), Message::Accept(accept)) => {
-                let (beginning, begin) =
-                    offering.handle_accept(&self.transfer, accept, self.signer, &mut self.random)?;
-                let Message::Begin(body) = &begin else { unreachable!("what handle_accept makes") };
-                // The receiver knows this sender by its digest secret from now on: it is not to be
-                // lost.
-                self.transfer.handle_agreed(beginning.suite());
-                let mut kept = record(disk)?;
-                kept.stage = kept.stage.max(SenderStage::Begun);
-                if !kept.suites.contains(&beginning.suite()) {
-                    kept.suites.push(beginning.suite());
-                }
-                keep(disk, Some(kept), world)?;
+                let accepted = offering.handle_accept(&self.transfer, accept, self.signer, &mut self.random)?;
+                self.transfer.handle_agreed(accepted.suite());
+                let kept = keep_changed(disk, world, |record| record.handle_accepted(&accepted))?;
+                let (beginning, begin) = kept.begin(accepted)?;
+                let Message::Begin(body) = &begin else { unreachable!("what begin returns") };
                 self.phase = Phase::Beginning(Box::new(beginning), body.body.commitment);
                 self.attempt.handle_begin();
+                assert!(disk.record.is_synced() && record(disk)?.of_transfer.is_begun(), "Begin before its record");
                 self.say(&begin, world);
                 world.reach(SENDER, Moment::Begun)?;
             }
             (Phase::Beginning(beginning, commitment), Message::Ready(ready)) => {
                 let mut session = beginning.handle_ready(ready)?;
                 self.attempt.handle_ready();
+                keep_epoch(session.keys.epoch(), disk, world)?;
                 // Real windows hold megabytes; here they are to be felt.
                 session.lane_window_bytes = world.scenario.window_bytes;
                 let receiver_left = world.link().left[Side::Receiver as usize];
@@ -328,7 +323,7 @@ impl<'a> Sender<'a> {
     }
 
     fn standing(&self, disk: &Disk) -> Outcome<Standing> {
-        let standing = self.attempt.standing(record(disk)?.stage);
+        let standing = self.attempt.standing(record(disk)?.of_transfer.stage());
         let is_whole = self.spool.as_ref().is_some_and(|spool| spool.whole.is_some());
         Ok(if is_whole { Standing { sends: Sends::Spool, ..standing } } else { standing })
     }
@@ -348,4 +343,13 @@ impl<'a> Sender<'a> {
     pub fn expires_ms(&self, world: &World<'_>) -> u64 {
         self.expiry.at_ms(world)
     }
+}
+
+/// Only a receiver that went back to an earlier state agrees on an epoch once more.
+fn keep_epoch(epoch: Epoch, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
+    let mut is_repeated = false;
+    keep_changed(disk, world, |record| is_repeated = record.handle_epoch(epoch))?;
+    let went_back = world.happened.contains(&Action::RollBack(Side::Receiver));
+    assert!(!is_repeated || went_back, "an epoch is agreed on twice");
+    Ok(())
 }

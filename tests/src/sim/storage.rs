@@ -20,6 +20,11 @@ impl<T: Clone> Kept<T> {
         self.unsynced.last().unwrap_or(&self.synced)
     }
 
+    /// Whether what is read is what a loss of power leaves.
+    pub fn is_synced(&self) -> bool {
+        self.unsynced.is_empty()
+    }
+
     pub fn write(&mut self, value: T) {
         self.unsynced.push(value);
     }

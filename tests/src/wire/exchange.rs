@@ -15,7 +15,7 @@ use sealift_protocol::{
     receive::{self, Agreed, Durability, Listening, Window},
     seal::Suite,
     sealed_log::KeyFingerprint,
-    send::{ExpectedReceiver, Resume, SenderSession, SenderTransfer},
+    send::{Accepted, Beginning, ExpectedReceiver, Resume, SenderRecord, SenderSession, SenderTransfer},
     sign::{Purpose, Signer},
     transcript::{Channel, Transcript},
 };
@@ -190,7 +190,7 @@ impl Parties {
         let (accepting, accept) =
             deciding.accept(&found, terms.window, sealing_key.public_key(), &self.receiver, &mut self.random)?;
         let Message::Accept(accept) = (tamper.message)(accept) else { panic!("tampered into another kind") };
-        let (beginning, begin) = offering.handle_accept(transfer, accept, &self.sender, &mut self.random)?;
+        let (beginning, begin) = begin(offering.handle_accept(transfer, accept, &self.sender, &mut self.random)?)?;
         let Message::Begin(begin) = (tamper.message)(begin) else { panic!("tampered into another kind") };
         let agreed = accepting.handle_begin(begin, &sealing_key, &mut found)?;
         let (receiving, ready) = ready(agreed, &found)?;
@@ -251,7 +251,7 @@ impl Parties {
         transcript.absorb(&codec::encode(&accept.body));
         accept.signature = self.receiver.sign(Purpose::Accept, &transcript.hash());
         transcript.absorb(&accept.signature.0);
-        let (beginning, begin) = offering.handle_accept(&transfer, accept, &self.sender, &mut self.random)?;
+        let (beginning, begin) = begin(offering.handle_accept(&transfer, accept, &self.sender, &mut self.random)?)?;
         let Message::Begin(mut begin) = begin else { unreachable!() };
         change_begin(&mut begin.body);
         transcript.absorb(&codec::encode(&begin.body));
@@ -262,6 +262,14 @@ impl Parties {
         let session = beginning.handle_ready(ready)?;
         Ok(Pair { transfer, session, loading, receiving })
     }
+}
+
+/// Begin, of a sender that keeps nothing.
+pub fn begin(accepted: Accepted) -> Result<(Beginning, Message)> {
+    let mut record = SenderRecord::default();
+    record.handle_accepted(&accepted);
+    record.handle_written();
+    record.begin(accepted)
 }
 
 /// Ready, of a receiver that keeps nothing.

@@ -9,10 +9,11 @@ use sealift_protocol::{
     id::{ChunkCount, ChunkIndex, Epoch, PartIndex},
     manifest::Origin,
     message::{Ack, Message},
+    receive::Accepting,
     seal::Suite,
-    send::{Resume, SenderTransfer},
+    send::{Accepted, Resume, SenderRecord, SenderTransfer, Sent},
 };
-use sealift_tests::wire::{Exchange, NOW_SECONDS, Terms, opaque_plan, ready};
+use sealift_tests::wire::{Exchange, NOW_SECONDS, Terms, begin, opaque_plan, ready};
 
 use super::{Flow, code};
 
@@ -66,28 +67,60 @@ fn a_new_connection_goes_on_where_the_receiver_is() {
     flow.acknowledge().unwrap();
 }
 
-/// Issue 9, B8: an acknowledgement that an earlier connection took and did not deliver is due again
-/// on the next, although that was offered what was there before.
-#[test]
-fn what_became_durable_between_two_connections_is_acknowledged() {
-    let mut flow = interrupted();
-    flow.acknowledge().unwrap();
+/// Offer and Accept of another connection.
+fn accepted(flow: &mut Flow, key: &SealingKey) -> (Accepting, Accepted) {
     let terms = Terms::new(opaque_plan(), Suite::Aes256Gcm);
-    let Flow { parties, pair, .. } = &mut flow;
-    let key = SealingKey::generate(&mut parties.random);
-    let expected = parties.expected(&key);
+    let Flow { parties, pair, .. } = flow;
+    let expected = parties.expected(key);
     let (offering, offer) =
         pair.transfer.offer(&parties.channel, expected, Asks::Continue, NOW_SECONDS, &mut parties.random);
     let Message::Offer(offer) = offer else { panic!("no offer") };
     let offered = parties.listening(&terms).handle_offer(offer, &parties.channel, NOW_SECONDS).unwrap();
     let (accepting, accept) =
         offered.accept(&pair.loading, terms.window, key.public_key(), &parties.receiver, &mut parties.random).unwrap();
+    let Message::Accept(accept) = accept else { panic!("not accepted") };
+    let accepted = offering.handle_accept(&pair.transfer, accept, &parties.sender, &mut parties.random).unwrap();
+    (accepting, accepted)
+}
+
+/// A receiver may know the transfer from Begin on, and publish it from Finish on: the sender's
+/// record says so before.
+#[test]
+fn begin_and_finish_wait_for_the_record() {
+    let mut flow = Flow::new(opaque_plan());
+    let key = SealingKey::generate(&mut flow.parties.random);
+    let mut record = SenderRecord::default();
+    record.handle_accepted(&accepted(&mut flow, &key).1);
+    assert_eq!(code(record.begin(accepted(&mut flow, &key).1).map(drop)), Code::Internal);
+    record.handle_written();
+    record.handle_accepted(&accepted(&mut flow, &key).1);
+    assert!(!record.is_unwritten() && record.begin(accepted(&mut flow, &key).1).is_ok(), "it says so already");
+    flow.whole_part(0, 2);
+    let manifest = flow.manifest();
+    record.handle_all_sent(Sent { plan: opaque_plan(), manifest: manifest.clone() });
+    assert_eq!(code(record.finish()), Code::Internal);
+    record.handle_written();
+    assert_eq!(record.finish().unwrap(), Message::Finish(manifest));
+    record.handle_unsent();
+    record.handle_written();
+    assert_eq!(code(record.finish()), Code::Internal, "it is sent anew");
+    assert_eq!(code(SenderRecord::default().begin(accepted(&mut flow, &key).1).map(drop)), Code::Internal);
+}
+
+/// Issue 9, B8: an acknowledgement that an earlier connection took and did not deliver is due again
+/// on the next, although that was offered what was there before.
+#[test]
+fn what_became_durable_between_two_connections_is_acknowledged() {
+    let mut flow = interrupted();
+    flow.acknowledge().unwrap();
+    let key = SealingKey::generate(&mut flow.parties.random);
+    let (accepting, accepted) = accepted(&mut flow, &key);
+    let Flow { pair, .. } = &mut flow;
     // The target commits, and the connection that has ended takes the acknowledgement with it.
     pair.loading.handle_finished(PartIndex(0));
     let ack = Message::Ack(Ack { part: PartIndex(0), verified: ChunkCount(3), durable: ChunkCount(3) });
     assert_eq!(pair.receiving.poll_ack(&mut pair.loading), Some(ack.clone()));
-    let Message::Accept(accept) = accept else { panic!("not accepted") };
-    let (_, begin) = offering.handle_accept(&pair.transfer, accept, &parties.sender, &mut parties.random).unwrap();
+    let (_, begin) = begin(accepted).unwrap();
     let Message::Begin(begin) = begin else { panic!("not begun") };
     let agreed = accepting.handle_begin(begin, &key, &mut pair.loading).unwrap();
     let (mut receiving, _) = ready(agreed, &pair.loading).unwrap();

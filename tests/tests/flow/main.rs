@@ -109,10 +109,7 @@ impl Flow {
     }
 
     fn manifest(&mut self) -> SignedManifest {
-        match self.pair.transfer.poll_finish(&self.parties.sender, Some(HEAD)) {
-            Some(Message::Finish(manifest)) => manifest,
-            _ => panic!("no manifest yet"),
-        }
+        self.pair.transfer.poll_manifest(&self.parties.sender, Some(HEAD)).expect("all of it is verified")
     }
 
     /// What a target that was loaded faithfully says.

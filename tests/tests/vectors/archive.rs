@@ -14,7 +14,7 @@ use sealift_protocol::{
     id::{ChunkCount, ChunkIndex, PartIndex, TransferId},
     key::DigestSecret,
     limits::CHUNK_HEADER_BYTES,
-    message::{Ack, Message},
+    message::Ack,
     random::Nonces,
     receive::{ExpectedArchive, Order, Unsealing},
     seal::{Suite, open, seal},
@@ -106,7 +106,7 @@ impl Made {
         transfer.handle_part_end(PartIndex(0), RowsDigest::default());
         transfer.handle_ack(&Ack { part: PartIndex(0), verified: ChunkCount(1), durable: ChunkCount(1) }).unwrap();
         records.push(Record::Chunk { header: sealed.header, sealed: sealed.frame.slice(CHUNK_HEADER_BYTES..) });
-        let Some(Message::Finish(manifest)) = transfer.poll_finish(&sender, None) else { panic!("no manifest") };
+        let Some(manifest) = transfer.poll_manifest(&sender, None) else { panic!("no manifest") };
         records.push(Statement::Finish(manifest).to_record());
         Self { key, receiver, sender, header, grant, records }
     }

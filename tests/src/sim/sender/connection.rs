@@ -6,14 +6,12 @@ use sealift_protocol::{
     chunk::Sealed,
     close::Code,
     digest::RowsDigest,
-    disposition::sender::SenderStage,
     frame::{ChunkHeader, StreamHeader},
     id::{ChunkCount, PartIndex},
     key::KeyCommitment,
-    manifest::SignedManifest,
-    message::{Ack, Message},
+    message::Ack,
     seal::seal,
-    send::{LaneStep, Read, SenderSession, SenderTransfer, WasRead},
+    send::{LaneStep, Read, SenderSession, SenderTransfer, Sent, SpoolLane, SpoolStep, SpooledStep, WasRead},
 };
 use std::{collections::VecDeque, sync::Arc};
 
@@ -24,7 +22,7 @@ use super::{
         link::Pipe,
         world::{Outcome, Side, World},
     },
-    Disk, Record, Sender, keep, record,
+    Disk, Sender, keep_changed, record,
     spool::Spool,
 };
 
@@ -46,9 +44,11 @@ struct State {
 /// A part on its way out.
 struct Out {
     part: u32,
+    header: StreamHeader,
+    /// Chunks that the receiver has.
     first: ChunkCount,
-    /// Of a spool: the chunk that is sent next.
-    next_frame: u64,
+    /// Of a spool.
+    spooled: SpoolLane,
     stream: Option<usize>,
     bytes: Vec<u8>,
     /// The frame that a saboteur sends later.
@@ -100,11 +100,10 @@ impl Connection {
         let hurried = hurried.filter(|_| sender.sabotage.hurries());
         let Some(part) = started.or(hurried) else { return Ok(false) };
         sender.transfer.handle_start(part);
-        let first = sender.transfer.held(part);
         if let Some(source) = &mut sender.source {
-            source.ask(part, first, sender.transfer.digests().multiset())?;
+            source.ask(part, &sender.transfer)?;
         }
-        state.outs.push(Out::new(part.0, first));
+        state.outs.push(Out::new(part, &sender.transfer));
         Ok(true)
     }
 
@@ -127,25 +126,25 @@ impl Connection {
         let Some(source) = &mut sender.source else { return Err(Code::Internal.into()) };
         let Some(lane) = source.lanes.get_mut(&out.part) else { return Err(Code::Internal.into()) };
         let draw = || sender.nonces.draw();
-        match sender.transfer.poll_lane(PartIndex(out.part), &mut lane.next, &self.session, draw)? {
+        match sender.transfer.poll_lane(&mut lane.rules, &self.session, draw)? {
             LaneStep::Resend(sealed) => return self.resend(sealed, out, world).map(|()| true),
             LaneStep::Send(sealed) => return self.send(sealed, out, sender, world).map(|()| true),
             LaneStep::Proven { .. } => return world.reach(Side::Sender, Moment::Proving).map(|()| true),
             LaneStep::AwaitWindow => return self.read_ahead(out.part, sender, world),
+            LaneStep::End => {
+                out.done = true;
+                out.finish_stream(world);
+                return Ok(true);
+            }
             LaneStep::Read => {}
         }
-        lane.next = lane.ready.pop_front();
-        if lane.next.is_some() {
+        if let Some(read) = lane.ready.pop_front() {
+            lane.rules.handle_read(read);
             return Ok(true);
         }
         let Some(mut rows) = lane.drained() else { return self.read_ahead(out.part, sender, world) };
-        out.done = true;
-        if !lane.ended {
-            lane.ended = true;
-            rows.rows += sender.sabotage.rows_miscounted(world.scenario.plan.parts[out.part as usize].section);
-            sender.transfer.handle_part_end(PartIndex(out.part), rows);
-        }
-        out.finish_stream(world);
+        rows.rows += sender.sabotage.rows_miscounted(world.scenario.plan.parts[out.part as usize].section);
+        sender.transfer.handle_source_end(&mut lane.rules, rows);
         Ok(true)
     }
 
@@ -158,21 +157,24 @@ impl Connection {
         disk: &Disk,
         world: &mut World<'_>,
     ) -> Outcome<bool> {
-        if out.next_frame == spool.frames {
-            // Only a source that has ended well is whole, whatever its last chunk says.
-            out.done = spool.whole.is_some();
-            if out.done {
+        let index = match out.spooled.poll(spool.frames, spool.whole.is_some()) {
+            SpoolStep::Read(index) => index,
+            SpoolStep::AwaitSpooled => return Ok(false),
+            SpoolStep::End => {
+                out.done = true;
                 out.finish_stream(world);
+                return Ok(true);
             }
-            return Ok(out.done);
+        };
+        let (header, frame) = spool.frame(index, disk);
+        match transfer.poll_spooled(&header, &self.session)? {
+            SpooledStep::AwaitWindow => return Ok(false),
+            SpooledStep::Held => out.spooled.handle_read(),
+            SpooledStep::Send => {
+                out.spooled.handle_read();
+                out.push(&header, frame, world);
+            }
         }
-        let (header, frame) = spool.frame(out.next_frame, disk);
-        if !transfer.may_send(&header, &self.session) {
-            return Ok(false);
-        }
-        transfer.handle_spooled(&header)?;
-        out.next_frame += 1;
-        out.push(&header, frame, world);
         Ok(true)
     }
 
@@ -186,7 +188,7 @@ impl Connection {
         }
         let Some(chunk) = lane.waiting.take() else { return Ok(false) };
         let digests = self.session.keys.digests();
-        let chunk = match WasRead::of(chunk, lane.held) {
+        let chunk = match WasRead::of(chunk, lane.rules.held()) {
             WasRead::New(chunk) => chunk,
             WasRead::Held(chunk) => {
                 let (hash, plain_bytes) = (digests.chunk_hash(chunk.plain()), chunk.plain().len() as u64);
@@ -243,13 +245,12 @@ impl Connection {
             assert!(disk.spool.is_synced(), "what Finish states is in the spool, whatever happens");
             sender.transfer.handle_earlier(manifest.clone());
         }
-        let Some(Message::Finish(manifest)) = sender.transfer.poll_finish(sender.signer, None) else {
-            return Ok(Moved::No);
-        };
-        let sent = Some(manifest.clone());
-        keep(disk, Some(Record { stage: SenderStage::AllSent, sent, ..record(disk)? }), world)?;
-        let manifest: SignedManifest = sender.sabotage.manifest(manifest, sender.signer);
-        sender.say(&Message::Finish(manifest), world);
+        let Some(manifest) = sender.transfer.poll_manifest(sender.signer, None) else { return Ok(Moved::No) };
+        let sent = Sent { plan: sender.transfer.plan().clone(), manifest };
+        let finish = keep_changed(disk, world, |record| record.handle_all_sent(sent))?.finish()?;
+        assert!(disk.record.is_synced() && record(disk)?.of_transfer.sent().is_some(), "Finish before its record");
+        let finish = sender.sabotage.finish(finish, sender.signer);
+        sender.say(&finish, world);
         state.finish_said = true;
         world.reach(Side::Sender, Moment::FinishSaid)?;
         Ok(Moved::Yes)
@@ -257,11 +258,13 @@ impl Connection {
 }
 
 impl Out {
-    fn new(part: u32, first: ChunkCount) -> Self {
+    fn new(part: PartIndex, transfer: &SenderTransfer) -> Self {
+        let first = transfer.held(part);
         Self {
-            part,
+            part: part.0,
+            header: transfer.stream_header(part),
             first,
-            next_frame: first.0,
+            spooled: SpoolLane::new(first.next_index()),
             stream: None,
             bytes: Vec::new(),
             held_back: Vec::new(),
@@ -288,8 +291,8 @@ impl Out {
         let link = world.link.as_mut().expect("asked for while a connection stands");
         let stream = *self.stream.get_or_insert_with(|| {
             let mut pipe = Pipe::new(Side::Sender, capacity_bytes);
-            let part = sender.sabotage.named(self.part);
-            let header = StreamHeader { part: PartIndex(part), first: self.first.next_index() };
+            let part = PartIndex(sender.sabotage.named(self.part));
+            let header = StreamHeader { part, ..self.header };
             pipe.write(&mut world.wire, &header.to_bytes());
             link.streams.push(pipe);
             link.streams.len() - 1

@@ -2,13 +2,11 @@
 
 use sealift_protocol::{
     close::Code,
-    disposition::sender::SenderStage,
     grant::SignedGrant,
     key::DigestSecret,
-    manifest::{Origin, Plan, SignedManifest, SignedReceipt},
-    seal::Suite,
+    manifest::{Origin, Plan, SignedReceipt},
     sealed_log::{self, KeyFingerprint},
-    send::{SenderTransfer, SpoolContents},
+    send::{SenderRecord, SenderTransfer, SpoolContents},
 };
 
 use super::{
@@ -53,9 +51,7 @@ impl Disk {
 #[derive(Clone)]
 pub struct Record {
     pub digest_secret: [u8; 32],
-    pub stage: SenderStage,
-    pub suites: Vec<Suite>,
-    pub sent: Option<SignedManifest>,
+    pub of_transfer: SenderRecord,
     pub spool: Option<Place>,
 }
 
@@ -75,7 +71,7 @@ pub fn transfer(record: &Record, grant: &SignedGrant, plan: Plan, world: &World<
     let suites = world.scenario.offered.clone();
     let secret = DigestSecret::from_bytes(record.digest_secret);
     let mut transfer = SenderTransfer::new(suites, grant.clone(), plan, secret, Origin::unknown())?;
-    for &suite in &record.suites {
+    for &suite in record.of_transfer.suites() {
         transfer.handle_agreed(suite);
     }
     Ok(transfer)
@@ -86,4 +82,19 @@ pub fn keep(disk: &mut Disk, record: Option<Record>, world: &mut World<'_>) -> O
     world.reach(SENDER, Moment::SenderRecordWritten)?;
     disk.record.sync();
     Ok(())
+}
+
+/// Changes what the record says of the transfer, and makes that durable.
+pub fn keep_changed(
+    disk: &mut Disk,
+    world: &mut World<'_>,
+    change: impl FnOnce(&mut SenderRecord),
+) -> Outcome<SenderRecord> {
+    let mut changed = record(disk)?;
+    change(&mut changed.of_transfer);
+    if changed.of_transfer.is_unwritten() {
+        changed.of_transfer.handle_written();
+        keep(disk, Some(changed.clone()), world)?;
+    }
+    Ok(changed.of_transfer)
 }

@@ -11,9 +11,9 @@ use sealift_engine_api::{Planned, Snapshot};
 use sealift_protocol::{
     chunk::Chunk,
     digest::{MultisetDigest, RowsDigest},
-    id::{ChunkCount, PartIndex},
+    id::PartIndex,
     manifest::Plan,
-    send::{Read, ReadQueue},
+    send::{Read, ReadQueue, SenderTransfer, SourceLane},
 };
 
 use super::{
@@ -26,16 +26,13 @@ use crate::one_load::endless;
 /// A part that is being read.
 pub struct Lane {
     job: u64,
-    /// Chunks of it that were at the receiver when its reading began.
-    pub held: ChunkCount,
+    /// What is done with what was read.
+    pub rules: SourceLane,
     pub waiting: Option<Chunk>,
     /// Sealed ahead with the keys of the time.
     pub ready: VecDeque<Read>,
-    /// Read, and not sent or proven yet.
-    pub next: Option<Read>,
     /// Once it was read to its end.
     summary: Option<RowsDigest>,
-    pub ended: bool,
 }
 
 pub struct Reading {
@@ -82,14 +79,16 @@ impl Reading {
     }
 
     /// Asks for a part, if it is not being read.
-    pub fn ask(&mut self, part: PartIndex, held: ChunkCount, rows: MultisetDigest) -> Outcome {
+    pub fn ask(&mut self, part: PartIndex, transfer: &SenderTransfer) -> Outcome {
         if self.lanes.contains_key(&part.0) {
             return Ok(());
         }
         self.jobs_asked += 1;
         let number = self.jobs_asked;
-        let (waiting, ready) = (None, VecDeque::new());
-        self.lanes.insert(part.0, Lane { job: number, held, waiting, ready, next: None, summary: None, ended: false });
+        let rules = SourceLane::new(transfer, part);
+        let lane = Lane { job: number, rules, waiting: None, ready: VecDeque::new(), summary: None };
+        self.lanes.insert(part.0, lane);
+        let rows = transfer.digests().multiset();
         match self.queue.handle_asked(Job { number, part, rows }) {
             true => self.open_reader(),
             false => Ok(()),

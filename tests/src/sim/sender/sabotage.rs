@@ -1,11 +1,7 @@
 //! A sender that holds good keys and breaks one rule, once, as soon as it can.
 
 use sealift_protocol::{
-    chunk::Sealed,
-    key::EpochSecret,
-    manifest::{Section, SignedManifest},
-    seal::EpochKeys,
-    send::SenderSession,
+    chunk::Sealed, key::EpochSecret, manifest::Section, message::Message, seal::EpochKeys, send::SenderSession,
     sign::Signer,
 };
 
@@ -86,12 +82,13 @@ impl Sabotage {
         u64::from(section == Section::Data && self.due(SenderFault::RowsMiscounted))
     }
 
-    pub fn manifest(&mut self, signed: SignedManifest, signer: &dyn Signer) -> SignedManifest {
+    pub fn finish(&mut self, finish: Message, signer: &dyn Signer) -> Message {
+        let Message::Finish(signed) = finish else { return finish };
         if !self.is(SenderFault::Manifest) {
-            return signed;
+            return Message::Finish(signed);
         }
         let mut changed = signed.manifest;
         changed.root.0[self.chunks as usize % 32] ^= 1;
-        changed.sign(signer)
+        Message::Finish(changed.sign(signer))
     }
 }

@@ -5,6 +5,7 @@ use sealift_protocol::{
     chunk::Sealed,
     disposition::sender::Sends,
     frame::ChunkHeader,
+    id::ChunkIndex,
     key::KeyCommitment,
     manifest::SignedManifest,
     random::Nonce,
@@ -43,9 +44,9 @@ struct Filling {
 
 impl Spool {
     /// A chunk that is durable.
-    pub fn frame(&self, at: u64, disk: &Disk) -> (ChunkHeader, Vec<u8>) {
+    pub fn frame(&self, at: ChunkIndex, disk: &Disk) -> (ChunkHeader, Vec<u8>) {
         // The epoch is the first record.
-        let place = at as usize + 1;
+        let place = at.0 as usize + 1;
         assert!(place < disk.spool.synced(), "a chunk is sent that a loss of power would take away");
         match disk.spool.values().nth(place) {
             Some(Record::Chunk { header, sealed }) => (*header, [&header.to_bytes()[..], sealed].concat()),
@@ -94,8 +95,7 @@ impl Sender<'_> {
         place.made = true;
         kept.spool = Some(place);
         keep(disk, Some(kept), world)?;
-        let digests = self.transfer.digests();
-        source.ask(SPOOLED_PART, self.transfer.held(SPOOLED_PART), digests.multiset())?;
+        source.ask(SPOOLED_PART, &self.transfer)?;
         let rules = SpoolFilling::new(rules, session.keys.clone());
         let filling = Some(Filling { rules, commitment, unsynced: 0 });
         self.transfer.handle_spool(session.spool.clone());
