@@ -53,8 +53,8 @@ pub struct OfferTerms {
 }
 
 /// The exchange before any data: Offer, Accept, Begin, Ready. `begin` records the connection; until
-/// then the receiver cannot know whose transfer it is. Not cancel-safe: messages may have been sent or
-/// received in part. The connection ends with it.
+/// then the receiver cannot know whose transfer it is. Not cancel-safe: messages may have been sent
+/// or received in part. The connection ends with it.
 pub async fn negotiate(
     outgoing: &Outgoing,
     terms: OfferTerms,
@@ -101,9 +101,9 @@ impl<'a> Pipeline<'a> {
         Ok(pipeline)
     }
 
-    /// Sends everything and returns the checked receipt. `finish` records the manifest. Not cancel-safe: messages may have been
-    /// sent or received in part. The connection ends with it; chunks that were read are kept for
-    /// the next.
+    /// Sends everything and returns the checked receipt. `finish` records the manifest. Not
+    /// cancel-safe: messages may have been sent or received in part. The connection ends with it;
+    /// chunks that were read are kept for the next.
     pub async fn run(
         &self,
         writer: &mut ControlWriter,

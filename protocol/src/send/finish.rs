@@ -1,4 +1,5 @@
-//! The end of a transfer at its sender: the manifest over all that was sent, and the receipt for it.
+//! The end of a transfer at its sender: the manifest over all that was sent, and the receipt for
+//! it.
 
 use super::{SenderSession, SenderTransfer};
 use crate::{
