@@ -163,7 +163,7 @@ impl Attacker {
             &self.identity,
             &mut writer,
             &mut control,
-            |_| Ok(()),
+            |accepted| Ok(sealift_tests::wire::begin(accepted)?),
         )
         .await
         .unwrap();
