@@ -16,6 +16,7 @@ pub mod credentials;
 pub mod door;
 pub mod enrolment;
 pub mod fail_point;
+pub mod helper;
 pub mod host;
 pub mod identity;
 pub mod image;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use indicatif::HumanDuration;
+use sealift_engine_api::SnapshotAge;
 use sealift_protocol::{
     id::PartIndex,
     manifest::{Manifest, Plan, PlannedPart, Section, SentPart},
@@ -26,6 +27,9 @@ use crate::{
 
 /// A percentage is of an estimate: only the end is the end.
 const PERCENT_MAX: u64 = 99;
+
+/// A snapshot that is younger burdens no source.
+const SNAPSHOT_SHOWN_AFTER: Duration = Duration::from_secs(600);
 
 /// Running totals of one transfer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -117,6 +121,8 @@ pub struct Progress {
     /// Of the parts, as they can be shown.
     names: Vec<String>,
     kept: Option<File>,
+    /// What the source holds for this transfer.
+    snapshot: Option<SnapshotAge>,
 }
 
 impl Progress {
@@ -143,6 +149,13 @@ impl Progress {
     /// Data may flow from now on, if it has not before.
     pub fn handle_flowing(&mut self, now: Instant) {
         self.pace.handle_moved(self.totals.packed_plain_bytes, now);
+    }
+
+    /// The age of the source's snapshot. Returns whether it has become old by this.
+    pub fn handle_snapshot(&mut self, age: Option<SnapshotAge>) -> bool {
+        let was_old = self.snapshot.is_some_and(|known| known.is_old);
+        self.snapshot = age;
+        age.is_some_and(|age| age.is_old) && !was_old
     }
 
     pub fn handle_lost(&mut self, now: Instant) {
@@ -194,6 +207,9 @@ impl Progress {
         if totals.resent_bytes > 0 {
             line += &format!("  resent {}", human_bytes(totals.resent_bytes));
         }
+        if let Some(SnapshotAge { age, .. }) = self.snapshot.filter(|snapshot| snapshot.age >= SNAPSHOT_SHOWN_AFTER) {
+            line += &format!("  snapshot {:#} old", HumanDuration(age));
+        }
         line
     }
 
@@ -213,6 +229,8 @@ impl Progress {
             ("table", json!(self.table())),
             ("sealed_bytes", json!(totals.sealed_bytes)),
             ("resent_bytes", json!(totals.resent_bytes)),
+            ("snapshot_age_seconds", json!(self.snapshot.map(|snapshot| snapshot.age.as_secs()))),
+            ("snapshot_transactions_behind", json!(self.snapshot.and_then(|snapshot| snapshot.transactions))),
         ]
     }
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sealift_engine_api::{Finding, Severity};
+use sealift_engine_api::{Finding, Severity, SnapshotAge};
 use sealift_protocol::{id::TransferId, manifest::Plan};
 use serde_json::{Map, Value, json};
 
@@ -26,7 +26,7 @@ use crate::{
     progress::{Progress, Totals},
     role::Role,
     telemetry::printable,
-    units::human_duration,
+    units::{counted, human_duration},
 };
 
 /// How often a terminal is redrawn, and a `progress` event written.
@@ -225,6 +225,23 @@ impl Report {
     /// The link is down: the time until it is back says nothing about how fast it is.
     pub fn lost(&self) {
         self.progress.borrow_mut().handle_lost(Instant::now());
+    }
+
+    /// How old the snapshot is that the source holds, if it holds one. Warns once.
+    pub fn snapshot_age(&self, age: Option<SnapshotAge>) {
+        let became_old = self.progress.borrow_mut().handle_snapshot(age);
+        if let Some(SnapshotAge { age, transactions, .. }) = age.filter(|_| became_old) {
+            let seconds = json!(age.as_secs());
+            self.event("snapshot_old", &[("age_seconds", seconds), ("transactions_behind", json!(transactions))]);
+            let behind = transactions
+                .map_or_else(String::new, |count| format!(", {} ago", counted(count.into(), "transaction")));
+            self.say(&format!(
+                "{}: warning: the snapshot of the source was taken {} ago{behind}; the source can vacuum nothing that was \
+                 deleted since.",
+                self.role,
+                human_duration(age)
+            ));
+        }
     }
 
     /// Tries to connect once more.

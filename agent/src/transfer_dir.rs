@@ -7,6 +7,7 @@
 //! | `record` | what it needs to be resumed, keys among it; written whole or not at all |
 //! | `ticket-secret` | at the receiver: the secret of an unused ticket |
 //! | `ticket-sender` | at the receiver: the sender that a used ticket is bound to |
+//! | `snapshot-holder` | at the sender: the socket of a process that holds the source's snapshot; it ends with the transfer |
 //! | others | sealed logs: useless without the record |
 //!
 //! The record begins with a checksum, and has mode 0600. One that is replaced is overwritten. At
@@ -28,6 +29,8 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
+use sealift_host::holder;
+pub use sealift_host::holder::Held as HeldSnapshot;
 use sealift_protocol::{close::Code, id::TransferId};
 
 use crate::{
@@ -150,6 +153,11 @@ impl TransferDir {
         &self.path
     }
 
+    /// The snapshot of the transfer's source, if a process of its own holds one.
+    pub fn snapshot(&self) -> Option<HeldSnapshot> {
+        holder::look(&self.path)
+    }
+
     /// Where the process that runs the transfer keeps how far it is.
     pub fn progress_file(&self) -> PathBuf {
         self.path.join("lock")
@@ -189,7 +197,8 @@ impl TransferDir {
             record = record_file::read(&path);
         }
         let how_far = HowFar::read(&path.join("lock"));
-        Ok(Some(Look { record: record?, running: seen.running, held_bytes: seen.held_bytes, how_far }))
+        let snapshot = holder::look(&path);
+        Ok(Some(Look { record: record?, running: seen.running, held_bytes: seen.held_bytes, how_far, snapshot }))
     }
 
     /// Whether anything is kept of `transfer`.
@@ -211,6 +220,7 @@ impl TransferDir {
             for secret in [TICKET_SECRET, TICKET_SENDER] {
                 destroy_written(&self.path.join(secret))?;
             }
+            holder::release(&self.path)?;
             for entry in fs::read_dir(&self.path)? {
                 let entry = entry?;
                 if entry.file_name() != "lock" {
@@ -310,6 +320,8 @@ pub struct Look<T> {
     pub held_bytes: u64,
     /// As the process that ran it last noted.
     pub how_far: Option<HowFar>,
+    /// Of its source, if a process of its own holds one.
+    pub snapshot: Option<HeldSnapshot>,
 }
 
 fn busy(transfer: TransferId) -> Failure {

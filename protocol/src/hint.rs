@@ -23,6 +23,12 @@ pub enum Restart {
     Resumes,
     /// It is resumed if the source has not changed meanwhile, and starts over if it has.
     ReadsLater,
+    /// It is resumed on the snapshot of its source, which is held for so many seconds; after that,
+    /// as of a new moment.
+    SnapshotHeld {
+        /// Counted from the end of this process.
+        seconds: u64,
+    },
     /// It starts over, and the program that is its source is run again.
     RunsProgram,
     /// It starts over, and its source has to be given once more.
@@ -87,7 +93,18 @@ impl fmt::Display for Hint {
 
 impl fmt::Display for Restart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::SnapshotHeld { seconds } = self {
+            let (number, unit) = if *seconds < 120 { (*seconds, "s") } else { (seconds / 60, "min") };
+            return write!(
+                f,
+                "for {number} {unit} from now, a process named snapshot-holder keeps the snapshot of the source, and the \
+                 transfer is resumed on it; after that, the source is read as of a new moment. The source cannot vacuum \
+                 what is deleted meanwhile: `sealift-sender status` shows the snapshot, and `sealift-sender abandon` \
+                 ends transfer and snapshot."
+            );
+        }
         f.write_str(match self {
+            Self::SnapshotHeld { .. } => "",
             Self::Resumes => {
                 "the transfer is resumed where it stopped; if its source can be read only once, or its target keeps \
                  nothing, it starts over."

@@ -3,10 +3,10 @@
 
 use std::process::ExitCode;
 
-use sealift_agent::threads;
+use sealift_agent::{helper, role::Role, threads};
 use sealift_engines::ENGINES;
 use sealift_receiver::program;
 
 fn main() -> ExitCode {
-    program::run_helper(ENGINES).unwrap_or_else(|| threads::run_program(|| program::run(ENGINES)))
+    helper::run(Role::Receiver, ENGINES).unwrap_or_else(|| threads::run_program(|| program::run(ENGINES)))
 }

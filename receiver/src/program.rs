@@ -18,17 +18,6 @@ use crate::{
     unfinished,
 };
 
-/// Runs what an engine has started this program again for, if that is why it runs.
-pub fn run_helper(engines: Engines) -> Option<ExitCode> {
-    let mut arguments = std::env::args_os().skip(1).map_while(|argument| argument.into_string().ok());
-    let helper = engines.helper(&arguments.next()?)?;
-    process::report_panics();
-    match helper.is_hardened.then(process::harden) {
-        Some(Err(failure)) => Some(cli::exit("receiver", Err(failure))),
-        _ => Some((helper.run)(&arguments.collect::<Vec<_>>())),
-    }
-}
-
 /// Runs the command of this process, with these engines.
 pub fn run(engines: Engines) -> ExitCode {
     let cli = match cli::parse_agent::<Cli>(Role::Receiver) {

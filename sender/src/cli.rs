@@ -7,7 +7,7 @@ use sealift_agent::{
     cli::{DocCommand, EXIT_CODES, IdentityArgs, StatusArgs, TransferArgs},
     units::{parse_bytes, parse_duration, parse_wait},
 };
-use sealift_engine_api::SourceOptions;
+use sealift_engine_api::{KeepSnapshot, SourceOptions};
 use sealift_protocol::{compress::Compression, manifest::Empty};
 
 use crate::{chosen::ChosenArgs, form::Form};
@@ -128,10 +128,34 @@ pub struct PushArgs {
     pub spool_bytes_max: u64,
 
     #[command(flatten)]
+    pub snapshot: SnapshotArgs,
+
+    #[command(flatten)]
     pub empty: EmptyArgs,
 
     #[command(flatten)]
     pub transfer: TransferArgs,
+}
+
+/// How long a source holds its snapshot for this transfer.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct SnapshotArgs {
+    /// Of a postgres: source: how long its snapshot is held when this sender has ended before the
+    /// transfer has, so that the same command resumes on it; 0s: not at all
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_wait)]
+    pub hold_snapshot: Duration,
+
+    /// Of a postgres: source: how old its snapshot may become; then the transfer fails. While it is
+    /// held, the server can vacuum nothing that is deleted
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    pub snapshot_age_max: Duration,
+}
+
+impl SnapshotArgs {
+    /// For the transfer of this folder.
+    pub fn keep(self, folder: PathBuf, fresh: bool) -> KeepSnapshot {
+        KeepSnapshot { folder, fresh, unattended: self.hold_snapshot, age_max: self.snapshot_age_max }
+    }
 }
 
 /// What may be said about a source with nothing in it.
@@ -230,5 +254,6 @@ fn source_options(form: Form, chosen: &ChosenArgs, transfer: &TransferArgs) -> S
         form: form.of_engine(),
         filter: chosen.filter(),
         danger_show_program_output: transfer.danger_show_program_output,
+        keep: None,
     }
 }

@@ -18,6 +18,7 @@ pub mod reader;
 pub mod receiver_trust;
 pub mod record;
 pub mod seal;
+mod snapshot_watch;
 pub mod spool;
 pub mod ticket_input;
 pub mod transfer;

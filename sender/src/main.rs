@@ -3,10 +3,10 @@
 
 use std::process::ExitCode;
 
-use sealift_agent::threads;
+use sealift_agent::{helper, role::Role, threads};
 use sealift_engines::ENGINES;
 use sealift_sender::program;
 
 fn main() -> ExitCode {
-    threads::run_program(|| program::run(ENGINES))
+    helper::run(Role::Sender, ENGINES).unwrap_or_else(|| threads::run_program(|| program::run(ENGINES)))
 }

@@ -94,9 +94,11 @@ async fn run(args: &PushArgs, engines: Engines, report: &Report) -> Outcome<Fini
     let mut sending = Sending::new(args, &*endpoint, report, &audit, &state, to, &identity, record);
     let permit = sending.permit();
     stop.under(&permit);
+    let snapshot = sending.snapshot();
     let outcome = tokio::select! {
         outcome = sending.run(&stop) => outcome,
         never = credentials.follow(&state, Role::Sender, report) => match never {},
+        never = snapshot.report(report) => match never {},
         never = permit.warn(|left| report.time_left(left)) => match never {},
     };
     let outcome = outcome.map_err(|failure| report.tell(sending.advise(failure)));

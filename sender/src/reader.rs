@@ -135,6 +135,11 @@ impl Reader {
         &self.shared.stop
     }
 
+    /// What is read.
+    pub fn snapshot(&self) -> Arc<dyn Snapshot> {
+        Arc::clone(&self.shared.snapshot)
+    }
+
     /// Whether parts may be asked for again.
     pub fn can_repeat(&self) -> bool {
         self.shared.snapshot.can_repeat()

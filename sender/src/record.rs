@@ -1,7 +1,7 @@
 //! What a sender keeps of an unfinished transfer, so that the same command resumes it after a
 //! crash.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use minicbor::{Decode, Encode};
 use sealift_agent::{
@@ -10,7 +10,7 @@ use sealift_agent::{
     progress::HowFar,
     random::SystemRandom,
     state::StateDir,
-    transfer_dir::TransferDir,
+    transfer_dir::{HeldSnapshot, TransferDir},
 };
 use sealift_protocol::{
     disposition::sender::SenderStage,
@@ -68,6 +68,8 @@ pub struct Unfinished {
     pub how_far: Option<HowFar>,
     /// The folder of its spool.
     pub spool: Option<PathBuf>,
+    /// Of its source, if a process of its own holds one.
+    pub snapshot: Option<HeldSnapshot>,
 }
 
 /// The unfinished transfers.
@@ -84,7 +86,8 @@ pub fn unfinished(state: &StateDir) -> Outcome<Vec<Unfinished>> {
         let spool = kept.spool.as_ref().map(|place| place.folder().to_path_buf());
         let how_far = look.how_far.filter(|_| stage != SenderStage::Prepared);
         let in_doubt = kept.of_transfer.is_in_doubt() && stage != SenderStage::Acknowledged;
-        found.push(Unfinished { transfer, stage, in_doubt, running: look.running, held_bytes, how_far, spool });
+        let (running, snapshot) = (look.running, look.snapshot);
+        found.push(Unfinished { transfer, stage, in_doubt, running, held_bytes, how_far, spool, snapshot });
     }
     Ok(found)
 }
@@ -163,6 +166,16 @@ impl Record {
             }
         }
         Ok(())
+    }
+
+    /// The folder of the transfer.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The snapshot of the source, if a process of its own holds one.
+    pub fn snapshot(&self) -> Option<HeldSnapshot> {
+        self.dir.snapshot()
     }
 
     /// Where it is kept how far the transfer is.

@@ -45,7 +45,7 @@ pub use self::{
     connections::{connect_with, proof_of},
     opening::origin,
 };
-use crate::{cli::PushArgs, outage::Outage, record::Record, spool::Spool};
+use crate::{cli::PushArgs, outage::Outage, record::Record, snapshot_watch::SnapshotWatch, spool::Spool};
 
 /// Where the transfer goes.
 pub struct Destination<'a> {
@@ -80,6 +80,7 @@ pub struct Sending<'a> {
     outage: Outage,
     /// What this process sends from, if it spools.
     spool: Option<Rc<Spool>>,
+    snapshot: SnapshotWatch,
 }
 
 impl<'a> Sending<'a> {
@@ -115,7 +116,13 @@ impl<'a> Sending<'a> {
             began: Instant::now(),
             outage: Outage::default(),
             spool: None,
+            snapshot: SnapshotWatch::default(),
         }
+    }
+
+    /// How old the snapshot of the source is.
+    pub fn snapshot(&self) -> SnapshotWatch {
+        self.snapshot.clone()
     }
 
     /// What the transfer may still do.
@@ -187,7 +194,7 @@ impl<'a> Sending<'a> {
             _ if code == Code::SourceChanged => {
                 "the source has changed since it was read, and its earlier state is gone; it is read again."
             }
-            _ if self.endpoint.replay() == Replay::NewMoment => {
+            _ if self.endpoint.replay() == Replay::WhileSnapshotHeld => {
                 "the receiver lost what it had; the source is read again."
             }
             Sends::Spool => "the receiver has lost the key to what was spooled. The program is run again.",
@@ -232,7 +239,12 @@ impl<'a> Sending<'a> {
         failure.hints.set_restart(match replay {
             _ if sends == Sends::Spool => Restart::Resumes,
             Replay::Always => Restart::Resumes,
-            Replay::NewMoment => Restart::ReadsLater,
+            Replay::WhileSnapshotHeld => match self.record.snapshot() {
+                Some(held) if held.ends_within_seconds > 0 => {
+                    Restart::SnapshotHeld { seconds: held.ends_within_seconds }
+                }
+                _ => Restart::ReadsLater,
+            },
             Replay::RunAgain => Restart::RunsProgram,
             Replay::Never => Restart::NeedsSource,
         });
@@ -285,6 +297,7 @@ impl<'a> Sending<'a> {
 
     /// Nothing more is read of the source, and its program is killed.
     fn end_reading(&self) {
+        self.snapshot.follow(None);
         if let Some(reading) = &self.reading {
             reading.raise(Cause::Closed, Failure::new(Code::Interrupted, "the source is read no more", ""));
         }

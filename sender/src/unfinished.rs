@@ -17,8 +17,8 @@ use sealift_agent::{
     status::{self, Line},
     telemetry::printable,
     ticket::Ticket,
-    transfer_dir::TransferDir,
-    units::human_bytes,
+    transfer_dir::{HeldSnapshot, TransferDir},
+    units::{counted, human_bytes, human_duration},
 };
 use sealift_protocol::{
     close::Code,
@@ -26,7 +26,7 @@ use sealift_protocol::{
     id::TransferId,
     message::{Message, Refuse},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     cli::AbandonArgs,
@@ -46,7 +46,7 @@ pub fn status(args: &StatusArgs) -> ExitCode {
 fn print_status(args: &StatusArgs) -> Outcome {
     let state = StateDir::open(args.state_dir.clone(), "sealift-sender")?;
     let line = |found: Unfinished| {
-        let Unfinished { transfer, stage, in_doubt, running, held_bytes, how_far, spool } = found;
+        let Unfinished { transfer, stage, in_doubt, running, held_bytes, how_far, spool, snapshot } = found;
         let doing = if running { "running" } else { "not running" };
         let mut text = format!("{}, {doing}", stage_text(stage));
         let mut fields =
@@ -65,10 +65,37 @@ fn print_status(args: &StatusArgs) -> Outcome {
             text += &format!("; spooled in {spool}");
             fields.push(("spool", json!(spool)));
         }
+        if let Some(snapshot) = snapshot {
+            text += &snapshot_text(&snapshot);
+            fields.push(("snapshot", snapshot_object(&snapshot)));
+        }
         Line { transfer, text, fields }
     };
     let lines: Vec<Line> = unfinished(&state)?.into_iter().map(line).collect();
     status::print("sender", args.json, &lines)
+}
+
+fn snapshot_text(held: &HeldSnapshot) -> String {
+    let age = human_duration(Duration::from_secs(held.age_seconds));
+    let behind = held.transactions.map_or_else(String::new, |count| {
+        format!(", {} behind the source's newest", counted(count.into(), "transaction"))
+    });
+    let until = match held.attended {
+        true => String::new(),
+        false => format!("; it is released in {}", human_duration(Duration::from_secs(held.ends_within_seconds))),
+    };
+    format!("; process {} holds a snapshot of the source, {age} old{behind}{until}", held.pid)
+}
+
+fn snapshot_object(held: &HeldSnapshot) -> Value {
+    json!({
+        "name": held.name,
+        "pid": held.pid,
+        "age_seconds": held.age_seconds,
+        "transactions_behind": held.transactions,
+        "attended": held.attended,
+        "ends_within_seconds": held.ends_within_seconds,
+    })
 }
 
 fn stage_text(stage: SenderStage) -> &'static str {

@@ -24,6 +24,7 @@ use nix::{
     unistd::Pid,
 };
 use sealift_agent::role::Role;
+use sealift_host::holder;
 
 use crate::{
     doubt_loop, exit,
@@ -378,6 +379,7 @@ impl Round {
                 self.kill_sender();
                 self.kill_receiver();
             }
+            65..80 if self.place.databases.is_some() => self.kill_holder(),
             65..80 => self.kill_loader(),
             80..96 => self.cut(Duration::ZERO, Duration::from_millis(1500)),
             _ => self.cut(Duration::from_millis(8500), Duration::from_millis(10_000)),
@@ -407,6 +409,17 @@ impl Round {
         let guards = self.guards();
         self.tally.loaders_killed += u64::from(!guards.is_empty());
         guards.into_iter().for_each(kill9);
+    }
+
+    /// What holds the snapshot of the source, whether or not its sender runs.
+    fn kill_holder(&mut self) {
+        let transfers = self.place.path("sender/transfers");
+        for transfer in self.place.transfers("sender") {
+            if let Some(held) = holder::look(&transfers.join(transfer)) {
+                self.tally.holders_killed += 1;
+                kill9(Pid::from_raw(held.pid as i32));
+            }
+        }
     }
 
     /// What the receiver has started.

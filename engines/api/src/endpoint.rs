@@ -1,6 +1,6 @@
 //! What a URL names, to code that does not know its engine.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use sealift_protocol::{
     disposition::sender::Replay,
@@ -109,6 +109,21 @@ pub struct SourceOptions {
     pub filter: Filter,
     /// The danger was typed: what the source's program prints is shown.
     pub danger_show_program_output: bool,
+    /// For a transfer that another process may resume.
+    pub keep: Option<KeepSnapshot>,
+}
+
+/// How the snapshot of a source outlives the process that reads it, where the engine can do that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepSnapshot {
+    /// The folder of the transfer, in which another process finds what holds the snapshot.
+    pub folder: PathBuf,
+    /// A snapshot that is held is released, and a new one taken.
+    pub fresh: bool,
+    /// How long it is held while no process reads.
+    pub unattended: Duration,
+    /// How long it is held in all.
+    pub age_max: Duration,
 }
 
 /// What a target may do, and how much.

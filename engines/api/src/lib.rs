@@ -19,13 +19,13 @@ mod target;
 pub use sealift_protocol::receive::Durability;
 
 pub use self::{
-    endpoint::{Endpoint, Form, Place, SourceOptions, TargetOptions, not_a_source},
+    endpoint::{Endpoint, Form, KeepSnapshot, Place, SourceOptions, TargetOptions, not_a_source},
     filter::Filter,
     finding::{Finding, Severity, refuse_errors},
     part_content::{GatheredDocument, WrittenChunks, out_of_order, row_over_limit},
     registry::{EngineSpec, Engines, FailPoint, Helper, Instead, Scheme},
     row_sink::{RowSink, row_cut_short, row_too_long},
-    source::{PartReader, Planned, Snapshot, Source},
+    source::{PartReader, Planned, Snapshot, SnapshotAge, Source},
     stop::StopToken,
     target::{
         Abandoned, Commit, FinishedLoad, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad, Readiness, Recovery,

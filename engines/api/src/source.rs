@@ -6,7 +6,7 @@
 //!                                               └─ reader ─▶ PartReader ── read ─▶ RowSink
 //! ```
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sealift_protocol::{failure::Outcome, id::PartIndex, manifest::Plan};
 
@@ -45,9 +45,26 @@ pub trait Snapshot: Send + Sync {
     /// is read again is proven by its digest.
     fn can_repeat(&self) -> bool;
 
+    /// How old it is, where that is a burden on the source.
+    fn age(&self) -> Option<SnapshotAge> {
+        None
+    }
+
     /// Opens a reader with a connection of its own. Of a snapshot that was planned, the first one
     /// can be opened; more may fail where the source has no room for them.
     fn reader(&self) -> Outcome<Box<dyn PartReader>>;
+}
+
+/// The age of a snapshot that a source holds for its readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotAge {
+    /// Since it was taken.
+    pub age: Duration,
+    /// Transactions that the source has begun since, of which it can clean up nothing; `None` if
+    /// that is not known.
+    pub transactions: Option<u32>,
+    /// Old enough for the operator to be warned.
+    pub is_old: bool,
 }
 
 /// Reads parts, one at a time. Whichever reader of a snapshot reads a part, it has the same bytes

@@ -45,6 +45,7 @@ use nix::{
     unistd::{Pid, dup, getpgid, getpgrp, getppid, read, setpgid},
 };
 use sealift_engine_api::Helper;
+use sealift_host::OWN_PROGRAM;
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
@@ -59,9 +60,6 @@ pub const HELPERS: &[Helper] = &[
     Helper { command: GUARD_COMMAND, is_hardened: true, run },
     Helper { command: GUARDED_COMMAND, is_hardened: false, run: become_loader },
 ];
-
-/// The program that runs, even if an upgrade has put another in its place since it was started.
-pub const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// What lists of processes show, and `killall sealift-receiver` does not mean: the guard has work
 /// left then.

@@ -34,6 +34,7 @@ use nix::{
     },
     unistd::{Pid, pipe2},
 };
+use sealift_host::OWN_PROGRAM;
 use sealift_protocol::{
     close::Code,
     disposition::Event,
@@ -43,7 +44,7 @@ use sealift_protocol::{
 
 use crate::{
     detached::shut_off,
-    guard::{self, GUARD_COMMAND, OWN_PROGRAM, READY, UNREAD},
+    guard::{self, GUARD_COMMAND, READY, UNREAD},
     program::{Printed, Said, cannot_start, check_exit, find},
 };
 

@@ -50,8 +50,7 @@ impl Endpoint for PostgresUrl {
     }
 
     fn replay(&self) -> Replay {
-        // Another process has another snapshot.
-        Replay::NewMoment
+        Replay::WhileSnapshotHeld
     }
 
     fn has_filter(&self) -> bool {
@@ -59,7 +58,7 @@ impl Endpoint for PostgresUrl {
     }
 
     fn open_source(&self, options: SourceOptions) -> Outcome<Box<dyn Source>> {
-        Ok(Box::new(PostgresSource::new(self.0.clone()).with_filter(options.filter)))
+        Ok(Box::new(PostgresSource::new(self.0.clone()).with_filter(options.filter).with_kept_snapshot(options.keep)))
     }
 
     fn check_target(&self, _options: &TargetOptions) -> Outcome {

@@ -14,9 +14,9 @@
 //! | [`large_objects`] | large objects as rows of one table |
 //! | [`table_rows`] | reading the rows of a table of either kind |
 //! | `source` | the snapshot, the plan, the schema through `pg_dump`, the readers |
+//! | `snapshot_holder` | the process that holds the snapshot, so that a killed sender resumes on it |
 //!
-//! Not there yet: a holder of the snapshot in a process of its own, so that a killed sender resumes
-//! on it; roles made for one transfer; filters of rows.
+//! Not there yet: roles made for one transfer; filters of rows.
 
 #![forbid(unsafe_code)]
 
@@ -32,6 +32,7 @@ pub mod inventory;
 pub mod large_objects;
 mod names;
 pub mod session;
+mod snapshot_holder;
 mod source;
 pub mod sql;
 pub mod table_rows;
@@ -46,6 +47,6 @@ pub const SPEC: EngineSpec = EngineSpec {
     name: "postgres",
     schemes: endpoint::SCHEMES,
     drill: |_, _| None,
-    helpers: &[],
+    helpers: snapshot_holder::HELPERS,
     fail_points: fail_point::ALL,
 };

@@ -2,24 +2,31 @@
 //!
 //! One session holds the snapshot: it locks every table that is to be read, in the mode that keeps
 //! out TRUNCATE and rewrites alone, takes its snapshot when it has the locks, and exports it.
-//! `pg_dump` and the readers use that snapshot, each in a session of its own.
+//! `pg_dump` and the readers use that snapshot, each in a session of its own. For a transfer, that
+//! session belongs to a process of its own ([`crate::snapshot_holder`]), which a sender that was
+//! killed leaves behind, with what was planned.
 
 mod catalogue;
 mod columns;
 mod database;
 mod dump;
 mod findings;
-mod holder;
+mod keeper;
+mod kept_plan;
 mod large_objects;
 mod left_out;
+mod moment;
 mod parts;
 mod pattern;
 mod reader;
 mod views;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use sealift_engine_api::{Filter, PartReader, Planned, Snapshot, Source, StopToken, refuse_errors};
+use minicbor::bytes::ByteVec;
+use sealift_engine_api::{
+    Filter, Finding, KeepSnapshot, PartReader, Planned, Snapshot, SnapshotAge, Source, StopToken, refuse_errors,
+};
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
@@ -27,17 +34,19 @@ use sealift_protocol::{
     manifest::{Plan, PlannedPart, PlannedTable, Section},
 };
 
+pub(crate) use self::moment::Moment;
 use self::{
     catalogue::Catalogue,
-    holder::Holder,
+    keeper::Keeper,
+    kept_plan::{KeptPlan, Stored},
     parts::{Part, Sizes},
     reader::SnapshotReader,
 };
 use crate::{
     client::{Address, At, Connection, End, Interrupts, Result},
-    document::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument},
+    document::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument, Table},
     engine, inventory, session,
-    sql::Names,
+    sql::{Names, literal},
 };
 
 /// The oldest server that is read: all that a part of rows needs is there from 12 on.
@@ -57,17 +66,23 @@ pub struct PostgresSource {
     address: Address,
     sizes: Sizes,
     filter: Filter,
+    keep: Option<KeepSnapshot>,
 }
 
 impl PostgresSource {
     /// Connects to nothing yet.
     pub fn new(address: Address) -> Self {
-        Self { address, sizes: Sizes::default(), filter: Filter::default() }
+        Self { address, sizes: Sizes::default(), filter: Filter::default(), keep: None }
     }
 
     /// Not all tables are moved.
     pub fn with_filter(self, filter: Filter) -> Self {
         Self { filter, ..self }
+    }
+
+    /// The snapshot is held by a process of its own, or there is one already.
+    pub fn with_kept_snapshot(self, keep: Option<KeepSnapshot>) -> Self {
+        Self { keep, ..self }
     }
 
     /// Tables of more than so many bytes are read in ranges of about as many.
@@ -90,55 +105,101 @@ impl Source for PostgresSource {
 
 impl PostgresSource {
     fn look(&self, interrupts: Interrupts, stop: &dyn StopToken) -> Outcome<Planned> {
-        let connection = open(&self.address, &interrupts)?;
-        check_version(connection.server_version())?;
-        let mut holder = Holder::take(connection, &self.filter)?;
-        let catalogue = Catalogue::read(&mut holder)?;
-        let findings = findings::all(&mut holder.connection, &catalogue, &holder.left_out)?;
+        let mut keeper = Keeper::open(&self.address, &self.filter, self.keep.as_ref(), &interrupts, stop)?;
+        if let Some(planned) = keeper.planned.take() {
+            let kept = KeptPlan::from_bytes(&planned)?;
+            let findings = vec![Finding::note("snapshot-held", resumed(keeper.age()))];
+            return self.planned(kept, findings, None, keeper, interrupts);
+        }
+        let mut connection = at_snapshot(&self.address, &keeper.moment.exported, &interrupts)?;
+        let (kept, findings) = self.look_at(&mut connection, &keeper.moment, stop)?;
         let refusal = refuse_errors(&findings).err();
-        let parts = parts::divide(&catalogue, self.sizes, holder.connection.server_version());
+        if refusal.is_none() {
+            keeper.keep(kept.to_bytes())?;
+        }
+        self.planned(kept, findings, refusal, keeper, interrupts)
+    }
+
+    /// Reads the catalogue, and plans what there is.
+    fn look_at(
+        &self,
+        connection: &mut Connection,
+        moment: &Moment,
+        stop: &dyn StopToken,
+    ) -> Outcome<(KeptPlan, Vec<Finding>)> {
+        let server_version = connection.server_version();
+        let left_out = &moment.left_out;
+        let catalogue = Catalogue::read(connection, moment)?;
+        let findings = findings::all(connection, &catalogue, left_out)?;
+        let parts = parts::divide(&catalogue, self.sizes, server_version);
         let listing = "listing the objects of the database";
-        let mut objects = inventory::read(&mut holder.connection).at(End::Source, listing)?;
-        holder.left_out.retain_moved(&mut holder.connection, &mut objects).at(End::Source, listing)?;
+        let mut objects = inventory::read(connection).at(End::Source, listing)?;
+        left_out.retain_moved(connection, &mut objects).at(End::Source, listing)?;
         // The schema of a source that is refused need not be dumped.
-        let archive = match refusal {
-            None => {
-                let version = holder.connection.server_version();
-                dump::schema(&self.address, version, &holder.exported, &holder.left_out, stop)?
-            }
-            Some(_) => Vec::new(),
+        let archive = match refuse_errors(&findings) {
+            Ok(()) => dump::schema(&self.address, server_version, &moment.exported, left_out, stop)?,
+            Err(_) => Vec::new(),
         };
-        let names = Names::in_encoding(&catalogue.database.encoding);
-        let server_version = holder.connection.server_version();
         let plan = plan(&catalogue, &parts);
-        let read = ToRead { names, parts, tables: catalogue.tables, encoding: catalogue.database.encoding.clone() };
-        let tables = read.tables.iter().map(|table| table.table.clone()).collect();
+        check_size(&plan)?;
+        let stored = catalogue.tables.iter().map(|table| table.stored.clone()).collect();
+        let tables = catalogue.tables.into_iter().map(|table| table.table).collect();
         let Catalogue { database, extensions, .. } = catalogue;
         let schema = SchemaDocument { server_version, database, tables, archive, extensions };
-        let schema_bytes = schema.to_bytes();
         let finish = FinishDocument {
             sequences: catalogue.sequences,
             materialized_views: catalogue.materialized_views,
             objects,
             large_objects: catalogue.large_objects,
         };
+        let (schema, finish) = (bounded(schema.to_bytes())?, bounded(finish.to_bytes())?);
+        Ok((KeptPlan { plan, schema, finish, stored }, findings))
+    }
+
+    fn planned(
+        &self,
+        kept: KeptPlan,
+        findings: Vec<Finding>,
+        refusal: Option<Failure>,
+        keeper: Keeper,
+        interrupts: Interrupts,
+    ) -> Outcome<Planned> {
+        let KeptPlan { plan, schema, finish, stored } = kept;
+        let SchemaDocument { tables, database, .. } = SchemaDocument::from_bytes(&schema)?;
+        let names = Names::in_encoding(&database.encoding);
+        let parts = plan.parts.iter().filter(|part| part.section == Section::Data).cloned().collect();
         let snapshot = HeldSnapshot {
             address: self.address.clone(),
-            exported: holder.exported.clone(),
             interrupts,
-            schema: bounded(schema_bytes)?,
-            finish: bounded(finish.to_bytes())?,
-            read,
+            schema: schema.into(),
+            finish: finish.into(),
+            read: ToRead { names, encoding: database.encoding, parts, tables, stored },
             refusal,
-            holder: Mutex::new(holder),
+            keeper,
         };
-        check_size(&plan)?;
         Ok(Planned { plan, findings, snapshot: Arc::new(PostgresSnapshot(Arc::new(snapshot))) })
     }
 }
 
+fn resumed(SnapshotAge { age, .. }: SnapshotAge) -> String {
+    format!("the snapshot of the earlier run is still held, and is read on: it is {} s old", age.as_secs())
+}
+
+/// A session at a snapshot that another one has exported.
+fn at_snapshot(address: &Address, exported: &str, interrupts: &Interrupts) -> Outcome<Connection> {
+    let mut connection = open(address, interrupts)?;
+    let begin =
+        format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(exported));
+    match connection.batch(&begin) {
+        Ok(()) => Ok(connection),
+        // The server has no such snapshot.
+        Err(error) if matches!(error.sqlstate(), Some("22023" | "42704")) => Err(keeper::gone()),
+        Err(error) => Err(error.at(End::Source, "sharing the snapshot of the source")),
+    }
+}
+
 /// A session that reads, under the settings that both ends share.
-fn open(address: &Address, interrupts: &Interrupts) -> Outcome<Connection> {
+pub(crate) fn open(address: &Address, interrupts: &Interrupts) -> Outcome<Connection> {
     let opened = || -> Result<Connection> {
         let mut connection = Connection::open(address, End::Source, CATALOGUE_ROW_BYTES_MAX)?;
         interrupts.add(connection.interrupt()?);
@@ -148,7 +209,8 @@ fn open(address: &Address, interrupts: &Interrupts) -> Outcome<Connection> {
     opened().at(End::Source, &format!("connecting to {}", address.shown()))
 }
 
-fn check_version(version: u32) -> Outcome {
+/// Whether this program knows servers of this version.
+pub(crate) fn check_version(version: u32) -> Outcome {
     if (SERVER_VERSION_MIN..SERVER_VERSION_END).contains(&version) {
         return Ok(());
     }
@@ -178,9 +240,9 @@ fn check_size(plan: &Plan) -> Outcome {
     Err(Failure::new(Code::SourceUnsuitable, what, "Move it by pg_dump, with exec:."))
 }
 
-fn bounded(document: Vec<u8>) -> Outcome<Vec<u8>> {
+fn bounded(document: Vec<u8>) -> Outcome<ByteVec> {
     if document.len() <= DOCUMENT_BYTES_MAX {
-        return Ok(document);
+        return Ok(document.into());
     }
     let what = format!(
         "the schema of the source has {} bytes, and a transfer has room for {DOCUMENT_BYTES_MAX}",
@@ -193,30 +255,41 @@ fn bounded(document: Vec<u8>) -> Outcome<Vec<u8>> {
 struct ToRead {
     names: Names,
     encoding: String,
-    parts: Vec<Part>,
-    tables: Vec<catalogue::SourceTable>,
+    /// Those of the section data.
+    parts: Vec<PlannedPart>,
+    tables: Vec<Table>,
+    stored: Vec<Stored>,
 }
 
 /// A snapshot and all that follows from it.
 struct HeldSnapshot {
     address: Address,
-    exported: String,
     interrupts: Interrupts,
     schema: Vec<u8>,
     finish: Vec<u8>,
     read: ToRead,
     /// Why nothing of it is read.
     refusal: Option<Failure>,
-    holder: Mutex<Holder>,
+    keeper: Keeper,
 }
 
 impl HeldSnapshot {
+    /// A session at the snapshot.
+    fn session(&self) -> Outcome<Connection> {
+        at_snapshot(&self.address, &self.keeper.moment.exported, &self.interrupts).map_err(|failure| self.why(failure))
+    }
+
     /// Everything was read: that what the locks keep out did not happen, and that they were held.
     fn check_unchanged(&self) -> Outcome {
-        let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
-        holder.check_held()?;
+        // Locks and snapshot end together.
+        drop(self.session()?);
         let mut now = open(&self.address, &self.interrupts)?;
-        holder.check_relations(&mut now)
+        self.keeper.moment.check_relations(&mut now)
+    }
+
+    /// If the snapshot is lost, that is why reading failed.
+    fn why(&self, failure: Failure) -> Failure {
+        self.keeper.lost().unwrap_or(failure)
     }
 }
 
@@ -229,6 +302,10 @@ impl Snapshot for PostgresSnapshot {
 
     fn can_repeat(&self) -> bool {
         true
+    }
+
+    fn age(&self) -> Option<SnapshotAge> {
+        Some(self.0.keeper.age())
     }
 
     fn reader(&self) -> Outcome<Box<dyn PartReader>> {

@@ -87,15 +87,16 @@ pub enum Replay {
     Never,
     /// The output of a program that is run again, as of a new moment.
     RunAgain,
-    /// The same database as of a new moment, which is the same data if nobody writes to it.
-    NewMoment,
+    /// The same data while a process beside the sender holds its snapshot; after that, the same
+    /// database as of a new moment, which is the same data if nobody writes to it.
+    WhileSnapshotHeld,
     /// The same data, unless the source is changed.
     Always,
 }
 
 impl Replay {
     /// Every value, for exhaustive tests.
-    pub const ALL: [Replay; 4] = [Replay::Never, Replay::RunAgain, Replay::NewMoment, Replay::Always];
+    pub const ALL: [Replay; 4] = [Replay::Never, Replay::RunAgain, Replay::WhileSnapshotHeld, Replay::Always];
 }
 
 /// The state of a transfer at its sender when an attempt fails.
@@ -210,7 +211,7 @@ fn without_what_is_lacking(at: Standing) -> SenderDisposition {
         (Sends::Receipt, _, Asks::Continue) => SenderDisposition::ReadSource,
         // The program is run again once: a receiver that cannot use its output either is not asked
         // again.
-        (_, Replay::RunAgain | Replay::NewMoment, Asks::Continue) => SenderDisposition::RunAgain,
+        (_, Replay::RunAgain | Replay::WhileSnapshotHeld, Asks::Continue) => SenderDisposition::RunAgain,
         _ => SenderDisposition::Suspend,
     }
 }
@@ -218,7 +219,7 @@ fn without_what_is_lacking(at: Standing) -> SenderDisposition {
 /// Whether a source that is not what was sent of it is one that was expected to have changed: then
 /// the transfer starts over, and no operator is asked.
 fn is_of_another_moment(at: Standing) -> bool {
-    at.contact != Contact::None && at.replay == Replay::NewMoment && at.asks == Asks::Continue
+    at.contact != Contact::None && at.replay == Replay::WhileSnapshotHeld && at.asks == Asks::Continue
 }
 
 fn is_worth_another_try(at: Standing, failed: Failed) -> bool {
@@ -392,7 +393,7 @@ mod tests {
             SenderDisposition::RunAgain => {
                 let lacks = failed.code == Code::ResumeImpossible && at.replay == Replay::RunAgain;
                 let is_newer = matches!(failed.code, Code::ResumeImpossible | Code::SourceChanged)
-                    && at.replay == Replay::NewMoment;
+                    && at.replay == Replay::WhileSnapshotHeld;
                 (lacks || is_newer) && at.asks == Asks::Continue
             }
             _ => true,

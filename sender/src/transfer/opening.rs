@@ -13,7 +13,7 @@ use sealift_agent::{
     stop::Stop,
     units::human_bytes,
 };
-use sealift_engine_api::{Endpoint, refuse_errors};
+use sealift_engine_api::{Endpoint, SourceOptions, refuse_errors};
 use sealift_protocol::{
     close::Code,
     disposition::{
@@ -145,7 +145,9 @@ impl Sending<'_> {
         // A source that fails ends itself: another may take its place.
         let stop_reading = stop.within();
         let planned = async {
-            let source = self.endpoint.open_source(self.args.source_options())?;
+            let fresh = self.attempt.asks() == Asks::StartOver;
+            let keep = self.args.snapshot.keep(self.record.folder().to_owned(), fresh);
+            let source = self.endpoint.open_source(SourceOptions { keep: Some(keep), ..self.args.source_options() })?;
             if let Some(folder) = &self.args.spool {
                 spool::prepare(folder)?;
             }
@@ -161,6 +163,7 @@ impl Sending<'_> {
                     findings.iter().for_each(|finding| self.report.finding(finding));
                 }
                 refuse_errors(&findings)?;
+                self.snapshot.follow(Some(reader.snapshot()));
                 announce(self.report, &plan);
                 if !reader.can_repeat() {
                     self.check_pipe();

@@ -9,6 +9,8 @@ pub struct Tally {
     pub senders_killed: u64,
     pub receivers_killed: u64,
     pub loaders_killed: u64,
+    /// Of the snapshot of a source.
+    pub holders_killed: u64,
     /// Sessions that were ended, servers that were killed, and answers that were lost.
     pub servers_disturbed: u64,
     /// What was changed at a source meanwhile.
@@ -29,6 +31,7 @@ impl AddAssign for Tally {
         self.senders_killed += other.senders_killed;
         self.receivers_killed += other.receivers_killed;
         self.loaders_killed += other.loaders_killed;
+        self.holders_killed += other.holders_killed;
         self.servers_disturbed += other.servers_disturbed;
         self.changes += other.changes;
         self.cuts += other.cuts;
@@ -44,11 +47,12 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} rounds: {} senders, {} receivers and {} loaders killed, {} servers disturbed, {} changes, {} cuts, {} processes; {} resumed, {} restarted, {} in doubt, {} emptied",
+            "{} rounds: {} senders, {} receivers, {} loaders and {} holders killed, {} servers disturbed, {} changes, {} cuts, {} processes; {} resumed, {} restarted, {} in doubt, {} emptied",
             self.rounds,
             self.senders_killed,
             self.receivers_killed,
             self.loaders_killed,
+            self.holders_killed,
             self.servers_disturbed,
             self.changes,
             self.cuts,

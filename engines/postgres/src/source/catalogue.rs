@@ -6,10 +6,9 @@ use sealift_protocol::failure::Outcome;
 
 use super::{
     columns::Types,
-    database,
-    holder::{Holder, Relation, Relations},
-    large_objects,
+    database, large_objects,
     left_out::LeftOut,
+    moment::{Moment, Relation, Relations},
     views,
 };
 use crate::{
@@ -98,14 +97,13 @@ const SEQUENCES: &str = "\
     ORDER BY 1, 2";
 
 impl Catalogue {
-    pub fn read(holder: &mut Holder) -> Outcome<Self> {
-        let relations = holder.relations.clone();
-        let left_out = holder.left_out.clone();
-        let connection = &mut holder.connection;
+    /// `connection` is at the snapshot.
+    pub fn read(connection: &mut Connection, moment: &Moment) -> Outcome<Self> {
+        let Moment { relations, left_out, .. } = moment;
         let what = "reading the catalogue";
         let database = database::read(connection).at(End::Source, what)?;
         let block_bytes = block_bytes(connection).at(End::Source, what)?;
-        let mut tables = tables(connection, &relations, block_bytes).at(End::Source, what)?;
+        let mut tables = tables(connection, relations, block_bytes).at(End::Source, what)?;
         let extensions = extensions::read(connection).at(End::Source, what)?;
         configuration(connection, &mut tables).at(End::Source, "reading the tables of extensions")?;
         let large_objects = match left_out.large_objects {
@@ -114,7 +112,7 @@ impl Catalogue {
         };
         tables.extend(large_objects::table(connection, &large_objects).at(End::Source, "listing the large objects")?);
         sort(&mut tables);
-        let sequences = sequences(connection, &left_out).at(End::Source, "reading the sequences")?;
+        let sequences = sequences(connection, left_out).at(End::Source, "reading the sequences")?;
         let materialized_views = views::read(connection).at(End::Source, what)?;
         Ok(Self { database, tables, sequences, materialized_views, extensions, large_objects })
     }

@@ -18,7 +18,8 @@ const ESCAPES_SINCE: u32 = 130_000;
 /// Extensions that keep rows where their own hooks alone find them.
 const UNMOVED_EXTENSIONS: &[&str] = &["citus", "citus_columnar", "pg_dirtyread", "timescaledb", "timescaledb_toolkit"];
 
-/// A query for objects, by name, that all have the same finding.
+/// A query for objects that all have the same finding: their names, and of those that are
+/// relations the OID.
 struct Look {
     name: &'static str,
     severity: Severity,
@@ -36,7 +37,7 @@ const LOOKS: &[Look] = &[
         severity: Severity::Error,
         what: "this role may not read these large objects",
         hint: "Grant it SELECT ON LARGE OBJECT, or give their owner or a superuser.",
-        sql: "SELECT m.oid::pg_catalog.text FROM pg_catalog.pg_largeobject_metadata m \
+        sql: "SELECT m.oid::pg_catalog.text, NULL::pg_catalog.oid FROM pg_catalog.pg_largeobject_metadata m \
               WHERE pg_catalog.current_setting('lo_compat_privileges') = 'off' \
                 AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) \
                 AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode( \
@@ -50,7 +51,7 @@ const LOOKS: &[Look] = &[
         severity: Severity::Warning,
         what: "the security labels of these large objects are not moved",
         hint: "Give them in the target with SECURITY LABEL ON LARGE OBJECT.",
-        sql: "SELECT DISTINCT objoid::pg_catalog.text FROM pg_catalog.pg_seclabel \
+        sql: "SELECT DISTINCT objoid::pg_catalog.text, NULL::pg_catalog.oid FROM pg_catalog.pg_seclabel \
               WHERE classoid = 'pg_catalog.pg_largeobject'::pg_catalog.regclass ORDER BY 1",
     },
     Look {
@@ -58,7 +59,7 @@ const LOOKS: &[Look] = &[
         severity: Severity::Error,
         what: "tables that another access method than the server's own heap stores are not moved",
         hint: "Change their access method, or move this database with exec:pg_dump and exec:psql (docs/operations.md).",
-        sql: "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c \
+        sql: "SELECT n.nspname || '.' || c.relname, c.oid FROM pg_catalog.pg_class c \
               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_am a ON a.oid = c.relam \
               WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' \
                 AND a.amhandler <> 'pg_catalog.heap_tableam_handler'::pg_catalog.regproc ORDER BY 1",
@@ -69,14 +70,14 @@ const LOOKS: &[Look] = &[
         what: "user mappings with options may hold passwords, and pg_dump would carry them",
         hint: "Drop the user mappings of this database, and make them again in the target.",
         // The table itself is shown to superusers alone.
-        sql: "SELECT DISTINCT srvname::pg_catalog.text FROM pg_catalog.pg_user_mappings ORDER BY 1",
+        sql: "SELECT DISTINCT srvname::pg_catalog.text, NULL::pg_catalog.oid FROM pg_catalog.pg_user_mappings ORDER BY 1",
     },
     Look {
         name: "row-level-security",
         severity: Severity::Error,
         what: "row-level security hides rows of these tables from this role",
         hint: "Give a role with BYPASSRLS, or the owner of the tables.",
-        sql: "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c \
+        sql: "SELECT n.nspname || '.' || c.relname, c.oid FROM pg_catalog.pg_class c \
               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
               WHERE c.relkind IN ('r', 'p') AND pg_catalog.row_security_active(c.oid) ORDER BY 1",
     },
@@ -85,7 +86,7 @@ const LOOKS: &[Look] = &[
         severity: Severity::Warning,
         what: "subscriptions are not moved: their connection strings may hold passwords",
         hint: "Make them again in the target.",
-        sql: "SELECT s.subname::pg_catalog.text FROM pg_catalog.pg_subscription s \
+        sql: "SELECT s.subname::pg_catalog.text, NULL::pg_catalog.oid FROM pg_catalog.pg_subscription s \
               JOIN pg_catalog.pg_database d ON d.oid = s.subdbid AND d.datname = pg_catalog.current_database() ORDER BY 1",
     },
     Look {
@@ -93,7 +94,7 @@ const LOOKS: &[Look] = &[
         severity: Severity::Warning,
         what: "the rows of foreign tables stay on their servers; their definitions are moved",
         hint: "Check that the target can reach those servers.",
-        sql: "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c \
+        sql: "SELECT n.nspname || '.' || c.relname, c.oid FROM pg_catalog.pg_class c \
               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'f' ORDER BY 1",
     },
 ];
@@ -140,8 +141,13 @@ fn unwritable_names(server_version: u32, catalogue: &Catalogue) -> Option<Findin
 
 impl Look {
     fn find(&self, connection: &mut Connection, left_out: &LeftOut) -> Result<Option<Finding>> {
-        let mut names = names(connection, self.sql)?;
-        names.retain(|name| !left_out.has_named(name));
+        let mut names = Vec::new();
+        for row in connection.query(self.sql, &[])? {
+            let relation: Option<u32> = row.try_get(1)?;
+            if !relation.is_some_and(|oid| left_out.has(oid)) {
+                names.push(row.try_get(0)?);
+            }
+        }
         if left_out.large_objects && OF_LARGE_OBJECTS.contains(&self.name) {
             return Ok(None);
         }

@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use minicbor::{Decode, Encode};
 use sealift_engine_api::{Filter, Finding};
 use sealift_protocol::failure::{Failure, Outcome};
 
 use super::{
-    holder::{Relation, Relations},
+    moment::{Relation, Relations},
     pattern::Pattern,
 };
 use crate::{
@@ -27,13 +28,17 @@ use crate::{
 const LEFT_OUT_MAX: usize = 10_000;
 
 /// The relations that are not moved.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Encode, Decode)]
+#[cbor(map)]
 pub struct LeftOut {
     /// Tables and partitioned tables.
+    #[n(0)]
     tables: Relations,
     /// Sequences of their columns, as (schema, name).
+    #[n(1)]
     sequences: Vec<(u32, String, String)>,
     /// No large object is moved.
+    #[n(2)]
     pub large_objects: bool,
 }
 
@@ -82,11 +87,6 @@ impl LeftOut {
     /// Whether it is the sequence of a column of a table that is left out.
     pub fn has_sequence(&self, schema: &str, name: &str) -> bool {
         self.sequences.iter().any(|(_, of, sequence)| of == schema && sequence == name)
-    }
-
-    /// Whether a finding is about a table that is left out, which it calls `schema.name`.
-    pub fn has_named(&self, full_name: &str) -> bool {
-        self.tables.values().any(|Relation { schema, name, .. }| format!("{schema}.{name}") == full_name)
     }
 
     /// The relations as pg_dump's patterns have them, each matching one alone.

@@ -7,12 +7,14 @@ use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
     id::PartIndex,
+    manifest::{PlannedPart, Range},
 };
 
-use super::{HeldSnapshot, catalogue::SourceTable, holder::changed, open, parts::Part};
+use super::{HeldSnapshot, kept_plan::Stored, moment::changed};
 use crate::{
     client::{At, Connection, End, Error, Result},
     copy_rows::{RowsOut, Unreadable},
+    document::Table,
     sql::literal,
     table_rows,
 };
@@ -35,22 +37,25 @@ impl SnapshotReader {
         Ok(Self { shared, connection: Some(connection) })
     }
 
-    fn read_table(&mut self, part: Part, out: &mut dyn RowSink) -> Outcome {
+    fn read_table(&mut self, part: &PlannedPart, out: &mut dyn RowSink) -> Outcome {
+        let shared = Arc::clone(&self.shared);
+        let at = part.table.map_or(usize::MAX, |table| table.0 as usize);
+        let (Some(table), Some(stored)) = (shared.read.tables.get(at), shared.read.stored.get(at)) else {
+            return Err(not_planned());
+        };
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => connect(&self.shared)?,
+            None => connect(&shared)?,
         };
-        let table = &self.shared.read.tables[part.table];
         connection.limit_rows(out.row_bytes_max());
-        check_stored(&mut connection, table)?;
-        self.copy(&mut connection, part, out)?;
-        check_stored(&mut connection, table)?;
+        check_stored(&mut connection, table, stored)?;
+        self.copy(&mut connection, table, part.range, out)?;
+        check_stored(&mut connection, table, stored)?;
         self.connection = Some(connection);
         Ok(())
     }
 
-    fn copy(&self, connection: &mut Connection, part: Part, out: &mut dyn RowSink) -> Outcome {
-        let table = &self.shared.read.tables[part.table].table;
+    fn copy(&self, connection: &mut Connection, table: &Table, range: Option<Range>, out: &mut dyn RowSink) -> Outcome {
         let what = format!("reading table {}.{}", table.schema, table.name);
         let row_bytes_max = out.row_bytes_max();
         let failed = |error: Error| match error {
@@ -63,7 +68,7 @@ impl SnapshotReader {
         };
         let mut on_row = |pieces: &[&[u8]]| out.row(pieces);
         let mut rows = RowsOut { row_bytes_max, on_row: &mut on_row, failed: &failed, unreadable: &unreadable };
-        table_rows::read(connection, table, part.range, self.shared.read.names, &mut rows)
+        table_rows::read(connection, table, range, self.shared.read.names, &mut rows)
     }
 }
 
@@ -73,51 +78,43 @@ impl PartReader for SnapshotReader {
         if place == 0 {
             return out.bytes(&self.shared.schema);
         }
-        if let Some(&table) = self.shared.read.parts.get(place - 1) {
-            return self.read_table(table, out).map_err(|failure| failure.at_part(part));
+        let shared = Arc::clone(&self.shared);
+        if let Some(planned) = shared.read.parts.get(place - 1) {
+            return self.read_table(planned, out).map_err(|failure| shared.why(failure).at_part(part));
         }
-        if place != self.shared.read.parts.len() + 1 {
-            return Err(Failure::new(Code::Internal, "a part was asked for that is not in the plan", ""));
+        if place != shared.read.parts.len() + 1 {
+            return Err(not_planned());
         }
-        self.shared.check_unchanged()?;
+        shared.check_unchanged().map_err(|failure| shared.why(failure))?;
         out.bytes(&self.shared.finish)
     }
 }
 
 /// A session at the snapshot, whose values are in the encoding of the database.
 fn connect(shared: &HeldSnapshot) -> Outcome<Connection> {
-    let mut connection = open(&shared.address, &shared.interrupts)?;
-    let begin = format!(
-        "{READING} BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL client_encoding = {}",
-        literal(&shared.exported),
-        literal(&shared.read.encoding)
-    );
-    match connection.batch(&begin) {
-        Ok(()) => Ok(connection),
-        // The server has no such snapshot.
-        Err(error) if matches!(error.sqlstate(), Some("22023" | "42704")) => Err(gone()),
-        Err(error) => Err(error.at(End::Source, "sharing the snapshot of the source")),
-    }
+    let mut connection = shared.session()?;
+    let settings = format!("{READING} SET LOCAL client_encoding = {}", literal(&shared.read.encoding));
+    connection.batch(&settings).at(End::Source, "preparing to read")?;
+    Ok(connection)
 }
 
-fn gone() -> Failure {
-    let what = "the snapshot of the source is gone: the session that held it was ended";
-    Failure::new(Code::SourceFailed, what, "See the server's log for why, and start the transfer again.")
+fn not_planned() -> Failure {
+    Failure::new(Code::Internal, "a part was asked for that is not in the plan", "")
 }
 
 /// Fails if the rows are stored elsewhere than when the table was locked. The function sees the
 /// present, whatever the snapshot is.
-fn check_stored(connection: &mut Connection, table: &SourceTable) -> Outcome {
-    let (schema, name) = (&table.table.schema, &table.table.name);
-    let unchanged = is_stored(connection, table).at(End::Source, &format!("checking table {schema}.{name}"))?;
+fn check_stored(connection: &mut Connection, table: &Table, stored: &Stored) -> Outcome {
+    let Table { schema, name, .. } = table;
+    let unchanged = is_stored(connection, stored).at(End::Source, &format!("checking table {schema}.{name}"))?;
     if unchanged { Ok(()) } else { Err(changed(schema, name)) }
 }
 
-fn is_stored(connection: &mut Connection, table: &SourceTable) -> Result<bool> {
-    let oids: Vec<u32> = table.stored.iter().map(|(oid, _)| *oid).collect();
+fn is_stored(connection: &mut Connection, stored: &Stored) -> Result<bool> {
+    let oids: Vec<u32> = stored.iter().map(|(oid, _)| *oid).collect();
     let sql = "SELECT pg_catalog.pg_relation_filenode(oid) \
                FROM pg_catalog.unnest($1::pg_catalog.oid[]) WITH ORDINALITY AS stored(oid, place) ORDER BY place";
     let rows = connection.query(sql, &[&oids])?;
     let filenodes = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<Option<u32>>>>()?;
-    Ok(filenodes.into_iter().eq(table.stored.iter().map(|(_, filenode)| *filenode)))
+    Ok(filenodes.into_iter().eq(stored.iter().map(|(_, filenode)| *filenode)))
 }

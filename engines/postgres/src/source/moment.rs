@@ -1,7 +1,8 @@
-//! The session that holds the snapshot and the locks.
+//! The locks, and the snapshot that is taken when they are there.
 
 use std::collections::BTreeMap;
 
+use minicbor::{Decode, Encode};
 use sealift_engine_api::Filter;
 use sealift_protocol::{
     close::Code,
@@ -37,50 +38,54 @@ const RELATIONS: &str = "\
           AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.relkind = 'r' AND c.oid = ANY (e.extconfig)))";
 
 /// One table, as the locks were taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct Relation {
+    #[n(0)]
     pub schema: String,
+    #[n(1)]
     pub name: String,
+    #[n(2)]
     pub kind: String,
     /// Where its rows are stored: another number after TRUNCATE or a rewrite. `None` for a
     /// partitioned table.
+    #[n(3)]
     pub filenode: Option<u32>,
 }
 
 /// Tables by their OIDs.
 pub type Relations = BTreeMap<u32, Relation>;
 
-/// Holds the locks and the snapshot as long as it lives.
-pub struct Holder {
-    pub connection: Connection,
+/// A snapshot, and the tables that were locked before it was taken.
+#[derive(Clone, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct Moment {
     /// By which other sessions of the server share the snapshot.
+    #[n(0)]
     pub exported: String,
     /// Those that are moved.
+    #[n(1)]
     pub relations: Relations,
+    #[n(2)]
     pub left_out: LeftOut,
 }
 
-impl Holder {
-    /// Locks all tables that the filter does not leave out, and takes a snapshot after that.
-    pub fn take(mut connection: Connection, filter: &Filter) -> Outcome<Self> {
+impl Moment {
+    /// Locks all tables that the filter does not leave out, and takes a snapshot after that. Both
+    /// last as long as the transaction that is open when this returns.
+    pub fn take(connection: &mut Connection, filter: &Filter) -> Outcome<Self> {
         for _ in 0..ATTEMPTS_MAX {
-            let mut before = relations(&mut connection).at(End::Source, "listing the tables")?;
-            let left_out = LeftOut::find(&mut connection, filter, &before)?;
+            let mut before = relations(connection).at(End::Source, "listing the tables")?;
+            let left_out = LeftOut::find(connection, filter, &before)?;
             before.retain(|oid, _| !left_out.has(*oid));
-            if let Some(relations) = lock(&mut connection, before, &left_out)? {
-                let exported = export(&mut connection).at(End::Source, "exporting a snapshot")?;
-                let holder = Self { connection, exported, relations, left_out };
-                return Ok(holder);
+            if let Some(relations) = lock(connection, before, &left_out)? {
+                let exported = export(connection).at(End::Source, "exporting a snapshot")?;
+                return Ok(Self { exported, relations, left_out });
             }
             connection.batch("ROLLBACK").at(End::Source, "locking the tables")?;
         }
         let what = "tables of the source are made and dropped all the time, so that they cannot be locked all at once";
         Err(Failure::new(Code::SourceFailed, what, "Stop what does that for the moment in which the transfer begins."))
-    }
-
-    /// Fails if the session is gone, and with it the locks.
-    pub fn check_held(&mut self) -> Outcome {
-        self.connection.query_one("SELECT 1", &[]).map(drop).at(End::Source, "holding the snapshot")
     }
 
     /// Fails if a table is not what it was when it was locked. `now` is a session that sees the
