@@ -20,6 +20,8 @@ pub const AT_HOME: [(&str, &[&str], &[&str]); 3] = [
             "--restart",
             "--spool",
             "--spool-bytes-max",
+            "--hold-snapshot",
+            "--snapshot-age-max",
             "--allow-empty",
         ],
     ),

@@ -7,7 +7,7 @@
 //! | `record` | what it needs to be resumed, keys among it; written whole or not at all |
 //! | `ticket-secret` | at the receiver: the secret of an unused ticket |
 //! | `ticket-sender` | at the receiver: the sender that a used ticket is bound to |
-//! | `snapshot-holder` | at the sender: the socket of a process that holds the source's snapshot; it ends with the transfer |
+//! | `snapshot-holder` | at the sender: the socket of a process that holds the source's snapshot |
 //! | others | sealed logs: useless without the record |
 //!
 //! The record begins with a checksum, and has mode 0600. One that is replaced is overwritten. At

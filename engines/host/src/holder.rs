@@ -7,11 +7,12 @@
 //!
 //! | asked for | answer |
 //! |---|---|
-//! | [`Ask::Attach`] | [`Answer::Attached`]; then [`Answer::Looked`] now and then; [`Answer::Failed`] if the holder ends for a reason that it knows |
-//! | [`Ask::Keep`] | none: the holder keeps it for whoever attaches next |
+//! | [`Ask::Attach`] | [`Answer::Attached`], and [`Answer::Looked`] now and then |
+//! | [`Ask::Keep`] | none: the next sender that attaches gets it |
 //! | [`Ask::Look`] | [`Answer::Looked`] |
-//! | [`Ask::Release`] | the connection is closed when the snapshot is released and the socket is gone |
+//! | [`Ask::Release`] | the connection is closed when the snapshot is released |
 //!
+//! A sender that is attached gets [`Answer::Failed`] if the holder ends for a reason that it knows.
 //! A message is its length in four bytes, the most significant first, and canonical CBOR.
 
 use std::{
@@ -59,7 +60,7 @@ pub enum Ask {
     /// The snapshot, for as long as this connection is open.
     #[n(0)]
     Attach(#[n(0)] Limits),
-    /// To keep what was planned, so that a sender that attaches later does not plan anew.
+    /// To keep what was planned, so that a sender that attaches later need not plan again.
     #[n(1)]
     Keep(#[n(0)] ByteVec),
     /// How it is.
@@ -243,7 +244,7 @@ mod tests {
         assert_eq!(look(&folder), None);
         let listener = bind(&folder).expect("it is bound");
         let answering = thread::spawn(move || {
-            let (stream, _) = listener.accept().expect("somebody looks");
+            let (stream, _) = listener.accept().expect("a client connects");
             assert_eq!(receive(&stream).expect("it is whole"), Some(Ask::Look));
             send(&stream, &Answer::Looked(held())).expect("it is sent");
         });

@@ -14,7 +14,7 @@
 //! | [`large_objects`] | large objects as rows of one table |
 //! | [`table_rows`] | reading the rows of a table of either kind |
 //! | `source` | the snapshot, the plan, the schema through `pg_dump`, the readers |
-//! | `snapshot_holder` | the process that holds the snapshot, so that a killed sender resumes on it |
+//! | `snapshot_holder` | the process that holds the snapshot for a sender that is killed |
 //!
 //! Not there yet: roles made for one transfer; filters of rows.
 

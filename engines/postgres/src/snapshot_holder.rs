@@ -139,7 +139,7 @@ fn hold(sender: &UnixStream) -> io::Result<()> {
         name: moment.exported.clone(),
         moment: codec::encode(&moment),
         taken: Instant::now(),
-        state: Mutex::new(State::new(request.limits)),
+        state: Mutex::new(HolderState::new(request.limits)),
         over: Condvar::new(),
     });
     ends_with_sender.no_more();
@@ -187,12 +187,12 @@ struct Shared {
     name: String,
     moment: Vec<u8>,
     taken: Instant,
-    state: Mutex<State>,
+    state: Mutex<HolderState>,
     /// Notified when the holder is to end.
     over: Condvar,
 }
 
-struct State {
+struct HolderState {
     limits: Limits,
     planned: Option<Vec<u8>>,
     /// Senders that are attached, by the numbers of their connections: one, or two while one takes
@@ -207,7 +207,7 @@ struct State {
     next_client: u64,
 }
 
-impl State {
+impl HolderState {
     fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -264,11 +264,11 @@ impl State {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HolderState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn held(&self, state: &State) -> Held {
+    fn held(&self, state: &HolderState) -> Held {
         Held {
             name: self.name.clone(),
             pid: process::id(),

@@ -311,9 +311,9 @@ fn a_truncated_table_is_found() {
         let failure = reader.read(PartIndex(part), &mut Kept::new()).unwrap_err();
         assert_eq!(failure.code, Code::SourceChanged, "{failure}");
         let failure = reader.read(PartIndex(part), &mut Kept::new()).unwrap_err();
-        assert!(failure.code == Code::SourceFailed && failure.what.contains("snapshot"), "{failure}");
+        assert!(failure.code == Code::SourceChanged && failure.what.contains("snapshot"), "{failure}");
         let failure = reader.read(PartIndex(last), &mut Kept::new()).unwrap_err();
-        assert_eq!(failure.code, Code::SourceFailed, "{failure}");
+        assert_eq!(failure.code, Code::SourceChanged, "{failure}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! What was planned at a snapshot, as its holder keeps it for a sender that attaches later: the same
-//! plan, whatever the sizes of the tables are by then, and the same documents.
+//! What was planned at a snapshot, as its holder keeps it for a sender that attaches later: the
+//! same plan, whatever the sizes of the tables are by then, and the same documents.
 
 use minicbor::{Decode, Encode, bytes::ByteVec};
 use sealift_protocol::{codec, failure::Outcome, manifest::Plan};
