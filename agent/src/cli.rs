@@ -1,6 +1,6 @@
 //! Arguments that both agents have, and what they do with them.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{num::NonZero, path::PathBuf, process::ExitCode};
 
 use clap::{
     Args, CommandFactory, Parser, ValueEnum,
@@ -57,6 +57,11 @@ pub struct TransferArgs {
     /// The largest single row that is moved; both sides hold a row whole
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_bytes)]
     pub row_bytes_max: u64,
+
+    /// Sessions of a database that are used at once: at the source to read, at the target to make
+    /// indexes and to prove the load [default: 8 and 4]
+    #[arg(long, value_name = "N", value_parser = parse_workers)]
+    pub workers: Option<NonZero<u16>>,
 
     /// Let what programs run by exec: print through to the terminal. It may hold rows
     #[arg(long)]
@@ -158,6 +163,14 @@ impl TransferArgs {
         self.log_level.start();
         Ok(())
     }
+}
+
+/// More would be more sessions than a server is set up for.
+const WORKERS_MAX: u16 = 64;
+
+fn parse_workers(text: &str) -> Result<NonZero<u16>, String> {
+    let number = text.parse().ok().filter(|number: &NonZero<u16>| number.get() <= WORKERS_MAX);
+    number.ok_or_else(|| format!("give a number from 1 to {WORKERS_MAX}"))
 }
 
 /// Whether so much memory for bytes in flight makes sense for one transfer.

@@ -267,6 +267,15 @@ fn describe(signed: &SignedReceipt, vouched: Vouched) -> String {
             Check::Catalogue(found) => {
                 line("catalogue", format!("{} compared, all as sent", counted(found.definitions, "definition")));
             }
+            Check::Rows(found) => {
+                if found.tables_read_early > 0 {
+                    let tables = counted(found.tables_read_early, "table");
+                    line("rows", format!("{tables} read back when loaded, with no row changed at the end"));
+                }
+                for column in &found.columns_not_compared {
+                    line("not compared", format!("{}, which the target computes", named(column)));
+                }
+            }
             Check::Image(found) => image::describe(found).into_iter().for_each(|found| line("image", found)),
         }
     }

@@ -74,6 +74,9 @@ pub const PROVEN_PART_BYTES_MAX: usize = SENT_PART_BYTES_MAX + 2 * ROWS_DIGEST_B
 /// of an image has one part, so its receipt has room for them.
 pub const IMAGE_CHECKS_BYTES_MAX: usize = 1 << 20;
 
+/// How rows were compared, in a receipt, encoded: some thousand names of columns.
+pub const ROWS_CHECK_BYTES_MAX: usize = 64 << 10;
+
 /// A control message. The largest is a receipt, which holds plan, manifest, what was loaded, and
 /// the grant.
 pub const CONTROL_BYTES_MAX: usize = 4 << 20;
@@ -123,6 +126,7 @@ pub const LOG_EPOCH_BYTES_MAX: usize = 2 << 10;
 const _: () = assert!(
     PLAN_BYTES_MAX
         + PARTS_MAX * PROVEN_PART_BYTES_MAX
+        + ROWS_CHECK_BYTES_MAX
         + GRANT_BYTES_MAX
         + 2 * CERTIFICATES_MAX * CERTIFICATE_BYTES_MAX
         + (8 << 10)

@@ -11,7 +11,7 @@ mod receipt;
 use minicbor::{Decode, Encode};
 
 pub use self::{
-    checks::{CatalogueCheck, Check, CheckKind, Checked, CountedTable, ImageChecks},
+    checks::{CatalogueCheck, Check, CheckKind, Checked, CountedTable, ImageChecks, RowsCheck},
     engine::{Capabilities, Engine, ReadBack},
     evidence::{Evidence, Proof},
     plan::{Empty, Plan, PlannedPart, PlannedTable, Range, Section},

@@ -6,6 +6,7 @@ use std::{
     fs::File,
     io::Read,
     net::SocketAddr,
+    num::NonZero,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -72,6 +73,7 @@ pub struct Config {
 #[serde(deny_unknown_fields, expecting = "a table, as [targets.NAME] begins one")]
 pub struct Target {
     pub url: String,
+    pub workers: Option<NonZero<u16>>,
     #[serde(default)]
     pub danger_plaintext_file: bool,
     #[serde(default)]
@@ -82,6 +84,7 @@ impl Target {
     pub fn options(&self, row_bytes_max: u64) -> TargetOptions {
         TargetOptions {
             row_bytes_max,
+            workers: self.workers,
             danger_plaintext_file: self.danger_plaintext_file,
             danger_show_program_output: self.danger_show_program_output,
             standing: true,

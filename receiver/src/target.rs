@@ -13,6 +13,7 @@ use sealift_protocol::id::TransferId;
 pub fn options(transfer: &TransferArgs, danger_plaintext_file: bool) -> TargetOptions {
     TargetOptions {
         row_bytes_max: transfer.row_bytes_max,
+        workers: transfer.workers,
         danger_plaintext_file,
         danger_show_program_output: transfer.danger_show_program_output,
         standing: false,

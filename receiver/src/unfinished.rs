@@ -288,12 +288,8 @@ pub fn drop_target(
 
 /// The staging place of a target; `None` where nothing can be staged any more.
 pub fn staging(url: &str, engines: Engines) -> Outcome<Option<Arc<dyn Recovery>>> {
-    let options = TargetOptions {
-        row_bytes_max: ROW_BYTES_MAX as u64,
-        danger_plaintext_file: true,
-        danger_show_program_output: false,
-        standing: false,
-    };
+    let options =
+        TargetOptions { row_bytes_max: ROW_BYTES_MAX as u64, danger_plaintext_file: true, ..TargetOptions::default() };
     engines.parse(url)?.open_leftover(&options, engines)
 }
 

@@ -253,6 +253,7 @@ fn source_options(form: Form, chosen: &ChosenArgs, transfer: &TransferArgs) -> S
     SourceOptions {
         form: form.of_engine(),
         filter: chosen.filter(),
+        workers: transfer.workers,
         danger_show_program_output: transfer.danger_show_program_output,
         keep: None,
     }

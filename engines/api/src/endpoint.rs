@@ -1,6 +1,6 @@
 //! What a URL names, to code that does not know its engine.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, num::NonZero, path::PathBuf, sync::Arc, time::Duration};
 
 use sealift_protocol::{
     disposition::sender::Replay,
@@ -107,6 +107,8 @@ pub struct SourceOptions {
     pub form: Form,
     /// Empty where there is [no filter](Endpoint::has_filter).
     pub filter: Filter,
+    /// How many readers may be open at once, instead of the engine's own number.
+    pub workers: Option<NonZero<u16>>,
     /// The danger was typed: what the source's program prints is shown.
     pub danger_show_program_output: bool,
     /// For a transfer that another process may resume.
@@ -131,6 +133,8 @@ pub struct KeepSnapshot {
 pub struct TargetOptions {
     /// The longest row that is taken.
     pub row_bytes_max: u64,
+    /// How much is made or proven at once, instead of the engine's own number.
+    pub workers: Option<NonZero<u16>>,
     /// The danger was typed: the target may hold every row in the clear.
     pub danger_plaintext_file: bool,
     /// The danger was typed: what the target's program prints is shown.

@@ -58,7 +58,8 @@ impl Endpoint for PostgresUrl {
     }
 
     fn open_source(&self, options: SourceOptions) -> Outcome<Box<dyn Source>> {
-        Ok(Box::new(PostgresSource::new(self.0.clone()).with_filter(options.filter).with_kept_snapshot(options.keep)))
+        let source = PostgresSource::new(self.0.clone()).with_filter(options.filter).with_readers(options.workers);
+        Ok(Box::new(source.with_kept_snapshot(options.keep)))
     }
 
     fn check_target(&self, _options: &TargetOptions) -> Outcome {
@@ -66,7 +67,8 @@ impl Endpoint for PostgresUrl {
     }
 
     fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Target>> {
-        Ok(Arc::new(PostgresTarget::new(self.0.clone(), options.row_bytes_max as usize)))
+        let target = PostgresTarget::new(self.0.clone(), options.row_bytes_max as usize);
+        Ok(Arc::new(target.with_workers(options.workers)))
     }
 }
 

@@ -8,7 +8,7 @@ pub fn engine() -> Engine {
         sections: vec![Section::PreData, Section::Data, Section::PostData],
         ranges: true,
         read_back: ReadBack::Rows,
-        checks: vec![CheckKind::Catalogue],
+        checks: vec![CheckKind::Catalogue, CheckKind::Rows],
     };
     Engine { name: "postgres".into(), format: 1, capabilities }
 }

@@ -21,7 +21,7 @@ mod pattern;
 mod reader;
 mod views;
 
-use std::sync::Arc;
+use std::{num::NonZero, sync::Arc};
 
 use minicbor::bytes::ByteVec;
 use sealift_engine_api::{
@@ -56,7 +56,7 @@ const SERVER_VERSION_END: u32 = 190_000;
 
 /// Sessions that read at once. More would keep more of the source's processors busy than a host
 /// that is in use can spare.
-const READERS_MAX: usize = 8;
+const READERS_MAX: NonZero<u16> = NonZero::new(8).expect("8 is not 0");
 
 /// A row of a catalogue: a definition, or the bounds of a partition.
 const CATALOGUE_ROW_BYTES_MAX: usize = 32 << 20;
@@ -67,12 +67,13 @@ pub struct PostgresSource {
     sizes: Sizes,
     filter: Filter,
     keep: Option<KeepSnapshot>,
+    readers_max: NonZero<u16>,
 }
 
 impl PostgresSource {
     /// Connects to nothing yet.
     pub fn new(address: Address) -> Self {
-        Self { address, sizes: Sizes::default(), filter: Filter::default(), keep: None }
+        Self { address, sizes: Sizes::default(), filter: Filter::default(), keep: None, readers_max: READERS_MAX }
     }
 
     /// Not all tables are moved.
@@ -83,6 +84,11 @@ impl PostgresSource {
     /// The snapshot is held by a process of its own, or there is one already.
     pub fn with_kept_snapshot(self, keep: Option<KeepSnapshot>) -> Self {
         Self { keep, ..self }
+    }
+
+    /// So many sessions read at once.
+    pub fn with_readers(self, readers_max: Option<NonZero<u16>>) -> Self {
+        Self { readers_max: readers_max.unwrap_or(self.readers_max), ..self }
     }
 
     /// Tables of more than so many bytes are read in ranges of about as many.
@@ -170,6 +176,7 @@ impl PostgresSource {
         let parts = plan.parts.iter().filter(|part| part.section == Section::Data).cloned().collect();
         let snapshot = HeldSnapshot {
             address: self.address.clone(),
+            readers_max: self.readers_max,
             interrupts,
             schema: schema.into(),
             finish: finish.into(),
@@ -264,6 +271,7 @@ struct ToRead {
 /// A snapshot and all that follows from it.
 struct HeldSnapshot {
     address: Address,
+    readers_max: NonZero<u16>,
     interrupts: Interrupts,
     schema: Vec<u8>,
     finish: Vec<u8>,
@@ -297,7 +305,7 @@ struct PostgresSnapshot(Arc<HeldSnapshot>);
 
 impl Snapshot for PostgresSnapshot {
     fn readers_max(&self) -> usize {
-        READERS_MAX
+        self.0.readers_max.get().into()
     }
 
     fn can_repeat(&self) -> bool {

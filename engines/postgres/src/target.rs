@@ -29,12 +29,14 @@ mod privileges;
 mod properties;
 mod prove;
 mod publish;
+mod read_back;
 mod rows_sink;
 mod session;
 mod shared;
+mod side_by_side;
 mod staged;
 
-use std::{panic::resume_unwind, sync::Arc, thread};
+use std::{num::NonZero, panic::resume_unwind, sync::Arc, thread};
 
 use sealift_engine_api::{
     Abandoned, Commit, Durability, LeftAt, PreparedLoad, Readiness, Recovery, StopToken, Target, TargetCapabilities,
@@ -53,7 +55,7 @@ use self::{
     cluster::{Cluster, staging_name},
     held::PostgresLoad,
     ledger::Bond,
-    shared::SharedLoad,
+    shared::{SharedLoad, Staged},
 };
 use crate::{client::Address, engine};
 
@@ -61,12 +63,22 @@ use crate::{client::Address, engine};
 pub struct PostgresTarget {
     address: Address,
     row_bytes_max: usize,
+    workers: NonZero<u16>,
 }
+
+/// Sessions that make indexes and constraints, and that prove tables, side by side. Each may use
+/// `maintenance_work_mem` and a processor of the server, of which servers have some.
+const WORKERS: NonZero<u16> = NonZero::new(4).expect("4 is not 0");
 
 impl PostgresTarget {
     /// A target by its final name. Nothing is touched before `prepare`.
     pub fn new(address: Address, row_bytes_max: usize) -> Self {
-        Self { address, row_bytes_max }
+        Self { address, row_bytes_max, workers: WORKERS }
+    }
+
+    /// So many sessions make indexes, or prove tables, at once.
+    pub fn with_workers(self, workers: Option<NonZero<u16>>) -> Self {
+        Self { workers: workers.unwrap_or(self.workers), ..self }
     }
 }
 
@@ -120,8 +132,8 @@ impl Target for PostgresTarget {
         cluster.check_server()?;
         cluster.check_name(&self.address.database)?;
         cluster.lock(transfer)?;
-        let shared =
-            SharedLoad::new(self.address.clone(), staging_name(transfer), self.row_bytes_max, plan, bond, stop);
+        let staged = Staged { name: staging_name(transfer), row_bytes_max: self.row_bytes_max, workers: self.workers };
+        let shared = SharedLoad::new(self.address.clone(), staged, plan, bond, stop);
         shared.watch(cluster.connection())?;
         shared.set_cluster(cluster);
         let load = PostgresLoad(Arc::clone(&shared));

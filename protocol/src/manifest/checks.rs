@@ -8,7 +8,7 @@ use crate::{
     close::Code,
     codec,
     error::{Error, Result},
-    limits::{IMAGE_CHECKS_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX},
+    limits::{IMAGE_CHECKS_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX, ROWS_CHECK_BYTES_MAX},
 };
 
 /// The result of a check that was passed. A target that fails one has no receipt.
@@ -20,6 +20,9 @@ pub enum Check {
     /// What the engine found in a database that was moved as its pages.
     #[n(1)]
     Image(#[n(0)] ImageChecks),
+    /// How the rows that were read back were compared.
+    #[n(2)]
+    Rows(#[n(0)] RowsCheck),
 }
 
 /// The kinds of check that an engine can declare.
@@ -32,16 +35,19 @@ pub enum CheckKind {
     /// [`ImageChecks`].
     #[n(1)]
     Image,
+    /// [`RowsCheck`].
+    #[n(2)]
+    Rows,
 }
 
 impl CheckKind {
     /// The number of kinds, which bounds the list in a declaration and in a receipt.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 3;
 
     /// The kind of read-back that this check depends on, if any.
     pub(super) fn needs(self) -> Option<ReadBack> {
         match self {
-            CheckKind::Catalogue => Some(ReadBack::Rows),
+            CheckKind::Catalogue | CheckKind::Rows => Some(ReadBack::Rows),
             CheckKind::Image => Some(ReadBack::Bytes),
         }
     }
@@ -53,6 +59,7 @@ impl Check {
         match self {
             Check::Catalogue(_) => CheckKind::Catalogue,
             Check::Image(_) => CheckKind::Image,
+            Check::Rows(_) => CheckKind::Rows,
         }
     }
 
@@ -60,6 +67,7 @@ impl Check {
         match self {
             Check::Catalogue(_) => Ok(()),
             Check::Image(checks) => checks.check_sent(manifest),
+            Check::Rows(check) => check.check(manifest),
         }
     }
 }
@@ -71,6 +79,30 @@ pub struct CatalogueCheck {
     /// The number of definitions compared, all of them equal.
     #[n(0)]
     pub definitions: u64,
+}
+
+/// How the rows of a database were compared (`docs/postgres.md`).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RowsCheck {
+    /// The number of tables that were read back as soon as their last part was committed, and whose
+    /// rows were found to be unchanged when the load was proven. The others were read back then.
+    #[n(0)]
+    pub tables_read_early: u64,
+    /// The columns that the target computes itself and that were not sent or compared, as
+    /// `schema.table.column`. With their names, the check has at most [`ROWS_CHECK_BYTES_MAX`]
+    /// bytes.
+    #[n(1)]
+    pub columns_not_compared: Vec<String>,
+}
+
+impl RowsCheck {
+    /// Checks the bounds; fails with `TargetMismatch`.
+    fn check(&self, manifest: &Manifest) -> Result<()> {
+        let is_bounded =
+            self.tables_read_early <= manifest.tables.len() as u64 && codec::encode(self).len() <= ROWS_CHECK_BYTES_MAX;
+        if is_bounded { Ok(()) } else { Err(Error::new(Code::TargetMismatch, "how rows were compared")) }
+    }
 }
 
 /// How much of an image the engine could check after its pages were compared.

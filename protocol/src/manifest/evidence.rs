@@ -90,7 +90,7 @@ impl Evidence {
     pub fn image(&self) -> Option<&ImageChecks> {
         self.checks.iter().find_map(|check| match check {
             Check::Image(checks) => Some(checks),
-            Check::Catalogue(_) => None,
+            Check::Catalogue(_) | Check::Rows(_) => None,
         })
     }
 

@@ -67,7 +67,10 @@ impl Dumped {
             large_objects: Vec::new(),
         };
         let mut planned = vec![PlannedPart::of_section(Section::PreData)];
-        planned.extend((0..tables.len() as u32).map(|table| PlannedPart::of_table(TableIndex(table))));
+        planned.extend(rows.iter().zip(0..).map(|((bytes, _), table)| PlannedPart {
+            bytes_estimate: Some(bytes.len() as u64),
+            ..PlannedPart::of_table(TableIndex(table))
+        }));
         planned.push(PlannedPart::of_section(Section::PostData));
         let named =
             |table: &Table| PlannedTable { schema: Some(table.schema.clone()), ..PlannedTable::named(&table.name) };

@@ -3,6 +3,7 @@
 
 mod dumped;
 mod objects;
+mod read_back;
 
 use std::path::PathBuf;
 
@@ -191,9 +192,10 @@ fn every_kind_of_definition_arrives() {
     assert_ne!(place.server.query("ehr", "select count(*) from pg_stats where schemaname = 'clinic'"), "0");
 }
 
+/// The first is large: its rows are written as frozen, and read back when its part is committed.
 const TWO_TABLES: &str = "
-    CREATE TABLE a (n int PRIMARY KEY, t text); INSERT INTO a SELECT n, repeat('x', 50) FROM generate_series(1, 2000) n;
-    CREATE TABLE b (n int REFERENCES a, f float8); INSERT INTO b SELECT n, n / 7.0 FROM generate_series(1, 2000) n;";
+    CREATE TABLE a (n int PRIMARY KEY, t text); INSERT INTO a SELECT n, repeat('x', 600) FROM generate_series(1, 2000) n;
+    CREATE TABLE b (n int REFERENCES a, f float8); INSERT INTO b SELECT n, n / 7.0 FROM generate_series(1, 1999) n;";
 
 /// C2: what is committed is found by the next process, and nothing is written twice.
 #[test]

@@ -51,6 +51,18 @@ const INVALID_DATABASE: i32 = -2;
 /// Part of the key of a load's lock, `sealift` in letters: other programs use advisory locks, too.
 const LOCK_SPACE: u64 = 0x7365_616c_6966_7400;
 
+/// Ends the sessions in a database that this role may end, and returns a row for each that is
+/// there. The server itself ends those of autovacuum before it drops or renames a database.
+const END_SESSIONS: &str = "\
+    SELECT CASE WHEN own.rolsuper \
+            OR NOT other.rolsuper AND (pg_catalog.pg_has_role(other.oid, 'USAGE') \
+                OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE')) \
+        THEN pg_catalog.pg_terminate_backend(session.pid) END \
+    FROM pg_catalog.pg_stat_activity session \
+        JOIN pg_catalog.pg_roles other ON other.oid = session.usesysid \
+        JOIN pg_catalog.pg_roles own ON own.rolname = current_user \
+    WHERE session.datname = $1 AND session.pid <> pg_catalog.pg_backend_pid()";
+
 /// A session in a maintenance database.
 pub struct Cluster {
     connection: Connection,
@@ -230,14 +242,13 @@ impl Cluster {
         self.connection.batch(&sql).at(End::Target, "restoring the comment of the database")
     }
 
-    /// Ends the sessions in a database, and waits for their end.
+    /// Ends the sessions in a database, and waits for their end. Those that this role may not end,
+    /// such as a superuser's, have to end by themselves.
     pub fn end_sessions(&mut self, name: &str) -> Outcome {
-        let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
-                   WHERE datname = $1 AND pid <> pg_catalog.pg_backend_pid()";
         let deadline = Instant::now() + SESSIONS_END;
-        while !self.connection.query(sql, &[&name]).at(End::Target, "ending sessions")?.is_empty() {
+        while !self.connection.query(END_SESSIONS, &[&name]).at(End::Target, "ending sessions")?.is_empty() {
             if Instant::now() > deadline {
-                let what = format!("sessions in the database {name} do not end");
+                let what = format!("sessions in the database {name} do not end, or this role may not end them");
                 return Err(Failure::new(Code::TargetFailed, what, "See pg_stat_activity, end them, and start again."));
             }
             thread::sleep(PAUSE);

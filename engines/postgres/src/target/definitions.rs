@@ -24,6 +24,8 @@ const HEAP: &str = "heap";
 /// The kind of the entry that makes an access method.
 const ACCESS_METHOD: &str = "ACCESS METHOD";
 
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
 /// An object that is not there.
 const UNDEFINED_OBJECT: &str = "42704";
 
@@ -77,10 +79,27 @@ fn define(connection: &mut Connection, entry: &Entry, roles: &Roles) -> Result {
         (None, _) => connection.batch(&entry.definition)?,
     }
     match owned_object(entry, quote) {
-        Some(object) if roles.contains(&entry.owner) => {
-            connection.batch(&format!("ALTER {object} OWNER TO {}", quote(&entry.owner)))
-        }
+        Some(object) if roles.contains(&entry.owner) => give_to_owner(connection, entry, &object),
         _ => Ok(()),
+    }
+}
+
+/// A role that is not a superuser can give an object only to one that may create objects in its
+/// schema. The grants on schemas come later, and an owner may have lost that privilege: it has it
+/// for this one statement.
+fn give_to_owner(connection: &mut Connection, entry: &Entry, object: &str) -> Result {
+    let owner = quote(&entry.owner);
+    let give = format!("ALTER {object} OWNER TO {owner}");
+    let given = connection.batch(&format!("SAVEPOINT give; {give}; RELEASE give"));
+    match (given, &entry.schema) {
+        (Err(error), Some(schema)) if error.sqlstate() == Some(INSUFFICIENT_PRIVILEGE) => {
+            let schema = quote(schema);
+            connection.batch(&format!(
+                "ROLLBACK TO give; GRANT CREATE ON SCHEMA {schema} TO {owner}; {give}; \
+                 REVOKE CREATE ON SCHEMA {schema} FROM {owner}; RELEASE give"
+            ))
+        }
+        (given, _) => given,
     }
 }
 

@@ -16,7 +16,7 @@ use sealift_protocol::{
 };
 
 use super::{
-    ledger,
+    ledger, read_back,
     session::{Backend, Session},
     shared::SharedLoad,
 };
@@ -46,11 +46,10 @@ fn commit(
     shared: &SharedLoad,
     mut connection: Connection,
     backend: &Backend,
+    transaction: i64,
     part: PartIndex,
     what: &str,
 ) -> Outcome<Option<Connection>> {
-    let row = connection.query_one("SELECT pg_catalog.txid_current()", &[]);
-    let transaction: i64 = row.and_then(|row| Ok(row.try_get(0)?)).at(End::Target, what)?;
     shared.check_stop()?;
     match connection.batch("COMMIT") {
         Ok(()) => Ok(Some(connection)),
@@ -69,14 +68,15 @@ fn commit(
 /// back, unless it was lost and the commit took place all the same.
 pub fn complete(shared: &SharedLoad, session: Session, whole: &WholePart, rows: u64, what: &str) -> Outcome {
     let Session { mut connection, backend } = session;
-    ledger::complete(&mut connection, whole, rows, None).at(End::Target, what)?;
+    let transaction = ledger::complete(&mut connection, whole, rows, None).at(End::Target, what)?;
     hit(PART_WRITTEN);
-    let connection = commit(shared, connection, &backend, whole.part, what)?;
+    let connection = commit(shared, connection, &backend, transaction, whole.part, what)?;
     hit(PART_COMMITTED);
     shared.note_committed(whole.part);
     if let Some(connection) = connection {
         shared.give_back(Session { connection, backend });
     }
+    read_back::note_committed(shared, whole.part);
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 //! at the end: both are there or neither, and another attempt at the part waits for the outcome of
 //! this one. So it is with each definition that is made after the rows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sealift_protocol::{
     close::Code,
@@ -16,7 +16,7 @@ use sealift_protocol::{
     receive::WholePart,
 };
 
-use crate::client::{At, Connection, End, Error, Result, Row};
+use crate::client::{At, Connection, End, Result, Row};
 
 /// The schema. A source that has one of this name is refused.
 pub const SCHEMA: &str = "sealift";
@@ -29,7 +29,8 @@ const CREATE: &str = "
     REVOKE ALL ON SCHEMA sealift FROM PUBLIC;
     CREATE TABLE sealift.bond (transfer bytea NOT NULL, plan_hash bytea NOT NULL);
     CREATE TABLE sealift.part (
-        part int4 PRIMARY KEY, chunks int8, plain_bytes int8, root bytea, rows int8, document bytea);
+        part int4 PRIMARY KEY, chunks int8, plain_bytes int8, root bytea, rows int8, document bytea,
+        transaction int8);
     CREATE TABLE sealift.done (what text PRIMARY KEY);
     CREATE UNLOGGED TABLE sealift.unlogged (is_intact bool NOT NULL);
     INSERT INTO sealift.unlogged VALUES (true);";
@@ -109,11 +110,11 @@ pub fn begin(connection: &mut Connection, part: PartIndex) -> Result<bool> {
     Ok(true)
 }
 
-/// Completes the line of a part in its transaction, which stays open.
-pub fn complete(connection: &mut Connection, whole: &WholePart, rows: u64, document: Option<&[u8]>) -> Result {
-    let sql = "UPDATE sealift.part SET chunks = $2, plain_bytes = $3, root = $4, rows = $5, document = $6 \
-               WHERE part = $1";
-    let changed = connection.execute(
+/// Completes the line of a part in its transaction, which stays open. Returns the transaction.
+pub fn complete(connection: &mut Connection, whole: &WholePart, rows: u64, document: Option<&[u8]>) -> Result<i64> {
+    let sql = "UPDATE sealift.part SET chunks = $2, plain_bytes = $3, root = $4, rows = $5, document = $6, \
+               transaction = pg_catalog.txid_current() WHERE part = $1 RETURNING transaction";
+    let changed = connection.query_one(
         sql,
         &[
             &whole.part.0.cast_signed(),
@@ -124,7 +125,21 @@ pub fn complete(connection: &mut Connection, whole: &WholePart, rows: u64, docum
             &document,
         ],
     )?;
-    if changed == 1 { Ok(()) } else { Err(Error::Protocol) }
+    Ok(changed.try_get(0)?)
+}
+
+/// How many rows each transaction has written, by the part that it was of. The number is the one
+/// that is stored with a row (`xmin`): without its epoch.
+pub fn written(connection: &mut Connection) -> Outcome<BTreeMap<PartIndex, (u32, u64)>> {
+    let sql = "SELECT part, transaction, rows FROM sealift.part WHERE rows > 0";
+    let rows = connection.query(sql, &[]).at(End::Target, WHAT)?;
+    let written = |row: &Row| {
+        let part: i32 = row.try_get(0).map_err(|_| corrupt())?;
+        let transaction: i64 = row.try_get(1).map_err(|_| corrupt())?;
+        let rows: i64 = row.try_get(2).map_err(|_| corrupt())?;
+        Ok((PartIndex(part.cast_unsigned()), (transaction as u32, rows.cast_unsigned())))
+    };
+    rows.iter().map(written).collect()
 }
 
 /// Whether the line of a part is there.

@@ -7,7 +7,6 @@
 mod schedule;
 
 use std::{
-    num::NonZero,
     sync::{Condvar, Mutex, PoisonError},
     thread,
 };
@@ -19,7 +18,9 @@ use sealift_protocol::{
 };
 
 use self::schedule::Schedule;
-use super::{definitions, large_objects, ledger, properties::Roles, session::Session, shared::SharedLoad};
+use super::{
+    definitions, large_objects, ledger, properties::Roles, session::Session, shared::SharedLoad, side_by_side,
+};
 use crate::{
     archive::{Archive, Entry, Section},
     client::{At, Connection, End, Result},
@@ -28,12 +29,13 @@ use crate::{
     sql::{literal, quote_qualified},
 };
 
-/// Sessions that make indexes and constraints side by side. Each may use `maintenance_work_mem`
-/// and a processor of the server, of which servers have some.
-const WORKERS: NonZero<usize> = NonZero::new(4).expect("4 is not 0");
-
 /// A definition is tried so often when the server ends it to resolve a deadlock.
 const ATTEMPTS: usize = 5;
+
+/// Begins the transaction of one definition. Nobody waits until its commit is on the disk: the
+/// definition and its line in the ledger are in one transaction, a crash loses both or neither, and
+/// the commit of the finish part is on the disk after all of them.
+const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = off";
 
 const DEADLOCK: &str = "40P01";
 
@@ -60,8 +62,7 @@ pub fn make(shared: &SharedLoad, bytes: &[u8], whole: &WholePart) -> Outcome {
             refresh(&mut session.connection, &name, &what).at(End::Target, &what)?;
         }
     }
-    shared.check_stop()?;
-    session.connection.batch("ANALYZE").at(End::Target, "analyzing the tables")?;
+    analyze(shared, &mut session.connection)?;
 
     const WHAT: &str = "the ledger of the load";
     let connection = &mut session.connection;
@@ -106,10 +107,30 @@ fn set_sequences(connection: &mut Connection, sequences: &[Sequence]) -> Result 
 }
 
 fn refresh(connection: &mut Connection, name: &str, what: &str) -> Result {
-    connection.batch("BEGIN")?;
+    connection.batch(BEGIN)?;
     ledger::note_done(connection, what)?;
     connection.batch(&format!("REFRESH MATERIALIZED VIEW {name}"))?;
     connection.batch("COMMIT")
+}
+
+/// What `ANALYZE` without a name would look at in this database, the largest first. With a
+/// partitioned table go its partitions.
+const ANALYZED: &str = "\
+    SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) \
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND c.relpersistence <> 't' AND NOT c.relisshared \
+        AND n.nspname <> 'sealift' \
+    ORDER BY c.relkind = 'p' DESC, pg_catalog.pg_relation_size(c.oid) DESC, 1";
+
+/// Makes the statistics of all tables, side by side. They do not travel: they have values in them.
+fn analyze(shared: &SharedLoad, connection: &mut Connection) -> Outcome {
+    const WHAT: &str = "analyzing the tables";
+    let found = connection.query(ANALYZED, &[]).at(End::Target, WHAT)?;
+    let names: Vec<String> =
+        found.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_>>().at(End::Target, WHAT)?;
+    side_by_side::for_each(shared, shared.workers, &names, |session, name| {
+        session.connection.batch(&format!("ANALYZE {name}")).at(End::Target, &format!("analyzing table {name}"))
+    })
 }
 
 /// The definitions that are left, and why they are not made any more.
@@ -123,7 +144,7 @@ fn make_all(shared: &SharedLoad, archive: &Archive, entries: &[&Entry], roles: &
     let work = Mutex::new(Work { schedule: Schedule::new(archive, entries), failure: None });
     let changed = Condvar::new();
     thread::scope(|scope| {
-        for _ in 0..WORKERS.get().min(entries.len()) {
+        for _ in 0..shared.workers.get().min(entries.len()) {
             scope.spawn(|| run_worker(shared, roles, &work, &changed));
         }
     });
@@ -167,7 +188,7 @@ fn make_one(shared: &SharedLoad, session: &mut Option<Session>, entry: &Entry, r
             None => session.insert(shared.session()?),
         };
         let what = format!("making {}", entry.name());
-        open.connection.batch("BEGIN").at(End::Target, &what)?;
+        open.connection.batch(BEGIN).at(End::Target, &what)?;
         ledger::note_done(&mut open.connection, &key(entry)).at(End::Target, &what)?;
         match definitions::make(&mut open.connection, entry, roles) {
             Ok(()) => {

@@ -12,7 +12,7 @@ use sealift_protocol::{
     row::{RowConsumer, RowReader},
 };
 
-use super::{document_sink::Repeated, doubt, encode::Encoder, ledger, session::Session, shared::SharedLoad};
+use super::{document_sink::Repeated, doubt, encode::Encoder, ledger, read_back, session::Session, shared::SharedLoad};
 use crate::{
     client::{At, CopyIn, End},
     document::{Format, Generated, Rows, Table},
@@ -61,7 +61,12 @@ impl<'a> RowsSink<'a> {
         if table.rows == Rows::Configuration {
             connection.batch(WITHOUT_TRIGGERS).at(End::Target, &what)?;
         }
-        let copy = connection.into_copy_in(&copy_statement(table, encoding)).at(End::Target, &what)?;
+        let freezes = is_frozen(shared, part, table);
+        if freezes {
+            let name = quote_qualified(&table.schema, &table.name);
+            connection.batch(&format!("TRUNCATE ONLY {name}")).at(End::Target, &what)?;
+        }
+        let copy = connection.into_copy_in(&copy_statement(table, encoding, freezes)).at(End::Target, &what)?;
         let encoder = Encoder::new(table);
         let mut buffer = BytesMut::with_capacity(2 * SEND_BYTES);
         encoder.begin(&mut buffer);
@@ -166,9 +171,19 @@ impl PartSink for RowsSink<'_> {
     }
 }
 
+/// Whether the rows of a part are written as frozen, so that neither the proof nor the first
+/// queries write every page again to note that its rows are committed. The server allows it in a
+/// table that the same transaction has made empty, so the part has to be its only one.
+fn is_frozen(shared: &SharedLoad, part: PartIndex, table: &Table) -> bool {
+    let Some(planned) = shared.plan.parts.get(part.0 as usize) else { return false };
+    table.rows == Rows::Own
+        && planned.range.is_none()
+        && planned.table.is_some_and(|table| read_back::is_large(&shared.plan, table))
+}
+
 /// The `COPY` that takes the rows of a table. A generated column cannot be given; nor can an empty
 /// list of columns, which stands for all.
-fn copy_statement(table: &Table, encoding: &str) -> String {
+fn copy_statement(table: &Table, encoding: &str, freezes: bool) -> String {
     let loaded = table.columns.iter().filter(|column| column.generated == Generated::No);
     let columns: Vec<String> = loaded.map(|column| quote(&column.name)).collect();
     let columns = if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
@@ -176,5 +191,6 @@ fn copy_statement(table: &Table, encoding: &str) -> String {
         Format::Binary => "FORMAT binary".to_owned(),
         Format::Text => format!("FORMAT text, ENCODING {}", literal(encoding)),
     };
-    format!("COPY {}{columns} FROM STDIN ({options})", quote_qualified(&table.schema, &table.name))
+    let freeze = if freezes { ", FREEZE" } else { "" };
+    format!("COPY {}{columns} FROM STDIN ({options}{freeze})", quote_qualified(&table.schema, &table.name))
 }

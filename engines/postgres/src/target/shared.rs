@@ -1,7 +1,8 @@
 //! What a load and the threads that write into it share.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    num::NonZero,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     thread,
 };
 
@@ -19,6 +20,7 @@ use super::{
     document_sink::{DocumentSink, Repeated},
     large_objects::LargeObjectsSink,
     ledger::Bond,
+    read_back::ReadBack,
     rows_sink::RowsSink,
 };
 use crate::{
@@ -34,12 +36,23 @@ pub struct SharedLoad {
     /// The name of the database until it is published.
     pub staging: String,
     pub row_bytes_max: usize,
+    pub workers: NonZero<usize>,
     pub plan: Plan,
     pub bond: Bond,
     pub stop: Arc<dyn StopToken>,
     /// Every connection of the load.
     pub interrupts: Interrupts,
+    pub read_back: ReadBack,
+    /// For threads that outlive the call that starts them.
+    pub this: Weak<Self>,
     state: Mutex<State>,
+}
+
+/// How a load is staged.
+pub struct Staged {
+    pub name: String,
+    pub row_bytes_max: usize,
+    pub workers: NonZero<u16>,
 }
 
 /// What changes while the load goes on.
@@ -56,26 +69,22 @@ struct State {
 }
 
 impl SharedLoad {
-    pub fn new(
-        address: Address,
-        staging: String,
-        row_bytes_max: usize,
-        plan: &Plan,
-        bond: Bond,
-        stop: Arc<dyn StopToken>,
-    ) -> Arc<Self> {
+    pub fn new(address: Address, staged: Staged, plan: &Plan, bond: Bond, stop: Arc<dyn StopToken>) -> Arc<Self> {
         let interrupts = Interrupts::default();
         let to_interrupt = interrupts.clone();
         stop.wakes(Box::new(move || to_interrupt.interrupt()));
         let state = State { committed: vec![false; plan.parts.len()], ..State::default() };
-        Arc::new(Self {
+        Arc::new_cyclic(|this| Self {
             address,
-            staging,
-            row_bytes_max,
+            staging: staged.name,
+            row_bytes_max: staged.row_bytes_max,
+            workers: staged.workers.into(),
             plan: plan.clone(),
             bond,
             stop,
             interrupts,
+            read_back: ReadBack::default(),
+            this: Weak::clone(this),
             state: Mutex::new(state),
         })
     }
@@ -176,6 +185,13 @@ impl SharedLoad {
         self.state().committed.get(part.0 as usize) == Some(&true)
     }
 
+    /// Whether all parts of a table are committed.
+    pub fn is_table_whole(&self, table: TableIndex) -> bool {
+        let state = self.state();
+        let mut parts = self.plan.parts.iter().zip(&state.committed);
+        parts.all(|(part, is_committed)| part.table != Some(table) || *is_committed)
+    }
+
     pub fn is_whole(&self) -> bool {
         !self.state().committed.contains(&false)
     }
@@ -198,8 +214,9 @@ impl SharedLoad {
 }
 
 impl Writers for SharedLoad {
-    fn begin(&self, part: PartIndex, _digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
+    fn begin(&self, part: PartIndex, digests: &Digests) -> Outcome<Box<dyn PartSink + '_>> {
         self.check_stop()?;
+        self.read_back.set_digests(digests);
         let planned = self.plan.parts.get(part.0 as usize).ok_or_else(out_of_order)?;
         if self.is_committed(part) {
             return Ok(Box::new(Repeated { part }));
