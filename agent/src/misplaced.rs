@@ -11,6 +11,8 @@ pub const AT_HOME: [(&str, &[&str], &[&str]); 3] = [
             "--form",
             "--include",
             "--exclude",
+            "--where",
+            "--schema-only",
             "--dry-run",
             "--ticket",
             "--to",

@@ -270,7 +270,7 @@ mod tests {
         let sections = vec![Section::Data];
         let capabilities = Capabilities { sections, ranges: false, read_back: ReadBack::Rows, checks: Vec::new() };
         let engine = Engine { name: "any".into(), format: 1, capabilities };
-        Plan { engine, tables: vec![PlannedTable::named("encounters")], parts, empty: None }
+        Plan { engine, tables: vec![PlannedTable::named("encounters")], parts, empty: None, left_out: None, rows: None }
     }
 
     fn moved(progress: &mut Progress, plain_bytes: u64, now: Instant) {

@@ -247,7 +247,7 @@ fn plan() -> Plan {
         PlannedPart::of_section(Section::PostData),
     ];
     let table = PlannedTable { schema: Some("public".into()), ..PlannedTable::named("patients") };
-    Plan { engine, tables: vec![table], parts, empty: None }
+    Plan { engine, tables: vec![table], parts, empty: None, left_out: None, rows: None }
 }
 
 fn manifest(grant: &SignedGrant, plan: &Plan) -> SignedManifest {

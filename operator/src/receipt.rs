@@ -23,7 +23,7 @@ use sealift_protocol::{
     fingerprint::Fingerprint,
     grant::LISTEN_TARGET,
     limits::CONTROL_BYTES_MAX,
-    manifest::{Authority, Check, Proof, Receipt, ReceiverTrust, SignedReceipt},
+    manifest::{Authority, Check, Proof, Receipt, ReceiverTrust, RowsMoved, SignedReceipt},
     sign::PublicKey,
 };
 use serde_json::Value;
@@ -260,7 +260,14 @@ fn describe(signed: &SignedReceipt, vouched: Vouched) -> String {
     for (table, found) in receipt.plan.tables.iter().zip(&receipt.evidence.tables) {
         let name = table.full_name();
         let digest = hex(&found.sum[..8]);
-        line("table", format!("{:<40} {:>14} rows  {digest}", named(&name), grouped(found.rows)));
+        let filtered = if table.filtered.is_some() { "  filtered: rows may have been left out" } else { "" };
+        line("table", format!("{:<40} {:>14} rows  {digest}{filtered}", named(&name), grouped(found.rows)));
+    }
+    if let Some(count) = receipt.plan.left_out {
+        line("left out", format!("{}, by choice of the sender's operator", counted(count.into(), "table")));
+    }
+    if receipt.plan.rows == Some(RowsMoved::None) {
+        line("rows", "none: definitions alone were moved, by choice of the sender's operator".into());
     }
     for check in &receipt.evidence.checks {
         match check {

@@ -14,7 +14,7 @@ pub use self::{
     checks::{CatalogueCheck, Check, CheckKind, Checked, CountedTable, ImageChecks, RowsCheck},
     engine::{Capabilities, Engine, ReadBack},
     evidence::{Evidence, Proof},
-    plan::{Empty, Plan, PlannedPart, PlannedTable, Range, Section},
+    plan::{Empty, Filtered, Plan, PlannedPart, PlannedTable, Range, RowsMoved, Section},
     receipt::{Authority, LinkEvidence, Receipt, SignedReceipt},
 };
 use crate::{

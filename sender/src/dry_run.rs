@@ -17,7 +17,7 @@ use sealift_agent::{
     units::{counted, grouped, human_bytes},
 };
 use sealift_engine_api::{Engines, Finding, refuse_errors};
-use sealift_protocol::manifest::{Plan, PlannedPart, Section};
+use sealift_protocol::manifest::{Plan, PlannedPart, RowsMoved, Section};
 use serde_json::{Value, json};
 
 use crate::{
@@ -65,6 +65,7 @@ fn object(plan: &Plan, findings: &[Finding]) -> Value {
             "to": part.range.and_then(|range| range.to),
             "rows_estimate": part.rows_estimate,
             "bytes_estimate": part.bytes_estimate,
+            "filtered": table.is_some_and(|table| table.filtered.is_some()),
         })
     };
     let finding = |Finding { name, severity, what, hint }: &Finding| json!({ "name": name, "severity": severity.as_str(), "what": what, "hint": hint });
@@ -72,6 +73,8 @@ fn object(plan: &Plan, findings: &[Finding]) -> Value {
         "schema": "sealift.plan/1",
         "engine": plan.engine.name,
         "tables": plan.tables.len(),
+        "left_out": plan.left_out.unwrap_or(0),
+        "definitions_only": plan.rows == Some(RowsMoved::None),
         "parts": plan.parts.iter().map(part).collect::<Vec<_>>(),
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
     })
@@ -89,7 +92,8 @@ fn table(plan: &Plan) -> String {
             Some(to) => format!(", {} to {to}", range.from),
             None => format!(", from {} on", range.from),
         });
-        lines.push(format!("{number:>5}  {bytes:>10}  {rows:>14}  {what}{range}"));
+        let filtered = if table.is_some_and(|table| table.filtered.is_some()) { ", filtered by --where" } else { "" };
+        lines.push(format!("{number:>5}  {bytes:>10}  {rows:>14}  {what}{range}{filtered}"));
     }
     let bytes: u64 = plan.parts.iter().filter_map(|part| part.bytes_estimate).sum();
     let (tables, parts) = (counted(plan.tables.len() as u64, "table"), counted(plan.parts.len() as u64, "part"));

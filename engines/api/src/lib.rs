@@ -20,7 +20,7 @@ pub use sealift_protocol::receive::Durability;
 
 pub use self::{
     endpoint::{Endpoint, Form, KeepSnapshot, Place, SourceOptions, TargetOptions, not_a_source},
-    filter::Filter,
+    filter::{Filter, RowFilter},
     finding::{Finding, Severity, refuse_errors},
     part_content::{GatheredDocument, WrittenChunks, out_of_order, row_over_limit},
     registry::{EngineSpec, Engines, FailPoint, Helper, Instead, Scheme},

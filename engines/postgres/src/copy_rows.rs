@@ -61,6 +61,11 @@ impl RowsOut<'_> {
 /// The statement that prints all rows of a table, or those in a range of its blocks, in the order
 /// in which they lie. Large objects are read by others.
 pub fn copy_out(table: &Table, range: Option<Range>, names: Names) -> String {
+    copy_out_where(table, range, None, names)
+}
+
+/// As [`copy_out`], of the rows alone that meet this condition, which is one expression.
+pub fn copy_out_where(table: &Table, range: Option<Range>, filter: Option<&str>, names: Names) -> String {
     let columns: Vec<_> = table.columns.iter().map(|column| names.quote(&column.name)).collect();
     let only = match table.rows {
         Rows::OfPartitions => "",
@@ -69,7 +74,12 @@ pub fn copy_out(table: &Table, range: Option<Range>, names: Names) -> String {
     let from = names.qualified(&table.schema, &table.name);
     // A table with a condition is never divided.
     let condition = table.condition.as_ref().map(|condition| format!(" {condition}"));
-    let within = condition.or_else(|| range.map(within)).unwrap_or_default();
+    let mut within = condition.or_else(|| range.map(within)).unwrap_or_default();
+    if let Some(filter) = filter {
+        let joins = if within.is_empty() { "WHERE" } else { "AND" };
+        // A comment at its end ends with the line.
+        within += &format!(" {joins} (\n{filter}\n)");
+    }
     let format = match table.format {
         Format::Text => "text",
         Format::Binary => "binary",

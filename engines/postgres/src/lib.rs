@@ -16,7 +16,7 @@
 //! | `source` | the snapshot, the plan, the schema through `pg_dump`, the readers |
 //! | `snapshot_holder` | the process that holds the snapshot for a sender that is killed |
 //!
-//! Not there yet: roles made for one transfer; filters of rows.
+//! Not there yet: roles made for one transfer.
 
 #![forbid(unsafe_code)]
 

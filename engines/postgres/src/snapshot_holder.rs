@@ -153,7 +153,8 @@ fn hold(sender: &UnixStream) -> io::Result<()> {
 fn take(request: &Request) -> Outcome<(Connection, Moment, Address)> {
     let rest = request.url.split_once(':').map_or("", |(_, rest)| rest);
     let address = Address::parse(rest)?;
-    let filter = Filter { include: request.include.clone(), exclude: request.exclude.clone() };
+    let (include, exclude) = (request.include.clone(), request.exclude.clone());
+    let filter = Filter { include, exclude, ..Filter::default() };
     let (session, moment) = open_and_take(&address, &filter, &Interrupts::default())?;
     Ok((session, moment, address))
 }

@@ -19,6 +19,7 @@ mod moment;
 mod parts;
 mod pattern;
 mod reader;
+mod row_filters;
 mod views;
 
 use std::{num::NonZero, sync::Arc};
@@ -31,16 +32,17 @@ use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
     limits::{PARTS_MAX, TABLES_MAX},
-    manifest::{Plan, PlannedPart, PlannedTable, Section},
+    manifest::{Filtered, Plan, PlannedPart, PlannedTable, RowsMoved, Section},
 };
 
 pub(crate) use self::moment::Moment;
 use self::{
-    catalogue::Catalogue,
+    catalogue::{Catalogue, SourceTable},
     keeper::Keeper,
     kept_plan::{KeptPlan, Stored},
     parts::{Part, Sizes},
     reader::SnapshotReader,
+    row_filters::Conditions,
 };
 use crate::{
     client::{Address, At, Connection, End, Interrupts, Result},
@@ -135,8 +137,14 @@ impl PostgresSource {
     ) -> Outcome<(KeptPlan, Vec<Finding>)> {
         let server_version = connection.server_version();
         let left_out = &moment.left_out;
-        let catalogue = Catalogue::read(connection, moment)?;
-        let findings = findings::all(connection, &catalogue, left_out)?;
+        let mut catalogue = Catalogue::read(connection, moment)?;
+        if self.filter.definitions_only {
+            catalogue.leave_out_rows();
+        }
+        let mut findings = findings::all(connection, &catalogue, left_out, self.filter.definitions_only)?;
+        let encoding = catalogue.database.encoding.clone();
+        let conditions = row_filters::find(connection, &self.filter.rows, moment, &catalogue.tables, &encoding)?;
+        findings.append(&mut row_filters::findings(connection, &catalogue.tables, &conditions)?);
         let parts = parts::divide(&catalogue, self.sizes, server_version);
         let listing = "listing the objects of the database";
         let mut objects = inventory::read(connection).at(End::Source, listing)?;
@@ -146,7 +154,11 @@ impl PostgresSource {
             Ok(()) => dump::schema(&self.address, server_version, &moment.exported, left_out, stop)?,
             Err(_) => Vec::new(),
         };
-        let plan = plan(&catalogue, &parts);
+        let plan = Plan {
+            left_out: u32::try_from(left_out.count()).ok().filter(|count| *count > 0),
+            rows: self.filter.definitions_only.then_some(RowsMoved::None),
+            ..plan(&catalogue, &parts, &conditions)
+        };
         check_size(&plan)?;
         let stored = catalogue.tables.iter().map(|table| table.stored.clone()).collect();
         let tables = catalogue.tables.into_iter().map(|table| table.table).collect();
@@ -159,7 +171,7 @@ impl PostgresSource {
             large_objects: catalogue.large_objects,
         };
         let (schema, finish) = (bounded(schema.to_bytes())?, bounded(finish.to_bytes())?);
-        Ok((KeptPlan { plan, schema, finish, stored }, findings))
+        Ok((KeptPlan { plan, schema, finish, stored, conditions }, findings))
     }
 
     fn planned(
@@ -170,7 +182,7 @@ impl PostgresSource {
         keeper: Keeper,
         interrupts: Interrupts,
     ) -> Outcome<Planned> {
-        let KeptPlan { plan, schema, finish, stored } = kept;
+        let KeptPlan { plan, schema, finish, stored, conditions } = kept;
         let SchemaDocument { tables, database, .. } = SchemaDocument::from_bytes(&schema)?;
         let names = Names::in_encoding(&database.encoding);
         let parts = plan.parts.iter().filter(|part| part.section == Section::Data).cloned().collect();
@@ -180,7 +192,7 @@ impl PostgresSource {
             interrupts,
             schema: schema.into(),
             finish: finish.into(),
-            read: ToRead { names, encoding: database.encoding, parts, tables, stored },
+            read: ToRead { names, encoding: database.encoding, parts, tables, stored, conditions },
             refusal,
             keeper,
         };
@@ -225,9 +237,13 @@ pub(crate) fn check_version(version: u32) -> Outcome {
     Err(Failure::new(Code::SourceUnsuitable, what, "Upgrade the server, or this program."))
 }
 
-fn plan(catalogue: &Catalogue, parts: &[Part]) -> Plan {
-    let table = |schema: &str, name: &str| PlannedTable { schema: Some(schema.into()), ..PlannedTable::named(name) };
-    let tables = catalogue.tables.iter().map(|found| table(&found.table.schema, &found.table.name)).collect();
+fn plan(catalogue: &Catalogue, parts: &[Part], conditions: &Conditions) -> Plan {
+    let table = |(SourceTable { table, .. }, condition): (&SourceTable, &Option<String>)| PlannedTable {
+        schema: Some(table.schema.clone()),
+        filtered: condition.as_ref().map(|_| Filtered::ByCondition),
+        ..PlannedTable::named(&table.name)
+    };
+    let tables = catalogue.tables.iter().zip(conditions).map(table).collect();
     let first = PlannedPart::of_section(Section::PreData);
     let last = PlannedPart::of_section(Section::PostData);
     let data = parts.iter().map(Part::planned);
@@ -236,6 +252,8 @@ fn plan(catalogue: &Catalogue, parts: &[Part]) -> Plan {
         tables,
         parts: [first].into_iter().chain(data).chain([last]).collect(),
         empty: None,
+        left_out: None,
+        rows: None,
     }
 }
 
@@ -266,6 +284,7 @@ struct ToRead {
     parts: Vec<PlannedPart>,
     tables: Vec<Table>,
     stored: Vec<Stored>,
+    conditions: Conditions,
 }
 
 /// A snapshot and all that follows from it.

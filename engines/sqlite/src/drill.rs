@@ -305,7 +305,7 @@ mod tests {
         parts.extend((0..tables.len() as u32).map(|table| PlannedPart::of_table(TableIndex(table))));
         parts.push(PlannedPart::of_section(Section::PostData));
         let tables = tables.iter().copied().map(PlannedTable::named).collect();
-        let plan = Plan { engine: engine::rows(), tables, parts, empty: None };
+        let plan = Plan { engine: engine::rows(), tables, parts, empty: None, left_out: None, rows: None };
         let drill = SqliteDrill { engine: engine::rows(), row_bytes_max };
         drill.prepare(TRANSFER, &plan, Asks::Continue, stop).unwrap().load
     }

@@ -159,7 +159,7 @@ impl SqliteSource {
         }
         let tables = catalogue.tables.iter().map(|table| planned_table(&table.table.name)).collect();
         let content = Content { encoding, schema, tables: catalogue.tables, parts, finish };
-        Ok((content, Plan { engine: engine::rows(), tables, parts: planned, empty: None }))
+        Ok((content, Plan { engine: engine::rows(), tables, parts: planned, empty: None, left_out: None, rows: None }))
     }
 }
 

@@ -50,6 +50,19 @@ pub struct PlannedTable {
     /// only such tables has nothing to move.
     #[n(2)]
     pub internal: bool,
+    /// Whether some of its rows may be missing because the sender's operator chose so. The
+    /// condition itself is never in a plan: it may hold values.
+    #[n(3)]
+    pub filtered: Option<Filtered>,
+}
+
+/// The rows of a table were chosen by a condition of the sender's operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Filtered {
+    /// Rows that do not meet it stay where they are.
+    #[n(0)]
+    ByCondition,
 }
 
 /// A range of a table's rows by their place in the table. The engine defines places: the block of a
@@ -114,12 +127,28 @@ pub struct Plan {
     /// Whether the source may be empty: otherwise a receiver does not publish an empty load.
     #[n(3)]
     pub empty: Option<Empty>,
+    /// How many tables of the source are not moved because the sender's operator chose so; never
+    /// zero. Neither their rows nor their definitions are in the target.
+    #[n(4)]
+    pub left_out: Option<u32>,
+    /// Whether the sender's operator chose to move no rows.
+    #[n(5)]
+    pub rows: Option<RowsMoved>,
+}
+
+/// Which rows of a database with tables are moved, if not all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum RowsMoved {
+    /// None: the plan has definitions and no table.
+    #[n(0)]
+    None,
 }
 
 impl PlannedTable {
     /// A table without a schema.
     pub fn named(name: &str) -> Self {
-        Self { schema: None, name: name.to_owned(), internal: false }
+        Self { schema: None, name: name.to_owned(), internal: false, filtered: None }
     }
 
     fn check(&self) -> Result<()> {
@@ -177,7 +206,7 @@ impl Plan {
     /// The plan of one opaque part.
     pub fn opaque(engine: Engine, bytes_estimate: Option<u64>) -> Self {
         let part = PlannedPart { bytes_estimate, ..PlannedPart::of_section(Section::Opaque) };
-        Self { engine, tables: Vec::new(), parts: vec![part], empty: None }
+        Self { engine, tables: Vec::new(), parts: vec![part], empty: None, left_out: None, rows: None }
     }
 
     /// Checks the rules of every plan (`docs/protocol.md`, section 5.2): it is bounded and not
@@ -203,7 +232,20 @@ impl Plan {
         if capabilities.has(Section::Opaque) && self.parts.len() != 1 {
             return refused("number of parts");
         }
+        self.check_choice()?;
         self.check_tables()
+    }
+
+    /// What the operator chose can be chosen of an engine with tables, and is written in one way.
+    fn check_choice(&self) -> Result<()> {
+        let has_tables = self.engine.capabilities.has(Section::Data);
+        let is_filtered = self.tables.iter().any(|table| table.filtered.is_some());
+        let is_chosen = self.left_out.is_some() || self.rows.is_some() || is_filtered;
+        let contradicts = self.rows == Some(RowsMoved::None) && !self.tables.is_empty();
+        match is_chosen && !has_tables || self.left_out == Some(0) || contradicts {
+            true => Err(Error::new(Code::PlanRefused, "what was left out")),
+            false => Ok(()),
+        }
     }
 
     fn check_tables(&self) -> Result<()> {
@@ -232,9 +274,10 @@ impl Plan {
     }
 
     /// Whether nothing is moved: no table but the engine's own or, without tables, not one byte.
+    /// Definitions are something where nothing else was to be moved.
     pub fn moves_nothing(&self, plain_bytes: u64) -> bool {
         match self.engine.capabilities.has(Section::Data) {
-            true => self.tables.iter().all(|table| table.internal),
+            true => self.rows.is_none() && self.tables.iter().all(|table| table.internal),
             false => plain_bytes == 0,
         }
     }
@@ -291,7 +334,7 @@ mod tests {
             part(1, 12, None),
             PlannedPart::of_section(Section::PostData),
         ];
-        Plan { engine: engine(), tables, parts, empty: None }
+        Plan { engine: engine(), tables, parts, empty: None, left_out: None, rows: None }
     }
 
     type Change = fn(&mut Plan);

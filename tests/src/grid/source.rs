@@ -64,7 +64,7 @@ impl Source for GridSource {
         let first = PlannedPart::of_section(Section::PreData);
         let last = PlannedPart::of_section(Section::PostData);
         let parts: Vec<_> = [first].into_iter().chain(data_parts(self.content)).chain([last]).collect();
-        let plan = Plan { engine: engine(), tables, parts: parts.clone(), empty: None };
+        let plan = Plan { engine: engine(), tables, parts: parts.clone(), empty: None, left_out: None, rows: None };
         let findings = findings(self.content);
         let snapshot = GridSnapshot(Arc::new(Shared { source: *self, parts, readers: AtomicUsize::new(0) }));
         Ok(Planned { plan, findings, snapshot: Arc::new(snapshot) })

@@ -247,7 +247,7 @@ fn range_plan(chance: &mut Random) -> Plan {
     }
     parts.push(PlannedPart::of_section(Section::PostData));
     let tables = (0..tables).map(|table| PlannedTable::named(&format!("t{table}"))).collect();
-    Plan { engine: grid::engine(), tables, parts, empty: None }
+    Plan { engine: grid::engine(), tables, parts, empty: None, left_out: None, rows: None }
 }
 
 fn draw_planned(theme: Theme, chance: &mut Random) -> Vec<Planned> {

@@ -321,5 +321,5 @@ pub fn table_plan(tables: usize) -> Plan {
     parts.extend((0..tables).map(|index| PlannedPart::of_table(TableIndex(index as u32))));
     parts.push(PlannedPart::of_section(Section::PostData));
     let tables = (0..tables).map(|index| PlannedTable::named(&format!("table_{index}"))).collect();
-    Plan { engine: engine::rows(), tables, parts, empty: None }
+    Plan { engine: engine::rows(), tables, parts, empty: None, left_out: None, rows: None }
 }

@@ -74,8 +74,14 @@ impl Dumped {
         planned.push(PlannedPart::of_section(Section::PostData));
         let named =
             |table: &Table| PlannedTable { schema: Some(table.schema.clone()), ..PlannedTable::named(&table.name) };
-        let plan =
-            Plan { engine: engine::engine(), tables: tables.iter().map(named).collect(), parts: planned, empty: None };
+        let plan = Plan {
+            engine: engine::engine(),
+            tables: tables.iter().map(named).collect(),
+            parts: planned,
+            empty: None,
+            left_out: None,
+            rows: None,
+        };
         let mut parts = vec![schema.to_bytes()];
         parts.extend(rows.iter().map(|(bytes, _)| bytes.clone()));
         parts.push(finish.to_bytes());

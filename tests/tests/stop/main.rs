@@ -122,7 +122,14 @@ fn sqlite() -> Subject {
         PlannedPart::of_table(TableIndex(0)),
         PlannedPart::of_section(Section::PostData),
     ];
-    let plan = Plan { engine: engine::rows(), tables: vec![PlannedTable::named("t")], parts, empty: None };
+    let plan = Plan {
+        engine: engine::rows(),
+        tables: vec![PlannedTable::named("t")],
+        parts,
+        empty: None,
+        left_out: None,
+        rows: None,
+    };
     let finish = FinishDocument { views: Vec::new(), triggers: Vec::new() };
     let target = |path: &Path| Arc::new(SqliteTarget::new(path, ROW_BYTES_MAX).unwrap()) as Arc<dyn Target>;
     Subject { target, plan, parts: vec![schema(), rows(ROWS.into()), finish.to_bytes()] }

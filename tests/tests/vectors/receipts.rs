@@ -11,12 +11,12 @@ use sealift_protocol::{
     grant::DocumentHash,
     link_facts::{CipherSuite, KeyExchangeGroup, TlsVersion},
     manifest::{
-        Authority, CheckKind, Evidence, LinkEvidence, PlannedPart, Proof, Range, ReadBack, Receipt, SentPart,
-        SignedReceipt,
+        Authority, CheckKind, Evidence, LinkEvidence, Plan, PlannedPart, Proof, Range, ReadBack, Receipt, RowsMoved,
+        SentPart, SignedReceipt,
     },
     sign::{PublicKey, Signature, Signer},
 };
-use sealift_tests::wire::{Parties, TestSigner};
+use sealift_tests::wire::{Parties, TestSigner, opaque_plan};
 use serde_json::{Value, json};
 
 use super::{bad as defect, hex};
@@ -128,7 +128,7 @@ fn link(receipt: &mut Receipt) -> &mut LinkEvidence {
 
 /// Bad ones.
 pub fn bad(parties: &Parties, good: &SignedReceipt) -> Vec<Value> {
-    let cases: [(&str, Code, Change); 21] = [
+    let cases: [(&str, Code, Change); 24] = [
         ("ranges whose rows do not add up", Code::ManifestMismatch, |receipt| {
             of_ranges(receipt);
             receipt.manifest.manifest.parts[2].rows = Some(RowsDigest { rows: 2, sum: [5; 32] });
@@ -170,6 +170,13 @@ pub fn bad(parties: &Parties, good: &SignedReceipt) -> Vec<Value> {
             receipt.plan.engine.capabilities.checks.push(CheckKind::Image);
         }),
         ("an engine with a name in capitals", Code::PlanRefused, |receipt| receipt.plan.engine.name = "SQLite".into()),
+        ("no table was left out", Code::PlanRefused, |receipt| receipt.plan.left_out = Some(0)),
+        ("tables, though no rows were moved", Code::PlanRefused, |receipt| {
+            receipt.plan.rows = Some(RowsMoved::None);
+        }),
+        ("tables left out of an engine without", Code::PlanRefused, |receipt| {
+            receipt.plan = Plan { left_out: Some(1), ..opaque_plan() };
+        }),
         ("an engine of format 0", Code::PlanRefused, |receipt| receipt.plan.engine.format = 0),
         ("certificates of the other side", Code::IdentityRefused, |receipt| {
             let link = link(receipt);

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -20,6 +20,12 @@ use tokio_postgres::tls::{ChannelBinding, TlsStream};
 /// A message is a byte of kind and four of length, which counts itself and not the kind.
 const HEAD_BYTES: usize = 5;
 
+/// The kind of message that ends a command, with a tag that says what it did.
+const COMMAND_COMPLETE: u8 = b'C';
+
+/// Longer than any tag.
+const TAG_BYTES_MAX: usize = 64;
+
 /// The longest message that a connection takes, which its owner may change.
 #[derive(Clone)]
 pub struct MessageLimit(Arc<Limit>);
@@ -27,11 +33,17 @@ pub struct MessageLimit(Arc<Limit>);
 struct Limit {
     bytes_max: AtomicUsize,
     was_exceeded: AtomicBool,
+    /// Rows of the last COPY, as the server has counted them.
+    copied: AtomicU64,
 }
 
 impl MessageLimit {
     pub fn new(bytes_max: usize) -> Self {
-        Self(Arc::new(Limit { bytes_max: AtomicUsize::new(bytes_max), was_exceeded: AtomicBool::new(false) }))
+        Self(Arc::new(Limit {
+            bytes_max: AtomicUsize::new(bytes_max),
+            was_exceeded: AtomicBool::new(false),
+            copied: AtomicU64::new(0),
+        }))
     }
 
     pub fn set(&self, bytes_max: usize) {
@@ -41,6 +53,20 @@ impl MessageLimit {
     /// Whether a message was over it. The connection is lost then, and this is why.
     pub fn was_exceeded(&self) -> bool {
         self.0.was_exceeded.load(Ordering::Relaxed)
+    }
+
+    /// How many rows the last COPY has had, by the tag with which the server ended it: counted
+    /// apart from those that have arrived.
+    pub fn copied(&self) -> u64 {
+        self.0.copied.load(Ordering::Relaxed)
+    }
+
+    /// A command has ended with this tag, such as `COPY 12` and a zero byte.
+    fn handle_tag(&self, tag: &[u8]) {
+        let count = tag.strip_prefix(b"COPY ").and_then(|rest| rest.strip_suffix(b"\0"));
+        if let Some(rows) = count.and_then(|count| std::str::from_utf8(count).ok()?.parse().ok()) {
+            self.0.copied.store(rows, Ordering::Relaxed);
+        }
     }
 
     /// Whether a message of this length is taken.
@@ -113,11 +139,13 @@ struct Lengths {
     head_filled: usize,
     /// Of the body of the message at hand.
     body_left: usize,
+    /// The body of a message that ends a command, as far as it has arrived.
+    tag: Option<Vec<u8>>,
 }
 
 impl Lengths {
     fn new(limit: MessageLimit) -> Self {
-        Self { limit, head: [0; HEAD_BYTES], head_filled: 0, body_left: 0 }
+        Self { limit, head: [0; HEAD_BYTES], head_filled: 0, body_left: 0, tag: None }
     }
 
     /// Whether every message that begins in `bytes` is within the limit.
@@ -125,6 +153,13 @@ impl Lengths {
         while !bytes.is_empty() {
             let skipped = self.body_left.min(bytes.len());
             self.body_left -= skipped;
+            if let Some(tag) = &mut self.tag {
+                tag.extend_from_slice(&bytes[..skipped]);
+                if self.body_left == 0 {
+                    self.limit.handle_tag(tag);
+                    self.tag = None;
+                }
+            }
             bytes = &bytes[skipped..];
             let taken = (HEAD_BYTES - self.head_filled).min(bytes.len());
             self.head[self.head_filled..][..taken].copy_from_slice(&bytes[..taken]);
@@ -133,7 +168,7 @@ impl Lengths {
             if self.head_filled < HEAD_BYTES {
                 continue;
             }
-            let [_, length @ ..] = self.head;
+            let [kind, length @ ..] = self.head;
             let length = u32::from_be_bytes(length) as usize;
             if !self.limit.takes(length) {
                 return false;
@@ -141,6 +176,7 @@ impl Lengths {
             self.head_filled = 0;
             // Shorter than itself: the library refuses it.
             self.body_left = length.saturating_sub(length.min(4));
+            self.tag = (kind == COMMAND_COMPLETE && self.body_left <= TAG_BYTES_MAX).then(Vec::new);
         }
         true
     }
@@ -155,6 +191,23 @@ mod tests {
         bytes.extend((body as u32 + 4).to_be_bytes());
         bytes.resize(HEAD_BYTES + body, 7);
         bytes
+    }
+
+    #[test]
+    fn the_count_of_a_copy_is_read_however_it_is_cut() {
+        let tag = |text: &str| {
+            let mut bytes = vec![COMMAND_COMPLETE];
+            bytes.extend((text.len() as u32 + 5).to_be_bytes());
+            bytes.extend(text.bytes().chain([0]));
+            bytes
+        };
+        let bytes = [message(20), tag("COPY 1234567"), message(3), tag("SELECT 1"), tag("BEGIN")].concat();
+        for cut in 1..40 {
+            let limit = MessageLimit::new(100);
+            let mut lengths = Lengths::new(limit.clone());
+            assert!(bytes.chunks(cut).all(|piece| lengths.pass(piece)));
+            assert_eq!(limit.copied(), 1_234_567, "{cut}");
+        }
     }
 
     #[test]

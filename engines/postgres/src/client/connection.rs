@@ -82,6 +82,12 @@ impl Connection {
         self.limit.set(message_bytes_max(row_bytes_max));
     }
 
+    /// How many rows the last COPY out of the server has had, by its own count. Known for sure once
+    /// a later statement has ended.
+    pub fn copied(&self) -> u64 {
+        self.limit.copied()
+    }
+
     /// What ends it from another thread.
     pub fn interrupt(&self) -> Result<Interrupt> {
         let token = self.client()?.cancel_token();

@@ -140,3 +140,14 @@ fn a_row_over_the_limit_is_refused_while_it_is_made() {
     let line = [&half[..], b"\t", &half, b"\n"].concat();
     assert_eq!(rows(&table(Format::Text, 2), &[&line]), Err(unreadable(Unreadable::TooLong)));
 }
+
+/// Issue 11, row filters: the range bounds what the condition lets through, whatever that is.
+#[test]
+fn a_condition_is_joined_to_the_range() {
+    let statement = |range, filter| copy_out_where(&table(Format::Text, 1), range, filter, Names::Plain);
+    let from = "COPY (SELECT \"c\"\"0\" FROM ONLY \"s\".\"t\"";
+    let to = ") TO STDOUT (FORMAT text)";
+    assert_eq!(statement(None, Some("a OR b")), format!("{from} WHERE (\na OR b\n){to}"));
+    let expected = format!("{from} WHERE ctid >= '(3,0)'::pg_catalog.tid AND (\na OR b\n){to}");
+    assert_eq!(statement(Some(Range { from: 3, to: None }), Some("a OR b")), expected);
+}

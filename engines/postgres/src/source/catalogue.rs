@@ -116,6 +116,13 @@ impl Catalogue {
         let materialized_views = views::read(connection).at(End::Source, what)?;
         Ok(Self { database, tables, sequences, materialized_views, extensions, large_objects })
     }
+
+    /// Definitions alone are moved.
+    pub fn leave_out_rows(&mut self) {
+        self.tables.clear();
+        self.sequences.clear();
+        self.large_objects.clear();
+    }
 }
 
 fn block_bytes(connection: &mut Connection) -> Result<u64> {

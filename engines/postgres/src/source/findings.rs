@@ -99,11 +99,19 @@ const LOOKS: &[Look] = &[
     },
 ];
 
-pub fn all(connection: &mut Connection, catalogue: &Catalogue, left_out: &LeftOut) -> Outcome<Vec<Finding>> {
+/// The findings that matter only where rows are moved.
+const OF_ROWS: [&str; 2] = ["large-objects", "row-level-security"];
+
+pub fn all(
+    connection: &mut Connection,
+    catalogue: &Catalogue,
+    left_out: &LeftOut,
+    definitions_only: bool,
+) -> Outcome<Vec<Finding>> {
     let mut findings = Vec::new();
     let what = "looking at the source";
     findings.extend(standby(connection).at(End::Source, what)?);
-    for look in LOOKS {
+    for look in LOOKS.iter().filter(|look| !definitions_only || !OF_ROWS.contains(&look.name)) {
         findings.extend(look.find(connection, left_out).at(End::Source, what)?);
     }
     findings.extend(left_out.findings(connection).at(End::Source, what)?);

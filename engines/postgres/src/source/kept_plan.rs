@@ -25,6 +25,9 @@ pub struct KeptPlan {
     /// Of each table of the plan.
     #[n(3)]
     pub stored: Vec<Stored>,
+    /// Which rows of each table are read: the conditions of `--where`.
+    #[n(4)]
+    pub conditions: Vec<Option<String>>,
 }
 
 impl KeptPlan {

@@ -46,7 +46,7 @@ impl LeftOut {
     /// Finds what the filter leaves out of these relations. A pattern that matches nothing is an
     /// error.
     pub fn find(connection: &mut Connection, filter: &Filter, relations: &Relations) -> Outcome<Self> {
-        if filter.is_empty() {
+        if filter.has_all_tables() {
             return Ok(Self::default());
         }
         let parents = parents(connection, relations).at(End::Source, "listing the partitions")?;
@@ -82,6 +82,11 @@ impl LeftOut {
 
     pub fn has(&self, oid: u32) -> bool {
         self.tables.contains_key(&oid)
+    }
+
+    /// How many tables are left out; all large objects are one.
+    pub fn count(&self) -> usize {
+        self.tables.len() + usize::from(self.large_objects)
     }
 
     /// Whether it is the sequence of a column of a table that is left out.
@@ -146,7 +151,7 @@ const MATCHES: &str = "\
 /// An expression that the server does not take.
 const INVALID_REGULAR_EXPRESSION: &str = "2201B";
 
-fn matches(connection: &mut Connection, text: &str, universe: &[u32]) -> Outcome<BTreeSet<u32>> {
+pub(super) fn matches(connection: &mut Connection, text: &str, universe: &[u32]) -> Outcome<BTreeSet<u32>> {
     let invalid = || {
         let next = "Give TABLE or SCHEMA.TABLE, where * is any text and ? is any character; names with capitals in double quotes.";
         Failure::usage(format!("'{text}' is no pattern for the names of tables"), next)
@@ -169,7 +174,7 @@ fn matches(connection: &mut Connection, text: &str, universe: &[u32]) -> Outcome
 }
 
 /// Of each partition, the table above it.
-fn parents(connection: &mut Connection, relations: &Relations) -> Result<BTreeMap<u32, u32>> {
+pub(super) fn parents(connection: &mut Connection, relations: &Relations) -> Result<BTreeMap<u32, u32>> {
     let sql = "SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i \
                JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition";
     let pairs = connection.query(sql, &[])?;
@@ -179,7 +184,7 @@ fn parents(connection: &mut Connection, relations: &Relations) -> Result<BTreeMa
 }
 
 /// A table, the one above it, and so on.
-fn above(oid: u32, parents: &BTreeMap<u32, u32>) -> impl Iterator<Item = u32> {
+pub(super) fn above(oid: u32, parents: &BTreeMap<u32, u32>) -> impl Iterator<Item = u32> {
     std::iter::successors(Some(oid), |oid| parents.get(oid).copied()).take(parents.len() + 1)
 }
 

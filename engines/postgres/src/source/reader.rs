@@ -13,10 +13,10 @@ use sealift_protocol::{
 use super::{HeldSnapshot, kept_plan::Stored, moment::changed};
 use crate::{
     client::{At, Connection, End, Error, Result},
-    copy_rows::{RowsOut, Unreadable},
-    document::Table,
+    copy_rows::{RowsOut, Unreadable, copy_out_where},
+    document::{Rows, Table},
+    large_objects,
     sql::literal,
-    table_rows,
 };
 
 /// Rows are read as they lie: a whole table by a scan of its heap, a range by the numbers of its
@@ -49,13 +49,22 @@ impl SnapshotReader {
         };
         connection.limit_rows(out.row_bytes_max());
         check_stored(&mut connection, table, stored)?;
-        self.copy(&mut connection, table, part.range, out)?;
+        let condition = shared.read.conditions.get(at).and_then(Option::as_deref);
+        let rows = self.copy(&mut connection, table, part.range, condition, out)?;
         check_stored(&mut connection, table, stored)?;
+        check_count(table, rows, connection.copied())?;
         self.connection = Some(connection);
         Ok(())
     }
 
-    fn copy(&self, connection: &mut Connection, table: &Table, range: Option<Range>, out: &mut dyn RowSink) -> Outcome {
+    fn copy(
+        &self,
+        connection: &mut Connection,
+        table: &Table,
+        range: Option<Range>,
+        condition: Option<&str>,
+        out: &mut dyn RowSink,
+    ) -> Outcome<Option<u64>> {
         let what = format!("reading table {}.{}", table.schema, table.name);
         let row_bytes_max = out.row_bytes_max();
         let failed = |error: Error| match error {
@@ -68,7 +77,12 @@ impl SnapshotReader {
         };
         let mut on_row = |pieces: &[&[u8]]| out.row(pieces);
         let mut rows = RowsOut { row_bytes_max, on_row: &mut on_row, failed: &failed, unreadable: &unreadable };
-        table_rows::read(connection, table, range, self.shared.read.names, &mut rows)
+        let names = self.shared.read.names;
+        match table.rows {
+            // In several statements.
+            Rows::LargeObjects => large_objects::read(connection, range, &mut rows).map(|()| None),
+            _ => rows.copy(connection, table, &copy_out_where(table, range, condition, names)).map(Some),
+        }
     }
 }
 
@@ -96,6 +110,19 @@ fn connect(shared: &HeldSnapshot) -> Outcome<Connection> {
     let settings = format!("{READING} SET LOCAL client_encoding = {}", literal(&shared.read.encoding));
     connection.batch(&settings).at(End::Source, "preparing to read")?;
     Ok(connection)
+}
+
+/// Fails unless as many rows were passed on as the server says that it has sent.
+fn check_count(table: &Table, passed: Option<u64>, sent: u64) -> Outcome {
+    if passed.is_none_or(|passed| passed == sent) {
+        return Ok(());
+    }
+    let what = format!("not every row of {}.{} that the server sent was read", table.schema, table.name);
+    Err(Failure::new(
+        Code::Internal,
+        what,
+        "Nothing of it is published. Report it, with the versions of both programs.",
+    ))
 }
 
 fn not_planned() -> Failure {

@@ -58,7 +58,7 @@ fn plan(tables: &[&str]) -> Plan {
     parts.extend((0..tables.len() as u32).map(|table| PlannedPart::of_table(TableIndex(table))));
     parts.push(PlannedPart::of_section(Section::PostData));
     let tables = tables.iter().map(|name| PlannedTable::named(name)).collect();
-    Plan { engine: engine::rows(), tables, parts, empty: None }
+    Plan { engine: engine::rows(), tables, parts, empty: None, left_out: None, rows: None }
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn plan(tables: u32) -> Plan {
     parts.extend((0..tables).map(|table| PlannedPart::of_table(TableIndex(table))));
     parts.push(PlannedPart::of_section(Section::PostData));
     let tables = (1..=tables).map(|table| PlannedTable::named(&format!("t{table}"))).collect();
-    Plan { engine: engine::rows(), tables, parts, empty: None }
+    Plan { engine: engine::rows(), tables, parts, empty: None, left_out: None, rows: None }
 }
 
 fn schema(tables: u32) -> Vec<u8> {
