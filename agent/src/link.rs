@@ -167,11 +167,11 @@ impl Link {
         StreamIn { stream, role: self.role, kind }
     }
 
-    /// Lets data come, over so many lanes at once: an offer was accepted, and what the peer may
-    /// have in flight is bounded by that from now on.
-    pub fn open_data(&self, lanes: u16) {
+    /// Lets data come: an offer was accepted, and from now on the peer may have so many bytes in
+    /// flight.
+    pub fn open_data(&self, window_bytes: u64) {
         match &self.connection {
-            Connection::Quic(quic) => quic.open_data(lanes),
+            Connection::Quic(quic) => quic.open_data(window_bytes),
         }
     }
 

@@ -13,7 +13,7 @@ use sealift_agent::{
     role::Role,
     trust::Trust,
 };
-use sealift_protocol::{close::Code, limits::LANES_MAX};
+use sealift_protocol::{close::Code, limits::LANE_WINDOW_BYTES_MAX};
 use sealift_tests::invited::Invited;
 
 use crate::{
@@ -51,7 +51,7 @@ async fn receive(socket: UdpSocket, invited: &Invited) -> Outcome<u64> {
     let door = Door::default();
     let Arrived { link, slot } = Acceptor::new(&listener, &door)?.next().await?;
     slot.accept();
-    link.open_data(LANES_MAX);
+    link.open_data(LANE_WINDOW_BYTES_MAX);
     let mut stream = link.accept_part().await?;
     let mut received = 0;
     let mut piece = BytesMut::with_capacity(PIECE_BYTES);

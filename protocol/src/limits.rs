@@ -87,10 +87,14 @@ pub const OFFER_BYTES_MAX: usize = PLAN_BYTES_MAX + GRANT_BYTES_MAX + (4 << 10);
 /// Versions, and suites, that one side may list.
 pub const CHOICES_MAX: usize = 16;
 
-/// Parts in flight at once that a receiver may allow: each has a stream and its share of the
-/// window. Many small tables take a round trip for each so many; more would be more threads and
-/// windows than a transfer is worth.
+/// Lanes that a receiver may allow: parts that are read, sent or loaded at once, each with a share
+/// of the window. More would be more threads and windows than a transfer is worth.
 pub const LANES_MAX: u16 = 16;
+
+/// Parts that have a stream and are not verified. Most of them are small tables that were sent
+/// whole and wait for their acknowledgement, which takes a round trip: of 80 ms, 3,000 tables a
+/// second. A stream costs the receiver about a kilobyte.
+pub const STREAMS_MAX: u16 = 256;
 
 /// The smallest window of unacknowledged sealed chunks that a receiver may give one part: with less
 /// than two whole frames a sender cannot keep a link busy.

@@ -133,7 +133,7 @@ pub struct AcceptBody {
     /// The epoch of this connection: one more than the last of this transfer, from 1.
     #[n(3)]
     pub epoch: Epoch,
-    /// The number of parts that may be in flight at once, 1 to [`crate::limits::LANES_MAX`].
+    /// The number of parts that may be sent at once, 1 to [`crate::limits::LANES_MAX`].
     #[n(4)]
     pub lanes: u16,
     /// Bytes of one part that may be sent and not yet acknowledged as verified. A chunk counts as

@@ -50,7 +50,7 @@ use crate::{
     grant::SignedGrant,
     id::{ChunkCount, Epoch, PartIndex},
     key::DigestSecret,
-    limits::{LANE_WINDOW_BYTES_MAX, LANES_MAX},
+    limits::{LANE_WINDOW_BYTES_MAX, LANES_MAX, STREAMS_MAX},
     manifest::{Origin, Plan, Section, SignedManifest},
     message::{Ack, Message, Offer, VERSION},
     random::{Nonce, Random},
@@ -106,6 +106,7 @@ impl SenderTransfer {
             verified: ChunkCount(0),
             durable: ChunkCount(0),
             started: false,
+            sent_whole: false,
             ended: None,
             to_prove: None,
             settled: false,
@@ -214,6 +215,7 @@ impl SenderTransfer {
         let sealed = reseal(&kept.sealed, &kept.keys, &session.keys, draw()?)?;
         progress.kept_bytes = progress.kept_bytes - weight(&kept.sealed.header) + weight(&sealed.header);
         *kept = Kept { sealed: sealed.clone(), keys: Arc::clone(&session.keys) };
+        self.count(part);
         Ok(Some(sealed))
     }
 
@@ -241,20 +243,22 @@ impl SenderTransfer {
     }
 
     /// Whether a part may start now: parts start in the order of the plan, those that must be
-    /// loaded before this one are verified, and a lane is free. A lane is free again when all of
-    /// its part is verified, and not when the last byte was handed to the link: only then does the
-    /// receiver, too, count the part as no longer in flight.
+    /// loaded before this one are verified, and a lane and a stream are free. A lane is free again
+    /// when all of its part was sent, and a stream when all of it is verified, which takes a round
+    /// trip more.
     pub fn may_start(&self, part: PartIndex, session: &SenderSession) -> bool {
         let place = part.0 as usize;
         let in_turn = !self.parts[place].started && self.started_to >= place;
         let section = self.plan.parts[place].section;
-        in_turn && self.tally.may_follow(section) && self.tally.in_flight < session.lanes.into()
+        let has_lane = self.tally.sending.len() < session.lanes.into();
+        let has_stream = self.tally.in_flight < STREAMS_MAX.into();
+        in_turn && self.tally.may_follow(section) && has_lane && has_stream
     }
 
     /// Updates the counts after a change of this part.
     fn count(&mut self, part: PartIndex) {
         let place = part.0 as usize;
-        self.parts[place].count_again(&mut self.tally, self.plan.parts[place].section);
+        self.parts[place].count_again(&mut self.tally, part, self.plan.parts[place].section);
         self.parts[place].shrink();
     }
 
@@ -296,10 +300,28 @@ impl SenderTransfer {
         }
     }
 
-    /// Whether a chunk fits the window of its part. A single chunk always does, whatever its size.
+    /// All of a part was sent on this connection.
+    pub fn handle_stream_end(&mut self, part: PartIndex) {
+        self.parts[part.0 as usize].sent_whole = true;
+        self.count(part);
+    }
+
+    /// Whether a chunk fits the window of its part, and that of all parts.
+    ///
+    /// A part that is sent has the whole window of its lane, and leaves the lanes of earlier parts
+    /// theirs: where a target has one writer, nothing of a later part is acknowledged before the
+    /// earlier ones are there. What is left is for parts that were sent whole. A single chunk of
+    /// the earliest part may always be sent, whatever its size.
     pub fn may_send(&self, header: &ChunkHeader, session: &SenderSession) -> bool {
-        let progress = &self.parts[header.part.0 as usize];
-        progress.kept_bytes == 0 || progress.kept_bytes + weight(header) <= session.lane_window_bytes
+        let kept_bytes = self.parts[header.part.0 as usize].kept_bytes;
+        let earlier = self.tally.sending.range(..header.part).count() as u64;
+        if earlier == 0 && kept_bytes == 0 {
+            return true;
+        }
+        let window = session.lane_window_bytes;
+        let with_it = kept_bytes + weight(header);
+        let of_all = earlier * window + self.tally.sent_bytes + with_it;
+        (kept_bytes == 0 || with_it <= window) && of_all <= window * u64::from(session.lanes)
     }
 
     /// A chunk is sent, sealed with these keys. It is kept until it is acknowledged.
@@ -309,6 +331,7 @@ impl SenderTransfer {
         progress.root.add(&sealed.hash, sealed.header.plain_bytes.into());
         progress.kept.push_back(Kept { sealed: sealed.clone(), keys: Arc::clone(keys) });
         progress.kept_bytes += weight(&sealed.header);
+        self.count(sealed.header.part);
     }
 
     /// A part's last chunk was sent. `rows` is the digest of its rows, and is ignored for a part

@@ -130,19 +130,25 @@ impl Load {
         self.capabilities.commit
     }
 
+    /// Waits until the turn of `part` has come, which stays until the target has begun with it.
+    /// Cancel-safe.
+    pub async fn turn(&self, part: PartIndex) {
+        loop {
+            let notified = self.moved.notified();
+            if self.transfer().may_begin(part) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
     /// The way into the target for `part`, once the part's turn has come. Cancel-safe: a thread
     /// that nothing waits for ends, and the next call starts another.
     pub async fn writer(&self, part: PartIndex) -> Outcome<PartWriter> {
         if let Some(writer) = self.writers.borrow().get(&part) {
             return Ok(writer.clone());
         }
-        loop {
-            let notified = self.moved.notified();
-            if self.transfer().may_begin(part) {
-                break;
-            }
-            notified.await;
-        }
+        self.turn(part).await;
         let digests = self.transfer().digests().cloned();
         let digests = digests.ok_or_else(|| Failure::new(Code::Internal, "a part before any keys", ""))?;
         let there = || Failure::new(Code::Internal, "a part of what is there", "");

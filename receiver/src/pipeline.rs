@@ -93,8 +93,8 @@ impl<'a> Pipeline<'a> {
         self.session.into_inner()
     }
 
-    /// Takes streams as they come, as many as are allowed at once. Not cancel-safe: frames that
-    /// were read are lost.
+    /// Takes streams as they come, as many as are allowed at once. Those for which there is no lane
+    /// yet wait behind their headers. Not cancel-safe: frames that were read are lost.
     async fn receive_parts(&self) -> Failure {
         let mut lanes = FuturesUnordered::new();
         loop {
@@ -117,8 +117,10 @@ impl<'a> Pipeline<'a> {
         let Some(Arrived::Part(part)) = self.next(&mut arriving, &mut stream).await? else {
             return Err(Error::new(Code::Internal, "a stream without its header").into());
         };
-        let writer = self.load.writer(part).await?;
+        // Lanes are taken in the order of the plan. A part that waits for one has no thread yet.
+        self.load.turn(part).await;
         let lane = self.budget.open_lane().await?;
+        let writer = self.load.writer(part).await?;
         let mut opened = Box::pin(self.opened(arriving, stream, lane).buffered(chunks_at_work()));
         let mut intake = Intake::new(&self.load.transfer());
         let mut journaling = FuturesOrdered::new();

@@ -381,7 +381,7 @@ impl<'a> Receiving<'a> {
         control: &mut ControlReader,
     ) -> Outcome<Option<ReceiverSession>> {
         let session = self.negotiate(deciding, link, writer, control).await?;
-        link.open_data(session.lanes());
+        link.open_data(session.window().bytes());
         self.runner.during = While::Data;
         let Self { terms, workers, budget, runner, .. } = self;
         let Runner { record, load, setting, .. } = runner;

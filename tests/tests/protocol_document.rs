@@ -79,7 +79,7 @@ fn grouped(number: u64) -> String {
 
 fn limits() -> String {
     let mut table = String::from("| what | limit |\n|---|---|\n");
-    let rows: [(&str, u64); 22] = [
+    let rows: [(&str, u64); 23] = [
         ("plaintext of a chunk, as senders cut it", CHUNK_PLAIN_BYTES as u64),
         ("plaintext of a chunk, at most", CHUNK_PLAIN_BYTES_MAX as u64),
         ("frame of a sealed chunk", FRAME_BYTES_MAX as u64),
@@ -95,6 +95,7 @@ fn limits() -> String {
         ("bytes of a signed grant", GRANT_BYTES_MAX as u64),
         ("lanes, at least", 1),
         ("lanes, at most", LANES_MAX.into()),
+        ("streams at once, at most", STREAMS_MAX.into()),
         ("window of a part in bytes, at least", LANE_WINDOW_BYTES_MIN),
         ("window of a part in bytes, at most", LANE_WINDOW_BYTES_MAX),
         ("bytes of a row, unless set", ROW_BYTES_MAX as u64),

@@ -14,9 +14,9 @@ use std::{
 
 use quinn::{ConnectionError, VarInt};
 use rustls_pki_types::CertificateDer;
-use sealift_protocol::{close::Code, limits::LANES_MAX, link_facts::LinkFacts};
+use sealift_protocol::{close::Code, limits::STREAMS_MAX, link_facts::LinkFacts};
 
-use self::endpoint::receive_window_bytes;
+use self::endpoint::receive_window;
 pub(super) use self::stream::{QuicReceive, QuicSend};
 use super::end::LinkEnd;
 
@@ -78,9 +78,9 @@ impl QuicConnection {
         self.connection.accept_uni().await.map(QuicReceive).map_err(|error| end_of(&error))
     }
 
-    pub(super) fn open_data(&self, lanes: u16) {
-        self.connection.set_receive_window(receive_window_bytes(lanes).into());
-        self.connection.set_max_concurrent_uni_streams(u32::from(LANES_MAX).into());
+    pub(super) fn open_data(&self, window_bytes: u64) {
+        self.connection.set_receive_window(receive_window(window_bytes));
+        self.connection.set_max_concurrent_uni_streams(u32::from(STREAMS_MAX).into());
     }
 
     /// QUIC's own idle timeout restarts with each packet that is received, and so may never

@@ -51,7 +51,7 @@ fn run(args: &Args) -> Outcome {
         "wall s",
         "CPU-s",
         "CPU-µs a table",
-        ".dump | sqlite3, wall s",
+        ".dump into sqlite3, wall s",
         "CPU-s",
         "wall to that",
         "CPU to that",

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{ReceiverSession, ReceiverTransfer};
+use super::{ReceiverSession, ReceiverTransfer, Window};
 use crate::{
     archive::{ARCHIVE_EPOCH, ARCHIVE_TARGET, ARCHIVE_VERSION, ArchiveOffer, Statement},
     close::Code,
@@ -18,6 +18,7 @@ use crate::{
     fingerprint::Fingerprint,
     frame::ChunkHeader,
     grant::SignedGrant,
+    limits::LANE_WINDOW_BYTES_MIN,
     manifest::{Plan, SignedManifest},
     seal::{EpochKeys, Suite},
     sealed_log::{EpochRecord, LogHeader, Record},
@@ -34,6 +35,9 @@ pub struct ExpectedArchive {
     /// The suites that the receiver allows.
     pub suites: Vec<Suite>,
 }
+
+/// Nothing waits for an acknowledgement.
+const WINDOW: Window = Window { lanes: 1, lane_bytes: LANE_WINDOW_BYTES_MIN };
 
 /// Reads the records before the first chunk.
 pub struct Unsealing {
@@ -163,7 +167,7 @@ impl SealedArchive {
         transfer.epoch = ARCHIVE_EPOCH;
         let keys = EpochKeys::new(self.epoch.suite, id, ARCHIVE_EPOCH, secret, Digests::new(&digest_secret));
         let have = transfer.have();
-        Ok(ReceiverSession::new(Arc::new(keys), None, self.offer.sender_key, 1, &have, transfer))
+        Ok(ReceiverSession::new(Arc::new(keys), None, self.offer.sender_key, WINDOW, &have, transfer))
     }
 }
 

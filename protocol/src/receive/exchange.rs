@@ -62,20 +62,25 @@ pub struct Accepting {
     sender_key: PublicKey,
     epoch: Epoch,
     have: Vec<Have>,
-    lanes: u16,
+    window: Window,
     transcript: Transcript,
 }
 
 /// What a side allows in flight (`docs/protocol.md`, section 7).
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
-    /// Parts in flight at once, 1 to [`LANES_MAX`].
+    /// Parts that are sent at once, 1 to [`LANES_MAX`].
     pub lanes: u16,
     /// Bytes of one part that may be sent and not yet verified.
     pub lane_bytes: u64,
 }
 
 impl Window {
+    /// Bytes of all parts together that may be sent and not yet verified.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.lanes) * self.lane_bytes
+    }
+
     /// Divides `bytes` evenly among as many lanes as get at least the smallest window each, and no
     /// more lanes than parts.
     pub fn share(bytes: u64, parts: usize) -> Self {
@@ -202,7 +207,7 @@ impl Deciding {
             sender_key: self.sender_key,
             epoch,
             have,
-            lanes: window.lanes,
+            window,
             transcript: self.transcript,
         };
         Ok((accepting, Message::Accept(Accept { body, signature })))
@@ -241,7 +246,7 @@ impl Accepting {
         // The manifest is sent again on each connection, and the receipt is over that one.
         transfer.manifest = None;
         let keys = EpochKeys::new(self.suite, id, self.epoch, secret, Digests::new(&digest_secret));
-        let session = ReceiverSession::new(Arc::new(keys), spool, self.sender_key, self.lanes, &self.have, transfer);
+        let session = ReceiverSession::new(Arc::new(keys), spool, self.sender_key, self.window, &self.have, transfer);
         let BeginBody { epoch, envelope, commitment, spool } = begin.body;
         let own = EpochRecord { epoch, suite: self.suite, envelope, info: envelope_info, commitment };
         Ok(Agreed::new(session, Message::Ready(Ready { transcript }), [Some(Box::new(own)), spool]))

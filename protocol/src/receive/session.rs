@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::ReceiverTransfer;
+use super::{ReceiverTransfer, Window};
 use crate::{
     close::Code,
     error::{Error, Result},
     frame::{ChunkHeader, StreamHeader},
     id::{ChunkCount, Epoch, PartIndex},
+    limits::STREAMS_MAX,
     manifest::SignedManifest,
     message::{Ack, Have, Message},
     seal::EpochKeys,
@@ -20,7 +21,7 @@ pub struct ReceiverSession {
     /// The keys of the sender's spool, if it sends from one that an earlier connection began.
     spool: Option<Arc<EpochKeys>>,
     pub(super) sender_key: PublicKey,
-    lanes: u16,
+    window: Window,
     parts: Vec<Arriving>,
     /// The parts whose streams may be open.
     open: Vec<PartIndex>,
@@ -50,7 +51,7 @@ impl ReceiverSession {
         keys: Arc<EpochKeys>,
         spool: Option<Arc<EpochKeys>>,
         sender_key: PublicKey,
-        lanes: u16,
+        window: Window,
         have: &[Have],
         transfer: &mut ReceiverTransfer,
     ) -> Self {
@@ -73,7 +74,7 @@ impl ReceiverSession {
             (arriving.acknowledged != progress.state()).then_some(PartIndex(index))
         });
         transfer.moved = moved.collect();
-        Self { keys, spool, sender_key, lanes, parts, open: Vec::new(), has_manifest: false }
+        Self { keys, spool, sender_key, window, parts, open: Vec::new(), has_manifest: false }
     }
 
     /// The keys of this connection.
@@ -87,9 +88,9 @@ impl ReceiverSession {
         self.spool.as_ref().filter(|spool| spool.epoch() == epoch).unwrap_or(&self.keys)
     }
 
-    /// The number of parts that may be in flight at once.
-    pub fn lanes(&self) -> u16 {
-        self.lanes
+    /// What the sender may have in flight.
+    pub fn window(&self) -> Window {
+        self.window
     }
 
     /// Checks a stream header, in the order and with the codes of `docs/protocol.md`, section 7.
@@ -103,8 +104,8 @@ impl ReceiverSession {
             let place = open.0 as usize;
             parts[place].stream == Stream::Open && !transfer.parts[place].is_whole()
         });
-        if self.open.len() >= self.lanes.into() {
-            return refuse(Code::LimitExceeded, "parts in flight");
+        if self.open.len() >= STREAMS_MAX.into() {
+            return refuse(Code::LimitExceeded, "streams at once");
         }
         let Some(section) = transfer.plan.section(part) else {
             return refuse(Code::ProtocolViolation, "no such part");

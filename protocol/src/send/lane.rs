@@ -113,7 +113,11 @@ impl SenderTransfer {
             return Ok(LaneStep::Resend(sealed));
         }
         match lane.next.take() {
-            None => Ok(if lane.is_read { LaneStep::End } else { LaneStep::Read }),
+            None if lane.is_read => {
+                self.handle_stream_end(lane.part);
+                Ok(LaneStep::End)
+            }
+            None => Ok(LaneStep::Read),
             Some(Read::Held { hash, index, plain_bytes, last }) => {
                 self.handle_repeated(lane.part, &hash, plain_bytes, last)?;
                 Ok(LaneStep::Proven { index, plain_bytes })

@@ -10,7 +10,7 @@ use crate::{
     digest::{PartRoot, RowsDigest},
     error::{Error, Result},
     frame::ChunkHeader,
-    id::ChunkCount,
+    id::{ChunkCount, PartIndex},
     manifest::{Plan, Section},
     message::Have,
     seal::EpochKeys,
@@ -29,8 +29,9 @@ pub(super) struct SentProgress {
     pub(super) kept_bytes: u64,
     pub(super) verified: ChunkCount,
     pub(super) durable: ChunkCount,
-    /// Whether it was started on this connection.
+    /// Whether it was started on this connection, and whether all of it was sent there.
     pub(super) started: bool,
+    pub(super) sent_whole: bool,
     /// The digest of its rows, once it was read to its end.
     pub(super) ended: Option<RowsDigest>,
     /// What the receiver has of a part that is being read again, until that is found to be the
@@ -70,23 +71,34 @@ pub enum Resume {
 /// Counts all parts by their states.
 pub(super) fn count_all(parts: &mut [SentProgress], plan: &Plan) -> Tally {
     let mut tally = Tally::default();
-    for (progress, planned) in parts.iter_mut().zip(&plan.parts) {
+    for ((progress, planned), index) in parts.iter_mut().zip(&plan.parts).zip(0..) {
         progress.counted = progress.state();
-        tally.add(progress.counted, planned.section);
+        tally.add(PartIndex(index), progress.counted, planned.section);
     }
     tally
 }
 
 impl SentProgress {
     fn state(&self) -> PartState {
-        PartState { started: self.started, verified: self.is_verified() }
+        PartState {
+            started: self.started,
+            sent: self.sent_whole,
+            verified: self.is_verified(),
+            kept_bytes: self.kept_bytes,
+        }
     }
 
     /// Counts this part, which is of `section`, again.
-    pub(super) fn count_again(&mut self, tally: &mut Tally, section: Section) {
-        tally.remove(self.counted, section);
+    pub(super) fn count_again(&mut self, tally: &mut Tally, part: PartIndex, section: Section) {
+        tally.remove(part, self.counted, section);
         self.counted = self.state();
-        tally.add(self.counted, section);
+        tally.add(part, self.counted, section);
+    }
+
+    /// Nothing of it has been sent on a new connection.
+    pub(super) fn handle_connection(&mut self) {
+        self.started = false;
+        self.sent_whole = false;
     }
 
     pub(super) fn is_verified(&self) -> bool {
@@ -135,7 +147,7 @@ impl SentProgress {
 
     /// Resumes over a new connection. With `again`, the part is read again in any case.
     pub(super) fn handle_have(&mut self, have: Option<&Have>, again: bool, fresh_root: PartRoot) -> Result<Resume> {
-        self.started = false;
+        self.handle_connection();
         let verified = have.map_or(ChunkCount(0), |have| have.verified);
         let sent = self.root.chunks();
         // Comparing a long part may take longer than any connection lasts: it continues over the

@@ -71,7 +71,10 @@ impl SenderTransfer {
 
     fn resume_parts(&mut self, have: &[Have]) -> Result<Vec<Resume>> {
         if self.is_as_sent(have) {
-            self.parts.iter_mut().for_each(|progress| (progress.settled, progress.started) = (true, false));
+            for progress in &mut self.parts {
+                progress.settled = true;
+                progress.handle_connection();
+            }
             return Ok(vec![Resume::Continue; self.parts.len()]);
         }
         self.parts.iter_mut().for_each(|progress| progress.settled = false);

@@ -249,7 +249,8 @@ impl SenderTransfer {
 impl SentProgress {
     fn resume_spooled(&mut self, have: Option<&Have>) {
         let (verified, durable) = have.map_or_else(Default::default, |have| (have.verified, have.durable));
-        (self.verified, self.durable, self.started, self.kept_bytes) = (verified, durable, false, 0);
+        self.handle_connection();
+        (self.verified, self.durable, self.kept_bytes) = (verified, durable, 0);
         self.ended = have.filter(|have| have.ended).map(|_| RowsDigest::default());
         self.spooled = Some(Spooled { sent: verified, weights: VecDeque::new() });
     }

@@ -12,7 +12,7 @@ use sealift_protocol::{
     error::Result,
     frame::{ChunkHeader, StreamHeader},
     id::{ChunkCount, ChunkIndex, PartIndex},
-    limits::{CHUNK_HEADER_BYTES, LANES_MAX},
+    limits::{CHUNK_HEADER_BYTES, LANES_MAX, STREAMS_MAX},
     manifest::{
         Authority, CatalogueCheck, Check, Evidence, Manifest, Plan, Proof, Receipt, SignedManifest, SignedReceipt,
     },
@@ -72,6 +72,24 @@ impl Flow {
 
     fn send(&mut self, sealed: &Sealed) {
         self.pair.transfer.handle_sealed(sealed, &self.pair.session.keys);
+    }
+
+    fn may_start(&self, part: u32) -> bool {
+        self.pair.transfer.may_start(PartIndex(part), &self.pair.session)
+    }
+
+    fn may_send(&mut self, part: u32, index: u64) -> bool {
+        let header = self.sealed(part, index, false).header;
+        self.pair.transfer.may_send(&header, &self.pair.session)
+    }
+
+    /// Sends a part of one chunk, up to the end of its stream.
+    fn send_whole(&mut self, part: u32) -> Sealed {
+        let only = self.sealed(part, 0, true);
+        self.send(&only);
+        self.pair.transfer.handle_part_end(PartIndex(part), RowsDigest::default());
+        self.pair.transfer.handle_stream_end(PartIndex(part));
+        only
     }
 
     /// A whole part of `chunks` chunks, faultless, from start to durable.
@@ -221,28 +239,58 @@ fn a_stream_may_end_only_behind_its_last_chunk() {
     }
 }
 
-/// Fault X16: more parts in flight than were allowed, and a lane that is free only when its part is
-/// verified.
+/// Fault X16: a lane is free when its part was sent, a stream when its part is verified, and both
+/// sides count streams alike.
 #[test]
-fn lanes_are_counted_alike_on_both_sides() {
-    let mut flow = Flow::new(table_plan(LANES_MAX as usize + 1));
+fn a_part_that_was_sent_leaves_its_lane_and_keeps_its_stream() {
+    let (lanes, streams) = (u32::from(LANES_MAX), u32::from(STREAMS_MAX));
+    let mut flow = Flow::new(table_plan(STREAMS_MAX as usize + 1));
     flow.whole_part(0, 1);
-    let lanes = u32::from(LANES_MAX);
     for part in 1..=lanes {
-        assert!(flow.pair.transfer.may_start(PartIndex(part), &flow.pair.session));
+        assert!(flow.may_start(part));
         flow.pair.transfer.handle_start(PartIndex(part));
         flow.stream(part).unwrap();
     }
-    let one_more = PartIndex(lanes + 1);
-    assert_eq!(code(flow.stream(one_more.0)), Code::LimitExceeded);
-    let only = flow.sealed(1, 0, true);
-    flow.send(&only);
-    flow.pair.transfer.handle_part_end(PartIndex(1), RowsDigest::default());
-    assert!(!flow.pair.transfer.may_start(one_more, &flow.pair.session), "sent is not verified");
+    assert!(!flow.may_start(lanes + 1), "no lane");
+    let only = flow.send_whole(1);
+    for part in lanes + 1..=streams {
+        assert!(flow.may_start(part), "part {part}");
+        flow.pair.transfer.handle_start(PartIndex(part));
+        flow.stream(part).unwrap();
+        flow.send_whole(part);
+    }
+    assert!(!flow.may_start(streams + 1), "no stream");
+    assert_eq!(code(flow.stream(streams + 1)), Code::LimitExceeded);
     flow.arrive(1, &only).unwrap();
     flow.acknowledge().unwrap();
-    assert!(flow.pair.transfer.may_start(one_more, &flow.pair.session));
-    assert_eq!(code(flow.stream(one_more.0)), Code::Done, "though the end of the first stream was not seen yet");
+    assert!(flow.may_start(streams + 1));
+    assert_eq!(code(flow.stream(streams + 1)), Code::Done, "though the end of the first stream was not seen yet");
+}
+
+/// What is sent and not verified of all parts fits what both sides have memory for, and leaves each
+/// earlier part that is not sent whole the window of its lane.
+#[test]
+fn parts_that_were_sent_take_what_earlier_ones_leave() {
+    let mut flow = Flow::new(table_plan(8));
+    flow.whole_part(0, 1);
+    flow.pair.session.lanes = 3;
+    flow.pair.session.lane_window_bytes = 2 * flow.sealed(1, 0, true).frame.len() as u64;
+    flow.pair.transfer.handle_start(PartIndex(1));
+    for part in 2..=5 {
+        assert!(flow.may_start(part));
+        flow.pair.transfer.handle_start(PartIndex(part));
+        assert!(flow.may_send(part, 0), "the windows of two lanes, of two chunks each");
+        flow.send_whole(part);
+    }
+    flow.pair.transfer.handle_start(PartIndex(6));
+    assert!(!flow.may_send(6, 0), "no more than that");
+    for index in 0..2 {
+        assert!(flow.may_send(1, index), "the first part has the window of its lane");
+        let sealed = flow.sealed(1, index, false);
+        flow.send(&sealed);
+    }
+    assert!(!flow.may_send(1, 2), "and no more");
+    assert!(flow.may_start(7), "a lane is free");
 }
 
 /// Parts are begun one at a time in the order of the plan, whichever stream comes first.

@@ -7,7 +7,7 @@ use sealift_protocol::{
     close::Code,
     digest::Root,
     id::ChunkCount,
-    limits::LANES_MAX,
+    limits::STREAMS_MAX,
     manifest::{Manifest, SentPart},
     message::Message,
 };
@@ -28,7 +28,7 @@ fn x16_streams_are_bounded() {
         let mut held = Vec::new();
         while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_secs(1), attacker.link.quic().open_uni()).await {
             held.push(stream);
-            assert!(held.len() <= usize::from(LANES_MAX));
+            assert!(held.len() <= usize::from(STREAMS_MAX));
         }
         // A second control stream is not to be had either.
         let second = tokio::time::timeout(Duration::from_secs(1), attacker.link.quic().open_bi()).await;
@@ -63,7 +63,7 @@ fn x16_resets_without_end_end_the_transfer() {
         assert_eq!(code, Some(Code::Interrupted));
         opened
     });
-    assert!(opened <= 2 * usize::from(LANES_MAX), "{opened} streams were let in");
+    assert!(opened <= 2 * usize::from(STREAMS_MAX), "{opened} streams were let in");
     victim.end().assert_code(Code::Interrupted.exit_code().into()).assert_one_message();
 }
 

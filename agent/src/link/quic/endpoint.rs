@@ -44,10 +44,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// product of 500 Mbit/s at 80 ms.
 const STREAM_RECEIVE_WINDOW_BYTES: u32 = 5 << 20;
 
-/// What a receiver buffers of all streams. Every stream in flight must fit with its whole window,
-/// or parts that wait for their turn would take the credit of the one that is being loaded.
-pub(super) fn receive_window_bytes(lanes: u16) -> u32 {
-    (u32::from(lanes) + 1) * STREAM_RECEIVE_WINDOW_BYTES
+/// What a receiver buffers of all streams. All that a sender may have in flight must fit, or parts
+/// that wait for their turn would take the credit of the one that is being loaded. A quarter more,
+/// since quinn gives credit back in eighths of the window, and a stream's for the control stream.
+pub(super) fn receive_window(in_flight_bytes: u64) -> VarInt {
+    let bytes = in_flight_bytes + in_flight_bytes / 4 + u64::from(STREAM_RECEIVE_WINDOW_BYTES);
+    VarInt::from_u64(bytes).unwrap_or(VarInt::MAX)
 }
 const _: () = assert!(STREAM_RECEIVE_WINDOW_BYTES as u64 <= LANE_WINDOW_BYTES_MIN);
 const _: () = assert!(CONTROL_BYTES_MAX <= STREAM_RECEIVE_WINDOW_BYTES as usize);
