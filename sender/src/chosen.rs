@@ -18,6 +18,11 @@ pub struct ChosenArgs {
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
 
+    /// Of a postgres: source, have the target compute the stored generated columns of tables that
+    /// match: they are not compared, and the receipt names them. Can be given more than once
+    #[arg(long, value_name = "PATTERN")]
+    pub recompute: Vec<String>,
+
     /// Of a postgres: source, move only the rows of this table that meet this condition, an
     /// expression of SQL over its columns. The receipt says that the table was filtered, and not by
     /// what; every user of this host can see an argument while the command runs. Can be given more
@@ -65,6 +70,7 @@ impl ChosenArgs {
         Filter {
             include: self.include.clone(),
             exclude: self.exclude.clone(),
+            recompute: self.recompute.clone(),
             rows: self.wheres.iter().filter_map(Where::filter).collect(),
             definitions_only: self.schema_only,
         }
@@ -79,7 +85,7 @@ impl ChosenArgs {
         match self.filter().is_empty() || endpoint.has_filter() {
             true => Ok(()),
             false => Err(Failure::usage(
-                "--include, --exclude, --where and --schema-only are for a source whose tables can be chosen",
+                "--include, --exclude, --recompute, --where and --schema-only are for a source whose tables can be chosen",
                 "Leave them away: of this source everything is moved.",
             )),
         }
@@ -91,7 +97,9 @@ impl ChosenArgs {
         let excluded = self.exclude.iter().map(|pattern| format!("\0exclude {pattern}"));
         let filtered = self.wheres.iter().map(|Where(text)| format!("\0where {text}"));
         let schema_only = self.schema_only.then(|| "\0schema-only".to_owned());
-        included.chain(excluded).chain(filtered).chain(schema_only).fold(source, |source, word| source + &word)
+        let recomputed = self.recompute.iter().map(|pattern| format!("\0recompute {pattern}"));
+        let patterns = included.chain(excluded).chain(recomputed);
+        patterns.chain(filtered).chain(schema_only).fold(source, |source, word| source + &word)
     }
 }
 
@@ -102,7 +110,13 @@ mod tests {
     fn chosen(include: &[&str], exclude: &[&str], wheres: &[&str]) -> ChosenArgs {
         let owned = |patterns: &[&str]| patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         let wheres = wheres.iter().map(|&text| Where(text.to_owned())).collect();
-        ChosenArgs { include: owned(include), exclude: owned(exclude), wheres, schema_only: false }
+        ChosenArgs {
+            include: owned(include),
+            exclude: owned(exclude),
+            recompute: Vec::new(),
+            wheres,
+            schema_only: false,
+        }
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl Postgres {
         Some(Self::start_in(folder, programs, server, SETTINGS))
     }
 
+    /// One that keeps what it says it has, of the version whose programs are in this folder.
+    pub fn start_of(programs: &Path) -> Self {
+        Self::start_in(folder(), programs.to_owned(), programs.join("postgres"), SETTINGS)
+    }
+
     fn start_with(settings: &[&'static str]) -> Option<Self> {
         let Some(programs) = programs() else {
             shared::skip("PostgreSQL is not installed", true);
@@ -126,6 +131,11 @@ impl Postgres {
             self.server.folder.path().display(),
             self.server.port
         )
+    }
+
+    /// As [`Postgres::url`], as another role than the superuser.
+    pub fn url_as(&self, role: &str, database: &str) -> String {
+        self.url(database).replacen("postgres@", &format!("{role}@"), 1)
     }
 
     /// A client program with the address in its environment.
@@ -188,17 +198,43 @@ impl Postgres {
         shared::run(&mut load);
     }
 
+    /// Makes `database`, which belongs to `owner`, and fills it as that role with one of the shared
+    /// sets, small where it is made.
+    pub fn load_as(&self, data: &Path, set: &str, owner: &str, database: &str) {
+        self.query("postgres", &format!("create database {database} owner {owner} template template0 encoding 'UTF8'"));
+        let mut load = Command::new(data.join(set).join("load.sh"));
+        load.args(["pg", "50"]);
+        self.environment(&mut load, database);
+        shared::run(load.env("KEEP_DB", "1").env("PGUSER", owner));
+    }
+
     /// The definitions of `database` as `pg_dump` prints them.
     pub fn definitions(&self, database: &str) -> String {
-        let dump = shared::run(self.client("pg_dump", database).args(["--schema-only", "--no-sync"]));
-        // A key that differs each time.
+        self.definitions_by(&self.program("pg_dump"), database)
+    }
+
+    /// The same, as the `pg_dump` of another version prints them.
+    pub fn definitions_by(&self, pg_dump: &Path, database: &str) -> String {
+        let mut dump = Command::new(pg_dump);
+        self.environment(&mut dump, database);
+        let dump = shared::run(dump.args(["--schema-only", "--no-sync"]));
+        // The versions of server and program, and a key that differs each time.
+        let is_version = |line: &&str| line.starts_with("-- Dumped ");
         let is_key = |line: &&str| line.starts_with("\\restrict ") || line.starts_with("\\unrestrict ");
-        dump.lines().filter(|line| !is_key(line)).collect::<Vec<_>>().join("\n")
+        dump.lines().filter(|line| !is_key(line) && !is_version(line)).collect::<Vec<_>>().join("\n")
     }
 
     /// Every table's rows, and every definition, as comparable lines.
     pub fn fingerprint(&self, data: &Path, database: &str) -> String {
         let mut fingerprint = Command::new(data.join("pg_fingerprint.sh"));
+        self.environment(&mut fingerprint, database);
+        shared::run(&mut fingerprint)
+    }
+
+    /// What each column of each table holds, as comparable lines.
+    pub fn columns(&self, data: &Path, database: &str) -> String {
+        let mut fingerprint = Command::new(data.join("pg_fingerprint.sh"));
+        fingerprint.arg("columns");
         self.environment(&mut fingerprint, database);
         shared::run(&mut fingerprint)
     }

@@ -352,10 +352,14 @@ fn a_role_that_is_no_superuser_moves_what_it_owns() {
     assert_eq!(to.query("clinic", owners), "app|app");
     to.query("postgres", "drop database clinic");
 
-    // The source is read by a superuser, since not all of it is the owner's.
+    // The source is read by a superuser, since not all of it is the owner's. One owner may create
+    // nothing in the schema of its table, and has row-level security forced upon it.
     from.query(
         "clinic",
         "create schema theirs authorization other; create table theirs.t (n int); alter table theirs.t owner to other; \
+         create schema ours authorization app; create table ours.t (n int); alter table ours.t owner to other; \
+         insert into theirs.t select generate_series(1, 9); create policy none on theirs.t using (false); \
+         alter table theirs.t enable row level security; alter table theirs.t force row level security; \
          create function stop() returns event_trigger language plpgsql as 'begin end'; \
          create event trigger stop on sql_drop execute function stop()",
     );
@@ -373,5 +377,8 @@ fn a_role_that_is_no_superuser_moves_what_it_owns() {
     from.query("clinic", "drop event trigger stop; alter function stop() owner to app");
     to.query("postgres", "grant other to app");
     Pair::new(from.url("clinic"), as_app(&to)).within(WITHIN).run().assert_done();
-    assert_eq!(to.query("clinic", "select relowner::regrole from pg_class where oid = 'theirs.t'::regclass"), "other");
+    let owners = "select string_agg(relowner::regrole::text, ' ') from pg_class where oid in ('theirs.t'::regclass, 'ours.t'::regclass)";
+    assert_eq!(to.query("clinic", owners), "other other");
+    assert_eq!(to.query("clinic", "select count(*) from theirs.t"), "9");
+    assert_eq!(to.query("clinic", "select has_schema_privilege('other', 'ours', 'create')"), "f");
 }

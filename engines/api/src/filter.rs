@@ -10,6 +10,8 @@ pub struct Filter {
     pub include: Vec<String>,
     /// What of that is not.
     pub exclude: Vec<String>,
+    /// Of which stored generated columns are left out: the target computes them.
+    pub recompute: Vec<String>,
     /// Of which tables not all rows are moved.
     pub rows: Vec<RowFilter>,
     /// Definitions are moved, and no row.
@@ -32,9 +34,9 @@ impl fmt::Debug for RowFilter {
 }
 
 impl Filter {
-    /// Whether everything is moved.
+    /// Whether everything is moved, as it is.
     pub fn is_empty(&self) -> bool {
-        self.has_all_tables() && self.rows.is_empty() && !self.definitions_only
+        self.has_all_tables() && self.rows.is_empty() && self.recompute.is_empty() && !self.definitions_only
     }
 
     /// Whether no table is left out.

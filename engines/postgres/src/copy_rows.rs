@@ -15,7 +15,7 @@ use sealift_protocol::{
 
 use crate::{
     client::{Connection, Error},
-    document::{Format, Rows, Table},
+    document::{Column, Format, Rows, Table},
     sql::Names,
 };
 
@@ -66,7 +66,12 @@ pub fn copy_out(table: &Table, range: Option<Range>, names: Names) -> String {
 
 /// As [`copy_out`], of the rows alone that meet this condition, which is one expression.
 pub fn copy_out_where(table: &Table, range: Option<Range>, filter: Option<&str>, names: Names) -> String {
-    let columns: Vec<_> = table.columns.iter().map(|column| names.quote(&column.name)).collect();
+    // The output function of an xml leaves its declaration out; the cast gives what is stored.
+    let selected = |column: &Column| match column.type_name.as_str() {
+        "xml" => format!("{}::pg_catalog.text", names.quote(&column.name)),
+        _ => names.quote(&column.name),
+    };
+    let columns: Vec<_> = table.columns.iter().map(selected).collect();
     let only = match table.rows {
         Rows::OfPartitions => "",
         Rows::Own | Rows::Configuration | Rows::LargeObjects => "ONLY ",

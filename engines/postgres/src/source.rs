@@ -19,6 +19,7 @@ mod moment;
 mod parts;
 mod pattern;
 mod reader;
+mod recompute;
 mod row_filters;
 mod views;
 
@@ -138,6 +139,7 @@ impl PostgresSource {
         let server_version = connection.server_version();
         let left_out = &moment.left_out;
         let mut catalogue = Catalogue::read(connection, moment)?;
+        recompute::leave_out(connection, &moment.relations, &self.filter.recompute, &mut catalogue.tables)?;
         if self.filter.definitions_only {
             catalogue.leave_out_rows();
         }

@@ -18,6 +18,7 @@ mod document_sink;
 mod doubt;
 mod encode;
 mod extensions;
+mod generated;
 mod held;
 mod large_objects;
 mod ledger;

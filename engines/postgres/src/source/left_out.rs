@@ -151,6 +151,7 @@ const MATCHES: &str = "\
 /// An expression that the server does not take.
 const INVALID_REGULAR_EXPRESSION: &str = "2201B";
 
+/// The relations of `universe` that match a pattern. One that matches none is an error.
 pub(super) fn matches(connection: &mut Connection, text: &str, universe: &[u32]) -> Outcome<BTreeSet<u32>> {
     let invalid = || {
         let next = "Give TABLE or SCHEMA.TABLE, where * is any text and ? is any character; names with capitals in double quotes.";

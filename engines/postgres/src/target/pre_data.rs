@@ -12,7 +12,7 @@ use sealift_protocol::{
 };
 
 use super::{
-    definitions, extensions, ledger,
+    definitions, extensions, generated, ledger,
     mark::{Mark, Stage},
     privileges,
     session::Session,
@@ -61,6 +61,7 @@ pub fn make(shared: &SharedLoad, bytes: &[u8], whole: &WholePart) -> Outcome {
     }
     let Session { connection, .. } = &mut session;
     extensions::check_configuration(connection, &schema.tables)?;
+    generated::check(connection, &schema)?;
     const WHAT: &str = "the ledger of the load";
     ledger::begin(connection, whole.part).at(End::Target, WHAT)?;
     ledger::complete(connection, whole, 0, Some(bytes)).at(End::Target, WHAT)?;

@@ -10,7 +10,7 @@ use sealift_protocol::{
 };
 
 use super::{
-    definitions, extensions, large_objects, ledger,
+    definitions, extensions, generated, large_objects, ledger,
     mark::{Mark, Stage},
     objects, properties, read_back,
     shared::SharedLoad,
@@ -30,9 +30,10 @@ pub fn prove(shared: &SharedLoad, digests: &Digests) -> Outcome<Evidence> {
     }
     let (schema, finish) = (shared.schema()?, shared.finish()?);
     let mut session = shared.session()?;
-    let (tables, read_early) = read_back::read_all(shared, &schema, digests)?;
+    let (tables, tables_read_early) = read_back::read_all(shared, &schema, digests)?;
     check_sequences(&mut session.connection, &finish.sequences)?;
     let roles = shared.with_cluster(|cluster| cluster.roles())?;
+    let columns_not_compared = generated::not_compared(&mut session.connection, &schema)?;
     let definitions = objects::check(&mut session.connection, &finish.objects, schema.server_version, &roles)?;
     large_objects::check(&mut session.connection, &finish.large_objects, &roles)?;
     // What was emptied while it was read differs, and what was emptied before would be resumed.
@@ -48,7 +49,7 @@ pub fn prove(shared: &SharedLoad, digests: &Digests) -> Outcome<Evidence> {
     };
     shared.with_cluster(|cluster| cluster.set_mark(&shared.staging, &mark))?;
     hit(PROVEN);
-    let rows = RowsCheck { tables_read_early: read_early, columns_not_compared: Vec::new() };
+    let rows = RowsCheck { tables_read_early, columns_not_compared };
     let checks = vec![Check::Catalogue(CatalogueCheck { definitions }), Check::Rows(rows)];
     Ok(Evidence { tables, checks, ..Evidence::bare(Proof::RowsReadBack) })
 }
