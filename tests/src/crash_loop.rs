@@ -386,8 +386,12 @@ impl Round {
         }
     }
 
+    /// Sometimes together with what holds the snapshot of its source.
     fn kill_sender(&mut self) {
         self.tally.senders_killed += u64::from(self.sender.kill());
+        if self.place.databases.is_some() && self.random.chance(25.0) {
+            self.kill_holder();
+        }
     }
 
     /// Half of the time together with its loader's guard. What a shell had started waits in vain
