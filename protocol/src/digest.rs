@@ -20,8 +20,8 @@ pub struct Root(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
 /// Keyed BLAKE3 of a chunk's plaintext.
 pub type ChunkHash = [u8; 32];
 
-/// The key of chunk hashes in one transfer. No other digest is made with it: a guess at a chunk can be compared
-/// with its hash under it, and nothing can be compared with a root.
+/// The key of chunk hashes in one transfer. No other digest is made with it: a guess at a chunk can
+/// be compared with its hash under it, and nothing can be compared with a root.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct ChunkHashKey([u8; 32]);
 

@@ -103,7 +103,7 @@ fn begin_and_finish_wait_for_the_record() {
     assert_eq!(record.finish().unwrap(), Message::Finish(manifest));
     record.handle_unsent();
     record.handle_written();
-    assert_eq!(code(record.finish()), Code::Internal, "it is sent anew");
+    assert_eq!(code(record.finish()), Code::Internal, "it is sent again");
     assert_eq!(code(SenderRecord::default().begin(accepted(&mut flow, &key).1).map(drop)), Code::Internal);
 }
 
