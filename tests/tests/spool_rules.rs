@@ -19,7 +19,7 @@ use sealift_protocol::{
     receive,
     seal::{Suite, open, seal},
     sealed_log::{EpochRecord, KeyFingerprint},
-    send::{SenderSession, SenderTransfer},
+    send::{Readable, SenderSession, SenderTransfer, SpooledStep},
 };
 use sealift_tests::wire::{Exchange, Pair, Parties, Seeded, TRANSFER, Terms, opaque_plan};
 
@@ -223,12 +223,23 @@ fn x12_what_is_sent_from_a_spool_is_counted() {
     transfer.handle_ack(&Ack { durable: ChunkCount(1), ..ack(2) }).unwrap();
     assert!(transfer.may_send(&frames[fit].header, &pair.session));
     assert_eq!(code(transfer.handle_ack(&ack(1))), Code::AckImpossible);
+    // What was durable is not gone, and nothing is there that was not spooled.
+    assert_eq!(
+        code(transfer.handle_have(&[Have { verified: ChunkCount(1), ..nothing() }], Epoch(2))),
+        Code::AckImpossible
+    );
+    let session = SenderSession { have: vec![Have { verified: ChunkCount(3), ..nothing() }], ..pair.session };
+    assert_eq!(code(transfer.resume(&session, Readable::Spooled(2))), Code::AckImpossible);
     // The next connection goes on behind what the receiver has, be it less.
     transfer
         .handle_have(&[Have { part: PART, verified: ChunkCount(1), durable: ChunkCount(1), ..nothing() }], Epoch(2))
         .unwrap();
     assert_eq!(transfer.held(PART), ChunkCount(1));
-    transfer.handle_spooled(&frames[1].header).unwrap();
+    assert_eq!(transfer.poll_spooled(&frames[0].header, &session), Ok(SpooledStep::Held));
+    assert_eq!(transfer.poll_spooled(&frames[1].header, &session), Ok(SpooledStep::Send));
+    transfer.handle_ack(&Ack { durable: ChunkCount(1), ..ack(2) }).unwrap();
+    assert_eq!(code(transfer.handle_ack(&Ack { durable: ChunkCount(0), ..ack(2) })), Code::AckImpossible);
+    assert_eq!(transfer.parts_verified(), 0, "more of it is to come");
     assert!(transfer.poll_manifest(&parties.sender, None).is_none(), "not all of it is verified");
 }
 

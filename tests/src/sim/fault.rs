@@ -90,6 +90,10 @@ const MOMENTS: [Moment; 25] = [
     Moment::ReceiptWritten,
 ];
 
+/// Before any data: what is agreed on is on one host, or on both, or on none.
+const EARLY: [Moment; 5] =
+    [Moment::Offered, Moment::Accepted, Moment::ReceiverRecordWritten, Moment::Begun, Moment::Ready];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// After so many steps of the run.
@@ -198,6 +202,15 @@ impl Planned {
             _ => Action::LosePower(Side::draw(chance)),
         };
         Self { trigger, action }
+    }
+
+    /// Half of the snapshots are taken before any data flows.
+    pub fn snapshot(chance: &mut Random, side: Side) -> Self {
+        let action = Action::TakeSnapshot(side);
+        match chance.chance(50.0) {
+            true => Self { trigger: Trigger::Moment(EARLY[chance.below(EARLY.len())], 1), action },
+            false => Self::draw(chance, action),
+        }
     }
 
     pub fn draw(chance: &mut Random, action: Action) -> Self {

@@ -19,7 +19,7 @@ use sealift_protocol::{
     grant::SignedGrant,
     manifest::SignedReceipt,
     message::{Message, Refuse},
-    receive::{Accepting, ReceiverTransfer},
+    receive::{Accepting, Deciding, ReceiverTransfer},
 };
 
 pub use self::disk::Disk;
@@ -56,6 +56,8 @@ pub struct Receiver<'a> {
 enum Phase {
     /// For the sender, since then.
     Waiting(u64),
+    /// The offer is good; Accept says what is there only once all of it counts.
+    Offered(Box<Deciding>),
     Accepting(Box<Accepting>, Option<Box<ReceiverTransfer>>),
     Receiving(Box<Connection>),
     /// The receipt is out: until then the sender may end the exchange.
@@ -133,8 +135,7 @@ impl<'a> Receiver<'a> {
             // A connection that the other side has not given up.
             return self.rest(disk, world);
         }
-        let hears = !matches!(self.phase, Phase::Waiting(_)) || !self.is_syncing();
-        if let Some(link) = world.link.as_mut().filter(|_| hears) {
+        if let Some(link) = &mut world.link {
             if let Some(message) = link.said[Side::Sender as usize].hear(&world.wire)? {
                 return self.handle(message, disk, world);
             }
@@ -152,11 +153,6 @@ impl<'a> Receiver<'a> {
         self.rest(disk, world)
     }
 
-    /// Accept says what is there only once all of it counts.
-    fn is_syncing(&self) -> bool {
-        self.load.as_ref().is_some_and(|load| load.transfer.is_syncing())
-    }
-
     /// What is to be done without a message.
     fn rest(&mut self, disk: &mut Disk, world: &mut World<'_>) -> Outcome<Moved> {
         if let Some(load) = &mut self.load
@@ -165,6 +161,7 @@ impl<'a> Receiver<'a> {
         {
             return Ok(Moved::Yes);
         }
+        let is_syncing = self.load.as_ref().is_some_and(|load| load.transfer.is_syncing());
         match &mut self.phase {
             Phase::Waiting(since_ms) => {
                 let waited_ms = world.now_ms() - *since_ms;
@@ -178,6 +175,12 @@ impl<'a> Receiver<'a> {
                 let why = Interruption { code, raised_by, during: While::Waiting };
                 let then = self.disposition(why, disk)?;
                 self.give_up(code, then, disk, world)
+            }
+            Phase::Offered(_) if !is_syncing => {
+                let Phase::Offered(deciding) = std::mem::replace(&mut self.phase, Phase::Moving) else {
+                    unreachable!("as found above")
+                };
+                self.accept(*deciding, disk, world).map(|()| Moved::Yes)
             }
             Phase::Receiving(connection) => {
                 let load = self.load.as_mut().expect("a connection has a load");

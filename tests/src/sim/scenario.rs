@@ -69,6 +69,10 @@ pub struct Scenario {
     pub window_bytes: u64,
     pub stream_bytes: usize,
     pub one_writer: bool,
+    /// A write or a sync of the target takes less.
+    pub disk_ms: usize,
+    /// A source that is spooled ends so long after its last byte, at most.
+    pub lingers_ms: usize,
     pub delay_ms: (usize, usize),
     pub bytes_per_second: Option<u64>,
     pub grace_ms: u64,
@@ -163,9 +167,7 @@ impl Scenario {
         };
         Self {
             seed,
-            spools: theme != Theme::Hostile
-                && matches!(source, SourceKind::Pipe | SourceKind::Program)
-                && chance.chance(50.0),
+            spools: matches!(source, SourceKind::Pipe | SourceKind::Program) && chance.chance(50.0),
             readers_max: if opaque { 1 } else { 1 + chance.below(3) },
             chunk_bytes,
             source,
@@ -177,6 +179,9 @@ impl Scenario {
             window_bytes: 300 + chance.below(3000) as u64,
             stream_bytes: 100 + chance.below(3000),
             one_writer: chance.chance(60.0),
+            // A file's may take longer than a connection that is lost.
+            disk_ms: [30, 1000, if target == TargetKind::Synced { 20_000 } else { 30 }][chance.below(3)],
+            lingers_ms: [1, 3000][chance.below(2)],
             delay_ms: [(0, 0), (1, 40), (0, 400), (400, 1200)][chance.below(4)],
             // Fault N15: 64 kbit/s.
             bytes_per_second: chance.chance(10.0).then_some(8000),
@@ -258,7 +263,7 @@ fn draw_planned(theme: Theme, chance: &mut Random) -> Vec<Planned> {
     match theme {
         Theme::RollBacks => {
             let side = Side::draw(chance);
-            planned.push(Planned::draw(chance, Action::TakeSnapshot(side)));
+            planned.push(Planned::snapshot(chance, side));
             planned.push(Planned::draw(chance, Action::RollBack(side)));
         }
         Theme::Changes => {

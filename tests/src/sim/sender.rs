@@ -334,10 +334,12 @@ impl<'a> Sender<'a> {
 
     /// When it will do something by itself.
     pub fn next_event_ms(&self) -> Option<u64> {
-        match self.phase {
+        let connects_ms = match self.phase {
             Phase::Waiting(until_ms) => Some(until_ms),
             _ => None,
-        }
+        };
+        let ends_ms = self.spool.as_ref().and_then(Spool::next_event_ms);
+        connects_ms.into_iter().chain(ends_ms).min()
     }
 
     pub fn expires_ms(&self, world: &World<'_>) -> u64 {

@@ -5,7 +5,7 @@ use sealift_protocol::{
     fingerprint::Fingerprint,
     limits::LANE_WINDOW_BYTES_MIN,
     message::{Begin, Message, Offer},
-    receive::{Accepting, AgreedStep, Listening, ReceiverTransfer, Window},
+    receive::{Accepting, AgreedStep, Deciding, Listening, ReceiverTransfer, Window},
     sign::Signer,
 };
 
@@ -20,9 +20,8 @@ use crate::wire::TRANSFER;
 
 impl Receiver<'_> {
     pub(super) fn handle_offer(&mut self, offer: Offer, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
-        let scenario = world.scenario;
         let listening = Listening {
-            suites: scenario.allowed.clone(),
+            suites: world.scenario.allowed.clone(),
             grant_keys: vec![self.parties.receiver.public_key()],
             receiver: Fingerprint::of(&self.parties.receiver.public_key()),
             sender_key: self.parties.sender.public_key(),
@@ -41,6 +40,12 @@ impl Receiver<'_> {
             }
         };
         self.during = While::Exchange;
+        self.phase = Phase::Offered(Box::new(deciding));
+        Ok(())
+    }
+
+    pub(super) fn accept(&mut self, deciding: Deciding, disk: &mut Disk, world: &mut World<'_>) -> Outcome {
+        let scenario = world.scenario;
         let asks = deciding.asks(self.finished.is_some());
         if self.load.is_none() {
             let transfer = deciding.new_transfer();

@@ -35,6 +35,9 @@ const RECEIVER: Side = Side::Receiver;
 /// Chunks that a writer may have: one that it writes, and the next.
 const CHUNKS_WAITING: usize = 2;
 
+/// More of one that syncs before what it has counts.
+const CHUNKS_WAITING_FOR_SYNC: usize = 6;
+
 /// Few chunks, so that the limit is felt.
 const UNSYNCED_BYTES_MAX: u64 = 1000;
 
@@ -188,7 +191,11 @@ impl Load {
 
     /// Whether the part's writer takes another chunk now.
     pub fn has_room(&self, part: u32) -> bool {
-        self.writers.get(&part).is_some_and(|writer| writer.queue.len() < CHUNKS_WAITING)
+        let waiting_max = match self.transfer.durability() {
+            Durability::SyncedChunks => CHUNKS_WAITING_FOR_SYNC,
+            _ => CHUNKS_WAITING,
+        };
+        self.writers.get(&part).is_some_and(|writer| writer.queue.len() < waiting_max)
     }
 
     /// Passes a chunk to the target.
@@ -206,7 +213,7 @@ impl Load {
             let has_work = !writer.queue.is_empty() || writer.whole && !writer.done;
             match writer.busy_until_ms {
                 None if has_work => {
-                    writer.busy_until_ms = Some(now_ms + world.wire.chance.below(30) as u64);
+                    writer.busy_until_ms = Some(now_ms + world.wire.chance.below(world.scenario.disk_ms) as u64);
                     return Ok(true);
                 }
                 Some(until_ms) if until_ms <= now_ms => {}
@@ -220,7 +227,13 @@ impl Load {
                 writer.written_bytes += chunk.plain().len() as u64;
                 writer.thread.write(chunk)?;
                 let synced_chunks = self.transfer.durability() == Durability::SyncedChunks && !writer.whole;
-                if synced_chunks && writer.syncing.is_due(writer.written_bytes, !writer.queue.is_empty()) {
+                let more_waits = !writer.queue.is_empty();
+                if synced_chunks && writer.syncing.is_due(writer.written_bytes, more_waits) {
+                    let unsynced_bytes = self.target.unsynced_bytes();
+                    assert!(
+                        !more_waits || unsynced_bytes >= UNSYNCED_BYTES_MAX,
+                        "it is synced more often than it has to be"
+                    );
                     let killed = world.reach(RECEIVER, Moment::StagedWritten);
                     if killed.is_err() {
                         self.target.dies(Dies::BeforeSync);
@@ -230,6 +243,12 @@ impl Load {
                     world.reach(RECEIVER, Moment::StagedSynced)?;
                     writer.syncing.handle_synced(writer.written_bytes);
                     self.transfer.handle_synced(part, writer.written);
+                }
+                if synced_chunks {
+                    let unsynced_bytes = self.target.unsynced_bytes();
+                    assert!(unsynced_bytes < UNSYNCED_BYTES_MAX, "{unsynced_bytes} bytes could be lost with the power");
+                    let synced = self.target.synced_chunks();
+                    assert!(self.transfer.verified(part).0 <= synced, "a chunk counts, and {synced} are synced");
                 }
                 return Ok(true);
             }

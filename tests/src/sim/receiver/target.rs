@@ -73,6 +73,17 @@ impl SimTarget {
         self.one_writer
     }
 
+    /// Chunks of the staging file that no loss of power takes away.
+    pub fn synced_chunks(&self) -> u64 {
+        self.store.lock().file.synced() as u64
+    }
+
+    /// Bytes of it that one may take away.
+    pub fn unsynced_bytes(&self) -> u64 {
+        let store = self.store.lock();
+        store.file.values().skip(store.file.synced()).map(|staged| staged.plain.len() as u64).sum()
+    }
+
     /// Has a write fail, after so many others.
     pub fn fail_in(&self, writes: u64) {
         *self.fails_in.lock().expect("no panic") = Some(writes);

@@ -40,9 +40,16 @@ struct Filling {
     /// Of the keys that it is sealed with.
     commitment: KeyCommitment,
     unsynced: usize,
+    /// When the source will have ended, of which the last byte is spooled.
+    ends_at_ms: Option<u64>,
 }
 
 impl Spool {
+    /// When its source will have ended.
+    pub fn next_event_ms(&self) -> Option<u64> {
+        self.filling.as_ref()?.ends_at_ms
+    }
+
     /// A chunk that is durable.
     pub fn frame(&self, at: ChunkIndex, disk: &Disk) -> (ChunkHeader, Vec<u8>) {
         // The epoch is the first record.
@@ -97,7 +104,7 @@ impl Sender<'_> {
         keep(disk, Some(kept), world)?;
         source.ask(SPOOLED_PART, &self.transfer)?;
         let rules = SpoolFilling::new(rules, session.keys.clone());
-        let filling = Some(Filling { rules, commitment, unsynced: 0 });
+        let filling = Some(Filling { rules, commitment, unsynced: 0, ends_at_ms: None });
         self.transfer.handle_spool(session.spool.clone());
         self.spool = Some(Spool { frames: 0, whole: None, filling });
         Ok(())
@@ -131,6 +138,10 @@ impl Sender<'_> {
             return Ok(true);
         }
         let Some(rows) = lane.drained() else { return Ok(false) };
+        let lingers_ms = world.wire.chance.below(world.scenario.lingers_ms) as u64;
+        if *filling.ends_at_ms.get_or_insert(world.now_ms() + lingers_ms) > world.now_ms() {
+            return Ok(false);
+        }
         let filling = spool.filling.take().expect("it is filled");
         let (manifest, record) = filling.rules.end(rows, *signer, None)?;
         disk.spool.append(record);
