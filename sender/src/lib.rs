@@ -20,6 +20,7 @@ pub mod record;
 pub mod seal;
 mod snapshot_watch;
 pub mod spool;
+mod table_rows;
 pub mod ticket_input;
 pub mod transfer;
 pub mod unfinished;

@@ -9,18 +9,21 @@ use sealift_agent::{
     stop::{Cause, Stop},
     threads,
 };
-use sealift_engine_api::{Finding, PartReader, Planned, Snapshot, Source, refuse_errors};
+use sealift_engine_api::{Finding, PartReader, Planned, Snapshot, Source, refuse_errors, rows_not_as_counted};
 use sealift_protocol::{
     chunk::Chunk,
     close::Code,
     digest::{MultisetDigest, RowsDigest},
-    id::PartIndex,
+    id::{PartIndex, TableIndex},
     manifest::{Empty, Plan, Section},
     send::ReadQueue,
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::part::{PartWriter, RowsPassed};
+use crate::{
+    part::{PartWriter, RowsPassed},
+    table_rows::TableRows,
+};
 
 /// Chunks that a part's lane may have waiting: the source fills the next while the workers have
 /// this one.
@@ -86,6 +89,7 @@ struct Shared {
 /// Bounded by the lanes: a part is asked for only when one is free.
 struct Jobs {
     queue: ReadQueue<Job>,
+    read: TableRows,
     is_over: bool,
 }
 
@@ -178,7 +182,7 @@ fn plan(source: Box<dyn Source>, reading: Reading, stop: Stop) -> Outcome<(Opene
     let queue = ReadQueue::new(snapshot.readers_max());
     let shared = Arc::new(Shared {
         snapshot,
-        jobs: Mutex::new(Jobs { queue, is_over: false }),
+        jobs: Mutex::new(Jobs { queue, read: TableRows::of(&plan), is_over: false }),
         asked: Condvar::new(),
         rows: RowsPassed::of(plan.parts.len()),
         row_bytes_max: reading.row_bytes_max,
@@ -223,7 +227,20 @@ fn read_part(reader: &mut dyn PartReader, job: &Job, shared: &Shared) -> Outcome
     };
     let counter = shared.rows.of_part(job.part);
     let out = PartWriter::new(job.part, job.rows.clone(), shared.row_bytes_max, &mut emit).counting(counter);
-    out.read(reader, shared.refuse_empty)
+    let summary = out.read(reader, shared.refuse_empty)?;
+    let whole = shared.jobs().read.handle_read(job.part, summary.rows);
+    if let Some((table, read)) = whole {
+        check_counted(reader, table, read).map_err(|failure| failure.at_part(job.part))?;
+    }
+    Ok(summary)
+}
+
+/// Compares the rows that were read of a table with the engine's own count of them.
+fn check_counted(reader: &mut dyn PartReader, table: TableIndex, read: u64) -> Outcome {
+    match reader.count_rows(table)? {
+        Some(counted) if counted != read => Err(rows_not_as_counted(read, counted)),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a source of which it is known before it is read that there is nothing to move.

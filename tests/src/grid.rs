@@ -171,8 +171,12 @@ const COLUMNS: usize = 2;
 
 /// Fails if that was asked for, with a file beside `path`.
 fn check_failure(path: &Path, part: PartIndex, failure: fn() -> Failure) -> Outcome {
-    let asked = fs::read_to_string(path.with_file_name("fail")).unwrap_or_default();
-    if asked.trim() == part.0.to_string() { Err(failure().at_part(part)) } else { Ok(()) }
+    if is_asked(path, "fail", part) { Err(failure().at_part(part)) } else { Ok(()) }
+}
+
+/// Whether the file beside the source or the target names this part.
+fn is_asked(path: &Path, what: &str, part: PartIndex) -> bool {
+    fs::read_to_string(path.with_file_name(what)).is_ok_and(|asked| asked.trim() == part.0.to_string())
 }
 
 #[derive(Debug)]

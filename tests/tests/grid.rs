@@ -45,6 +45,19 @@ fn a_failure_on_demand_publishes_nothing() {
     }
 }
 
+/// D17: a row that the reader skips is in no digest of either side. The engine's own count finds
+/// it before there is a manifest.
+#[test]
+fn a_row_that_the_reader_skips_is_missed() {
+    let place = Place::new(Kind::Grid(CONTENT), Faults::default(), 2);
+    fs::write(place.path("skip"), "5").unwrap();
+    let (sender, receiver) = place.start();
+    let (sender, receiver) = (sender.wait(WITHIN), receiver.wait(WITHIN));
+    assert_eq!(sender.code(), Some(exit::UNUSABLE), "{}", sender.message());
+    assert!(sender.message().contains("1799 rows of a table were read, and it has 1800"), "{}", sender.message());
+    assert!(receiver.code() != Some(exit::DONE) && !place.target().exists() && !place.has_receipt("sender"));
+}
+
 /// One value that is larger than all that is in flight.
 #[test]
 fn a_value_larger_than_the_budget_arrives() {

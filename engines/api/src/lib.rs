@@ -24,7 +24,7 @@ pub use self::{
     finding::{Finding, Severity, refuse_errors},
     part_content::{GatheredDocument, WrittenChunks, out_of_order, row_over_limit},
     registry::{EngineSpec, Engines, FailPoint, Helper, Instead, Scheme},
-    row_sink::{RowSink, row_cut_short, row_too_long},
+    row_sink::{RowSink, row_cut_short, row_too_long, rows_not_as_counted},
     source::{PartReader, Planned, Snapshot, SnapshotAge, Source},
     stop::StopToken,
     target::{

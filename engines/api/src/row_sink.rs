@@ -35,6 +35,14 @@ pub fn row_cut_short(row_bytes: usize, left: usize) -> Failure {
     Failure::new(Code::SourceFailed, what, "Check the disk and the database of the source, and start again.")
 }
 
+/// What was read of a table is not all that the engine counts in it, or more.
+pub fn rows_not_as_counted(read: u64, counted: u64) -> Failure {
+    let what = format!("{read} rows of a table were read, and it has {counted}");
+    let next = "Check the source database for corruption, a damaged index above all. If it is sound, this is a fault of this \
+                program: report it.";
+    Failure::new(Code::SourceFailed, what, next)
+}
+
 /// A row that is not moved, since both sides would have to hold it whole.
 pub fn row_too_long(row_bytes_max: usize) -> Failure {
     let what = format!("a row is over the limit of {row_bytes_max} bytes");

@@ -36,7 +36,7 @@ use sealift_engine_api::{Finding, PartReader, Planned, RowSink, Snapshot, Source
 use sealift_protocol::{
     close::Code,
     failure::{Failure, Outcome},
-    id::PartIndex,
+    id::{PartIndex, TableIndex},
     limits::PARTS_MAX,
     manifest::{Plan, PlannedTable},
 };
@@ -54,7 +54,7 @@ use self::{
     sidecars::JournalMode,
 };
 use crate::{
-    MOVE_IMAGE, Value, check_options,
+    MOVE_IMAGE, Value, check_options, quote,
     stored::{LongRow, RowVisitor, Scan, error_of},
     value_bytes,
 };
@@ -233,6 +233,15 @@ impl PartReader for RowsReader {
         let read = scan.read_rows(&mut Emitting { table, encoding, out, row_bytes: 0 });
         self.limit_length(i32::MAX)?;
         read.map_err(|failure| failure.at_part(part))
+    }
+
+    /// SQLite counts the entries of the smallest b-tree of a table, without a cursor over its rows.
+    fn count_rows(&mut self, table: TableIndex) -> Outcome<Option<u64>> {
+        let missing = || Failure::new(Code::Internal, "a table was asked for that is not in the plan", "");
+        let name = &self.content.tables.get(table.0 as usize).ok_or_else(missing)?.table.name;
+        let sql = format!("SELECT count(*) FROM main.{}", quote(name));
+        let counted = self.connection.query_row(&sql, [], |row| row.get::<_, i64>(0));
+        counted.map(|rows| Some(rows.unsigned_abs())).map_err(|error| failed(&error, &format!("table {name}")))
     }
 }
 

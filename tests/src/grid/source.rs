@@ -17,7 +17,7 @@ use sealift_protocol::{
     manifest::{Plan, PlannedPart, PlannedTable, Range, Section},
 };
 
-use super::{Content, check_failure, engine};
+use super::{Content, check_failure, engine, is_asked};
 
 /// Readers of one source.
 const READERS_MAX: usize = 3;
@@ -106,7 +106,13 @@ impl PartReader for GridReader {
             return out.bytes(content.text().as_bytes());
         };
         let from = planned.range.map_or(0, |range| range.from);
-        (from..from + content.rows).try_for_each(|number| out.row(&[&content.row(table, number)]))
+        let skipped = u64::from(is_asked(path, "skip", part));
+        (from + skipped..from + content.rows).try_for_each(|number| out.row(&[&content.row(table, number)]))
+    }
+
+    fn count_rows(&mut self, _table: TableIndex) -> Outcome<Option<u64>> {
+        let Content { ranges, rows, .. } = self.0.source.content;
+        Ok(Some(ranges * rows))
     }
 }
 
