@@ -12,6 +12,7 @@ pub const AT_HOME: [(&str, &[&str], &[&str]); 3] = [
             "--include",
             "--exclude",
             "--where",
+            "--recompute",
             "--schema-only",
             "--dry-run",
             "--ticket",
