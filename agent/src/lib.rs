@@ -29,6 +29,7 @@ pub mod output;
 pub mod own_file;
 pub mod permit;
 pub mod pins;
+pub mod preflight;
 pub mod process;
 pub mod progress;
 pub mod receiver_key;

@@ -51,7 +51,7 @@ pub const AT_HOME: [(&str, &[&str], &[&str]); 3] = [
 ];
 
 /// Commands that both agents have.
-pub const OF_BOTH_AGENTS: [&str; 3] = ["status", "abandon", "identity"];
+pub const OF_BOTH_AGENTS: [&str; 4] = ["status", "abandon", "identity", "check"];
 
 /// What to type instead of `given`, a command or an option that `program` does not have.
 pub fn hint(program: &str, given: &str) -> Option<String> {

@@ -158,17 +158,38 @@ impl Report {
         self.say(&format!("{program}: {what}"));
     }
 
+    /// Who says it.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether a program listens.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// What was found, for the program that listens; `target` is one of several.
+    pub fn finding_of(&self, finding: &Finding, target: Option<&str>) {
+        let Finding { name, severity, what, hint, is_waived } = finding;
+        let mut fields = vec![
+            ("name", json!(name)),
+            ("severity", json!(severity.as_str())),
+            ("what", json!(what)),
+            ("hint", json!(hint)),
+            ("waived", json!(is_waived)),
+        ];
+        fields.extend(target.map(|target| ("target", json!(target))));
+        self.event("finding", &fields);
+    }
+
     /// What was found before anything is sent or loaded.
     pub fn finding(&self, finding: &Finding) {
-        let Finding { name, severity, what, hint } = finding;
-        let word = severity.as_str();
-        self.event(
-            "finding",
-            &[("name", json!(name)), ("severity", json!(word)), ("what", json!(what)), ("hint", json!(hint))],
-        );
+        self.finding_of(finding, None);
+        let Finding { severity, what, hint, is_waived, .. } = finding;
         let text = match severity {
-            Severity::Note => what.clone(),
-            Severity::Warning | Severity::Error => format!("{word}: {what}. {hint}"),
+            Severity::Fact | Severity::Note => what.clone(),
+            Severity::Error if *is_waived => format!("waived: {what}. {hint}"),
+            Severity::Warning | Severity::Error => format!("{}: {what}. {hint}", severity.as_str()),
         };
         self.say(&format!("{}: {}", self.role, text.trim_end()));
     }

@@ -22,6 +22,7 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     permit::Permit,
+    preflight::Preflight,
     report::{Finished, Report, Resume},
     role::Role,
     shutdown::Shutdown,
@@ -70,7 +71,8 @@ async fn run(args: &LoadArgs, engines: Engines, report: &Report) -> Outcome<Fini
         return Err(Failure::usage("--target - and --json both need standard output", "Leave out --json."));
     }
     let endpoint = engines.parse(&args.target)?;
-    let options = target::options(&args.transfer, args.danger_plaintext_file);
+    let waivers = args.waivers.parse(engines.findings(&args.target))?;
+    let options = target::options(&args.transfer, args.danger_plaintext_file, waivers);
     let open_target = || endpoint.open_target(&options, engines);
     open_target()?;
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-receiver")?;
@@ -85,17 +87,17 @@ async fn run(args: &LoadArgs, engines: Engines, report: &Report) -> Outcome<Fini
     let archive = Archive::open(&args.file, &key)?;
     let transfer = archive.transfer();
     report.set_transfer(transfer);
-    dangers(options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
+    dangers(&options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
     let stop = Stop::on(Shutdown::listen()?);
     let record = ArchiveRecord::open(&state, transfer, &endpoint.url())?;
     if record.earlier.is_none() {
-        match open_target()?.check(Readiness::Staging) {
-            Ok(described) => described.iter().for_each(|line| report.say(&format!("receiver: {line}"))),
-            Err(failure) => {
-                record.dir.destroy()?;
-                return Err(failure);
-            }
+        let mut preflight = Preflight::new(report, &audit, Some(transfer), &options.waivers);
+        let found = open_target().and_then(|target| target.check(Readiness::Staging));
+        if let Err(failure) = found.and_then(|found| preflight.take(found)) {
+            record.dir.destroy()?;
+            return Err(failure);
         }
+        preflight.finish(Role::Receiver);
     }
     let setting = Setting {
         report,

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use sealift_agent::{
     address::parse_own,
     cli::{DocCommand, EXIT_CODES, IdentityArgs, LogLevel, StatusArgs, TransferArgs},
+    preflight::WaiveArgs,
     units::{parse_bytes, parse_duration, parse_wait},
 };
 use sealift_protocol::fingerprint::Fingerprint;
@@ -29,6 +30,9 @@ pub enum Command {
     /// Print a ticket, wait for the sender that uses it, load what it sends, and end
     #[command(after_help = LISTEN_EXAMPLES)]
     Listen(ListenArgs),
+    /// Look at a target and print what a load would meet; touches nothing
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
     /// Print the fingerprint by which senders know this receiver; makes its identity the first time
     Identity(IdentityArgs),
     /// Write this receiver's public key, to which archives are sealed; makes the key the first time
@@ -52,6 +56,39 @@ pub enum Command {
     Resolve(ResolveArgs),
     #[command(flatten)]
     Doc(DocCommand),
+}
+
+const CHECK_EXAMPLES: &str = "Examples:
+  sealift-receiver check --target 'postgres://loader@/ehr?host=/var/run/postgresql'
+  sealift-receiver check --config /etc/sealift/receiver.toml --json
+
+Exit code 3: an error was found, and no transfer begins.";
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Where to load, as for `listen`; with --config, the name of one of its targets [default
+    /// there: all of them]
+    #[arg(long, value_name = "URL|NAME", required_unless_present = "config")]
+    pub target: Option<String>,
+
+    /// The configuration of `serve`: its targets are looked at, with their waivers
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["waive", "danger_waive", "danger_plaintext_file"])]
+    pub config: Option<PathBuf>,
+
+    /// Write plaintext to a file: for file: targets, which hold every row in the clear
+    #[arg(long)]
+    pub danger_plaintext_file: bool,
+
+    #[command(flatten)]
+    pub waivers: WaiveArgs,
+
+    /// Print one JSON object a line on standard output; the last is `finished`
+    #[arg(long)]
+    pub json: bool,
+
+    /// How much to say about what happens inside, on standard error
+    #[arg(long, value_enum, default_value_t = LogLevel::Warn)]
+    pub log_level: LogLevel,
 }
 
 const KEY_EXAMPLE: &str = "Example:
@@ -96,6 +133,9 @@ pub struct LoadArgs {
     pub danger_plaintext_file: bool,
 
     #[command(flatten)]
+    pub waivers: WaiveArgs,
+
+    #[command(flatten)]
     pub transfer: TransferArgs,
 }
 
@@ -135,6 +175,8 @@ stands here holds, but for addresses, state_dir and targets:
   url = \"sqlite:/srv/ehr/ehr.db\"
   # danger_plaintext_file = true              # needed for file:
   # danger_show_program_output = true         # for exec:
+  # waive = [\"locks\"]                         # errors of `check` that are accepted, by name
+  # danger_waive = [\"fsync-off\"]
 
 SIGTERM, SIGINT and SIGHUP drain: loads are suspended, and resumed at the next start.
 A second signal ends it at once.";
@@ -284,6 +326,9 @@ pub struct ListenArgs {
     /// Write plaintext to a file: for file: targets, which hold every row in the clear
     #[arg(long)]
     pub danger_plaintext_file: bool,
+
+    #[command(flatten)]
+    pub waivers: WaiveArgs,
 
     #[command(flatten)]
     pub transfer: TransferArgs,

@@ -19,7 +19,7 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     units::{parse_bytes, parse_wait},
 };
-use sealift_engine_api::{Engines, Readiness, TargetOptions};
+use sealift_engine_api::{Engines, Finding, Readiness, TargetOptions, Waivers, refuse_errors};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::invitation::addresses;
@@ -78,17 +78,23 @@ pub struct Target {
     pub danger_plaintext_file: bool,
     #[serde(default)]
     pub danger_show_program_output: bool,
+    /// Errors of the preflight that are accepted, by name.
+    #[serde(default)]
+    pub waive: Vec<String>,
+    #[serde(default)]
+    pub danger_waive: Vec<String>,
 }
 
 impl Target {
-    pub fn options(&self, row_bytes_max: u64) -> TargetOptions {
-        TargetOptions {
+    pub fn options(&self, row_bytes_max: u64, engines: Engines) -> Outcome<TargetOptions> {
+        Ok(TargetOptions {
             row_bytes_max,
             workers: self.workers,
             danger_plaintext_file: self.danger_plaintext_file,
             danger_show_program_output: self.danger_show_program_output,
             standing: true,
-        }
+            waivers: Waivers::parse(&self.waive, &self.danger_waive, engines.findings(&self.url))?,
+        })
     }
 }
 
@@ -137,7 +143,8 @@ impl Config {
         }
         let named = |failure: Failure| Failure { what: format!("targets.{name}: {}", failure.what), ..failure };
         let endpoint = self.engines.parse(&target.url).map_err(named)?;
-        endpoint.check_target(&target.options(self.row_bytes_max)).map_err(named)?;
+        let options = target.options(self.row_bytes_max, self.engines).map_err(named)?;
+        endpoint.check_target(&options).map_err(named)?;
         let place = endpoint.place();
         let is_same = |url: &str| self.engines.parse(url).is_ok_and(|other| other.place().is_shared_with(&place));
         match self.targets.iter().any(|(other, found)| other != name && is_same(&found.url)) {
@@ -159,20 +166,24 @@ impl Config {
     }
 
     /// Finds out, before anything is promised, what no transfer could load into.
-    pub fn check_targets(&self) -> Outcome {
+    /// Returns what was found about all of them.
+    pub fn check_targets(&self) -> Outcome<Vec<Vec<Finding>>> {
         // What is there under a target's name may be what the last transfer loaded.
-        self.targets.keys().try_for_each(|name| self.check_target(name, Readiness::Place).map(drop))
+        self.targets.keys().map(|name| self.check_target(name, Readiness::Place)).collect()
     }
 
-    /// Finds out whether a transfer could load into this target; returns what there is to say about
-    /// it.
-    pub fn check_target(&self, name: &str, readiness: Readiness) -> Outcome<Option<String>> {
+    /// Finds out whether a transfer could load into this target; returns what was found, without an
+    /// error that is not waived.
+    pub fn check_target(&self, name: &str, readiness: Readiness) -> Outcome<Vec<Finding>> {
         let target = self.target(name)?;
-        let options = target.options(self.row_bytes_max);
-        let endpoint = self.engines.parse(&target.url);
-        let opened = endpoint.and_then(|endpoint| endpoint.open_target(&options, self.engines));
-        let checked = opened.and_then(|target| target.check(readiness));
-        checked.map_err(|failure| Failure { what: format!("targets.{name}: {}", failure.what), ..failure })
+        let check = || {
+            let options = target.options(self.row_bytes_max, self.engines)?;
+            let opened = self.engines.parse(&target.url)?.open_target(&options, self.engines)?;
+            let mut found = opened.check(readiness)?;
+            options.waivers.apply(&mut found);
+            refuse_errors(&found).map(|()| found)
+        };
+        check().map_err(|failure| Failure { what: format!("targets.{name}: {}", failure.what), ..failure })
     }
 }
 

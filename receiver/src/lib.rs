@@ -12,6 +12,7 @@ pub mod journal;
 pub mod listen;
 pub mod load;
 pub mod pipeline;
+pub mod preflight;
 pub mod program;
 pub mod reception;
 pub mod record;

@@ -23,6 +23,7 @@ use sealift_agent::{
     },
     output::Output,
     permit::Permit,
+    preflight::Preflight,
     report::{Finished, Report},
     role::Role,
     session::{is_stream, is_writable, reader_is_gone},
@@ -83,7 +84,8 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
     let ticket_out = Output::find("--ticket-out", &args.ticket_out)?;
     check_stdout(args, &ticket_out)?;
     let endpoint = engines.parse(&args.target)?;
-    let options = target::options(&args.transfer, args.danger_plaintext_file);
+    let waivers = args.waivers.parse(engines.findings(&args.target))?;
+    let options = target::options(&args.transfer, args.danger_plaintext_file, waivers);
     let open_target = || endpoint.open_target(&options, engines);
     open_target()?;
     let target = endpoint.url();
@@ -94,10 +96,10 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
     drop_expired(&state, &audit, engines)?.iter().for_each(|line| report.say(line));
     let identity = Arc::new(Identity::open(&state, Role::Receiver, &audit)?);
     let earlier = find_unfinished(&state, &target, report)?;
-    if earlier.is_none()
-        && let Some(described) = open_target()?.check(Readiness::Staging)?
-    {
-        report.say(&format!("receiver: {described}"));
+    if earlier.is_none() {
+        let mut preflight = Preflight::new(report, &audit, None, &options.waivers);
+        preflight.take(open_target()?.check(Readiness::Staging)?)?;
+        preflight.finish(Role::Receiver);
     }
     let Listening { socket, note } = bind_socket(args, earlier.as_ref())?;
     note.iter().for_each(|note| report.say(&format!("receiver: {note}")));
@@ -128,7 +130,7 @@ async fn run(args: &ListenArgs, engines: Engines, report: &Report) -> Outcome<Fi
     if disposition(record.kept.stage(), Event::Opened) == Disposition::AskOperator {
         return Err(found_in_doubt(report, transfer));
     }
-    dangers(options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
+    dangers(&options, None).iter().try_for_each(|entry| audit.append(Some(transfer), entry))?;
     fail_point::hit(Point::Invited);
     let permit = record.permit();
     audit.append(Some(transfer), &Entry::ticket_issue(&record.kept.grant.grant))?;

@@ -11,6 +11,7 @@ use crate::{
     cli::{Cli, Command},
     config::Config,
     listen::listen,
+    preflight::check,
     resolve::resolve,
     serve::serve,
     standing_key,
@@ -29,6 +30,7 @@ pub fn run(engines: Engines) -> ExitCode {
         Command::Identity(args) => protected(|| cli::exit("receiver", cli::identity(&args, Role::Receiver))),
         Command::Key(args) => protected(|| cli::exit("receiver", standing_key::write(&args))),
         Command::Load(args) => run_async(args.transfer.json, hardened_runtime(), load(args, engines)),
+        Command::Check(args) => run_async(args.json, hardened_runtime(), check(args, engines)),
         Command::Listen(args) => run_async(args.transfer.json, hardened_runtime(), listen(args, engines)),
         Command::Serve(args) => {
             let config = match process::harden().and_then(|()| Config::load(&args.config, engines)) {

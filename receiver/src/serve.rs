@@ -17,6 +17,7 @@ use sealift_agent::{
         socket::{Listening, listen_at},
     },
     notify::{READY, STOPPING, notify},
+    preflight::Preflight,
     report::Report,
     role::Role,
     shutdown::EverySignal,
@@ -67,7 +68,7 @@ pub async fn serve(args: ServeArgs, config: Config) -> ExitCode {
 
 async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     args.log_level.start();
-    config.check_targets()?;
+    let found = config.check_targets()?;
     let mut signals = EverySignal::listen()?;
     let state = StateDir::open(config.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
@@ -78,9 +79,10 @@ async fn run(args: &ServeArgs, config: &Config, report: &Report) -> Outcome {
     let listeners = listeners(config, &credentials, report)?;
     say_unknown(&config.addresses, report).await;
     audit.append(None, &Entry::ServeStart { targets: config.targets.len() })?;
-    for (name, target) in &config.targets {
-        let options = target.options(config.row_bytes_max);
-        dangers(options, Some(name)).iter().try_for_each(|entry| audit.append(None, entry))?;
+    for ((name, target), found) in config.targets.iter().zip(found) {
+        let options = target.options(config.row_bytes_max, config.engines)?;
+        Preflight::new(report, &audit, None, &options.waivers).take(found)?;
+        dangers(&options, Some(name)).iter().try_for_each(|entry| audit.append(None, entry))?;
     }
     let book = TicketBook::open(&state, &audit)?;
     let server = Server { config, report, audit: &audit, state: &state, identity: &identity, book };

@@ -6,22 +6,23 @@ use sealift_agent::{
     audit::entry::{Entry, Name},
     cli::TransferArgs,
 };
-use sealift_engine_api::{Recovery, TargetOptions};
+use sealift_engine_api::{Recovery, TargetOptions, Waivers};
 use sealift_protocol::id::TransferId;
 
 /// What the target of one command may do, as its arguments say.
-pub fn options(transfer: &TransferArgs, danger_plaintext_file: bool) -> TargetOptions {
+pub fn options(transfer: &TransferArgs, danger_plaintext_file: bool, waivers: Waivers) -> TargetOptions {
     TargetOptions {
         row_bytes_max: transfer.row_bytes_max,
         workers: transfer.workers,
         danger_plaintext_file,
         danger_show_program_output: transfer.danger_show_program_output,
         standing: false,
+        waivers,
     }
 }
 
 /// The audit entries of the dangerous options that are in force, of a standing receiver's `target`.
-pub fn dangers(options: TargetOptions, target: Option<&str>) -> Vec<Entry> {
+pub fn dangers(options: &TargetOptions, target: Option<&str>) -> Vec<Entry> {
     let mut entries = Vec::new();
     if options.danger_plaintext_file {
         entries.push(Entry::DangerPlaintextFile { target: target.map(Name::new) });

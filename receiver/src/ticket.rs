@@ -10,7 +10,8 @@ use sealift_agent::{
     failure::{Failure, Outcome},
     identity::Identity,
     output::Output,
-    process::eprintln_safe,
+    preflight::Preflight,
+    report::Report,
     role::Role,
     state::StateDir,
     status,
@@ -34,13 +35,16 @@ pub fn ticket(args: &TicketArgs, engines: Engines) -> ExitCode {
 
 fn run(args: &TicketArgs, engines: Engines) -> Outcome {
     let config = Config::load(&args.config, engines)?;
+    let report = Report::new(Role::Receiver, false);
     let target = config.target(&args.target)?;
     let ticket_out = Output::find("--ticket-out", &args.ticket_out)?;
-    if let Some(described) = config.check_target(&args.target, Readiness::Name)? {
-        eprintln_safe(&format!("receiver: {described}"));
-    }
+    let found = config.check_target(&args.target, Readiness::Name)?;
     let state = StateDir::open(config.state_dir.clone(), "sealift-receiver")?;
     let audit = AuditLog::open(&state, "sealift-receiver")?;
+    let options = target.options(config.row_bytes_max, engines)?;
+    let mut preflight = Preflight::new(&report, &audit, None, &options.waivers);
+    preflight.take(found)?;
+    preflight.finish(Role::Receiver);
     let identity = Identity::open(&state, Role::Receiver, &audit)?;
     let addresses = addresses("addresses:", &config.addresses, config.listen[0])?;
     TransferDir::sweep(&state)?;

@@ -4,10 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use sealift_agent::{
-    cli::{DocCommand, EXIT_CODES, IdentityArgs, StatusArgs, TransferArgs},
+    cli::{DocCommand, EXIT_CODES, IdentityArgs, LogLevel, StatusArgs, TransferArgs},
+    preflight::WaiveArgs,
     units::{parse_bytes, parse_duration, parse_wait},
 };
-use sealift_engine_api::{KeepSnapshot, SourceOptions};
+use sealift_engine_api::{KeepSnapshot, SourceOptions, Waivers};
 use sealift_protocol::{compress::Compression, manifest::Empty};
 
 use crate::{chosen::ChosenArgs, form::Form};
@@ -32,6 +33,9 @@ pub enum Command {
     /// Seal the source into a file that is carried to one receiver, and that nobody else can open
     #[command(after_help = SEAL_EXAMPLES)]
     Seal(SealArgs),
+    /// Look at a source and at what reads it, and print what a transfer would meet; touches nothing
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
     /// Print the fingerprint by which receivers know this sender; makes its identity the first time
     Identity(IdentityArgs),
     /// List the transfers that were begun and have not ended
@@ -40,6 +44,37 @@ pub enum Command {
     Abandon(AbandonArgs),
     #[command(flatten)]
     Doc(DocCommand),
+}
+
+const CHECK_EXAMPLES: &str = "Examples:
+  sealift-sender check --source 'postgres://reader@/ehr?host=/var/run/postgresql'
+  sealift-sender check --source sqlite:/srv/ehr.db --json
+
+Exit code 3: an error was found, and no transfer begins.";
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// What is to be sent: sqlite:PATH, postgres://..., exec:COMMAND or file:PATH
+    #[arg(long, value_name = "URL")]
+    pub source: String,
+
+    /// How an sqlite: source is sent
+    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
+    pub form: Form,
+
+    #[command(flatten)]
+    pub chosen: ChosenArgs,
+
+    #[command(flatten)]
+    pub waivers: WaiveArgs,
+
+    /// Print one JSON object a line on standard output; the last is `finished`
+    #[arg(long)]
+    pub json: bool,
+
+    /// How much to say about what happens inside, on standard error
+    #[arg(long, value_enum, default_value_t = LogLevel::Warn)]
+    pub log_level: LogLevel,
 }
 
 const PUSH_EXAMPLES: &str = "Examples:
@@ -134,6 +169,9 @@ pub struct PushArgs {
     pub empty: EmptyArgs,
 
     #[command(flatten)]
+    pub waivers: WaiveArgs,
+
+    #[command(flatten)]
     pub transfer: TransferArgs,
 }
 
@@ -216,6 +254,9 @@ pub struct SealArgs {
     pub empty: EmptyArgs,
 
     #[command(flatten)]
+    pub waivers: WaiveArgs,
+
+    #[command(flatten)]
     pub transfer: TransferArgs,
 }
 
@@ -238,23 +279,24 @@ impl PushArgs {
         self.ticket.as_deref().unwrap_or_default()
     }
 
-    pub fn source_options(&self) -> SourceOptions {
-        source_options(self.form, &self.chosen, &self.transfer)
+    pub fn source_options(&self, waivers: Waivers) -> SourceOptions {
+        source_options(self.form, &self.chosen, &self.transfer, waivers)
     }
 }
 
 impl SealArgs {
-    pub fn source_options(&self) -> SourceOptions {
-        source_options(self.form, &self.chosen, &self.transfer)
+    pub fn source_options(&self, waivers: Waivers) -> SourceOptions {
+        source_options(self.form, &self.chosen, &self.transfer, waivers)
     }
 }
 
-fn source_options(form: Form, chosen: &ChosenArgs, transfer: &TransferArgs) -> SourceOptions {
+fn source_options(form: Form, chosen: &ChosenArgs, transfer: &TransferArgs, waivers: Waivers) -> SourceOptions {
     SourceOptions {
         form: form.of_engine(),
         filter: chosen.filter(),
         workers: transfer.workers,
         danger_show_program_output: transfer.danger_show_program_output,
         keep: None,
+        waivers,
     }
 }

@@ -16,12 +16,13 @@ use sealift_agent::{
     telemetry::printable,
     units::{counted, grouped, human_bytes},
 };
-use sealift_engine_api::{Engines, Finding, refuse_errors};
+use sealift_engine_api::{Engines, Finding, Severity, refuse_errors};
 use sealift_protocol::manifest::{Plan, PlannedPart, RowsMoved, Section};
 use serde_json::{Value, json};
 
 use crate::{
     cli::PushArgs,
+    preflight::look,
     reader::{Opened, Reader, Reading, empty_dump},
 };
 
@@ -39,23 +40,38 @@ async fn run(args: &PushArgs, engines: Engines) -> Outcome {
         return Err(Failure::usage("--dry-run is for a source that is moved as its tables", next));
     }
     let stop = Stop::on(Shutdown::listen()?);
-    let source = endpoint.open_source(args.source_options())?;
+    let waivers = args.waivers.parse(engines.findings(&args.source))?;
+    let source = endpoint.open_source(args.source_options(waivers.clone()))?;
+    let (source, mut findings) = stop.or(look(source, stop.within())).await?;
+    waivers.apply(&mut findings);
     let row_bytes_max = args.transfer.row_bytes_max as usize;
-    let reading = Reading { row_bytes_max, empty: args.empty.said(), is_empty: empty_dump };
-    let Opened { plan, findings, .. } = stop.or(Reader::start(source, reading, stop.within())).await?;
+    let reading = Reading { waivers: waivers.clone(), row_bytes_max, empty: args.empty.said(), is_empty: empty_dump };
+    // No lock is taken in vain: what refuses the source is said without a plan.
+    if refuse_errors(&findings).is_err() {
+        return show(args, None, &findings);
+    }
+    let Opened { plan, findings: planned, .. } = stop.or(Reader::start(source, reading, stop.within())).await?;
+    findings.retain(|finding| finding.severity > Severity::Fact && !planned.contains(finding));
+    findings.extend(planned);
+    show(args, Some(&plan), &findings)
+}
+
+/// Prints the plan, if there is one, and what was found; fails if an error is among that.
+fn show(args: &PushArgs, plan: Option<&Plan>, findings: &[Finding]) -> Outcome {
     if args.transfer.json {
-        output::print(format!("{}\n", object(&plan, &findings)).as_bytes())?;
+        output::print(format!("{}\n", object(plan, findings)).as_bytes())?;
     } else {
         let report = Report::new(Role::Sender, false);
-        findings.iter().for_each(|finding| report.finding(finding));
-        output::print(table(&plan).as_bytes())?;
+        let reported = findings.iter().filter(|finding| finding.severity > Severity::Fact);
+        reported.for_each(|finding| report.finding(finding));
+        output::print(plan.map(table).unwrap_or_default().as_bytes())?;
     }
-    refuse_errors(&findings)
+    refuse_errors(findings)
 }
 
 /// One object with everything.
-fn object(plan: &Plan, findings: &[Finding]) -> Value {
-    let part = |part: &PlannedPart| {
+fn object(plan: Option<&Plan>, findings: &[Finding]) -> Value {
+    let part = |plan: &Plan, part: &PlannedPart| {
         let table = part.table.and_then(|table| plan.tables.get(table.0 as usize));
         json!({
             "section": section(part.section),
@@ -68,14 +84,17 @@ fn object(plan: &Plan, findings: &[Finding]) -> Value {
             "filtered": table.is_some_and(|table| table.filtered.is_some()),
         })
     };
-    let finding = |Finding { name, severity, what, hint }: &Finding| json!({ "name": name, "severity": severity.as_str(), "what": what, "hint": hint });
+    let finding = |Finding { name, severity, what, hint, is_waived }: &Finding| {
+        let severity = severity.as_str();
+        json!({ "name": name, "severity": severity, "what": what, "hint": hint, "waived": is_waived })
+    };
     json!({
         "schema": "sealift.plan/1",
-        "engine": plan.engine.name,
-        "tables": plan.tables.len(),
-        "left_out": plan.left_out.unwrap_or(0),
-        "definitions_only": plan.rows == Some(RowsMoved::None),
-        "parts": plan.parts.iter().map(part).collect::<Vec<_>>(),
+        "engine": plan.map(|plan| &plan.engine.name),
+        "tables": plan.map(|plan| plan.tables.len()),
+        "left_out": plan.map(|plan| plan.left_out.unwrap_or(0)),
+        "definitions_only": plan.map(|plan| plan.rows == Some(RowsMoved::None)),
+        "parts": plan.map(|plan| plan.parts.iter().map(|planned| part(plan, planned)).collect::<Vec<_>>()),
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
     })
 }

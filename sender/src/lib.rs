@@ -12,6 +12,7 @@ pub mod outage;
 pub mod outgoing;
 pub mod part;
 pub mod pipeline;
+pub mod preflight;
 pub mod program;
 pub mod push;
 pub mod reader;

@@ -8,6 +8,7 @@ use sealift_engine_api::Engines;
 use crate::{
     cli::{Cli, Command},
     dry_run::dry_run,
+    preflight::check,
     push::push,
     seal::seal,
     unfinished::{abandon, status},
@@ -21,6 +22,7 @@ pub fn run(engines: Engines) -> ExitCode {
     };
     match cli.command {
         Command::Doc(doc) => cli::exit("sender", doc.run::<Cli>()),
+        Command::Check(args) => run_async(args.json, check(args, engines)),
         Command::Push(args) if args.dry_run => run_async(false, dry_run(args, engines)),
         Command::Push(args) => run_async(args.transfer.json, push(args, engines)),
         Command::Seal(args) => run_async(args.transfer.json, seal(args, engines)),

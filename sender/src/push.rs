@@ -47,6 +47,7 @@ async fn run(args: &PushArgs, engines: Engines, report: &Report) -> Outcome<Fini
     let endpoint = engines.parse(&args.source)?;
     args.form.check(&*endpoint)?;
     args.chosen.check(&*endpoint)?;
+    let options = args.source_options(args.waivers.parse(engines.findings(&args.source))?);
     let ticket_input = TicketInput::find(args.ticket());
     if endpoint.place() == Place::StandardStream && ticket_input.is_standard() {
         let next = "Give the ticket as a file, or the source as file: or exec:.";
@@ -91,7 +92,7 @@ async fn run(args: &PushArgs, engines: Engines, report: &Report) -> Outcome<Fini
     };
     let credentials = Credentials::new(Arc::clone(&identity), Trust::Pinned(ticket.receiver));
     let to = Destination { ticket: &ticket, trust, credentials: &credentials };
-    let mut sending = Sending::new(args, &*endpoint, report, &audit, &state, to, &identity, record);
+    let mut sending = Sending::new(args, &*endpoint, options, report, &audit, &state, to, &identity, record);
     let permit = sending.permit();
     stop.under(&permit);
     let snapshot = sending.snapshot();

@@ -9,7 +9,9 @@ use sealift_agent::{
     stop::{Cause, Stop},
     threads,
 };
-use sealift_engine_api::{Finding, PartReader, Planned, Snapshot, Source, refuse_errors, rows_not_as_counted};
+use sealift_engine_api::{
+    Finding, PartReader, Planned, Snapshot, Source, Waivers, refuse_errors, rows_not_as_counted,
+};
 use sealift_protocol::{
     chunk::Chunk,
     close::Code,
@@ -50,8 +52,10 @@ pub struct Opened {
 }
 
 /// How a source is read.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Reading {
+    /// The errors that are accepted.
+    pub waivers: Waivers,
     pub row_bytes_max: usize,
     /// What was said about a source with nothing in it.
     pub empty: Option<Empty>,
@@ -176,7 +180,8 @@ fn cannot_start(error: &std::io::Error) -> Failure {
 
 /// Plans the source, and prepares for it to be read.
 fn plan(source: Box<dyn Source>, reading: Reading, stop: Stop) -> Outcome<(Opened, Arc<Shared>)> {
-    let Planned { plan, findings, snapshot } = source.plan(Arc::new(stop.clone()))?;
+    let Planned { plan, mut findings, snapshot } = source.plan(Arc::new(stop.clone()))?;
+    reading.waivers.apply(&mut findings);
     let plan = check_not_empty(Plan { empty: reading.empty, ..plan })?;
     let is_opaque = plan.engine.capabilities.has(Section::Opaque);
     let queue = ReadQueue::new(snapshot.readers_max());

@@ -15,6 +15,7 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome, code_of},
     identity::Identity,
+    preflight::Preflight,
     random::SystemRandom,
     receiver_key::{self, RECEIVER_KEY_TEXT_BYTES_MAX},
     report::{Archived, Report},
@@ -23,7 +24,7 @@ use sealift_agent::{
     state::StateDir,
     stop::{Cause, Stop},
 };
-use sealift_engine_api::{Endpoint, Engines, refuse_errors};
+use sealift_engine_api::{Endpoint, Engines, SourceOptions};
 use sealift_protocol::{
     archive::{ARCHIVE_TARGET, ARCHIVE_VERSION, ArchiveOffer, Opening, ReceiverKey, Statement},
     close::Code,
@@ -48,6 +49,7 @@ use self::out::{ArchiveOut, Writing};
 use crate::{
     cli::SealArgs,
     lane::{Lane, Sealer},
+    preflight,
     reader::{Opened, Reader, Reading, empty_dump},
     transfer::origin,
     workers::Workers,
@@ -74,12 +76,20 @@ async fn run(args: &SealArgs, engines: Engines, report: &Report) -> Outcome<Arch
     let endpoint = engines.parse(&args.source)?;
     args.form.check(&*endpoint)?;
     args.chosen.check(&*endpoint)?;
+    let options = args.source_options(args.waivers.parse(engines.findings(&args.source))?);
     let receiver = read_key(args)?;
     let state = StateDir::open(args.transfer.state_dir.clone(), "sealift-sender")?;
     let audit = AuditLog::open(&state, "sealift-sender")?;
     let stop = Stop::on(Shutdown::listen()?);
-    let sealing =
-        Sealing::new(args, &*endpoint, report, &audit, receiver, Identity::open(&state, Role::Sender, &audit)?)?;
+    let sealing = Sealing::new(
+        args,
+        &*endpoint,
+        options,
+        report,
+        &audit,
+        receiver,
+        Identity::open(&state, Role::Sender, &audit)?,
+    )?;
     let transfer = sealing.transfer;
     report.set_transfer(transfer);
     if args.transfer.danger_show_program_output {
@@ -97,6 +107,7 @@ async fn run(args: &SealArgs, engines: Engines, report: &Report) -> Outcome<Arch
 struct Sealing<'a> {
     args: &'a SealArgs,
     endpoint: &'a dyn Endpoint,
+    options: SourceOptions,
     report: &'a Report,
     audit: &'a AuditLog,
     receiver: ReceiverKey,
@@ -110,6 +121,7 @@ impl<'a> Sealing<'a> {
     fn new(
         args: &'a SealArgs,
         endpoint: &'a dyn Endpoint,
+        options: SourceOptions,
         report: &'a Report,
         audit: &'a AuditLog,
         receiver: ReceiverKey,
@@ -118,7 +130,7 @@ impl<'a> Sealing<'a> {
         let mut id = [0; 16];
         SystemRandom::default().fill(&mut id);
         let sealing_key = receiver.sealing()?.clone();
-        Ok(Self { args, endpoint, report, audit, receiver, transfer: TransferId(id), identity, sealing_key })
+        Ok(Self { args, endpoint, options, report, audit, receiver, transfer: TransferId(id), identity, sealing_key })
     }
 
     async fn run(&self, stop: &Stop) -> Outcome<Archived> {
@@ -138,17 +150,21 @@ impl<'a> Sealing<'a> {
             LogId { kind: LogKind::Archive, transfer: self.transfer, key: KeyFingerprint::of(&self.sealing_key) },
             &mut SystemRandom::default(),
         );
-        let source = self.endpoint.open_source(self.args.source_options())?;
+        let source = self.endpoint.open_source(self.options.clone())?;
         let stop = stop.within();
+        let mut preflight = Preflight::new(self.report, self.audit, Some(self.transfer), &self.options.waivers);
+        let (source, findings) = stop.or(preflight::look(source, stop.clone())).await?;
+        preflight.take(findings)?;
         let named = self.args.out.clone();
         // Off this thread: a FIFO waits for its reader, and a signal has to end that.
         let created = tokio::task::spawn_blocking(move || ArchiveOut::create(&named, header));
         let created = async { created.await.map_err(ended_early)? };
         let writing = Writing::start(stop.or(created).await?);
         let row_bytes_max = self.args.transfer.row_bytes_max as usize;
-        let reading = Reading { row_bytes_max, empty: self.args.empty.said(), is_empty: empty_dump };
+        let waivers = self.options.waivers.clone();
+        let reading = Reading { waivers, row_bytes_max, empty: self.args.empty.said(), is_empty: empty_dump };
         let opening = Reader::start(source, reading, stop.clone());
-        let sealed = stop.or(self.read(opening, &header, &writing)).await;
+        let sealed = stop.or(self.read(opening, preflight, &header, &writing)).await;
         match sealed {
             Ok((manifest, suite)) => self.finish(writing, manifest, suite).await,
             Err(failure) => {
@@ -165,12 +181,13 @@ impl<'a> Sealing<'a> {
     async fn read(
         &self,
         opening: impl Future<Output = Outcome<Opened>>,
+        mut preflight: Preflight<'_>,
         header: &LogHeader,
         writing: &Writing,
     ) -> Outcome<(SignedManifest, Suite)> {
         let Opened { reader, plan, findings } = opening.await?;
-        findings.iter().for_each(|finding| self.report.finding(finding));
-        refuse_errors(&findings)?;
+        preflight.take(findings)?;
+        preflight.finish(Role::Sender);
         self.report.planned(&plan);
         let engine = json!(plan.engine.name);
         let parts = json!(plan.parts.len());

@@ -24,7 +24,7 @@ use sealift_agent::{
     stop::{Cause, Stop},
     ticket::Ticket,
 };
-use sealift_engine_api::Endpoint;
+use sealift_engine_api::{Endpoint, SourceOptions};
 use sealift_protocol::{
     close::Code,
     disposition::{
@@ -61,6 +61,8 @@ pub struct Sending<'a> {
     args: &'a PushArgs,
     report: &'a Report,
     endpoint: &'a dyn Endpoint,
+    /// How the source is read.
+    options: SourceOptions,
     audit: &'a AuditLog,
     state: &'a StateDir,
     ticket: &'a Ticket,
@@ -88,6 +90,7 @@ impl<'a> Sending<'a> {
     pub fn new(
         args: &'a PushArgs,
         endpoint: &'a dyn Endpoint,
+        options: SourceOptions,
         report: &'a Report,
         audit: &'a AuditLog,
         state: &'a StateDir,
@@ -101,6 +104,7 @@ impl<'a> Sending<'a> {
         Self {
             args,
             endpoint,
+            options,
             report,
             audit,
             state,

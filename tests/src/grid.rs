@@ -15,8 +15,8 @@ use std::{fs, path::Path, sync::Arc};
 
 use bytes::BytesMut;
 use sealift_engine_api::{
-    Endpoint, EngineSpec, Engines, FailPoint, Form, Place, Scheme, Severity, Source, SourceOptions, Target,
-    TargetOptions,
+    Endpoint, EngineSpec, Engines, FailPoint, FindingKind, Form, Place, Scheme, Severity, Source, SourceOptions,
+    Target, TargetOptions, Waiver,
 };
 use sealift_host::fail_point::hit;
 use sealift_protocol::{
@@ -44,6 +44,7 @@ const SQLITE: EngineSpec = EngineSpec {
     drill: sealift_sqlite::SPEC.drill,
     helpers: sealift_sqlite::SPEC.helpers,
     fail_points: sealift_sqlite::SPEC.fail_points,
+    findings: sealift_sqlite::SPEC.findings,
 };
 
 /// A few chunks at most.
@@ -55,6 +56,12 @@ pub const SPEC: EngineSpec = EngineSpec {
     drill: drill::drill,
     helpers: &[],
     fail_points: &[PART_WRITTEN, PART_COMMITTED, PROVEN, RENAMED],
+    findings: &[
+        FindingKind::new("grid-fact"),
+        FindingKind::new("grid-note"),
+        FindingKind::new("grid-warning"),
+        FindingKind::waivable("grid-error", Waiver::ByName),
+    ],
 };
 
 const PART_WRITTEN: FailPoint = FailPoint { name: "grid-part-written", what: "a part is written and not committed" };

@@ -114,6 +114,7 @@ fn samples() -> Vec<Entry> {
         Entry::AuditRepaired(AuditRepair::CutBytes(1)),
         Entry::ClockStep { seconds: -1 },
         Entry::SourceEmptyAllowed {},
+        Entry::FindingWaived { name: Name::new(FREE) },
         Entry::DangerPlaintextFile { target: Some(Name::new(FREE)) },
         Entry::DangerShowProgramOutput { target: Some(Name::new(FREE)) },
     ]

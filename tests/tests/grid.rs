@@ -4,7 +4,7 @@
 use std::{fs, sync::atomic::Ordering, time::Duration};
 
 use sealift_agent::{failure::Failure, shutdown::Shutdown, stop::Stop};
-use sealift_engine_api::{Severity, Source};
+use sealift_engine_api::{Severity, Source, Waivers};
 use sealift_protocol::{
     digest::Digests,
     disposition::Asks,
@@ -78,7 +78,7 @@ fn parts_are_read_side_by_side() {
     fs::write(&from, Content { rows: 20_000, ..CONTENT }.text()).unwrap();
     let source = Box::new(GridSource::open(&from).unwrap());
     let is_empty = || -> Failure { panic!("it has rows") };
-    let reading = Reading { row_bytes_max: 1 << 20, empty: None, is_empty };
+    let reading = Reading { waivers: Waivers::default(), row_bytes_max: 1 << 20, empty: None, is_empty };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (_drains, drained) = tokio::sync::watch::channel(false);

@@ -176,6 +176,9 @@ pub enum Entry {
     ClockStep { seconds: i64 },
     #[serde(rename = "source.empty_allowed")]
     SourceEmptyAllowed {},
+    /// An error of a preflight was accepted, by its name.
+    #[serde(rename = "finding.waived")]
+    FindingWaived { name: Name },
     #[serde(rename = "danger.plaintext_file")]
     DangerPlaintextFile {
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use sealift_protocol::{
     printable::printable,
 };
 
-use crate::{Engines, Filter, Recovery, Source, Target};
+use crate::{Engines, Filter, Recovery, Source, Target, Waivers};
 
 /// What one URL names, as its engine understands it: a source, a target, or what can be both.
 ///
@@ -113,6 +113,8 @@ pub struct SourceOptions {
     pub danger_show_program_output: bool,
     /// For a transfer that another process may resume.
     pub keep: Option<KeepSnapshot>,
+    /// The errors of a preflight that are accepted.
+    pub waivers: Waivers,
 }
 
 /// How the snapshot of a source outlives the process that reads it, where the engine can do that.
@@ -129,7 +131,7 @@ pub struct KeepSnapshot {
 }
 
 /// What a target may do, and how much.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetOptions {
     /// The longest row that is taken.
     pub row_bytes_max: u64,
@@ -142,6 +144,8 @@ pub struct TargetOptions {
     /// For a service, which has no standard streams and no working folder, and takes its settings
     /// from a file.
     pub standing: bool,
+    /// The errors of a preflight that are accepted.
+    pub waivers: Waivers,
 }
 
 /// What is no source: a target alone.

@@ -15,13 +15,14 @@ mod row_sink;
 mod source;
 mod stop;
 mod target;
+mod waivers;
 
 pub use sealift_protocol::receive::Durability;
 
 pub use self::{
     endpoint::{Endpoint, Form, KeepSnapshot, Place, SourceOptions, TargetOptions, not_a_source},
     filter::{Filter, RowFilter},
-    finding::{Finding, Severity, refuse_errors},
+    finding::{Finding, FindingKind, Severity, Waiver, refuse_errors},
     part_content::{GatheredDocument, WrittenChunks, out_of_order, row_over_limit},
     registry::{EngineSpec, Engines, FailPoint, Helper, Instead, Scheme},
     row_sink::{RowSink, row_cut_short, row_too_long, rows_not_as_counted},
@@ -31,4 +32,5 @@ pub use self::{
         Abandoned, Commit, FinishedLoad, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad, Readiness, Recovery,
         StagedLoad, Target, TargetCapabilities, TargetLoad, Writers,
     },
+    waivers::Waivers,
 };

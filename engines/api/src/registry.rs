@@ -7,7 +7,7 @@ use sealift_protocol::{
     manifest::Engine,
 };
 
-use crate::{Endpoint, Target, TargetOptions};
+use crate::{Endpoint, FindingKind, Target, TargetOptions};
 
 /// What an engine is known by.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct EngineSpec {
     pub helpers: &'static [Helper],
     /// Those that its targets come to.
     pub fail_points: &'static [FailPoint],
+    /// What its sources and targets can be found to be: the closed list.
+    pub findings: &'static [FindingKind],
 }
 
 /// What an agent's program becomes when an engine starts it again, as a process of the engine's
@@ -95,6 +97,13 @@ impl Engines {
             Some(other) => Err(Failure::usage(format!("'{scheme}:' is not known: {}", other.what), other.hint)),
             None => Err(Failure::usage(format!("'{scheme}:' is not known"), self.usage())),
         }
+    }
+
+    /// What can be found about the source or target that `url` names.
+    pub fn findings(self, url: &str) -> &'static [FindingKind] {
+        let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
+        let spec = self.specs.iter().find(|spec| spec.schemes.iter().any(|known| known.name == scheme));
+        spec.map_or(&[], |spec| spec.findings)
     }
 
     /// What `url` names, for logs and messages, without what may be secret.

@@ -18,6 +18,12 @@ use crate::{Finding, RowSink, StopToken};
 
 /// A source, opened. Nothing of it was read, and nothing runs.
 pub trait Source: Send {
+    /// A preflight: looks at the source as far as that touches nothing of it, and takes no
+    /// snapshot. Fails if it cannot be looked at. Blocks, and ends with `stop`.
+    fn check(&self, _stop: Arc<dyn StopToken>) -> Outcome<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+
     /// Says what there is, and takes the snapshot that every reader sees. Fails with
     /// `SourceUnsuitable` if anything in it could not be moved exactly, before a byte is sent.
     /// Blocks. This and every later read end with `stop`.
@@ -28,8 +34,8 @@ pub trait Source: Send {
 pub struct Planned {
     /// What is to be moved.
     pub plan: Plan,
-    /// What is to be said of it before anything is sent. If one of them is an error, nothing is
-    /// read: [`crate::refuse_errors`].
+    /// What is to be said of it before anything is sent, and follows from the snapshot. If one of
+    /// them is an error, nothing is read: [`crate::refuse_errors`].
     pub findings: Vec<Finding>,
     /// From which it is read.
     pub snapshot: Arc<dyn Snapshot>,

@@ -64,10 +64,11 @@ pub trait Target: Recovery {
     /// What it promises of a load of this plan.
     fn capabilities(&self, plan: &Plan) -> TargetCapabilities;
 
-    /// Before there is a ticket: whether a load could begin and be shown, as far as can be found
-    /// out now. Leaves nothing behind. Returns what there is to say about the target.
-    fn check(&self, _readiness: Readiness) -> Outcome<Option<String>> {
-        Ok(None)
+    /// A preflight, before there is a ticket: whether a load could begin and be shown, as far as
+    /// can be found out now. Leaves nothing behind. Fails if the target cannot be looked at, or if
+    /// something is in the way.
+    fn check(&self, _readiness: Readiness) -> Outcome<Vec<Finding>> {
+        Ok(Vec::new())
     }
 
     /// Checks the plan, and makes the staging place, or opens the one that this very transfer left

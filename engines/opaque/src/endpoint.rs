@@ -226,7 +226,7 @@ impl Endpoint for Discard {
     }
 
     fn open_target(&self, options: &TargetOptions, engines: Engines) -> Outcome<Arc<dyn Target>> {
-        Ok(Arc::new(discard::DiscardTarget { engines, options: *options }))
+        Ok(Arc::new(discard::DiscardTarget { engines, options: options.clone() }))
     }
 }
 

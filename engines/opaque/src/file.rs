@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use sealift_engine_api::{Abandoned, LeftAt, PreparedLoad, Readiness, StopToken};
+use sealift_engine_api::{Abandoned, Finding, LeftAt, PreparedLoad, Readiness, StopToken};
 use sealift_host::place::TargetPlace;
 use sealift_protocol::{
     close::Code,
@@ -33,6 +33,7 @@ use self::{
     load::FileLoad,
     prefix::{Bond, Prefix, Proven, is_own_file},
 };
+use crate::preflight;
 
 #[derive(Clone)]
 pub struct FileTarget {
@@ -69,14 +70,16 @@ impl FileTarget {
     }
 
     /// Whether a load could begin and be shown, and what the target will be.
-    pub fn check(&self, readiness: Readiness) -> Outcome<Option<String>> {
+    pub fn check(&self, readiness: Readiness) -> Outcome<Vec<Finding>> {
         let described = match readiness {
             Readiness::Place => None,
             Readiness::Name | Readiness::Staging => Some(self.place.describe()?),
         };
         // Those of every transfer have names of the same length; this is the longest.
         self.place.try_out(&self.record(TransferId([0; 16])), readiness, |_| Ok(()))?;
-        Ok(described)
+        let mut found = vec![preflight::free_space(self.place.room_bytes())];
+        found.extend(described.map(|described| Finding::note("place", described)));
+        Ok(found)
     }
 
     /// Opens what an earlier process left of this very transfer and proves how much of it holds, or

@@ -11,6 +11,7 @@ mod fail_point;
 mod file;
 mod guard;
 mod loader;
+mod preflight;
 pub mod program;
 mod source;
 mod target;
@@ -26,4 +27,5 @@ pub const SPEC: EngineSpec = EngineSpec {
     drill: discard::drill,
     helpers: guard::HELPERS,
     fail_points: fail_point::ALL,
+    findings: preflight::FINDINGS,
 };

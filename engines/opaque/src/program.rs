@@ -72,6 +72,11 @@ impl Read for Data {
 }
 
 impl Program {
+    /// The file that is run.
+    pub fn find(&self) -> Outcome<PathBuf> {
+        find(&self.words[0], Code::SourceFailed)
+    }
+
     /// Checks that the program is there, and does not start it yet.
     pub fn new(words: Vec<String>, show_output: bool) -> Outcome<Self> {
         find(&words[0], Code::SourceFailed)?;

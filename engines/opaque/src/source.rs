@@ -24,7 +24,7 @@ use sealift_protocol::{
     manifest::Plan,
 };
 
-use crate::{engine, program::Program};
+use crate::{engine, preflight, program::Program};
 
 /// One opaque part.
 pub struct OpaqueSource {
@@ -70,6 +70,16 @@ impl OpaqueSource {
 }
 
 impl Source for OpaqueSource {
+    fn check(&self, _stop: Arc<dyn StopToken>) -> Outcome<Vec<Finding>> {
+        let mut found = self.findings.clone();
+        found.push(match &self.input {
+            Input::File { bytes, name, regular: true, .. } => preflight::file(name, *bytes),
+            Input::File { .. } | Input::Standard => preflight::read_once(),
+            Input::Exec(program) => preflight::program(&program.find()?),
+        });
+        Ok(found)
+    }
+
     fn plan(mut self: Box<Self>, stop: Arc<dyn StopToken>) -> Outcome<Planned> {
         let bytes_estimate = match &mut self.input {
             // Files below /proc have content and length 0.

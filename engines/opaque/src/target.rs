@@ -9,8 +9,8 @@ use std::{
 };
 
 use sealift_engine_api::{
-    Abandoned, Commit, Durability, FinishedLoad, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad, Readiness,
-    Recovery, StagedLoad, StopToken, Target, TargetCapabilities, TargetLoad, Writers,
+    Abandoned, Commit, Durability, Finding, FinishedLoad, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad,
+    Readiness, Recovery, StagedLoad, StopToken, Target, TargetCapabilities, TargetLoad, Writers,
 };
 use sealift_host::{place::cannot_write, stdout::standard_output_is_null};
 use sealift_protocol::{
@@ -28,6 +28,7 @@ use crate::{
     engine,
     file::FileTarget,
     loader::{Loader, Tail},
+    preflight, program,
 };
 
 /// Takes one opaque part.
@@ -108,11 +109,14 @@ impl Target for OpaqueTarget {
         }
     }
 
-    fn check(&self, readiness: Readiness) -> Outcome<Option<String>> {
+    fn check(&self, readiness: Readiness) -> Outcome<Vec<Finding>> {
         match self {
             Self::File(file) => file.check(readiness),
-            // A program was looked for when the target was opened.
-            Self::Standard(_) | Self::Exec { .. } => Ok(None),
+            Self::Standard(_) => Ok(Vec::new()),
+            Self::Exec { words, .. } => {
+                let path = program::find(&words[0], Code::TargetFailed)?;
+                Ok(vec![preflight::program(&path)])
+            }
         }
     }
 

@@ -68,7 +68,7 @@ impl Endpoint for PostgresUrl {
 
     fn open_target(&self, options: &TargetOptions, _engines: Engines) -> Outcome<Arc<dyn Target>> {
         let target = PostgresTarget::new(self.0.clone(), options.row_bytes_max as usize);
-        Ok(Arc::new(target.with_workers(options.workers)))
+        Ok(Arc::new(target.with_workers(options.workers).with_waivers(options.waivers.clone())))
     }
 }
 

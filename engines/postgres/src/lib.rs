@@ -31,6 +31,7 @@ pub mod fail_point;
 pub mod inventory;
 pub mod large_objects;
 mod names;
+pub mod preflight;
 pub mod session;
 mod snapshot_holder;
 mod source;
@@ -49,4 +50,5 @@ pub const SPEC: EngineSpec = EngineSpec {
     drill: |_, _| None,
     helpers: snapshot_holder::HELPERS,
     fail_points: fail_point::ALL,
+    findings: preflight::FINDINGS,
 };

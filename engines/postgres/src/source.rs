@@ -10,12 +10,12 @@ mod catalogue;
 mod columns;
 mod database;
 mod dump;
-mod findings;
+pub(crate) mod findings;
 mod keeper;
 mod kept_plan;
 mod large_objects;
 mod left_out;
-mod moment;
+pub(crate) mod moment;
 mod parts;
 mod pattern;
 mod reader;
@@ -36,7 +36,6 @@ use sealift_protocol::{
     manifest::{Filtered, Plan, PlannedPart, PlannedTable, RowsMoved, Section},
 };
 
-pub(crate) use self::moment::Moment;
 use self::{
     catalogue::{Catalogue, SourceTable},
     keeper::Keeper,
@@ -45,17 +44,18 @@ use self::{
     reader::SnapshotReader,
     row_filters::Conditions,
 };
+pub(crate) use self::{left_out::LeftOut, moment::Moment};
 use crate::{
     client::{Address, At, Connection, End, Interrupts, Result},
     document::{DOCUMENT_BYTES_MAX, FinishDocument, SchemaDocument, Table},
-    engine, inventory, session,
+    engine, inventory,
+    preflight::{
+        self,
+        server::{VERSION_END, VERSION_MIN},
+    },
+    session,
     sql::{Names, literal},
 };
-
-/// The oldest server that is read: all that a part of rows needs is there from 12 on.
-const SERVER_VERSION_MIN: u32 = 120_000;
-/// The newest whose catalogue this version knows, and the first that it does not.
-const SERVER_VERSION_END: u32 = 190_000;
 
 /// Sessions that read at once. More would keep more of the source's processors busy than a host
 /// that is in use can spare.
@@ -101,6 +101,16 @@ impl PostgresSource {
 }
 
 impl Source for PostgresSource {
+    fn check(&self, stop: Arc<dyn StopToken>) -> Outcome<Vec<Finding>> {
+        let interrupts = Interrupts::default();
+        let raised = interrupts.clone();
+        stop.wakes(Box::new(move || raised.interrupt()));
+        let found = open(&self.address, &interrupts)
+            .and_then(|mut connection| preflight::source::look(&mut connection, &self.filter));
+        stop.check()?;
+        found
+    }
+
     fn plan(self: Box<Self>, stop: Arc<dyn StopToken>) -> Outcome<Planned> {
         let interrupts = Interrupts::default();
         let raised = interrupts.clone();
@@ -232,7 +242,7 @@ pub(crate) fn open(address: &Address, interrupts: &Interrupts) -> Outcome<Connec
 
 /// Whether this program knows servers of this version.
 pub(crate) fn check_version(version: u32) -> Outcome {
-    if (SERVER_VERSION_MIN..SERVER_VERSION_END).contains(&version) {
+    if (VERSION_MIN..VERSION_END).contains(&version) {
         return Ok(());
     }
     let what = format!("the source is a server of version {}, and this program moves 12 to 18", version / 10_000);

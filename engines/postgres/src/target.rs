@@ -40,7 +40,8 @@ mod staged;
 use std::{num::NonZero, panic::resume_unwind, sync::Arc, thread};
 
 use sealift_engine_api::{
-    Abandoned, Commit, Durability, LeftAt, PreparedLoad, Readiness, Recovery, StopToken, Target, TargetCapabilities,
+    Abandoned, Commit, Durability, Finding, LeftAt, PreparedLoad, Readiness, Recovery, StopToken, Target,
+    TargetCapabilities, Waivers,
 };
 use sealift_protocol::{
     close::Code,
@@ -58,13 +59,14 @@ use self::{
     ledger::Bond,
     shared::{SharedLoad, Staged},
 };
-use crate::{client::Address, engine};
+use crate::{client::Address, engine, preflight};
 
 /// `postgres:` as a target.
 pub struct PostgresTarget {
     address: Address,
     row_bytes_max: usize,
     workers: NonZero<u16>,
+    waivers: Waivers,
 }
 
 /// Sessions that make indexes and constraints, and that prove tables, side by side. Each may use
@@ -74,12 +76,17 @@ const WORKERS: NonZero<u16> = NonZero::new(4).expect("4 is not 0");
 impl PostgresTarget {
     /// A target by its final name. Nothing is touched before `prepare`.
     pub fn new(address: Address, row_bytes_max: usize) -> Self {
-        Self { address, row_bytes_max, workers: WORKERS }
+        Self { address, row_bytes_max, workers: WORKERS, waivers: Waivers::default() }
     }
 
     /// So many sessions make indexes, or prove tables, at once.
     pub fn with_workers(self, workers: Option<NonZero<u16>>) -> Self {
         Self { workers: workers.unwrap_or(self.workers), ..self }
+    }
+
+    /// Errors that are accepted.
+    pub fn with_waivers(self, waivers: Waivers) -> Self {
+        Self { waivers, ..self }
     }
 }
 
@@ -108,14 +115,14 @@ impl Target for PostgresTarget {
         TargetCapabilities { durability: Durability::Parts, commit: Commit::Observable }
     }
 
-    fn check(&self, readiness: Readiness) -> Outcome<Option<String>> {
+    fn check(&self, readiness: Readiness) -> Outcome<Vec<Finding>> {
         on_own_thread(|| {
             let mut cluster = Cluster::connect(&self.address)?;
-            cluster.check_server()?;
+            let found = preflight::target::look(cluster.connection())?;
             if readiness >= Readiness::Name {
                 cluster.check_name(&self.address.database)?;
             }
-            Ok(None)
+            Ok(found)
         })
     }
 
@@ -130,7 +137,7 @@ impl Target for PostgresTarget {
         stop.check()?;
         let bond = Bond { transfer, plan_hash: plan.hash() };
         let mut cluster = Cluster::connect(&self.address)?;
-        cluster.check_server()?;
+        preflight::target::refuse_unfit(cluster.connection(), &self.waivers)?;
         cluster.check_name(&self.address.database)?;
         cluster.lock(transfer)?;
         let staged = Staged { name: staging_name(transfer), row_bytes_max: self.row_bytes_max, workers: self.workers };

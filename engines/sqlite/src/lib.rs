@@ -14,6 +14,7 @@ mod loading;
 mod make;
 mod options;
 mod partial;
+mod preflight;
 mod rehearse;
 mod source;
 mod statement;
@@ -48,6 +49,7 @@ pub const SPEC: EngineSpec = EngineSpec {
     drill: drill::drill,
     helpers: &[],
     fail_points: fail_point::ALL,
+    findings: preflight::FINDINGS,
 };
 
 /// What moves a database that cannot be moved row by row, as the next step of a refusal.

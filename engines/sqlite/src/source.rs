@@ -43,7 +43,7 @@ use sealift_protocol::{
 
 use crate::{
     document::{DOCUMENT_BYTES_MAX, TextEncoding, is_internal},
-    engine,
+    engine, preflight,
 };
 
 use self::{
@@ -168,6 +168,12 @@ fn planned_table(name: &str) -> PlannedTable {
 }
 
 impl Source for SqliteSource {
+    /// Nothing is read but the file's header.
+    fn check(&self, _stop: Arc<dyn StopToken>) -> Outcome<Vec<Finding>> {
+        self.check_whole()?;
+        Ok(vec![self.finding(), preflight::file(&self.path)])
+    }
+
     fn plan(self: Box<Self>, _stop: Arc<dyn StopToken>) -> Outcome<Planned> {
         let (content, plan) = self.take_snapshot()?;
         let findings = vec![self.finding()];

@@ -43,7 +43,8 @@ use std::{
 };
 
 use sealift_engine_api::{
-    Abandoned, Commit, Durability, LeftAt, PreparedLoad, Readiness, Recovery, StopToken, Target, TargetCapabilities,
+    Abandoned, Commit, Durability, Finding, LeftAt, PreparedLoad, Readiness, Recovery, StopToken, Target,
+    TargetCapabilities,
 };
 use sealift_protocol::{
     close::Code,
@@ -58,7 +59,7 @@ pub use self::load::check_plan;
 use self::{
     held::SqliteLoad, ledger::Bond, leftover::Leftover, shared::Shared, staged::Staged, staging::Staging, turn::Turn,
 };
-use crate::{check_options, document::LEDGER_TABLE, engine};
+use crate::{check_options, document::LEDGER_TABLE, engine, preflight};
 
 /// `sqlite:PATH` as a target.
 pub struct SqliteTarget {
@@ -109,7 +110,7 @@ impl Target for SqliteTarget {
         TargetCapabilities { durability, commit: Commit::Observable }
     }
 
-    fn check(&self, readiness: Readiness) -> Outcome<Option<String>> {
+    fn check(&self, readiness: Readiness) -> Outcome<Vec<Finding>> {
         let described = match readiness {
             Readiness::Place => None,
             Readiness::Name | Readiness::Staging => {
@@ -121,7 +122,9 @@ impl Target for SqliteTarget {
         if readiness == Readiness::Staging {
             Leftover::find(&self.staging, self.row_bytes_max)?.let_go(&self.staging);
         }
-        Ok(described)
+        let mut found = vec![preflight::free_space(self.staging.place.room_bytes())];
+        found.extend(described.map(|described| Finding::note("place", described)));
+        Ok(found)
     }
 
     fn prepare(

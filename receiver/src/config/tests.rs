@@ -62,6 +62,6 @@ fn what_is_not_said_has_a_default() {
     let named = config.target("ehr_prod").expect_err("no such target");
     assert!(named.hints.to_string().contains("ehr"));
     let dangerous = "[targets.a]\nurl = \"file:/srv/a\"\ndanger_plaintext_file = true\n";
-    let options = Config::parse(dangerous, ENGINES).unwrap().targets["a"].options(1);
+    let options = Config::parse(dangerous, ENGINES).unwrap().targets["a"].options(1, ENGINES).unwrap();
     assert_eq!((options.danger_plaintext_file, options.danger_show_program_output), (true, false));
 }

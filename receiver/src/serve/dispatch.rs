@@ -289,7 +289,7 @@ async fn receive(
 ) -> Outcome<Finished> {
     let target = server.target_of(&record.kept)?;
     let endpoint = server.config.engines.parse(&target.url)?;
-    let options = target.options(server.config.row_bytes_max);
+    let options = target.options(server.config.row_bytes_max, server.config.engines)?;
     let open_target = || endpoint.open_target(&options, server.config.engines);
     let setting = Setting {
         report,

@@ -9,11 +9,13 @@ use sealift_agent::{
     fail_point::{self, Point},
     failure::{Failure, Outcome},
     host::{self, bounded},
+    preflight::Preflight,
     report::{Report, Resume},
+    role::Role,
     stop::Stop,
     units::human_bytes,
 };
-use sealift_engine_api::{Endpoint, SourceOptions, refuse_errors};
+use sealift_engine_api::{Endpoint, SourceOptions};
 use sealift_protocol::{
     close::Code,
     disposition::{
@@ -29,7 +31,8 @@ use super::Sending;
 use crate::{
     lane::{Sealer, nothing_came},
     outgoing::Outgoing,
-    reader::{Opened, Reader, Reading, empty_dump},
+    preflight,
+    reader::{Reader, Reading, empty_dump},
     spool::{self, Filling, Place, Spool, Whole},
     ticket_input::TicketInput,
     workers::Workers,
@@ -144,25 +147,33 @@ impl Sending<'_> {
         let is_empty = if comes_again { nothing_came } else { empty_dump };
         // A source that fails ends itself: another may take its place.
         let stop_reading = stop.within();
+        let report = self.report;
+        let mut preflight =
+            Preflight::new(report, self.audit, Some(self.ticket.grant.grant.transfer), &self.options.waivers);
+        if self.attempt.contact() == Contact::Made {
+            preflight = preflight.again();
+        }
         let planned = async {
             let fresh = self.attempt.asks() == Asks::StartOver;
             let keep = self.args.snapshot.keep(self.record.folder().to_owned(), fresh);
-            let source = self.endpoint.open_source(SourceOptions { keep: Some(keep), ..self.args.source_options() })?;
+            let source = self.endpoint.open_source(SourceOptions { keep: Some(keep), ..self.options.clone() })?;
+            let (source, findings) = preflight::look(source, stop_reading.clone()).await?;
+            preflight.take(findings)?;
             if let Some(folder) = &self.args.spool {
                 spool::prepare(folder)?;
             }
             let row_bytes_max = self.args.transfer.row_bytes_max as usize;
-            let reading = Reading { row_bytes_max, empty: self.args.empty.said(), is_empty };
-            Reader::start(source, reading, stop_reading.clone()).await
+            let waivers = self.options.waivers.clone();
+            let reading = Reading { waivers, row_bytes_max, empty: self.args.empty.said(), is_empty };
+            let opened = Reader::start(source, reading, stop_reading.clone()).await?;
+            preflight.take(opened.findings)?;
+            preflight.finish(Role::Sender);
+            Ok((opened.reader, opened.plan))
         };
         let planned = stop.or(planned).await;
         self.reading = Some(stop_reading);
         match planned {
-            Ok(Opened { reader, plan, findings }) => {
-                if self.attempt.contact() != Contact::Made {
-                    findings.iter().for_each(|finding| self.report.finding(finding));
-                }
-                refuse_errors(&findings)?;
+            Ok((reader, plan)) => {
                 self.snapshot.follow(Some(reader.snapshot()));
                 announce(self.report, &plan);
                 if !reader.can_repeat() {

@@ -51,6 +51,7 @@ fn data_parts(content: Content) -> Vec<PlannedPart> {
 
 fn findings(content: Content) -> Vec<Finding> {
     let finding = |severity| match severity {
+        Severity::Fact => Finding::fact("grid-fact", "the grid is one"),
         Severity::Note => Finding::note("grid-note", "the grid is noted"),
         Severity::Warning => Finding::warning("grid-warning", "the grid is doubtful", "Look at it."),
         Severity::Error => Finding::error("grid-error", "the grid is not to be moved", "Ask for another."),

@@ -14,8 +14,8 @@ use std::{
 };
 
 use sealift_engine_api::{
-    Abandoned, Commit, Durability, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad, Readiness, Recovery,
-    StagedLoad, StopToken, Target, TargetCapabilities, TargetLoad, Writers,
+    Abandoned, Commit, Durability, Finding, LeftAt, LoadFailure, PartSink, PreparedLoad, ProvenLoad, Readiness,
+    Recovery, StagedLoad, StopToken, Target, TargetCapabilities, TargetLoad, Writers,
 };
 use sealift_host::rename::rename_new;
 use sealift_protocol::{
@@ -184,10 +184,10 @@ impl Target for GridTarget {
         TargetCapabilities { durability: Durability::Parts, commit: Commit::Observable }
     }
 
-    fn check(&self, _readiness: Readiness) -> Outcome<Option<String>> {
+    fn check(&self, _readiness: Readiness) -> Outcome<Vec<Finding>> {
         match self.target.exists() {
             true => Err(Failure::new(Code::TargetNotEmpty, "the grid exists", "Remove it.")),
-            false => Ok(None),
+            false => Ok(Vec::new()),
         }
     }
 

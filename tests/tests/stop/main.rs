@@ -15,7 +15,7 @@ use sealift_agent::{
     random::SystemRandom,
     stop::{Cause, Stop},
 };
-use sealift_engine_api::{Durability, Source, SourceOptions, Target, Writers};
+use sealift_engine_api::{Durability, Source, SourceOptions, Target, Waivers, Writers};
 use sealift_engines::ENGINES;
 use sealift_protocol::{
     chunk::{Chunk, VerifiedChunk},
@@ -76,7 +76,7 @@ fn stops_reading(cause: Cause, source: Box<dyn Source>, part: PartIndex) {
     run(async {
         let stop = running.stop.within();
         let is_empty = || Failure::new(Code::SourceEmpty, "", "");
-        let reading = Reading { row_bytes_max: ROW_BYTES_MAX, empty: None, is_empty };
+        let reading = Reading { waivers: Waivers::default(), row_bytes_max: ROW_BYTES_MAX, empty: None, is_empty };
         let reader = Reader::start(source, reading, stop).await.unwrap().reader;
         let mut reading = reader.read(part, digests().multiset()).unwrap();
         assert!(reading.chunks.recv().await.is_some());

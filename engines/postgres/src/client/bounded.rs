@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -25,6 +25,9 @@ const COMMAND_COMPLETE: u8 = b'C';
 
 /// Longer than any tag.
 const TAG_BYTES_MAX: usize = 64;
+/// The message that begins with the number of the server process, in four bytes.
+const BACKEND_KEY_DATA: u8 = b'K';
+const PID_BYTES: usize = 4;
 
 /// The longest message that a connection takes, which its owner may change.
 #[derive(Clone)]
@@ -35,6 +38,8 @@ struct Limit {
     was_exceeded: AtomicBool,
     /// Rows of the last COPY, as the server has counted them.
     copied: AtomicU64,
+    /// The server process that the connection says it has, 0 if it has not said so.
+    backend_pid: AtomicI32,
 }
 
 impl MessageLimit {
@@ -43,6 +48,7 @@ impl MessageLimit {
             bytes_max: AtomicUsize::new(bytes_max),
             was_exceeded: AtomicBool::new(false),
             copied: AtomicU64::new(0),
+            backend_pid: AtomicI32::new(0),
         }))
     }
 
@@ -67,6 +73,12 @@ impl MessageLimit {
         if let Some(rows) = count.and_then(|count| std::str::from_utf8(count).ok()?.parse().ok()) {
             self.0.copied.store(rows, Ordering::Relaxed);
         }
+    }
+
+    /// The server process whose statements a request to cancel ends, as the other end has said
+    /// (`BackendKeyData`).
+    pub fn backend_pid(&self) -> i32 {
+        self.0.backend_pid.load(Ordering::Relaxed)
     }
 
     /// Whether a message of this length is taken.
@@ -141,17 +153,29 @@ struct Lengths {
     body_left: usize,
     /// The body of a message that ends a command, as far as it has arrived.
     tag: Option<Vec<u8>>,
+    /// The number of a server process, of the message that has one.
+    pid: [u8; PID_BYTES],
+    pid_filled: usize,
 }
 
 impl Lengths {
     fn new(limit: MessageLimit) -> Self {
-        Self { limit, head: [0; HEAD_BYTES], head_filled: 0, body_left: 0, tag: None }
+        Self {
+            limit,
+            head: [0; HEAD_BYTES],
+            head_filled: 0,
+            body_left: 0,
+            tag: None,
+            pid: [0; PID_BYTES],
+            pid_filled: PID_BYTES,
+        }
     }
 
     /// Whether every message that begins in `bytes` is within the limit.
     fn pass(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let skipped = self.body_left.min(bytes.len());
+            self.take_pid(&bytes[..skipped]);
             self.body_left -= skipped;
             if let Some(tag) = &mut self.tag {
                 tag.extend_from_slice(&bytes[..skipped]);
@@ -177,8 +201,23 @@ impl Lengths {
             // Shorter than itself: the library refuses it.
             self.body_left = length.saturating_sub(length.min(4));
             self.tag = (kind == COMMAND_COMPLETE && self.body_left <= TAG_BYTES_MAX).then(Vec::new);
+            if kind == BACKEND_KEY_DATA {
+                self.pid_filled = 0;
+            }
         }
         true
+    }
+
+    fn take_pid(&mut self, body: &[u8]) {
+        let taken = (PID_BYTES - self.pid_filled).min(body.len());
+        if taken == 0 {
+            return;
+        }
+        self.pid[self.pid_filled..][..taken].copy_from_slice(&body[..taken]);
+        self.pid_filled += taken;
+        if self.pid_filled == PID_BYTES {
+            self.limit.0.backend_pid.store(i32::from_be_bytes(self.pid), Ordering::Relaxed);
+        }
     }
 }
 
@@ -207,6 +246,17 @@ mod tests {
             let mut lengths = Lengths::new(limit.clone());
             assert!(bytes.chunks(cut).all(|piece| lengths.pass(piece)));
             assert_eq!(limit.copied(), 1_234_567, "{cut}");
+        }
+    }
+
+    #[test]
+    fn the_server_process_is_read_however_it_is_cut() {
+        let key = [&[BACKEND_KEY_DATA, 0, 0, 0, 12][..], &7_654_321_i32.to_be_bytes(), &[1, 2, 3, 4]].concat();
+        let stream = [message(3), key, message(3)].concat();
+        for cut in 1..20 {
+            let mut lengths = Lengths::new(MessageLimit::new(100));
+            assert!(stream.chunks(cut).all(|piece| lengths.pass(piece)));
+            assert_eq!(lengths.limit.backend_pid(), 7_654_321, "{cut}");
         }
     }
 

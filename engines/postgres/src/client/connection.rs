@@ -77,6 +77,12 @@ impl Connection {
         self.server_version
     }
 
+    /// The server process that the other end says this connection has. That of a pooler is of its
+    /// own making.
+    pub fn announced_pid(&self) -> i32 {
+        self.limit.backend_pid()
+    }
+
     /// From now on, a row of more than so many bytes is refused while it arrives.
     pub fn limit_rows(&mut self, row_bytes_max: usize) {
         self.limit.set(message_bytes_max(row_bytes_max));

@@ -153,6 +153,11 @@ fn refused(end: End, what: &str, sqlstate: &str, line: Option<u64>) -> Failure {
             "the server refused the user or the password",
             "Check the user in the URL, the server's pg_hba.conf, and the password in ~/.pgpass or the service file.",
         ),
+        "26000" | "42P05" => (
+            end.code(),
+            "what was prepared in the session is not there: a pooler gives each transaction another one",
+            "Give the address of the server itself, or of a pooler with pool_mode = session.",
+        ),
         "3D000" => (end.code(), "there is no such database", "Check the name in the URL."),
         "42501" => (
             end.code(),

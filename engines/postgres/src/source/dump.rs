@@ -5,10 +5,8 @@
 //! quotes statements, and goes nowhere.
 
 use std::{
-    fs,
     io::{self, Read},
     os::fd::AsFd,
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -23,10 +21,8 @@ use super::left_out::LeftOut;
 use crate::{
     client::{Address, Host, TlsMode},
     document::DOCUMENT_BYTES_MAX,
+    preflight::programs,
 };
-
-/// Where Debian and the PGDG's packages have one folder for each version.
-const VERSIONED: [&str; 2] = ["/usr/lib/postgresql", "/usr/pgsql"];
 
 /// How often the stop token is asked while the program says nothing.
 const STOP_POLL_MILLISECONDS: u16 = 200;
@@ -45,7 +41,7 @@ pub fn schema(
     left_out: &LeftOut,
     stop: &dyn StopToken,
 ) -> Outcome<Vec<u8>> {
-    let program = find(server_version / 10_000)?;
+    let program = programs::pg_dump(server_version / 10_000)?.path;
     let shown = program.display().to_string();
     let mut command = Command::new(&program);
     command.args(ARGUMENTS).arg(format!("--snapshot={snapshot}")).arg("--dbname").arg(connection_string(address));
@@ -139,65 +135,9 @@ fn connection_string(address: &Address) -> String {
     words.iter().map(|(name, value)| format!("{name}='{}'", quoted(value))).collect::<Vec<_>>().join(" ")
 }
 
-/// A `pg_dump` that is not older than the server, and of those the nearest to it.
-fn find(server_major: u32) -> Outcome<PathBuf> {
-    let mut found: Vec<(u32, PathBuf)> =
-        candidates().into_iter().filter_map(|program| Some((major_version(&program)?, program))).collect();
-    // Stable: what is first in PATH stays first within a version.
-    found.sort_by_key(|(major, _)| *major);
-    let newest = found.last().map(|(major, _)| *major);
-    if let Some((_, program)) = found.into_iter().find(|(major, _)| *major >= server_major) {
-        return Ok(program);
-    }
-    let what = match newest {
-        Some(newest) => {
-            format!("the newest pg_dump on this host is of version {newest}, and the server is of {server_major}")
-        }
-        None => "there is no pg_dump on this host".to_owned(),
-    };
-    let next = format!(
-        "Install PostgreSQL's client programs of version {server_major} or later (postgresql-client-{server_major})."
-    );
-    Err(Failure::new(Code::SourceFailed, what, next))
-}
-
-fn candidates() -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
-    for parent in VERSIONED {
-        let versions = fs::read_dir(parent).into_iter().flatten().flatten();
-        folders.extend(versions.map(|version| version.path().join("bin")));
-    }
-    folders.into_iter().map(|folder| folder.join("pg_dump")).filter(|program| program.is_file()).collect()
-}
-
-/// From `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
-fn major_version(program: &Path) -> Option<u32> {
-    let mut command = Command::new(program);
-    command.arg("--version").env_clear().env("LC_ALL", "C").stdin(Stdio::null()).stderr(Stdio::null());
-    // Debian's wrapper in /usr/bin is a script.
-    command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-    let output = command.output().ok()?;
-    let text = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
-    parse_major(&text)
-}
-
-fn parse_major(text: &str) -> Option<u32> {
-    let version = text.strip_prefix("pg_dump (PostgreSQL) ")?;
-    let digits = version.find(|character: char| !character.is_ascii_digit()).unwrap_or(version.len());
-    version[..digits].parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_read_as_the_program_prints_them() {
-        assert_eq!(parse_major("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
-        assert_eq!(parse_major("pg_dump (PostgreSQL) 19devel\n"), Some(19));
-        assert_eq!(parse_major("pg_dump (EnterpriseDB) x"), None);
-    }
 
     #[test]
     fn a_connection_string_is_quoted() {

@@ -7,8 +7,9 @@ use sealift_protocol::failure::Outcome;
 use super::{catalogue::Catalogue, left_out::LeftOut};
 use crate::{
     client::{At, Connection, End, Result},
-    document::{Persistence, Table},
+    document::Table,
     names::listed,
+    preflight::server,
     sql::Names,
 };
 
@@ -97,32 +98,43 @@ const LOOKS: &[Look] = &[
         sql: "SELECT n.nspname || '.' || c.relname, c.oid FROM pg_catalog.pg_class c \
               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'f' ORDER BY 1",
     },
+    Look {
+        name: "unlogged-tables",
+        severity: Severity::Note,
+        what: "unlogged tables are moved with their rows, and stay unlogged",
+        hint: "",
+        sql: "SELECT n.nspname || '.' || c.relname, c.oid FROM pg_catalog.pg_class c \
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+              WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'u' ORDER BY 1",
+    },
 ];
 
 /// The findings that matter only where rows are moved.
 const OF_ROWS: [&str; 2] = ["large-objects", "row-level-security"];
 
+/// What there is to be said of the objects of the snapshot.
 pub fn all(
     connection: &mut Connection,
     catalogue: &Catalogue,
     left_out: &LeftOut,
     definitions_only: bool,
 ) -> Outcome<Vec<Finding>> {
-    let mut findings = Vec::new();
     let what = "looking at the source";
-    findings.extend(standby(connection).at(End::Source, what)?);
-    for look in LOOKS.iter().filter(|look| !definitions_only || !OF_ROWS.contains(&look.name)) {
-        findings.extend(look.find(connection, left_out).at(End::Source, what)?);
-    }
-    findings.extend(left_out.findings(connection).at(End::Source, what)?);
-    findings.extend(extensions(connection).at(End::Source, what)?);
+    let mut findings: Vec<Finding> =
+        server::standby(connection, End::Source).at(End::Source, what)?.into_iter().collect();
+    findings.extend(of_objects(connection, left_out, definitions_only).at(End::Source, what)?);
     findings.extend(unwritable_names(connection.server_version(), catalogue));
-    let unlogged = catalogue.tables.iter().filter(|table| table.table.persistence == Persistence::Unlogged);
-    let unlogged: Vec<_> = unlogged.map(|table| format!("{}.{}", table.table.schema, table.table.name)).collect();
-    if !unlogged.is_empty() {
-        let what = format!("unlogged tables are moved with their rows, and stay unlogged: {}", listed(&unlogged));
-        findings.push(Finding::note("unlogged-tables", what));
+    Ok(findings)
+}
+
+/// What needs no snapshot: a preflight says it, too.
+pub fn of_objects(connection: &mut Connection, left_out: &LeftOut, definitions_only: bool) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for look in LOOKS.iter().filter(|look| !definitions_only || !OF_ROWS.contains(&look.name)) {
+        findings.extend(look.find(connection, left_out)?);
     }
+    findings.extend(left_out.findings(connection)?);
+    findings.extend(extensions(connection)?);
     Ok(findings)
 }
 
@@ -163,22 +175,12 @@ impl Look {
             return Ok(None);
         }
         let what = format!("{}: {}", self.what, listed(&names));
-        Ok(Some(Finding { name: self.name, severity: self.severity, what, hint: self.hint.into() }))
+        Ok(Some(Finding::new(self.severity, self.name, what, self.hint)))
     }
 }
 
 fn names(connection: &mut Connection, sql: &str) -> Result<Vec<String>> {
     connection.query(sql, &[])?.iter().map(|row| Ok(row.try_get(0)?)).collect()
-}
-
-/// A standby ends transactions that its replay conflicts with, and has no rows of unlogged tables.
-fn standby(connection: &mut Connection) -> Result<Option<Finding>> {
-    let is_standby: bool = connection.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[])?.try_get(0)?;
-    let finding = || {
-        let hint = "Give the address of the primary.";
-        Finding::error("standby", "the server is a standby: its replay would end a long snapshot", hint)
-    };
-    Ok(is_standby.then(finding))
 }
 
 /// Extensions that are not moved.

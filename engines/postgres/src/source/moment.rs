@@ -107,7 +107,8 @@ pub fn changed(schema: &str, name: &str) -> Failure {
     Failure::new(Code::SourceChanged, what, next)
 }
 
-fn relations(connection: &mut Connection) -> Result<Relations> {
+/// The tables that are there now.
+pub fn relations(connection: &mut Connection) -> Result<Relations> {
     let rows = connection.query(RELATIONS, &[])?;
     let relation = |row: &crate::client::Row| {
         let (schema, name, kind) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);

@@ -109,27 +109,6 @@ impl Cluster {
         self.connection.server_version()
     }
 
-    /// Refuses a server that would not keep what it says it has, or where no database can be made.
-    pub fn check_server(&mut self) -> Outcome {
-        let sql = "SELECT pg_catalog.current_setting('fsync') = 'on', pg_catalog.pg_is_in_recovery(), \
-                   rolcreatedb OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user";
-        let row = self.connection.query_one(sql, &[]).at(End::Target, "looking at the server")?;
-        let flag = |place| row.try_get::<_, bool>(place).map_err(Error::from).at(End::Target, "looking at the server");
-        if !flag(0)? {
-            let next = "Set fsync = on: without it, a crash of the host loses what the receipt says is there.";
-            return Err(Failure::new(Code::Preflight, "the target's server runs with fsync = off", next));
-        }
-        if flag(1)? {
-            let next = "Give the address of the primary.";
-            return Err(Failure::new(Code::Preflight, "the target's server is a standby", next));
-        }
-        if !flag(2)? {
-            let next = "Give the target's role the attribute CREATEDB, or use another role.";
-            return Err(Failure::new(Code::Preflight, "the target's role cannot create a database", next));
-        }
-        Ok(())
-    }
-
     /// Refuses a final name that the server cannot have, or has.
     pub fn check_name(&mut self, name: &str) -> Outcome {
         if name.len() > DATABASE_NAME_BYTES_MAX || name.starts_with(STAGING_PREFIX) {

@@ -57,6 +57,12 @@ impl ImageSource {
 }
 
 impl Source for ImageSource {
+    fn check(&self, stop: Arc<dyn StopToken>) -> Outcome<Vec<Finding>> {
+        let mut found = self.source.check(stop)?;
+        found.push(Finding::note("free-pages-travel", IMAGE_NOTE));
+        Ok(found)
+    }
+
     fn plan(self: Box<Self>, _stop: Arc<dyn StopToken>) -> Outcome<Planned> {
         let source = self.source;
         let shown = source.path.display().to_string();
