@@ -9,9 +9,7 @@ use sealift_agent::{
     stop::{Cause, Stop},
     threads,
 };
-use sealift_engine_api::{
-    Finding, PartReader, Planned, Snapshot, Source, Waivers, refuse_errors, rows_not_as_counted,
-};
+use sealift_engine_api::{Finding, PartReader, Planned, Snapshot, Source, Waivers, refuse_errors, rows_not_as_counted};
 use sealift_protocol::{
     chunk::Chunk,
     close::Code,

@@ -7,7 +7,11 @@
 //! transactions is recognised by two sessions: while one has a transaction open, the other is
 //! served by another process than before, or waits.
 
-use std::{thread, time::Duration};
+use std::{
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
 
 use sealift_engine_api::Finding;
 
@@ -51,12 +55,14 @@ fn shares_transactions(survey: &Survey<'_>) -> Result<bool> {
     // The session that has served last is the first that is given away.
     other.batch("BEGIN; SELECT 1")?;
     let interrupt = one.interrupt()?;
+    let (answered, answer) = mpsc::channel::<()>();
     let watch = thread::spawn(move || {
-        thread::park_timeout(ANSWER_WITHIN);
-        interrupt.interrupt();
+        if answer.recv_timeout(ANSWER_WITHIN) == Err(RecvTimeoutError::Timeout) {
+            interrupt.interrupt();
+        }
     });
     let after = serving(&mut one);
-    watch.thread().unpark();
+    drop(answered);
     let _ = watch.join();
     let _ = other.batch("ROLLBACK");
     Ok(after.map_or(true, |after| after != before))
