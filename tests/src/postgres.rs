@@ -210,14 +210,7 @@ impl Postgres {
 
     /// The definitions of `database` as `pg_dump` prints them.
     pub fn definitions(&self, database: &str) -> String {
-        self.definitions_by(&self.program("pg_dump"), database)
-    }
-
-    /// The same, as the `pg_dump` of another version prints them.
-    pub fn definitions_by(&self, pg_dump: &Path, database: &str) -> String {
-        let mut dump = Command::new(pg_dump);
-        self.environment(&mut dump, database);
-        let dump = shared::run(dump.args(["--schema-only", "--no-sync"]));
+        let dump = shared::run(self.client("pg_dump", database).args(["--schema-only", "--no-sync"]));
         // The versions of server and program, and a key that differs each time.
         let is_version = |line: &&str| line.starts_with("-- Dumped ");
         let is_key = |line: &&str| line.starts_with("\\restrict ") || line.starts_with("\\unrestrict ");
