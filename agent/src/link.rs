@@ -18,7 +18,7 @@ pub mod transport;
 use std::{net::SocketAddr, time::Duration};
 
 use sealift_protocol::{
-    certificate::Chain, close::Code, error::Error, fingerprint::Fingerprint, link_facts::LinkFacts,
+    certificate::Chain, close::Code, error::Error, fingerprint::Fingerprint, id::PartIndex, link_facts::LinkFacts,
     manifest::LinkEvidence, sign::PublicKey, ticket_proof::ProvenOn, transcript::Channel,
 };
 
@@ -143,10 +143,12 @@ impl Link {
     }
 
     /// Opens a stream for a part (the sender does). Waits while the peer allows no more of them.
-    /// Cancel-safe.
-    pub async fn open_part(&self) -> Outcome<StreamOut> {
+    /// What is ready of an earlier part goes out before that of a later one: parts of which each
+    /// had a share of the link would become whole late, and a process that dies would lose most of
+    /// them. Cancel-safe.
+    pub async fn open_part(&self, part: PartIndex) -> Outcome<StreamOut> {
         let opened = match &self.connection {
-            Connection::Quic(quic) => quic.open_part().await.map(Sending::Quic),
+            Connection::Quic(quic) => quic.open_part(part).await.map(Sending::Quic),
         };
         Ok(self.sending(opened.map_err(|end| end.failure(self.role))?, StreamKind::Part))
     }

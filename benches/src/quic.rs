@@ -13,7 +13,7 @@ use sealift_agent::{
     role::Role,
     trust::Trust,
 };
-use sealift_protocol::{close::Code, limits::LANE_WINDOW_BYTES_MAX};
+use sealift_protocol::{close::Code, id::PartIndex, limits::LANE_WINDOW_BYTES_MAX};
 use sealift_tests::invited::Invited;
 
 use crate::{
@@ -71,7 +71,7 @@ async fn send(bytes: u64, invited: &Invited) -> Outcome {
     let identity = Identity::generate(Role::Sender)?;
     let dialer = Dialer::new(&identity, Trust::Pinned(ticket.receiver))?;
     let link = dialer.connect(&ticket.addresses).await?;
-    let mut stream = link.open_part().await?;
+    let mut stream = link.open_part(PartIndex(0)).await?;
     let piece = Bytes::from(vec![0x5a; PIECE_BYTES]);
     let mut left = bytes;
     while left > 0 {

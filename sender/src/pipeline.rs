@@ -333,7 +333,7 @@ impl PartStream<'_> {
         let out = match &mut self.stream {
             Some(out) => out,
             None => {
-                let out = self.stream.insert(self.link.open_part().await?);
+                let out = self.stream.insert(self.link.open_part(self.header.part).await?);
                 out.send(&mut Bytes::copy_from_slice(&self.header.to_bytes())).await?;
                 out
             }

@@ -14,7 +14,7 @@ use std::{
 
 use quinn::{ConnectionError, VarInt};
 use rustls_pki_types::CertificateDer;
-use sealift_protocol::{close::Code, limits::STREAMS_MAX, link_facts::LinkFacts};
+use sealift_protocol::{close::Code, id::PartIndex, limits::STREAMS_MAX, link_facts::LinkFacts};
 
 use self::endpoint::receive_window;
 pub(super) use self::stream::{QuicReceive, QuicSend};
@@ -70,8 +70,12 @@ impl QuicConnection {
         Ok((QuicSend(accepted.0), QuicReceive(accepted.1)))
     }
 
-    pub(super) async fn open_part(&self) -> Result<QuicSend, LinkEnd> {
-        self.connection.open_uni().await.map(QuicSend).map_err(|error| end_of(&error))
+    pub(super) async fn open_part(&self, part: PartIndex) -> Result<QuicSend, LinkEnd> {
+        let stream = self.connection.open_uni().await.map_err(|error| end_of(&error))?;
+        // The control stream has 0, which comes before all parts. Fails only for a stream that has
+        // ended.
+        let _ = stream.set_priority(-1 - part.0 as i32);
+        Ok(QuicSend(stream))
     }
 
     pub(super) async fn accept_part(&self) -> Result<QuicReceive, LinkEnd> {
