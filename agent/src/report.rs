@@ -171,15 +171,17 @@ impl Report {
     /// What was found, for the program that listens; `target` is one of several.
     pub fn finding_of(&self, finding: &Finding, target: Option<&str>) {
         let Finding { name, severity, what, hint, is_waived } = finding;
-        let mut fields = vec![
-            ("name", json!(name)),
-            ("severity", json!(severity.as_str())),
-            ("what", json!(what)),
-            ("hint", json!(hint)),
-            ("waived", json!(is_waived)),
-        ];
-        fields.extend(target.map(|target| ("target", json!(target))));
-        self.event("finding", &fields);
+        self.event(
+            "finding",
+            &[
+                ("name", json!(name)),
+                ("severity", json!(severity.as_str())),
+                ("what", json!(what)),
+                ("hint", json!(hint)),
+                ("waived", json!(is_waived)),
+                ("target", json!(target)),
+            ],
+        );
     }
 
     /// What was found before anything is sent or loaded.

@@ -45,8 +45,8 @@ fn a_failure_on_demand_publishes_nothing() {
     }
 }
 
-/// D17: a row that the reader skips is in no digest of either side. The engine's own count finds
-/// it before there is a manifest.
+/// Fault D17: a row that the reader skips is in no digest of either side. The engine's own count
+/// finds it before there is a manifest.
 #[test]
 fn a_row_that_the_reader_skips_is_missed() {
     let place = Place::new(Kind::Grid(CONTENT), Faults::default(), 2);

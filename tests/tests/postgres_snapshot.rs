@@ -122,8 +122,9 @@ fn done(sender: &Finished, receiver: Agent) {
     assert_eq!((sender.code(), receiver.code()), (Some(exit::DONE), Some(exit::DONE)), "{told}");
 }
 
-/// C1, D7: the source is changed while no sender runs; what arrives is the moment of the first
-/// sender, what had arrived is not sent again, and afterwards neither process nor session is left.
+/// Faults C1, D7: the source is changed while no sender runs; what arrives is the moment of the
+/// first sender, what had arrived is not sent again, and afterwards neither process nor session is
+/// left.
 #[test]
 fn a_killed_sender_resumes_on_the_snapshot_that_is_held() {
     let Some(server) = clinic() else { return };
@@ -147,8 +148,8 @@ fn a_killed_sender_resumes_on_the_snapshot_that_is_held() {
     server.wait_until_idle("clinic");
 }
 
-/// C1, D7: without the holder the transfer starts over as of a new moment, and says so; the two
-/// are not mixed. `--restart` lets a snapshot go that is held.
+/// Faults C1, D7: without the holder the transfer starts over as of a new moment, and says so; the
+/// two are not mixed. `--restart` lets a snapshot go that is held.
 #[test]
 fn without_its_holder_a_transfer_starts_over() {
     let Some(server) = clinic() else { return };

@@ -118,7 +118,7 @@ fn everything_about_a_source_is_found_at_once() {
         ("collation-versions", "warning"),
         ("connections", "warning"),
         ("fsync-off", "warning"),
-        ("locked-tables", "error"),
+        ("locked-tables", "warning"),
         ("locks", "error"),
         ("logs-quote-values", "note"),
         ("prepared-transactions", "warning"),
@@ -143,7 +143,7 @@ fn everything_about_a_source_is_found_at_once() {
     let waived = ["--source", &source, "--json", "--exclude", "secret", "--waive", "locks", "--waive", "xid-age"];
     let checked = check(SENDER, &waived);
     let left = found(&checked);
-    assert_eq!((left["locks"].as_str(), left["locked-tables"].as_str()), ("waived", "error"), "{left:?}");
+    assert_eq!((left["locks"].as_str(), left["locked-tables"].as_str()), ("waived", "warning"), "{left:?}");
     assert!(!left.contains_key("unreadable"), "{left:?}");
     let notices = checked.events_named("notice");
     assert!(notices.len() == 1 && notices[0]["what"].as_str().unwrap().contains("'xid-age'"), "{notices:?}");
@@ -346,6 +346,9 @@ fn pooler_settings(server: &Postgres, folder: &Path, port: u16, mode: &str) -> P
 #[test]
 fn a_pooler_in_between_is_recognised() {
     let pgbouncer = Path::new("/usr/sbin/pgbouncer");
+    if !pgbouncer.is_file() {
+        eprintln!("SKIP a pooler in between: PgBouncer is not installed");
+    }
     let Some(server) = Postgres::start().filter(|_| pgbouncer.is_file()) else { return };
     server.create_database("ehr");
     server.query("ehr", "create table t (a int)");

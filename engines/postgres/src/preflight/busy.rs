@@ -102,7 +102,8 @@ pub fn locks(survey: &mut Survey<'_>) -> Result {
     Ok(())
 }
 
-/// Tables that others keep from being read now: a transfer waits for them for a minute.
+/// Tables that others keep from being read now. A transfer waits for them for a minute, which is
+/// enough for most: it ends only if that was too short.
 pub fn locked_tables(connection: &mut Connection, left_out: &LeftOut) -> Result<Option<Finding>> {
     // Who waits for such a lock may wait for the snapshot of an earlier run, which is still held.
     let sql = "SELECT DISTINCT n.nspname || '.' || c.relname, c.oid FROM pg_catalog.pg_locks l \
@@ -120,7 +121,7 @@ pub fn locked_tables(connection: &mut Connection, left_out: &LeftOut) -> Result<
         let what = format!("sessions hold ACCESS EXCLUSIVE locks, which a transfer would wait for: {}", listed(&names));
         let next =
             "Wait for them, or see pg_locks and end them. A lock that is not there within a minute ends the transfer.";
-        Finding::error("locked-tables", what, next)
+        Finding::warning("locked-tables", what, next)
     };
     Ok((!names.is_empty()).then(finding))
 }

@@ -37,7 +37,7 @@ pub const FINDINGS: &[FindingKind] = &[
     never("left-out"),
     never("left-out-is-needed"),
     never("locale"),
-    by_name("locked-tables"),
+    never("locked-tables"),
     by_name("locks"),
     never("logs-quote-values"),
     never("long-transactions"),
