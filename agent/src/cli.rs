@@ -165,8 +165,8 @@ impl TransferArgs {
     }
 }
 
-/// More would be more sessions than a server is set up for.
-const WORKERS_MAX: u16 = 64;
+/// The most sessions of a database at once: more would be more than a server is set up for.
+pub const WORKERS_MAX: u16 = 64;
 
 fn parse_workers(text: &str) -> Result<NonZero<u16>, String> {
     let number = text.parse().ok().filter(|number: &NonZero<u16>| number.get() <= WORKERS_MAX);

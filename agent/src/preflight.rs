@@ -86,7 +86,7 @@ impl<'a> Preflight<'a> {
     }
 }
 
-/// The last word of `check`: prints what was found, a table or an event for each, and fails if an
+/// The output of `check`: prints what was found, a table or an event for each, and fails if an
 /// error is left. `of` names the target among several.
 pub fn print(report: &Report, waivers: &Waivers, mut findings: Vec<Finding>, of: Option<&str>) -> Outcome {
     waivers.apply(&mut findings);

@@ -15,7 +15,7 @@ use std::{
 use clap::ValueEnum;
 use sealift_agent::{
     address::parse_own,
-    cli::{SuiteChoice, check_memory, check_row_bytes},
+    cli::{SuiteChoice, WORKERS_MAX, check_memory, check_row_bytes},
     failure::{Failure, Outcome},
     units::{parse_bytes, parse_wait},
 };
@@ -140,6 +140,9 @@ impl Config {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if name.is_empty() || name.len() > TARGET_NAME_BYTES_MAX || !name.bytes().all(plain) {
             return Err(Failure::usage("a target's name cannot be used", "Use letters, digits, '-' and '_'."));
+        }
+        if target.workers.is_some_and(|workers| workers.get() > WORKERS_MAX) {
+            return wrong("workers is too large", &format!("Give a number from 1 to {WORKERS_MAX}."));
         }
         let named = |failure: Failure| Failure { what: format!("targets.{name}: {}", failure.what), ..failure };
         let endpoint = self.engines.parse(&target.url).map_err(named)?;

@@ -96,7 +96,7 @@ pub fn open_and_take(address: &Address, filter: &Filter, interrupts: &Interrupts
 fn run(_arguments: &[String]) -> ExitCode {
     match prepare().and_then(|sender| hold(&sender)) {
         Ok(()) => ExitCode::SUCCESS,
-        // Nobody reads what it could say: the sender was told, or is gone.
+        // The sender has the failure, or has ended: standard error leads nowhere.
         Err(_) => ExitCode::FAILURE,
     }
 }
@@ -153,8 +153,7 @@ fn hold(sender: &UnixStream) -> io::Result<()> {
 fn take(request: &Request) -> Outcome<(Connection, Moment, Address)> {
     let rest = request.url.split_once(':').map_or("", |(_, rest)| rest);
     let address = Address::parse(rest)?;
-    let (include, exclude) = (request.include.clone(), request.exclude.clone());
-    let filter = Filter { include, exclude, ..Filter::default() };
+    let filter = Filter { include: request.include.clone(), exclude: request.exclude.clone(), ..Filter::default() };
     let (session, moment) = open_and_take(&address, &filter, &Interrupts::default())?;
     Ok((session, moment, address))
 }

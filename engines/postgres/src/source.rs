@@ -182,7 +182,8 @@ impl PostgresSource {
             objects,
             large_objects: catalogue.large_objects,
         };
-        let (schema, finish) = (bounded(schema.to_bytes())?, bounded(finish.to_bytes())?);
+        let schema = bounded(schema.to_bytes())?;
+        let finish = bounded(finish.to_bytes())?;
         Ok((KeptPlan { plan, schema, finish, stored, conditions }, findings))
     }
 

@@ -30,6 +30,7 @@ fn a_mistake_is_an_error_and_never_repeats_a_value() {
         ("[targets.other]\nurl = \"discard:\"\ndanger_plaintext_file = \"yes\"", "expected: a boolean"),
         ("[targets.other]\nurl = \"mysql://h/secret\"", "targets.other: 'mysql:' is not known"),
         ("[targets.other]\nurl = \"-\"", "no standard output"),
+        ("[targets.other]\nurl = \"discard:\"\nworkers = 65", "workers is too large"),
         ("[targets.other]\nurl = \"sqlite:ehr.db\"", "not absolute"),
         ("[targets.other]\nurl = \"sqlite:///srv/./ehr.db\"", "the same place"),
         ("[targets.other]\nurl = \"file:/srv/dump\"", "every row in the clear"),

@@ -21,7 +21,7 @@ use crate::client::{Connection, Result};
 /// What a query here returns in one row.
 const ROW_BYTES_MAX: usize = 1 << 20;
 
-/// Who waits so long for a trivial query waits for the transaction of another session.
+/// A trivial query that takes longer waits for the end of another session's transaction.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 pub fn look(survey: &mut Survey<'_>) -> Result {

@@ -70,7 +70,8 @@ pub fn full_page_writes(survey: &mut Survey<'_>) -> Result {
 pub fn version(survey: &mut Survey<'_>) -> Result {
     let version = survey.version();
     let encoding = survey.settings.text("server_encoding").to_owned();
-    let (shown, at) = (survey.settings.text("server_version").to_owned(), survey.connection.address().shown());
+    let shown = survey.settings.text("server_version").to_owned();
+    let at = survey.connection.address().shown();
     survey.push(Finding::fact("server", format!("PostgreSQL {shown} at {at}; encoding {encoding}")));
     if !(VERSION_MIN..VERSION_END).contains(&version) {
         let end = survey.end.as_str();

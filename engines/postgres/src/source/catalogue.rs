@@ -298,13 +298,19 @@ fn sequences(connection: &mut Connection, left_out: &LeftOut) -> Result<Vec<Sequ
     let mut sequences = Vec::with_capacity(names.len());
     for names in names.chunks(SEQUENCES_AT_ONCE) {
         let select = |(schema, name): &(String, String)| {
-            let (from, schema, name) = (quote_qualified(schema, name), literal(schema), literal(name));
+            let from = quote_qualified(schema, name);
+            let schema = literal(schema);
+            let name = literal(name);
             format!("SELECT {schema}::pg_catalog.text, {name}::pg_catalog.text, last_value, is_called FROM {from}")
         };
         let selects: Vec<_> = names.iter().map(select).collect();
         for row in connection.query(&selects.join(" UNION ALL "), &[])? {
-            let (schema, name) = (row.try_get(0)?, row.try_get(1)?);
-            sequences.push(Sequence { schema, name, last_value: row.try_get(2)?, is_called: row.try_get(3)? });
+            sequences.push(Sequence {
+                schema: row.try_get(0)?,
+                name: row.try_get(1)?,
+                last_value: row.try_get(2)?,
+                is_called: row.try_get(3)?,
+            });
         }
     }
     Ok(sequences)

@@ -1,4 +1,4 @@
-//! Who keeps the snapshot and the locks: a session of this process, or a process that outlives it.
+//! What holds the snapshot and the locks: a session of this process, or a process that outlives it.
 
 use std::{
     io,
