@@ -78,8 +78,8 @@ const MTU_BYTES_MAX: u16 = 6500;
 
 /// How long the peer may keep an acknowledgement back, where 25 ms are usual. It is a part of every
 /// time-out, and an end that has closed waits for three of those, in case its last packet was lost;
-/// a whole transfer of little data took most of its time to close. Data in flight is acknowledged as
-/// usual, at every second packet.
+/// a whole transfer of little data took most of its time to close. Data in flight is acknowledged
+/// as usual, at every second packet.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
 
 /// Socket buffers: at 212 KB, the default, bursts are lost while a processor is busy.
